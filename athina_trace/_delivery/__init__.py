@@ -1,0 +1,1 @@
+"""From a committed entry to Athina: outbox, policy, transport, engine."""
