@@ -52,13 +52,14 @@ bench: $(VENV)/.installed-test
 clean:
 	rm -rf .venv .venv-* .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	rm -f .coverage .coverage.*
-	find athina_trace examples tests -name __pycache__ -type d -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra (examples, test, dev), renewed when the list of requirements changes.
-$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/pip
 	@echo "Installing athina_trace[$*] in $(VENV)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-$(BIN)/python:
+# Of pip rather than python: an environment that broke off half made is begun anew.
+$(BIN)/pip:
 	@$(PYTHON) -m venv $(VENV)

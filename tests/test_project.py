@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "athina_trace").rglob("*.py"))
+WRITTEN = {"", ".css", ".html", ".js", ".json", ".md", ".py", ".toml"}
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 
@@ -35,11 +36,11 @@ def function_lengths() -> list[int]:
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """Every text file of the project, of its folders and beside them."""
+    """Every file that people write: in the project's folders, and beside them."""
     folders = ("athina_trace", "examples", "tests", ".ci")
     paths = [*ROOT.glob("[!.]*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     for path in paths:
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".png", ".ico"}:
+        if path.is_file() and path.suffix in WRITTEN:
             yield path, path.read_text()
 
 
