@@ -13,7 +13,7 @@ _DATA_URL = re.compile(
 )
 _ALPHABET = re.compile(r"[\w+/\r\n-]*", re.ASCII)
 # The first line of base64 is long; only then may line ends follow. A list of words, one a line, is none.
-_BARE = re.compile(r"[\w+/-]{60}[\w+/\r\n-]{964,}={0,2}", re.ASCII)
+_BARE = re.compile(r"(?<![\w+/-])[\w+/-]{60}[\w+/\r\n-]{964,}={0,2}", re.ASCII)
 _MIXED = (re.compile("[A-Z]"), re.compile("[a-z]"), re.compile("[0-9]"))
 
 # Source: the signatures in the WHATWG MIME sniffing standard, and the formats' own specifications.
@@ -99,10 +99,7 @@ def _media(match: re.Match[str]) -> str:
 
 
 def _media_of_base64(head: str) -> str:
-    try:
-        return media_type(binascii.a2b_base64(head.replace("-", "+").replace("_", "/")))
-    except binascii.Error:
-        return ""
+    return media_type(binascii.a2b_base64(head.replace("-", "+").replace("_", "/")))
 
 
 def _of(media: str) -> str:

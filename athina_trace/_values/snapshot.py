@@ -1,11 +1,11 @@
 """The two verbs: `plain` for data, `text` for what is read as a text."""
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from athina_trace._values.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._values.secrets import MASKED, looks_secret
 from athina_trace._values.strings import LONG
-from athina_trace._values.walk import encode, take
+from athina_trace._values.walk import EXACT_INT, encode, take
 
 
 def plain(
@@ -37,8 +37,9 @@ def text(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = 
     return data if type(data) is str else encode(data)
 
 
-def _is_plain(value: object) -> TypeGuard[str | bool | None]:
+def _is_plain(value: Any) -> TypeGuard[str | int | None]:
     """Tell the commonest arguments, which need no walk."""
-    if type(value) is str:
+    kind = type(value)
+    if kind is str:
         return len(value) < LONG and ";" not in value and value.isascii()
-    return value is None or type(value) is bool
+    return value is None or kind is bool or (kind is int and -EXACT_INT < value < EXACT_INT)

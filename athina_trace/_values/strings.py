@@ -15,10 +15,10 @@ def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
     size = len(value)
     if size > SHORT and (size >= LONG or ";" in value):
         return _long_text(walk, value, path)
-    if size > walk.chars or walk.mask is not None or size > walk.limits.string or not value.isascii():
+    if size > walk.chars or size > walk.limits.string or walk.mask is not None:
         return _long_text(walk, value, path)
     walk.chars -= size
-    return value
+    return value if value.isascii() else encodable(value)
 
 
 def _long_text(walk: Walk, value: str, path: str) -> str:

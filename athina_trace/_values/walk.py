@@ -18,7 +18,7 @@ from athina_trace._values.strings import SHORT, encodable, read_mark, read_text
 
 _T = TypeVar("_T")
 
-_EXACT_INT: Final = 2**53  # RFC 8259, section 6
+EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
 _LONGEST_KEY: Final = 200
 _KNOWN_KEYS: Final = 4096
 
@@ -44,7 +44,7 @@ def _same(_walk: Walk, value: bool | None, _depth: int, _path: str) -> bool | No
 
 
 def _int(walk: Walk, value: int, depth: int, path: str) -> JSON:
-    if -_EXACT_INT < value < _EXACT_INT:
+    if -EXACT_INT < value < EXACT_INT:
         return value
     written = big_int(value)
     return _EXACT[type(written)](walk, written, depth, path)
@@ -73,7 +73,7 @@ def _list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path
 
 
 def _tuple(walk: Walk, value: tuple[object, ...], depth: int, path: str) -> JSON:
-    """Read a tuple; a pair such as ("authorization", "Bearer …"), as headers are listed, like a dict's entry."""
+    """Read a tuple; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
     if len(value) == 2 and type(value[0]) is str and looks_secret(value[0]):  # noqa: PLR2004  a pair
         value = (value[0], Mark(MASKED))
     return _list(walk, value, depth, path)
@@ -106,7 +106,9 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> li
     return out
 
 
-def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str) -> dict[str, JSON]:
+def _fill_dict(
+    walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str
+) -> dict[str, JSON]:
     walk.nodes -= len(taken)
     masked = walk.mask is not None
     out: dict[str, JSON] = {}
