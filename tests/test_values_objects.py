@@ -199,7 +199,7 @@ def function() -> None:
     pass
 
 
-DATA = [
+DATA: list[tuple[Any, Any]] = [
     (Colour.RED, "red"),
     (Colour.BOX, [{"a": 1}]),
     (Level.LOW | Level.HIGH, 3),
@@ -271,7 +271,7 @@ DATA = [
     (pd.Timedelta(seconds=2), "PT2S"),
 ]
 
-NO_DATA = [
+NO_DATA: list[tuple[Any, Any]] = [
     (Oddly(), f"<{HERE}.Oddly>"),
     (threading.Lock(), "<_thread.lock>"),
     (io.StringIO("x"), "<_io.StringIO>"),
@@ -293,11 +293,12 @@ NO_DATA = [
 ]
 
 
-def by_type(value: object) -> str:
-    return type(value).__name__ if not isinstance(value, (list, str)) else ""
+def numbered(table: list[tuple[Any, Any]]) -> list[Any]:
+    """Give each case its place as its name, since pytest would ask the values themselves."""
+    return [pytest.param(*case, id=str(n)) for n, case in enumerate(table)]
 
 
-@pytest.mark.parametrize(("value", "expected"), DATA, ids=by_type)
+@pytest.mark.parametrize(("value", "expected"), numbered(DATA))
 def test_data(value: Any, expected: Any) -> None:
     result = plain(value)
     assert result == expected
@@ -305,7 +306,7 @@ def test_data(value: Any, expected: Any) -> None:
     assert plain({"a": [value]}) == {"a": [expected]} or "too deep" in str(expected)
 
 
-@pytest.mark.parametrize(("value", "expected"), NO_DATA, ids=by_type)
+@pytest.mark.parametrize(("value", "expected"), numbered(NO_DATA))
 def test_what_is_no_data_is_named(value: Any, expected: str) -> None:
     assert plain(value) == expected
     assert text([value]) == json.dumps([expected])
@@ -430,30 +431,29 @@ def nasty(*bases: type) -> type:
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (nasty(object)(), "<m.Nasty>"),
-        (nasty(str)("a"), "a"),
-        (nasty(int)(1), 1),
-        (nasty(float)(1.5), 1.5),
-        (nasty(bytes)(b"a"), "<1 bytes>"),
-        (nasty(list)([1]), [1]),
-        (nasty(tuple)((1,)), [1]),
-        (nasty(dict)(a=1), {"a": 1}),
-        (nasty(set)({1}), [1]),
-        (nasty(collections.deque)([1]), [1]),
-        (nasty(ValueError)("a"), "m.Nasty: a"),
-        (nasty(decimal.Decimal)("1.5"), "1.5"),
-        (nasty(dt.date)(2024, 1, 2), "2024-01-02"),
-        (nasty(View)(1), "<m.Nasty>"),
-        (nasty(Endless)(), ["… unreadable: RuntimeError"]),
-        (NastyMeta("Odd", (), {"__module__": "m"})(), "<m.Odd>"),
-        (NastyMeta("Odd", (), {"__module__": 1})(), "<Odd>"),
-        (Lying(), f"<{HERE}.Lying>"),
-    ],
-    ids=lambda _value: "",  # pytest would ask the values themselves
-)
+NASTY_OBJECTS: list[tuple[Any, Any]] = [
+    (nasty(object)(), "<m.Nasty>"),
+    (nasty(str)("a"), "a"),
+    (nasty(int)(1), 1),
+    (nasty(float)(1.5), 1.5),
+    (nasty(bytes)(b"a"), "<1 bytes>"),
+    (nasty(list)([1]), [1]),
+    (nasty(tuple)((1,)), [1]),
+    (nasty(dict)(a=1), {"a": 1}),
+    (nasty(set)({1}), [1]),
+    (nasty(collections.deque)([1]), [1]),
+    (nasty(ValueError)("a"), "m.Nasty: a"),
+    (nasty(decimal.Decimal)("1.5"), "1.5"),
+    (nasty(dt.date)(2024, 1, 2), "2024-01-02"),
+    (nasty(View)(1), "<m.Nasty>"),
+    (nasty(Endless)(), ["… unreadable: RuntimeError"]),
+    (NastyMeta("Odd", (), {"__module__": "m"})(), "<m.Odd>"),
+    (NastyMeta("Odd", (), {"__module__": 1})(), "<Odd>"),
+    (Lying(), f"<{HERE}.Lying>"),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), numbered(NASTY_OBJECTS))
 def test_nasty_objects(value: Any, expected: Any) -> None:
     assert [plain(value)] == [expected]
     assert plain([1, value, 2]) == [1, expected, 2]
