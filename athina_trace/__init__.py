@@ -1,13 +1,13 @@
 """Log the conversations of AI assistants to Athina: on disk before the call returns, delivered in the background."""
 
-from ._decorator import athina_trace
-from ._delivery.engine import FlushReport
-from ._draft import LogDraft, current_log
-from ._runtime import Status, aflush, configure, flush, shutdown, status
-from .context import athina_session, set_customer
-from .errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
-from .records import InferenceLog
-from .settings import Settings
+from athina_trace._decorator import athina_trace
+from athina_trace._delivery.engine import FlushReport
+from athina_trace._draft import LogDraft, current_log
+from athina_trace._runtime import Status, aflush, configure, flush, recent_logs, shutdown, status
+from athina_trace.context import athina_session, set_customer
+from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
+from athina_trace.records import InferenceLog
+from athina_trace.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "configure",
     "current_log",
     "flush",
+    "recent_logs",
     "set_customer",
     "shutdown",
     "status",

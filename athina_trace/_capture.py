@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._clock import clock
-from ._draft import LogDraft
-from ._values import plain, text
-from .openai.ledger import Ledger
-from .records import ALIASES, FIELDS, flat, nearest, to_wire
+from athina_trace._clock import clock
+from athina_trace._draft import LogDraft
+from athina_trace._values import plain, text
+from athina_trace.openai.ledger import Ledger
+from athina_trace.records import ALIASES, FIELDS, flat, nearest, to_wire
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -79,9 +79,11 @@ class Function:
         self._names = tuple(p.name for p in parameters if p.kind in positional)
         self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        self._roles = self._plan({p.name for p in parameters}, any(p.kind is p.VAR_KEYWORD for p in parameters))
+        self._roles = self._plan(
+            {p.name for p in parameters}, open_ended=any(p.kind is p.VAR_KEYWORD for p in parameters)
+        )
 
-    def _plan(self, names: set[str], open_ended: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def _plan(self, names: set[str], *, open_ended: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Field → the parameters that may give it; mapped ones first, those that cannot occur left out."""
         rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
         unknown = [p for p in self._options.inputs.values() if p not in names and names and not open_ended]
@@ -279,7 +281,7 @@ def _message(error: BaseException) -> str:
     kind = type(error).__name__
     try:
         return text(f"{kind}: {error}" if str(error) else kind)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise
+    except Exception:  # noqa: BLE001 - a user's exception class may do anything in a property
         return kind
 
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _functions, _guard, _runtime
-from ._capture import Function, Options, finish
-from ._draft import LogDraft, current_draft
-from ._values import plain
+from athina_trace import _functions, _guard, _runtime
+from athina_trace._capture import Function, Options, finish
+from athina_trace._draft import LogDraft, current_draft
+from athina_trace._values import plain
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .records import LogFields
+    from .records import ConstantFields
 
 F = TypeVar("F")
 
@@ -121,9 +121,9 @@ def athina_trace(function: F, /) -> F: ...
 def athina_trace(
     *,
     inputs: Mapping[str, str] | None = None,
-    response: Callable[[Any], Any] | None = None,
+    response: Callable[[Any], Any] | str | None = None,
     capture_inputs: bool | Iterable[str] = True,
-    **fields: Unpack[LogFields],
+    **fields: Unpack[ConstantFields],
 ) -> Trace: ...
 
 
@@ -132,7 +132,7 @@ def athina_trace(
     /,
     *,
     inputs: Mapping[str, str] | None = None,
-    response: Callable[[Any], Any] | None = None,
+    response: Callable[[Any], Any] | str | None = None,
     capture_inputs: bool | Iterable[str] = True,
     **fields: Any,
 ) -> Any:
@@ -144,7 +144,8 @@ def athina_trace(
     Args:
         function: what to decorate, when used bare.
         inputs: field → name of the parameter that gives it, as in `{"user_query": "question"}`.
-        response: reads the answer out of the result; for a stream it gets the list of chunks.
+        response: a function that reads the answer out of the result (for a stream, out of the list of its chunks),
+            or the answer itself.
         capture_inputs: False keeps arguments out of the log (identifiers of the session and mapped parameters
             excepted); a list of names lets only those in.
         fields: constants for any field of the log.
@@ -152,6 +153,8 @@ def athina_trace(
     Raises `TypeError` while decorating: for an unknown field, naming the nearest one, or a wrong option.
     The decorated function never raises anything of ours.
     """
+    if isinstance(response, str):
+        response, fields["response"] = None, response
     named = {name: plain(value) for name, value in fields.items()}
     options = Options.checked(named, inputs=inputs, response=response, capture_inputs=capture_inputs)
     trace = Trace(options)

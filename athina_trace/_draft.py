@@ -6,12 +6,12 @@ import contextvars
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import _guard
-from ._clock import clock
-from ._values import plain
-from .context import Scope, current_scope
-from .openai.ledger import Ledger
-from .records import ALIASES, FIELDS, nearest
+from athina_trace import _guard
+from athina_trace._clock import clock
+from athina_trace._values import plain
+from athina_trace.context import Scope, current_scope
+from athina_trace.openai.ledger import Ledger
+from athina_trace.records import ALIASES, FIELDS, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -165,5 +165,9 @@ def current_draft() -> LogDraft | None:
 
 def _warn_unknown(name: str) -> None:
     _guard.say(
-        30, f"unknown field {name}", "%r is no field of an Athina log: kept in custom_attributes%s", name, nearest(name)
+        30,
+        f"unknown field {name}",
+        "%r is no field of an Athina log: kept in custom_attributes%s",
+        name,
+        nearest(name),
     )

@@ -186,7 +186,7 @@ class _Step:
             try:
                 value = yield pending
                 resume = self._step.send
-            except BaseException as thrown:  # noqa: BLE001 - such as CancelledError: the inner step decides
+            except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, self._step.throw
 
 
@@ -217,7 +217,7 @@ _DRIVERS: dict[type, Callable[[Any, Call], Any]] = {
 }
 
 
-class _BoundWrapper(wrapt.BoundFunctionWrapper):  # type: ignore[misc]
+class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
     """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
 
     def __reduce_ex__(self, _protocol: object) -> Any:
@@ -230,7 +230,7 @@ class _BoundWrapper(wrapt.BoundFunctionWrapper):  # type: ignore[misc]
         return self
 
 
-class Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc]
+class Wrapper(wrapt.FunctionWrapper[Any, Any]):
     """A decorated function; pickles by reference and copies as itself, as functions do (wrapt's own refuse)."""
 
     __bound_function_wrapper__ = _BoundWrapper

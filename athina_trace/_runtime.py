@@ -9,16 +9,16 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from . import _guard
-from ._clock import clock
-from ._delivery.engine import Engine, FlushReport
-from ._delivery.entry import Entry
-from ._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
-from ._delivery.senders import Connection
-from .errors import OutboxError, OutboxFullError, SettingsError
-from .settings import MEMORY, Settings
+from athina_trace import _guard
+from athina_trace._clock import clock
+from athina_trace._delivery.engine import Engine, FlushReport
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
+from athina_trace._delivery.senders import Connection
+from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
+from athina_trace.settings import MEMORY, Settings
 
 _LONGEST_LANE = 256
 
@@ -97,7 +97,7 @@ class Runtime:
         raise error
 
     def _connect(self) -> Connection:
-        from ._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log, not with the package
+        from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
 
         key = self.settings.api_key
         return Api(
@@ -106,6 +106,11 @@ class Runtime:
             api_version=self.settings.api_version,
             total=self.settings.request_timeout,
         )
+
+    def recent_logs(self, limit: int) -> list[dict[str, Any]]:
+        """The newest logs in the outbox, oldest first."""
+        self.outbox.collect()
+        return [from_json(body) for body in self.outbox.store.newest(limit)]
 
     def status(self) -> Status:
         """How the outbox stands now."""
@@ -151,7 +156,7 @@ def _renew() -> Runtime:
 
 
 def _install(runtime: Runtime) -> Runtime:
-    global _runtime, _pid  # noqa: PLW0603 - one runtime for the process
+    global _runtime, _pid
     if not _pid:
         atexit.register(_at_exit)
     _runtime, _pid = runtime, os.getpid()
@@ -185,14 +190,13 @@ def flush(timeout: float = 10.0) -> FlushReport:
     return runtime.engine.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
 
-async def aflush(timeout: float = 10.0) -> FlushReport:  # noqa: ASYNC109 - the same verb as `flush`
+async def aflush(timeout: float = 10.0) -> FlushReport:
     """`flush` for async code: the event loop goes on meanwhile."""
     return await asyncio.to_thread(flush, timeout)
 
 
 def shutdown(timeout: float | None = None) -> None:
     """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew."""
-    global _runtime, _pid  # noqa: PLW0603 - one runtime for the process
     runtime = _runtime
     if runtime is not None and _pid == os.getpid():
         runtime.engine.close(runtime.settings.exit_timeout if timeout is None else timeout)
@@ -203,6 +207,15 @@ def status() -> Status:
     """How the outbox stands: logs made, delivered, waiting, refused and dropped."""
     runtime = active()
     return runtime.status() if runtime else Status(0, 0, 0, 0, 0, "tracing is off", "", _guard.faults)
+
+
+def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
+    """The newest logs that the outbox holds, oldest first, each as it is sent to Athina.
+
+    Waiting and refused logs are there, and delivered ones for as long as the setting `keep_delivered` keeps them.
+    """
+    runtime = active()
+    return runtime.recent_logs(limit) if runtime else []
 
 
 def _at_exit() -> None:

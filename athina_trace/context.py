@@ -10,10 +10,13 @@ import contextvars
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from . import _functions
-from ._values import plain
+from athina_trace import _functions
+from athina_trace._values import plain
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 F = TypeVar("F")
 
@@ -108,7 +111,7 @@ class athina_session:  # noqa: N801 - reads as a verb, like contextlib's
         self._attributes = {name: plain(value, name=name) for name, value in custom_attributes.items()}
         self._entered: list[_ScopeCall] = []
 
-    def __enter__(self) -> athina_session:
+    def __enter__(self) -> Self:
         call = _ScopeCall(self._fields, self._attributes)
         call.enter()
         self._entered.append(call)
@@ -121,7 +124,7 @@ class athina_session:  # noqa: N801 - reads as a verb, like contextlib's
         self._entered.remove(mine)
         mine.leave()
 
-    async def __aenter__(self) -> athina_session:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, Optional, TypeAlias, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -30,16 +30,16 @@ def _to_response(value: object) -> object:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-Text = Annotated[str, BeforeValidator(_to_text)]
+Text: TypeAlias = Annotated[str, BeforeValidator(_to_text)]
+OptionalText = Optional[Text]  # noqa: UP045 - pyright knows no `|` between aliases at run time
 Response = Annotated[str, BeforeValidator(_to_response)]
 
 
-class LogFields(TypedDict, total=False):
-    """Every field that a decorator, `current_log().update(...)` or `log_inference(...)` may name."""
+class ConstantFields(TypedDict, total=False):
+    """Every field that a decorator may name; `response` is an option of its own there."""
 
     language_model_id: str
     prompt: str | list[dict[str, Any]]
-    response: str
     session_id: str
     user_query: str
     context: Any
@@ -69,6 +69,12 @@ class LogFields(TypedDict, total=False):
     user_feedback_comment: str
 
 
+class LogFields(ConstantFields, total=False):
+    """Every field that `current_log().update(...)` may name."""
+
+    response: str
+
+
 class InferenceLog(BaseModel):
     """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent."""
 
@@ -77,31 +83,31 @@ class InferenceLog(BaseModel):
     language_model_id: Text
     prompt: str | list[dict[str, Any]]
     response: Response
-    session_id: Text | None = None
-    user_query: Text | None = None
+    session_id: OptionalText = None
+    user_query: OptionalText = None
     context: Any = None
-    expected_response: Text | None = None
+    expected_response: OptionalText = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cost: float | None = None
-    prompt_slug: Text | None = None
-    environment: Text | None = None
-    customer_id: Text | None = None
-    customer_user_id: Text | None = None
-    external_reference_id: Text | None = None
+    prompt_slug: OptionalText = None
+    environment: OptionalText = None
+    customer_id: OptionalText = None
+    customer_user_id: OptionalText = None
+    external_reference_id: OptionalText = None
     tool_calls: Any = None
     tools: Any = None
     response_time: int | None = None
     status_code: int | None = None
-    error: Text | None = None
+    error: OptionalText = None
     custom_attributes: dict[str, Any] | None = None
     custom_eval_metrics: dict[str, float] | None = None
     model_options: dict[str, Any] | None = None
     functions: Any = None
     function_call_response: Any = None
     user_feedback: Literal[1, 0, -1] | None = None
-    user_feedback_comment: Text | None = None
+    user_feedback_comment: OptionalText = None
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> InferenceLog:
@@ -117,11 +123,7 @@ FIELDS = frozenset(InferenceLog.model_fields)
 """The names of all fields, in the spelling used inside."""
 
 _EXACT: dict[str, tuple[type, ...]] = {
-    **{
-        name: (str,)
-        for name in FIELDS
-        if InferenceLog.model_fields[name].annotation in (str, str | None, Text | None, Response)
-    },
+    **{name: (str,) for name, info in InferenceLog.model_fields.items() if info.annotation in (str, OptionalText)},
     "prompt": (str, list),
     "custom_attributes": (dict,),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "response_time", "status_code"), (int,)),
@@ -137,11 +139,8 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     `invalid.<field>`, so that a wrong type never loses a log.
     """
     present = {name: value for name, value in fields.items() if value is not None}
-    if not all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items()):
-        present = _mend(present)
-    elif not _CHECKED.isdisjoint(present):
-        present = _mend(present)
-    return _double(present)
+    exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
+    return _double(present if exact and _CHECKED.isdisjoint(present) else _mend(present))
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:
@@ -155,16 +154,20 @@ def _mend(fields: dict[str, Any]) -> dict[str, Any]:
     """Coerce what pydantic can coerce; move each field that it refuses to `custom_attributes`."""
     required = {"language_model_id": "unknown", "prompt": "", "response": ""}
     notes: dict[str, Any] = {}
-    for _ in range(len(fields) + 1):
-        try:
-            mended = InferenceLog.model_validate({**required, **fields}).model_dump(exclude_none=True)
-        except ValidationError as error:
-            for name in {str(problem["loc"][0]) for problem in error.errors(include_url=False)}:
-                notes[f"invalid.{name}"] = flat(fields.pop(name))
-        else:
-            mended["custom_attributes"] = {**mended.get("custom_attributes", {}), **notes}
-            return mended
-    return fields
+    for name in _refused({**required, **fields}):
+        notes[f"invalid.{name}"] = flat(fields.pop(name))
+    mended = InferenceLog.model_validate({**required, **fields}).model_dump(exclude_none=True)
+    mended["custom_attributes"] = {**mended.get("custom_attributes", {}), **notes}
+    return mended
+
+
+def _refused(fields: dict[str, Any]) -> set[str]:
+    """The fields whose values pydantic refuses."""
+    try:
+        InferenceLog.model_validate(fields)
+    except ValidationError as error:
+        return {str(problem["loc"][0]) for problem in error.errors(include_url=False)}
+    return set()
 
 
 def flat(value: Any) -> Any:

@@ -9,9 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
-from .errors import SettingsError
+from athina_trace.errors import SettingsError
 
 MEMORY = ":memory:"
 
@@ -26,30 +34,47 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = Field(
-        None, description="Athina's API key. Without one, logs stay in the local outbox."
+        default=None, description="Athina's API key. Without one, logs stay in the local outbox."
     )
-    base_url: str = Field("https://log.athina.ai", description="Where Athina listens; self-hosted Athina's address.")
-    api_version: Literal["v1", "v2"] = Field("v1", description="Version of the endpoint that takes logs.")
-    environment: str | None = Field(None, description="Default of the field `environment`, such as `production`.")
-    language_model_id: str | None = Field(None, description="Default model, where neither code nor client names one.")
-    enabled: bool = Field(True, description="Off: nothing is captured, no file and no thread is made.")
+    base_url: str = Field(
+        default="https://log.athina.ai", description="Where Athina listens; self-hosted Athina's address."
+    )
+    api_version: Literal["v1", "v2"] = Field(default="v1", description="Version of the endpoint that takes logs.")
+    environment: str | None = Field(
+        default=None, description="Default of the field `environment`, such as `production`."
+    )
+    language_model_id: str | None = Field(
+        default=None, description="Default model, where neither code nor client names one."
+    )
+    enabled: bool = Field(default=True, description="Off: nothing is captured, no file and no thread is made.")
     outbox: str | None = Field(
-        None, description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory."
+        default=None,
+        description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
     )
-    connections: int = Field(8, ge=1, le=64, description="Most requests in flight at once.")
-    exit_timeout: float = Field(2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries.")
+    connections: int = Field(default=8, ge=1, le=64, description="Most requests in flight at once.")
+    exit_timeout: float = Field(
+        default=2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries."
+    )
     max_log_bytes: int = Field(
-        1_000_000, ge=2_048, le=100_000_000, description="Largest log, bytes of JSON; larger ones are shortened."
+        default=1_000_000,
+        ge=2_048,
+        le=100_000_000,
+        description="Largest log, bytes of JSON; larger ones are shortened.",
     )
     max_outbox_bytes: int = Field(
-        1_000_000_000, ge=65_536, description="Largest outbox on disk, bytes; over it new logs are dropped and counted."
+        default=1_000_000_000,
+        ge=65_536,
+        description="Largest outbox on disk, bytes; over it new logs are dropped and counted.",
     )
-    request_timeout: float = Field(15.0, gt=0, le=300, description="Seconds that one request to Athina may take.")
+    request_timeout: float = Field(
+        default=15.0, gt=0, le=300, description="Seconds that one request to Athina may take."
+    )
     keep_delivered: float = Field(
-        0.0, ge=0, description="Hours that delivered logs stay in the outbox, to be looked at."
+        default=0.0, ge=0, description="Hours that delivered logs stay in the outbox, to be looked at."
     )
     custom_attributes: dict[str, Any] = Field(
-        default_factory=dict, description="Attributes that every log carries; in the environment a JSON object."
+        default_factory=dict,
+        description="Attributes that every log carries; in the environment a JSON object.",
     )
 
     @field_validator("base_url")
@@ -98,7 +123,8 @@ class Settings(BaseModel):
 
 
 VARIABLES = {
-    field: "ATHINA_TRACE_ENABLED" if field == "enabled" else f"ATHINA_{field.upper()}" for field in Settings.model_fields
+    field: "ATHINA_TRACE_ENABLED" if field == "enabled" else f"ATHINA_{field.upper()}"
+    for field in Settings.model_fields
 }
 """Field → the environment variable that sets it."""
 

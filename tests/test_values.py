@@ -33,16 +33,11 @@ atoms = (
 data = st.recursive(
     atoms, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=20
 )
-hashables = (
-    atoms | st.floats() | st.integers() | st.binary() | st.text(st.characters(), max_size=60) | st.dates()
-)
+hashables = atoms | st.floats() | st.integers() | st.binary() | st.text(st.characters(), max_size=60) | st.dates()
 anything = st.recursive(
     hashables | st.timedeltas() | st.decimals() | st.uuids() | st.complex_numbers() | st.sets(hashables),
     lambda inner: (
-        st.lists(inner)
-        | st.tuples(inner, inner)
-        | st.dictionaries(hashables, inner)
-        | st.builds(iter, st.lists(inner))
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(hashables, inner) | st.builds(iter, st.lists(inner))
     ),
     max_leaves=30,
 )
@@ -282,9 +277,7 @@ def test_binary_data_is_told_by_length_and_type(value: Any, expected: str) -> No
     assert plain([value]) == [expected]
 
 
-@pytest.mark.parametrize(
-    "piece", ["aB1" * 300 + ":", "日本語", '{"a":"b"},', "aB1" * 20 + "\n:", "data:a/b;c"]
-)
+@pytest.mark.parametrize("piece", ["aB1" * 300 + ":", "日本語", '{"a":"b"},', "aB1" * 20 + "\n:", "data:a/b;c"])
 def test_looking_for_base64_takes_no_time(piece: str) -> None:
     value = piece * (200_000 // len(piece))
     started = time.perf_counter()

@@ -426,9 +426,7 @@ class Lying:
 
 
 def nasty(*bases: type) -> type:
-    return type(
-        "Nasty", bases, {**dict.fromkeys(NASTY, refuse), "__hash__": object.__hash__, "__module__": "m"}
-    )
+    return type("Nasty", bases, {**dict.fromkeys(NASTY, refuse), "__hash__": object.__hash__, "__module__": "m"})
 
 
 NASTY_OBJECTS: list[tuple[Any, Any]] = [

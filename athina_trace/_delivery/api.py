@@ -28,7 +28,9 @@ _ANSWER: Final = 65_536
 _IDLE: Final = 30.0
 """Seconds for which an unused connection is kept. Load balancers close theirs after 60 and more."""
 
-_UNREADABLE_KEY: Final = Outcome(401, message="the API key holds characters that no HTTP header can carry: check ATHINA_API_KEY")
+_UNREADABLE_KEY: Final = Outcome(
+    401, message="the API key holds characters that no HTTP header can carry: check ATHINA_API_KEY"
+)
 _LIMITS: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_IDLE)
 # TCP_NODELAY is httpcore's own; keep-alive probes end connections whose peer has vanished without a word.
 _SOCKET: Final = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
@@ -42,7 +44,18 @@ class Api:
     request and made anew whenever it was lost. After a fork the child needs an `Api` of its own.
     """
 
-    __slots__ = ("_base", "_began", "_clock", "_headers", "_secrets", "_socket", "_timeouts", "_total", "_transport", "_version")
+    __slots__ = (
+        "_base",
+        "_began",
+        "_clock",
+        "_headers",
+        "_secrets",
+        "_socket",
+        "_timeouts",
+        "_total",
+        "_transport",
+        "_version",
+    )
 
     def __init__(  # noqa: PLR0913  settings of one thing, all by name
         self,
@@ -198,7 +211,11 @@ def _password(proxy: str | None) -> list[str]:
 
 def _transport(base: str, proxy: str | None) -> httpx.HTTPTransport:
     # Loading certificates takes tens of milliseconds and a megabyte: only where something is to be verified, and once.
-    verify = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if httpx.URL(base).scheme == "https" else False
+    verify = (
+        _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        if httpx.URL(base).scheme == "https"
+        else False
+    )
     return httpx.HTTPTransport(verify=verify, limits=_LIMITS, proxy=proxy, socket_options=_SOCKET)
 
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from athina_trace import _guard
-
-from .answer import Outcome
-from .entry import Lease, Stored
-from .outbox import Outbox
-from .policy import Verdict, backoff
-from .senders import Connection, Report, Senders
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.policy import Verdict, backoff
+from athina_trace._delivery.senders import Connection, Report, Senders
 
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""

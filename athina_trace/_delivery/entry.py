@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .routes import Kind
+from athina_trace._delivery.routes import Kind
 
 
 class Entry(NamedTuple):

@@ -1,11 +1,11 @@
-"""The journal: where an entry is committed before the user's call returns. One `write`, no lock between processes.
+r"""The journal: where an entry is committed before the user's call returns. One `write`, no lock between processes.
 
 A journal is a directory of append-only segments, numbered upwards, shared by all processes of one outbox. A record is
 one `write` to a file opened with O_APPEND, so that the file's own order is the one order of all records, over threads
 and processes. A collector moves records on into the store and remembers, in the store's own transaction, how far it
 came: each record is collected exactly once.
 
-    b"\\n" <body length> "\\t" <header, a JSON array> "\\t" <body> "\\n"
+    b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\n"
 
 A record torn by a crash or a full disk fails its own length or lacks its newline, and is skipped: its call never
 returned. A segment that has grown is *sealed* by taking away its write permission; each writer looks at that bit before
@@ -26,9 +26,8 @@ from typing import NamedTuple, Protocol
 
 from pydantic_core import to_json
 
+from athina_trace._delivery.entry import Entry
 from athina_trace.errors import OutboxError, OutboxFullError
-
-from .entry import Entry
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 """A segment over this size is sealed by the next collector."""
@@ -55,9 +54,11 @@ class Journal(Protocol):
 
     def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
         """What stands behind `offsets` (segment → bytes collected), oldest first, about `COLLECT_BYTES` of it."""
+        ...
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
         """Give back the space of what was collected; the segments that are gone."""
+        ...
 
     def close(self) -> None:
         """Let go of files; the journal can be used again and opens them anew."""
@@ -205,7 +206,7 @@ class MemoryJournal:
         if entries:
             yield Piece("memory", offsets.get("memory", 0) + len(entries), entries)
 
-    def collected(self, offsets: dict[str, int]) -> list[str]:
+    def collected(self, offsets: dict[str, int]) -> list[str]:  # noqa: ARG002 - memory is given back by `read`
         return []
 
     def close(self) -> None: ...

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from .entry import Entry, Lease, Stored
-from .journal import FileJournal, Journal, MemoryJournal
-from .owner import Owner, SoleOwner
-from .store import Counts, Store
+from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.journal import FileJournal, Journal, MemoryJournal
+from athina_trace._delivery.owner import Owner, SoleOwner
+from athina_trace._delivery.store import Counts, Store
 
 
 class Holder(Protocol):

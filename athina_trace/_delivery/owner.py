@@ -1,7 +1,7 @@
 """Who is alive: an owner is a number, and holds a byte lock at that offset of one file for as long as it lives.
 
 The kernel drops such a lock when its process dies, however it dies, and never hands it to a forked child. So a lease
-needs no expiry by time: a process that is stopped, swapped out or slow keeps what it holds, and a dead one holds nothing.
+needs no expiry by time: a process that is stopped or slow keeps what it holds, and a dead one holds nothing.
 """
 
 from __future__ import annotations

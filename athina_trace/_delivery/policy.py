@@ -65,7 +65,9 @@ def verdict(status: int | None) -> Verdict:
     return _VERDICTS.get(status) or _VERDICTS_BY_CLASS.get(status // 100, Verdict.RETRY)
 
 
-def backoff(attempt: int, *, random: float, retry_after: float | None = None, base: float = 1.0, cap: float = 60.0) -> float:
+def backoff(
+    attempt: int, *, random: float, retry_after: float | None = None, base: float = 1.0, cap: float = 60.0
+) -> float:
     """Give the seconds to wait after the failed try number `attempt` (1 is the first).
 
     Full jitter: anything from 0 to `base`, then to twice that, four times, and so on up to `cap` seconds, `random` (0 to 1) choosing

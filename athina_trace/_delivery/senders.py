@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from .entry import Lease, Stored
-from .answer import Outcome
-from .policy import Verdict, verdict
-from .routes import Kind
-from .shrink import shrink
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.policy import Verdict, verdict
+from athina_trace._delivery.routes import Kind
+from athina_trace._delivery.shrink import shrink
 
 SLOW_SECONDS = 0.005
 """A request that takes longer than this leaves its thread waiting rather than working: a second one is worth it."""
@@ -70,7 +70,12 @@ class Senders:
     """The threads and their queue. `submit`, `tend` and `close` are the engine's; `reported` is called by senders."""
 
     def __init__(
-        self, connect: Callable[[], Connection], *, limit: int, max_bytes: int, reported: Callable[[Report, bool], None]
+        self,
+        connect: Callable[[], Connection],
+        *,
+        limit: int,
+        max_bytes: int,
+        reported: Callable[[Report, bool], None],
     ) -> None:
         """`reported(report, urgent)`: urgent where the queue runs low."""
         self._connect = connect

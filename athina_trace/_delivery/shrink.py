@@ -10,7 +10,9 @@ from typing import Any, Final
 
 __all__ = ["IDENTIFIERS", "shrink"]
 
-IDENTIFIERS: Final = frozenset({"external_reference_id", "session_id", "language_model_id", "customer_id", "customer_user_id"})
+IDENTIFIERS: Final = frozenset(
+    {"external_reference_id", "session_id", "language_model_id", "customer_id", "customer_user_id"}
+)
 """Fields that are never cut: a shortened identifier is another identifier."""
 
 _ATTRIBUTES: Final = "custom_attributes"
@@ -72,7 +74,10 @@ def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
 
 def _halve_fields(log: dict[str, Any], notes: _Notes, excess: int) -> None:
     """Halve the largest field, whatever it is made of, until `excess` (bytes) is gone or no field is left."""
-    fields = [(-_field_size(key, holder[key]), number, holder, key, name) for number, (holder, key, name) in enumerate(_fields(log, notes))]
+    fields = [
+        (-_field_size(key, holder[key]), number, holder, key, name)
+        for number, (holder, key, name) in enumerate(_fields(log, notes))
+    ]
     heapify(fields)
     while excess > 0 and fields:
         size, number, holder, key, name = fields[0]
@@ -150,7 +155,9 @@ class _Notes:
 
 
 def _is_note(key: str, value: Any) -> bool:
-    return key.startswith(_NOTE) and len(key) <= len(_NOTE) + _NOTE_NAME and isinstance(value, int) and abs(value) < 2**53
+    return (
+        key.startswith(_NOTE) and len(key) <= len(_NOTE) + _NOTE_NAME and isinstance(value, int) and abs(value) < 2**53
+    )
 
 
 def _texts(log: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace.errors import OutboxError
-
-from .entry import Entry, Lease, Stored
 
 MIGRATIONS = [
     """
@@ -153,9 +152,7 @@ class Store:
 
     def release(self, lane: str, *, due: float = 0.0, attempts: int = 0) -> None:
         """Give a leased lane back, to be leased again when `due`; a lane without entries is forgotten."""
-        self._db.execute(
-            "UPDATE lane SET owner = NULL, due = ?, attempts = ? WHERE name = ?", (due, attempts, lane)
-        )
+        self._db.execute("UPDATE lane SET owner = NULL, due = ?, attempts = ? WHERE name = ?", (due, attempts, lane))
         self._db.execute(
             "DELETE FROM lane WHERE name = ? AND NOT EXISTS "
             "(SELECT 1 FROM entry WHERE lane = lane.name AND state = 'waiting')",
@@ -176,6 +173,18 @@ class Store:
         if row[0] is None:
             return None
         return float(row[0]) if row[0] <= now + _LONGEST_WAIT else now
+
+    def newest(self, limit: int) -> list[bytes]:
+        """The bodies of the newest logs, oldest first, whatever their state."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT body FROM entry WHERE kind = 'log' ORDER BY id DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [row[0] for row in reversed(rows)]
+
+    def expire(self, before: float) -> None:
+        """Forget what was delivered before that time (seconds since the epoch)."""
+        self._db.execute("DELETE FROM entry WHERE state = 'delivered' AND settled < ?", (before,))
 
     def last(self) -> int:
         """The id of the newest entry ever added."""

@@ -8,9 +8,7 @@ _SHORTEST: Final = 1024  # characters; shorter runs of base64 are ids, digests a
 _WINDOW: Final = 480  # less than half of _SHORTEST, so that every blob covers one window whole
 _HEAD: Final = 32  # base64 characters that hold every magic number below; a multiple of four
 
-_DATA_URL = re.compile(
-    r"data:([\w.+-]{1,80}/[\w.+-]{1,80})?(?:;[\w.+=-]{1,80}){0,8};base64,[\w+/=%-]*", re.ASCII
-)
+_DATA_URL = re.compile(r"data:([\w.+-]{1,80}/[\w.+-]{1,80})?(?:;[\w.+=-]{1,80}){0,8};base64,[\w+/=%-]*", re.ASCII)
 _ALPHABET = re.compile(r"[\w+/\r\n-]*", re.ASCII)
 # The first line of base64 is long; only then may line ends follow. A list of words, one a line, is none.
 _BARE = re.compile(r"(?<![\w+/-])[\w+/-]{60}[\w+/\r\n-]{964,}={0,2}", re.ASCII)

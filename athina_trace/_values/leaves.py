@@ -47,9 +47,7 @@ def duration(value: dt.timedelta) -> str:
     micro = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
     days, rest = divmod(abs(micro), 86_400_000_000)
     seconds = f"{rest / 1_000_000:.6f}".rstrip("0").rstrip(".")
-    return (
-        f"{'-' if micro < 0 else ''}P{f'{days}D' if days else ''}{f'T{seconds}S' if rest or not days else ''}"
-    )
+    return f"{'-' if micro < 0 else ''}P{f'{days}D' if days else ''}{f'T{seconds}S' if rest or not days else ''}"
 
 
 def exception(error: BaseException) -> str:

@@ -204,9 +204,7 @@ def _array(value: Any) -> object:
 
 # By name, since to import a library would cost everyone who does not use it.
 _MASKED_CLASSES: Final = frozenset(
-    f"pydantic.{at}.{name}"
-    for at in ("types", "v1.types")
-    for name in ("SecretStr", "SecretBytes", "_SecretBase")
+    f"pydantic.{at}.{name}" for at in ("types", "v1.types") for name in ("SecretStr", "SecretBytes", "_SecretBase")
 )
 _BY_NAME: Final[Mapping[str, Reader]] = {
     # These classes' `str` is their data, and is no code of the user's.
@@ -223,9 +221,7 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
         ),
         str,
     ),
-    **dict.fromkeys(
-        (f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), leaves.nothing
-    ),
+    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), leaves.nothing),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), leaves.nothing),
 }
 

@@ -8,9 +8,7 @@ from athina_trace._values.strings import LONG
 from athina_trace._values.walk import EXACT_INT, encode, take
 
 
-def plain(
-    value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = None, name: str = ""
-) -> JSON:
+def plain(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = None, name: str = "") -> JSON:
     """Take a snapshot of any object as JSON-safe data. Never raises, never runs a user's `repr`.
 
     Args:

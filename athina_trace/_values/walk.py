@@ -106,9 +106,7 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> li
     return out
 
 
-def _fill_dict(
-    walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str
-) -> dict[str, JSON]:
+def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str) -> dict[str, JSON]:
     walk.nodes -= len(taken)
     masked = walk.mask is not None
     out: dict[str, JSON] = {}
@@ -153,7 +151,7 @@ def _key_text(walk: Walk, name: object) -> str:
     mask, walk.mask = walk.mask, None
     try:
         data = _EXACT.get(type(name), _other)(walk, name, walk.limits.depth, "")
-    except Exception:  # noqa: BLE001  even a class can refuse to be looked up
+    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
         return _unreadable(name)
     finally:
         walk.mask = mask
@@ -193,7 +191,7 @@ def _other(walk: Walk, value: object, depth: int, path: str) -> JSON:
     walk.active.add(here)
     try:
         return _read(walk, value, depth, path)
-    except Exception:  # noqa: BLE001  a user's class may raise anything anywhere
+    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
         return _unreadable(value)
     finally:
         walk.active.discard(here)
@@ -250,7 +248,7 @@ def _order(data: JSON) -> tuple[int, float, str]:
 def _unreadable(value: object) -> str:
     try:
         return encodable(nameplate(value))
-    except Exception:  # noqa: BLE001  no stack left, for one
+    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
         return "<unreadable>"
 
 

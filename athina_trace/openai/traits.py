@@ -64,9 +64,7 @@ def usage(subject: object) -> dict[str, int]:
         known["total_tokens"] = sum(known.values())
     details: dict[str, int] = {}
     for name, count in _usage_details(subject):
-        details[name] = (
-            details.get(name, 0) + count
-        )  # audio counts once in the prompt and once in the completion
+        details[name] = details.get(name, 0) + count  # audio counts once in the prompt and once in the completion
     return {**details, **known}
 
 
@@ -102,9 +100,7 @@ def options(subject: object) -> dict[str, object]:
     known = {
         "temperature": number(subject, "temperature"),
         "top_p": number(subject, "top_p"),
-        "max_completion_tokens": next(
-            (n for name in _LIMITS if (n := whole(subject, name)) is not None), None
-        ),
+        "max_completion_tokens": next((n for name in _LIMITS if (n := whole(subject, name)) is not None), None),
         "stop": data(get(subject, "stop")),
         "extra_options": _extra_options(subject),
     }

@@ -270,7 +270,9 @@ def bad_json(exchange: Exchange) -> None:
 def wrong_encoding(exchange: Exchange) -> None:
     """Store the log and claim an encoding and a character set that the body does not have."""
     exchange.accept()
-    exchange.respond(200, b"\xff\xfe{", {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-99"})
+    exchange.respond(
+        200, b"\xff\xfe{", {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-99"}
+    )
 
 
 def gzipped(status: int, body: bytes) -> Fault:
@@ -425,7 +427,9 @@ class AthinaServer:
             else:
                 fault(Exchange(self, request, connection))
 
-    def _arrive(self, connection: int, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[Request, Fault]:
+    def _arrive(
+        self, connection: int, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[Request, Fault]:
         with self._changed:
             request = Request(len(self.requests) + 1, connection, time.monotonic(), method, path, headers, body)
             if method == "GET":
@@ -445,7 +449,10 @@ class AthinaServer:
     def _report(self, connection: socket.socket) -> None:
         with self._changed:
             accepted = list(self.accepted)
-        lines = (json.dumps({"method": each.method, "path": each.path, "body": each.body.decode("utf-8", "replace")}) for each in accepted)
+        lines = (
+            json.dumps({"method": each.method, "path": each.path, "body": each.body.decode("utf-8", "replace")})
+            for each in accepted
+        )
         connection.sendall(_response(200, "\n".join(lines).encode()))
 
 
