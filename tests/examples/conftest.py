@@ -1,0 +1,26 @@
+"""The stand-in for these tests: one server, which answers without a pause."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # where the examples find each other, too
+
+from standin_openai import StandIn  # noqa: E402 - needs the path above
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[StandIn]:
+    with StandIn(latency=0) as server:
+        yield server
+
+
+@pytest.fixture
+def client(stand_in: StandIn) -> Iterator[OpenAI]:
+    with OpenAI(base_url=stand_in.base_url, api_key="any", max_retries=0) as made:
+        yield made
