@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from parcels import RETURNS
 from standin.response_events import told
-from standin.script import RETURNS_FILE, RETURNS_FILE_ID, RETURNS_POLICY, Said, Step, next_step, offer
+from standin.script import RETURNS_FILE, RETURNS_FILE_ID, Said, Step, next_step, offer
 from standin.wire import (
     Answer,
     Event,
@@ -183,7 +184,7 @@ def _output(step: Step, body: Json) -> list[Json]:
 def _search(query: str, body: Json) -> Json:
     file = {"file_id": RETURNS_FILE_ID, "filename": RETURNS_FILE, "attributes": {}}
     results = (
-        [{**file, "score": 0.87, "text": RETURNS_POLICY}]
+        [{**file, "score": 0.87, "text": RETURNS}]
         if "file_search_call.results" in (body.get("include") or [])
         else None
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
+from parcels import RETURNS
 from standin.assistants import new_message, text_part
-from standin.script import RETURNS_FILE, RETURNS_FILE_ID, RETURNS_POLICY, Call, Said, Step, next_step, offer
+from standin.script import RETURNS_FILE, RETURNS_FILE_ID, Call, Said, Step, next_step, offer
 from standin.wire import Event, Json, event, new_id, now, pieces, tokens
 
 CITATION = f"【4:0†{RETURNS_FILE}】"
@@ -61,7 +62,7 @@ def resumed(run: Run, outputs: dict[str, str]) -> Iterator[Event]:
     for call in step["step_details"]["tool_calls"]:
         call["function"]["output"] = outputs[call["id"]]
         run.outputs.append(outputs[call["id"]])
-    yield _step_done(run, step)
+        yield _step_done(run, step, said=call["function"]["arguments"])
     run.wire.update(status="queued", required_action=None)
     yield event("thread.run.queued", run.wire)
 
@@ -166,10 +167,9 @@ def _step_delta(step: Json, call: Json) -> Event:
     return event("thread.run.step.delta", delta)
 
 
-def _step_done(run: Run, step: Json, *, said: str | None = None) -> Event:
+def _step_done(run: Run, step: Json, *, said: str) -> Event:
     heard = tokens(run.wire["instructions"], run.wire["tools"], *map(_text, run.messages), *run.outputs)
-    written = tokens(said or step["step_details"])
-    step.update(status="completed", completed_at=now(), usage=_usage(heard, written))
+    step.update(status="completed", completed_at=now(), usage=_usage(heard, tokens(said)))
     return event("thread.run.step.completed", step)
 
 
@@ -193,5 +193,5 @@ def with_results(step: Json) -> Json:
     calls = step["step_details"].get("tool_calls", [])
     for call in calls:
         for found in call.get("file_search", {}).get("results", []):
-            found["content"] = [{"type": "text", "text": RETURNS_POLICY}]
+            found["content"] = [{"type": "text", "text": RETURNS}]
     return step

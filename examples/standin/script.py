@@ -16,10 +16,6 @@ from standin.wire import Json
 PARCEL = re.compile(r"\b[A-Z]{2}-?\d{4,}\b")
 RETURNS_FILE = "returns-policy.md"
 RETURNS_FILE_ID = "file-Returns7Policy2Parcels4"
-RETURNS_POLICY = (
-    "Returns: a parcel can be sent back free of charge within 30 days of delivery, in its own box. "
-    "Print the label in the app or ask for one at any counter. The refund arrives within five working days."
-)
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,10 @@ class Server(ThreadingHTTPServer):
     """The listening socket, on the loopback alone. `latency` is in seconds."""
 
     daemon_threads = True
+    request_queue_size = 128  # many clients may knock at once
 
     def __init__(self, router: Router, *, port: int, latency: float) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
-        self.router = router
-        self.latency = latency
+        super().__init__(("127.0.0.1", port), type("Handler", (Handler,), {"router": router, "latency": latency}))
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
         """Say nothing of a client that left in the middle of a stream: clients may."""
@@ -61,7 +60,8 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One connection, kept open for further requests."""
 
-    server: Server
+    router: Router
+    latency: float
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         except ApiError as error:
             self._send_whole(error.status, error.body, started)
             return
-        pause = self.server.latency if answer.thought else 0
+        pause = self.latency if answer.thought else 0
         if answer.events is None:
             time.sleep(pause)
             self._send_whole(200, answer.body, started)
@@ -86,13 +86,13 @@ class Handler(BaseHTTPRequestHandler):
         if not self.headers.get("Authorization", "").startswith("Bearer "):
             raise ApiError(401, MISSING_KEY)
         url = urlsplit(self.path)
-        return self.server.router.answer(f"{self.command} {url.path}", parse_qs(url.query), _parsed(body))
+        return self.router.answer(f"{self.command} {url.path}", parse_qs(url.query), _parsed(body))
 
     def _send_whole(self, status: int, body: Json, started: float) -> None:
         data = json.dumps(body, ensure_ascii=False).encode()
         self._send_head(status, "application/json")
         self.send_header("openai-processing-ms", str(round((time.monotonic() - started) * 1000)))
-        self.send_header("openai-poll-after-ms", str(max(round(self.server.latency * 500), 1)))
+        self.send_header("openai-poll-after-ms", str(max(round(self.latency * 500), 1)))
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

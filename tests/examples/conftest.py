@@ -11,7 +11,7 @@ from openai import OpenAI
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # where the examples find each other, too
 
-from standin_openai import StandIn  # noqa: E402 - needs the path above
+from standin_openai import StandIn
 
 
 @pytest.fixture(scope="module")
