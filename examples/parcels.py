@@ -1,7 +1,5 @@
 """The parcel company that the examples work for: its instructions, its documents and its one tool."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -22,7 +20,9 @@ TRACK_PARCEL: Any = {
     "description": "Where a parcel is now and when it will arrive.",
     "parameters": {
         "type": "object",
-        "properties": {"parcel_id": {"type": "string", "description": "The number on the label, e.g. PX-48213"}},
+        "properties": {
+            "parcel_id": {"type": "string", "description": "The number on the label, e.g. PX-48213"}
+        },
         "required": ["parcel_id"],
         "additionalProperties": False,
     },
@@ -38,7 +38,12 @@ def find_document(question: str) -> str:
 
 def track_parcel(parcel_id: str) -> dict[str, str]:
     """Look a parcel up; a real desk would ask its database."""
-    return {"parcel_id": parcel_id, "status": "on its way", "place": "the Leipzig hub", "expected": "tomorrow by 14:00"}
+    return {
+        "parcel_id": parcel_id,
+        "status": "on its way",
+        "place": "the Leipzig hub",
+        "expected": "tomorrow by 14:00",
+    }
 
 
 def use_tool(call_id: str, name: str, arguments: str) -> dict[str, str]:

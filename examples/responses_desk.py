@@ -1,15 +1,13 @@
 """The same support desk on the Responses API, where a conversation is a conversation."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
 from openai import OpenAI
 from openai.types.responses import Response
-from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 
 from athina_trace import athina_trace, current_log
+from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 
 
 class ResponsesDesk:
@@ -48,11 +46,17 @@ class ResponsesDesk:
         while asked := [item for item in responses[-1].output if item.type == "function_call"]:
             made = [use_tool(call.call_id, call.name, call.arguments) for call in asked]
             tool_calls += made
-            outputs = [{"type": "function_call_output", "call_id": c["id"], "output": c["output"]} for c in made]
+            outputs = [
+                {"type": "function_call_output", "call_id": c["id"], "output": c["output"]} for c in made
+            ]
             responses.append(self._ask(outputs, instructions))
         return responses, tool_calls
 
-    def _ask(self, said: Any, instructions: str) -> Response:  # noqa: ANN401 - the client's own type is very long
+    def _ask(self, said: Any, instructions: str) -> Response:
         return self.client.responses.create(
-            model=self.model, conversation=self.thread_id, input=said, instructions=instructions, tools=self.tools
+            model=self.model,
+            conversation=self.thread_id,
+            input=said,
+            instructions=instructions,
+            tools=self.tools,
         )

@@ -1,7 +1,5 @@
 """How the examples print what was logged, and what became of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
@@ -21,10 +19,8 @@ def show_conversation(logs: Sequence[Log]) -> None:
 
 def show_delivery(report: FlushReport, now: Status) -> None:
     """Print how many logs were made and what became of them."""
-    print(
-        f"\n{now.made} logs made: {report.delivered} delivered, {report.waiting} waiting, {report.refused} refused "
-        f"({report.elapsed:.2f} s)"
-    )
+    counts = f"{report.delivered} delivered, {report.waiting} waiting, {report.refused} refused"
+    print(f"\n{now.made} logs made: {counts} ({report.elapsed:.2f} s)")
     if now.paused:
         print(now.reason)
     print(f"Outbox: {now.outbox}")
@@ -32,12 +28,12 @@ def show_delivery(report: FlushReport, now: Status) -> None:
 
 def _rows(log: Log) -> list[tuple[str, str]]:
     tokens = [log.get(name, "?") for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-    tools = [f"{call['name']}({call['arguments']}) -> {call['output']}" for call in log.get("tool_calls") or []]
+    calls = ["{name}({arguments}) -> {output}".format(**call) for call in log.get("tool_calls") or []]
     return [
         ("model", log["language_model_id"]),
         ("tokens", "{} in + {} out = {}".format(*tokens)),
         ("latency", f"{log['response_time']} ms"),
-        *(("tool call", tool) for tool in tools),
+        *(("tool call", call) for call in calls),
         ("context", _short(log.get("context", ""))),
         ("session", log["session_id"]),
         ("customer", f"{log['customer_id']}, {log['customer_user_id']}"),

@@ -1,7 +1,7 @@
 """A stand-in for OpenAI's API on this machine, so that the examples need no key and no network.
 
-It speaks enough of Assistants, Responses, Conversations and Chat Completions for the real `openai` client, and plays
-the support assistant of a parcel company: the same question always gets the same answer.
+It speaks enough of Assistants, Responses, Conversations and Chat Completions for the real `openai` client,
+and plays the support assistant of a parcel company: the same question always gets the same answer.
 
     with StandIn() as server:
         client = OpenAI(base_url=server.base_url, api_key="any")
@@ -9,11 +9,10 @@ the support assistant of a parcel company: the same question always gets the sam
     python examples/standin_openai.py --port 8765
 """
 
-from __future__ import annotations
-
 import argparse
 import threading
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 from standin import chat
 from standin.assistants import Assistants
@@ -21,13 +20,8 @@ from standin.responses import Responses
 from standin.runs import Runs
 from standin.server import Router, Server
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-
-class StandIn:
+class StandIn(AbstractContextManager["StandIn"]):
     """The server, listening from creation to `close`; as a context manager it closes itself.
 
     `port` 0 takes a free one. `latency` is how long an answer takes to think, in seconds.
@@ -38,7 +32,9 @@ class StandIn:
         runs = Runs(desk, latency=latency)
         router = Router(desk.routes(), runs.routes(), Responses().routes(), chat.routes())
         self._server = Server(router, port=port, latency=latency)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="stand-in", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="stand-in", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -52,9 +48,6 @@ class StandIn:
         self._server.server_close()
         self._thread.join()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -65,7 +58,9 @@ def main() -> None:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Serve a small stand-in for OpenAI's API on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds an answer takes (default: %(default)s)")
+    parser.add_argument(
+        "--latency", type=float, default=0.05, help="seconds an answer takes (default: %(default)s)"
+    )
     options = parser.parse_args()
     with StandIn(port=options.port, latency=options.latency) as server:
         print(f"OPENAI_BASE_URL={server.base_url}", flush=True)

@@ -7,8 +7,6 @@ Three ways to run it:
     ATHINA_API_KEY=... ATHINA_BASE_URL=... make demo   and the logs are delivered to Athina
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,12 +15,12 @@ from typing import Any
 
 from openai import OpenAI
 from openai.types.beta.threads import Run
+
+from athina_trace import athina_session, athina_trace, current_log, flush, recent_logs, status
 from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 from responses_desk import ResponsesDesk
 from show import show_conversation, show_delivery
 from standin_openai import StandIn
-
-from athina_trace import athina_session, athina_trace, current_log, flush, recent_logs, status
 
 QUESTIONS = (
     "Hello, where is my parcel PX-48213?",
@@ -38,7 +36,9 @@ class AssistantsDesk:
 
     def __init__(self, client: OpenAI) -> None:
         self.threads = client.beta.threads
-        self.assistant = client.beta.assistants.create(model="gpt-4o-mini", instructions=INSTRUCTIONS, tools=self.tools)
+        self.assistant = client.beta.assistants.create(
+            model="gpt-4o-mini", instructions=INSTRUCTIONS, tools=self.tools
+        )
         self.thread_id = self.threads.create().id
 
     # Each call is one log. Question, answer, duration and exceptions are in it by themselves;

@@ -1,7 +1,5 @@
 """Assistants, threads and messages, as the Assistants API keeps them."""
 
-from __future__ import annotations
-
 from standin.wire import Answer, Json, Request, Routes, find, missing, new_id, now, page
 
 

@@ -1,7 +1,5 @@
 """A finished response told as the stream of events that leads up to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import chain
 
@@ -13,14 +11,19 @@ EMPTY: dict[str, Json] = {"message": {"content": []}, "function_call": {"argumen
 def told(response: Json) -> list[Event]:
     """All events of a response, numbered, from `response.created` to `response.completed`."""
     begun: Json = response | {"status": "in_progress", "output": [], "usage": None, "completed_at": None}
-    frame = [{"type": "response.created", "response": begun}, {"type": "response.in_progress", "response": begun}]
+    frame = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+    ]
     items = [_item(number, item) for number, item in enumerate(response["output"])]
     whole = chain(frame, *items, [{"type": "response.completed", "response": response}])
     return [event(data["type"], {"sequence_number": number, **data}) for number, data in enumerate(whole)]
 
 
 def _item(index: int, item: Json) -> Iterator[Json]:
-    inside = {"message": _message, "function_call": _function_call, "file_search_call": _file_search}[item["type"]]
+    inside = {"message": _message, "function_call": _function_call, "file_search_call": _file_search}[
+        item["type"]
+    ]
     empty = EMPTY.get(item["type"], {})
     begun: Json = item | {"status": "in_progress"} | empty
     yield {"type": "response.output_item.added", "output_index": index, "item": begun}
@@ -40,7 +43,11 @@ def _part(part: Json) -> Iterator[Json]:
     for piece in pieces(part["text"]):
         yield {"type": "response.output_text.delta", "delta": piece, "logprobs": []}
     for index, annotation in enumerate(part["annotations"]):
-        yield {"type": "response.output_text.annotation.added", "annotation_index": index, "annotation": annotation}
+        yield {
+            "type": "response.output_text.annotation.added",
+            "annotation_index": index,
+            "annotation": annotation,
+        }
     yield {"type": "response.output_text.done", "text": part["text"], "logprobs": []}
     yield {"type": "response.content_part.done", "part": part}
 
@@ -48,7 +55,11 @@ def _part(part: Json) -> Iterator[Json]:
 def _function_call(item: Json) -> Iterator[Json]:
     for piece in pieces(item["arguments"]):
         yield {"type": "response.function_call_arguments.delta", "delta": piece}
-    yield {"type": "response.function_call_arguments.done", "name": item["name"], "arguments": item["arguments"]}
+    yield {
+        "type": "response.function_call_arguments.done",
+        "name": item["name"],
+        "arguments": item["arguments"],
+    }
 
 
 def _file_search(_item: Json) -> Iterator[Json]:

@@ -1,7 +1,5 @@
 """Responses and conversations: the API that OpenAI offers in place of Assistants."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -159,7 +157,9 @@ def _said(item: Json) -> Said:
 
 def _items(given: str | Sequence[Json]) -> list[Json]:
     """What the request brings, as items of a conversation."""
-    return [_item(part) for part in ([{"role": "user", "content": given}] if isinstance(given, str) else given)]
+    return [
+        _item(part) for part in ([{"role": "user", "content": given}] if isinstance(given, str) else given)
+    ]
 
 
 def _item(part: Json) -> Json:
@@ -168,7 +168,13 @@ def _item(part: Json) -> Json:
     content = part["content"]
     kind = "output_text" if part["role"] == "assistant" else "input_text"
     parts = [{"type": kind, "text": content}] if isinstance(content, str) else content
-    return {"id": hex_id("msg_"), "type": "message", "status": "completed", "role": part["role"], "content": parts}
+    return {
+        "id": hex_id("msg_"),
+        "type": "message",
+        "status": "completed",
+        "role": part["role"],
+        "content": parts,
+    }
 
 
 def _output(step: Step, body: Json) -> list[Json]:
@@ -177,7 +183,13 @@ def _output(step: Step, body: Json) -> list[Json]:
         return [{"id": hex_id("fc_"), "type": "function_call", "status": "completed", **made}]
     quoted = [_citation(len(step.text))] if step.search else []
     part = {"type": "output_text", "annotations": quoted, "logprobs": [], "text": step.text}
-    said = {"id": hex_id("msg_"), "type": "message", "status": "completed", "content": [part], "role": "assistant"}
+    said = {
+        "id": hex_id("msg_"),
+        "type": "message",
+        "status": "completed",
+        "content": [part],
+        "role": "assistant",
+    }
     return [_search(step.search, body), said] if step.search else [said]
 
 

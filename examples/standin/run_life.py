@@ -3,8 +3,6 @@
 A run that nobody streams lives the same life; its events are simply thrown away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
@@ -81,7 +79,9 @@ def _searched(run: Run, query: str) -> Iterator[Event]:
     ranking = {"ranker": "default_2024_08_21", "score_threshold": 0.0}
     call = {"id": new_id("call_"), "type": "file_search"}
     yield _step_delta(step, {"index": 0, **call, "file_search": {}})
-    step["step_details"]["tool_calls"] = [{**call, "file_search": {"ranking_options": ranking, "results": [found]}}]
+    step["step_details"]["tool_calls"] = [
+        {**call, "file_search": {"ranking_options": ranking, "results": [found]}}
+    ]
     yield _step_done(run, step, said=query)
 
 
@@ -94,7 +94,10 @@ def _called(run: Run, call: Call) -> Iterator[Event]:
         yield _step_delta(step, {"index": 0, "type": "function", "function": {"arguments": piece}})
     asked = {"name": call.name, "arguments": call.arguments}
     step["step_details"]["tool_calls"].append({**made, "function": {**asked, "output": None}})
-    action = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": [{**made, "function": asked}]}}
+    action = {
+        "type": "submit_tool_outputs",
+        "submit_tool_outputs": {"tool_calls": [{**made, "function": asked}]},
+    }
     run.wire.update(status="requires_action", required_action=action)
     yield event("thread.run.requires_action", run.wire)
 
@@ -175,12 +178,17 @@ def _step_done(run: Run, step: Json, *, said: str) -> Event:
 
 def _total(run: Run) -> Json:
     used = [step["usage"] for step in run.steps]
-    return _usage(sum(part["prompt_tokens"] for part in used), sum(part["completion_tokens"] for part in used))
+    return _usage(
+        sum(part["prompt_tokens"] for part in used), sum(part["completion_tokens"] for part in used)
+    )
 
 
 def _usage(heard: int, written: int) -> Json:
     # "prompt_token_details", without the s, is how the Assistants API spells it.
-    details = {"prompt_token_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}
+    details = {
+        "prompt_token_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
     return {"prompt_tokens": heard, "completion_tokens": written, "total_tokens": heard + written, **details}
 
 
@@ -189,7 +197,7 @@ def _text(message: Json) -> str:
 
 
 def with_results(step: Json) -> Json:
-    """The same step with the text that its file search found, which OpenAI sends only to those who ask for it."""
+    """The same step with the text that its search found, which OpenAI sends only to those who ask."""
     calls = step["step_details"].get("tool_calls", [])
     for call in calls:
         for found in call.get("file_search", {}).get("results", []):

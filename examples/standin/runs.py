@@ -1,6 +1,4 @@
-"""Runs of an assistant on a thread: created, polled, streamed, fed with tool outputs, cancelled; and their steps."""
-
-from __future__ import annotations
+"""Runs of an assistant on a thread: created, polled, streamed, given tool outputs, cancelled; their steps."""
 
 import time
 from collections.abc import Iterable
@@ -13,7 +11,15 @@ from standin.wire import Answer, ApiError, Event, Json, Request, Routes, event, 
 
 DONE = Event("[DONE]", "done")
 ACTIVE = ("queued", "in_progress", "requires_action", "cancelling")
-INHERITED = ("model", "tools", "tool_resources", "temperature", "top_p", "reasoning_effort", "response_format")
+INHERITED = (
+    "model",
+    "tools",
+    "tool_resources",
+    "temperature",
+    "top_p",
+    "reasoning_effort",
+    "response_format",
+)
 OWN = {
     "metadata": {},
     "max_completion_tokens": None,
@@ -25,7 +31,10 @@ OWN = {
 
 
 class Runs:
-    """All runs. One that nobody streams is thought about for `latency` seconds, then moves on when next looked at."""
+    """All runs, by id.
+
+    One that nobody streams is thought about for `latency` seconds, and moves on when it is next looked at.
+    """
 
     def __init__(self, desk: Assistants, *, latency: float) -> None:
         self._desk = desk
@@ -48,7 +57,9 @@ class Runs:
 
     def _create_message(self, request: Request) -> Answer:
         # Here and not among the messages, because only the runs know whether the thread is free.
-        self._refuse_if_busy(request.ids["thread"], "Can't add messages to {thread} while a run {run} is active.")
+        self._refuse_if_busy(
+            request.ids["thread"], "Can't add messages to {thread} while a run {run} is active."
+        )
         return Answer(self._desk.add_message(request.ids["thread"], request.body))
 
     def _create_thread_and_run(self, request: Request) -> Answer:
@@ -88,7 +99,9 @@ class Runs:
         if run.status != "requires_action":
             raise ApiError(400, f'Runs in status "{run.status}" do not accept tool outputs.')
         calls = run.wire["required_action"]["submit_tool_outputs"]["tool_calls"]
-        outputs = {out["tool_call_id"]: out.get("output") or "" for out in request.body.get("tool_outputs") or []}
+        outputs = {
+            out["tool_call_id"]: out.get("output") or "" for out in request.body.get("tool_outputs") or []
+        }
         missing = [call["id"] for call in calls if call["id"] not in outputs]
         if missing:
             raise ApiError(400, f"Expected tool outputs for call_ids {missing}, got {sorted(outputs)}")

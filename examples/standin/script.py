@@ -1,9 +1,7 @@
 """What the assistant of a parcel company says: the same question always gets the same answer.
 
-Three things decide: the last message of the user, what the tools have said since, and which tools are on offer.
+Three things decide: the last message of the user, what tools have said since, and which tools are on offer.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -66,7 +64,7 @@ def next_step(history: Sequence[Said], tools: Offer, *, schema: Json | None = No
     return Step(json.dumps(shaped(schema, step.text), ensure_ascii=False), search=step.search)
 
 
-def shaped(schema: Json, text: str, *, root: Json | None = None) -> Any:  # noqa: ANN401 - the schema decides
+def shaped(schema: Json, text: str, *, root: Json | None = None) -> Any:
     """The smallest value that fits a JSON schema, with the answer where the schema wants a string."""
     root = root or schema
     if "$ref" in schema:
@@ -77,7 +75,9 @@ def shaped(schema: Json, text: str, *, root: Json | None = None) -> Any:  # noqa
         return shaped(schema["anyOf"][0], text, root=root)
     if schema.get("type") == "object":
         return {name: shaped(part, text, root=root) for name, part in schema.get("properties", {}).items()}
-    return {"string": text, "integer": 1, "number": 0.9, "boolean": True, "array": []}.get(schema.get("type", ""))
+    return {"string": text, "integer": 1, "number": 0.9, "boolean": True, "array": []}.get(
+        schema.get("type", "")
+    )
 
 
 def _choose(history: Sequence[Said], tools: Offer) -> Step:
@@ -103,7 +103,9 @@ def _last_question(history: Sequence[Said]) -> tuple[str, list[str]]:
 def _tracked(output: str) -> str:
     try:
         found = json.loads(output)
-        return "Parcel {parcel_id} is {status}, last seen at {place}. It should reach you {expected}.".format(**found)
+        return "Parcel {parcel_id} is {status}, last seen at {place}. It should reach you {expected}.".format(
+            **found
+        )
     except (ValueError, TypeError, LookupError):
         return f"Here is what our tracking says: {output}"
 
@@ -119,10 +121,12 @@ def _on_returns(history: Sequence[Said]) -> str:
 
 def _small_talk(question: str) -> str:
     if _mentions(question, "neighbour", "neighbor"):
-        return "Of course: choose “Leave with a neighbour” in the app before noon, and the driver will ring next door."
+        return "Of course: choose “Leave with a neighbour” in the app before noon, and we ring next door."
     if _mentions(question, "thank"):
         return "You are welcome. Have a good day!"
-    return f"I am happy to help with that. You wrote: “{question}” Could you give me the number of your parcel?"
+    return (
+        f"I am happy to help with that. You wrote: “{question}” Could you give me the number of your parcel?"
+    )
 
 
 def _mentions(question: str, *words: str) -> bool:

@@ -1,6 +1,4 @@
-"""HTTP for the stand-in: finds the endpoint for a request and sends its answer, whole or as server-sent events."""
-
-from __future__ import annotations
+"""HTTP for the stand-in: finds the endpoint of a request, sends its answer whole or as server-sent events."""
 
 import json
 import re
@@ -17,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 from standin.wire import Answer, ApiError, Endpoint, Event, Json, Request, Routes, new_id
 
 MISSING_KEY = (
-    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
-    "(i.e. Authorization: Bearer YOUR_KEY)."
+    "You didn't provide an API key. You need to provide your API key in an Authorization header "
+    "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
 )
 
 
@@ -49,9 +47,11 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128  # many clients may knock at once
 
     def __init__(self, router: Router, *, port: int, latency: float) -> None:
-        super().__init__(("127.0.0.1", port), type("Handler", (Handler,), {"router": router, "latency": latency}))
+        super().__init__(
+            ("127.0.0.1", port), type("Handler", (Handler,), {"router": router, "latency": latency})
+        )
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that left in the middle of a stream: clients may."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)

@@ -1,7 +1,5 @@
 """What every part of the stand-in says in the same way: ids, tokens, pages, errors, events."""
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
@@ -27,7 +25,9 @@ _DATED = {
 class ApiError(Exception):
     """An answer in OpenAI's form for errors, with its HTTP status."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         detail = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
@@ -57,7 +57,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an endpoint sends back: one object, or a stream of events. `thought`: a model had to think first."""
+    """What an endpoint sends back: an object, or a stream of events; `thought` where a model had to think."""
 
     body: Json = field(default_factory=dict)
     events: Sequence[Event] | None = None
@@ -118,12 +118,20 @@ def page(items: Iterable[Json], request: Request, *, order: str = "desc") -> Jso
     limit = int(request.asked("limit") or 20)
     shown = deepcopy(rows[:limit])
     ends = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
-    return {"object": "list", "data": shown, "first_id": ends[0], "last_id": ends[1], "has_more": len(rows) > limit}
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": ends[0],
+        "last_id": ends[1],
+        "has_more": len(rows) > limit,
+    }
 
 
 def missing(*, name: str) -> ApiError:
     """The error for a parameter that the body lacks."""
-    return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+    return ApiError(
+        400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+    )
 
 
 def find(shelf: Mapping[str, Json], key: str, *, kind: str) -> Json:

@@ -1,15 +1,9 @@
 """The stand-in for these tests: one server, which answers without a pause."""
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from openai import OpenAI
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # where the examples find each other, too
 
 from standin_openai import StandIn
 

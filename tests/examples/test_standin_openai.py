@@ -1,21 +1,22 @@
-"""The real client drives Responses, Conversations and Chat Completions of the stand-in, and meets its refusals."""
-
-from __future__ import annotations
+"""The real client drives the stand-in's Responses, Conversations and Chat Completions, and its refusals."""
 
 import json
 from typing import Any
 
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
-from parcels import RETURNS, TRACK_PARCEL
 from pydantic import BaseModel
+
+from parcels import RETURNS, TRACK_PARCEL
 from standin_openai import StandIn
 
 pytestmark = pytest.mark.filterwarnings("ignore:(The Assistants API is )?deprecated:DeprecationWarning")
 
 WHERE = "Where is my parcel PX-48213?"
 RETURN = "Can I return it?"
-TRACKED = json.dumps({"parcel_id": "PX-48213", "status": "on its way", "place": "Leipzig", "expected": "tomorrow"})
+TRACKED = json.dumps(
+    {"parcel_id": "PX-48213", "status": "on its way", "place": "Leipzig", "expected": "tomorrow"}
+)
 ANSWER = "Parcel PX-48213 is on its way, last seen at Leipzig. It should reach you tomorrow."
 
 
@@ -26,13 +27,15 @@ class Reply(BaseModel):
     sure: bool
 
 
-# Responses and conversations -----------------------------------------------------------------------------------------
+# Responses and conversations --------------------------------------------------------------------------------
 
 TRACK_FLAT: Any = {"type": "function", **TRACK_PARCEL}
 
 
 def test_response_calls_a_function_and_goes_on_from_it(client: OpenAI) -> None:
-    first = client.responses.create(model="gpt-4.1-mini", input=WHERE, instructions="Help.", tools=[TRACK_FLAT])
+    first = client.responses.create(
+        model="gpt-4.1-mini", input=WHERE, instructions="Help.", tools=[TRACK_FLAT]
+    )
     assert (first.status, first.instructions, first.output_text) == ("completed", "Help.", "")
     assert first.model == "gpt-4.1-mini-2025-04-14"
     assert first.tools[0].name == "track_parcel"  # type: ignore[union-attr]
@@ -55,7 +58,9 @@ def test_response_calls_a_function_and_goes_on_from_it(client: OpenAI) -> None:
 def test_conversation_keeps_what_was_said(client: OpenAI) -> None:
     conversation = client.conversations.create(metadata={"desk": "7"})
     assert client.conversations.retrieve(conversation.id) == conversation
-    told = client.responses.create(model="gpt-4.1", conversation=conversation.id, input="My parcel is PX-48213.")
+    told = client.responses.create(
+        model="gpt-4.1", conversation=conversation.id, input="My parcel is PX-48213."
+    )
     asked = client.responses.create(model="gpt-4.1", conversation={"id": conversation.id}, input=RETURN)
     assert told.conversation is not None
     assert told.conversation.id == conversation.id
@@ -100,7 +105,9 @@ def test_streamed_response_has_every_event(client: OpenAI) -> None:
 
 def test_stream_helper_of_responses(client: OpenAI) -> None:
     with client.responses.stream(model="gpt-4.1-mini", input=WHERE, tools=[TRACK_FLAT]) as stream:
-        snapshots: list[str] = [e.snapshot for e in stream if e.type == "response.function_call_arguments.delta"]
+        snapshots: list[str] = [
+            e.snapshot for e in stream if e.type == "response.function_call_arguments.delta"
+        ]
         call: Any = stream.get_final_response().output[0]
     assert snapshots[-1] == call.arguments
     with client.responses.stream(model="gpt-4.1-mini", input=RETURN, text_format=Reply) as parsed:
@@ -116,7 +123,7 @@ def test_parsed_responses(client: OpenAI) -> None:
     assert response.text.format.type == "json_schema"  # type: ignore[union-attr]
 
 
-# Chat completions ----------------------------------------------------------------------------------------------------
+# Chat completions -------------------------------------------------------------------------------------------
 
 TRACK_CHAT: Any = {"type": "function", "function": TRACK_PARCEL}
 
@@ -160,10 +167,12 @@ def test_stream_helper_and_parsing_of_chat(client: OpenAI) -> None:
     assert parsed.choices[0].message.parsed.sure
 
 
-# What it says, and what it refuses -----------------------------------------------------------------------------------
+# What it says, and what it refuses --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("question", [WHERE, RETURN, "Can a neighbour take it?", "Thanks!", "My cat is purple.", ""])
+@pytest.mark.parametrize(
+    "question", [WHERE, RETURN, "Can a neighbour take it?", "Thanks!", "My cat is purple.", ""]
+)
 def test_the_same_question_gets_the_same_answer(client: OpenAI, question: str) -> None:
     said: Any = [{"role": "user", "content": question}]
     replies = [client.chat.completions.create(model="gpt-4o-mini", messages=said) for _ in range(2)]
@@ -172,7 +181,10 @@ def test_the_same_question_gets_the_same_answer(client: OpenAI, question: str) -
 
 
 def test_output_that_is_not_tracking_data_is_quoted(client: OpenAI) -> None:
-    said: Any = [{"role": "user", "content": WHERE}, {"role": "tool", "tool_call_id": "call_1", "content": "lost"}]
+    said: Any = [
+        {"role": "user", "content": WHERE},
+        {"role": "tool", "tool_call_id": "call_1", "content": "lost"},
+    ]
     reply = client.chat.completions.create(model="gpt-4o-mini", messages=said)
     assert reply.choices[0].message.content == "Here is what our tracking says: lost"
 
@@ -208,7 +220,9 @@ def test_request_without_a_key_is_refused(stand_in: StandIn) -> None:
         from_nobody.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
 
 
-def test_client_that_leaves_in_the_middle_of_a_stream_disturbs_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+def test_client_that_leaves_in_the_middle_of_a_stream_disturbs_nobody(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     said: Any = [{"role": "user", "content": RETURN}]
     with StandIn(latency=0.2) as slow, OpenAI(base_url=slow.base_url, api_key="any", max_retries=0) as client:
         with client.chat.completions.create(model="gpt-4o-mini", messages=said, stream=True) as stream:
