@@ -1,60 +1,24 @@
 """The demo as a newcomer runs it: in a process of its own, over real HTTP."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from standin_openai import StandIn
+from tests.support.athina_server import AthinaServer
 
 ROOT = Path(__file__).parents[2]
 
 
-class Athina(ThreadingHTTPServer):
-    """What Athina has received, as pairs of headers and body."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), AthinaHandler)
-        self.received: list[tuple[str, Any, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class AthinaHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert isinstance(self.server, Athina)
-        self.server.received.append((self.path, self.headers, body))
-        answer = b'{"status": "success", "data": {"prompt_run_id": "run"}}'
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        pass
-
-
 @pytest.fixture
-def athina() -> Iterator[Athina]:
-    with Athina() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+def athina() -> Iterator[AthinaServer]:
+    with AthinaServer() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def run_demo(state: Path, **settings: str) -> str:
@@ -87,13 +51,17 @@ def test_without_keys_the_conversation_waits_in_the_outbox(tmp_path: Path) -> No
     assert tmp_path in Path(outbox[1]).parents
 
 
-def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: Path, athina: Athina) -> None:
+def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(
+    tmp_path: Path, athina: AthinaServer
+) -> None:
     printed = run_demo(tmp_path, ATHINA_API_KEY="k3y-0f-athina", ATHINA_BASE_URL=athina.url)
     assert "3 logs made: 3 delivered, 0 waiting, 0 refused" in printed
     assert "k3y-0f-athina" not in printed
-    assert {path for path, _, _ in athina.received} == {"/api/v1/log/inference"}
-    assert {headers["athina-api-key"] for _, headers, _ in athina.received} == {"k3y-0f-athina"}
-    first, second, third = (body for _, _, body in athina.received)
+    assert {(request.method, request.path) for request in athina.requests} == {
+        ("POST", "/api/v1/log/inference")
+    }
+    assert {request.headers["athina-api-key"] for request in athina.requests} == {"k3y-0f-athina"}
+    first, second, third = (request.json for request in athina.requests)
     assert first["session_id"] == second["session_id"] == third["session_id"]
     assert second["user_query"] == "What if I do not like it, can I send it back?"
     assert second["response"].startswith("Yes, you can send parcel PX-48213 back")
