@@ -46,7 +46,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes, *, now: float, se
     """
     if status // 100 == _SUCCESS:
         return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
-    words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets)
+    words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
     return Outcome(status, retry_after(headers.get("retry-after"), now=now), words)
 
 
@@ -55,7 +55,7 @@ def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
     for secret in filter(None, secrets):
         # Before anything is cut off: half a secret would not be recognised any more.
         text = text.replace(secret, "***")
-    return _IGNORED.sub(" ", text[: MESSAGE * 20]).strip()[:MESSAGE]
+    return " ".join(_IGNORED.sub(" ", text[: MESSAGE * 20]).split())[:MESSAGE]
 
 
 def _words(status: int, headers: Mapping[str, str], body: bytes) -> str:

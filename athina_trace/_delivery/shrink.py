@@ -25,6 +25,7 @@ _NOTES: Final = 8
 """Notes that one log may carry; the cuts of further fields are summed up in one more, so that notes never fill the log."""
 _NOTE_NAME: Final = 40
 """Characters of a field's name in its note."""
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DIGITS: Final = 300
 """Longer whole numbers become null: no float holds them, and turning them into text costs the square of their length."""
 
@@ -202,7 +203,7 @@ def _whole(text: str) -> int | None:
 
 def _encode(value: Any) -> bytes:
     # "replace" turns lone surrogates, which no UTF-8 can carry, into question marks.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def _size(value: Any) -> int:
