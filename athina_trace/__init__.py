@@ -1,1 +1,1 @@
-"""Log the conversations of AI assistants to Athina: durable before the call returns, delivered in the background."""
+"""Log the conversations of AI assistants to Athina: durable at once, delivered in the background."""

@@ -1,0 +1,65 @@
+# Each target makes what it needs: PYTHON chooses the interpreter, VENV the folder of its environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+# Pyright would otherwise ask the network whether it is the newest.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+.PHONY: help demo test test-only lint format coverage bench clean
+# Two installations into one environment would meet.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       a conversation with a support assistant, logged (no key needed)"
+	@echo "make test       lint, then the tests"
+	@echo "make test-only  the tests alone"
+	@echo "make lint       ruff, mypy, pyright and the import contracts"
+	@echo "make format     let ruff mend what it can"
+	@echo "make coverage   the tests with a report of the branches that they leave out"
+	@echo "make bench      measure"
+	@echo "make clean      remove environments, caches and builds"
+
+demo: $(VENV)/.installed-examples
+	@$(BIN)/python examples/support_chat.py
+
+test: lint test-only
+
+test-only: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+coverage: $(VENV)/.installed-test
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+bench: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv .venv-* .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra (examples, test, dev), renewed when the list of requirements changes.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/pip
+	@echo "Installing athina_trace[$*] in $(VENV)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# Of pip rather than python: an environment that broke off half made is begun anew.
+$(BIN)/pip:
+	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,92 @@
+"""The project's own promises: what it requires, what it supports, and the shape of its code."""
+
+import ast
+import importlib
+import math
+import re
+import statistics
+from collections.abc import Iterator
+from importlib.metadata import metadata, requires, version
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted((ROOT / "athina_trace").rglob("*.py"))
+WRITTEN = {"", ".css", ".html", ".js", ".json", ".md", ".py", ".toml"}
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+
+
+def supported() -> list[str]:
+    classifiers = metadata("athina-trace").get_all("Classifier") or []
+    return [found[1] for line in classifiers if (found := re.search(r":: Python :: (3\.\d+)$", line))]
+
+
+def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function's body, its docstring left out."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def function_lengths() -> list[int]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    trees = (ast.walk(ast.parse(module.read_text())) for module in MODULES)
+    return sorted(lines_of(node) for tree in trees for node in tree if isinstance(node, kinds))
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Every file that people write: in the project's folders, and beside them."""
+    folders = ("athina_trace", "examples", "tests", ".ci")
+    paths = [*ROOT.glob("[!.]*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    for path in paths:
+        if path.is_file() and path.suffix in WRITTEN:
+            yield path, path.read_text()
+
+
+def test_installing_brings_three_packages_and_nothing_else() -> None:
+    required = [line for line in requires("athina-trace") or [] if "extra ==" not in line]
+    assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == ["httpx", "pydantic", "wrapt"]
+
+
+def test_the_supported_versions_are_one_list() -> None:
+    minors = [int(name.removeprefix("3.")) for name in supported()]
+    assert minors == list(range(10, 14))
+    assert metadata("athina-trace")["Requires-Python"] == f">={supported()[0]}"
+
+
+@pytest.mark.parametrize("setting", ["python_version", "pythonVersion"])
+def test_type_checkers_look_from_the_oldest_version(setting: str) -> None:
+    assert f'{setting} = "{supported()[0]}"' in PYPROJECT
+
+
+def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == version("athina-trace")
+
+
+def test_the_package_knows_the_version_that_is_installed() -> None:
+    package = importlib.import_module("athina_trace")
+    assert getattr(package, "__version__", version("athina-trace")) == version("athina-trace")
+
+
+def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+    assert files("athina_trace").joinpath("py.typed").is_file()
+
+
+def test_no_file_tells_on_whose_machine_it_was_written() -> None:
+    home = re.compile(r"(?<![\w.])/(?:home|root|Users|work)/\w")
+    telling = [path.name for path, text in texts() if home.search(text) or str(ROOT) in text]
+    assert telling == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_fits_into_a_head(module: Path) -> None:
+    assert len(module.read_text().splitlines()) < 300
+
+
+def test_functions_are_short() -> None:
+    lengths = function_lengths() or [0]
+    assert statistics.median(lengths) <= 4
+    assert lengths[math.ceil(0.9 * len(lengths)) - 1] <= 20
