@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from athina_trace._delivery.api import Api, Kind, Outcome, route
 from athina_trace._delivery.policy import Verdict, verdict
 from tests.support import athina_server as server_module
 from tests.support.athina_server import AthinaServer, Fault, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KEY = "marker-key-4711"
 LOG = b'{"response": "hello"}'
@@ -66,14 +69,20 @@ def test_one_connection_carries_many_requests(api: Api, server: AthinaServer) ->
     ("kind", "target", "expected"),
     [
         ("log", "", ("POST", "/api/v2/log/inference")),
-        ("update", "a/b?c d#é%", ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/a%2Fb%3Fc%20d%23%C3%A9%25")),
+        (
+            "update",
+            "a/b?c d#é%",
+            ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/a%2Fb%3Fc%20d%23%C3%A9%25"),
+        ),
         ("update", "..", ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/%2E%2E")),
         ("update", "\ud800", ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/%3F")),
         ("update_by_id", "run.7", ("PATCH", "/api/v1/log/inference/run.7")),
         ("feedback", "ignored", ("PATCH", "/api/v1/prompt_run/user-feedback")),
     ],
 )
-def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer) -> None:
+def test_every_kind_has_its_door(
+    kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer
+) -> None:
     assert route(kind, target, version="v2") == expected
     api = Api(base_url=f"{server.url}/self/hosted/", key=KEY, api_version="v2")
     assert api.deliver(kind, target, LOG).status == 200
@@ -83,7 +92,10 @@ def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, s
 
 def test_the_words_of_an_error_are_kept(api: Api, server: AthinaServer) -> None:
     assert send(api, server, server_module.answer(400)).message == "status 400: as the test asked"
-    assert send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message == '["a", 1]'
+    assert (
+        send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message
+        == '["a", 1]'
+    )
     assert send(api, server, server_module.html(502)).message == "Bad &amp; sad nginx"
     assert send(api, server, server_module.answer(500, b"x" * 60_000)).message == "x" * 500
     assert send(api, server, server_module.gzipped(422, b'{"error": "packed"}')).message == "packed"
@@ -136,7 +148,7 @@ HOSTILE: list[tuple[Fault, int | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "status"), HOSTILE)
+@pytest.mark.parametrize(("fault", "status"), HOSTILE, ids=range(len(HOSTILE)))
 def test_no_answer_does_harm(api: Api, server: AthinaServer, fault: Fault, status: int | None) -> None:
     began = time.monotonic()
     over = threading.Event()
@@ -184,7 +196,10 @@ def test_a_request_can_be_cut_at_any_time(server: AthinaServer) -> None:
 def test_the_key_is_in_no_message(api: Api, server: AthinaServer) -> None:
     for size in range(480, 500):
         assert KEY[:5] not in send(api, server, server_module.answer(400, b"x" * size + KEY.encode())).message
-    assert send(api, server, server_module.answer(200, b'{"prompt_run_id": "%s"}' % KEY.encode())).prompt_run_id == "***"
+    assert (
+        send(api, server, server_module.answer(200, b'{"prompt_run_id": "%s"}' % KEY.encode())).prompt_run_id
+        == "***"
+    )
     assert KEY not in repr(api)
 
 
@@ -203,7 +218,9 @@ def test_a_reference_that_no_url_can_carry_is_refused(api: Api, server: AthinaSe
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("url", ["", "log.athina.ai", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "http://\x00"])
+@pytest.mark.parametrize(
+    "url", ["", "log.athina.ai", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "http://\x00"]
+)
 def test_a_base_url_that_is_none_blames_no_log(url: str) -> None:
     assert verdict(Api(base_url=url, key=KEY).deliver("log", "", LOG).status) is Verdict.RETRY
 
@@ -219,7 +236,9 @@ def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pyte
     api.close()
 
 
-def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_exceptions_from_the_proxy(
+    server: AthinaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     api = Api(base_url=server.url, key=KEY)
@@ -275,7 +294,7 @@ def test_the_servers_faults_can_be_repeated() -> None:
 
 def test_the_server_runs_in_a_process_of_its_own() -> None:
     command = [sys.executable, "-m", "tests.support.athina_server", "--faults", "0"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
         url = process.stdout.readline().strip()

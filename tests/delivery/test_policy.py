@@ -19,7 +19,9 @@ TABLE: dict[Verdict, list[int | None]] = {
 }
 
 
-@pytest.mark.parametrize(("status", "expected"), [(status, expected) for expected, row in TABLE.items() for status in row])
+@pytest.mark.parametrize(
+    ("status", "expected"), [(status, expected) for expected, row in TABLE.items() for status in row]
+)
 def test_the_status_alone_decides(status: int | None, expected: Verdict) -> None:
     assert verdict(status) is expected
 
@@ -30,7 +32,14 @@ def test_every_number_has_a_verdict(status: int) -> None:
 
 
 def test_backoff_doubles_up_to_its_cap() -> None:
-    assert [backoff(attempt, random=1.0) for attempt in (1, 2, 3, 6, 7, 8)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0]
+    assert [backoff(attempt, random=1.0) for attempt in (1, 2, 3, 6, 7, 8)] == [
+        1.0,
+        2.0,
+        4.0,
+        32.0,
+        60.0,
+        60.0,
+    ]
 
 
 def test_backoff_uses_all_of_the_range() -> None:
