@@ -1,0 +1,106 @@
+"""The ledger of one log: readings in, in any order and as often as they come; the log's fields out.
+
+Every answer, message and tool call is kept once, under its id; of its snapshots the one furthest on wins.
+What the fields are made of is told in `folding`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from athina_trace.openai.folding import Records, fields_of
+from athina_trace.openai.objects import read
+from athina_trace.openai.readings import Answer, Key, Message, Output, Reading, Scope, ToolCall, merged
+from athina_trace.openai.requests import Exchange, read_exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """What is known of the answers that belong to one log.
+
+    Not for several threads at once: whoever owns it holds the lock.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[Key, Answer] = {}
+        self._messages: dict[str, tuple[int, Message]] = {}
+        self._calls: dict[tuple[Key, str], ToolCall] = {}
+        self._outputs: dict[str, object] = {}
+        self._sessions: dict[str, None] = {}
+
+    def add(self, subject: object) -> bool:
+        """Take an OpenAI object, or an `Exchange` with one; True where it was understood. Never raises."""
+        readings = read_exchange(subject) if isinstance(subject, Exchange) else read(subject)
+        for reading in readings or ():
+            self._take(reading)
+        return readings is not None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the log's fields under Athina's names, as plain data; what is unknown is absent."""
+        return fields_of(
+            Records(
+                answers=tuple(self._answers_in_order()),
+                messages=tuple(message for _, message in sorted(self._messages.values(), key=_message_order)),
+                calls=tuple(sorted(self._calls.values(), key=_call_order)),
+                outputs=dict(self._outputs),
+                sessions=tuple(self._sessions),
+            )
+        )
+
+    def _take(self, reading: Reading) -> None:
+        match reading:
+            case Answer():
+                known = self._answers.get(reading.key)
+                self._answers[reading.key] = reading if known is None else merged(known, reading)
+            case Message():
+                self._take_message(reading)
+            case ToolCall():
+                self._take_call(reading)
+            case Output():
+                self._outputs[reading.call] = reading.value
+            case Scope():
+                self._sessions[reading.session] = None
+
+    def _take_message(self, new: Message) -> None:
+        """Keep the message; its place settles the order among messages of one second."""
+        count = len(self._messages) + 1
+        place, known = self._messages.get(new.id, (-count if new.backwards else count, new))
+        self._messages[new.id] = (place, new if new.progress >= known.progress else known)
+
+    def _take_call(self, new: ToolCall) -> None:
+        known = self._calls.get((new.owner, new.key), new)
+        first, second = (known, new) if new.progress >= known.progress else (new, known)
+        self._calls[new.owner, new.key] = replace(
+            second,
+            body={**first.body, **second.body},
+            output=first.output if second.output is None else second.output,
+            context=second.context or first.context,
+            created=first.created if second.created is None else second.created,
+            session=second.session or first.session,
+        )
+
+    def _answers_in_order(self) -> Iterable[Answer]:
+        """Sort by the requests' order where an instrumented client told it, else by the server's clock."""
+        answers = list(self._answers.values())
+        if all(answer.order is not None for answer in answers):
+            return sorted(answers, key=lambda answer: answer.order or 0)
+        return sorted(answers, key=lambda answer: _time(answer.created))
+
+
+def _message_order(placed: tuple[int, Message]) -> tuple[float, int]:
+    place, message = placed
+    return _time(message.created), place
+
+
+def _call_order(call: ToolCall) -> float:
+    return _time(call.created)
+
+
+def _time(created: float | None) -> float:
+    return math.inf if created is None else created

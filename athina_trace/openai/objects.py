@@ -1,0 +1,241 @@
+"""Read OpenAI's objects by shape: `read(object)` gives what it says as small frozen readings.
+
+Understood are, as objects of any client version, as plain dictionaries and inside the client's raw
+response wrappers: runs, messages, run steps, threads, pages of them (and plain lists), responses,
+conversations, chat completions, their parsed variants, and the stream events that carry one whole.
+Nothing here raises, sends a request, or walks anything but lists.
+
+Sources: the API references of the Assistants, Responses, Conversations and Chat Completions APIs, the
+types of the `openai` package 1.x to 3.x, and recorded traffic.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from athina_trace.openai.calls import chat_calls, is_call, item_call, step_calls, waiting_calls
+from athina_trace.openai.readings import Answer, Key, Kind, Message, Output, Reading, Scope
+from athina_trace.openai.shape import data, get, items, json_body, number, string, tame, text_of
+from athina_trace.openai.traits import failure, options, system_texts, tools, traits, usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["read"]
+
+Readings = tuple[Reading, ...]
+
+
+def read(subject: object) -> Readings | None:
+    """Return what the object says; None where it is none of the known kinds."""
+    return _read(tame(subject), nested=3)
+
+
+def _read(subject: object, *, nested: int) -> Readings | None:
+    if isinstance(subject, list | tuple):
+        return _page({"data": subject}, nested)
+    reader = _READERS.get(_name(subject))
+    if reader is not None:
+        return tuple(reader(subject))
+    if isinstance(get(subject, "data"), list | tuple):
+        return _page(subject, nested)
+    return _inner(subject, nested)
+
+
+def _name(subject: object) -> str:
+    """Return the object's own name of its kind; a compatible server's that has none is told by its fields."""
+    own = string(subject, "object") or ""
+    return own or next((name for name, known in _SHAPES if known(subject)), "")
+
+
+def _has(*names: str) -> Callable[[object], bool]:
+    return lambda subject: all(string(subject, name) for name in names)
+
+
+def _lists(name: str, *names: str) -> Callable[[object], bool]:
+    return lambda subject: isinstance(get(subject, name), list | tuple) and _has(*names)(subject)
+
+
+_SHAPES: tuple[tuple[str, Callable[[object], bool]], ...] = (
+    (
+        "thread.run.step",
+        lambda subject: _has("id", "run_id")(subject) and get(subject, "step_details") is not None,
+    ),
+    ("thread.message", _lists("content", "id", "thread_id", "role")),
+    ("thread.run", _has("id", "thread_id", "assistant_id", "status")),
+    ("response", _lists("output", "id")),
+    ("chat.completion", _lists("choices")),
+)
+
+
+def _inner(subject: object, nested: int) -> Readings | None:
+    """Read what a stream event or a raw response wrapper holds, if it holds something known."""
+    held = _held(subject)
+    return None if held is None or nested == 0 else _read(held, nested=nested - 1)
+
+
+def _held(subject: object) -> object:
+    if (string(subject, "event") or "").startswith("thread."):
+        return get(subject, "data")
+    if (string(subject, "type") or "").startswith("response."):
+        return get(subject, "response")
+    response = get(subject, "http_response")
+    return json_body(subject if response is None else response)
+
+
+def _page(page: object, nested: int) -> Readings | None:
+    members = items(page, "data")
+    readings = [
+        found for member in members if nested and (found := _read(member, nested=nested - 1)) is not None
+    ]
+    if members and not readings:
+        return None
+    return tuple(
+        _listed(reading, backwards=_runs_backwards(page, members)) for found in readings for reading in found
+    )
+
+
+def _runs_backwards(page: object, members: tuple[object, ...]) -> bool:
+    """Tell whether a page runs from the newest to the oldest, as OpenAI's lists do by default."""
+    first, last = (number(members[end], "created_at") for end in (0, -1))
+    if first is not None and last is not None and first != last:
+        return first > last
+    return get(page, "_options", "params", "order") != "asc"
+
+
+def _listed(reading: Reading, *, backwards: bool) -> Reading:
+    return replace(reading, backwards=backwards) if isinstance(reading, Message) else reading
+
+
+def _run(run: object) -> Iterable[Reading]:
+    run_id = string(run, "id")
+    if run_id is None:
+        return
+    key: Key = ("run", run_id)
+    yield Answer(
+        key=key,
+        created=number(run, "created_at"),
+        status=string(run, "status"),
+        session=string(run, "thread_id"),
+        model=string(run, "model"),
+        system=system_texts(get(run, "instructions")),
+        usage=usage(run),
+        tools=tools(run),
+        options=options(run),
+        error=failure(run, what="run"),
+        details=traits(run, run_id=run_id, assistant_id=string(run, "assistant_id")),
+    )
+    yield from waiting_calls(run, key)
+
+
+def _response(response: object) -> Iterable[Reading]:
+    key = _key("response", response)
+    own, previous = string(response, "id"), string(response, "previous_response_id")
+    output = items(response, "output")
+    yield Answer(
+        key=key,
+        created=number(response, "created_at"),
+        status=string(response, "status"),
+        session=string(response, "conversation", "id") or string(response, "conversation"),
+        previous=previous,
+        model=string(response, "model"),
+        text=_joined(text_of(get(item, "content")) for item in output if get(item, "type") == "message"),
+        system=system_texts(get(response, "instructions")),
+        usage=usage(response),
+        tools=tools(response),
+        options=options(response),
+        error=failure(response, what="response"),
+        details=traits(response, response_id=own, previous_response_id=previous),
+    )
+    yield from (item_call(item, key, place=place) for place, item in enumerate(output) if is_call(item))
+    yield from _outputs(output)
+
+
+def _outputs(output: tuple[object, ...]) -> Iterable[Output]:
+    """Read outputs that stand beside their calls, as those of tools that the server runs do."""
+    for item in output:
+        call = string(item, "call_id")
+        if call is not None and (string(item, "type") or "").endswith("_call_output"):
+            yield Output(call=call, value=data(get(item, "output")))
+
+
+def _chat(chat: object) -> Iterable[Reading]:
+    key = _key("chat", chat)
+    choice = next(iter(items(chat, "choices")), None)
+    message = get(choice, "message")
+    yield Answer(
+        key=key,
+        created=number(chat, "created"),
+        status=string(choice, "finish_reason"),
+        model=string(chat, "model"),
+        text=_chat_text(message),
+        usage=usage(chat),
+        details=traits(chat, completion_id=string(chat, "id")),
+    )
+    yield from chat_calls(message, key)
+
+
+def _chat_text(message: object) -> str | None:
+    audio = string(message, "audio", "transcript")
+    return text_of(get(message, "content")) or string(message, "refusal") or audio
+
+
+def _message(message: object) -> Iterable[Reading]:
+    message_id = string(message, "id")
+    if message_id is None:
+        return
+    parts = items(message, "content")
+    notes = [note for part in parts for note in items(part, "text", "annotations")]
+    yield Message(
+        id=message_id,
+        thread=string(message, "thread_id"),
+        run=string(message, "run_id"),
+        role=string(message, "role"),
+        created=number(message, "created_at"),
+        text=text_of(get(message, "content")),
+        files=_strings(parts, ("image_file", "file_id"), ("image_url", "url")),
+        citations=_strings(
+            notes, ("file_citation", "file_id"), ("file_path", "file_id"), ("url_citation", "url")
+        ),
+        quotes=_strings(notes, ("file_citation", "quote")),
+        progress=0 if get(message, "status") == "in_progress" else 1,
+    )
+
+
+def _step(step: object) -> Iterable[Reading]:
+    run_id = string(step, "run_id")
+    yield from step_calls(step, ("run", run_id)) if run_id else ()
+
+
+def _scope(subject: object) -> Iterable[Reading]:
+    own = string(subject, "id")
+    yield from (Scope(session=own),) if own else ()
+
+
+_READERS: dict[str, Callable[[object], Iterable[Reading]]] = {
+    "thread.run": _run,
+    "thread.run.step": _step,
+    "thread.message": _message,
+    "thread": _scope,
+    "conversation": _scope,
+    "response": _response,
+    "chat.completion": _chat,
+}
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "\n".join(text for text in texts if text)
+
+
+def _strings(subjects: Iterable[object], *places: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text for subject in subjects for place in places if (text := string(subject, *place)))
+
+
+def _key(kind: Kind, subject: object) -> Key:
+    """Name an answer by its id and, as small servers repeat those, its time; else by its content."""
+    own, created = string(subject, "id"), number(subject, "created")
+    if own is None and created is None:
+        return kind, f"#{zlib.crc32(repr(data(subject)).encode('utf-8', 'replace')):08x}"
+    return kind, own if own and created is None else f"{own or ''}@{created}"

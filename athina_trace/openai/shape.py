@@ -1,0 +1,159 @@
+"""Careful access to objects whose classes are not known here.
+
+An OpenAI object may be a pydantic model of any version of the client, a plain dictionary of the same
+shape, or something a test made up. Every function here is total: a property that raises, a value of
+another type or a missing name reads as None (or as nothing), and never loses what stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+__all__ = ["data", "get", "items", "json_body", "number", "string", "tame", "text_of", "whole"]
+
+_DEEPEST = 16  # levels that `data` goes down: OpenAI's own schemas allow ten
+_MOST = 20_000  # values that `data` copies: a cyclic or hostile object ends there
+
+
+class _Nobody:
+    """A class without instances, to ask `isinstance` about."""
+
+
+def get(subject: object, *path: str) -> object:
+    """Follow keys or attributes one after another; None where one is missing or raises."""
+    for name in path:
+        subject = _member(subject, name)
+    return subject
+
+
+def _member(subject: object, name: str) -> object:
+    try:
+        return tame(subject.get(name) if isinstance(subject, Mapping) else getattr(subject, name, None))
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        return None
+
+
+def tame(value: object) -> object:
+    """Return the value, or None where even asking for its type raises (`isinstance` reads `__class__`)."""
+    try:
+        return None if isinstance(value, _Nobody) else value
+    except Exception:  # noqa: BLE001 - a foreign `__class__` may raise anything
+        return None
+
+
+def string(subject: object, *path: str) -> str | None:
+    """Return the string found there; None for any other type and for an empty one."""
+    value = get(subject, *path)
+    return str.__str__(value) if isinstance(value, str) and value else None
+
+
+def number(subject: object, *path: str) -> float | None:
+    """Return the finite number found there; None for anything else, booleans too."""
+    value = get(subject, *path)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def whole(subject: object, *path: str) -> int | None:
+    """Return the count found there (a float without fraction counts); None for anything else."""
+    value = number(subject, *path)
+    return int(value) if value is not None and value >= 0 and value == int(value) else None
+
+
+def items(subject: object, *path: str) -> tuple[object, ...]:
+    """Return the members of the list found there.
+
+    Nothing but lists and tuples is walked: iterating one of the client's pages would send requests,
+    and a generator belongs to the user.
+    """
+    value = get(subject, *path)
+    try:
+        return tuple(map(tame, value)) if isinstance(value, list | tuple) else ()
+    except Exception:  # noqa: BLE001 - a subclass of list may raise anything
+        return ()
+
+
+def text_of(content: object) -> str:
+    """Read a message's content: a string, or the text parts of a list joined with newlines.
+
+    Knows the parts of all three APIs: text (plain or as `{"value": …}`), refusals, and the
+    transcript of an audio part. Images and files have no text and are left out.
+    """
+    if isinstance(content, str):
+        return str.__str__(content)
+    return "\n".join(text for text in map(_part_text, items(content)) if text)
+
+
+def _part_text(part: object) -> str | None:
+    if isinstance(part, str):
+        return str.__str__(part)
+    places = (("text",), ("text", "value"), ("refusal",), ("transcript",))
+    return next((text for place in places if (text := string(part, *place))), None)
+
+
+def json_body(response: object) -> object:
+    """Return the decoded body of a wrapped HTTP response that was read already, else None.
+
+    Reads the bytes that are there, rather than call `parse()`, which may run the user's own parser
+    or take a body off the network that the user has yet to stream.
+    """
+    content = get(response, "content")
+    try:
+        return json.loads(content) if isinstance(content, bytes) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def data(value: object) -> object:
+    """Copy a value as plain data: dictionaries, lists, strings, numbers, booleans, None.
+
+    Fields that are None are left out, so that a pydantic model and the dictionary it came from give
+    the same. What is not data (a callable, a lock) becomes None. Bounded in depth and in number.
+    """
+    return _Copier().copy(tame(value), _DEEPEST)
+
+
+class _Copier:
+    """One copy under way: counts the values that it may still make."""
+
+    def __init__(self) -> None:
+        self.left = _MOST
+
+    def copy(self, value: object, depth: int) -> object:
+        self.left -= 1
+        if isinstance(value, str | int | float):
+            return str.__str__(value) if isinstance(value, str) else value
+        if depth == 0 or self.left <= 0:
+            return None
+        if isinstance(value, list | tuple):
+            return [self.copy(item, depth - 1) for item in items(value) if self.left > 0]
+        return self._copy_fields(_fields(value), depth - 1)
+
+    def _copy_fields(self, fields: Mapping[str, object] | None, depth: int) -> object:
+        if fields is None:
+            return None
+        copied = ((name, self.copy(value, depth)) for name, value in fields.items() if self.left > 0)
+        return {name: value for name, value in copied if value is not None}
+
+
+def _fields(value: object) -> dict[str, object] | None:
+    try:
+        return _named(value) if isinstance(value, Mapping) else _attributes(value)
+    except Exception:  # noqa: BLE001 - no `__dict__`, or a foreign mapping that raises
+        return None
+
+
+def _named(mapping: Mapping[object, object]) -> dict[str, object]:
+    return {name: tame(value) for name, value in mapping.items() if isinstance(name, str)}
+
+
+def _attributes(value: object) -> dict[str, object] | None:
+    """Return an instance's fields, pydantic's extra ones too; `schema_` is the client's name for `schema`."""
+    if isinstance(value, type) or callable(value):
+        return None
+    extra = get(value, "__pydantic_extra__")
+    fields = {**vars(value), **(extra if isinstance(extra, dict) else {})}
+    return {name.rstrip("_"): tame(field) for name, field in fields.items() if not name.startswith("_")}

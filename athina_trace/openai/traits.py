@@ -1,0 +1,128 @@
+"""What runs, responses and chat completions have alike: usage, options, tools, failure, instructions.
+
+Every function takes the object itself and returns nothing rather than raise where it says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from athina_trace.openai.shape import data, get, items, number, string, text_of, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["failure", "options", "system_texts", "tools", "traits", "usage"]
+
+
+def failure(subject: object, *, what: str) -> str | None:
+    """Return why a run or response failed, as one sentence; None where it did not.
+
+    Source: `last_error` of a run, `error` of a response, `incomplete_details` of both.
+    """
+    for place in ("last_error", "error"):
+        said = [text for name in ("code", "message") if (text := string(subject, place, name))]
+        if said:
+            return ": ".join(said)
+    status = get(subject, "status")
+    if status not in ("failed", "cancelled", "expired", "incomplete"):
+        return None
+    return ": ".join(filter(None, (f"{what} {status}", _reason(subject))))
+
+
+def _reason(subject: object) -> str | None:
+    return string(subject, "incomplete_details", "reason")
+
+
+def system_texts(instructions: object) -> tuple[str, ...]:
+    """Read instructions: a string, or the items of a prompt template."""
+    if isinstance(instructions, str):
+        return (instructions,) if instructions else ()
+    texts = (text_of(get(item, "content")) for item in items(instructions))
+    return tuple(text for text in texts if text)
+
+
+_USAGE = {
+    "prompt_tokens": ("prompt_tokens", "input_tokens"),
+    "completion_tokens": ("completion_tokens", "output_tokens"),
+    "total_tokens": ("total_tokens",),
+}
+_USAGE_DETAILS = (
+    "prompt_tokens_details",
+    "prompt_token_details",  # so spelt in runs and run steps
+    "input_tokens_details",
+    "completion_tokens_details",
+    "output_tokens_details",
+)
+
+
+def usage(subject: object) -> dict[str, int]:
+    """Read token counts under Athina's names, a missing total summed; details under their own names."""
+    counts = {ours: next(_counts(subject, names), None) for ours, names in _USAGE.items()}
+    known = {name: count for name, count in counts.items() if count is not None}
+    if "total_tokens" not in known and len(known) == len(_USAGE) - 1:
+        known["total_tokens"] = sum(known.values())
+    details: dict[str, int] = {}
+    for name, count in _usage_details(subject):
+        details[name] = (
+            details.get(name, 0) + count
+        )  # audio counts once in the prompt and once in the completion
+    return {**details, **known}
+
+
+def _counts(subject: object, names: tuple[str, ...]) -> Iterator[int]:
+    return (count for name in names if (count := whole(subject, "usage", name)) is not None)
+
+
+def _usage_details(subject: object) -> Iterator[tuple[str, int]]:
+    groups = (data(get(subject, "usage", name)) for name in _USAGE_DETAILS)
+    named = ((name, group) for group in groups if isinstance(group, dict) for name in group)
+    return ((name, count) for name, group in named if (count := whole(group, name)) is not None)
+
+
+def tools(subject: object) -> tuple[object, ...]:
+    """Read the tools that the model could call, as plain data."""
+    return tuple(data(tool) for tool in items(subject, "tools"))
+
+
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_EXTRA_OPTIONS = (
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "n",
+    "reasoning_effort",
+    "verbosity",
+    "truncation",
+)
+
+
+def options(subject: object) -> dict[str, object]:
+    """Read model options under Athina's names, from what a server says it used or a request asked for."""
+    known = {
+        "temperature": number(subject, "temperature"),
+        "top_p": number(subject, "top_p"),
+        "max_completion_tokens": next(
+            (n for name in _LIMITS if (n := whole(subject, name)) is not None), None
+        ),
+        "stop": data(get(subject, "stop")),
+        "extra_options": _extra_options(subject),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _extra_options(subject: object) -> dict[str, object] | None:
+    values = {name: _scalar(get(subject, name)) for name in _EXTRA_OPTIONS}
+    values["reasoning_effort"] = values["reasoning_effort"] or string(subject, "reasoning", "effort")
+    return {name: value for name, value in values.items() if value is not None} or None
+
+
+def _scalar(value: object) -> object:
+    return value if isinstance(value, str | int | float) else None
+
+
+def traits(subject: object, **ids: str | None) -> dict[str, str]:
+    """Collect what is worth keeping beside the log's own fields: ids, and how the request was served."""
+    named = {name: string(subject, name) for name in ("service_tier", "system_fingerprint")}
+    known = {**ids, "incomplete_reason": _reason(subject), **named}
+    return {name: text for name, text in known.items() if text}

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athina_trace.openai.ledger import Ledger
+from athina_trace.openai.streams import ChatChunks, ResponseEvents, RunEvents
+
+from . import samples
+from .samples import HOUR, Wire, as_object
+
+
+def log_of(accumulator: Any, events: list[Any]) -> dict[str, Any]:
+    for event in events:
+        accumulator.add(event)
+    ledger = Ledger()
+    ledger.add(accumulator.result())
+    return ledger.fields()
+
+
+def chunk(*choices: Wire, **more: object) -> Wire:
+    base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": HOUR, "model": "gpt-4o-mini"}
+    return {**base, "choices": list(choices), "usage": None, **more}
+
+
+def choice(index: int = 0, reason: str | None = None, **delta: object) -> Wire:
+    return {"index": index, "delta": delta, "finish_reason": reason}
+
+
+def called(index: int, **function: str) -> Wire:
+    return {"index": index, "function": function}
+
+
+def started(index: int, call_id: str, name: str) -> Wire:
+    return {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
+
+
+CHUNKS = [
+    chunk(id="", model="", created=0, prompt_filter_results=[]),
+    chunk(choice(role="assistant", content="")),
+    chunk(choice(content="Hel")),
+    chunk(choice(1, content="Another.")),
+    chunk(choice(content="lo.")),
+    chunk(choice(tool_calls=[started(0, "call_1", "weather"), started(1, "call_2", "wind")])),
+    chunk(choice(tool_calls=[called(1, arguments='{"a"')])),
+    chunk(choice(tool_calls=[called(0, arguments="{}")])),
+    chunk(choice(tool_calls=[called(1, arguments=":1}")])),
+    chunk(choice(reason="tool_calls")),
+    chunk(usage={"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}),
+]
+
+
+@pytest.mark.parametrize("wrap", [dict, as_object, lambda wire: {"type": "chunk", "chunk": wire}])
+def test_chat_chunks_give_the_completion(wrap: Any) -> None:
+    log = log_of(ChatChunks(), list(map(wrap, CHUNKS)))
+    assert log == {
+        "response": "Hello.",
+        "language_model_id": "gpt-4o-mini",
+        "tool_calls": [
+            samples.function_call("call_1", name="weather", arguments="{}"),
+            samples.function_call("call_2", name="wind", arguments='{"a":1}'),
+        ],
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "custom_attributes": {"completion_id": "chatcmpl-1", "status": "tool_calls"},
+    }
+
+
+def test_a_refusal_and_a_legacy_function_call_come_in_pieces() -> None:
+    assert (
+        log_of(ChatChunks(), [chunk(choice(refusal="I ")), chunk(choice(refusal="won't."))])["response"]
+        == "I won't."
+    )
+    pieces = [
+        chunk(choice(function_call={"name": "f", "arguments": "{"})),
+        chunk(choice(function_call={"arguments": "}"})),
+    ]
+    calls = log_of(ChatChunks(), pieces)["tool_calls"]
+    assert calls == [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+def event(kind: str, **more: object) -> Wire:
+    return {"type": f"response.{kind}", **more}
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather", "arguments": ""}
+BEGUN = samples.response(status="in_progress", usage=None)
+RESPONSE_EVENTS = [
+    event("created", response=BEGUN),
+    event("output_item.added", output_index=0, item=CALL),
+    event("function_call_arguments.delta", output_index=0, delta="{"),
+    event("function_call_arguments.delta", output_index=0, delta="}"),
+    event("output_item.done", output_index=0, item={**CALL, "arguments": "{}"}),
+    event("output_item.added", output_index=1, item={"type": "message", "role": "assistant", "content": []}),
+    event("output_text.delta", output_index=1, content_index=0, delta="Hel"),
+    event("output_text.delta", output_index=1, content_index=0, delta="lo."),
+    event("refusal.delta", output_index=1, content_index=1, delta="No more."),
+]
+
+
+@pytest.mark.parametrize("wrap", [dict, as_object])
+def test_the_last_event_of_a_response_has_it_whole(wrap: Any) -> None:
+    final = samples.response("resp_1", samples.output_text("Whole."))
+    log = log_of(ResponseEvents(), list(map(wrap, [*RESPONSE_EVENTS, event("completed", response=final)])))
+    assert (log["response"], log["total_tokens"], log["custom_attributes"]["status"]) == (
+        "Whole.",
+        26,
+        "completed",
+    )
+
+
+@pytest.mark.parametrize("wrap", [dict, as_object])
+def test_a_response_that_breaks_off_keeps_what_came(wrap: Any) -> None:
+    log = log_of(ResponseEvents(), list(map(wrap, RESPONSE_EVENTS)))
+    assert log["response"] == "Hello.\nNo more."
+    assert [call["function"] for call in log["tool_calls"]] == [{"name": "weather", "arguments": "{}"}]
+    assert log["custom_attributes"]["status"] == "in_progress"
+
+
+def test_an_error_event_fails_the_response() -> None:
+    log = log_of(
+        ResponseEvents(), [RESPONSE_EVENTS[0], {"type": "error", "code": "server_error", "message": "Sorry."}]
+    )
+    assert (log["error"], log["custom_attributes"]["status"]) == ("server_error: Sorry.", "failed")
+
+
+def told(name: str, subject: Wire) -> Wire:
+    return {"event": f"thread.{name}", "data": subject}
+
+
+def delta(subject_id: str, **change: object) -> Wire:
+    return {"id": subject_id, "delta": change}
+
+
+def code(**piece: object) -> Wire:
+    return {
+        "type": "tool_calls",
+        "tool_calls": [{"index": 0, "type": "code_interpreter", "code_interpreter": piece}],
+    }
+
+
+RUN_EVENTS = [
+    told("run.created", samples.run(status="queued")),
+    told("run.step.created", samples.step("step_1", at=11, status="in_progress")),
+    told("run.step.delta", delta("step_1", step_details=code(input="1", outputs=[]))),
+    told("run.step.delta", delta("step_1", step_details=code(input="+1"))),
+    told("message.created", samples.message("msg_1", at=12, status="in_progress")),
+    told("message.delta", delta("msg_1", content=[{"index": 0, "type": "text", "text": {"value": "Tw"}}])),
+    told("message.delta", delta("msg_1", content=[{"index": 0, "type": "text", "text": {"value": "o."}}])),
+]
+
+
+@pytest.mark.parametrize("wrap", [dict, as_object])
+def test_an_assistants_stream_gives_run_steps_and_messages(wrap: Any) -> None:
+    whole = {"id": "call_1", "type": "code_interpreter", "code_interpreter": {"input": "1+1", "outputs": []}}
+    ends = [
+        told("run.step.completed", samples.step("step_1", whole, at=11)),
+        told("message.completed", samples.message("msg_1", "Two.", at=12, status="completed")),
+        told("run.completed", samples.run()),
+        {"event": "done", "data": "[DONE]"},
+    ]
+    log = log_of(RunEvents(), list(map(wrap, [*RUN_EVENTS, *ends])))
+    assert (log["response"], log["total_tokens"], log["tool_calls"]) == ("Two.", 37, [whole])
+
+
+@pytest.mark.parametrize("wrap", [dict, as_object])
+def test_an_assistants_stream_that_breaks_off_keeps_what_came(wrap: Any) -> None:
+    log = log_of(RunEvents(), list(map(wrap, RUN_EVENTS)))
+    assert log["response"] == "Two."
+    assert log["tool_calls"] == [
+        {"type": "code_interpreter", "code_interpreter": {"input": "1+1", "outputs": []}}
+    ]
+
+
+def test_a_stream_that_waits_for_tools_tells_their_calls() -> None:
+    waiting = told("run.requires_action", samples.waiting_run(samples.function_call()))
+    assert log_of(RunEvents(), [*RUN_EVENTS[:1], waiting])["tool_calls"] == [samples.function_call()]
+
+
+EVERY = [ChatChunks, ResponseEvents, RunEvents]
+
+
+@pytest.mark.parametrize("accumulator", EVERY)
+def test_a_stream_without_events_gives_nothing(accumulator: Any) -> None:
+    assert not accumulator().result()
+
+
+@given(
+    st.lists(
+        st.sampled_from([*CHUNKS, *RESPONSE_EVENTS, *RUN_EVENTS, None, 1, {}, {"type": "response.x"}]),
+        max_size=9,
+    )
+)
+def test_events_in_any_order_of_any_stream_never_raise(events: list[object]) -> None:
+    for accumulator in EVERY:
+        log_of(accumulator(), events)
