@@ -24,9 +24,7 @@ _READ: Final = 65_536
 _SUCCESS: Final = 2
 _REDIRECT: Final = 3
 
-_IGNORED: Final = re.compile(
-    r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE
-)
+_IGNORED: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,7 @@ class Outcome:
     """Athina's own name for the log, where it gave one."""
 
 
-def read(
-    status: int, headers: Mapping[str, str], body: bytes, *, now: float, secrets: Iterable[str] = ()
-) -> Outcome:
+def read(status: int, headers: Mapping[str, str], body: bytes, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
     """Read an answer: its status, its headers and as much of its body as was received, at Unix time `now`.
 
     Headers are looked up in lower case.
@@ -69,9 +65,7 @@ def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
 def _words(status: int, headers: Mapping[str, str], body: bytes) -> str:
     if status // 100 == _REDIRECT:
         # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
-        return (
-            f"redirected to {headers.get('location', 'nowhere')}, which is never followed: check the base URL"
-        )
+        return f"redirected to {headers.get('location', 'nowhere')}, which is never followed: check the base URL"
     return _error(_json(body)) or body.decode("utf-8", "replace")
 
 

@@ -144,9 +144,7 @@ class Api:
             content = self._body(response)
         finally:
             _release(response)
-        return read_answer(
-            response.status_code, response.headers, content, now=time.time(), secrets=self._secrets
-        )
+        return read_answer(response.status_code, response.headers, content, now=time.time(), secrets=self._secrets)
 
     def _connected(self) -> httpx.HTTPTransport:
         if self._transport is None:
@@ -159,9 +157,7 @@ class Api:
         url = _url(self._base + path)
         headers = [(b"Host", url.netloc), *self._headers, (b"Content-Length", b"%d" % len(body))]
         extensions = {"timeout": self._timeouts, "trace": self._trace}
-        return httpx.Request(
-            method, url, headers=headers, stream=httpx.ByteStream(body), extensions=extensions
-        )
+        return httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body), extensions=extensions)
 
     def _body(self, response: httpx.Response) -> bytes:
         """Read the answer's body as it came, at most `_ANSWER` bytes and `total` seconds of it.

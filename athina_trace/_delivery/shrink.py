@@ -67,10 +67,7 @@ def _shrunk(log: dict[str, Any], limit: int) -> bytes:
 
 def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
     """Halve the longest text until `excess` (bytes) is gone or all are short; return what is left of it."""
-    texts = [
-        (-len(holder[key]), number, holder, key, name)
-        for number, (holder, key, name) in enumerate(_texts(log))
-    ]
+    texts = [(-len(holder[key]), number, holder, key, name) for number, (holder, key, name) in enumerate(_texts(log))]
     heapify(texts)
     while excess > 0 and texts and -texts[0][0] > _SHORT:
         length, number, holder, key, name = texts[0]
@@ -167,10 +164,7 @@ class _Notes:
 
 def _is_note(key: str, value: Any) -> bool:
     return (
-        key.startswith(_NOTE)
-        and len(key) <= len(_NOTE) + _NOTE_NAME
-        and isinstance(value, int)
-        and abs(value) < 2**53
+        key.startswith(_NOTE) and len(key) <= len(_NOTE) + _NOTE_NAME and isinstance(value, int) and abs(value) < 2**53
     )
 
 
@@ -184,9 +178,7 @@ def _texts(log: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:
             if isinstance(value, str):
                 yield holder, key, name
             elif isinstance(value, (list, dict)):
-                stack.extend(
-                    (value, inner) for inner in (value if isinstance(value, dict) else range(len(value)))
-                )
+                stack.extend((value, inner) for inner in (value if isinstance(value, dict) else range(len(value))))
 
 
 def _fields(log: dict[str, Any], notes: _Notes) -> Iterator[tuple[dict[str, Any], str, str]]:

@@ -80,9 +80,7 @@ def test_one_connection_carries_many_requests(api: Api, server: AthinaServer) ->
         ("feedback", "ignored", ("PATCH", "/api/v1/prompt_run/user-feedback")),
     ],
 )
-def test_every_kind_has_its_door(
-    kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer
-) -> None:
+def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer) -> None:
     assert route(kind, target, version="v2") == expected
     api = Api(base_url=f"{server.url}/self/hosted/", key=KEY, api_version="v2")
     assert api.deliver(kind, target, LOG).status == 200
@@ -92,10 +90,7 @@ def test_every_kind_has_its_door(
 
 def test_the_words_of_an_error_are_kept(api: Api, server: AthinaServer) -> None:
     assert send(api, server, server_module.answer(400)).message == "status 400: as the test asked"
-    assert (
-        send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message
-        == '["a", 1]'
-    )
+    assert send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message == '["a", 1]'
     assert send(api, server, server_module.html(502)).message == "Bad &amp; sad nginx"
     assert send(api, server, server_module.answer(500, b"x" * 60_000)).message == "x" * 500
     assert send(api, server, server_module.gzipped(422, b'{"error": "packed"}')).message == "packed"
@@ -197,8 +192,7 @@ def test_the_key_is_in_no_message(api: Api, server: AthinaServer) -> None:
     for size in range(480, 500):
         assert KEY[:5] not in send(api, server, server_module.answer(400, b"x" * size + KEY.encode())).message
     assert (
-        send(api, server, server_module.answer(200, b'{"prompt_run_id": "%s"}' % KEY.encode())).prompt_run_id
-        == "***"
+        send(api, server, server_module.answer(200, b'{"prompt_run_id": "%s"}' % KEY.encode())).prompt_run_id == "***"
     )
     assert KEY not in repr(api)
 
@@ -236,9 +230,7 @@ def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pyte
     api.close()
 
 
-def test_the_environment_names_exceptions_from_the_proxy(
-    server: AthinaServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     api = Api(base_url=server.url, key=KEY)

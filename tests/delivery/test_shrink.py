@@ -37,9 +37,7 @@ def test_the_largest_text_is_halved_until_all_fits_and_its_length_is_noted() -> 
 
 def test_texts_within_messages_and_attributes_are_found() -> None:
     messages = [{"role": "system", "content": "s" * 9000}, {"role": "user", "content": "u" * 5000}]
-    log = shrunk(
-        {**NAMES, "prompt": messages, "response": "ok", "custom_attributes": {"page": "h" * 7000, "n": 1}}
-    )
+    log = shrunk({**NAMES, "prompt": messages, "response": "ok", "custom_attributes": {"page": "h" * 7000, "n": 1}})
     assert [message["role"] for message in log["prompt"]] == ["system", "user"]
     assert log["response"] == "ok"
     assert log["custom_attributes"]["truncated.prompt"] == 14_000
@@ -78,10 +76,7 @@ def test_names_that_are_too_long_are_dropped() -> None:
 
 
 def test_attributes_that_are_no_object_become_one() -> None:
-    assert (
-        shrunk({"custom_attributes": "x" * 9000})["custom_attributes"]["truncated.custom_attributes.value"]
-        == 9000
-    )
+    assert shrunk({"custom_attributes": "x" * 9000})["custom_attributes"]["truncated.custom_attributes.value"] == 9000
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
@@ -90,9 +85,7 @@ def test_numbers_that_json_does_not_know_become_null() -> None:
     assert [log[key] for key in "abcd"] == [None] * 4
 
 
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b"\xff" * 5000, b'"%s"' % (b"x" * 5000), b"{" + b" " * 5000]
-)
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff" * 5000, b'"%s"' % (b"x" * 5000), b"{" + b" " * 5000])
 def test_what_is_no_log_leaves_a_note(body: bytes) -> None:
     assert json.loads(shrink(body, limit=LEAST)) == {"custom_attributes": {"truncated.body": len(body)}}
 

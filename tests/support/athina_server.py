@@ -304,9 +304,7 @@ refused."""
 class AthinaServer:
     """The server: a thread that accepts, and one for each connection."""
 
-    def __init__(
-        self, *, port: int = 0, faults: float = 0.0, seed: int = 0, chaos: tuple[Fault, ...] = CHAOS
-    ) -> None:
+    def __init__(self, *, port: int = 0, faults: float = 0.0, seed: int = 0, chaos: tuple[Fault, ...] = CHAOS) -> None:
         """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` strikes."""
         self.port = port
         self.requests: list[Request] = []
@@ -438,9 +436,7 @@ class AthinaServer:
         self, connection: int, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[Request, Fault]:
         with self._changed:
-            request = Request(
-                len(self.requests) + 1, connection, time.monotonic(), method, path, headers, body
-            )
+            request = Request(len(self.requests) + 1, connection, time.monotonic(), method, path, headers, body)
             if method == "GET":
                 return request, accept
             self.requests.append(request)
@@ -459,9 +455,7 @@ class AthinaServer:
         with self._changed:
             accepted = list(self.accepted)
         lines = (
-            json.dumps(
-                {"method": each.method, "path": each.path, "body": each.body.decode("utf-8", "replace")}
-            )
+            json.dumps({"method": each.method, "path": each.path, "body": each.body.decode("utf-8", "replace")})
             for each in accepted
         )
         connection.sendall(_response(200, "\n".join(lines).encode()))
