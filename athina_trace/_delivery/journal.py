@@ -101,7 +101,8 @@ class FileJournal:
     def _move(self) -> None:
         """Let go of the present segment and open the newest one, or the first behind it that is not sealed."""
         self.close()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         segments = self._segments()
         number = _number(segments[-1]) if segments else 1
         while not self._open(self._folder / f"{number:08d}{_SUFFIX}"):
