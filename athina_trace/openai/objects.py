@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from athina_trace.openai.calls import chat_calls, is_call, item_call, step_calls, waiting_calls
 from athina_trace.openai.readings import Answer, Key, Kind, Message, Output, Reading, Scope
-from athina_trace.openai.shape import data, get, items, json_body, number, string, tame, text_of
+from athina_trace.openai.shape import data, get, items, json_body, number, string, tame, text_of, unwrapped
 from athina_trace.openai.traits import failure, options, system_texts, tools, traits, usage
 
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ def read(subject: object) -> Readings | None:
 def _read(subject: object, *, nested: int) -> Readings | None:
     if isinstance(subject, list | tuple):
         return _page({"data": subject}, nested)
-    reader = _READERS.get(_name(subject))
+    wire = unwrapped(subject)
+    reader = _READERS.get(_name(wire))
     if reader is not None:
-        return tuple(reader(subject))
-    if isinstance(get(subject, "data"), list | tuple):
-        return _page(subject, nested)
-    return _inner(subject, nested)
+        return tuple(reader(wire))
+    if isinstance(get(wire, "data"), list | tuple):
+        return _page(wire, nested, order=get(subject, "_options", "params", "order"))
+    return _inner(wire, nested)
 
 
 def _name(subject: object) -> str:
@@ -85,24 +86,23 @@ def _held(subject: object) -> object:
     return json_body(subject if response is None else response)
 
 
-def _page(page: object, nested: int) -> Readings | None:
+def _page(page: object, nested: int, *, order: object = None) -> Readings | None:
     members = items(page, "data")
     readings = [
         found for member in members if nested and (found := _read(member, nested=nested - 1)) is not None
     ]
     if members and not readings:
         return None
-    return tuple(
-        _listed(reading, backwards=_runs_backwards(page, members)) for found in readings for reading in found
-    )
+    backwards = _runs_backwards(members, order=order)
+    return tuple(_listed(reading, backwards=backwards) for found in readings for reading in found)
 
 
-def _runs_backwards(page: object, members: tuple[object, ...]) -> bool:
-    """Tell whether a page runs from the newest to the oldest, as OpenAI's lists do by default."""
-    first, last = (number(members[end], "created_at") for end in (0, -1))
-    if first is not None and last is not None and first != last:
-        return first > last
-    return get(page, "_options", "params", "order") != "asc"
+def _runs_backwards(members: tuple[object, ...], *, order: object) -> bool:
+    """Tell whether a page runs from the newest to the oldest, as OpenAI's lists do unless asked for `asc`."""
+    times = [time for member in members if (time := number(member, "created_at")) is not None]
+    if times and times[0] != times[-1]:
+        return times[0] > times[-1]
+    return order != "asc"
 
 
 def _listed(reading: Reading, *, backwards: bool) -> Reading:
