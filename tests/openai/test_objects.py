@@ -141,14 +141,15 @@ def test_a_spoken_answer_is_its_transcript() -> None:
 
 
 def test_tool_calls_and_the_legacy_function_call_of_a_chat_completion() -> None:
-    wire = samples.chat(
-        content=None, tool_calls=[samples.function_call()], function_call={"name": "old", "arguments": "{}"}
-    )
+    custom = {"id": "call_2", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
+    legacy = {"name": "old", "arguments": "{}"}
+    wire = samples.chat(content=None, tool_calls=[samples.function_call(), custom], function_call=legacy)
     _, *calls = read(wire) or ()
     bodies = [call.body for call in calls if isinstance(call, ToolCall)]
     assert bodies == [
         samples.function_call(),
-        {"type": "function", "function": {"name": "old", "arguments": "{}"}},
+        custom,
+        {"type": "function", "function": legacy},
     ]
 
 
