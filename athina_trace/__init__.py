@@ -1,1 +1,34 @@
-"""Log the conversations of AI assistants to Athina: durable at once, delivered in the background."""
+"""Log the conversations of AI assistants to Athina: on disk before the call returns, delivered in the background."""
+
+from athina_trace._decorator import athina_trace
+from athina_trace._delivery.engine import FlushReport
+from athina_trace._draft import LogDraft, current_log
+from athina_trace._runtime import Status, aflush, configure, flush, recent_logs, shutdown, status
+from athina_trace.context import athina_session, set_customer
+from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
+from athina_trace.records import InferenceLog
+from athina_trace.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AthinaTraceError",
+    "FlushReport",
+    "InferenceLog",
+    "LogDraft",
+    "OutboxError",
+    "OutboxFullError",
+    "Settings",
+    "SettingsError",
+    "Status",
+    "aflush",
+    "athina_session",
+    "athina_trace",
+    "configure",
+    "current_log",
+    "flush",
+    "recent_logs",
+    "set_customer",
+    "shutdown",
+    "status",
+]

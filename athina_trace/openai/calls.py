@@ -19,11 +19,7 @@ __all__ = ["chat_calls", "is_call", "item_call", "step_calls", "waiting_calls"]
 def chat_calls(message: object, owner: Key) -> tuple[ToolCall, ...]:
     """Read the tool calls of a chat completion's message, and a legacy function call."""
     legacy = get(message, "function_call")
-    calls = (
-        items(message, "tool_calls")
-        if legacy is None
-        else (*items(message, "tool_calls"), {"function": legacy})
-    )
+    calls = items(message, "tool_calls") if legacy is None else (*items(message, "tool_calls"), {"function": legacy})
     return _numbered(calls, owner)
 
 
@@ -109,9 +105,7 @@ def _custom(call_id: str | None, custom: object) -> dict[str, object]:
 
 def _plain(call: object) -> dict[str, object]:
     copied = data(call)
-    return (
-        {name: value for name, value in copied.items() if name != "index"} if isinstance(copied, dict) else {}
-    )
+    return {name: value for name, value in copied.items() if name != "index"} if isinstance(copied, dict) else {}
 
 
 def _known(body: dict[str, object]) -> dict[str, object]:

@@ -46,9 +46,7 @@ def fields_of(records: Records) -> dict[str, Any]:
         "session_id": next(_sessions(answers, records), None),
         "tool_calls": [_joined(call, records.outputs) for call in calls],
         "tools": _distinct(tool for answer in answers for tool in answer.tools),
-        "context": _distinct(
-            (*(text for call in calls for text in call.context), *(q for m in own for q in m.quotes))
-        ),
+        "context": _distinct((*(text for call in calls for text in call.context), *(q for m in own for q in m.quotes))),
         "custom_attributes": _attributes(answers, own),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [], {})}

@@ -88,9 +88,7 @@ def _held(subject: object) -> object:
 
 def _page(page: object, nested: int, *, order: object = None) -> Readings | None:
     members = items(page, "data")
-    readings = [
-        found for member in members if nested and (found := _read(member, nested=nested - 1)) is not None
-    ]
+    readings = [found for member in members if nested and (found := _read(member, nested=nested - 1)) is not None]
     if members and not readings:
         return None
     backwards = _runs_backwards(members, order=order)
@@ -196,9 +194,7 @@ def _message(message: object) -> Iterable[Reading]:
         created=number(message, "created_at"),
         text=text_of(get(message, "content")),
         files=_strings(parts, ("image_file", "file_id"), ("image_url", "url")),
-        citations=_strings(
-            notes, ("file_citation", "file_id"), ("file_path", "file_id"), ("url_citation", "url")
-        ),
+        citations=_strings(notes, ("file_citation", "file_id"), ("file_path", "file_id"), ("url_citation", "url")),
         quotes=_strings(notes, ("file_citation", "quote")),
         progress=0 if get(message, "status") == "in_progress" else 1,
     )

@@ -42,9 +42,7 @@ def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
         readings = _failed(exchange)
     if readings is None:
         return None
-    asked = (
-        _asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings
-    )
+    asked = (_asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings)
     return (*asked, *_outputs(exchange.params))
 
 

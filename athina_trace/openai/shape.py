@@ -49,7 +49,7 @@ def tame(value: object) -> object:
         return value
     try:
         return None if isinstance(value, _Nobody) else value
-    except Exception:  # noqa: BLE001 - a foreign `__class__` may raise anything
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
         return None
 
 
@@ -104,7 +104,7 @@ def items(subject: object, *path: str) -> tuple[object, ...]:
         return ()
     try:
         return tuple(map(tame, value)) if isinstance(value, list | tuple) else ()
-    except Exception:  # noqa: BLE001 - a subclass of list may raise anything
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
         return ()
 
 
@@ -181,7 +181,7 @@ class _Copier:
 def _fields(value: object) -> dict[str, object] | None:
     try:
         return _named(value) if isinstance(value, Mapping) else _attributes(value)
-    except Exception:  # noqa: BLE001 - no `__dict__`, or a foreign mapping that raises
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
         return None
 
 

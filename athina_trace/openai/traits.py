@@ -65,9 +65,7 @@ def usage(subject: object) -> dict[str, int]:
         known["total_tokens"] = sum(known.values())
     details: dict[str, int] = {}
     for name, count in _usage_details(sent):
-        details[name] = (
-            details.get(name, 0) + count
-        )  # audio counts once in the prompt and once in the completion
+        details[name] = details.get(name, 0) + count  # audio counts once in the prompt and once in the completion
     return {**details, **known}
 
 

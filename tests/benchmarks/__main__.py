@@ -25,9 +25,7 @@ def median(statement: str) -> float:
 
 def main() -> None:
     bare = median("pass")
-    print(
-        f"Import time, median of {ROUNDS}, Python {sys.version.split()[0]} (bare interpreter {bare:.0f} ms)"
-    )
+    print(f"Import time, median of {ROUNDS}, Python {sys.version.split()[0]} (bare interpreter {bare:.0f} ms)")
     for name, statement in STATEMENTS.items():
         print(f"  {name:26} {median(statement) - bare:6.1f} ms")
 

@@ -12,9 +12,7 @@ HOUR = 1_700_000_000
 
 
 def run(run_id: str = "run_1", *, at: int = 10, status: str = "completed", **more: Any) -> Wire:
-    usage = (
-        {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37} if status == "completed" else None
-    )
+    usage = {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37} if status == "completed" else None
     return {
         "id": run_id,
         "object": "thread.run",
@@ -71,9 +69,7 @@ def page(*members: object) -> Wire:
     return {"object": "list", "data": list(members), "has_more": False}
 
 
-def function_call(
-    call_id: str = "call_1", *, name: str = "weather", arguments: str = '{"city":"Oslo"}'
-) -> Wire:
+def function_call(call_id: str = "call_1", *, name: str = "weather", arguments: str = '{"city":"Oslo"}') -> Wire:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 

@@ -244,9 +244,7 @@ CONVERSATION = [
     samples.message("msg_2", at=13, status="in_progress"),
     samples.message("msg_2", "Three.", at=13, status="completed"),
     samples.page(samples.message("msg_3", "Degrees.", at=15), samples.message("msg_2", "Three.", at=13)),
-    samples.page(
-        samples.question("msg_4", "Sure?", at=29), samples.message("msg_0", "Hi.", at=1, run_id="run_0")
-    ),
+    samples.page(samples.question("msg_4", "Sure?", at=29), samples.message("msg_0", "Hi.", at=1, run_id="run_0")),
     samples.step("step_1", at=11, status="in_progress"),
     samples.step("step_1", samples.function_call(), at=11),
     samples.step("step_2", samples.function_call("call_2", name="wind"), at=12),

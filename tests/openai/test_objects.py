@@ -221,9 +221,7 @@ def test_an_empty_page_is_understood_and_says_nothing() -> None:
     assert read(samples.page()) == ()
 
 
-@pytest.mark.parametrize(
-    "stranger", [None, 1, "run_1", b"{}", object(), {}, {"object": "assistant"}, [1], MagicMock()]
-)
+@pytest.mark.parametrize("stranger", [None, 1, "run_1", b"{}", object(), {}, {"object": "assistant"}, [1], MagicMock()])
 def test_strangers_are_not_understood(stranger: object) -> None:
     assert read(stranger) is None
 

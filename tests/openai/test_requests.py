@@ -105,9 +105,7 @@ def test_an_exception_that_cannot_be_read_still_has_its_name() -> None:
 
 def test_parameters_that_were_left_out_are_left_out() -> None:
     unset = object()
-    params = dict.fromkeys(
-        ("input", "instructions", "tools", "temperature", "conversation", "stop", "model"), unset
-    )
+    params = dict.fromkeys(("input", "instructions", "tools", "temperature", "conversation", "stop", "model"), unset)
     answer = answer_of(kind="response", params=params, answer=samples.response())
     assert (answer.prompt, answer.tools, answer.options, answer.session) == ((), (), {}, None)
 

@@ -50,9 +50,10 @@ def test_a_page_of_models_keeps_the_order_that_it_was_asked_for() -> None:
         False,
         False,
     ]
-    assert [
-        get(reading, "backwards") for reading in read(Loose.model_validate({"data": messages})) or ()
-    ] == [True, True]
+    assert [get(reading, "backwards") for reading in read(Loose.model_validate({"data": messages})) or ()] == [
+        True,
+        True,
+    ]
 
 
 class Colour(str, enum.Enum):

@@ -72,8 +72,7 @@ def test_chat_chunks_give_the_completion(wrap: Any) -> None:
 
 def test_a_refusal_and_a_legacy_function_call_come_in_pieces() -> None:
     assert (
-        log_of(ChatChunks(), [chunk(choice(refusal="I ")), chunk(choice(refusal="won't."))])["response"]
-        == "I won't."
+        log_of(ChatChunks(), [chunk(choice(refusal="I ")), chunk(choice(refusal="won't."))])["response"] == "I won't."
     )
     pieces = [
         chunk(choice(function_call={"name": "f", "arguments": "{"})),
@@ -122,9 +121,7 @@ def test_a_response_that_breaks_off_keeps_what_came(wrap: Any) -> None:
 
 
 def test_an_error_event_fails_the_response() -> None:
-    log = log_of(
-        ResponseEvents(), [RESPONSE_EVENTS[0], {"type": "error", "code": "server_error", "message": "Sorry."}]
-    )
+    log = log_of(ResponseEvents(), [RESPONSE_EVENTS[0], {"type": "error", "code": "server_error", "message": "Sorry."}])
     assert (log["error"], log["custom_attributes"]["status"]) == ("server_error: Sorry.", "failed")
 
 
@@ -171,9 +168,7 @@ def test_an_assistants_stream_gives_run_steps_and_messages(wrap: Any) -> None:
 def test_an_assistants_stream_that_breaks_off_keeps_what_came(wrap: Any) -> None:
     log = log_of(RunEvents(), list(map(wrap, RUN_EVENTS)))
     assert log["response"] == "Two."
-    assert log["tool_calls"] == [
-        {"type": "code_interpreter", "code_interpreter": {"input": "1+1", "outputs": []}}
-    ]
+    assert log["tool_calls"] == [{"type": "code_interpreter", "code_interpreter": {"input": "1+1", "outputs": []}}]
 
 
 def test_a_stream_that_waits_for_tools_tells_their_calls() -> None:

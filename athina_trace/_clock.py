@@ -1,0 +1,45 @@
+"""Time and identifiers, behind one object that tests replace."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+
+class Clock:
+    """The system's clocks, and UUIDs of version 7 (RFC 9562: sortable by the time they were made)."""
+
+    def __init__(self) -> None:
+        # Our own generator: a program that seeds the global one would give the same ids in every process.
+        self._random = random.Random()  # noqa: S311 - identifiers, not secrets
+
+    def time(self) -> float:
+        """Wall-clock time, seconds since the epoch."""
+        return time.time()
+
+    def perf_ns(self) -> int:
+        """A monotonic reading for durations, nanoseconds."""
+        return time.perf_counter_ns()
+
+    def reference(self) -> str:
+        """A new UUIDv7 as its canonical string of 36 characters."""
+        bits = self._random.getrandbits(74)
+        high = time.time_ns() // 1_000_000 << 16 | 0x7000 | bits >> 62
+        low = 1 << 63 | bits & 0x3FFF_FFFF_FFFF_FFFF
+        text = f"{high:016x}{low:016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def uniform(self) -> float:
+        """A random number from 0 up to, but not including, 1."""
+        return self._random.random()
+
+    def reseed(self) -> None:
+        """Draw fresh randomness, as a forked child must: it starts as a copy of its parent."""
+        self._random.seed()
+
+
+clock = Clock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=clock.reseed)

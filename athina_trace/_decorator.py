@@ -1,0 +1,161 @@
+"""`athina_trace`: one log for each call, as a decorator or around a block of code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from athina_trace import _functions, _guard, _runtime
+from athina_trace._capture import Function, Options, finish
+from athina_trace._draft import LogDraft, current_draft
+from athina_trace._values import plain
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .records import ConstantFields
+
+F = TypeVar("F")
+
+
+class _TracedCall:
+    """One call and its draft: what `_functions.surround` opens and ends."""
+
+    __slots__ = ("_options", "draft")
+
+    def __init__(self, draft: LogDraft, options: Options) -> None:
+        self.draft, self._options = draft, options
+
+    def enter(self) -> None:
+        self.draft.open()
+
+    def leave(self) -> None:
+        self.draft.close()
+
+    def chunk(self, value: object) -> None:
+        try:
+            self.draft.chunk(value)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("reading a stream's chunk")
+
+    def done(self, value: object) -> None:
+        self._emit(value, None)
+
+    def failed(self, error: BaseException) -> None:
+        self._emit(None, error)
+
+    def _emit(self, result: object, error: BaseException | None) -> None:
+        try:
+            runtime = _runtime.active()
+            if runtime is not None:
+                fields = finish(self.draft, self._options, runtime.defaults, result=result, error=error)
+                runtime.emit(fields)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("writing a log")
+
+
+class Trace:
+    """What `athina_trace(...)` gives: decorates functions, and is a context manager around a block of code.
+
+    One object may decorate many functions and be entered by many tasks and threads at once.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._entered: list[_TracedCall] = []
+
+    def __call__(self, function: F) -> F:
+        """Decorate `function`, a callable of any kind: each of its calls becomes one log.
+
+        Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
+        """
+        target = getattr(function, "__func__", function)
+        described = tuple(Function(target, self._options, bound=bound) for bound in (False, True))
+        options = self._options
+
+        def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
+            if _runtime.active() is None:
+                return None
+            try:
+                return _TracedCall(described[instance is not None].draft(args, kwargs), options)
+            except Exception:  # noqa: BLE001 - the guard decides
+                _guard.fault("capturing the arguments")
+                return None
+
+        decorated: F = _functions.surround(function, opened)
+        return decorated
+
+    def __enter__(self) -> LogDraft:
+        """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
+        call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
+        call.enter()
+        self._entered.append(call)
+        return call.draft
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        here = current_draft()
+        # One object may be entered by several tasks at once: end the log that this context is in.
+        call = next((each for each in self._entered if each.draft is here), self._entered[-1])
+        self._entered.remove(call)
+        call.leave()
+        if error is None:
+            call.done(None)
+        else:
+            call.failed(error)
+
+    async def __aenter__(self) -> LogDraft:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, at)
+
+
+@overload
+def athina_trace(function: F, /) -> F: ...
+
+
+@overload
+def athina_trace(
+    *,
+    inputs: Mapping[str, str] | None = None,
+    response: Callable[[Any], Any] | str | None = None,
+    capture_inputs: bool | Iterable[str] = True,
+    **fields: Unpack[ConstantFields],
+) -> Trace: ...
+
+
+def athina_trace(
+    function: Any = None,
+    /,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    response: Callable[[Any], Any] | str | None = None,
+    capture_inputs: bool | Iterable[str] = True,
+    **fields: Any,
+) -> Any:
+    """Log each call of a function, or a block of code, to Athina: committed to disk before it returns.
+
+    Bare (`@athina_trace`), with arguments (`@athina_trace(prompt_slug="support/v1")`), and as
+    `with athina_trace(user_query=q) as log:` or `async with`.
+
+    Args:
+        function: what to decorate, when used bare.
+        inputs: field → name of the parameter that gives it, as in `{"user_query": "question"}`.
+        response: a function that reads the answer out of the result (for a stream, out of the list of its chunks),
+            or the answer itself.
+        capture_inputs: False keeps arguments out of the log (identifiers of the session and mapped parameters
+            excepted); a list of names lets only those in.
+        fields: constants for any field of the log.
+
+    Raises `TypeError` while decorating: for an unknown field, naming the nearest one, or a wrong option.
+    The decorated function never raises anything of ours.
+    """
+    if isinstance(response, str):
+        response, fields["response"] = None, response
+    named = {name: plain(value) for name, value in fields.items()}
+    options = Options.checked(named, inputs=inputs, response=response, capture_inputs=capture_inputs)
+    trace = Trace(options)
+    return trace if function is None else trace(function)

@@ -1,0 +1,42 @@
+"""What travels: one entry is one request to Athina, kept as the bytes that will be sent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from athina_trace._delivery.routes import Kind
+
+
+class Entry(NamedTuple):
+    """One request to be made, as it is put into an outbox.
+
+    Attributes:
+        lane: the conversation it belongs to; entries of one lane leave strictly in order.
+        kind: what it is; where it is sent stands in `routes`.
+        reference: what it is about: the log's `external_reference_id` (for "update_by_id" its `prompt_run_id`).
+        made: seconds since the epoch.
+        body: the JSON to send.
+    """
+
+    lane: str
+    kind: Kind
+    reference: str
+    made: float
+    body: bytes
+
+
+class Stored(NamedTuple):
+    """An entry inside the outbox: `id` orders all entries in the order in which they were put."""
+
+    id: int
+    kind: Kind
+    reference: str
+    body: bytes
+
+
+class Lease(NamedTuple):
+    """The right to send a lane's oldest entries, held until they are settled or the owner dies."""
+
+    lane: str
+    attempts: int
+    entries: list[Stored]

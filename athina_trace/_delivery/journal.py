@@ -1,0 +1,252 @@
+r"""The journal: where an entry is committed before the user's call returns. One `write`, no lock between processes.
+
+A journal is a directory of append-only segments, numbered upwards, shared by all processes of one outbox. A record is
+one `write` to a file opened with O_APPEND, so that the file's own order is the one order of all records, over threads
+and processes. A collector moves records on into the store and remembers, in the store's own transaction, how far it
+came: each record is collected exactly once.
+
+    b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\n"
+
+A record torn by a crash or a full disk fails its own length or lacks its newline, and is skipped: its call never
+returned. A segment that has grown is *sealed* by taking away its write permission; each writer looks at that bit before
+it writes (one `fstat`) and moves on to the next segment. A writer holds a shared lock on its segment for as long as it
+may still write there, and a sealed segment is deleted once nobody does and all of it was collected.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from pydantic_core import to_json
+
+from athina_trace._delivery.entry import Entry
+from athina_trace.errors import OutboxError, OutboxFullError
+
+SEGMENT_BYTES = 4 * 1024 * 1024
+"""A segment over this size is sealed by the next collector."""
+COLLECT_BYTES = 4 * 1024 * 1024
+"""About how much one collection reads, which bounds its memory."""
+
+_WRITABLE, _SEALED = 0o600, 0o400
+_SUFFIX = ".journal"
+
+
+class Piece(NamedTuple):
+    """Consecutive records of one segment: from the remembered offset up to `end`."""
+
+    segment: str
+    end: int
+    entries: list[Entry]
+
+
+class Journal(Protocol):
+    """The front of an outbox: takes entries from any thread, gives them to one collector at a time."""
+
+    def put(self, entry: Entry) -> None:
+        """Commit `entry`; it survives the process once this returns. Raises `OutboxError`."""
+
+    def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
+        """What stands behind `offsets` (segment → bytes collected), oldest first, about `COLLECT_BYTES` of it."""
+        ...
+
+    def collected(self, offsets: dict[str, int]) -> list[str]:
+        """Give back the space of what was collected; the segments that are gone."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files; the journal can be used again and opens them anew."""
+
+
+class FileJournal:
+    """A journal in a directory. `limit()` tells how many bytes may still be put."""
+
+    def __init__(self, folder: Path, *, limit: Callable[[], float]) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._fd = -1
+        # Reentrant: a signal handler or a finalizer may log while its own thread is in `put`.
+        self._lock = threading.RLock()
+
+    def put(self, entry: Entry) -> None:
+        record = _encode(entry)
+        try:
+            with self._lock:
+                size = self._ready()
+                if size + len(record) > self._limit():
+                    raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
+                written = os.write(self._fd, record)
+        except OutboxError:
+            raise
+        except OSError as error:
+            raise OutboxError(error.errno, f"cannot write to {self._folder}: {error.strerror}") from error
+        if written != len(record):
+            raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {len(record)} bytes")
+
+    def _ready(self) -> int:
+        """Have a segment open that may be written to; its size in bytes."""
+        while True:
+            if self._fd >= 0:
+                state = os.fstat(self._fd)
+                if state.st_nlink and state.st_mode & 0o200:
+                    return state.st_size
+            self._move()
+
+    def _move(self) -> None:
+        """Let go of the present segment and open the newest one, or the first behind it that is not sealed."""
+        self.close()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        segments = self._segments()
+        number = _number(segments[-1]) if segments else 1
+        while not self._open(self._folder / f"{number:08d}{_SUFFIX}"):
+            number += 1
+
+    def _open(self, path: Path) -> bool:
+        """Open a segment for writing, and hold it against deletion; False where it is sealed."""
+        if path.exists() and _is_sealed(path):
+            return False
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _WRITABLE)
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (PermissionError, BlockingIOError):
+            self.close()
+            if _is_sealed(path):  # since we looked
+                return False
+            raise
+        return True
+
+    def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
+        # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
+        # every record that was complete before it, in whichever segment it stands.
+        sizes = [(path, path.stat().st_size) for path in reversed(self._segments())]
+        room = COLLECT_BYTES
+        for path, size in reversed(sizes):
+            start = offsets.get(path.name, 0)
+            if size < start:
+                start = 0  # another file under the same name: somebody emptied the folder
+            if size == start:
+                continue
+            end, entries = _read(path, start, min(size, start + room), size)
+            yield Piece(path.name, end, entries)
+            room -= end - start
+            if end < size or room <= 0:
+                return
+
+    def collected(self, offsets: dict[str, int]) -> list[str]:
+        segments = self._segments()
+        gone = set(offsets) - {path.name for path in segments}
+        # The newest segment always stays, sealed or not: numbers must never start again from one.
+        gone |= {path.name for path in segments[:-1] if self._delete(path, offsets.get(path.name, 0))}
+        if segments and segments[-1].stat().st_size > SEGMENT_BYTES:
+            segments[-1].chmod(_SEALED)
+        return sorted(gone)
+
+    def _delete(self, path: Path, collected: int) -> bool:
+        """Delete a sealed segment, unless somebody may still write there or it holds uncollected records."""
+        self._let_go(path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_sealed(path) or b"\n" in os.pread(fd, os.fstat(fd).st_size - collected, collected):
+                return False
+            path.unlink()
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _let_go(self, path: Path) -> None:
+        """Close our own writing end of a segment that is sealed: this process may be idle for long."""
+        with self._lock:
+            if self._fd >= 0 and os.fstat(self._fd).st_ino == path.stat().st_ino and _is_sealed(path):
+                self.close()
+
+    def _segments(self) -> list[Path]:
+        """All segments, oldest first."""
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        except FileNotFoundError:
+            return []
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+
+
+class MemoryJournal:
+    """A journal that lives and dies with the process."""
+
+    def __init__(self, *, limit: Callable[[], float]) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._lock = threading.RLock()
+        self._entries: deque[Entry] = deque()
+
+    def put(self, entry: Entry) -> None:
+        with self._lock:
+            if self._bytes + len(entry.body) > self._limit():
+                raise OutboxFullError("the outbox in memory is full: max_outbox_bytes is reached")
+            self._bytes += len(entry.body)
+            self._entries.append(entry)
+
+    def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
+        with self._lock:
+            entries = list(self._entries)
+            self._entries.clear()
+            self._bytes = 0
+        if entries:
+            yield Piece("memory", offsets.get("memory", 0) + len(entries), entries)
+
+    def collected(self, offsets: dict[str, int]) -> list[str]:  # noqa: ARG002 - memory is given back by `read`
+        return []
+
+    def close(self) -> None: ...
+
+
+def _is_sealed(path: Path) -> bool:
+    return not path.stat().st_mode & 0o200
+
+
+def _number(path: Path) -> int:
+    return int(path.stem) if path.stem.isdigit() else 0
+
+
+def _encode(entry: Entry) -> bytes:
+    header = to_json((entry.kind, entry.lane, entry.reference, entry.made))
+    return b"\n%d\t%b\t%b\n" % (len(entry.body), header, entry.body)
+
+
+def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry]]:
+    """The whole records between `start` and about `stop`, and where the last of them ends.
+
+    The first record is read whole, however long. What follows the last newline is still being written, or torn.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(stop - start)
+        while b"\n" not in data[1:] and start + len(data) < size:
+            data += file.read(min(COLLECT_BYTES, size - start - len(data)))
+    end = data.rfind(b"\n") + 1
+    return start + end, list(_decode(data[:end].split(b"\n")))
+
+
+def _decode(lines: Iterable[bytes]) -> Iterator[Entry]:
+    for line in lines:
+        length, _, rest = line.partition(b"\t")
+        header, _, body = rest.partition(b"\t")
+        if not body or not length.isdigit() or int(length) != len(body):
+            continue  # an empty line between two records, or a torn record
+        try:
+            kind, lane, reference, made = json.loads(header)
+        except ValueError:
+            continue
+        yield Entry(lane, kind, reference, made, body)

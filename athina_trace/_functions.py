@@ -1,0 +1,245 @@
+"""Surround a call of any kind of function: plain, coroutine, generator, async generator, or one that returns those.
+
+What happens around the call is a `Call`; how each kind of function is driven is here, once, for everything in this
+package that decorates. Generators are driven by native generators, so that `send`, `throw`, `close`, the return value
+and their async twins behave as undecorated, and each step runs in a copy of the context in which the generator was
+made: no context variable is held across a `yield`, and the consumer's context stays as it was.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Protocol
+
+import wrapt
+
+
+class Call(Protocol):
+    """One call from its start to its end. None of these may raise on its own account."""
+
+    def enter(self) -> None:
+        """Begin: make the call current in this context."""
+
+    def leave(self) -> None:
+        """Make current again what was before `enter`, in the same context. Streams end with their context instead."""
+
+    def chunk(self, value: object) -> None:
+        """A stream yielded `value`."""
+
+    def done(self, value: object) -> None:
+        """The call returned `value`; a stream came to its end."""
+
+    def failed(self, error: BaseException) -> None:
+        """The call raised `error`; `GeneratorExit` where a stream was given up early."""
+
+
+Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
+"""(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
+
+
+def surround(function: Any, opened: Open) -> Any:
+    """Wrap `function` so that each call runs inside the `Call` that `opened` gives for it.
+
+    `function` may be a function of any kind, a method, a class or static method object, a partial or a callable
+    instance; the wrapper keeps its signature, kind, attributes and pickling. Raises `TypeError` where it is none.
+    """
+    target = getattr(function, "__func__", function)
+    if not callable(target):
+        message = f"expected a function or another callable to decorate, got {type(function).__name__}"
+        raise TypeError(message)
+    return Wrapper(function, _wrapper_for(target, opened))
+
+
+def _wrapper_for(target: Any, opened: Open) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
+        return _coroutine_wrapper(opened)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        return _stream_wrapper(opened)
+    return _plain_wrapper(opened)
+
+
+def _plain_wrapper(opened: Open) -> Callable[..., Any]:
+    def plain(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
+        call = opened(wrapped, instance, args, kwargs)
+        if call is None:
+            return wrapped(*args, **kwargs)
+        call.enter()
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            call.leave()
+        return _finish(result, call)
+
+    return plain
+
+
+def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
+    async def run(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
+        call = opened(wrapped, instance, args, kwargs)
+        if call is None:
+            return await wrapped(*args, **kwargs)
+        return await _await(wrapped(*args, **kwargs), call)
+
+    def coroutine(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
+        return _named(run(wrapped, instance, args, kwargs), wrapped)
+
+    return coroutine
+
+
+def _stream_wrapper(opened: Open) -> Callable[..., Any]:
+    def stream(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
+        call = opened(wrapped, instance, args, kwargs)
+        result = wrapped(*args, **kwargs)
+        return result if call is None else _finish(result, call)
+
+    return stream
+
+
+def _finish(result: Any, call: Call) -> Any:
+    """End the call with `result`, or hand it on to where it will end: the end of a stream, an awaited coroutine."""
+    driver = _DRIVERS.get(type(result))
+    if driver is None:
+        call.done(result)
+        return result
+    return driver(result, call)
+
+
+async def _await(coroutine: Awaitable[Any], call: Call) -> Any:
+    call.enter()
+    try:
+        result = await coroutine
+    except BaseException as error:
+        call.failed(error)
+        raise
+    finally:
+        call.leave()
+    return _finish(result, call)
+
+
+def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.Context) -> Generator[Any, Any, Any]:
+    context.run(call.enter)
+    resume: Callable[..., Any] = inner.send
+    value: Any = None
+    try:
+        while True:
+            item = context.run(resume, value)
+            call.chunk(item)
+            # The next step is taken outside this handler: an exception that the user's generator raises in it must
+            # not get the thrown one as its context, which it would not have had undecorated.
+            try:
+                value = yield item
+                resume = inner.send
+            except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
+                value, resume = thrown, inner.throw
+    except StopIteration as stop:
+        call.done(stop.value)
+        return stop.value
+    except BaseException as error:
+        call.failed(error)
+        raise
+
+
+async def _generate_async(
+    inner: AsyncGenerator[Any, Any], call: Call, context: contextvars.Context
+) -> AsyncGenerator[Any, Any]:
+    context.run(call.enter)
+    resume: Callable[..., Any] = inner.asend
+    value: Any = None
+    try:
+        while True:
+            item = await _Step(resume(value), context)
+            call.chunk(item)
+            try:
+                value = yield item
+                resume = inner.asend
+            except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
+                value, resume = thrown, inner.athrow
+    except StopAsyncIteration:
+        call.done(None)
+    except BaseException as error:
+        call.failed(error)
+        raise
+
+
+class _Step:
+    """Await one step of an async generator, in `context` whenever its code runs."""
+
+    __slots__ = ("_context", "_step")
+
+    def __init__(self, step: Awaitable[Any], context: contextvars.Context) -> None:
+        self._step, self._context = step.__await__(), context
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        resume: Callable[..., Any] = self._step.send
+        value: Any = None
+        while True:
+            try:
+                pending = self._context.run(resume, value)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                value = yield pending
+                resume = self._step.send
+            except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
+                value, resume = thrown, self._step.throw
+
+
+def _drive_generator(inner: Any, call: Call) -> Any:
+    return _named(_generate(inner, call, contextvars.copy_context()), inner)
+
+
+def _drive_async_generator(inner: Any, call: Call) -> Any:
+    return _named(_generate_async(inner, call, contextvars.copy_context()), inner)
+
+
+def _drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call) -> Any:
+    return _named(_await(inner, call), inner)
+
+
+def _named(outer: Any, inner: Any) -> Any:
+    """Give a coroutine or generator of ours the name that tracebacks and warnings would show undecorated."""
+    name = getattr(inner, "__name__", None)
+    if name is not None:
+        outer.__name__, outer.__qualname__ = name, getattr(inner, "__qualname__", name)
+    return outer
+
+
+_DRIVERS: dict[type, Callable[[Any, Call], Any]] = {
+    GeneratorType: _drive_generator,
+    AsyncGeneratorType: _drive_async_generator,
+    CoroutineType: _drive_coroutine,
+}
+
+
+class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
+    """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
+
+    def __reduce_ex__(self, _protocol: object) -> Any:
+        return getattr, (self._self_instance, self.__wrapped__.__name__)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class Wrapper(wrapt.FunctionWrapper[Any, Any]):
+    """A decorated function; pickles by reference and copies as itself, as functions do (wrapt's own refuse)."""
+
+    __bound_function_wrapper__ = _BoundWrapper
+
+    def __reduce_ex__(self, _protocol: object) -> str:
+        return str(self.__wrapped__.__qualname__)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self

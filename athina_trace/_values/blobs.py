@@ -1,0 +1,104 @@
+"""Binary data, and text that is binary data in disguise: told by length and type instead of shown."""
+
+import binascii
+import re
+from typing import Final
+
+_SHORTEST: Final = 1024  # characters; shorter runs of base64 are ids, digests and signatures, worth reading
+_WINDOW: Final = 480  # less than half of _SHORTEST, so that every blob covers one window whole
+_HEAD: Final = 32  # base64 characters that hold every magic number below; a multiple of four
+
+_DATA_URL = re.compile(r"data:([\w.+-]{1,80}/[\w.+-]{1,80})?(?:;[\w.+=-]{1,80}){0,8};base64,[\w+/=%-]*", re.ASCII)
+_ALPHABET = re.compile(r"[\w+/\r\n-]*", re.ASCII)
+# The first line of base64 is long; only then may line ends follow. A list of words, one a line, is none.
+_BARE = re.compile(r"(?<![\w+/-])[\w+/-]{60}[\w+/\r\n-]{964,}={0,2}", re.ASCII)
+_MIXED = (re.compile("[A-Z]"), re.compile("[a-z]"), re.compile("[0-9]"))
+
+# Source: the signatures in the WHATWG MIME sniffing standard, and the formats' own specifications.
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"%PDF-", "application/pdf"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"\x1f\x8b\x08", "application/gzip"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+)
+_RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
+
+
+def describe_bytes(head: bytes, size: int) -> str:
+    """`<1234 bytes of image/png>`, from the first bytes (16 are enough) and the size of the whole."""
+    return f"<{size} bytes{_of(media_type(head))}>"
+
+
+def media_type(head: bytes) -> str:
+    """The media type that the first 16 bytes tell, or "" where they tell none."""
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12], "")
+    if head[4:8] == b"ftyp":
+        return "video/mp4"
+    return next((media for magic, media in _MAGIC if head.startswith(magic)), "")
+
+
+def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:
+    """Put `<1234 base64 characters of image/png>` in place of base64 data URLs and of long bare base64.
+
+    `unseen` characters follow that were not handed over. Base64 that reaches the end of `text` is taken to go
+    on through them all: they are counted in, and the second answer is 0 instead of `unseen`.
+    """
+    for pattern in _patterns(text):
+        text, unseen = _without(pattern, text, unseen)
+    return text, unseen
+
+
+def _patterns(text: str) -> list[re.Pattern[str]]:
+    found = [_DATA_URL] if ";base64," in text else []
+    return [*found, _BARE] if _may_hold_bare(text) else found
+
+
+def _may_hold_bare(text: str) -> bool:
+    """Find windows without a space first, which is fast, since almost no long text has one."""
+    return any(
+        text.find(" ", start, start + _WINDOW) < 0 and _ALPHABET.fullmatch(text, start, start + _WINDOW)
+        for start in range(0, len(text) - _WINDOW, _WINDOW)
+    )
+
+
+def _without(pattern: re.Pattern[str], text: str, unseen: int) -> tuple[str, int]:
+    pieces: list[str] = []
+    done = 0
+    for match in pattern.finditer(text):
+        if pattern is _BARE and not _is_mixed(match[0]):
+            continue
+        size = match.end() - match.start()
+        if match.end() == len(text):
+            size, unseen = size + unseen, 0
+        pieces += text[done : match.start()], f"<{size} base64 characters{_of(_media(match))}>"
+        done = match.end()
+    return "".join([*pieces, text[done:]]), unseen
+
+
+def _is_mixed(run: str) -> bool:
+    """Base64 mixes upper case, lower case and digits; hexadecimal digests and "xxxx…" do not."""
+    return all(kind.search(run, 0, _SHORTEST) for kind in _MIXED)
+
+
+def _media(match: re.Match[str]) -> str:
+    return (match[1] or "") if match.re is _DATA_URL else _media_of_base64(match[0][:_HEAD])
+
+
+def _media_of_base64(head: str) -> str:
+    return media_type(binascii.a2b_base64(head.replace("-", "+").replace("_", "/")))
+
+
+def _of(media: str) -> str:
+    return f" of {media}" if media else ""

@@ -1,0 +1,73 @@
+"""What classes and instances store, read past metaclasses, properties and `__getattr__`."""
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+ABSENT: Final = object()
+LONGEST_NAME: Final = 200
+
+
+class Mark(str):
+    """Words of ours in place of a value, so that they are not taken for the user's text."""
+
+    __slots__ = ()
+
+
+# Read through `type` itself, since a metaclass may answer anything, or raise.
+mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_dict_of: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
+qualname_of: Callable[[type], str] = type.__dict__["__qualname__"].__get__
+_module_of: Callable[[type], object] = type.__dict__["__module__"].__get__
+
+
+def type_name(cls: type) -> str:
+    """`module.Class`, without the module for built-ins; at most 200 characters."""
+    module = _module_of(cls)
+    name = qualname_of(cls)
+    full = name if type(module) is not str or module == "builtins" else f"{module}.{name}"
+    return full[:LONGEST_NAME].encode(errors="replace").decode()
+
+
+def nameplate(value: object) -> Mark:
+    """Give the name of the value's type, as it stands for what is not data: `<module.Class>`."""
+    return Mark(f"<{type_name(type(value))}>")
+
+
+def static(cls: type, *names: str) -> Any:
+    """Give the first of these class attributes that is there, as it stands, without binding it."""
+    found = (_dict_of(base).get(name, ABSENT) for name in names for base in mro_of(cls))
+    return next((value for value in found if value is not ABSENT), ABSENT)
+
+
+def slot(member: object, value: object) -> object:
+    """Read a slot, and nothing else that may stand under its name in a class, such as a property."""
+    if type(member) is not types.MemberDescriptorType:
+        return ABSENT
+    try:
+        return member.__get__(value, type(value))
+    except AttributeError:
+        return ABSENT
+
+
+def _slot_named(name: str, value: object) -> object:
+    return slot(static(type(value), name), value)
+
+
+def instance_dict(value: object) -> dict[str, object]:
+    """Give the instance's own `__dict__`, not a copy, or an empty one."""
+    try:
+        stored = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return stored if type(stored) is dict else {}
+
+
+def stored_pairs(value: object, names: tuple[str, ...]) -> list[tuple[str, object]]:
+    """Give those of the named attributes that the instance holds, in its `__dict__` or in slots."""
+    stored = instance_dict(value)
+    if all(map(stored.__contains__, names)):
+        return [(name, stored[name]) for name in names]
+    pairs = ((name, stored.get(name, ABSENT)) for name in names)
+    slotted = ((name, _slot_named(name, value) if item is ABSENT else item) for name, item in pairs)
+    return [(name, item) for name, item in slotted if item is not ABSENT]

@@ -1,0 +1,55 @@
+"""Strings: within the limits, seen by the mask, without base64, and fit for UTF-8."""
+
+from typing import Final
+
+from athina_trace._values.blobs import without_base64
+from athina_trace._values.classes import Mark
+from athina_trace._values.limits import Mask, Walk
+
+SHORT: Final = 64  # characters that need no look for base64
+LONG: Final = 1024  # characters from which on base64 is looked for without its data URL
+_MARGIN: Final = 200  # characters that a mask sees beyond the cut, lest it meets half a secret
+
+
+def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
+    size = len(value)
+    if size > SHORT and (size >= LONG or ";" in value):
+        return _long_text(walk, value, path)
+    if size > walk.chars or size > walk.limits.string or walk.mask is not None:
+        return _long_text(walk, value, path)
+    walk.chars -= size
+    return value if value.isascii() else encodable(value)
+
+
+def _long_text(walk: Walk, value: str, path: str) -> str:
+    size = len(value)
+    room = max(0, min(walk.limits.string, walk.chars))
+    margin = 0 if walk.mask is None or size <= room else _MARGIN
+    seen, unseen = without_base64(value[: room + margin], max(0, size - room - margin))
+    if walk.mask is not None:
+        seen = _apply(walk.mask, path, seen)
+    seen = encodable(seen)
+    kept = seen[: max(0, min(room, len(seen) - (margin if unseen else 0)))]
+    walk.chars -= len(kept)
+    return f"{kept}… [{len(kept)} of {size} characters]" if unseen or len(kept) < len(seen) else kept
+
+
+def _apply(mask: Mask, path: str, seen: str) -> str:
+    try:
+        return str.__str__(mask(path, seen))
+    except Exception:  # noqa: BLE001  the mask is the user's; its text must not pass unmasked
+        return "[mask failed]"
+
+
+def encodable(value: str) -> str:
+    """Put U+FFFD in place of lone surrogates, which no UTF-8 can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return value
+
+
+def read_mark(walk: Walk, value: Mark, _depth: int, _path: str) -> str:
+    walk.chars -= len(value)
+    return encodable(str.__str__(value))

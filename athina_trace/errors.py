@@ -1,0 +1,27 @@
+"""Everything that athina_trace raises on purpose.
+
+AthinaTraceError
+├── SettingsError      a setting has a value that its rule forbids (also a ValueError)
+└── OutboxError        an entry could not be committed (also an OSError)
+    └── OutboxFullError    `max_outbox_bytes` is reached
+
+None of them leaves a decorated call: there they become one log record of the logger `athina_trace`.
+"""
+
+from __future__ import annotations
+
+
+class AthinaTraceError(Exception):
+    """The root of the tree: `except AthinaTraceError` catches whatever this package raises on purpose."""
+
+
+class SettingsError(AthinaTraceError, ValueError):
+    """A setting has a value that its rule forbids; the message names the setting, the value and the rule."""
+
+
+class OutboxError(AthinaTraceError, OSError):
+    """The outbox could not commit an entry or open its files."""
+
+
+class OutboxFullError(OutboxError):
+    """The outbox holds `max_outbox_bytes`; the entry was not taken."""

@@ -1,0 +1,152 @@
+"""Settings: frozen, built once, from an environment mapping or from `configure(...)`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+
+from athina_trace.errors import SettingsError
+
+MEMORY = ":memory:"
+
+
+def _blank_is_unset(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+class Settings(BaseModel):
+    """How one process logs. Each field's environment variable stands in `VARIABLES`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = Field(
+        default=None, description="Athina's API key. Without one, logs stay in the local outbox."
+    )
+    base_url: str = Field(
+        default="https://log.athina.ai", description="Where Athina listens; self-hosted Athina's address."
+    )
+    api_version: Literal["v1", "v2"] = Field(default="v1", description="Version of the endpoint that takes logs.")
+    environment: str | None = Field(
+        default=None, description="Default of the field `environment`, such as `production`."
+    )
+    language_model_id: str | None = Field(
+        default=None, description="Default model, where neither code nor client names one."
+    )
+    enabled: bool = Field(default=True, description="Off: nothing is captured, no file and no thread is made.")
+    outbox: str | None = Field(
+        default=None,
+        description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
+    )
+    connections: int = Field(default=8, ge=1, le=64, description="Most requests in flight at once.")
+    exit_timeout: float = Field(
+        default=2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries."
+    )
+    max_log_bytes: int = Field(
+        default=1_000_000,
+        ge=2_048,
+        le=100_000_000,
+        description="Largest log, bytes of JSON; larger ones are shortened.",
+    )
+    max_outbox_bytes: int = Field(
+        default=1_000_000_000,
+        ge=65_536,
+        description="Largest outbox on disk, bytes; over it new logs are dropped and counted.",
+    )
+    request_timeout: float = Field(
+        default=15.0, gt=0, le=300, description="Seconds that one request to Athina may take."
+    )
+    keep_delivered: float = Field(
+        default=0.0, ge=0, description="Hours that delivered logs stay in the outbox, to be looked at."
+    )
+    custom_attributes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Attributes that every log carries; in the environment a JSON object.",
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_http_address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            message = "must start with http:// or https://"
+            raise ValueError(message)
+        return value.rstrip("/")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            message = "must consist of printable ASCII characters"
+            raise ValueError(message)
+        return value
+
+    @classmethod
+    def build(cls, environment: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
+        """Settings from `environment` (a mapping of variables), then `overrides` (fields), the latter winning.
+
+        Raises `SettingsError`, naming the variable or field, its value and the rule.
+        """
+        values: dict[str, Any] = {
+            field: _read(field, environment[variable])
+            for field, variable in VARIABLES.items()
+            if field not in overrides and environment.get(variable, "").strip()
+        }
+        try:
+            return cls(**values, **overrides)
+        except ValidationError as error:
+            raise SettingsError(_explain(error, {**values, **overrides}, overrides)) from None
+
+    def outbox_path(self, environment: Mapping[str, str] = os.environ) -> str:
+        """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
+        if self.outbox is not None:
+            return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
+        state = environment.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+        return str(Path(state) / "athina_trace" / f"{self._destination()}.db")
+
+    def _destination(self) -> str:
+        if self.api_key is None:
+            return "local"
+        return hashlib.sha256(f"{self.base_url}\n{self.api_key.get_secret_value()}".encode()).hexdigest()[:16]
+
+
+VARIABLES = {
+    field: "ATHINA_TRACE_ENABLED" if field == "enabled" else f"ATHINA_{field.upper()}"
+    for field in Settings.model_fields
+}
+"""Field → the environment variable that sets it."""
+
+
+def _read(field: str, text: str) -> Any:
+    """What a variable's text means; only `custom_attributes` is more than a scalar."""
+    if field != "custom_attributes":
+        return text.strip()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    return "; ".join(
+        _sentence(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, "), values, overrides)
+        for problem in error.errors(include_url=False, include_input=False)
+    )
+
+
+def _sentence(field: str, rule: str, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    name = field if field in overrides else VARIABLES.get(field, field)
+    shown = "(hidden)" if field == "api_key" else repr(values.get(field))
+    return f"{name}={shown}: {rule[0].lower()}{rule[1:]}"

@@ -1,0 +1,48 @@
+"""How the examples print what was logged, and what became of it."""
+
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
+
+from athina_trace import FlushReport, Status
+
+Log = dict[str, Any]
+
+
+def show_conversation(logs: Sequence[Log]) -> None:
+    """Print each log of a conversation: what was said, and what Athina will know about it."""
+    for number, log in enumerate(logs, 1):
+        print(f"\n[{number}] {log['user_query']}\n{_indented(log['response'])}\n")
+        for name, value in _rows(log):
+            print(f"    {name:<9} {value}")
+
+
+def show_delivery(report: FlushReport, now: Status) -> None:
+    """Print how many logs were made and what became of them."""
+    counts = f"{now.delivered} delivered, {now.waiting} waiting, {now.refused} refused"
+    print(f"\n{now.made} logs made: {counts} (flushed in {report.elapsed:.2f} s)")
+    if now.paused:
+        print(now.paused)
+    print(f"Outbox: {now.outbox}")
+
+
+def _rows(log: Log) -> list[tuple[str, str]]:
+    tokens = [log.get(name, "?") for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    calls = ["{name}({arguments}) -> {output}".format(**call) for call in log.get("tool_calls") or []]
+    return [
+        ("model", log["language_model_id"]),
+        ("tokens", "{} in + {} out = {}".format(*tokens)),
+        ("latency", f"{log['response_time']} ms"),
+        *(("tool call", call) for call in calls),
+        ("context", _short(log.get("context", ""))),
+        ("session", log["session_id"]),
+        ("customer", f"{log['customer_id']}, {log['customer_user_id']}"),
+    ]
+
+
+def _indented(text: str) -> str:
+    return fill(text, width=100, initial_indent="    ", subsequent_indent="    ")
+
+
+def _short(text: str, *, width: int = 72) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

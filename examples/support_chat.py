@@ -1,0 +1,128 @@
+"""A support chat, traced: three questions on one thread, and one Athina log for each answer.
+
+Three ways to run it:
+
+    make demo                                          a stand-in plays OpenAI's part, no key is needed
+    OPENAI_API_KEY=... make demo                       the same talk with OpenAI, through its Responses API
+    ATHINA_API_KEY=... ATHINA_BASE_URL=... make demo   and the logs are delivered to Athina
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from openai import OpenAI
+from openai.types.beta.threads import Run
+
+from athina_trace import athina_session, athina_trace, configure, current_log, flush, recent_logs, status
+from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
+from responses_desk import ResponsesDesk
+from show import show_conversation, show_delivery
+from standin_openai import StandIn
+
+QUESTIONS = (
+    "Hello, where is my parcel PX-48213?",
+    "What if I do not like it, can I send it back?",
+    "Good to know. Can a neighbour take it tomorrow?",
+)
+
+
+class AssistantsDesk:
+    """A support desk on the Assistants API, where a conversation is a thread."""
+
+    tools: Any = ({"type": "function", "function": TRACK_PARCEL},)
+
+    def __init__(self, client: OpenAI) -> None:
+        self.threads = client.beta.threads
+        self.assistant = client.beta.assistants.create(model="gpt-4o-mini", instructions=INSTRUCTIONS, tools=self.tools)
+        self.thread_id = self.threads.create().id
+
+    # Each call is one log. Question, answer, duration and exceptions are in it by themselves;
+    # `current_log().update(...)` adds what only the handler knows.
+    @athina_trace(prompt_slug="customer-support/v1")
+    def answer(self, question: str) -> str:
+        """Answer one question."""
+        document = find_document(question)
+        self.threads.messages.create(self.thread_id, role="user", content=question)
+        run, tool_calls = self._run(document)
+        current_log().update(
+            language_model_id=run.model,
+            prompt=[{"role": "system", "content": run.instructions}, {"role": "user", "content": question}],
+            context=document,
+            tools=self.tools,
+            tool_calls=tool_calls,
+        )
+        if run.usage:
+            current_log().update(
+                prompt_tokens=run.usage.prompt_tokens,
+                completion_tokens=run.usage.completion_tokens,
+                total_tokens=run.usage.total_tokens,
+            )
+        return self._said_by(run)
+
+    def _run(self, document: str) -> tuple[Run, list[dict[str, str]]]:
+        """Run the assistant until it has answered, and call the tools that it asks for on the way."""
+        tool_calls: list[dict[str, str]] = []
+        run = self.threads.runs.create_and_poll(
+            thread_id=self.thread_id, assistant_id=self.assistant.id, additional_instructions=document
+        )
+        while run.required_action:
+            asked = run.required_action.submit_tool_outputs.tool_calls
+            made = [use_tool(call.id, call.function.name, call.function.arguments) for call in asked]
+            tool_calls += made
+            run = self.threads.runs.submit_tool_outputs_and_poll(
+                run_id=run.id,
+                thread_id=self.thread_id,
+                tool_outputs=[{"tool_call_id": call["id"], "output": call["output"]} for call in made],
+            )
+        return run, tool_calls
+
+    def _said_by(self, run: Run) -> str:
+        """What the assistant said in a run; an exception, which is logged, where the run failed."""
+        if run.status != "completed":
+            message = f"the run is {run.status}: {run.last_error}"
+            raise RuntimeError(message)
+        messages = self.threads.messages.list(self.thread_id, run_id=run.id, order="asc")
+        return "\n".join(part.text.value for said in messages for part in said.content if part.type == "text")
+
+
+@contextmanager
+def open_desk() -> Iterator[AssistantsDesk | ResponsesDesk]:
+    """OpenAI's Responses API where there is a key, the stand-in's Assistants API where there is none."""
+    if os.environ.get("OPENAI_API_KEY"):
+        with OpenAI() as client:
+            yield ResponsesDesk(client)
+    else:
+        # OpenAI has shut its Assistants API down; Azure and compatible servers go on.
+        warnings.filterwarnings("ignore", "(The Assistants API is )?deprecated", DeprecationWarning)
+        with StandIn() as server, OpenAI(base_url=server.base_url, api_key="not needed") as client:
+            yield AssistantsDesk(client)
+
+
+def logs_of(thread_id: str) -> list[dict[str, Any]]:
+    """The logs of one conversation as Athina gets them, oldest first."""
+    return [log for log in recent_logs(limit=100) if log.get("session_id") == thread_id]
+
+
+def main() -> None:
+    """Hold the conversation, then show what was logged."""
+    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
+    with open_desk() as desk:
+        # Everything that is logged in here belongs to this conversation and this customer.
+        with athina_session(
+            desk.thread_id,
+            customer_id="disney-usa-2314832",
+            customer_user_id="michaelmouse@gmail.com",
+            environment="demo",
+        ):
+            for question in QUESTIONS:
+                desk.answer(question)
+        show_conversation(logs_of(desk.thread_id))
+    # Logs are delivered in the background; a short script asks for it before it ends.
+    show_delivery(flush(timeout=10), status())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,502 @@
+"""A local Athina on a real socket, which records what arrives and misbehaves on demand.
+
+    with AthinaServer() as athina: athina.script(answer(500), busy(2), lose_answer)   # one fault for each of
+    the next requests, in order of arrival athina.when(lambda request: request.json["session_id"] == "s1",
+    hang)   # for every request that fits ... athina.wait_for(3, timeout=5)
+
+`requests` holds everything that arrived, `accepted` what Athina would have stored, both in order of arrival.
+A fault is any function of an `Exchange`. From a shell: `python -m tests.support.athina_server --port 8080
+--faults 0.2 --seed 7`; the first line on standard output is the base URL, and `GET /accepted` gives the
+accepted requests as JSON lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "CHAOS",
+    "AthinaServer",
+    "Exchange",
+    "Fault",
+    "Request",
+    "accept",
+    "answer",
+    "bad_json",
+    "busy",
+    "close_before_answer",
+    "close_in_mid_answer",
+    "continue_for_ever",
+    "delay",
+    "drip_body",
+    "drip_headers",
+    "endless_body",
+    "endless_headers",
+    "hang",
+    "html",
+    "http10",
+    "lose_answer",
+    "main",
+    "raw",
+    "redirect",
+    "reset",
+    "wrong_encoding",
+]
+
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+_PATIENCE: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived."""
+
+    number: int
+    """Order of arrival, from 1."""
+    connection: int
+    """Which connection it came on, from 1."""
+    at: float
+    """Monotonic seconds."""
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes = field(repr=False)
+
+    @cached_property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request and the means to answer it; what a fault is given."""
+
+    server: AthinaServer
+    request: Request
+    connection: socket.socket
+
+    def accept(self) -> str:
+        """Store the request, as Athina would, and return the id that it gets."""
+        return self.server._accept(self.request)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.connection.sendall(data)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, but not beyond the server's end or the client's patience; False where it is over."""
+        return not self.server._stopping.wait(seconds)
+
+    def respond(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        """Send a whole answer."""
+        self.write(_response(status, body, headers))
+
+    def close(self, *, reset: bool = False) -> None:
+        """Hang up, politely or with a reset."""
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        else:
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+
+Fault = Callable[[Exchange], None]
+
+
+def _response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    lines = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} x\r\n{head}\r\n".encode("latin-1") + body
+
+
+def _stored(exchange: Exchange) -> bytes:
+    return json.dumps({"status": "success", "data": {"prompt_run_id": exchange.accept()}}).encode()
+
+
+# What a server may do with a request, from good to bad.
+
+
+def accept(exchange: Exchange) -> None:
+    """What Athina does: store the log and say so."""
+    exchange.respond(200, _stored(exchange))
+
+
+def answer(status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Fault:
+    """This status, by default with Athina's own kind of error; a 2xx or 409 stores the log."""
+    words = json.dumps({"error": f"status {status}", "details": {"message": "as the test asked"}}).encode()
+
+    def fault(exchange: Exchange) -> None:
+        stored = _stored(exchange) if status // 100 == 2 or status == 409 else words
+        exchange.respond(status, stored if body is None else body, headers)
+
+    return fault
+
+
+def html(status: int) -> Fault:
+    """What a proxy in front of Athina says."""
+    page = b"<html><head><style>b{}</style></head><body><h1>Bad &amp; sad</h1><p>nginx</p></body></html>"
+    return answer(status, page, {"Content-Type": "text/html"})
+
+
+def busy(retry_after: float | str, status: int = 429) -> Fault:
+    """Too many requests; come back in so many seconds, or whatever else the header is to say."""
+    return answer(status, None, {"Retry-After": str(retry_after)})
+
+
+def redirect(url: str, status: int = 307) -> Fault:
+    """Ask to go elsewhere."""
+    return answer(status, b"", {"Location": url})
+
+
+def delay(seconds: float, then: Fault = accept) -> Fault:
+    """Be slow first."""
+
+    def fault(exchange: Exchange) -> None:
+        if exchange.wait(seconds):
+            then(exchange)
+
+    return fault
+
+
+def hang(exchange: Exchange) -> None:
+    """Say nothing until the server stops."""
+    exchange.wait(_PATIENCE)
+
+
+def close_before_answer(exchange: Exchange) -> None:
+    """Read the request and hang up."""
+    exchange.close()
+
+
+def reset(exchange: Exchange) -> None:
+    """Break the connection off."""
+    exchange.close(reset=True)
+
+
+def lose_answer(exchange: Exchange) -> None:
+    """Store the log, and hang up without saying so."""
+    exchange.accept()
+    exchange.close()
+
+
+def close_in_mid_answer(exchange: Exchange) -> None:
+    """Store the log, and hang up within the status line."""
+    exchange.accept()
+    exchange.write(b"HTTP/1.1 20")
+    exchange.close()
+
+
+def close_in_mid_body(exchange: Exchange) -> None:
+    """Store the log, and hang up within the body of the answer."""
+    exchange.write(_response(200, _stored(exchange))[:-10])
+    exchange.close()
+
+
+def drip(data: bytes, interval: float) -> Fault:
+    """Send these bytes one by one, for ever from the start."""
+
+    def fault(exchange: Exchange) -> None:
+        position = 0
+        while exchange.wait(interval):
+            exchange.write(data[position : position + 1])
+            position = (position + 1) % len(data)
+
+    return fault
+
+
+def drip_headers(interval: float) -> Fault:
+    """Begin an answer and never come to the end of its headers, byte by byte."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.write(b"HTTP/1.1 200 x\r\n")
+        drip(b"a: b\r\n", interval)(exchange)
+
+    return fault
+
+
+def drip_body(interval: float, status: int = 200) -> Fault:
+    """Send a body byte by byte, without an end."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.write(f"HTTP/1.1 {status} x\r\nConnection: close\r\n\r\n".encode())
+        drip(b"x", interval)(exchange)
+
+    return fault
+
+
+def _flood(start: bytes, again: bytes) -> Fault:
+    def fault(exchange: Exchange) -> None:
+        exchange.write(start)
+        while exchange.wait(0):
+            exchange.write(again)
+
+    return fault
+
+
+endless_body: Final = _flood(b"HTTP/1.1 500 x\r\nConnection: close\r\n\r\n", b"x" * 65_536)
+endless_headers: Final = _flood(b"HTTP/1.1 500 x\r\n", b"x-more: and more\r\n" * 500)
+continue_for_ever: Final = _flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50)
+
+
+def http10(exchange: Exchange) -> None:
+    """Answer as a server of 1996 would, and close."""
+    exchange.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + _stored(exchange))
+    exchange.close()
+
+
+def bad_json(exchange: Exchange) -> None:
+    """Store the log and answer with what only looks like JSON."""
+    exchange.accept()
+    exchange.respond(200, b'{"data": {"prompt_run_id": ')
+
+
+def wrong_encoding(exchange: Exchange) -> None:
+    """Store the log and claim an encoding and a character set that the body does not have."""
+    exchange.accept()
+    exchange.respond(
+        200, b"\xff\xfe{", {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-99"}
+    )
+
+
+def gzipped(status: int, body: bytes) -> Fault:
+    """Compress, though nobody asked for it."""
+    return answer(status, gzip.compress(body), {"Content-Encoding": "gzip"})
+
+
+def raw(data: bytes) -> Fault:
+    """Send exactly these bytes and hang up."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.write(data)
+        exchange.close()
+
+    return fault
+
+
+CHAOS: Final[tuple[Fault, ...]] = (
+    answer(500), html(502), busy(0), delay(0.05), close_before_answer, reset, lose_answer,
+    close_in_mid_answer, close_in_mid_body,
+    http10, bad_json, wrong_encoding,
+)  # fmt: skip
+"""What befalls logs in the field. Every one of them is either delivered or to be tried again, none
+refused."""
+
+
+class AthinaServer:
+    """The server: a thread that accepts, and one for each connection."""
+
+    def __init__(self, *, port: int = 0, faults: float = 0.0, seed: int = 0, chaos: tuple[Fault, ...] = CHAOS) -> None:
+        """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` strikes."""
+        self.port = port
+        self.requests: list[Request] = []
+        self.accepted: list[Request] = []
+        self.connections = 0
+        self._faults = faults
+        self._random = Random(seed)
+        self._chaos = chaos
+        self._script: deque[Fault] = deque()
+        self._rules: list[tuple[Callable[[Request], bool], Fault]] = []
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._listener: socket.socket | None = None
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """What to put into ATHINA_BASE_URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen, on the same port as before where there was one."""
+        self._stopping = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        self.port = self._listener.getsockname()[1]
+        self._spawn(self._listen, self._listener)
+
+    def stop(self) -> None:
+        """Refuse new connections and end those that are open; what was recorded stays."""
+        self._stopping.set()
+        with self._changed:
+            listener, self._listener = self._listener, None
+            sockets = [*self._open, *([listener] if listener else [])]
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        self._threads.clear()
+        if listener:
+            listener.close()
+
+    def script(self, *faults: Fault) -> None:
+        """Meet the next requests with these, one each, in order of arrival; afterwards all is well again."""
+        with self._changed:
+            self._script.extend(faults)
+
+    def when(self, predicate: Callable[[Request], bool], fault: Fault) -> None:
+        """Meet every request that fits with this; the rule made last is asked first."""
+        with self._changed:
+            self._rules.insert(0, (predicate, fault))
+
+    def clear(self) -> None:
+        """Drop the script and all rules: all is well again. What was recorded stays."""
+        with self._changed:
+            self._script.clear()
+            self._rules.clear()
+            self._faults = 0.0
+
+    def wait_for(self, count: int, *, timeout: float = 10.0) -> list[Request]:
+        """Wait until so many requests were accepted, and return them."""
+        return self._wait(lambda: self.accepted, count, timeout)
+
+    def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> list[Request]:
+        """Wait until so many requests arrived, whatever became of them, and return them."""
+        return self._wait(lambda: self.requests, count, timeout)
+
+    def _wait(self, records: Callable[[], list[Request]], count: int, timeout: float) -> list[Request]:
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(records()) >= count, timeout):
+                counts = f"{len(self.requests)} requests, {len(self.accepted)} accepted"
+                message = f"waited {timeout} s for {count}, got {len(records())}: {counts}"
+                raise AssertionError(message)
+            return list(records())
+
+    def _accept(self, request: Request) -> str:
+        with self._changed:
+            self.accepted.append(request)
+            self._changed.notify_all()
+        return f"run-{request.number}"
+
+    def _spawn(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True, name="athina-server")
+        self._threads.append(thread)
+        thread.start()
+
+    def _listen(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while not self._stopping.is_set():
+                connection, _ = listener.accept()
+                self._spawn(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with self._changed:
+            self.connections += 1
+            number = self.connections
+            self._open.add(connection)
+        try:
+            self._converse(connection, number)
+        except (OSError, ValueError):
+            pass  # The client hung up, or what it said was no HTTP: either way this conversation is over.
+        finally:
+            with self._changed:
+                self._open.discard(connection)
+            connection.close()
+
+    def _converse(self, connection: socket.socket, number: int) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(_PATIENCE)
+        pending = bytearray()
+        while not self._stopping.is_set() and (parts := _receive(connection, pending)):
+            request, fault = self._arrive(number, *parts)
+            if request.method == "GET":
+                self._report(connection)
+            else:
+                fault(Exchange(self, request, connection))
+
+    def _arrive(
+        self, connection: int, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[Request, Fault]:
+        with self._changed:
+            request = Request(len(self.requests) + 1, connection, time.monotonic(), method, path, headers, body)
+            if method == "GET":
+                return request, accept
+            self.requests.append(request)
+            self._changed.notify_all()
+            return request, self._fault(request)
+
+    def _fault(self, request: Request) -> Fault:
+        for predicate, fault in self._rules:
+            if predicate(request):
+                return fault
+        if self._script:
+            return self._script.popleft()
+        return self._random.choice(self._chaos) if self._random.random() < self._faults else accept
+
+    def _report(self, connection: socket.socket) -> None:
+        with self._changed:
+            accepted = list(self.accepted)
+        lines = (
+            json.dumps({"method": each.method, "path": each.path, "body": each.body.decode("utf-8", "replace")})
+            for each in accepted
+        )
+        connection.sendall(_response(200, "\n".join(lines).encode()))
+
+
+def _receive(connection: socket.socket, pending: bytearray) -> tuple[str, str, dict[str, str], bytes] | None:
+    """Read one request; `pending` keeps what came with it of the next. None where the client has hung up."""
+    while (end := pending.find(b"\r\n\r\n")) < 0:
+        if not _more(connection, pending):
+            return None
+    first, *lines = pending[:end].decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = end + 4 + int(headers.get("content-length", "0"))
+    while len(pending) < length:
+        if not _more(connection, pending):
+            return None
+    method, path, _ = first.split(" ")
+    body = bytes(pending[end + 4 : length])
+    del pending[:length]
+    return method, path, headers, body
+
+
+def _more(connection: socket.socket, pending: bytearray) -> bool:
+    data = connection.recv(262_144)
+    pending += data
+    return bool(data)
+
+
+def main() -> None:
+    """Serve until standard input ends, so that no server outlives the process that wanted it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--faults", type=float, default=0.0, help="how often something goes wrong, 0 to 1")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with AthinaServer(port=given.port, faults=given.faults, seed=given.seed) as server:
+        print(server.url, flush=True)  # noqa: T201  the caller reads it
+        with suppress(EOFError, KeyboardInterrupt):
+            while True:
+                input()
+
+
+if __name__ == "__main__":
+    main()

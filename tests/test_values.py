@@ -1,0 +1,399 @@
+"""Bounds, text, secrets and masks of `athina_trace._values`."""
+
+import base64
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from athina_trace._values import JSON, MASKED, Limits, looks_secret, plain, text
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+BASE64 = base64.b64encode(PNG).decode()
+SMALL = Limits(nodes=40, depth=4, string=50, strings=300)
+
+keys = st.text(st.characters(codec="utf-8"), max_size=8).filter(lambda key: not looks_secret(key))
+atoms = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=40)
+)
+data = st.recursive(
+    atoms, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=20
+)
+hashables = atoms | st.floats() | st.integers() | st.binary() | st.text(st.characters(), max_size=60) | st.dates()
+anything = st.recursive(
+    hashables | st.timedeltas() | st.decimals() | st.uuids() | st.complex_numbers() | st.sets(hashables),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(hashables, inner) | st.builds(iter, st.lists(inner))
+    ),
+    max_leaves=30,
+)
+
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
+
+
+def wire(value: JSON) -> bytes:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
+def nodes(value: JSON) -> int:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(nodes, children))
+
+
+def depth(value: JSON) -> int:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if children is None else 1 + max(map(depth, children), default=0)
+
+
+def containers(value: Any) -> list[Any]:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [] if children is None else [value, *(found for child in children for found in containers(child))]
+
+
+def nested(levels: int) -> list[Any]:
+    return [nested(levels - 1)] if levels > 1 else []
+
+
+@unhurried
+@given(data)
+def test_small_plain_data_stays_equal(value: Any) -> None:
+    assert plain(value) == value
+    assert plain(value, mask=lambda _path, words: words) == value
+
+
+@unhurried
+@given(data)
+def test_snapshot_shares_no_container(value: Any) -> None:
+    theirs = {id(each) for each in containers(value)}
+    assert not any(id(each) in theirs for each in containers(plain(value)))
+
+
+@unhurried
+@given(anything)
+def test_anything_becomes_json_and_utf8(value: Any) -> None:
+    assert wire(plain(value))
+    assert text(value).encode() is not None
+
+
+@unhurried
+@given(anything)
+def test_limits_hold_for_anything(value: Any) -> None:
+    result = plain(value, limits=SMALL)
+    assert nodes(result) <= 2 * SMALL.nodes + 2  # each container may add one note
+    assert depth(result) <= SMALL.depth
+    assert len(wire(result)) < 40_000
+
+
+@unhurried
+@given(anything.filter(lambda value: "iterator" not in repr(value)))
+def test_same_value_gives_same_result(value: Any) -> None:
+    assert plain(value) == plain(value)
+
+
+@pytest.mark.parametrize("form", [list, tuple])
+def test_ten_million_items_are_not_walked(form: Any) -> None:
+    huge = form([0]) * 10_000_000
+    tracemalloc.start()
+    started = time.perf_counter()
+    result = plain({"huge": huge, "question": "still here"})
+    elapsed = time.perf_counter() - started
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(result, dict)
+    assert isinstance(result["huge"], list)
+    assert result["huge"][-1] == "… 9990002 more items"
+    assert result["question"] == "still here"
+    assert elapsed < 1
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("letter", ["x", "é", " ", ";", "\ud800"])
+def test_huge_string_is_not_walked(letter: str) -> None:
+    huge = letter * 100_000_000
+    started = time.perf_counter()
+    result = plain([huge], mask=lambda _path, words: words)
+    elapsed = time.perf_counter() - started
+    assert isinstance(result, list)
+    assert str(result[0]).endswith("… [200000 of 100000000 characters]")
+    assert len(str(result[0])) < 200_100
+    assert elapsed < 1
+
+
+def test_huge_bytes_and_base64_are_told_by_size() -> None:
+    assert plain(bytes(100_000_000)) == "<100000000 bytes>"
+    assert plain("data:image/png;base64," + "A" * 50_000_000) == "<50000022 base64 characters of image/png>"
+
+
+def test_cut_dict_says_how_much_is_missing() -> None:
+    result = plain({str(n): n for n in range(100)}, limits=Limits(nodes=10))
+    assert result == {**{str(n): n for n in range(10)}, "…": "… 90 more items"}
+
+
+def test_all_strings_together_are_bounded() -> None:
+    result = plain(["x" * 100] * 5, limits=Limits(strings=250))
+    assert result == [
+        "x" * 100,
+        "x" * 100,
+        "x" * 50 + "… [50 of 100 characters]",
+        "… [0 of 100 characters]",
+        "… [0 of 100 characters]",
+    ]
+
+
+def test_depth_is_bounded() -> None:
+    assert plain(nested(3), limits=Limits(depth=2)) == [["<list of 0 items, nested too deep>"]]
+    assert depth(plain(nested(500))) == Limits().depth
+
+
+def test_cycles_are_named() -> None:
+    ring: list[Any] = [1]
+    ring.append({"again": ring})
+    assert plain(ring) == [1, {"again": "<circular list>"}]
+
+
+def test_cyclic_dict_is_named() -> None:
+    ring: dict[str, Any] = {}
+    ring["again"] = [ring]
+    assert plain(ring) == {"again": ["<circular dict>"]}
+
+
+def test_more_keys_than_are_remembered() -> None:
+    value = {f"key {n}": n for n in range(5000)}
+    assert plain(value) == value
+
+
+def test_shared_values_are_no_cycle() -> None:
+    shared = {"a": 1}
+    assert plain([shared, shared]) == [shared, shared]
+
+
+def test_branching_cycle_ends() -> None:
+    ring: list[Any] = []
+    other: list[Any] = [ring, ring]
+    ring += [other, other]
+    assert nodes(plain(ring)) < 20
+
+
+def test_no_stack_left_is_no_error() -> None:
+    def deeper(left: int) -> JSON:
+        return plain([[{"a": object()}]]) if left == 0 else deeper(left - 1)
+
+    deepest = next(left for left in itertools.count() if not reaches(deeper, left + 1))
+    assert all(wire(deeper(left)) for left in range(deepest - 60, deepest))
+
+
+def reaches(deeper: Callable[[int], object], left: int) -> bool:
+    try:
+        deeper(left)
+    except RecursionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.nan, "NaN"),
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+        (2**53 - 1, 2**53 - 1),
+        (2**53, "9007199254740992"),
+        (-(2**64), "-18446744073709551616"),
+        ("a\ud800b", "a\ufffdb"),
+        ("\ud83d\ude00", "😀"),
+        ({"\ud800": 1}, {"\ufffd": 1}),
+        (1 + 2j, "(1+2j)"),
+    ],
+)
+def test_numbers_and_text_that_json_cannot_hold(value: Any, expected: Any) -> None:
+    assert plain(value) == expected
+
+
+def test_endless_integer_is_told_by_size() -> None:
+    assert plain([1 << 100_000]) == ["<int of 100001 bits>"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({1: "a", "1": "b"}, {"1": "a", "1 (2)": "b"}),
+        ({None: 1, True: 2, 1.5: 3}, {"null": 1, "true": 2, "1.5": 3}),
+        ({("a", 1): 2}, {'["a",1]': 2}),
+        ({b"host": 1}, {"host": 1}),
+        ({int: 1}, {"<class int>": 1}),
+        ({"k" * 300: 1}, {"k" * 200 + "… [200 of 300 characters]": 1}),
+    ],
+)
+def test_keys_become_strings_and_lose_nothing(value: Any, expected: Any) -> None:
+    assert plain(value) == expected
+
+
+def test_thousands_of_equal_keys_stay_apart() -> None:
+    result = plain({object(): n for n in range(5000)})
+    assert isinstance(result, dict)
+    assert list(result.values()) == list(range(5000))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (PNG, f"<{len(PNG)} bytes of image/png>"),
+        (bytearray(b"GIF89a.."), "<8 bytes of image/gif>"),
+        (memoryview(b"RIFF....WEBP"), "<12 bytes of image/webp>"),
+        (memoryview(b"abcdefgh")[::2], "<4 bytes>"),
+        (b"....ftypmp42", "<12 bytes of video/mp4>"),
+        (b"", "<0 bytes>"),
+        (BASE64, f"<{len(BASE64)} base64 characters of image/png>"),
+        (base64.urlsafe_b64encode(PNG).decode(), f"<{len(BASE64)} base64 characters of image/png>"),
+        (base64.encodebytes(PNG).decode(), "<2780 base64 characters of image/png>\n"),
+        (f"data:image/png;base64,{BASE64}", f"<{len(BASE64) + 22} base64 characters of image/png>"),
+        (f"see ![](data:;base64,{BASE64}) there", f"see ![](<{len(BASE64) + 13} base64 characters>) there"),
+        (f'{{"image":"{BASE64}"}}', f'{{"image":"<{len(BASE64)} base64 characters of image/png>"}}'),
+        ("x" * 5000, "x" * 5000),
+        ("aB1_" * 300 + "aB1", "<1203 base64 characters>"),
+        ("0123456789abcdef" * 500, "0123456789abcdef" * 500),
+        ("word\n" * 1000, "word\n" * 1000),
+        ("日本語" * 1000, "日本語" * 1000),
+        ("data:text;base64,short", "data:text;base64,short"),
+    ],
+)
+def test_binary_data_is_told_by_length_and_type(value: Any, expected: str) -> None:
+    assert plain(value) == expected
+    assert plain([value]) == [expected]
+
+
+@pytest.mark.parametrize("piece", ["aB1" * 300 + ":", "日本語", '{"a":"b"},', "aB1" * 20 + "\n:", "data:a/b;c"])
+def test_looking_for_base64_takes_no_time(piece: str) -> None:
+    value = piece * (200_000 // len(piece))
+    started = time.perf_counter()
+    assert plain(value) == value
+    assert time.perf_counter() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("api_key", "apikey", "apiKey", "X-API-Key", "OPENAI_API_KEY", "openAIApiKey", "password", "passwd"),
+        *("db_password", "secret", "client_secret", "token", "access_token", "accessToken", "bot_token"),
+        *("authorization", "Authorization", "cookie", "Set-Cookie", "private_key", "credential"),
+        *("credentials", "aws_access_key", "auth", "ssn", "jwt", "connection_string", "x-amz-security-token"),
+    ],
+)
+def test_secret_names(name: str) -> None:
+    assert looks_secret(name)
+    assert plain({name: "hidden"}) == {name: MASKED}
+    assert plain("hidden", name=name) == MASKED
+    assert plain([(name, "hidden")]) == [[name, MASKED]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokens", "max_tokens", "prompt_tokens", "total_tokens", "token_count", "maxTokens", "tokenizer"),
+        *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
+        *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
+    ],
+)
+def test_harmless_names(name: str) -> None:
+    assert not looks_secret(name)
+    assert plain({name: "shown"}) == {name: "shown"}
+
+
+def test_nothing_is_no_secret_and_structures_are() -> None:
+    assert plain({"password": None, "credentials": {"user": "u"}}) == {
+        "password": None,
+        "credentials": MASKED,
+    }
+
+
+def test_names_without_end_are_read_up_to_a_bound() -> None:
+    assert not looks_secret("x" * 10_000_000 + "password")
+
+
+def test_mask_sees_every_string_with_its_path() -> None:
+    seen: dict[str, str] = {}
+
+    def mask(path: str, words: str) -> str:
+        seen[path] = words
+        return words.upper()
+
+    value = {"messages": [{"content": "hi", "n": 1}], "k": ("a", ["b"])}
+    assert plain(value, mask=mask) == {"messages": [{"content": "HI", "n": 1}], "k": ["A", ["B"]]}
+    assert seen == {"messages[0].content": "hi", "k[0]": "a", "k[1][0]": "b"}
+    seen.clear()
+    assert plain(["x"], mask=mask, name="tags") == ["X"]
+    assert plain("y", mask=mask, name="question") == "Y"
+    assert seen == {"tags[0]": "x", "question": "y"}
+
+
+def test_failing_mask_shows_nothing() -> None:
+    def mask(path: str, words: str) -> Any:
+        return 1 / 0 if path == "a" else None if path == "b" else words
+
+    assert plain({"a": "x", "b": "y", "c": "z"}, mask=mask) == {
+        "a": "[mask failed]",
+        "b": "[mask failed]",
+        "c": "z",
+    }
+
+
+@pytest.mark.parametrize("before", range(40, 52))
+def test_no_half_secret_escapes_the_mask_at_the_cut(before: int) -> None:
+    words = "." * before + "4111-1111" + "." * 500
+    masked = plain(words, limits=SMALL, mask=lambda _path, seen: seen.replace("4111-1111", "****"))
+    assert "4" not in str(masked).split("…")[0]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_interrupts_pass(interrupt: type[BaseException]) -> None:
+    def mask(path: str, words: str) -> str:
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        plain(["x"], mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("as it is", "as it is"),
+        (None, ""),
+        ({"a": [1, "é"]}, '{"a":[1,"é"]}'),
+        (True, "true"),
+        (1.5, "1.5"),
+        (b"123", "<3 bytes>"),
+    ],
+)
+def test_text(value: Any, expected: str) -> None:
+    assert text(value) == expected
+
+
+def test_sets_read_the_same_in_every_process() -> None:
+    values = "{'b', 'a', 3, 2.5, None, ('x', 1), frozenset('q')}"
+    code = f"from athina_trace._values import plain; print(plain({values}))"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert outputs == {"[2.5, 3, 'a', 'b', ['q'], ['x', 1], None]\n"}
