@@ -10,11 +10,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-__all__ = ["data", "get", "items", "json_body", "number", "string", "tame", "text_of", "unwrapped", "whole"]
+__all__ = [
+    "data",
+    "fields_in",
+    "get",
+    "items",
+    "json_body",
+    "number",
+    "string",
+    "tame",
+    "text_of",
+    "unwrapped",
+    "whole",
+]
 
 _DEEPEST = 16  # levels that a careful copy goes down: OpenAI's own schemas allow ten
 _MOST = 20_000  # values that it copies: a cyclic or hostile object ends there
@@ -51,6 +64,22 @@ def tame(value: object) -> object:
         return None if isinstance(value, _Nobody) else value
     except Exception:  # noqa: BLE001 - a foreign property may raise anything
         return None
+
+
+def fields_in(subject: object) -> Mapping[str, object]:
+    """Return what stands in an object itself: a mapping's items, an instance's attributes; no property is called."""
+    if isinstance(subject, dict):
+        return subject
+    try:
+        return subject if isinstance(subject, Mapping) else {**vars(subject), **_extra(subject)}
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        return {}
+
+
+def _extra(subject: object) -> Mapping[str, object]:
+    """Return what a pydantic model keeps beside its declared fields."""
+    extra = get(subject, "__pydantic_extra__") if hasattr(type(subject), "__pydantic_extra__") else None
+    return extra if isinstance(extra, dict) else {}
 
 
 def unwrapped(model: object) -> object:
@@ -93,8 +122,8 @@ def whole(subject: object, *path: str) -> int | None:
     return int(value) if value is not None and value >= 0 and value == int(value) else None
 
 
-def items(subject: object, *path: str) -> tuple[object, ...]:
-    """Return the members of the list found there.
+def items(subject: object, *path: str, most: int | None = None) -> tuple[object, ...]:
+    """Return the members of the list found there, the first `most` of them.
 
     Nothing but lists and tuples is walked: iterating one of the client's pages would send requests,
     and a generator belongs to the user.
@@ -103,7 +132,7 @@ def items(subject: object, *path: str) -> tuple[object, ...]:
     if value is None:
         return ()
     try:
-        return tuple(map(tame, value)) if isinstance(value, list | tuple) else ()
+        return tuple(map(tame, islice(value, most))) if isinstance(value, list | tuple) else ()
     except Exception:  # noqa: BLE001 - a foreign property may raise anything
         return ()
 
@@ -193,6 +222,5 @@ def _attributes(value: object) -> dict[str, object] | None:
     """Return an instance's fields, pydantic's extra ones too; `schema_` is the client's name for `schema`."""
     if isinstance(value, type) or callable(value):
         return None
-    extra = get(value, "__pydantic_extra__")
-    fields = {**vars(value), **(extra if isinstance(extra, dict) else {})}
+    fields = {**vars(value), **_extra(value)}
     return {name.rstrip("_"): tame(field) for name, field in fields.items() if not name.startswith("_")}
