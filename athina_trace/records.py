@@ -130,7 +130,7 @@ _EXACT: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "response_time", "status_code"), (int,)),
     "cost": (int, float),
 }
-_CHECKED = {"prompt", "custom_eval_metrics", "model_options", "user_feedback"}
+_CHECKED = {"custom_eval_metrics", "model_options", "user_feedback"}
 
 
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +141,12 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     """
     present = {name: value for name, value in fields.items() if value is not None}
     exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
-    return _double(present if exact and _CHECKED.isdisjoint(present) else _mend(present))
+    exact = exact and _CHECKED.isdisjoint(present) and _is_prompt(present.get("prompt", ""))
+    return _double(present if exact else _mend(present))
+
+
+def _is_prompt(value: Any) -> bool:
+    return type(value) is str or (type(value) is list and all(type(message) is dict for message in value))
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:
