@@ -128,8 +128,10 @@ _EXACT: dict[str, tuple[type, ...]] = {
     "custom_attributes": (dict,),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "response_time", "status_code"), (int,)),
     "cost": (int, float),
+    # Only pydantic can tell.
+    **dict.fromkeys(("custom_eval_metrics", "model_options", "user_feedback"), ()),
 }
-_CHECKED = {"custom_eval_metrics", "model_options", "user_feedback"}
+"""Field → the types that need no look by pydantic."""
 
 
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +141,8 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     `invalid.<field>`, so that a wrong type never loses a log.
     """
     present = {name: value for name, value in fields.items() if value is not None}
-    exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
-    return _double(present if exact and _CHECKED.isdisjoint(present) else _mend(present))
+    inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
+    return _double(_mend(present) if inexact else present)
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:
