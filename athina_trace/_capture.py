@@ -79,19 +79,12 @@ class Function:
         self._names = tuple(p.name for p in parameters if p.kind in positional)
         self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        self._roles = self._plan(
-            {p.name for p in parameters}, open_ended=any(p.kind is p.VAR_KEYWORD for p in parameters)
-        )
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._roles = self._plan({p.name for p in parameters}, open_ended=open_ended)
 
     def _plan(self, names: set[str], *, open_ended: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Field → the parameters that may give it; mapped ones first, those that cannot occur left out."""
         rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
-        unknown = [p for p in self._options.inputs.values() if p not in names and names and not open_ended]
-        if unknown:
-            raise TypeError(
-                f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {self.name}() does not have; "
-                f"its parameters are {sorted(names)}"
-            )
         possible = {field: tuple(n for n in rule if open_ended or n in names) for field, rule in rules.items()}
         return tuple((field, rule) for field, rule in possible.items() if rule)
 
@@ -127,6 +120,18 @@ class Function:
         if capture is True or name == "session_id" or name in self._options.inputs:
             return True
         return capture is not False and parameter in capture
+
+
+def check_inputs(target: Any, options: Options) -> None:
+    """Raise `TypeError` where `inputs=...` maps a parameter that the function does not have."""
+    parameters = _parameters(target)
+    names = sorted(p.name for p in parameters)
+    unknown = [name for name in options.inputs.values() if name not in names]
+    if unknown and names and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(
+            f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {_qualified_name(target)}() does not "
+            f"have; its parameters are {names}"
+        )
 
 
 def _only_string(arguments: dict[str, Any], inputs: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _functions, _guard, _runtime
-from athina_trace._capture import Function, Options, finish
+from athina_trace._capture import Function, Options, check_inputs, finish
 from athina_trace._draft import LogDraft, current_draft
 from athina_trace._values import plain
 
@@ -71,6 +71,7 @@ class Trace:
         Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
         """
         target = getattr(function, "__func__", function)
+        check_inputs(target, self._options)
         described = tuple(Function(target, self._options, bound=bound) for bound in (False, True))
         options = self._options
 

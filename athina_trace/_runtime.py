@@ -18,6 +18,7 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
 from athina_trace._delivery.senders import Connection
 from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
+from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
 
 _LONGEST_LANE = 256
@@ -55,7 +56,7 @@ class Runtime:
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
-            "custom_attributes": dict(settings.custom_attributes),
+            "custom_attributes": attributes(settings.custom_attributes),
         }
         path = settings.outbox_path()
         self.outbox: Outbox = (
