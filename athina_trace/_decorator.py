@@ -85,7 +85,7 @@ class Trace:
                 _guard.fault("capturing the arguments")
                 return None
 
-        decorated: F = _functions.surround(function, opened)
+        decorated: F = _functions.surround(function, opened, enabled=_runtime.may_trace)
         return decorated
 
     def __enter__(self) -> LogDraft:

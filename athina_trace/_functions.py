@@ -42,8 +42,10 @@ Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
 
 
-def surround(function: Any, opened: Open) -> Any:
+def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None = None) -> Any:
     """Wrap `function` so that each call runs inside the `Call` that `opened` gives for it.
+
+    `enabled` is asked before each call; where it says no, next to nothing is done. It must not raise.
 
     `function` may be a function of any kind, a method, a class or static method object, a partial or a callable
     instance; the wrapper keeps its signature, kind, attributes and pickling. Raises `TypeError` where it is none.
@@ -52,7 +54,7 @@ def surround(function: Any, opened: Open) -> Any:
     if not callable(target):
         message = f"expected a function or another callable to decorate, got {type(function).__name__}"
         raise TypeError(message)
-    return Wrapper(function, _wrapper_for(target, opened))
+    return Wrapper(function, _wrapper_for(target, opened), enabled=enabled)
 
 
 def _wrapper_for(target: Any, opened: Open) -> Callable[..., Any]:

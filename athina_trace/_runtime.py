@@ -138,8 +138,14 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 _runtime: Runtime | None = None
 _pid = 0
+_may_trace = True  # until settings are read
 _abandoned: list[Runtime | None] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
+
+
+def may_trace() -> bool:
+    """False where tracing is known to be off. The cheapest of questions, asked before each call."""
+    return _may_trace
 
 
 def active() -> Runtime | None:
@@ -157,10 +163,10 @@ def _renew() -> Runtime:
 
 
 def _install(runtime: Runtime) -> Runtime:
-    global _runtime, _pid
+    global _runtime, _pid, _may_trace
     if not _pid:
         atexit.register(_at_exit)
-    _runtime, _pid = runtime, os.getpid()
+    _runtime, _pid, _may_trace = runtime, os.getpid(), runtime.settings.enabled
     return runtime
 
 

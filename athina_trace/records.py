@@ -129,8 +129,10 @@ _EXACT: dict[str, tuple[type, ...]] = {
     "custom_attributes": (dict,),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "response_time", "status_code"), (int,)),
     "cost": (int, float),
+    # Only pydantic can tell.
+    **dict.fromkeys(("custom_eval_metrics", "model_options", "user_feedback"), ()),
 }
-_CHECKED = {"custom_eval_metrics", "model_options", "user_feedback"}
+"""Field → the types that need no look by pydantic."""
 
 
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
@@ -140,13 +142,12 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     `invalid.<field>`, so that a wrong type never loses a log.
     """
     present = {name: value for name, value in fields.items() if value is not None}
-    exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
-    exact = exact and _CHECKED.isdisjoint(present) and _is_prompt(present.get("prompt", ""))
-    return _double(present if exact else _mend(present))
+    inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
+    return _double(present if not inexact and _is_prompt(present.get("prompt", "")) else _mend(present))
 
 
 def _is_prompt(value: Any) -> bool:
-    return type(value) is str or (type(value) is list and all(type(message) is dict for message in value))
+    return type(value) is str or all(type(message) is dict for message in value)
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:

@@ -192,9 +192,8 @@ class Engine:
     def _run(self) -> None:
         wait: float | None = 0.0
         while not self._stopping:
-            if wait != 0.0:
-                self._woken.wait(wait)
-                self._hurried.wait(LINGER)
+            self._woken.wait(wait)
+            self._hurried.wait(LINGER)
             self._woken.clear()
             self._hurried.clear()
             wait = self._step_guarded()
