@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from athina_trace._draft import LogDraft
-from athina_trace._values import plain, text
-from athina_trace.records import ALIASES, FIELDS, flat, nearest
+from athina_trace._values import looks_secret, plain, text
+from athina_trace.records import ALIASES, FIELDS, flat, is_prompt, nearest
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -97,7 +97,7 @@ class Function:
             for parameter in candidates:
                 value = arguments.get(parameter)
                 if value is not None and self._may_read(name, parameter):
-                    inputs[name] = text(value) if name in _TEXTS else plain(value, name=parameter)
+                    inputs[name] = _read_as(name, value, parameter)
                     del arguments[parameter]
                     break
         if "user_query" not in inputs and "prompt" not in inputs and capture is True:
@@ -131,13 +131,19 @@ def _only_string(arguments: dict[str, Any], inputs: dict[str, Any]) -> None:
     """Take the only argument that is a string and no identifier as what the user asked."""
     strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
     if len(strings) == 1:
-        value = plain(arguments[strings[0]], name=strings[0])
-        if value == arguments.pop(strings[0]):
-            inputs["user_query"] = value
+        inputs["user_query"] = text(arguments.pop(strings[0]))
 
 
 def _is_id(name: str) -> bool:
-    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug"))
+    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug")) or looks_secret(name)
+
+
+def _read_as(name: str, value: object, parameter: str) -> Any:
+    """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
+    if name in _TEXTS:
+        return text(value)
+    data = plain(value, name=parameter)
+    return data if name != "prompt" or is_prompt(data) else text(data)
 
 
 def _parameters(target: Any) -> list[inspect.Parameter]:

@@ -98,7 +98,7 @@ class Trace:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         here = current_draft()
         # One object may be entered by several tasks at once: end the log that this context is in.
-        call = next((each for each in self._entered if each.draft is here), self._entered[-1])
+        call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
         call.leave()
         if error is None:

@@ -494,3 +494,39 @@ def test_a_session_decorates_every_kind_of_function(local: Logs) -> None:
     asyncio.run(everything())
     assert [log["session_id"] for log in local()] == ["plain", "generator", "coroutine", "async generator"]
     assert local()[1]["customer_id"] == "kept over steps"
+
+
+def test_a_function_that_cannot_read_the_answer_does_not_lose_the_log(local: Logs) -> None:
+    @athina_trace(response=lambda result: result["text"])
+    def answer(question: str) -> list[int]:
+        if question == "fail":
+            raise LookupError
+        return [1]
+
+    answer("q")
+    with pytest.raises(LookupError):
+        answer("fail")
+    first, second = local()
+    assert first["response"] == "[1]"
+    assert first["custom_attributes"]["response_error"].startswith("TypeError: list indices")
+    assert (second["response"], second["error"]) == ("", "LookupError")
+
+
+def test_prompts_of_every_kind(local: Logs) -> None:
+    @athina_trace
+    def ask(prompt: Any) -> None: ...
+
+    for prompt in ("tell me", [{"role": "user", "content": "hi"}], ["one", "two"], {"template": "t"}):
+        ask(prompt)
+    assert [log["prompt"] for log in local()] == [
+        "tell me", [{"role": "user", "content": "hi"}], '["one","two"]', '{"template":"t"}',
+    ]  # fmt: skip
+    assert [log["user_query"] for log in local()][:2] == ["tell me", "hi"]
+
+
+def test_a_reference_of_ones_own(local: Logs) -> None:
+    with athina_trace(user_query="q") as log:
+        made = log.external_reference_id
+        log.update(external_reference_id="mine")
+        assert log.external_reference_id == "mine" != made
+    assert local()[0]["external_reference_id"] == "mine"
