@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _functions, _guard, _runtime
-from athina_trace._capture import Function, Options, finish
+from athina_trace._arguments import Function, Options, check_inputs
+from athina_trace._capture import finish
 from athina_trace._draft import LogDraft, current_draft
 from athina_trace._values import plain
 
@@ -71,6 +72,7 @@ class Trace:
         Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
         """
         target = getattr(function, "__func__", function)
+        check_inputs(target, self._options)
         described = tuple(Function(target, self._options, bound=bound) for bound in (False, True))
         options = self._options
 
@@ -96,7 +98,7 @@ class Trace:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         here = current_draft()
         # One object may be entered by several tasks at once: end the log that this context is in.
-        call = next((each for each in self._entered if each.draft is here), self._entered[-1])
+        call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
         call.leave()
         if error is None:

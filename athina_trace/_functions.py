@@ -9,7 +9,9 @@ made: no context variable is held across a `yield`, and the consumer's context s
 from __future__ import annotations
 
 import contextvars
+import importlib
 import inspect
+import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Protocol
@@ -143,6 +145,7 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
         call.done(stop.value)
         return stop.value
     except BaseException as error:
+        del value  # may be the error itself, which would then live in a circle with its own traceback
         call.failed(error)
         raise
 
@@ -165,6 +168,7 @@ async def _generate_async(
     except StopAsyncIteration:
         call.done(None)
     except BaseException as error:
+        del value  # as in `_generate`
         call.failed(error)
         raise
 
@@ -219,10 +223,16 @@ _DRIVERS: dict[type, Callable[[Any, Call], Any]] = {
 }
 
 
+def _find(module: str, qualname: str) -> Any:
+    return operator.attrgetter(qualname)(importlib.import_module(module))
+
+
 class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
     """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
 
     def __reduce_ex__(self, _protocol: object) -> Any:
+        if self._self_instance is None:  # a static method
+            return _find, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
     def __copy__(self) -> Any:

@@ -22,6 +22,7 @@ from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite import SqliteOutbox
 from athina_trace._delivery.worker import Worker
 from athina_trace.errors import SettingsError
+from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
 
 _LONGEST_LANE = 256
@@ -65,7 +66,7 @@ class Runtime:
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
-            "custom_attributes": dict(settings.custom_attributes),
+            "custom_attributes": attributes(settings.custom_attributes),
         }
         path = settings.outbox_path()
         self.outbox: Outbox = (

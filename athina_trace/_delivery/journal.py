@@ -143,7 +143,8 @@ class FileJournal:
 
     def _next(self) -> _Segment:
         """Open the newest segment, or the first behind it that is not full."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         segments = self._segments()
         number = _number(segments[-1]) if segments else 1
         while True:
