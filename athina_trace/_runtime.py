@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import os
 import time
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from pydantic_core import from_json, to_json
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.delivery import Delivery
-from athina_trace._delivery.engine import Engine, FlushReport
+from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.flushing import FlushReport
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite import SqliteOutbox
@@ -75,9 +75,7 @@ class Runtime:
             else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
         )
         self.path = path
-        self.delivery = Delivery(
-            self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic
-        )
+        self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
 

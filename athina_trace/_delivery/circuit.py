@@ -18,11 +18,8 @@ class Circuit:
     """The gate. `paused` tells why the key was refused, `outage` why nothing gets through; None where all is well."""
 
     def __init__(self) -> None:
-        self.paused: str | None = None
-        self.outage: str | None = None
-        self._failures = 0
-        self._lane: str | None = None
         self._since = self._until = 0.0
+        self.answered()
 
     @property
     def is_shut(self) -> bool:
@@ -46,7 +43,10 @@ class Circuit:
 
     def answered(self) -> None:
         """Athina took or refused an entry: all is well."""
-        self.__init__()  # type: ignore[misc] - as new
+        self.paused: str | None = None
+        self.outage: str | None = None
+        self._failures = 0
+        self._lane: str | None = None
 
     def failed(self, lane: str, outcome: Outcome, now: float, chance: float) -> None:
         """An entry of `lane` has to be tried again. `chance`: 0 to 1."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from athina_trace import _guard
-from athina_trace._delivery.engine import FlushReport
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.flushing import FlushReport
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.store import Counts
 from athina_trace._delivery.worker import Worker

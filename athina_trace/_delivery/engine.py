@@ -6,20 +6,18 @@ A step settles what senders reported, collects what was put, and leases lanes to
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.circuit import Circuit
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.flushing import Flush
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.policy import LONGEST_WAIT, Verdict, backoff
 from athina_trace._delivery.senders import Connection, Report, Senders, Try
-from athina_trace._delivery.store import Counts
 
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""
@@ -35,38 +33,6 @@ TIDY_SECONDS = 2.0
 """How often a busy engine gives back space."""
 
 
-@dataclass(frozen=True)
-class FlushReport:
-    """What a flush came to. True where nothing waits any more.
-
-    Attributes:
-        delivered: entries that reached Athina while flushing.
-        waiting: entries still in the outbox, to be delivered later, by this process or the next one.
-        refused: entries that Athina refused, ever; they are kept.
-        paused: why nothing is sent at all, such as a wrong key; None where it is.
-        elapsed: seconds.
-    """
-
-    delivered: int
-    waiting: int
-    refused: int
-    paused: str | None
-    elapsed: float
-
-    def __bool__(self) -> bool:
-        return self.waiting == 0
-
-
-class Flush:
-    """Somebody waits until every entry up to `last` is settled."""
-
-    def __init__(self) -> None:
-        self.before: Counts | None = None
-        self.after = Counts(waiting=1)  # until the engine knows better
-        self.last: int | None = None
-        self.done = threading.Event()
-
-
 class Engine:
     """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent.
 
@@ -74,7 +40,7 @@ class Engine:
     told, by the engine's thread, of each entry that Athina took or refused.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
         outbox: Outbox,
         connect: Callable[[], Connection] | None,
@@ -176,9 +142,7 @@ class Engine:
             return 0.0, lease.attempts
         self._circuit.answered()
         if tried.told is Verdict.DELIVERED:
-            self.outbox.delivered(
-                tried.entry, now, keep=self._keep > 0, prompt_run_id=tried.outcome.prompt_run_id
-            )
+            self.outbox.delivered(tried.entry, now, keep=self._keep > 0, prompt_run_id=tried.outcome.prompt_run_id)
         else:
             self._refuse(tried, now)
         return 0.0, 0
@@ -279,27 +243,17 @@ class Engine:
             self._tell(report)
         self.outbox.close()
 
-    # -- flushes: who waits for what
-
     def _begin_flushes(self) -> None:
-        for flush in list(self.flushes):
-            if flush.before is None:
-                flush.before = self.outbox.counts()
-                self._circuit.probe()
+        if [flush for flush in list(self.flushes) if flush.begin(self.outbox)]:
+            self._circuit.probe()
 
     def _serve_flushes(self) -> None:
-        for flush in list(self.flushes):
-            flush.after = self.outbox.counts()
-            if flush.last is None and not self.outbox.is_behind:
-                flush.last = self.outbox.last()
-            if flush.last is not None and self._is_settled(flush.last):
-                self.flushes.remove(flush)
-                flush.done.set()
+        idle = self._senders is None or self._circuit.paused is not None
+        for flush in [each for each in list(self.flushes) if each.is_done(self.outbox, idle=idle)]:
+            self.flushes.remove(flush)
+            flush.end()
 
     def end_flushes(self) -> None:
         """Let everybody go on who waits: there is nothing to wait for."""
         while self.flushes:
-            self.flushes.pop().done.set()
-
-    def _is_settled(self, last: int) -> bool:
-        return self._senders is None or self._circuit.paused is not None or self.outbox.oldest_waiting() > last
+            self.flushes.pop().end()

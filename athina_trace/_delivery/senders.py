@@ -118,7 +118,7 @@ class Senders:
         return leases
 
     def tend(self) -> float:
-        """Look after the senders: cut overdue requests, start one more where that helps; when to look again, seconds."""
+        """Look after the senders: cut overdue requests, start one more where that helps; when to look again."""
         for sender in self._senders:
             if sender.connection is not None:
                 sender.connection.expire()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import astuple, dataclass
 
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored
@@ -36,7 +36,8 @@ MIGRATIONS = [
 """The schema's history: entry n brings a file from version n to n + 1."""
 
 
-class Counts(NamedTuple):
+@dataclass(frozen=True)
+class Counts:
     """Numbers of entries, over all processes of an outbox since it was made: `made` is the sum of the next four.
 
     `doubtful` counts tries whose answer was lost, so that Athina may have been given the entry twice.
@@ -49,8 +50,8 @@ class Counts(NamedTuple):
     dropped: int = 0
     doubtful: int = 0
 
-    def __add__(self, other: Counts) -> Counts:  # type: ignore[override] - of numbers, not of tuples
-        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Store(Database):

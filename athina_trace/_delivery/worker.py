@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from athina_trace import _guard
-from athina_trace._delivery.engine import LINGER, Engine, Flush, FlushReport
+from athina_trace._delivery.engine import LINGER, Engine
+from athina_trace._delivery.flushing import Flush, FlushReport
 
 _STUCK_SECONDS = 15.0
 
@@ -69,8 +70,6 @@ class Worker:
             if self._engine.outbox.refresh():
                 self._begin_anew("its file was deleted")
             wait = self._engine.step(self._clock.time())
-            self.stuck = None
-            return wait
         except (OSError, sqlite3.OperationalError) as error:
             return self._stall(error)
         except sqlite3.DatabaseError as error:
@@ -78,6 +77,8 @@ class Worker:
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("delivering logs")
             return 1.0
+        self.stuck = None
+        return wait
 
     def _stall(self, error: Exception) -> float:
         """The store cannot be used now: logs wait in the journal, which another process may collect."""
@@ -104,15 +105,12 @@ class Worker:
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything put before this call is settled, the key is refused, or `timeout` seconds are over."""
-        began = time.monotonic()
         flush = Flush()
         self._engine.flushes.append(flush)
         self._start()
         self._hurry()
-        flush.done.wait(timeout if self._thread is not None else 0.0)
-        before, after = flush.before or flush.after, flush.after
-        elapsed = time.monotonic() - began
-        return FlushReport(after.delivered - before.delivered, after.waiting, after.refused, self.paused, elapsed)
+        flush.wait(timeout if self._thread is not None else 0.0)
+        return flush.report(self.paused)
 
     def close(self, timeout: float) -> bool:
         """Flush for at most about `timeout` seconds in all, then stop; False where the thread did not end in time.
