@@ -89,6 +89,7 @@ class Engine:
         for report in reports:
             self._reports.popleft()
             self._tell(report)
+        self.outbox.all_settled(report.tried.entry.id for report in list(self._reports) if report.tried)
         self._leased = {lease.lane: lease for lease in (*held, *leases)}
         self._untidy |= bool(collected or reports)
         if self._senders is not None:
@@ -219,6 +220,8 @@ class Engine:
     def reported(self, report: Report, urgent: bool) -> None:  # noqa: FBT001 - called by senders alone
         """Take a sender's report, to be settled by the next step."""
         self._reports.append(report)
+        if report.tried is not None and report.tried.told is Verdict.DELIVERED:
+            self.outbox.answered(report.tried.entry)
         if urgent:
             self.hurry()
 

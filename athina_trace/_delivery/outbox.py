@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import count
@@ -144,11 +144,24 @@ class Outbox:
         """Give a leased lane back: free at once, or not before `due`."""
         self.store.release(lane, due=due, attempts=attempts)
 
+    def answered(self, entry: Stored) -> None:
+        """Athina has it, to be settled by the next step; known to others even if we die before. For any thread."""
+
+    def all_settled(self, others: Iterable[int]) -> None:
+        """Whatever was answered was settled and committed, but these."""
+
     def adopt(self) -> None:
-        """Free what dead owners held."""
-        for owner in self.store.owners():
+        """Free what dead owners held; what they were answered is delivered."""
+        for owner in {*self.store.owners(), *self._known_owners()}:
             if not self._owner.is_alive(owner):
+                self.store.answered(self._answers_of(owner))
                 self.store.disown(owner)
+
+    def _known_owners(self) -> Iterable[int]:
+        return ()
+
+    def _answers_of(self, owner: int) -> Iterable[int]:  # noqa: ARG002 - nobody shares a memory
+        return ()
 
     def hasten(self, now: float, *, longest: float = 0.0) -> None:
         """Make due now whatever is due more than `longest` seconds later: the clock was set back."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
-from athina_trace._delivery import locks
+from athina_trace._delivery import answers, locks
+from athina_trace._delivery.answers import Answers
+from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.journal import FileJournal
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.owner import Owner
@@ -32,6 +35,28 @@ class SqliteOutbox(Outbox):
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         return Store(self.path)
+
+    @cached_property
+    def _answers(self) -> Answers:
+        return Answers(self._folder, self._owner.id)
+
+    def answered(self, entry: Stored) -> None:
+        self._answers.add(entry.id)
+
+    def all_settled(self, others: Iterable[int]) -> None:
+        if "_answers" in self.__dict__:
+            self._answers.settled(others)
+
+    def _known_owners(self) -> Iterable[int]:
+        return answers.owners(self._folder)
+
+    def _answers_of(self, owner: int) -> Iterable[int]:
+        return answers.take(self._folder, owner)
+
+    def _let_go(self) -> None:
+        if (kept := self.__dict__.pop("_answers", None)) is not None:
+            kept.close()
+        super()._let_go()
 
     def set_aside(self) -> str | None:
         """Rename a store that cannot be read, with what belongs to it; its new path, or None where another process did.

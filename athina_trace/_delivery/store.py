@@ -6,7 +6,7 @@ Every statement stands here. A `Store` belongs to one engine; several processes 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 from athina_trace._delivery.database import Database
@@ -118,6 +118,12 @@ class Store(Database):
         else:
             self._db.execute("DELETE FROM entry WHERE id = ?", (entry.id,))
         self.count("delivered")
+
+    def answered(self, ids: Iterable[int]) -> None:
+        """Athina has these, as a dead owner was told; what is settled already stays as it is."""
+        for number in ids:
+            gone = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (number,)).rowcount
+            self.count("delivered", gone)
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will never take `entry` as it is: keep it with the server's words."""
