@@ -112,9 +112,11 @@ class Database:
     def shrink(self) -> bool:
         """Give freed pages back to the file system, a few thousand at a time; True where none is left."""
         with self._lock:
-            self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            return self._pragma("freelist_count") == 0
+            # `execute` would free one page: it takes a statement without columns to be done after its first step.
+            self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            done = self._pragma("freelist_count") == 0
+            self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if done else 'PASSIVE'})").fetchall()
+            return done
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

@@ -99,7 +99,7 @@ class Engine:
 
     def _waits(self, now: float, collected: int, due: float | None) -> list[float]:
         waits = [ADOPT_SECONDS, self._tidy(now)]
-        if collected or self._recall():
+        if collected:
             waits.append(0.0)
         if self._senders is not None:
             waits.append(self._senders.tend())
@@ -197,14 +197,6 @@ class Engine:
         if self._senders is None or lanes <= 0 or room <= 0:
             return []
         return self.outbox.lease(now, lanes=lanes, batch=BATCH, room=room)
-
-    def _recall(self) -> bool:
-        """Take back what nobody has begun to send, once there is no sending; True where there was something."""
-        if self._senders is None or not self._circuit.wait(self._stepped):
-            return False
-        leases = self._senders.recall()
-        self._reports.extend(Report(lease, None, ended=True) for lease in leases)
-        return bool(leases)
 
     def _tidy(self, now: float) -> float:
         """Give back space now and then; in how many seconds to come back for more."""

@@ -115,7 +115,7 @@ class Outbox:
         """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
         with self.store.transaction():
             room = self._max_bytes + _EMPTY_BYTES - self.store.size()
-            if room < self._max_bytes / 8:
+            if room < self._max_bytes / 4:
                 self.store.expire(float("inf"))
             self._journal.allow(room, self.store.offsets())
 

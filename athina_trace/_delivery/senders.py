@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.circuit import TRIP
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.policy import Verdict, verdict
 from athina_trace._delivery.routes import Kind
@@ -102,20 +103,12 @@ class Senders:
         self._senders: list[_Sender] = []
         self._slow = False
         self._closing = False
+        self._failures = 0
 
     def submit(self, leases: list[Lease]) -> None:
         """Queue leases."""
         for lease in leases:
             self._queue.put(lease)
-
-    def recall(self) -> list[Lease]:
-        """Take back the leases that nobody has begun."""
-        leases: list[Lease] = []
-        with suppress(queue.Empty):
-            while True:
-                lease = self._queue.get_nowait()
-                leases.extend([lease] if lease else [])
-        return leases
 
     def tend(self) -> float:
         """Look after the senders: cut overdue requests, start one more where that helps; when to look again."""
@@ -147,9 +140,19 @@ class Senders:
             failed = self._serve(lease, sender)
             self._slow = time.monotonic() - began > SLOW_SECONDS * len(lease.entries)
             sender.busy_since = None
+            self._count(failed)
             self._reported(Report(lease, failed, ended=True), self._queue.qsize() < _FEW)
         if sender.connection is not None:
             sender.connection.close()
+
+    def _count(self, failed: Try | None) -> None:
+        """After failures in a row, give back what nobody has begun to send, until the engine knows what to do."""
+        self._failures = self._failures + 1 if failed else 0
+        if failed and (self._failures >= TRIP or failed.told is Verdict.PAUSED):
+            with suppress(queue.Empty):
+                while (lease := self._queue.get_nowait()) is not None:
+                    self._reported(Report(lease, None, ended=True), False)  # noqa: FBT003
+                self._queue.put(None)  # it ends another sender
 
     def _serve(self, lease: Lease, sender: _Sender) -> Try | None:
         """Send what a lease holds and report each entry that is settled; the try that failed, where one did."""
