@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,8 @@ class Runtime:
         return Worker(engine, clock=clock)
 
     def _connect(self) -> Connection:
-        from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
+        with _once:
+            from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
 
         key = self.settings.api_key
         return Api(
@@ -142,6 +144,11 @@ def _encode(fields: dict[str, Any]) -> bytes:
         return to_json(fields, fallback=str, inf_nan_mode="strings", serialize_unknown=True)
 
 
+_once = threading.RLock()
+"""Held while a runtime is made or a module loaded, and during a fork: a child could never finish what is half done."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_once.release)
+
 _runtime: Runtime | None = None
 _pid = 0
 _may_trace = True  # until settings are read
@@ -162,10 +169,13 @@ def active() -> Runtime | None:
 
 def _renew() -> Runtime:
     """A runtime for this process: its first one, or the one of a child that was just forked."""
-    if _runtime is not None:
+    with _once:
+        if _runtime is None:
+            return _install(Runtime(_environment_settings()))
+        if _pid == os.getpid():
+            return _runtime  # another thread was quicker
         _abandoned.append(_runtime)
         return _install(Runtime(_runtime.settings))
-    return _install(Runtime(_environment_settings()))
 
 
 def _install(runtime: Runtime) -> Runtime:

@@ -229,8 +229,7 @@ class Engine:
     def finish(self, seconds: float) -> None:
         """Stop the senders within `seconds`, settle their last reports, and let go of the outbox."""
         if self._senders is not None:
-            self._senders.close()
-            self._senders.join(seconds)
+            self._senders.close(seconds)
         reports = list(self._reports)
         with self.outbox.transaction():
             self._settle(reports, self._clock.time())

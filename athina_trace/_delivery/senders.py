@@ -169,17 +169,19 @@ class Senders:
             return Try(lease.entries[0], Outcome(None, message=repr(error)), Verdict.RETRY)
         return None
 
-    def close(self) -> None:
-        """Let every sender end after its present request, and cut that."""
+    def close(self, seconds: float) -> None:
+        """Let every sender end after its present request, which is cut if it takes longer than most of `seconds`."""
         self._closing = True
-        for sender in self._senders:
+        for _ in self._senders:
             self._queue.put(None)
+        self._join(seconds * 0.7)
+        for sender in self._senders:
             if sender.connection is not None:
                 sender.connection.expire(now=math.inf)
+        self._join(seconds * 0.3)
 
-    def join(self, timeout: float) -> None:
-        """Wait for the senders to end, at most `timeout` seconds."""
-        end = time.monotonic() + timeout
+    def _join(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
         for sender in self._senders:
             if sender.thread is not None:
-                sender.thread.join(max(0.0, end - time.monotonic()))
+                sender.thread.join(max(0.0, ends - time.monotonic()))

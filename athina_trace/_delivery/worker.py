@@ -119,7 +119,8 @@ class Worker:
         """
         ends = time.monotonic() + timeout
         if self._thread is not None and timeout > 0:
-            self.flush(timeout - min(0.25, timeout / 4))
+            # The last part is for requests under way: cutting one means that its log may arrive twice.
+            self.flush(timeout - min(0.5, timeout / 2))
         self._ends = ends
         self._hurry()
         if self._thread is None:
