@@ -143,7 +143,11 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     """
     present = {name: value for name, value in fields.items() if value is not None}
     inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
-    return _double(_mend(present) if inexact else present)
+    return _double(_mend(present) if inexact or not _is_prompt(present.get("prompt", "")) else present)
+
+
+def _is_prompt(value: Any) -> bool:
+    return type(value) is str or (type(value) is list and {dict}.issuperset(map(type, value)))
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:
