@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _functions, _guard, _runtime
-from athina_trace._capture import Function, Options, check_inputs, finish
+from athina_trace._arguments import Function, Options, check_inputs
+from athina_trace._capture import finish
 from athina_trace._draft import LogDraft, current_draft
 from athina_trace._values import plain
 

@@ -143,11 +143,11 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     """
     present = {name: value for name, value in fields.items() if value is not None}
     inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
-    return _double(_mend(present) if inexact or not _is_prompt(present.get("prompt", "")) else present)
+    return _double(present if not inexact and _is_prompt(present.get("prompt", "")) else _mend(present))
 
 
 def _is_prompt(value: Any) -> bool:
-    return type(value) is str or (type(value) is list and {dict}.issuperset(map(type, value)))
+    return type(value) is str or all(type(message) is dict for message in value)
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def test_configure_again_delivers_to_the_new_place(athina: AthinaServer, deliver
 
 
 def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from athina_trace import _capture, _decorator, _guard  # noqa: PLC0415 - the rooms to break
+    from athina_trace import _arguments, _decorator, _guard  # noqa: PLC0415 - the rooms to break
 
     configure(outbox=":memory:")
     monkeypatch.setattr(_guard, "strict", False)
@@ -260,8 +260,8 @@ def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, ca
 
     monkeypatch.setattr(_decorator, "finish", broken)
     assert ask("q") == "q"
-    monkeypatch.setattr(_capture, "plain", broken)
-    monkeypatch.setattr(_capture, "text", broken)
+    monkeypatch.setattr(_arguments, "plain", broken)
+    monkeypatch.setattr(_arguments, "text", broken)
     assert ask("q") == "q"
     assert list(athina_trace.athina_trace(lambda question: iter([question]))("q")) == ["q"]
     assert status().faults == 3
