@@ -1,7 +1,5 @@
 """What type checkers see of the decorators: exactly what they saw before. Checked by mypy and pyright, never run."""
 
-# pyright: enableTypeIgnoreComments=false, reportUnnecessaryTypeIgnoreComment=true
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
