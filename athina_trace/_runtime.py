@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -25,6 +25,9 @@ from athina_trace._delivery.worker import Worker
 from athina_trace.errors import SettingsError
 from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.api import Api
 
 _LONGEST_LANE = 256
 
@@ -79,6 +82,10 @@ class Runtime:
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
+        elif settings.enabled:
+            # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
+            # thread that they know nothing of. The openai package does so with each request.
+            _transport()
 
     def emit(self, fields: dict[str, Any]) -> None:
         """Commit one log (a JSON-safe object) and have it delivered."""
@@ -103,11 +110,8 @@ class Runtime:
         return Worker(engine, clock=clock)
 
     def _connect(self) -> Connection:
-        with _once:
-            from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
-
         key = self.settings.api_key
-        return Api(
+        return _transport()(
             base_url=self.settings.base_url,
             key=key.get_secret_value() if key else "",
             api_version=self.settings.api_version,
@@ -137,6 +141,13 @@ class Runtime:
         )
 
 
+def _transport() -> type[Api]:
+    """Give the class that speaks to Athina; it brings httpx, which is loaded with the first log."""
+    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
+
+    return Api
+
+
 def _encode(fields: dict[str, Any]) -> bytes:
     try:
         return to_json(fields)
@@ -145,7 +156,7 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 _once = threading.RLock()
-"""Held while a runtime is made or a module loaded, and during a fork: a child could never finish what is half done."""
+"""Held while a runtime is made, which loads modules, and during a fork: a child could never finish what is half done."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_once.release)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import count
 from typing import Protocol
 
@@ -56,15 +56,25 @@ class Outbox:
         """Whether the journal held more than was collected last."""
         self._drops = count(1)
         self._dropped = self._drops_written = 0
+        # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
+        self._opening = threading.RLock()
+        self._opened_store: Store | None = None
+        self._opened_owner: Holder | None = None
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """The store, opened when the engine first needs it: a caller never waits for SQLite."""
-        return self._open_store()
+        with self._opening:
+            if self._opened_store is None:
+                self._opened_store = self._open_store()
+            return self._opened_store
 
-    @cached_property
+    @property
     def _owner(self) -> Holder:
-        return self._open_owner()
+        with self._opening:
+            if self._opened_owner is None:
+                self._opened_owner = self._open_owner()
+            return self._opened_owner
 
     def put(self, entry: Entry) -> None:
         """Commit `entry`: it survives this process once this returns. Raises `OutboxError`."""
@@ -185,8 +195,8 @@ class Outbox:
 
     def refresh(self) -> bool:
         """Begin anew where somebody deleted the store or the owners' file; True where that was so."""
-        current = [self.__dict__[name].is_current() for name in ("store", "_owner") if name in self.__dict__]
-        if all(current):
+        opened = (self._opened_store, self._opened_owner)
+        if all(each is None or each.is_current() for each in opened):
             return False
         self._let_go()
         return True
@@ -197,7 +207,9 @@ class Outbox:
         return None
 
     def _let_go(self) -> None:
-        store, owner = self.__dict__.pop("store", None), self.__dict__.pop("_owner", None)
+        with self._opening:
+            store, self._opened_store = self._opened_store, None
+            owner, self._opened_owner = self._opened_owner, None
         if owner is not None:
             owner.release()
         if store is not None:
@@ -205,9 +217,9 @@ class Outbox:
 
     def close(self) -> None:
         """Let go: what this owner held is free for others. What was put stays."""
-        if "_owner" in self.__dict__:
+        if self._opened_owner is not None:
             with self.store.transaction():
-                self.store.disown(self._owner.id)
+                self.store.disown(self._opened_owner.id)
         self._let_go()
         self._journal.close()
 

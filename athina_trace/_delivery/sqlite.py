@@ -63,7 +63,7 @@ class SqliteOutbox(Outbox):
 
         The journal stays: what was collected but not delivered is collected again if it still stands in there.
         """
-        was_open = "store" in self.__dict__
+        was_open = self._opened_store is not None
         if was_open and not self.store.is_current():
             return None
         self._let_go()
