@@ -179,7 +179,7 @@ def test_without_locks_or_forks_the_import_works_and_memory_is_used(
     missing: str, tmp_path: Path, athina: AthinaServer
 ) -> None:
     """Windows has neither; a network file system without locks fails in the same way."""
-    without = {"fcntl": "sys.modules['fcntl'] = None", "register_at_fork": "del os.register_at_fork"}[missing]
+    without = {"fcntl": "sys.modules['fcntl'] = None", "register_at_fork": "import httpx, httpcore, logging, pydantic, random, sqlite3, wrapt; del os.register_at_fork"}[missing]
     script = f"""
     import os, sys
     {without}
