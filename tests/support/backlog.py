@@ -99,9 +99,9 @@ def cost(folder: Path, logs: int, *, count: int = 500) -> tuple[float, float]:
 
 
 def start_seconds(path: Path) -> float:
-    """How long a process takes to be through with its first log; the best of five."""
+    """How long a process takes to be through with its first log; the best of three."""
     environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": "http://127.0.0.1:9", "ATHINA_OUTBOX": str(path)}
-    return min(float(run(_START, ATHINA_EXIT_TIMEOUT="0", **environment)[0]) for _ in range(5))
+    return min(float(run(_START, ATHINA_EXIT_TIMEOUT="0", **environment)[0]) for _ in range(3))
 
 
 def memory(folder: Path, path: Path, *, seconds: float) -> int:
