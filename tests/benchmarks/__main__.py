@@ -18,7 +18,7 @@ from . import runs
 from .growth import growth
 from .peers import PACKAGES
 from .scenarios import Figures, Scenario, scenarios, summary
-from .tables import TABLES, Results, grid, markdown, terminal
+from .tables import TABLES, Results, grid, markdown, terminal, turned
 
 
 def measured(scenario: Scenario, url: str) -> dict[str, Figures]:
@@ -45,10 +45,13 @@ def _version(package: str) -> str:
 
 
 def report(results: Results, more: list[tuple[str, list[list[str]]]], *, as_markdown: bool) -> str:
-    shown = markdown if as_markdown else terminal
-    tables = [(table.title, grid(table, results)) for table in TABLES] + more
-    head = "**{}**" if as_markdown else "{}"
-    return "\n\n".join([versions(), *(f"{head.format(title)}\n\n{shown(rows)}" for title, rows in tables)]) + "\n"
+    measured = [table for table in TABLES if any(column.scenario in results for column in table.columns)]
+    # A terminal is narrow, titles are long and contestants few.
+    turn = (lambda rows: rows) if as_markdown else turned
+    tables = [(table.title, turn(grid(table, results))) for table in measured]
+    shown, head = (markdown, "**{}**") if as_markdown else (terminal, "{}")
+    parts = [f"{head.format(title)}\n\n{shown(rows)}\n" for title, rows in [*tables, *more]]
+    return "\n".join([f"{versions()}\n", *parts])
 
 
 def main() -> None:

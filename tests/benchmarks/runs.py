@@ -49,11 +49,11 @@ def state() -> Iterator[Path]:
         yield Path(folder)
 
 
-def work(module: str, *arguments: object, at: Path) -> dict[str, Any]:
+def work(module: str, *arguments: object, at: Path, longest: float = LONGEST) -> dict[str, Any]:
     """What a worker printed, and how many seconds it took to end after what it calls its end."""
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
     try:
-        done = subprocess.run(command, cwd=at, env=_environment(at), capture_output=True, timeout=LONGEST, check=False)
+        done = subprocess.run(command, cwd=at, env=_environment(at), capture_output=True, timeout=longest, check=False)
         printed, ended = done.stdout, time.time()
     except subprocess.TimeoutExpired as error:
         printed, ended = error.stdout or b"", time.time()

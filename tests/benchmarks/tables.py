@@ -77,11 +77,14 @@ def grid(table: Table, results: Results) -> list[list[str]]:
     return [head, *([row, *(cell(results, row, column) for column in table.columns)] for row in table.rows)]
 
 
+def turned(rows: list[list[str]]) -> list[list[str]]:
+    """On its side."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 def terminal(rows: list[list[str]]) -> str:
-    """Turned on its side, since titles are long and contestants few."""
-    turned = list(zip(*rows, strict=True))
-    widths = [max(len(row[place]) for row in turned) for place in range(len(rows))]
-    return "\n".join("  ".join(each.rjust(width) for each, width in zip(row, widths, strict=True)) for row in turned)
+    widths = [max(map(len, column)) for column in turned(rows)]
+    return "\n".join("  ".join(each.rjust(width) for each, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def markdown(rows: list[list[str]]) -> str:
