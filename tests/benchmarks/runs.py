@@ -18,6 +18,8 @@ from urllib.request import urlopen
 ROOT = Path(__file__).parents[2]
 LONGEST = 30.0
 """Seconds after which a worker is ended."""
+_ALONE = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Else everybody who has a pydantic model would load Logfire, which stands in the same environment as its plugin."""
 _FOREIGN = ("ATHINA", "LANGFUSE", "LANGSMITH", "LOGFIRE", "OTEL", "PYTHON")
 
 
@@ -65,10 +67,10 @@ def work(module: str, *arguments: object, at: Path, longest: float = LONGEST) ->
 def _environment(at: Path) -> dict[str, str]:
     """The machine's own environment without anybody's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    return {**kept, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(at), "HOME": str(at)}
+    return {**kept, **_ALONE, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(at), "HOME": str(at)}
 
 
 def milliseconds(statement: str) -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True)
+    subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT, env={**os.environ, **_ALONE})
     return (time.perf_counter() - began) * 1000
