@@ -87,9 +87,7 @@ def test_a_call_serializes_once_for_the_body_and_once_for_the_header(decorated: 
     with Counted() as counted:
         decorated(*given)
     serialized = {name: count for name, count in counted.c.items() if "json" in name or "dumps" in name}
-    assert serialized == {
-        "pydantic_core._pydantic_core.to_json": 2
-    }
+    assert serialized == {"pydantic_core._pydantic_core.to_json": 2}
 
 
 def test_a_call_runs_few_python_functions(decorated: Any) -> None:
