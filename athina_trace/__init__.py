@@ -1,7 +1,7 @@
 """Log the conversations of AI assistants to Athina: on disk before the call returns, delivered in the background."""
 
 from athina_trace._decorator import athina_trace
-from athina_trace._delivery.engine import FlushReport
+from athina_trace._delivery.flushing import FlushReport
 from athina_trace._draft import LogDraft, current_log
 from athina_trace._runtime import Status, aflush, configure, flush, recent_logs, shutdown, status
 from athina_trace.context import athina_session, set_customer

@@ -13,6 +13,8 @@ class Clock:
     def __init__(self) -> None:
         # Our own generator: a program that seeds the global one would give the same ids in every process.
         self._random = random.Random()  # noqa: S311 - identifiers, not secrets
+        self.forks = 0
+        """How many forks led to this process, since athina_trace was imported."""
 
     def time(self) -> float:
         """Wall-clock time, seconds since the epoch."""
@@ -24,22 +26,22 @@ class Clock:
 
     def reference(self) -> str:
         """A new UUIDv7 as its canonical string of 36 characters."""
-        bits = self._random.getrandbits(74)
-        high = time.time_ns() // 1_000_000 << 16 | 0x7000 | bits >> 62
-        low = 1 << 63 | bits & 0x3FFF_FFFF_FFFF_FFFF
-        text = f"{high:016x}{low:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        ms = time.time_ns() // 1_000_000
+        a, b, c = ms >> 16, ms & 0xFFFF, self._random.getrandbits(74)
+        # One `%` is a third quicker than the same as an f-string.
+        return "%08x-%04x-7%03x-%04x-%012x" % (a, b, c >> 62, 0x8000 | c >> 48 & 0x3FFF, c & 0xFFFF_FFFF_FFFF)
 
     def uniform(self) -> float:
         """A random number from 0 up to, but not including, 1."""
         return self._random.random()
 
-    def reseed(self) -> None:
+    def after_fork(self) -> None:
         """Draw fresh randomness, as a forked child must: it starts as a copy of its parent."""
         self._random.seed()
+        self.forks += 1
 
 
 clock = Clock()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=clock.reseed)
+    os.register_at_fork(after_in_child=clock.after_fork)

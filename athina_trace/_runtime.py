@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import os
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,15 @@ from pydantic_core import from_json, to_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._delivery.engine import Engine, FlushReport
+from athina_trace._delivery.delivery import Delivery
+from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
+from athina_trace._delivery.flushing import FlushReport
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.senders import Connection
-from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
+from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.worker import Worker
+from athina_trace.errors import SettingsError
 from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
 
@@ -29,25 +34,32 @@ _LONGEST_LANE = 256
 
 @dataclass(frozen=True)
 class Status:
-    """How this process's outbox stands, over all processes that share it.
+    """How this process's outbox stands, over all processes that share it, since it was made.
 
     Attributes:
-        made: logs, updates and feedback put so far; the sum of the next three.
+        made: logs, updates and feedback; always the sum of the next four.
         delivered, waiting, refused: what became of them.
-        dropped: what this process could not keep, since the outbox was full.
-        paused: why nothing is sent, such as a wrong key; None where it is.
+        dropped: what could not be kept, since the outbox was full.
+        possible_duplicates: tries whose answer was lost, so that Athina may have got the log from them and again
+            from the next try, under the same `external_reference_id`.
+        paused: why nothing is sent, such as a wrong key or an outage; None where it is.
+        waiting_since: when the oldest log that waits was made, seconds since the epoch; None where none waits.
+        bytes: what the outbox's file takes, without space that is free in it.
         outbox: the outbox's file, or ":memory:".
         faults: errors of athina_trace's own code that it kept from the program.
     """
 
-    made: int
-    delivered: int
-    waiting: int
-    refused: int
-    dropped: int
-    paused: str | None
-    outbox: str
-    faults: int
+    made: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    refused: int = 0
+    dropped: int = 0
+    possible_duplicates: int = 0
+    paused: str | None = None
+    waiting_since: float | None = None
+    bytes: int = 0
+    outbox: str = ""
+    faults: int = 0
 
 
 class Runtime:
@@ -55,7 +67,6 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.dropped = 0
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
@@ -68,14 +79,7 @@ class Runtime:
             else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
         )
         self.path = path
-        self.engine = Engine(
-            self.outbox,
-            self._connect if settings.api_key is not None else None,
-            clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
-            keep=settings.keep_delivered > 0,
-        )
+        self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
         elif settings.enabled:
@@ -90,19 +94,20 @@ class Runtime:
         self.put(Entry(lane[:_LONGEST_LANE], "log", reference, clock.time(), _encode(fields)))
 
     def put(self, entry: Entry) -> None:
-        """Commit an entry and wake the engine; what a full outbox cannot take is counted and warned of."""
-        try:
-            self.outbox.put(entry)
-        except OutboxFullError as error:
-            self.dropped += 1
-            _guard.say(logging.ERROR, "full", "%s: %d logs dropped so far", error, self.dropped)
-        except OutboxError as error:
-            self._use_memory(error)
-            self.outbox.put(entry)
-        self.engine.wake()
+        """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
+        self.delivery.put(entry)
 
-    def _use_memory(self, error: OutboxError) -> None:
-        raise error
+    def _work(self, outbox: Outbox) -> Worker:
+        settings = self.settings
+        engine = Engine(
+            outbox,
+            self._connect if settings.api_key is not None else None,
+            clock=clock,
+            connections=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            keep=settings.keep_delivered * 3600,
+        )
+        return Worker(engine, clock=clock)
 
     def _connect(self) -> Connection:
         key = self.settings.api_key
@@ -115,20 +120,22 @@ class Runtime:
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first."""
-        self.outbox.collect()
+        self.outbox.collect_all()
         return [from_json(body) for body in self.outbox.store.newest(limit)]
 
     def status(self) -> Status:
         """How the outbox stands now."""
-        self.outbox.collect()
-        counts = self.outbox.counts()
+        counts = self.delivery.counts()
         return Status(
             made=counts.made,
             delivered=counts.delivered,
             waiting=counts.waiting,
             refused=counts.refused,
-            dropped=counts.dropped + self.dropped,
-            paused=self.engine.paused,
+            dropped=counts.dropped,
+            possible_duplicates=counts.doubtful,
+            paused=self.delivery.paused,
+            waiting_since=self.outbox.store.waiting_since(),
+            bytes=self.outbox.store.size(),
             outbox=self.path,
             faults=_guard.faults,
         )
@@ -147,6 +154,11 @@ def _encode(fields: dict[str, Any]) -> bytes:
     except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
         return to_json(fields, fallback=str, inf_nan_mode="strings", serialize_unknown=True)
 
+
+_once = threading.RLock()
+"""Held while a runtime is made, which loads modules, and during a fork: a child could never finish what is half done."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_once.release)
 
 _runtime: Runtime | None = None
 _pid = 0
@@ -168,10 +180,13 @@ def active() -> Runtime | None:
 
 def _renew() -> Runtime:
     """A runtime for this process: its first one, or the one of a child that was just forked."""
-    if _runtime is not None:
+    with _once:
+        if _runtime is None:
+            return _install(Runtime(_environment_settings()))
+        if _pid == os.getpid():
+            return _runtime  # another thread was quicker
         _abandoned.append(_runtime)
         return _install(Runtime(_runtime.settings))
-    return _install(Runtime(_environment_settings()))
 
 
 def _install(runtime: Runtime) -> Runtime:
@@ -199,14 +214,14 @@ def configure(**settings: Any) -> Settings:
     """
     built = Settings.build(**settings)
     if _runtime is not None and _pid == os.getpid():
-        _runtime.engine.close(_runtime.settings.exit_timeout)
+        _runtime.delivery.close(_runtime.settings.exit_timeout)
     return _install(Runtime(built)).settings
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
     """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened."""
     runtime = active()
-    return runtime.engine.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
+    return runtime.delivery.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
@@ -218,14 +233,14 @@ def shutdown(timeout: float | None = None) -> None:
     """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew."""
     runtime = _runtime
     if runtime is not None and _pid == os.getpid():
-        runtime.engine.close(runtime.settings.exit_timeout if timeout is None else timeout)
+        runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(Runtime(runtime.settings))
 
 
 def status() -> Status:
     """How the outbox stands: logs made, delivered, waiting, refused and dropped."""
     runtime = active()
-    return runtime.status() if runtime else Status(0, 0, 0, 0, 0, "tracing is off", "", _guard.faults)
+    return runtime.status() if runtime else Status(paused="tracing is off", faults=_guard.faults)
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
@@ -239,4 +254,4 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
 
 def _at_exit() -> None:
     if _runtime is not None and _pid == os.getpid():
-        _runtime.engine.close(_runtime.settings.exit_timeout)
+        _runtime.delivery.close(_runtime.settings.exit_timeout)

@@ -6,13 +6,17 @@ requests take long. Each has a connection of its own.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.circuit import TRIP
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.policy import Verdict, verdict
 from athina_trace._delivery.routes import Kind
@@ -29,27 +33,31 @@ class Connection(Protocol):
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome: ...
 
-    def expire(self) -> bool: ...
+    def expire(self, *, now: float | None = None) -> bool: ...
 
     def close(self) -> None: ...
 
 
+class Try(NamedTuple):
+    """One entry that was sent, and what came of it."""
+
+    entry: Stored
+    outcome: Outcome
+    told: Verdict
+
+
 class Report(NamedTuple):
-    """What came of a lease: an outcome for each entry that was tried, in order."""
+    """What came of a lease: an entry settled, or the lease's end, with the try that ended it if it failed."""
 
     lease: Lease
-    tried: list[tuple[Stored, Outcome, Verdict]]
+    tried: Try | None
+    ended: bool
 
 
-def send(lease: Lease, connection: Connection, *, max_bytes: int) -> Report:
-    """Send a lane's entries in order, up to the first that has to wait. A refused one does not stop the next."""
-    tried: list[tuple[Stored, Outcome, Verdict]] = []
+def send(lease: Lease, connection: Connection, *, max_bytes: int) -> Iterator[Try]:
+    """Send a lane's entries, in order. A refused one does not stop the next; one that has to wait should."""
     for entry in lease.entries:
-        outcome, told = _send_fitting(entry, connection, max_bytes)
-        tried.append((entry, outcome, told))
-        if told in (Verdict.RETRY, Verdict.PAUSED):
-            break
-    return Report(lease, tried)
+        yield Try(entry, *_send_fitting(entry, connection, max_bytes))
 
 
 def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tuple[Outcome, Verdict]:
@@ -66,8 +74,17 @@ def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tupl
         body = smaller
 
 
+class _Sender:
+    """One thread, its connection, and since when it has been at its present lease (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.busy_since: float | None = None
+        self.thread: threading.Thread | None = None
+
+
 class Senders:
-    """The threads and their queue. `submit`, `tend` and `close` are the engine's; `reported` is called by senders."""
+    """The threads and their queue. Everything here is for the engine; `reported` is called by senders."""
 
     def __init__(
         self,
@@ -83,47 +100,88 @@ class Senders:
         self._max_bytes = max_bytes
         self._reported = reported
         self._queue: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
-        self._connections: list[Connection] = []
-        self._busy_since: dict[Connection, float] = {}
+        self._senders: list[_Sender] = []
         self._slow = False
+        self._closing = False
+        self._failures = 0
 
     def submit(self, leases: list[Lease]) -> None:
-        """Queue leases; the first ones start the first sender."""
+        """Queue leases."""
         for lease in leases:
             self._queue.put(lease)
-        if leases and not self._connections:
-            self._start()
 
-    def tend(self) -> float | None:
-        """Cut overdue requests and start one more sender where that helps; when to look again, seconds."""
-        for connection in list(self._connections):
-            connection.expire()
+    def tend(self) -> float:
+        """Look after the senders: cut overdue requests, start one more where that helps; when to look again."""
+        for sender in self._senders:
+            if sender.connection is not None:
+                sender.connection.expire()
         if self._queue.empty():
-            return 1.0 if self._busy_since else None
-        if len(self._connections) < self._limit and self._are_slow():
-            self._start()
+            return 1.0 if any(sender.busy_since for sender in self._senders) else math.inf
+        if len(self._senders) < self._limit and self._are_slow():
+            with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
+                self.start()
         return SLOW_SECONDS
 
     def _are_slow(self) -> bool:
-        oldest = min(self._busy_since.values(), default=None)
-        return self._slow or (oldest is not None and time.monotonic() - oldest > SLOW_SECONDS)
+        oldest = min((sender.busy_since for sender in self._senders if sender.busy_since), default=None)
+        return not self._senders or self._slow or (oldest is not None and time.monotonic() - oldest > SLOW_SECONDS)
 
-    def _start(self) -> None:
-        connection = self._connect()
-        self._connections.append(connection)
-        name = f"athina-trace-sender-{len(self._connections)}"
-        threading.Thread(target=self._work, args=(connection,), name=name, daemon=True).start()
+    def start(self) -> None:
+        """Start one more sender. Raises RuntimeError where no thread can be started."""
+        sender = _Sender()
+        name = f"athina-trace-sender-{len(self._senders) + 1}"
+        sender.thread = threading.Thread(target=self._work, args=(sender,), name=name, daemon=True)
+        sender.thread.start()
+        self._senders.append(sender)
 
-    def _work(self, connection: Connection) -> None:
-        while (lease := self._queue.get()) is not None:
-            began = self._busy_since[connection] = time.monotonic()
-            report = send(lease, connection, max_bytes=self._max_bytes)
-            del self._busy_since[connection]
-            self._slow = time.monotonic() - began > SLOW_SECONDS * len(report.tried)
-            self._reported(report, self._queue.qsize() < _FEW)
-        connection.close()
+    def _work(self, sender: _Sender) -> None:
+        while not self._closing and (lease := self._queue.get()) is not None:
+            began = sender.busy_since = time.monotonic()
+            failed = self._serve(lease, sender)
+            self._slow = time.monotonic() - began > SLOW_SECONDS * len(lease.entries)
+            sender.busy_since = None
+            self._count(failed)
+            self._reported(Report(lease, failed, ended=True), self._queue.qsize() < _FEW)
+        if sender.connection is not None:
+            sender.connection.close()
 
-    def close(self) -> None:
-        """Let every sender end after what it is doing."""
-        for _ in self._connections:
+    def _count(self, failed: Try | None) -> None:
+        """After failures in a row, give back what nobody has begun to send, until the engine knows what to do."""
+        self._failures = self._failures + 1 if failed else 0
+        if failed and (self._failures >= TRIP or failed.told is Verdict.PAUSED):
+            with suppress(queue.Empty):
+                while (lease := self._queue.get_nowait()) is not None:
+                    self._reported(Report(lease, None, ended=True), False)  # noqa: FBT003
+                self._queue.put(None)  # it ends another sender
+
+    def _serve(self, lease: Lease, sender: _Sender) -> Try | None:
+        """Send what a lease holds and report each entry that is settled; the try that failed, where one did."""
+        try:
+            sender.connection = sender.connection or self._connect()
+            for tried in send(lease, sender.connection, max_bytes=self._max_bytes):
+                if tried.told in (Verdict.RETRY, Verdict.PAUSED):
+                    return tried
+                self._reported(Report(lease, tried, ended=False), False)  # noqa: FBT003 - the engine's own method
+                if self._closing:
+                    break
+        except Exception as error:  # noqa: BLE001 - the guard decides, and the lane goes on
+            _guard.fault("sending a log")
+            return Try(lease.entries[0], Outcome(None, message=repr(error)), Verdict.RETRY)
+        return None
+
+    def close(self, seconds: float) -> None:
+        """Let every sender end after its present request, which is cut if it takes longer than most of `seconds`."""
+        self._closing = True
+        for _ in self._senders:
             self._queue.put(None)
+        self._join(seconds * 0.7)
+        for sender in self._senders:
+            if sender.connection is not None:
+                sender.connection.expire(now=math.inf)
+        self._join(seconds * 0.3)
+
+    def _join(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        for sender in self._senders:
+            if sender.thread is not None:
+                sender.thread.join(max(0.0, ends - time.monotonic()))
