@@ -125,7 +125,7 @@ class Runtime:
 
     def status(self) -> Status:
         """How the outbox stands now."""
-        counts = self.delivery.counts()
+        counts, waiting_since, size = self.delivery.standing()
         return Status(
             made=counts.made,
             delivered=counts.delivered,
@@ -134,8 +134,8 @@ class Runtime:
             dropped=counts.dropped,
             possible_duplicates=counts.doubtful,
             paused=self.delivery.paused,
-            waiting_since=self.outbox.store.waiting_since(),
-            bytes=self.outbox.store.size(),
+            waiting_since=waiting_since,
+            bytes=size,
             outbox=self.path,
             faults=_guard.faults,
         )

@@ -12,6 +12,8 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.request import getproxies, proxy_bypass
 
+import certifi  # noqa: F401 - httpx would load both later, in a thread that a fork may catch in the middle of it
+import httpcore  # noqa: F401
 import httpx
 
 from athina_trace._delivery.answer import Outcome, bounded

@@ -17,13 +17,15 @@ from athina_trace.errors import OutboxError
 
 MEMORY = ":memory:"
 _BUSY_SECONDS = 10.0
-_FORK_SECONDS = 2.0
+_FORK_SECONDS = 5.0
 _VACUUM_PAGES = 4096
 """Pages given back at once: others may have to wait meanwhile."""
 
 
 class Database:
     """A connection to the file at `path` (":memory:" for none), for all threads of this process."""
+
+    _lock = threading.RLock()  # one for the process: held by whoever is inside SQLite, and during a fork
 
     def __init__(self, path: str, migrations: Sequence[str]) -> None:
         """Open or make the file. `migrations`: entry n brings it from schema n to n + 1.
@@ -32,12 +34,11 @@ class Database:
         """
         self.path = path
         self._migrations = migrations
-        self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         with self._lock:
             self._open()
-        _open.add(self)
+            _open.add(self)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -127,44 +128,38 @@ class Database:
             _open.discard(self)
             self._disconnect()
 
+    def disconnect(self) -> None:
+        """Close the file until it is next needed; what is only in memory stays."""
+        if self.path != MEMORY:
+            self._disconnect()
+
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def hold(self) -> bool:
-        """Keep every other thread out of SQLite, and close the file; True where that worked in time."""
-        if not self._lock.acquire(timeout=_FORK_SECONDS):
-            return False
-        if self.path != MEMORY:
-            self._disconnect()
-        return True
-
-    def resume(self) -> None:
-        """Let other threads in again after `hold`."""
-        self._lock.release()
-
 
 _open: set[Database] = set()
-_held: list[Database] = []
+_inherited: list[Database] = []
+"""What the parent had open: kept, so that nothing of it is finalized here, and never used."""
 
 
 def _before_fork() -> None:
-    _held.extend(database for database in list(_open) if database.hold())
+    if Database._lock.acquire(timeout=_FORK_SECONDS):
+        for database in _open:
+            database.disconnect()
 
 
 def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().resume()
+    with suppress(RuntimeError):  # not ours: it was not free in time
+        Database._lock.release()
 
 
 def _after_fork_in_child() -> None:
-    # What the parent had open is the parent's: kept, so that nothing of it is finalized here, and never used.
     _inherited.extend(_open)
     _open.clear()
-    _held.clear()
+    Database._lock = threading.RLock()
 
 
-_inherited: list[Database] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from athina_trace import _guard
 from athina_trace._delivery.entry import Entry
@@ -17,6 +20,28 @@ from athina_trace.errors import OutboxError, OutboxFullError
 
 _DISK_SECONDS = 30.0
 """How long to use memory before the disk is tried again."""
+
+
+class Standing(NamedTuple):
+    """What became of entries, when the oldest that waits was made (seconds since the epoch), and their bytes."""
+
+    counts: Counts
+    waiting_since: float | None
+    bytes: int
+
+    def joined(self, other: Standing) -> Standing:
+        """Both together."""
+        since = [each.waiting_since for each in (self, other) if each.waiting_since is not None]
+        return Standing(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
+
+
+def _standing(outbox: Outbox) -> Standing:
+    with suppress(OSError, sqlite3.Error):
+        outbox.collect_all()  # a full disk forbids that, but not to read
+    try:
+        return Standing(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
+    except (OSError, sqlite3.Error):
+        return Standing(Counts(), None, 0)
 
 
 class Delivery:
@@ -94,14 +119,10 @@ class Delivery:
             elapsed=disk.elapsed + spare.elapsed,
         )
 
-    def counts(self) -> Counts:
-        """What became of all entries, on disk (by all processes) and in this process's memory."""
-        counts = self._counts(self.outbox)
-        return counts + self._counts(self._spare[0]) if self._spare else counts
-
-    def _counts(self, outbox: Outbox) -> Counts:
-        outbox.collect_all()
-        return outbox.counts()
+    def standing(self) -> Standing:
+        """How all entries stand, on disk (by all processes) and in this process's memory."""
+        disk = _standing(self.outbox)
+        return disk.joined(_standing(self._spare[0])) if self._spare else disk
 
     def close(self, timeout: float) -> None:
         """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""
@@ -116,8 +137,7 @@ class Delivery:
         waiting = list(memory.waiting())
         try:
             while waiting:
-                self.outbox.put(waiting[0])
+                self._put_on_disk(waiting[0])
                 del waiting[0]
-            self.worker.wake()
         except OutboxError as error:
             _guard.say(logging.ERROR, "lost", "%s: %d logs that were only in memory are lost", error, len(waiting))

@@ -29,6 +29,8 @@ WINDOW_BYTES = 4 * 1024 * 1024
 """About how much may be on lease at once, which bounds the memory that a backlog takes."""
 ADOPT_SECONDS = 5.0
 """How often an idle engine looks what other processes left behind."""
+FLUSH_SECONDS = 0.25
+"""The same while somebody waits for a flush."""
 TIDY_SECONDS = 2.0
 """How often a busy engine gives back space."""
 
@@ -98,7 +100,7 @@ class Engine:
         return min(self._waits(now, collected, due))
 
     def _waits(self, now: float, collected: int, due: float | None) -> list[float]:
-        waits = [ADOPT_SECONDS, self._tidy(now)]
+        waits = [self._patience(), self._tidy(now)]
         if collected:
             waits.append(0.0)
         if self._senders is not None:
@@ -107,12 +109,16 @@ class Engine:
                 waits.append(max(due - now, self._circuit.wait(now), 0.0))
         return waits
 
+    def _patience(self) -> float:
+        """How long to leave alone what other processes hold: they may have died, and somebody may be waiting."""
+        return FLUSH_SECONDS if self.flushes else ADOPT_SECONDS
+
     def _look_around(self, now: float) -> None:
         """See now and then what dead processes held, what the clock did, and what was kept for long enough."""
         if now < self._stepped:
             self.outbox.hasten(now)
             self._looked = self._tidied = float("-inf")
-        if now - self._looked >= ADOPT_SECONDS:
+        if now - self._looked >= self._patience():
             self._looked = now
             self.outbox.adopt()
             self.outbox.hasten(now, longest=2 * LONGEST_WAIT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.store import Counts
@@ -16,7 +16,8 @@ class FlushReport:
 
     Attributes:
         delivered: entries that reached Athina while flushing.
-        waiting: entries still in the outbox, to be delivered later, by this process or the next one.
+        waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
+            while a flush was under way does not count where all that was put before has been settled.
         refused: entries that Athina refused, ever; they are kept.
         paused: why nothing is sent at all, such as a wrong key; None where it is.
         elapsed: seconds.
@@ -66,7 +67,12 @@ class Flush:
         self._after = outbox.counts()
         if self._last is None and not outbox.is_behind:
             self._last = outbox.last()
-        return self._last is not None and (idle or outbox.oldest_waiting() > self._last)
+        if self._last is None or idle:
+            return self._last is not None
+        if outbox.oldest_waiting() <= self._last:
+            return False
+        self._after = replace(self._after, waiting=0)
+        return True
 
     def end(self) -> None:
         """Let the caller go on."""

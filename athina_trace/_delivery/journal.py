@@ -108,11 +108,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class FileJournal:
-    """A journal in a directory, which is made by the first `put`."""
+    """A journal in a directory, which is made by the first `put`. `limit`: as many bytes as `allow` first allows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit: float) -> None:
         self._folder = folder
-        self._limit = float("inf")
+        self._limit = limit
         self._segment: _Segment | None = None
         # Only for moving on to another segment. Reentrant: a signal handler or a finalizer may log meanwhile.
         self._lock = threading.RLock()
@@ -229,8 +229,8 @@ class FileJournal:
 class MemoryJournal:
     """A journal that lives and dies with the process."""
 
-    def __init__(self) -> None:
-        self._limit = float("inf")
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
         self._bytes = 0
         self._lock = threading.RLock()
         self._entries: deque[Entry] = deque()

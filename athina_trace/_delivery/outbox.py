@@ -51,7 +51,6 @@ class Outbox:
         self._open_store = open_store
         self._open_owner = open_owner
         self._max_bytes = max_bytes
-        journal.allow(max_bytes, {})
         self.is_behind = False
         """Whether the journal held more than was collected last."""
         self._drops = count(1)
@@ -230,7 +229,7 @@ class MemoryOutbox(Outbox):
     path = ":memory:"
 
     def __init__(self, *, max_bytes: float = float("inf")) -> None:
-        super().__init__(MemoryJournal(), lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes)
+        super().__init__(MemoryJournal(max_bytes), lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes)
 
     def waiting(self) -> Iterator[Entry]:
         """What was not delivered, once no engine is at work any more."""

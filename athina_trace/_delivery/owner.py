@@ -46,7 +46,7 @@ class Owner:
         """Die on purpose: others may take over what this owner holds."""
         if (self._path, self.id) in _mine:
             _mine.discard((self._path, self.id))
-            locks.disclaim(_file(self._path), self.id)
+            locks.disclaim(_files[self._path], self.id)
 
 
 class SoleOwner:

@@ -29,7 +29,8 @@ class SqliteOutbox(Outbox):
         self.path = path
         self._file = Path(path)
         self._folder = self._file.with_suffix(".journal")
-        super().__init__(FileJournal(self._folder), self._open, lambda: Owner(f"{path}.owners"), max_bytes=max_bytes)
+        journal = FileJournal(self._folder, max_bytes)
+        super().__init__(journal, self._open, lambda: Owner(f"{path}.owners"), max_bytes=max_bytes)
 
     def _open(self) -> Store:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
