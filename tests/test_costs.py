@@ -6,6 +6,7 @@ A number here may be lowered whenever it can, and raised with a reason.
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -60,7 +61,7 @@ def decorated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     # The engine's thread has no part in a call, but would take turns with it.
     runtime = _runtime.active()
     assert runtime is not None
-    monkeypatch.setattr(runtime.engine, "wake", lambda: None)
+    monkeypatch.setattr(runtime.delivery.worker, "wake", lambda: None)
     for number in range(3):
         decorated(*arguments(number))
     return decorated
@@ -123,7 +124,7 @@ def test_a_log_takes_few_statements_from_the_journal_to_its_delivery() -> None:
     store._db.set_trace_callback(statements.append)
     with store.transaction():
         store.add([Entry(f"s{each}", "log", f"r{each}", 0.0, b"{}") for each in range(number)])
-        leases = store.lease(1, 0.0, lanes=number, batch=16)
+        leases = store.lease(1, 0.0, lanes=number, batch=16, room=math.inf)
     with store.transaction():
         for lease in leases:
             for entry in lease.entries:

@@ -55,14 +55,16 @@ class Worker:
                     self._engine.start_sender()
 
     def _run(self) -> None:
-        wait = 0.0
         while self._ends is None:
-            if wait:
-                self._woken.wait(wait)
-                self._hurried.wait(LINGER)
             self._woken.clear()
             self._hurried.clear()
+            began = time.monotonic()
             wait = self._step_guarded()
+            took = time.monotonic() - began
+            self._engine.pace.rest()
+            self._woken.wait(wait)
+            # Even where there is more to do: calls go on meanwhile, and should seldom meet us.
+            self._hurried.wait(max(LINGER, 2 * took))
         self._finish(self._ends)
 
     def _step_guarded(self) -> float:

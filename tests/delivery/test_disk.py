@@ -131,17 +131,22 @@ def test_a_read_only_directory(tmp_path: Path, athina: AthinaServer) -> None:
     folder = tmp_path / "readonly"
     folder.mkdir()
     folder.chmod(0o555)
-    script = _REPORTING + """
+    script = (
+        _REPORTING
+        + """
     import athina_trace._delivery.api, encodings.idna
     if os.geteuid() == 0:
         os.setuid(65534)
     for number in range(20):
         answer(str(number))
     """
+    )
     for parent in tmp_path.parents:
         if parent.owner() == "root" and parent != Path("/tmp") and str(parent).startswith("/tmp/"):  # noqa: S108
             parent.chmod(0o755)
-    _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(folder / "o" / "outbox.db"))
+    _, err = run(
+        script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(folder / "o" / "outbox.db")
+    )
     assert len(questions(athina)) == 20
     assert err.count("kept in memory") == 1
     assert "Traceback" not in err
@@ -149,7 +154,9 @@ def test_a_read_only_directory(tmp_path: Path, athina: AthinaServer) -> None:
 
 def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, athina: AthinaServer) -> None:
     """A limit on the size of files is as good as a full disk: writes fall short, then fail."""
-    script = _REPORTING + """
+    script = (
+        _REPORTING
+        + """
     import resource, signal
     from athina_trace._delivery import delivery
     delivery._DISK_SECONDS = 0.2
@@ -165,10 +172,20 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
     import time; time.sleep(0.3)
     answer("last")
     """
-    _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
-                 ATHINA_EXIT_TIMEOUT="20")
-    run("import athina_trace; assert athina_trace.flush(20)", ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url,
-        ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
+    )
+    _, err = run(
+        script,
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+        ATHINA_EXIT_TIMEOUT="20",
+    )
+    run(
+        "import athina_trace; assert athina_trace.flush(20)",
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
     assert set(questions(athina)) == {"first", "last", *map(str, range(1000))}
     assert err.count("kept in memory and delivered from there") == 1
     assert "Traceback" not in err
@@ -179,14 +196,21 @@ def test_without_locks_or_forks_the_import_works_and_memory_is_used(
     missing: str, tmp_path: Path, athina: AthinaServer
 ) -> None:
     """Windows has neither; a network file system without locks fails in the same way."""
-    without = {"fcntl": "sys.modules['fcntl'] = None", "register_at_fork": "import httpx, httpcore, logging, pydantic, random, sqlite3, wrapt; del os.register_at_fork"}[missing]
-    script = f"""
+    without = {
+        "fcntl": "sys.modules['fcntl'] = None",
+        "register_at_fork": "import httpx, httpcore, logging, pydantic, random, sqlite3, wrapt; del os.register_at_fork",
+    }[missing]
+    script = (
+        f"""
     import os, sys
     {without}
-    """ + _REPORTING + """
+    """
+        + _REPORTING
+        + """
     for number in range(5):
         answer(str(number))
     """
+    )
     _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
     assert sorted(questions(athina)) == list("01234")
     assert err.count("No locks available: logs are kept in memory") == (missing == "fcntl")
@@ -208,7 +232,9 @@ def test_a_full_outbox_drops_new_logs_counts_them_and_says_so_once(
 
 
 def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: AthinaServer) -> None:
-    script = _REPORTING + """
+    script = (
+        _REPORTING
+        + """
     import resource
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(map(int, os.listdir("/proc/self/fd"))) + 1
@@ -218,9 +244,14 @@ def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: Ath
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     assert athina_trace.flush(10) or True
     """
+    )
     _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
-    run("import athina_trace; assert athina_trace.flush(20)", ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url,
-        ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
+    run(
+        "import athina_trace; assert athina_trace.flush(20)",
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
     assert sorted(questions(athina)) == list("01234")
     assert "Traceback" not in err
 

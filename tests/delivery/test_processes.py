@@ -42,10 +42,13 @@ def references(athina: AthinaServer) -> set[str]:
 def test_eight_processes_of_two_thousand_calls_are_delivered_each_once(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    script = _TRACED + """
+    script = (
+        _TRACED
+        + """
     for number in range(2000):
         answer(f"s{sys.argv[1]}-{number % 50}", f"{sys.argv[1]}:{number}")
     """
+    )
     workers = [start(script, str(number), **environment) for number in range(8)]
     for worker in workers:
         finish(worker)
@@ -63,7 +66,9 @@ def test_a_prefork_server_and_its_children_deliver_everything(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     """As gunicorn does: the parent has logged already, forks workers, and replaces those that die."""
-    script = _TRACED + """
+    script = (
+        _TRACED
+        + """
     import signal
     for number in range(20):
         answer("parent", f"before {number}")
@@ -86,6 +91,7 @@ def test_a_prefork_server_and_its_children_deliver_everything(
     answer("parent", "after")
     assert athina_trace.flush(20)
     """
+    )
     run(script, **environment)
     names = Counter(question.split(":")[0].split(" ")[0] for question in questions(athina))
     assert names == {"before": 20, "after": 1, "one": 50, "two": 50, "victim": 31, "heir": 50}
@@ -126,7 +132,9 @@ def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[st
 def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_own(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    script = _TRACED + """
+    script = (
+        _TRACED
+        + """
     @athina_trace.athina_trace
     def forked(question):
         before = athina_trace.current_log().external_reference_id
@@ -140,6 +148,7 @@ def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_
     os.waitpid(int(result.split()[2]), 0)
     assert athina_trace.flush(20)
     """
+    )
     run(script, **environment)
     logs = {request.json["response"].split()[0]: request.json for request in athina.accepted}
     assert set(logs) == {"answer", "parent", "child"}
@@ -151,7 +160,9 @@ def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     """Threads log without a pause while the main thread forks again and again: each child meets some lock half-way."""
-    script = _TRACED + """
+    script = (
+        _TRACED
+        + """
     stopping = threading.Event()
     def talk(name):
         number = 0
@@ -176,13 +187,16 @@ def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
     assert athina_trace.flush(20)
     assert statuses == [0] * 10, statuses
     """
+    )
     run(script, **environment, timeout=45)
     assert sum(question.startswith("child") for question in questions(athina)) == 10
     assert set(questions(athina).values()) == {1}
 
 
 def test_a_child_holds_nothing_of_its_parents_outbox(athina: AthinaServer, environment: dict[str, str]) -> None:
-    script = _TRACED + """
+    script = (
+        _TRACED
+        + """
     answer("s", "one")
     assert athina_trace.flush(10)
     child = os.fork()
@@ -192,6 +206,7 @@ def test_a_child_holds_nothing_of_its_parents_outbox(athina: AthinaServer, envir
         os._exit(any("outbox" in name and not name.endswith(".answers") for name in held))
     assert os.waitpid(child, 0)[1] == 0
     """
+    )
     run(script, **environment)
 
 
@@ -200,18 +215,26 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
 ) -> None:
     """A process is stopped in the middle of a request, then killed; another one, idle, is alive all the time."""
     athina.when(lambda request: request.json["user_query"] == "held", delay(3))
-    idle = start(_TRACED + """
+    idle = start(
+        _TRACED
+        + """
     answer("idle", "idle")
     assert athina_trace.flush(10)
     print("ready", flush=True)
     sys.stdin.readline()
-    """, **environment)
+    """,
+        **environment,
+    )
     assert idle.stdout is not None
     assert idle.stdout.readline() == "ready\n"
-    dying = start(_TRACED + """
+    dying = start(
+        _TRACED
+        + """
     answer("s", "held"); answer("s", "behind")
     time.sleep(60)
-    """, **environment)
+    """,
+        **environment,
+    )
     athina.wait_for_requests(2)
     os.kill(dying.pid, signal.SIGSTOP)
     with pytest.raises(AssertionError):
@@ -228,14 +251,15 @@ def finish_quietly(process: object) -> None:
     process.communicate()  # type: ignore[attr-defined]
 
 
-def test_a_second_service_with_another_key_has_an_outbox_of_its_own(
-    athina: AthinaServer, tmp_path: Path
-) -> None:
-    script = _TRACED + """
+def test_a_second_service_with_another_key_has_an_outbox_of_its_own(athina: AthinaServer, tmp_path: Path) -> None:
+    script = (
+        _TRACED
+        + """
     for number in range(20):
         answer("s", f"{sys.argv[1]}:{number}")
     assert athina_trace.flush(20)
     """
+    )
     common = {"ATHINA_BASE_URL": athina.url, "XDG_STATE_HOME": str(tmp_path)}
     services = [start(script, name, ATHINA_API_KEY=name, **common) for name in ("first", "second")]
     for service in services:
