@@ -26,10 +26,11 @@ class Clock:
 
     def reference(self) -> str:
         """A new UUIDv7 as its canonical string of 36 characters."""
-        ms = time.time_ns() // 1_000_000
-        a, b, c = ms >> 16, ms & 0xFFFF, self._random.getrandbits(74)
-        # One `%` is a third quicker than the same as an f-string.
-        return "%08x-%04x-7%03x-%04x-%012x" % (a, b, c >> 62, 0x8000 | c >> 48 & 0x3FFF, c & 0xFFFF_FFFF_FFFF)
+        bits = self._random.getrandbits(74)
+        high = time.time_ns() // 1_000_000 << 16 | 0x7000 | bits >> 62
+        low = 1 << 63 | bits & 0x3FFF_FFFF_FFFF_FFFF
+        text = f"{high:016x}{low:016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def uniform(self) -> float:
         """A random number from 0 up to, but not including, 1."""

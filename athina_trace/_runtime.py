@@ -106,6 +106,7 @@ class Runtime:
             connections=settings.connections,
             max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered * 3600,
+            share=settings.cpu_share,
         )
         return Worker(engine, clock=clock)
 

@@ -16,6 +16,7 @@ from athina_trace._delivery.circuit import Circuit
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.flushing import Flush
 from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.pace import Pace
 from athina_trace._delivery.policy import LONGEST_WAIT, Verdict, backoff
 from athina_trace._delivery.senders import Connection, Report, Senders, Try
 
@@ -38,7 +39,8 @@ TIDY_SECONDS = 2.0
 class Engine:
     """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent.
 
-    `keep`: seconds for which delivered entries stay in the outbox, to be looked at. `settled(entry, outcome, taken)` is
+    `keep`: seconds for which delivered entries stay in the outbox, to be looked at. `share`: of one processor core, for
+    all threads of the engine together. `settled(entry, outcome, taken)` is
     told, by the engine's thread, of each entry that Athina took or refused.
     """
 
@@ -51,6 +53,7 @@ class Engine:
         connections: int = 8,
         max_bytes: int = 1_000_000,
         keep: float = 0.0,
+        share: float = 1.0,
         settled: Callable[[Stored, Outcome, bool], None] = lambda _entry, _outcome, _taken: None,
     ) -> None:
         self.outbox = outbox
@@ -62,8 +65,11 @@ class Engine:
         self._untidy = False
         self._reports: deque[Report] = deque()
         self._leased: dict[str, Lease] = {}
+        self.pace = Pace(share)
         self._senders = (
-            Senders(connect, limit=connections, max_bytes=max_bytes, reported=self.reported) if connect else None
+            Senders(connect, limit=connections, max_bytes=max_bytes, reported=self.reported, pace=self.pace)
+            if connect
+            else None
         )
         self.flushes: list[Flush] = []
         """Whoever waits; served by the steps."""

@@ -18,12 +18,13 @@ from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.circuit import TRIP
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.pace import Demand, Pace
 from athina_trace._delivery.policy import Verdict, verdict
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.shrink import shrink
 
-SLOW_SECONDS = 0.005
-"""A request that takes longer than this leaves its thread waiting rather than working: a second one is worth it."""
+_TEND_SECONDS = 0.005
+"""How often a queue that does not empty is looked after."""
 _FEW = 16
 """Leases in the queue below which the engine is asked for more."""
 
@@ -93,6 +94,7 @@ class Senders:
         limit: int,
         max_bytes: int,
         reported: Callable[[Report, bool], None],
+        pace: Pace,
     ) -> None:
         """`reported(report, urgent)`: urgent where the queue runs low."""
         self._connect = connect
@@ -101,7 +103,9 @@ class Senders:
         self._reported = reported
         self._queue: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
-        self._slow = False
+        self._lock = threading.Lock()
+        self._demand = Demand()
+        self._pace = pace
         self._closing = False
         self._failures = 0
 
@@ -112,19 +116,19 @@ class Senders:
 
     def tend(self) -> float:
         """Look after the senders: cut overdue requests, start one more where that helps; when to look again."""
-        for sender in self._senders:
+        senders = list(self._senders)
+        for sender in senders:
             if sender.connection is not None:
                 sender.connection.expire()
         if self._queue.empty():
-            return 1.0 if any(sender.busy_since for sender in self._senders) else math.inf
-        if len(self._senders) < self._limit and self._are_slow():
+            return 1.0 if any(sender.busy_since for sender in senders) else math.inf
+        if not senders or (len(senders) < self._limit and self._is_one_more_wanted()):
             with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
                 self.start()
-        return SLOW_SECONDS
+        return _TEND_SECONDS
 
-    def _are_slow(self) -> bool:
-        oldest = min((sender.busy_since for sender in self._senders if sender.busy_since), default=None)
-        return not self._senders or self._slow or (oldest is not None and time.monotonic() - oldest > SLOW_SECONDS)
+    def _is_one_more_wanted(self) -> bool:
+        return self._demand.is_unmet(min(filter(None, [each.busy_since for each in list(self._senders)]), default=None))
 
     def start(self) -> None:
         """Start one more sender. Raises RuntimeError where no thread can be started."""
@@ -132,18 +136,27 @@ class Senders:
         name = f"athina-trace-sender-{len(self._senders) + 1}"
         sender.thread = threading.Thread(target=self._work, args=(sender,), name=name, daemon=True)
         sender.thread.start()
-        self._senders.append(sender)
+        with self._lock:
+            self._senders.append(sender)
 
     def _work(self, sender: _Sender) -> None:
         while not self._closing and (lease := self._queue.get()) is not None:
-            began = sender.busy_since = time.monotonic()
             failed = self._serve(lease, sender)
-            self._slow = time.monotonic() - began > SLOW_SECONDS * len(lease.entries)
             sender.busy_since = None
             self._count(failed)
             self._reported(Report(lease, failed, ended=True), self._queue.qsize() < _FEW)
+            if self._retires(sender):
+                break
         if sender.connection is not None:
             sender.connection.close()
+
+    def _retires(self, sender: _Sender) -> bool:
+        """Whether the others will do, and `sender` is none of them any more."""
+        with self._lock:
+            if len(self._senders) < 2 or self._closing or self._is_one_more_wanted():  # noqa: PLR2004 - one always stays
+                return False
+            self._senders.remove(sender)
+            return True
 
     def _count(self, failed: Try | None) -> None:
         """After failures in a row, give back what nobody has begun to send, until the engine knows what to do."""
@@ -158,7 +171,11 @@ class Senders:
         """Send what a lease holds and report each entry that is settled; the try that failed, where one did."""
         try:
             sender.connection = sender.connection or self._connect()
+            began = sender.busy_since = time.monotonic()
             for tried in send(lease, sender.connection, max_bytes=self._max_bytes):
+                self._demand.took(time.monotonic() - began)
+                self._pace.rest()
+                began = sender.busy_since = time.monotonic()
                 if tried.told in (Verdict.RETRY, Verdict.PAUSED):
                     return tried
                 self._reported(Report(lease, tried, ended=False), False)  # noqa: FBT003 - the engine's own method

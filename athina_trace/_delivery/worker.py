@@ -65,19 +65,24 @@ class Worker:
 
     def _run(self) -> None:
         wait = 0.0
+        took = 0.0
         while self._ends is None:
-            self._sleep(wait)
+            # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
+            self._sleep(wait, max(LINGER, 2 * took))
+            began = time.monotonic()
             wait = self._step_guarded()
+            took = time.monotonic() - began
+            self._engine.pace.rest()
         self._finish(self._ends)
 
-    def _sleep(self, wait: float) -> None:
-        """Sleep until something was put, and a little longer, or until there is a hurry, or for `wait` seconds."""
+    def _sleep(self, wait: float, linger: float) -> None:
+        """Sleep until something was put, and `linger` seconds more; until there is a hurry; or for `wait` seconds."""
         heard = ""
         with suppress(queue.Empty):
             heard = self._bell.get(timeout=wait)
         with suppress(queue.Empty):
             if heard != _HURRY:
-                self._bell.get(timeout=LINGER)
+                self._bell.get(timeout=linger)
             while True:
                 self._bell.get_nowait()
         self._awake = False
