@@ -12,9 +12,10 @@ from typing import Any
 
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
+from athina_trace._ending import answer, details, failure
+from athina_trace._hiding import INPUTS, RESPONSE, withhold, without
 from athina_trace._values import plain, text
-from athina_trace.openai.ledger import Ledger
-from athina_trace.records import ALIASES, FIELDS, flat, nearest, to_wire
+from athina_trace.records import ALIASES, FIELDS, nearest, to_wire
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -25,7 +26,6 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "expected_response": ("expected_response",),
 }
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
-_NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -37,15 +37,24 @@ class Options:
     inputs: Mapping[str, str] = field(default_factory=dict)
     response: Callable[[Any], Any] | None = None
     capture_inputs: bool | frozenset[str] = True
+    capture_response: bool = True
+    sample_rate: float | None = None
+
+    @property
+    def hides(self) -> int:
+        """What of the call stays out of its log: arguments were left out already, recorded objects were not."""
+        return (INPUTS if self.capture_inputs is False else 0) | (0 if self.capture_response else RESPONSE)
 
     @classmethod
-    def checked(
+    def checked(  # noqa: PLR0913 - one for each option of the decorator
         cls,
         named: Mapping[str, Any],
         *,
         inputs: Mapping[str, str] | None,
         response: Callable[[Any], Any] | None,
         capture_inputs: Any,
+        capture_response: bool = True,
+        sample_rate: float | None = None,
     ) -> Options:
         """Options, or a `TypeError` that names what is wrong and suggests what was meant."""
         for name in (*named, *(inputs or ())):
@@ -55,8 +64,10 @@ class Options:
             raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
         if not isinstance(capture_inputs, bool):
             capture_inputs = frozenset(_parameter_names(capture_inputs))
+        if sample_rate is not None and not 0 <= sample_rate <= 1:
+            raise TypeError(f"athina_trace(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
         mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
-        return cls(named, mapped, response, capture_inputs)
+        return cls(named, mapped, response, capture_inputs, capture_response, sample_rate)
 
 
 def _parameter_names(given: Any) -> list[str]:
@@ -100,11 +111,12 @@ class Function:
         arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
-        attributes: dict[str, Any] = {"function": self.name}
-        return LogDraft(self._options.named, self._read(arguments, attributes), attributes)
+        draft = LogDraft(self._options.named, {}, {"function": self.name})
+        draft.inputs = self._read(arguments, draft.arguments)
+        return draft
 
-    def _read(self, arguments: dict[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-        """The fields that `arguments` give; what remains goes to `attributes` as `input.<name>`."""
+    def _read(self, arguments: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+        """The fields that `arguments` give; what remains goes to `others`."""
         inputs: dict[str, Any] = {}
         capture = self._options.capture_inputs
         for name, candidates in self._roles:
@@ -118,7 +130,7 @@ class Function:
             _only_string(arguments, inputs)
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
-                attributes[f"input.{parameter}"] = flat(plain(value, name=parameter))
+                others[parameter] = plain(value, name=parameter)
         return inputs
 
     def _may_read(self, name: str, parameter: str) -> bool:
@@ -169,16 +181,20 @@ def finish(
     `defaults` are the settings' fields and `custom_attributes`; the order in which sources win is the order of the
     merges below, weakest first.
     """
-    answer = _response(draft, options, result)
+    said = answer(draft, options.response, result)
     recorded = draft.ledger.fields() if draft.ledger is not None else _NOTHING
-    ended = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000, **_failure(error)}
+    ended = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000, **failure(error)}
+    if hides := draft.hides | draft.scope.hides:
+        withhold(hides, draft, ended)
+    if hides := hides | options.hides:
+        recorded, said = without(hides, recorded), None if hides & RESPONSE else said
     fields = {
         **defaults,
         **recorded,
         **ended,
         **draft.inputs,
         **draft.scope.fields,
-        **({"response": answer} if answer is not None else _NOTHING),
+        **({"response": said} if said is not None else _NOTHING),
         **draft.named,
     }
     fields["external_reference_id"] = draft.external_reference_id
@@ -191,46 +207,11 @@ def finish(
         **(recorded.get("custom_attributes") or _NOTHING),
         **draft.scope.attributes,
         **draft.attributes,
-        **_details(draft, error),
+        **draft.others(),
+        **details(draft, error),
     }
     _complete(fields)
     return to_wire(fields)
-
-
-def _response(draft: LogDraft, options: Options, result: object) -> str | None:
-    """What the call answered, as text; None where the result says nothing and others may."""
-    if draft.chunks is not None:
-        return _streamed(draft, options)
-    if options.response is not None:
-        return text(options.response(result))
-    if result is None:
-        return None
-    if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
-        return None
-    return text(result)
-
-
-def _streamed(draft: LogDraft, options: Options) -> str | None:
-    chunks = draft.chunks or []
-    if options.response is not None:
-        return text(options.response(chunks))
-    understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in chunks]
-    if all(understood) and chunks:
-        return None
-    return "".join(_chunk_text(chunk) for chunk, known in zip(chunks, understood, strict=True) if not known)
-
-
-def _chunk_text(chunk: object) -> str:
-    return chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else text(chunk)
-
-
-def _recorded(draft: LogDraft, value: object) -> bool:
-    """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
-    ledger = draft.ledger or Ledger()
-    if not ledger.add(value):
-        return False
-    draft.ledger = ledger
-    return True
 
 
 def _complete(fields: dict[str, Any]) -> None:
@@ -259,39 +240,3 @@ def _content_text(content: object) -> str:
         return text(content)
     parts = [p.get("text") for p in content if isinstance(p, dict)]
     return "\n".join(p for p in parts if isinstance(p, str))
-
-
-def _failure(error: BaseException | None) -> dict[str, Any]:
-    """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
-    if not isinstance(error, Exception):
-        return {}
-    response = _attribute(error, "response")
-    status = _attribute(error, "status_code") or _attribute(response, "status_code")
-    return {"error": _message(error), **({"status_code": status} if isinstance(status, int) else {})}
-
-
-def _attribute(value: object, name: str) -> Any:
-    try:
-        return getattr(value, name, None)
-    except Exception:  # noqa: BLE001 - a user's exception class may do anything in a property
-        return None
-
-
-def _message(error: BaseException) -> str:
-    kind = type(error).__name__
-    try:
-        return text(f"{kind}: {error}" if str(error) else kind)
-    except Exception:  # noqa: BLE001 - a user's exception class may do anything in a property
-        return kind
-
-
-def _details(draft: LogDraft, error: BaseException | None) -> dict[str, Any]:
-    details: dict[str, Any] = {}
-    if error is not None and not isinstance(error, Exception):
-        details["outcome"] = "incomplete" if isinstance(error, GeneratorExit) else "cancelled"
-    if draft.chunks is not None:
-        details["chunks"] = draft.chunk_count
-        details["time_to_first_chunk_ms"] = (draft.first_chunk_ns - draft.started_ns) // 1_000_000
-    if draft.parent is not None:
-        details["parent_reference"] = draft.parent.external_reference_id
-    return details

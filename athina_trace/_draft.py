@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._values import plain
+from athina_trace._values import plain, text
 from athina_trace.context import Scope, current_scope
 from athina_trace.openai.ledger import Ledger
-from athina_trace.records import ALIASES, FIELDS, nearest
+from athina_trace.records import ALIASES, FIELDS, flat, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,14 +28,17 @@ class LogDraft:
     __slots__ = (
         "_reference",
         "_token",
+        "arguments",
         "attributes",
         "chunk_count",
         "chunks",
         "first_chunk_ns",
+        "hides",
         "inputs",
         "kept_characters",
         "ledger",
         "named",
+        "origins",
         "parent",
         "scope",
         "started_ns",
@@ -44,7 +47,10 @@ class LogDraft:
     def __init__(self, named: Mapping[str, Any], inputs: dict[str, Any], attributes: dict[str, Any]) -> None:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
+        self.arguments: dict[str, Any] = {}
         self.attributes = attributes
+        self.hides = 0
+        self.origins: dict[str, Any] | None = None
         self.chunks: list[object] | None = None
         self.chunk_count = 0
         self.kept_characters = 0
@@ -107,6 +113,31 @@ class LogDraft:
         if own is None and self.ledger is not None:
             own = self.ledger.fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
+
+    def read(self, value: object) -> str:
+        """`value` as text; where a mask will want it, what data the text was made of is remembered."""
+        if self.origins is None or type(value) is str or value is None:
+            return text(value)
+        return self._remembered(plain(value))
+
+    def others(self) -> dict[str, Any]:
+        """The arguments that are no field of a log, as attributes."""
+        if self.origins is None:
+            return {f"input.{name}": flat(value) for name, value in self.arguments.items()}
+        return {
+            f"input.{name}": self._remembered(value) if isinstance(value, (dict, list)) else value
+            for name, value in self.arguments.items()
+        }
+
+    def _remembered(self, data: Any) -> str:
+        said = text(data)
+        if self.origins is not None and type(data) is not str:
+            self.origins[said] = data
+        return said
+
+    def root(self) -> LogDraft:
+        """The outermost call around this one."""
+        return self if self.parent is None else self.parent.root()
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
