@@ -11,7 +11,7 @@ from athina_trace._clock import clock
 from athina_trace._values import plain, text
 from athina_trace.context import Scope, current_scope
 from athina_trace.openai.ledger import Ledger
-from athina_trace.records import ALIASES, FIELDS, flat, nearest
+from athina_trace.records import ALIASES, FIELDS, attributes, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,7 +28,6 @@ class LogDraft:
     __slots__ = (
         "_reference",
         "_token",
-        "arguments",
         "attributes",
         "chunk_count",
         "chunks",
@@ -47,7 +46,6 @@ class LogDraft:
     def __init__(self, named: Mapping[str, Any], inputs: dict[str, Any], attributes: dict[str, Any]) -> None:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
-        self.arguments: dict[str, Any] = {}
         self.attributes = attributes
         self.hides = 0
         self.origins: dict[str, Any] | None = None
@@ -100,11 +98,11 @@ class LogDraft:
         for given, value in fields.items():
             field = ALIASES.get(given, given)
             if field == "custom_attributes" and isinstance(value, Mapping):
-                self.attributes.update({str(key): plain(each, name=str(key)) for key, each in value.items()})
+                self.attributes.update(attributes(value))
             elif field in FIELDS:
                 self.named[field] = plain(value)
             else:
-                self.attributes[given] = plain(value, name=given)
+                self.attributes.update(attributes({given: value}))
                 _warn_unknown(given)
 
     def session_id(self) -> Any:
@@ -115,24 +113,12 @@ class LogDraft:
         return own if own is not None or self.parent is None else self.parent.session_id()
 
     def read(self, value: object) -> str:
-        """`value` as text; where a mask will want it, what data the text was made of is remembered."""
+        """`value` as text; where a mask will want to know, of what data the text was made."""
         if self.origins is None or type(value) is str or value is None:
             return text(value)
-        return self._remembered(plain(value))
-
-    def others(self) -> dict[str, Any]:
-        """The arguments that are no field of a log, as attributes."""
-        if self.origins is None:
-            return {f"input.{name}": flat(value) for name, value in self.arguments.items()}
-        return {
-            f"input.{name}": self._remembered(value) if isinstance(value, (dict, list)) else value
-            for name, value in self.arguments.items()
-        }
-
-    def _remembered(self, data: Any) -> str:
+        data = plain(value)
         said = text(data)
-        if self.origins is not None and type(data) is not str:
-            self.origins[said] = data
+        self.origins[said] = data
         return said
 
     def root(self) -> LogDraft:

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture import Options, finish
+from athina_trace._arguments import Options
+from athina_trace._capture import finish
 from athina_trace._draft import LogDraft
-from athina_trace._runtime import Logging
 from athina_trace._sampling import keeps
+from athina_trace._writer import Writer
 
 Rest: TypeAlias = Callable[[], None] | None
 """What is left to do and may take its time: the caller does it at once, or off its event loop, before it returns."""
@@ -39,7 +40,7 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
         return None
 
 
-def _commit(runtime: Logging, fields: dict[str, Any], draft: LogDraft) -> Rest:
+def _commit(runtime: Writer, fields: dict[str, Any], draft: LogDraft) -> Rest:
     flushes = runtime.settings.flush_each_call and draft.parent is None
     if not runtime.policy.rewrites:
         runtime.emit(fields)
@@ -51,7 +52,7 @@ def _commit(runtime: Logging, fields: dict[str, Any], draft: LogDraft) -> Rest:
     return None
 
 
-def _finish(runtime: Logging, fields: dict[str, Any], draft: LogDraft, *, flushes: bool) -> None:
+def _finish(runtime: Writer, fields: dict[str, Any], draft: LogDraft, *, flushes: bool) -> None:
     try:
         runtime.emit(fields, draft.origins)
         if flushes:
@@ -77,7 +78,7 @@ def _left(value: Any, room: int) -> int:
 
 
 def _sampled(
-    fields: dict[str, Any], draft: LogDraft, options: Options, runtime: Logging, error: BaseException | None
+    fields: dict[str, Any], draft: LogDraft, options: Options, runtime: Writer, error: BaseException | None
 ) -> bool:
     """Whether the log is in the sample; the rate of a sample is noted in the log."""
     rate = options.sample_rate if options.sample_rate is not None else draft.scope.sample_rate

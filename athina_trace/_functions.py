@@ -8,8 +8,11 @@ made: no context variable is held across a `yield`, and the consumer's context s
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import importlib
 import inspect
+import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Protocol
@@ -29,19 +32,24 @@ class Call(Protocol):
     def chunk(self, value: object) -> None:
         """A stream yielded `value`."""
 
-    def done(self, value: object) -> None:
-        """The call returned `value`; a stream came to its end."""
+    def done(self, value: object) -> Rest:
+        """The call returned `value`; a stream came to its end. Gives what is left to do before that is told."""
 
-    def failed(self, error: BaseException) -> None:
-        """The call raised `error`; `GeneratorExit` where a stream was given up early."""
+    def failed(self, error: BaseException) -> Rest:
+        """The call raised `error`; `GeneratorExit` where a stream was given up early. Gives what is left to do."""
 
+
+Rest = Callable[[], None] | None
+"""What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
 
 
-def surround(function: Any, opened: Open) -> Any:
+def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None = None) -> Any:
     """Wrap `function` so that each call runs inside the `Call` that `opened` gives for it.
+
+    `enabled` is asked before each call; where it says no, next to nothing is done. It must not raise.
 
     `function` may be a function of any kind, a method, a class or static method object, a partial or a callable
     instance; the wrapper keeps its signature, kind, attributes and pickling. Raises `TypeError` where it is none.
@@ -50,7 +58,7 @@ def surround(function: Any, opened: Open) -> Any:
     if not callable(target):
         message = f"expected a function or another callable to decorate, got {type(function).__name__}"
         raise TypeError(message)
-    return Wrapper(function, _wrapper_for(target, opened))
+    return Wrapper(function, _wrapper_for(target, opened), enabled=enabled)
 
 
 def _wrapper_for(target: Any, opened: Open) -> Callable[..., Any]:
@@ -70,7 +78,7 @@ def _plain_wrapper(opened: Open) -> Callable[..., Any]:
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            call.failed(error)
+            complete(call.failed(error))
             raise
         finally:
             call.leave()
@@ -105,9 +113,24 @@ def _finish(result: Any, call: Call) -> Any:
     """End the call with `result`, or hand it on to where it will end: the end of a stream, an awaited coroutine."""
     driver = _DRIVERS.get(type(result))
     if driver is None:
-        call.done(result)
+        complete(call.done(result))
         return result
     return driver(result, call)
+
+
+def complete(rest: Rest) -> None:
+    """Do what is left, here and now."""
+    if rest is not None:
+        rest()
+
+
+async def complete_off_loop(rest: Callable[[], None], error: BaseException | None = None) -> None:
+    """Do what is left in a thread, where this is asyncio's loop and awaiting is still allowed."""
+    if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
+        rest()
+    else:
+        # Shielded: who is cancelled now does not wait, but what is left is done all the same.
+        await asyncio.shield(asyncio.to_thread(rest))
 
 
 async def _await(coroutine: Awaitable[Any], call: Call) -> Any:
@@ -115,11 +138,17 @@ async def _await(coroutine: Awaitable[Any], call: Call) -> Any:
     try:
         result = await coroutine
     except BaseException as error:
-        call.failed(error)
+        if (rest := call.failed(error)) is not None:
+            await complete_off_loop(rest, error)
         raise
     finally:
         call.leave()
-    return _finish(result, call)
+    driver = _DRIVERS.get(type(result))
+    if driver is not None:
+        return driver(result, call)
+    if (rest := call.done(result)) is not None:
+        await complete_off_loop(rest)
+    return result
 
 
 def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.Context) -> Generator[Any, Any, Any]:
@@ -138,10 +167,10 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
             except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, inner.throw
     except StopIteration as stop:
-        call.done(stop.value)
+        complete(call.done(stop.value))
         return stop.value
     except BaseException as error:
-        call.failed(error)
+        complete(call.failed(error))
         raise
 
 
@@ -161,9 +190,11 @@ async def _generate_async(
             except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, inner.athrow
     except StopAsyncIteration:
-        call.done(None)
+        if (rest := call.done(None)) is not None:
+            await complete_off_loop(rest)
     except BaseException as error:
-        call.failed(error)
+        if (rest := call.failed(error)) is not None:
+            await complete_off_loop(rest, error)
         raise
 
 
@@ -202,6 +233,36 @@ def _drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call) -> Any:
     return _named(_await(inner, call), inner)
 
 
+class _Nothing:
+    """A call of which no note is taken."""
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def chunk(self, value: object) -> None: ...
+
+    def done(self, value: object) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+def drive_in(result: Any, context: contextvars.Context) -> Any:
+    """`result`, or, where it is a generator or coroutine of any kind, one whose every step runs in `context`."""
+    if isinstance(result, GeneratorType):
+        return _named(_generate(result, _NOTHING, context), result)
+    if isinstance(result, AsyncGeneratorType):
+        return _named(_generate_async(result, _NOTHING, context), result)
+    return _named(_await_in(result, context), result) if isinstance(result, CoroutineType) else result
+
+
+async def _await_in(coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
+    return await _Step(coroutine, context)
+
+
 def _named(outer: Any, inner: Any) -> Any:
     """Give a coroutine or generator of ours the name that tracebacks and warnings would show undecorated."""
     name = getattr(inner, "__name__", None)
@@ -217,10 +278,16 @@ _DRIVERS: dict[type, Callable[[Any, Call], Any]] = {
 }
 
 
+def _find(module: str, qualname: str) -> Any:
+    return operator.attrgetter(qualname)(importlib.import_module(module))
+
+
 class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
     """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
 
     def __reduce_ex__(self, _protocol: object) -> Any:
+        if self._self_instance is None:  # a static method
+            return _find, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
     def __copy__(self) -> Any:

@@ -22,7 +22,7 @@ class Written(Protocol):
     """A log being written; see `_draft.LogDraft`."""
 
     inputs: dict[str, Any]
-    arguments: dict[str, Any]
+    attributes: dict[str, Any]
     named: dict[str, Any]
 
 
@@ -32,6 +32,11 @@ def without(hides: int, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in gone}
 
 
+def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Custom attributes without the arguments among them."""
+    return {name: value for name, value in attributes.items() if not name.startswith("input.")}
+
+
 def withhold(hides: int, draft: Written, ended: MutableMapping[str, Any]) -> None:
     """Take out of a draft, and of how its call ended, what settings or a scope keep back.
 
@@ -39,7 +44,7 @@ def withhold(hides: int, draft: Written, ended: MutableMapping[str, Any]) -> Non
     """
     if hides & INPUTS:
         draft.inputs = {name: value for name, value in draft.inputs.items() if name in _IDENTIFIERS}
-        draft.arguments.clear()
+        draft.attributes = without_arguments(draft.attributes)
     if hides & NAMED:
         draft.named = without(hides, draft.named)
         if "error" in ended:

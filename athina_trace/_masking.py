@@ -7,6 +7,7 @@ a result that is data is walked before it becomes text. Each built-in pattern ta
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from athina_trace import _guard
 from athina_trace._hook_types import Masker, PathPattern
 from athina_trace._values import MASKED, Mask
 from athina_trace._values import text as text_of
+from athina_trace.records import flat
 
 FAILED: Final = "[mask failed]"
 """Stands where a mask raised, or gave something that is no text."""
@@ -176,9 +178,21 @@ def mask_fields(fields: Mapping[str, Any], mask: Mask, origins: Mapping[str, Any
     attributes = fields.get("custom_attributes")
     if attributes is not None:
         out["custom_attributes"] = {
-            name: _field(f"custom_attributes.{name}", value, mask, origins) for name, value in attributes.items()
+            name: _attribute(f"custom_attributes.{name}", value, mask) for name, value in attributes.items()
         }
     return out
+
+
+def _attribute(path: str, value: Any, mask: Mask) -> Any:
+    """Data among the custom attributes is JSON text by now: its strings are masked one by one."""
+    if type(value) is not str or value[:1] not in ("{", "["):
+        return masked(value, mask, path)
+    try:
+        data = json.loads(value)
+    except (ValueError, RecursionError):
+        return mask(path, value)
+    seen = masked(data, mask, path)
+    return value if seen == data else flat(seen)
 
 
 def _field(path: str, value: Any, mask: Mask, origins: Mapping[str, Any]) -> Any:

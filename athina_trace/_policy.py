@@ -8,10 +8,10 @@ from typing import Any
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._hiding import INPUTS, RESPONSE, without
+from athina_trace._hiding import INPUTS, RESPONSE, without, without_arguments
 from athina_trace._hooks import Bounded
 from athina_trace._masking import FAILED, build_mask, mask_fields, masked
-from athina_trace.records import ALIASES, InferenceLog, to_wire
+from athina_trace.records import ALIASES, InferenceLog, partial_wire
 from athina_trace.settings import Settings
 
 _NOTHING: Mapping[str, Any] = {}
@@ -54,7 +54,7 @@ class Policy:
         out = mask_fields(plainly, self.mask, origins)
         if out.get("external_reference_id") == FAILED:
             out["external_reference_id"] = clock.reference()  # two logs must not share one
-        return to_wire(out) if "prompt" in out else out
+        return partial_wire(out)
 
     def reference(self, reference: str) -> str:
         """A log's reference, as the masks leave it on the log itself."""
@@ -63,10 +63,9 @@ class Policy:
 
 def _without_content(fields: dict[str, Any], error: Exception) -> dict[str, Any]:
     kept = without(INPUTS | RESPONSE, fields)
-    attributes = {
-        name: value for name, value in fields.get("custom_attributes", {}).items() if not name.startswith("input.")
-    }
-    kept.update(prompt="", response="", custom_attributes={**attributes, "before_emit": f"failed: {type(error).__name__}"})
+    attributes = without_arguments(fields.get("custom_attributes", _NOTHING))
+    attributes["before_emit"] = f"failed: {type(error).__name__}"
+    kept.update(prompt="", response="", custom_attributes=attributes)
     if "error" in kept:
         kept["error"] = kept["error"].partition(":")[0]
     kept.pop("tool_call", None)

@@ -4,59 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import logging
 import os
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.engine import Engine, FlushReport
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
 from athina_trace._delivery.senders import Connection
+from athina_trace._hooks import Delivered, Notifier, Refused
+from athina_trace._recorder import Recorder
+from athina_trace._writer import Status, Writer
 from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
 from athina_trace.settings import MEMORY, Settings
 
-_LONGEST_LANE = 256
 
-
-@dataclass(frozen=True)
-class Status:
-    """How this process's outbox stands, over all processes that share it.
-
-    Attributes:
-        made: logs, updates and feedback put so far; the sum of the next three.
-        delivered, waiting, refused: what became of them.
-        dropped: what this process could not keep, since the outbox was full.
-        paused: why nothing is sent, such as a wrong key; None where it is.
-        outbox: the outbox's file, or ":memory:".
-        faults: errors of athina_trace's own code that it kept from the program.
-    """
-
-    made: int
-    delivered: int
-    waiting: int
-    refused: int
-    dropped: int
-    paused: str | None
-    outbox: str
-    faults: int
-
-
-class Runtime:
+class Runtime(Writer):
     """What one process logs with, under one set of settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.dropped = 0
-        self.defaults = {
-            "environment": settings.environment,
-            "language_model_id": settings.language_model_id,
-            "custom_attributes": dict(settings.custom_attributes),
-        }
+        self.notifier = Notifier(settings.on_delivered, settings.on_refused)
         path = settings.outbox_path()
         self.outbox: Outbox = (
             MemoryOutbox(max_bytes=settings.max_outbox_bytes)
@@ -71,15 +47,10 @@ class Runtime:
             connections=settings.connections,
             max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered > 0,
+            settled=self._settled,
         )
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
-
-    def emit(self, fields: dict[str, Any]) -> None:
-        """Commit one log (a JSON-safe object) and have it delivered."""
-        reference = fields["external_reference_id"]
-        lane = fields.get("session_id") or reference
-        self.put(Entry(lane[:_LONGEST_LANE], "log", reference, clock.time(), _encode(fields)))
 
     def put(self, entry: Entry) -> None:
         """Commit an entry and wake the engine; what a full outbox cannot take is counted and warned of."""
@@ -107,6 +78,22 @@ class Runtime:
             total=self.settings.request_timeout,
         )
 
+    def _settled(self, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's alone
+        """Tell the callbacks; called by the engine, inside its transaction."""
+        if not taken:
+            self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
+            return
+        self.notifier.tell(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
+        if entry.kind == "log" and outcome.prompt_run_id is not None:
+            lane = self.lanes.get(entry.reference, entry.reference)
+            self.lanes[outcome.prompt_run_id] = lane
+
+    def flush(self, timeout: float) -> FlushReport:
+        """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""
+        report = self.engine.flush(timeout)
+        self.notifier.wait(max(0.0, timeout - report.elapsed))
+        return report
+
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first."""
         self.outbox.collect()
@@ -128,23 +115,57 @@ class Runtime:
         )
 
 
-def _encode(fields: dict[str, Any]) -> bytes:
-    try:
-        return to_json(fields)
-    except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
-        return to_json(fields, fallback=str, inf_nan_mode="strings", serialize_unknown=True)
-
-
 _runtime: Runtime | None = None
 _pid = 0
+_may_trace = True  # until settings are read
+_recorders: list[Recorder] = []
+"""Those that take what is logged instead of the runtime: see `athina_trace.testing`."""
+_recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("athina_trace_recorder", default=None)
 _abandoned: list[Runtime | None] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
 
 
-def active() -> Runtime | None:
-    """This process's runtime, made from the environment when first asked for; None where tracing is off."""
+def may_trace() -> bool:
+    """False where tracing is known to be off. The cheapest of questions, asked before each call."""
+    return _may_trace or bool(_recorders)
+
+
+def active() -> Runtime | Recorder | None:
+    """This process's runtime, made from the environment when first asked for; None where tracing is off.
+
+    While logs are being recorded: the recorder of this context.
+    """
+    if _recorders:
+        return _recording()
     runtime = _runtime if _pid == os.getpid() else _renew()
     return runtime if runtime is not None and runtime.settings.enabled else None
+
+
+def _recording() -> Recorder | None:
+    """The recorder of this context, or the only one there is: threads do not inherit the context they were made in."""
+    here = _recorder.get()
+    if here is not None or len(_recorders) == 1:
+        return here or _recorders[0]
+    _guard.say(
+        logging.WARNING,
+        "unrecorded",
+        "a log was made where several captured_logs() are open and none can be told: it is in none of them; "
+        "hand the context on with athina_trace.wrap or ContextThreadPoolExecutor",
+    )
+    return None
+
+
+def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
+    """Have this context's logs go to `recorder`; `stop_recording` ends it."""
+    _recorders.append(recorder)
+    return _recorder.set(recorder)
+
+
+def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]) -> None:
+    """Undo `record_into`."""
+    _recorders.remove(recorder)
+    with suppress(ValueError):  # another context than it began in
+        _recorder.reset(token)
 
 
 def _renew() -> Runtime:
@@ -156,10 +177,10 @@ def _renew() -> Runtime:
 
 
 def _install(runtime: Runtime) -> Runtime:
-    global _runtime, _pid
+    global _runtime, _pid, _may_trace
     if not _pid:
         atexit.register(_at_exit)
-    _runtime, _pid = runtime, os.getpid()
+    _runtime, _pid, _may_trace = runtime, os.getpid(), runtime.settings.enabled
     return runtime
 
 
@@ -179,6 +200,9 @@ def configure(**settings: Any) -> Settings:
     Raises `SettingsError`, naming the setting, its value and the rule.
     """
     built = Settings.build(**settings)
+    if _recorders and (recorder := _recording()) is not None:
+        recorder.adopt(built)
+        return built
     if _runtime is not None and _pid == os.getpid():
         _runtime.engine.close(_runtime.settings.exit_timeout)
     return _install(Runtime(built)).settings
@@ -187,7 +211,7 @@ def configure(**settings: Any) -> Settings:
 def flush(timeout: float = 10.0) -> FlushReport:
     """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened."""
     runtime = active()
-    return runtime.engine.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
+    return runtime.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
@@ -198,7 +222,7 @@ async def aflush(timeout: float = 10.0) -> FlushReport:
 def shutdown(timeout: float | None = None) -> None:
     """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew."""
     runtime = _runtime
-    if runtime is not None and _pid == os.getpid():
+    if runtime is not None and _pid == os.getpid() and not _recorders:
         runtime.engine.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(Runtime(runtime.settings))
 

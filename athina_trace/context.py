@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from athina_trace import _functions
-from athina_trace._values import plain
+from athina_trace.records import attributes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -167,8 +167,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
             prompt_slug=prompt_slug,
             language_model_id=language_model_id,
         )
-        attributes = {name: plain(value, name=name) for name, value in custom_attributes.items()}
-        super().__init__(Given(fields, attributes, sample_rate=sample_rate))
+        super().__init__(Given(fields, attributes(custom_attributes), sample_rate=sample_rate))
 
 
 class ScopeCall:

@@ -67,11 +67,14 @@ class Engine:
         connections: int = 8,
         max_bytes: int = 1_000_000,
         keep: bool = False,
+        settled: Callable[[Stored, Outcome, bool], None] = lambda _entry, _outcome, _taken: None,
     ) -> None:
+        """`settled(entry, outcome, taken)` is told of each entry that Athina took or refused."""
         self.outbox = outbox
         self.paused: str | None = None
         self._clock = clock
         self._keep = keep
+        self._settled = settled
         self._paused_until = 0.0
         self._adopted = float("-inf")
         self._reports: deque[Report] = deque()
@@ -129,9 +132,11 @@ class Engine:
     def _delivered(self, entry: Stored, outcome: Outcome, now: float) -> None:
         self.paused = None
         self.outbox.delivered(entry, now, keep=self._keep, prompt_run_id=outcome.prompt_run_id)
+        self._settled(entry, outcome, True)  # noqa: FBT003
 
     def _refused(self, entry: Stored, outcome: Outcome, now: float) -> None:
         self.outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
+        self._settled(entry, outcome, False)  # noqa: FBT003
         _guard.say(
             logging.WARNING,
             f"refused {outcome.status}",
@@ -192,9 +197,8 @@ class Engine:
     def _run(self) -> None:
         wait: float | None = 0.0
         while not self._stopping:
-            if wait != 0.0:
-                self._woken.wait(wait)
-                self._hurried.wait(LINGER)
+            self._woken.wait(wait)
+            self._hurried.wait(LINGER)
             self._woken.clear()
             self._hurried.clear()
             wait = self._step_guarded()
