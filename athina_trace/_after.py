@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from athina_trace import _guard, _runtime
 from athina_trace._arguments import Options
+from athina_trace._calls import complete
 from athina_trace._draft import LogDraft
 from athina_trace._emission import emit
-from athina_trace._functions import complete
+from athina_trace._hiding import NAMED, without
 from athina_trace._values import plain
+from athina_trace.context import current_scope
 from athina_trace.records import ALIASES, FIELDS, attributes, nearest, partial_wire
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .records import LogFields
+    from .records import ChangedFields, LogFields
 
 _FEEDBACK = (1, 0, -1)
 
@@ -38,7 +40,7 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
 
 
 def update_log(
-    *, external_reference_id: str | None = None, prompt_run_id: str | None = None, **fields: Unpack[LogFields]
+    *, external_reference_id: str | None = None, prompt_run_id: str | None = None, **fields: Unpack[ChangedFields]
 ) -> None:
     """Change fields of a log that was made before, here or in another process.
 
@@ -86,6 +88,8 @@ def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, fiel
     try:
         runtime = _runtime.active()
         if runtime is not None:
-            runtime.change(kind, target, fields)
+            scope = current_scope()
+            kept = without(scope.hides, fields) if scope.hides & NAMED else fields
+            runtime.change(kind, target, kept)
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.fault("writing a change of a log")

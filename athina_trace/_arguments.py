@@ -36,7 +36,7 @@ class Options:
     hides: int = 0
 
     @classmethod
-    def checked(  # noqa: PLR0913 - one for each option of the decorator
+    def checked(
         cls,
         named: Mapping[str, Any],
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from athina_trace import _functions
@@ -48,7 +48,8 @@ def wrap(function: F) -> F:
         context = captured.copy()
         return _functions.drive_in(context.run(wrapped, *args, **kwargs), context)
 
-    bound: F = _functions.Wrapper(function, run)
+    carried: Any = function
+    bound: F = cast("Any", _functions.Wrapper(carried, run))
     return bound
 
 
@@ -57,7 +58,8 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` in a copy of the current context; `map` does so, too."""
-        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
+        run: Callable[..., T] = contextvars.copy_context().run
+        return super().submit(run, fn, *args, **kwargs)
 
 
 def inject(carrier: C) -> C:
@@ -97,14 +99,14 @@ def _is_ours(member: str) -> bool:
 
 
 def extract(carrier: Mapping[str, str]) -> Scoped:
-    """The scope that `inject` wrote into `carrier`, to be entered: `with extract(headers):`, or as a decorator.
+    """Give the scope that stands in `carrier`, to be entered by `with` or used as a decorator.
 
     What is malformed, unknown or too long is left out; a carrier without baggage gives a scope that changes nothing.
     Baggage says who is talking: take it from your own services only, never from strangers.
     """
-    header = next((value for name, value in carrier.items() if str(name).lower() == "baggage"), "")
+    header: Any = next((value for name, value in carrier.items() if str(name).lower() == "baggage"), "")
     values = _values(header if isinstance(header, str) else "")
-    fields = {name: values[name] for name in _CARRIED if name in values}
+    fields: dict[str, Any] = {name: values[name] for name in _CARRIED if name in values}
     return Scoped(Given(fields, {}, _hides(values.get("private")), _rate(values.get("sample_rate"))))
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _functions, _guard, _runtime
 from athina_trace._arguments import Function, Options, check_inputs
+from athina_trace._calls import Rest, complete, complete_off_loop
 from athina_trace._draft import LogDraft, current_draft
 from athina_trace._emission import emit
-from athina_trace._functions import Rest, complete, complete_off_loop
 from athina_trace._values import plain
 
 if TYPE_CHECKING:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from athina_trace import _guard, _runtime
 from athina_trace._arguments import Options
+from athina_trace._calls import Rest
 from athina_trace._capture import finish
 from athina_trace._draft import LogDraft
 from athina_trace._sampling import keeps
 from athina_trace._writer import Writer
-
-Rest: TypeAlias = Callable[[], None] | None
-"""What is left to do and may take its time: the caller does it at once, or off its event loop, before it returns."""
 
 _LARGE = 65_536
 """Characters of JSON from which on a log is masked off the event loop."""

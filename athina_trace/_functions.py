@@ -8,39 +8,17 @@ made: no context variable is held across a `yield`, and the consumer's context s
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import importlib
 import inspect
 import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Protocol
+from typing import Any
 
 import wrapt
 
-
-class Call(Protocol):
-    """One call from its start to its end. None of these may raise on its own account."""
-
-    def enter(self) -> None:
-        """Begin: make the call current in this context."""
-
-    def leave(self) -> None:
-        """Make current again what was before `enter`, in the same context. Streams end with their context instead."""
-
-    def chunk(self, value: object) -> None:
-        """A stream yielded `value`."""
-
-    def done(self, value: object) -> Rest:
-        """The call returned `value`; a stream came to its end. Gives what is left to do before that is told."""
-
-    def failed(self, error: BaseException) -> Rest:
-        """The call raised `error`; `GeneratorExit` where a stream was given up early. Gives what is left to do."""
-
-
-Rest = Callable[[], None] | None
-"""What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
+from athina_trace._calls import Call, Nothing, complete, complete_off_loop
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
@@ -116,21 +94,6 @@ def _finish(result: Any, call: Call) -> Any:
         complete(call.done(result))
         return result
     return driver(result, call)
-
-
-def complete(rest: Rest) -> None:
-    """Do what is left, here and now."""
-    if rest is not None:
-        rest()
-
-
-async def complete_off_loop(rest: Callable[[], None], error: BaseException | None = None) -> None:
-    """Do what is left in a thread, where this is asyncio's loop and awaiting is still allowed."""
-    if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
-        rest()
-    else:
-        # Shielded: who is cancelled now does not wait, but what is left is done all the same.
-        await asyncio.shield(asyncio.to_thread(rest))
 
 
 async def _await(coroutine: Awaitable[Any], call: Call) -> Any:
@@ -233,29 +196,12 @@ def _drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call) -> Any:
     return _named(_await(inner, call), inner)
 
 
-class _Nothing:
-    """A call of which no note is taken."""
-
-    def enter(self) -> None: ...
-
-    def leave(self) -> None: ...
-
-    def chunk(self, value: object) -> None: ...
-
-    def done(self, value: object) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...
-
-
-_NOTHING = _Nothing()
-
-
 def drive_in(result: Any, context: contextvars.Context) -> Any:
     """`result`, or, where it is a generator or coroutine of any kind, one whose every step runs in `context`."""
     if isinstance(result, GeneratorType):
-        return _named(_generate(result, _NOTHING, context), result)
+        return _named(_generate(result, Nothing(), context), result)
     if isinstance(result, AsyncGeneratorType):
-        return _named(_generate_async(result, _NOTHING, context), result)
+        return _named(_generate_async(result, Nothing(), context), result)
     return _named(_await_in(result, context), result) if isinstance(result, CoroutineType) else result
 
 

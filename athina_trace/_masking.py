@@ -53,9 +53,7 @@ _HALF_SECRET: Final = 200
 """Characters in front of a cut that are dropped before masking: a secret may have been cut in two there."""
 
 
-def build_mask(
-    mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iterable[Masker]
-) -> Mask | None:
+def build_mask(mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iterable[Masker]) -> Mask | None:
     """One mask of the user's function, then the patterns, then the built-in maskers; None where there are none."""
     steps = [
         *([mask] if mask else []),

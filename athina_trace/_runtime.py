@@ -14,8 +14,8 @@ from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._delivery.engine import Engine, FlushReport
 from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.engine import Engine, FlushReport
 from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
 from athina_trace._delivery.senders import Connection

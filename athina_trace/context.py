@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from athina_trace import _functions
+from athina_trace._calls import Nothing
 from athina_trace.records import attributes
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         custom_attributes: further facts for each log of the session, scalars or data.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each field of a session
         self,
         thread_id: object = None,
         *,
@@ -170,7 +171,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         super().__init__(Given(fields, attributes(custom_attributes), sample_rate=sample_rate))
 
 
-class ScopeCall:
+class ScopeCall(Nothing):
     """A scope around one call, or around one `with` block."""
 
     __slots__ = ("_given", "_token")
@@ -179,17 +180,13 @@ class ScopeCall:
         self._given = given
 
     def enter(self) -> None:
+        """Lay the scope over what is there."""
         self._token = _scope.set(_scope.get().over(self._given, self))
 
     def leave(self) -> None:
+        """Restore what was found."""
         try:
             _scope.reset(self._token)
         except ValueError:
             # Left in another context than it was entered in (a generator closed elsewhere): nothing to restore there.
             return
-
-    def chunk(self, value: object) -> None: ...
-
-    def done(self, value: object) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...

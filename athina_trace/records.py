@@ -37,9 +37,7 @@ OptionalText = Optional[Text]  # noqa: UP045 - pyright knows no `|` between alia
 Response = Annotated[str, BeforeValidator(_to_response)]
 
 
-class ConstantFields(TypedDict, total=False):
-    """Every field that a decorator may name; `response` is an option of its own there."""
-
+class _Fields(TypedDict, total=False):
     language_model_id: str
     prompt: str | list[dict[str, Any]]
     session_id: str
@@ -55,7 +53,6 @@ class ConstantFields(TypedDict, total=False):
     environment: str
     customer_id: str
     customer_user_id: str
-    external_reference_id: str
     tool_calls: Any
     tool_call: Any
     tools: Any
@@ -71,8 +68,20 @@ class ConstantFields(TypedDict, total=False):
     user_feedback_comment: str
 
 
+class ConstantFields(_Fields, total=False):
+    """Every field that a decorator may name; `response` is an option of its own there."""
+
+    external_reference_id: str
+
+
 class LogFields(ConstantFields, total=False):
     """Every field that `current_log().update(...)` may name."""
+
+    response: str
+
+
+class ChangedFields(_Fields, total=False):
+    """Every field that `update_log(...)` may change."""
 
     response: str
 

@@ -106,7 +106,10 @@ class Settings(BaseModel):
     )
     on_refused: Hook = Field(default=None, description="Called with a `Refused` for each log that Athina refused.")
     hook_timeout: float = Field(
-        default=1.0, gt=0, le=60, description="Seconds that a log waits for `before_emit`; then it goes without content."
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Seconds that a log waits for `before_emit`, and then goes without content.",
     )
     flush_each_call: bool = Field(
         default=False,

@@ -58,7 +58,7 @@ class FlushReport:
 class Engine:
     """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
         outbox: Outbox,
         connect: Callable[[], Connection] | None,
