@@ -9,8 +9,8 @@ from typing import Any
 
 from athina_trace._draft import LogDraft
 from athina_trace._hiding import INPUTS, RESPONSE
-from athina_trace._values import plain, text
-from athina_trace.records import ALIASES, FIELDS, flat, nearest
+from athina_trace._values import looks_secret, plain, text
+from athina_trace.records import ALIASES, FIELDS, flat, is_prompt, nearest
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -71,11 +71,12 @@ def _parameter_names(given: Any) -> list[str]:
 class Function:
     """What is known of a decorated function before its first call: its name, its parameters, their roles."""
 
-    __slots__ = ("_defaults", "_names", "_options", "_roles", "_star", "name")
+    __slots__ = ("_class", "_defaults", "_names", "_options", "_roles", "_star", "name")
 
     def __init__(self, target: Any, options: Options, *, bound: bool) -> None:
         """`bound`: the call's arguments come without the function's first parameter, `self` or `cls`."""
         self.name = _qualified_name(target)
+        self._class = "" if bound else _enclosing_class(target)
         self._options = options
         parameters = _parameters(target)[1 if bound else 0 :]
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -90,6 +91,15 @@ class Function:
         rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
         possible = {field: tuple(n for n in rule if open_ended or n in names) for field, rule in rules.items()}
         return tuple((field, rule) for field, rule in possible.items() if rule)
+
+    def is_class_call(self, args: tuple[Any, ...]) -> bool:
+        """Whether the first argument is the class in which the function was written: its `cls`.
+
+        From Python 3.13 on, a `classmethod` above our decorator binds by itself, and we see a plain call.
+        """
+        if not self._class or not args or not isinstance(args[0], type):
+            return False
+        return any(cls.__qualname__ == self._class for cls in args[0].__mro__)
 
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
@@ -107,7 +117,7 @@ class Function:
             for parameter in candidates:
                 value = arguments.get(parameter)
                 if value is not None and self._may_read(name, parameter):
-                    inputs[name] = text(value) if name in _TEXTS else plain(value, name=parameter)
+                    inputs[name] = _read_as(name, value, parameter)
                     del arguments[parameter]
                     break
         if "user_query" not in inputs and "prompt" not in inputs and capture is True:
@@ -141,13 +151,19 @@ def _only_string(arguments: dict[str, Any], inputs: dict[str, Any]) -> None:
     """Take the only argument that is a string and no identifier as what the user asked."""
     strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
     if len(strings) == 1:
-        value = plain(arguments[strings[0]], name=strings[0])
-        if value == arguments.pop(strings[0]):
-            inputs["user_query"] = value
+        inputs["user_query"] = text(arguments.pop(strings[0]))
 
 
 def _is_id(name: str) -> bool:
-    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug"))
+    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug")) or looks_secret(name)
+
+
+def _read_as(name: str, value: object, parameter: str) -> Any:
+    """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
+    if name in _TEXTS:
+        return text(value)
+    data = plain(value, name=parameter)
+    return data if name != "prompt" or is_prompt(data) else text(data)
 
 
 def _parameters(target: Any) -> list[inspect.Parameter]:
@@ -155,6 +171,12 @@ def _parameters(target: Any) -> list[inspect.Parameter]:
         return list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):
         return []  # some builtins have none
+
+
+def _enclosing_class(target: Any) -> str:
+    """The qualified name of the class around a function, or an empty string."""
+    outer, _, _ = getattr(target, "__qualname__", "").rpartition(".")
+    return "" if outer.endswith("<locals>") else outer
 
 
 def _qualified_name(target: Any) -> str:

@@ -5,7 +5,7 @@ Pure: nothing here knows of decorators, disks or networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from athina_trace._arguments import Options
@@ -33,7 +33,7 @@ def finish(
     `defaults` are the settings' fields and `custom_attributes`; the order in which sources win is the order of the
     merges below, weakest first.
     """
-    answer: str | None = _response(draft, options, result)
+    answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = draft.ledger.fields() if draft.ledger is not None else _NOTHING
     ended = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000, **_failure(error)}
     if hides := draft.hides | draft.scope.hides:
@@ -65,12 +65,12 @@ def finish(
     return to_wire(fields)
 
 
-def _response(draft: LogDraft, options: Options, result: object) -> str | None:
+def _response(draft: LogDraft, options: Options, result: object, *, failed: bool) -> str | None:
     """What the call answered, as text; None where the result says nothing and others may."""
+    if options.response is not None and (draft.chunks is not None or not failed):
+        return _read_by(options.response, draft, result)
     if draft.chunks is not None:
-        return _streamed(draft, options)
-    if options.response is not None:
-        return draft.read(options.response(result))
+        return _streamed(draft, draft.chunks)
     if result is None:
         return None
     if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
@@ -78,10 +78,17 @@ def _response(draft: LogDraft, options: Options, result: object) -> str | None:
     return draft.read(result)
 
 
-def _streamed(draft: LogDraft, options: Options) -> str | None:
-    chunks = draft.chunks or []
-    if options.response is not None:
-        return draft.read(options.response(chunks))
+def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str:
+    """What the user's function says that the answer is; where it raises, the log goes on without."""
+    answer = result if draft.chunks is None else draft.chunks
+    try:
+        return draft.read(read(answer))
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        draft.attributes["response_error"] = _message(error)
+        return draft.read(answer)
+
+
+def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:
     understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in chunks]
     if all(understood) and chunks:
         return None
@@ -116,7 +123,7 @@ def _complete(fields: dict[str, Any]) -> None:
 
 def _last_user_message(prompt: object) -> str | None:
     if not isinstance(prompt, list):
-        return None
+        return prompt if isinstance(prompt, str) else None
     messages = [m for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
     return _content_text(messages[-1].get("content")) if messages else None
 

@@ -63,11 +63,11 @@ class LogDraft:
         return True
 
     @property
-    def external_reference_id(self) -> str | None:
+    def external_reference_id(self) -> str:
         """The reference under which Athina knows this log: the user's own, or a UUIDv7 made when first needed."""
         if self._reference is None:
-            self._reference = self.named.get("external_reference_id") or clock.reference()
-        return self._reference
+            self._reference = clock.reference()
+        return str(self.named.get("external_reference_id", self._reference))
 
     def update(self, **fields: Unpack[LogFields]) -> None:
         """Name fields of this log; they win over everything captured, and later calls over earlier ones.

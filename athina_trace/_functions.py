@@ -133,6 +133,7 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
         complete(call.done(stop.value))
         return stop.value
     except BaseException as error:
+        del value  # may be the error itself, which would then live in a circle with its own traceback
         complete(call.failed(error))
         raise
 
@@ -156,6 +157,7 @@ async def _generate_async(
         if (rest := call.done(None)) is not None:
             await complete_off_loop(rest)
     except BaseException as error:
+        del value  # as in `_generate`
         if (rest := call.failed(error)) is not None:
             await complete_off_loop(rest, error)
         raise

@@ -47,5 +47,6 @@ def withhold(hides: int, draft: Written, ended: MutableMapping[str, Any]) -> Non
         draft.attributes = without_arguments(draft.attributes)
     if hides & NAMED:
         draft.named = without(hides, draft.named)
+        draft.attributes.pop("response_error", None)
         if "error" in ended:
             ended["error"] = ended["error"].partition(":")[0]

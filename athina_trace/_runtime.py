@@ -8,7 +8,7 @@ import contextvars
 import logging
 import os
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -24,6 +24,9 @@ from athina_trace._recorder import Recorder
 from athina_trace._writer import Status, Writer
 from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
 from athina_trace.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.api import Api
 
 
 class Runtime(Writer):
@@ -51,6 +54,10 @@ class Runtime(Writer):
         )
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
+        elif settings.enabled:
+            # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
+            # thread that they know nothing of. The openai package does so with each request.
+            _transport()
 
     def put(self, entry: Entry) -> None:
         """Commit an entry and wake the engine; what a full outbox cannot take is counted and warned of."""
@@ -68,10 +75,8 @@ class Runtime(Writer):
         raise error
 
     def _connect(self) -> Connection:
-        from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
-
         key = self.settings.api_key
-        return Api(
+        return _transport()(
             base_url=self.settings.base_url,
             key=key.get_secret_value() if key else "",
             api_version=self.settings.api_version,
@@ -113,6 +118,13 @@ class Runtime(Writer):
             outbox=self.path,
             faults=_guard.faults,
         )
+
+
+def _transport() -> type[Api]:
+    """Give the class that speaks to Athina; it brings httpx, which is loaded with the first log."""
+    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
+
+    return Api
 
 
 _runtime: Runtime | None = None

@@ -108,7 +108,7 @@ class Scoped:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # One object may be entered by several tasks at once: leave the scope that this context is in.
         here = _scope.get().opened_by
-        mine = next((call for call in self._entered if call is here), self._entered[-1])
+        mine = next((call for call in tuple(self._entered) if call is here), self._entered[-1])
         self._entered.remove(mine)
         mine.leave()
 

@@ -152,7 +152,7 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     """
     present = {name: value for name, value in fields.items() if value is not None}
     inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
-    return _double(present if not inexact and _is_prompt(present.get("prompt", "")) else _mend(present))
+    return _double(present if not inexact and is_prompt(present.get("prompt", "")) else _mend(present))
 
 
 def partial_wire(fields: dict[str, Any]) -> dict[str, Any]:
@@ -161,8 +161,9 @@ def partial_wire(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in to_wire(fields).items() if ALIASES.get(name, name) in given}
 
 
-def _is_prompt(value: Any) -> bool:
-    return type(value) is str or all(type(message) is dict for message in value)
+def is_prompt(value: Any) -> bool:
+    """Whether JSON-safe data is what Athina takes for a prompt: text, or a list of messages."""
+    return type(value) is str or (type(value) is list and all(type(message) is dict for message in value))
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:

@@ -184,13 +184,13 @@ def test_a_decorated_function_looks_undecorated(function: Any) -> None:
 @pytest.mark.parametrize("function", [*ALL, Desk.inner_class, Desk.inner_static, Desk.outer_static])
 def test_pickle_and_copy(function: Any) -> None:
     assert pickle.loads(pickle.dumps(function))  # noqa: S301 - our own bytes
-    assert copy.copy(function) is function
-    assert copy.deepcopy(function) is function
-    assert copy.deepcopy({"handler": function})["handler"] is function
+    assert copy.copy(function) == function
+    assert copy.deepcopy(function) == function
+    assert copy.deepcopy({"handler": function})["handler"] == function
 
 
 def test_pickled_functions_and_methods_work(local: Logs) -> None:
-    assert pickle.loads(pickle.dumps(plain)) is plain  # noqa: S301 - our own bytes
+    assert pickle.loads(pickle.dumps(plain)) is copy.copy(plain) is copy.deepcopy(plain) is plain  # noqa: S301
     method = pickle.loads(pickle.dumps(Desk().method))  # noqa: S301 - our own bytes
     assert method("q") == "method q"
     assert len(local()) == 1
@@ -494,3 +494,39 @@ def test_a_session_decorates_every_kind_of_function(local: Logs) -> None:
     asyncio.run(everything())
     assert [log["session_id"] for log in local()] == ["plain", "generator", "coroutine", "async generator"]
     assert local()[1]["customer_id"] == "kept over steps"
+
+
+def test_a_function_that_cannot_read_the_answer_does_not_lose_the_log(local: Logs) -> None:
+    @athina_trace(response=lambda result: result["text"])
+    def answer(question: str) -> list[int]:
+        if question == "fail":
+            raise LookupError
+        return [1]
+
+    answer("q")
+    with pytest.raises(LookupError):
+        answer("fail")
+    first, second = local()
+    assert first["response"] == "[1]"
+    assert first["custom_attributes"]["response_error"].startswith("TypeError: list indices")
+    assert (second["response"], second["error"]) == ("", "LookupError")
+
+
+def test_prompts_of_every_kind(local: Logs) -> None:
+    @athina_trace
+    def ask(prompt: Any) -> None: ...
+
+    for prompt in ("tell me", [{"role": "user", "content": "hi"}], ["one", "two"], {"template": "t"}):
+        ask(prompt)
+    assert [log["prompt"] for log in local()] == [
+        "tell me", [{"role": "user", "content": "hi"}], '["one","two"]', '{"template":"t"}',
+    ]  # fmt: skip
+    assert [log["user_query"] for log in local()][:2] == ["tell me", "hi"]
+
+
+def test_a_reference_of_ones_own(local: Logs) -> None:
+    with athina_trace(user_query="q") as log:
+        made = log.external_reference_id
+        log.update(external_reference_id="mine")
+        assert log.external_reference_id == "mine" != made
+    assert local()[0]["external_reference_id"] == "mine"

@@ -155,7 +155,7 @@ def test_a_hanging_server_never_holds_the_caller(athina: AthinaServer, delivered
             ask("q")
     assert time.monotonic() - began < 1
     athina.wait_for(20, timeout=10)
-    assert status().waiting == 1
+    assert flush(0.5).waiting == 1
 
 
 @pytest.mark.parametrize("code", [400, 404, 422])

@@ -84,7 +84,7 @@ def test_wrap_keeps_every_kind_of_function() -> None:
         yield customer()
 
     with at.athina_session(customer_id="disney"):
-        kept = [at.wrap(each) for each in (plain, later, items, items_later)]
+        kept = (at.wrap(plain), at.wrap(later), at.wrap(items), at.wrap(items_later))
 
     async def run() -> list[Any]:
         return [await kept[1](), *[item async for item in kept[3]()]]
@@ -144,7 +144,7 @@ def test_a_scope_goes_into_a_header_and_comes_back() -> None:
 
 def test_privacy_goes_along() -> None:
     with at.athina_private():
-        carrier = at.inject({})
+        carrier = at.inject(dict[str, str]())
     with at.extract(carrier):
         assert current_scope().hides == EVERYTHING
     with at.extract({"baggage": "athina.private=nonsense"}):
@@ -191,7 +191,7 @@ def test_no_header_whatever_raises(header: str) -> None:
 @given(st.text(min_size=1, max_size=50).filter(str.isprintable), st.text(min_size=1, max_size=50))
 def test_any_printable_identifier_arrives(session: str, customer_id: str) -> None:
     with at.athina_session(session, customer_id=customer_id):
-        carrier = at.inject({})
+        carrier = at.inject(dict[str, str]())
     with at.extract(carrier):
         assert current_scope().fields["session_id"] == session
         assert current_scope().fields.get("customer_id") in (customer_id, None)
@@ -199,7 +199,7 @@ def test_any_printable_identifier_arrives(session: str, customer_id: str) -> Non
 
 def test_extract_decorates() -> None:
     with at.athina_session(customer_id="disney"):
-        carrier = at.inject({})
+        carrier = at.inject(dict[str, str]())
     assert at.extract(carrier)(customer)() == "disney"
 
 
@@ -212,7 +212,7 @@ def _work(carrier: dict[str, str], outbox: str, question: str) -> None:
 
 @pytest.mark.parametrize("method", ["spawn"])
 def test_multiprocessing(tmp_path: Any, method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     outbox = str(tmp_path / "shared.db")
     with at.athina_session("thread_1", customer_id="disney"):
         jobs = [context.Process(target=_work, args=(at.inject({}), outbox, str(n))) for n in range(2)]
