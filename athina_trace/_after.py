@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from athina_trace import _guard, _runtime
@@ -76,12 +77,13 @@ def _check(verb: str, fields: Any) -> None:
             raise TypeError(f"{verb}() got {name!r}, which is no field of an Athina log{nearest(name)}")
 
 
-def _plainly(fields: Any) -> dict[str, Any]:
+def _plainly(fields: Mapping[str, Any]) -> dict[str, Any]:
     inner = {ALIASES.get(name, name): value for name, value in fields.items()}
     given = inner.get("custom_attributes")
     if isinstance(given, dict):
         inner["custom_attributes"] = attributes(given)
-    return partial_wire({name: plain(value) for name, value in inner.items()})
+    plainly: dict[str, Any] = {name: plain(value) for name, value in inner.items()}
+    return partial_wire(plainly)
 
 
 def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, fields: dict[str, Any]) -> None:

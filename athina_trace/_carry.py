@@ -58,7 +58,7 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` in a copy of the current context; `map` does so, too."""
-        run: Callable[..., T] = contextvars.copy_context().run
+        run: Any = contextvars.copy_context().run
         return super().submit(run, fn, *args, **kwargs)
 
 

@@ -92,7 +92,7 @@ def test_tasks_and_threads_side_by_side_are_apart() -> None:
         return [log.user_query for log in logs]
 
     async def both() -> list[list[object]]:
-        return await asyncio.gather(task("a"), task("b"))
+        return list(await asyncio.gather(task("a"), task("b")))
 
     assert asyncio.run(both()) == [["a"] * 3, ["b"] * 3]
 
