@@ -28,6 +28,10 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
 
     Session, customer and the settings' defaults are filled in as for a decorated call, and the log is committed to
     disk before this returns. Raises `TypeError` for a field that Athina does not know, naming the nearest one.
+
+    >>> reference = log_inference(user_query="Where is it?", response="On its way.", language_model_id="gpt-4o")
+    >>> recent_logs()[-1]["response"]
+    'On its way.'
     """
     _check("log_inference", fields)
     named: dict[str, Any] = {"response_time": None, **fields}
@@ -48,6 +52,8 @@ def update_log(
     Name the log by its `external_reference_id`, as `current_log()` and `log_inference` give it, or by Athina's own
     `prompt_run_id`, as `on_delivered` gives it. The change is committed to disk before this returns, and arrives
     behind the log itself. Raises `TypeError` where no log, both ids, no field, or an unknown field is given.
+
+    >>> update_log(external_reference_id=log_inference(response="On its way."), expected_response="It is there.")
     """
     if (external_reference_id is None) == (prompt_run_id is None):
         raise TypeError("update_log() takes either external_reference_id or prompt_run_id")
@@ -62,6 +68,8 @@ def log_feedback(external_reference_id: str, feedback: Literal[1, 0, -1], commen
     """Log what a user thought of an answer: 1 for good, -1 for bad, 0 to take it back; `comment` in their words.
 
     Committed to disk before this returns; arrives behind the log itself. Raises `ValueError` for any other feedback.
+
+    >>> log_feedback(log_inference(response="On its way."), 1, "quick and right")
     """
     if isinstance(feedback, bool) or feedback not in _FEEDBACK:
         raise ValueError(f"log_feedback() takes 1, 0 or -1, got {feedback!r}")

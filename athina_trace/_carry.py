@@ -41,6 +41,11 @@ def wrap(function: F) -> F:
 
     For callables that run later or elsewhere: threads, timers, callbacks. Each call has a copy of the context, so
     that what it sets there reaches neither its caller nor the next call. Keeps signature and kind.
+
+    >>> with athina_session("thread_1", customer_id="disney"):
+    ...     ask = wrap(lambda: inject({})["baggage"])
+    >>> ask()
+    'athina.session_id=thread_1,athina.customer_id=disney'
     """
     captured = contextvars.copy_context()
 
@@ -54,7 +59,12 @@ def wrap(function: F) -> F:
 
 
 class ContextThreadPoolExecutor(ThreadPoolExecutor):
-    """A `ThreadPoolExecutor` whose work runs in the context in which it was submitted."""
+    """A `ThreadPoolExecutor` whose work runs in the context in which it was submitted.
+
+    >>> with ContextThreadPoolExecutor() as pool, athina_session("thread_1"):
+    ...     pool.submit(inject, {}).result()
+    {'baggage': 'athina.session_id=thread_1'}
+    """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` in a copy of the current context; `map` does so, too."""
@@ -68,6 +78,10 @@ def inject(carrier: C) -> C:
     It goes into the one entry `baggage` (W3C Baggage), beside what others wrote there: session, customer,
     environment, `prompt_slug`, model, the rate of a sample, and whether the scope is private; custom attributes do
     not travel. Values are percent-encoded. What would make the entry longer than 8192 characters is left out.
+
+    >>> with athina_session("thread 1"):
+    ...     inject({"x-request-id": "7"})
+    {'x-request-id': '7', 'baggage': 'athina.session_id=thread%201'}
     """
     key = next((name for name in carrier if name.lower() == "baggage"), "baggage")
     others = [member for member in carrier.get(key, "").split(",") if member.strip() and not _is_ours(member)]
@@ -103,6 +117,11 @@ def extract(carrier: Mapping[str, str]) -> Scoped:
 
     What is malformed, unknown or too long is left out; a carrier without baggage gives a scope that changes nothing.
     Baggage says who is talking: take it from your own services only, never from strangers.
+
+    >>> with extract({"baggage": "athina.session_id=thread_1"}):
+    ...     reference = log_inference(response="Hello")
+    >>> recent_logs()[-1]["session_id"]
+    'thread_1'
     """
     header: Any = next((value for name, value in carrier.items() if str(name).lower() == "baggage"), "")
     values = _values(header if isinstance(header, str) else "")

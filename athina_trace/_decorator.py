@@ -155,6 +155,15 @@ def athina_trace(
 
     Raises `TypeError` while decorating: for an unknown field, naming the nearest one, or a wrong option.
     The decorated function never raises anything of ours.
+
+    >>> @athina_trace(prompt_slug="support/v1")
+    ... def answer(question: str) -> str:
+    ...     return "On its way."
+    >>> answer("Where is it?")
+    'On its way.'
+    >>> log = recent_logs()[-1]
+    >>> log["user_query"], log["response"], log["prompt_slug"]
+    ('Where is it?', 'On its way.', 'support/v1')
     """
     if isinstance(response, str):
         response, fields["response"] = None, response

@@ -23,7 +23,13 @@ _MAX_CHUNK_CHARACTERS = 1_000_000
 
 
 class LogDraft:
-    """The log of the call that is running. `current_log()` gives it, and so does `with athina_trace(...) as log`."""
+    """The log of the call that is running. `current_log()` gives it, and so does `with athina_trace(...) as log`.
+
+    >>> with athina_trace(user_query="Where is it?") as log:
+    ...     log.update(response="On its way.", total_tokens=9)
+    >>> recent_logs()[-1]["total_tokens"]
+    9
+    """
 
     __slots__ = (
         "_reference",
@@ -171,7 +177,17 @@ _current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athi
 
 
 def current_log() -> LogDraft | _NoLog:
-    """The log of the innermost decorated call that is running; outside of any, a falsy stand-in that does nothing."""
+    """The log of the innermost decorated call that is running; outside of any, a falsy stand-in that does nothing.
+
+    >>> @athina_trace
+    ... def answer(question: str) -> str:
+    ...     current_log().update(language_model_id="gpt-4o")
+    ...     return "On its way."
+    >>> answer("Where is it?"), recent_logs()[-1]["language_model_id"]
+    ('On its way.', 'gpt-4o')
+    >>> bool(current_log())
+    False
+    """
     return _current.get() or _NO_LOG
 
 

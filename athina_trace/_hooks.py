@@ -25,6 +25,12 @@ class Delivered:
         kind: "log", "update", "update_by_id" or "feedback".
         external_reference_id: the log's reference (for "update_by_id" its `prompt_run_id`).
         prompt_run_id: Athina's own id of the log; None where the answer did not have one.
+
+    >>> ids = {}
+    >>> def remember(event: Delivered) -> None:
+    ...     ids[event.external_reference_id] = event.prompt_run_id
+    >>> configure(on_delivered=remember).on_delivered is remember
+    True
     """
 
     kind: str
@@ -41,6 +47,9 @@ class Refused:
         external_reference_id: the log's reference (for "update_by_id" its `prompt_run_id`).
         status: the HTTP status.
         reason: the server's words.
+
+    >>> configure(on_refused=lambda event: print(event.status, event.reason)).on_refused is None
+    False
     """
 
     kind: str

@@ -24,6 +24,12 @@ class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
     Args:
         inputs: False lets the inputs through.
         response: False lets the answers through.
+
+    >>> with athina_private():
+    ...     reference = log_inference(user_query="My number is …", response="Thank you.", total_tokens=9)
+    >>> log = recent_logs()[-1]
+    >>> "user_query" in log, log["response"], log["total_tokens"]
+    (False, '', 9)
     """
 
     def __init__(self, *, inputs: bool = True, response: bool = True) -> None:

@@ -210,6 +210,9 @@ def configure(**settings: Any) -> Settings:
 
     May be called again; what the former outbox still holds is delivered first, for at most `exit_timeout` seconds.
     Raises `SettingsError`, naming the setting, its value and the rule.
+
+    >>> configure(environment="staging", sample_rate=0.1).environment
+    'staging'
     """
     built = Settings.build(**settings)
     if _recorders and (recorder := _recording()) is not None:
@@ -221,18 +224,30 @@ def configure(**settings: Any) -> Settings:
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
-    """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened."""
+    """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened.
+
+    >>> if not (report := flush(timeout=5)):
+    ...     print(report.waiting, "logs wait for the next process:", report.paused)
+    """
     runtime = active()
     return runtime.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """`flush` for async code: the event loop goes on meanwhile."""
+    """`flush` for async code: the event loop goes on meanwhile.
+
+    >>> import asyncio
+    >>> bool(asyncio.run(aflush(timeout=5)))
+    True
+    """
     return await asyncio.to_thread(flush, timeout)
 
 
 def shutdown(timeout: float | None = None) -> None:
-    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew."""
+    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew.
+
+    >>> shutdown(timeout=5)
+    """
     runtime = _runtime
     if runtime is not None and _pid == os.getpid() and not _recorders:
         runtime.engine.close(runtime.settings.exit_timeout if timeout is None else timeout)
@@ -240,7 +255,11 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def status() -> Status:
-    """How the outbox stands: logs made, delivered, waiting, refused and dropped."""
+    """How the outbox stands: logs made, delivered, waiting, refused and dropped.
+
+    >>> status().dropped
+    0
+    """
     runtime = active()
     return runtime.status() if runtime else Status(0, 0, 0, 0, 0, "tracing is off", "", _guard.faults)
 
@@ -249,6 +268,10 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
     """The newest logs that the outbox holds, oldest first, each as it is sent to Athina.
 
     Waiting and refused logs are there, and delivered ones for as long as the setting `keep_delivered` keeps them.
+
+    >>> reference = log_inference(response="Hello")
+    >>> [log["response"] for log in recent_logs(limit=10)]
+    ['Hello']
     """
     runtime = active()
     return runtime.recent_logs(limit) if runtime else []

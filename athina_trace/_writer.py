@@ -31,6 +31,11 @@ class Status:
         paused: why nothing is sent, such as a wrong key; None where it is.
         outbox: the outbox's file, or ":memory:".
         faults: errors of athina_trace's own code that it kept from the program.
+
+    >>> reference = log_inference(response="Hello")
+    >>> now = status()
+    >>> now.made, now.made == now.delivered + now.waiting + now.refused
+    (1, True)
     """
 
     made: int

@@ -76,6 +76,12 @@ def set_customer(customer_id: object, *, customer_user_id: object = UNSET) -> No
     """Name the customer for the rest of the current scope: the innermost `athina_session`, request or task.
 
     `customer_id` and `customer_user_id` become strings; None takes away what an outer scope said.
+
+    >>> with athina_session("thread_1"):
+    ...     set_customer(7)
+    ...     reference = log_inference(response="Hello")
+    >>> recent_logs()[-1]["customer_id"]
+    '7'
     """
     given = _named(customer_id=customer_id, customer_user_id=customer_user_id)
     scope = _scope.get()
@@ -144,6 +150,14 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         language_model_id: the model, for logs that name none themselves.
         sample_rate: the share of conversations, 0 to 1, that is logged; see the setting of this name.
         custom_attributes: further facts for each log of the session, scalars or data.
+
+    Raises `ValueError` for a `sample_rate` that is no share.
+
+    >>> with athina_session("thread_1", customer_id="disney", plan="gold"):
+    ...     reference = log_inference(response="Hello")
+    >>> log = recent_logs()[-1]
+    >>> log["session_id"], log["customer_id"], log["custom_attributes"]
+    ('thread_1', 'disney', {'plan': 'gold'})
     """
 
     def __init__(  # noqa: PLR0913 - one for each field of a session

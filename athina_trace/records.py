@@ -87,7 +87,12 @@ class ChangedFields(_Fields, total=False):
 
 
 class InferenceLog(BaseModel):
-    """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent."""
+    """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent.
+
+    >>> log = InferenceLog(language_model_id="gpt-4o", prompt="Hi", response="Hello", completion_tokens=3)
+    >>> log.wire()["completion"]
+    3
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 

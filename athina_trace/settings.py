@@ -30,7 +30,11 @@ def _blank_is_unset(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """How one process logs. Each field's environment variable stands in `VARIABLES`."""
+    """How one process logs. Each field's environment variable stands in `VARIABLES`.
+
+    >>> Settings.build({"ATHINA_API_KEY": "key", "ATHINA_ENVIRONMENT": "staging"}, connections=2).environment
+    'staging'
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

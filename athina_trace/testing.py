@@ -29,7 +29,13 @@ _LONGEST_SHOWN = 200
 
 
 class CapturedLogs(Sequence[InferenceLog]):
-    """The logs made so far, oldest first, as they would be sent."""
+    """The logs made so far, oldest first, as they would be sent.
+
+    >>> with captured_logs() as logs:
+    ...     reference = log_inference(user_query="Where is it?", response="On its way.")
+    >>> logs[0].response, len(logs), logs.assert_logged(user_query="Where is it?").response
+    ('On its way.', 1, 'On its way.')
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -109,6 +115,11 @@ def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
 
     Args:
         settings: fields of `Settings`, such as `sample_rate` or `mask`.
+
+    >>> with captured_logs(maskers=["email"]) as logs:
+    ...     reference = log_inference(response="Write to m.mouse@disney.example")
+    >>> logs.assert_one(response="Write to [email]").external_reference_id == reference
+    True
     """
     recorder = Recorder(Settings.build({}, **settings))
     token = _runtime.record_into(recorder)

@@ -124,6 +124,12 @@ class ASGIMiddleware:
             what it raises is logged, and the request is served without identity.
         headers: header → field, such as `{"x-customer-id": "customer_id"}`; needs `trusted`.
         trusted: networks of the proxies whose `headers` are believed, or `"*"`.
+
+    Raises `TypeError` for `headers` without `trusted`, or with a field that no request has, and `ValueError` for a
+    network that is none.
+
+    >>> async def app(scope, receive, send): ...
+    >>> application = ASGIMiddleware(app, identify=lambda request: {"session_id": request.headers.get("x-chat")})
     """
 
     def __init__(
@@ -151,7 +157,10 @@ class ASGIMiddleware:
 class WSGIMiddleware:
     """Gives each request of a WSGI application a scope, to the end of its response's iterator.
 
-    The parameters are those of `ASGIMiddleware`.
+    The parameters, and what they raise, are those of `ASGIMiddleware`.
+
+    >>> def app(environ, start_response): ...
+    >>> application = WSGIMiddleware(app, headers={"X-Customer-Id": "customer_id"}, trusted=["10.0.0.0/8"])
     """
 
     def __init__(
