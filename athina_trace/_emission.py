@@ -23,6 +23,9 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
         runtime = _runtime.active()
         if runtime is None:
             return None
+        if runtime.is_plain and options.sample_rate is None and draft.scope.sample_rate is None:
+            runtime.emit(finish(draft, options, runtime.defaults, result=result, error=error))
+            return None
         policy = runtime.policy
         draft.hides |= policy.hides
         if policy.mask is not None:

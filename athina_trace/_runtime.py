@@ -83,15 +83,16 @@ class Runtime(Writer):
             total=self.settings.request_timeout,
         )
 
-    def _settled(self, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's alone
-        """Tell the callbacks; called by the engine, inside its transaction."""
+    def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+        """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
         if not taken:
             self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
             return
         self.notifier.tell(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
-        if entry.kind == "log" and outcome.prompt_run_id is not None:
-            lane = self.lanes.get(entry.reference, entry.reference)
-            self.lanes[outcome.prompt_run_id] = lane
+        if entry.kind == "log":
+            self.lanes[entry.reference] = lane
+            if outcome.prompt_run_id is not None:
+                self.lanes[outcome.prompt_run_id] = lane
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""

@@ -76,7 +76,9 @@ class Writer:
     def adopt(self, settings: Settings) -> None:
         """Write under `settings` from now on."""
         self.settings = settings
-        self.policy = Policy(settings)
+        self.policy = policy = Policy(settings)
+        self.is_plain = not (policy.rewrites or policy.hides or policy.sample_rate < 1 or settings.flush_each_call)
+        """Whether the settings leave every log as it is: the short way for most programs."""
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
@@ -85,17 +87,16 @@ class Writer:
 
     def emit(self, fields: dict[str, Any], origins: dict[str, Any] | None = None) -> None:
         """Commit one log (a JSON object to send). `origins`: see `_masking.mask_fields`."""
-        given: str = fields["external_reference_id"]
-        if self.policy.rewrites:
+        if not self.is_plain and self.policy.rewrites:
             kept = self.policy.rewritten(fields, origins)
             if kept is None:
-                return self.leave_out(given)
+                self.leave_out(fields["external_reference_id"])
+                return
             fields = kept
         reference = fields["external_reference_id"]
-        lane = (fields.get("session_id") or reference)[:_LONGEST_LANE]
-        if lane is not reference:
-            self.lanes[reference] = lane
-        return self.put(Entry(lane, "log", reference, clock.time(), _encode(fields)))
+        session = fields.get("session_id")
+        lane = session[:_LONGEST_LANE] if session else reference[:_LONGEST_LANE]
+        self.put(Entry(lane, "log", reference, clock.time(), _encode(fields)))
 
     def leave_out(self, reference: str) -> None:
         """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""

@@ -71,9 +71,9 @@ class Engine:
         connections: int = 8,
         max_bytes: int = 1_000_000,
         keep: bool = False,
-        settled: Callable[[Stored, Outcome, bool], None] = lambda _entry, _outcome, _taken: None,
+        settled: Callable[[str, Stored, Outcome, bool], None] = lambda _lane, _entry, _outcome, _taken: None,
     ) -> None:
-        """`settled(entry, outcome, taken)` is told of each entry that Athina took or refused."""
+        """`settled(lane, entry, outcome, taken)` is told of each entry that Athina took or refused."""
         self.outbox = outbox
         self.paused: str | None = None
         self._clock = clock
@@ -124,8 +124,10 @@ class Engine:
             for entry, outcome, told in report.tried:
                 if told is Verdict.DELIVERED:
                     self._delivered(entry, outcome, now)
+                    self._settled(report.lease.lane, entry, outcome, True)  # noqa: FBT003
                 elif told is Verdict.REFUSED:
                     self._refused(entry, outcome, now)
+                    self._settled(report.lease.lane, entry, outcome, False)  # noqa: FBT003
                 elif told is Verdict.PAUSED:
                     self._pause(outcome, now)
                 else:
@@ -136,11 +138,9 @@ class Engine:
     def _delivered(self, entry: Stored, outcome: Outcome, now: float) -> None:
         self.paused = None
         self.outbox.delivered(entry, now, keep=self._keep, prompt_run_id=outcome.prompt_run_id)
-        self._settled(entry, outcome, True)  # noqa: FBT003
 
     def _refused(self, entry: Stored, outcome: Outcome, now: float) -> None:
         self.outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
-        self._settled(entry, outcome, False)  # noqa: FBT003
         _guard.say(
             logging.WARNING,
             f"refused {outcome.status}",

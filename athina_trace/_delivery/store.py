@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -100,14 +100,18 @@ class Store:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Append `entries` to their lanes. An update follows its log into that log's lane."""
-        rows = [(self._lane_of(e), e.kind, e.reference, e.made, e.body) for e in entries]
+        lanes = {entry.reference: entry.lane for entry in reversed(entries) if entry.kind == "log"}
+        rows = [(self._lane_of(e, lanes), e.kind, e.reference, e.made, e.body) for e in entries]
         self._db.executemany("INSERT INTO entry (lane, kind, reference, made, body) VALUES (?, ?, ?, ?, ?)", rows)
         self._db.executemany("INSERT OR IGNORE INTO lane (name) VALUES (?)", ((row[0],) for row in rows))
         self.count("made", len(entries))
 
-    def _lane_of(self, entry: Entry) -> str:
+    def _lane_of(self, entry: Entry, lanes: Mapping[str, str]) -> str:
+        """The lane of the log that `entry` is about: `lanes` tells those of the logs that come with it."""
         if entry.kind == "log":
             return entry.lane
+        if entry.reference in lanes:
+            return lanes[entry.reference]
         row = self._db.execute(
             "SELECT lane FROM entry WHERE reference = ? ORDER BY id LIMIT 1", (entry.reference,)
         ).fetchone()

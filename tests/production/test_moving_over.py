@@ -38,7 +38,7 @@ def stream_text(question: str) -> Iterator[str]:
 
 
 def row(name: str) -> str:
-    (code,) = [right for left, right in ROWS if name in left]
+    (code,) = [str(right) for left, right in ROWS if name in left]
     return code
 
 
