@@ -18,7 +18,7 @@ help:
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff mend what it can"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
-	@echo "make bench      measure"
+	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
 	@echo "make clean      remove environments, caches and builds"
 
 demo: $(VENV)/.installed-examples
@@ -46,8 +46,15 @@ coverage: $(VENV)/.installed-test
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(VENV)/.installed-test
-	@$(BIN)/python -m tests.benchmarks
+# The peers would bring half the world into the environment of the tests, so they have one of their own.
+bench: .venv-bench/.installed
+	@.venv-bench/bin/python -m tests.benchmarks $(BENCH)
+
+.venv-bench/.installed: tests/benchmarks/requirements.txt pyproject.toml
+	@echo "Installing what is measured in .venv-bench"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/benchmarks/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -3,7 +3,7 @@
 from athina_trace._after import log_feedback, log_inference, update_log
 from athina_trace._carry import ContextThreadPoolExecutor, extract, inject, wrap
 from athina_trace._decorator import athina_trace
-from athina_trace._delivery.engine import FlushReport
+from athina_trace._delivery.flushing import FlushReport
 from athina_trace._draft import LogDraft, current_log
 from athina_trace._hooks import Delivered, Refused
 from athina_trace._private import athina_private

@@ -87,9 +87,12 @@ class Function:
         self._roles = self._plan({p.name for p in parameters}, open_ended=open_ended)
 
     def _plan(self, names: set[str], *, open_ended: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Field → the parameters that may give it; mapped ones first, those that cannot occur left out."""
+        """Field → the parameters that may give it; those that cannot occur, or must not be read, left out."""
         rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
-        possible = {field: tuple(n for n in rule if open_ended or n in names) for field, rule in rules.items()}
+        possible = {
+            field: tuple(n for n in rule if (open_ended or n in names) and self._may_read(field, n))
+            for field, rule in rules.items()
+        }
         return tuple((field, rule) for field, rule in possible.items() if rule)
 
     def is_class_call(self, args: tuple[Any, ...]) -> bool:
@@ -116,7 +119,7 @@ class Function:
         for name, candidates in self._roles:
             for parameter in candidates:
                 value = arguments.get(parameter)
-                if value is not None and self._may_read(name, parameter):
+                if value is not None:
                     inputs[name] = _read_as(name, value, parameter)
                     del arguments[parameter]
                     break

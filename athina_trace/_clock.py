@@ -13,6 +13,8 @@ class Clock:
     def __init__(self) -> None:
         # Our own generator: a program that seeds the global one would give the same ids in every process.
         self._random = random.Random()  # noqa: S311 - identifiers, not secrets
+        self.forks = 0
+        """How many forks led to this process, since athina_trace was imported."""
 
     def time(self) -> float:
         """Wall-clock time, seconds since the epoch."""
@@ -34,12 +36,13 @@ class Clock:
         """A random number from 0 up to, but not including, 1."""
         return self._random.random()
 
-    def reseed(self) -> None:
+    def after_fork(self) -> None:
         """Draw fresh randomness, as a forked child must: it starts as a copy of its parent."""
         self._random.seed()
+        self.forks += 1
 
 
 clock = Clock()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=clock.reseed)
+    os.register_at_fork(after_in_child=clock.after_fork)

@@ -61,7 +61,7 @@ class LogDraft:
         self.first_chunk_ns = 0
         self.ledger: Ledger | None = None
         self.started_ns = 0
-        self._reference: str | None = None
+        self._reference = (-1, "")  # how many forks led to the process that made it, and the reference
         if named:
             self.name(named)
 
@@ -71,9 +71,9 @@ class LogDraft:
     @property
     def external_reference_id(self) -> str:
         """The reference under which Athina knows this log: the user's own, or a UUIDv7 made when first needed."""
-        if self._reference is None:
-            self._reference = clock.reference()
-        return str(self.named.get("external_reference_id", self._reference))
+        if self._reference[0] != clock.forks:  # a forked child ends the same call, with a log of its own
+            self._reference = (clock.forks, clock.reference())
+        return str(self.named.get("external_reference_id", self._reference[1]))
 
     def update(self, **fields: Unpack[LogFields]) -> None:
         """Name fields of this log; they win over everything captured, and later calls over earlier ones.

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from athina_trace import _guard
-from athina_trace._delivery.engine import FlushReport
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.flushing import FlushReport
 from athina_trace._writer import Status, Writer
 from athina_trace.settings import Settings
 
@@ -31,7 +31,7 @@ class Recorder(Writer):
     def status(self) -> Status:
         """Everything recorded counts as made and as waiting."""
         made = len(self.entries)
-        return Status(made, 0, made, 0, 0, None, ":memory:", _guard.faults)
+        return Status(made=made, waiting=made, outbox=":memory:", faults=_guard.faults)
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""

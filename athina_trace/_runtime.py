@@ -7,6 +7,8 @@ import atexit
 import contextvars
 import logging
 import os
+import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,18 @@ from pydantic_core import from_json
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.answer import Outcome
-from athina_trace._delivery.engine import Engine, FlushReport
+from athina_trace._delivery.delivery import Delivery
+from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Stored
-from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
+from athina_trace._delivery.flushing import FlushReport
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.senders import Connection
+from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.worker import Worker
 from athina_trace._hooks import Delivered, Notifier, Refused
 from athina_trace._recorder import Recorder
 from athina_trace._writer import Status, Writer
-from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
+from athina_trace.errors import SettingsError
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -34,7 +40,6 @@ class Runtime(Writer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.dropped = 0
         self.notifier = Notifier(settings.on_delivered, settings.on_refused)
         path = settings.outbox_path()
         self.outbox: Outbox = (
@@ -43,15 +48,7 @@ class Runtime(Writer):
             else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
         )
         self.path = path
-        self.engine = Engine(
-            self.outbox,
-            self._connect if settings.api_key is not None else None,
-            clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
-            keep=settings.keep_delivered > 0,
-            settled=self._settled,
-        )
+        self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
         elif settings.enabled:
@@ -60,19 +57,22 @@ class Runtime(Writer):
             _transport()
 
     def put(self, entry: Entry) -> None:
-        """Commit an entry and wake the engine; what a full outbox cannot take is counted and warned of."""
-        try:
-            self.outbox.put(entry)
-        except OutboxFullError as error:
-            self.dropped += 1
-            _guard.say(logging.ERROR, "full", "%s: %d logs dropped so far", error, self.dropped)
-        except OutboxError as error:
-            self._use_memory(error)
-            self.outbox.put(entry)
-        self.engine.wake()
+        """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
+        self.delivery.put(entry)
 
-    def _use_memory(self, error: OutboxError) -> None:
-        raise error
+    def _work(self, outbox: Outbox) -> Worker:
+        settings = self.settings
+        engine = Engine(
+            outbox,
+            self._connect if settings.api_key is not None else None,
+            clock=clock,
+            connections=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            keep=settings.keep_delivered * 3600,
+            share=settings.cpu_share,
+            settled=self._settled,
+        )
+        return Worker(engine, clock=clock)
 
     def _connect(self) -> Connection:
         key = self.settings.api_key
@@ -96,26 +96,28 @@ class Runtime(Writer):
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""
-        report = self.engine.flush(timeout)
+        report = self.delivery.flush(timeout)
         self.notifier.wait(max(0.0, timeout - report.elapsed))
         return report
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first."""
-        self.outbox.collect()
+        self.outbox.collect_all()
         return [from_json(body) for body in self.outbox.store.newest(limit)]
 
     def status(self) -> Status:
         """How the outbox stands now."""
-        self.outbox.collect()
-        counts = self.outbox.counts()
+        counts, waiting_since, size = self.delivery.standing()
         return Status(
             made=counts.made,
             delivered=counts.delivered,
             waiting=counts.waiting,
             refused=counts.refused,
-            dropped=counts.dropped + self.dropped,
-            paused=self.engine.paused,
+            dropped=counts.dropped,
+            possible_duplicates=counts.doubtful,
+            paused=self.delivery.paused,
+            waiting_since=waiting_since,
+            bytes=size,
             outbox=self.path,
             faults=_guard.faults,
         )
@@ -127,6 +129,11 @@ def _transport() -> type[Api]:
 
     return Api
 
+
+_once = threading.RLock()
+"""Held while a runtime is made, which loads modules, and during a fork: a child could never finish what is half done."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_once.release)
 
 _runtime: Runtime | None = None
 _pid = 0
@@ -183,10 +190,13 @@ def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]
 
 def _renew() -> Runtime:
     """A runtime for this process: its first one, or the one of a child that was just forked."""
-    if _runtime is not None:
+    with _once:
+        if _runtime is None:
+            return _install(Runtime(_environment_settings()))
+        if _pid == os.getpid():
+            return _runtime  # another thread was quicker
         _abandoned.append(_runtime)
         return _install(Runtime(_runtime.settings))
-    return _install(Runtime(_environment_settings()))
 
 
 def _install(runtime: Runtime) -> Runtime:
@@ -220,7 +230,7 @@ def configure(**settings: Any) -> Settings:
         recorder.adopt(built)
         return built
     if _runtime is not None and _pid == os.getpid():
-        _runtime.engine.close(_runtime.settings.exit_timeout)
+        _runtime.delivery.close(_runtime.settings.exit_timeout)
     return _install(Runtime(built)).settings
 
 
@@ -251,7 +261,7 @@ def shutdown(timeout: float | None = None) -> None:
     """
     runtime = _runtime
     if runtime is not None and _pid == os.getpid() and not _recorders:
-        runtime.engine.close(runtime.settings.exit_timeout if timeout is None else timeout)
+        runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(Runtime(runtime.settings))
 
 
@@ -262,7 +272,7 @@ def status() -> Status:
     0
     """
     runtime = active()
-    return runtime.status() if runtime else Status(0, 0, 0, 0, 0, "tracing is off", "", _guard.faults)
+    return runtime.status() if runtime else Status(paused="tracing is off", faults=_guard.faults)
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
@@ -280,4 +290,4 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
 
 def _at_exit() -> None:
     if _runtime is not None and _pid == os.getpid():
-        _runtime.engine.close(_runtime.settings.exit_timeout)
+        _runtime.delivery.close(_runtime.settings.exit_timeout)

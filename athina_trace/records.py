@@ -168,7 +168,7 @@ def partial_wire(fields: dict[str, Any]) -> dict[str, Any]:
 
 def is_prompt(value: Any) -> bool:
     """Whether JSON-safe data is what Athina takes for a prompt: text, or a list of messages."""
-    return type(value) is str or (type(value) is list and all(type(message) is dict for message in value))
+    return type(value) is str or (type(value) is list and {dict}.issuperset(map(type, value)))
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:

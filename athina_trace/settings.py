@@ -57,6 +57,9 @@ class Settings(BaseModel):
         description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
     )
     connections: int = Field(default=8, ge=1, le=64, description="Most requests in flight at once.")
+    cpu_share: float = Field(
+        default=1.0, gt=0, le=1, description="Most of one processor core that deliveries may take; 1 sets no bound."
+    )
     exit_timeout: float = Field(
         default=2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries."
     )

@@ -26,8 +26,8 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     runtime = _runtime._runtime
     if runtime is not None:
-        runtime.engine.close(0)
-    _runtime._runtime, _runtime._pid = None, 0
+        runtime.delivery.close(0)
+    _runtime._runtime, _runtime._pid, _runtime._may_trace = None, 0, True
 
 
 @pytest.fixture

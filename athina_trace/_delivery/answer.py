@@ -23,6 +23,8 @@ _READ: Final = 65_536
 
 _SUCCESS: Final = 2
 _REDIRECT: Final = 3
+_GATEWAY: Final = (502, 504)
+"""What a proxy says that has lost Athina's answer."""
 
 _IGNORED: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE)
 
@@ -40,6 +42,8 @@ class Outcome:
     characters, never the key."""
     prompt_run_id: str | None = None
     """Athina's own name for the log, where it gave one."""
+    doubtful: bool = False
+    """Whether Athina may have taken the log all the same: it was sent, and the answer lost on its way."""
 
 
 def read(status: int, headers: Mapping[str, str], body: bytes, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
@@ -51,7 +55,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes, *, now: float, se
     if status // 100 == _SUCCESS:
         return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
     words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
-    return Outcome(status, retry_after(headers.get("retry-after"), now=now), words)
+    return Outcome(status, retry_after(headers.get("retry-after"), now=now), words, doubtful=status in _GATEWAY)
 
 
 def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:

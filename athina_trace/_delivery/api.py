@@ -12,6 +12,8 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.request import getproxies, proxy_bypass
 
+import certifi  # noqa: F401 - httpx would load both later, in a thread that a fork may catch in the middle of it
+import httpcore  # noqa: F401
 import httpx
 
 from athina_trace._delivery.answer import Outcome, bounded
@@ -34,6 +36,8 @@ _IDLE: Final = 30.0
 _UNREADABLE_KEY: Final = Outcome(
     401, message="the API key holds characters that no HTTP header can carry: check ATHINA_API_KEY"
 )
+_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+"""Errors that come before anything was sent."""
 _LIMITS: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_IDLE)
 # TCP_NODELAY is httpcore's own; keep-alive probes end connections whose peer has vanished without a word.
 _SOCKET: Final = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
@@ -112,7 +116,7 @@ class Api:
             # the path.
             return Outcome(None if self._transport is None else 414, message=self._told(error))
         except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
-            return Outcome(None, message=self._told(error))
+            return Outcome(None, message=self._told(error), doubtful=not isinstance(error, _UNSENT))
         finally:
             self._began = None
 

@@ -1,24 +1,24 @@
-"""The engine: `step(now)` moves everything one step on, and a thread of ten lines calls it.
+"""The engine: `step(now)` moves everything one step on; `worker` is the thread that calls it.
 
 A step settles what senders reported, collects what was put, and leases lanes to the senders, in one transaction.
-Only outcomes flow back; nothing here ever raises into the program.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.circuit import Circuit
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.flushing import Flush
 from athina_trace._delivery.outbox import Outbox
-from athina_trace._delivery.policy import Verdict, backoff
-from athina_trace._delivery.senders import Connection, Report, Senders
+from athina_trace._delivery.pace import Pace
+from athina_trace._delivery.policy import LONGEST_WAIT, Verdict, backoff
+from athina_trace._delivery.senders import Connection, Report, Senders, Try
 
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""
@@ -26,41 +26,23 @@ WINDOW = 64
 """Lanes on lease at once."""
 BATCH = 16
 """Entries of one lane on lease at once."""
+WINDOW_BYTES = 4 * 1024 * 1024
+"""About how much may be on lease at once, which bounds the memory that a backlog takes."""
 ADOPT_SECONDS = 5.0
-"""How often the lanes of dead owners are looked for."""
-PAUSE_SECONDS = 300.0
-"""How long a wrong key keeps the engine from trying again."""
-_RETRY_STEP_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class FlushReport:
-    """What a flush came to. True where nothing waits any more.
-
-    Attributes:
-        delivered: entries that reached Athina while flushing.
-        waiting: entries still in the outbox, to be delivered later, by this process or the next one.
-        refused: entries that Athina refused, ever; they are kept.
-        paused: why nothing is sent at all, such as a wrong key; None where it is.
-        elapsed: seconds.
-
-    >>> report = flush(timeout=5)
-    >>> bool(report), report.waiting
-    (True, 0)
-    """
-
-    delivered: int
-    waiting: int
-    refused: int
-    paused: str | None
-    elapsed: float
-
-    def __bool__(self) -> bool:
-        return self.waiting == 0
+"""How often an idle engine looks what other processes left behind."""
+FLUSH_SECONDS = 0.25
+"""The same while somebody waits for a flush."""
+TIDY_SECONDS = 2.0
+"""How often a busy engine gives back space."""
 
 
 class Engine:
-    """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent."""
+    """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent.
+
+    `keep`: seconds for which delivered entries stay in the outbox, to be looked at. `share`: of one processor core, for
+    all threads of the engine together. `settled(lane, entry, outcome, taken)` is
+    told, by the engine's thread, of each entry that Athina took or refused.
+    """
 
     def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
@@ -70,191 +52,214 @@ class Engine:
         clock: Any,
         connections: int = 8,
         max_bytes: int = 1_000_000,
-        keep: bool = False,
+        keep: float = 0.0,
+        share: float = 1.0,
         settled: Callable[[str, Stored, Outcome, bool], None] = lambda _lane, _entry, _outcome, _taken: None,
     ) -> None:
-        """`settled(lane, entry, outcome, taken)` is told of each entry that Athina took or refused."""
         self.outbox = outbox
-        self.paused: str | None = None
         self._clock = clock
         self._keep = keep
         self._settled = settled
-        self._paused_until = 0.0
-        self._adopted = float("-inf")
+        self._circuit = Circuit()
+        self._stepped = self._looked = self._tidied = float("-inf")
+        self._untidy = False
         self._reports: deque[Report] = deque()
-        self._on_lease = 0
+        self._leased: dict[str, Lease] = {}
+        self.pace = Pace(share)
         self._senders = (
-            Senders(connect, limit=connections, max_bytes=max_bytes, reported=self._reported) if connect else None
+            Senders(connect, limit=connections, max_bytes=max_bytes, reported=self.reported, pace=self.pace)
+            if connect
+            else None
         )
-        self._thread: threading.Thread | None = None
-        self._start_lock = threading.RLock()
-        self._woken = threading.Event()
-        self._hurried = threading.Event()
-        self._stepped = threading.Condition()
-        self._flushing = 0
-        self._stopping = False
+        self.flushes: list[Flush] = []
+        """Whoever waits; served by the steps."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Called, by senders, when a step is wanted at once."""
 
-    # -- one step
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is sent now: a wrong key or an outage; None where it is."""
+        return self._circuit.paused or self._circuit.outage
 
-    def step(self, now: float) -> float | None:
-        """Do what can be done at `now` (seconds since the epoch); when to step again, seconds from now, or None."""
+    def step(self, now: float) -> float:
+        """Do what can be done at `now` (seconds since the epoch); when to step again, seconds from now.
+
+        Raises what the store raises, and has done nothing then.
+        """
+        reports = list(self._reports)
         with self.outbox.transaction():
-            self._settle(now)
+            self._begin_flushes()
+            self._look_around(now)
+            held = self._settle(reports, now)
             collected = self.outbox.collect()
-            leases = self._lease(now)
-        if self._senders is None:
-            return 0.0 if collected else None
-        self._senders.submit(leases)
-        return self._next_step(now, collected)
+            leases = self._lease(now, held)
+            due = self.outbox.next_due()
+        for report in reports:
+            self._reports.popleft()
+            self._tell(report)
+        self.outbox.all_settled(report.tried.entry.id for report in list(self._reports) if report.tried)
+        self._leased = {lease.lane: lease for lease in (*held, *leases)}
+        self._untidy |= bool(collected or reports)
+        if self._senders is not None:
+            self._senders.submit(leases)
+        self._serve_flushes()
+        return min(self._waits(now, collected, due))
 
-    def _next_step(self, now: float, collected: int) -> float | None:
-        waits = [self._senders.tend() if self._senders else None]
-        if self._on_lease < WINDOW:
-            due = self.outbox.next_due(now)
-            waits.append(None if due is None else max(due, self._paused_until) - now)
+    def _waits(self, now: float, collected: int, due: float | None) -> list[float]:
+        waits = [self._patience(), self._tidy(now)]
         if collected:
             waits.append(0.0)
-        return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
+        if self._senders is not None:
+            waits.append(self._senders.tend())
+            if due is not None and len(self._leased) < WINDOW and not (self._circuit.is_shut and self._leased):
+                waits.append(max(due - now, self._circuit.wait(now), 0.0))
+        return waits
 
-    def _settle(self, now: float) -> None:
-        while self._reports:
-            report = self._reports.popleft()
-            self._on_lease -= 1
-            due, attempts = 0.0, 0
-            for entry, outcome, told in report.tried:
-                if told is Verdict.DELIVERED:
-                    self._delivered(entry, outcome, now)
-                    self._settled(report.lease.lane, entry, outcome, True)  # noqa: FBT003
-                elif told is Verdict.REFUSED:
-                    self._refused(entry, outcome, now)
-                    self._settled(report.lease.lane, entry, outcome, False)  # noqa: FBT003
-                elif told is Verdict.PAUSED:
-                    self._pause(outcome, now)
-                else:
-                    attempts = report.lease.attempts + 1 if len(report.tried) == 1 else 1
-                    due = self._defer(outcome, attempts, now)
-            self.outbox.release(report.lease.lane, due=due, attempts=attempts)
+    def _patience(self) -> float:
+        """How long to leave alone what other processes hold: they may have died, and somebody may be waiting."""
+        return FLUSH_SECONDS if self.flushes else ADOPT_SECONDS
 
-    def _delivered(self, entry: Stored, outcome: Outcome, now: float) -> None:
-        self.paused = None
-        self.outbox.delivered(entry, now, keep=self._keep, prompt_run_id=outcome.prompt_run_id)
+    def _look_around(self, now: float) -> None:
+        """See now and then what dead processes held, what the clock did, and what was kept for long enough."""
+        if now < self._stepped:
+            self.outbox.hasten(now)
+            self._looked = self._tidied = float("-inf")
+        if now - self._looked >= self._patience():
+            self._looked = now
+            self.outbox.adopt()
+            self.outbox.hasten(now, longest=2 * LONGEST_WAIT)
+            if self._keep:
+                self.outbox.expire(now - self._keep)
+        self._stepped = now
 
-    def _refused(self, entry: Stored, outcome: Outcome, now: float) -> None:
-        self.outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
+    def _settle(self, reports: Sequence[Report], now: float) -> list[Lease]:
+        """Take over what senders say; the leases that are still under way."""
+        held = dict(self._leased)
+        for lease, tried, ended in reports:
+            if held.get(lease.lane) is not lease:
+                continue  # of a store that is gone
+            due, attempts = self._settle_one(lease, tried, now) if tried else (0.0, 0)
+            if ended:
+                self.outbox.release(lease.lane, due=due, attempts=attempts)
+                del held[lease.lane]
+        return list(held.values())
+
+    def _settle_one(self, lease: Lease, tried: Try, now: float) -> tuple[float, int]:
+        """Take over one try; when its lane is due again, and after how many tries in vain."""
+        if tried.outcome.doubtful:
+            self.outbox.doubt()
+        if tried.told is Verdict.RETRY:
+            return self._defer(lease, tried, now)
+        if tried.told is Verdict.PAUSED:
+            self._pause(tried, now)
+            return 0.0, lease.attempts
+        self._circuit.answered()
+        if tried.told is Verdict.DELIVERED:
+            self.outbox.delivered(tried.entry, now, keep=self._keep > 0, prompt_run_id=tried.outcome.prompt_run_id)
+        else:
+            self._refuse(tried, now)
+        return 0.0, 0
+
+    def _tell(self, report: Report) -> None:
+        tried = report.tried
+        if tried is not None and tried.told in (Verdict.DELIVERED, Verdict.REFUSED):
+            self._settled(report.lease.lane, tried.entry, tried.outcome, tried.told is Verdict.DELIVERED)
+
+    def _refuse(self, tried: Try, now: float) -> None:
+        status, message = tried.outcome.status, tried.outcome.message
+        self.outbox.refused(tried.entry, now, status=status, reason=message)
         _guard.say(
             logging.WARNING,
-            f"refused {outcome.status}",
+            f"refused {status}",
             "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
-            entry.reference,
-            outcome.status,
-            outcome.message,
+            tried.entry.reference,
+            status,
+            message,
         )
 
-    def _pause(self, outcome: Outcome, now: float) -> None:
-        self._paused_until = now + PAUSE_SECONDS
-        self.paused = f"status {outcome.status}: {outcome.message}"
+    def _pause(self, tried: Try, now: float) -> None:
+        self._circuit.refused_key(tried.outcome, now)
         _guard.say(
             logging.WARNING,
             "paused",
-            "Athina refused the API key (%s): nothing is sent and everything is kept; check ATHINA_API_KEY",
-            self.paused,
+            "Athina, or a proxy before it, refused the API key (%s): nothing is sent and everything is kept; "
+            "check ATHINA_API_KEY",
+            self._circuit.paused,
         )
 
-    def _defer(self, outcome: Outcome, attempts: int, now: float) -> float:
-        wait = backoff(attempts, random=self._clock.uniform(), retry_after=outcome.retry_after)
+    def _defer(self, lease: Lease, tried: Try, now: float) -> tuple[float, int]:
+        outcome = tried.outcome
+        attempts = lease.attempts + 1 if tried.entry is lease.entries[0] else 1
+        self._circuit.failed(lease.lane, outcome, now, self._clock.uniform())
         _guard.say(
-            logging.INFO,
+            logging.WARNING if self._circuit.is_shut else logging.INFO,
             "deferred",
-            "Athina cannot be reached (%s %s): logs are kept and tried again",
+            "Athina did not take a log (%s %s): logs are kept and tried again",
             outcome.status or "no answer,",
             outcome.message,
         )
-        return now + wait
+        if self._circuit.is_shut:
+            # The circuit does the waiting; the next probe may be another lane's.
+            return now + (outcome.retry_after or 0.0), attempts
+        return now + backoff(attempts, random=self._clock.uniform(), retry_after=outcome.retry_after), attempts
 
-    def _lease(self, now: float) -> list[Lease]:
-        if self._senders is None or now < self._paused_until:
+    def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
+        lanes = self._circuit.room(now, WINDOW) - len(held)
+        room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
+        if self._senders is None or lanes <= 0 or room <= 0:
             return []
-        if now - self._adopted >= ADOPT_SECONDS or now < self._adopted:
-            self._adopted = now
-            self.outbox.adopt()
-        # One lane at a time after a pause: the key may still be wrong.
-        room = WINDOW - self._on_lease if self.paused is None else 1 - self._on_lease
-        leases = self.outbox.lease(now, lanes=room, batch=BATCH) if room > 0 else []
-        self._on_lease += len(leases)
-        return leases
+        return self.outbox.lease(now, lanes=lanes, batch=BATCH, room=room)
 
-    # -- the thread around it
+    def _tidy(self, now: float) -> float:
+        """Give back space now and then; in how many seconds to come back for more."""
+        if not self._untidy:
+            return ADOPT_SECONDS
+        if now - self._tidied < TIDY_SECONDS:
+            return TIDY_SECONDS
+        self._tidied = now
+        # Shrinking under load would free pages that are wanted back at once.
+        self._untidy = not self.outbox.tidy(shrink=not self._leased) or bool(self._leased)
+        return TIDY_SECONDS
 
-    def wake(self) -> None:
-        """Something was put. Cheap, and from any thread."""
-        if not self._woken.is_set():
-            self._woken.set()
-            if self._thread is None:
-                self._start()
-
-    def _start(self) -> None:
-        with self._start_lock:
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._run, name="athina-trace-engine", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        wait: float | None = 0.0
-        while not self._stopping:
-            self._woken.wait(wait)
-            self._hurried.wait(LINGER)
-            self._woken.clear()
-            self._hurried.clear()
-            wait = self._step_guarded()
-            with self._stepped:
-                self._stepped.notify_all()
-
-    def _step_guarded(self) -> float | None:
-        try:
-            return self.step(self._clock.time())
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.fault("delivering logs")
-            return _RETRY_STEP_SECONDS
-
-    def _reported(self, report: Report, urgent: bool) -> None:  # noqa: FBT001 - called by senders alone
+    def reported(self, report: Report, urgent: bool) -> None:  # noqa: FBT001 - called by senders alone
+        """Take a sender's report, to be settled by the next step."""
         self._reports.append(report)
+        if report.tried is not None and report.tried.told is Verdict.DELIVERED:
+            self.outbox.answered(report.tried.entry)
         if urgent:
-            self._hurry()
+            self.hurry()
 
-    def _hurry(self) -> None:
-        self._hurried.set()
-        self._woken.set()
+    def begin_anew(self) -> None:
+        """The store is another one: what is under way belongs to the old one."""
+        self._leased.clear()
 
-    # -- for callers
-
-    def flush(self, timeout: float) -> FlushReport:
-        """Wait until everything put before this call is settled, the engine pauses, or `timeout` seconds are over."""
-        began = self._clock.perf_ns()
-        before = self.outbox.counts()
-        while self.outbox.collect():
-            pass
-        last = self.outbox.last()
-        self._start()
-        self._hurry()
-
-        def settled() -> bool:
-            return self._senders is None or self.paused is not None or self.outbox.oldest_waiting() > last
-
-        with self._stepped:
-            while not settled() and (left := timeout - (self._clock.perf_ns() - began) / 1e9) > 0 and self._thread:
-                self._stepped.wait(min(left, 0.1))
-        after = self.outbox.counts()
-        elapsed = (self._clock.perf_ns() - began) / 1e9
-        return FlushReport(after.delivered - before.delivered, after.waiting, after.refused, self.paused, elapsed)
-
-    def close(self, timeout: float) -> None:
-        """Flush for at most `timeout` seconds, then stop. What is left stays in the outbox."""
-        if self._thread is not None and timeout > 0:
-            self.flush(timeout)
-        self._stopping = True
-        self._hurry()
+    def start_sender(self) -> None:
+        """Start the first sender. Raises RuntimeError where no thread can be started."""
         if self._senders is not None:
-            self._senders.close()
-        if self._thread is not None:
-            self._thread.join(timeout=1.0)
+            self._senders.start()
+
+    def finish(self, seconds: float) -> None:
+        """Stop the senders within `seconds`, settle their last reports, and let go of the outbox."""
+        if self._senders is not None:
+            self._senders.close(seconds)
+        reports = list(self._reports)
+        with self.outbox.transaction():
+            self._settle(reports, self._clock.time())
+        for report in reports:
+            self._tell(report)
         self.outbox.close()
+
+    def _begin_flushes(self) -> None:
+        if [flush for flush in list(self.flushes) if flush.begin(self.outbox)]:
+            self._circuit.probe()
+
+    def _serve_flushes(self) -> None:
+        idle = self._senders is None or self._circuit.paused is not None
+        for flush in [each for each in list(self.flushes) if each.is_done(self.outbox, idle=idle)]:
+            self.flushes.remove(flush)
+            flush.end()
+
+    def end_flushes(self) -> None:
+        """Let everybody go on who waits: there is nothing to wait for."""
+        while self.flushes:
+            self.flushes.pop().end()

@@ -16,22 +16,22 @@ deleted once nobody does and all of it was collected.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pydantic_core import to_json
 
+from athina_trace._delivery import locks
 from athina_trace._delivery.entry import Entry
 from athina_trace.errors import OutboxError, OutboxFullError
 
-SEGMENT_BYTES = 4 * 1024 * 1024
+SEGMENT_BYTES = 1024 * 1024
 """A segment of this size or more is full. Writers that disagree about it harm nothing: they hold their locks."""
 COLLECT_BYTES = 4 * 1024 * 1024
 """About how much one collection reads, which bounds its memory."""
@@ -40,11 +40,12 @@ _SUFFIX = ".journal"
 
 
 class Piece(NamedTuple):
-    """Consecutive records of one segment: from the remembered offset up to `end`."""
+    """Consecutive records of one segment: from the remembered offset up to `end`; `more` stand in the journal."""
 
     segment: str
     end: int
     entries: list[Entry]
+    more: bool = False
 
 
 class Journal(Protocol):
@@ -56,6 +57,9 @@ class Journal(Protocol):
     def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
         """What stands behind `offsets` (segment → bytes collected), oldest first, about `COLLECT_BYTES` of it."""
         ...
+
+    def allow(self, room: float, offsets: dict[str, int]) -> None:
+        """Let uncollected entries take `room` bytes; a `put` beyond raises `OutboxFullError`."""
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
         """Give back the space of what was collected; the segments that are gone."""
@@ -73,21 +77,40 @@ class _Segment:
     def __init__(self, path: Path) -> None:
         """Open or make the file and hold it against deletion; `BlockingIOError` where it is just being deleted."""
         self.path = path
-        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        _segments[id(self)] = self.fd
+        locks.share(self.fd)
 
     def size(self) -> int:
         return os.lseek(self.fd, 0, os.SEEK_END)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if hasattr(self, "fd"):
-            close(self.fd)
+    def is_deleted(self) -> bool:
+        return not os.fstat(self.fd).st_nlink
+
+    def __del__(self) -> None:
+        if id(self) in _segments:
+            os.close(_segments.pop(id(self)))
+
+
+_segments: dict[int, int] = {}
+"""The descriptors of all segments that are open, by the object that closes them."""
+
+
+def _forget() -> None:
+    """In a forked child: let go of what the parent writes to, or its segments would be held for as long as we live."""
+    for fd in _segments.values():
+        os.close(fd)
+    _segments.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class FileJournal:
-    """A journal in a directory. `limit()` tells how many bytes may still be put."""
+    """A journal in a directory, which is made by the first `put`. `limit`: as many bytes as `allow` first allows."""
 
-    def __init__(self, folder: Path, *, limit: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, limit: float) -> None:
         self._folder = folder
         self._limit = limit
         self._segment: _Segment | None = None
@@ -98,7 +121,7 @@ class FileJournal:
         record = _encode(entry)
         try:
             segment, size = self._ready()
-            if size + len(record) > self._limit():
+            if size + len(record) > self._limit:
                 raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
             written = os.write(segment.fd, record)
         except OutboxError:
@@ -143,18 +166,24 @@ class FileJournal:
             if size == start:
                 continue
             end, entries = _read(path, start, min(size, start + room), size)
-            yield Piece(path.name, end, entries)
             room -= end - start
-            if end < size or room <= 0:
+            more = end < size or room <= 0
+            yield Piece(path.name, end, entries, more)
+            if more:
                 return
 
     def _present(self) -> list[Path]:
         """All segments, oldest first; whoever empties the folder takes our own from us, too."""
         mine = self._segment
-        segments = self._segments()
-        if mine is not None and mine.path not in segments:
+        if mine is not None and mine.is_deleted():
             self._let_go(mine)
-        return segments
+        return self._segments()
+
+    def allow(self, room: float, offsets: dict[str, int]) -> None:
+        # Other processes collect from the present segment while we write there: what counts is how far it may grow.
+        *older, newest = [(path.name, path.stat().st_size) for path in self._segments()] or [("", 0)]
+        waiting = sum(size - offsets.get(name, 0) for name, size in older)
+        self._limit = room - waiting + offsets.get(newest[0], 0)
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
         segments = self._segments()
@@ -168,9 +197,9 @@ class FileJournal:
         mine = self._segment
         if mine is not None and mine.path == path and mine.size() >= SEGMENT_BYTES:
             self._let_go(mine)  # no put may come for long
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.take(fd)
             size = os.fstat(fd).st_size
             if size < SEGMENT_BYTES or b"\n" in os.pread(fd, size - collected, collected):
                 return False
@@ -200,7 +229,7 @@ class FileJournal:
 class MemoryJournal:
     """A journal that lives and dies with the process."""
 
-    def __init__(self, *, limit: Callable[[], float]) -> None:
+    def __init__(self, limit: float) -> None:
         self._limit = limit
         self._bytes = 0
         self._lock = threading.RLock()
@@ -208,10 +237,13 @@ class MemoryJournal:
 
     def put(self, entry: Entry) -> None:
         with self._lock:
-            if self._bytes + len(entry.body) > self._limit():
+            if self._bytes + len(entry.body) > self._limit:
                 raise OutboxFullError("the outbox in memory is full: max_outbox_bytes is reached")
             self._bytes += len(entry.body)
             self._entries.append(entry)
+
+    def allow(self, room: float, offsets: dict[str, int]) -> None:  # noqa: ARG002 - `read` keeps count
+        self._limit = room
 
     def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
         with self._lock:

@@ -38,6 +38,8 @@ class Verdict(Enum):
 _VERDICTS: Final[dict[int, Verdict]] = {
     401: Verdict.PAUSED,
     403: Verdict.PAUSED,
+    # A proxy on the way wants to know who we are: no log can be blamed for that.
+    407: Verdict.PAUSED,
     408: Verdict.RETRY,
     # The reference is known already: an earlier try arrived and only its answer was lost.
     409: Verdict.DELIVERED,

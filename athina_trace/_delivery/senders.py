@@ -6,20 +6,25 @@ requests take long. Each has a connection of its own.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.circuit import TRIP
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.pace import Demand, Pace
 from athina_trace._delivery.policy import Verdict, verdict
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.shrink import shrink
 
-SLOW_SECONDS = 0.005
-"""A request that takes longer than this leaves its thread waiting rather than working: a second one is worth it."""
+_TEND_SECONDS = 0.005
+"""How often a queue that does not empty is looked after."""
 _FEW = 16
 """Leases in the queue below which the engine is asked for more."""
 
@@ -29,27 +34,31 @@ class Connection(Protocol):
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome: ...
 
-    def expire(self) -> bool: ...
+    def expire(self, *, now: float | None = None) -> bool: ...
 
     def close(self) -> None: ...
 
 
+class Try(NamedTuple):
+    """One entry that was sent, and what came of it."""
+
+    entry: Stored
+    outcome: Outcome
+    told: Verdict
+
+
 class Report(NamedTuple):
-    """What came of a lease: an outcome for each entry that was tried, in order."""
+    """What came of a lease: an entry settled, or the lease's end, with the try that ended it if it failed."""
 
     lease: Lease
-    tried: list[tuple[Stored, Outcome, Verdict]]
+    tried: Try | None
+    ended: bool
 
 
-def send(lease: Lease, connection: Connection, *, max_bytes: int) -> Report:
-    """Send a lane's entries in order, up to the first that has to wait. A refused one does not stop the next."""
-    tried: list[tuple[Stored, Outcome, Verdict]] = []
+def send(lease: Lease, connection: Connection, *, max_bytes: int) -> Iterator[Try]:
+    """Send a lane's entries, in order. A refused one does not stop the next; one that has to wait should."""
     for entry in lease.entries:
-        outcome, told = _send_fitting(entry, connection, max_bytes)
-        tried.append((entry, outcome, told))
-        if told in (Verdict.RETRY, Verdict.PAUSED):
-            break
-    return Report(lease, tried)
+        yield Try(entry, *_send_fitting(entry, connection, max_bytes))
 
 
 def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tuple[Outcome, Verdict]:
@@ -66,8 +75,17 @@ def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tupl
         body = smaller
 
 
+class _Sender:
+    """One thread, its connection, and since when it has been at its present lease (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.busy_since: float | None = None
+        self.thread: threading.Thread | None = None
+
+
 class Senders:
-    """The threads and their queue. `submit`, `tend` and `close` are the engine's; `reported` is called by senders."""
+    """The threads and their queue. Everything here is for the engine; `reported` is called by senders."""
 
     def __init__(
         self,
@@ -76,6 +94,7 @@ class Senders:
         limit: int,
         max_bytes: int,
         reported: Callable[[Report, bool], None],
+        pace: Pace,
     ) -> None:
         """`reported(report, urgent)`: urgent where the queue runs low."""
         self._connect = connect
@@ -83,47 +102,103 @@ class Senders:
         self._max_bytes = max_bytes
         self._reported = reported
         self._queue: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
-        self._connections: list[Connection] = []
-        self._busy_since: dict[Connection, float] = {}
-        self._slow = False
+        self._senders: list[_Sender] = []
+        self._lock = threading.Lock()
+        self._demand = Demand()
+        self._pace = pace
+        self._closing = False
+        self._failures = 0
 
     def submit(self, leases: list[Lease]) -> None:
-        """Queue leases; the first ones start the first sender."""
+        """Queue leases."""
         for lease in leases:
             self._queue.put(lease)
-        if leases and not self._connections:
-            self._start()
 
-    def tend(self) -> float | None:
-        """Cut overdue requests and start one more sender where that helps; when to look again, seconds."""
-        for connection in list(self._connections):
-            connection.expire()
+    def tend(self) -> float:
+        """Look after the senders: cut overdue requests, start one more where that helps; when to look again."""
+        senders = list(self._senders)
+        for sender in senders:
+            if sender.connection is not None:
+                sender.connection.expire()
         if self._queue.empty():
-            return 1.0 if self._busy_since else None
-        if len(self._connections) < self._limit and self._are_slow():
-            self._start()
-        return SLOW_SECONDS
+            return 1.0 if any(sender.busy_since for sender in senders) else math.inf
+        if not senders or (len(senders) < self._limit and self._is_one_more_wanted()):
+            with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
+                self.start()
+        return _TEND_SECONDS
 
-    def _are_slow(self) -> bool:
-        oldest = min(self._busy_since.values(), default=None)
-        return self._slow or (oldest is not None and time.monotonic() - oldest > SLOW_SECONDS)
+    def _is_one_more_wanted(self) -> bool:
+        return self._demand.is_unmet(min(filter(None, [each.busy_since for each in list(self._senders)]), default=None))
 
-    def _start(self) -> None:
-        connection = self._connect()
-        self._connections.append(connection)
-        name = f"athina-trace-sender-{len(self._connections)}"
-        threading.Thread(target=self._work, args=(connection,), name=name, daemon=True).start()
+    def start(self) -> None:
+        """Start one more sender. Raises RuntimeError where no thread can be started."""
+        sender = _Sender()
+        name = f"athina-trace-sender-{len(self._senders) + 1}"
+        sender.thread = threading.Thread(target=self._work, args=(sender,), name=name, daemon=True)
+        sender.thread.start()
+        with self._lock:
+            self._senders.append(sender)
 
-    def _work(self, connection: Connection) -> None:
-        while (lease := self._queue.get()) is not None:
-            began = self._busy_since[connection] = time.monotonic()
-            report = send(lease, connection, max_bytes=self._max_bytes)
-            del self._busy_since[connection]
-            self._slow = time.monotonic() - began > SLOW_SECONDS * len(report.tried)
-            self._reported(report, self._queue.qsize() < _FEW)
-        connection.close()
+    def _work(self, sender: _Sender) -> None:
+        while not self._closing and (lease := self._queue.get()) is not None:
+            failed = self._serve(lease, sender)
+            sender.busy_since = None
+            self._count(failed)
+            self._reported(Report(lease, failed, ended=True), self._queue.qsize() < _FEW)
+            if self._retires(sender):
+                break
+        if sender.connection is not None:
+            sender.connection.close()
 
-    def close(self) -> None:
-        """Let every sender end after what it is doing."""
-        for _ in self._connections:
+    def _retires(self, sender: _Sender) -> bool:
+        """Whether the others will do, and `sender` is none of them any more."""
+        with self._lock:
+            if len(self._senders) < 2 or self._closing or self._is_one_more_wanted():  # noqa: PLR2004 - one always stays
+                return False
+            self._senders.remove(sender)
+            return True
+
+    def _count(self, failed: Try | None) -> None:
+        """After failures in a row, give back what nobody has begun to send, until the engine knows what to do."""
+        self._failures = self._failures + 1 if failed else 0
+        if failed and (self._failures >= TRIP or failed.told is Verdict.PAUSED):
+            with suppress(queue.Empty):
+                while (lease := self._queue.get_nowait()) is not None:
+                    self._reported(Report(lease, None, ended=True), False)  # noqa: FBT003
+                self._queue.put(None)  # it ends another sender
+
+    def _serve(self, lease: Lease, sender: _Sender) -> Try | None:
+        """Send what a lease holds and report each entry that is settled; the try that failed, where one did."""
+        try:
+            sender.connection = sender.connection or self._connect()
+            began = sender.busy_since = time.monotonic()
+            for tried in send(lease, sender.connection, max_bytes=self._max_bytes):
+                self._demand.took(time.monotonic() - began)
+                self._pace.rest()
+                began = sender.busy_since = time.monotonic()
+                if tried.told in (Verdict.RETRY, Verdict.PAUSED):
+                    return tried
+                self._reported(Report(lease, tried, ended=False), False)  # noqa: FBT003 - the engine's own method
+                if self._closing:
+                    break
+        except Exception as error:  # noqa: BLE001 - the guard decides, and the lane goes on
+            _guard.fault("sending a log")
+            return Try(lease.entries[0], Outcome(None, message=repr(error)), Verdict.RETRY)
+        return None
+
+    def close(self, seconds: float) -> None:
+        """Let every sender end after its present request, which is cut if it takes longer than most of `seconds`."""
+        self._closing = True
+        for _ in self._senders:
             self._queue.put(None)
+        self._join(seconds * 0.7)
+        for sender in self._senders:
+            if sender.connection is not None:
+                sender.connection.expire(now=math.inf)
+        self._join(seconds * 0.3)
+
+    def _join(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        for sender in self._senders:
+            if sender.thread is not None:
+                sender.thread.join(max(0.0, ends - time.monotonic()))

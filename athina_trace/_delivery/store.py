@@ -5,14 +5,12 @@ Every statement stands here. A `Store` belongs to one engine; several processes 
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 
+from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored
-from athina_trace.errors import OutboxError
 
 MIGRATIONS = [
     """
@@ -37,66 +35,32 @@ MIGRATIONS = [
 ]
 """The schema's history: entry n brings a file from version n to n + 1."""
 
-_LONGEST_WAIT = 4000.0
-"""Seconds. No deferral is longer: a lane that is due later than this was written by a clock since set back."""
 
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of entries, over all processes of an outbox since it was made: `made` is the sum of the next four.
 
-class Counts(NamedTuple):
-    """Numbers of entries, over all processes of an outbox since it was made."""
+    `doubtful` counts tries whose answer was lost, so that Athina may have been given the entry twice.
+    """
 
     made: int = 0
     delivered: int = 0
     waiting: int = 0
     refused: int = 0
     dropped: int = 0
+    doubtful: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
-class Store:
+class Store(Database):
     """Entries at rest. All times are seconds since the epoch, and passed in."""
 
     def __init__(self, path: str) -> None:
         """Open or make the file at `path` (":memory:" for none). Raises `OutboxError` or `sqlite3.Error`."""
-        self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-        try:
-            self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise OutboxError(f"the outbox has schema {version}, made by a newer athina_trace than this one")
-        if version == 0:
-            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        if version < len(MIGRATIONS):
-            self._migrate()
-
-    def _migrate(self) -> None:
-        with self.transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            for script in MIGRATIONS[version:]:
-                for statement in script.split(";"):
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, with no other process in between. Transactions nest into the outermost one."""
-        with self._lock:
-            if self._db.in_transaction:
-                yield
-                return
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        self._counted: Counter[str] = Counter()
+        super().__init__(path, MIGRATIONS)
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Append `entries` to their lanes. An update follows its log into that log's lane."""
@@ -117,21 +81,39 @@ class Store:
         ).fetchone()
         return str(row[0]) if row else entry.lane
 
-    def lease(self, owner: int, now: float, *, lanes: int, batch: int) -> list[Lease]:
-        """Take up to `lanes` lanes that are due, oldest first, each with up to `batch` of its oldest entries."""
-        rows = self._db.execute(
-            "SELECT name, attempts FROM lane WHERE owner IS NULL AND (due <= ? OR due > ?) ORDER BY due, id LIMIT ?",
-            (now, now + _LONGEST_WAIT, lanes),
-        ).fetchall()
-        self._db.executemany("UPDATE lane SET owner = ? WHERE name = ?", ((owner, name) for name, _ in rows))
-        return [Lease(name, attempts, self._oldest(name, batch)) for name, attempts in rows]
+    def lease(self, owner: int, now: float, *, lanes: int, batch: int, room: float) -> list[Lease]:
+        """Take up to `lanes` lanes that are due, oldest first, each with up to `batch` of its oldest entries.
 
-    def _oldest(self, lane: str, batch: int) -> list[Stored]:
+        `room` bounds their bytes together: the entry that exceeds it is the last.
+        """
+        rows = self._db.execute(
+            "SELECT name, attempts FROM lane WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?", (now, lanes)
+        ).fetchall()
+        leases: list[Lease] = []
+        for name, attempts in rows:
+            if room <= 0:
+                break
+            entries = self._oldest(name, batch, room)
+            room -= sum(len(entry.body) for entry in entries)
+            if entries:
+                leases.append(Lease(name, attempts, entries))
+            else:  # its last owner died after the last entry
+                self.release(name)
+        self._db.executemany("UPDATE lane SET owner = ? WHERE name = ?", ((owner, lease.lane) for lease in leases))
+        return leases
+
+    def _oldest(self, lane: str, batch: int, room: float) -> list[Stored]:
         rows = self._db.execute(
             "SELECT id, kind, reference, body FROM entry WHERE lane = ? AND state = 'waiting' ORDER BY id LIMIT ?",
             (lane, batch),
         )
-        return [Stored(*row) for row in rows]
+        entries: list[Stored] = []
+        for row in rows:
+            entries.append(Stored(*row))
+            room -= len(entries[-1].body)
+            if room <= 0:
+                break
+        return entries
 
     def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:
         """Athina has `entry`: delete it, or keep it to be looked at."""
@@ -140,6 +122,12 @@ class Store:
         else:
             self._db.execute("DELETE FROM entry WHERE id = ?", (entry.id,))
         self.count("delivered")
+
+    def answered(self, ids: Iterable[int]) -> None:
+        """Athina has these, as a dead owner was told; what is settled already stays as it is."""
+        for number in ids:
+            gone = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (number,)).rowcount
+            self.count("delivered", gone)
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will never take `entry` as it is: keep it with the server's words."""
@@ -171,12 +159,14 @@ class Store:
         """Free whatever `owner` holds."""
         self._db.execute("UPDATE lane SET owner = NULL WHERE owner = ?", (owner,))
 
-    def next_due(self, now: float) -> float | None:
+    def next_due(self) -> float | None:
         """When the next free lane is due; None where no lane is free."""
         row = self._db.execute("SELECT min(due) FROM lane WHERE owner IS NULL").fetchone()
-        if row[0] is None:
-            return None
-        return float(row[0]) if row[0] <= now + _LONGEST_WAIT else now
+        return None if row[0] is None else float(row[0])
+
+    def hasten(self, now: float, *, longest: float = 0.0) -> None:
+        """Make due now whatever is due more than `longest` seconds later: the clock was set back."""
+        self._db.execute("UPDATE lane SET due = ? WHERE owner IS NULL AND due > ?", (now, now + longest))
 
     def newest(self, limit: int) -> list[bytes]:
         """The bodies of the newest logs, oldest first, whatever their state."""
@@ -202,6 +192,20 @@ class Store:
             row = self._db.execute("SELECT min(id) FROM entry WHERE state = 'waiting'").fetchone()
         return float("inf") if row[0] is None else float(row[0])
 
+    def waiting_since(self) -> float | None:
+        """When the oldest entry that waits was made, seconds since the epoch; None where none waits."""
+        with self._lock:
+            row = self._db.execute("SELECT made FROM entry WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else float(row[0])
+
+    def waiting(self) -> Iterator[Entry]:
+        """Every entry that waits, in order. For a store that nobody delivers from any more."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT lane, kind, reference, made, body FROM entry WHERE state = 'waiting' ORDER BY id"
+            )
+            yield from (Entry(*row) for row in rows)
+
     def retry_refused(self) -> int:
         """Let every refused entry wait again, behind its lane; their number."""
         with self.transaction():
@@ -224,33 +228,23 @@ class Store:
         self._db.executemany("DELETE FROM segment WHERE name = ?", ((name,) for name in segments))
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter."""
-        if by:
-            self._db.execute(
-                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-                (name, by),
-            )
+        """Add to a counter, at the end of the transaction."""
+        self._counted[name] += by
+
+    def _before_commit(self) -> None:
+        self._db.executemany(
+            "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            self._counted.items(),
+        )
+        self._counted.clear()
+
+    def _after_rollback(self) -> None:
+        self._counted.clear()
 
     def counts(self) -> Counts:
-        """All counters; what is neither delivered nor refused waits."""
+        """All counters; what is neither delivered, refused nor dropped waits."""
         with self._lock:
-            values = dict(self._db.execute("SELECT name, value FROM counter"))
-        made, delivered, refused = (values.get(name, 0) for name in ("made", "delivered", "refused"))
-        return Counts(made, delivered, made - delivered - refused, refused, values.get("dropped", 0))
-
-    def size(self) -> int:
-        """Bytes that entries and indexes take."""
-        pages, free, page = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * page)
-
-    def shrink(self) -> None:
-        """Give freed pages back to the file system."""
-        self._db.execute("PRAGMA incremental_vacuum").fetchall()
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
+            values = Counter(dict(self._db.execute("SELECT name, value FROM counter")))
+        made, delivered, refused, dropped = (values[name] for name in ("made", "delivered", "refused", "dropped"))
+        waiting = made - delivered - refused - dropped
+        return Counts(made, delivered, waiting, refused, dropped, values["doubtful"])

@@ -1,33 +1,77 @@
-"""What `import athina_trace` costs beside the packages it needs, in wall milliseconds over bare Python."""
+"""Measure athina_trace beside its peers: `python -m tests.benchmarks [--quick] [--only burst,killed]`.
 
-import statistics
-import subprocess
+All contestants do the same work in turn, each in a process of its own, against one sink on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import platform
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-ROUNDS = 9
-STATEMENTS = {
-    "athina_trace": "import athina_trace",
-    "wrapt + pydantic": "import wrapt, pydantic",
-    "wrapt + pydantic + httpx": "import wrapt, pydantic, httpx",
-}
-
-
-def milliseconds(statement: str) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True)
-    return (time.perf_counter() - began) * 1000
+from . import runs
+from .growth import growth
+from .peers import PACKAGES
+from .scenarios import Figures, Scenario, scenarios, summary
+from .tables import TABLES, Results, grid, markdown, terminal, turned
 
 
-def median(statement: str) -> float:
-    return statistics.median(milliseconds(statement) for _ in range(ROUNDS))
+def measured(scenario: Scenario, url: str) -> dict[str, Figures]:
+    """Medians for each contestant; in every round all of them, in turn."""
+    taken: dict[str, list[Figures]] = {name: [] for name in scenario.contestants}
+    for _ in range(scenario.rounds):
+        for name in scenario.contestants:
+            taken[name].append(scenario.measure(name, url, scenario.calls))
+    return {name: summary(rounds) for name, rounds in taken.items()}
+
+
+def versions() -> str:
+    """What was measured, and on what."""
+    parts = [f"{name} {_version(package)}" for name, package in PACKAGES.items()]
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return f"{dt.datetime.now(tz=dt.timezone.utc).date()}, {machine}; {', '.join(parts)}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(from the source tree)"
+
+
+def report(results: Results, more: list[tuple[str, list[list[str]]]], *, as_markdown: bool) -> str:
+    measured = [table for table in TABLES if any(column.scenario in results for column in table.columns)]
+    # A terminal is narrow, titles are long and contestants few.
+    turn = (lambda rows: rows) if as_markdown else turned
+    tables = [(table.title, turn(grid(table, results))) for table in measured]
+    shown, head = (markdown, "**{}**") if as_markdown else (terminal, "{}")
+    parts = [f"{head.format(title)}\n\n{shown(rows)}\n" for title, rows in [*tables, *more]]
+    return "\n".join([f"{versions()}\n", *parts])
 
 
 def main() -> None:
-    bare = median("pass")
-    print(f"Import time, median of {ROUNDS}, Python {sys.version.split()[0]} (bare interpreter {bare:.0f} ms)")
-    for name, statement in STATEMENTS.items():
-        print(f"  {name:26} {median(statement) - bare:6.1f} ms")
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of a fifth of the calls")
+    parser.add_argument("--only", default="", help="these scenarios, with commas between; `growth` is one, too")
+    parser.add_argument("--markdown", type=Path, help="write the tables here, too")
+    options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else [*scenarios(quick=True), "growth"]
+    results: dict[str, dict[str, Figures]] = {}
+    with runs.sink() as url:
+        for name, scenario in scenarios(quick=options.quick).items():
+            if name in chosen:
+                began = time.perf_counter()
+                results[name] = measured(scenario, url)
+                print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        more = growth(url, quick=options.quick) if "growth" in chosen else []
+    print(report(results, more, as_markdown=False))
+    if options.markdown:
+        options.markdown.write_text(report(results, more, as_markdown=True), encoding="utf-8")
 
 
 if __name__ == "__main__":

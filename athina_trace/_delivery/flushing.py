@@ -1,0 +1,83 @@
+"""Waiting until everything that was put has been settled: callers wait, the engine's steps tell them when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.store import Counts
+
+
+@dataclass(frozen=True)
+class FlushReport:
+    """What a flush came to. True where nothing waits any more.
+
+    Attributes:
+        delivered: entries that reached Athina while flushing.
+        waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
+            while a flush was under way does not count where all that was put before has been settled.
+        refused: entries that Athina refused, ever; they are kept.
+        paused: why nothing is sent at all, such as a wrong key; None where it is.
+        elapsed: seconds.
+
+    >>> report = flush(timeout=5)
+    >>> bool(report), report.waiting
+    (True, 0)
+    """
+
+    delivered: int
+    waiting: int
+    refused: int
+    paused: str | None
+    elapsed: float
+
+    def __bool__(self) -> bool:
+        return self.waiting == 0
+
+
+class Flush:
+    """One caller, who waits until every entry is settled that was put before."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._last: int | None = None
+        self._before: Counts | None = None
+        self._after = Counts(waiting=1)  # until the engine knows better
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the engine, at most `timeout` seconds."""
+        self._done.wait(timeout)
+
+    def report(self, paused: str | None) -> FlushReport:
+        """What came of it so far."""
+        delivered = self._after.delivered - self._before.delivered if self._before else 0
+        elapsed = time.monotonic() - self._began
+        return FlushReport(delivered, self._after.waiting, self._after.refused, paused, elapsed)
+
+    def begin(self, outbox: Outbox) -> bool:
+        """A step begins, which will collect what was put; True where it is this flush's first."""
+        if self._before is not None:
+            return False
+        self._before = outbox.counts()
+        return True
+
+    def is_done(self, outbox: Outbox, *, idle: bool) -> bool:
+        """Whether the step that ends now was the last to wait for. `idle`: nothing is being sent."""
+        if self._before is None:
+            return False  # it came while the step was under way
+        self._after = outbox.counts()
+        if self._last is None and not outbox.is_behind:
+            self._last = outbox.last()
+        if self._last is None or idle:
+            return self._last is not None
+        if outbox.oldest_waiting() <= self._last:
+            return False
+        self._after = replace(self._after, waiting=0)
+        return True
+
+    def end(self) -> None:
+        """Let the caller go on."""
+        self._done.set()

@@ -1,0 +1,137 @@
+"""The worker: the one thread that steps an engine, what callers may ask of it, and what it does when a step fails."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from athina_trace import _guard
+from athina_trace._delivery.engine import LINGER, Engine
+from athina_trace._delivery.flushing import Flush, FlushReport
+
+_STUCK_SECONDS = 15.0
+
+
+class Worker:
+    """The thread around `engine`, started with the first log. Nothing here ever raises into the program."""
+
+    def __init__(self, engine: Engine, *, clock: Any) -> None:
+        self.stuck: str | None = None
+        """Why the outbox's store cannot be used; None where it can."""
+        self._engine = engine
+        engine.hurry = self._hurry
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._start_lock = threading.RLock()
+        self._woken = threading.Event()
+        self._hurried = threading.Event()
+        self._ends: float | None = None
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is sent now: a wrong key, an outage, or a store that cannot be used; None where it is."""
+        return self._engine.paused or self.stuck
+
+    def wake(self) -> None:
+        """Something was put. Cheap, and from any thread."""
+        if not self._woken.is_set():
+            self._woken.set()
+            if self._thread is None:
+                self._start()
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is None and self._ends is None:
+                thread = threading.Thread(target=self._run, name="athina-trace-engine", daemon=True)
+                # At the end of a program no thread can be started any more: what was put waits for the next one.
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
+                    # At once: a short program may be ending already when the engine has its first log ready.
+                    self._engine.start_sender()
+
+    def _run(self) -> None:
+        while self._ends is None:
+            self._woken.clear()
+            self._hurried.clear()
+            began = time.monotonic()
+            wait = self._step_guarded()
+            took = time.monotonic() - began
+            self._engine.pace.rest()
+            self._woken.wait(wait)
+            # Even where there is more to do: calls go on meanwhile, and should seldom meet us.
+            self._hurried.wait(max(LINGER, 2 * took))
+        self._finish(self._ends)
+
+    def _step_guarded(self) -> float:
+        try:
+            if self._engine.outbox.refresh():
+                self._begin_anew("its file was deleted")
+            wait = self._engine.step(self._clock.time())
+        except (OSError, sqlite3.OperationalError) as error:
+            return self._stall(error)
+        except sqlite3.DatabaseError as error:
+            return self._set_aside(error)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("delivering logs")
+            return 1.0
+        self.stuck = None
+        return wait
+
+    def _stall(self, error: Exception) -> float:
+        """The store cannot be used now: logs wait in the journal, which another process may collect."""
+        if "locked" in str(error):
+            return 1.0
+        self.stuck = f"the outbox cannot be used: {error}"
+        _guard.say(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
+        self._engine.end_flushes()
+        return _STUCK_SECONDS
+
+    def _set_aside(self, error: Exception) -> float:
+        with suppress(OSError):
+            kept = self._engine.outbox.set_aside()
+            self._begin_anew(f"its file cannot be read ({error}){f' and was renamed to {kept}' if kept else ''}")
+        return 1.0
+
+    def _begin_anew(self, why: str) -> None:
+        self._engine.begin_anew()
+        _guard.say(logging.ERROR, "anew", "the outbox %s begins anew: %s", self._engine.outbox.path, why)
+
+    def _hurry(self) -> None:
+        self._hurried.set()
+        self._woken.set()
+
+    def flush(self, timeout: float) -> FlushReport:
+        """Wait until everything put before this call is settled, the key is refused, or `timeout` seconds are over."""
+        flush = Flush()
+        self._engine.flushes.append(flush)
+        self._start()
+        self._hurry()
+        flush.wait(timeout if self._thread is not None else 0.0)
+        return flush.report(self.paused)
+
+    def close(self, timeout: float) -> bool:
+        """Flush for at most about `timeout` seconds in all, then stop; False where the thread did not end in time.
+
+        What is left stays in the outbox.
+        """
+        ends = time.monotonic() + timeout
+        if self._thread is not None and timeout > 0:
+            # The last part is for requests under way: cutting one means that its log may arrive twice.
+            self.flush(timeout - min(0.5, timeout / 2))
+        self._ends = ends
+        self._hurry()
+        if self._thread is None:
+            self._engine.outbox.close()
+            return True
+        self._thread.join(max(0.0, ends - time.monotonic()) + 0.05)
+        return not self._thread.is_alive()
+
+    def _finish(self, ends: float) -> None:
+        with suppress(OSError, sqlite3.Error):
+            self._engine.finish(max(0.0, ends - time.monotonic() - 0.1))
+        self._engine.end_flushes()

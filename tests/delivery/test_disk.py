@@ -1,0 +1,265 @@
+"""Disks that fail: full, read-only, deleted, corrupt, from the future, without locks. Each is said once, none hurts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import athina_trace
+from athina_trace import _runtime
+from athina_trace._delivery.store import MIGRATIONS
+from tests.support.athina_server import AthinaServer
+from tests.support.processes import run
+
+
+@athina_trace.athina_trace
+def answer(question: str) -> str:
+    return f"answer to {question}"
+
+
+@pytest.fixture
+def path(tmp_path: Path, athina: AthinaServer) -> Path:
+    made = tmp_path / "state" / "outbox.db"
+    athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(made))
+    return made
+
+
+def questions(athina: AthinaServer) -> list[str]:
+    return [request.json["user_query"] for request in athina.accepted]
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    return sum(words in record.getMessage() for record in caplog.records if record.name == "athina_trace")
+
+
+@pytest.mark.parametrize("where", ["header", "middle"])
+def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
+    where: str, path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer("before")
+    assert athina_trace.flush(10)
+    athina_trace.shutdown()
+    data = bytearray(path.read_bytes())
+    start, end = (0, 100) if where == "header" else (4096, len(data))
+    data[start:end] = b"\xa5" * (end - start)
+    path.write_bytes(data)
+    for number in range(5):
+        answer(f"after {number}")
+    assert athina_trace.flush(10)
+    assert set(questions(athina)) == {"before", *(f"after {number}" for number in range(5))}
+    assert len([each for each in path.parent.iterdir() if ".corrupt-" in each.name]) >= 1
+    assert said(caplog, "begins anew") == 1
+
+
+def test_a_deleted_store_is_noticed_while_it_is_in_use(
+    path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer("before")
+    assert athina_trace.flush(10)
+    for each in path.parent.glob("outbox.db*"):
+        each.unlink()
+    answer("after")
+    assert athina_trace.flush(10)
+    assert set(questions(athina)) == {"before", "after"}
+    assert said(caplog, "its file was deleted") == 1
+
+
+def test_a_deleted_folder_is_noticed(path: Path, athina: AthinaServer) -> None:
+    answer("before")
+    assert athina_trace.flush(10)
+    for each in sorted(path.parent.rglob("*"), reverse=True):
+        each.unlink() if each.is_file() else each.rmdir()
+    path.parent.rmdir()
+    assert athina_trace.flush(10)
+    answer("after")
+    assert athina_trace.flush(10)
+    assert questions(athina) == ["before", "after"]
+
+
+def test_a_store_from_the_future_is_left_alone_and_memory_is_used(
+    path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as newer:
+        newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 7}")
+    newer.close()
+    untouched = path.read_bytes()
+    assert not athina_trace.flush(10)
+    for number in range(5):
+        answer(str(number))
+    runtime = _runtime.active()
+    assert isinstance(runtime, _runtime.Runtime)
+    assert runtime.delivery._spare is not None
+    assert runtime.delivery._spare[1].flush(10)
+    assert questions(athina) == list("01234")
+    assert path.read_bytes() == untouched
+    assert said(caplog, "made by a newer athina_trace") == 2  # that it is so, and that memory is used
+
+
+def test_a_place_that_cannot_be_written_to_leaves_memory(
+    tmp_path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "file" / "outbox.db"))
+    for number in range(50):
+        answer(str(number))
+    runtime = _runtime.active()
+    assert isinstance(runtime, _runtime.Runtime)
+    assert runtime.delivery._spare is not None
+    assert runtime.delivery._spare[1].flush(10)
+    assert sorted(questions(athina), key=int) == [str(number) for number in range(50)]
+    assert said(caplog, "kept in memory") == 1
+
+
+_REPORTING = """
+    import athina_trace, logging, os, sys
+    logging.basicConfig(format="%(levelname)s %(message)s")
+
+    @athina_trace.athina_trace
+    def answer(question):
+        return "x" * 1000
+"""
+
+
+def test_a_read_only_directory(tmp_path: Path, athina: AthinaServer) -> None:
+    """As another user where the tests run as root, whom no permission stops."""
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "readonly"
+    folder.mkdir()
+    folder.chmod(0o555)
+    script = (
+        _REPORTING
+        + """
+    import athina_trace._delivery.api, encodings.idna
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    for number in range(20):
+        answer(str(number))
+    """
+    )
+    for parent in tmp_path.parents:
+        if parent.owner() == "root" and parent != Path("/tmp") and str(parent).startswith("/tmp/"):  # noqa: S108
+            parent.chmod(0o755)
+    _, err = run(
+        script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(folder / "o" / "outbox.db")
+    )
+    assert len(questions(athina)) == 20
+    assert err.count("kept in memory") == 1
+    assert "Traceback" not in err
+
+
+def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, athina: AthinaServer) -> None:
+    """A limit on the size of files is as good as a full disk: writes fall short, then fail."""
+    script = (
+        _REPORTING
+        + """
+    import resource, signal
+    from athina_trace._delivery import delivery
+    delivery._DISK_SECONDS = 0.2
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    answer("first")
+    assert athina_trace.flush(10)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    for number in range(1000):
+        answer(str(number))
+    print(athina_trace.status().made)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    import time; time.sleep(0.3)
+    answer("last")
+    """
+    )
+    _, err = run(
+        script,
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+        ATHINA_EXIT_TIMEOUT="20",
+    )
+    run(
+        "import athina_trace; assert athina_trace.flush(20)",
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert set(questions(athina)) == {"first", "last", *map(str, range(1000))}
+    assert err.count("kept in memory and delivered from there") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("missing", ["fcntl", "register_at_fork"])
+def test_without_locks_or_forks_the_import_works_and_memory_is_used(
+    missing: str, tmp_path: Path, athina: AthinaServer
+) -> None:
+    """Windows has neither; a network file system without locks fails in the same way."""
+    without = {
+        "fcntl": "sys.modules['fcntl'] = None",
+        "register_at_fork": "import httpx, httpcore, logging, pydantic, random, sqlite3, wrapt; del os.register_at_fork",
+    }[missing]
+    script = (
+        f"""
+    import os, sys
+    {without}
+    """
+        + _REPORTING
+        + """
+    for number in range(5):
+        answer(str(number))
+    """
+    )
+    _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
+    assert sorted(questions(athina)) == list("01234")
+    assert err.count("No locks available: logs are kept in memory") == (missing == "fcntl")
+
+
+def test_a_full_outbox_drops_new_logs_counts_them_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    athina_trace.configure(outbox=str(tmp_path / "outbox.db"), max_outbox_bytes=200_000)
+    for number in range(40):
+        answer(f"{number} {'x' * 10_000}")
+    now = athina_trace.status()
+    assert now.dropped > 10
+    assert now.made == 40 == now.waiting + now.dropped
+    assert [log["user_query"].split()[0] for log in athina_trace.recent_logs()][:3] == ["0", "1", "2"]
+    assert said(caplog, "is full") == 1
+    athina_trace.shutdown()
+    assert athina_trace.status().dropped == now.dropped  # the next process knows it, too
+
+
+def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: AthinaServer) -> None:
+    script = (
+        _REPORTING
+        + """
+    import resource
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    for number in range(5):
+        answer(str(number))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert athina_trace.flush(10) or True
+    """
+    )
+    _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
+    run(
+        "import athina_trace; assert athina_trace.flush(20)",
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert sorted(questions(athina)) == list("01234")
+    assert "Traceback" not in err
+
+
+def test_the_logger_is_the_only_voice(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    caplog.set_level(logging.DEBUG)
+    athina_trace.configure(outbox=os.devnull + "/nowhere/outbox.db")
+    for number in range(5):
+        answer(str(number))
+    assert {record.name for record in caplog.records} == {"athina_trace"}
+    assert capfd.readouterr() == ("", "")

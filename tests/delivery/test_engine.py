@@ -1,0 +1,299 @@
+"""The engine by steps: an injected clock, connections that answer as told, no thread of the engine's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from athina_trace._delivery import engine as engine_module
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.flushing import Flush
+from athina_trace._delivery.outbox import MemoryOutbox
+
+DOWN = Outcome(None, message="ConnectError: connection refused")
+TAKEN = Outcome(200, prompt_run_id="run")
+
+
+class Clock:
+    """Time that only moves when told; chance is always a half."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def uniform(self) -> float:
+        return 0.5
+
+
+@dataclass
+class Athina:
+    """What connections of a test talk to."""
+
+    answer: Callable[[str, bytes], Outcome] = lambda reference, body: TAKEN
+    tries: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def deliver(self, kind: str, target: str, body: bytes) -> Outcome:
+        with self.lock:
+            self.tries.append(target)
+            self.bodies.append(body)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return self.answer(target, body)
+        finally:
+            with self.lock:
+                self.in_flight -= 1
+
+    def expire(self, *, now: float | None = None) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+class Stepped:
+    """An engine, stepped until it has nothing to do before the clock moves on."""
+
+    def __init__(self, athina: Athina, *, connections: int = 4, max_bytes: int = 1_000_000, keep: float = 0) -> None:
+        self.athina = athina
+        self.clock = Clock()
+        self.outbox = MemoryOutbox()
+        self.engine = Engine(
+            self.outbox, lambda: athina, clock=self.clock, connections=connections, max_bytes=max_bytes, keep=keep
+        )
+        self.steps = 0
+
+    def put(self, lane: str, *names: str, body: bytes = b"{}") -> None:
+        for name in names:
+            self.outbox.put(Entry(lane, "log", name, self.clock.now, body))
+
+    def settle(self) -> float:
+        """Step until nothing is under way; the seconds that the engine would sleep then."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            wait = self.engine.step(self.clock.now)
+            self.steps += 1
+            if wait > 0.01 and not self.engine._leased and not self.engine._reports:
+                return wait
+            time.sleep(0.0005)
+        raise AssertionError("the engine does not come to rest")
+
+    def wait(self, seconds: float) -> None:
+        """Let so many seconds pass, asleep for as long as the engine allows."""
+        ends = self.clock.now + seconds
+        while self.clock.now < ends:
+            self.clock.now = min(ends, self.clock.now + self.settle())
+        self.settle()
+
+
+@pytest.fixture
+def athina() -> Athina:
+    return Athina()
+
+
+@pytest.fixture
+def stepped(athina: Athina) -> Iterator[Stepped]:
+    made = Stepped(athina)
+    yield made
+    made.engine.finish(5)
+
+
+def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_probe(
+    stepped: Stepped, athina: Athina
+) -> None:
+    athina.answer = lambda reference, body: DOWN
+    for lane in range(200):
+        stepped.put(f"lane{lane}", f"{lane}a", f"{lane}b")
+    stepped.wait(600)
+    early, stepped.steps = len(athina.tries), 0
+    stepped.wait(3600)
+    assert len(athina.tries) - early <= 60
+    # An idle look around every few seconds, and nothing else, is what an outage costs.
+    assert stepped.steps < 3600
+    assert stepped.engine.paused is not None
+    assert "ConnectError" in stepped.engine.paused
+    athina.answer = lambda reference, body: TAKEN
+    before = len(athina.tries)
+    stepped.wait(76)
+    assert sorted(athina.tries[before:]) == sorted(f"{lane}{half}" for lane in range(200) for half in "ab")
+    assert stepped.engine.paused is None
+
+
+def test_a_flood_after_recovery_is_bounded_by_the_connections(athina: Athina) -> None:
+    stepped = Stepped(athina, connections=3)
+    athina.answer = lambda reference, body: DOWN
+    for lane in range(100):
+        stepped.put(f"lane{lane}", str(lane))
+    stepped.wait(300)
+
+    def slow(reference: str, body: bytes) -> Outcome:
+        time.sleep(0.01)
+        return TAKEN
+
+    athina.answer = slow
+    stepped.wait(76)
+    assert stepped.outbox.counts().delivered == 100
+    assert 1 < athina.most_in_flight <= 3
+    stepped.engine.finish(5)
+
+
+def test_a_log_that_is_never_taken_holds_up_its_own_session_alone(stepped: Stepped, athina: Athina) -> None:
+    athina.answer = lambda reference, body: Outcome(500) if reference == "poison" else TAKEN
+    stepped.put("bad", "poison", "behind it")
+    stepped.wait(600)
+    stepped.put("good", *map(str, range(20)))
+    stepped.settle()
+    assert stepped.outbox.counts().delivered == 20
+    assert "behind it" not in athina.tries
+    assert stepped.engine.paused is None
+
+
+def test_retry_after_is_honoured_by_its_session_while_others_overtake(stepped: Stepped, athina: Athina) -> None:
+    athina.answer = lambda reference, body: Outcome(429, retry_after=120) if len(athina.tries) == 1 else TAKEN
+    stepped.put("limited", "1", "2")
+    stepped.settle()
+    stepped.put("free", "3")
+    stepped.wait(119)
+    assert athina.tries == ["1", "3"]
+    stepped.wait(3)
+    assert athina.tries == ["1", "3", "1", "2"]
+
+
+def test_a_wrong_key_pauses_everything_and_one_log_asks_again_now_and_then(stepped: Stepped, athina: Athina) -> None:
+    athina.answer = lambda reference, body: Outcome(401, message="bad key")
+    for lane in range(100):
+        stepped.put(f"lane{lane}", str(lane))
+    stepped.wait(100)
+    first = len(athina.tries)
+    assert first <= 4  # one for each connection
+    assert stepped.engine.paused == "status 401: bad key"
+    stepped.wait(engine_minutes(10))
+    assert len(athina.tries) == first + 2
+    athina.answer = lambda reference, body: TAKEN
+    stepped.wait(engine_minutes(5))
+    assert stepped.outbox.counts().delivered == 100
+
+
+def engine_minutes(minutes: float) -> float:
+    return minutes * 60 + 1
+
+
+def test_a_clock_set_back_neither_stalls_a_session_nor_an_outage(stepped: Stepped, athina: Athina) -> None:
+    athina.answer = lambda reference, body: DOWN
+    for lane in range(5):
+        stepped.put(f"lane{lane}", str(lane))
+    stepped.wait(300)
+    stepped.clock.now -= 86_400
+    athina.answer = lambda reference, body: TAKEN
+    stepped.wait(10)
+    assert stepped.outbox.counts().waiting == 0
+
+
+def test_a_clock_that_was_wrong_before_we_began_stalls_nothing(stepped: Stepped, athina: Athina) -> None:
+    stepped.put("lane", "1")
+    with stepped.outbox.transaction():
+        stepped.outbox.collect()
+        stepped.outbox.lease(stepped.clock.now, lanes=1, batch=1)
+        stepped.outbox.release("lane", due=stepped.clock.now + 30 * 86_400)
+    stepped.settle()
+    assert athina.tries == ["1"]
+
+
+def test_large_logs_are_taken_into_memory_a_few_at_a_time(athina: Athina) -> None:
+    stepped = Stepped(athina)
+    most = 0
+
+    def slow(reference: str, body: bytes) -> Outcome:
+        nonlocal most
+        held = sum(len(entry.body) for lease in stepped.engine._leased.values() for entry in lease.entries)
+        most = max(most, held)
+        return TAKEN
+
+    athina.answer = slow
+    for lane in range(40):
+        stepped.put(f"lane{lane}", str(lane), body=b'{"response":"%b"}' % (b"x" * 900_000))
+    stepped.settle()
+    assert len(athina.tries) == 40
+    assert most <= engine_module.WINDOW_BYTES + 1_000_000
+    stepped.engine.finish(5)
+
+
+def test_a_log_over_the_limit_is_shortened_and_so_is_one_answered_413(athina: Athina) -> None:
+    stepped = Stepped(athina, max_bytes=10_000)
+    athina.answer = lambda reference, body: Outcome(413) if len(body) > 4_000 else TAKEN
+    body = b'{"prompt":"short","response":"%b"}' % (b"x" * 100_000)
+    stepped.put("lane", "large", body=body)
+    stepped.put("lane", "next")
+    stepped.settle()
+    assert athina.tries[-2:] == ["large", "next"]
+    assert len(athina.bodies[0]) <= 10_000
+    assert len(athina.bodies[-2]) <= 4_000
+    assert b'"truncated.response":100000' in athina.bodies[-2].replace(b" ", b"")
+    assert b'"prompt":"short"' in athina.bodies[-2].replace(b": ", b":")
+    stepped.engine.finish(5)
+
+
+def test_a_server_that_calls_everything_too_large_refuses_the_log_and_not_the_next(athina: Athina) -> None:
+    stepped = Stepped(athina)
+    athina.answer = lambda reference, body: Outcome(413) if reference == "large" else TAKEN
+    stepped.put("lane", "large", "next", body=b'{"response":"%b"}' % (b"x" * 50_000))
+    stepped.settle()
+    counts = stepped.outbox.counts()
+    assert (counts.refused, counts.delivered) == (1, 1)
+    stepped.engine.finish(5)
+
+
+def test_a_flush_waits_for_what_was_put_before_it_and_probes_an_outage(stepped: Stepped, athina: Athina) -> None:
+    athina.answer = lambda reference, body: DOWN
+    for lane in range(5):
+        stepped.put(f"lane{lane}", str(lane))
+    stepped.wait(400)
+    athina.answer = lambda reference, body: TAKEN
+    flush = Flush()
+    stepped.engine.flushes.append(flush)
+    stepped.settle()
+    report = flush.report(None)
+    assert report.delivered == 5
+    assert report
+
+
+def test_what_a_failing_step_took_is_taken_again(
+    stepped: Stepped, athina: Athina, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped.put("lane", "1", "2")
+    stepped.engine.step(stepped.clock.now)
+    while not any(report.ended for report in stepped.engine._reports):
+        time.sleep(0.001)
+
+    def no_space(lane: str, **_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stepped.outbox, "release", no_space)
+        with pytest.raises(OSError, match="No space"):
+            stepped.engine.step(stepped.clock.now)
+    stepped.settle()
+    counts = stepped.outbox.counts()
+    assert (counts.made, counts.delivered, counts.waiting) == (2, 2, 0)
+    assert athina.tries == ["1", "2"]
+
+
+def test_delivered_logs_are_kept_for_as_long_as_asked(athina: Athina) -> None:
+    stepped = Stepped(athina, keep=3600)
+    stepped.put("lane", "1")
+    stepped.settle()
+    assert len(stepped.outbox.store.newest(9)) == 1
+    stepped.wait(3700)
+    assert stepped.outbox.store.newest(9) == []
+    stepped.engine.finish(5)

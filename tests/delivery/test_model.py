@@ -1,0 +1,172 @@
+"""Outbox and policy against a model: whatever happens, nothing is lost, out of order, or sent by two at once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from athina_trace._delivery.entry import Entry, Lease
+from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.policy import Verdict, backoff, verdict
+from athina_trace._delivery.sqlite import SqliteOutbox
+
+LANES = st.sampled_from(["a", "b", "c"])
+STATUSES = st.sampled_from([200, 201, 409, 400, 404, 422, 408, 429, 500, 503, 401, None])
+
+
+class Deliveries(RuleBasedStateMachine):
+    """Three owners of one outbox put, lease, settle, die and come back, under one clock that also runs backwards."""
+
+    held = Bundle("held")
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.now = 1_000_000.0
+        self.made = 0
+        self.put_in: dict[str, list[str]] = defaultdict(list)
+        self.waiting: dict[str, list[str]] = defaultdict(list)
+        self.taken: dict[str, list[str]] = defaultdict(list)
+        self.refused: set[str] = set()
+        self.holder: dict[str, int] = {}
+        self.outboxes: list[Outbox] = [self.open() for _ in range(3)]
+
+    def open(self) -> Outbox:
+        return SqliteOutbox(str(Path(self.folder) / "outbox.db"))
+
+    @rule(lane=LANES, owner=st.integers(0, 2), count=st.integers(1, 3))
+    def put(self, lane: str, owner: int, count: int) -> None:
+        for _ in range(count):
+            self.made += 1
+            name = f"{lane}{self.made}"
+            self.outboxes[owner].put(Entry(lane, "log", name, self.now, b"{}"))
+            self.waiting[lane].append(name)
+
+    @rule(target=held, owner=st.integers(0, 2), lanes=st.integers(1, 3), batch=st.integers(1, 3))
+    def lease(self, owner: int, lanes: int, batch: int) -> Any:
+        outbox = self.outboxes[owner]
+        with outbox.transaction():
+            outbox.collect()
+            outbox.adopt()
+            leases = outbox.lease(self.now, lanes=lanes, batch=batch)
+        for leased in leases:
+            assert leased.lane not in self.holder, "two owners"
+            self.holder[leased.lane] = owner
+            names = [entry.reference for entry in leased.entries]
+            assert names == self.waiting[leased.lane][: len(names)], "out of order"
+        return multiple(*((outbox, leased) for leased in leases))
+
+    @rule(lease=consumes(held), statuses=st.lists(STATUSES, min_size=3, max_size=3), chance=st.floats(0, 1))
+    def settle(self, lease: tuple[Outbox, Lease], statuses: list[int | None], chance: float) -> None:
+        outbox, leased = lease
+        if outbox not in self.outboxes:
+            return  # it died meanwhile
+        with outbox.transaction():
+            due = self._answer(outbox, leased, statuses, chance)
+            outbox.release(leased.lane, due=due, attempts=leased.attempts + 1 if due else 0)
+        del self.holder[leased.lane]
+
+    def _answer(self, outbox: Outbox, leased: Lease, statuses: list[int | None], chance: float) -> float:
+        for entry, status in zip(leased.entries, statuses, strict=False):
+            told = verdict(status)
+            if told is Verdict.DELIVERED:
+                outbox.delivered(entry, self.now)
+                self.taken[leased.lane].append(entry.reference)
+            elif told is Verdict.REFUSED:
+                outbox.refused(entry, self.now, status=status, reason="no")
+                self.refused.add(entry.reference)
+            else:
+                return self.now + backoff(leased.attempts + 1, random=chance)
+            assert self.waiting[leased.lane].pop(0) == entry.reference
+        return 0.0
+
+    @rule(lease=consumes(held), answered=st.integers(0, 3))
+    def die(self, lease: tuple[Outbox, Lease], answered: int) -> None:
+        """Its owner is killed after so many answers, none of them committed; another takes its place."""
+        outbox, leased = lease
+        if outbox not in self.outboxes:
+            return
+        for entry in leased.entries[:answered]:
+            outbox.answered(entry)
+            self.taken[leased.lane].append(entry.reference)
+            self.waiting[leased.lane].remove(entry.reference)
+        owner = self.outboxes.index(outbox)
+        outbox._owner.release()
+        outbox.store.close()
+        self.outboxes[owner] = self.open()
+        self.holder = {lane: each for lane, each in self.holder.items() if each != owner}
+
+    @rule(seconds=st.floats(-10_000, 100_000))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        if seconds < 0:
+            with self.outboxes[0].transaction():
+                self.outboxes[0].hasten(self.now)
+
+    @rule(owner=st.integers(0, 2), shrink=st.booleans())
+    def tidy(self, owner: int, shrink: bool) -> None:
+        self.outboxes[owner].tidy(shrink=shrink)
+
+    @precondition(lambda self: not self.holder)
+    @rule()
+    def retry_refused(self) -> None:
+        self.outboxes[0].collect_all()
+        self.outboxes[0].store.retry_refused()
+        for name in sorted(self.refused, key=lambda each: int(each[1:])):
+            self.waiting[name[0]].append(name)
+        for names in self.waiting.values():
+            names.sort(key=lambda each: int(each[1:]))
+        self.refused.clear()
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        if not hasattr(self, "outboxes"):
+            return
+        self.outboxes[0].collect_all()
+        counts = self.outboxes[0].counts()
+        unknown = counts.waiting - sum(map(len, self.waiting.values()))  # answered, but nobody has adopted that yet
+        assert counts.made == self.made
+        assert counts.delivered + unknown == sum(map(len, self.taken.values()))
+        assert counts.refused == len(self.refused)
+        assert unknown >= 0
+
+    def teardown(self) -> None:
+        if not hasattr(self, "outboxes"):
+            return
+        for number in range(3):
+            self.outboxes[number].close()
+        self._drain(self.open())
+        shutil.rmtree(self.folder)
+
+    def _drain(self, heir: Outbox) -> None:
+        """Nothing is lost: whoever comes last finds exactly what was neither taken nor refused."""
+        heir.collect_all()
+        with heir.transaction():
+            heir.adopt()
+            heir.hasten(self.now)
+            leases = heir.lease(self.now, lanes=99, batch=999)
+        found = {leased.lane: [entry.reference for entry in leased.entries] for leased in leases}
+        assert found == {lane: names for lane, names in self.waiting.items() if names}
+        heir.close()
+
+
+Deliveries.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestDeliveries = Deliveries.TestCase

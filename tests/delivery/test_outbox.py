@@ -1,0 +1,241 @@
+"""What every outbox promises, shown on the one in memory and the one on disk alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from athina_trace._delivery import journal
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace.errors import OutboxFullError
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture(params=["memory", "disk"])
+def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Outbox:
+    made = MemoryOutbox() if request.param == "memory" else SqliteOutbox(str(tmp_path / "state" / "outbox.db"))
+    request.addfinalizer(made.close)
+    return made
+
+
+def put(outbox: Outbox, *names: str, lane: str = "lane", size: int = 0) -> None:
+    for name in names:
+        outbox.put(Entry(lane, "log", name, NOW, b'{"n":"%b"}' % (name.encode() + b"x" * size)))
+
+
+def lease(
+    outbox: Outbox, now: float = NOW, *, lanes: int = 64, batch: int = 16, room: float = 1e9
+) -> dict[str, list[str]]:
+    with outbox.transaction():
+        outbox.collect()
+        leases = outbox.lease(now, lanes=lanes, batch=batch, room=room)
+    return {each.lane: [entry.reference for entry in each.entries] for each in leases}
+
+
+def test_a_lane_is_leased_once_in_order_and_again_when_it_is_given_back(outbox: Outbox) -> None:
+    put(outbox, "1", "2", "3")
+    assert lease(outbox, batch=2) == {"lane": ["1", "2"]}
+    assert lease(outbox) == {}
+    outbox.release("lane")
+    assert lease(outbox) == {"lane": ["1", "2", "3"]}
+
+
+def test_what_was_put_while_a_lane_is_on_lease_waits_behind_it(outbox: Outbox) -> None:
+    put(outbox, "1")
+    lease(outbox)
+    put(outbox, "2")
+    put(outbox, "other", lane="another")
+    assert lease(outbox) == {"another": ["other"]}
+
+
+def test_a_deferred_lane_waits_until_it_is_due_and_others_do_not(outbox: Outbox) -> None:
+    put(outbox, "1")
+    lease(outbox)
+    outbox.release("lane", due=NOW + 10, attempts=1)
+    put(outbox, "2", lane="free")
+    assert lease(outbox) == {"free": ["2"]}
+    assert outbox.next_due() == NOW + 10
+    assert lease(outbox, NOW + 10) == {"lane": ["1"]}
+
+
+def test_a_clock_set_back_does_not_stall_a_lane(outbox: Outbox) -> None:
+    put(outbox, "1")
+    lease(outbox)
+    outbox.release("lane", due=NOW + 60)
+    assert lease(outbox, NOW - 3600) == {}
+    outbox.hasten(NOW - 3600)
+    assert lease(outbox, NOW - 3600) == {"lane": ["1"]}
+
+
+def test_what_is_leased_is_bounded_in_bytes_but_never_stuck(outbox: Outbox) -> None:
+    for number in range(5):
+        put(outbox, str(number), lane=f"lane{number}", size=1000)
+    assert sum(map(len, lease(outbox, room=2500).values())) == 3
+    assert sum(map(len, lease(outbox, room=1).values())) == 1
+
+
+def test_delivered_and_refused_entries_are_counted_and_only_the_refused_are_kept(outbox: Outbox) -> None:
+    put(outbox, "1", "2", "3")
+    with outbox.transaction():
+        outbox.collect()
+        (leased,) = outbox.lease(NOW, lanes=1, batch=9)
+        outbox.delivered(leased.entries[0], NOW)
+        outbox.refused(leased.entries[1], NOW, status=400, reason="no")
+        outbox.release("lane")
+    counts = outbox.counts()
+    assert (counts.made, counts.delivered, counts.refused, counts.waiting) == (3, 1, 1, 1)
+    assert lease(outbox) == {"lane": ["3"]}
+    assert [body for body in outbox.store.newest(9)] == [b'{"n":"2"}', b'{"n":"3"}']
+    outbox.release("lane")
+    assert outbox.store.retry_refused() == 1
+    assert lease(outbox) == {"lane": ["2", "3"]}
+    assert outbox.counts().refused == 0
+
+
+def test_a_change_travels_in_the_lane_of_its_log(outbox: Outbox) -> None:
+    put(outbox, "ref")
+    outbox.put(Entry("elsewhere", "update", "ref", NOW, b"{}"))
+    assert lease(outbox) == {"lane": ["ref", "ref"]}
+
+
+def test_a_transaction_that_fails_changes_nothing(outbox: Outbox) -> None:
+    put(outbox, "1")
+    lease(outbox)
+    with pytest.raises(ZeroDivisionError), outbox.transaction():
+        outbox.release("lane")
+        outbox.doubt()
+        raise ZeroDivisionError
+    assert lease(outbox) == {}
+    assert outbox.counts().doubtful == 0
+
+
+def test_a_full_outbox_takes_nothing_new_until_something_left(tmp_path: Path) -> None:
+    makers: list[Callable[[], Outbox]] = [
+        lambda: MemoryOutbox(max_bytes=100_000),
+        lambda: SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=100_000),
+    ]
+    for make in makers:
+        outbox = make()
+        put(outbox, "1", "2", "3", size=30_000)
+        with pytest.raises(OutboxFullError, match="max_outbox_bytes"):
+            put(outbox, "4", size=30_000)
+        outbox.drop()
+        lease(outbox)
+        outbox.measure()
+        with pytest.raises(OutboxFullError):
+            put(outbox, "4", size=30_000)
+        outbox.drop()
+        settle_all(outbox)
+        outbox.measure()
+        put(outbox, "4", size=30_000)
+        outbox.collect()
+        counts = outbox.counts()
+        assert (counts.made, counts.delivered, counts.waiting, counts.dropped) == (6, 3, 1, 2)
+        outbox.close()
+
+
+def settle_all(outbox: Outbox) -> None:
+    with outbox.transaction():
+        outbox.store.disown(outbox._owner.id)
+        for leased in outbox.lease(NOW, lanes=10_000, batch=10_000):
+            for entry in leased.entries:
+                outbox.delivered(entry, NOW)
+            outbox.release(leased.lane)
+
+
+def test_kept_deliveries_make_room_for_new_logs(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=100_000)
+    put(outbox, "1", "2", "3", size=30_000)
+    with outbox.transaction():
+        outbox.collect()
+        (leased,) = outbox.lease(NOW, lanes=1, batch=9)
+        for entry in leased.entries:
+            outbox.delivered(entry, NOW, keep=True, prompt_run_id="run")
+    outbox.measure()
+    outbox.measure()
+    put(outbox, "4", size=30_000)
+    outbox.close()
+
+
+def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "state" / "outbox.db"))
+    put(outbox, "1")
+    lease(outbox)
+    with outbox.transaction():
+        outbox.lease(NOW, lanes=1, batch=1)
+    modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "state").rglob("*")}
+    assert len(modes) >= 5
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items()), modes
+    outbox.close()
+
+
+def test_space_is_given_back_once_a_backlog_has_drained(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    for number in range(200):
+        put(outbox, str(number), lane=f"lane{number % 20}", size=50_000)
+    while outbox.collect():
+        pass
+    full = occupied(tmp_path)
+    settle_all(outbox)
+    while not outbox.tidy():
+        pass
+    assert full > 10_000_000
+    # One journal segment may stay, and what SQLite keeps of its own log.
+    assert occupied(tmp_path) < journal.SEGMENT_BYTES + 5_000_000
+    assert (tmp_path / "outbox.db").stat().st_size < 200_000
+    outbox.close()
+
+
+def occupied(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_torn_record_is_skipped_and_the_next_one_is_read(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "1")
+    (segment,) = (tmp_path / "outbox.journal").glob("*.journal")
+    whole = segment.read_bytes()
+    with segment.open("ab") as file:
+        file.write(whole[: len(whole) // 2])
+    put(outbox, "2")
+    with segment.open("ab") as file:
+        file.write(b"\n12\tnot json\t{}\n\xff\xfe\n" + whole[:-1])
+    assert lease(outbox) == {"lane": ["1", "2"]}
+    outbox.close()
+
+
+def test_another_owner_takes_over_only_what_a_dead_one_held(tmp_path: Path) -> None:
+    dying, heir = (SqliteOutbox(str(tmp_path / "outbox.db")) for _ in range(2))
+    put(dying, "1", "2")
+    lease(dying)
+    with heir.transaction():
+        heir.adopt()
+    assert lease(heir) == {}
+    with dying.transaction():
+        (leased,) = [dying.store._oldest("lane", 1, 1e9)]
+    dying.answered(leased[0])
+    dying._owner.release()
+    with heir.transaction():
+        heir.adopt()
+    assert lease(heir) == {"lane": ["2"]}
+    assert heir.counts().delivered == 1
+    heir.close()
+    dying.store.close()
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    lock_file = 1  # stays open for as long as the process lives: closing it would drop every owner's lock
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for _ in range(3):
+        outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+        put(outbox, "1")
+        lease(outbox)
+        outbox.close()
+    after = len(os.listdir("/proc/self/fd")) if before else 0
+    assert after <= before + lock_file

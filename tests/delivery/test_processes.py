@@ -1,0 +1,279 @@
+"""Many processes on one outbox: forked, spawned, killed and replaced, each with real files, sockets and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.athina_server import AthinaServer, delay
+from tests.support.crashes import CrashTest
+from tests.support.processes import finish, run, start
+
+_TRACED = """
+    import athina_trace, multiprocessing, os, sys, threading, time
+
+    @athina_trace.athina_trace
+    def answer(session_id, question):
+        return f"answer to {question}"
+"""
+
+
+@pytest.fixture
+def environment(athina: AthinaServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        "ATHINA_API_KEY": "key",
+        "ATHINA_BASE_URL": athina.url,
+        "ATHINA_OUTBOX": str(tmp_path / "shared" / "outbox.db"),
+    }
+
+
+def questions(athina: AthinaServer) -> Counter[str]:
+    return Counter(request.json["user_query"] for request in athina.accepted)
+
+
+def references(athina: AthinaServer) -> set[str]:
+    return {request.json["external_reference_id"] for request in athina.accepted}
+
+
+def test_eight_processes_of_two_thousand_calls_are_delivered_each_once(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    script = (
+        _TRACED
+        + """
+    for number in range(2000):
+        answer(f"s{sys.argv[1]}-{number % 50}", f"{sys.argv[1]}:{number}")
+    """
+    )
+    workers = [start(script, str(number), **environment) for number in range(8)]
+    for worker in workers:
+        finish(worker)
+    run("import athina_trace; assert athina_trace.flush(50)", **environment, timeout=60)
+    assert len(references(athina)) == 16_000
+    assert set(questions(athina).values()) == {1}
+    order: dict[str, int] = {}
+    for request in athina.accepted:
+        number = int(request.json["user_query"].split(":")[1])
+        assert order.get(request.json["session_id"], -1) < number
+        order[request.json["session_id"]] = number
+
+
+def test_a_prefork_server_and_its_children_deliver_everything(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    """As gunicorn does: the parent has logged already, forks workers, and replaces those that die."""
+    script = (
+        _TRACED
+        + """
+    import signal
+    for number in range(20):
+        answer("parent", f"before {number}")
+
+    def work(name):
+        for number in range(50):
+            answer(f"worker {name}", f"{name}:{number}")
+            if name == "victim" and number == 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.exit(0)  # with its own exit hooks
+
+    children = []
+    for name in ("one", "two", "victim", "heir"):
+        child = os.fork()
+        if not child:
+            work(name)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    assert [bool(status) for status in statuses] == [False, False, True, False], statuses
+    answer("parent", "after")
+    assert athina_trace.flush(20)
+    """
+    )
+    run(script, **environment)
+    names = Counter(question.split(":")[0].split(" ")[0] for question in questions(athina))
+    assert names == {"before": 20, "after": 1, "one": 50, "two": 50, "victim": 31, "heir": 50}
+    assert set(questions(athina).values()) == {1}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path) -> None:
+    module = tmp_path / "work.py"
+    module.write_text(
+        "import athina_trace\n"
+        "@athina_trace.athina_trace\n"
+        "def answer(question):\n"
+        "    return question\n"
+        "def work(name):\n"
+        "    for number in range(20):\n"
+        "        answer(f'{name}:{number}')\n"
+    )
+    script = f"""
+    import sys; sys.path.insert(0, {str(tmp_path)!r})
+    import multiprocessing, work, athina_trace
+    if __name__ == "__main__":
+        context = multiprocessing.get_context({method!r})
+        work.work("parent")
+        children = [context.Process(target=work.work, args=(f"child{{number}}",)) for number in range(3)]
+        for child in children: child.start()
+        for child in children: child.join()
+        assert [child.exitcode for child in children] == [0, 0, 0]
+        assert athina_trace.flush(20)
+    """
+    main = tmp_path / "main.py"
+    main.write_text("\n".join(line[4:] for line in script.splitlines()))
+    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
+    assert len(questions(athina)) == 80
+    assert set(questions(athina).values()) == {1}
+
+
+def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_own(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    script = (
+        _TRACED
+        + """
+    @athina_trace.athina_trace
+    def forked(question):
+        before = athina_trace.current_log().external_reference_id
+        child = os.fork()
+        return "child" if child == 0 else f"parent of {child} {before}"
+
+    answer("s", "warm")
+    result = forked("who am I?")
+    if result == "child":
+        sys.exit(0)
+    os.waitpid(int(result.split()[2]), 0)
+    assert athina_trace.flush(20)
+    """
+    )
+    run(script, **environment)
+    logs = {request.json["response"].split()[0]: request.json for request in athina.accepted}
+    assert set(logs) == {"answer", "parent", "child"}
+    assert logs["parent"]["external_reference_id"] == logs["parent"]["response"].split()[-1]
+    assert logs["child"]["external_reference_id"] != logs["parent"]["external_reference_id"]
+
+
+def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    """Threads log without a pause while the main thread forks again and again: each child meets some lock half-way."""
+    script = (
+        _TRACED
+        + """
+    stopping = threading.Event()
+    def talk(name):
+        number = 0
+        while not stopping.is_set():
+            answer(name, f"{name}:{number}")
+            number += 1
+            time.sleep(0.01)
+    threads = [threading.Thread(target=talk, args=(f"thread{number}",)) for number in range(4)]
+    for thread in threads: thread.start()
+    children = []
+    for number in range(10):
+        child = os.fork()
+        if not child:
+            answer(f"child{number}", f"child{number}:0")
+            report = athina_trace.flush(10)
+            os._exit(0 if report else 1)
+        children.append(child)
+        time.sleep(0.02)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    stopping.set()
+    for thread in threads: thread.join()
+    assert athina_trace.flush(20)
+    assert statuses == [0] * 10, statuses
+    """
+    )
+    run(script, **environment, timeout=45)
+    assert sum(question.startswith("child") for question in questions(athina)) == 10
+    assert set(questions(athina).values()) == {1}
+
+
+def test_a_child_holds_nothing_of_its_parents_outbox(athina: AthinaServer, environment: dict[str, str]) -> None:
+    script = (
+        _TRACED
+        + """
+    answer("s", "one")
+    assert athina_trace.flush(10)
+    child = os.fork()
+    if not child:
+        held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{fd}")]
+        os._exit(any("outbox" in name and not name.endswith(".answers") for name in held))
+    assert os.waitpid(child, 0)[1] == 0
+    """
+    )
+    run(script, **environment)
+
+
+def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    """A process is stopped in the middle of a request, then killed; another one, idle, is alive all the time."""
+    athina.when(lambda request: request.json["user_query"] == "held", delay(3))
+    idle = start(
+        _TRACED
+        + """
+    answer("idle", "idle")
+    assert athina_trace.flush(10)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    """,
+        **environment,
+    )
+    assert idle.stdout is not None
+    assert idle.stdout.readline() == "ready\n"
+    dying = start(
+        _TRACED
+        + """
+    answer("s", "held"); answer("s", "behind")
+    time.sleep(60)
+    """,
+        **environment,
+    )
+    athina.wait_for_requests(2)
+    os.kill(dying.pid, signal.SIGSTOP)
+    with pytest.raises(AssertionError):
+        athina.wait_for_requests(3, timeout=2)  # it lives: nobody takes what it holds, though it does nothing
+    athina.clear()
+    os.kill(dying.pid, signal.SIGKILL)
+    athina.wait_for(3, timeout=15)
+    finish_quietly(dying)
+    finish(idle)
+    assert questions(athina)["behind"] == 1
+
+
+def finish_quietly(process: object) -> None:
+    process.communicate()  # type: ignore[attr-defined]
+
+
+def test_a_second_service_with_another_key_has_an_outbox_of_its_own(athina: AthinaServer, tmp_path: Path) -> None:
+    script = (
+        _TRACED
+        + """
+    for number in range(20):
+        answer("s", f"{sys.argv[1]}:{number}")
+    assert athina_trace.flush(20)
+    """
+    )
+    common = {"ATHINA_BASE_URL": athina.url, "XDG_STATE_HOME": str(tmp_path)}
+    services = [start(script, name, ATHINA_API_KEY=name, **common) for name in ("first", "second")]
+    for service in services:
+        finish(service)
+    keys = {request.json["user_query"].split(":")[0]: request.headers["athina-api-key"] for request in athina.accepted}
+    assert keys == {"first": "first", "second": "second"}
+    assert len(list((tmp_path / "athina_trace").glob("*.db"))) == 2
+
+
+def test_killed_workers_and_a_failing_server_lose_nothing(tmp_path: Path) -> None:
+    figures = CrashTest(tmp_path, seconds=5, seed=7).run()
+    print(figures)
+    assert figures.returned > 100
+    assert figures.lost == 0
+    assert figures.out_of_order == 0
+    # A copy has its reason: an answer that was lost, or a request that was under way when its process was killed.
+    assert figures.copies_unexplained <= figures.kills * 4

@@ -1,0 +1,40 @@
+"""Python processes of a test's own: started with a script, watched, and ended by whoever started them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `script` (Python source) with `arguments` and these environment variables beside our own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", dedent(script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, timeout: float = 30.0) -> tuple[str, str]:
+    """Wait for a process; what it wrote to standard output and error. Its exit code must be 0."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"did not end within {timeout} s: {out}{err}") from None
+    assert process.returncode == 0, f"exit code {process.returncode}: {out}{err}"
+    return out, err
+
+
+def run(script: str, *arguments: str, timeout: float = 30.0, **environment: str) -> tuple[str, str]:
+    """Start and finish."""
+    return finish(start(script, *arguments, **environment), timeout=timeout)
