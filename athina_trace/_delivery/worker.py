@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import sqlite3
 import threading
 import time
@@ -27,8 +28,10 @@ class Worker:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._start_lock = threading.RLock()
-        self._woken = threading.Event()
-        self._hurried = threading.Event()
+        # Of the standard library's means to wake a thread the only one that a signal handler may use, which can
+        # interrupt its own thread in the middle of the same call. True stands for a hurry.
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._awake = False
         self._ends: float | None = None
 
     @property
@@ -37,35 +40,50 @@ class Worker:
         return self._engine.paused or self.stuck
 
     def wake(self) -> None:
-        """Something was put. Cheap, and from any thread."""
-        if not self._woken.is_set():
-            self._woken.set()
+        """Something was put. Cheap, and from any thread or signal handler."""
+        if not self._awake:
+            self._awake = True
+            self._bell.put(False)
             if self._thread is None:
                 self._start()
+
+    def _hurry(self) -> None:
+        self._bell.put(True)
 
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is None and self._ends is None:
-                thread = threading.Thread(target=self._run, name="athina-trace-engine", daemon=True)
-                # At the end of a program no thread can be started any more: what was put waits for the next one.
-                with suppress(RuntimeError):
-                    thread.start()
-                    self._thread = thread
+                self._thread = threading.Thread(target=self._run, name="athina-trace-engine", daemon=True)
+                try:
+                    self._thread.start()
                     # At once: a short program may be ending already when the engine has its first log ready.
                     self._engine.start_sender()
+                except RuntimeError:
+                    # At the end of a program no thread can be started any more: what was put waits for the next one.
+                    self._thread = self._thread if self._thread.is_alive() else None
 
     def _run(self) -> None:
+        wait = 0.0
+        took = 0.0
         while self._ends is None:
-            self._woken.clear()
-            self._hurried.clear()
+            # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
+            self._sleep(wait, max(LINGER, 2 * took))
             began = time.monotonic()
             wait = self._step_guarded()
             took = time.monotonic() - began
             self._engine.pace.rest()
-            self._woken.wait(wait)
-            # Even where there is more to do: calls go on meanwhile, and should seldom meet us.
-            self._hurried.wait(max(LINGER, 2 * took))
         self._finish(self._ends)
+
+    def _sleep(self, wait: float, linger: float) -> None:
+        """Sleep until something was put, and `linger` seconds more; until there is a hurry; or for `wait` seconds."""
+        hurried = False
+        with suppress(queue.Empty):
+            hurried = self._bell.get(timeout=wait)
+        with suppress(queue.Empty):
+            hurried = hurried or self._bell.get(timeout=linger)
+            while True:
+                self._bell.get_nowait()
+        self._awake = False
 
     def _step_guarded(self) -> float:
         try:
@@ -100,10 +118,6 @@ class Worker:
     def _begin_anew(self, why: str) -> None:
         self._engine.begin_anew()
         _guard.say(logging.ERROR, "anew", "the outbox %s begins anew: %s", self._engine.outbox.path, why)
-
-    def _hurry(self) -> None:
-        self._hurried.set()
-        self._woken.set()
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything put before this call is settled, the key is refused, or `timeout` seconds are over."""
