@@ -44,12 +44,19 @@ def _commit(runtime: Writer, fields: dict[str, Any], draft: LogDraft) -> Rest:
     flushes = runtime.settings.flush_each_call and draft.parent is None
     if not runtime.policy.rewrites:
         runtime.emit(fields)
-        return runtime.flush_call if flushes else None
+        return partial(_flush, runtime) if flushes else None
     rest = partial(_finish, runtime, fields, draft, flushes=flushes)
     if flushes or runtime.policy.waits or _is_large(fields):
         return rest
     rest()
     return None
+
+
+def _flush(runtime: Writer) -> None:
+    try:
+        runtime.flush_call()
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("flushing at the end of a call")
 
 
 def _finish(runtime: Writer, fields: dict[str, Any], draft: LogDraft, *, flushes: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -163,6 +164,8 @@ async def _get(address: tuple[str, int], path: str, question: str, number: int) 
     )
     answered = await reader.read(-1)
     writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
     return answered.partition(b"\r\n")[0]
 
 
