@@ -131,7 +131,7 @@ def _transport() -> type[Api]:
 
 
 _once = threading.RLock()
-"""Held while a runtime is made, which loads modules, and during a fork: a child could never finish what is half done."""
+"""Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_once.release)
 

@@ -17,7 +17,7 @@ _NUMBER = struct.Struct("<q")
 
 
 class Answers:
-    """The file of the owner `owner` in `folder`, made with the first answer. A failing disk costs no more than a copy."""
+    """The file of the owner `owner` in `folder`, made with the first answer. A failing disk costs a copy at most."""
 
     def __init__(self, folder: Path, owner: int) -> None:
         self._path = folder / f"{owner}{_SUFFIX}"

@@ -25,7 +25,8 @@ _VACUUM_PAGES = 4096
 class Database:
     """A connection to the file at `path` (":memory:" for none), for all threads of this process."""
 
-    _lock = threading.RLock()  # one for the process: held by whoever is inside SQLite, and during a fork
+    lock = threading.RLock()
+    """One for the process: held by whoever is inside SQLite, and during a fork."""
 
     def __init__(self, path: str, migrations: Sequence[str]) -> None:
         """Open or make the file. `migrations`: entry n brings it from schema n to n + 1.
@@ -36,7 +37,7 @@ class Database:
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        with self._lock:
+        with self.lock:
             self._open()
             _open.add(self)
 
@@ -77,7 +78,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, with no other process in between. Transactions nest into the outermost one."""
-        with self._lock:
+        with self.lock:
             if self._db.in_transaction:
                 yield
                 return
@@ -107,12 +108,12 @@ class Database:
 
     def size(self) -> int:
         """Bytes in use, by whatever is stored and its indexes."""
-        with self._lock:
+        with self.lock:
             return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
     def shrink(self) -> bool:
         """Give freed pages back to the file system, a few thousand at a time; True where none is left."""
-        with self._lock:
+        with self.lock:
             # `execute` would free one page: it takes a statement without columns to be done after its first step.
             self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
             done = self._pragma("freelist_count") == 0
@@ -124,7 +125,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self.lock:
             _open.discard(self)
             self._disconnect()
 
@@ -145,20 +146,20 @@ _inherited: list[Database] = []
 
 
 def _before_fork() -> None:
-    if Database._lock.acquire(timeout=_FORK_SECONDS):
+    if Database.lock.acquire(timeout=_FORK_SECONDS):
         for database in _open:
             database.disconnect()
 
 
 def _after_fork_in_parent() -> None:
     with suppress(RuntimeError):  # not ours: it was not free in time
-        Database._lock.release()
+        Database.lock.release()
 
 
 def _after_fork_in_child() -> None:
     _inherited.extend(_open)
     _open.clear()
-    Database._lock = threading.RLock()
+    Database.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

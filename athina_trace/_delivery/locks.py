@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 try:
-    import fcntl
+    import fcntl as _found
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    _found = None  # type: ignore[assignment]
+
+_fcntl: Any = _found
 
 
 def share(fd: int) -> None:
@@ -23,14 +26,14 @@ def take(fd: int) -> None:
 
 def _flock(fd: int, kind: str) -> None:
     _require()
-    fcntl.flock(fd, getattr(fcntl, kind) | fcntl.LOCK_NB)
+    _fcntl.flock(fd, getattr(_fcntl, kind) | _fcntl.LOCK_NB)
 
 
 def claim(fd: int, offset: int) -> bool:
     """Hold one byte of a file for this process, until it dies or closes the file; False where another process does."""
     _require()
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+        _fcntl.lockf(fd, _fcntl.LOCK_EX | _fcntl.LOCK_NB, 1, offset)
     except (BlockingIOError, PermissionError):
         return False
     return True
@@ -39,9 +42,9 @@ def claim(fd: int, offset: int) -> bool:
 def disclaim(fd: int, offset: int) -> None:
     """Give that byte back."""
     _require()
-    fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+    _fcntl.lockf(fd, _fcntl.LOCK_UN, 1, offset)
 
 
 def _require() -> None:
-    if fcntl is None:
+    if _fcntl is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

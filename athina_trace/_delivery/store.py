@@ -170,7 +170,7 @@ class Store(Database):
 
     def newest(self, limit: int) -> list[bytes]:
         """The bodies of the newest logs, oldest first, whatever their state."""
-        with self._lock:
+        with self.lock:
             rows = self._db.execute(
                 "SELECT body FROM entry WHERE kind = 'log' ORDER BY id DESC LIMIT ?", (limit,)
             ).fetchall()
@@ -182,25 +182,25 @@ class Store(Database):
 
     def last(self) -> int:
         """The id of the newest entry ever added."""
-        with self._lock:
+        with self.lock:
             row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()
         return int(row[0]) if row else 0
 
     def oldest_waiting(self) -> float:
         """The id of the oldest entry that waits; infinite where none does."""
-        with self._lock:
+        with self.lock:
             row = self._db.execute("SELECT min(id) FROM entry WHERE state = 'waiting'").fetchone()
         return float("inf") if row[0] is None else float(row[0])
 
     def waiting_since(self) -> float | None:
         """When the oldest entry that waits was made, seconds since the epoch; None where none waits."""
-        with self._lock:
+        with self.lock:
             row = self._db.execute("SELECT made FROM entry WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
         return None if row is None else float(row[0])
 
     def waiting(self) -> Iterator[Entry]:
         """Every entry that waits, in order. For a store that nobody delivers from any more."""
-        with self._lock:
+        with self.lock:
             rows = self._db.execute(
                 "SELECT lane, kind, reference, made, body FROM entry WHERE state = 'waiting' ORDER BY id"
             )
@@ -243,7 +243,7 @@ class Store(Database):
 
     def counts(self) -> Counts:
         """All counters; what is neither delivered, refused nor dropped waits."""
-        with self._lock:
+        with self.lock:
             values = Counter(dict(self._db.execute("SELECT name, value FROM counter")))
         made, delivered, refused, dropped = (values[name] for name in ("made", "delivered", "refused", "dropped"))
         waiting = made - delivered - refused - dropped

@@ -15,6 +15,7 @@ from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flushing import Flush, FlushReport
 
 _STUCK_SECONDS = 15.0
+_HURRY = "hurry"
 
 
 class Worker:
@@ -29,8 +30,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._start_lock = threading.RLock()
         # Of the standard library's means to wake a thread the only one that a signal handler may use, which can
-        # interrupt its own thread in the middle of the same call. True stands for a hurry.
-        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # interrupt its own thread in the middle of the same call.
+        self._bell: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._awake = False
         self._ends: float | None = None
 
@@ -43,12 +44,12 @@ class Worker:
         """Something was put. Cheap, and from any thread or signal handler."""
         if not self._awake:
             self._awake = True
-            self._bell.put(False)
+            self._bell.put("put")
             if self._thread is None:
                 self._start()
 
     def _hurry(self) -> None:
-        self._bell.put(True)
+        self._bell.put(_HURRY)
 
     def _start(self) -> None:
         with self._start_lock:
@@ -76,11 +77,12 @@ class Worker:
 
     def _sleep(self, wait: float, linger: float) -> None:
         """Sleep until something was put, and `linger` seconds more; until there is a hurry; or for `wait` seconds."""
-        hurried = False
+        heard = ""
         with suppress(queue.Empty):
-            hurried = self._bell.get(timeout=wait)
+            heard = self._bell.get(timeout=wait)
         with suppress(queue.Empty):
-            hurried = hurried or self._bell.get(timeout=linger)
+            if heard != _HURRY:
+                self._bell.get(timeout=linger)
             while True:
                 self._bell.get_nowait()
         self._awake = False

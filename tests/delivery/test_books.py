@@ -31,7 +31,9 @@ from tests.support.athina_server import (
 MARKER = "athina-marker-key-0c7e41"
 
 CALLS = st.lists(
-    st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 20_000), st.sampled_from([200, 400, 401, 413, 422, 500])),
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]), st.integers(0, 20_000), st.sampled_from([200, 400, 401, 413, 422, 500])
+    ),
     min_size=1,
     max_size=25,
 )
@@ -43,9 +45,10 @@ def ask(session_id: str, question: str) -> str:
 
 
 def adds_up(now: Status) -> bool:
-    return now.made == now.delivered + now.waiting + now.refused + now.dropped and min(
-        now.made, now.delivered, now.waiting, now.refused, now.dropped, now.possible_duplicates, now.bytes
-    ) >= 0
+    return (
+        now.made == now.delivered + now.waiting + now.refused + now.dropped
+        and min(now.made, now.delivered, now.waiting, now.refused, now.dropped, now.possible_duplicates, now.bytes) >= 0
+    )
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -101,7 +104,9 @@ def test_a_lost_answer_is_a_possible_duplicate_and_a_refused_connection_is_none(
     athina_trace.shutdown(0)
 
 
-def test_each_cause_is_said_once_a_minute(athina: AthinaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_cause_is_said_once_a_minute(
+    athina: AthinaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     athina.when(lambda request: True, answer(400))
@@ -127,7 +132,11 @@ MIRROR: list[Fault] = [
 
 @pytest.mark.parametrize("number", range(len(MIRROR)))
 def test_the_key_is_nowhere(
-    number: int, athina: AthinaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    number: int,
+    athina: AthinaServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A server that repeats what it was sent, and then a search of everything that could have kept it."""
     caplog.set_level(logging.DEBUG)
@@ -148,7 +157,11 @@ def test_the_key_is_nowhere(
     }
     with pytest.raises(AthinaTraceError) as refused:
         athina_trace.configure(api_key=MARKER + "\n", connections=0)
-    places["error"] = [repr(refused.value), "".join(traceback.format_exception(refused.value)), pickle.dumps(str(refused.value))]
+    places["error"] = [
+        repr(refused.value),
+        "".join(traceback.format_exception(refused.value)),
+        pickle.dumps(str(refused.value)),
+    ]
     athina_trace.shutdown(0)
     for name, place in places.items():
         assert MARKER not in repr(place), name
@@ -169,7 +182,9 @@ def test_the_key_goes_to_no_one_else(athina: AthinaServer, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("fault", CHAOS, ids=[f"{number}-{fault.__qualname__}" for number, fault in enumerate(CHAOS)])
-def test_whatever_the_server_does_the_next_logs_arrive_in_order(fault: Fault, athina: AthinaServer, tmp_path: Path) -> None:
+def test_whatever_the_server_does_the_next_logs_arrive_in_order(
+    fault: Fault, athina: AthinaServer, tmp_path: Path
+) -> None:
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"), request_timeout=1)
     athina.script(fault, fault)
     for number in range(4):

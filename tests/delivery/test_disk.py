@@ -198,7 +198,7 @@ def test_without_locks_or_forks_the_import_works_and_memory_is_used(
     """Windows has neither; a network file system without locks fails in the same way."""
     without = {
         "fcntl": "sys.modules['fcntl'] = None",
-        "register_at_fork": "import httpx, httpcore, logging, pydantic, random, sqlite3, wrapt; del os.register_at_fork",
+        "register_at_fork": "import httpcore, httpx, logging, pydantic, random, wrapt; del os.register_at_fork",
     }[missing]
     script = (
         f"""

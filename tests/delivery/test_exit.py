@@ -53,7 +53,10 @@ ENDINGS = {
     "an exit code": ("sys.exit(3)", 3),
     "an exception": ("raise ValueError('mine')", 1),
     "exit from another thread": ("threading.Thread(target=lambda: (answer('thread'), sys.exit(1))).start()", 0),
-    "a thread that outlives the main one": ("threading.Thread(target=lambda: (time.sleep(.2), answer('late'))).start()", 0),
+    "a thread that outlives the main one": (
+        "threading.Thread(target=lambda: (time.sleep(.2), answer('late'))).start()",
+        0,
+    ),
     "asyncio.run": ("asyncio.run(aanswer('async'))", 0),
     "os._exit": ("os._exit(0)", 0),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
@@ -66,10 +69,14 @@ _ABRUPT = {"os._exit", "SIGTERM", "SIGKILL"}
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_however_a_process_ends_its_logs_arrive(ending: str, athina: AthinaServer, environment: dict[str, str]) -> None:
     code, expected = ENDINGS[ending]
-    process = start(_TRACED + f"""
+    process = start(
+        _TRACED
+        + f"""
     answer("first"); answer("second")
     {code}
-    """, **environment)
+    """,
+        **environment,
+    )
     _, err = process.communicate(timeout=20)
     assert process.returncode == expected, err
     assert "athina" not in err
@@ -85,12 +92,16 @@ def test_a_server_that_hangs_delays_an_exit_by_no_more_than_was_allowed(
     fault: object, athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     athina.when(lambda request: True, fault)  # type: ignore[arg-type]
-    out, err = run(_TRACED + """
+    out, err = run(
+        _TRACED
+        + """
     for number in range(100):
         answer(str(number))
     time.sleep(0.3)
     print(time.time())
-    """, **environment)
+    """,
+        **environment,
+    )
     assert time.time() - float(out) < _EXIT_SECONDS + _MARGIN
     assert err == ""
     athina.clear()
@@ -102,11 +113,15 @@ def test_an_unreachable_server_delays_an_exit_by_no_more_than_was_allowed(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     athina.stop()
-    out, err = run(_TRACED + """
+    out, err = run(
+        _TRACED
+        + """
     for number in range(100):
         answer(str(number))
     print(time.time())
-    """, **environment)
+    """,
+        **environment,
+    )
     assert time.time() - float(out) < _EXIT_SECONDS + _MARGIN
     assert "Traceback" not in err
     athina.start()
@@ -118,10 +133,15 @@ def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     athina.when(lambda request: True, delay(0.2))
-    run(_TRACED + """
+    run(
+        _TRACED
+        + """
     for number in range(200):
         answer(str(number))
-    """, ATHINA_CONNECTIONS="4", **environment)
+    """,
+        ATHINA_CONNECTIONS="4",
+        **environment,
+    )
     assert 0 < len(athina.accepted) < 200
     athina.clear()
     deliver_the_rest(environment)
@@ -131,7 +151,9 @@ def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
 def test_daemon_threads_still_calling_while_the_interpreter_ends_lose_nothing(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    out, err = run(_TRACED + """
+    out, err = run(
+        _TRACED
+        + """
     def talk(name):
         for number in range(10**6):
             answer(f"{name}:{number}")
@@ -140,7 +162,9 @@ def test_daemon_threads_still_calling_while_the_interpreter_ends_lose_nothing(
     for name in "ab":
         threading.Thread(target=talk, args=(name,), daemon=True).start()
     time.sleep(0.2)
-    """, **environment)
+    """,
+        **environment,
+    )
     assert err == ""
     deliver_the_rest(environment)
     returned = [line for line in out.splitlines() if ":" in line]
@@ -151,37 +175,48 @@ def test_daemon_threads_still_calling_while_the_interpreter_ends_lose_nothing(
 def test_calls_in_flight_when_asyncio_ends_are_logged_as_cancelled(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    _, err = run(_TRACED + """
+    _, err = run(
+        _TRACED
+        + """
     async def main():
         for number in range(5):
             task = asyncio.ensure_future(aanswer(f"pending {number}", 60))
             globals().setdefault("tasks", []).append(task)
         await aanswer("done")
     asyncio.run(main())
-    """, **environment)
+    """,
+        **environment,
+    )
     assert err == ""
     assert questions(athina) == ["done", *(f"pending {number}" for number in range(5))]
     assert all(b"cancelled" in request.body for request in athina.accepted if request.json["user_query"] != "done")
 
 
 def test_uvloop(athina: AthinaServer, environment: dict[str, str]) -> None:
-    _, err = run(_TRACED + """
+    _, err = run(
+        _TRACED
+        + """
     import uvloop
     async def main():
         await asyncio.gather(*(aanswer(str(number), 0.01) for number in range(50)))
         assert await athina_trace.aflush(10)
     uvloop.install() if sys.version_info < (3, 11) else None
     asyncio.run(main()) if sys.version_info < (3, 11) else uvloop.run(main())
-    """, **environment)
+    """,
+        **environment,
+    )
     assert "Traceback" not in err
     assert len(athina.accepted) == 50
 
 
 def test_gevent_with_everything_patched(athina: AthinaServer, environment: dict[str, str]) -> None:
-    _, err = run("""
+    _, err = run(
+        """
     from gevent import monkey; monkey.patch_all()
     import gevent
-    """ + _TRACED + """
+    """
+        + _TRACED
+        + """
     ticks = []
     def tick():
         while True:
@@ -193,13 +228,17 @@ def test_gevent_with_everything_patched(athina: AthinaServer, environment: dict[
     gevent.sleep(0.05)
     assert max(later - earlier for earlier, later in zip(ticks, ticks[1:])) < 1, "the loop stood still"
     ticker.kill()
-    """, **environment)
+    """,
+        **environment,
+    )
     assert "Traceback" not in err
     assert len(athina.accepted) == 50
 
 
 def test_loop_after_loop_as_in_a_notebook(athina: AthinaServer, environment: dict[str, str]) -> None:
-    run(_TRACED + """
+    run(
+        _TRACED
+        + """
     async def cell(number):
         await aanswer(f"cell {number}")
         assert await athina_trace.aflush(10)
@@ -211,7 +250,9 @@ def test_loop_after_loop_as_in_a_notebook(athina: AthinaServer, environment: dic
     loop.close()
     ours = [thread.name for thread in threading.enumerate() if thread.name.startswith("athina")]
     assert len(ours) <= 1 + 8, ours
-    """, **environment)
+    """,
+        **environment,
+    )
     assert questions(athina) == sorted(f"cell {number}" for number in range(10))
 
 
@@ -223,7 +264,9 @@ def test_a_process_that_logged_nothing_leaves_nothing(tmp_path: Path) -> None:
 def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, environment: dict[str, str]) -> None:
     """Its parent's exit hook is its own, too; and the parent's logs are not its to wait for."""
     athina.when(lambda request: True, hang)
-    out, err = run(_TRACED + """
+    out, err = run(
+        _TRACED
+        + """
     answer("parent")
     child = os.fork()
     if not child:
@@ -232,7 +275,9 @@ def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, enviro
     began = time.monotonic()
     assert os.waitpid(child, 0)[1] == 0
     print(time.monotonic() - began)
-    """, **environment)
+    """,
+        **environment,
+    )
     assert float(out) < _EXIT_SECONDS + _MARGIN
     assert err == ""
     athina.clear()
@@ -242,7 +287,9 @@ def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, enviro
 
 def test_an_exit_within_a_signal_handler(athina: AthinaServer, environment: dict[str, str]) -> None:
     """As servers do: SIGTERM becomes SystemExit, whatever the main thread is in the middle of."""
-    process = start(_TRACED + """
+    process = start(
+        _TRACED
+        + """
     def stop(*_):
         answer("last words")
         sys.exit(0)
@@ -250,7 +297,9 @@ def test_an_exit_within_a_signal_handler(athina: AthinaServer, environment: dict
     print("ready", flush=True)
     for number in range(10**6):
         answer(f"{number}")
-    """, **environment)
+    """,
+        **environment,
+    )
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(0.1)

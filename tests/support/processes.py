@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,6 @@ def finish(process: subprocess.Popen[str], *, timeout: float = 30.0) -> tuple[st
     return out, err
 
 
-def run(script: str, *arguments: str, timeout: float = 30.0, **environment: str) -> tuple[str, str]:
-    """Start and finish."""
+def run(script: str, *arguments: str, timeout: Any = 30.0, **environment: str) -> tuple[str, str]:
+    """Start and finish. `timeout` is in seconds; its type is Any since `**environment` might hold it, too."""
     return finish(start(script, *arguments, **environment), timeout=timeout)

@@ -1,0 +1,81 @@
+"""The benchmark itself: its sink counts, its workers measure, its tables hold together. Peers have no part in this."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.benchmarks import runs
+from tests.benchmarks.peers import CONTESTANTS, IMPORTS, PACKAGES, SETUPS
+from tests.benchmarks.scenarios import scenarios, summary
+from tests.benchmarks.tables import TABLES, grid, markdown, terminal, turned
+from tests.benchmarks.worker import added
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator[str]:
+    with runs.sink() as url:
+        yield url
+
+
+def post(url: str, body: bytes, **headers: str) -> None:
+    with urlopen(Request(url, body, headers)) as answer:  # noqa: S310 - our own sink
+        assert answer.status == 200
+
+
+def test_the_sink_counts_each_call_once_in_whatever_it_comes(sink: str) -> None:
+    runs.ask(sink, "start")
+    post(f"{sink}/anything", b"\x00call-000001-\x01 call-000002-")
+    post(f"{sink}/v1/traces", gzip.compress(b'{"q": "call-000002- call-000003-"}'), **{"Content-Encoding": "gzip"})
+    post(f"{sink}/warming", b"call-900000-")
+    report = runs.ask(sink, "report")
+    assert (report["delivered"], report["requests"]) == (3, 3)
+
+
+@pytest.mark.parametrize("scenario", ["burst", "asyncio", "nested", "stream", "disabled"])
+def test_a_worker_prints_what_it_measured(sink: str, scenario: str, tmp_path: Path) -> None:
+    runs.ask(sink, "start")
+    figures = runs.work("worker", "athina_trace", scenario, sink, 20, at=tmp_path)
+    assert {"median", "p99"} <= figures.keys()
+    if scenario == "burst":
+        assert runs.ask(sink, "report")["delivered"] == 20
+
+
+def test_what_a_killed_worker_logged_arrives_after_the_next_start(sink: str, tmp_path: Path) -> None:
+    runs.ask(sink, "start")
+    for scenario in ("killed", "restarted"):
+        runs.work("worker", "athina_trace", scenario, sink, 20, at=tmp_path)
+    assert runs.ask(sink, "report")["delivered"] == 20
+
+
+@pytest.mark.parametrize("measurement", [("waiting", 10, 20), ("threads", 2, 20), ("payload", 1000, 20)])
+def test_growth_is_measured(measurement: tuple[object, ...], tmp_path: Path) -> None:
+    assert runs.work("growth_worker", *measurement, at=tmp_path)
+
+
+def test_times_are_what_the_decorator_added() -> None:
+    bare, decorated = [1000] * 100, [5000] * 98 + [900_000] * 2
+    assert added(bare, decorated) == {"median": 4.0, "p99": 899.0}
+
+
+def test_of_several_rounds_medians_count_and_the_worst_delivery() -> None:
+    rounds = [{"median": value, "delivered": value} for value in (3.0, 1.0, 2.0)]
+    assert summary(rounds) == {"median": 2.0, "delivered": 1.0}
+
+
+def test_tables_show_ratios_and_what_was_not_measured() -> None:
+    results = {"burst": {"athina_trace": {"median": 20.0}, "Langfuse": {"median": 130.0}}}
+    rows = grid(TABLES[0], results)
+    assert [row[1] for row in rows if row[0] in ("athina_trace", "Langfuse", "Logfire")] == ["20", "130 (6.5x)", "—"]
+    assert markdown(rows).count("\n") == len(rows)
+    assert len(terminal(turned(rows)).splitlines()) == len(rows[0])
+
+
+def test_every_contestant_can_be_set_up_named_and_imported() -> None:
+    assert set(PACKAGES) == set(SETUPS)
+    assert set(CONTESTANTS) <= set(IMPORTS)
+    assert {column.scenario for table in TABLES for column in table.columns} <= set(scenarios(quick=True))

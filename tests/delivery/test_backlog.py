@@ -1,0 +1,36 @@
+"""A backlog of 100,000 logs in 10,000 sessions: what it costs those who start beside it and those who deliver it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import backlog
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("backlog") / "outbox.db"
+    backlog.make(path, 100_000).close()
+    return path
+
+
+def test_delivering_a_log_costs_the_same_however_many_wait(tmp_path: Path) -> None:
+    """In instructions of SQLite's virtual machine, which a busy machine does not change."""
+    costs = [backlog.cost(tmp_path, logs)[0] for logs in (1_000, 10_000, 100_000)]
+    assert max(costs) <= 1.3 * min(costs)
+
+
+def test_a_process_starts_as_fast_beside_a_backlog(full: Path, tmp_path: Path) -> None:
+    assert backlog.start_seconds(full) - backlog.start_seconds(tmp_path / "empty.db") < 0.1
+
+
+def test_memory_stays_flat_while_a_backlog_is_delivered(full: Path, tmp_path: Path) -> None:
+    assert backlog.memory(tmp_path, full, seconds=3) < 20_000_000
+
+
+def test_memory_stays_flat_with_logs_of_a_megabyte(tmp_path: Path) -> None:
+    path = tmp_path / "large.db"
+    backlog.make(path, 100, body=b'{"response":"%s"}' % (b"r" * 900_000)).close()
+    assert backlog.memory(tmp_path, path, seconds=3) < 20_000_000

@@ -1,0 +1,136 @@
+"""A backlog of waiting logs, and what it costs: to start beside it, to deliver from it, to hold it.
+
+`python -m tests.support.backlog` delivers all of the largest one and prints the figures.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from athina_trace._clock import clock
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.sqlite import SqliteOutbox
+from tests.support.athina_server import AthinaServer
+from tests.support.processes import run
+
+BODY = b'{"language_model_id":"m","prompt":"p","response":"%s"}' % (b"r" * 1000)
+INSTRUCTIONS = 1
+"""SQLite's progress handler is called after so many instructions of its virtual machine within one statement."""
+
+_START = """
+    import time; began = time.perf_counter()
+    import athina_trace
+    @athina_trace.athina_trace
+    def answer(question):
+        return question
+    answer("?")
+    print(time.perf_counter() - began)
+"""
+
+_MEMORY = """
+    import athina_trace, sys, threading, time
+    def resident():
+        return int(open("/proc/self/statm").read().split()[1]) * 4096
+    @athina_trace.athina_trace
+    def answer(question):
+        return question
+    athina_trace.configure(outbox=sys.argv[2])
+    answer("?")
+    assert athina_trace.flush(10)
+    idle, most = resident(), 0
+    athina_trace.configure(outbox=sys.argv[1])
+    flushing = threading.Thread(target=athina_trace.flush, args=(float(sys.argv[3]),))
+    flushing.start()
+    while flushing.is_alive():
+        most = max(most, resident())
+        time.sleep(0.005)
+    print(most - idle)
+"""
+
+
+class _Taking:
+    """A connection whose requests cost nothing."""
+
+    def deliver(self, kind: str, target: str, body: bytes) -> Outcome:
+        return Outcome(200)
+
+    def expire(self, *, now: float | None = None) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+def make(path: Path, logs: int, *, body: bytes = BODY) -> SqliteOutbox:
+    """An outbox with so many logs waiting, ten in each session."""
+    outbox = SqliteOutbox(str(path))
+    for start in range(0, logs, 10_000):
+        entries = [
+            Entry(f"s{number % (logs // 10)}", "log", f"ref-{number}", 1.7e9, body)
+            for number in range(start, min(start + 10_000, logs))
+        ]
+        with outbox.transaction():
+            outbox.store.add(entries)
+    return outbox
+
+
+def cost(folder: Path, logs: int, *, count: int = 500) -> tuple[float, float]:
+    """What delivering one log of `logs` costs: instructions of SQLite, and seconds of CPU of the engine's thread."""
+    outbox = make(folder / f"{logs}.db", logs)
+    engine = Engine(outbox, _Taking, clock=clock)
+    engine.step(time.time())
+    instructions, began, before = 0, time.thread_time(), outbox.counts().delivered
+
+    def counted() -> int:
+        nonlocal instructions
+        instructions += INSTRUCTIONS
+        return 0
+
+    connection: sqlite3.Connection = outbox.store._db
+    connection.set_progress_handler(counted, INSTRUCTIONS)
+    while (delivered := outbox.counts().delivered - before) < count:
+        engine.step(time.time())
+        time.sleep(0.001)
+    seconds = time.thread_time() - began
+    connection.set_progress_handler(None, 0)
+    engine.finish(5)
+    return instructions / delivered, seconds / delivered
+
+
+def start_seconds(path: Path) -> float:
+    """How long a process takes to be through with its first log; the best of five."""
+    environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": "http://127.0.0.1:9", "ATHINA_OUTBOX": str(path)}
+    return min(float(run(_START, ATHINA_EXIT_TIMEOUT="0", **environment)[0]) for _ in range(5))
+
+
+def memory(folder: Path, path: Path, *, seconds: float) -> int:
+    """Bytes over idle that a process takes while it delivers a backlog for so many seconds."""
+    with AthinaServer() as athina:
+        environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": athina.url, "ATHINA_EXIT_TIMEOUT": "0"}
+        arguments = (str(path), str(folder / "idle.db"), str(seconds))
+        return int(run(_MEMORY, *arguments, timeout=seconds + 30, **environment)[0])
+
+
+def main() -> None:
+    """Measure everything at full length."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for logs in (1_000, 10_000, 100_000):
+            instructions, seconds = cost(folder, logs)
+            print(f"{logs:>8} waiting: {instructions:6.0f} instructions, {seconds * 1e6:4.0f} us of CPU for each log")  # noqa: T201
+        full = folder / "full.db"
+        make(full, 100_000).close()
+        begin = start_seconds(full) - start_seconds(folder / "empty.db")
+        print(f"starting beside 100000: {begin * 1e3:.0f} ms more than beside none")  # noqa: T201
+        print(f"delivering 100000 for a minute: {memory(folder, full, seconds=60) / 1e6:.1f} MB over idle")  # noqa: T201
+        large = folder / "large.db"
+        make(large, 500, body=b'{"response":"%s"}' % (b"r" * 900_000)).close()
+        print(f"delivering 500 of 900 kB: {memory(folder, large, seconds=30) / 1e6:.1f} MB over idle")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
