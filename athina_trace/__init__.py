@@ -1,9 +1,14 @@
 """Log the conversations of AI assistants to Athina: on disk before the call returns, delivered in the background."""
 
+from athina_trace._after import log_feedback, log_inference, update_log
+from athina_trace._carry import ContextThreadPoolExecutor, extract, inject, wrap
 from athina_trace._decorator import athina_trace
 from athina_trace._delivery.flushing import FlushReport
 from athina_trace._draft import LogDraft, current_log
-from athina_trace._runtime import Status, aflush, configure, flush, recent_logs, shutdown, status
+from athina_trace._hooks import Delivered, Refused
+from athina_trace._private import athina_private
+from athina_trace._runtime import aflush, configure, flush, recent_logs, shutdown, status
+from athina_trace._writer import Status
 from athina_trace.context import athina_session, set_customer
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
 from athina_trace.records import InferenceLog
@@ -13,22 +18,32 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AthinaTraceError",
+    "ContextThreadPoolExecutor",
+    "Delivered",
     "FlushReport",
     "InferenceLog",
     "LogDraft",
     "OutboxError",
     "OutboxFullError",
+    "Refused",
     "Settings",
     "SettingsError",
     "Status",
     "aflush",
+    "athina_private",
     "athina_session",
     "athina_trace",
     "configure",
     "current_log",
+    "extract",
     "flush",
+    "inject",
+    "log_feedback",
+    "log_inference",
     "recent_logs",
     "set_customer",
     "shutdown",
     "status",
+    "update_log",
+    "wrap",
 ]

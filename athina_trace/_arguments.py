@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from athina_trace._draft import LogDraft
+from athina_trace._hiding import INPUTS, RESPONSE
 from athina_trace._values import looks_secret, plain, text
 from athina_trace.records import ALIASES, FIELDS, flat, is_prompt, nearest
 
@@ -30,6 +31,9 @@ class Options:
     inputs: Mapping[str, str] = field(default_factory=dict)
     response: Callable[[Any], Any] | None = None
     capture_inputs: bool | frozenset[str] = True
+    capture_response: bool = True
+    sample_rate: float | None = None
+    hides: int = 0
 
     @classmethod
     def checked(
@@ -39,6 +43,8 @@ class Options:
         inputs: Mapping[str, str] | None,
         response: Callable[[Any], Any] | None,
         capture_inputs: Any,
+        capture_response: bool = True,
+        sample_rate: float | None = None,
     ) -> Options:
         """Options, or a `TypeError` that names what is wrong and suggests what was meant."""
         for name in (*named, *(inputs or ())):
@@ -49,7 +55,11 @@ class Options:
         if not isinstance(capture_inputs, bool):
             capture_inputs = frozenset(_parameter_names(capture_inputs))
         mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
-        return cls(named, mapped, response, capture_inputs)
+        if sample_rate is not None and not 0 <= sample_rate <= 1:
+            raise TypeError(f"athina_trace(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
+        # Arguments are left out when they are read; this leaves out what OpenAI's objects say of them.
+        hides = (INPUTS if capture_inputs is False else 0) | (0 if capture_response else RESPONSE)
+        return cls(named, mapped, response, capture_inputs, capture_response, sample_rate, hides)
 
 
 def _parameter_names(given: Any) -> list[str]:

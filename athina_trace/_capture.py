@@ -11,6 +11,7 @@ from typing import Any
 from athina_trace._arguments import Options
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
+from athina_trace._hiding import RESPONSE, withhold, without
 from athina_trace._values import text
 from athina_trace.openai.ledger import Ledger
 from athina_trace.records import to_wire
@@ -33,8 +34,12 @@ def finish(
     merges below, weakest first.
     """
     answer = _response(draft, options, result, failed=error is not None)
-    recorded = draft.ledger.fields() if draft.ledger is not None else _NOTHING
+    recorded: Mapping[str, Any] = draft.ledger.fields() if draft.ledger is not None else _NOTHING
     ended = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000, **_failure(error)}
+    if hides := draft.hides | draft.scope.hides:
+        withhold(hides, draft, ended)
+    if hides := hides | options.hides:
+        recorded, answer = without(hides, recorded), None if hides & RESPONSE else answer
     fields = {
         **defaults,
         **recorded,
@@ -70,17 +75,17 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
         return None
     if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
         return None
-    return text(result)
+    return draft.read(result)
 
 
 def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str:
     """What the user's function says that the answer is; where it raises, the log goes on without."""
     answer = result if draft.chunks is None else draft.chunks
     try:
-        return text(read(answer))
+        return draft.read(read(answer))
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         draft.attributes["response_error"] = _message(error)
-        return text(answer)
+        return draft.read(answer)
 
 
 def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:

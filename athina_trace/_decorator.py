@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _functions, _guard, _runtime
 from athina_trace._arguments import Function, Options, check_inputs
-from athina_trace._capture import finish
+from athina_trace._calls import Rest, complete, complete_off_loop
 from athina_trace._draft import LogDraft, current_draft
+from athina_trace._emission import emit
 from athina_trace._values import plain
 
 if TYPE_CHECKING:
@@ -40,20 +41,11 @@ class _TracedCall:
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("reading a stream's chunk")
 
-    def done(self, value: object) -> None:
-        self._emit(value, None)
+    def done(self, value: object) -> Rest:
+        return emit(self.draft, self._options, result=value)
 
-    def failed(self, error: BaseException) -> None:
-        self._emit(None, error)
-
-    def _emit(self, result: object, error: BaseException | None) -> None:
-        try:
-            runtime = _runtime.active()
-            if runtime is not None:
-                fields = finish(self.draft, self._options, runtime.defaults, result=result, error=error)
-                runtime.emit(fields)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.fault("writing a log")
+    def failed(self, error: BaseException) -> Rest:
+        return emit(self.draft, self._options, error=error)
 
 
 class Trace:
@@ -98,15 +90,15 @@ class Trace:
         return call.draft
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        complete(self._end(error))
+
+    def _end(self, error: BaseException | None) -> Rest:
         here = current_draft()
         # One object may be entered by several tasks at once: end the log that this context is in.
         call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
         call.leave()
-        if error is None:
-            call.done(None)
-        else:
-            call.failed(error)
+        return call.done(None) if error is None else call.failed(error)
 
     async def __aenter__(self) -> LogDraft:
         return self.__enter__()
@@ -114,7 +106,8 @@ class Trace:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self.__exit__(kind, error, at)
+        if (rest := self._end(error)) is not None:
+            await complete_off_loop(rest, error)
 
 
 @overload
@@ -127,6 +120,8 @@ def athina_trace(
     inputs: Mapping[str, str] | None = None,
     response: Callable[[Any], Any] | str | None = None,
     capture_inputs: bool | Iterable[str] = True,
+    capture_response: bool = True,
+    sample_rate: float | None = None,
     **fields: Unpack[ConstantFields],
 ) -> Trace: ...
 
@@ -138,6 +133,8 @@ def athina_trace(
     inputs: Mapping[str, str] | None = None,
     response: Callable[[Any], Any] | str | None = None,
     capture_inputs: bool | Iterable[str] = True,
+    capture_response: bool = True,
+    sample_rate: float | None = None,
     **fields: Any,
 ) -> Any:
     """Log each call of a function, or a block of code, to Athina: committed to disk before it returns.
@@ -152,14 +149,32 @@ def athina_trace(
             or the answer itself.
         capture_inputs: False keeps arguments out of the log (identifiers of the session and mapped parameters
             excepted); a list of names lets only those in.
+        capture_response: False keeps the answer out of the log, unless `current_log().update(response=...)` names it.
+        sample_rate: the share of conversations, 0 to 1, that is logged; see the setting of this name.
         fields: constants for any field of the log.
 
     Raises `TypeError` while decorating: for an unknown field, naming the nearest one, or a wrong option.
     The decorated function never raises anything of ours.
+
+    >>> @athina_trace(prompt_slug="support/v1")
+    ... def answer(question: str) -> str:
+    ...     return "On its way."
+    >>> answer("Where is it?")
+    'On its way.'
+    >>> log = recent_logs()[-1]
+    >>> log["user_query"], log["response"], log["prompt_slug"]
+    ('Where is it?', 'On its way.', 'support/v1')
     """
     if isinstance(response, str):
         response, fields["response"] = None, response
     named = {name: plain(value) for name, value in fields.items()}
-    options = Options.checked(named, inputs=inputs, response=response, capture_inputs=capture_inputs)
+    options = Options.checked(
+        named,
+        inputs=inputs,
+        response=response,
+        capture_inputs=capture_inputs,
+        capture_response=capture_response,
+        sample_rate=sample_rate,
+    )
     trace = Trace(options)
     return trace if function is None else trace(function)

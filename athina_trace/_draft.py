@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._values import plain
+from athina_trace._values import plain, text
 from athina_trace.context import Scope, current_scope
 from athina_trace.openai.ledger import Ledger
 from athina_trace.records import ALIASES, FIELDS, attributes, nearest
@@ -23,7 +23,13 @@ _MAX_CHUNK_CHARACTERS = 1_000_000
 
 
 class LogDraft:
-    """The log of the call that is running. `current_log()` gives it, and so does `with athina_trace(...) as log`."""
+    """The log of the call that is running. `current_log()` gives it, and so does `with athina_trace(...) as log`.
+
+    >>> with athina_trace(user_query="Where is it?") as log:
+    ...     log.update(response="On its way.", total_tokens=9)
+    >>> recent_logs()[-1]["total_tokens"]
+    9
+    """
 
     __slots__ = (
         "_reference",
@@ -32,10 +38,12 @@ class LogDraft:
         "chunk_count",
         "chunks",
         "first_chunk_ns",
+        "hides",
         "inputs",
         "kept_characters",
         "ledger",
         "named",
+        "origins",
         "parent",
         "scope",
         "started_ns",
@@ -45,6 +53,8 @@ class LogDraft:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
         self.attributes = attributes
+        self.hides = 0
+        self.origins: dict[str, Any] | None = None
         self.chunks: list[object] | None = None
         self.chunk_count = 0
         self.kept_characters = 0
@@ -108,6 +118,19 @@ class LogDraft:
             own = self.ledger.fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
+    def read(self, value: object) -> str:
+        """`value` as text; where a mask will want to know, of what data the text was made."""
+        if self.origins is None or type(value) is str or value is None:
+            return text(value)
+        data = plain(value)
+        said = text(data)
+        self.origins[said] = data
+        return said
+
+    def root(self) -> LogDraft:
+        """The outermost call around this one."""
+        return self if self.parent is None else self.parent.root()
+
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
         self.started_ns = clock.perf_ns()
@@ -154,7 +177,17 @@ _current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athi
 
 
 def current_log() -> LogDraft | _NoLog:
-    """The log of the innermost decorated call that is running; outside of any, a falsy stand-in that does nothing."""
+    """The log of the innermost decorated call that is running; outside of any, a falsy stand-in that does nothing.
+
+    >>> @athina_trace
+    ... def answer(question: str) -> str:
+    ...     current_log().update(language_model_id="gpt-4o")
+    ...     return "On its way."
+    >>> answer("Where is it?"), recent_logs()[-1]["language_model_id"]
+    ('On its way.', 'gpt-4o')
+    >>> bool(current_log())
+    False
+    """
     return _current.get() or _NO_LOG
 
 

@@ -14,29 +14,11 @@ import inspect
 import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Protocol
+from typing import Any
 
 import wrapt
 
-
-class Call(Protocol):
-    """One call from its start to its end. None of these may raise on its own account."""
-
-    def enter(self) -> None:
-        """Begin: make the call current in this context."""
-
-    def leave(self) -> None:
-        """Make current again what was before `enter`, in the same context. Streams end with their context instead."""
-
-    def chunk(self, value: object) -> None:
-        """A stream yielded `value`."""
-
-    def done(self, value: object) -> None:
-        """The call returned `value`; a stream came to its end."""
-
-    def failed(self, error: BaseException) -> None:
-        """The call raised `error`; `GeneratorExit` where a stream was given up early."""
-
+from athina_trace._calls import Call, Nothing, complete, complete_off_loop
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
@@ -74,7 +56,7 @@ def _plain_wrapper(opened: Open) -> Callable[..., Any]:
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            call.failed(error)
+            complete(call.failed(error))
             raise
         finally:
             call.leave()
@@ -109,7 +91,7 @@ def _finish(result: Any, call: Call) -> Any:
     """End the call with `result`, or hand it on to where it will end: the end of a stream, an awaited coroutine."""
     driver = _DRIVERS.get(type(result))
     if driver is None:
-        call.done(result)
+        complete(call.done(result))
         return result
     return driver(result, call)
 
@@ -119,11 +101,17 @@ async def _await(coroutine: Awaitable[Any], call: Call) -> Any:
     try:
         result = await coroutine
     except BaseException as error:
-        call.failed(error)
+        if (rest := call.failed(error)) is not None:
+            await complete_off_loop(rest, error)
         raise
     finally:
         call.leave()
-    return _finish(result, call)
+    driver = _DRIVERS.get(type(result))
+    if driver is not None:
+        return driver(result, call)
+    if (rest := call.done(result)) is not None:
+        await complete_off_loop(rest)
+    return result
 
 
 def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.Context) -> Generator[Any, Any, Any]:
@@ -142,11 +130,11 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
             except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, inner.throw
     except StopIteration as stop:
-        call.done(stop.value)
+        complete(call.done(stop.value))
         return stop.value
     except BaseException as error:
         del value  # may be the error itself, which would then live in a circle with its own traceback
-        call.failed(error)
+        complete(call.failed(error))
         raise
 
 
@@ -166,10 +154,12 @@ async def _generate_async(
             except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, inner.athrow
     except StopAsyncIteration:
-        call.done(None)
+        if (rest := call.done(None)) is not None:
+            await complete_off_loop(rest)
     except BaseException as error:
         del value  # as in `_generate`
-        call.failed(error)
+        if (rest := call.failed(error)) is not None:
+            await complete_off_loop(rest, error)
         raise
 
 
@@ -206,6 +196,19 @@ def _drive_async_generator(inner: Any, call: Call) -> Any:
 
 def _drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call) -> Any:
     return _named(_await(inner, call), inner)
+
+
+def drive_in(result: Any, context: contextvars.Context) -> Any:
+    """`result`, or, where it is a generator or coroutine of any kind, one whose every step runs in `context`."""
+    if isinstance(result, GeneratorType):
+        return _named(_generate(result, Nothing(), context), result)
+    if isinstance(result, AsyncGeneratorType):
+        return _named(_generate_async(result, Nothing(), context), result)
+    return _named(_await_in(result, context), result) if isinstance(result, CoroutineType) else result
+
+
+async def _await_in(coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
+    return await _Step(coroutine, context)
 
 
 def _named(outer: Any, inner: Any) -> Any:

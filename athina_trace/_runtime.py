@@ -4,74 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
+import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
+from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.flushing import FlushReport
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite import SqliteOutbox
 from athina_trace._delivery.worker import Worker
+from athina_trace._hooks import Delivered, Notifier, Refused
+from athina_trace._recorder import Recorder
+from athina_trace._writer import Status, Writer
 from athina_trace.errors import SettingsError
-from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
     from athina_trace._delivery.api import Api
 
-_LONGEST_LANE = 256
 
-
-@dataclass(frozen=True)
-class Status:
-    """How this process's outbox stands, over all processes that share it, since it was made.
-
-    Attributes:
-        made: logs, updates and feedback; always the sum of the next four.
-        delivered, waiting, refused: what became of them.
-        dropped: what could not be kept, since the outbox was full.
-        possible_duplicates: tries whose answer was lost, so that Athina may have got the log from them and again
-            from the next try, under the same `external_reference_id`.
-        paused: why nothing is sent, such as a wrong key or an outage; None where it is.
-        waiting_since: when the oldest log that waits was made, seconds since the epoch; None where none waits.
-        bytes: what the outbox's file takes, without space that is free in it.
-        outbox: the outbox's file, or ":memory:".
-        faults: errors of athina_trace's own code that it kept from the program.
-    """
-
-    made: int = 0
-    delivered: int = 0
-    waiting: int = 0
-    refused: int = 0
-    dropped: int = 0
-    possible_duplicates: int = 0
-    paused: str | None = None
-    waiting_since: float | None = None
-    bytes: int = 0
-    outbox: str = ""
-    faults: int = 0
-
-
-class Runtime:
+class Runtime(Writer):
     """What one process logs with, under one set of settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.defaults = {
-            "environment": settings.environment,
-            "language_model_id": settings.language_model_id,
-            "custom_attributes": attributes(settings.custom_attributes),
-        }
+        super().__init__(settings)
+        self.notifier = Notifier(settings.on_delivered, settings.on_refused)
         path = settings.outbox_path()
         self.outbox: Outbox = (
             MemoryOutbox(max_bytes=settings.max_outbox_bytes)
@@ -87,12 +56,6 @@ class Runtime:
             # thread that they know nothing of. The openai package does so with each request.
             _transport()
 
-    def emit(self, fields: dict[str, Any]) -> None:
-        """Commit one log (a JSON-safe object) and have it delivered."""
-        reference = fields["external_reference_id"]
-        lane = fields.get("session_id") or reference
-        self.put(Entry(lane[:_LONGEST_LANE], "log", reference, clock.time(), _encode(fields)))
-
     def put(self, entry: Entry) -> None:
         """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
         self.delivery.put(entry)
@@ -107,6 +70,7 @@ class Runtime:
             max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered * 3600,
             share=settings.cpu_share,
+            settled=self._settled,
         )
         return Worker(engine, clock=clock)
 
@@ -118,6 +82,23 @@ class Runtime:
             api_version=self.settings.api_version,
             total=self.settings.request_timeout,
         )
+
+    def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+        """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
+        if not taken:
+            self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
+            return
+        self.notifier.tell(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
+        if entry.kind == "log":
+            self.lanes[entry.reference] = lane
+            if outcome.prompt_run_id is not None:
+                self.lanes[outcome.prompt_run_id] = lane
+
+    def flush(self, timeout: float) -> FlushReport:
+        """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""
+        report = self.delivery.flush(timeout)
+        self.notifier.wait(max(0.0, timeout - report.elapsed))
+        return report
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first."""
@@ -149,13 +130,6 @@ def _transport() -> type[Api]:
     return Api
 
 
-def _encode(fields: dict[str, Any]) -> bytes:
-    try:
-        return to_json(fields)
-    except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
-        return to_json(fields, fallback=str, inf_nan_mode="strings", serialize_unknown=True)
-
-
 _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
 if hasattr(os, "register_at_fork"):
@@ -164,19 +138,54 @@ if hasattr(os, "register_at_fork"):
 _runtime: Runtime | None = None
 _pid = 0
 _may_trace = True  # until settings are read
+_recorders: list[Recorder] = []
+"""Those that take what is logged instead of the runtime: see `athina_trace.testing`."""
+_recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("athina_trace_recorder", default=None)
 _abandoned: list[Runtime | None] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
 
 
 def may_trace() -> bool:
     """False where tracing is known to be off. The cheapest of questions, asked before each call."""
-    return _may_trace
+    return _may_trace or bool(_recorders)
 
 
-def active() -> Runtime | None:
-    """This process's runtime, made from the environment when first asked for; None where tracing is off."""
+def active() -> Runtime | Recorder | None:
+    """This process's runtime, made from the environment when first asked for; None where tracing is off.
+
+    While logs are being recorded: the recorder of this context.
+    """
+    if _recorders:
+        return _recording()
     runtime = _runtime if _pid == os.getpid() else _renew()
     return runtime if runtime is not None and runtime.settings.enabled else None
+
+
+def _recording() -> Recorder | None:
+    """The recorder of this context, or the only one there is: threads do not inherit the context they were made in."""
+    here = _recorder.get()
+    if here is not None or len(_recorders) == 1:
+        return here or _recorders[0]
+    _guard.say(
+        logging.WARNING,
+        "unrecorded",
+        "a log was made where several captured_logs() are open and none can be told: it is in none of them; "
+        "hand the context on with athina_trace.wrap or ContextThreadPoolExecutor",
+    )
+    return None
+
+
+def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
+    """Have this context's logs go to `recorder`; `stop_recording` ends it."""
+    _recorders.append(recorder)
+    return _recorder.set(recorder)
+
+
+def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]) -> None:
+    """Undo `record_into`."""
+    _recorders.remove(recorder)
+    with suppress(ValueError):  # another context than it began in
+        _recorder.reset(token)
 
 
 def _renew() -> Runtime:
@@ -212,34 +221,56 @@ def configure(**settings: Any) -> Settings:
 
     May be called again; what the former outbox still holds is delivered first, for at most `exit_timeout` seconds.
     Raises `SettingsError`, naming the setting, its value and the rule.
+
+    >>> configure(environment="staging", sample_rate=0.1).environment
+    'staging'
     """
     built = Settings.build(**settings)
+    if _recorders and (recorder := _recording()) is not None:
+        recorder.adopt(built)
+        return built
     if _runtime is not None and _pid == os.getpid():
         _runtime.delivery.close(_runtime.settings.exit_timeout)
     return _install(Runtime(built)).settings
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
-    """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened."""
+    """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened.
+
+    >>> if not (report := flush(timeout=5)):
+    ...     print(report.waiting, "logs wait for the next process:", report.paused)
+    """
     runtime = active()
-    return runtime.delivery.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
+    return runtime.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """`flush` for async code: the event loop goes on meanwhile."""
+    """`flush` for async code: the event loop goes on meanwhile.
+
+    >>> import asyncio
+    >>> bool(asyncio.run(aflush(timeout=5)))
+    True
+    """
     return await asyncio.to_thread(flush, timeout)
 
 
 def shutdown(timeout: float | None = None) -> None:
-    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew."""
+    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew.
+
+    >>> shutdown(timeout=5)
+    """
     runtime = _runtime
-    if runtime is not None and _pid == os.getpid():
+    if runtime is not None and _pid == os.getpid() and not _recorders:
         runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(Runtime(runtime.settings))
 
 
 def status() -> Status:
-    """How the outbox stands: logs made, delivered, waiting, refused and dropped."""
+    """How the outbox stands: logs made, delivered, waiting, refused and dropped.
+
+    >>> status().dropped
+    0
+    """
     runtime = active()
     return runtime.status() if runtime else Status(paused="tracing is off", faults=_guard.faults)
 
@@ -248,6 +279,10 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
     """The newest logs that the outbox holds, oldest first, each as it is sent to Athina.
 
     Waiting and refused logs are there, and delivered ones for as long as the setting `keep_delivered` keeps them.
+
+    >>> reference = log_inference(response="Hello")
+    >>> [log["response"] for log in recent_logs(limit=10)]
+    ['Hello']
     """
     runtime = active()
     return runtime.recent_logs(limit) if runtime else []

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from athina_trace import _functions
+from athina_trace._calls import Nothing
 from athina_trace.records import attributes
 
 if TYPE_CHECKING:
@@ -38,10 +39,28 @@ class Scope:
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     opened_by: object = None
+    hides: int = 0
+    sample_rate: float | None = None
 
-    def over(self, fields: Mapping[str, Any], attributes: Mapping[str, Any], opened_by: object) -> Scope:
-        """This scope with what is given laid over it."""
-        return Scope({**self.fields, **fields}, {**self.attributes, **attributes}, opened_by)
+    def over(self, given: Given, opened_by: object) -> Scope:
+        """This scope with what is given laid over it. What is hidden stays hidden."""
+        return Scope(
+            {**self.fields, **given.fields},
+            {**self.attributes, **given.attributes},
+            opened_by,
+            self.hides | given.hides,
+            self.sample_rate if given.sample_rate is None else given.sample_rate,
+        )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one scope says."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    hides: int = 0
+    sample_rate: float | None = None
 
 
 _EMPTY = Scope()
@@ -57,10 +76,16 @@ def set_customer(customer_id: object, *, customer_user_id: object = UNSET) -> No
     """Name the customer for the rest of the current scope: the innermost `athina_session`, request or task.
 
     `customer_id` and `customer_user_id` become strings; None takes away what an outer scope said.
+
+    >>> with athina_session("thread_1"):
+    ...     set_customer(7)
+    ...     reference = log_inference(response="Hello")
+    >>> recent_logs()[-1]["customer_id"]
+    '7'
     """
     given = _named(customer_id=customer_id, customer_user_id=customer_user_id)
     scope = _scope.get()
-    _scope.set(scope.over(given, {}, scope.opened_by))
+    _scope.set(scope.over(Given(given), scope.opened_by))
 
 
 def _named(**fields: object) -> dict[str, str | None]:
@@ -73,46 +98,15 @@ def _identifier(value: object) -> str | None:
     return value if value is None or type(value) is str else str(value)
 
 
-class athina_session:  # noqa: N801 - reads as a verb, like contextlib's
-    """One conversation: every log made inside belongs to it.
+class Scoped:
+    """A scope as `with`, `async with`, or decorator of any kind of function."""
 
-    Use it as `with`, `async with`, or as a decorator of any kind of function (then each call is a scope of its own).
-    Scopes nest: an inner one overrides only what it names.
-
-    Args:
-        thread_id: the conversation, for OpenAI's assistants the thread's id; sent as `session_id`.
-        customer_id: your customer; None takes away what an outer scope said.
-        customer_user_id: the end user.
-        environment: such as `production`.
-        prompt_slug: such as `customer-support/v1`.
-        language_model_id: the model, for logs that name none themselves.
-        custom_attributes: further facts for each log of the session, scalars or data.
-    """
-
-    def __init__(
-        self,
-        thread_id: object = None,
-        *,
-        customer_id: object = UNSET,
-        customer_user_id: object = UNSET,
-        environment: object = UNSET,
-        prompt_slug: object = UNSET,
-        language_model_id: object = UNSET,
-        **custom_attributes: object,
-    ) -> None:
-        self._fields = _named(
-            session_id=UNSET if thread_id is None else thread_id,
-            customer_id=customer_id,
-            customer_user_id=customer_user_id,
-            environment=environment,
-            prompt_slug=prompt_slug,
-            language_model_id=language_model_id,
-        )
-        self._attributes = attributes(custom_attributes)
-        self._entered: list[_ScopeCall] = []
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._entered: list[ScopeCall] = []
 
     def __enter__(self) -> Self:
-        call = _ScopeCall(self._fields, self._attributes)
+        call = ScopeCall(self._given)
         call.enter()
         self._entered.append(call)
         return self
@@ -137,30 +131,76 @@ class athina_session:  # noqa: N801 - reads as a verb, like contextlib's
         decorated: F = _functions.surround(function, self._open)
         return decorated
 
-    def _open(self, _function: object, _instance: object, _args: object, _kwargs: object) -> _ScopeCall:
-        return _ScopeCall(self._fields, self._attributes)
+    def _open(self, _function: object, _instance: object, _args: object, _kwargs: object) -> ScopeCall:
+        return ScopeCall(self._given)
 
 
-class _ScopeCall:
+class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
+    """One conversation: every log made inside belongs to it.
+
+    Use it as `with`, `async with`, or as a decorator of any kind of function (then each call is a scope of its own).
+    Scopes nest: an inner one overrides only what it names.
+
+    Args:
+        thread_id: the conversation, for OpenAI's assistants the thread's id; sent as `session_id`.
+        customer_id: your customer; None takes away what an outer scope said.
+        customer_user_id: the end user.
+        environment: such as `production`.
+        prompt_slug: such as `customer-support/v1`.
+        language_model_id: the model, for logs that name none themselves.
+        sample_rate: the share of conversations, 0 to 1, that is logged; see the setting of this name.
+        custom_attributes: further facts for each log of the session, scalars or data.
+
+    Raises `ValueError` for a `sample_rate` that is no share.
+
+    >>> with athina_session("thread_1", customer_id="disney", plan="gold"):
+    ...     reference = log_inference(response="Hello")
+    >>> log = recent_logs()[-1]
+    >>> log["session_id"], log["customer_id"], log["custom_attributes"]
+    ('thread_1', 'disney', {'plan': 'gold'})
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each field of a session
+        self,
+        thread_id: object = None,
+        *,
+        customer_id: object = UNSET,
+        customer_user_id: object = UNSET,
+        environment: object = UNSET,
+        prompt_slug: object = UNSET,
+        language_model_id: object = UNSET,
+        sample_rate: float | None = None,
+        **custom_attributes: object,
+    ) -> None:
+        if sample_rate is not None and not 0 <= sample_rate <= 1:
+            raise ValueError(f"athina_session(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
+        fields = _named(
+            session_id=UNSET if thread_id is None else thread_id,
+            customer_id=customer_id,
+            customer_user_id=customer_user_id,
+            environment=environment,
+            prompt_slug=prompt_slug,
+            language_model_id=language_model_id,
+        )
+        super().__init__(Given(fields, attributes(custom_attributes), sample_rate=sample_rate))
+
+
+class ScopeCall(Nothing):
     """A scope around one call, or around one `with` block."""
 
-    __slots__ = ("_attributes", "_fields", "_token")
+    __slots__ = ("_given", "_token")
 
-    def __init__(self, fields: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-        self._fields, self._attributes = fields, attributes
+    def __init__(self, given: Given) -> None:
+        self._given = given
 
     def enter(self) -> None:
-        self._token = _scope.set(_scope.get().over(self._fields, self._attributes, self))
+        """Lay the scope over what is there."""
+        self._token = _scope.set(_scope.get().over(self._given, self))
 
     def leave(self) -> None:
+        """Restore what was found."""
         try:
             _scope.reset(self._token)
         except ValueError:
             # Left in another context than it was entered in (a generator closed elsewhere): nothing to restore there.
             return
-
-    def chunk(self, value: object) -> None: ...
-
-    def done(self, value: object) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...

@@ -37,9 +37,7 @@ OptionalText = Optional[Text]  # noqa: UP045 - pyright knows no `|` between alia
 Response = Annotated[str, BeforeValidator(_to_response)]
 
 
-class ConstantFields(TypedDict, total=False):
-    """Every field that a decorator may name; `response` is an option of its own there."""
-
+class _Fields(TypedDict, total=False):
     language_model_id: str
     prompt: str | list[dict[str, Any]]
     session_id: str
@@ -55,7 +53,6 @@ class ConstantFields(TypedDict, total=False):
     environment: str
     customer_id: str
     customer_user_id: str
-    external_reference_id: str
     tool_calls: Any
     tool_call: Any
     tools: Any
@@ -71,14 +68,31 @@ class ConstantFields(TypedDict, total=False):
     user_feedback_comment: str
 
 
+class ConstantFields(_Fields, total=False):
+    """Every field that a decorator may name; `response` is an option of its own there."""
+
+    external_reference_id: str
+
+
 class LogFields(ConstantFields, total=False):
     """Every field that `current_log().update(...)` may name."""
 
     response: str
 
 
+class ChangedFields(_Fields, total=False):
+    """Every field that `update_log(...)` may change."""
+
+    response: str
+
+
 class InferenceLog(BaseModel):
-    """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent."""
+    """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent.
+
+    >>> log = InferenceLog(language_model_id="gpt-4o", prompt="Hi", response="Hello", completion_tokens=3)
+    >>> log.wire()["completion"]
+    3
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -144,6 +158,12 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     present = {name: value for name, value in fields.items() if value is not None}
     inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
     return _double(present if not inexact and is_prompt(present.get("prompt", "")) else _mend(present))
+
+
+def partial_wire(fields: dict[str, Any]) -> dict[str, Any]:
+    """What `to_wire` gives for those fields of a log that are to change, and for no others."""
+    given = {*(ALIASES.get(name, name) for name in fields), "custom_attributes"}
+    return {name: value for name, value in to_wire(fields).items() if ALIASES.get(name, name) in given}
 
 
 def is_prompt(value: Any) -> bool:

@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from athina_trace._hook_types import NO_PATTERNS, Hook, Maskers, MaskHook, Patterns
 from athina_trace.errors import SettingsError
 
 MEMORY = ":memory:"
@@ -29,7 +30,11 @@ def _blank_is_unset(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """How one process logs. Each field's environment variable stands in `VARIABLES`."""
+    """How one process logs. Each field's environment variable stands in `VARIABLES`.
+
+    >>> Settings.build({"ATHINA_API_KEY": "key", "ATHINA_ENVIRONMENT": "staging"}, connections=2).environment
+    'staging'
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -78,6 +83,47 @@ class Settings(BaseModel):
     custom_attributes: dict[str, Any] = Field(
         default_factory=dict,
         description="Attributes that every log carries; in the environment a JSON object.",
+    )
+    capture_inputs: bool = Field(
+        default=True, description="Off: arguments, prompts and questions that were captured stay out of every log."
+    )
+    capture_response: bool = Field(default=True, description="Off: answers that were captured stay out of every log.")
+    maskers: Maskers = Field(
+        default=frozenset(),
+        description="Built-in maskers to switch on: `card`, `email`, `key`, `phone`; in the environment with commas.",
+    )
+    mask_patterns: Patterns = Field(
+        default=NO_PATTERNS,
+        description="Regular expressions to mask, each alone or as a pair with a path such as `custom_attributes.*`; "
+        "in the environment a JSON list.",
+    )
+    mask: MaskHook = Field(
+        default=None,
+        description="A function (path, text) → text that sees every string value; or its place, `package.module:name`.",
+    )
+    sample_rate: float = Field(
+        default=1.0, ge=0, le=1, description="Share of conversations that is logged; each is kept or left out whole."
+    )
+    keep_failed: bool = Field(default=True, description="On: failed calls are logged whatever `sample_rate` says.")
+    before_emit: Hook = Field(
+        default=None, description="A function of each log that gives the log to keep, or None to leave it out."
+    )
+    on_delivered: Hook = Field(
+        default=None, description="Called with a `Delivered` for each log that Athina took; has its `prompt_run_id`."
+    )
+    on_refused: Hook = Field(default=None, description="Called with a `Refused` for each log that Athina refused.")
+    hook_timeout: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Seconds that a log waits for `before_emit`, and then goes without content.",
+    )
+    flush_each_call: bool = Field(
+        default=False,
+        description="On: the outermost call ends only once its logs are delivered; for functions as a service.",
+    )
+    flush_timeout: float = Field(
+        default=5.0, gt=0, le=300, description="Seconds that `flush_each_call` may wait at the end of a call."
     )
 
     @field_validator("base_url")

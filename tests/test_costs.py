@@ -60,7 +60,7 @@ def decorated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     decorated = athina_trace(handler)
     # The engine's thread has no part in a call, but would take turns with it.
     runtime = _runtime.active()
-    assert runtime is not None
+    assert isinstance(runtime, _runtime.Runtime)
     monkeypatch.setattr(runtime.delivery.worker, "wake", lambda: None)
     for number in range(3):
         decorated(*arguments(number))

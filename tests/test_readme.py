@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from athina_trace import Settings, configure, recent_logs
+from athina_trace import Settings
 from athina_trace.settings import VARIABLES
+from athina_trace.testing import captured_logs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_the_readmes_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(outbox=":memory:")
     names = {"__name__": "readme"}
-    for block in BLOCKS:
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - it is ours
-    first, *_ = recent_logs()
+    with captured_logs() as logs:
+        for block in BLOCKS:
+            exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - it is ours
+    first = logs.wire[0]
     assert first["user_query"] == "Where is my parcel?"
     assert first["response"] == "It reaches you tomorrow by 14:00."
     assert (first["session_id"], first["customer_id"]) == ("thread-17", "disney-usa-2314832")
@@ -35,7 +36,7 @@ def settings_table() -> str:
 
 
 def _shown(value: object) -> str:
-    return "" if value in (None, {}) else f"`{value}`"
+    return "" if value in (None, {}, (), frozenset()) else f"`{value}`"
 
 
 def test_every_setting_is_documented() -> None:

@@ -250,7 +250,7 @@ def test_configure_again_delivers_to_the_new_place(athina: AthinaServer, deliver
 
 
 def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from athina_trace import _arguments, _decorator, _guard  # noqa: PLC0415 - the rooms to break
+    from athina_trace import _arguments, _emission, _guard  # noqa: PLC0415 - the rooms to break
 
     configure(outbox=":memory:")
     monkeypatch.setattr(_guard, "strict", False)
@@ -258,7 +258,7 @@ def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, ca
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_decorator, "finish", broken)
+    monkeypatch.setattr(_emission, "finish", broken)
     assert ask("q") == "q"
     monkeypatch.setattr(_arguments, "plain", broken)
     monkeypatch.setattr(_arguments, "text", broken)

@@ -40,7 +40,7 @@ class Engine:
     """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent.
 
     `keep`: seconds for which delivered entries stay in the outbox, to be looked at. `share`: of one processor core, for
-    all threads of the engine together. `settled(entry, outcome, taken)` is
+    all threads of the engine together. `settled(lane, entry, outcome, taken)` is
     told, by the engine's thread, of each entry that Athina took or refused.
     """
 
@@ -54,7 +54,7 @@ class Engine:
         max_bytes: int = 1_000_000,
         keep: float = 0.0,
         share: float = 1.0,
-        settled: Callable[[Stored, Outcome, bool], None] = lambda _entry, _outcome, _taken: None,
+        settled: Callable[[str, Stored, Outcome, bool], None] = lambda _lane, _entry, _outcome, _taken: None,
     ) -> None:
         self.outbox = outbox
         self._clock = clock
@@ -163,7 +163,7 @@ class Engine:
     def _tell(self, report: Report) -> None:
         tried = report.tried
         if tried is not None and tried.told in (Verdict.DELIVERED, Verdict.REFUSED):
-            self._settled(tried.entry, tried.outcome, tried.told is Verdict.DELIVERED)
+            self._settled(report.lease.lane, tried.entry, tried.outcome, tried.told is Verdict.DELIVERED)
 
     def _refuse(self, tried: Try, now: float) -> None:
         status, message = tried.outcome.status, tried.outcome.message

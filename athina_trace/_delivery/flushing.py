@@ -21,6 +21,10 @@ class FlushReport:
         refused: entries that Athina refused, ever; they are kept.
         paused: why nothing is sent at all, such as a wrong key; None where it is.
         elapsed: seconds.
+
+    >>> report = flush(timeout=5)
+    >>> bool(report), report.waiting
+    (True, 0)
     """
 
     delivered: int

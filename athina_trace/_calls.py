@@ -1,0 +1,66 @@
+"""What happens around a call, and how what it leaves to be done is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Call(Protocol):
+    """One call from its start to its end. None of these may raise on its own account."""
+
+    def enter(self) -> None:
+        """Begin: make the call current in this context."""
+
+    def leave(self) -> None:
+        """Make current again what was before `enter`, in the same context. Streams end with their context instead."""
+
+    def chunk(self, value: object) -> None:
+        """A stream yielded `value`."""
+
+    def done(self, value: object) -> Callable[[], None] | None:
+        """The call returned `value`; a stream came to its end. Gives what is left to do before that is told."""
+
+    def failed(self, error: BaseException) -> Callable[[], None] | None:
+        """The call raised `error`; `GeneratorExit` where a stream was given up early. Gives what is left to do."""
+
+
+class Nothing:
+    """A call of which no note is taken."""
+
+    __slots__ = ()
+
+    def enter(self) -> None:
+        """Take no note."""
+
+    def leave(self) -> None:
+        """Take no note."""
+
+    def chunk(self, value: object) -> None:
+        """Take no note."""
+
+    def done(self, value: object) -> None:
+        """Take no note."""
+
+    def failed(self, error: BaseException) -> None:
+        """Take no note."""
+
+
+Rest = Callable[[], None] | None
+"""What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
+
+
+def complete(rest: Rest) -> None:
+    """Do what is left, here and now."""
+    if rest is not None:
+        rest()
+
+
+async def complete_off_loop(rest: Callable[[], None], error: BaseException | None = None) -> None:
+    """Do what is left in a thread, where this is asyncio's loop and awaiting is still allowed."""
+    if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
+        rest()
+    else:
+        # Shielded: who is cancelled now does not wait, but what is left is done all the same.
+        await asyncio.shield(asyncio.to_thread(rest))

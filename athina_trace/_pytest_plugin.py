@@ -1,0 +1,21 @@
+"""The pytest plugin, found by its entry point: the fixture `athina_logs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from athina_trace.testing import CapturedLogs
+
+
+@pytest.fixture
+def athina_logs() -> Iterator[CapturedLogs]:
+    """The logs that the test makes: nothing is written to disk, nothing is sent. See `athina_trace.testing`."""
+    # Imported when first asked for: a test run that does not ask pays nothing, and measures all of the import.
+    from athina_trace.testing import captured_logs  # noqa: PLC0415
+
+    with captured_logs() as logs:
+        yield logs

@@ -1,0 +1,145 @@
+"""Logs, changes and feedback as entries of an outbox: what every place that takes entries has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import to_json
+
+from athina_trace._clock import clock
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.flushing import FlushReport
+from athina_trace._policy import Policy
+from athina_trace.records import attributes
+from athina_trace.settings import Settings
+
+_LONGEST_LANE = 256
+_REMEMBERED = 4096
+
+Change = Literal["update", "update_by_id", "feedback"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How this process's outbox stands, over all processes that share it, since it was made.
+
+    Attributes:
+        made: logs, updates and feedback; always the sum of the next four.
+        delivered, waiting, refused: what became of them.
+        dropped: what could not be kept, since the outbox was full.
+        possible_duplicates: tries whose answer was lost, so that Athina may have got the log from them and again
+            from the next try, under the same `external_reference_id`.
+        paused: why nothing is sent, such as a wrong key or an outage; None where it is.
+        waiting_since: when the oldest log that waits was made, seconds since the epoch; None where none waits.
+        bytes: what the outbox's file takes, without space that is free in it.
+        outbox: the outbox's file, or ":memory:".
+        faults: errors of athina_trace's own code that it kept from the program.
+
+    >>> reference = log_inference(response="Hello")
+    >>> now = status()
+    >>> now.made, now.made == now.delivered + now.waiting + now.refused + now.dropped
+    (1, True)
+    """
+
+    made: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    refused: int = 0
+    dropped: int = 0
+    possible_duplicates: int = 0
+    paused: str | None = None
+    waiting_since: float | None = None
+    bytes: int = 0
+    outbox: str = ""
+    faults: int = 0
+
+
+class Memory:
+    """What was said of the newest references: at least `_REMEMBERED` of them, at most twice as many."""
+
+    def __init__(self) -> None:
+        self._new: dict[str, str | None] = {}
+        self._old: dict[str, str | None] = {}
+
+    def __setitem__(self, reference: str, lane: str | None) -> None:
+        # Two generations rather than an order: no step here can meet another thread's half-way.
+        if len(self._new) >= _REMEMBERED:
+            self._old, self._new = self._new, {}
+        self._new[reference] = lane
+
+    def get(self, reference: str, default: str) -> str | None:
+        """The lane of the log `reference`; None where it was left out; `default` where nothing is known of it."""
+        return self._new.get(reference, self._old.get(reference, default))
+
+
+class Writer:
+    """Turns logs into entries and puts them somewhere: see `put`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.lanes = Memory()
+        self.adopt(settings)
+
+    def adopt(self, settings: Settings) -> None:
+        """Write under `settings` from now on."""
+        self.settings = settings
+        self.policy = policy = Policy(settings)
+        self.is_plain = not (policy.rewrites or policy.hides or policy.sample_rate < 1 or settings.flush_each_call)
+        """Whether the settings leave every log as it is: the short way for most programs."""
+        self.defaults = {
+            "environment": settings.environment,
+            "language_model_id": settings.language_model_id,
+            "custom_attributes": attributes(settings.custom_attributes),
+        }
+
+    def emit(self, fields: dict[str, Any], origins: dict[str, Any] | None = None) -> None:
+        """Commit one log (a JSON object to send). `origins`: see `_masking.mask_fields`."""
+        if not self.is_plain and self.policy.rewrites:
+            kept = self.policy.rewritten(fields, origins)
+            if kept is None:
+                self.leave_out(fields["external_reference_id"])
+                return
+            fields = kept
+        reference = fields["external_reference_id"]
+        session = fields.get("session_id")
+        lane = session[:_LONGEST_LANE] if session else reference[:_LONGEST_LANE]
+        self.put(Entry(lane, "log", reference, clock.time(), _encode(fields)))
+
+    def leave_out(self, reference: str) -> None:
+        """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""
+        self.lanes[reference] = None
+
+    def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
+        """Commit a change of a log, or feedback on it, to travel behind the log itself."""
+        if kind != "update_by_id":
+            target = self.policy.reference(target)
+        lane = self.lanes.get(target, target)
+        if lane is not None:
+            self.put(Entry(lane[:_LONGEST_LANE], kind, target, clock.time(), _encode(self.policy.masked(fields))))
+
+    def put(self, entry: Entry) -> None:
+        """Commit an entry."""
+        raise NotImplementedError
+
+    def flush(self, timeout: float) -> FlushReport:
+        """Wait until everything was delivered, for at most `timeout` seconds."""
+        raise NotImplementedError
+
+    def status(self) -> Status:
+        """How things stand now."""
+        raise NotImplementedError
+
+    def recent_logs(self, limit: int) -> list[dict[str, Any]]:
+        """The newest logs, oldest first."""
+        raise NotImplementedError
+
+    def flush_call(self) -> None:
+        """Flush at the end of an outermost call."""
+        self.flush(self.settings.flush_timeout)
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    try:
+        return to_json(fields)
+    except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
+        return to_json(fields, fallback=str, inf_nan_mode="strings", serialize_unknown=True)

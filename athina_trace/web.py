@@ -1,0 +1,223 @@
+"""Middleware for web applications: each request is a scope, from its first byte to its last.
+
+`ASGIMiddleware` is for Starlette, FastAPI, Django's ASGI and every other ASGI application, `WSGIMiddleware` for
+Flask, Django and every other WSGI application. No framework is imported. What a handler sets, by `set_customer` for
+one, is gone with its request, also on reused threads and connections.
+
+Who is talking comes from `identify`, a function of the request; or from `headers`, which are believed only where
+they come from a peer named in `trusted`: any stranger can write any header.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+from athina_trace import _guard
+from athina_trace.context import athina_session
+
+__all__ = ["ASGIMiddleware", "Identify", "Request", "WSGIMiddleware"]
+
+FIELDS: Final = ("session_id", "customer_id", "customer_user_id", "environment", "prompt_slug")
+_LONGEST: Final = 256
+_ANYONE: Final = "*"
+
+ASGIScope: TypeAlias = MutableMapping[str, Any]
+ASGIReceive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+ASGISend: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[ASGIScope, ASGIReceive, ASGISend], Awaitable[None]]
+WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class Request:
+    """What `identify` is given: the request as far as it is known before the application runs."""
+
+    def __init__(self, source: Mapping[str, Any], headers: Callable[[], dict[str, str]], peer: str | None) -> None:
+        self.source = source
+        """The ASGI scope or the WSGI environ itself."""
+        self.peer = peer
+        """Address of whoever is connected; None where the server does not say."""
+        self._headers = headers
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The headers, names in lower case; of those sent twice, the values between commas."""
+        return self._headers()
+
+    @property
+    def path(self) -> str:
+        """The path, decoded."""
+        return str(self.source.get("path", self.source.get("PATH_INFO", "")))
+
+    @property
+    def state(self) -> Any:
+        """What ASGI servers and middleware keep for the request; an empty mapping under WSGI."""
+        return self.source.get("state", {})
+
+    @property
+    def user(self) -> Any:
+        """What an authentication middleware further out has found (ASGI), or `REMOTE_USER` (WSGI); else None."""
+        return self.source.get("user", self.source.get("REMOTE_USER"))
+
+
+Identify: TypeAlias = Callable[[Request], "Mapping[str, object] | None"]
+"""Gives any of `session_id`, `customer_id`, `customer_user_id`, `environment`, `prompt_slug`."""
+
+
+class _Scopes:
+    """Makes a request's scope."""
+
+    def __init__(self, identify: Identify | None, headers: Mapping[str, str] | None, trusted: Iterable[str]) -> None:
+        self._identify = identify
+        self._headers = {name.lower(): field for name, field in (headers or {}).items()}
+        given = [trusted] if isinstance(trusted, str) else list(trusted)
+        self._anyone = _ANYONE in given
+        self._trusted = [ipaddress.ip_network(network, strict=False) for network in given if network != _ANYONE]
+        unknown = set(self._headers.values()) - set(FIELDS)
+        if unknown:
+            raise TypeError(f"headers=... names {sorted(unknown)}, known fields are {', '.join(FIELDS)}")
+        if self._headers and not given:
+            raise TypeError(
+                "headers=... needs trusted=...: the networks of the proxies that set them, such as ['10.0.0.0/8'], or "
+                "'*' where nothing else can connect; any stranger can write any header"
+            )
+
+    def of(self, request: Request) -> athina_session:
+        """The scope of `request`; where `identify` fails, one without identity."""
+        try:
+            found = {**self._from_headers(request), **((self._identify(request) if self._identify else None) or {})}
+            fields: dict[str, Any] = {name: found[name] for name in FIELDS if found.get(name) is not None}
+        except Exception as error:  # noqa: BLE001 - the function is the user's, and the request must be served
+            _guard.say(logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error)
+            fields = {}
+        session = fields.pop("session_id", None)
+        return athina_session(session, **fields)
+
+    def _from_headers(self, request: Request) -> dict[str, object]:
+        if not self._headers or not self._trusts(request.peer):
+            return {}
+        found = {field: request.headers.get(name, "").strip() for name, field in self._headers.items()}
+        return {field: value for field, value in found.items() if 0 < len(value) <= _LONGEST and value.isprintable()}
+
+    def _trusts(self, peer: str | None) -> bool:
+        if self._anyone:
+            return True
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:
+            return False  # a Unix socket, or a test client
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return any(mapped in network for network in self._trusted)
+
+
+class ASGIMiddleware:
+    """Gives each HTTP request and WebSocket of an ASGI application a scope, to the end of its background tasks.
+
+    Args:
+        app: the application.
+        identify: a function of the `Request`, such as
+            `lambda request: {"customer_id": request.user.company, "customer_user_id": request.user.id}`;
+            what it raises is logged, and the request is served without identity.
+        headers: header → field, such as `{"x-customer-id": "customer_id"}`; needs `trusted`.
+        trusted: networks of the proxies whose `headers` are believed, or `"*"`.
+
+    Raises `TypeError` for `headers` without `trusted`, or with a field that no request has, and `ValueError` for a
+    network that is none.
+
+    >>> async def app(scope, receive, send): ...
+    >>> application = ASGIMiddleware(app, identify=lambda request: {"session_id": request.headers.get("x-chat")})
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        identify: Identify | None = None,
+        headers: Mapping[str, str] | None = None,
+        trusted: Iterable[str] = (),
+    ) -> None:
+        self.app = app
+        self._scopes = _Scopes(identify, headers, trusted)
+
+    async def __call__(self, scope: ASGIScope, receive: ASGIReceive, send: ASGISend) -> None:
+        """Serve one request, connection or lifespan."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        client = scope.get("client")
+        request = Request(scope, lambda: _asgi_headers(scope["headers"]), client[0] if client else None)
+        with self._scopes.of(request):
+            await self.app(scope, receive, send)
+
+
+class WSGIMiddleware:
+    """Gives each request of a WSGI application a scope, to the end of its response's iterator.
+
+    The parameters, and what they raise, are those of `ASGIMiddleware`.
+
+    >>> def app(environ, start_response): ...
+    >>> application = WSGIMiddleware(app, headers={"X-Customer-Id": "customer_id"}, trusted=["10.0.0.0/8"])
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        *,
+        identify: Identify | None = None,
+        headers: Mapping[str, str] | None = None,
+        trusted: Iterable[str] = (),
+    ) -> None:
+        self.app = app
+        self._scopes = _Scopes(identify, headers, trusted)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        request = Request(environ, lambda: _wsgi_headers(environ), environ.get("REMOTE_ADDR") or None)
+        # A context of the request's own: the server iterates over the response later, between other work.
+        context = contextvars.copy_context()
+        context.run(self._scopes.of(request).__enter__)
+        body = context.run(self.app, environ, start_response)
+        file_wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(body, (list, tuple)) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
+            return body  # no code of the application runs any more; servers look at these types
+        return _Body(body, context)
+
+
+class _Body:
+    """A response's iterable, every step of it in the request's context."""
+
+    def __init__(self, body: Iterable[bytes], context: contextvars.Context) -> None:
+        self._body, self._context = body, context
+        self._iterator: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._iterator is None:
+            self._iterator = self._context.run(iter, self._body)
+        return self._context.run(next, self._iterator)
+
+    def close(self) -> None:
+        """Close the application's iterable, as WSGI servers do in the end."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
+def _asgi_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        key, said = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{said}" if key in headers else said
+    return headers
+
+
+def _wsgi_headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    named = {key[5:]: value for key, value in environ.items() if key.startswith("HTTP_")}
+    named.update({key: environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in environ})
+    return {key.replace("_", "-").lower(): str(value) for key, value in named.items()}

@@ -1,0 +1,111 @@
+"""`flush_each_call`: for functions as a service, which are frozen as soon as they have answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+import athina_trace as at
+from tests.support.athina_server import AthinaServer, delay
+
+
+@at.athina_trace
+def inner(question: str) -> str:
+    return question
+
+
+@at.athina_trace
+def outer(question: str) -> str:
+    inner(question)
+    inner(question)
+    return question
+
+
+@at.athina_trace
+async def later(question: str) -> str:
+    return inner(question)
+
+
+@at.athina_trace
+async def stream(question: str) -> AsyncIterator[str]:
+    yield question
+
+
+@pytest.fixture
+def frozen(athina: AthinaServer) -> AthinaServer:
+    at.configure(api_key="key", base_url=athina.url, flush_each_call=True)
+    return athina
+
+
+def test_the_outermost_call_ends_with_everything_delivered(frozen: AthinaServer) -> None:
+    for number in range(3):
+        outer("q")
+        assert len(frozen.accepted) == 3 * (number + 1)
+
+
+def test_failed_calls_and_logs_by_hand_flush_too(frozen: AthinaServer) -> None:
+    @at.athina_trace
+    def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    at.log_inference(response="a")
+    with at.athina_trace(user_query="q"):
+        pass
+    assert len(frozen.accepted) == 3
+
+
+def test_the_event_loop_goes_on_meanwhile(frozen: AthinaServer) -> None:
+    frozen.when(lambda _: True, delay(0.3))
+
+    async def pauses() -> float:
+        longest, task = 0.0, asyncio.create_task(later("q"))
+        while not task.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - began)
+        assert await task == "q"
+        return longest
+
+    assert asyncio.run(pauses()) < 0.25
+    assert len(frozen.accepted) == 2
+
+
+def test_streams_and_async_blocks_flush_at_their_end(frozen: AthinaServer) -> None:
+    async def run() -> None:
+        assert [item async for item in stream("q")] == ["q"]
+        assert len(frozen.accepted) == 1
+        async with at.athina_trace(user_query="q"):
+            pass
+        assert len(frozen.accepted) == 2
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_call_is_still_logged(frozen: AthinaServer) -> None:
+    frozen.when(lambda _: True, delay(0.1))
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError if hasattr(asyncio, "timeout") else asyncio.TimeoutError):
+            await asyncio.wait_for(later("q"), 0.01)
+
+    asyncio.run(run())
+    at.flush(10)
+    assert len(frozen.accepted) == 2
+
+
+def test_an_athina_that_is_down_costs_the_timeout_at_most() -> None:
+    at.configure(api_key="key", base_url="http://127.0.0.1:9", flush_each_call=True, flush_timeout=0.2)
+    began = time.monotonic()
+    assert outer("q") == "q"
+    assert time.monotonic() - began < 2
+    assert at.status().waiting == 3
+
+
+def test_the_environment_switches_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATHINA_FLUSH_EACH_CALL", "1")
+    assert at.Settings.build().flush_each_call

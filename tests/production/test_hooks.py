@@ -1,0 +1,131 @@
+"""Hooks of the user's: what they may change, and that they can harm neither the program nor a delivery."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import athina_trace as at
+from athina_trace.testing import captured_logs
+from tests.support.athina_server import AthinaServer, answer
+
+
+@at.athina_trace
+def ask(question: str) -> str:
+    return "answer"
+
+
+def test_before_emit_changes_and_leaves_out() -> None:
+    def before_emit(log: at.InferenceLog) -> at.InferenceLog | None:
+        return None if log.user_query == "skip" else log.model_copy(update={"prompt_slug": "v2", "tool_calls": [1]})
+
+    with captured_logs(before_emit=before_emit) as logs:
+        ask("skip")
+        ask("keep")
+    log = logs.assert_one(user_query="keep", prompt_slug="v2", response="answer")
+    assert logs.wire[0]["tool_call"] == log.tool_calls == [1]
+
+
+def test_what_belongs_to_a_log_left_out_is_left_out() -> None:
+    with captured_logs(before_emit=lambda _log: None) as logs:
+        reference = at.log_inference(response="a")
+        at.log_feedback(reference, 1)
+        at.log_feedback("of another process", 1)
+    assert len(logs) == 0
+    assert [each["external_reference_id"] for each in logs.feedback] == ["of another process"]
+
+
+def raises(_log: Any) -> Any:
+    raise LookupError("secret words")
+
+
+def gives_nonsense(_log: Any) -> Any:
+    return 5
+
+
+@pytest.mark.parametrize("hook", [raises, gives_nonsense])
+def test_where_before_emit_fails_the_log_goes_without_content(hook: Any, caplog: pytest.LogCaptureFixture) -> None:
+    @at.athina_trace
+    def fail(question: str, other: str) -> str:
+        raise RuntimeError("words of the user")
+
+    with captured_logs(before_emit=hook) as logs, at.athina_session("s", customer_id="c"), pytest.raises(RuntimeError):
+        fail("question", other="more")
+    log = logs.assert_one(session_id="s", customer_id="c", error="RuntimeError", user_query=None, response="")
+    assert str((log.custom_attributes or {})["before_emit"]).startswith("failed: ")
+    assert "words" not in str(logs.wire)
+    assert "secret words" not in caplog.text
+
+
+def test_a_hook_that_hangs_holds_a_call_for_its_timeout_only() -> None:
+    release = threading.Event()
+    with captured_logs(before_emit=lambda log: log if release.wait(30) else None, hook_timeout=0.05) as logs:
+        began = time.monotonic()
+        for _ in range(3):
+            ask("q")
+        elapsed = time.monotonic() - began
+        release.set()
+    assert elapsed < 2
+    assert [(log.user_query, (log.custom_attributes or {})["before_emit"]) for log in logs] == [
+        (None, "failed: TimeoutError")
+    ] * 3
+
+
+def test_hooks_see_the_context_of_the_call() -> None:
+    number = contextvars.ContextVar("number", default=0)
+    seen: list[int] = []
+
+    def before_emit(log: at.InferenceLog) -> at.InferenceLog:
+        seen.append(number.get())
+        return log
+
+    number.set(7)
+    with captured_logs(before_emit=before_emit):
+        ask("q")
+    assert seen == [7]
+
+
+def test_on_refused_is_told_what_the_server_said(athina: AthinaServer) -> None:
+    told: list[at.Refused] = []
+    at.configure(api_key="key", base_url=athina.url, on_refused=told.append)
+    athina.script(answer(422, b'{"error": "no such field"}'))
+    reference = at.log_inference(response="a")
+    at.flush(10)
+    (event,) = told
+    assert (event.kind, event.external_reference_id, event.status) == ("log", reference, 422)
+    assert "no such field" in event.reason
+
+
+def test_callbacks_that_raise_or_hang_stop_no_delivery(athina: AthinaServer) -> None:
+    release = threading.Event()
+    told: list[at.Delivered] = []
+
+    def on_delivered(event: at.Delivered) -> None:
+        told.append(event)
+        if len(told) == 1:
+            raise LookupError("the user's own")
+        release.wait(30)
+
+    at.configure(api_key="key", base_url=athina.url, on_delivered=on_delivered)
+    for _ in range(5):
+        ask("q")
+    athina.wait_for(5, timeout=10)
+    report = at.flush(1)
+    assert report
+    assert (len(athina.accepted), len(told)) == (5, 2)
+    release.set()
+
+
+def test_hooks_can_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATHINA_BEFORE_EMIT", "tests.production.test_hooks:raises")
+    assert at.Settings.build().before_emit is raises
+    monkeypatch.setenv("ATHINA_BEFORE_EMIT", "tests.production.test_hooks:missing")
+    with pytest.raises(at.SettingsError, match=r"ATHINA_BEFORE_EMIT='.*:missing': cannot be imported"):
+        at.Settings.build()
+    monkeypatch.setenv("ATHINA_BEFORE_EMIT", "missing")
+    with pytest.raises(at.SettingsError, match=r"package\.module:name"):
+        at.Settings.build()

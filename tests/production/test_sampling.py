@@ -1,0 +1,113 @@
+"""Sampling: conversations are kept or left out whole, alike in every process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import athina_trace as at
+from athina_trace._sampling import keeps
+from athina_trace.testing import captured_logs
+
+
+@at.athina_trace
+def ask(question: str) -> str | None:
+    return at.current_log().external_reference_id
+
+
+@at.athina_trace
+def fail(question: str) -> str:
+    raise LookupError(question)
+
+
+def ask_in(sessions: int) -> None:
+    for number in range(sessions):
+        with at.athina_session(f"thread_{number}"):
+            for turn in range(3):
+                ask(f"{turn}")
+
+
+def test_conversations_are_kept_whole() -> None:
+    with captured_logs(sample_rate=0.25) as logs:
+        ask_in(400)
+    kept: dict[Any, int] = {}
+    for log in logs:
+        kept[log.session_id] = kept.get(log.session_id, 0) + 1
+        assert (log.custom_attributes or {})["sample_rate"] == 0.25
+    assert set(kept.values()) == {3}
+    assert 60 < len(kept) < 140
+
+
+def test_other_processes_decide_alike() -> None:
+    script = "from athina_trace._sampling import keeps; print([keeps(str(n), 0.5) for n in range(64)])"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert str([keeps(str(n), 0.5) for n in range(64)]) == other.strip()
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_keeps_what_a_smaller_one_keeps(session: str, one: float, two: float) -> None:
+    assert keeps(session, min(one, two)) <= keeps(session, max(one, two))
+    assert keeps(session, 1)
+    assert not keeps(session, 0)
+
+
+def test_failed_calls_are_kept_unless_told_otherwise() -> None:
+    for keep_failed in (True, False):
+        with captured_logs(sample_rate=0, keep_failed=keep_failed) as logs, pytest.raises(LookupError):
+            fail("q")
+        assert len(logs) == keep_failed
+
+
+def test_decorator_over_scope_over_settings() -> None:
+    @at.athina_trace(sample_rate=0)
+    def never(question: str) -> str:
+        return ""
+
+    @at.athina_trace(sample_rate=1)
+    def always(question: str) -> str:
+        return ""
+
+    with captured_logs() as logs, at.athina_session(sample_rate=0):
+        never("q")
+        always("kept")
+        ask("q")
+        with at.athina_session("inner"):
+            ask("q")
+        with at.athina_session(sample_rate=1):
+            ask("kept, too")
+    assert [log.user_query for log in logs] == ["kept", "kept, too"]
+
+
+def test_calls_without_session_follow_the_call_around_them() -> None:
+    @at.athina_trace
+    def outer(question: str) -> None:
+        ask("inner")
+
+    with captured_logs(sample_rate=0.5) as logs:
+        for number in range(40):
+            outer(str(number))
+    inner, outer_logs = ([log for log in logs if (log.user_query == "inner") is wanted] for wanted in (True, False))
+    assert 0 < len(inner) == len(outer_logs) < 40
+
+
+def test_feedback_on_what_was_left_out_has_nowhere_to_go() -> None:
+    with captured_logs(sample_rate=0) as logs:
+        reference = at.log_inference(response="a")
+        at.log_feedback(reference, 1)
+        at.update_log(external_reference_id=reference, response="b")
+    assert (len(logs), logs.feedback, logs.updates) == (0, [], [])
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1])
+def test_rates_are_shares(rate: float) -> None:
+    with pytest.raises(TypeError, match="from 0 to 1"):
+        at.athina_trace(sample_rate=rate)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        at.athina_session(sample_rate=rate)
+    with pytest.raises(at.SettingsError, match="sample_rate"):
+        at.Settings.build(sample_rate=rate)
