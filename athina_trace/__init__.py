@@ -6,6 +6,7 @@ from athina_trace._draft import LogDraft, current_log
 from athina_trace._runtime import Status, aflush, configure, flush, recent_logs, shutdown, status
 from athina_trace.context import athina_session, set_customer
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
+from athina_trace.openai.instrument import instrument_openai, uninstrument_openai
 from athina_trace.records import InferenceLog
 from athina_trace.settings import Settings
 
@@ -27,8 +28,10 @@ __all__ = [
     "configure",
     "current_log",
     "flush",
+    "instrument_openai",
     "recent_logs",
     "set_customer",
     "shutdown",
     "status",
+    "uninstrument_openai",
 ]

@@ -47,6 +47,7 @@ class _TracedCall:
         self._emit(None, error)
 
     def _emit(self, result: object, error: BaseException | None) -> None:
+        self.draft.ended = True
         try:
             runtime = _runtime.active()
             if runtime is not None:

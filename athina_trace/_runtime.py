@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from athina_trace import _guard
+from athina_trace import _errands, _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.engine import Engine, FlushReport
 from athina_trace._delivery.entry import Entry
@@ -187,12 +187,14 @@ def configure(**settings: Any) -> Settings:
     """
     built = Settings.build(**settings)
     if _runtime is not None and _pid == os.getpid():
+        _errands.finish()
         _runtime.engine.close(_runtime.settings.exit_timeout)
     return _install(Runtime(built)).settings
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
     """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened."""
+    _errands.finish()
     runtime = active()
     return runtime.engine.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
@@ -206,6 +208,7 @@ def shutdown(timeout: float | None = None) -> None:
     """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew."""
     runtime = _runtime
     if runtime is not None and _pid == os.getpid():
+        _errands.finish()
         runtime.engine.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(Runtime(runtime.settings))
 
@@ -227,4 +230,5 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
 
 def _at_exit() -> None:
     if _runtime is not None and _pid == os.getpid():
+        _errands.finish(ending=True)
         _runtime.engine.close(_runtime.settings.exit_timeout)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from athina_trace import _guard
+from athina_trace import _errands, _guard
 from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.outbox import Outbox
@@ -202,7 +202,9 @@ class Engine:
 
     def _step_guarded(self) -> float | None:
         try:
-            return self.step(self._clock.time())
+            now = self._clock.time()
+            # Errands first: the logs that they make travel with this step.
+            return _errands.earliest(_errands.run(now), self.step(now))
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("delivering logs")
             return _RETRY_STEP_SECONDS

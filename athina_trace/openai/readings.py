@@ -58,6 +58,11 @@ class Answer:
         """How far the snapshot had come: of two, the one further on is the later, whatever came in first."""
         return _PROGRESS.get(self.status, _FINISHED)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come. A completion that came has ended, though it may name no reason."""
+        return self.key[0] == "chat" or self.progress == _FINISHED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:

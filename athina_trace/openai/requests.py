@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from athina_trace.openai.objects import read
-from athina_trace.openai.readings import Answer, Kind, Output, Reading
+from athina_trace.openai.readings import Answer, Kind, Message, Output, Reading, Scope
 from athina_trace.openai.shape import data, get, items, string, text_of, whole
 from athina_trace.openai.traits import options, system_texts, tools
 
@@ -33,6 +33,15 @@ class Exchange:
     answer: object = None
     """What came back; of a stream that failed, what its accumulator had by then."""
     error: BaseException | None = None
+    session: str | None = None
+    """The session that earlier requests told, for an answer that names none."""
+    query: str | None = None
+    """What the user asked in earlier requests, for one that brings no question."""
+
+    def question(self) -> str | None:
+        """What the user said last in this request."""
+        said = [message["content"] for message in _prompt(self.params) if message["role"] == "user"]
+        return said[-1] if said else None
 
 
 def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
@@ -41,8 +50,17 @@ def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
     if readings is None:
         readings = _failed(exchange)
     asked = (_asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings or ())
-    outputs = tuple(_outputs(exchange.params))
-    return (*asked, *outputs) if outputs or readings is not None else None
+    others: tuple[Reading, ...] = (*_outputs(exchange.params), *_opening(readings or (), exchange.params))
+    return (*asked, *others) if others or readings is not None else None
+
+
+def _opening(readings: tuple[Reading, ...], params: Mapping[str, object]) -> Iterator[Message]:
+    """Read the messages that a thread was made with: its object does not tell them."""
+    if len(readings) == 1 and isinstance(readings[0], Scope):
+        thread = readings[0].session
+        for place, item in enumerate(items(params, "messages")):
+            text = text_of(get(item, "content"))
+            yield Message(id=f"{thread}#{place}", thread=thread, role=string(item, "role"), text=text)
 
 
 def _failed(exchange: Exchange) -> tuple[Reading, ...] | None:
@@ -50,7 +68,8 @@ def _failed(exchange: Exchange) -> tuple[Reading, ...] | None:
     if exchange.kind is None or exchange.error is None:
         return None
     session = string(exchange.params, "thread_id")
-    return (Answer(key=(exchange.kind, f"failed-{exchange.order}"), status="failed", session=session),)
+    status = "failed" if isinstance(exchange.error, Exception) else "cancelled"
+    return (Answer(key=(exchange.kind, f"{status}-{exchange.order}"), status=status, session=session),)
 
 
 def error_text(error: object) -> str:
@@ -73,15 +92,18 @@ def _asked(answer: Answer, exchange: Exchange) -> Answer:
     return replace(
         answer,
         order=exchange.order,
-        session=answer.session or string(params, "conversation", "id") or string(params, "conversation"),
+        session=answer.session
+        or string(params, "conversation", "id")
+        or string(params, "conversation")
+        or exchange.session,
         previous=answer.previous or string(params, "previous_response_id"),
         model=answer.model or string(params, "model"),
         system=_system(answer, params),
         prompt=prompt,
-        query=next((message["content"] for message in reversed(prompt) if message["role"] == "user"), None),
+        query=next((message["content"] for message in reversed(prompt) if message["role"] == "user"), exchange.query),
         tools=answer.tools or tools(params),
         options={**options(params), **answer.options},
-        error=answer.error if exchange.error is None else error_text(exchange.error),
+        error=error_text(exchange.error) if isinstance(exchange.error, Exception) else answer.error,
         status_code=whole(exchange.error, "status_code"),
     )
 
