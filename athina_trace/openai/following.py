@@ -35,9 +35,11 @@ class _Pieces(Protocol):
 class Call(Protocol):
     """What waits for the end of a stream: a decorated call that returned it."""
 
-    def done(self, value: object, /) -> object: ...
+    def done(self, value: object, /) -> object:
+        """The stream ended."""
 
-    def failed(self, error: BaseException, /) -> object: ...
+    def failed(self, error: BaseException, /) -> object:
+        """The stream broke off, or was given up."""
 
 
 class Follower:
