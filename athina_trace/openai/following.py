@@ -156,8 +156,10 @@ class Follower:
         if self._count:
             waited = (self._first_ns - request.started_ns) // 1_000_000
             request.attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
-        result = self._pieces.result() if self._whole is None else self._whole
-        request.done(result, error)
+        if self._whole is None:
+            request.streamed(self._pieces.result(), error)
+        else:
+            request.done(self._whole, error)
 
 
 def follower_of(stream: object) -> Follower | None:

@@ -124,6 +124,8 @@ def merged(known: Answer, new: Answer) -> Answer:
     """
     first, second = (known, new) if new.progress >= known.progress else (new, known)
     values = {f.name: _later(getattr(first, f.name), getattr(second, f.name)) for f in fields(Answer)}
+    # Instructions that a request added stand in no later snapshot.
+    values["system"] = max(second.system, first.system, key=len)
     orders = [answer.order for answer in (known, new) if answer.order is not None]
     return replace(second, **{**values, "order": min(orders, default=None)})
 

@@ -92,6 +92,7 @@ def _asked(answer: Answer, exchange: Exchange) -> Answer:
     return replace(
         answer,
         order=exchange.order,
+        status=_status(answer, exchange.error),
         session=answer.session
         or string(params, "conversation", "id")
         or string(params, "conversation")
@@ -106,6 +107,12 @@ def _asked(answer: Answer, exchange: Exchange) -> Answer:
         error=error_text(exchange.error) if isinstance(exchange.error, Exception) else answer.error,
         status_code=whole(exchange.error, "status_code"),
     )
+
+
+def _status(answer: Answer, error: BaseException | None) -> str | None:
+    """Call what an exception broke off failed, whatever its last snapshot said."""
+    broken = isinstance(error, Exception) and (answer.status is None or not answer.ended)
+    return "failed" if broken else answer.status
 
 
 def _system(answer: Answer, params: Mapping[str, object]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from athina_trace._draft import current_draft
 from athina_trace.context import current_scope
 from athina_trace.openai.ledger import Ledger
 from athina_trace.openai.memory import NOTHING, Memory
+from athina_trace.openai.objects import read
 from athina_trace.openai.own_logs import Asked, emit, own_logs
 from athina_trace.openai.paths import Route
 from athina_trace.openai.readings import Answer, Message, Reading, Scope
@@ -51,6 +52,12 @@ class Watched:
         self.attributes: dict[str, Any] | None = None
         self.answer: Answer | None = None
         """What the model answered, once it has."""
+
+    def streamed(self, result: object, error: BaseException | None) -> None:
+        """A stream gave `result` until it ended, or `error` ended it."""
+        if error is None and self.route.kind == "response" and not _has_ended(result):
+            error = GeneratorExit()  # the server said no more, and will not
+        self.done(result, error)
 
     def done(self, result: object, error: BaseException | None = None) -> None:
         """The request gave `result`, or what there was of it when `error` ended it."""
@@ -139,6 +146,10 @@ class Watched:
             query = asked.question()
             if query is not None:
                 memory.said(conversation, query)
+
+
+def _has_ended(response: object) -> bool:
+    return any(isinstance(reading, Answer) and reading.ended for reading in read(response) or ())
 
 
 def _has_more(page: object) -> bool:
