@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from openai import APIError, AsyncOpenAI, OpenAI
+from openai import VERSION, AsyncOpenAI, OpenAI, OpenAIError
 
 from athina_trace import instrument_openai, uninstrument_openai
 from athina_trace.openai.own_logs import own_logs
@@ -16,6 +17,10 @@ from athina_trace.openai.watched import memory
 
 from .scripts import AsyncScript, Script
 from .server import Server
+
+_TRANSPORT = importlib.import_module("httpx2" if VERSION.startswith("3.") else "httpx")
+ERRORS: tuple[type[Exception], ...] = (OpenAIError, _TRANSPORT.TransportError, RuntimeError)
+"""What leaves the client: its own exceptions, its transport's, and one of its helpers' for a stream that broke off."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +63,7 @@ def play(script: Script, server: Server, client: OpenAI) -> list[Any]:
     seen: list[Any] = []
     try:
         seen.extend(script(server, client))
-    except (APIError, *_ERRORS) as error:
+    except ERRORS as error:
         seen.append(error)
     return seen
 
@@ -78,18 +83,6 @@ async def _collected(given: AsyncIterator[Any]) -> list[Any]:
     try:
         async for each in given:
             seen.append(each)  # noqa: PERF401 - what came before an exception counts
-    except (APIError, *_ERRORS) as error:
+    except ERRORS as error:
         seen.append(error)
     return seen
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What else leaves the client: its own exceptions about parsing, and those of its transport."""
-    import openai  # noqa: PLC0415 - its exceptions, whichever version
-
-    module = "httpx2" if openai.VERSION.startswith("3.") else "httpx"
-    transport = __import__(module).TransportError
-    return (openai.OpenAIError, transport, RuntimeError)
-
-
-_ERRORS = _errors()

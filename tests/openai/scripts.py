@@ -240,8 +240,8 @@ def response_ends_otherwise(server: Server, client: OpenAI) -> Iterator[Any]:
         "role": "assistant",
         "content": [{"type": "refusal", "refusal": "No."}],
     }
-    cut_off = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
-    failed = {"status": "failed", "error": {"code": "server_error", "message": "It broke."}}
+    cut_off: Wire = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    failed: Wire = {"status": "failed", "error": {"code": "server_error", "message": "It broke."}}
     server.on(
         "POST /responses",
         response("resp_1", refusal),

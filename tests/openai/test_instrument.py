@@ -584,12 +584,13 @@ def test_subclasses_and_azure_are_instrumented(server: Server, local: Logs) -> N
 def test_it_does_not_matter_when_it_is_called(server: Server, order: str, tmp_path: Path) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
     steps = {
-        "instrument first": "athina_trace.instrument_openai(); assert 'openai' not in sys.modules; import openai; make()",
+        "instrument first": "athina_trace.instrument_openai(); assert not loaded(); import openai; make()",
         "import first": "import openai; athina_trace.instrument_openai(); make()",
         "client first": "import openai; make(); athina_trace.instrument_openai()",
     }
     code = (
         "import sys, athina_trace\n"
+        "def loaded(): return 'openai' in sys.modules\n"
         "def make():\n"
         "    global client\n"
         f"    client = openai.OpenAI(base_url={server.base_url!r}, api_key='any', max_retries=0)\n"
