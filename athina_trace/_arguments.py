@@ -61,11 +61,12 @@ def _parameter_names(given: Any) -> list[str]:
 class Function:
     """What is known of a decorated function before its first call: its name, its parameters, their roles."""
 
-    __slots__ = ("_defaults", "_names", "_options", "_roles", "_star", "name")
+    __slots__ = ("_class", "_defaults", "_names", "_options", "_roles", "_star", "name")
 
     def __init__(self, target: Any, options: Options, *, bound: bool) -> None:
         """`bound`: the call's arguments come without the function's first parameter, `self` or `cls`."""
         self.name = _qualified_name(target)
+        self._class = "" if bound else _enclosing_class(target)
         self._options = options
         parameters = _parameters(target)[1 if bound else 0 :]
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -80,6 +81,15 @@ class Function:
         rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
         possible = {field: tuple(n for n in rule if open_ended or n in names) for field, rule in rules.items()}
         return tuple((field, rule) for field, rule in possible.items() if rule)
+
+    def is_class_call(self, args: tuple[Any, ...]) -> bool:
+        """Whether the first argument is the class in which the function was written: its `cls`.
+
+        From Python 3.13 on, a `classmethod` above our decorator binds by itself, and we see a plain call.
+        """
+        if not self._class or not args or not isinstance(args[0], type):
+            return False
+        return any(cls.__qualname__ == self._class for cls in args[0].__mro__)
 
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
@@ -151,6 +161,12 @@ def _parameters(target: Any) -> list[inspect.Parameter]:
         return list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):
         return []  # some builtins have none
+
+
+def _enclosing_class(target: Any) -> str:
+    """The qualified name of the class around a function, or an empty string."""
+    outer, _, _ = getattr(target, "__qualname__", "").rpartition(".")
+    return "" if outer.endswith("<locals>") else outer
 
 
 def _qualified_name(target: Any) -> str:

@@ -74,14 +74,16 @@ class Trace:
         """
         target = getattr(function, "__func__", function)
         check_inputs(target, self._options)
-        described = tuple(Function(target, self._options, bound=bound) for bound in (False, True))
+        free, bound = (Function(target, self._options, bound=bound) for bound in (False, True))
         options = self._options
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             if _runtime.active() is None:
                 return None
             try:
-                return _TracedCall(described[instance is not None].draft(args, kwargs), options)
+                if instance is None and free.is_class_call(args):
+                    return _TracedCall(bound.draft(args[1:], kwargs), options)
+                return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)
             except Exception:  # noqa: BLE001 - the guard decides
                 _guard.fault("capturing the arguments")
                 return None

@@ -145,6 +145,7 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
         call.done(stop.value)
         return stop.value
     except BaseException as error:
+        del value  # may be the error itself, which would then live in a circle with its own traceback
         call.failed(error)
         raise
 
@@ -167,6 +168,7 @@ async def _generate_async(
     except StopAsyncIteration:
         call.done(None)
     except BaseException as error:
+        del value  # as in `_generate`
         call.failed(error)
         raise
 

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -22,6 +22,9 @@ from athina_trace._delivery.senders import Connection
 from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
 from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.api import Api
 
 _LONGEST_LANE = 256
 
@@ -81,6 +84,10 @@ class Runtime:
             importlib.import_module("athina_trace._delivery.api")
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
+        elif settings.enabled:
+            # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
+            # thread that they know nothing of. The openai package does so with each request.
+            _transport()
 
     def emit(self, fields: dict[str, Any]) -> None:
         """Commit one log (a JSON-safe object) and have it delivered."""
@@ -104,10 +111,8 @@ class Runtime:
         raise error
 
     def _connect(self) -> Connection:
-        from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
-
         key = self.settings.api_key
-        return Api(
+        return _transport()(
             base_url=self.settings.base_url,
             key=key.get_secret_value() if key else "",
             api_version=self.settings.api_version,
@@ -133,6 +138,13 @@ class Runtime:
             outbox=self.path,
             faults=_guard.faults,
         )
+
+
+def _transport() -> type[Api]:
+    """Give the class that speaks to Athina; it brings httpx, which is loaded with the first log."""
+    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
+
+    return Api
 
 
 def _encode(fields: dict[str, Any]) -> bytes:

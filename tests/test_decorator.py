@@ -184,13 +184,13 @@ def test_a_decorated_function_looks_undecorated(function: Any) -> None:
 @pytest.mark.parametrize("function", [*ALL, Desk.inner_class, Desk.inner_static, Desk.outer_static])
 def test_pickle_and_copy(function: Any) -> None:
     assert pickle.loads(pickle.dumps(function))  # noqa: S301 - our own bytes
-    assert copy.copy(function) is function
-    assert copy.deepcopy(function) is function
-    assert copy.deepcopy({"handler": function})["handler"] is function
+    assert copy.copy(function) == function
+    assert copy.deepcopy(function) == function
+    assert copy.deepcopy({"handler": function})["handler"] == function
 
 
 def test_pickled_functions_and_methods_work(local: Logs) -> None:
-    assert pickle.loads(pickle.dumps(plain)) is plain  # noqa: S301 - our own bytes
+    assert pickle.loads(pickle.dumps(plain)) is copy.copy(plain) is copy.deepcopy(plain) is plain  # noqa: S301
     method = pickle.loads(pickle.dumps(Desk().method))  # noqa: S301 - our own bytes
     assert method("q") == "method q"
     assert len(local()) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any
 
@@ -303,3 +305,24 @@ def test_streams_of_other_things_than_text(local: Logs) -> None:
     list(numbers())
     list(counted())
     assert [log["response"] for log in local()] == ['{"a":1}bytes', "3 chunks"]
+
+
+def test_a_thrown_exception_is_not_kept_alive(local: Logs) -> None:
+    class Payload(Exception):  # noqa: N818 - carried, not raised as an error
+        pass
+
+    def poke() -> weakref.ref[Payload]:
+        payload = Payload()
+        stream = tell("q")
+        next(stream)
+        with contextlib.suppress(Payload):
+            stream.throw(payload)
+        alive = weakref.ref(payload)
+        del payload  # this frame is in its traceback
+        return alive
+
+    gc.disable()
+    try:
+        assert poke()() is None
+    finally:
+        gc.enable()
