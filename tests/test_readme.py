@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from athina_trace import Settings, configure, recent_logs
+from athina_trace import Settings, configure, recent_logs, uninstrument_openai
 from athina_trace.settings import VARIABLES
+from standin_openai import StandIn
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture
+def _openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in in OpenAI's place, and its client as it was once the test is over."""
+    with StandIn(latency=0) as server, warnings.catch_warnings():
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        # OpenAI has shut its Assistants API down; Azure and compatible servers go on.
+        warnings.filterwarnings("ignore", "(The Assistants API is )?deprecated", DeprecationWarning)
+        yield
+        uninstrument_openai()
+
+
+@pytest.mark.usefixtures("_openai")
 def test_the_readmes_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     configure(outbox=":memory:")
     names = {"__name__": "readme"}
