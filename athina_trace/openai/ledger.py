@@ -20,7 +20,7 @@ from athina_trace.openai.requests import Exchange, read_exchange
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Told"]
 
 
 class Ledger:
@@ -124,6 +124,18 @@ class Ledger:
         if all(answer.order is not None for answer in answers):
             return sorted(answers, key=lambda answer: answer.order or 0)
         return sorted(answers, key=lambda answer: _time(answer.created))
+
+
+class Told(Ledger):
+    """A ledger of fields that are known already."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def fields(self) -> dict[str, Any]:
+        """Return them."""
+        return self._fields
 
 
 def _message_order(placed: tuple[int, Message]) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from athina_trace.openai.readings import Answer, Message
+from athina_trace.openai.readings import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -95,15 +95,15 @@ class Memory:
             known = (self._chains.get(key) for key in keys if key is not None)
             return next((chain for chain in known if chain is not None), NOTHING)
 
-    def responded(self, answer: Answer) -> None:
-        """A response came."""
-        own = answer.details.get("response_id")
-        query = answer.query if answer.query is not None and len(answer.query) <= _LONGEST else None
+    def responded(self, own: str | None, session: str | None, query: str | None, *, chained: bool) -> None:
+        """A response came: its id, its session, what the user asked, and whether it goes on from another response."""
+        if query is not None and len(query) > _LONGEST:
+            query = None
         with self._lock:
             if own is not None:
-                self._chains.put(own, Chain(answer.session or own, query))
-            if answer.session is not None and answer.previous is None:
-                self._chains.put(answer.session, Chain(answer.session, query))
+                self._chains.put(own, Chain(session or own, query))
+            if session is not None and not chained:
+                self._chains.put(session, Chain(session, query))
 
     def said(self, conversation: str, query: str) -> None:
         """The user said something in a conversation, without a response being asked for."""

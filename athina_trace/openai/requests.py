@@ -17,7 +17,7 @@ from athina_trace.openai.traits import options, system_texts, tools
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Exchange", "error_text", "read_exchange"]
+__all__ = ["Exchange", "error_text", "prompt_of", "read_exchange"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Exchange:
 
     def question(self) -> str | None:
         """What the user said last in this request."""
-        said = [message["content"] for message in _prompt(self.params) if message["role"] == "user"]
+        said = [message["content"] for message in prompt_of(self.params) if message["role"] == "user"]
         return said[-1] if said else None
 
 
@@ -88,7 +88,7 @@ def _as_string(value: object) -> str:
 def _asked(answer: Answer, exchange: Exchange) -> Answer:
     """Add what the request says to what the answer says."""
     params = exchange.params
-    prompt = tuple(_prompt(params))
+    prompt = tuple(prompt_of(params))
     return replace(
         answer,
         order=exchange.order,
@@ -121,7 +121,7 @@ def _system(answer: Answer, params: Mapping[str, object]) -> tuple[str, ...]:
     return (*own, *(text for text in added if not any(text in known for known in own)))
 
 
-def _prompt(params: Mapping[str, object]) -> Iterator[Mapping[str, str]]:
+def prompt_of(params: Mapping[str, object]) -> Iterator[Mapping[str, str]]:
     """Read the messages of a request, whichever API it went to."""
     text = string(params, "input")
     if text is not None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from athina_trace._clock import clock
 from athina_trace._draft import current_draft
 from athina_trace.context import current_scope
-from athina_trace.openai.ledger import Ledger
+from athina_trace.openai.ledger import Ledger, Told
 from athina_trace.openai.memory import NOTHING, Memory
 from athina_trace.openai.objects import read
 from athina_trace.openai.own_logs import Asked, emit, own_logs
 from athina_trace.openai.paths import Route
 from athina_trace.openai.readings import Answer, Message, Reading, Scope
+from athina_trace.openai.plain_answers import plain_chat, plain_response
 from athina_trace.openai.requests import Exchange, read_exchange
 from athina_trace.openai.shape import get, json_body, string
 
@@ -61,6 +62,8 @@ class Watched:
 
     def done(self, result: object, error: BaseException | None = None) -> None:
         """The request gave `result`, or what there was of it when `error` ended it."""
+        if error is None and self.route.asks and (self.draft is None or self.draft.ended) and self._plain(result):
+            return
         readings = self._read(result, error)
         if readings is None:
             return
@@ -70,6 +73,23 @@ class Watched:
             self._record_answer(self.answer, self._with_question(self.answer, readings), error)
         else:
             self._record_side(readings, result)
+
+    def _plain(self, result: object) -> bool:
+        """Log a plain answer the short way; False where this is none."""
+        chain = self._chain()
+        if self.route.kind == "response":
+            fields = plain_response(result, self.params, chain)
+        else:
+            fields = plain_chat(result, self.params) if self.route.kind == "chat" else None
+        if fields is None:
+            return False
+        if self.route.kind == "response":
+            told = fields["custom_attributes"]
+            session, chained = fields.get("session_id"), "previous_response_id" in told
+            memory.responded(told["response_id"], session, fields.get("user_query"), chained=chained)
+            own_logs.note(("response", told["response_id"]))
+        emit(self._asked().draft(Told(fields)))
+        return True
 
     def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:
         # A poll that fails is no answer that failed.
@@ -97,7 +117,8 @@ class Watched:
 
     def _remember(self, answer: Answer) -> None:
         if answer.key[0] == "response" and answer.ended:
-            memory.responded(answer)
+            own = answer.details.get("response_id")
+            memory.responded(own, answer.session, answer.query, chained=answer.previous is not None)
         elif answer.key[0] == "run" and answer.status == "completed":
             memory.answered(answer.session)
 
