@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +76,6 @@ class Runtime:
             max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered > 0,
         )
-        if settings.api_key is not None and "openai" in sys.modules:
-            # Its version 3 looks into `sys.modules` for httpx with every request, and fails on one that another thread,
-            # such as a sender's, is just loading.
-            importlib.import_module("athina_trace._delivery.api")
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
         elif settings.enabled:

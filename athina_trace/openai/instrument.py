@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -20,7 +21,6 @@ from athina_trace import _functions, _guard, _runtime
 from athina_trace.openai.details import fetch, fetch_async
 from athina_trace.openai.following import Call, Follower, follower_of
 from athina_trace.openai.paths import route
-from athina_trace.openai.shape import get
 from athina_trace.openai.watched import Watched
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _BASE = "openai._base_client"
 _STREAMS = "openai._streaming"
 _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
+_NOTHING: Mapping[str, Any] = {}
 _COPIES = ("copy", "with_options")
 
 
@@ -197,14 +198,15 @@ def _failed(watched: Watched, error: BaseException) -> None:
 
 def _came(watched: Watched, result: Any, kwargs: Any) -> None:
     try:
-        streamed = bool(kwargs.get("stream"))
-        raw = get(result, "http_response")
+        streamed = kwargs.get("stream")
+        # Not by its name: a model of the client that has no such field looks for it long.
+        raw = getattr(result, "__dict__", _NOTHING).get("http_response")
         if raw is None and not streamed:
             watched.done(result)
         elif raw is None:
             Follower(watched).attach(result)
         elif streamed or not hasattr(raw, "_content"):
-            Follower(watched).attach_raw(result, streamed=streamed)
+            Follower(watched).attach_raw(result, streamed=bool(streamed))
         else:
             watched.done(result)
     except Exception:  # noqa: BLE001 - the guard decides

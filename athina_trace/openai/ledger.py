@@ -130,8 +130,7 @@ class Told(Ledger):
     """A ledger of fields that are known already."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        super().__init__()
-        self._fields = fields
+        self._fields = fields  # and nothing else: it is made for one reading
 
     def fields(self) -> dict[str, Any]:
         """Return them."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from athina_trace import _errands, _guard, _runtime
 from athina_trace._arguments import Options
@@ -32,8 +31,7 @@ _SILENT = ("failed", "expired", "cancelled")
 """A run that ended so has nothing to say: nothing is waited for."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """Where and when a request was made: what a log of its own takes over."""
 
     started_ns: int

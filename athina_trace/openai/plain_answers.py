@@ -12,7 +12,7 @@ from typing import Any
 
 from athina_trace.openai.memory import Chain
 from athina_trace.openai.requests import prompt_of
-from athina_trace.openai.traits import EXTRA_OPTIONS, OPTION_NAMES, OPTIONS, options
+from athina_trace.openai.traits import OPTION_NAMES, OPTIONS, options
 
 __all__ = ["plain_chat", "plain_response"]
 
@@ -27,7 +27,7 @@ def plain_response(answer: Any, params: Mapping[str, Any], chain: Chain) -> dict
     """The fields of a log of this response alone, or None."""
     try:
         return _response(answer, params, chain)
-    except (_UnusualError, AttributeError, TypeError, KeyError):
+    except Exception:  # noqa: BLE001 - whatever is missing or of another type: it is not plain
         return None
 
 
@@ -35,7 +35,7 @@ def plain_chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """The fields of a log of this chat completion alone, or None."""
     try:
         return _chat(answer, params)
-    except (_UnusualError, AttributeError, TypeError, KeyError):
+    except Exception:  # noqa: BLE001 - whatever is missing or of another type: it is not plain
         return None
 
 
@@ -128,38 +128,43 @@ def _conversation(given: Any) -> Any:
 
 def _tokens(usage: Any) -> dict[str, Any]:
     seen = usage.__dict__
-    names = _NEW_NAMES if "input_tokens" in seen else _OLD_NAMES
-    counts = {ours: seen[name] for ours, name in names}
-    if usage.__pydantic_extra__ or not all([type(count) is int for count in counts.values()]):
+    prompt, completion = ("input_tokens", "output_tokens") if "input_tokens" in seen else _OLD_NAMES
+    counts = {
+        "prompt_tokens": seen[prompt],
+        "completion_tokens": seen[completion],
+        "total_tokens": seen["total_tokens"],
+    }
+    if usage.__pydantic_extra__ or {*map(type, counts.values())} != _INTEGERS:
         raise _UnusualError
     return counts
 
 
-_OLD_NAMES = tuple((name, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-_NEW_NAMES = (
-    ("prompt_tokens", "input_tokens"),
-    ("completion_tokens", "output_tokens"),
-    ("total_tokens", "total_tokens"),
-)
-_DETAILS = ("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details")
-
-
-def _details(usage: Any) -> dict[str, int]:
-    """The counts within the counts, summed where both groups have one of a name."""
-    details: dict[str, int] = {}
-    for group in [each for name in _DETAILS if (each := usage.__dict__.get(name)) is not None]:
-        if group.__pydantic_extra__:
-            raise _UnusualError
-        for name, count in group.__dict__.items():
-            if type(count) is int and count >= 0:
-                details[name] = details.get(name, 0) + count
-    return details
+_OLD_NAMES = ("prompt_tokens", "completion_tokens")
+_INTEGERS = {int}
 
 
 def _traits(seen: Mapping[str, Any], **ids: str | None) -> dict[str, Any]:
-    served = {name: seen.get(name) for name in ("service_tier", "system_fingerprint")}
-    known = {name: text for name, text in {**ids, **served}.items() if text}
-    return {**known, **_details(seen["usage"])}
+    """Ids, how the request was served, and the counts within the counts."""
+    traits: dict[str, Any] = {name: text for name, text in ids.items() if text}
+    for name in _SERVED:
+        if value := seen.get(name):
+            traits[name] = value
+    for name, group in seen["usage"].__dict__.items():
+        if group is not None and name[-7:] == "details":
+            _add_details(traits, group)
+    return traits
+
+
+_SERVED = ("service_tier", "system_fingerprint")
+
+
+def _add_details(traits: dict[str, Any], group: Any) -> None:
+    """Add a group's counts, summed where both groups have one of a name."""
+    if group.__pydantic_extra__:
+        raise _UnusualError
+    for name, count in group.__dict__.items():
+        if type(count) is int and count >= 0:
+            traits[name] = traits.get(name, 0) + count
 
 
 def _asked_options(params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -167,15 +172,20 @@ def _asked_options(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _used_options(seen: Mapping[str, Any]) -> dict[str, Any]:
-    used = {ours: value for name, ours in _SIMPLE if (value := seen.get(name)) is not None}
-    extra = {name: value for name in _EXTRA if (value := seen.get(name)) is not None}
-    if (reasoning := seen.get("reasoning")) is not None and reasoning.effort:
-        extra["reasoning_effort"] = reasoning.effort
-    if not all([type(value) in _SCALARS for value in (*used.values(), *extra.values())]):
-        raise _UnusualError
+    used: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name in OPTION_NAMES.intersection(seen):
+        value = seen[name]
+        if value is None:
+            continue
+        if name == "reasoning":
+            name, value = "reasoning_effort", value.effort  # noqa: PLW2901 - the only option that is an object
+        if type(value) in _SCALARS:
+            into, known = (used, OPTIONS[name]) if name in OPTIONS else (extra, name)
+            into[known] = value
+        elif value is not None:
+            raise _UnusualError
     return {**used, "extra_options": extra} if extra else used
 
 
-_SIMPLE = tuple(OPTIONS.items())
-_EXTRA = EXTRA_OPTIONS
 _SCALARS = (str, int, float)

@@ -17,8 +17,8 @@ from athina_trace.openai.memory import NOTHING, Memory
 from athina_trace.openai.objects import read
 from athina_trace.openai.own_logs import Asked, emit, own_logs
 from athina_trace.openai.paths import Route
-from athina_trace.openai.readings import Answer, Message, Reading, Scope
 from athina_trace.openai.plain_answers import plain_chat, plain_response
+from athina_trace.openai.readings import Answer, Message, Reading, Scope
 from athina_trace.openai.requests import Exchange, read_exchange
 from athina_trace.openai.shape import get, json_body, string
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _orders = itertools.count()
 memory = Memory()
 _NOTHING: Mapping[str, Any] = {}
+_GOES_ON = frozenset({"conversation", "previous_response_id"})
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=memory.forget)
@@ -109,7 +110,7 @@ class Watched:
 
     def _chain(self) -> Any:
         """What earlier requests told of the conversation that this one goes on with."""
-        if self.route.kind != "response" or not self.params:
+        if self.route.kind != "response" or _GOES_ON.isdisjoint(self.params):
             return NOTHING
         given = self.params.get("conversation")
         conversation = given if isinstance(given, str) else string(given, "id")
