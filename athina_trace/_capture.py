@@ -96,6 +96,8 @@ def _chunk_text(chunk: object) -> str:
 
 def _recorded(draft: LogDraft, value: object) -> bool:
     """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
+    if not Ledger.may_know(value):
+        return False
     ledger = draft.ledger or Ledger()
     if not ledger.add(value):
         return False

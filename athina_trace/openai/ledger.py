@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace.openai.folding import Records, fields_of
-from athina_trace.openai.objects import read
+from athina_trace.openai.objects import may_be_known, read
 from athina_trace.openai.pieces import Pieces, is_piece
 from athina_trace.openai.readings import Answer, Key, Message, Output, Reading, Scope, ToolCall, merged
 from athina_trace.openai.requests import Exchange, read_exchange
@@ -35,11 +35,18 @@ class Ledger:
         self._outputs: dict[str, object] = {}
         self._sessions: dict[str, None] = {}
 
+    @staticmethod
+    def may_know(subject: object) -> bool:
+        """Whether it is worth adding this: False at once for what is none of OpenAI's objects."""
+        return may_be_known(subject)
+
     def add(self, subject: object) -> bool:
         """Take an OpenAI object, an `Exchange` with one, or a stream's chunk or event; True where it was understood.
 
         Never raises.
         """
+        if not isinstance(subject, Exchange) and not may_be_known(subject):
+            return False
         readings = read_exchange(subject) if isinstance(subject, Exchange) else read(subject)
         self.take(readings or ())
         return self._add_piece(subject) or readings is not None

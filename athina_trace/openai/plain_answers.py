@@ -62,7 +62,7 @@ def _chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     seen = _look(answer)
     choice = seen["choices"][0].__dict__
     message = choice["message"].__dict__
-    if seen["object"] != "chat.completion" or any([message.get(name) for name in _MORE_THAN_TEXT]):
+    if seen["object"] != "chat.completion" or any(map(message.get, _MORE_THAN_TEXT)):
         raise _UnusualError
     fields = {
         **_asked(params, None, None),
@@ -81,7 +81,7 @@ _MORE_THAN_TEXT = ("tool_calls", "function_call", "refusal", "audio")
 def _look(model: Any) -> Mapping[str, Any]:
     """A model's fields, those too that its class does not declare."""
     extra = model.__pydantic_extra__
-    return {**model.__dict__, **extra} if extra else model.__dict__  # type: ignore[no-any-return]
+    return {**model.__dict__, **extra} if extra else model.__dict__
 
 
 def _text(value: Any) -> str:
