@@ -66,7 +66,7 @@ def _may_be_known(subject: object) -> bool:
     if not surface.keys().isdisjoint(_TELLING) or not _TELLING.isdisjoint(_extra_names(subject)):
         return True
     kind, listed = surface.get("type"), surface.get("data")
-    return type(kind) is str and kind.startswith("response.") or type(listed) is list and _may_be_known(listed)
+    return (type(kind) is str and kind.startswith("response.")) or (type(listed) is list and _may_be_known(listed))
 
 
 _TELLING = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})

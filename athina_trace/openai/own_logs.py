@@ -160,11 +160,10 @@ class OwnLogs:
     def tend(self, now: float, _ending: bool) -> float | None:  # noqa: FBT001 - an errand
         """Log what has waited long enough; in how many seconds to come again."""
         with self._lock:
-            ended = [(each.since, each) for each in self._waiting.values() if each.since is not None]
-            due = self._taken([each for since, each in ended if now - since >= PATIENCE])
-            left = [since for since, each in ended if now - since < PATIENCE]
+            waits = [(each, each.since + PATIENCE - now) for each in self._waiting.values() if each.since is not None]
+            due = self._taken([each for each, wait in waits if wait <= 0])
         self._emit_all(due)
-        return min(left) + PATIENCE - now if left else None
+        return min((wait for _, wait in waits if wait > 0), default=None)
 
     def _wake(self, waiting: _Waiting) -> None:
         """Have the engine come by when the patience ends."""
