@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only lint format coverage bench soak clean
+.PHONY: help demo test test-only test-openai lint format coverage bench soak clean
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -15,6 +15,7 @@ help:
 	@echo "make demo       a conversation with a support assistant, logged (no key needed)"
 	@echo "make test       lint, then the tests"
 	@echo "make test-only  the tests alone"
+	@echo "make test-openai  those about OpenAI, with older versions of its client"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff mend what it can"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
@@ -29,6 +30,24 @@ test: lint test-only
 
 test-only: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest
+
+# One small environment for each major version of OpenAI's client but the newest, which the whole suite runs with.
+OPENAI_VERSIONS = 1 2
+
+test-openai: $(OPENAI_VERSIONS:%=test-openai-%)
+
+test-openai-%: $(VENV)-openai-%/.installed
+	@echo "openai $*.x"
+	@$(VENV)-openai-$*/bin/python -m pytest tests/openai
+
+# Held, so that make keeps it.
+.PRECIOUS: $(VENV)-openai-%/.installed
+$(VENV)-openai-%/.installed: pyproject.toml
+	@echo "Installing athina_trace and openai $*.x in $(VENV)-openai-$*"
+	@$(PYTHON) -m venv $(VENV)-openai-$*
+	@$(VENV)-openai-$*/bin/python -m pip install -qq --disable-pip-version-check --editable . \
+		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3'
+	@touch $@
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet

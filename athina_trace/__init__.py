@@ -11,6 +11,7 @@ from athina_trace._runtime import aflush, configure, flush, recent_logs, shutdow
 from athina_trace._writer import Status
 from athina_trace.context import athina_session, set_customer
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
+from athina_trace.openai.instrument import instrument_openai, uninstrument_openai
 from athina_trace.records import InferenceLog
 from athina_trace.settings import Settings
 
@@ -38,12 +39,14 @@ __all__ = [
     "extract",
     "flush",
     "inject",
+    "instrument_openai",
     "log_feedback",
     "log_inference",
     "recent_logs",
     "set_customer",
     "shutdown",
     "status",
+    "uninstrument_openai",
     "update_log",
     "wrap",
 ]

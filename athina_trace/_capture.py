@@ -52,8 +52,8 @@ def finish(
     fields["external_reference_id"] = draft.external_reference_id
     if recorded.get("language_model_id") and "language_model_id" not in draft.named:
         fields["language_model_id"] = recorded["language_model_id"]  # the model that answered, over a session's label
-    if fields.get("session_id") is None:
-        fields["session_id"] = draft.session_id()
+    if fields.get("session_id") is None and draft.parent is not None:
+        fields["session_id"] = draft.parent.session_id()
     fields["custom_attributes"] = {
         **(defaults.get("custom_attributes") or _NOTHING),
         **(recorded.get("custom_attributes") or _NOTHING),
@@ -101,6 +101,8 @@ def _chunk_text(chunk: object) -> str:
 
 def _recorded(draft: LogDraft, value: object) -> bool:
     """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
+    if not Ledger.may_know(value):
+        return False
     ledger = draft.ledger or Ledger()
     if not ledger.add(value):
         return False

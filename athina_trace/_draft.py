@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
@@ -11,6 +13,7 @@ from athina_trace._clock import clock
 from athina_trace._values import plain, text
 from athina_trace.context import Scope, current_scope
 from athina_trace.openai.ledger import Ledger
+from athina_trace.openai.readings import Reading
 from athina_trace.records import ALIASES, FIELDS, attributes, nearest
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class LogDraft:
         "attributes",
         "chunk_count",
         "chunks",
+        "ended",
         "first_chunk_ns",
         "hides",
         "inputs",
@@ -62,6 +66,7 @@ class LogDraft:
         self.ledger: Ledger | None = None
         self.started_ns = 0
         self._reference = (-1, "")  # how many forks led to the process that made it, and the reference
+        self.ended = False
         if named:
             self.name(named)
 
@@ -92,12 +97,21 @@ class LogDraft:
         Any order, any number of times: usage counts once for each id. An object of an unknown shape is left alone.
         """
         try:
-            if self.ledger is None:
-                self.ledger = Ledger()
+            ledger = self.own_ledger()
             for each in objects:
-                self.ledger.add(each)
+                ledger.add(each)
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("current_log().record()")
+
+    def take(self, readings: Iterable[Reading]) -> None:
+        """Take what an instrumented client read."""
+        self.own_ledger().take(readings)
+
+    def own_ledger(self) -> Ledger:
+        """This log's ledger, made when first needed."""
+        with _making:
+            self.ledger = self.ledger or Ledger()
+            return self.ledger
 
     def name(self, fields: Mapping[str, Any]) -> None:
         """What `update` does, without its guard."""
@@ -173,6 +187,18 @@ class _NoLog:
 
 
 _NO_LOG = _NoLog()
+_making = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A forked child may find the lock held by a thread that it does not have."""
+    global _making  # noqa: PLW0603 - one for the process
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 _current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athina_trace_log", default=None)
 
 

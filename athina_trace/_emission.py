@@ -19,6 +19,7 @@ _LARGE = 65_536
 
 def emit(draft: LogDraft, options: Options, *, result: object = None, error: BaseException | None = None) -> Rest:
     """Log a call that ended with `result` or `error`. Never raises; gives what is left to be done, if anything."""
+    draft.ended = True
     try:
         runtime = _runtime.active()
         if runtime is None:

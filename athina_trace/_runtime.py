@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from athina_trace import _guard
+from athina_trace import _errands, _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.delivery import Delivery
@@ -99,6 +99,10 @@ class Runtime(Writer):
         report = self.delivery.flush(timeout)
         self.notifier.wait(max(0.0, timeout - report.elapsed))
         return report
+
+    def wake(self) -> None:
+        """Have the worker look what is to be done."""
+        self.delivery.worker.wake()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first."""
@@ -230,6 +234,7 @@ def configure(**settings: Any) -> Settings:
         recorder.adopt(built)
         return built
     if _runtime is not None and _pid == os.getpid():
+        _errands.finish()
         _runtime.delivery.close(_runtime.settings.exit_timeout)
     return _install(Runtime(built)).settings
 
@@ -240,6 +245,7 @@ def flush(timeout: float = 10.0) -> FlushReport:
     >>> if not (report := flush(timeout=5)):
     ...     print(report.waiting, "logs wait for the next process:", report.paused)
     """
+    _errands.finish()
     runtime = active()
     return runtime.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
 
@@ -261,6 +267,7 @@ def shutdown(timeout: float | None = None) -> None:
     """
     runtime = _runtime
     if runtime is not None and _pid == os.getpid() and not _recorders:
+        _errands.finish()
         runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(Runtime(runtime.settings))
 
@@ -290,4 +297,5 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
 
 def _at_exit() -> None:
     if _runtime is not None and _pid == os.getpid():
+        _errands.finish(ending=True)
         _runtime.delivery.close(_runtime.settings.exit_timeout)

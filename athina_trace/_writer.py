@@ -92,6 +92,9 @@ class Writer:
             "custom_attributes": attributes(settings.custom_attributes),
         }
 
+    def wake(self) -> None:
+        """Have what was left for later looked at, where there is a thread for that."""
+
     def emit(self, fields: dict[str, Any], origins: dict[str, Any] | None = None) -> None:
         """Commit one log (a JSON object to send). `origins`: see `_masking.mask_fields`."""
         if not self.is_plain and self.policy.rewrites:

@@ -140,11 +140,11 @@ FIELDS = frozenset(InferenceLog.model_fields)
 
 _EXACT: dict[str, tuple[type, ...]] = {
     **{name: (str,) for name, info in InferenceLog.model_fields.items() if info.annotation in (str, OptionalText)},
-    "custom_attributes": (dict,),
+    **dict.fromkeys(("custom_attributes", "model_options"), (dict,)),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "response_time", "status_code"), (int,)),
     "cost": (int, float),
     # Only pydantic can tell.
-    **dict.fromkeys(("custom_eval_metrics", "model_options", "user_feedback"), ()),
+    **dict.fromkeys(("custom_eval_metrics", "user_feedback"), ()),
 }
 """Field → the types that need no look by pydantic."""
 

@@ -44,7 +44,6 @@ def track_parcel(parcel_id: str) -> dict[str, str]:
     }
 
 
-def use_tool(call_id: str, name: str, arguments: str) -> dict[str, str]:
-    """Do what the model asked for; gives the call back together with its output, as JSON text."""
-    output = json.dumps({"track_parcel": track_parcel}[name](**json.loads(arguments)))
-    return {"id": call_id, "name": name, "arguments": arguments, "output": output}
+def use_tool(name: str, arguments: str) -> str:
+    """Do what the model asked for, with its arguments as JSON text; what came of it, as JSON text."""
+    return json.dumps({"track_parcel": track_parcel}[name](**json.loads(arguments)))

@@ -28,16 +28,26 @@ def show_delivery(report: FlushReport, now: Status) -> None:
 
 def _rows(log: Log) -> list[tuple[str, str]]:
     tokens = [log.get(name, "?") for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-    calls = ["{name}({arguments}) -> {output}".format(**call) for call in log.get("tool_calls") or []]
+    calls = [_called(call) for call in log.get("tool_calls") or []]
     return [
         ("model", log["language_model_id"]),
         ("tokens", "{} in + {} out = {}".format(*tokens)),
         ("latency", f"{log['response_time']} ms"),
         *(("tool call", call) for call in calls),
-        ("context", _short(log.get("context", ""))),
-        ("session", log["session_id"]),
-        ("customer", f"{log['customer_id']}, {log['customer_user_id']}"),
+        *(("context", _short(text)) for text in [log.get("context")] if text),
+        ("session", log.get("session_id", "none")),
+        *(("customer", _customer(log)) for known in [log.get("customer_id")] if known),
     ]
+
+
+def _called(call: Log) -> str:
+    function = call["function"]
+    output = f" -> {call['output']}" if "output" in call else ""
+    return f"{function['name']}({function['arguments']}){output}"
+
+
+def _customer(log: Log) -> str:
+    return ", ".join(log[name] for name in ("customer_id", "customer_user_id") if log.get(name))
 
 
 def _indented(text: str) -> str:

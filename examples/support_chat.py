@@ -16,7 +16,7 @@ from typing import Any
 from openai import OpenAI
 from openai.types.beta.threads import Run
 
-from athina_trace import athina_session, athina_trace, configure, current_log, flush, recent_logs, status
+from athina_trace import athina_session, athina_trace, configure, flush, instrument_openai, recent_logs, status
 from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 from responses_desk import ResponsesDesk
 from show import show_conversation, show_delivery
@@ -39,45 +39,24 @@ class AssistantsDesk:
         self.assistant = client.beta.assistants.create(model="gpt-4o-mini", instructions=INSTRUCTIONS, tools=self.tools)
         self.thread_id = self.threads.create().id
 
-    # Each call is one log. Question, answer, duration and exceptions are in it by themselves;
-    # `current_log().update(...)` adds what only the handler knows.
+    # Each call is one log. Question and document are its parameters, the answer is what it returns; model, prompt,
+    # tokens and tool calls are recorded from the client, as `instrument_openai()` arranged.
     @athina_trace(prompt_slug="customer-support/v1")
-    def answer(self, question: str) -> str:
-        """Answer one question."""
-        document = find_document(question)
+    def answer(self, question: str, context: str) -> str:
+        """Answer one question from a document."""
         self.threads.messages.create(self.thread_id, role="user", content=question)
-        run, tool_calls = self._run(document)
-        current_log().update(
-            language_model_id=run.model,
-            prompt=[{"role": "system", "content": run.instructions}, {"role": "user", "content": question}],
-            context=document,
-            tools=self.tools,
-            tool_calls=tool_calls,
-        )
-        if run.usage:
-            current_log().update(
-                prompt_tokens=run.usage.prompt_tokens,
-                completion_tokens=run.usage.completion_tokens,
-                total_tokens=run.usage.total_tokens,
-            )
-        return self._said_by(run)
-
-    def _run(self, document: str) -> tuple[Run, list[dict[str, str]]]:
-        """Run the assistant until it has answered, and call the tools that it asks for on the way."""
-        tool_calls: list[dict[str, str]] = []
         run = self.threads.runs.create_and_poll(
-            thread_id=self.thread_id, assistant_id=self.assistant.id, additional_instructions=document
+            thread_id=self.thread_id, assistant_id=self.assistant.id, additional_instructions=context
         )
         while run.required_action:
             asked = run.required_action.submit_tool_outputs.tool_calls
-            made = [use_tool(call.id, call.function.name, call.function.arguments) for call in asked]
-            tool_calls += made
+            outputs = [use_tool(call.function.name, call.function.arguments) for call in asked]
             run = self.threads.runs.submit_tool_outputs_and_poll(
                 run_id=run.id,
                 thread_id=self.thread_id,
-                tool_outputs=[{"tool_call_id": call["id"], "output": call["output"]} for call in made],
+                tool_outputs=[{"tool_call_id": c.id, "output": o} for c, o in zip(asked, outputs, strict=True)],
             )
-        return run, tool_calls
+        return self._said_by(run)
 
     def _said_by(self, run: Run) -> str:
         """What the assistant said in a run; an exception, which is logged, where the run failed."""
@@ -109,6 +88,7 @@ def logs_of(thread_id: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Hold the conversation, then show what was logged."""
     configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
+    instrument_openai()
     with open_desk() as desk:
         # Everything that is logged in here belongs to this conversation and this customer.
         with athina_session(
@@ -118,7 +98,7 @@ def main() -> None:
             environment="demo",
         ):
             for question in QUESTIONS:
-                desk.answer(question)
+                desk.answer(question, find_document(question))
         show_conversation(logs_of(desk.thread_id))
     # Logs are delivered in the background; a short script asks for it before it ends.
     show_delivery(flush(timeout=10), status())

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from athina_trace import Settings
+from athina_trace import Settings, uninstrument_openai
 from athina_trace.settings import VARIABLES
 from athina_trace.testing import captured_logs
+from standin_openai import StandIn
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture
+def _openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in in OpenAI's place, and its client as it was once the test is over."""
+    with StandIn(latency=0) as server, warnings.catch_warnings():
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        # OpenAI has shut its Assistants API down; Azure and compatible servers go on.
+        warnings.filterwarnings("ignore", "(The Assistants API is )?deprecated", DeprecationWarning)
+        yield
+        uninstrument_openai()
+
+
+@pytest.mark.usefixtures("_openai")
 def test_the_readmes_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names = {"__name__": "readme"}
     with captured_logs() as logs:

@@ -12,6 +12,7 @@ types of the `openai` package 1.x to 3.x, and recorded traffic.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,9 @@ from athina_trace.openai.shape import (
 from athina_trace.openai.traits import failure, options, system_texts, tools, traits, usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["read"]
+__all__ = ["may_be_known", "read"]
 
 Readings = tuple[Reading, ...]
 
@@ -46,6 +47,35 @@ def read(subject: object) -> Readings | None:
     but for `object`, no property of it is called, and of a list only the first few members are asked.
     """
     return _read(tame(subject), nested=3)
+
+
+def may_be_known(subject: object) -> bool:
+    """Tell strangers from what may be worth reading, at once: most of what a user's function returns is a stranger."""
+    try:
+        return _may_be_known(subject)
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        return True
+
+
+def _may_be_known(subject: object) -> bool:
+    if type(subject) is list or type(subject) is tuple:
+        return any(map(_may_be_known, subject[:_FIRST_FEW]))
+    surface = subject if type(subject) is dict else getattr(subject, "__dict__", None)
+    if type(surface) is not dict:
+        return isinstance(subject, Mapping | list | tuple)
+    if not surface.keys().isdisjoint(_TELLING) or not _TELLING.isdisjoint(_extra_names(subject)):
+        return True
+    kind, listed = surface.get("type"), surface.get("data")
+    return (type(kind) is str and kind.startswith("response.")) or (type(listed) is list and _may_be_known(listed))
+
+
+_TELLING = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})
+
+
+def _extra_names(subject: object) -> Iterable[str]:
+    """The names of what a pydantic model keeps beside its declared fields."""
+    extra = getattr(subject, "__pydantic_extra__", None) if hasattr(type(subject), "__pydantic_extra__") else None
+    return extra if type(extra) is dict else ()
 
 
 def _read(subject: object, *, nested: int) -> Readings | None:

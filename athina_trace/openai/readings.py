@@ -58,6 +58,11 @@ class Answer:
         """How far the snapshot had come: of two, the one further on is the later, whatever came in first."""
         return _PROGRESS.get(self.status, _FINISHED)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come. A completion that came has ended, though it may name no reason."""
+        return self.key[0] == "chat" or self.progress == _FINISHED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
@@ -119,6 +124,8 @@ def merged(known: Answer, new: Answer) -> Answer:
     """
     first, second = (known, new) if new.progress >= known.progress else (new, known)
     values = {f.name: _later(getattr(first, f.name), getattr(second, f.name)) for f in fields(Answer)}
+    # Instructions that a request added stand in no later snapshot.
+    values["system"] = max(second.system, first.system, key=len)
     orders = [answer.order for answer in (known, new) if answer.order is not None]
     return replace(second, **{**values, "order": min(orders, default=None)})
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from athina_trace.openai.objects import read
-from athina_trace.openai.readings import Answer, Kind, Output, Reading
+from athina_trace.openai.readings import Answer, Kind, Message, Output, Reading, Scope
 from athina_trace.openai.shape import data, get, items, string, text_of, whole
 from athina_trace.openai.traits import options, system_texts, tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Exchange", "error_text", "read_exchange"]
+__all__ = ["Exchange", "error_text", "prompt_of", "read_exchange"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,15 @@ class Exchange:
     answer: object = None
     """What came back; of a stream that failed, what its accumulator had by then."""
     error: BaseException | None = None
+    session: str | None = None
+    """The session that earlier requests told, for an answer that names none."""
+    query: str | None = None
+    """What the user asked in earlier requests, for one that brings no question."""
+
+    def question(self) -> str | None:
+        """What the user said last in this request."""
+        said = [message["content"] for message in prompt_of(self.params) if message["role"] == "user"]
+        return said[-1] if said else None
 
 
 def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
@@ -41,8 +50,17 @@ def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
     if readings is None:
         readings = _failed(exchange)
     asked = (_asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings or ())
-    outputs = tuple(_outputs(exchange.params))
-    return (*asked, *outputs) if outputs or readings is not None else None
+    others: tuple[Reading, ...] = (*_outputs(exchange.params), *_opening(readings or (), exchange.params))
+    return (*asked, *others) if others or readings is not None else None
+
+
+def _opening(readings: tuple[Reading, ...], params: Mapping[str, object]) -> Iterator[Message]:
+    """Read the messages that a thread was made with: its object does not tell them."""
+    if len(readings) == 1 and isinstance(readings[0], Scope):
+        thread = readings[0].session
+        for place, item in enumerate(items(params, "messages")):
+            text = text_of(get(item, "content"))
+            yield Message(id=f"{thread}#{place}", thread=thread, role=string(item, "role"), text=text)
 
 
 def _failed(exchange: Exchange) -> tuple[Reading, ...] | None:
@@ -50,7 +68,8 @@ def _failed(exchange: Exchange) -> tuple[Reading, ...] | None:
     if exchange.kind is None or exchange.error is None:
         return None
     session = string(exchange.params, "thread_id")
-    return (Answer(key=(exchange.kind, f"failed-{exchange.order}"), status="failed", session=session),)
+    status = "failed" if isinstance(exchange.error, Exception) else "cancelled"
+    return (Answer(key=(exchange.kind, f"{status}-{exchange.order}"), status=status, session=session),)
 
 
 def error_text(error: object) -> str:
@@ -69,21 +88,31 @@ def _as_string(value: object) -> str:
 def _asked(answer: Answer, exchange: Exchange) -> Answer:
     """Add what the request says to what the answer says."""
     params = exchange.params
-    prompt = tuple(_prompt(params))
+    prompt = tuple(prompt_of(params))
     return replace(
         answer,
         order=exchange.order,
-        session=answer.session or string(params, "conversation", "id") or string(params, "conversation"),
+        status=_status(answer, exchange.error),
+        session=answer.session
+        or string(params, "conversation", "id")
+        or string(params, "conversation")
+        or exchange.session,
         previous=answer.previous or string(params, "previous_response_id"),
         model=answer.model or string(params, "model"),
         system=_system(answer, params),
         prompt=prompt,
-        query=next((message["content"] for message in reversed(prompt) if message["role"] == "user"), None),
+        query=next((message["content"] for message in reversed(prompt) if message["role"] == "user"), exchange.query),
         tools=answer.tools or tools(params),
         options={**options(params), **answer.options},
-        error=answer.error if exchange.error is None else error_text(exchange.error),
+        error=error_text(exchange.error) if isinstance(exchange.error, Exception) else answer.error,
         status_code=whole(exchange.error, "status_code"),
     )
+
+
+def _status(answer: Answer, error: BaseException | None) -> str | None:
+    """Call what an exception broke off failed, whatever its last snapshot said."""
+    broken = isinstance(error, Exception) and (answer.status is None or not answer.ended)
+    return "failed" if broken else answer.status
 
 
 def _system(answer: Answer, params: Mapping[str, object]) -> tuple[str, ...]:
@@ -92,7 +121,7 @@ def _system(answer: Answer, params: Mapping[str, object]) -> tuple[str, ...]:
     return (*own, *(text for text in added if not any(text in known for known in own)))
 
 
-def _prompt(params: Mapping[str, object]) -> Iterator[Mapping[str, str]]:
+def prompt_of(params: Mapping[str, object]) -> Iterator[Mapping[str, str]]:
     """Read the messages of a request, whichever API it went to."""
     text = string(params, "input")
     if text is not None:

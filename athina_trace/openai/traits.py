@@ -12,7 +12,7 @@ from athina_trace.openai.shape import data, get, items, string, text_of, whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["failure", "options", "system_texts", "tools", "traits", "usage"]
+__all__ = ["EXTRA_OPTIONS", "OPTIONS", "OPTION_NAMES", "failure", "options", "system_texts", "tools", "traits", "usage"]
 
 
 def failure(subject: object, *, what: str) -> str | None:
@@ -84,7 +84,7 @@ def tools(subject: object) -> tuple[object, ...]:
     return tuple(data(tool) for tool in items(subject, "tools"))
 
 
-_OPTIONS = {
+OPTIONS = {
     "temperature": "temperature",
     "top_p": "top_p",
     "stop": "stop",
@@ -92,7 +92,7 @@ _OPTIONS = {
     "max_output_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_completion_tokens",
 }
-_EXTRA_OPTIONS = (
+EXTRA_OPTIONS = (
     "frequency_penalty",
     "presence_penalty",
     "seed",
@@ -101,12 +101,13 @@ _EXTRA_OPTIONS = (
     "verbosity",
     "truncation",
 )
+OPTION_NAMES = frozenset({*OPTIONS, *EXTRA_OPTIONS, "reasoning"})
 
 
 def options(subject: object) -> dict[str, object]:
     """Read model options under Athina's names, from what a server says it used or a request asked for."""
-    known = {_OPTIONS[name]: value for name, value in _found(subject, _OPTIONS)}
-    extra: dict[str, object] = dict(_found(subject, _EXTRA_OPTIONS))
+    known = {OPTIONS[name]: value for name, value in _found(subject, OPTIONS)}
+    extra: dict[str, object] = dict(_found(subject, EXTRA_OPTIONS))
     effort = string(subject, "reasoning", "effort")
     if effort is not None:
         extra["reasoning_effort"] = effort

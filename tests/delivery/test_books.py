@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import _guard, _runtime
-from athina_trace._runtime import Status
+from athina_trace._writer import Status
 from athina_trace.errors import AthinaTraceError
 from tests.support.athina_server import (
     CHAOS,
@@ -145,13 +145,14 @@ def test_the_key_is_nowhere(
     ask("s", "1")
     athina_trace.flush(0.5)
     runtime = _runtime.active()
+    assert isinstance(runtime, _runtime.Runtime)
     places: dict[str, Any] = {
         "settings": [repr(given), str(given), given.model_dump_json(), repr(given.model_dump())],
         "status": athina_trace.status(),
         "flush": athina_trace.flush(0),
         "records": [vars(record) for record in caplog.records if record.name == "athina_trace"],
         "output": capfd.readouterr(),
-        "objects": [runtime, runtime and vars(runtime), runtime and vars(runtime.delivery.worker._engine)],
+        "objects": [runtime, vars(runtime), vars(runtime.delivery.worker._engine)],
         "copies": [repr(copy.copy(given))],
         "logs": athina_trace.recent_logs(),
     }

@@ -21,11 +21,11 @@ def athina() -> Iterator[AthinaServer]:
         yield server
 
 
-def run_demo(state: Path, **settings: str) -> str:
-    """What the demo prints, with these environment variables and none of this machine's."""
+def run_demo(state: Path, name: str = "support_chat.py", **settings: str) -> str:
+    """What the demo, or another example, prints, with these environment variables and none of this machine's."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
     environment = inherited | {"XDG_STATE_HOME": str(state), "PYTHONIOENCODING": "utf-8"} | settings
-    command = [sys.executable, "-W", "error", "examples/support_chat.py"]
+    command = [sys.executable, "-W", "error", f"examples/{name}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=45, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -61,7 +61,7 @@ def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: P
     assert second["prompt"][0]["content"].endswith(second["context"])
     assert second["prompt"][1] == {"role": "user", "content": second["user_query"]}
     assert first["tool_calls"] == first["tool_call"]
-    assert [call["name"] for call in first["tool_calls"]] == ["track_parcel"]
+    assert [call["function"]["name"] for call in first["tool_calls"]] == ["track_parcel"]
     assert first["tools"][0]["function"]["name"] == "track_parcel"
     for log in (first, second, third):
         assert log["language_model_id"] == "gpt-4o-mini"

@@ -1,0 +1,191 @@
+"""Logs of answers that were asked for outside of every decorated call: one for each run, response and completion.
+
+A response or completion is logged the moment it is there. A run says nothing itself: its log waits for the messages of
+its thread, until another run follows there, or for `PATIENCE` seconds. What waits is bounded, and so is the memory of
+what was logged, so that a poll that comes late logs nothing twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from athina_trace import _emission, _errands, _runtime
+from athina_trace._arguments import Options
+from athina_trace._calls import complete
+from athina_trace._clock import clock
+from athina_trace._draft import LogDraft
+from athina_trace.context import Scope
+from athina_trace.openai.ledger import Ledger
+from athina_trace.openai.memory import Bounded
+from athina_trace.openai.readings import Answer, Key, Message, Reading
+
+PATIENCE: Final = 30.0
+"""Seconds that a finished run waits for its messages to be listed."""
+_MOST_WAITING = 1024
+_MOST_LOGGED = 16_384
+_NO_OPTIONS = Options()
+_SILENT = ("failed", "expired", "cancelled")
+"""A run that ended so has nothing to say: nothing is waited for."""
+
+
+class Asked(NamedTuple):
+    """Where and when a request was made: what a log of its own takes over."""
+
+    started_ns: int
+    scope: Scope
+    parent: LogDraft | None = None
+    """The decorated call that the request was made in, where that has ended already."""
+    attributes: Mapping[str, Any] | None = None
+
+    def draft(self, ledger: Ledger) -> LogDraft:
+        """A draft that nobody else sees."""
+        draft = LogDraft({}, {}, dict(self.attributes or {}))
+        draft.scope, draft.parent, draft.ledger = self.scope, self.parent, ledger
+        draft.started_ns = self.started_ns
+        return draft
+
+
+class _Waiting:
+    """A run, or a response made in the background, until it is logged."""
+
+    def __init__(self, answer: Answer, draft: LogDraft, ledger: Ledger) -> None:
+        self.key, self.thread = answer.key, answer.session
+        self.draft, self.ledger = draft, ledger
+        self.own_messages = False
+        self.since: float | None = None
+        """When it was seen to have ended, seconds since the epoch."""
+
+    def ended(self) -> None:
+        if self.since is None:
+            self.since = clock.time()
+            self.draft.named["response_time"] = (clock.perf_ns() - self.draft.started_ns) // 1_000_000
+
+
+class OwnLogs:
+    """What waits for its log, and what was logged."""
+
+    def __init__(self) -> None:
+        self.forget()
+        _errands.leave(self.tend)
+
+    def forget(self) -> None:
+        """Begin with nothing: a forked child must not log what its parent waits for."""
+        self._lock = threading.Lock()
+        self._waiting: Bounded[_Waiting] = Bounded(_MOST_WAITING)
+        self._logged: Bounded[bool] = Bounded(_MOST_LOGGED)
+
+    def note(self, key: Key) -> None:
+        """This answer is in the log of a decorated call."""
+        with self._lock:
+            self._logged.put(key, True)  # noqa: FBT003 - a set, in order
+            self._waiting.pop(key)
+
+    def answered(self, answer: Answer, readings: Iterable[Reading], asked: Asked, *, new: bool) -> None:
+        """An answer came, or the state of one. `new`: it was just asked for."""
+        if answer.ended and (new and answer.key[0] != "run"):
+            ledger = Ledger()
+            ledger.take(readings)
+            self.note(answer.key)
+            emit(asked.draft(ledger))
+            return
+        self._emit_all(self._follow(answer, readings, asked, new=new))
+
+    def _follow(self, answer: Answer, readings: Iterable[Reading], asked: Asked, *, new: bool) -> list[_Waiting]:
+        with self._lock:
+            waiting = self._waiting.get(answer.key)
+            if new:  # whatever had this id before, as in a test's server: this is another one
+                self._logged.pop(answer.key)
+            elif waiting is None and answer.key in self._logged:
+                return []
+            due = self._overtaken(answer) if new and answer.key[0] == "run" else []
+            if waiting is None:
+                ledger = Ledger()
+                waiting = _Waiting(answer, asked.draft(ledger), ledger)
+                due += self._evicted(self._waiting.put(answer.key, waiting))
+            waiting.ledger.take(readings)
+            due += self._if_told(waiting, answer, readings)
+        self._wake(waiting)
+        return due
+
+    def _if_told(self, waiting: _Waiting, answer: Answer, readings: Iterable[Reading]) -> list[_Waiting]:
+        """The answer itself, where it ended and there is nothing more to wait for."""
+        if not answer.ended:
+            return []
+        waiting.ended()
+        streamed = any(isinstance(each, Message) for each in readings if _is_said_by(each, answer.key))
+        silent = answer.key[0] != "run" or answer.status in _SILENT
+        return self._taken([waiting]) if streamed or silent else []
+
+    def listed(self, readings: Iterable[Reading], thread: str | None, *, run: str | None, more: bool | None) -> None:
+        """Messages or steps of a thread came.
+
+        `run`: the only one that the list was asked for; `more`: whether further pages are there, None where no page
+        of messages was listed.
+        """
+        with self._lock:
+            concerned = [each for each in self._waiting.values() if each.thread == thread] if thread else []
+            due = [each for each in concerned if self._add(each, tuple(readings), run=run, more=more)]
+            self._taken(due)
+        self._emit_all(due)
+
+    def _add(self, waiting: _Waiting, readings: tuple[Reading, ...], *, run: str | None, more: bool | None) -> bool:
+        """Give messages to a run that waits; True where all of its own have come."""
+        waiting.ledger.take(readings)
+        waiting.own_messages |= any(_is_said_by(each, waiting.key) for each in readings)
+        if waiting.since is None or more is None or run not in (None, waiting.key[1]):
+            return False
+        passed = bool(readings) and not _is_said_by(readings[-1], waiting.key)
+        return not more or (waiting.own_messages and passed)
+
+    def _overtaken(self, new: Answer) -> list[_Waiting]:
+        ended = [each for each in self._waiting.values() if each.thread == new.session and each.since is not None]
+        return self._taken([each for each in ended if each.key != new.key])
+
+    def _evicted(self, oldest: _Waiting | None) -> list[_Waiting]:
+        """What had to make room: logged if it has ended; what nobody asked after for so long is forgotten."""
+        if oldest is None or oldest.since is None:
+            return []
+        self._logged.put(oldest.key, True)  # noqa: FBT003 - a set, in order
+        return [oldest]
+
+    def _taken(self, due: list[_Waiting]) -> list[_Waiting]:
+        for each in due:
+            self._waiting.pop(each.key)
+            self._logged.put(each.key, True)  # noqa: FBT003 - a set, in order
+        return due
+
+    def tend(self, now: float, _ending: bool) -> float:  # noqa: FBT001 - an errand
+        """Log what has waited long enough; in how many seconds to come again."""
+        with self._lock:
+            waits = [(each, each.since + PATIENCE - now) for each in self._waiting.values() if each.since is not None]
+            due = self._taken([each for each, wait in waits if wait <= 0])
+        self._emit_all(due)
+        return min((wait for _, wait in waits if wait > 0), default=math.inf)
+
+    def _wake(self, waiting: _Waiting) -> None:
+        """Have the engine come by when the patience ends."""
+        if waiting.since is not None and (runtime := _runtime.active()) is not None:
+            runtime.wake()
+
+    def _emit_all(self, due: list[_Waiting]) -> None:
+        for each in due:
+            emit(each.draft)
+
+
+def _is_said_by(reading: Reading, key: Key) -> bool:
+    return isinstance(reading, Message) and ("run", reading.run) == key and reading.role == "assistant"
+
+
+def emit(draft: LogDraft, error: BaseException | None = None) -> None:
+    """Write a log of its own. `error`: why it is incomplete; what the API said stands in the ledger."""
+    complete(_emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+own_logs = OwnLogs()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=own_logs.forget)

@@ -1,0 +1,179 @@
+"""One request of an instrumented client, from its start to its answer, its failure, or the end of its stream.
+
+Inside a decorated call the answer goes into that call's log; outside of every one it becomes a log of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Any
+
+from athina_trace._clock import clock
+from athina_trace._draft import current_draft
+from athina_trace.context import current_scope
+from athina_trace.openai.ledger import Ledger, Told
+from athina_trace.openai.memory import NOTHING, Memory
+from athina_trace.openai.objects import read
+from athina_trace.openai.own_logs import Asked, emit, own_logs
+from athina_trace.openai.paths import Route
+from athina_trace.openai.plain_answers import plain_chat, plain_response
+from athina_trace.openai.readings import Answer, Message, Reading, Scope
+from athina_trace.openai.requests import Exchange, read_exchange
+from athina_trace.openai.shape import get, json_body, string
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_orders = itertools.count()
+memory = Memory()
+_NOTHING: Mapping[str, Any] = {}
+_GOES_ON = frozenset({"conversation", "previous_response_id"})
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=memory.forget)
+
+
+class Watched:
+    """A request that concerns an answer of a model."""
+
+    __slots__ = ("answer", "attributes", "draft", "order", "params", "query", "route", "scope", "started_ns")
+
+    def __init__(self, route: Route, options: Any) -> None:
+        """`options` are the client's own for one request: `json_data` is its body, `params` its query."""
+        self.route = route
+        body = options.json_data
+        self.params: Mapping[str, Any] = body if isinstance(body, dict) else _NOTHING
+        if route.scope is not None and route.kind == "run":
+            self.params = {**self.params, "thread_id": route.scope}
+        self.query = options.params if isinstance(options.params, dict) else _NOTHING
+        self.order = next(_orders)
+        self.draft = current_draft()
+        self.scope = current_scope()
+        self.started_ns = clock.perf_ns()
+        self.attributes: dict[str, Any] | None = None
+        self.answer: Answer | None = None
+        """What the model answered, once it has."""
+
+    def streamed(self, result: object, error: BaseException | None) -> None:
+        """A stream gave `result` until it ended, or `error` ended it."""
+        if error is None and self.route.kind == "response" and not _has_ended(result):
+            error = GeneratorExit()  # the server said no more, and will not
+        self.done(result, error)
+
+    def done(self, result: object, error: BaseException | None = None) -> None:
+        """The request gave `result`, or what there was of it when `error` ended it."""
+        if error is None and self.route.asks and (self.draft is None or self.draft.ended) and self._plain(result):
+            return
+        readings = self._read(result, error)
+        if readings is None:
+            return
+        self.answer = next((each for each in readings if isinstance(each, Answer)), None)
+        if self.answer is not None and self.route.kind is not None:
+            self._remember(self.answer)
+            self._record_answer(self.answer, self._with_question(self.answer, readings), error)
+        else:
+            self._record_side(readings, result)
+
+    def _plain(self, result: object) -> bool:
+        """Log a plain answer the short way; False where this is none."""
+        chain = self._chain()
+        if self.route.kind == "response":
+            fields = plain_response(result, self.params, chain)
+        else:
+            fields = plain_chat(result, self.params) if self.route.kind == "chat" else None
+        if fields is None:
+            return False
+        if self.route.kind == "response":
+            told = fields["custom_attributes"]
+            session, chained = fields.get("session_id"), "previous_response_id" in told
+            memory.responded(told["response_id"], session, fields.get("user_query"), chained=chained)
+            own_logs.note(("response", told["response_id"]))
+        emit(self._asked().draft(Told(fields)))
+        return True
+
+    def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:
+        # A poll that fails is no answer that failed.
+        kind = self.route.kind if error is None or self.route.asks else None
+        chain = self._chain()
+        return read_exchange(
+            Exchange(
+                kind=kind,
+                order=self.order,
+                params=self.params,
+                answer=result,
+                error=error,
+                session=chain.session,
+                query=chain.query,
+            )
+        )
+
+    def _chain(self) -> Any:
+        """What earlier requests told of the conversation that this one goes on with."""
+        if self.route.kind != "response" or _GOES_ON.isdisjoint(self.params):
+            return NOTHING
+        given = self.params.get("conversation")
+        conversation = given if isinstance(given, str) else string(given, "id")
+        return memory.before(conversation, string(self.params, "previous_response_id"))
+
+    def _remember(self, answer: Answer) -> None:
+        if answer.key[0] == "response" and answer.ended:
+            own = answer.details.get("response_id")
+            memory.responded(own, answer.session, answer.query, chained=answer.previous is not None)
+        elif answer.key[0] == "run" and answer.status == "completed":
+            memory.answered(answer.session)
+
+    def _with_question(self, answer: Answer, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        """Give a new run what was posted to its thread before."""
+        asks = self.route.asks and answer.key[0] == "run"
+        return (*memory.asked(answer.session), *readings) if asks else readings
+
+    def _record_answer(self, answer: Answer, readings: tuple[Reading, ...], error: BaseException | None) -> None:
+        if self.draft is not None and not self.draft.ended:
+            self.draft.take(readings)
+            if answer.ended:
+                own_logs.note(answer.key)
+        elif error is not None and not isinstance(error, Exception):
+            self._record_cut_off(readings, error)
+        else:
+            own_logs.answered(answer, readings, self._asked(), new=self.route.asks)
+
+    def _record_cut_off(self, readings: tuple[Reading, ...], error: BaseException) -> None:
+        """A cancelled request, or a stream that was given up: what came of it is all that there will be."""
+        ledger = Ledger()
+        ledger.take(readings)
+        emit(self._asked().draft(ledger), error)
+
+    def _asked(self) -> Asked:
+        return Asked(self.started_ns, self.scope, self.draft, self.attributes)
+
+    def _record_side(self, readings: tuple[Reading, ...], result: object) -> None:
+        messages = [each for each in readings if isinstance(each, Message)]
+        if self.params and (messages or self.route.scope is None):
+            memory.posted(messages)
+        self._remember_said(readings)
+        if self.draft is not None and not self.draft.ended:
+            self.draft.take(readings)
+        elif readings:
+            thread = self.route.scope or next((each.thread for each in messages), None)
+            more = _has_more(result) if self.route.listed else None
+            own_logs.listed(readings, thread, run=string(self.query, "run_id"), more=more)
+
+    def _remember_said(self, readings: tuple[Reading, ...]) -> None:
+        """What a conversation was begun with, or was given without asking for a response."""
+        given = self.params.get("items")
+        conversation = self.route.scope or next((each.session for each in readings if isinstance(each, Scope)), None)
+        if given and conversation is not None:
+            asked = Exchange(order=0, params={"input": given})
+            query = asked.question()
+            if query is not None:
+                memory.said(conversation, query)
+
+
+def _has_ended(response: object) -> bool:
+    return any(isinstance(reading, Answer) and reading.ended for reading in read(response) or ())
+
+
+def _has_more(page: object) -> bool:
+    whole = json_body(get(page, "http_response")) or page
+    return get(whole, "has_more") is True

@@ -1,0 +1,32 @@
+"""The client that the examples talk through: OpenAI's where there is a key, the stand-in's where there is none."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from openai import AsyncOpenAI, OpenAI
+
+from standin_openai import StandIn
+
+
+@contextmanager
+def open_client() -> Iterator[OpenAI]:
+    """A client, and where it needs one, the server that it talks to."""
+    if os.environ.get("OPENAI_API_KEY"):
+        with OpenAI() as client:
+            yield client
+    else:
+        with StandIn() as server, OpenAI(base_url=server.base_url, api_key="not needed") as client:
+            yield client
+
+
+@asynccontextmanager
+async def open_async_client() -> AsyncIterator[AsyncOpenAI]:
+    """`open_client` for async code."""
+    if os.environ.get("OPENAI_API_KEY"):
+        async with AsyncOpenAI() as client:
+            yield client
+    else:
+        with StandIn() as server:
+            async with AsyncOpenAI(base_url=server.base_url, api_key="not needed") as client:
+                yield client

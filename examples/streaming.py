@@ -1,0 +1,62 @@
+"""Streams: a log is written when its stream ends, with the whole text and the time to its first piece.
+
+Three ways to hand an answer on piece by piece: a decorated generator, a decorated function that returns the client's
+own stream, and the client's stream helper without any decorator.
+
+    python examples/streaming.py     a stand-in plays OpenAI's part; with OPENAI_API_KEY, OpenAI itself
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from openai import OpenAI, Stream
+from openai.types.responses import ResponseStreamEvent
+
+from athina_trace import athina_session, athina_trace, configure, flush, instrument_openai, recent_logs, status
+from desk import open_client
+from parcels import INSTRUCTIONS
+from show import show_conversation, show_delivery
+
+MODEL = "gpt-4.1-mini"
+
+
+@athina_trace
+def words(client: OpenAI, question: str) -> Iterator[str]:
+    """Yield the answer of a chat completion, piece by piece."""
+    said: Any = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}]
+    counted: Any = {"include_usage": True}
+    for chunk in client.chat.completions.create(model=MODEL, messages=said, stream=True, stream_options=counted):
+        yield from (choice.delta.content for choice in chunk.choices if choice.delta.content)
+
+
+@athina_trace
+def events(client: OpenAI, question: str) -> Stream[ResponseStreamEvent]:
+    """Return the client's own stream: the call's log ends when whoever reads it comes to its end."""
+    return client.responses.create(model=MODEL, instructions=INSTRUCTIONS, input=question, stream=True)
+
+
+def helper(client: OpenAI, question: str) -> str:
+    """Read a response through the client's stream helper, without a decorator: a log of its own."""
+    with client.responses.stream(model=MODEL, instructions=INSTRUCTIONS, input=question) as stream:
+        return stream.get_final_response().output_text
+
+
+def main() -> None:
+    """Ask in all three ways, then show what was logged."""
+    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
+    instrument_openai()
+    with open_client() as client, athina_session("streaming-1"):
+        before = status().made
+        for piece in words(client, "Can I return my parcel?"):
+            print(piece, end="", flush=True)
+        print()
+        for event in events(client, "Can a neighbour take it?"):
+            print(event.delta if event.type == "response.output_text.delta" else "", end="", flush=True)
+        print()
+        print(helper(client, "Thank you!"))
+    show_conversation(recent_logs(status().made - before))
+    show_delivery(flush(timeout=10), status())
+
+
+if __name__ == "__main__":
+    main()

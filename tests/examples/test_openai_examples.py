@@ -1,0 +1,61 @@
+"""The examples about OpenAI as a newcomer runs them: each in a process of its own, against the stand-in."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from standin_openai import StandIn
+
+from .test_support_chat import run_demo
+
+
+def logs_in(printed: str) -> list[tuple[str, str]]:
+    """The question and the session of each log that was printed."""
+    found = re.findall(r"^\[\d+\] (.*)\n(?:.*\n)*?    session   (\S+)$", printed, flags=re.MULTILINE)
+    return [(question, session) for question, session in found]
+
+
+def test_responses_without_a_decorator(tmp_path: Path) -> None:
+    printed = run_demo(tmp_path, "responses_chat.py")
+    (first, conversation), (second, same), (third, none), (fourth, root) = logs_in(printed)
+    assert first == second == "Hello, where is my parcel PX-48213?"
+    assert conversation == same
+    assert conversation.startswith("conv_")
+    assert (third, none) == ("Can I return my parcel?", "none")
+    assert fourth == "Thank you!"
+    assert root.startswith("resp_")
+    assert printed.count('tool call track_parcel({"parcel_id": "PX-48213"})') == 1
+    assert "last seen at the Leipzig hub" in printed
+    assert "4 logs made: 0 delivered, 4 waiting, 0 refused" in printed
+
+
+def test_streams(tmp_path: Path) -> None:
+    printed = run_demo(tmp_path, "streaming.py")
+    assert logs_in(printed) == [
+        ("Can I return my parcel?", "streaming-1"),
+        ("Can a neighbour take it?", "streaming-1"),
+        ("Thank you!", "streaming-1"),
+    ]
+    assert printed.count("Yes, you can send your parcel back free of charge") == 2
+    assert printed.count("You are welcome. Have a good day!") == 2
+    assert len(re.findall(r"tokens +\d+ in \+ \d+ out = \d+$", printed, flags=re.MULTILINE)) == 3
+
+
+def test_many_conversations_at_once(tmp_path: Path) -> None:
+    printed = run_demo(tmp_path, "async_handlers.py")
+    assert logs_in(printed) == [
+        ("Can I return my parcel?", "chat-of-ann"),
+        ("Thank you!", "chat-of-ann"),
+        ("Can a neighbour take it?", "chat-of-bob"),
+        ("Thanks.", "chat-of-bob"),
+        ("I want a refund.", "chat-of-eve"),
+        ("Thank you very much.", "chat-of-eve"),
+    ]
+    assert re.findall(r"customer  (\w+)", printed) == ["ann", "ann", "bob", "bob", "eve", "eve"]
+
+
+@pytest.mark.parametrize("name", ["responses_chat.py", "streaming.py", "async_handlers.py"])
+def test_with_a_key_they_talk_to_openai(tmp_path: Path, stand_in: StandIn, name: str) -> None:
+    printed = run_demo(tmp_path, name, OPENAI_API_KEY="any", OPENAI_BASE_URL=stand_in.base_url)
+    assert len(logs_in(printed)) >= 3

@@ -1,0 +1,695 @@
+"""What an instrumented client logs: outside of every decorated call, and inside one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, AzureOpenAI, OpenAI
+
+import athina_trace
+from athina_trace import (
+    _errands,
+    _guard,
+    athina_session,
+    current_log,
+    flush,
+    instrument_openai,
+    status,
+    uninstrument_openai,
+)
+from athina_trace._clock import clock
+from athina_trace.openai import own_logs as rooms
+from athina_trace.openai import watched
+from athina_trace.openai.own_logs import PATIENCE, own_logs
+from athina_trace.openai.paths import route
+
+from .conftest import play, play_async
+from .samples import Wire, chat, message, output_text, page, question, response, run, step
+from .scripts import ASK, ASKED, ASYNC_SCRIPTS, RAIN, RAIN_CHUNKS, RUN, SAID, SCRIPTS, THREAD, run_events
+from .server import Events, Server
+
+Logs = Callable[[], list[dict[str, Any]]]
+ROOT = Path(__file__).parents[2]
+
+QUERY = "What is the weather?"
+CHAT: Wire = {"language_model_id": "gpt-4o-mini", "user_query": QUERY, "response": RAIN, "total_tokens": 7}
+RESPONSE: Wire = {"language_model_id": "gpt-4.1", "user_query": QUERY, "response": RAIN, "total_tokens": 26}
+ANSWERED: Wire = {"language_model_id": "gpt-4o", "response": RAIN, "session_id": "thread_1", "total_tokens": 37}
+RUN_LOG: Wire = {**ANSWERED, "user_query": QUERY}
+BROKEN: Wire = {**CHAT, "response": "It rains", "total_tokens": None}
+
+EXPECTED: dict[str, list[Wire]] = {
+    "chat_plain": [{**CHAT, "model_options": {"temperature": 0.2}}],
+    "chat_refused": [{**CHAT, "response": "I cannot say."}],
+    "chat_tools": [{**CHAT, "response": "", "called": ["weather"]}, CHAT],
+    "chat_failed": [
+        {"language_model_id": "gpt-4o", "user_query": QUERY, "error": "Slow down.", "status_code": 429, "response": ""}
+    ],
+    "chat_parsed": [{**CHAT, "response": '{"city": "Oslo", "rain": true}'}],
+    "chat_parsed_too_long": [{**CHAT, "response": '{"city": "Os', "status": "length"}],
+    "chat_streamed": [CHAT],
+    "chat_streamed_by_next": [CHAT],
+    "chat_stream_closed": [{**BROKEN, "outcome": "incomplete", "error": None}],
+    "chat_stream_breaks": [{**BROKEN, "status": "failed"}],
+    "chat_stream_fails": [{**BROKEN, "error": "The model is gone."}],
+    "chat_stream_helper": [CHAT],
+    "chat_raw": [CHAT, CHAT],
+    "chat_streaming_response": [CHAT, {**CHAT, "response": "Hello."}, CHAT],
+    "response_plain": [{**RESPONSE, "session_id": None, "cached_tokens": 8, "reasoning_tokens": 4}],
+    "response_chain": [
+        {**RESPONSE, "response": "", "session_id": None, "called": ["weather"]},
+        {**RESPONSE, "session_id": "resp_1"},
+        {**RESPONSE, "session_id": "resp_1", "user_query": "Thanks.", "response": "You are welcome."},
+    ],
+    "conversation": [{**RESPONSE, "session_id": "conv_1"}],
+    "response_ends_otherwise": [
+        {**RESPONSE, "response": "No."},
+        {**RESPONSE, "response": "It ra", "error": "response incomplete: max_output_tokens"},
+        {**RESPONSE, "response": "", "error": "server_error: It broke."},
+        {"user_query": QUERY, "error": "Unknown model.", "status_code": 400},
+    ],
+    "response_in_background": [RESPONSE],
+    "response_streamed": [{**RESPONSE, "chunks": 7}],
+    "response_stream_ends_otherwise": [
+        {**RESPONSE, "error": "response incomplete: max_output_tokens"},
+        {**RESPONSE, "total_tokens": None, "outcome": "incomplete"},
+    ],
+    "response_stream_helper": [RESPONSE],
+    "response_parsed": [{**RESPONSE, "response": '{"city": "Oslo", "rain": true}'}],
+    "run_polled": [
+        {
+            **RUN_LOG,
+            "called": ["weather"],
+            "prompt": [
+                {"role": "system", "content": "Be brief.\nBe exact."},
+                {"role": "user", "content": QUERY},
+            ],
+        }
+    ],
+    "run_with_tools": [{**RUN_LOG, "outputs": ["rain"]}],
+    "run_over_pages": [
+        {**RUN_LOG, "response": f"{RAIN}\nTake an umbrella.[1]", "files": "file-1", "citations": "file-2"}
+    ],
+    "runs_that_end_otherwise": [
+        {"session_id": "thread_1", "error": "rate_limit_exceeded: Too much.", "status": "failed"},
+        {"error": "run expired", "run_id": "run_2"},
+        {"error": "run cancelled", "run_id": "run_3"},
+        {"error": "run incomplete: max_completion_tokens", "run_id": "run_4"},
+        {"error": "No thread found.", "status_code": 404, "session_id": "thread_1"},
+    ],
+    "run_streamed": [RUN_LOG],
+    "run_stream_helper": [ANSWERED],
+    "run_stream_that_waits": [{**ANSWERED, "outputs": ["rain"]}],
+    "other_requests": [],
+    "chats_async": [CHAT, CHAT, {"error": "No.", "status_code": 400, "user_query": QUERY}],
+    "chat_helpers_async": [CHAT, CHAT, CHAT],
+    "chat_stream_closed_async": [{**BROKEN, "outcome": "incomplete"}],
+    "responses_async": [RESPONSE, RESPONSE],
+    "runs_async": [RUN_LOG, RUN_LOG],
+}
+
+
+def only(log: dict[str, Any], names: Wire) -> Wire:
+    """These of a log's facts, among them custom attributes, the names of called tools, and their outputs."""
+    calls = log.get("tool_calls") or []
+    facts = {
+        "called": [call["function"]["name"] for call in calls],
+        "outputs": [call.get("output") for call in calls],
+        **log["custom_attributes"],
+        **log,
+    }
+    return {name: facts.get(name) for name in names}
+
+
+def check(logs: list[dict[str, Any]], expected: list[Wire]) -> None:
+    assert [only(log, wanted) for log, wanted in zip(logs, expected, strict=False)] == expected
+    assert len(logs) == len(expected)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_each_answer_is_a_log_of_its_own(script: Any, server: Server, client: OpenAI, instrumented: Logs) -> None:
+    play(script, server, client)
+    flush(0)
+    check(instrumented(), EXPECTED[script.__name__])
+
+
+@pytest.mark.parametrize("script", ASYNC_SCRIPTS, ids=lambda script: script.__name__)
+def test_each_answer_on_an_async_client_is_a_log_of_its_own(script: Any, server: Server, instrumented: Logs) -> None:
+    play_async(script, server)
+    flush(0)
+    check(instrumented(), EXPECTED[script.__name__])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_inside_a_decorated_call_all_answers_are_its_log(
+    script: Any, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    with athina_trace.athina_trace(prompt_slug="s"):
+        play(script, server, client)
+    flush(0)
+    (log,) = instrumented()
+    expected = EXPECTED[script.__name__]
+    assert log["prompt_slug"] == "s"
+    assert "parent_reference" not in log["custom_attributes"]
+    if expected:
+        assert log.get("user_query") == expected[0].get("user_query")
+        last = [each["response"] for each in expected if each.get("response")]
+        assert log["response"] == (last[-1] if last else "")
+
+
+def test_tokens_are_summed_and_tools_gathered(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    by_name = {script.__name__: script for script in SCRIPTS}
+    with athina_trace.athina_trace():
+        play(by_name["chat_tools"], server, client)
+        play(by_name["response_chain"], server, client)
+        play(by_name["run_polled"], server, client)
+    (log,) = instrumented()
+    assert (log["prompt_tokens"], log["completion_tokens"], log["total_tokens"]) == (30 + 60 + 10, 7 + 18 + 4, 129)
+    assert [call["function"]["name"] for call in log["tool_calls"]] == ["weather", "weather", "weather"]
+    assert log["tool_calls"][0]["output"] == "rain"
+
+
+# Runs wait for their messages ------------------------------------------------------------------------------------
+
+
+def test_a_run_is_logged_once_its_messages_are_listed(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on(f"POST {THREAD}/runs", run()).on(f"GET {THREAD}/messages", page(SAID, ASKED))
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    assert instrumented() == []
+    client.beta.threads.messages.list("thread_1")
+    check(instrumented(), [RUN_LOG])
+
+
+def test_a_run_that_another_follows_is_logged_without_text(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on(f"POST {THREAD}/runs", run(), run("run_2", at=20))
+    for _ in range(2):
+        client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    check(instrumented(), [{**ANSWERED, "response": "", "run_id": "run_1"}])
+    flush(0)
+    assert [log["custom_attributes"]["run_id"] for log in instrumented()] == ["run_1", "run_2"]
+
+
+def test_a_run_waits_for_its_messages_only_so_long(
+    server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.on(f"POST {THREAD}/runs", run())
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    now = clock.time()
+    left = _errands.run(now)
+    assert left is not None
+    assert PATIENCE - 5 < left <= PATIENCE
+    assert instrumented() == []
+    assert _errands.run(now + PATIENCE) == math.inf
+    check(instrumented(), [{"response": "", "session_id": "thread_1"}])
+
+
+def test_the_engine_logs_what_waited_too_long(
+    server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "PATIENCE", 0.05)
+    server.on(f"POST {THREAD}/runs", run())
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    deadline = clock.time() + 10
+    while not instrumented() and clock.time() < deadline:
+        threading.Event().wait(0.01)
+    assert len(instrumented()) == 1
+
+
+def test_messages_of_other_runs_end_no_wait(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    other = message("msg_9", "Not this.", at=30, run_id="run_9")
+    server.on(f"POST {THREAD}/runs", run()).on(
+        f"GET {THREAD}/messages", page(other), {**page(other), "has_more": True}, page(other, SAID, ASKED)
+    )
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    client.beta.threads.messages.list("thread_1", run_id="run_9")
+    client.beta.threads.messages.list("thread_1", limit=1)
+    assert instrumented() == []
+    client.beta.threads.messages.list("thread_1")
+    check(instrumented(), [RUN_LOG])
+
+
+def test_a_run_with_details_to_fetch_needs_no_listing(server: Server, client: OpenAI, local: Logs) -> None:
+    instrument_openai(fetch_details=True)
+    weather = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}", "output": "rain"}}
+    server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {RUN}", run())
+    server.on(f"GET {RUN}/steps", page(step("step_1", weather, at=11)))
+    second = message("msg_3", "Take an umbrella.", at=13)
+    server.on(f"POST {THREAD}/messages", ASKED)
+    server.on(f"GET {THREAD}/messages", {**page(SAID), "has_more": True}, page(second))
+    client.beta.threads.messages.create("thread_1", role="user", content=QUERY)
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    for _ in range(2):
+        client.beta.threads.runs.retrieve("run_1", thread_id="thread_1")
+    check(local(), [{**RUN_LOG, "response": f"{RAIN}\nTake an umbrella.", "outputs": ["rain"]}])
+    asked = [path for method, path, _ in server.requests if method == "GET" and "limit" in path]
+    assert len(asked) == 3
+
+
+def test_details_are_fetched_on_an_async_client(server: Server, local: Logs) -> None:
+    instrument_openai(fetch_details=True)
+    server.on(f"POST {THREAD}/runs", run("run_async")).on(f"GET {THREAD}/runs/run_async/steps", page())
+    server.on(f"GET {THREAD}/messages", page(message("msg_2", RAIN, at=12, run_id="run_async")))
+
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            await client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+
+    asyncio.run(main())
+    check(local(), [ANSWERED])
+
+
+def test_fetching_that_fails_changes_nothing(
+    server: Server, client: OpenAI, local: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    instrument_openai(fetch_details=True)
+    server.on(f"POST {THREAD}/runs", run("run_x"))
+    assert client.beta.threads.runs.create("thread_1", assistant_id="asst_1").id == "run_x"
+    assert status().faults == 1
+
+
+# Threads, tasks, processes ---------------------------------------------------------------------------------------
+
+
+def test_interleaved_threads_on_one_async_client_never_mix(server: Server, instrumented: Logs) -> None:
+    names = [f"thread_{n}" for n in range(10)]
+    for n, name in enumerate(names):
+        where: Wire = {"thread_id": name}
+        server.on(f"POST /threads/{name}/messages", question(f"msg_q{n}", f"Question {n}?", at=5, **where))
+        server.on(f"POST /threads/{name}/runs", run(f"run_{n}", status="queued", **where))
+        server.on(f"GET /threads/{name}/runs/run_{n}", run(f"run_{n}", status="in_progress", **where))
+        server.on(f"GET /threads/{name}/runs/run_{n}", run(f"run_{n}", **where))
+        said = message(f"msg_a{n}", f"Answer {n}.", at=12, run_id=f"run_{n}", **where)
+        server.on(f"GET /threads/{name}/messages", page(said))
+
+    async def talk(client: AsyncOpenAI, n: int) -> None:
+        threads, name = client.beta.threads, names[n]
+        await threads.messages.create(name, role="user", content=f"Question {n}?")
+        await threads.runs.create_and_poll(thread_id=name, assistant_id="asst_1", poll_interval_ms=2)
+        await threads.messages.list(name)
+
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            await asyncio.gather(*(talk(client, n) for n in range(10)))
+
+    asyncio.run(main())
+    told = {(log["session_id"], log["user_query"], log["response"]) for log in instrumented()}
+    assert told == {(name, f"Question {n}?", f"Answer {n}.") for n, name in enumerate(names)}
+    assert len(instrumented()) == 10
+
+
+def test_two_runs_on_one_thread_keep_their_own_answers(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    second = message("msg_4", "Sunny.", at=22, run_id="run_2")
+    asked = question("msg_3", "And tomorrow?", at=15)
+    server.on(f"POST {THREAD}/runs", run(status="queued"), run("run_2", at=20, status="queued"))
+    server.on(f"GET {RUN}", run()).on(f"GET {THREAD}/runs/run_2", run("run_2", at=20))
+    server.on(f"GET {THREAD}/messages", page(second, asked, SAID, ASKED))
+    runs = client.beta.threads.runs
+    for _ in range(2):
+        runs.create("thread_1", assistant_id="asst_1")
+    for name in ("run_1", "run_2"):
+        runs.retrieve(name, thread_id="thread_1")
+    client.beta.threads.messages.list("thread_1")
+    check(instrumented(), [RUN_LOG, {**RUN_LOG, "user_query": "And tomorrow?", "response": "Sunny."}])
+
+
+def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(rooms, "emit", lambda draft: made.append(draft.ledger.fields()["session_id"]))
+    monkeypatch.setattr(rooms, "_MOST_LOGGED", 100)
+    own_logs.forget()
+    for n in range(3000):
+        asks = route("POST", f"/threads/thread_{n}/runs")
+        assert asks is not None
+        options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, params={})
+        watched.Watched(asks, options).done(run(f"run_{n}", thread_id=f"thread_{n}"))
+    assert made == [f"thread_{n}" for n in range(3000 - 1024)]
+    assert (len(own_logs._waiting), len(own_logs._logged)) == (1024, 100)
+    assert len(watched.memory._threads) <= 1024
+
+
+def test_a_forked_child_logs_nothing_of_its_parents(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on(f"POST {THREAD}/runs", run())
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, str(len(own_logs._waiting)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 10) == b"0"
+    assert len(own_logs._waiting) == 1
+    os.close(read)
+    os.close(write)
+
+
+# Streams ---------------------------------------------------------------------------------------------------------
+
+
+def stream_of(client: OpenAI) -> Any:
+    return client.chat.completions.create(model="gpt-4o", messages=ASK, stream=True)
+
+
+def test_a_stream_that_is_given_up_is_logged_incomplete(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    stream = stream_of(client)
+    next(stream)
+    next(stream)
+    stream.response.close = lambda: None  # neither closed by the user nor on its way out
+    del stream
+    gc.collect()
+    assert instrumented() == []
+    flush(0)
+    check(instrumented(), [{**BROKEN, "outcome": "incomplete"}])
+
+
+def test_streams_still_open_at_the_end_are_logged(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    with stream_of(client) as stream:
+        next(stream)
+        flush(0)
+        assert instrumented() == []
+        _errands.finish(ending=True)
+        assert len(instrumented()) == 1
+    assert len(instrumented()) == 1
+
+
+def test_a_decorated_call_that_returns_a_stream_ends_with_it(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    answer = athina_trace.athina_trace(lambda question: stream_of(client))
+    stream = answer(QUERY)
+    assert instrumented() == []
+    assert len(list(stream)) == 5
+    check(instrumented(), [CHAT])
+    with answer(QUERY) as stream:
+        next(stream)
+        next(stream)
+    check(instrumented(), [CHAT, {**BROKEN, "outcome": "incomplete"}])
+
+
+def test_a_decorated_coroutine_that_returns_a_stream_ends_with_it(server: Server, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+
+    @athina_trace.athina_trace
+    async def answer(client: Any, question: str) -> Any:
+        return await client.chat.completions.create(model="gpt-4o", messages=ASK, stream=True)
+
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            async for _ in await answer(client, QUERY):
+                assert instrumented() == []
+
+    asyncio.run(main())
+    check(instrumented(), [CHAT])
+
+
+def test_a_stream_read_after_its_decorated_call_is_a_log_beside_it(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    kept: list[Any] = []
+    with athina_session("s"), athina_trace.athina_trace(user_query="q") as log:
+        kept.append(stream_of(client))
+    list(kept[0])
+    first, second = instrumented()
+    assert (first["user_query"], first["response"]) == ("q", "")
+    assert second["custom_attributes"]["parent_reference"] == log.external_reference_id
+    assert (second["session_id"], second["response"]) == ("s", RAIN)
+
+
+@pytest.mark.parametrize("instrumented_too", [True, False])
+def test_a_decorated_generator_may_yield_the_pieces_of_a_stream(
+    server: Server, client: OpenAI, local: Logs, *, instrumented_too: bool
+) -> None:
+    if instrumented_too:
+        instrument_openai()
+    by_name = {script.__name__: script for script in SCRIPTS}
+    for name, expected in (("chat_streamed", CHAT), ("response_streamed", RESPONSE), ("run_streamed", ANSWERED)):
+        decorated = athina_trace.athina_trace(pieces_of(by_name[name]))
+        list(decorated(server, client))
+        told = {name: value for name, value in expected.items() if name != "user_query"}
+        check(local()[-1:], [told])  # without a request there is nothing that tells the question
+    assert len(local()) == 3
+
+
+def pieces_of(script: Any) -> Callable[[Server, OpenAI], Iterator[Any]]:
+    def pieces(server: Server, client: OpenAI) -> Iterator[Any]:
+        for each in script(server, client):
+            if not isinstance(each, type) and getattr(each, "object", None) != "thread.message":
+                yield each
+
+    return pieces
+
+
+def test_an_async_decorated_generator_may_yield_them_too(server: Server, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+
+    @athina_trace.athina_trace
+    async def answer(client: Any, question: str) -> AsyncIterator[str]:
+        async for chunk in await client.chat.completions.create(model="gpt-4o", messages=ASK, stream=True):
+            for choice in chunk.choices:
+                yield choice.delta.content or ""
+
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            async for _ in answer(client, QUERY):
+                pass
+
+    asyncio.run(main())
+    check(instrumented(), [CHAT])
+
+
+# Decorated calls -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_program_names_wins(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+
+    @athina_trace.athina_trace
+    def answer(number: int) -> str:
+        current_log().update(context="a document", total_tokens=99)
+        said = client.chat.completions.create(model="gpt-4o", messages=ASK).choices[0].message.content
+        return f"{number}: {said}"
+
+    answer(1)
+    check(instrumented(), [{**CHAT, "response": f"1: {RAIN}", "total_tokens": 99, "context": "a document"}])
+
+
+def test_a_response_of_a_chain_knows_what_an_earlier_log_told(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", response("resp_1"), response("resp_2", previous_response_id="resp_1"))
+    with athina_trace.athina_trace():
+        client.responses.create(model="gpt-4.1", input=QUERY)
+    with athina_trace.athina_trace():
+        client.responses.create(model="gpt-4.1", previous_response_id="resp_1", input=[])
+    check(instrumented(), [{"session_id": None, "user_query": QUERY}, {"session_id": "resp_1", "user_query": QUERY}])
+
+
+def test_a_message_posted_before_a_decorated_call_is_its_runs_question(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
+    client.beta.threads.messages.create("thread_1", role="user", content=QUERY)
+    with athina_trace.athina_trace():
+        list(client.beta.threads.runs.create("thread_1", assistant_id="asst_1", stream=True))
+    check(instrumented(), [RUN_LOG])
+
+
+def test_a_cancelled_request_is_logged_as_such(server: Server, instrumented: Logs) -> None:
+    server.on("POST /responses", response("resp_1"))
+
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            asking = asyncio.create_task(client.responses.create(model="gpt-4.1", input=QUERY))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    asyncio.run(main())
+    check(instrumented(), [{"user_query": QUERY, "outcome": "cancelled", "error": None, "status": "cancelled"}])
+
+
+# Instrumenting ---------------------------------------------------------------------------------------------------
+
+
+def ask(client: OpenAI, server: Server) -> None:
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+    client.responses.create(model="gpt-4.1", input=QUERY)
+
+
+def test_instrumenting_twice_logs_once_and_is_undone_at_once(server: Server, client: OpenAI, local: Logs) -> None:
+    instrument_openai()
+    instrument_openai()
+    instrument_openai(client)
+    ask(client, server)
+    assert len(local()) == 1
+    uninstrument_openai()
+    ask(client, server)
+    assert len(local()) == 1
+    assert "request" not in vars(client)
+
+
+def test_one_client_and_its_copies_can_be_instrumented_alone(server: Server, client: OpenAI, local: Logs) -> None:
+    with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as other:
+        instrument_openai(client)
+        ask(client, server)
+        ask(other, server)
+        ask(client.with_options(timeout=5), server)
+        ask(client.copy(), server)
+        assert len(local()) == 3
+        instrument_openai(other)
+        uninstrument_openai(client)
+        ask(client, server)
+        ask(other, server)
+        assert len(local()) == 4
+
+
+def test_only_clients_can_be_instrumented() -> None:
+    with pytest.raises(TypeError, match="takes a client of the openai package, got dict"):
+        instrument_openai({})
+
+
+def test_subclasses_and_azure_are_instrumented(server: Server, local: Logs) -> None:
+    class Mine(OpenAI):
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            return super().request(*args, **kwargs)
+
+    server.on("POST /chat/completions", chat(content=RAIN))
+    azure_path = "POST /openai/deployments/mini/chat/completions"
+    server.on(azure_path, chat(content=RAIN))
+    instrument_openai()
+    with Mine(base_url=server.base_url, api_key="any", max_retries=0) as mine:
+        mine.chat.completions.create(model="gpt-4o", messages=ASK)
+    endpoint = server.base_url.removesuffix("/v1")
+    with AzureOpenAI(azure_endpoint=endpoint, api_version="2024-02-01", api_key="any", max_retries=0) as azure:
+        azure.chat.completions.create(model="mini", messages=ASK)
+    check(local(), [CHAT, CHAT])
+
+
+@pytest.mark.parametrize("order", ["instrument first", "import first", "client first"])
+def test_it_does_not_matter_when_it_is_called(server: Server, order: str, tmp_path: Path) -> None:
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+    steps = {
+        "instrument first": "athina_trace.instrument_openai(); assert not loaded(); import openai; make()",
+        "import first": "import openai; athina_trace.instrument_openai(); make()",
+        "client first": "import openai; make(); athina_trace.instrument_openai()",
+    }
+    code = (
+        "import sys, athina_trace\n"
+        "def loaded(): return 'openai' in sys.modules\n"
+        "def make():\n"
+        "    global client\n"
+        f"    client = openai.OpenAI(base_url={server.base_url!r}, api_key='any', max_retries=0)\n"
+        f"{steps[order]}\n"
+        "client.responses.create(model='gpt-4.1', input='Hello?')\n"
+        "print([log['user_query'] for log in athina_trace.recent_logs()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("['Hello?']\n", "")
+
+
+def test_what_waits_at_the_end_of_the_process_is_logged(server: Server, tmp_path: Path) -> None:
+    server.on(f"POST {THREAD}/runs", run()).on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    code = (
+        "import athina_trace, openai, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "athina_trace.instrument_openai()\n"
+        f"client = openai.OpenAI(base_url={server.base_url!r}, api_key='any', max_retries=0)\n"
+        "client.beta.threads.runs.create('thread_1', assistant_id='asst_1')\n"
+        "stream = client.chat.completions.create(model='gpt-4o', messages=[], stream=True)\n"
+        "next(stream)\n"
+    )
+    look = "import athina_trace; print(sorted(log['language_model_id'] for log in athina_trace.recent_logs()))"
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    for program, told in ((code, ""), (look, "['gpt-4o', 'gpt-4o-mini']\n")):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == (told, "")
+
+
+def test_tracing_that_is_off_watches_nothing(server: Server, client: OpenAI) -> None:
+    athina_trace.configure(enabled=False)
+    instrument_openai()
+    ask(client, server)
+    assert status().made == 0
+
+
+def test_no_fault_of_ours_reaches_the_program(
+    server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    server.on("POST /chat/completions", chat(content=RAIN), Events.of_chat(*RAIN_CHUNKS))
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+    monkeypatch.setattr(watched, "read_exchange", broken)
+    monkeypatch.setattr(watched, "plain_chat", broken)
+    assert client.chat.completions.create(model="gpt-4o", messages=ASK).choices[0].message.content == RAIN
+    assert len(list(stream_of(client))) == 5
+    monkeypatch.setattr(watched.Watched, "__init__", broken)
+    assert client.responses.create(model="gpt-4.1", input=QUERY).output_text == RAIN
+    assert status().faults == 3
+    assert instrumented() == []
+
+
+def test_the_clients_one_request_method_is_where_it_was() -> None:
+    import inspect  # noqa: PLC0415 - for this test
+
+    from openai._base_client import AsyncAPIClient, SyncAPIClient  # noqa: PLC0415 - what is patched
+
+    for kind in (SyncAPIClient, AsyncAPIClient):
+        names = list(inspect.signature(kind.request).parameters)
+        assert names == ["self", "cast_to", "options", "stream", "stream_cls"]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("POST /responses", "response"),
+        ("POST https://example.com/v1/responses?x=1", "response"),
+        ("GET /responses/resp_1", "response"),
+        ("POST /openai/deployments/mini/chat/completions", "chat"),
+        ("POST /threads/runs", "run"),
+        ("POST /threads/t/runs/r/submit_tool_outputs", "run"),
+        ("GET /threads/t/messages", None),
+        ("POST /threads", None),
+        ("GET /threads/t/runs", "nothing"),
+        ("POST /embeddings", "nothing"),
+        ("GET /responses/resp_1/input_items", "nothing"),
+        ("DELETE /conversations/conv_1", "nothing"),
+    ],
+)
+def test_paths_tell_what_a_request_is_about(line: str, kind: str | None) -> None:
+    found = route(*line.split())
+    assert (found.kind if found is not None else "nothing") == kind
