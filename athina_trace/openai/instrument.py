@@ -59,6 +59,8 @@ def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> Non
 
     May be called again, before or after `openai` is imported and clients are made; `uninstrument_openai` undoes it.
     Raises `TypeError` where `client` is no OpenAI client.
+
+    >>> instrument_openai()
     """
     _switch.fetches = fetch_details
     if client is not None:
@@ -73,7 +75,10 @@ def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> Non
 
 
 def uninstrument_openai(client: Any = None) -> None:
-    """Undo `instrument_openai`: for one client, or without one for the whole process."""
+    """Undo `instrument_openai`: for one client, or without one for the whole process.
+
+    >>> uninstrument_openai()
+    """
     for each in [client] if client is not None else list(_switch.clients):
         _restore_client(each)
     if client is None:

@@ -1,0 +1,125 @@
+"""One runtime put together: settings → outbox → engine."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from athina_trace import _guard
+from athina_trace._clock import clock
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.delivery import Delivery
+from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.entry import Entry, Stored
+from athina_trace._delivery.flushing import FlushReport
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.senders import Connection
+from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.worker import Worker
+from athina_trace._hooks import Delivered, Notifier, Refused
+from athina_trace._writer import Status, Writer
+from athina_trace.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.api import Api
+
+
+class Runtime(Writer):
+    """What one process logs with, under one set of settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.notifier = Notifier(settings.on_delivered, settings.on_refused)
+        path = settings.outbox_path()
+        self.outbox: Outbox = (
+            MemoryOutbox(max_bytes=settings.max_outbox_bytes)
+            if path == MEMORY
+            else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
+        )
+        self.path = path
+        self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
+        if settings.api_key is None and settings.enabled:
+            _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
+        elif settings.enabled:
+            # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
+            # thread that they know nothing of. The openai package does so with each request.
+            _transport()
+
+    def put(self, entry: Entry) -> None:
+        """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
+        self.delivery.put(entry)
+
+    def _work(self, outbox: Outbox) -> Worker:
+        settings = self.settings
+        engine = Engine(
+            outbox,
+            self._connect if settings.api_key is not None else None,
+            clock=clock,
+            connections=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            keep=settings.keep_delivered * 3600,
+            share=settings.cpu_share,
+            settled=self._settled,
+        )
+        return Worker(engine, clock=clock)
+
+    def _connect(self) -> Connection:
+        key = self.settings.api_key
+        return _transport()(
+            base_url=self.settings.base_url,
+            key=key.get_secret_value() if key else "",
+            api_version=self.settings.api_version,
+            total=self.settings.request_timeout,
+        )
+
+    def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+        """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
+        if not taken:
+            self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
+            return
+        self.notifier.tell(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
+        if entry.kind == "log":
+            self.lanes[entry.reference] = lane
+            if outcome.prompt_run_id is not None:
+                self.lanes[outcome.prompt_run_id] = lane
+
+    def flush(self, timeout: float) -> FlushReport:
+        """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""
+        report = self.delivery.flush(timeout)
+        self.notifier.wait(max(0.0, timeout - report.elapsed))
+        return report
+
+    def wake(self) -> None:
+        """Have the worker look what is to be done."""
+        self.delivery.worker.wake()
+
+    def recent_logs(self, limit: int) -> list[dict[str, Any]]:
+        """The newest logs in the outbox, oldest first."""
+        self.outbox.collect_all()
+        return [from_json(body) for body in self.outbox.store.newest(limit)]
+
+    def status(self) -> Status:
+        """How the outbox stands now."""
+        counts, waiting_since, size = self.delivery.standing()
+        return Status(
+            made=counts.made,
+            delivered=counts.delivered,
+            waiting=counts.waiting,
+            refused=counts.refused,
+            dropped=counts.dropped,
+            possible_duplicates=counts.doubtful,
+            paused=self.delivery.paused,
+            waiting_since=waiting_since,
+            bytes=size,
+            outbox=self.path,
+            faults=_guard.faults,
+        )
+
+
+def _transport() -> type[Api]:
+    """Give the class that speaks to Athina; it brings httpx, which is loaded with the first log."""
+    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
+
+    return Api
