@@ -25,10 +25,13 @@ def create_app(
     token: str | None = None,
     names: Sequence[str] = (),
     has_engine: bool = True,
+    more: Sequence[BaseRoute] = (),
+    open_to: tuple[str, ...] = (),
 ) -> Starlette:
-    """Show `source`, under this `title`. `token` and `names`: see `guard.Guard`.
+    """Show `source`, under this `title`. `token`, `names` and `open_to`: see `guard.Guard`.
 
-    `has_engine`: whether what waits here is meant to be sent. The source is closed when the application ends.
+    `has_engine`: whether what waits here is meant to be sent; `more`: routes that stand beside the pages.
+    The source is closed when the application ends.
     """
     keeper = Keeper(source)
 
@@ -39,9 +42,9 @@ def create_app(
         keeper.stop()
 
     pages = Pages(keeper, title=title or Path(source.path).name, has_engine=has_engine)
-    guard = Middleware(Guard, token=token, names=frozenset(names))
+    guard = Middleware(Guard, token=token, names=frozenset(names), open_to=open_to)
     return Starlette(
-        routes=routes(pages), middleware=[guard], lifespan=lifespan, exception_handlers={404: pages.missing}
+        routes=[*more, *routes(pages)], middleware=[guard], lifespan=lifespan, exception_handlers={404: pages.missing}
     )
 
 

@@ -36,9 +36,20 @@ POLICY = {
 class Guard:
     """The middleware in front of all pages. `token`: what a visitor must bring; None where none is asked for."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None = None, names: frozenset[str] = frozenset()) -> None:
-        """`names`: host names, beside `localhost` and addresses in digits, under which the pages may be asked for."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None = None,
+        names: frozenset[str] = frozenset(),
+        open_to: tuple[str, ...] = (),
+    ) -> None:
+        """`names`: host names, beside `localhost` and addresses in digits, under which the pages may be asked for.
+
+        `open_to`: beginnings of paths that ask for a key of their own instead of the token.
+        """
         self._app = app
+        self._open_to = open_to
         self._token = token
         self._names = names | {"localhost"}
 
@@ -57,7 +68,9 @@ class Guard:
             return PlainTextResponse("This host name is not one of the viewer's. Use the address that it printed.", 421)
         if scope["method"] not in ("GET", "HEAD") and is_foreign(scope):
             return PlainTextResponse("This request comes from another site.", 403)
-        return self._ask(scope, headers) if self._token is not None else None
+        if self._token is None or scope["path"].startswith(self._open_to):
+            return None
+        return self._ask(scope, headers)
 
     def _is_ours(self, host: str) -> bool:
         """A name that somebody else could point here is not ours; an address in digits cannot be pointed."""

@@ -92,6 +92,11 @@ class Source:
             self._index.forget()
             self._dirty, self._forgot = False, time.monotonic()
 
+    def forget(self) -> None:
+        """Let the index forget, now and wholly, what was deleted from the outbox."""
+        with self._lock:
+            self._index.clear()
+
     def close(self) -> None:
         """Let go of both files."""
         with self._lock:
