@@ -37,6 +37,7 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
         outbox.collect()
         for state in ("waiting", "refused", "delivered"):
             manual.purge(path, state, before=float("inf"))
+        outbox.store.count("delivered", -outbox.counts().delivered)
         entries = sorted(_entries(random.Random(seed), moment), key=lambda entry: entry.made)  # noqa: S311 - a sample
         for entry in entries:
             outbox.put(entry)
@@ -51,13 +52,14 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
 def _entries(chance: random.Random, now: float) -> Iterator[Entry]:
     talks = [_Talk(**talk) for talk in json.loads(_TALKS.read_text(encoding="utf-8"))]
     for number in range(SESSIONS):
-        began = now - 60 - (_SPAN * (SESSIONS - 1 - number) / SESSIONS) ** 1.0 - chance.uniform(0, 1800)
+        began = now - 60 - _SPAN * (SESSIONS - 1 - number) / SESSIONS - chance.uniform(0, 1800)
         talk = talks[(SESSIONS - 1 - number) % len(talks)]
         yield from _conversation(chance, talk, number, began)
 
 
 def _conversation(chance: random.Random, talk: _Talk, number: int, began: float) -> Iterator[Entry]:
-    name, who = f"thread_{chance.getrandbits(80):020x}", chance.randrange(len(_CUSTOMERS))
+    parcel = "PX-48213" if number == SESSIONS - 1 else f"PX-{chance.randrange(10_000, 99_999)}"
+    name, who = f"thread_{chance.getrandbits(80):020x}", chance.randrange(len(_CUSTOMERS)) if number < SESSIONS - 1 else 0
     common = {
         "session_id": name,
         "customer_id": _CUSTOMERS[who],
@@ -68,12 +70,18 @@ def _conversation(chance: random.Random, talk: _Talk, number: int, began: float)
     }
     for place, turn in enumerate(talk.turns):
         began += chance.uniform(6, 50)
-        fields = {**common, **_fields(chance, talk, turn), "external_reference_id": f"sample-{number:03d}-{place}"}
+        fields = {**common, **_fields(chance, talk, _with(turn, parcel)), "external_reference_id": f"sample-{number:03d}-{place}"}
         feedback = fields.pop("feedback", None)
         yield _entry("log", fields, name, began)
         if feedback:
             told = {**feedback, "external_reference_id": fields["external_reference_id"]}
             yield _entry("feedback", told, name, began + 5)
+
+
+def _with(turn: dict[str, Any], parcel: str) -> dict[str, Any]:
+    """The same turn about another parcel."""
+    made: dict[str, Any] = json.loads(json.dumps(turn).replace("PX-00000", parcel))
+    return made
 
 
 def _fields(chance: random.Random, talk: _Talk, turn: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +111,7 @@ def _settle(outbox: SqliteOutbox, now: float) -> None:
     with outbox.transaction():
         for lease in outbox.lease(now, lanes=SESSIONS - 3, batch=100):
             for entry in lease.entries:
-                if entry.reference in ("sample-031-1", "sample-046-0", "sample-059-0"):
+                if entry.reference in ("sample-031-0", "sample-046-0", "sample-057-0"):
                     outbox.refused(entry, now, status=400, reason=_REFUSAL)
                 else:
                     outbox.delivered(entry, now, keep=True, prompt_run_id=f"run-{entry.id}")
