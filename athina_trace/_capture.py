@@ -1,159 +1,22 @@
-"""The rules of capture: a call's arguments → an open draft; a draft and how its call ended → the fields of one log.
+"""The rules of capture: a draft, and how its call ended → the fields of one log.
 
 Pure: nothing here knows of decorators, disks or networks.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from athina_trace._arguments import Options
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
-from athina_trace._values import plain, text
+from athina_trace._values import text
 from athina_trace.openai.ledger import Ledger
-from athina_trace.records import ALIASES, FIELDS, flat, nearest, to_wire
+from athina_trace.records import to_wire
 
-# The first parameter of these names that is not None gives the field.
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "session_id": ("session_id", "thread_id", "conversation_id"),
-    "prompt": ("prompt", "messages"),
-    "user_query": ("user_query", "query", "question", "user_message", "message", "user_input"),
-    "context": ("context",),
-    "expected_response": ("expected_response",),
-}
-_TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 _NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
 _NOTHING: Mapping[str, Any] = {}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `@athina_trace(...)` was told. `Options.checked` refuses what makes no sense."""
-
-    named: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    response: Callable[[Any], Any] | None = None
-    capture_inputs: bool | frozenset[str] = True
-
-    @classmethod
-    def checked(
-        cls,
-        named: Mapping[str, Any],
-        *,
-        inputs: Mapping[str, str] | None,
-        response: Callable[[Any], Any] | None,
-        capture_inputs: Any,
-    ) -> Options:
-        """Options, or a `TypeError` that names what is wrong and suggests what was meant."""
-        for name in (*named, *(inputs or ())):
-            if ALIASES.get(name, name) not in FIELDS:
-                raise TypeError(f"athina_trace() got {name!r}, which is no field of an Athina log{nearest(name)}")
-        if response is not None and not callable(response):
-            raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
-        if not isinstance(capture_inputs, bool):
-            capture_inputs = frozenset(_parameter_names(capture_inputs))
-        mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
-        return cls(named, mapped, response, capture_inputs)
-
-
-def _parameter_names(given: Any) -> list[str]:
-    if isinstance(given, str):
-        raise TypeError(f"athina_trace(capture_inputs=...) takes True, False or names; write [{given!r}]")
-    return list(given)
-
-
-class Function:
-    """What is known of a decorated function before its first call: its name, its parameters, their roles."""
-
-    __slots__ = ("_defaults", "_names", "_options", "_roles", "_star", "name")
-
-    def __init__(self, target: Any, options: Options, *, bound: bool) -> None:
-        """`bound`: the call's arguments come without the function's first parameter, `self` or `cls`."""
-        self.name = _qualified_name(target)
-        self._options = options
-        parameters = _parameters(target)[1 if bound else 0 :]
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._names = tuple(p.name for p in parameters if p.kind in positional)
-        self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
-        self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        self._roles = self._plan(
-            {p.name for p in parameters}, open_ended=any(p.kind is p.VAR_KEYWORD for p in parameters)
-        )
-
-    def _plan(self, names: set[str], *, open_ended: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Field → the parameters that may give it; mapped ones first, those that cannot occur left out."""
-        rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
-        unknown = [p for p in self._options.inputs.values() if p not in names and names and not open_ended]
-        if unknown:
-            raise TypeError(
-                f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {self.name}() does not have; "
-                f"its parameters are {sorted(names)}"
-            )
-        possible = {field: tuple(n for n in rule if open_ended or n in names) for field, rule in rules.items()}
-        return tuple((field, rule) for field, rule in possible.items() if rule)
-
-    def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
-        """A draft with what the arguments say, read now: the function may change them later."""
-        arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
-        if len(args) > len(self._names):
-            arguments[self._star] = args[len(self._names) :]
-        attributes: dict[str, Any] = {"function": self.name}
-        return LogDraft(self._options.named, self._read(arguments, attributes), attributes)
-
-    def _read(self, arguments: dict[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-        """The fields that `arguments` give; what remains goes to `attributes` as `input.<name>`."""
-        inputs: dict[str, Any] = {}
-        capture = self._options.capture_inputs
-        for name, candidates in self._roles:
-            for parameter in candidates:
-                value = arguments.get(parameter)
-                if value is not None and self._may_read(name, parameter):
-                    inputs[name] = text(value) if name in _TEXTS else plain(value, name=parameter)
-                    del arguments[parameter]
-                    break
-        if "user_query" not in inputs and "prompt" not in inputs and capture is True:
-            _only_string(arguments, inputs)
-        for parameter, value in arguments.items():
-            if capture is True or (capture and parameter in capture):
-                attributes[f"input.{parameter}"] = flat(plain(value, name=parameter))
-        return inputs
-
-    def _may_read(self, name: str, parameter: str) -> bool:
-        """Whether this argument may leave the program: identifiers and mapped ones always, others if captured."""
-        capture = self._options.capture_inputs
-        if capture is True or name == "session_id" or name in self._options.inputs:
-            return True
-        return capture is not False and parameter in capture
-
-
-def _only_string(arguments: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Take the only argument that is a string and no identifier as what the user asked."""
-    strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
-    if len(strings) == 1:
-        value = plain(arguments[strings[0]], name=strings[0])
-        if value == arguments.pop(strings[0]):
-            inputs["user_query"] = value
-
-
-def _is_id(name: str) -> bool:
-    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug"))
-
-
-def _parameters(target: Any) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return []  # some builtins have none
-
-
-def _qualified_name(target: Any) -> str:
-    while hasattr(target, "func"):  # functools.partial
-        target = target.func
-    name = getattr(target, "__qualname__", type(target).__qualname__)
-    return f"{getattr(target, '__module__', None) or '?'}.{name}"
 
 
 def finish(
@@ -169,7 +32,7 @@ def finish(
     `defaults` are the settings' fields and `custom_attributes`; the order in which sources win is the order of the
     merges below, weakest first.
     """
-    answer = _response(draft, options, result)
+    answer = _response(draft, options, result, failed=error is not None)
     recorded = draft.ledger.fields() if draft.ledger is not None else _NOTHING
     ended = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000, **_failure(error)}
     fields = {
@@ -197,12 +60,12 @@ def finish(
     return to_wire(fields)
 
 
-def _response(draft: LogDraft, options: Options, result: object) -> str | None:
+def _response(draft: LogDraft, options: Options, result: object, *, failed: bool) -> str | None:
     """What the call answered, as text; None where the result says nothing and others may."""
+    if options.response is not None and (draft.chunks is not None or not failed):
+        return _read_by(options.response, draft, result)
     if draft.chunks is not None:
-        return _streamed(draft, options)
-    if options.response is not None:
-        return text(options.response(result))
+        return _streamed(draft, draft.chunks)
     if result is None:
         return None
     if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
@@ -210,10 +73,17 @@ def _response(draft: LogDraft, options: Options, result: object) -> str | None:
     return text(result)
 
 
-def _streamed(draft: LogDraft, options: Options) -> str | None:
-    chunks = draft.chunks or []
-    if options.response is not None:
-        return text(options.response(chunks))
+def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str:
+    """What the user's function says that the answer is; where it raises, the log goes on without."""
+    answer = result if draft.chunks is None else draft.chunks
+    try:
+        return text(read(answer))
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        draft.attributes["response_error"] = _message(error)
+        return text(answer)
+
+
+def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:
     understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in chunks]
     if all(understood) and chunks:
         return None
@@ -248,7 +118,7 @@ def _complete(fields: dict[str, Any]) -> None:
 
 def _last_user_message(prompt: object) -> str | None:
     if not isinstance(prompt, list):
-        return None
+        return prompt if isinstance(prompt, str) else None
     messages = [m for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
     return _content_text(messages[-1].get("content")) if messages else None
 

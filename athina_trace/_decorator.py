@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _functions, _guard, _runtime
-from athina_trace._capture import Function, Options, finish
+from athina_trace._arguments import Function, Options, check_inputs
+from athina_trace._capture import finish
 from athina_trace._draft import LogDraft, current_draft
 from athina_trace._values import plain
 
@@ -71,19 +72,22 @@ class Trace:
         Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
         """
         target = getattr(function, "__func__", function)
-        described = tuple(Function(target, self._options, bound=bound) for bound in (False, True))
+        check_inputs(target, self._options)
+        free, bound = (Function(target, self._options, bound=bound) for bound in (False, True))
         options = self._options
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             if _runtime.active() is None:
                 return None
             try:
-                return _TracedCall(described[instance is not None].draft(args, kwargs), options)
+                if instance is None and free.is_class_call(args):
+                    return _TracedCall(bound.draft(args[1:], kwargs), options)
+                return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)
             except Exception:  # noqa: BLE001 - the guard decides
                 _guard.fault("capturing the arguments")
                 return None
 
-        decorated: F = _functions.surround(function, opened)
+        decorated: F = _functions.surround(function, opened, enabled=_runtime.may_trace)
         return decorated
 
     def __enter__(self) -> LogDraft:
@@ -96,7 +100,7 @@ class Trace:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         here = current_draft()
         # One object may be entered by several tasks at once: end the log that this context is in.
-        call = next((each for each in self._entered if each.draft is here), self._entered[-1])
+        call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
         call.leave()
         if error is None:

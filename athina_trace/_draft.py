@@ -11,7 +11,7 @@ from athina_trace._clock import clock
 from athina_trace._values import plain
 from athina_trace.context import Scope, current_scope
 from athina_trace.openai.ledger import Ledger
-from athina_trace.records import ALIASES, FIELDS, nearest
+from athina_trace.records import ALIASES, FIELDS, attributes, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,11 +59,11 @@ class LogDraft:
         return True
 
     @property
-    def external_reference_id(self) -> str | None:
+    def external_reference_id(self) -> str:
         """The reference under which Athina knows this log: the user's own, or a UUIDv7 made when first needed."""
         if self._reference is None:
-            self._reference = self.named.get("external_reference_id") or clock.reference()
-        return self._reference
+            self._reference = clock.reference()
+        return str(self.named.get("external_reference_id", self._reference))
 
     def update(self, **fields: Unpack[LogFields]) -> None:
         """Name fields of this log; they win over everything captured, and later calls over earlier ones.
@@ -94,11 +94,11 @@ class LogDraft:
         for given, value in fields.items():
             field = ALIASES.get(given, given)
             if field == "custom_attributes" and isinstance(value, Mapping):
-                self.attributes.update({str(key): plain(each, name=str(key)) for key, each in value.items()})
+                self.attributes.update(attributes(value))
             elif field in FIELDS:
                 self.named[field] = plain(value)
             else:
-                self.attributes[given] = plain(value, name=given)
+                self.attributes.update(attributes({given: value}))
                 _warn_unknown(given)
 
     def session_id(self) -> Any:

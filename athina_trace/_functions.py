@@ -9,7 +9,9 @@ made: no context variable is held across a `yield`, and the consumer's context s
 from __future__ import annotations
 
 import contextvars
+import importlib
 import inspect
+import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Protocol
@@ -40,8 +42,10 @@ Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
 
 
-def surround(function: Any, opened: Open) -> Any:
+def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None = None) -> Any:
     """Wrap `function` so that each call runs inside the `Call` that `opened` gives for it.
+
+    `enabled` is asked before each call; where it says no, next to nothing is done. It must not raise.
 
     `function` may be a function of any kind, a method, a class or static method object, a partial or a callable
     instance; the wrapper keeps its signature, kind, attributes and pickling. Raises `TypeError` where it is none.
@@ -50,7 +54,7 @@ def surround(function: Any, opened: Open) -> Any:
     if not callable(target):
         message = f"expected a function or another callable to decorate, got {type(function).__name__}"
         raise TypeError(message)
-    return Wrapper(function, _wrapper_for(target, opened))
+    return Wrapper(function, _wrapper_for(target, opened), enabled=enabled)
 
 
 def _wrapper_for(target: Any, opened: Open) -> Callable[..., Any]:
@@ -141,6 +145,7 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
         call.done(stop.value)
         return stop.value
     except BaseException as error:
+        del value  # may be the error itself, which would then live in a circle with its own traceback
         call.failed(error)
         raise
 
@@ -163,6 +168,7 @@ async def _generate_async(
     except StopAsyncIteration:
         call.done(None)
     except BaseException as error:
+        del value  # as in `_generate`
         call.failed(error)
         raise
 
@@ -217,10 +223,16 @@ _DRIVERS: dict[type, Callable[[Any, Call], Any]] = {
 }
 
 
+def _find(module: str, qualname: str) -> Any:
+    return operator.attrgetter(qualname)(importlib.import_module(module))
+
+
 class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
     """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
 
     def __reduce_ex__(self, _protocol: object) -> Any:
+        if self._self_instance is None:  # a static method
+            return _find, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
         return getattr, (self._self_instance, self.__wrapped__.__name__)
 
     def __copy__(self) -> Any:

@@ -7,7 +7,7 @@ import atexit
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -18,7 +18,11 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox, SqliteOutbox
 from athina_trace._delivery.senders import Connection
 from athina_trace.errors import OutboxError, OutboxFullError, SettingsError
+from athina_trace.records import attributes
 from athina_trace.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.api import Api
 
 _LONGEST_LANE = 256
 
@@ -55,7 +59,7 @@ class Runtime:
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
-            "custom_attributes": dict(settings.custom_attributes),
+            "custom_attributes": attributes(settings.custom_attributes),
         }
         path = settings.outbox_path()
         self.outbox: Outbox = (
@@ -74,6 +78,10 @@ class Runtime:
         )
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
+        elif settings.enabled:
+            # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
+            # thread that they know nothing of. The openai package does so with each request.
+            _transport()
 
     def emit(self, fields: dict[str, Any]) -> None:
         """Commit one log (a JSON-safe object) and have it delivered."""
@@ -97,10 +105,8 @@ class Runtime:
         raise error
 
     def _connect(self) -> Connection:
-        from athina_trace._delivery.api import Api  # noqa: PLC0415 - httpx is loaded with the first log
-
         key = self.settings.api_key
-        return Api(
+        return _transport()(
             base_url=self.settings.base_url,
             key=key.get_secret_value() if key else "",
             api_version=self.settings.api_version,
@@ -128,6 +134,13 @@ class Runtime:
         )
 
 
+def _transport() -> type[Api]:
+    """Give the class that speaks to Athina; it brings httpx, which is loaded with the first log."""
+    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
+
+    return Api
+
+
 def _encode(fields: dict[str, Any]) -> bytes:
     try:
         return to_json(fields)
@@ -137,8 +150,14 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 _runtime: Runtime | None = None
 _pid = 0
+_may_trace = True  # until settings are read
 _abandoned: list[Runtime | None] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
+
+
+def may_trace() -> bool:
+    """False where tracing is known to be off. The cheapest of questions, asked before each call."""
+    return _may_trace
 
 
 def active() -> Runtime | None:
@@ -156,10 +175,10 @@ def _renew() -> Runtime:
 
 
 def _install(runtime: Runtime) -> Runtime:
-    global _runtime, _pid
+    global _runtime, _pid, _may_trace
     if not _pid:
         atexit.register(_at_exit)
-    _runtime, _pid = runtime, os.getpid()
+    _runtime, _pid, _may_trace = runtime, os.getpid(), runtime.settings.enabled
     return runtime
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from athina_trace import _functions
-from athina_trace._values import plain
+from athina_trace.records import attributes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -108,7 +108,7 @@ class athina_session:  # noqa: N801 - reads as a verb, like contextlib's
             prompt_slug=prompt_slug,
             language_model_id=language_model_id,
         )
-        self._attributes = {name: plain(value, name=name) for name, value in custom_attributes.items()}
+        self._attributes = attributes(custom_attributes)
         self._entered: list[_ScopeCall] = []
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class athina_session:  # noqa: N801 - reads as a verb, like contextlib's
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # One object may be entered by several tasks at once: leave the scope that this context is in.
         here = _scope.get().opened_by
-        mine = next((call for call in self._entered if call is here), self._entered[-1])
+        mine = next((call for call in tuple(self._entered) if call is here), self._entered[-1])
         self._entered.remove(mine)
         mine.leave()
 

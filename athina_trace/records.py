@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Optional, TypeAlias, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from athina_trace._values import plain
+
 ALIASES = {"completion": "completion_tokens", "tool_call": "tool_calls"}
 """The second spelling of a field → the spelling used everywhere inside."""
 
@@ -124,12 +126,13 @@ FIELDS = frozenset(InferenceLog.model_fields)
 
 _EXACT: dict[str, tuple[type, ...]] = {
     **{name: (str,) for name, info in InferenceLog.model_fields.items() if info.annotation in (str, OptionalText)},
-    "prompt": (str, list),
     "custom_attributes": (dict,),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "response_time", "status_code"), (int,)),
     "cost": (int, float),
+    # Only pydantic can tell.
+    **dict.fromkeys(("custom_eval_metrics", "model_options", "user_feedback"), ()),
 }
-_CHECKED = {"custom_eval_metrics", "model_options", "user_feedback"}
+"""Field → the types that need no look by pydantic."""
 
 
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +142,13 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     `invalid.<field>`, so that a wrong type never loses a log.
     """
     present = {name: value for name, value in fields.items() if value is not None}
-    exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
-    return _double(present if exact and _CHECKED.isdisjoint(present) else _mend(present))
+    inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
+    return _double(present if not inexact and is_prompt(present.get("prompt", "")) else _mend(present))
+
+
+def is_prompt(value: Any) -> bool:
+    """Whether JSON-safe data is what Athina takes for a prompt: text, or a list of messages."""
+    return type(value) is str or (type(value) is list and all(type(message) is dict for message in value))
 
 
 def _double(fields: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +186,11 @@ def flat(value: Any) -> Any:
     if isinstance(value, _SCALARS):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def attributes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Custom attributes out of what a user gave: bounded, and flat."""
+    return {str(name): flat(plain(value, name=str(name))) for name, value in given.items()}
 
 
 def nearest(name: str) -> str:

@@ -94,26 +94,26 @@ class Settings(BaseModel):
         return value
 
     @classmethod
-    def build(cls, environment: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
-        """Settings from `environment` (a mapping of variables), then `overrides` (fields), the latter winning.
+    def build(cls, environ: Mapping[str, str] = os.environ, /, **overrides: Any) -> Settings:
+        """Settings from `environ` (a mapping of variables), then `overrides` (fields), the latter winning.
 
         Raises `SettingsError`, naming the variable or field, its value and the rule.
         """
         values: dict[str, Any] = {
-            field: _read(field, environment[variable])
+            field: _read(field, environ[variable])
             for field, variable in VARIABLES.items()
-            if field not in overrides and environment.get(variable, "").strip()
+            if field not in overrides and environ.get(variable, "").strip()
         }
         try:
             return cls(**values, **overrides)
         except ValidationError as error:
             raise SettingsError(_explain(error, {**values, **overrides}, overrides)) from None
 
-    def outbox_path(self, environment: Mapping[str, str] = os.environ) -> str:
+    def outbox_path(self, environ: Mapping[str, str] = os.environ) -> str:
         """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
         if self.outbox is not None:
             return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
-        state = environment.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+        state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         return str(Path(state) / "athina_trace" / f"{self._destination()}.db")
 
     def _destination(self) -> str:

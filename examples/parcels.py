@@ -20,9 +20,7 @@ TRACK_PARCEL: Any = {
     "description": "Where a parcel is now and when it will arrive.",
     "parameters": {
         "type": "object",
-        "properties": {
-            "parcel_id": {"type": "string", "description": "The number on the label, e.g. PX-48213"}
-        },
+        "properties": {"parcel_id": {"type": "string", "description": "The number on the label, e.g. PX-48213"}},
         "required": ["parcel_id"],
         "additionalProperties": False,
     },

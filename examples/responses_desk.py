@@ -46,9 +46,7 @@ class ResponsesDesk:
         while asked := [item for item in responses[-1].output if item.type == "function_call"]:
             made = [use_tool(call.call_id, call.name, call.arguments) for call in asked]
             tool_calls += made
-            outputs = [
-                {"type": "function_call_output", "call_id": c["id"], "output": c["output"]} for c in made
-            ]
+            outputs = [{"type": "function_call_output", "call_id": c["id"], "output": c["output"]} for c in made]
             responses.append(self._ask(outputs, instructions))
         return responses, tool_calls
 

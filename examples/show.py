@@ -19,10 +19,10 @@ def show_conversation(logs: Sequence[Log]) -> None:
 
 def show_delivery(report: FlushReport, now: Status) -> None:
     """Print how many logs were made and what became of them."""
-    counts = f"{report.delivered} delivered, {report.waiting} waiting, {report.refused} refused"
-    print(f"\n{now.made} logs made: {counts} ({report.elapsed:.2f} s)")
+    counts = f"{now.delivered} delivered, {now.waiting} waiting, {now.refused} refused"
+    print(f"\n{now.made} logs made: {counts} (flushed in {report.elapsed:.2f} s)")
     if now.paused:
-        print(now.reason)
+        print(now.paused)
     print(f"Outbox: {now.outbox}")
 
 

@@ -32,9 +32,7 @@ class StandIn(AbstractContextManager["StandIn"]):
         runs = Runs(desk, latency=latency)
         router = Router(desk.routes(), runs.routes(), Responses().routes(), chat.routes())
         self._server = Server(router, port=port, latency=latency)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="stand-in", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="stand-in", daemon=True)
         self._thread.start()
 
     @property
@@ -58,9 +56,7 @@ def main() -> None:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Serve a small stand-in for OpenAI's API on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument(
-        "--latency", type=float, default=0.05, help="seconds an answer takes (default: %(default)s)"
-    )
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds an answer takes (default: %(default)s)")
     options = parser.parse_args()
     with StandIn(port=options.port, latency=options.latency) as server:
         print(f"OPENAI_BASE_URL={server.base_url}", flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 from openai import OpenAI
 from openai.types.beta.threads import Run
 
-from athina_trace import athina_session, athina_trace, current_log, flush, recent_logs, status
+from athina_trace import athina_session, athina_trace, configure, current_log, flush, recent_logs, status
 from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 from responses_desk import ResponsesDesk
 from show import show_conversation, show_delivery
@@ -36,9 +36,7 @@ class AssistantsDesk:
 
     def __init__(self, client: OpenAI) -> None:
         self.threads = client.beta.threads
-        self.assistant = client.beta.assistants.create(
-            model="gpt-4o-mini", instructions=INSTRUCTIONS, tools=self.tools
-        )
+        self.assistant = client.beta.assistants.create(model="gpt-4o-mini", instructions=INSTRUCTIONS, tools=self.tools)
         self.thread_id = self.threads.create().id
 
     # Each call is one log. Question, answer, duration and exceptions are in it by themselves;
@@ -110,6 +108,7 @@ def logs_of(thread_id: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Hold the conversation, then show what was logged."""
+    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
     with open_desk() as desk:
         # Everything that is logged in here belongs to this conversation and this customer.
         with athina_session(

@@ -1,15 +1,17 @@
-"""What came back from one request, read with suspicion: any bytes at all become an `Outcome`, none an exception."""
+"""What came back from one request, read with suspicion: any bytes become an `Outcome`."""
 
 from __future__ import annotations
 
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace._delivery.policy import retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["MESSAGE", "Outcome", "bounded", "read"]
 
@@ -34,28 +36,30 @@ class Outcome:
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
     message: str = ""
-    """The server's own words about a failure, or the network error's type and text; at most `MESSAGE` characters, never the key."""
+    """The server's own words about a failure, or the network error's type and text; at most `MESSAGE`
+    characters, never the key."""
     prompt_run_id: str | None = None
     """Athina's own name for the log, where it gave one."""
 
 
 def read(status: int, headers: Mapping[str, str], body: bytes, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
-    """Read an answer: its status, headers (looked up in lower case) and as much of its body as was received, at Unix time `now`.
+    """Read an answer: its status, its headers and as much of its body as was received, at Unix time `now`.
 
+    Headers are looked up in lower case.
     A server may repeat what it was sent: `secrets` are replaced by asterisks.
     """
     if status // 100 == _SUCCESS:
         return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
-    words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets)
+    words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
     return Outcome(status, retry_after(headers.get("retry-after"), now=now), words)
 
 
 def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
-    """Make one line of `text` without markup and without any of the `secrets`, at most `MESSAGE` characters long."""
+    """Make one line of `text`, without markup and `secrets`, at most `MESSAGE` characters long."""
     for secret in filter(None, secrets):
         # Before anything is cut off: half a secret would not be recognised any more.
         text = text.replace(secret, "***")
-    return _IGNORED.sub(" ", text[: MESSAGE * 20]).strip()[:MESSAGE]
+    return " ".join(_IGNORED.sub(" ", text[: MESSAGE * 20]).split())[:MESSAGE]
 
 
 def _words(status: int, headers: Mapping[str, str], body: bytes) -> str:
@@ -66,7 +70,10 @@ def _words(status: int, headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _error(answer: Any) -> str:
-    """Read the words of Athina's errors: `{"error": ..., "details": {"message": ...}}`, either of which may be missing or of another type."""
+    """Read the words of Athina's errors: `{"error": ..., "details": {"message": ...}}`.
+
+    Either may be missing or of another type.
+    """
     if not isinstance(answer, dict):
         return ""
     found = (answer.get("error"), _field(answer.get("details"), "message"), answer.get("message"))
@@ -91,9 +98,12 @@ def _json(body: bytes) -> Any:
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Unpack the body of a server that compresses though it was asked not to; what cannot be unpacked is given as it is.
+    """Unpack the body of a server that compresses though it was asked not to.
 
-    Known by its first bytes instead of by its headers, which may lie, and never unpacked further than `_READ` bytes.
+    What cannot be unpacked is given as it is.
+    Known by its first bytes instead of by its headers, which may lie, and never
+    unpacked further than `_READ`
+    bytes.
     """
     if not body.startswith(b"\x1f\x8b"):
         return body

@@ -192,9 +192,8 @@ class Engine:
     def _run(self) -> None:
         wait: float | None = 0.0
         while not self._stopping:
-            if wait != 0.0:
-                self._woken.wait(wait)
-                self._hurried.wait(LINGER)
+            self._woken.wait(wait)
+            self._hurried.wait(LINGER)
             self._woken.clear()
             self._hurried.clear()
             wait = self._step_guarded()
@@ -223,16 +222,17 @@ class Engine:
         """Wait until everything put before this call is settled, the engine pauses, or `timeout` seconds are over."""
         began = self._clock.perf_ns()
         before = self.outbox.counts()
-        self.outbox.collect()
+        while self.outbox.collect():
+            pass
         last = self.outbox.last()
         self._start()
+        self._hurry()
 
         def settled() -> bool:
             return self._senders is None or self.paused is not None or self.outbox.oldest_waiting() > last
 
         with self._stepped:
             while not settled() and (left := timeout - (self._clock.perf_ns() - began) / 1e9) > 0 and self._thread:
-                self._hurry()
                 self._stepped.wait(min(left, 0.1))
         after = self.outbox.counts()
         elapsed = (self._clock.perf_ns() - began) / 1e9

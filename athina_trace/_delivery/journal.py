@@ -8,9 +8,10 @@ came: each record is collected exactly once.
     b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\n"
 
 A record torn by a crash or a full disk fails its own length or lacks its newline, and is skipped: its call never
-returned. A segment that has grown is *sealed* by taking away its write permission; each writer looks at that bit before
-it writes (one `fstat`) and moves on to the next segment. A writer holds a shared lock on its segment for as long as it
-may still write there, and a sealed segment is deleted once nobody does and all of it was collected.
+returned. A segment that has grown to `SEGMENT_BYTES` is *full*: each writer looks at the size before it writes (one
+`lseek`; an `fstat` would make the next write store a finer time stamp, which doubles its cost) and moves on to the next
+segment. A writer holds a shared lock on its segment for as long as it may still write there, and a full segment is
+deleted once nobody does and all of it was collected.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -30,11 +32,10 @@ from athina_trace._delivery.entry import Entry
 from athina_trace.errors import OutboxError, OutboxFullError
 
 SEGMENT_BYTES = 4 * 1024 * 1024
-"""A segment over this size is sealed by the next collector."""
+"""A segment of this size or more is full. Writers that disagree about it harm nothing: they hold their locks."""
 COLLECT_BYTES = 4 * 1024 * 1024
 """About how much one collection reads, which bounds its memory."""
 
-_WRITABLE, _SEALED = 0o600, 0o400
 _SUFFIX = ".journal"
 
 
@@ -64,24 +65,42 @@ class Journal(Protocol):
         """Let go of files; the journal can be used again and opens them anew."""
 
 
+class _Segment:
+    """A segment open for writing, closed with its last reference: a thread that writes there holds one."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file and hold it against deletion; `BlockingIOError` where it is just being deleted."""
+        self.path = path
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def size(self) -> int:
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "fd"):
+            close(self.fd)
+
+
 class FileJournal:
     """A journal in a directory. `limit()` tells how many bytes may still be put."""
 
     def __init__(self, folder: Path, *, limit: Callable[[], float]) -> None:
         self._folder = folder
         self._limit = limit
-        self._fd = -1
-        # Reentrant: a signal handler or a finalizer may log while its own thread is in `put`.
+        self._segment: _Segment | None = None
+        # Only for moving on to another segment. Reentrant: a signal handler or a finalizer may log meanwhile.
         self._lock = threading.RLock()
 
     def put(self, entry: Entry) -> None:
         record = _encode(entry)
         try:
-            with self._lock:
-                size = self._ready()
-                if size + len(record) > self._limit():
-                    raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
-                written = os.write(self._fd, record)
+            segment, size = self._ready()
+            if size + len(record) > self._limit():
+                raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
+            written = os.write(segment.fd, record)
         except OutboxError:
             raise
         except OSError as error:
@@ -89,42 +108,33 @@ class FileJournal:
         if written != len(record):
             raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {len(record)} bytes")
 
-    def _ready(self) -> int:
-        """Have a segment open that may be written to; its size in bytes."""
-        while True:
-            if self._fd >= 0:
-                state = os.fstat(self._fd)
-                if state.st_nlink and state.st_mode & 0o200:
-                    return state.st_size
-            self._move()
+    def _ready(self) -> tuple[_Segment, int]:
+        """Give a segment that may be written to, and its size in bytes."""
+        segment = self._segment
+        if segment is not None and (size := segment.size()) < SEGMENT_BYTES:
+            return segment, size
+        with self._lock:
+            if self._segment is segment:  # else another thread has moved on already
+                self._segment = self._next()
+        return self._ready()
 
-    def _move(self) -> None:
-        """Let go of the present segment and open the newest one, or the first behind it that is not sealed."""
-        self.close()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _next(self) -> _Segment:
+        """Open the newest segment, or the first behind it that is not full."""
+        self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         segments = self._segments()
         number = _number(segments[-1]) if segments else 1
-        while not self._open(self._folder / f"{number:08d}{_SUFFIX}"):
+        while True:
+            with suppress(BlockingIOError):
+                segment = _Segment(self._folder / f"{number:08d}{_SUFFIX}")
+                if segment.size() < SEGMENT_BYTES:
+                    return segment
             number += 1
-
-    def _open(self, path: Path) -> bool:
-        """Open a segment for writing, and hold it against deletion; False where it is sealed."""
-        if path.exists() and _is_sealed(path):
-            return False
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _WRITABLE)
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (PermissionError, BlockingIOError):
-            self.close()
-            if _is_sealed(path):  # since we looked
-                return False
-            raise
-        return True
 
     def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
         # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
         # every record that was complete before it, in whichever segment it stands.
-        sizes = [(path, path.stat().st_size) for path in reversed(self._segments())]
+        sizes = [(path, path.stat().st_size) for path in reversed(self._present())]
         room = COLLECT_BYTES
         for path, size in reversed(sizes):
             start = offsets.get(path.name, 0)
@@ -138,22 +148,31 @@ class FileJournal:
             if end < size or room <= 0:
                 return
 
+    def _present(self) -> list[Path]:
+        """All segments, oldest first; whoever empties the folder takes our own from us, too."""
+        mine = self._segment
+        segments = self._segments()
+        if mine is not None and mine.path not in segments:
+            self._let_go(mine)
+        return segments
+
     def collected(self, offsets: dict[str, int]) -> list[str]:
         segments = self._segments()
         gone = set(offsets) - {path.name for path in segments}
-        # The newest segment always stays, sealed or not: numbers must never start again from one.
+        # The newest segment always stays, full or not: numbers must never start again from one.
         gone |= {path.name for path in segments[:-1] if self._delete(path, offsets.get(path.name, 0))}
-        if segments and segments[-1].stat().st_size > SEGMENT_BYTES:
-            segments[-1].chmod(_SEALED)
         return sorted(gone)
 
     def _delete(self, path: Path, collected: int) -> bool:
-        """Delete a sealed segment, unless somebody may still write there or it holds uncollected records."""
-        self._let_go(path)
+        """Delete a full segment, unless somebody may still write there or it holds uncollected records."""
+        mine = self._segment
+        if mine is not None and mine.path == path and mine.size() >= SEGMENT_BYTES:
+            self._let_go(mine)  # no put may come for long
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_sealed(path) or b"\n" in os.pread(fd, os.fstat(fd).st_size - collected, collected):
+            size = os.fstat(fd).st_size
+            if size < SEGMENT_BYTES or b"\n" in os.pread(fd, size - collected, collected):
                 return False
             path.unlink()
         except BlockingIOError:
@@ -162,11 +181,10 @@ class FileJournal:
             os.close(fd)
         return True
 
-    def _let_go(self, path: Path) -> None:
-        """Close our own writing end of a segment that is sealed: this process may be idle for long."""
+    def _let_go(self, segment: _Segment) -> None:
         with self._lock:
-            if self._fd >= 0 and os.fstat(self._fd).st_ino == path.stat().st_ino and _is_sealed(path):
-                self.close()
+            if self._segment is segment:
+                self._segment = None
 
     def _segments(self) -> list[Path]:
         """All segments, oldest first."""
@@ -176,10 +194,7 @@ class FileJournal:
             return []
 
     def close(self) -> None:
-        with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-            self._fd = -1
+        self._segment = None
 
 
 class MemoryJournal:
@@ -210,10 +225,6 @@ class MemoryJournal:
         return []
 
     def close(self) -> None: ...
-
-
-def _is_sealed(path: Path) -> bool:
-    return not path.stat().st_mode & 0o200
 
 
 def _number(path: Path) -> int:

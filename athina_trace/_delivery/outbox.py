@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -36,15 +36,25 @@ class Outbox:
         self._journal = journal
         self._open_store = open_store
         self._open_owner = open_owner
+        # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
+        self._opening = threading.RLock()
+        self._opened_store: Store | None = None
+        self._opened_owner: Holder | None = None
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """The store, opened when the engine first needs it: a caller never waits for SQLite."""
-        return self._open_store()
+        with self._opening:
+            if self._opened_store is None:
+                self._opened_store = self._open_store()
+            return self._opened_store
 
-    @cached_property
+    @property
     def _owner(self) -> Holder:
-        return self._open_owner()
+        with self._opening:
+            if self._opened_owner is None:
+                self._opened_owner = self._open_owner()
+            return self._opened_owner
 
     def put(self, entry: Entry) -> None:
         """Commit `entry`: it survives this process once this returns. Raises `OutboxError`."""
@@ -113,11 +123,12 @@ class Outbox:
 
     def close(self) -> None:
         """Let go: what this owner held is free for others. What was put stays."""
-        if "_owner" in self.__dict__:
-            self.store.disown(self._owner.id)
-            self._owner.release()
-        if "store" in self.__dict__:
-            self.store.close()
+        with self._opening:
+            if self._opened_owner is not None:
+                self.store.disown(self._opened_owner.id)
+                self._opened_owner.release()
+            if self._opened_store is not None:
+                self._opened_store.close()
         self._journal.close()
 
 

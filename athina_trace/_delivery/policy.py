@@ -1,4 +1,4 @@
-"""What an answer means for a log, and how long to wait before the next try: pure functions, time and chance passed in."""
+"""What an answer means for a log, and how long to wait: pure functions, time and chance passed in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Final
 __all__ = ["LONGEST_WAIT", "Verdict", "backoff", "retry_after", "verdict"]
 
 LONGEST_WAIT: Final = 3600.0
-"""Seconds. What a server asks for beyond this is taken as this: one typo in a header must not silence a service for a year."""
+"""Seconds. What a server asks for beyond this is taken as this: one typo in a header must not silence a
+service for a year."""
 
 _LONGEST_VALUE: Final = 64
 """Characters. The longest HTTP date has 33; a longer value is cut before anything parses it."""
@@ -47,7 +48,8 @@ _VERDICTS: Final[dict[int, Verdict]] = {
 
 _VERDICTS_BY_CLASS: Final[dict[int, Verdict]] = {
     2: Verdict.DELIVERED,
-    # A redirect is never followed, because the key would go with it; the base URL wants mending, and then a retry by hand.
+    # A redirect is never followed, because the key would go with it; the base URL wants mending, and then a
+    # retry by hand.
     3: Verdict.REFUSED,
     4: Verdict.REFUSED,
     5: Verdict.RETRY,
@@ -70,9 +72,10 @@ def backoff(
 ) -> float:
     """Give the seconds to wait after the failed try number `attempt` (1 is the first).
 
-    Full jitter: anything from 0 to `base`, then to twice that, four times, and so on up to `cap` seconds, `random` (0 to 1) choosing
-    the place. `retry_after` (seconds, at most `LONGEST_WAIT`) is a lower bound, and the jitter comes on top of it: clients
-    that were all told "60" must not all come back in the same instant. The result is finite and between 0 and `LONGEST_WAIT + cap`.
+    Full jitter: anything from 0 to `base`, then to twice that, four times, and so on up to `cap` seconds,
+    `random` (0 to 1) choosing the place. `retry_after` (seconds, at most `LONGEST_WAIT`) is a lower bound,
+    and the jitter comes on top of it: clients that were all told "60" must not all come back in the same
+    instant. The result is finite and between 0 and `LONGEST_WAIT + cap`.
     """
     # The exponent is bounded because 2.0 ** 1024 overflows, and an outage of weeks gets there.
     ceiling = min(cap, base * 2.0 ** min(max(attempt - 1, 0), 63))
@@ -80,10 +83,12 @@ def backoff(
 
 
 def retry_after(value: str | None, *, now: float) -> float | None:
-    """Read a `Retry-After` header: seconds from `now` (Unix time), between 0 and `LONGEST_WAIT`; None where it says nothing.
+    """Read a `Retry-After` header as seconds from `now` (Unix time); None where it says nothing.
 
-    Both forms of RFC 9110, section 10.2.3, are read: a number of seconds and an HTTP date. A date that is past gives 0. Anything
-    else (a sign, an exponent, `nan`, words, a list) gives None. No value is too long or too large to be read safely.
+    The result lies between 0 and `LONGEST_WAIT`. Both forms of RFC 9110, section 10.2.3,
+    are read: a number of seconds and an HTTP date. A date that is
+    past gives 0. Anything else (a sign, an exponent, `nan`, words, a list) gives None. No value is too long
+    or too large to be read safely.
     """
     text = (value or "")[: _LONGEST_VALUE * 2].strip()[:_LONGEST_VALUE]
     if _SECONDS.fullmatch(text):

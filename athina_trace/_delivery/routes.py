@@ -8,10 +8,12 @@ from urllib.parse import quote
 __all__ = ["Kind", "route"]
 
 Kind = Literal["log", "update", "update_by_id", "feedback"]
-"""What an entry of the outbox is: a log, a change of one (by `external_reference_id`, or by Athina's own `prompt_run_id`), or a user's feedback."""
+"""What an entry of the outbox is: a log, a change of one (by `external_reference_id`, or by Athina's own
+`prompt_run_id`), or a user's feedback."""
 
 _ROUTES: Final[dict[Kind, tuple[str, str]]] = {
-    # Only the first exists in two versions. Source: Athina's documentation and its Python and TypeScript clients.
+    # Only the first exists in two versions. Source: Athina's documentation and its Python and TypeScript
+    # clients.
     "log": ("POST", "/api/{version}/log/inference"),
     "update": ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/{target}"),
     "update_by_id": ("PATCH", "/api/v1/log/inference/{target}"),
@@ -20,12 +22,12 @@ _ROUTES: Final[dict[Kind, tuple[str, str]]] = {
 
 
 def route(kind: Kind, target: str = "", *, version: str = "v1") -> tuple[str, str]:
-    """Give the method and the path, ready for the wire, of an entry of this `kind` about `target` (a reference or an id)."""
+    """Give the method and the path for an entry of this `kind` about `target`, a reference or an id."""
     method, path = _ROUTES[kind]
     return method, path.format(version=version, target=_segment(target))
 
 
 def _segment(target: str) -> str:
-    """Any text as one segment of a path: percent-encoded, and the names "." and ".." as well, which would lead elsewhere."""
+    """Encode any text as one segment of a path, even "." and "..", which would lead elsewhere."""
     dots = target in {".", ".."}
     return target.replace(".", "%2E") if dots else quote(target, safe="", errors="replace")

@@ -95,7 +95,7 @@ class Senders:
             self._start()
 
     def tend(self) -> float | None:
-        """Look after the senders: cut overdue requests, start one more where that helps. When to look again, seconds."""
+        """Cut overdue requests and start one more sender where that helps; when to look again, seconds."""
         for connection in list(self._connections):
             connection.expire()
         if self._queue.empty():

@@ -1,12 +1,14 @@
-"""A log that is too large for Athina, made to fit: the largest text is shortened first, and the log says so."""
+"""A log that is too large for Athina, made to fit: its largest text is shortened, and it says so."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["IDENTIFIERS", "shrink"]
 
@@ -24,23 +26,28 @@ _REQUIRED: Final = {"prompt": "", "response": ""}
 _SHORT: Final = 32
 """Characters. A text this short is left whole as long as cutting longer ones can help."""
 _NOTES: Final = 8
-"""Notes that one log may carry; the cuts of further fields are summed up in one more, so that notes never fill the log."""
+"""Notes that one log may carry; the cuts of further fields are summed up in one more, so that notes never
+fill the log."""
 _NOTE_NAME: Final = 40
 """Characters of a field's name in its note."""
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DIGITS: Final = 300
-"""Longer whole numbers become null: no float holds them, and turning them into text costs the square of their length."""
+"""Longer whole numbers become null: no float holds them, and turning them into text costs the square of their
+length."""
 
 
 def shrink(body: bytes, *, limit: int) -> bytes:
-    """Give `body`, a log or an update as JSON, in at most `limit` bytes of valid JSON; unchanged where it fits already.
+    """Give `body`, a log or an update, in at most `limit` bytes of JSON; unchanged where it fits already.
 
-    The largest text anywhere in it is halved, again and again, until the whole fits; then, where there is no long text but a
-    great many small things, the largest field keeps the first half of its items, again and again. Every field that was cut
-    is noted in `custom_attributes` with its original length: `"truncated.response": 123456` counts characters of text (of all its
-    shortened texts together), or items where a list or an object lost some. Shrinking twice keeps the first, original lengths.
+    The largest text anywhere in it is halved, again and again, until the whole fits; then, where there is no
+    long text but a great many small things, the largest field keeps the first half of its items, again and
+    again. Every field that was cut is noted in `custom_attributes` with its original length:
+    `"truncated.response": 123456` counts characters of text (of all its shortened texts together), or items
+    where a list or an object lost some. Shrinking twice keeps the first, original lengths.
 
-    `IDENTIFIERS` are never cut. A limit of 2 KB plus the identifiers' own length always suffices; below that the result is
-    as small as it can be. A body that is no JSON object cannot be a log: only a note of its size remains.
+    `IDENTIFIERS` are never cut. A limit of 2 KB plus the identifiers' own length always suffices; below that
+    the result is as small as it can be. A body that is no JSON object cannot be a log: only a note of its
+    size remains.
     """
     if len(body) <= limit:
         return body
@@ -59,14 +66,15 @@ def _shrunk(log: dict[str, Any], limit: int) -> bytes:
 
 
 def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
-    """Halve the longest text until `excess` (bytes) is gone or every text is short; return what is left of the excess."""
+    """Halve the longest text until `excess` (bytes) is gone or all are short; return what is left of it."""
     texts = [(-len(holder[key]), number, holder, key, name) for number, (holder, key, name) in enumerate(_texts(log))]
     heapify(texts)
     while excess > 0 and texts and -texts[0][0] > _SHORT:
         length, number, holder, key, name = texts[0]
         whole, half = holder[key], holder[key][: -length // 2]
         holder[key] = half
-        # `number` is the text's own as long as it is whole, and negative afterwards: its original length is noted once.
+        # `number` is the text's own as long as it is whole, and negative afterwards: its original length is
+        # noted once.
         excess += _size(half) - _size(whole) + (notes.add(name, -length) if number >= 0 else 0)
         heapreplace(texts, (-len(half), number if number < 0 else -number - 1, holder, key, name))
     return excess
@@ -97,7 +105,7 @@ def _put_back(fields: list[Any], field: tuple[int, int, dict[str, Any], str, str
 
 
 def _removed(holder: dict[str, Any], key: str) -> int:
-    """Take a field out of the log, or empty it where Athina requires it; return the bytes that it still takes."""
+    """Take a field out of the log, or empty it where Athina requires it; return the bytes it still takes."""
     if key in _REQUIRED:
         holder[key] = _REQUIRED[key]
         return _field_size(key, holder[key])
@@ -106,7 +114,7 @@ def _removed(holder: dict[str, Any], key: str) -> int:
 
 
 def _half(value: Any) -> Any:
-    """Keep the first half of a text, list or object; None where that would be nothing."""
+    """Keep the first half of a text, list or object; None where that is nothing."""
     if isinstance(value, dict) and len(value) > 1:
         return dict(list(value.items())[: len(value) // 2])
     if isinstance(value, (str, list)) and len(value) > 1:
@@ -135,7 +143,7 @@ class _Notes:
         return key in self._earlier or key in self._own
 
     def add(self, name: str, length: int) -> int:
-        """Note `length` for the field `name`, on top of what was noted; return the bytes that the log grew by."""
+        """Note `length` for the field `name`, on top of what was noted; return the bytes added."""
         key = self._key(name)
         if key in self._earlier:
             return 0
@@ -145,7 +153,7 @@ class _Notes:
         return _field_size(key, self._room[key]) - before
 
     def add_first(self, name: str, length: int) -> int:
-        """Note `length` unless something is noted for `name` already; the sum of all further fields grows all the same."""
+        """Note `length` unless something is noted for `name` already; the sum of others always grows."""
         key = self._key(name)
         return 0 if key in self and key != _OTHERS else self.add(name, length)
 
@@ -161,7 +169,7 @@ def _is_note(key: str, value: Any) -> bool:
 
 
 def _texts(log: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:
-    """Every text that may be cut: its container, its key or index there, and the name of the field that it belongs to."""
+    """List every text that may be cut: its container, its key or index there, its field's name."""
     for top, field, name in _top(log):
         stack: list[tuple[Any, Any]] = [(top, field)]
         while stack:
@@ -209,7 +217,7 @@ def _whole(text: str) -> int | None:
 
 def _encode(value: Any) -> bytes:
     # "replace" turns lone surrogates, which no UTF-8 can carry, into question marks.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def _size(value: Any) -> int:

@@ -18,7 +18,6 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
-from athina_trace._values import leaves
 from athina_trace._values.classes import (
     ABSENT,
     LONGEST_NAME,
@@ -31,6 +30,20 @@ from athina_trace._values.classes import (
     static,
     stored_pairs,
     type_name,
+)
+from athina_trace._values.leaves import (
+    buffer,
+    builtin_name,
+    class_name,
+    duration,
+    enum_value,
+    exception,
+    function_name,
+    masked,
+    method_function,
+    module_name,
+    nothing,
+    numpy_scalar,
 )
 
 
@@ -71,7 +84,7 @@ def read(value: object) -> object:
 
 def _reader(cls: type) -> Reader:
     if not _MASKED_CLASSES.isdisjoint(type_name(base) for base in mro_of(cls)):
-        return leaves.masked
+        return masked
     if static(cls, "_sa_class_manager") is not ABSENT:  # an SQLAlchemy row; reading one may query
         return nameplate
     return (
@@ -117,7 +130,7 @@ def _declared_reader(cls: type) -> Reader | None:
 def _array_reader(cls: type) -> Reader:
     """Recognise arrays, tensors, series and frames of every library by their attributes."""
     if any(type_name(base) == "numpy.generic" for base in mro_of(cls)):
-        return leaves.numpy_scalar
+        return numpy_scalar
     shaped = static(cls, "shape") is not ABSENT and static(cls, "dtype", "dtypes") is not ABSENT
     return _array if shaped else nameplate
 
@@ -221,29 +234,29 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
         ),
         str,
     ),
-    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), leaves.nothing),
-    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), leaves.nothing),
+    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
+    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
 }
 
 _FIRST: Final[tuple[tuple[type, Reader], ...]] = (
-    (enum.Enum, leaves.enum_value),
+    (enum.Enum, enum_value),
     (str, str.__str__),
     (int, lambda value: int.__add__(value, 0)),
     (float, lambda value: float.__add__(value, 0.0)),
     (complex, complex.__repr__),
-    (bytes, leaves.buffer),
-    (bytearray, leaves.buffer),
-    (memoryview, leaves.buffer),
+    (bytes, buffer),
+    (bytearray, buffer),
+    (memoryview, buffer),
     (UserString, lambda value: instance_dict(value).get("data")),
     (dt.datetime, dt.datetime.isoformat),
     (dt.date, dt.date.isoformat),
     (dt.time, dt.time.isoformat),
-    (dt.timedelta, leaves.duration),
+    (dt.timedelta, duration),
     (decimal.Decimal, decimal.Decimal.__str__),
     (uuid.UUID, uuid.UUID.__str__),
     (pathlib.PurePath, pathlib.PurePath.__str__),
     (range, repr),
-    (BaseException, leaves.exception),
+    (BaseException, exception),
 )
 
 _THEN: Final[tuple[tuple[type, Reader], ...]] = (
@@ -255,11 +268,11 @@ _THEN: Final[tuple[tuple[type, Reader], ...]] = (
     (frozenset, lambda value: Items(frozenset.__iter__(value), frozenset.__len__(value), ordered=False)),
     (deque, lambda value: Items(deque.__iter__(value), deque.__len__(value))),
     (array.array, lambda value: Items(iter(value), len(value))),
-    (type, leaves.class_name),
-    (types.FunctionType, leaves.function_name),
-    (types.MethodType, leaves.method_function),
-    (types.BuiltinFunctionType, leaves.builtin_name),
-    (types.ModuleType, leaves.module_name),
+    (type, class_name),
+    (types.FunctionType, function_name),
+    (types.MethodType, method_function),
+    (types.BuiltinFunctionType, builtin_name),
+    (types.ModuleType, module_name),
     (Mapping, _mapping),
     (AbstractSet, _user_set),
     (Sequence, _row),

@@ -17,11 +17,22 @@ from typing import TYPE_CHECKING
 
 from athina_trace.openai.calls import chat_calls, is_call, item_call, step_calls, waiting_calls
 from athina_trace.openai.readings import Answer, Key, Kind, Message, Output, Reading, Scope
-from athina_trace.openai.shape import data, get, items, json_body, number, string, tame, text_of
+from athina_trace.openai.shape import (
+    data,
+    fields_in,
+    get,
+    items,
+    json_body,
+    number,
+    string,
+    tame,
+    text_of,
+    unwrapped,
+)
 from athina_trace.openai.traits import failure, options, system_texts, tools, traits, usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["read"]
 
@@ -29,76 +40,95 @@ Readings = tuple[Reading, ...]
 
 
 def read(subject: object) -> Readings | None:
-    """Return what the object says; None where it is none of the known kinds."""
+    """Return what the object says; None where it is none of the known kinds.
+
+    A stranger may be anything that a user's function returned, so asking what it is stays cheap and without effect:
+    but for `object`, no property of it is called, and of a list only the first few members are asked.
+    """
     return _read(tame(subject), nested=3)
 
 
 def _read(subject: object, *, nested: int) -> Readings | None:
     if isinstance(subject, list | tuple):
-        return _page({"data": subject}, nested)
-    reader = _READERS.get(_name(subject))
-    if reader is not None:
-        return tuple(reader(subject))
-    if isinstance(get(subject, "data"), list | tuple):
         return _page(subject, nested)
-    return _inner(subject, nested)
+    surface = fields_in(subject)
+    reader = _READERS.get(string(subject, "object") or _likeness(surface))
+    if reader is not None:
+        return tuple(reader(unwrapped(subject)))
+    return _inner(subject, surface, nested)
 
 
-def _name(subject: object) -> str:
-    """Return the object's own name of its kind; a compatible server's that has none is told by its fields."""
-    own = string(subject, "object") or ""
-    return own or next((name for name, known in _SHAPES if known(subject)), "")
+def _likeness(surface: Mapping[str, object]) -> str:
+    """Tell the kind of what a compatible server sent without a name by the fields that it has."""
+    return next((name for name, known in _LIKENESSES if known(surface)), "")
 
 
-def _has(*names: str) -> Callable[[object], bool]:
-    return lambda subject: all(string(subject, name) for name in names)
+def _has(surface: Mapping[str, object], *names: str) -> bool:
+    return all(string(surface, name) for name in names)
 
 
-def _lists(name: str, *names: str) -> Callable[[object], bool]:
-    return lambda subject: isinstance(get(subject, name), list | tuple) and _has(*names)(subject)
+def _first(surface: Mapping[str, object], name: str) -> object:
+    return next(iter(items(surface, name)), None)
 
 
-_SHAPES: tuple[tuple[str, Callable[[object], bool]], ...] = (
-    (
-        "thread.run.step",
-        lambda subject: _has("id", "run_id")(subject) and get(subject, "step_details") is not None,
-    ),
-    ("thread.message", _lists("content", "id", "thread_id", "role")),
-    ("thread.run", _has("id", "thread_id", "assistant_id", "status")),
-    ("response", _lists("output", "id")),
-    ("chat.completion", _lists("choices")),
+_LIKENESSES: tuple[tuple[str, Callable[[Mapping[str, object]], bool]], ...] = (
+    ("thread.run.step", lambda seen: "step_details" in seen and _has(seen, "id", "run_id")),
+    ("thread.message", lambda seen: "content" in seen and _has(seen, "id", "thread_id", "role")),
+    ("thread.run", lambda seen: _has(seen, "id", "thread_id", "assistant_id", "status")),
+    ("response", lambda seen: _has(seen, "id", "model") and bool(string(_first(seen, "output"), "type"))),
+    ("chat.completion", lambda seen: get(_first(seen, "choices"), "message") is not None),
 )
 
 
-def _inner(subject: object, nested: int) -> Readings | None:
-    """Read what a stream event or a raw response wrapper holds, if it holds something known."""
-    held = _held(subject)
-    return None if held is None or nested == 0 else _read(held, nested=nested - 1)
-
-
-def _held(subject: object) -> object:
-    if (string(subject, "event") or "").startswith("thread."):
-        return get(subject, "data")
-    if (string(subject, "type") or "").startswith("response."):
-        return get(subject, "response")
-    response = get(subject, "http_response")
-    return json_body(subject if response is None else response)
-
-
-def _page(page: object, nested: int) -> Readings | None:
-    members = items(page, "data")
-    readings = [found for member in members if nested and (found := _read(member, nested=nested - 1)) is not None]
-    if members and not readings:
+def _inner(subject: object, surface: Mapping[str, object], nested: int) -> Readings | None:
+    """Read what a page, a stream event or a raw response wrapper holds, if it holds something known."""
+    if nested == 0:
         return None
-    return tuple(_listed(reading, backwards=_runs_backwards(page, members)) for found in readings for reading in found)
+    if isinstance(surface.get("data"), list | tuple):
+        return _page(surface["data"], nested, order=get(subject, "_options", "params", "order"), named=surface)
+    return _read(_held(surface), nested=nested - 1)
 
 
-def _runs_backwards(page: object, members: tuple[object, ...]) -> bool:
-    """Tell whether a page runs from the newest to the oldest, as OpenAI's lists do by default."""
-    first, last = (number(members[end], "created_at") for end in (0, -1))
-    if first is not None and last is not None and first != last:
-        return first > last
-    return get(page, "_options", "params", "order") != "asc"
+def _held(surface: Mapping[str, object]) -> object:
+    if (string(surface, "event") or "").startswith("thread."):
+        return get(surface, "data")
+    if (string(surface, "type") or "").startswith("response."):
+        return get(surface, "response")
+    return json_body(surface.get("http_response"))
+
+
+def _page(listed: object, nested: int, *, order: object = None, named: object = None) -> Readings | None:
+    """Read a list: a page of the API, which may be empty, or the user's own list of such objects."""
+    members = items({"listed": listed}, "listed", most=_MOST_MEMBERS)
+    found = tuple(_members(members, nested - 1))
+    if not found:
+        return () if not members and string(named, "object") == "list" else None
+    backwards = _runs_backwards(members, order=order)
+    return tuple(_listed(reading, backwards=backwards) for readings in found for reading in readings)
+
+
+_MOST_MEMBERS = 10_000
+_FIRST_FEW = 3
+
+
+def _members(members: tuple[object, ...], nested: int) -> Iterator[Readings]:
+    """Read the members of a list, unless the first few are all strangers."""
+    strangers = 0
+    for place, member in enumerate(members if nested >= 0 else ()):
+        if strangers == place == _FIRST_FEW:
+            return
+        readings = _read(member, nested=nested)
+        strangers += readings is None
+        if readings is not None:
+            yield readings
+
+
+def _runs_backwards(members: tuple[object, ...], *, order: object) -> bool:
+    """Tell whether a page runs from the newest to the oldest, as OpenAI's lists do unless asked for `asc`."""
+    times = [time for member in members if (time := number(member, "created_at")) is not None]
+    if times and times[0] != times[-1]:
+        return times[0] > times[-1]
+    return order != "asc"
 
 
 def _listed(reading: Reading, *, backwards: bool) -> Reading:

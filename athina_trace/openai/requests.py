@@ -38,18 +38,17 @@ class Exchange:
 def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
     """Return what request and answer say together; None where the answer is none of the known kinds."""
     readings = read(exchange.answer)
-    if readings is None and exchange.error is not None:
-        readings = _failed(exchange)
     if readings is None:
-        return None
-    asked = (_asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings)
-    return (*asked, *_outputs(exchange.params))
+        readings = _failed(exchange)
+    asked = (_asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings or ())
+    outputs = tuple(_outputs(exchange.params))
+    return (*asked, *outputs) if outputs or readings is not None else None
 
 
-def _failed(exchange: Exchange) -> tuple[Reading, ...]:
+def _failed(exchange: Exchange) -> tuple[Reading, ...] | None:
     """Stand in for the answer that a failed request did not give; without a kind there was none to be had."""
-    if exchange.kind is None:
-        return ()
+    if exchange.kind is None or exchange.error is None:
+        return None
     session = string(exchange.params, "thread_id")
     return (Answer(key=(exchange.kind, f"failed-{exchange.order}"), status="failed", session=session),)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from athina_trace.openai.shape import data, get, items, number, string, text_of, whole
+from athina_trace.openai.shape import data, get, items, string, text_of, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["failure", "options", "system_texts", "tools", "traits", "usage"]
 
@@ -58,22 +58,23 @@ _USAGE_DETAILS = (
 
 def usage(subject: object) -> dict[str, int]:
     """Read token counts under Athina's names, a missing total summed; details under their own names."""
-    counts = {ours: next(_counts(subject, names), None) for ours, names in _USAGE.items()}
+    sent = get(subject, "usage")
+    counts = {ours: next(_counts(sent, names), None) for ours, names in _USAGE.items()}
     known = {name: count for name, count in counts.items() if count is not None}
     if "total_tokens" not in known and len(known) == len(_USAGE) - 1:
         known["total_tokens"] = sum(known.values())
     details: dict[str, int] = {}
-    for name, count in _usage_details(subject):
+    for name, count in _usage_details(sent):
         details[name] = details.get(name, 0) + count  # audio counts once in the prompt and once in the completion
     return {**details, **known}
 
 
-def _counts(subject: object, names: tuple[str, ...]) -> Iterator[int]:
-    return (count for name in names if (count := whole(subject, "usage", name)) is not None)
+def _counts(sent: object, names: tuple[str, ...]) -> Iterator[int]:
+    return (count for name in names if (count := whole(sent, name)) is not None)
 
 
-def _usage_details(subject: object) -> Iterator[tuple[str, int]]:
-    groups = (data(get(subject, "usage", name)) for name in _USAGE_DETAILS)
+def _usage_details(sent: object) -> Iterator[tuple[str, int]]:
+    groups = (data(get(sent, name)) for name in _USAGE_DETAILS)
     named = ((name, group) for group in groups if isinstance(group, dict) for name in group)
     return ((name, count) for name, group in named if (count := whole(group, name)) is not None)
 
@@ -83,7 +84,14 @@ def tools(subject: object) -> tuple[object, ...]:
     return tuple(data(tool) for tool in items(subject, "tools"))
 
 
-_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_OPTIONS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "stop": "stop",
+    "max_tokens": "max_completion_tokens",
+    "max_output_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_completion_tokens",
+}
 _EXTRA_OPTIONS = (
     "frequency_penalty",
     "presence_penalty",
@@ -97,24 +105,23 @@ _EXTRA_OPTIONS = (
 
 def options(subject: object) -> dict[str, object]:
     """Read model options under Athina's names, from what a server says it used or a request asked for."""
-    known = {
-        "temperature": number(subject, "temperature"),
-        "top_p": number(subject, "top_p"),
-        "max_completion_tokens": next((n for name in _LIMITS if (n := whole(subject, name)) is not None), None),
-        "stop": data(get(subject, "stop")),
-        "extra_options": _extra_options(subject),
-    }
-    return {name: value for name, value in known.items() if value is not None}
+    known = {_OPTIONS[name]: value for name, value in _found(subject, _OPTIONS)}
+    extra: dict[str, object] = dict(_found(subject, _EXTRA_OPTIONS))
+    effort = string(subject, "reasoning", "effort")
+    if effort is not None:
+        extra["reasoning_effort"] = effort
+    return {**known, "extra_options": extra} if extra else known
 
 
-def _extra_options(subject: object) -> dict[str, object] | None:
-    values = {name: _scalar(get(subject, name)) for name in _EXTRA_OPTIONS}
-    values["reasoning_effort"] = values["reasoning_effort"] or string(subject, "reasoning", "effort")
-    return {name: value for name, value in values.items() if value is not None} or None
+def _found(subject: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:
+    present = [name for name in names if name in subject] if type(subject) is dict else names
+    return ((name, value) for name in present if (value := _option(get(subject, name))) is not None)
 
 
-def _scalar(value: object) -> object:
-    return value if isinstance(value, str | int | float) else None
+def _option(value: object) -> object:
+    if isinstance(value, str | int | float):
+        return value
+    return [str(text) for text in items(value) if type(text) is str] or None
 
 
 def traits(subject: object, **ids: str | None) -> dict[str, str]:

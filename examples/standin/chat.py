@@ -31,9 +31,7 @@ def _create(request: Request) -> Answer:
     form = request.body.get("response_format") or {}
     tools = offer(request.body.get("tools"), request.body.get("tool_choice"))
     schema = form.get("json_schema", {}).get("schema")
-    step = next_step(
-        [Said(said["role"], plain_text(said.get("content"))) for said in messages], tools, schema=schema
-    )
+    step = next_step([Said(said["role"], plain_text(said.get("content"))) for said in messages], tools, schema=schema)
     if request.body.get("stream"):
         return Answer(events=list(_chunks(request.body, step)), thought=True)
     return Answer(_completion(request.body, step), thought=True)

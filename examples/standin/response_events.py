@@ -21,9 +21,7 @@ def told(response: Json) -> list[Event]:
 
 
 def _item(index: int, item: Json) -> Iterator[Json]:
-    inside = {"message": _message, "function_call": _function_call, "file_search_call": _file_search}[
-        item["type"]
-    ]
+    inside = {"message": _message, "function_call": _function_call, "file_search_call": _file_search}[item["type"]]
     empty = EMPTY.get(item["type"], {})
     begun: Json = item | {"status": "in_progress"} | empty
     yield {"type": "response.output_item.added", "output_index": index, "item": begun}

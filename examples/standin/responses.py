@@ -157,9 +157,7 @@ def _said(item: Json) -> Said:
 
 def _items(given: str | Sequence[Json]) -> list[Json]:
     """What the request brings, as items of a conversation."""
-    return [
-        _item(part) for part in ([{"role": "user", "content": given}] if isinstance(given, str) else given)
-    ]
+    return [_item(part) for part in ([{"role": "user", "content": given}] if isinstance(given, str) else given)]
 
 
 def _item(part: Json) -> Json:

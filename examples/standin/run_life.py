@@ -79,9 +79,7 @@ def _searched(run: Run, query: str) -> Iterator[Event]:
     ranking = {"ranker": "default_2024_08_21", "score_threshold": 0.0}
     call = {"id": new_id("call_"), "type": "file_search"}
     yield _step_delta(step, {"index": 0, **call, "file_search": {}})
-    step["step_details"]["tool_calls"] = [
-        {**call, "file_search": {"ranking_options": ranking, "results": [found]}}
-    ]
+    step["step_details"]["tool_calls"] = [{**call, "file_search": {"ranking_options": ranking, "results": [found]}}]
     yield _step_done(run, step, said=query)
 
 
@@ -178,9 +176,7 @@ def _step_done(run: Run, step: Json, *, said: str) -> Event:
 
 def _total(run: Run) -> Json:
     used = [step["usage"] for step in run.steps]
-    return _usage(
-        sum(part["prompt_tokens"] for part in used), sum(part["completion_tokens"] for part in used)
-    )
+    return _usage(sum(part["prompt_tokens"] for part in used), sum(part["completion_tokens"] for part in used))
 
 
 def _usage(heard: int, written: int) -> Json:

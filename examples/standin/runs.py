@@ -57,9 +57,7 @@ class Runs:
 
     def _create_message(self, request: Request) -> Answer:
         # Here and not among the messages, because only the runs know whether the thread is free.
-        self._refuse_if_busy(
-            request.ids["thread"], "Can't add messages to {thread} while a run {run} is active."
-        )
+        self._refuse_if_busy(request.ids["thread"], "Can't add messages to {thread} while a run {run} is active.")
         return Answer(self._desk.add_message(request.ids["thread"], request.body))
 
     def _create_thread_and_run(self, request: Request) -> Answer:
@@ -99,9 +97,7 @@ class Runs:
         if run.status != "requires_action":
             raise ApiError(400, f'Runs in status "{run.status}" do not accept tool outputs.')
         calls = run.wire["required_action"]["submit_tool_outputs"]["tool_calls"]
-        outputs = {
-            out["tool_call_id"]: out.get("output") or "" for out in request.body.get("tool_outputs") or []
-        }
+        outputs = {out["tool_call_id"]: out.get("output") or "" for out in request.body.get("tool_outputs") or []}
         missing = [call["id"] for call in calls if call["id"] not in outputs]
         if missing:
             raise ApiError(400, f"Expected tool outputs for call_ids {missing}, got {sorted(outputs)}")

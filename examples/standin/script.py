@@ -75,9 +75,7 @@ def shaped(schema: Json, text: str, *, root: Json | None = None) -> Any:
         return shaped(schema["anyOf"][0], text, root=root)
     if schema.get("type") == "object":
         return {name: shaped(part, text, root=root) for name, part in schema.get("properties", {}).items()}
-    return {"string": text, "integer": 1, "number": 0.9, "boolean": True, "array": []}.get(
-        schema.get("type", "")
-    )
+    return {"string": text, "integer": 1, "number": 0.9, "boolean": True, "array": []}.get(schema.get("type", ""))
 
 
 def _choose(history: Sequence[Said], tools: Offer) -> Step:
@@ -103,9 +101,7 @@ def _last_question(history: Sequence[Said]) -> tuple[str, list[str]]:
 def _tracked(output: str) -> str:
     try:
         found = json.loads(output)
-        return "Parcel {parcel_id} is {status}, last seen at {place}. It should reach you {expected}.".format(
-            **found
-        )
+        return "Parcel {parcel_id} is {status}, last seen at {place}. It should reach you {expected}.".format(**found)
     except (ValueError, TypeError, LookupError):
         return f"Here is what our tracking says: {output}"
 
@@ -124,9 +120,7 @@ def _small_talk(question: str) -> str:
         return "Of course: choose “Leave with a neighbour” in the app before noon, and we ring next door."
     if _mentions(question, "thank"):
         return "You are welcome. Have a good day!"
-    return (
-        f"I am happy to help with that. You wrote: “{question}” Could you give me the number of your parcel?"
-    )
+    return f"I am happy to help with that. You wrote: “{question}” Could you give me the number of your parcel?"
 
 
 def _mentions(question: str, *words: str) -> bool:

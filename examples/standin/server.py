@@ -47,9 +47,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128  # many clients may knock at once
 
     def __init__(self, router: Router, *, port: int, latency: float) -> None:
-        super().__init__(
-            ("127.0.0.1", port), type("Handler", (Handler,), {"router": router, "latency": latency})
-        )
+        super().__init__(("127.0.0.1", port), type("Handler", (Handler,), {"router": router, "latency": latency}))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that left in the middle of a stream: clients may."""

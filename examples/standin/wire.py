@@ -25,9 +25,7 @@ _DATED = {
 class ApiError(Exception):
     """An answer in OpenAI's form for errors, with its HTTP status."""
 
-    def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None
-    ) -> None:
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         detail = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
@@ -129,9 +127,7 @@ def page(items: Iterable[Json], request: Request, *, order: str = "desc") -> Jso
 
 def missing(*, name: str) -> ApiError:
     """The error for a parameter that the body lacks."""
-    return ApiError(
-        400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
-    )
+    return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
 def find(shelf: Mapping[str, Json], key: str, *, kind: str) -> Json:

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(The Assistants API is )?depreca
 
 WHERE = "Where is my parcel PX-48213?"
 RETURN = "Can I return it?"
-TRACKED = json.dumps(
-    {"parcel_id": "PX-48213", "status": "on its way", "place": "Leipzig", "expected": "tomorrow"}
-)
+TRACKED = json.dumps({"parcel_id": "PX-48213", "status": "on its way", "place": "Leipzig", "expected": "tomorrow"})
 ANSWER = "Parcel PX-48213 is on its way, last seen at Leipzig. It should reach you tomorrow."
 
 
@@ -35,17 +33,12 @@ def thread_with(client: OpenAI, text: str) -> str:
 
 
 def outputs_for(run: Any) -> Any:
-    return [
-        {"tool_call_id": call.id, "output": TRACKED}
-        for call in run.required_action.submit_tool_outputs.tool_calls
-    ]
+    return [{"tool_call_id": call.id, "output": TRACKED} for call in run.required_action.submit_tool_outputs.tool_calls]
 
 
 def text_of(client: OpenAI, run: Any) -> str:
     messages = client.beta.threads.messages.list(run.thread_id, run_id=run.id)
-    return "\n".join(
-        part.text.value for message in messages for part in message.content if part.type == "text"
-    )
+    return "\n".join(part.text.value for message in messages for part in message.content if part.type == "text")
 
 
 def test_assistant_is_kept_with_all_it_was_given(client: OpenAI, assistant: Any) -> None:
@@ -77,9 +70,7 @@ def test_polled_run_calls_a_function_and_answers(client: OpenAI, assistant: Any)
     steps = list(client.beta.threads.runs.steps.list(run.id, thread_id=thread.id, order="asc"))
     assert [step.type for step in steps] == ["tool_calls", "message_creation"]
     assert steps[0].step_details.tool_calls[0].function.output == TRACKED  # type: ignore[union-attr]
-    assert (
-        client.beta.threads.runs.steps.retrieve(steps[0].id, run_id=run.id, thread_id=thread.id) == steps[0]
-    )
+    assert client.beta.threads.runs.steps.retrieve(steps[0].id, run_id=run.id, thread_id=thread.id) == steps[0]
     assert client.beta.threads.runs.list(thread.id).data == [run]
 
 
@@ -177,16 +168,12 @@ def test_stream_helpers_of_runs(client: OpenAI, assistant: Any) -> None:
 def test_messages_come_in_pages(client: OpenAI) -> None:
     thread = client.beta.threads.create(metadata={"desk": "7"})
     assert client.beta.threads.retrieve(thread.id) == thread
-    sent = [
-        client.beta.threads.messages.create(thread.id, role="user", content=f"No. {n}").id for n in range(5)
-    ]
+    sent = [client.beta.threads.messages.create(thread.id, role="user", content=f"No. {n}").id for n in range(5)]
     page = client.beta.threads.messages.list(thread.id, limit=2)
     assert [row.id for row in page.data] == sent[:2:-1]
     assert page.has_next_page()
     assert [row.id for row in client.beta.threads.messages.list(thread.id, limit=2)] == sent[::-1]
-    assert [
-        row.id for row in client.beta.threads.messages.list(thread.id, order="asc", before=sent[2])
-    ] == sent[:2]
+    assert [row.id for row in client.beta.threads.messages.list(thread.id, order="asc", before=sent[2])] == sent[:2]
     assert client.beta.threads.messages.list(thread.id, run_id="run_none").data == []
     assert client.beta.threads.messages.retrieve(sent[0], thread_id=thread.id).id == sent[0]
     assert client.beta.threads.delete(thread.id).deleted
@@ -200,17 +187,13 @@ def test_run_is_cancelled(client: OpenAI, assistant: Any) -> None:
     gone = client.beta.threads.runs.retrieve(run.id, thread_id=run.thread_id)
     assert (gone.status, gone.usage) == ("cancelled", None)
     with pytest.raises(BadRequestError, match="do not accept tool outputs"):
-        client.beta.threads.runs.submit_tool_outputs(
-            run.id, thread_id=run.thread_id, tool_outputs=outputs_for(run)
-        )
+        client.beta.threads.runs.submit_tool_outputs(run.id, thread_id=run.thread_id, tool_outputs=outputs_for(run))
 
 
 def test_async_client_holds_the_same_conversation(stand_in: StandIn) -> None:
     async def talk() -> tuple[str, str]:
         async with AsyncOpenAI(base_url=stand_in.base_url, api_key="any", max_retries=0) as client:
-            assistant = await client.beta.assistants.create(
-                model="gpt-4o-mini", tools=[{"type": "file_search"}]
-            )
+            assistant = await client.beta.assistants.create(model="gpt-4o-mini", tools=[{"type": "file_search"}])
             said: Any = {"messages": [{"role": "user", "content": RETURN}]}
             run = await client.beta.threads.create_and_run_poll(assistant_id=assistant.id, thread=said)
             async with client.responses.stream(model="gpt-4.1-mini", input=RETURN) as stream:

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(The Assistants API is )?depreca
 
 WHERE = "Where is my parcel PX-48213?"
 RETURN = "Can I return it?"
-TRACKED = json.dumps(
-    {"parcel_id": "PX-48213", "status": "on its way", "place": "Leipzig", "expected": "tomorrow"}
-)
+TRACKED = json.dumps({"parcel_id": "PX-48213", "status": "on its way", "place": "Leipzig", "expected": "tomorrow"})
 ANSWER = "Parcel PX-48213 is on its way, last seen at Leipzig. It should reach you tomorrow."
 
 
@@ -33,9 +31,7 @@ TRACK_FLAT: Any = {"type": "function", **TRACK_PARCEL}
 
 
 def test_response_calls_a_function_and_goes_on_from_it(client: OpenAI) -> None:
-    first = client.responses.create(
-        model="gpt-4.1-mini", input=WHERE, instructions="Help.", tools=[TRACK_FLAT]
-    )
+    first = client.responses.create(model="gpt-4.1-mini", input=WHERE, instructions="Help.", tools=[TRACK_FLAT])
     assert (first.status, first.instructions, first.output_text) == ("completed", "Help.", "")
     assert first.model == "gpt-4.1-mini-2025-04-14"
     assert first.tools[0].name == "track_parcel"  # type: ignore[union-attr]
@@ -58,9 +54,7 @@ def test_response_calls_a_function_and_goes_on_from_it(client: OpenAI) -> None:
 def test_conversation_keeps_what_was_said(client: OpenAI) -> None:
     conversation = client.conversations.create(metadata={"desk": "7"})
     assert client.conversations.retrieve(conversation.id) == conversation
-    told = client.responses.create(
-        model="gpt-4.1", conversation=conversation.id, input="My parcel is PX-48213."
-    )
+    told = client.responses.create(model="gpt-4.1", conversation=conversation.id, input="My parcel is PX-48213.")
     asked = client.responses.create(model="gpt-4.1", conversation={"id": conversation.id}, input=RETURN)
     assert told.conversation is not None
     assert told.conversation.id == conversation.id
@@ -105,9 +99,7 @@ def test_streamed_response_has_every_event(client: OpenAI) -> None:
 
 def test_stream_helper_of_responses(client: OpenAI) -> None:
     with client.responses.stream(model="gpt-4.1-mini", input=WHERE, tools=[TRACK_FLAT]) as stream:
-        snapshots: list[str] = [
-            e.snapshot for e in stream if e.type == "response.function_call_arguments.delta"
-        ]
+        snapshots: list[str] = [e.snapshot for e in stream if e.type == "response.function_call_arguments.delta"]
         call: Any = stream.get_final_response().output[0]
     assert snapshots[-1] == call.arguments
     with client.responses.stream(model="gpt-4.1-mini", input=RETURN, text_format=Reply) as parsed:
@@ -170,9 +162,7 @@ def test_stream_helper_and_parsing_of_chat(client: OpenAI) -> None:
 # What it says, and what it refuses --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "question", [WHERE, RETURN, "Can a neighbour take it?", "Thanks!", "My cat is purple.", ""]
-)
+@pytest.mark.parametrize("question", [WHERE, RETURN, "Can a neighbour take it?", "Thanks!", "My cat is purple.", ""])
 def test_the_same_question_gets_the_same_answer(client: OpenAI, question: str) -> None:
     said: Any = [{"role": "user", "content": question}]
     replies = [client.chat.completions.create(model="gpt-4o-mini", messages=said) for _ in range(2)]

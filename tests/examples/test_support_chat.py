@@ -23,14 +23,10 @@ def athina() -> Iterator[AthinaServer]:
 
 def run_demo(state: Path, **settings: str) -> str:
     """What the demo prints, with these environment variables and none of this machine's."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
     environment = inherited | {"XDG_STATE_HOME": str(state), "PYTHONIOENCODING": "utf-8"} | settings
     command = [sys.executable, "-W", "error", "examples/support_chat.py"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=45, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=45, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -51,15 +47,11 @@ def test_without_keys_the_conversation_waits_in_the_outbox(tmp_path: Path) -> No
     assert tmp_path in Path(outbox[1]).parents
 
 
-def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(
-    tmp_path: Path, athina: AthinaServer
-) -> None:
+def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: Path, athina: AthinaServer) -> None:
     printed = run_demo(tmp_path, ATHINA_API_KEY="k3y-0f-athina", ATHINA_BASE_URL=athina.url)
     assert "3 logs made: 3 delivered, 0 waiting, 0 refused" in printed
     assert "k3y-0f-athina" not in printed
-    assert {(request.method, request.path) for request in athina.requests} == {
-        ("POST", "/api/v1/log/inference")
-    }
+    assert {(request.method, request.path) for request in athina.requests} == {("POST", "/api/v1/log/inference")}
     assert {request.headers["athina-api-key"] for request in athina.requests} == {"k3y-0f-athina"}
     first, second, third = (request.json for request in athina.requests)
     assert first["session_id"] == second["session_id"] == third["session_id"]

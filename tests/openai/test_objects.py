@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -141,14 +142,15 @@ def test_a_spoken_answer_is_its_transcript() -> None:
 
 
 def test_tool_calls_and_the_legacy_function_call_of_a_chat_completion() -> None:
-    wire = samples.chat(
-        content=None, tool_calls=[samples.function_call()], function_call={"name": "old", "arguments": "{}"}
-    )
+    custom = {"id": "call_2", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
+    legacy = {"name": "old", "arguments": "{}"}
+    wire = samples.chat(content=None, tool_calls=[samples.function_call(), custom], function_call=legacy)
     _, *calls = read(wire) or ()
     bodies = [call.body for call in calls if isinstance(call, ToolCall)]
     assert bodies == [
         samples.function_call(),
-        {"type": "function", "function": {"name": "old", "arguments": "{}"}},
+        custom,
+        {"type": "function", "function": legacy},
     ]
 
 
@@ -170,11 +172,9 @@ WIRES = [
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_objects_dictionaries_and_wrappers_read_the_same(wire: dict[str, Any]) -> None:
-    class RawResponse:
-        content = json.dumps(wire).encode()
-
     class Wrapper:
-        http_response = RawResponse()
+        def __init__(self) -> None:
+            self.http_response = SimpleNamespace(content=json.dumps(wire).encode())
 
         def parse(self) -> object:
             raise AssertionError("parse() may run the user's own parser")
@@ -200,15 +200,13 @@ def test_a_body_still_on_the_network_is_left_there() -> None:
         def content(self) -> bytes:
             raise RuntimeError("not read yet")
 
-    class Wrapper:
-        http_response = Unread()
-
-    assert read(Wrapper()) is None
+    assert read(SimpleNamespace(http_response=Unread())) is None
 
 
 def test_pages_are_never_iterated() -> None:
     class Page:
-        data = (samples.message("msg_1", "Hi.", at=12),)
+        def __init__(self) -> None:
+            self.data = (samples.message("msg_1", "Hi.", at=12),)
 
         def __iter__(self) -> object:
             raise AssertionError("iterating a page sends requests")
@@ -218,6 +216,37 @@ def test_pages_are_never_iterated() -> None:
 
 def test_an_empty_page_is_understood_and_says_nothing() -> None:
     assert read(samples.page()) == ()
+
+
+def test_a_result_of_the_users_own_is_not_taken_for_an_answer() -> None:
+    results: list[object] = [{"choices": ["tea"]}, {"id": "1", "output": ["x"]}, {"data": []}, {"data": [1]}]
+    for own in [*results, results, []]:
+        assert read(own) is None
+
+
+def test_no_property_of_a_stranger_is_called() -> None:
+    class Streaming:
+        """As some web frameworks' responses are: looking at the body reads the stream."""
+
+        @property
+        def data(self) -> bytes:
+            raise AssertionError
+
+        content = response = http_response = choices = output = data
+
+    assert read(Streaming()) is None
+
+
+def test_of_a_long_list_of_strangers_only_the_first_few_are_asked() -> None:
+    class Asked(dict[str, object]):
+        count = 0
+
+        def get(self, *name: object) -> object:
+            Asked.count += 1
+            return None
+
+    assert read([Asked() for _ in range(1000)]) is None
+    assert Asked.count < 100
 
 
 @pytest.mark.parametrize("stranger", [None, 1, "run_1", b"{}", object(), {}, {"object": "assistant"}, [1], MagicMock()])

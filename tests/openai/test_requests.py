@@ -92,7 +92,7 @@ def test_a_stream_that_failed_keeps_what_had_come() -> None:
 
 
 def test_a_failed_request_for_no_answer_says_nothing() -> None:
-    assert read_exchange(Exchange(order=1, error=OSError())) == ()
+    assert read_exchange(Exchange(order=1, error=OSError())) is None
 
 
 def test_an_exception_that_cannot_be_read_still_has_its_name() -> None:

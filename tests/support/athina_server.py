@@ -1,14 +1,13 @@
 """A local Athina on a real socket, which records what arrives and misbehaves on demand.
 
-    with AthinaServer() as athina:
-        athina.script(answer(500), busy(2), lose_answer)   # one fault for each of the next requests, in order of arrival
-        athina.when(lambda request: request.json["session_id"] == "s1", hang)   # for every request that fits
-        ...
-        athina.wait_for(3, timeout=5)
+    with AthinaServer() as athina: athina.script(answer(500), busy(2), lose_answer)   # one fault for each of
+    the next requests, in order of arrival athina.when(lambda request: request.json["session_id"] == "s1",
+    hang)   # for every request that fits ... athina.wait_for(3, timeout=5)
 
-`requests` holds everything that arrived, `accepted` what Athina would have stored, both in order of arrival. A fault is any function
-of an `Exchange`. From a shell: `python -m tests.support.athina_server --port 8080 --faults 0.2 --seed 7`; the first line on standard output is
-the base URL, and `GET /accepted` gives the accepted requests as JSON lines.
+`requests` holds everything that arrived, `accepted` what Athina would have stored, both in order of arrival.
+A fault is any function of an `Exchange`. From a shell: `python -m tests.support.athina_server --port 8080
+--faults 0.2 --seed 7`; the first line on standard output is the base URL, and `GET /accepted` gives the
+accepted requests as JSON lines.
 """
 
 from __future__ import annotations
@@ -26,7 +25,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "CHAOS",
@@ -291,17 +293,19 @@ def raw(data: bytes) -> Fault:
 
 
 CHAOS: Final[tuple[Fault, ...]] = (
-    answer(500), html(502), busy(0), delay(0.05), close_before_answer, reset, lose_answer, close_in_mid_answer, close_in_mid_body,
+    answer(500), html(502), busy(0), delay(0.05), close_before_answer, reset, lose_answer,
+    close_in_mid_answer, close_in_mid_body,
     http10, bad_json, wrong_encoding,
 )  # fmt: skip
-"""What befalls logs in the field. Every one of them is either delivered or to be tried again, none refused."""
+"""What befalls logs in the field. Every one of them is either delivered or to be tried again, none
+refused."""
 
 
 class AthinaServer:
     """The server: a thread that accepts, and one for each connection."""
 
     def __init__(self, *, port: int = 0, faults: float = 0.0, seed: int = 0, chaos: tuple[Fault, ...] = CHAOS) -> None:
-        """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` befalls a request; `seed` repeats a run."""
+        """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` strikes."""
         self.port = port
         self.requests: list[Request] = []
         self.accepted: list[Request] = []
@@ -317,7 +321,7 @@ class AthinaServer:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> AthinaServer:
+    def __enter__(self) -> Self:
         """Start."""
         self.start()
         return self
@@ -381,7 +385,8 @@ class AthinaServer:
     def _wait(self, records: Callable[[], list[Request]], count: int, timeout: float) -> list[Request]:
         with self._changed:
             if not self._changed.wait_for(lambda: len(records()) >= count, timeout):
-                message = f"waited {timeout} s for {count}, got {len(records())}: {len(self.requests)} requests, {len(self.accepted)} accepted"
+                counts = f"{len(self.requests)} requests, {len(self.accepted)} accepted"
+                message = f"waited {timeout} s for {count}, got {len(records())}: {counts}"
                 raise AssertionError(message)
             return list(records())
 

@@ -1,0 +1,57 @@
+"""What every test stands on: an environment of its own, a fresh runtime, our own faults raised instead of swallowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import athina_trace
+from athina_trace import _guard, _runtime
+from tests.support.athina_server import AthinaServer
+
+KEY = "marker-key-5f1c"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in [name for name in os.environ if name.startswith("ATHINA_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(_guard, "strict", True)
+    _guard.forget()
+    yield
+    runtime = _runtime._runtime
+    if runtime is not None:
+        runtime.engine.close(0)
+    _runtime._runtime, _runtime._pid = None, 0
+
+
+@pytest.fixture
+def athina() -> Iterator[AthinaServer]:
+    """A local Athina that accepts everything, unless told otherwise."""
+    with AthinaServer() as server:
+        yield server
+
+
+@pytest.fixture
+def delivered(athina: AthinaServer) -> Callable[[], list[dict[str, Any]]]:
+    """Configure delivery to the local Athina; calling it gives the logs that arrived, in order."""
+    athina_trace.configure(api_key=KEY, base_url=athina.url)
+
+    def logs() -> list[dict[str, Any]]:
+        report = athina_trace.flush(10)
+        assert report, report
+        return [request.json for request in athina.accepted]
+
+    return logs
+
+
+@pytest.fixture
+def local() -> Callable[[], list[dict[str, Any]]]:
+    """Keep logs in memory and send nothing; calling it gives them, in order."""
+    athina_trace.configure(outbox=":memory:")
+    return lambda: athina_trace.recent_logs(10_000)

@@ -1,0 +1,299 @@
+"""The transport against a real server that does whatever servers do."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+from athina_trace._delivery.api import Api, Kind, Outcome, route
+from athina_trace._delivery.policy import Verdict, verdict
+from tests.support import athina_server as server_module
+from tests.support.athina_server import AthinaServer, Fault, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = "marker-key-4711"
+LOG = b'{"response": "hello"}'
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[AthinaServer]:
+    with AthinaServer() as running:
+        yield running
+
+
+@pytest.fixture
+def api(server: AthinaServer) -> Iterator[Api]:
+    made = Api(base_url=server.url, key=KEY, connect=2.0, read=0.3, total=0.6)
+    yield made
+    made.close()
+
+
+def send(api: Api, server: AthinaServer, fault: Fault) -> Outcome:
+    server.script(fault)
+    return api.deliver("log", "", LOG)
+
+
+def test_a_log_is_sent_as_athina_asks(api: Api, server: AthinaServer) -> None:
+    assert api.deliver("log", "", LOG) == Outcome(200, prompt_run_id="run-1")
+    (request,) = server.accepted
+    assert (request.method, request.path, request.body) == ("POST", "/api/v1/log/inference", LOG)
+    assert request.headers["athina-api-key"] == KEY
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+    assert request.headers["user-agent"].startswith("athina-trace/")
+
+
+def test_one_connection_carries_many_requests(api: Api, server: AthinaServer) -> None:
+    server.script(server_module.answer(500), server_module.html(502), server_module.bad_json)
+    assert [api.deliver("log", "", LOG).status for _ in range(6)] == [500, 502, 200, 200, 200, 200]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "expected"),
+    [
+        ("log", "", ("POST", "/api/v2/log/inference")),
+        (
+            "update",
+            "a/b?c d#é%",
+            ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/a%2Fb%3Fc%20d%23%C3%A9%25"),
+        ),
+        ("update", "..", ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/%2E%2E")),
+        ("update", "\ud800", ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/%3F")),
+        ("update_by_id", "run.7", ("PATCH", "/api/v1/log/inference/run.7")),
+        ("feedback", "ignored", ("PATCH", "/api/v1/prompt_run/user-feedback")),
+    ],
+)
+def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer) -> None:
+    assert route(kind, target, version="v2") == expected
+    api = Api(base_url=f"{server.url}/self/hosted/", key=KEY, api_version="v2")
+    assert api.deliver(kind, target, LOG).status == 200
+    assert (server.accepted[0].method, server.accepted[0].path) == (expected[0], "/self/hosted" + expected[1])
+    api.close()
+
+
+def test_the_words_of_an_error_are_kept(api: Api, server: AthinaServer) -> None:
+    assert send(api, server, server_module.answer(400)).message == "status 400: as the test asked"
+    assert send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message == '["a", 1]'
+    assert send(api, server, server_module.html(502)).message == "Bad &amp; sad nginx"
+    assert send(api, server, server_module.answer(500, b"x" * 60_000)).message == "x" * 500
+    assert send(api, server, server_module.gzipped(422, b'{"error": "packed"}')).message == "packed"
+    assert send(api, server, server_module.answer(200, b'{"prompt_run_id": "top"}')).prompt_run_id == "top"
+
+
+def test_the_time_to_wait_is_read(api: Api, server: AthinaServer) -> None:
+    assert send(api, server, server_module.busy(7)) == Outcome(429, 7.0, "status 429: as the test asked")
+    assert send(api, server, server_module.busy("9" * 5000, 503)).retry_after == 3600.0
+    assert send(api, server, server_module.busy("whenever")).retry_after is None
+
+
+def test_a_redirect_is_never_followed(api: Api, server: AthinaServer) -> None:
+    with AthinaServer() as elsewhere:
+        outcome = send(api, server, server_module.redirect(f"{elsewhere.url}/?{KEY}"))
+        assert verdict(outcome.status) is Verdict.REFUSED
+        assert elsewhere.url in outcome.message
+        assert KEY not in outcome.message
+        assert elsewhere.connections == 0
+
+
+HOSTILE: list[tuple[Fault, int | None]] = [
+    (server_module.close_before_answer, None),
+    (server_module.reset, None),
+    (server_module.lose_answer, None),
+    (server_module.close_in_mid_answer, None),
+    (server_module.close_in_mid_body, 200),
+    (server_module.hang, None),
+    (server_module.delay(0.05), 200),
+    (server_module.drip_headers(0.05), None),
+    (server_module.drip_body(0.05), 200),
+    (server_module.drip_body(0.05, 500), 500),
+    (server_module.endless_body, 500),
+    (server_module.endless_headers, None),
+    (server_module.continue_for_ever, None),
+    (server_module.http10, 200),
+    (server_module.bad_json, 200),
+    (server_module.wrong_encoding, 200),
+    (server_module.answer(200, b"[" * 60_000), 200),
+    (server_module.answer(200, b'{"data": []}'), 200),
+    (server_module.answer(500, b"\x1f\x8bnot gzip at all"), 500),
+    (server_module.answer(500, b'{"error": "\\ud800"}'), 500),
+    (server_module.gzipped(500, b"0" * 30_000_000), 500),
+    (server_module.answer(204, b"", {"Content-Length": "-1"}), None),
+    (server_module.raw(b"SSH-2.0-OpenSSH\r\n"), None),
+    (server_module.raw(b"HTTP/1.1 99999 x\r\n\r\n"), None),
+    (server_module.raw(b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), 200),
+    (server_module.raw(b"HTTP/1.1 500 \xff\r\nRetry-After: \xff\xfe\r\nContent-Length: 0\r\n\r\n"), 500),
+    (server_module.raw(b""), None),
+]
+
+
+@pytest.mark.parametrize(("fault", "status"), HOSTILE, ids=range(len(HOSTILE)))
+def test_no_answer_does_harm(api: Api, server: AthinaServer, fault: Fault, status: int | None) -> None:
+    began = time.monotonic()
+    over = threading.Event()
+    watch = threading.Thread(target=lambda: [api.expire() for _ in iter(lambda: over.wait(0.02), True)])
+    watch.start()
+    try:
+        outcome = send(api, server, fault)
+    finally:
+        over.set()
+        watch.join()
+    assert time.monotonic() - began < 3.0
+    assert outcome.status == status
+    assert len(outcome.message) <= 500
+    assert bool(outcome.message) is (status != 200)
+    # Whatever that was, the next log gets through.
+    assert api.deliver("log", "", LOG).status == 200
+
+
+def test_a_server_that_is_away_and_comes_back(api: Api, server: AthinaServer) -> None:
+    assert api.deliver("log", "", LOG).status == 200
+    server.stop()
+    outcome = api.deliver("log", "", LOG)
+    assert outcome.status is None
+    assert outcome.message.startswith("ConnectError: ")
+    server.start()
+    assert api.deliver("log", "", LOG).status == 200
+    assert len(server.accepted) == 2
+
+
+def test_a_request_can_be_cut_at_any_time(server: AthinaServer) -> None:
+    api = Api(base_url=server.url, key=KEY, read=60.0, total=60.0)
+    server.script(server_module.hang)
+    outcomes: list[Outcome] = []
+    sender = threading.Thread(target=lambda: outcomes.append(api.deliver("log", "", LOG)))
+    sender.start()
+    server.wait_for_requests(1)
+    assert not api.expire()
+    assert api.expire(now=math.inf)
+    sender.join(5)
+    assert [outcome.status for outcome in outcomes] == [None]
+    assert not api.expire(now=math.inf)
+    api.close()
+
+
+def test_the_key_is_in_no_message(api: Api, server: AthinaServer) -> None:
+    for size in range(480, 500):
+        assert KEY[:5] not in send(api, server, server_module.answer(400, b"x" * size + KEY.encode())).message
+    assert (
+        send(api, server, server_module.answer(200, b'{"prompt_run_id": "%s"}' % KEY.encode())).prompt_run_id == "***"
+    )
+    assert KEY not in repr(api)
+
+
+@pytest.mark.parametrize("key", ["", "two\nlines", "schlüssel", "nul\0"])
+def test_a_key_that_no_header_can_carry_pauses(server: AthinaServer, key: str) -> None:
+    outcome = Api(base_url=server.url, key=key).deliver("log", "", LOG)
+    assert verdict(outcome.status) is Verdict.PAUSED
+    assert "ATHINA_API_KEY" in outcome.message
+    assert server.connections == 0
+
+
+def test_a_reference_that_no_url_can_carry_is_refused(api: Api, server: AthinaServer) -> None:
+    assert api.deliver("log", "", LOG).status == 200
+    outcome = api.deliver("update", "x" * 70_000, LOG)
+    assert verdict(outcome.status) is Verdict.REFUSED
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["", "log.athina.ai", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "http://\x00"]
+)
+def test_a_base_url_that_is_none_blames_no_log(url: str) -> None:
+    assert verdict(Api(base_url=url, key=KEY).deliver("log", "", LOG).status) is Verdict.RETRY
+
+
+def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://user:s3cret@"))
+    api = Api(base_url="http://athina.invalid", key=KEY)
+    server.script(server_module.answer(400, b"you said s3cret"))
+    assert api.deliver("log", "", LOG) == Outcome(400, message="you said ***")
+    assert api.deliver("log", "", LOG).status == 200
+    assert server.requests[0].path == "http://athina.invalid/api/v1/log/inference"
+    assert server.requests[0].headers["proxy-authorization"].startswith("Basic ")
+    api.close()
+
+
+def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    api = Api(base_url=server.url, key=KEY)
+    assert api.deliver("log", "", LOG).status == 200
+    api.close()
+
+
+def test_a_proxy_that_is_none_blames_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "gopher://user:s3cret@127.0.0.1:1")
+    outcome = Api(base_url="http://127.0.0.1:1", key=KEY).deliver("log", "", LOG)
+    assert outcome.status is None
+    assert "s3cret" not in outcome.message
+
+
+def test_https_is_spoken_however_it_is_written(server: AthinaServer) -> None:
+    outcome = Api(base_url=server.url.replace("http", "HTTPS"), key=KEY, connect=0.2).deliver("log", "", LOG)
+    assert outcome.status is None
+    assert "handshake" in outcome.message
+
+
+def test_interrupts_pass(api: Api, server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("athina_trace._delivery.api.read_answer", lambda *_, **__: interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        send(api, server, server_module.accept)
+
+
+def test_the_server_can_be_asked_by_predicate(api: Api, server: AthinaServer) -> None:
+    def is_second(request: Request) -> bool:
+        return request.number == 2
+
+    server.when(is_second, server_module.answer(500))
+    assert [api.deliver("log", "", LOG).status for _ in range(3)] == [200, 500, 200]
+    assert [request.number for request in server.wait_for(2)] == [1, 3]
+    with pytest.raises(AssertionError, match="waited 0 s for 9, got 2"):
+        server.wait_for(9, timeout=0)
+
+
+def test_the_servers_faults_can_be_repeated() -> None:
+    def statuses() -> list[int | None]:
+        with AthinaServer(faults=0.5, seed=11) as server:
+            api = Api(base_url=server.url, key=KEY)
+            found = [api.deliver("log", "", LOG).status for _ in range(40)]
+            api.close()
+            return found
+
+    first = statuses()
+    assert first == statuses()
+    assert {200, 500, None} <= set(first)
+
+
+def test_the_server_runs_in_a_process_of_its_own() -> None:
+    command = [sys.executable, "-m", "tests.support.athina_server", "--faults", "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        api = Api(base_url=url, key=KEY)
+        assert api.deliver("log", "", LOG).status == 200
+        with urllib.request.urlopen(f"{url}/accepted") as response:  # noqa: S310  loopback
+            assert b"/api/v1/log/inference" in response.read()
+        api.close()
+        process.stdin.close()
+        assert process.wait(10) == 0

@@ -1,0 +1,328 @@
+"""A decorated generator behaves exactly as the undecorated one, whatever is done to it; its log ends when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athina_trace import athina_session, athina_trace, current_log
+
+Logs = Callable[[], list[dict[str, Any]]]
+Script = list[tuple[str, Any]]
+
+
+class Poke(Exception):  # noqa: N818 - thrown in, not raised as an error
+    """What scripts throw."""
+
+
+STEPS = st.one_of(
+    st.just(("next", None)),
+    st.tuples(st.just("send"), st.integers(0, 9)),
+    st.tuples(st.just("throw"), st.sampled_from([Poke, GeneratorExit, StopIteration, KeyboardInterrupt])),
+    st.just(("close", None)),
+)
+# Closed at the end, as often as it takes: a generator may ignore it.
+SCRIPTS = st.lists(STEPS, max_size=8).map(lambda steps: [*steps, *[("close", None)] * 6])
+# An async generator that ignores GeneratorExit cannot be ended by anybody: it fails when it is collected.
+ASYNC_CATCHES = (None, Poke, KeyboardInterrupt)
+BEHAVIOURS = st.fixed_dictionaries(
+    {
+        "yields": st.integers(0, 4),
+        "catches": st.sampled_from([None, Poke, KeyboardInterrupt, GeneratorExit, BaseException]),
+        "stubborn": st.booleans(),  # yields again after what it caught
+        "raises": st.booleans(),
+        "returns": st.sampled_from([None, "value"]),
+    }
+)
+
+
+def make(behaviour: dict[str, Any]) -> Callable[[], Generator[Any, Any, Any]]:
+    catches: Any = behaviour["catches"] or ()
+
+    def generator() -> Generator[Any, Any, Any]:
+        got: list[Any] = []
+        for number in range(behaviour["yields"]):
+            try:
+                got.append((yield number, tuple(got)))
+            except catches as error:
+                got.append(type(error).__name__)
+                if behaviour["stubborn"]:
+                    yield "stubborn"
+        if behaviour["raises"]:
+            raise LookupError(str(got))
+        return behaviour["returns"]
+
+    return generator
+
+
+def make_async(behaviour: dict[str, Any]) -> Callable[[], AsyncGenerator[Any, Any]]:
+    catches: Any = behaviour["catches"] or ()
+
+    async def generator() -> AsyncGenerator[Any, Any]:
+        got: list[Any] = []
+        for number in range(behaviour["yields"]):
+            await asyncio.sleep(0)
+            try:
+                got.append((yield number, tuple(got)))
+            except catches as error:
+                got.append(type(error).__name__)
+                if behaviour["stubborn"]:
+                    yield "stubborn"
+        if behaviour["raises"]:
+            raise LookupError(str(got))
+
+    return generator
+
+
+def described(error: BaseException | None) -> Any:
+    """An exception, and those that it says it arose from, as data."""
+    if error is None:
+        return None
+    return type(error).__name__, str(error), described(error.__cause__), described(error.__context__)
+
+
+def play(generator: Generator[Any, Any, Any], script: Script) -> list[Any]:
+    seen: list[Any] = []
+    for step, argument in script:
+        try:
+            if step == "throw":
+                seen.append(("got", generator.throw(argument("thrown"))))
+            else:
+                operation: Any = {"next": generator.__next__, "send": generator.send, "close": generator.close}[step]
+                seen.append(("got", operation(argument) if step == "send" else operation()))
+        except BaseException as error:  # noqa: BLE001 - they are the result
+            seen.append(described(error))
+    return seen
+
+
+async def play_async(generator: AsyncGenerator[Any, Any], script: Script) -> list[Any]:
+    seen: list[Any] = []
+    for step, argument in script:
+        try:
+            if step == "throw":
+                seen.append(("got", await generator.athrow(argument("thrown"))))
+            elif step == "send":
+                seen.append(("got", await generator.asend(argument)))
+            else:
+                operation: Any = generator.__anext__ if step == "next" else generator.aclose
+                seen.append(("got", await operation()))
+        except BaseException as error:  # noqa: BLE001 - they are the result
+            seen.append(described(error))
+    return seen
+
+
+@given(BEHAVIOURS, SCRIPTS)
+def test_generators_behave_as_undecorated(behaviour: dict[str, Any], script: Script) -> None:
+    plain = make(behaviour)
+    assert play(athina_trace(plain)(), script) == play(plain(), script)
+    assert play(athina_session("s")(plain)(), script) == play(plain(), script)
+
+
+@given(BEHAVIOURS.filter(lambda behaviour: behaviour["catches"] in ASYNC_CATCHES), SCRIPTS)
+def test_async_generators_behave_as_undecorated(behaviour: dict[str, Any], script: Script) -> None:
+    script = [step for step in script if step != ("throw", StopIteration)]
+    plain = make_async(behaviour)
+
+    async def both() -> None:
+        assert await play_async(athina_trace(plain)(), script) == await play_async(plain(), script)
+        assert await play_async(athina_session("s")(plain)(), script) == await play_async(plain(), script)
+
+    asyncio.run(both())
+
+
+@athina_trace
+def tell(question: str, parts: int = 3) -> Generator[str, None, str]:
+    for part in range(parts):
+        yield f"{question}{part} "
+    return "returned"
+
+
+@athina_trace
+async def atell(question: str, parts: int = 3) -> AsyncGenerator[str, None]:
+    for part in range(parts):
+        await asyncio.sleep(0)
+        yield f"{question}{part} "
+
+
+def test_a_stream_is_logged_when_it_ends(local: Logs) -> None:
+    stream = tell("q")
+    assert next(stream) == "q0 "
+    assert local() == []
+    assert list(stream) == ["q1 ", "q2 "]
+    (log,) = local()
+    assert (log["response"], log["user_query"]) == ("q0 q1 q2 ", "q")
+    assert log["custom_attributes"]["chunks"] == 3
+    assert log["custom_attributes"]["time_to_first_chunk_ms"] >= 0
+    assert "outcome" not in log["custom_attributes"]
+
+
+@pytest.mark.parametrize("give_up", ["close", "forget"])
+def test_an_abandoned_stream_is_logged_once_and_incomplete(local: Logs, give_up: str) -> None:
+    stream = tell("q")
+    next(stream)
+    if give_up == "close":
+        stream.close()
+    del stream
+    gc.collect()
+    (log,) = local()
+    assert log["response"] == "q0 "
+    assert log["custom_attributes"]["outcome"] == "incomplete"
+    assert "error" not in log
+
+
+def test_a_stream_that_was_never_begun_is_no_call(local: Logs) -> None:
+    del [tell("q")][0]
+    gc.collect()
+    assert local() == []
+
+
+def test_a_failed_stream(local: Logs) -> None:
+    @athina_trace
+    def broken(question: str) -> Iterator[str]:
+        yield question
+        raise Poke("broken off")
+
+    with pytest.raises(Poke, match="broken off"):
+        list(broken("q"))
+    (log,) = local()
+    assert (log["response"], log["error"]) == ("q", "Poke: broken off")
+
+
+def test_the_return_value_of_a_generator_is_kept(local: Logs) -> None:
+    def outer() -> Generator[str, None, str]:
+        return (yield from tell("q", 1))
+
+    generator = outer()
+    assert next(generator) == "q0 "
+    with pytest.raises(StopIteration) as stop:
+        next(generator)
+    assert stop.value.value == "returned"
+
+
+def test_an_async_stream_abandoned_in_a_task(local: Logs) -> None:
+    async def reader() -> None:
+        async for _ in atell("q"):
+            break
+        gc.collect()
+        await asyncio.sleep(0.01)  # the loop closes what was abandoned in it
+
+    asyncio.run(reader())
+    (log,) = local()
+    assert log["custom_attributes"]["outcome"] == "incomplete"
+
+
+def test_a_cancelled_stream_is_logged_as_cancelled(local: Logs) -> None:
+    @athina_trace
+    async def slow(question: str) -> AsyncGenerator[str, None]:
+        yield question
+        await asyncio.sleep(60)
+
+    async def reader() -> None:
+        async for _ in slow("q"):
+            pass
+
+    async def cancel() -> None:
+        task = asyncio.create_task(reader())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    (log,) = local()
+    assert (log["response"], log["custom_attributes"]["outcome"]) == ("q", "cancelled")
+
+
+def test_a_function_that_returns_a_stream_is_a_stream(local: Logs) -> None:
+    @athina_trace
+    def answer(question: str) -> Iterator[str]:
+        return (f"{question}{n}" for n in range(2))
+
+    @athina_trace
+    async def aanswer(question: str) -> Any:
+        return atell.__wrapped__(question, 2)  # type: ignore[attr-defined]
+
+    async def read() -> list[str]:
+        return [part async for part in await aanswer("a")]
+
+    assert list(answer("q")) == ["q0", "q1"]
+    assert asyncio.run(read()) == ["a0 ", "a1 "]
+    assert [log["response"] for log in local()] == ["q0q1", "a0 a1 "]
+
+
+def test_the_consumers_context_stays_as_it_was(local: Logs) -> None:
+    variable = contextvars.ContextVar("variable", default="outer")
+    seen: list[str] = []
+
+    @athina_trace
+    def generator(question: str) -> Iterator[str]:
+        variable.set("inner")
+        assert current_log()
+        yield question
+        seen.append(variable.get())
+
+    for _ in generator("q"):
+        assert not current_log()
+        assert variable.get() == "outer"
+    assert seen == ["inner"]
+
+
+def test_a_stream_keeps_the_session_in_which_it_was_made(local: Logs) -> None:
+    with athina_session("made here"):
+        stream = tell("q")
+    with athina_session("read here"):
+        list(stream)
+    (log,) = local()
+    assert log["session_id"] == "made here"
+
+
+def test_each_step_may_run_in_another_context_and_thread(local: Logs) -> None:
+    stream = tell("q")
+    assert [contextvars.copy_context().run(next, stream) for _ in range(3)] == ["q0 ", "q1 ", "q2 "]
+    assert next(stream, None) is None
+    assert len(local()) == 1
+
+
+def test_streams_of_other_things_than_text(local: Logs) -> None:
+    @athina_trace
+    def numbers() -> Iterator[Any]:
+        yield {"a": 1}
+        yield b"bytes"
+
+    @athina_trace(response=lambda chunks: f"{len(chunks)} chunks")
+    def counted() -> Iterator[int]:
+        yield from range(3)
+
+    list(numbers())
+    list(counted())
+    assert [log["response"] for log in local()] == ['{"a":1}bytes', "3 chunks"]
+
+
+def test_a_thrown_exception_is_not_kept_alive(local: Logs) -> None:
+    class Payload(Exception):  # noqa: N818 - carried, not raised as an error
+        pass
+
+    def poke() -> weakref.ref[Payload]:
+        payload = Payload()
+        stream = tell("q")
+        next(stream)
+        with contextlib.suppress(Payload):
+            stream.throw(payload)
+        alive = weakref.ref(payload)
+        del payload  # this frame is in its traceback
+        return alive
+
+    gc.disable()
+    try:
+        assert poke()() is None
+    finally:
+        gc.enable()
