@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from athina_trace.viewer.tallies import DIMENSIONS, HOUR, MINUTE, percentile
+from athina_trace.viewer.tallies import DAY, DIMENSIONS, HOUR, MINUTE, percentile
 
 PERIODS = {"1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR, "30d": 720 * HOUR, "all": 0}
 """Name → seconds; 0: everything there is."""
 COLUMNS = 60
 """Most columns in a chart."""
-_WIDTHS = [MINUTE * n for n in (1, 2, 5, 15, 30)] + [HOUR * n for n in (1, 3, 6, 12, 24, 72, 168, 720)]
+_WIDTHS = [MINUTE * n for n in (1, 2, 5, 15)] + [HOUR * n for n in (1, 3, 6)] + [DAY * n for n in (1, 2, 7, 30, 90, 365)]
 _SERIES = 6
 """Values that are told apart; the rest is summed up as one."""
 OTHERS = "others"
@@ -57,7 +57,8 @@ def charts(db: Connection, *, by: str = "all", period: str = "all", now: float |
     period = period if period in PERIODS else "all"
     begin, end = _span(db, PERIODS[period], time.time() if now is None else now)
     width = next((width for width in _WIDTHS if (end - begin) / width <= COLUMNS - 1), _WIDTHS[-1])
-    grid = _Grid(by, HOUR if width >= HOUR else MINUTE, width, begin // width * width, end)
+    level = next(level for level in (DAY, HOUR, MINUTE) if width >= level)
+    grid = _Grid(by, level, width, begin // width * width, end)
     lines = [_line(db, grid, value) for value in _largest(db, grid)]
     if by != "all":
         lines = [*lines, *_others(db, grid, lines)]

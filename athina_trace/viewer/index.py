@@ -15,7 +15,7 @@ from urllib.parse import quote
 from athina_trace.viewer import tallies
 from athina_trace.viewer.facts import Facts, facts, load, merged, words_of
 
-VERSION = 1
+VERSION = 2
 CHUNK = 500
 """Entries that one transaction takes in; between two, readers and other writers have their turn."""
 
@@ -82,6 +82,7 @@ class Index:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0, uri=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")  # it can be made anew
+        self._db.execute("PRAGMA cache_size = -32000")
         self._db.execute("ATTACH ? AS box", (read_only(outbox),))
         if self._db.execute("PRAGMA main.user_version").fetchone()[0] != VERSION:
             self.clear()

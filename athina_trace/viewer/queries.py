@@ -8,7 +8,7 @@ from sqlite3 import Connection, Row
 from typing import Any, NamedTuple
 
 from athina_trace.viewer.facts import load, merged
-from athina_trace.viewer.filters import Filters
+from athina_trace.viewer.filters import STATES, Filters
 
 PAGE = 50
 """Rows on one page of a list."""
@@ -17,7 +17,12 @@ _PAGE_BYTES = 2_000_000
 
 _STATES = "e.state, e.status, e.reason, e.prompt_run_id, e.settled"
 _LOGS = f"SELECT l.*, {_STATES} FROM log AS l JOIN box.entry AS e ON e.id = l.id"
-_FROM_STATE = f"SELECT l.*, {_STATES} FROM box.entry AS e CROSS JOIN log AS l ON l.id = e.id"
+_FROM_STATE = {
+    state: f"SELECT l.*, {_STATES} FROM box.entry AS e INDEXED BY {index} CROSS JOIN log AS l ON l.id = e.id"
+    for state, index in (("waiting", "entry_oldest"), *((each, "entry_settled") for each in STATES[1:]))
+}
+_WALK = 3000
+"""Matching logs that one page of sessions looks through at most."""
 _SESSIONS = "SELECT s.*, s.last_id AS cursor FROM session AS s"
 
 
@@ -39,13 +44,22 @@ class Turn(NamedTuple):
 def logs(db: Connection, filters: Filters, *, before: int | None = None, limit: int = PAGE) -> Page:
     """Logs that pass `filters`, newest first, those with an id below `before`."""
     condition, values = filters.sql()
-    start = _FROM_STATE if filters.state in ("waiting", "refused") and not filters.q else _LOGS
-    by = "e.id" if start is _FROM_STATE else "l.id"
+    by = _key(filters)
     rows = db.execute(
-        f"{start} WHERE {condition} AND {by} < ? ORDER BY {by} DESC LIMIT ?",
+        f"{_start(filters)} WHERE {condition} AND {by} < ? ORDER BY {by} DESC LIMIT ?",
         (*values, _below(before), limit + 1),
     ).fetchall()
     return _paged(rows, limit, "id")
+
+
+def _start(filters: Filters) -> str:
+    """The statement's beginning: by state, unless something else leaves fewer logs; the outbox has indexes for states."""
+    narrow = filters.q or filters.customer or filters.session
+    return _LOGS if narrow or filters.state not in _FROM_STATE else _FROM_STATE[filters.state]
+
+
+def _key(filters: Filters) -> str:
+    return "l.id" if _start(filters) is _LOGS else "e.id"
 
 
 def logs_after(db: Connection, filters: Filters, *, after: int, limit: int = 500) -> list[Row]:
@@ -66,34 +80,38 @@ def sessions(db: Connection, filters: Filters, *, before: int | None = None, lim
 
 
 def _filtered_sessions(db: Connection, filters: Filters, before: int | None, limit: int) -> Page:
-    """Walk through matching logs from the newest on, and keep each session once."""
-    found: dict[str, int] = {}
-    earlier = _before(db, filters, before)
+    """Walk through matching logs from the newest on, and keep each session once.
+
+    The walk has an end: where it comes to it, the page is shorter, and the next one goes on from there.
+    """
     condition, values = filters.sql()
     walk = db.execute(
-        f"SELECT l.session, l.id FROM log AS l JOIN box.entry AS e ON e.id = l.id WHERE {condition} AND l.id < ? "
-        "ORDER BY l.id DESC LIMIT 20000",
+        f"{_start(filters)} WHERE {condition} AND l.id < ? ORDER BY {_key(filters)} DESC LIMIT {_WALK}",
         (*values, _below(before)),
-    )
-    for name, number in walk:
-        if name not in found and name not in earlier:
-            found[name] = number
-        if len(found) > limit:
-            break
-    rows = [db.execute("SELECT *, ? AS cursor FROM session WHERE name = ?", (found[name], name)) for name in found]
-    return _paged([row for each in rows for row in each], limit, "cursor")
+    ).fetchall()
+    met: set[str] = set()
+    rows: list[Row] = []
+    for place, row in enumerate(walk):
+        if row["session"] not in met:
+            met.add(row["session"])
+            if not _was_shown(db, filters, row["session"], before):
+                rows += db.execute("SELECT *, ? AS cursor FROM session WHERE name = ?", (row["id"], row["session"]))
+        if len(rows) == limit:
+            return Page(rows, row["id"] if place + 1 < len(walk) or len(walk) == _WALK else None)
+    return Page(rows, walk[-1]["id"] if len(walk) == _WALK else None)
 
 
-def _before(db: Connection, filters: Filters, before: int | None) -> set[str]:
-    """Sessions that an earlier page has shown: a log of theirs at or above the cursor passes, too."""
+def _was_shown(db: Connection, filters: Filters, name: str, before: int | None) -> bool:
+    """Whether an earlier page has shown this session: a log of it at or above the cursor passes, too."""
     if before is None:
-        return set()
+        return False
     condition, values = filters.sql()
-    rows = db.execute(
-        f"SELECT DISTINCT l.session FROM log AS l JOIN box.entry AS e ON e.id = l.id WHERE {condition} AND l.id >= ?",
-        (*values, before),
-    )
-    return {row[0] for row in rows}
+    found = db.execute(
+        f"SELECT 1 FROM log AS l INDEXED BY log_session JOIN box.entry AS e ON e.id = l.id "
+        f"WHERE l.session = ? AND l.id >= ? AND {condition} LIMIT 1",
+        (name, before, *values),
+    ).fetchone()
+    return found is not None
 
 
 def _below(before: int | None) -> int:
@@ -226,7 +244,7 @@ def refused(db: Connection, *, before: int | None = None) -> Page:
     rows = db.execute(
         "SELECT e.id, e.kind, e.reference, e.made, e.settled, e.status, e.reason, l.question, l.session, l.customer "
         "FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id "
-        "WHERE e.state = 'refused' AND e.id < ? ORDER BY e.id DESC LIMIT ?",
+        "WHERE e.state = 'refused' AND e.state != 'waiting' AND e.id < ? ORDER BY e.id DESC LIMIT ?",
         (_below(before), PAGE + 1),
     ).fetchall()
     return _paged(rows, PAGE, "id")

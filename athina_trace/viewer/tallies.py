@@ -1,4 +1,4 @@
-"""Sums for the charts: calls, errors, tokens, and how latencies are spread, by minute and hour, customer, slug and model.
+"""Sums for the charts: calls, errors, tokens, and how latencies are spread, by minute, hour and day, customer, slug and model.
 
 Latencies are counted in bins, each a tenth wider than the one before, so that percentiles of any period are a sum away
 and within five per cent of the truth.
@@ -23,8 +23,8 @@ CREATE TABLE spread (
     PRIMARY KEY (level, by, bucket, value, bin)
 ) WITHOUT ROWID;
 """
-MINUTE, HOUR = 60, 3600
-LEVELS = (MINUTE, HOUR)
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+LEVELS = (MINUTE, HOUR, DAY)
 """Widths of a bucket, seconds."""
 DIMENSIONS = ("all", "customer", "slug", "model")
 _WIDER = math.log(1.1)
