@@ -81,7 +81,9 @@ def _enabled(settings: Settings) -> Finding:
 def _key(settings: Settings) -> Finding:
     if settings.api_key is None:
         return Finding("key", is_well=False, words="no ATHINA_API_KEY: logs stay on this machine; set it to send them")
-    return Finding("key", is_well=True, words=f"ATHINA_API_KEY is set, {len(settings.api_key.get_secret_value())} characters")
+    return Finding(
+        "key", is_well=True, words=f"ATHINA_API_KEY is set, {len(settings.api_key.get_secret_value())} characters"
+    )
 
 
 def _address(settings: Settings) -> Iterator[Finding]:
@@ -92,7 +94,8 @@ def _address(settings: Settings) -> Iterator[Finding]:
         socket.create_connection((parts.hostname or "", port), timeout=_PATIENCE).close()
         answer = httpx.head(settings.base_url, timeout=_PATIENCE)
     except (OSError, ValueError, httpx.HTTPError) as error:
-        words = f"{settings.base_url} cannot be reached ({error or type(error).__name__}): check ATHINA_BASE_URL, proxy and network"
+        why = str(error) or type(error).__name__
+        words = f"{settings.base_url} cannot be reached ({why}): check ATHINA_BASE_URL, proxy and network"
         yield Finding("address", is_well=False, words=words)
         return
     yield Finding("address", is_well=True, words=f"{settings.base_url} answers")
@@ -170,4 +173,3 @@ def _test_log() -> dict[str, Any]:
             "external_reference_id": clock.reference(),
         }
     )
-

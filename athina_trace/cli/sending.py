@@ -22,14 +22,18 @@ _LINE_SECONDS = 5.0
 
 def add(commands: Any) -> None:
     """Name the commands and their options."""
-    command = commands.add_parser("flush", help="send what waits", description="Send what waits, now, and tell how far that came.")
-    command.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="give up after (default: %(default)s)")
+    command = commands.add_parser(
+        "flush", help="send what waits", description="Send what waits, now, and tell how far that came."
+    )
+    command.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="give up after (default: %(default)s)"
+    )
     add_outbox(command)
     command.set_defaults(run=flush)
     command = commands.add_parser(
         "retry",
         help="send again what Athina refused",
-        description="Let refused logs wait again. A running program sends them; without one, `athina-trace flush` does.",
+        description="Let refused logs wait again. A running program sends them, or `athina-trace flush`.",
     )
     command.add_argument("reference", nargs="*", help="the external_reference_id of each log")
     command.add_argument("--all", action="store_true", help="all that were refused")

@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
     )
     _add_place(command, UI_PORT)
     command.set_defaults(run=demo, outbox=None)
-    command = commands.add_parser("ui", help="look at the outbox in a browser", description="Show the outbox in a browser.")
+    command = commands.add_parser(
+        "ui", help="look at the outbox in a browser", description="Show the outbox in a browser."
+    )
     add_outbox(command)
     _add_place(command, UI_PORT)
     command.set_defaults(run=ui)
@@ -50,9 +52,19 @@ def _add_serve(commands: Any) -> None:
         description="Take logs as Athina does, and show them in a browser. Point programs here with ATHINA_BASE_URL "
         "and any ATHINA_API_KEY. Faults on demand try out how they bear an Athina that is slow or failing.",
     )
-    command.add_argument("--outbox", metavar="PATH", help="the file for what arrives (default: received.db beside the outboxes)")
-    command.add_argument("--fail", type=_share, default=0.0, metavar="SHARE", help="answer this share of requests, 0 to 1, with --status")
-    command.add_argument("--status", type=_status, default=503, metavar="CODE", help="the status of failures (default: %(default)s); given without --fail, all fail")
+    command.add_argument(
+        "--outbox", metavar="PATH", help="the file for what arrives (default: received.db beside the outboxes)"
+    )
+    command.add_argument(
+        "--fail", type=_share, default=0.0, metavar="SHARE", help="answer this share of requests, 0 to 1, with --status"
+    )
+    command.add_argument(
+        "--status",
+        type=_status,
+        default=503,
+        metavar="CODE",
+        help="the status of failures (default: %(default)s); given without --fail, all fail",
+    )
     command.add_argument("--delay", type=_seconds, default=0.0, metavar="SECONDS", help="answer so much later")
     command.add_argument("--key", help="take this API key alone (default on loopback: any)")
     _add_place(command, SERVE_PORT)
@@ -62,7 +74,9 @@ def _add_serve(commands: Any) -> None:
 def _add_place(command: argparse.ArgumentParser, port: int) -> None:
     command.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     command.add_argument("--port", type=int, default=None, help=f"(default: {port}, or a free one where that is taken)")
-    command.add_argument("--token", help="ask visitors for this token (made up where the host is not this machine alone)")
+    command.add_argument(
+        "--token", help="ask visitors for this token (made up where the host is not this machine alone)"
+    )
     command.add_argument("--name", action="append", default=[], help="a host name under which the pages are asked for")
     command.add_argument("--no-open", action="store_true", help="leave the browser alone")
     command.set_defaults(default_port=port)
@@ -151,6 +165,8 @@ def _serve(app: ASGIApp, given: argparse.Namespace, terminal: Terminal, token: s
 
 def _open_soon(url: str) -> None:
     """Open the browser without waiting for it; the socket listens already, so that it may come at once."""
-    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")):
+    if sys.platform.startswith("linux") and not any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    ):
         return  # a text browser would take the terminal over
     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

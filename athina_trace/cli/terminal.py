@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -26,7 +27,7 @@ class Terminal:
 
     def __init__(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
+            if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         self._out = Console(highlight=False, soft_wrap=True)
         self._err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -43,7 +44,7 @@ class Terminal:
 
     @property
     def console(self) -> Console:
-        """rich's own, for progress bars."""
+        """For progress bars."""
         return self._out
 
     def say(self, text: str = "", *, style: str = "") -> None:

@@ -1,9 +1,9 @@
-"""Athina's logging API, as `ATHINA`'s documentation and clients describe it, and the viewer beside it.
+"""Athina's logging API, as its documentation and its clients describe it, and the viewer beside it.
 
-    POST  /api/v1/log/inference, /api/v2/log/inference
-    PATCH /api/v1/log/inference/update-by-external-reference-id/{external_reference_id}
-    PATCH /api/v1/log/inference/{prompt_run_id}
-    PATCH /api/v1/prompt_run/user-feedback
+POST  /api/v1/log/inference, /api/v2/log/inference
+PATCH /api/v1/log/inference/update-by-external-reference-id/{external_reference_id}
+PATCH /api/v1/log/inference/{prompt_run_id}
+PATCH /api/v1/prompt_run/user-feedback
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 
 from athina_trace.local_athina.faults import Faults
 from athina_trace.local_athina.received import Received
-from athina_trace.records import FIELDS, ALIASES, InferenceLog
+from athina_trace.records import ALIASES, FIELDS, InferenceLog
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.source import Source
 
@@ -47,7 +47,13 @@ def create_local_athina(
     """
     api = Api(Received(path), faults or Faults(), key)
     return create_app(
-        Source(path), title="local Athina", token=token, names=names, has_engine=False, more=api.routes(), open_to=("/api/",)
+        Source(path),
+        title="local Athina",
+        token=token,
+        names=names,
+        has_engine=False,
+        more=api.routes(),
+        open_to=("/api/",),
     )
 
 
@@ -88,16 +94,19 @@ class Api:
 
         async def answer(request: Request) -> Response:
             await asyncio.sleep(self.faults.delay)
-            status = self.faults.draw()
             try:
-                if status is not None:
-                    raise Refusal(status, f"status {status}", "as this local Athina was asked to answer")
+                self._check_luck()
                 self._check_key(request)
                 return await endpoint(request)
             except Refusal as refusal:
                 return refusal.answer(self.faults.retry_after)
 
         return answer
+
+    def _check_luck(self) -> None:
+        status = self.faults.draw()
+        if status is not None:
+            raise Refusal(status, f"status {status}", "as this local Athina was asked to answer")
 
     def _check_key(self, request: Request) -> None:
         given = request.headers.get("athina-api-key", "")
@@ -127,7 +136,9 @@ class Api:
     async def _feedback(self, request: Request) -> Response:
         fields = await _object(request)
         if fields.get("user_feedback") not in _FEEDBACK or isinstance(fields.get("user_feedback"), bool):
-            raise Refusal(400, "Validation error", f"user_feedback must be 1, 0 or -1, not {fields.get('user_feedback')!r}")
+            raise Refusal(
+                400, "Validation error", f"user_feedback must be 1, 0 or -1, not {fields.get('user_feedback')!r}"
+            )
         reference = str(fields.get("external_reference_id") or "")
         return self._changed("feedback", "reference", reference, fields)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from athina_trace.local_athina.app import create_local_athina
 from athina_trace.local_athina.faults import Faults
 from athina_trace.local_athina.received import Received
 from athina_trace.viewer.facts import load
 from athina_trace.viewer.server import Server, listen
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class LocalAthina:
@@ -28,9 +31,7 @@ class LocalAthina:
         self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
         self.faults = faults or Faults()
         self._received = Received(self.path)
-        self._server = Server(
-            create_local_athina(self.path, faults=self.faults, key=key), listen("127.0.0.1", 0)
-        )
+        self._server = Server(create_local_athina(self.path, faults=self.faults, key=key), listen("127.0.0.1", 0))
 
     @property
     def url(self) -> str:
@@ -45,7 +46,7 @@ class LocalAthina:
         """All updates and feedback that arrived, oldest first, as they were sent."""
         return [load(body) for body in self._received.bodies("update", "update_by_id", "feedback")]
 
-    def __enter__(self) -> LocalAthina:
+    def __enter__(self) -> Self:
         """Start."""
         self._server.__enter__()
         return self

@@ -18,7 +18,7 @@ from athina_trace.viewer.source import Keeper, Source
 _STATIC = Path(__file__).parent / "static"
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - settings of one thing, all by name
     source: Source,
     *,
     title: str = "",

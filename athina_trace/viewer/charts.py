@@ -14,7 +14,9 @@ PERIODS = {"1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR, "30d": 720 * HOUR, "a
 """Name → seconds; 0: everything there is."""
 COLUMNS = 60
 """Most columns in a chart."""
-_WIDTHS = [MINUTE * n for n in (1, 2, 5, 15)] + [HOUR * n for n in (1, 3, 6)] + [DAY * n for n in (1, 2, 7, 30, 90, 365)]
+_WIDTHS = (
+    [MINUTE * n for n in (1, 2, 5, 15)] + [HOUR * n for n in (1, 3, 6)] + [DAY * n for n in (1, 2, 7, 30, 90, 365)]
+)
 _SERIES = 6
 """Values that are told apart; the rest is summed up as one."""
 OTHERS = "others"

@@ -107,8 +107,9 @@ def _documents(context: Any) -> list[str]:
 def _document(value: Any) -> str:
     if isinstance(value, dict):
         for name in ("text", "content", "page_content"):
-            if isinstance(value.get(name), str):
-                return str(value[name])
+            text = value.get(name)
+            if isinstance(text, str):
+                return text
     return readable(value)
 
 
@@ -139,7 +140,7 @@ def readable(value: Any) -> str:
         try:
             value = json.loads(value) if value[:1] in "{[" else value
         except ValueError:
-            return value
+            return text_of(value)
     if isinstance(value, (dict, list)):
         return json.dumps(value, ensure_ascii=False, indent=2)
     return text_of(value)

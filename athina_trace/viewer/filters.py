@@ -77,9 +77,9 @@ def _state(state: str) -> str:
 
 
 def match(text: str) -> str:
-    """The search's own language for words typed by a person: every word, in any order; one of two letters or more may be only the
-    beginning of the word that is looked for.
+    """The search's own language for words typed by a person: every word, in any order.
 
+    A word of two letters or more may be only the beginning of the one that is looked for.
     What stands in double quotes is a phrase. No word can become an operator.
     """
     pieces = re.findall(r'"([^"]*)"|([^\s"]+)', text)
@@ -93,9 +93,9 @@ def _has_words(text: str) -> bool:
 
 
 def moment(text: str, *, now: datetime | None = None) -> float | None:
-    """A time as a person writes it, as seconds since the epoch: `90m`, `24h`, `7d` (ago), or a date, with or without time.
+    """A time as a person writes it, as seconds since the epoch.
 
-    None where it is empty or none of these.
+    `90m`, `24h`, `7d` are ago; a date may have a time. None where it is empty or none of these.
     """
     if found := _PERIOD.fullmatch(text.strip()):
         ago = timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+NONE = "\N{EN DASH}"
+"""What stands where there is no value."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def ago(when: float | None, *, now: float) -> str:
     """How long ago, in one word and a unit."""
     if when is None:
-        return "–"
+        return NONE
     seconds = max(0.0, now - when)
     for width, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
         if seconds >= width:
@@ -30,19 +32,19 @@ def day(when: float | None) -> str:
 
 def amount(value: float | None) -> str:
     """A number with its thousands apart."""
-    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+    return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def duration(milliseconds: float | None) -> str:
     """Milliseconds, in the unit that reads best."""
     if milliseconds is None:
-        return "–"
+        return NONE
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"  # noqa: PLR2004
 
 
 def money(value: float | None) -> str:
     """Dollars, small ones with four places."""
-    return "–" if value is None else f"${value:.4f}" if value < 1 else f"${value:,.2f}"
+    return NONE if value is None else f"${value:.4f}" if value < 1 else f"${value:,.2f}"
 
 
 def bytes_of(value: float) -> str:

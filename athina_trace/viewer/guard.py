@@ -54,6 +54,7 @@ class Guard:
         self._names = names | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through to the pages, or answer it here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -195,9 +195,7 @@ class Index:
 
     def _drop(self, numbers: list[tuple[int]]) -> None:
         rows = [
-            Facts._make(row)
-            for number in numbers
-            for row in self._db.execute("SELECT * FROM log WHERE id = ?", number)
+            Facts._make(row) for number in numbers for row in self._db.execute("SELECT * FROM log WHERE id = ?", number)
         ]
         tallies.count(self._db, rows, sign=-1)
         self._db.executemany("DELETE FROM log WHERE id = ?", numbers)

@@ -34,7 +34,7 @@ def _tamed(tokens: Sequence[Token]) -> Sequence[Token]:
     for token in tokens:
         if token.type in _HEADINGS:
             token.tag = "h4"
-        if token.type == "fence" or token.type == "code_block":
+        if token.type in ("fence", "code_block"):
             token.attrSet("tabindex", "0")
         if token.type == "link_open":
             _leave(token)

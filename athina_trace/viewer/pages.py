@@ -40,7 +40,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        amount=forms.amount, bytes=forms.bytes_of, day=forms.day, duration=forms.duration, iso=forms.iso, money=forms.money
+        amount=forms.amount,
+        bytes=forms.bytes_of,
+        day=forms.day,
+        duration=forms.duration,
+        iso=forms.iso,
+        money=forms.money,
     )
     made.globals.update(markdown=render, states=STATES, periods=list(charting.PERIODS))
     return made

@@ -53,7 +53,7 @@ def logs(db: Connection, filters: Filters, *, before: int | None = None, limit: 
 
 
 def _start(filters: Filters) -> str:
-    """The statement's beginning: by state, unless something else leaves fewer logs; the outbox has indexes for states."""
+    """The statement's beginning: by state, for which the outbox has indexes, unless something else leaves fewer."""
     narrow = filters.q or filters.customer or filters.session
     return _LOGS if narrow or filters.state not in _FROM_STATE else _FROM_STATE[filters.state]
 
@@ -138,7 +138,8 @@ def turns(db: Connection, name: str, *, after: int = 0) -> tuple[list[Turn], int
 
 
 def _fitting(rows: list[Row]) -> list[Row]:
-    size, shown = 0, []
+    size = 0
+    shown: list[Row] = []
     for row in rows[:PAGE]:
         size += row["size"]
         if shown and size > _PAGE_BYTES:
@@ -190,7 +191,7 @@ def _distinct(db: Connection, name: str) -> Iterable[Row]:
 
 
 class Standing(NamedTuple):
-    """How an outbox stands. `kept`: delivered ones that are still there; `deferred`: lanes that wait for another try."""
+    """How an outbox stands. `kept`: delivered ones that are there; `deferred`: lanes that wait for another try."""
 
     logs: int
     sessions: int
@@ -209,7 +210,9 @@ class Standing(NamedTuple):
 
 def standing(db: Connection, *, now: float | None = None) -> Standing:
     """Count what is in the outbox."""
-    states = dict(db.execute("SELECT state, count(*) FROM box.entry WHERE state != 'waiting' GROUP BY state").fetchall())
+    states = dict(
+        db.execute("SELECT state, count(*) FROM box.entry WHERE state != 'waiting' GROUP BY state").fetchall()
+    )
     counters = dict(db.execute("SELECT name, value FROM box.counter").fetchall())
     deferred = db.execute(
         "SELECT count(*), min(due), max(attempts) FROM box.lane WHERE owner IS NULL AND attempts > 0 AND due > ?",
@@ -227,9 +230,7 @@ def standing(db: Connection, *, now: float | None = None) -> Standing:
         deferred=deferred[0],
         next_try=deferred[1],
         attempts=deferred[2] or 0,
-        oldest_waiting=_one(
-            db, "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"
-        ),
+        oldest_waiting=_one(db, "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"),
         bytes=_one(db, "PRAGMA box.page_count") * _one(db, "PRAGMA box.page_size"),
     )
 

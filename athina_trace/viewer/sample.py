@@ -59,7 +59,10 @@ def _entries(chance: random.Random, now: float) -> Iterator[Entry]:
 
 def _conversation(chance: random.Random, talk: _Talk, number: int, began: float) -> Iterator[Entry]:
     parcel = "PX-48213" if number == SESSIONS - 1 else f"PX-{chance.randrange(10_000, 99_999)}"
-    name, who = f"thread_{chance.getrandbits(80):020x}", chance.randrange(len(_CUSTOMERS)) if number < SESSIONS - 1 else 0
+    name, who = (
+        f"thread_{chance.getrandbits(80):020x}",
+        chance.randrange(len(_CUSTOMERS)) if number < SESSIONS - 1 else 0,
+    )
     common = {
         "session_id": name,
         "customer_id": _CUSTOMERS[who],
@@ -70,7 +73,11 @@ def _conversation(chance: random.Random, talk: _Talk, number: int, began: float)
     }
     for place, turn in enumerate(talk.turns):
         began += chance.uniform(6, 50)
-        fields = {**common, **_fields(chance, talk, _with(turn, parcel)), "external_reference_id": f"sample-{number:03d}-{place}"}
+        fields = {
+            **common,
+            **_fields(chance, talk, _with(turn, parcel)),
+            "external_reference_id": f"sample-{number:03d}-{place}",
+        }
         feedback = fields.pop("feedback", None)
         yield _entry("log", fields, name, began)
         if feedback:

@@ -6,9 +6,13 @@ import ipaddress
 import socket
 import threading
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CONCURRENT = 200
 """Requests at once; more are turned away with 503."""
@@ -45,7 +49,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 def url_of(listener: socket.socket, *, token: str | None = None) -> str:
     """The address to open in a browser on this machine."""
-    host, port = listener.getsockname()[:2]
+    host, port = map(str, listener.getsockname()[:2])
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told, not bound
     shown = f"[{name}]" if ":" in name else name
     return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
@@ -79,7 +83,7 @@ class Server(uvicorn.Server):
         """Serve until told to stop; in the main thread Ctrl-C tells."""
         self.run(sockets=[self.listener])
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         """Serve from a thread; connections made from now on are answered."""
         self._thread.start()
         return self

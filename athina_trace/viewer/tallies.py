@@ -1,4 +1,4 @@
-"""Sums for the charts: calls, errors, tokens, and how latencies are spread, by minute, hour and day, customer, slug and model.
+"""Sums for the charts: calls, errors, tokens and latencies by minute, hour and day, and by customer, slug and model.
 
 Latencies are counted in bins, each a tenth wider than the one before, so that percentiles of any period are a sum away
 and within five per cent of the truth.
@@ -31,11 +31,10 @@ _WIDER = math.log(1.1)
 
 _TALLY = """
 INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    calls = calls + excluded.calls, errors = errors + excluded.errors, tokens = tokens + excluded.tokens, cost = cost + excluded.cost
+    calls = calls + excluded.calls, errors = errors + excluded.errors,
+    tokens = tokens + excluded.tokens, cost = cost + excluded.cost
 """
-_SPREAD = (
-    "INSERT INTO spread VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
-)
+_SPREAD = "INSERT INTO spread VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
 
 
 def bin_of(milliseconds: int) -> int:
@@ -69,7 +68,8 @@ def count(db: Connection, rows: Iterable[Facts], *, sign: int = 1) -> None:
             for place, value in enumerate((1, row.error is not None, row.tokens or 0, row.cost or 0.0)):
                 sums[place] += sign * value
             if row.latency is not None:
-                spreads[*key, bin_of(row.latency)] += sign
+                place = (*key, bin_of(row.latency))
+                spreads[place] += sign
     db.executemany(_TALLY, ((*key, *sums) for key, sums in tallies.items()))
     db.executemany(_SPREAD, ((*key, calls) for key, calls in spreads.items()))
     if sign < 0:
