@@ -16,6 +16,9 @@ from athina_trace.viewer.source import Source
 
 _FOLLOW_SECONDS = 0.5
 _COLUMNS = ("Question", "Answer", "Customer", "Model", "Tokens", "Latency", "State", "Made", "Reference")
+_NARROW = ("Question", "State", "Made", "Reference")
+_NARROW_BELOW = 150
+"""Columns of a terminal below which the rest would not be readable."""
 
 
 def add(commands: Any) -> None:
@@ -75,7 +78,10 @@ def _print_logs(db: Any, rows: list[Any], given: argparse.Namespace, terminal: T
         for row in rows:
             terminal.json({**_line(row), **told(row), "log": queries.turn(db, row).fields})
     elif rows:
-        terminal.table(_COLUMNS, (_cells(row) for row in rows), right=("Tokens", "Latency"))
+        chosen = _NARROW if terminal.is_terminal and terminal.console.width < _NARROW_BELOW else _COLUMNS
+        places = [_COLUMNS.index(name) for name in chosen]
+        cells = (_cells(row) for row in rows)
+        terminal.table(chosen, ([row[place] for place in places] for row in cells), right=("Tokens", "Latency"))
 
 
 def _line(row: Any) -> dict[str, Any]:

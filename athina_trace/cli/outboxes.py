@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,10 +75,17 @@ def opened(given: argparse.Namespace) -> Iterator[Source]:
     """The outbox, read up to its end."""
     source = Source(existing(given))
     try:
-        source.refresh()
+        while not source.refresh(chunks=20):
+            _wait_for(source)
         yield source
     finally:
         source.close()
+
+
+def _wait_for(source: Source) -> None:
+    """The first look at a large outbox takes a while; who sits in front of it is told."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\rreading the outbox, {source.behind} entries to go \x1b[K" + "\r\x1b[K" * (not source.behind))
 
 
 def told(row: Any) -> dict[str, Any]:

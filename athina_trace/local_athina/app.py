@@ -9,12 +9,12 @@ PATCH /api/v1/prompt_run/user-feedback
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -164,8 +164,8 @@ async def _object(request: Request) -> dict[str, Any]:
         if len(body) > LONGEST_BODY:
             raise Refusal(413, "Payload Too Large", f"a request may have {LONGEST_BODY} bytes")
     try:
-        fields = json.loads(bytes(body))
-    except (ValueError, RecursionError) as error:
+        fields = from_json(bytes(body), allow_inf_nan=False)
+    except ValueError as error:
         raise Refusal(400, "Bad Request", f"the body is no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise Refusal(400, "Bad Request", f"the body must be a JSON object, not {type(fields).__name__}")

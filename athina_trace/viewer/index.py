@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -103,6 +103,10 @@ class Index:
                 self._db.execute(statement)
             self._db.execute("UPDATE mark SET file = ?", (self._file(),))
             self._db.execute(f"PRAGMA main.user_version = {VERSION}")
+        with suppress(sqlite3.OperationalError):  # somebody reads: free pages are written over later
+            # Deleted rows stay legible in free pages until the file is written anew.
+            self._db.execute("VACUUM main")
+            self._db.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchall()
 
     def _file(self) -> str:
         """What tells one outbox file from the next under the same name."""

@@ -112,17 +112,20 @@ class Pages:
 
     def log_json(self, request: Request) -> Response:
         """One log's JSON and nothing else, to be copied or saved."""
-        with self._keeper.source.open() as db:
-            found = queries.log(db, request.query_params.get("id", ""))
+        found = self._found(request)
         if found is None:
             return PlainTextResponse("There is no such log.", 404)
         text = json.dumps(found.fields, ensure_ascii=False, indent=2)
         return Response(text, media_type="application/json")
 
+    def _found(self, request: Request) -> queries.Turn | None:
+        self._keeper.look()
+        with self._keeper.source.open() as db:
+            return queries.log(db, request.query_params.get("id", ""))
+
     def text(self, request: Request) -> Response:
         """One field of a log, whole, as plain text."""
-        with self._keeper.source.open() as db:
-            found = queries.log(db, request.query_params.get("id", ""))
+        found = self._found(request)
         name = request.query_params.get("field", "")
         if found is None or name not in found.fields:
             return PlainTextResponse("There is no such text.", 404)

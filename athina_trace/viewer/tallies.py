@@ -68,8 +68,8 @@ def count(db: Connection, rows: Iterable[Facts], *, sign: int = 1) -> None:
             for place, value in enumerate((1, row.error is not None, row.tokens or 0, row.cost or 0.0)):
                 sums[place] += sign * value
             if row.latency is not None:
-                place = (*key, bin_of(row.latency))
-                spreads[place] += sign
+                where = (*key, bin_of(row.latency))
+                spreads[where] += sign
     db.executemany(_TALLY, ((*key, *sums) for key, sums in tallies.items()))
     db.executemany(_SPREAD, ((*key, calls) for key, calls in spreads.items()))
     if sign < 0:
