@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only lint format coverage bench clean
+.PHONY: help demo test test-only lint format coverage bench pictures clean
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -19,6 +19,7 @@ help:
 	@echo "make format     let ruff mend what it can"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make bench      measure"
+	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 
 demo: $(VENV)/.installed-examples
@@ -48,6 +49,9 @@ coverage: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.benchmarks
+
+pictures: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.viewer.pictures
 
 clean:
 	rm -rf .venv .venv-* .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -76,16 +76,16 @@ def opened(given: argparse.Namespace) -> Iterator[Source]:
     source = Source(existing(given))
     try:
         while not source.refresh(chunks=20):
-            _wait_for(source)
+            _say_how_far(source)
         yield source
     finally:
         source.close()
 
 
-def _wait_for(source: Source) -> None:
+def _say_how_far(source: Source) -> None:
     """The first look at a large outbox takes a while; who sits in front of it is told."""
     if sys.stderr.isatty():
-        sys.stderr.write(f"\rreading the outbox, {source.behind} entries to go \x1b[K" + "\r\x1b[K" * (not source.behind))
+        sys.stderr.write(f"\rreading the outbox, {source.behind} entries to go \x1b[K")
 
 
 def told(row: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The viewer in a real browser: Chromium of this machine, driven by Playwright, against a real server."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -14,20 +13,11 @@ from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.server import Server, listen
 from athina_trace.viewer.source import Source
+from tests.viewer.chromium import CHROMIUM, FLAGS
 from tests.viewer.outboxes import log, put, settle
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine: install the package chromium")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="there is no Chromium on this machine: install the package chromium"
 )
 AXE = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 

@@ -72,9 +72,7 @@ def test_what_is_gone_from_the_outbox_goes_from_lists_sums_and_charts(path: Path
         assert tuple(whole) == (2, 7)
 
 
-def test_logs_that_go_while_somebody_looks_go_from_the_page(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logs_that_go_while_somebody_looks_go_from_the_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = log("a")
     put(path, gone, log("b"))
     with opened(path) as source:

@@ -40,20 +40,15 @@ def test_no_search_and_no_time_is_ever_an_error(text: str) -> None:
     assert match(text).count('"') % 2 == 0
 
 
-LOGS = [
-    log(f"s{number % 4}", made=NOON + number * 60, **fields)
-    for number, fields in enumerate(
-        [
-            {"customer_id": "acme", "user_query": "Where is my parcel?", "environment": "prod"},
-            {"customer_id": "acme", "user_query": "Refund please", "error": "Boom: no refund"},
-            {"customer_id": "boxes", "response": "Grüße aus Köln", "environment": "prod"},
-            {"prompt_slug": "claims/v1", "language_model_id": "gpt-4.1", "context": ["the river bank"]},
-            {"customer_id": "boxes", "user_query": "أين طردي؟", "environment": "test"},
-            {"customer_id": "acme", "response": "the bank of the river", "status_code": 500},
-        ]
-        * 5
-    )
+KINDS: list[dict[str, Any]] = [
+    {"customer_id": "acme", "user_query": "Where is my parcel?", "environment": "prod"},
+    {"customer_id": "acme", "user_query": "Refund please", "error": "Boom: no refund"},
+    {"customer_id": "boxes", "response": "Grüße aus Köln", "environment": "prod"},
+    {"prompt_slug": "claims/v1", "language_model_id": "gpt-4.1", "context": ["the river bank"]},
+    {"customer_id": "boxes", "user_query": "أين طردي؟", "environment": "test"},
+    {"customer_id": "acme", "response": "the bank of the river", "status_code": 500},
 ]
+LOGS = [log(f"s{number % 4}", made=NOON + number * 60, **fields) for number, fields in enumerate(KINDS * 5)]
 
 
 def found(path: Path, **filters: str) -> list[str]:
@@ -85,9 +80,7 @@ def test_filters_let_through_what_they_name(path: Path) -> None:
 
 def test_a_period_has_a_beginning_and_an_end(path: Path) -> None:
     put(path, *LOGS)
-    begin, end = (
-        datetime.fromtimestamp(NOON + minute * 60, timezone.utc).isoformat() for minute in (10, 12)
-    )
+    begin, end = (datetime.fromtimestamp(NOON + minute * 60, timezone.utc).isoformat() for minute in (10, 12))
     assert found(path, since=begin, until=end) == [entry.reference for entry in LOGS[10:13]]
 
 
