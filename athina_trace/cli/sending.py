@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from athina_trace import _runtime
 from athina_trace._delivery import manual
-from athina_trace._delivery.engine import FlushReport
 from athina_trace.cli.outboxes import add_outbox, existing, opened
 from athina_trace.cli.terminal import Failure, Terminal
 from athina_trace.settings import Settings
@@ -49,17 +48,20 @@ def flush(given: argparse.Namespace, terminal: Terminal) -> int:
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting
     terminal.say(f"{waiting} waiting in {path}")
-    report = _watched(waiting, given.timeout, terminal)
+    left, refused, paused = _watched(waiting, given.timeout, terminal)
     _runtime.shutdown(0)
-    refused = f", {report.refused} refused: athina-trace logs --state refused" if report.refused else ""
-    terminal.say(f"{waiting - report.waiting} gone, {report.waiting} waiting{refused}")
-    if report.paused:
-        terminal.complain(f"Athina takes nothing ({report.paused}); check ATHINA_API_KEY and ATHINA_BASE_URL")
-    return 0 if report.waiting == 0 else 1
+    hint = f", {refused} refused: athina-trace logs --state refused" if refused else ""
+    terminal.say(f"{waiting - left} gone, {left} waiting{hint}")
+    if paused:
+        terminal.complain(f"nothing is sent ({paused}); check ATHINA_API_KEY and ATHINA_BASE_URL")
+    return 0 if left == 0 else 1
 
 
-def _watched(waiting: int, timeout: float, terminal: Terminal) -> FlushReport:
-    """Flush in short pieces, and show how far it came: a bar on a terminal, now and then a line elsewhere."""
+def _watched(waiting: int, timeout: float, terminal: Terminal) -> tuple[int, int, str | None]:
+    """Flush in short pieces, and show how far it came: a bar on a terminal, now and then a line elsewhere.
+
+    Gives how many still wait, how many were refused, and why nothing is sent.
+    """
     ends = time.monotonic() + max(0.0, timeout)
     said = time.monotonic()
     columns = (TextColumn("Sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -69,7 +71,7 @@ def _watched(waiting: int, timeout: float, terminal: Terminal) -> FlushReport:
             report = _runtime.flush(max(0.0, min(_GLANCE_SECONDS, ends - time.monotonic())))
             progress.update(task, completed=max(0, waiting - report.waiting))
             if report or report.paused or time.monotonic() >= ends:
-                return report
+                return report.waiting, report.refused, report.paused
             if not terminal.is_terminal and time.monotonic() - said > _LINE_SECONDS:
                 said = time.monotonic()
                 terminal.say(f"{report.waiting} still waiting")

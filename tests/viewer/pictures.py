@@ -12,7 +12,7 @@ from athina_trace.viewer.source import Source
 from tests.viewer.chromium import CHROMIUM, FLAGS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pictures"
-SIZE = {"width": 1080, "height": 660}
+SIZE = {"width": 1080, "height": 800}
 
 
 def main() -> None:
