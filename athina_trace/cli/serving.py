@@ -9,6 +9,7 @@ import secrets
 import sys
 import threading
 import webbrowser
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from athina_trace.cli.outboxes import add_outbox, path_of
 from athina_trace.cli.terminal import Failure, Terminal
 from athina_trace.local_athina.app import create_local_athina
 from athina_trace.local_athina.faults import Faults
+from athina_trace.local_athina.received import Received
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.server import Server, is_loopback, listen, url_of
@@ -133,8 +135,9 @@ def serve(given: argparse.Namespace, terminal: Terminal) -> int:
     key = given.key or (None if is_loopback(given.host) else token)
     path = given.outbox or str(Path(path_of(argparse.Namespace(outbox=None))).parent / "received.db")
     faults = Faults(share=given.fail or float(given.status != 503), status=given.status, delay=given.delay)  # noqa: PLR2004
-    app = create_local_athina(str(Path(path).expanduser()), faults=faults, key=key, token=token, names=given.name)
-    return _serve(app, given, terminal, token, f"ATHINA_API_KEY={key or 'any'}")
+    with closing(Received(str(Path(path).expanduser()))) as received:
+        app = create_local_athina(received, faults=faults, key=key, token=token, names=given.name)
+        return _serve(app, given, terminal, token, f"ATHINA_API_KEY={key or 'any'}")
 
 
 def _token(given: argparse.Namespace) -> str | None:

@@ -34,20 +34,20 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_local_athina(
-    path: str,
+    received: Received,
     *,
     faults: Faults | None = None,
     key: str | None = None,
     token: str | None = None,
     names: Sequence[str] = (),
 ) -> Starlette:
-    """Keep what arrives in the outbox file at `path`. `key`: the only API key that is taken; None: any.
+    """Keep what arrives in `received`. `key`: the only API key that is taken; None: any.
 
     `token` and `names` are for the viewer; see `guard.Guard`.
     """
-    api = Api(Received(path), faults or Faults(), key)
+    api = Api(received, faults or Faults(), key)
     return create_app(
-        Source(path),
+        Source(received.path),
         title="local Athina",
         token=token,
         names=names,

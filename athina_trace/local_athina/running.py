@@ -31,7 +31,7 @@ class LocalAthina:
         self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
         self.faults = faults or Faults()
         self._received = Received(self.path)
-        self._server = Server(create_local_athina(self.path, faults=self.faults, key=key), listen("127.0.0.1", 0))
+        self._server = Server(create_local_athina(self._received, faults=self.faults, key=key), listen("127.0.0.1", 0))
 
     @property
     def url(self) -> str:

@@ -16,7 +16,7 @@ from athina_trace.viewer import tallies
 from athina_trace.viewer.facts import Facts, facts, load, merged, words_of
 
 VERSION = 2
-CHUNK = 500
+CHUNK = 200
 """Entries that one transaction takes in; between two, readers and other writers have their turn."""
 
 SCHEMA = (

@@ -119,8 +119,7 @@ class Pages:
         return Response(text, media_type="application/json")
 
     def _found(self, request: Request) -> queries.Turn | None:
-        self._keeper.look()
-        with self._keeper.source.open() as db:
+        with self._keeper.reading() as db:
             return queries.log(db, request.query_params.get("id", ""))
 
     def text(self, request: Request) -> Response:
@@ -185,9 +184,8 @@ class Pages:
         **values: Any,
     ) -> Response:
         """Bring the newest in, read, and render; without the value called `missing` there is no such page."""
-        self._keeper.look()
-        version = self._keeper.source.version
-        with self._keeper.source.open() as db:
+        with self._keeper.reading() as db:
+            version = self._keeper.source.version
             found = {**read(db), "standing": queries.standing(db)}
         if missing and found[missing] is None:
             template, status = "missing.html", 404

@@ -111,6 +111,10 @@ class Keeper:
         self.source = source
         self._wanted = threading.Event()
         self._done = threading.Event()
+        self._nobody_reads = threading.Event()
+        self._nobody_reads.set()
+        self._readers = 0
+        self._lock = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="athina-trace-viewer", daemon=True)
 
@@ -129,10 +133,28 @@ class Keeper:
         """Ask for the newest logs, and wait for them, though not for long: a large backlog comes in behind the page."""
         self._done.clear()
         self._wanted.set()
-        self._done.wait(_PAGE_SECONDS)
+        if not self.source.behind:
+            self._done.wait(_PAGE_SECONDS)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection for a page, with the newest logs; what is still to be read in steps aside meanwhile."""
+        self.look()
+        self._count(1)
+        try:
+            with self.source.open() as db:
+                yield db
+        finally:
+            self._count(-1)
+
+    def _count(self, by: int) -> None:
+        with self._lock:
+            self._readers += by
+            (self._nobody_reads.clear if self._readers else self._nobody_reads.set)()
 
     def _run(self) -> None:
         while not self._stopping:
+            self._nobody_reads.wait(_POLL_SECONDS)
             fresh = self._refresh()
             if fresh:
                 self._done.set()
@@ -141,7 +163,7 @@ class Keeper:
 
     def _refresh(self) -> bool:
         try:
-            return self.source.refresh(chunks=4)
+            return self.source.refresh(chunks=1)
         except (OSError, sqlite3.Error):
             time.sleep(_POLL_SECONDS)  # the outbox is busy, or was just replaced: the next look tries again
             return True

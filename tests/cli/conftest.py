@@ -1,12 +1,15 @@
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from athina_trace.cli import main
 from athina_trace.local_athina.plugin import local_athina
 from athina_trace.viewer import sample
 
@@ -28,7 +31,27 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(environment: dict[str, str]) -> Run:
+def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line, in this process."""
+    for name in [name for name in os.environ if name.startswith("ATHINA")]:
+        monkeypatch.delenv(name)
+
+    def called(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        for name, value in (environment | settings).items():
+            monkeypatch.setenv(name, value)
+        out, errors = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(errors):
+            try:
+                code = main(arguments)
+            except SystemExit as ended:  # argparse's way
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+    return called
+
+
+@pytest.fixture
+def run_apart(environment: dict[str, str]) -> Run:
     """The command line in a process of its own."""
 
     def started(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":

@@ -20,10 +20,10 @@ def status_of(run: Run, path: Path) -> dict[str, int]:
     return status
 
 
-def test_flush_sends_what_waits(run: Run, path: Path) -> None:
+def test_flush_sends_what_waits(run: Run, run_apart: Run, path: Path) -> None:
     put(path, *(log(f"s{number % 5}") for number in range(30)))
     with AthinaServer() as athina:
-        told = run("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
+        told = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
         assert told.returncode == 0, told.stderr
         assert "30 waiting" in told.stdout
         assert "30 gone, 0 waiting" in told.stdout
@@ -31,32 +31,32 @@ def test_flush_sends_what_waits(run: Run, path: Path) -> None:
     assert status_of(run, path)["waiting"] == 0
 
 
-def test_flush_says_what_is_left_when_time_is_over(run: Run, path: Path) -> None:
+def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, path: Path) -> None:
     put(path, log())
-    told = run("flush", "--timeout", "0.3", "--outbox", str(path), ATHINA_API_KEY="k")
+    told = run_apart("flush", "--timeout", "0.3", "--outbox", str(path), ATHINA_API_KEY="k")
     assert told.returncode == 1
     assert "0 gone, 1 waiting" in told.stdout
     assert status_of(run, path)["waiting"] == 1
 
 
-def test_flush_with_a_wrong_key_says_so(run: Run, path: Path) -> None:
+def test_flush_with_a_wrong_key_says_so(run_apart: Run, path: Path) -> None:
     put(path, log())
     with AthinaServer() as athina:
         athina.when(lambda request: True, answer(401))
-        told = run("flush", "--outbox", str(path), ATHINA_API_KEY="wr0ng", ATHINA_BASE_URL=athina.url)
+        told = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="wr0ng", ATHINA_BASE_URL=athina.url)
     assert told.returncode == 1
     assert "check ATHINA_API_KEY" in told.stderr
     assert "wr0ng" not in told.stdout + told.stderr
 
 
-def test_flush_without_a_key_keeps_everything(run: Run, path: Path) -> None:
+def test_flush_without_a_key_keeps_everything(run_apart: Run, path: Path) -> None:
     put(path, log())
-    told = run("flush", "--outbox", str(path))
+    told = run_apart("flush", "--outbox", str(path))
     assert told.returncode == 1
     assert "no ATHINA_API_KEY" in told.stderr
 
 
-def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, path: Path) -> None:
+def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart: Run, path: Path) -> None:
     entries = [log(f"s{number}") for number in range(3)]
     put(path, *entries)
     settle(path, refused=[entry.reference for entry in entries])
@@ -67,7 +67,7 @@ def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, path: Pat
     assert run("retry", "--outbox", str(path)).returncode == 1
     assert run("retry", "--all", "--outbox", str(path)).stdout == "2 waiting again\n"
     with AthinaServer() as athina:
-        run("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
+        run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
         assert len(athina.accepted) == 3
 
 
