@@ -70,6 +70,7 @@ class Engine:
     ) -> None:
         self.outbox = outbox
         self.paused: str | None = None
+        self._noted: str | None = ""
         self._clock = clock
         self._keep = keep
         self._paused_until = 0.0
@@ -95,10 +96,17 @@ class Engine:
             self._settle(now)
             collected = self.outbox.collect()
             leases = self._lease(now)
+            self._note(now)
         if self._senders is None:
             return 0.0 if collected else None
         self._senders.submit(leases)
         return self._next_step(now, collected)
+
+    def _note(self, now: float) -> None:
+        """Tell other processes why nothing is sent; the first step takes back what a dead one may have told."""
+        if self.paused != self._noted:
+            self.outbox.store.note("paused", self.paused, now)
+            self._noted = self.paused
 
     def _next_step(self, now: float, collected: int) -> float | None:
         waits = [self._senders.tend() if self._senders else None]

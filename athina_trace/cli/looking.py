@@ -176,6 +176,8 @@ def status(given: argparse.Namespace, terminal: Terminal) -> int:
         terminal.say(f"{'on disk':<12} {forms.bytes_of(standing.bytes)}")
         if standing.oldest_waiting is not None:
             terminal.say(f"{'oldest waits':<12} since {forms.day(standing.oldest_waiting)}")
+        if standing.paused is not None:
+            terminal.say(f"{'paused':<12} {standing.paused} (since {forms.day(standing.paused_since)})")
         if standing.next_try is not None:
             terminal.say(f"{'next try':<12} {forms.day(standing.next_try)}, attempt {standing.attempts + 1}")
         terminal.say(f"{'outbox':<12} {source.path}")

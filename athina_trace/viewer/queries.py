@@ -206,6 +206,8 @@ class Standing(NamedTuple):
     attempts: int
     oldest_waiting: float | None
     bytes: int
+    paused: str | None
+    paused_since: float | None
 
 
 def standing(db: Connection, *, now: float | None = None) -> Standing:
@@ -218,6 +220,7 @@ def standing(db: Connection, *, now: float | None = None) -> Standing:
         "SELECT count(*), min(due), max(attempts) FROM box.lane WHERE owner IS NULL AND attempts > 0 AND due > ?",
         (time.time() if now is None else now,),
     ).fetchone()
+    paused = db.execute("SELECT words, since FROM box.note WHERE name = 'paused'").fetchone() or (None, None)
     return Standing(
         logs=_one(db, "SELECT count(*) FROM log"),
         sessions=_one(db, "SELECT count(*) FROM session"),
@@ -232,6 +235,8 @@ def standing(db: Connection, *, now: float | None = None) -> Standing:
         attempts=deferred[2] or 0,
         oldest_waiting=_one(db, "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"),
         bytes=_one(db, "PRAGMA box.page_count") * _one(db, "PRAGMA box.page_size"),
+        paused=paused[0],
+        paused_since=paused[1],
     )
 
 

@@ -28,13 +28,30 @@ class Source:
         self.path = path
         self.version = 0
         self.behind = 0
-        self._outbox = SqliteOutbox(path)
-        self._outbox.store.counts()
-        self._index_path, self._index = self._open_index()
         self._lock = threading.Lock()
-        self._changed = -1
-        self._dirty = True
         self._forgot = float("-inf")
+        self._open()
+
+    def _open(self) -> None:
+        self._outbox = SqliteOutbox(self.path)
+        self._outbox.store.counts()
+        self._file = self._identity()
+        self._index_path, self._index = self._open_index()
+        self._changed, self._dirty = -1, True
+        self.version += 1
+
+    def _identity(self) -> int:
+        """What tells one file from the next under the same name; 0 where there is none."""
+        try:
+            return Path(self.path).stat().st_ino
+        except FileNotFoundError:
+            return 0
+
+    def _follow(self) -> None:
+        """Turn to the file that stands there now, where somebody replaced or deleted the one that was opened."""
+        if self._identity() != self._file:
+            self._close()
+            self._open()
 
     def _open_index(self) -> tuple[str, Index]:
         beside = str(Path(self.path).with_suffix(".view"))
@@ -60,6 +77,7 @@ class Source:
     def refresh(self, *, chunks: float = float("inf")) -> bool:
         """Take in what is new, up to so many chunks; True once nothing new is left."""
         with self._lock:
+            self._follow()
             self._collect()
             self._index.check()
             while chunks > 0 and self._index.take():
@@ -100,8 +118,11 @@ class Source:
     def close(self) -> None:
         """Let go of both files."""
         with self._lock:
-            self._index.close()
-            self._outbox.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._index.close()
+        self._outbox.close()
 
 
 class Keeper:

@@ -39,7 +39,7 @@ def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, pat
     assert status_of(run, path)["waiting"] == 1
 
 
-def test_flush_with_a_wrong_key_says_so(run_apart: Run, path: Path) -> None:
+def test_flush_with_a_wrong_key_says_so(run: Run, run_apart: Run, path: Path) -> None:
     put(path, log())
     with AthinaServer() as athina:
         athina.when(lambda request: True, answer(401))
@@ -47,6 +47,7 @@ def test_flush_with_a_wrong_key_says_so(run_apart: Run, path: Path) -> None:
     assert told.returncode == 1
     assert "check ATHINA_API_KEY" in told.stderr
     assert "wr0ng" not in told.stdout + told.stderr
+    assert "paused       status 401" in run("status", "--outbox", str(path)).stdout
 
 
 def test_flush_without_a_key_keeps_everything(run_apart: Run, path: Path) -> None:

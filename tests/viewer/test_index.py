@@ -119,6 +119,19 @@ def test_another_outbox_under_the_same_name_is_read_from_its_beginning(path: Pat
         assert names(source) == ["new"]
 
 
+def test_an_outbox_that_is_replaced_while_somebody_looks_is_followed(path: Path) -> None:
+    put(path, log("old"))
+    with opened(path) as source:
+        settle(path)
+        for each in path.parent.glob("outbox.db*"):
+            each.rename(f"{each}.aside")
+        for each in path.with_suffix(".journal").iterdir():
+            each.unlink()
+        put(path, log("new"))
+        source.refresh()
+        assert names(source) == ["new"]
+
+
 def test_neither_file_can_be_written_to_by_a_page(path: Path) -> None:
     put(path, log())
     with opened(path) as source, source.open() as db:

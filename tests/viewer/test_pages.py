@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from athina_trace._delivery.outbox import SqliteOutbox
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.server import Server, listen
 from athina_trace.viewer.source import Source
@@ -192,6 +193,16 @@ def test_a_body_that_is_no_log_does_no_harm(path: Path, shown: httpx.Client) -> 
         assert shown.get(page).status_code == 200
     for number in range(1, 6):
         assert shown.get("/log", params={"id": number}).status_code == 200
+
+
+def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
+    put(path, log())
+    outbox = SqliteOutbox(str(path))
+    outbox.store.note("paused", "status 401: no such <key>", 0.0)
+    assert "status 401: no such &lt;key&gt;" in shown.get("/delivery").text
+    outbox.store.note("paused", None, 0.0)
+    assert "Paused" not in shown.get("/delivery").text
+    outbox.close()
 
 
 # -- the two buttons
