@@ -84,8 +84,7 @@ def retry(given: argparse.Namespace, terminal: Terminal) -> int:
         raise Failure("say which: references, or --all")
     with opened(given) as source:
         with source.open() as db:
-            refused = queries.refused(db).rows
-        numbers = None if given.all else [row["id"] for row in refused if row["reference"] in given.reference]
+            numbers = None if given.all else queries.refused_numbers(db, given.reference)
         done = manual.retry(source.path, numbers)
     terminal.say(f"{forms.amount(done)} waiting again" if done else "none of those was refused")
     return 0 if done else 1

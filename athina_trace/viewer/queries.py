@@ -256,6 +256,12 @@ def refused(db: Connection, *, before: int | None = None) -> Page:
     return _paged(rows, PAGE, "id")
 
 
+def refused_numbers(db: Connection, references: Iterable[str]) -> list[int]:
+    """The ids of all refused entries about these logs."""
+    statement = "SELECT id FROM box.entry WHERE reference = ? AND state = 'refused'"
+    return [row[0] for reference in references for row in db.execute(statement, (reference,))]
+
+
 def waiting(db: Connection, *, limit: int = 20) -> list[Row]:
     """What leaves next: the oldest entries that wait."""
     return db.execute(

@@ -58,18 +58,18 @@ def test_flush_without_a_key_keeps_everything(run_apart: Run, path: Path) -> Non
 
 
 def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart: Run, path: Path) -> None:
-    entries = [log(f"s{number}") for number in range(3)]
+    entries = [log(f"s{number}") for number in range(60)]
     put(path, *entries)
     settle(path, refused=[entry.reference for entry in entries])
-    assert status_of(run, path)["refused"] == 3
+    assert status_of(run, path)["refused"] == 60
     one = run("retry", entries[1].reference, "--outbox", str(path))
     assert (one.returncode, one.stdout) == (0, "1 waiting again\n")
     assert run("retry", "nothing", "--outbox", str(path)).returncode == 1
     assert run("retry", "--outbox", str(path)).returncode == 1
-    assert run("retry", "--all", "--outbox", str(path)).stdout == "2 waiting again\n"
+    assert run("retry", "--all", "--outbox", str(path)).stdout == "59 waiting again\n"
     with AthinaServer() as athina:
         run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
-        assert len(athina.accepted) == 3
+        assert len(athina.accepted) == 60
 
 
 def test_purge_asks_first(run: Run, path: Path) -> None:
