@@ -33,9 +33,11 @@ def show_delivery(report: FlushReport, now: Status) -> None:
 def offer_viewer(now: Status) -> None:
     """Say how to look at the outbox in a browser; ask whether to do it at once where somebody is there to answer."""
     print(f"See it in a browser: athina-trace ui --outbox {quote(now.outbox)}")
-    if sys.stdin.isatty() and sys.stdout.isatty() and input("Open it now? [y/N] ").lower().startswith("y"):
-        viewer = [sys.executable, "-m", "athina_trace", "ui", "--outbox", now.outbox]
-        with suppress(KeyboardInterrupt):  # the viewer ends with it, and so does this
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    with suppress(KeyboardInterrupt, EOFError):  # an answer, too; and how the viewer ends
+        if input("Open it now? [y/N] ").lower().startswith("y"):
+            viewer = [sys.executable, "-m", "athina_trace", "ui", "--outbox", now.outbox]
             subprocess.run(viewer, check=False)  # noqa: S603 - our own interpreter and module
 
 
