@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format coverage bench soak clean
+.PHONY: help demo test test-only test-openai lint format coverage bench soak pictures clean
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -21,6 +21,7 @@ help:
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
+	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 
 demo: $(VENV)/.installed-examples
@@ -79,6 +80,9 @@ bench: .venv-bench/.installed
 soak: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.support.crashes --seconds 120
 	@$(BIN)/python -m tests.support.backlog
+
+pictures: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.viewer.pictures
 
 clean:
 	rm -rf .venv .venv-* .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,7 +1,8 @@
 """What is to be done later: rooms leave an errand, the engine's thread runs it, and a flush or an exit finishes it.
 
-An errand is a function of the time now (seconds since the epoch) and of whether the process is ending. It says in how many
-seconds it wants to be called again, infinity for never; called with infinity, it does at once what it would do in time.
+An errand is a function of the time now (seconds since the epoch) and of whether the process is ending. It says in how
+many seconds it wants to be called again, infinity for never. Called with infinity, it does at once what it would do
+in time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """How the examples print what was logged, and what became of it."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from shlex import quote
 from textwrap import fill
 from typing import Any
 
@@ -24,6 +28,17 @@ def show_delivery(report: FlushReport, now: Status) -> None:
     if now.paused:
         print(now.paused)
     print(f"Outbox: {now.outbox}")
+
+
+def offer_viewer(now: Status) -> None:
+    """Say how to look at the outbox in a browser; ask whether to do it at once where somebody is there to answer."""
+    print(f"See it in a browser: athina-trace ui --outbox {quote(now.outbox)}")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    with suppress(KeyboardInterrupt, EOFError):  # an answer, too; and how the viewer ends
+        if input("Open it now? [y/N] ").lower().startswith("y"):
+            viewer = [sys.executable, "-m", "athina_trace", "ui", "--outbox", now.outbox]
+            subprocess.run(viewer, check=False)  # noqa: S603 - our own interpreter and module
 
 
 def _rows(log: Log) -> list[tuple[str, str]]:

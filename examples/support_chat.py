@@ -19,7 +19,7 @@ from openai.types.beta.threads import Run
 from athina_trace import athina_session, athina_trace, configure, flush, instrument_openai, recent_logs, status
 from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 from responses_desk import ResponsesDesk
-from show import show_conversation, show_delivery
+from show import offer_viewer, show_conversation, show_delivery
 from standin_openai import StandIn
 
 QUESTIONS = (
@@ -102,6 +102,7 @@ def main() -> None:
         show_conversation(logs_of(desk.thread_id))
     # Logs are delivered in the background; a short script asks for it before it ends.
     show_delivery(flush(timeout=10), status())
+    offer_viewer(status())
 
 
 if __name__ == "__main__":

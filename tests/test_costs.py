@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from athina_trace import _runtime, athina_trace, configure
+from athina_trace._assembly import Runtime
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.store import Store
 from tests.benchmarks.workload import arguments, handler
@@ -60,7 +61,7 @@ def decorated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     decorated = athina_trace(handler)
     # The engine's thread has no part in a call, but would take turns with it.
     runtime = _runtime.active()
-    assert isinstance(runtime, _runtime.Runtime)
+    assert isinstance(runtime, Runtime)
     monkeypatch.setattr(runtime.delivery.worker, "wake", lambda: None)
     for number in range(3):
         decorated(*arguments(number))

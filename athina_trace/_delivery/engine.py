@@ -61,6 +61,7 @@ class Engine:
         self._keep = keep
         self._settled = settled
         self._circuit = Circuit()
+        self._noted: str | None = ""
         self._stepped = self._looked = self._tidied = float("-inf")
         self._untidy = False
         self._reports: deque[Report] = deque()
@@ -94,6 +95,7 @@ class Engine:
             collected = self.outbox.collect()
             leases = self._lease(now, held)
             due = self.outbox.next_due()
+            self._note(now)
         for report in reports:
             self._reports.popleft()
             self._tell(report)
@@ -104,6 +106,12 @@ class Engine:
             self._senders.submit(leases)
         self._serve_flushes()
         return min(self._waits(now, collected, due))
+
+    def _note(self, now: float) -> None:
+        """Tell other processes why nothing is sent; the first step takes back what a dead one may have told."""
+        if self.paused != self._noted:
+            self.outbox.store.note("paused", self.paused, now)
+            self._noted = self.paused
 
     def _waits(self, now: float, collected: int, due: float | None) -> list[float]:
         waits = [self._patience(), self._tidy(now)]

@@ -32,6 +32,7 @@ MIGRATIONS = [
     CREATE TABLE segment (name TEXT PRIMARY KEY, collected INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    "CREATE TABLE note (name TEXT PRIMARY KEY, words TEXT NOT NULL, since REAL NOT NULL)",
 ]
 """The schema's history: entry n brings a file from version n to n + 1."""
 
@@ -240,6 +241,12 @@ class Store(Database):
 
     def _after_rollback(self) -> None:
         self._counted.clear()
+
+    def note(self, name: str, words: str | None, now: float) -> None:
+        """Leave word for whoever looks at this file from another process; None takes it back."""
+        self._db.execute("DELETE FROM note WHERE name = ?", (name,))
+        if words is not None:
+            self._db.execute("INSERT INTO note VALUES (?, ?, ?)", (name, words, now))
 
     def counts(self) -> Counts:
         """All counters; what is neither delivered, refused nor dropped waits."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import _guard, _runtime
+from athina_trace._assembly import Runtime
 from athina_trace._writer import Status
 from athina_trace.errors import AthinaTraceError
 from tests.support.athina_server import (
@@ -145,7 +146,7 @@ def test_the_key_is_nowhere(
     ask("s", "1")
     athina_trace.flush(0.5)
     runtime = _runtime.active()
-    assert isinstance(runtime, _runtime.Runtime)
+    assert isinstance(runtime, Runtime)
     places: dict[str, Any] = {
         "settings": [repr(given), str(given), given.model_dump_json(), repr(given.model_dump())],
         "status": athina_trace.status(),

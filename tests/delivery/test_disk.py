@@ -11,6 +11,7 @@ import pytest
 
 import athina_trace
 from athina_trace import _runtime
+from athina_trace._assembly import Runtime
 from athina_trace._delivery.store import MIGRATIONS
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
@@ -92,7 +93,7 @@ def test_a_store_from_the_future_is_left_alone_and_memory_is_used(
     for number in range(5):
         answer(str(number))
     runtime = _runtime.active()
-    assert isinstance(runtime, _runtime.Runtime)
+    assert isinstance(runtime, Runtime)
     assert runtime.delivery._spare is not None
     assert runtime.delivery._spare[1].flush(10)
     assert sorted(questions(athina)) == list("01234")
@@ -108,7 +109,7 @@ def test_a_place_that_cannot_be_written_to_leaves_memory(
     for number in range(50):
         answer(str(number))
     runtime = _runtime.active()
-    assert isinstance(runtime, _runtime.Runtime)
+    assert isinstance(runtime, Runtime)
     assert runtime.delivery._spare is not None
     assert runtime.delivery._spare[1].flush(10)
     assert sorted(questions(athina), key=int) == [str(number) for number in range(50)]

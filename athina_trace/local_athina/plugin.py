@@ -1,0 +1,20 @@
+"""The pytest fixture `local_athina`: a local Athina for one test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from athina_trace.local_athina.running import LocalAthina
+
+
+@pytest.fixture
+def local_athina() -> Iterator[LocalAthina]:
+    """A local Athina on a free port, empty; it needs the extra `ui`."""
+    from athina_trace.local_athina.running import LocalAthina  # noqa: PLC0415 - an optional extra
+
+    with LocalAthina() as athina:
+        yield athina

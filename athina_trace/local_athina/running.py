@@ -1,0 +1,61 @@
+"""A local Athina that runs for as long as a `with` block does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from athina_trace.local_athina.app import create_local_athina
+from athina_trace.local_athina.faults import Faults
+from athina_trace.local_athina.received import Received
+from athina_trace.viewer.facts import load
+from athina_trace.viewer.server import Server, listen
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LocalAthina:
+    """Athina's API at `url`, on a free port of this machine; a browser finds the viewer there, too.
+
+    Attributes:
+        faults: how requests fare; may be changed at any time.
+        path: the outbox file that holds what arrived.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, faults: Faults | None = None, key: str | None = None) -> None:
+        """`path`: where to keep what arrives (default: a temporary folder); `key`: the only API key to take."""
+        self._folder = None if path else tempfile.TemporaryDirectory(prefix="athina_trace-", ignore_cleanup_errors=True)
+        self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
+        self.faults = faults or Faults()
+        self._received = Received(self.path)
+        self._server = Server(create_local_athina(self._received, faults=self.faults, key=key), listen("127.0.0.1", 0))
+
+    @property
+    def url(self) -> str:
+        """What to put into ATHINA_BASE_URL."""
+        return self._server.url
+
+    def logs(self) -> list[dict[str, Any]]:
+        """All logs that arrived, oldest first, as they were sent."""
+        return [load(body) for body in self._received.bodies("log")]
+
+    def changes(self) -> list[dict[str, Any]]:
+        """All updates and feedback that arrived, oldest first, as they were sent."""
+        return [load(body) for body in self._received.bodies("update", "update_by_id", "feedback")]
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and delete what arrived where the folder was a temporary one."""
+        self._server.__exit__(kind, error, trace)
+        self._received.close()
+        if self._folder is not None:
+            self._folder.cleanup()

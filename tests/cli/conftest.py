@@ -1,0 +1,80 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from athina_trace.cli import main
+from athina_trace.local_athina.plugin import local_athina
+from athina_trace.viewer import sample
+
+__all__ = ["local_athina"]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """No setting of this machine, and an address where nobody listens: nothing leaves it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ATHINA")}
+    return inherited | {
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "ATHINA_BASE_URL": "http://127.0.0.1:9",
+        "PYTHONIOENCODING": "utf-8",
+        "NO_PROXY": "*",
+    }
+
+
+@pytest.fixture
+def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line, in this process."""
+    for name in [name for name in os.environ if name.startswith("ATHINA")]:
+        monkeypatch.delenv(name)
+
+    def called(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        for name, value in (environment | settings).items():
+            monkeypatch.setenv(name, value)
+        out, errors = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(errors):
+            try:
+                code = main(arguments)
+            except SystemExit as ended:  # argparse's way
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+    return called
+
+
+@pytest.fixture
+def run_apart(environment: dict[str, str]) -> Run:
+    """The command line in a process of its own."""
+
+    def started(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "athina_trace", *arguments],
+            env=environment | settings,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The sample, for commands that only look."""
+    path = str(tmp_path_factory.mktemp("sampled") / "demo.db")
+    sample.fill(path)
+    return path
+
+
+def lines(text: str) -> "list[dict[str, object]]":
+    return [json.loads(line) for line in text.splitlines()]

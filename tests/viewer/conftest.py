@@ -1,0 +1,29 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from athina_trace.viewer import sample
+from athina_trace.viewer.app import create_app
+from athina_trace.viewer.server import Server, listen
+from athina_trace.viewer.source import Source
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+@pytest.fixture(scope="module")
+def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    path = str(tmp_path_factory.mktemp("sample") / "demo.db")
+    sample.fill(path)
+    with Server(create_app(Source(path)), listen("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def client(sample_server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=sample_server.url, trust_env=False) as made:
+        yield made

@@ -1,0 +1,157 @@
+"""The index follows the outbox: what is new, what changed, what is gone, and another file under the same name."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from athina_trace.viewer import queries
+from athina_trace.viewer.filters import Filters
+from athina_trace.viewer.source import Source
+from tests.viewer.outboxes import feedback, log, opened, put, settle
+
+
+def names(source: Source, **filters: str) -> list[str]:
+    with source.open() as db:
+        return [row["name"] for row in queries.sessions(db, Filters(**filters)).rows]
+
+
+def references(source: Source, **filters: str) -> list[str]:
+    with source.open() as db:
+        return [row["reference"] for row in queries.logs(db, Filters(**filters)).rows]
+
+
+def test_what_was_just_put_is_there_without_a_running_program(path: Path) -> None:
+    put(path, log("a"), log("b"), log("a"))
+    with opened(path) as source:
+        assert names(source) == ["a", "b"]
+        with source.open() as db:
+            session = queries.session(db, "a")
+        assert session is not None
+        assert (session["turns"], session["question"]) == (2, "Where is it?")
+
+
+def test_a_later_look_takes_in_what_came_meanwhile(path: Path) -> None:
+    put(path, log("a"))
+    with opened(path) as source:
+        before = source.version
+        put(path, log("b"))
+        source.refresh()
+        assert names(source) == ["b", "a"]
+        assert source.version > before
+
+
+def test_a_log_without_session_stands_alone(path: Path) -> None:
+    alone = log(None)
+    put(path, alone)
+    with opened(path) as source:
+        assert names(source) == [alone.reference]
+
+
+def test_states_are_those_of_the_outbox_at_any_moment(path: Path) -> None:
+    kept, refused, waiting = log("a"), log("a"), log("b")
+    put(path, kept, refused, waiting)
+    with opened(path) as source:
+        assert len(references(source, state="waiting")) == 3
+        settle(path, delivered=[kept.reference], refused=[refused.reference])
+        assert references(source, state="delivered") == [kept.reference]
+        assert references(source, state="refused") == [refused.reference]
+        assert references(source, state="waiting") == [waiting.reference]
+
+
+def test_what_is_gone_from_the_outbox_goes_from_lists_sums_and_charts(path: Path) -> None:
+    gone, stays = log("a", total_tokens=5, response_time=100), log("a", total_tokens=7, error="boom")
+    put(path, gone, log("b"), stays)
+    settle(path, forgotten=[gone.reference])
+    with opened(path) as source, source.open() as db:
+        session = queries.session(db, "a")
+        assert session is not None
+        assert (session["turns"], session["tokens"], session["errors"]) == (1, 7, 1)
+        whole = db.execute("SELECT sum(calls), sum(tokens) FROM tally WHERE level = 60 AND by = 'all'").fetchone()
+        assert tuple(whole) == (2, 7)
+
+
+def test_logs_that_go_while_somebody_looks_go_from_the_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = log("a")
+    put(path, gone, log("b"))
+    with opened(path) as source:
+        assert names(source) == ["b", "a"]
+        settle(path, forgotten=[gone.reference])
+        later = time.monotonic() + 60
+        monkeypatch.setattr("athina_trace.viewer.source.time.monotonic", lambda: later)
+        source.refresh()
+        assert names(source) == ["b"]
+
+
+def test_words_of_logs_that_are_gone_are_given_up_in_the_end(path: Path) -> None:
+    many = [log("a", user_query=f"secret{number}") for number in range(700)]
+    put(path, *many, log("b"))
+    with opened(path) as source:
+        settle(path, forgotten=[entry.reference for entry in many])
+    with opened(path) as source:
+        source.refresh()
+        assert names(source) == ["b"]
+        assert b"secret123" not in path.with_suffix(".view").read_bytes()
+
+
+def test_feedback_changes_the_log_that_it_is_about(path: Path) -> None:
+    entry = log("a")
+    put(path, entry, feedback(entry, -1, "wrong"))
+    with opened(path) as source, source.open() as db:
+        turn = queries.log(db, entry.reference)
+        assert turn is not None
+        assert turn.row["feedback"] == -1
+        assert turn.fields["user_feedback_comment"] == "wrong"
+        assert [row["turns"] for row in queries.sessions(db, Filters()).rows] == [1]
+
+
+def test_another_outbox_under_the_same_name_is_read_from_its_beginning(path: Path) -> None:
+    put(path, log("old"), log("old"))
+    with opened(path) as source:
+        assert names(source) == ["old"]
+    for each in path.parent.glob("outbox.db*"):
+        each.unlink()
+    for each in path.with_suffix(".journal").iterdir():
+        each.unlink()
+    put(path, log("new"))
+    with opened(path) as source:
+        assert names(source) == ["new"]
+
+
+def test_an_outbox_that_is_replaced_while_somebody_looks_is_followed(path: Path) -> None:
+    put(path, log("old"))
+    with opened(path) as source:
+        settle(path)
+        for each in path.parent.glob("outbox.db*"):
+            each.rename(f"{each}.aside")
+        for each in path.with_suffix(".journal").iterdir():
+            each.unlink()
+        put(path, log("new"))
+        source.refresh()
+        assert names(source) == ["new"]
+
+
+def test_neither_file_can_be_written_to_by_a_page(path: Path) -> None:
+    put(path, log())
+    with opened(path) as source, source.open() as db:
+        for statement in ("DELETE FROM box.entry", "DELETE FROM log", "CREATE TABLE box.x (y)"):
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                db.execute(statement)
+
+
+def test_the_index_is_nobody_elses_business(path: Path) -> None:
+    put(path, log())
+    with opened(path):
+        assert path.with_suffix(".view").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_writer_never_waits_for_a_reader(path: Path) -> None:
+    put(path, log("a"))
+    with opened(path) as source, source.open() as db:
+        queries.sessions(db, Filters())  # a page is being read
+        settle(path, delivered=[])  # takes the write lock, collects, leases, releases
+        put(path, log("b"))
+        source.refresh()
+        assert len(queries.sessions(db, Filters()).rows) == 1  # the page is still of its own moment
+        assert names(source) == ["b", "a"]

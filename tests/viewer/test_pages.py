@@ -1,0 +1,308 @@
+"""The pages over real HTTP: what they show, what they refuse, and that nothing in a log is ever obeyed."""
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace.viewer.app import create_app
+from athina_trace.viewer.server import Server, listen
+from athina_trace.viewer.source import Source
+from tests.viewer.outboxes import feedback, log, opened, put, settle
+
+PAGES = (
+    "/",
+    "/logs",
+    "/charts",
+    "/delivery",
+    "/charts?by=customer&period=24h",
+    "/?q=parcel&errors=1",
+    "/logs?state=refused",
+)
+
+
+@pytest.fixture
+def shown(path: Path) -> Iterator[httpx.Client]:
+    """The outbox at `path` in a viewer."""
+    with (
+        Server(create_app(Source(str(path))), listen("127.0.0.1", 0)) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
+        yield client
+
+
+def secret_of(client: httpx.Client) -> str:
+    found = re.search(r'name="secret" value="([^"]+)"', client.get("/delivery").text)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_whole_and_carries_the_policy(client: httpx.Client, page: str) -> None:
+    answer = client.get(page)
+    assert answer.status_code == 200
+    assert answer.text.rstrip().endswith("</html>")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert " style=" not in answer.text
+    assert not re.search(r"\son\w+=", answer.text)
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', answer.text)
+
+
+def test_a_conversation_is_shown_as_one(client: httpx.Client) -> None:
+    page = client.get("/session", params={"id": first_session(client)}).text
+    text = unescape(re.sub(r"<[^>]+>", " ", page))
+    for part in (
+        "Hello, where is my parcel PX-48213?",
+        "track_parcel",
+        '"place": "the Leipzig hub"',
+        "Retrieved context",
+        "You are the support assistant of a parcel company",
+        "Expected",
+        "Liked: Quick and clear, thanks!",
+        "gpt-4o-mini",
+        "disney-usa-2314832",
+        "Copy reference",
+    ):
+        assert part in " ".join(text.split()), part
+    assert "<strong>PX-48213</strong>" in page
+    assert page.index("Hello, where") < page.index("What if I do not") < page.index("Can a neighbour")
+
+
+def first_session(client: httpx.Client) -> str:
+    found = re.search(r'href="/session\?id=([^"]+)"', client.get("/").text)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("page", ["/nothing", "/log?id=nothing", "/session?id=nothing", "/log", "/static/nothing.css"])
+def test_what_is_not_there_is_a_page_that_says_so(client: httpx.Client, page: str) -> None:
+    answer = client.get(page)
+    assert answer.status_code == 404
+    assert "Not here" in answer.text
+
+
+@pytest.mark.parametrize("name", ["before", "after", "again"])
+@pytest.mark.parametrize("value", ["x", "-1", "9" * 40, "\u0661", "1e5", ""])
+def test_a_wrong_number_in_an_address_is_no_error(client: httpx.Client, name: str, value: str) -> None:
+    for page in ("/", "/logs", "/delivery", "/session"):
+        answer = client.get(page, params={name: value, "id": "nothing"})
+        assert answer.status_code in (200, 404)
+
+
+NASTY = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "{{ 1337 * 1337 }}{% include '/etc/passwd' %}${1337*1337}",
+    '"><svg onload=alert(1)>',
+    "' OR 1=1 --",
+    "[click](javascript:alert(1)) ![x](http://evil.example/x.png) <b>bold</b>",
+    "\x00\x1b[31m\u202egnp.exe",
+    "javascript:alert(1)",
+    "</textarea></pre></script>",
+]
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_nothing_in_a_log_is_obeyed(path: Path, shown: httpx.Client, nasty: str) -> None:
+    fields: dict[str, Any] = dict.fromkeys(
+        (
+            "user_query",
+            "response",
+            "expected_response",
+            "customer_id",
+            "customer_user_id",
+            "environment",
+            "prompt_slug",
+            "language_model_id",
+            "error",
+            "user_feedback_comment",
+        ),
+        nasty,
+    )
+    put(
+        path,
+        log(
+            nasty,
+            external_reference_id=nasty,
+            context=[nasty, {nasty: nasty}],
+            tool_calls=[{"name": nasty, "arguments": nasty, "output": {nasty: nasty}}],
+            prompt=[{"role": "system", "content": nasty}, {"role": nasty, "content": nasty}],
+            custom_attributes={nasty: nasty},
+            user_feedback=1,
+            **fields,
+        ),
+    )
+    pages = [shown.get(page) for page in (*PAGES, "/charts?by=model", "/?customer=x")]
+    pages += [shown.get(page, params={"id": nasty}) for page in ("/session", "/log")]
+    pages += [shown.get("/", params=dict.fromkeys(("q", "customer", "slug", "state", "since", "session"), nasty))]
+    for page in pages:
+        assert page.status_code == 200
+        for danger in (
+            "<script>alert",
+            "<img src=x",
+            '<img src="http',
+            "<svg onload",
+            "onerror=alert(1)>",
+            'href="javascript',
+            "<b>bold",
+        ):
+            assert danger not in page.text, danger
+        assert "1787569" not in page.text
+
+
+def test_a_log_is_given_as_json_and_as_it_was_sent(path: Path, shown: httpx.Client) -> None:
+    entry = log("a", response="ü" * 10)
+    put(path, entry)
+    answer = shown.get("/log.json", params={"id": entry.reference})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == json.loads(entry.body)
+    assert shown.get("/log.json", params={"id": "x"}).status_code == 404
+
+
+def test_a_huge_message_is_cut_and_the_rest_a_click_away(path: Path, shown: httpx.Client) -> None:
+    entry = log("a", response="word " * 200_000)
+    put(path, entry)
+    page = shown.get("/session", params={"id": "a"})
+    assert len(page.text) < 60_000
+    link = re.search(r'href="(/text\?[^"]+)"', page.text)
+    assert link is not None
+    whole = shown.get(unescape(link[1]))
+    assert whole.text == "word " * 200_000
+    assert whole.headers["content-type"].startswith("text/plain")
+    assert len(shown.get("/log", params={"id": entry.reference}).text) < 300_000
+
+
+def test_a_body_that_is_no_log_does_no_harm(path: Path, shown: httpx.Client) -> None:
+    odd = [
+        b"[]",
+        b"null",
+        b"{",
+        b"\xff\xfe",
+        b'{"prompt": 5, "tool_calls": "x", "context": 3, "tools": [1, {"function": 2}]}',
+    ]
+    put(path, *(log(f"s{place}")._replace(body=body) for place, body in enumerate(odd)))
+    for page in PAGES:
+        assert shown.get(page).status_code == 200
+    for number in range(1, 6):
+        assert shown.get("/log", params={"id": number}).status_code == 200
+
+
+def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
+    put(path, log())
+    outbox = SqliteOutbox(str(path))
+    outbox.store.note("paused", "status 401: no such <key>", 0.0)
+    assert "status 401: no such &lt;key&gt;" in shown.get("/delivery").text
+    outbox.store.note("paused", None, 0.0)
+    assert "Paused" not in shown.get("/delivery").text
+    outbox.close()
+
+
+# -- the two buttons
+
+
+def test_retry_lets_one_or_all_wait_again(path: Path, shown: httpx.Client) -> None:
+    entries = [log(f"s{number}") for number in range(3)]
+    put(path, *entries)
+    settle(path, refused=[entry.reference for entry in entries])
+    page = shown.get("/delivery").text
+    assert page.count("user_query: Expected string") == 3
+    one = shown.post("/retry", data={"secret": secret_of(shown), "id": "2"})
+    assert (one.status_code, one.headers["location"]) == (303, "/delivery?again=1")
+    rest = shown.post("/retry", data={"secret": secret_of(shown), "id": "all"}, follow_redirects=True)
+    assert "2 entries wait again" in unescape(rest.text)
+    with opened(path) as source, source.open() as db:
+        states = db.execute("SELECT state, count(*) FROM box.entry GROUP BY 1").fetchall()
+        counters = dict(db.execute("SELECT name, value FROM box.counter"))
+        lanes = db.execute("SELECT count(*) FROM box.lane").fetchone()
+    assert [tuple(row) for row in states] == [("waiting", 3)]
+    assert counters["refused"] == 0
+    assert lanes[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("form", "headers", "status"),
+    [
+        ({"id": "all"}, {}, 403),
+        ({"id": "all", "secret": "guess"}, {}, 403),
+        ({"id": "all", "secret": None}, {"Origin": "https://evil.example"}, 403),
+        ({"id": "all", "secret": None}, {"Origin": "null"}, 403),
+        ({"id": "all", "secret": None}, {"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"id": "all", "secret": None}, {"Sec-Fetch-Site": "same-site"}, 403),
+        ({"id": "x", "secret": None}, {}, 400),
+        ({"secret": None}, {}, 400),
+        ({"id": "all", "secret": "x" * 100_000}, {}, 403),
+    ],
+)
+def test_a_button_is_pressed_by_its_page_alone(
+    path: Path, shown: httpx.Client, form: dict[str, str | None], headers: dict[str, str], status: int
+) -> None:
+    put(path, entry := log())
+    settle(path, refused=[entry.reference])
+    secret = secret_of(shown)
+    data = {name: secret if value is None else value for name, value in form.items()}
+    assert shown.post("/retry", data=data, headers=headers).status_code == status
+    assert "Retry all 1" in shown.get("/delivery").text
+
+
+def test_nothing_else_takes_a_post(client: httpx.Client) -> None:
+    for page in ("/", "/logs", "/log.json", "/live", "/static/style.css"):
+        assert client.post(page).status_code in (404, 405)
+    assert client.get("/retry").status_code == 405
+
+
+# -- who may come
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:80", "", "a@localhost", "[::1", "x" * 300])
+def test_another_host_name_is_turned_away(client: httpx.Client, host: str) -> None:
+    answer = client.get("/", headers={"Host": host})
+    assert answer.status_code in (400, 421)
+    assert "parcel" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:80", "127.0.0.1:9", "[::1]:8000", "192.168.1.7"])
+def test_a_name_that_nobody_can_point_elsewhere_is_let_in(client: httpx.Client, host: str) -> None:
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_an_address_has_an_end(client: httpx.Client) -> None:
+    assert client.get("/?q=" + "x" * 5000).status_code == 414
+
+
+def test_a_token_is_asked_for_and_taken_once(path: Path) -> None:
+    app = create_app(Source(str(path)), token="t0ken", names=["desk.example"])
+    with Server(app, listen("127.0.0.1", 0)) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        for wrong in ("/", "/?token=guess", "/live", "/static/script.js"):
+            assert client.get(wrong).status_code == 401
+        assert client.post("/retry?token=t0ken").status_code == 401
+        welcome = client.get("/logs?token=t0ken&q=a")
+        assert (welcome.status_code, welcome.headers["location"]) == (303, "/logs?q=a")
+        assert "httponly" in welcome.headers["set-cookie"].lower()
+        assert "samesite=strict" in welcome.headers["set-cookie"].lower()
+        assert client.get("/logs?q=a", headers={"Host": "desk.example"}).status_code == 200
+        client.cookies.clear()
+        assert client.get("/", headers={"Authorization": "Bearer t0ken"}).status_code == 200
+        assert client.get("/%2Fevil.example/?token=t0ken").headers["location"] == "/evil.example/"
+
+
+def test_the_live_number_changes_with_the_outbox(path: Path, shown: httpx.Client) -> None:
+    put(path, entry := log())
+    first = shown.get("/live").json()["version"]
+    assert shown.get("/live").json()["version"] == first
+    put(path, feedback(entry, 1))
+    assert shown.get("/live").json()["version"] != first
+
+
+def test_a_second_viewer_sees_the_same(path: Path, shown: httpx.Client) -> None:
+    put(path, log("a"), log("b"))
+    with opened(path) as source, source.open() as db:
+        assert db.execute("SELECT count(*) FROM session").fetchone()[0] == 2
+    assert "2 sessions, 2 logs" in unescape(shown.get("/").text)

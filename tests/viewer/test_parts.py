@@ -1,0 +1,126 @@
+"""The small parts: Markdown, percentiles, charts, forms."""
+
+import json
+import random
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athina_trace.viewer import charts, forms
+from athina_trace.viewer.markdown import render
+from athina_trace.viewer.tallies import bin_of, middle_of, percentile
+from tests.viewer.outboxes import NOON, log, opened, put
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("**bold** and `code`", "<p><strong>bold</strong> and <code>code</code></p>"),
+        ("# Title", "<h4>Title</h4>"),
+        ("a\nb", "<p>a<br />\nb</p>"),
+        ("<script>x</script>", "<p>&lt;script&gt;x&lt;/script&gt;</p>"),
+        ("![x](http://evil.example/p.png)", None),
+        ("[x](javascript:alert(1))", "<p>[x](javascript:alert(1))</p>"),
+        ("[x](data:text/html,y)", "<p>[x](data:text/html,y)</p>"),
+    ],
+)
+def test_markdown_is_shown_and_never_obeyed(text: str, html: str | None) -> None:
+    made = str(render(text)).strip()
+    assert "<img" not in made
+    if html is not None:
+        assert made == html
+
+
+def test_links_open_elsewhere_and_tell_nobody() -> None:
+    made = str(render("[x](https://a.example/?q=1&r=2)"))
+    assert 'rel="noopener noreferrer nofollow"' in made
+    assert 'target="_blank"' in made
+
+
+@given(st.text(max_size=300))
+def test_any_text_becomes_harmless_html(text: str) -> None:
+    tags = set(re.findall(r"<\s*/?\s*(\w+)", str(render(text))))
+    assert tags <= {"p", "em", "strong", "code", "pre", "a", "br", "ul", "ol", "li", "h4", "hr", "blockquote", "s",
+                    "table", "thead", "tbody", "tr", "th", "td"}  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 3_600_000), min_size=1, max_size=200))
+def test_percentiles_are_within_five_per_cent(latencies: list[int]) -> None:
+    bins: dict[int, int] = {}
+    for each in latencies:
+        bins[bin_of(each)] = bins.get(bin_of(each), 0) + 1
+    ordered = sorted(latencies)
+    for share in (0.5, 0.95):
+        exact = ordered[max(0, -(-len(ordered) * int(share * 100) // 100) - 1)]
+        found = percentile(bins, share)
+        assert found is not None
+        assert exact * 0.95 <= found <= exact * 1.05
+
+
+def test_no_calls_have_no_percentile() -> None:
+    assert percentile({}, 0.5) is None
+    assert middle_of(bin_of(0)) == 0
+
+
+def test_charts_sum_up_what_was_logged(path: Path) -> None:
+    chance = random.Random(3)
+    entries = [
+        log(
+            made=NOON + chance.uniform(0, 86_400 * 5),
+            customer_id=f"c{chance.randrange(10)}",
+            total_tokens=chance.randrange(500),
+            response_time=chance.randrange(1, 5000),
+            **({"error": "boom"} if chance.random() < 0.1 else {}),
+        )
+        for _ in range(400)
+    ]
+    put(path, *entries)
+    bodies = [json.loads(entry.body) for entry in entries]
+    with opened(path) as source, source.open() as db:
+        by_customer = charts.charts(db, by="customer", now=NOON + 86_400 * 5)
+        for drawn in (by_customer, charts.charts(db, now=NOON + 86_400 * 5)):
+            assert sum(line.total.calls for line in drawn.lines) == 400
+            assert sum(line.total.errors for line in drawn.lines) == sum("error" in body for body in bodies)
+            assert sum(line.total.tokens for line in drawn.lines) == sum(body["total_tokens"] for body in bodies)
+            assert len(drawn.starts) <= charts.COLUMNS
+        assert by_customer.lines[-1].name == charts.OTHERS
+        whole = charts.charts(db, now=NOON + 86_400 * 5).lines[0]
+        assert whole.total_p50 == pytest.approx(statistics.median(body["response_time"] for body in bodies), rel=0.1)
+        day = charts.charts(db, period="24h", now=NOON + 86_400 * 5)
+        assert 0 < day.lines[0].total.calls < 400
+
+
+def test_charts_of_nothing_are_empty(path: Path) -> None:
+    with opened(path) as source, source.open() as db:
+        drawn = charts.charts(db, by="model", period="7d")
+        assert charts.bars(drawn, "calls") == ([], 0)
+        assert charts.curves(drawn) == ([], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "just now"),
+        (42, "42 s ago"),
+        (600, "10 min ago"),
+        (7200, "2 h ago"),
+        (86_400 * 3, "3 d ago"),
+        (-5, "just now"),
+    ],
+)
+def test_how_long_ago(seconds: float, words: str) -> None:
+    assert forms.ago(NOON - seconds, now=NOON) == words
+
+
+def test_amounts_are_readable() -> None:
+    assert forms.amount(1234567) == "1\u202f234\u202f567"
+    assert forms.duration(950) == "950 ms"
+    assert forms.duration(1500) == "1.5 s"
+    assert forms.money(0.0042) == "$0.0042"
+    assert forms.money(12.5) == "$12.50"
+    assert forms.bytes_of(999) == "999 bytes"
+    assert forms.bytes_of(2_500_000) == "2.5 MB"
