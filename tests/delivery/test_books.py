@@ -186,7 +186,7 @@ def test_whatever_the_server_does_the_next_logs_arrive_in_order(
     fault: Fault, athina: AthinaServer, tmp_path: Path
 ) -> None:
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"), request_timeout=1)
-    athina.script(fault, fault)
+    athina.script(fault)
     for number in range(4):
         ask("s", str(number))
     assert athina_trace.flush(15)
