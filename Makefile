@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only lint format coverage bench clean
+.PHONY: help demo test test-only lint format coverage bench soak clean
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -19,6 +19,7 @@ help:
 	@echo "make format     let ruff mend what it can"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
+	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
 	@echo "make clean      remove environments, caches and builds"
 
 demo: $(VENV)/.installed-examples
@@ -55,6 +56,10 @@ bench: .venv-bench/.installed
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/benchmarks/requirements.txt
 	@touch $@
+
+soak: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.support.crashes --seconds 120
+	@$(BIN)/python -m tests.support.backlog
 
 clean:
 	rm -rf .venv .venv-* .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

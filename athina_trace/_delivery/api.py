@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401
 import os
 import socket
 import time
@@ -12,7 +13,8 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.request import getproxies, proxy_bypass
 
-import certifi  # noqa: F401 - httpx would load both later, in a thread that a fork may catch in the middle of it
+# These three would be loaded by the first request, in a thread which a fork may catch in the middle of it.
+import certifi  # noqa: F401
 import httpcore  # noqa: F401
 import httpx
 

@@ -26,7 +26,7 @@ WINDOW = 64
 """Lanes on lease at once."""
 BATCH = 16
 """Entries of one lane on lease at once."""
-WINDOW_BYTES = 4 * 1024 * 1024
+WINDOW_BYTES = 2 * 1024 * 1024
 """About how much may be on lease at once, which bounds the memory that a backlog takes."""
 ADOPT_SECONDS = 5.0
 """How often an idle engine looks what other processes left behind."""

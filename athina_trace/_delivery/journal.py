@@ -165,9 +165,9 @@ class FileJournal:
                 start = 0  # another file under the same name: somebody emptied the folder
             if size == start:
                 continue
-            end, entries = _read(path, start, min(size, start + room), size)
+            end, entries, more = _read(path, start, min(size, start + room), size)
             room -= end - start
-            more = end < size or room <= 0
+            more = more or room <= 0
             yield Piece(path.name, end, entries, more)
             if more:
                 return
@@ -268,8 +268,8 @@ def _encode(entry: Entry) -> bytes:
     return b"\n%d\t%b\t%b\n" % (len(entry.body), header, entry.body)
 
 
-def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry]]:
-    """The whole records between `start` and about `stop`, and where the last of them ends.
+def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry], bool]:
+    """The whole records between `start` and about `stop`, where the last of them ends, and whether more may follow.
 
     The first record is read whole, however long. What follows the last newline is still being written, or torn.
     """
@@ -279,7 +279,7 @@ def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry
         while b"\n" not in data[1:] and start + len(data) < size:
             data += file.read(min(COLLECT_BYTES, size - start - len(data)))
     end = data.rfind(b"\n") + 1
-    return start + end, list(_decode(data[:end].split(b"\n")))
+    return start + end, list(_decode(data[:end].split(b"\n"))), start + len(data) < size
 
 
 def _decode(lines: Iterable[bytes]) -> Iterator[Entry]:

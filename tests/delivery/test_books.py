@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import athina_trace
-from athina_trace import _guard, _runtime
-from athina_trace._runtime import Status
+from athina_trace import Status, _guard, _runtime
 from athina_trace.errors import AthinaTraceError
 from tests.support.athina_server import (
     CHAOS,
@@ -145,6 +144,7 @@ def test_the_key_is_nowhere(
     ask("s", "1")
     athina_trace.flush(0.5)
     runtime = _runtime.active()
+    assert isinstance(runtime, _runtime.Runtime)
     places: dict[str, Any] = {
         "settings": [repr(given), str(given), given.model_dump_json(), repr(given.model_dump())],
         "status": athina_trace.status(),
@@ -186,7 +186,7 @@ def test_whatever_the_server_does_the_next_logs_arrive_in_order(
     fault: Fault, athina: AthinaServer, tmp_path: Path
 ) -> None:
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"), request_timeout=1)
-    athina.script(fault, fault)
+    athina.script(fault)
     for number in range(4):
         ask("s", str(number))
     assert athina_trace.flush(15)

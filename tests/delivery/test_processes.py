@@ -178,6 +178,7 @@ def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
         if not child:
             answer(f"child{number}", f"child{number}:0")
             report = athina_trace.flush(10)
+            athina_trace.shutdown()
             os._exit(0 if report else 1)
         children.append(child)
         time.sleep(0.02)
@@ -214,10 +215,12 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     """A process is stopped in the middle of a request, then killed; another one, idle, is alive all the time."""
-    athina.when(lambda request: request.json["user_query"] == "held", delay(3))
+    athina.when(lambda request: request.json["user_query"] == "held", delay(1.5))
     idle = start(
         _TRACED
         + """
+    from athina_trace._delivery import engine
+    engine.ADOPT_SECONDS = 0.2
     answer("idle", "idle")
     assert athina_trace.flush(10)
     print("ready", flush=True)
@@ -238,7 +241,7 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
     athina.wait_for_requests(2)
     os.kill(dying.pid, signal.SIGSTOP)
     with pytest.raises(AssertionError):
-        athina.wait_for_requests(3, timeout=2)  # it lives: nobody takes what it holds, though it does nothing
+        athina.wait_for_requests(3, timeout=1)  # it lives: nobody takes what it holds, though it does nothing
     athina.clear()
     os.kill(dying.pid, signal.SIGKILL)
     athina.wait_for(3, timeout=15)
