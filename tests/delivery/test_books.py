@@ -151,7 +151,7 @@ def test_the_key_is_nowhere(
         "flush": athina_trace.flush(0),
         "records": [vars(record) for record in caplog.records if record.name == "athina_trace"],
         "output": capfd.readouterr(),
-        "objects": [runtime, runtime and vars(runtime), runtime and vars(runtime.delivery.worker._engine)],
+        "objects": [runtime, vars(runtime), vars(runtime.delivery.worker._engine)],
         "copies": [repr(copy.copy(given))],
         "logs": athina_trace.recent_logs(),
     }
