@@ -19,8 +19,8 @@ help:
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff mend what it can"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
-	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
+	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
 	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 

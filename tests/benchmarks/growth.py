@@ -30,7 +30,7 @@ def growth(url: str, *, quick: bool) -> list[tuple[str, Grid]]:
         ),
         ("The call, microseconds, by size of the question", _payloads(calls // 10)),
         ("Lateness of an event loop's timer, times it was so late", _stalls(url, 5 if quick else 60)),
-        ("Delivery", _delivery(url, 1000 if quick else 3000)),
+        ("Delivery", _delivery(url, 1000 if quick else 3000, rounds)),
     ]
 
 
@@ -93,9 +93,10 @@ def _stalls(url: str, seconds: int) -> Grid:
     ]
 
 
-def _delivery(url: str, logs: int) -> Grid:
+def _delivery(url: str, logs: int, rounds: int) -> Grid:
     runs.ask(url, "start")
-    busy = _work("backlog", url, logs)
+    backlogs = [_work("backlog", url, logs) for _ in range(rounds)]
+    busy = {name: statistics.median(each[name] for each in backlogs) for name in ("speed", "rate")}
     runs.ask(url, "start")
     _work("in_flight", url, logs)
     fast = runs.ask(url, "report")

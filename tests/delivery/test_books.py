@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import athina_trace
-from athina_trace import _guard, _runtime
+from athina_trace import Status, _guard, _runtime
 from athina_trace._assembly import Runtime
-from athina_trace._writer import Status
 from athina_trace.errors import AthinaTraceError
 from tests.support.athina_server import (
     CHAOS,
