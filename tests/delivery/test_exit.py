@@ -279,7 +279,7 @@ def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, enviro
         **environment,
     )
     assert float(out) < _EXIT_SECONDS + _MARGIN
-    assert err == ""
+    assert "Traceback" not in err
     athina.clear()
     deliver_the_rest(environment)
     assert questions(athina) == ["child", "parent"]
