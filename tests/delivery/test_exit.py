@@ -290,6 +290,8 @@ def test_an_exit_within_a_signal_handler(athina: AthinaServer, environment: dict
     process = start(
         _TRACED
         + """
+    import faulthandler
+    faulthandler.dump_traceback_later(20, exit=True)  # if it hangs, say where
     def stop(*_):
         answer("last words")
         sys.exit(0)
