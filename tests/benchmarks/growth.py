@@ -16,7 +16,7 @@ Grid = list[list[str]]
 
 def growth(url: str, *, quick: bool) -> list[tuple[str, Grid]]:
     """Titles and tables."""
-    rounds, calls = (1, 1000) if quick else (3, 3000)
+    rounds, calls = (1, 1000) if quick else (2, 3000)
     backlogs = (1, 1000, 10_000) if quick else (1, 1000, 10_000, 100_000)
     return [
         ("Added at the call, microseconds, by logs that wait", _row(backlogs, lambda n: _waiting(n, calls), rounds)),
@@ -29,7 +29,7 @@ def growth(url: str, *, quick: bool) -> list[tuple[str, Grid]]:
             _row((1, 2, 4, 8), lambda n: _processes(n, calls), rounds),
         ),
         ("The call, microseconds, by size of the question", _payloads(calls // 10)),
-        ("Lateness of an event loop's timer, times it was so late", _stalls(url, 5 if quick else 60)),
+        ("Lateness of an event loop's timer, in thousandths of its ticks", _stalls(url, 5 if quick else 60)),
         ("Delivery", _delivery(url, 1000 if quick else 3000, rounds)),
     ]
 
@@ -86,11 +86,13 @@ def _stalls(url: str, seconds: int) -> Grid:
     rows = {"athina_trace": figures["ours"], "undecorated": figures["bare"]}
     return [
         head,
-        *(
-            [name, *(f"{each['buckets'].get(bound, 0):,}" for bound in bounds), f"{each['longest']:.1f}"]
-            for name, each in rows.items()
-        ),
+        *([name, *_shares(each["buckets"], bounds), f"{each['longest']:.1f}"] for name, each in rows.items()),
     ]
+
+
+def _shares(buckets: dict[str, int], bounds: list[str]) -> list[str]:
+    total = sum(buckets.values())
+    return [f"{buckets.get(bound, 0) / total * 1000:.2f}" for bound in bounds]
 
 
 def _delivery(url: str, logs: int, rounds: int) -> Grid:

@@ -82,7 +82,7 @@ def scenarios(*, quick: bool) -> dict[str, Scenario]:
     return {
         "burst": of(_burst, 5000, 5, (*CONTESTANTS, YARDSTICK)),
         "paced": of(_simple("paced"), 1000, 3),
-        "asyncio": of(_simple("asyncio"), 5000, 3),
+        "asyncio": of(_simple("asyncio"), 5000, 2),
         "nested": of(_simple("nested"), 1000, 3),
         "stream": of(_simple("stream"), 500, 3),
         "disabled": of(_simple("disabled"), 5000, 3, can_be_disabled),

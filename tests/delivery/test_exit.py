@@ -279,7 +279,7 @@ def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, enviro
         **environment,
     )
     assert float(out) < _EXIT_SECONDS + _MARGIN
-    assert err == ""
+    assert "Traceback" not in err
     athina.clear()
     deliver_the_rest(environment)
     assert questions(athina) == ["child", "parent"]
@@ -290,6 +290,8 @@ def test_an_exit_within_a_signal_handler(athina: AthinaServer, environment: dict
     process = start(
         _TRACED
         + """
+    import faulthandler
+    faulthandler.dump_traceback_later(20, exit=True)  # if it hangs, say where
     def stop(*_):
         answer("last words")
         sys.exit(0)

@@ -49,12 +49,13 @@ def test_eight_processes_of_two_thousand_calls_are_delivered_each_once(
         answer(f"s{sys.argv[1]}-{number % 50}", f"{sys.argv[1]}:{number}")
     """
     )
-    workers = [start(script, str(number), **environment) for number in range(8)]
+    # Long enough for a busy machine: what is under way at the end of a process is cut when its time is over.
+    workers = [start(script, str(number), ATHINA_EXIT_TIMEOUT="30", **environment) for number in range(8)]
     for worker in workers:
-        finish(worker)
-    run("import athina_trace; assert athina_trace.flush(50)", **environment, timeout=60)
+        finish(worker, timeout=50)
+    out, _ = run("import athina_trace; assert athina_trace.flush(50); print(athina_trace.status())", **environment)
     assert len(references(athina)) == 16_000
-    assert set(questions(athina).values()) == {1}
+    assert set(questions(athina).values()) == {1}, out
     order: dict[str, int] = {}
     for request in athina.accepted:
         number = int(request.json["user_query"].split(":")[1])
