@@ -13,13 +13,16 @@ import os
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from athina_trace import _errands, _guard
 from athina_trace._clock import clock
 from athina_trace.openai.shape import get, json_body
 from athina_trace.openai.streams import ChatChunks, ResponseEvents, RunEvents
 from athina_trace.openai.watched import Watched
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _VISIT_SECONDS = 5.0
 """How often streams that were given up are looked for while any is open."""
@@ -63,7 +66,7 @@ class Follower:
     def attach(self, stream: Any) -> None:
         """Follow a stream of the client, sync or async."""
         inner = stream._iterator  # noqa: SLF001 - the one place through which every reader of a stream goes
-        stream._iterator = _each_async(inner, self) if hasattr(inner, "__anext__") else _each(inner, self)  # noqa: SLF001
+        stream._iterator = _EachAsync(inner, self) if hasattr(inner, "__anext__") else _Each(inner, self)  # noqa: SLF001
         setattr(stream, _MARK, self)
         self._watch_closing(stream.response)
         self._watch_life(stream)
@@ -169,38 +172,56 @@ def follower_of(stream: object) -> Follower | None:
     return found if isinstance(found, Follower) else None
 
 
-def _each(inner: Iterator[Any], follower: Follower) -> Iterator[Any]:
-    while True:
+class _Each:
+    """Hands on the items of a stream, and looks at each."""
+
+    def __init__(self, inner: Iterator[Any], follower: Follower) -> None:
+        self._inner, self._follower = inner, follower
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        follower = self._follower
         follower.reading = True
         try:
-            item = next(inner)
+            item = next(self._inner)
         except StopIteration:
             follower.finish()
-            return
+            raise
         except BaseException as error:
             follower.finish(error)
             raise
         finally:
             follower.reading = False
         follower.took(item)
-        yield item
+        return item
 
 
-async def _each_async(inner: AsyncIterator[Any], follower: Follower) -> AsyncIterator[Any]:
-    while True:
+class _EachAsync:
+    """`_Each` for async code."""
+
+    def __init__(self, inner: AsyncIterator[Any], follower: Follower) -> None:
+        self._inner, self._follower = inner, follower
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        follower = self._follower
         follower.reading = True
         try:
-            item = await inner.__anext__()
+            item = await self._inner.__anext__()
         except StopAsyncIteration:
             follower.finish()
-            return
+            raise
         except BaseException as error:
             follower.finish(error)
             raise
         finally:
             follower.reading = False
         follower.took(item)
-        yield item
+        return item
 
 
 def _closing(close: Callable[[], Any], follower: Follower) -> Callable[[], Any]:
