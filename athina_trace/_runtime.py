@@ -7,6 +7,7 @@ import atexit
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,8 @@ class Runtime:
         elif settings.enabled:
             # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
             # thread that they know nothing of. The openai package does so with each request.
-            _transport()
+            with suppress(ImportError):  # a signal handler logs while its own thread is in the middle of loading it
+                _transport()
 
     def emit(self, fields: dict[str, Any]) -> None:
         """Commit one log (a JSON-safe object) and have it delivered."""
