@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -45,7 +46,9 @@ class Runtime(Writer):
         elif settings.enabled:
             # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
             # thread that they know nothing of. The openai package does so with each request.
-            _transport()
+            with suppress(ImportError):
+                # Half loaded, where this is a signal handler that runs on top of the same import: it goes on after us.
+                _transport()
 
     def put(self, entry: Entry) -> None:
         """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
