@@ -7,6 +7,8 @@ BIN = $(VENV)/bin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .PHONY: help demo test test-only test-openai lint format coverage bench soak pictures clean
+# Most tests wait for sockets and processes rather than for a processor: three workers are quicker even on two cores.
+PARALLEL = -n 3 --dist loadfile
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed-examples
 test: lint test-only
 
 test-only: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 # One small environment for each major version of OpenAI's client but the newest, which the whole suite runs with.
 OPENAI_VERSIONS = 1 2
