@@ -11,10 +11,13 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from athina_trace._delivery.api import Api, Kind, Outcome, route
 from athina_trace._delivery.policy import Verdict, verdict
 from tests.support import athina_server as server_module
+from tests.support.athina_faults import raw
 from tests.support.athina_server import AthinaServer, Fault, Request
 
 if TYPE_CHECKING:
@@ -297,3 +300,42 @@ def test_the_server_runs_in_a_process_of_its_own() -> None:
         api.close()
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+STATUS_LINES = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.1 503 x", b"HTTP/1.0 429", b"HTTP/1.1 abc", b"HTTP/9.9 200 OK"]
+)
+HEADERS = st.sampled_from(
+    [
+        b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: 99999999999", b"Transfer-Encoding: chunked",
+        b"Content-Encoding: gzip", b"Retry-After: " + b"9" * 300, b"Retry-After: soon", b"Location: http://127.0.0.1:1/",
+        b"Connection: upgrade", b": nameless", b"no colon", b"\xff: \xfe",
+    ]
+)  # fmt: skip
+ANSWERS = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        lambda line, headers, body: b"\r\n".join([line, *headers, b"", body]),
+        STATUS_LINES,
+        st.lists(HEADERS, max_size=4),
+        st.binary(max_size=50)
+        | st.sampled_from([b"{}", b'{"data": {"prompt_run_id": "r"}}', b"5\r\nhello\r\n0\r\n\r\n"]),
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANSWERS)
+def test_whatever_a_server_says_comes_to_a_verdict_in_time_and_hurts_no_later_log(
+    api: Api, server: AthinaServer, answer: bytes
+) -> None:
+    server.clear()
+    began = time.monotonic()
+    outcome = send(api, server, raw(answer))
+    assert time.monotonic() - began < 2
+    assert isinstance(verdict(outcome.status), Verdict)
+    assert len(outcome.message) <= 500
+    assert KEY not in outcome.message
+    assert outcome.retry_after is None or 0 <= outcome.retry_after <= 3600
+    server.clear()
+    assert api.deliver("log", "", LOG).status == 200
