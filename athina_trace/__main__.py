@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from athina_trace.cli import main
+from athina_trace.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

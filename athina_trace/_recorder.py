@@ -20,6 +20,9 @@ class Recorder(Writer):
         super().__init__(settings)
         self.entries: list[Entry] = []
 
+    def wake(self) -> None:
+        """There is no thread to wake."""
+
     def put(self, entry: Entry) -> None:
         """Keep `entry`."""
         self.entries.append(entry)

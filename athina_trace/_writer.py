@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,7 +74,7 @@ class Memory:
         return self._new.get(reference, self._old.get(reference, default))
 
 
-class Writer:
+class Writer(ABC):
     """Turns logs into entries and puts them somewhere: see `put`."""
 
     def __init__(self, settings: Settings) -> None:
@@ -92,6 +93,7 @@ class Writer:
             "custom_attributes": attributes(settings.custom_attributes),
         }
 
+    @abstractmethod
     def wake(self) -> None:
         """Have what was left for later looked at, where there is a thread for that."""
 
@@ -120,21 +122,21 @@ class Writer:
         if lane is not None:
             self.put(Entry(lane[:_LONGEST_LANE], kind, target, clock.time(), _encode(self.policy.masked(fields))))
 
+    @abstractmethod
     def put(self, entry: Entry) -> None:
         """Commit an entry."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything was delivered, for at most `timeout` seconds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def status(self) -> Status:
         """How things stand now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""
-        raise NotImplementedError
 
     def flush_call(self) -> None:
         """Flush at the end of an outermost call."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from athina_trace.cli import main
+from athina_trace.cli.main import main
 from athina_trace.local_athina.plugin import local_athina
 from athina_trace.viewer import sample
 

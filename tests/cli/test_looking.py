@@ -205,7 +205,7 @@ def test_without_the_extra_it_says_what_to_install(environment: dict[str, str], 
         "import sys; from importlib.machinery import PathFinder\n"
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'rich' else find(name, *a)\n"
-        "from athina_trace.cli import main; sys.exit(main(['status']))"
+        "from athina_trace.cli.main import main; sys.exit(main(['status']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=40, check=False
