@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from athina_trace import _errands, _guard
+from athina_trace._calls import Call, complete
 from athina_trace._clock import clock
 from athina_trace.openai.shape import get, json_body
 from athina_trace.openai.streams import ChatChunks, ResponseEvents, RunEvents
@@ -34,16 +35,6 @@ class _Pieces(Protocol):
     def add(self, piece: object, /) -> None: ...
 
     def result(self) -> object: ...
-
-
-class Call(Protocol):
-    """What waits for the end of a stream: a decorated call that returned it."""
-
-    def done(self, value: object, /) -> object:
-        """The stream ended."""
-
-    def failed(self, error: BaseException, /) -> object:
-        """The stream broke off, or was given up."""
 
 
 class Follower:
@@ -146,7 +137,7 @@ class Follower:
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("recording a stream")
         for call in self._calls:
-            call.done(None) if error is None else call.failed(error)
+            complete(call.done(None) if error is None else call.failed(error))
 
     def close(self) -> None:
         """The user closed the stream: early, unless it is just being read to its end."""

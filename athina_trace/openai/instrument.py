@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from athina_trace import _functions, _guard, _runtime
+from athina_trace._calls import Call, complete
 from athina_trace.openai.details import fetch, fetch_async
-from athina_trace.openai.following import Call, Follower, follower_of
+from athina_trace.openai.following import Follower, follower_of
 from athina_trace.openai.paths import route
 from athina_trace.openai.watched import Watched
 
@@ -222,5 +223,5 @@ def _returned(stream: Any, call: Call) -> Any:
     """A decorated function returned a stream of the client: its call ends when the stream does."""
     follower = follower_of(stream)
     if follower is None or not follower.then(call):
-        call.done(stream)
+        complete(call.done(stream))
     return stream

@@ -399,6 +399,17 @@ def test_a_decorated_call_that_returns_a_stream_ends_with_it(
     check(instrumented(), [CHAT, {**BROKEN, "outcome": "incomplete"}])
 
 
+def test_what_a_log_still_waits_for_at_the_end_of_a_stream_is_done(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    athina_trace.configure(outbox=":memory:", before_emit=lambda log: log.model_copy(update={"prompt_slug": "seen"}))
+    answer = athina_trace.athina_trace(lambda question: stream_of(client))
+    list(answer(QUERY))
+    list(stream_of(client))
+    assert [log["prompt_slug"] for log in instrumented()] == ["seen", "seen"]
+
+
 def test_a_decorated_coroutine_that_returns_a_stream_ends_with_it(server: Server, instrumented: Logs) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
 
