@@ -1,9 +1,11 @@
 """How the examples print what was logged, and what became of it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from shlex import quote
 from textwrap import fill
 from typing import Any
@@ -32,7 +34,9 @@ def show_delivery(report: FlushReport, now: Status) -> None:
 
 def offer_viewer(now: Status) -> None:
     """Say how to look at the outbox in a browser; ask whether to do it at once where somebody is there to answer."""
-    print(f"See it in a browser: athina-trace ui --outbox {quote(now.outbox)}")
+    # Beside the interpreter, since a demo's environment need not be on the PATH.
+    command = os.path.relpath(Path(sys.executable).with_name("athina-trace"))
+    print(f"See it in a browser: {command} ui --outbox {quote(now.outbox)}")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return
     with suppress(KeyboardInterrupt, EOFError):  # an answer, too; and how the viewer ends

@@ -45,7 +45,7 @@ def test_without_keys_the_conversation_waits_in_the_outbox(tmp_path: Path) -> No
     outbox = re.search(r"^Outbox: (.+)$", printed, flags=re.MULTILINE)
     assert outbox is not None
     assert tmp_path in Path(outbox[1]).parents
-    assert printed.endswith(f"See it in a browser: athina-trace ui --outbox {outbox[1]}\n")
+    assert printed.endswith(f"athina-trace ui --outbox {outbox[1]}\n")
 
 
 def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: Path, athina: AthinaServer) -> None:
