@@ -7,8 +7,8 @@ BIN = $(VENV)/bin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .PHONY: help demo test test-only test-openai lint format coverage bench soak pictures clean
-# Most tests wait for sockets and processes rather than for a processor: three workers are quicker even on two cores.
-PARALLEL = -n 3 --dist loadfile
+# Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
+PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
