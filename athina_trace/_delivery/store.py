@@ -207,15 +207,6 @@ class Store(Database):
             )
             yield from (Entry(*row) for row in rows)
 
-    def retry_refused(self) -> int:
-        """Let every refused entry wait again, behind its lane; their number."""
-        with self.transaction():
-            lanes = self._db.execute("SELECT DISTINCT lane FROM entry WHERE state = 'refused'").fetchall()
-            number = self._db.execute("UPDATE entry SET state = 'waiting' WHERE state = 'refused'").rowcount
-            self._db.executemany("INSERT OR IGNORE INTO lane (name) VALUES (?)", lanes)
-            self.count("refused", -number)
-        return number
-
     def offsets(self) -> dict[str, int]:
         """Segment → bytes collected."""
         return dict(self._db.execute("SELECT name, collected FROM segment"))

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from athina_trace._delivery import manual
 from athina_trace._delivery.entry import Entry, Lease
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.policy import Verdict, backoff, verdict
@@ -127,7 +128,7 @@ class Deliveries(RuleBasedStateMachine):
     @rule()
     def retry_refused(self) -> None:
         self.outboxes[0].collect_all()
-        self.outboxes[0].store.retry_refused()
+        manual.retry(self.outboxes[0].path)
         for name in sorted(self.refused, key=lambda each: int(each[1:])):
             self.waiting[name[0]].append(name)
         for names in self.waiting.values():

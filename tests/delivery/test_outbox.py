@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from athina_trace._delivery import journal
+from athina_trace._delivery import journal, manual
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.sqlite import SqliteOutbox
@@ -92,9 +92,10 @@ def test_delivered_and_refused_entries_are_counted_and_only_the_refused_are_kept
     assert lease(outbox) == {"lane": ["3"]}
     assert list(outbox.store.newest(9)) == [b'{"n":"2"}', b'{"n":"3"}']
     outbox.release("lane")
-    assert outbox.store.retry_refused() == 1
-    assert lease(outbox) == {"lane": ["2", "3"]}
-    assert outbox.counts().refused == 0
+    if outbox.path != ":memory:":  # nobody but its own process can ask a memory to try again
+        assert manual.retry(outbox.path) == 1
+        assert lease(outbox) == {"lane": ["2", "3"]}
+        assert outbox.counts().refused == 0
 
 
 def test_a_change_travels_in_the_lane_of_its_log(outbox: Outbox) -> None:
