@@ -18,6 +18,7 @@ import certifi  # noqa: F401
 import httpcore  # noqa: F401
 import httpx
 
+from athina_trace._delivery import forks
 from athina_trace._delivery.answer import Outcome, bounded
 from athina_trace._delivery.answer import read as read_answer
 from athina_trace._delivery.routes import Kind, route
@@ -156,7 +157,8 @@ class Api:
         if self._transport is None:
             proxy = _proxy(self._base)
             self._secrets = (*self._secrets[:1], *_password(proxy))
-            self._transport = _transport(self._base, proxy)
+            with forks.postponed():
+                self._transport = _transport(self._base, proxy)
         return self._transport
 
     def _request(self, method: str, path: str, body: bytes) -> httpx.Request:
@@ -181,6 +183,8 @@ class Api:
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         # httpx's documented hook, and its only way to the socket before an answer has begun. TLS wraps the
         # socket in another one.
+        if ".start_tls." in event:
+            (forks.postpone if event.endswith(".started") else forks.allow)()
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._socket = info["return_value"].get_extra_info("socket")
 

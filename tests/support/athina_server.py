@@ -54,6 +54,8 @@ from tests.support.athina_faults import (
 )
 
 if TYPE_CHECKING:
+    import ssl
+
     from typing_extensions import Self
 
 __all__ = [
@@ -93,9 +95,18 @@ _PATIENCE: Final = 60.0
 class AthinaServer:
     """The server: a thread that accepts, and one for each connection."""
 
-    def __init__(self, *, port: int = 0, faults: float = 0.0, seed: int = 0, chaos: tuple[Fault, ...] = CHAOS) -> None:
-        """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` strikes."""
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        faults: float = 0.0,
+        seed: int = 0,
+        chaos: tuple[Fault, ...] = CHAOS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` strikes; `tls` for https."""
         self.port = port
+        self._tls = tls
         self.requests: list[Request] = []
         self.accepted: list[Request] = []
         self.connections = 0
@@ -122,7 +133,7 @@ class AthinaServer:
     @property
     def url(self) -> str:
         """What to put into ATHINA_BASE_URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Listen, on the same port as before where there was one."""
@@ -194,7 +205,17 @@ class AthinaServer:
         with suppress(OSError):
             while not self._stopping.is_set():
                 connection, _ = listener.accept()
-                self._spawn(self._serve, connection)
+                self._spawn(self._serve_tls if self._tls else self._serve, connection)
+
+    def _serve_tls(self, connection: socket.socket) -> None:
+        assert self._tls is not None
+        connection.settimeout(5)
+        try:
+            connection = self._tls.wrap_socket(connection, server_side=True)
+        except OSError:
+            connection.close()  # The client does not trust us, or hung up.
+        else:
+            self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with self._changed:

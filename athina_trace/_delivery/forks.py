@@ -1,0 +1,62 @@
+"""Forks wait while OpenSSL is making or opening something: it holds locks of its own then.
+
+A child that is forked at that moment finds them held for ever, by a thread that it does not have. Its first secure
+connection would never end, nor would anybody else deliver what it has leased.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LONGEST_SECONDS = 1.0
+"""How long a fork may have to wait: a server that never ends its handshake must not stop the program."""
+
+_changed = threading.Condition()
+_under_way = 0
+
+
+def postpone() -> None:
+    """Let no fork happen until `allow` is called as often."""
+    global _under_way  # noqa: PLW0603 - counted for the process
+    with _changed:
+        _under_way += 1
+
+
+def allow() -> None:
+    """End what `postpone` began."""
+    global _under_way  # noqa: PLW0603 - counted for the process
+    with _changed:
+        _under_way -= 1
+        _changed.notify_all()
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Let no fork happen meanwhile."""
+    postpone()
+    try:
+        yield
+    finally:
+        allow()
+
+
+def _before_fork() -> None:
+    _changed.acquire()  # and keep it: nobody may begin before the fork is over
+    _changed.wait_for(lambda: not _under_way, timeout=_LONGEST_SECONDS)
+
+
+def _after_fork_in_parent() -> None:
+    _changed.release()
+
+
+def _after_fork_in_child() -> None:
+    global _changed, _under_way  # noqa: PLW0603 - the threads that count here stayed behind
+    _changed = threading.Condition()
+    _under_way = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,93 @@
+"""Deliveries over https: what is trusted, and children that are forked while OpenSSL is at work."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+import athina_trace
+from athina_trace._delivery.api import Api
+from tests.support.athina_server import AthinaServer
+from tests.support.processes import run
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def https(authority: trustme.CA) -> Iterator[AthinaServer]:
+    """A local Athina whose certificate `authority` signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with AthinaServer(tls=context) as server:
+        yield server
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path) -> str:
+    """A file with the certificate of `authority`."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+def test_a_log_is_delivered_over_https(https: AthinaServer, trusted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", trusted)
+    athina_trace.configure(api_key="key", base_url=https.url)
+    athina_trace.log_inference(user_query="safe?", response="safe")
+    assert athina_trace.flush(10)
+    assert [request.json["response"] for request in https.accepted] == ["safe"]
+
+
+def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) -> None:
+    api = Api(base_url=https.url, key="key")
+    outcome = api.deliver("log", "", b"{}")
+    assert outcome.status is None
+    assert "CERTIFICATE_VERIFY_FAILED" in outcome.message
+    assert not outcome.doubtful
+    assert not https.requests
+
+
+def test_children_forked_while_connections_are_made_deliver(https: AthinaServer, trusted: str, tmp_path: Path) -> None:
+    """OpenSSL's locks, played by one of our own: a child that finds it held can never make a connection."""
+    script = """
+    import athina_trace, os, ssl, sys, threading, time
+
+    openssl = threading.Lock()
+    at_work = threading.Event()
+    make, shake = ssl.SSLContext.__new__, ssl.SSLSocket.do_handshake
+
+    def slowly(function):
+        def slow(*args, **more):
+            with openssl:
+                at_work.set()
+                time.sleep(0.1)
+                return function(*args, **more)
+        return slow
+
+    ssl.SSLContext.__new__ = slowly(make)
+    ssl.SSLSocket.do_handshake = slowly(shake)
+
+    statuses = []
+    for number in range(4):
+        at_work.clear()
+        athina_trace.configure(base_url=f"{os.environ['ATHINA_BASE_URL']}/{number}")  # to be connected to anew
+        athina_trace.log_inference(response=f"parent{number}")
+        assert at_work.wait(10)
+        child = os.fork()
+        if not child:
+            athina_trace.log_inference(response=f"child{number}")
+            os._exit(0 if athina_trace.flush(10) else 1)
+        statuses.append(os.waitpid(child, 0)[1])
+    assert athina_trace.flush(10)
+    assert statuses == [0] * 4, statuses
+    """
+    outbox = str(tmp_path / "outbox.db")
+    run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=https.url, ATHINA_OUTBOX=outbox, SSL_CERT_FILE=trusted)
+    responses = sorted(request.json["response"] for request in https.accepted)
+    assert responses == sorted(f"{who}{number}" for who in ("child", "parent") for number in range(4))
