@@ -6,17 +6,22 @@ import json
 import re
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from athina_trace._delivery.policy import retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-__all__ = ["MESSAGE", "Outcome", "bounded", "read"]
+__all__ = ["ANSWER", "IDLE", "MESSAGE", "Answer", "Outcome", "Unsent", "bounded", "read"]
 
 MESSAGE: Final = 500
 """Characters of a message that are kept."""
+ANSWER: Final = 65_536
+"""Bytes of an answer's body that are read; the connection of a longer one is closed instead of being read to
+its end."""
+IDLE: Final = 30.0
+"""Seconds for which an unused connection is kept. Load balancers close theirs after 60 and more."""
 
 _READ: Final = 65_536
 """Bytes of an unpacked body that are looked at."""
@@ -27,6 +32,24 @@ _GATEWAY: Final = (502, 504)
 """What a proxy says that has lost Athina's answer."""
 
 _IGNORED: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE)
+
+
+class Unsent(Exception):  # noqa: N818 - a fact, and its cause is the error
+    """Nothing was sent yet when its cause was raised."""
+
+
+class Headers(Protocol):
+    """Of an answer, under names whose case does not matter."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+class Answer(NamedTuple):
+    """What a server said: its headers, and at most `ANSWER` bytes of its body."""
+
+    status: int
+    headers: Headers
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +69,12 @@ class Outcome:
     """Whether Athina may have taken the log all the same: it was sent, and the answer lost on its way."""
 
 
-def read(status: int, headers: Mapping[str, str], body: bytes, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
-    """Read an answer: its status, its headers and as much of its body as was received, at Unix time `now`.
+def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
+    """Read an answer that came at Unix time `now`.
 
-    Headers are looked up in lower case.
     A server may repeat what it was sent: `secrets` are replaced by asterisks.
     """
+    status, headers, body = answer
     if status // 100 == _SUCCESS:
         return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
     words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
@@ -66,10 +89,10 @@ def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
     return " ".join(_IGNORED.sub(" ", text[: MESSAGE * 20]).split())[:MESSAGE]
 
 
-def _words(status: int, headers: Mapping[str, str], body: bytes) -> str:
+def _words(status: int, headers: Headers, body: bytes) -> str:
     if status // 100 == _REDIRECT:
         # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
-        return f"redirected to {headers.get('location', 'nowhere')}, which is never followed: check the base URL"
+        return f"redirected to {headers.get('location') or 'nowhere'}, which is never followed: check the base URL"
     return _error(_json(body)) or body.decode("utf-8", "replace")
 
 

@@ -76,6 +76,9 @@ class Engine:
         """Whoever waits; served by the steps."""
         self.hurry: Callable[[], None] = lambda: None
         """Called, by senders, when a step is wanted at once."""
+        self.wake: Callable[[], None] = lambda: None
+        """Called when one is wanted soon."""
+        self._is_behind = False
 
     @property
     def paused(self) -> str | None:
@@ -216,7 +219,10 @@ class Engine:
         room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
         if self._senders is None or lanes <= 0 or room <= 0:
             return []
-        return self.outbox.lease(now, lanes=lanes, batch=BATCH, room=room)
+        leases = self.outbox.lease(now, lanes=lanes, batch=BATCH, room=room)
+        full = any(len(lease.entries) == BATCH for lease in (*held, *leases))
+        self._is_behind = full or len(leases) == lanes or sum(len(e.body) for le in leases for e in le.entries) >= room
+        return leases
 
     def _tidy(self, now: float) -> float:
         """Give back space now and then; in how many seconds to come back for more."""
@@ -235,7 +241,12 @@ class Engine:
         if report.tried is not None and report.tried.told is Verdict.DELIVERED:
             self.outbox.answered(report.tried.entry)
         if urgent:
-            self.hurry()
+            (self.hurry if self._is_behind or self.flushes else self.wake)()
+
+    def tend(self) -> None:
+        """Look after the senders only."""
+        if self._senders is not None:
+            self._senders.tend()
 
     def begin_anew(self) -> None:
         """The store is another one: what is under way belongs to the old one."""

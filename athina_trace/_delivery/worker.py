@@ -15,6 +15,8 @@ from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flushing import Flush, FlushReport
 
 _STUCK_SECONDS = 15.0
+_LONGEST_LINGER = 0.5
+"""Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
 _HURRY = "hurry"
 
 
@@ -25,7 +27,7 @@ class Worker:
         self.stuck: str | None = None
         """Why the outbox's store cannot be used; None where it can."""
         self._engine = engine
-        engine.hurry = self._hurry
+        engine.hurry, engine.wake = self._hurry, self.wake
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._start_lock = threading.RLock()
@@ -33,6 +35,7 @@ class Worker:
         # interrupt its own thread in the middle of the same call.
         self._bell: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._awake = False
+        self._put_lately = self._is_hurried = False
         self._ends: float | None = None
 
     @property
@@ -42,6 +45,7 @@ class Worker:
 
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""
+        self._put_lately = True
         if not self._awake:
             self._awake = True
             self._bell.put("put")
@@ -68,21 +72,29 @@ class Worker:
         took = 0.0
         while self._ends is None:
             # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
-            self._sleep(wait, max(LINGER, 2 * took))
+            self._sleep(wait)
+            self._linger(max(LINGER, 2 * took))
             began = time.monotonic()
             wait = self._step_guarded()
             took = time.monotonic() - began
             self._engine.pace.rest()
         self._finish(self._ends)
 
-    def _sleep(self, wait: float, linger: float) -> None:
-        """Sleep until something was put, and `linger` seconds more; until there is a hurry; or for `wait` seconds."""
-        heard = ""
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until something was put, or for `seconds`."""
+        self._is_hurried = False
         with suppress(queue.Empty):
-            heard = self._bell.get(timeout=wait)
+            self._is_hurried = self._bell.get(timeout=seconds) == _HURRY
+
+    def _linger(self, seconds: float) -> None:
+        """Wait `seconds` for more, and on while calls go on putting; not where there is a hurry."""
+        ends = time.monotonic() + _LONGEST_LINGER
+        self._put_lately = True
+        while self._put_lately and not self._is_hurried and time.monotonic() < ends:
+            self._put_lately = False
+            self._sleep(seconds)
+            self._engine.tend()
         with suppress(queue.Empty):
-            if heard != _HURRY:
-                self._bell.get(timeout=linger)
             while True:
                 self._bell.get_nowait()
         self._awake = False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,47 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) ->
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.message
     assert not outcome.doubtful
     assert not https.requests
+
+
+@pytest.fixture
+def tunnel() -> Iterator[str]:
+    """A proxy that opens one tunnel to wherever it is asked to."""
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as client:
+            host, port = client.recv(65_536).split()[1].decode().split(":")
+            with socket.create_connection((host, int(port))) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=copy, args=(server, client), daemon=True)
+                back.start()
+                copy(client, server)
+                back.join(5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(5)
+
+
+def test_a_proxy_sees_nothing_of_what_is_sent_through_it(
+    https: AthinaServer, trusted: str, tunnel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", trusted)
+    monkeypatch.setenv("https_proxy", tunnel)
+    monkeypatch.delenv("no_proxy", raising=False)
+    api = Api(base_url=https.url, key="key")
+    assert [api.deliver("log", "", b"{}").status for _ in range(2)] == [200, 200]
+    assert [request.path for request in https.accepted] == ["/api/v1/log/inference"] * 2
+    assert https.connections == 1
+    api.close()
 
 
 def test_children_forked_while_connections_are_made_deliver(https: AthinaServer, trusted: str, tmp_path: Path) -> None:
