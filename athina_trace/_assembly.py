@@ -11,10 +11,10 @@ from pydantic_core import from_json
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.counts import FlushReport
 from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Stored
-from athina_trace._delivery.flushing import FlushReport
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite import SqliteOutbox

@@ -13,7 +13,6 @@ from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
 from athina_trace._hiding import RESPONSE, withhold, without
 from athina_trace._values import text
-from athina_trace.openai.ledger import Ledger
 from athina_trace.records import to_wire
 
 _NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
@@ -101,6 +100,8 @@ def _chunk_text(chunk: object) -> str:
 
 def _recorded(draft: LogDraft, value: object) -> bool:
     """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
+    from athina_trace.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
+
     if not Ledger.may_know(value):
         return False
     ledger = draft.ledger or Ledger()

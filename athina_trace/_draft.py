@@ -12,12 +12,13 @@ from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._values import plain, text
 from athina_trace.context import Scope, current_scope
-from athina_trace.openai.ledger import Ledger
-from athina_trace.openai.readings import Reading
 from athina_trace.records import ALIASES, FIELDS, attributes, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from athina_trace.openai.ledger import Ledger
+    from athina_trace.openai.readings import Reading
 
     from .records import LogFields
 
@@ -109,6 +110,8 @@ class LogDraft:
 
     def own_ledger(self) -> Ledger:
         """This log's ledger, made when first needed."""
+        from athina_trace.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
+
         with _making:
             self.ledger = self.ledger or Ledger()
             return self.ledger

@@ -9,15 +9,18 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from athina_trace import _errands, _guard
-from athina_trace._assembly import Runtime
-from athina_trace._delivery.flushing import FlushReport
+from athina_trace._delivery.counts import FlushReport
 from athina_trace._recorder import Recorder
 from athina_trace._writer import Status
 from athina_trace.errors import SettingsError
 from athina_trace.settings import Settings
+
+if TYPE_CHECKING:
+    from athina_trace._assembly import Runtime
 
 _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
@@ -81,11 +84,20 @@ def _renew() -> Runtime:
     """A runtime for this process: its first one, or the one of a child that was just forked."""
     with _once:
         if _runtime is None:
-            return _install(Runtime(_environment_settings()))
+            return _install(_made(_environment_settings()))
         if _pid == os.getpid():
             return _runtime  # another thread was quicker
         _abandoned.append(_runtime)
-        return _install(Runtime(_runtime.settings))
+        return _install(_made(_runtime.settings))
+
+
+def _made(settings: Settings) -> Runtime:
+    """A runtime of these settings. With the first one, everything is loaded that only a program which logs needs."""
+    with _once:
+        from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
+
+        import_module("athina_trace.openai.ledger")  # so that no call has to load it half-way through a fork
+        return Runtime(settings)
 
 
 def _install(runtime: Runtime) -> Runtime:
@@ -121,7 +133,7 @@ def configure(**settings: Any) -> Settings:
     if _runtime is not None and _pid == os.getpid():
         _errands.finish()
         _runtime.delivery.close(_runtime.settings.exit_timeout)
-    return _install(Runtime(built)).settings
+    return _install(_made(built)).settings
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
@@ -154,7 +166,7 @@ def shutdown(timeout: float | None = None) -> None:
     if runtime is not None and _pid == os.getpid() and not _recorders:
         _errands.finish()
         runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
-        _install(Runtime(runtime.settings))
+        _install(_made(runtime.settings))
 
 
 def status() -> Status:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from athina_trace._clock import clock
+from athina_trace._delivery.counts import FlushReport
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.flushing import FlushReport
 from athina_trace._policy import Policy
 from athina_trace.records import attributes
 from athina_trace.settings import Settings

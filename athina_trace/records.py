@@ -6,7 +6,6 @@ Source: Athina's documentation of `POST /api/v1/log/inference` and its SDKs. Whe
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Optional, TypeAlias, TypedDict
@@ -94,7 +93,7 @@ class InferenceLog(BaseModel):
     3
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     language_model_id: Text
     prompt: str | list[dict[str, Any]]
@@ -215,5 +214,7 @@ def attributes(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def nearest(name: str) -> str:
     """The sentence part that suggests the field closest to `name`, or an empty string."""
+    import difflib  # noqa: PLC0415 - only mistakes need it
+
     close = difflib.get_close_matches(name, [*FIELDS, *ALIASES], n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -36,7 +36,7 @@ class Settings(BaseModel):
     'staging'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = Field(
         default=None, description="Athina's API key. Without one, logs stay in the local outbox."

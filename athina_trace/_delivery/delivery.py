@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from athina_trace import _guard
+from athina_trace._delivery.counts import Counts, FlushReport
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.flushing import FlushReport
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
-from athina_trace._delivery.store import Counts
 from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
 

@@ -4,37 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from athina_trace._delivery.counts import Counts, FlushReport
 from athina_trace._delivery.outbox import Outbox
-from athina_trace._delivery.store import Counts
-
-
-@dataclass(frozen=True)
-class FlushReport:
-    """What a flush came to. True where nothing waits any more.
-
-    Attributes:
-        delivered: entries that reached Athina while flushing.
-        waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
-            while a flush was under way does not count where all that was put before has been settled.
-        refused: entries that Athina refused, ever; they are kept.
-        paused: why nothing is sent at all, such as a wrong key; None where it is.
-        elapsed: seconds.
-
-    >>> report = flush(timeout=5)
-    >>> bool(report), report.waiting
-    (True, 0)
-    """
-
-    delivered: int
-    waiting: int
-    refused: int
-    paused: str | None
-    elapsed: float
-
-    def __bool__(self) -> bool:
-        return self.waiting == 0
 
 
 class Flush:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
 
+from athina_trace._delivery.counts import Counts
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored
 
@@ -35,24 +35,6 @@ MIGRATIONS = [
     "CREATE TABLE note (name TEXT PRIMARY KEY, words TEXT NOT NULL, since REAL NOT NULL)",
 ]
 """The schema's history: entry n brings a file from version n to n + 1."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Numbers of entries, over all processes of an outbox since it was made: `made` is the sum of the next four.
-
-    `doubtful` counts tries whose answer was lost, so that Athina may have been given the entry twice.
-    """
-
-    made: int = 0
-    delivered: int = 0
-    waiting: int = 0
-    refused: int = 0
-    dropped: int = 0
-    doubtful: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Store(Database):

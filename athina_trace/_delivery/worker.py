@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 from athina_trace import _errands, _guard
+from athina_trace._delivery.counts import FlushReport
 from athina_trace._delivery.engine import LINGER, Engine
-from athina_trace._delivery.flushing import Flush, FlushReport
+from athina_trace._delivery.flushing import Flush
 
 _STUCK_SECONDS = 15.0
 _LONGEST_LINGER = 0.5

@@ -58,6 +58,7 @@ EXAMPLES = [
 
 def test_the_public_names_are_these() -> None:
     assert athina_trace.__all__ == PUBLIC
+    assert set(PUBLIC) <= set(dir(athina_trace))
     for room, names in ROOMS.items():
         assert importlib.import_module(room).__all__ == names
 
@@ -72,7 +73,7 @@ def test_other_names_are_modules_or_private() -> None:
 def test_each_has_an_example_that_runs(room: str, name: str) -> None:
     module = importlib.import_module(room)
     subject = getattr(module, name)
-    names: dict[str, Any] = {**vars(athina_trace), **vars(module)}
+    names: dict[str, Any] = {**{each: getattr(athina_trace, each) for each in PUBLIC}, **vars(module)}
     (example,) = doctest.DocTestFinder(recurse=False).find(subject, name, module=False, globs=names)
     assert example.examples
     said: list[str] = []

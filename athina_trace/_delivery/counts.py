@@ -1,0 +1,50 @@
+"""What is told of an outbox: how many entries there are, and what a flush came to."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of entries, over all processes of an outbox since it was made: `made` is the sum of the next four.
+
+    `doubtful` counts tries whose answer was lost, so that Athina may have been given the entry twice.
+    """
+
+    made: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    refused: int = 0
+    dropped: int = 0
+    doubtful: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class FlushReport:
+    """What a flush came to. True where nothing waits any more.
+
+    Attributes:
+        delivered: entries that reached Athina while flushing.
+        waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
+            while a flush was under way does not count where all that was put before has been settled.
+        refused: entries that Athina refused, ever; they are kept.
+        paused: why nothing is sent at all, such as a wrong key; None where it is.
+        elapsed: seconds.
+
+    >>> report = flush(timeout=5)
+    >>> bool(report), report.waiting
+    (True, 0)
+    """
+
+    delivered: int
+    waiting: int
+    refused: int
+    paused: str | None
+    elapsed: float
+
+    def __bool__(self) -> bool:
+        return self.waiting == 0
