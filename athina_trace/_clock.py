@@ -6,6 +6,9 @@ import os
 import random
 import time
 
+_VERSION_7 = 0x7000_8000_0000_0000_0000
+_RANDOM_BITS = 0x0FFF_3FFF_FFFF_FFFF_FFFF
+
 
 class Clock:
     """The system's clocks, and UUIDs of version 7 (RFC 9562: sortable by the time they were made)."""
@@ -26,10 +29,8 @@ class Clock:
 
     def reference(self) -> str:
         """A new UUIDv7 as its canonical string of 36 characters."""
-        bits = self._random.getrandbits(74)
-        high = time.time_ns() // 1_000_000 << 16 | 0x7000 | bits >> 62
-        low = 1 << 63 | bits & 0x3FFF_FFFF_FFFF_FFFF
-        text = f"{high:016x}{low:016x}"
+        number = time.time_ns() // 1_000_000 << 80 | self._random.getrandbits(76) & _RANDOM_BITS | _VERSION_7
+        text = number.to_bytes(16, "big").hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def uniform(self) -> float:

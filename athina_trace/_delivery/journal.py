@@ -8,7 +8,7 @@ came: each record is collected exactly once.
     b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\n"
 
 A record torn by a crash or a full disk fails its own length or lacks its newline, and is skipped: its call never
-returned. A segment that has grown to `SEGMENT_BYTES` is *full*: each writer looks at the size before it writes (one
+returned. A segment that has grown to `SEGMENT_BYTES` is *full*: each writer looks at the size now and then (by an
 `lseek`; an `fstat` would make the next write store a finer time stamp, which doubles its cost) and moves on to the next
 segment. A writer holds a shared lock on its segment for as long as it may still write there, and a full segment is
 deleted once nobody does and all of it was collected.
@@ -29,6 +29,7 @@ from pydantic_core import to_json
 
 from athina_trace._delivery import locks
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.segment import Segment
 from athina_trace.errors import OutboxError, OutboxFullError
 
 SEGMENT_BYTES = 1024 * 1024
@@ -69,61 +70,23 @@ class Journal(Protocol):
         """Let go of files; the journal can be used again and opens them anew."""
 
 
-class _Segment:
-    """A segment open for writing, closed with its last reference: a thread that writes there holds one."""
-
-    __slots__ = ("fd", "path")
-
-    def __init__(self, path: Path) -> None:
-        """Open or make the file and hold it against deletion; `BlockingIOError` where it is just being deleted."""
-        self.path = path
-        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        _segments[id(self)] = self.fd
-        locks.share(self.fd)
-
-    def size(self) -> int:
-        return os.lseek(self.fd, 0, os.SEEK_END)
-
-    def is_deleted(self) -> bool:
-        return not os.fstat(self.fd).st_nlink
-
-    def __del__(self) -> None:
-        if id(self) in _segments:
-            os.close(_segments.pop(id(self)))
-
-
-_segments: dict[int, int] = {}
-"""The descriptors of all segments that are open, by the object that closes them."""
-
-
-def _forget() -> None:
-    """In a forked child: let go of what the parent writes to, or its segments would be held for as long as we live."""
-    for fd in _segments.values():
-        os.close(fd)
-    _segments.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
 class FileJournal:
     """A journal in a directory, which is made by the first `put`. `limit`: as many bytes as `allow` first allows."""
 
     def __init__(self, folder: Path, limit: float) -> None:
         self._folder = folder
         self._limit = limit
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
         # Only for moving on to another segment. Reentrant: a signal handler or a finalizer may log meanwhile.
         self._lock = threading.RLock()
 
     def put(self, entry: Entry) -> None:
         record = _encode(entry)
         try:
-            segment, size = self._ready()
-            if size + len(record) > self._limit:
+            segment = self._ready()
+            if segment.about + len(record) > self._limit:
                 raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
-            written = os.write(segment.fd, record)
+            written = segment.write(record)
         except OutboxError:
             raise
         except OSError as error:
@@ -131,17 +94,17 @@ class FileJournal:
         if written != len(record):
             raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {len(record)} bytes")
 
-    def _ready(self) -> tuple[_Segment, int]:
-        """Give a segment that may be written to, and its size in bytes."""
+    def _ready(self) -> Segment:
+        """Give a segment that may be written to."""
         segment = self._segment
-        if segment is not None and (size := segment.size()) < SEGMENT_BYTES:
-            return segment, size
+        if segment is not None and segment.about < SEGMENT_BYTES:
+            return segment
         with self._lock:
             if self._segment is segment:  # else another thread has moved on already
                 self._segment = self._next()
         return self._ready()
 
-    def _next(self) -> _Segment:
+    def _next(self) -> Segment:
         """Open the newest segment, or the first behind it that is not full."""
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -149,7 +112,7 @@ class FileJournal:
         number = _number(segments[-1]) if segments else 1
         while True:
             with suppress(BlockingIOError):
-                segment = _Segment(self._folder / f"{number:08d}{_SUFFIX}")
+                segment = Segment(self._folder / f"{number:08d}{_SUFFIX}")
                 if segment.size() < SEGMENT_BYTES:
                     return segment
             number += 1
@@ -210,7 +173,7 @@ class FileJournal:
             os.close(fd)
         return True
 
-    def _let_go(self, segment: _Segment) -> None:
+    def _let_go(self, segment: Segment) -> None:
         with self._lock:
             if self._segment is segment:
                 self._segment = None

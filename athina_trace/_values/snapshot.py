@@ -31,6 +31,8 @@ def text(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = 
     """
     if value is None:
         return ""
+    if type(value) is str and mask is None and not name and limits is DEFAULT_LIMITS and _is_plain_text(value):
+        return value
     data = plain(value, limits=limits, mask=mask, name=name)
     return data if type(data) is str else encode(data)
 
@@ -39,5 +41,9 @@ def _is_plain(value: Any) -> TypeGuard[str | int | None]:
     """Tell the commonest arguments, which need no walk."""
     kind = type(value)
     if kind is str:
-        return len(value) < LONG and ";" not in value and value.isascii()
+        return _is_plain_text(value)
     return value is None or kind is bool or (kind is int and -EXACT_INT < value < EXACT_INT)
+
+
+def _is_plain_text(value: str) -> bool:
+    return len(value) < LONG and ";" not in value and value.isascii()

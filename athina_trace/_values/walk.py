@@ -14,7 +14,7 @@ from athina_trace._values.leaves import big_int
 from athina_trace._values.limits import JSON, Limits, Mask, Walk
 from athina_trace._values.secrets import MASKED, looks_secret
 from athina_trace._values.shapes import Items, Pairs, read
-from athina_trace._values.strings import SHORT, encodable, read_mark, read_text
+from athina_trace._values.strings import LONG, SHORT, encodable, read_mark, read_text
 
 _T = TypeVar("_T")
 
@@ -96,8 +96,19 @@ def _dict(walk: Walk, value: dict[object, object], depth: int, path: str) -> JSO
 def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> list[JSON]:
     walk.nodes -= len(taken)
     masked = walk.mask is not None
+    quick = not masked and walk.limits.string >= LONG
     out: list[JSON] = []
     for item in taken:
+        if (
+            quick
+            and type(item) is str
+            and (size := len(item)) < LONG <= walk.chars
+            and ";" not in item
+            and item.isascii()
+        ):
+            walk.chars -= size
+            out.append(item)
+            continue
         at = f"{path}[{len(out)}]" if masked else ""
         try:
             out.append(_EXACT.get(type(item), _other)(walk, item, depth, at))
@@ -109,6 +120,7 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> li
 def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str) -> dict[str, JSON]:
     walk.nodes -= len(taken)
     masked = walk.mask is not None
+    quick = not masked and walk.limits.string >= LONG
     out: dict[str, JSON] = {}
     for name, item in taken:
         if type(name) is str and name in _clean_keys and name not in out:
@@ -117,6 +129,16 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
             key, hidden = _key(walk, name, out)
         if hidden and item is not None:
             out[key] = MASKED
+            continue
+        if (
+            quick
+            and type(item) is str
+            and (size := len(item)) < LONG <= walk.chars
+            and ";" not in item
+            and item.isascii()
+        ):
+            walk.chars -= size
+            out[key] = item
             continue
         at = "" if not masked else f"{path}.{key}" if path else key
         try:
