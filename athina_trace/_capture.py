@@ -34,7 +34,9 @@ def finish(
     """
     answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = draft.ledger.fields() if draft.ledger is not None else _NOTHING
-    ended = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000, **_failure(error)}
+    ended: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
+    if error is not None:
+        ended.update(_failure(error))
     if hides := draft.hides | draft.scope.hides:
         withhold(hides, draft, ended)
     if hides := hides | options.hides:
@@ -58,8 +60,9 @@ def finish(
         **(recorded.get("custom_attributes") or _NOTHING),
         **draft.scope.attributes,
         **draft.attributes,
-        **_details(draft, error),
     }
+    if error is not None or draft.chunks is not None or draft.parent is not None:
+        fields["custom_attributes"].update(_details(draft, error))
     _complete(fields)
     return to_wire(fields)
 
@@ -139,7 +142,7 @@ def _content_text(content: object) -> str:
     return "\n".join(p for p in parts if isinstance(p, str))
 
 
-def _failure(error: BaseException | None) -> dict[str, Any]:
+def _failure(error: BaseException) -> dict[str, Any]:
     """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
     if not isinstance(error, Exception):
         return {}

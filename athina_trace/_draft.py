@@ -220,9 +220,8 @@ def current_log() -> LogDraft | _NoLog:
     return _current.get() or _NO_LOG
 
 
-def current_draft() -> LogDraft | None:
-    """The draft of the innermost call in this context, or None."""
-    return _current.get()
+current_draft = _current.get
+"""The draft of the innermost call in this context, or None."""
 
 
 def _warn_unknown(name: str) -> None:

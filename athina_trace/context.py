@@ -67,9 +67,8 @@ _EMPTY = Scope()
 _scope: contextvars.ContextVar[Scope] = contextvars.ContextVar("athina_trace_scope", default=_EMPTY)
 
 
-def current_scope() -> Scope:
-    """The scope of the code that is running now; an empty one outside of every session."""
-    return _scope.get()
+current_scope = _scope.get
+"""The scope of the code that is running now; an empty one outside of every session."""
 
 
 def set_customer(customer_id: object, *, customer_user_id: object = UNSET) -> None:

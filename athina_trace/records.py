@@ -154,9 +154,13 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     Wrong types are mended where that can be done; what cannot be mended moves to `custom_attributes` as
     `invalid.<field>`, so that a wrong type never loses a log.
     """
-    present = {name: value for name, value in fields.items() if value is not None}
-    inexact = [name for name, value in present.items() if name in _EXACT and type(value) not in _EXACT[name]]
-    return _double(present if not inexact and is_prompt(present.get("prompt", "")) else _mend(present))
+    present: dict[str, Any] = {}
+    exact = is_prompt(fields.get("prompt") or "")
+    for name, value in fields.items():
+        if value is not None:
+            present[name] = value
+            exact = exact and (name not in _EXACT or type(value) in _EXACT[name])
+    return _double(present if exact else _mend(present))
 
 
 def partial_wire(fields: dict[str, Any]) -> dict[str, Any]:

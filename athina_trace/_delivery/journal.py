@@ -83,7 +83,9 @@ class FileJournal:
     def put(self, entry: Entry) -> None:
         record = _encode(entry)
         try:
-            segment = self._ready()
+            segment = self._segment
+            if segment is None or segment.about >= SEGMENT_BYTES:
+                segment = self._ready()
             if segment.about + len(record) > self._limit:
                 raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
             written = segment.write(record)

@@ -184,7 +184,7 @@ def _begun(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Watched | None:
             return None
         options = args[1] if len(args) > 1 else kwargs["options"]
         about = route(options.method, options.url)
-        if about is None or not _runtime.may_trace() or _runtime.active() is None:
+        if about is None or _runtime.active() is None:
             return None
         if isinstance(wrapped, wrapt.BoundFunctionWrapper):
             return None

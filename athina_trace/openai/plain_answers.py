@@ -7,7 +7,7 @@ time. Whatever is out of the ordinary gives None, and is read by shape. Both way
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from athina_trace.openai.memory import Chain
@@ -45,17 +45,16 @@ def _response(answer: Any, params: Mapping[str, Any], chain: Chain) -> dict[str,
     if not usual or seen["error"] is not None or seen["incomplete_details"] is not None:
         raise _UnusualError
     previous = seen["previous_response_id"]
-    session = _conversation(seen.get("conversation")) or _conversation(params.get("conversation")) or chain.session
-    fields = {
-        **_asked(params, chain.query, seen["instructions"] or params.get("instructions")),
-        **_tokens(seen["usage"]),
-        "language_model_id": _text(seen["model"]),
-        "response": "\n".join([text for item in seen["output"] for text in _said(item.__dict__)]),
-        "session_id": session or previous or params.get("previous_response_id"),
-        "model_options": {**_asked_options(params), **_used_options(seen)},
-        "custom_attributes": _traits(seen, response_id=seen["id"], previous_response_id=previous, status="completed"),
-    }
-    return {name: value for name, value in fields.items() if value or value == 0}
+    conversation = seen.get("conversation") or params.get("conversation")
+    session = chain.session if conversation is None else _conversation(conversation)
+    return _told(
+        _asked(params, chain.query, seen["instructions"] or params.get("instructions")),
+        seen,
+        _said(seen["output"]),
+        session_id=session or previous or params.get("previous_response_id"),
+        model_options={**_asked_options(params), **_used_options(seen)},
+        custom_attributes=_traits(seen, response_id=seen["id"], previous_response_id=previous, status="completed"),
+    )
 
 
 def _chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,15 +63,13 @@ def _chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     message = choice["message"].__dict__
     if seen["object"] != "chat.completion" or any(map(message.get, _MORE_THAN_TEXT)):
         raise _UnusualError
-    fields = {
-        **_asked(params, None, None),
-        **_tokens(seen["usage"]),
-        "language_model_id": _text(seen["model"]),
-        "response": _text(message["content"]),
-        "model_options": _asked_options(params),
-        "custom_attributes": _traits(seen, completion_id=seen["id"], status=choice["finish_reason"]),
-    }
-    return {name: value for name, value in fields.items() if value or value == 0}
+    return _told(
+        _asked(params, None, None),
+        seen,
+        _text(message["content"]),
+        model_options=_asked_options(params),
+        custom_attributes=_traits(seen, completion_id=seen["id"], status=choice["finish_reason"]),
+    )
 
 
 _MORE_THAN_TEXT = ("tool_calls", "function_call", "refusal", "audio")
@@ -90,81 +87,94 @@ def _text(value: Any) -> str:
     return value
 
 
+def _told(asked: dict[str, Any], seen: Mapping[str, Any], response: str, **more: Any) -> dict[str, Any]:
+    """The fields of a log; what says nothing is left out."""
+    fields = asked
+    fields["language_model_id"] = _text(seen["model"])
+    _add_tokens(fields, seen["usage"])
+    if response:
+        fields["response"] = response
+    for name, value in more.items():
+        if value:
+            fields[name] = value
+    return fields
+
+
 def _asked(params: Mapping[str, Any], earlier: str | None, instructions: Any) -> dict[str, Any]:
+    """The prompt, and the user's last question; one of nothing but an image has no text."""
     if not _RARE.isdisjoint(params):
         raise _UnusualError
     given = params.get("input")
-    said = [{"role": "user", "content": given}] if type(given) is str and given else list(prompt_of(params))
-    query = next((message["content"] for message in reversed(said) if message["role"] == "user"), earlier)
-    system = [{"role": "system", "content": _text(instructions)}] if instructions else []
-    # A question of nothing but an image has no text.
-    return {"prompt": [*system, *said], "user_query": query} if query else {"prompt": [*system, *said]}
+    said: list[Mapping[str, str]]
+    query: str | None
+    if type(given) is str and given:
+        said, query = [{"role": "user", "content": given}], given
+    else:
+        said = list(prompt_of(params))
+        query = next((message["content"] for message in reversed(said) if message["role"] == "user"), earlier)
+    if instructions:
+        said.insert(0, {"role": "system", "content": _text(instructions)})
+    fields: dict[str, Any] = {"prompt": said} if said else {}
+    if query:
+        fields["user_query"] = query
+    return fields
 
 
 _RARE = frozenset({"tools", "functions", "additional_instructions", "thread", "tool_outputs", "additional_messages"})
 
 
-def _said(item: Mapping[str, Any]) -> list[str]:
-    kind = item["type"]
-    if kind == "message":
-        return [text for part in item["content"] if (text := _part(part.__dict__))]
-    if "call" in kind:
-        raise _UnusualError
-    return []
-
-
-def _part(part: Mapping[str, Any]) -> str:
-    if part["type"] != "output_text":
-        raise _UnusualError
-    return part["text"]  # type: ignore[no-any-return]
+def _said(output: Iterable[Any]) -> str:
+    """All texts of all messages."""
+    texts: list[str] = []
+    for item in output:
+        seen = item.__dict__
+        if seen["type"] == "message":
+            for part in seen["content"]:
+                if part.type != "output_text":
+                    raise _UnusualError
+                if part.text:
+                    texts.append(part.text)
+        elif "call" in seen["type"]:
+            raise _UnusualError
+    return "\n".join(texts)
 
 
 def _conversation(given: Any) -> Any:
     """The id of a conversation that is named by itself or by an object."""
-    if given is None or type(given) is str:
+    if type(given) is str:
         return given
     return _text(given["id"] if type(given) is dict else given.id)
 
 
-def _tokens(usage: Any) -> dict[str, Any]:
+def _add_tokens(fields: dict[str, Any], usage: Any) -> None:
     seen = usage.__dict__
     prompt, completion = ("input_tokens", "output_tokens") if "input_tokens" in seen else _OLD_NAMES
-    counts = {
-        "prompt_tokens": seen[prompt],
-        "completion_tokens": seen[completion],
-        "total_tokens": seen["total_tokens"],
-    }
-    if usage.__pydantic_extra__ or {*map(type, counts.values())} != _INTEGERS:
+    counts = seen[prompt], seen[completion], seen["total_tokens"]
+    if usage.__pydantic_extra__ or {*map(type, counts)} != _INTEGERS:
         raise _UnusualError
-    return counts
+    fields["prompt_tokens"], fields["completion_tokens"], fields["total_tokens"] = counts
 
 
 _OLD_NAMES = ("prompt_tokens", "completion_tokens")
 _INTEGERS = {int}
 
 
-def _traits(seen: Mapping[str, Any], **ids: str | None) -> dict[str, Any]:
-    """Ids, how the request was served, and the counts within the counts."""
-    traits: dict[str, Any] = {name: text for name, text in ids.items() if text}
+def _traits(seen: Mapping[str, Any], **traits: Any) -> dict[str, Any]:
+    """Ids, how the request was served, and the counts within the counts: summed where two groups have one of a name."""
     for name in _SERVED:
-        if value := seen.get(name):
-            traits[name] = value
+        traits[name] = seen.get(name)
+    traits = {name: value for name, value in traits.items() if value}
     for name, group in seen["usage"].__dict__.items():
         if group is not None and name[-7:] == "details":
-            _add_details(traits, group)
+            if group.__pydantic_extra__:
+                raise _UnusualError
+            for kind, count in group.__dict__.items():
+                if type(count) is int and count >= 0:
+                    traits[kind] = traits.get(kind, 0) + count
     return traits
 
 
 _SERVED = ("service_tier", "system_fingerprint")
-
-
-def _add_details(traits: dict[str, Any], group: Any) -> None:
-    """Add a group's counts, summed where both groups have one of a name."""
-    if group.__pydantic_extra__:
-        raise _UnusualError
-    for name, count in group.__dict__.items():
-        if type(count) is int and count >= 0:
-            traits[name] = traits.get(name, 0) + count
 
 
 def _asked_options(params: Mapping[str, Any]) -> Mapping[str, Any]:

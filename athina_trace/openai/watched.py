@@ -77,9 +77,8 @@ class Watched:
 
     def _plain(self, result: object) -> bool:
         """Log a plain answer the short way; False where this is none."""
-        chain = self._chain()
         if self.route.kind == "response":
-            fields = plain_response(result, self.params, chain)
+            fields = plain_response(result, self.params, self._chain())
         else:
             fields = plain_chat(result, self.params) if self.route.kind == "chat" else None
         if fields is None:
