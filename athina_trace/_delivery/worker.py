@@ -16,7 +16,7 @@ from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flushing import Flush
 
 _STUCK_SECONDS = 15.0
-_LONGEST_LINGER = 0.5
+_LONGEST_LINGER = 0.1
 """Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
 _HURRY = "hurry"
 
