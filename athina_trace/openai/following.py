@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from athina_trace import _errands, _guard
 from athina_trace._calls import Call, complete
 from athina_trace._clock import clock
+from athina_trace.openai.bodies import Body
 from athina_trace.openai.shape import get, json_body
 from athina_trace.openai.streams import ChatChunks, ResponseEvents, RunEvents
 from athina_trace.openai.watched import Watched
@@ -49,6 +50,7 @@ class Follower:
         self._calls: list[Call] = []
         self._unfinished = [True]
         self._whole: object = None
+        self._body: Body | None = None
         self._finalizer: Any = None
         _open.add(self)
 
@@ -65,6 +67,7 @@ class Follower:
     def attach_raw(self, response: Any, *, streamed: bool) -> None:
         """Follow a response that the client gave unparsed: a stream comes of its `parse`, a body of its reading."""
         self._whole = None if streamed else response
+        self._body = Body(response.http_response)
         if streamed:
             self._watch_parsing(response)
         self._watch_closing(response)
@@ -85,6 +88,8 @@ class Follower:
         try:
             if hasattr(stream, "_iterator") and getattr(stream, _MARK, None) is None:
                 self.attach(stream)
+                if self._body is not None:
+                    self._body.forget()
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("following a stream")
         return stream
@@ -141,13 +146,21 @@ class Follower:
 
     def close(self) -> None:
         """The user closed the stream: early, unless it is just being read to its end."""
-        if self._whole is not None and json_body(get(self._whole, "http_response")) is not None:
+        if self._is_read():
             self.finish()
         elif not self.reading:
             self.finish(GeneratorExit())
 
+    def _is_read(self) -> bool:
+        """Whether the user has read a body to its end, in whichever way."""
+        if self._whole is not None and json_body(get(self._whole, "http_response")) is not None:
+            return True
+        return self._body is not None and self._body.is_whole
+
     def _record(self, error: BaseException | None) -> None:
         request = self.request
+        if self._body is not None and not self._count:
+            self._take_copy(self._body)
         if self._count:
             waited = (self._first_ns - request.started_ns) // 1_000_000
             request.attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
@@ -155,6 +168,14 @@ class Follower:
             request.streamed(self._pieces.result(), error)
         else:
             request.done(self._whole, error)
+
+    def _take_copy(self, body: Body) -> None:
+        """Read what the user has read in pieces of their own."""
+        if self._whole is None:
+            for event in body.events():
+                self._pieces.add(event)
+        else:
+            self._whole = body.json() or self._whole
 
 
 def follower_of(stream: object) -> Follower | None:

@@ -201,6 +201,18 @@ def chat_streaming_response(server: Server, client: OpenAI) -> Iterator[Any]:
         yield from answer.parse()
 
 
+def chat_read_in_pieces(server: Server, client: OpenAI) -> Iterator[Any]:
+    """Unparsed: as lines, as bytes, and as the lines of a stream."""
+    server.on("POST /chat/completions", chat(content=RAIN), chat("chatcmpl-2"), Events.of_chat(*RAIN_CHUNKS))
+    create = client.chat.completions.with_streaming_response.create
+    with create(model="gpt-4o", messages=ASK) as answer:
+        yield "".join(answer.iter_lines())
+    with create(model="gpt-4o", messages=ASK) as answer:
+        yield b"".join(answer.iter_bytes(7))
+    with create(model="gpt-4o", messages=ASK, stream=True) as answer:
+        yield from answer.iter_lines()
+
+
 # Responses and conversations ------------------------------------------------------------------------------------
 
 ITEM = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather", "arguments": '{"city":"Oslo"}'}
@@ -267,6 +279,17 @@ def response_streamed(server: Server, client: OpenAI) -> Iterator[Any]:
     stream = client.responses.create(model="gpt-4.1", input="What is the weather?", stream=True)
     yield type(stream)
     yield from stream
+
+
+def response_read_in_pieces(server: Server, client: OpenAI) -> Iterator[Any]:
+    answers = response("resp_1", output_text(RAIN)), Events.of_response(*events()), Events.of_response(*events()[:5])
+    server.on("POST /responses", *answers)
+    create = client.responses.with_streaming_response.create
+    with create(model="gpt-4.1", input="What is the weather?") as answer:
+        yield "".join(answer.iter_text())
+    for _ in range(2):
+        with create(model="gpt-4.1", input="What is the weather?", stream=True) as answer:
+            yield from answer.iter_lines()
 
 
 def response_stream_ends_otherwise(server: Server, client: OpenAI) -> Iterator[Any]:
@@ -385,6 +408,13 @@ def run_stream_that_waits(server: Server, client: OpenAI) -> Iterator[Any]:
         yield stream.get_final_run()
 
 
+def run_read_in_pieces(server: Server, client: OpenAI) -> Iterator[Any]:
+    server.on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
+    create = client.beta.threads.runs.with_streaming_response.create
+    with create(thread_id="thread_1", assistant_id="asst_1", stream=True) as answer:
+        yield from answer.iter_lines()
+
+
 def other_requests(server: Server, client: OpenAI) -> Iterator[Any]:
     embedding = {"object": "embedding", "index": 0, "embedding": [0.5]}
     usage = {"prompt_tokens": 1, "total_tokens": 1}
@@ -409,6 +439,9 @@ SCRIPTS: list[Script] = [
     chat_stream_helper,
     chat_raw,
     chat_streaming_response,
+    chat_read_in_pieces,
+    response_read_in_pieces,
+    run_read_in_pieces,
     response_plain,
     response_chain,
     conversation,
@@ -486,10 +519,22 @@ async def runs_async(server: Server, client: AsyncOpenAI) -> AsyncIterator[Any]:
         yield await stream.get_final_run()
 
 
+async def read_in_pieces_async(server: Server, client: AsyncOpenAI) -> AsyncIterator[Any]:
+    server.on("POST /chat/completions", chat(content=RAIN), Events.of_chat(*RAIN_CHUNKS), chat(content=RAIN))
+    create = client.chat.completions.with_streaming_response.create
+    async with create(model="gpt-4o", messages=ASK) as answer:
+        yield b"".join([piece async for piece in answer.iter_bytes(7)])
+    async with create(model="gpt-4o", messages=ASK, stream=True) as answer:
+        yield [line async for line in answer.iter_lines()]
+    async with create(model="gpt-4o", messages=ASK) as answer:
+        yield await anext(answer.iter_text(5))  # and no more
+
+
 ASYNC_SCRIPTS: list[AsyncScript] = [
     chats_async,
     chat_helpers_async,
     chat_stream_closed_async,
     responses_async,
     runs_async,
+    read_in_pieces_async,
 ]

@@ -66,6 +66,7 @@ EXPECTED: dict[str, list[Wire]] = {
     "chat_stream_helper": [CHAT],
     "chat_raw": [CHAT, CHAT],
     "chat_streaming_response": [CHAT, {**CHAT, "response": "Hello."}, CHAT],
+    "chat_read_in_pieces": [CHAT, {**CHAT, "response": "Hello."}, CHAT],
     "response_plain": [{**RESPONSE, "session_id": None, "cached_tokens": 8, "reasoning_tokens": 4}],
     "response_chain": [
         {**RESPONSE, "response": "", "session_id": None, "called": ["weather"]},
@@ -86,6 +87,7 @@ EXPECTED: dict[str, list[Wire]] = {
         {**RESPONSE, "total_tokens": None, "outcome": "incomplete"},
     ],
     "response_stream_helper": [RESPONSE],
+    "response_read_in_pieces": [RESPONSE, RESPONSE, {**RESPONSE, "total_tokens": None, "outcome": "incomplete"}],
     "response_parsed": [{**RESPONSE, "response": '{"city": "Oslo", "rain": true}'}],
     "run_polled": [
         {
@@ -110,6 +112,7 @@ EXPECTED: dict[str, list[Wire]] = {
     ],
     "run_streamed": [RUN_LOG],
     "run_stream_helper": [ANSWERED],
+    "run_read_in_pieces": [ANSWERED],
     "run_stream_that_waits": [{**ANSWERED, "outputs": ["rain"]}],
     "other_requests": [],
     "chats_async": [CHAT, CHAT, {"error": "No.", "status_code": 400, "user_query": QUERY}],
@@ -117,6 +120,7 @@ EXPECTED: dict[str, list[Wire]] = {
     "chat_stream_closed_async": [{**BROKEN, "outcome": "incomplete"}],
     "responses_async": [RESPONSE, RESPONSE],
     "runs_async": [RUN_LOG, RUN_LOG],
+    "read_in_pieces_async": [CHAT, CHAT, {"user_query": QUERY, "response": "", "outcome": "incomplete"}],
 }
 
 
