@@ -196,6 +196,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.goto("/charts")
     page.keyboard.press("g")
     page.keyboard.press("s")
+    page.wait_for_url("**/")  # loaded whole: a heading may be there before the script that listens to keys
     expect(page.get_by_role("heading", name="Sessions")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to content")).to_be_focused()
