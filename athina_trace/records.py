@@ -155,7 +155,8 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     `invalid.<field>`, so that a wrong type never loses a log.
     """
     present: dict[str, Any] = {}
-    exact = is_prompt(fields.get("prompt") or "")
+    prompt = fields.get("prompt")
+    exact = prompt is None or is_prompt(prompt)
     for name, value in fields.items():
         if value is not None:
             present[name] = value

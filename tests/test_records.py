@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -46,6 +46,7 @@ def test_identifiers_and_answers_become_strings() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), DATA))
+@example({"prompt": {}})
 def test_no_type_loses_a_log(fields: dict[str, Any]) -> None:
     attributes = fields.get("custom_attributes")
     wire = to_wire({**REQUIRED, **fields})
