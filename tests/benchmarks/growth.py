@@ -82,11 +82,14 @@ def _stalls(url: str, seconds: int) -> Grid:
     runs.ask(url, "start")
     figures = _work("stalls", url, f"{seconds:.1f}")
     bounds = [str(bound) for bound in (*BUCKETS, BUCKETS[-1] * 2)]
-    head = ["", *(f"< {bound} ms" for bound in BUCKETS), "more", "longest, ms"]
+    head = ["", *(f"< {bound} ms" for bound in BUCKETS), "more", "longest, ms", "longest call, ms"]
     rows = {"athina_trace": figures["ours"], "undecorated": figures["bare"]}
     return [
         head,
-        *([name, *_shares(each["buckets"], bounds), f"{each['longest']:.1f}"] for name, each in rows.items()),
+        *(
+            [name, *_shares(each["buckets"], bounds), f"{each['longest']:.1f}", f"{each['call']:.1f}"]
+            for name, each in rows.items()
+        ),
     ]
 
 

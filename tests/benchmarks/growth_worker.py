@@ -115,17 +115,21 @@ def stalls(url: str, seconds: float) -> Figures:
 
 async def _lateness(function: Callable[..., Any], seconds: float) -> dict[str, Any]:
     late: list[float] = []
+    longest_call = 0.0
     timer = asyncio.create_task(_tick(late))
     end = time.monotonic() + seconds
     number = 0
     while time.monotonic() < end:
         messages, question, context, session = arguments(number)
+        began = time.perf_counter()
         function(messages, question, [_LARGE] if number % 100 == 0 else context, session)
+        longest_call = max(longest_call, (time.perf_counter() - began) * 1000)
         number += 1
         await asyncio.sleep(1 / 300)
     timer.cancel()
     buckets = Counter(next((bound for bound in BUCKETS if each < bound), BUCKETS[-1] * 2) for each in late)
-    return {"buckets": {str(bound): count for bound, count in sorted(buckets.items())}, "longest": max(late)}
+    shown = {str(bound): count for bound, count in sorted(buckets.items())}
+    return {"buckets": shown, "longest": max(late), "call": longest_call}
 
 
 async def _tick(late: list[float]) -> None:
