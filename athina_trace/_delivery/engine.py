@@ -78,7 +78,7 @@ class Engine:
         """Called, by senders, when a step is wanted at once."""
         self.wake: Callable[[], None] = lambda: None
         """Called when one is wanted soon."""
-        self._is_behind = False
+        self._is_behind = False  # whether more may wait than is on lease
 
     @property
     def paused(self) -> str | None:
@@ -220,8 +220,9 @@ class Engine:
         if self._senders is None or lanes <= 0 or room <= 0:
             return []
         leases = self.outbox.lease(now, lanes=lanes, batch=BATCH, room=room)
-        full = any(len(lease.entries) == BATCH for lease in (*held, *leases))
-        self._is_behind = full or len(leases) == lanes or sum(len(e.body) for le in leases for e in le.entries) >= room
+        taken = sum(len(entry.body) for lease in leases for entry in lease.entries)
+        is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
+        self._is_behind = is_cut or len(leases) == lanes or taken >= room
         return leases
 
     def _tidy(self, now: float) -> float:

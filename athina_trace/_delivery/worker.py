@@ -94,11 +94,17 @@ class Worker:
         while self._put_lately and not self._is_hurried and time.monotonic() < ends:
             self._put_lately = False
             self._sleep(seconds)
-            self._engine.tend()
+            self._tend_guarded()
         with suppress(queue.Empty):
             while True:
                 self._bell.get_nowait()
         self._awake = False
+
+    def _tend_guarded(self) -> None:
+        try:
+            self._engine.tend()
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("looking after the senders")
 
     def _step_guarded(self) -> float:
         try:
