@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -22,6 +22,9 @@ from athina_trace._delivery.worker import Worker
 from athina_trace._hooks import Delivered, Notifier, Refused
 from athina_trace._writer import Status, Writer
 from athina_trace.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.api import Api
 
 
 class Runtime(Writer):
@@ -45,7 +48,7 @@ class Runtime(Writer):
             # thread that they know nothing of. The openai package does so with each request.
             with suppress(ImportError):
                 # Half loaded, where this is a signal handler that runs on top of the same import: it goes on after us.
-                _api().prepare(settings.base_url)
+                _transport().prepare(settings.base_url)
 
     def put(self, entry: Entry) -> None:
         """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
@@ -67,13 +70,12 @@ class Runtime(Writer):
 
     def _connect(self) -> Connection:
         key = self.settings.api_key
-        connection: Connection = _api().Api(
+        return _transport()(
             base_url=self.settings.base_url,
             key=key.get_secret_value() if key else "",
             api_version=self.settings.api_version,
             total=self.settings.request_timeout,
         )
-        return connection
 
     def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
         """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
@@ -119,8 +121,8 @@ class Runtime(Writer):
         )
 
 
-def _api() -> Any:
-    """Give the module that speaks to Athina, and through a proxy with httpx; it is loaded with the first log."""
-    from athina_trace._delivery import api  # noqa: PLC0415 - see above
+def _transport() -> type[Api]:
+    """Give the class that speaks to Athina, loaded in the thread of whoever makes the first log."""
+    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
 
-    return api
+    return Api

@@ -19,7 +19,7 @@ from athina_trace._delivery.routes import Kind, route
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Api", "Kind", "Outcome", "prepare", "route"]
+__all__ = ["Api", "Kind", "Outcome", "route"]
 
 _LONGEST_PATH: Final = 65_536
 _UNREADABLE_KEY: Final = Outcome(
@@ -82,6 +82,16 @@ class Api:
         self._secrets: tuple[str, ...] = (key,)
         self._road: Road | None = None
         self._began: float | None = None
+
+    @staticmethod
+    def prepare(base_url: str) -> None:
+        """Load whatever requests will need, here rather than in a thread which a fork may catch half-way.
+
+        Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
+        """
+        with suppress(ValueError):  # which the first request will tell
+            if _proxy(base_url.rstrip("/")) is not None:
+                import athina_trace._delivery.proxied  # noqa: F401, PLC0415 - httpx takes long to load
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome:
         """Send one entry of the outbox: `send` with the method and path that `route` gives for it."""
@@ -148,16 +158,6 @@ class Api:
         return Outcome(
             None, message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets), doubtful=doubtful
         )
-
-
-def prepare(base: str) -> None:
-    """Load whatever requests to `base` will need, here rather than in a thread which a fork may catch half-way.
-
-    Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
-    """
-    with suppress(ValueError):  # which the first request will tell
-        if _proxy(base.rstrip("/")) is not None:
-            import athina_trace._delivery.proxied  # noqa: F401, PLC0415 - httpx takes long to load
 
 
 def _headers(key: str) -> dict[str, str]:

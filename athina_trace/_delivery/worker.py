@@ -36,7 +36,7 @@ class Worker:
         # interrupt its own thread in the middle of the same call.
         self._bell: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._awake = False
-        self._put_lately = self._is_hurried = False
+        self._put_lately = False
         self._ends: float | None = None
 
     @property
@@ -73,28 +73,34 @@ class Worker:
         took = 0.0
         while self._ends is None:
             # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
-            self._sleep(wait)
-            self._linger(max(LINGER, 2 * took))
+            if not self._sleep(wait):
+                self._linger(max(LINGER, 2 * took))
+            self._listen_anew()
             began = time.monotonic()
             wait = self._step_guarded()
             took = time.monotonic() - began
             self._engine.pace.rest()
         self._finish(self._ends)
 
-    def _sleep(self, seconds: float) -> None:
-        """Sleep until something was put, or for `seconds`."""
-        self._is_hurried = False
-        with suppress(queue.Empty):
-            self._is_hurried = self._bell.get(timeout=seconds) == _HURRY
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep until something was put, or for `seconds`; whether there is a hurry."""
+        try:
+            return self._bell.get(timeout=seconds) == _HURRY
+        except queue.Empty:
+            return False
 
     def _linger(self, seconds: float) -> None:
-        """Wait `seconds` for more, and on while calls go on putting; not where there is a hurry."""
+        """Wait `seconds` for more, and on while calls go on putting; until there is a hurry."""
         ends = time.monotonic() + _LONGEST_LINGER
         self._put_lately = True
-        while self._put_lately and not self._is_hurried and time.monotonic() < ends:
+        while self._put_lately and time.monotonic() < ends:
             self._put_lately = False
-            self._sleep(seconds)
+            if self._sleep(seconds):
+                return
             self._tend_guarded()
+
+    def _listen_anew(self) -> None:
+        """Forget what was heard: the step that follows serves it."""
         with suppress(queue.Empty):
             while True:
                 self._bell.get_nowait()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+
+from athina_trace.openai.shape import parsed
 
 _MOST_BYTES = 4 * 1024 * 1024
 """Of a longer body nothing is kept: half of it would say the wrong thing."""
 
 
 class Body:
-    """The copy. `is_whole` once the user has read to the end."""
+    """The copy. `is_whole` once the user has read to the end, and all of it was kept."""
 
     def __init__(self, response: Any) -> None:
         """`response`: httpx's own, not read yet."""
@@ -28,14 +29,14 @@ class Body:
 
     def json(self) -> Any:
         """The body as JSON; None where it is none, or not whole."""
-        return _json(self._content()) if self.is_whole else None
+        return parsed(self._content()) if self.is_whole else None
 
     def events(self) -> Iterator[Any]:
         """The server-sent events that were read; those of Assistants with their names, as the client gives them."""
         for block in self._content().decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n"):
             fields = [line.partition(":") for line in block.split("\n")]
             name = next((value.strip() for field, _, value in fields if field == "event"), "")
-            said = _json("\n".join(value for field, _, value in fields if field == "data"))
+            said = parsed("\n".join(value for field, _, value in fields if field == "data"))
             if said is not None:
                 yield {"event": name, "data": said} if name.startswith("thread.") else said
 
@@ -54,7 +55,7 @@ class Body:
             for piece in read(*args, **kwargs):
                 self._add(piece)
                 yield piece
-            self.is_whole = True
+            self.is_whole = self._pieces is not None
 
         return copied
 
@@ -63,13 +64,6 @@ class Body:
             async for piece in read(*args, **kwargs):
                 self._add(piece)
                 yield piece
-            self.is_whole = True
+            self.is_whole = self._pieces is not None
 
         return copied
-
-
-def _json(content: str | bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None

@@ -22,6 +22,7 @@ __all__ = [
     "items",
     "json_body",
     "number",
+    "parsed",
     "string",
     "tame",
     "text_of",
@@ -162,8 +163,13 @@ def json_body(response: object) -> object:
     or take a body off the network that the user has yet to stream.
     """
     content = get(response, "content")
+    return parsed(content) if isinstance(content, bytes) else None
+
+
+def parsed(content: str | bytes) -> Any:
+    """Read JSON; None where it is none."""
     try:
-        return json.loads(content) if isinstance(content, bytes) else None
+        return json.loads(content)
     except (ValueError, RecursionError):
         return None
 

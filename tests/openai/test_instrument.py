@@ -36,7 +36,19 @@ from athina_trace.openai.paths import route
 
 from .conftest import play, play_async
 from .samples import Wire, chat, message, output_text, page, question, response, run, step
-from .scripts import ASK, ASKED, ASYNC_SCRIPTS, RAIN, RAIN_CHUNKS, RUN, SAID, SCRIPTS, THREAD, run_events
+from .scripts import (
+    ASK,
+    ASKED,
+    ASYNC_SCRIPTS,
+    RAIN,
+    RAIN_CHUNKS,
+    RUN,
+    SAID,
+    SCRIPTS,
+    THREAD,
+    chat_read_in_pieces,
+    run_events,
+)
 from .server import Events, Server
 
 Logs = Callable[[], list[dict[str, Any]]]
@@ -146,6 +158,15 @@ def test_each_answer_is_a_log_of_its_own(script: Any, server: Server, client: Op
     play(script, server, client)
     flush(0)
     check(instrumented(), EXPECTED[script.__name__])
+
+
+def test_a_body_too_long_to_be_copied_is_logged_as_incomplete(
+    server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("athina_trace.openai.bodies._MOST_BYTES", 20)
+    play(chat_read_in_pieces, server, client)
+    flush(0)
+    check(instrumented(), [{"user_query": QUERY, "response": "", "outcome": "incomplete"}] * 3)
 
 
 @pytest.mark.parametrize("script", ASYNC_SCRIPTS, ids=lambda script: script.__name__)
