@@ -4,7 +4,7 @@ from typing import Any, TypeGuard
 
 from athina_trace._values.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._values.secrets import MASKED, looks_secret
-from athina_trace._values.strings import LONG
+from athina_trace._values.strings import is_clean
 from athina_trace._values.walk import EXACT_INT, encode, take
 
 
@@ -31,7 +31,7 @@ def text(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = 
     """
     if value is None:
         return ""
-    if type(value) is str and mask is None and not name and limits is DEFAULT_LIMITS and _is_plain_text(value):
+    if type(value) is str and mask is None and not name and limits is DEFAULT_LIMITS and is_clean(value):
         return value
     data = plain(value, limits=limits, mask=mask, name=name)
     return data if type(data) is str else encode(data)
@@ -41,9 +41,5 @@ def _is_plain(value: Any) -> TypeGuard[str | int | None]:
     """Tell the commonest arguments, which need no walk."""
     kind = type(value)
     if kind is str:
-        return _is_plain_text(value)
+        return is_clean(value)
     return value is None or kind is bool or (kind is int and -EXACT_INT < value < EXACT_INT)
-
-
-def _is_plain_text(value: str) -> bool:
-    return len(value) < LONG and ";" not in value and value.isascii()

@@ -11,6 +11,11 @@ LONG: Final = 1024  # characters from which on base64 is looked for without its 
 _MARGIN: Final = 200  # characters that a mask sees beyond the cut, lest it meets half a secret
 
 
+def is_clean(value: str) -> bool:
+    """Whether a string can be taken as it is: too short for a blob, no data URL, and fit for UTF-8."""
+    return len(value) < LONG and ";" not in value and value.isascii()
+
+
 def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
     size = len(value)
     if size > SHORT and (size >= LONG or ";" in value):

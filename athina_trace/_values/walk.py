@@ -14,7 +14,7 @@ from athina_trace._values.leaves import big_int
 from athina_trace._values.limits import JSON, Limits, Mask, Walk
 from athina_trace._values.secrets import MASKED, looks_secret
 from athina_trace._values.shapes import Items, Pairs, read
-from athina_trace._values.strings import LONG, SHORT, encodable, read_mark, read_text
+from athina_trace._values.strings import LONG, SHORT, encodable, is_clean, read_mark, read_text
 
 _T = TypeVar("_T")
 
@@ -99,14 +99,8 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> li
     quick = not masked and walk.limits.string >= LONG
     out: list[JSON] = []
     for item in taken:
-        if (
-            quick
-            and type(item) is str
-            and (size := len(item)) < LONG <= walk.chars
-            and ";" not in item
-            and item.isascii()
-        ):
-            walk.chars -= size
+        if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
+            walk.chars -= len(item)
             out.append(item)
             continue
         at = f"{path}[{len(out)}]" if masked else ""
@@ -130,14 +124,8 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
         if hidden and item is not None:
             out[key] = MASKED
             continue
-        if (
-            quick
-            and type(item) is str
-            and (size := len(item)) < LONG <= walk.chars
-            and ";" not in item
-            and item.isascii()
-        ):
-            walk.chars -= size
+        if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
+            walk.chars -= len(item)
             out[key] = item
             continue
         at = "" if not masked else f"{path}.{key}" if path else key
