@@ -14,13 +14,14 @@ from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.counts import FlushReport
 from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
-from athina_trace._delivery.entry import Entry, Stored
+from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite import SqliteOutbox
 from athina_trace._delivery.worker import Worker
 from athina_trace._hooks import Delivered, Notifier, Refused
 from athina_trace._writer import Status, Writer
+from athina_trace.openai import unread
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -30,17 +31,20 @@ if TYPE_CHECKING:
 class Runtime(Writer):
     """What one process logs with, under one set of settings."""
 
+    takes_unread = True
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.notifier = Notifier(settings.on_delivered, settings.on_refused)
         path = settings.outbox_path()
         self.outbox: Outbox = (
-            MemoryOutbox(max_bytes=settings.max_outbox_bytes)
+            MemoryOutbox(max_bytes=settings.max_outbox_bytes, read=unread.read)
             if path == MEMORY
-            else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
+            else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes, read=unread.read)
         )
         self.path = path
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
+        self.put = self.delivery.put
         if settings.api_key is None and settings.enabled:
             _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
         elif settings.enabled:
@@ -49,10 +53,6 @@ class Runtime(Writer):
             with suppress(ImportError):
                 # Half loaded, where this is a signal handler that runs on top of the same import: it goes on after us.
                 _transport().prepare(settings.base_url)
-
-    def put(self, entry: Entry) -> None:
-        """Commit an entry and have it delivered; what a full outbox cannot take is counted and warned of."""
-        self.delivery.put(entry)
 
     def _work(self, outbox: Outbox) -> Worker:
         settings = self.settings

@@ -19,13 +19,10 @@ class Recorder(Writer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.entries: list[Entry] = []
+        self.put = self.entries.append
 
     def wake(self) -> None:
         """There is no thread to wake."""
-
-    def put(self, entry: Entry) -> None:
-        """Keep `entry`."""
-        self.entries.append(entry)
 
     def flush(self, timeout: float) -> FlushReport:  # noqa: ARG002 - nothing is waited for
         """Nothing waits, since nothing is sent."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic_core import to_json
-
 from athina_trace._clock import clock
 from athina_trace._delivery.counts import FlushReport
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.entry import Entry, encoded
 from athina_trace._policy import Policy
 from athina_trace.records import attributes
 from athina_trace.settings import Settings
@@ -77,6 +76,11 @@ class Memory:
 class Writer(ABC):
     """Turns logs into entries and puts them somewhere: see `put`."""
 
+    put: Callable[[Entry], None]
+    """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
+    takes_unread = False
+    """Whether entries may be put unread: see `Outbox`."""
+
     def __init__(self, settings: Settings) -> None:
         self.lanes = Memory()
         self.adopt(settings)
@@ -106,9 +110,12 @@ class Writer(ABC):
                 return
             fields = kept
         reference = fields["external_reference_id"]
-        session = fields.get("session_id")
-        lane = session[:_LONGEST_LANE] if session else reference[:_LONGEST_LANE]
-        self.put(Entry(lane, "log", reference, clock.time(), _encode(fields)))
+        lane = (fields.get("session_id") or reference)[:_LONGEST_LANE]
+        self.put(Entry(lane, "log", reference, clock.time(), encoded(fields)))
+
+    def put_unread(self, reference: str, session: str | None, body: bytes) -> None:
+        """Commit what a log will be made of: see `Outbox`."""
+        self.put(Entry((session or reference)[:_LONGEST_LANE], "unread", reference, clock.time(), body))
 
     def leave_out(self, reference: str) -> None:
         """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""
@@ -120,11 +127,7 @@ class Writer(ABC):
             target = self.policy.reference(target)
         lane = self.lanes.get(target, target)
         if lane is not None:
-            self.put(Entry(lane[:_LONGEST_LANE], kind, target, clock.time(), _encode(self.policy.masked(fields))))
-
-    @abstractmethod
-    def put(self, entry: Entry) -> None:
-        """Commit an entry."""
+            self.put(Entry(lane[:_LONGEST_LANE], kind, target, clock.time(), encoded(self.policy.masked(fields))))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:
@@ -141,10 +144,3 @@ class Writer(ABC):
     def flush_call(self) -> None:
         """Flush at the end of an outermost call."""
         self.flush(self.settings.flush_timeout)
-
-
-def _encode(fields: dict[str, Any]) -> bytes:
-    try:
-        return to_json(fields)
-    except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
-        return to_json(fields, fallback=str, inf_nan_mode="strings", serialize_unknown=True)

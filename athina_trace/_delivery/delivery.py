@@ -66,15 +66,23 @@ class Delivery:
     def put(self, entry: Entry) -> None:
         """Commit an entry, or keep it in memory where the disk fails, or count it as dropped where it is full."""
         try:
-            if self._memory_until and self._seconds() < self._memory_until:
-                self._put_in_memory(entry)
+            worker = self.worker
+            if self._memory_until or worker.stuck:
+                self._put_where_it_can_be(entry)
             else:
-                self._put_on_disk(entry)
+                self.outbox.put(entry)
+                worker.wake()
         except OutboxFullError as error:
             self.outbox.drop()
             _guard.say(logging.ERROR, "full", "%s: new logs are dropped, see `dropped` in athina_trace.status()", error)
         except OutboxError as error:
             self._use_memory(entry, error)
+
+    def _put_where_it_can_be(self, entry: Entry) -> None:
+        if self._memory_until and self._seconds() < self._memory_until:
+            self._put_in_memory(entry)
+        else:
+            self._put_on_disk(entry)
 
     def _put_on_disk(self, entry: Entry) -> None:
         if self.worker.stuck:
@@ -97,7 +105,7 @@ class Delivery:
 
     def _put_in_memory(self, entry: Entry) -> None:
         if self._spare is None:
-            outbox = MemoryOutbox(max_bytes=self._max_bytes)
+            outbox = MemoryOutbox(max_bytes=self._max_bytes, read=self.outbox.read)
             self._spare = outbox, self._work(outbox)
         outbox, worker = self._spare
         outbox.put(entry)

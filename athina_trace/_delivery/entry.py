@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic_core import to_json
 
 from athina_trace._delivery.routes import Kind
+from athina_trace._values import plain
 
 
 class Entry(NamedTuple):
@@ -12,17 +15,25 @@ class Entry(NamedTuple):
 
     Attributes:
         lane: the conversation it belongs to; entries of one lane leave strictly in order.
-        kind: what it is; where it is sent stands in `routes`.
+        kind: what it is; where it is sent stands in `routes`. A log is made of what is "unread": see `Outbox`.
         reference: what it is about: the log's `external_reference_id` (for "update_by_id" its `prompt_run_id`).
         made: seconds since the epoch.
         body: the JSON to send.
     """
 
     lane: str
-    kind: Kind
+    kind: Kind | Literal["unread"]
     reference: str
     made: float
     body: bytes
+
+
+def encoded(fields: dict[str, Any]) -> bytes:
+    """The body of an entry."""
+    try:
+        return to_json(fields)
+    except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
+        return to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
 
 
 class Stored(NamedTuple):

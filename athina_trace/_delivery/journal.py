@@ -81,7 +81,8 @@ class FileJournal:
         self._lock = threading.RLock()
 
     def put(self, entry: Entry) -> None:
-        record = _encode(entry)
+        lane, kind, reference, made, body = entry
+        record = b"\n%d\t%b\t%b\n" % (len(body), to_json((kind, lane, reference, made)), body)
         try:
             segment = self._segment
             if segment is None or segment.about >= SEGMENT_BYTES:
@@ -226,11 +227,6 @@ class MemoryJournal:
 
 def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdigit() else 0
-
-
-def _encode(entry: Entry) -> bytes:
-    header = to_json((entry.kind, entry.lane, entry.reference, entry.made))
-    return b"\n%d\t%b\t%b\n" % (len(entry.body), header, entry.body)
 
 
 def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry], bool]:

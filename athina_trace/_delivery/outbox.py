@@ -30,11 +30,22 @@ class Holder(Protocol):
     def release(self) -> None: ...
 
 
+Reader = Callable[[Entry], Entry | None]
+"""Makes the log of an unread entry; gives None where there is none to be made, and never raises."""
+
+
+def as_it_is(entry: Entry) -> Entry:
+    """Where nobody puts unread entries."""
+    return entry
+
+
 class Outbox:
     """Entries on their way. `put` and `drop` are for any thread; everything else is the engine's.
 
     A lane is leased by one owner at a time, oldest entries first; each leased lane is given back by `release` after
     its entries were settled by `delivered` or `refused`, or not. What a dead owner held is free again.
+
+    An entry may be put unread: what can be worked out later is worked out by whoever collects it, by `read`.
     """
 
     path: str
@@ -47,8 +58,12 @@ class Outbox:
         open_owner: Callable[[], Holder],
         *,
         max_bytes: float = float("inf"),
+        read: Reader = as_it_is,
     ) -> None:
         self._journal = journal
+        self.put: Callable[[Entry], None] = journal.put
+        """Commits an entry: it survives this process once this returns. Raises `OutboxError`."""
+        self.read = read
         self._open_store = open_store
         self._open_owner = open_owner
         self._max_bytes = max_bytes
@@ -76,10 +91,6 @@ class Outbox:
                 self._opened_owner = self._open_owner()
             return self._opened_owner
 
-    def put(self, entry: Entry) -> None:
-        """Commit `entry`: it survives this process once this returns. Raises `OutboxError`."""
-        self._journal.put(entry)
-
     def drop(self) -> None:
         """Count an entry that could not be put."""
         self._dropped = next(self._drops)
@@ -96,12 +107,16 @@ class Outbox:
         self.is_behind = False
         with self.store.transaction():
             for piece in self._journal.read(self.store.offsets()):
-                self.store.add(piece.entries)
+                self.store.add(self._readable(piece.entries))
                 self.store.remember(piece.segment, piece.end)
                 moved += len(piece.entries)
                 self.is_behind = piece.more
             self._write_drops()
         return moved
+
+    def _readable(self, entries: Iterable[Entry]) -> list[Entry]:
+        read = (entry if entry.kind != "unread" else self.read(entry) for entry in entries)
+        return [entry for entry in read if entry is not None]
 
     def collect_all(self) -> None:
         """Move everything that was put before this call."""
@@ -229,8 +244,9 @@ class MemoryOutbox(Outbox):
 
     path = ":memory:"
 
-    def __init__(self, *, max_bytes: float = float("inf")) -> None:
-        super().__init__(MemoryJournal(max_bytes), lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes)
+    def __init__(self, *, max_bytes: float = float("inf"), read: Reader = as_it_is) -> None:
+        journal = MemoryJournal(max_bytes)
+        super().__init__(journal, lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes, read=read)
 
     def waiting(self) -> Iterator[Entry]:
         """What was not delivered, once no engine is at work any more."""

@@ -10,6 +10,7 @@ version to version and call each other: one call is one request, whose method, p
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import weakref
 from collections.abc import Mapping
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 _BASE = "openai._base_client"
 _STREAMS = "openai._streaming"
 _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
+_PARSING = "_process_response"
 _NOTHING: Mapping[str, Any] = {}
 _COPIES = ("copy", "with_options")
+_asking: contextvars.ContextVar[Watched | None] = contextvars.ContextVar("athina_trace_request", default=None)
+"""The request under way in this context whose answer is wanted as it comes over the wire."""
 
 
 class _Switch:
@@ -85,7 +89,8 @@ def uninstrument_openai(client: Any = None) -> None:
     if client is None:
         _switch.everything = False
         for name in _CLASSES:
-            _restore(getattr(sys.modules.get(_BASE), name, None), "request")
+            for method in ("request", _PARSING):
+                _restore(getattr(sys.modules.get(_BASE), name, None), method)
 
 
 def _imported(module: ModuleType) -> None:
@@ -100,6 +105,8 @@ def _patch(module: ModuleType) -> None:
             _guard.say(30, "openai", "this version of openai has no %s.request: it is not instrumented", name)
         elif not isinstance(vars(owner).get("request"), _Patched):
             setattr(owner, "request", _Patched(getattr(owner, "request"), _wrapper(owner)))  # noqa: B009, B010 - a name
+            if callable(getattr(owner, _PARSING, None)):
+                setattr(owner, _PARSING, _Patched(getattr(owner, _PARSING), _parsing))
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
         if isinstance(stream, type):
@@ -121,6 +128,8 @@ def _instrument_client(client: Any) -> None:
     if not isinstance(vars(client).get("request"), _Patched):
         is_async = any(kind.__name__ == "AsyncAPIClient" for kind in type(client).__mro__)
         client.request = _Patched(request, _request_async if is_async else _request)
+        if callable(getattr(client, _PARSING, None)):
+            setattr(client, _PARSING, _Patched(getattr(client, _PARSING), _parsing))
         for name in _COPIES:
             setattr(client, name, _Patched(getattr(client, name), _copied))
         _switch.clients.add(client)
@@ -134,7 +143,7 @@ def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
 
 
 def _restore_client(client: Any) -> None:
-    for name in ("request", *_COPIES):
+    for name in ("request", _PARSING, *_COPIES):
         if isinstance(vars(client).get(name), _Patched):
             delattr(client, name)
     _switch.clients.discard(client)
@@ -147,6 +156,14 @@ def _restore(owner: Any, name: str) -> None:
         setattr(owner, name, patched.__wrapped__)
 
 
+def _parsing(wrapped: Any, _client: Any, args: Any, kwargs: Any) -> Any:
+    """The client makes an answer of what came over the wire."""
+    watched = _asking.get()
+    if watched is not None:
+        watched.wire = kwargs.get("response")
+    return wrapped(*args, **kwargs)
+
+
 def _request(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     watched = _begun(wrapped, client, args, kwargs)
     if watched is None:
@@ -156,6 +173,8 @@ def _request(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     except BaseException as error:
         _failed(watched, error)
         raise
+    finally:
+        _asking.set(None)
     _came(watched, result, kwargs)
     if _switch.fetches:
         fetch(client, watched)
@@ -171,6 +190,8 @@ async def _request_async(wrapped: Any, client: Any, args: Any, kwargs: Any) -> A
     except BaseException as error:
         _failed(watched, error)
         raise
+    finally:
+        _asking.set(None)
     _came(watched, result, kwargs)
     if _switch.fetches:
         await fetch_async(client, watched)
@@ -184,11 +205,12 @@ def _begun(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Watched | None:
             return None
         options = args[1] if len(args) > 1 else kwargs["options"]
         about = route(options.method, options.url)
-        if about is None or _runtime.active() is None:
+        if about is None or not _runtime.may_trace() or isinstance(wrapped, wrapt.BoundFunctionWrapper):
             return None
-        if isinstance(wrapped, wrapt.BoundFunctionWrapper):
-            return None
-        return Watched(about, options)
+        watched = Watched(about, options)
+        if about.asks and about.kind != "run" and watched.draft is None:
+            _asking.set(watched)
+        return watched  # noqa: TRY300 - what follows is the guard
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.fault("looking at a request of OpenAI's client")
         return None
@@ -208,7 +230,8 @@ def _came(watched: Watched, result: Any, kwargs: Any) -> None:
         # Not by its name: a model of the client that has no such field looks for it long.
         raw = getattr(result, "__dict__", _NOTHING).get("http_response")
         if raw is None and not streamed:
-            watched.done(result)
+            if not watched.leave_unread(result):
+                watched.done(result)
         elif raw is None:
             Follower(watched).attach(result)
         elif streamed or not hasattr(raw, "_content"):

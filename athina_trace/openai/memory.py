@@ -8,11 +8,12 @@ posted to its thread before.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from athina_trace.openai.readings import Message
+from athina_trace.openai.readings import Key, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,8 +61,7 @@ class Bounded(Generic[V]):
         return list(self._values.values())
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """Where a response stands: the session it belongs to, and what the user asked last."""
 
     session: str | None = None
@@ -87,28 +87,39 @@ class Memory:
         """Begin with nothing; a forked child may find the lock held by a thread that it does not have."""
         self._lock = threading.Lock()
         self._chains: Bounded[Chain] = Bounded(_MOST_CHAINS)
+        # What was told since the last question: most programs never ask, and the call that tells should not pay.
+        self._news: deque[tuple[str, Chain]] = deque(maxlen=_MOST_CHAINS)
         self._threads: Bounded[_Thread] = Bounded(_MOST_THREADS)
 
     def before(self, *keys: str | None) -> Chain:
         """What is known of the first of these responses and conversations that is known."""
         with self._lock:
+            self._take_news()
             known = (self._chains.get(key) for key in keys if key is not None)
             return next((chain for chain in known if chain is not None), NOTHING)
+
+    def has(self, key: Key) -> bool:
+        """Whether this answer is a response that came, and was logged, before."""
+        kind, own = key
+        return kind == "response" and self.before(own) is not NOTHING
+
+    def _take_news(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._chains.put(*self._news.popleft())
 
     def responded(self, own: str | None, session: str | None, query: str | None, *, chained: bool) -> None:
         """A response came: its id, its session, what the user asked, and whether it goes on from another response."""
         if query is not None and len(query) > _LONGEST:
             query = None
-        with self._lock:
-            if own is not None:
-                self._chains.put(own, Chain(session or own, query))
-            if session is not None and not chained:
-                self._chains.put(session, Chain(session, query))
+        if own is not None:
+            self._news.append((own, Chain(session or own, query)))
+        if session is not None and not chained:
+            self._news.append((session, Chain(session, query)))
 
     def said(self, conversation: str, query: str) -> None:
         """The user said something in a conversation, without a response being asked for."""
-        with self._lock:
-            self._chains.put(conversation, Chain(conversation, query[:_LONGEST]))
+        self._news.append((conversation, Chain(conversation, query[:_LONGEST])))
 
     def posted(self, messages: Iterable[Message]) -> None:
         """Messages of the user were put on threads."""

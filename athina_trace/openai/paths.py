@@ -57,8 +57,7 @@ _RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
 
 def route(method: str, url: str) -> Route | None:
     """Tell what a request is about; None where it is none of ours."""
-    method = method.lower()
-    return _FIXED.get((method, url)) or _routed(method, url.partition("?")[0].strip("/").split("/"))
+    return _FIXED.get((method, url)) or _routed(method.lower(), url.partition("?")[0].strip("/").split("/"))
 
 
 def _routed(method: str, parts: list[str]) -> Route | None:

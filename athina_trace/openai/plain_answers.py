@@ -1,8 +1,8 @@
 """The commonest answers, read the short way: a finished response or completion that says something and calls nothing.
 
-Reading by shape takes nothing for granted, and its time. What the client gives in most calls is one of its own models,
-with every field of the type that the API promises: such a one is read here attribute by attribute, in a tenth of the
-time. Whatever is out of the ordinary gives None, and is read by shape. Both ways give the same log, which tests hold.
+Reading by shape takes nothing for granted, and its time. What comes over the wire in most calls has every field, of the
+type that the API promises: such an answer is read here name by name, in a tenth of the time. Whatever is out of the
+ordinary gives None, and is read by shape. Both ways give the same log, which tests hold.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import Any
 
 from athina_trace.openai.memory import Chain
 from athina_trace.openai.requests import prompt_of
-from athina_trace.openai.traits import OPTION_NAMES, OPTIONS, options
+from athina_trace.openai.traits import USAGE_DETAILS, options
 
 __all__ = ["plain_chat", "plain_response"]
-
-_NONE: Mapping[str, Any] = {}
 
 
 class _UnusualError(Exception):
@@ -39,46 +37,41 @@ def plain_chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _response(answer: Any, params: Mapping[str, Any], chain: Chain) -> dict[str, Any]:
-    seen = _look(answer)
-    usual = seen["object"] == "response" and seen["status"] == "completed" and not seen["tools"]
-    if not usual or seen["error"] is not None or seen["incomplete_details"] is not None:
+def _response(seen: Any, params: Mapping[str, Any], chain: Chain) -> dict[str, Any]:
+    usual = seen["object"] == "response" and seen["status"] == "completed"
+    if not usual or any(map(seen.get, _MORE_TO_TELL)):
         raise _UnusualError
-    previous = seen["previous_response_id"]
+    previous = seen.get("previous_response_id")
     conversation = seen.get("conversation") or params.get("conversation")
     session = chain.session if conversation is None else _conversation(conversation)
     return _told(
-        _asked(params, chain.query, seen["instructions"] or params.get("instructions")),
+        _asked(params, chain.query, seen.get("instructions") or params.get("instructions")),
         seen,
         _said(seen["output"]),
         session_id=session or previous or params.get("previous_response_id"),
-        model_options={**_asked_options(params), **_used_options(seen)},
+        model_options={**options(params), **options(seen)},
         custom_attributes=_traits(seen, response_id=seen["id"], previous_response_id=previous, status="completed"),
     )
 
 
-def _chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    seen = _look(answer)
-    choice = seen["choices"][0].__dict__
-    message = choice["message"].__dict__
+_MORE_TO_TELL = ("tools", "error", "incomplete_details")
+
+
+def _chat(seen: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    choice = seen["choices"][0]
+    message = choice["message"]
     if seen["object"] != "chat.completion" or any(map(message.get, _MORE_THAN_TEXT)):
         raise _UnusualError
     return _told(
         _asked(params, None, None),
         seen,
         _text(message["content"]),
-        model_options=_asked_options(params),
+        model_options=options(params),
         custom_attributes=_traits(seen, completion_id=seen["id"], status=choice["finish_reason"]),
     )
 
 
 _MORE_THAN_TEXT = ("tool_calls", "function_call", "refusal", "audio")
-
-
-def _look(model: Any) -> Mapping[str, Any]:
-    """A model's fields, those too that its class does not declare."""
-    extra = model.__pydantic_extra__
-    return {**model.__dict__, **extra} if extra else model.__dict__
 
 
 def _text(value: Any) -> str:
@@ -127,14 +120,13 @@ def _said(output: Iterable[Any]) -> str:
     """All texts of all messages."""
     texts: list[str] = []
     for item in output:
-        seen = item.__dict__
-        if seen["type"] == "message":
-            for part in seen["content"]:
-                if part.type != "output_text":
+        if item["type"] == "message":
+            for part in item["content"]:
+                if part["type"] != "output_text":
                     raise _UnusualError
-                if part.text:
-                    texts.append(part.text)
-        elif "call" in seen["type"]:
+                if part["text"]:
+                    texts.append(part["text"])
+        elif "call" in item["type"]:
             raise _UnusualError
     return "\n".join(texts)
 
@@ -143,59 +135,37 @@ def _conversation(given: Any) -> Any:
     """The id of a conversation that is named by itself or by an object."""
     if type(given) is str:
         return given
-    return _text(given["id"] if type(given) is dict else given.id)
+    return _text(given["id"])
 
 
 def _add_tokens(fields: dict[str, Any], usage: Any) -> None:
-    seen = usage.__dict__
-    prompt, completion = ("input_tokens", "output_tokens") if "input_tokens" in seen else _OLD_NAMES
-    counts = seen[prompt], seen[completion], seen["total_tokens"]
-    if usage.__pydantic_extra__ or {*map(type, counts)} != _INTEGERS:
+    prompt, completion = _OLD_NAMES if "prompt_tokens" in usage else ("input_tokens", "output_tokens")
+    counts = usage[prompt], usage[completion], usage["total_tokens"]
+    if any(map(_is_no_count, counts)):
         raise _UnusualError
     fields["prompt_tokens"], fields["completion_tokens"], fields["total_tokens"] = counts
 
 
 _OLD_NAMES = ("prompt_tokens", "completion_tokens")
-_INTEGERS = {int}
+
+
+def _is_no_count(value: Any) -> bool:
+    return type(value) is not int or value < 0
 
 
 def _traits(seen: Mapping[str, Any], **traits: Any) -> dict[str, Any]:
     """Ids, how the request was served, and the counts within the counts: summed where two groups have one of a name."""
     for name in _SERVED:
         traits[name] = seen.get(name)
-    traits = {name: value for name, value in traits.items() if value}
-    for name, group in seen["usage"].__dict__.items():
-        if group is not None and name[-7:] == "details":
-            if group.__pydantic_extra__:
-                raise _UnusualError
-            for kind, count in group.__dict__.items():
-                if type(count) is int and count >= 0:
-                    traits[kind] = traits.get(kind, 0) + count
+    traits = {name: _text(value) for name, value in traits.items() if value}
+    usage = seen["usage"]
+    for group in filter(None, map(usage.get, USAGE_DETAILS)):
+        for kind, count in group.items():
+            if count is not None:
+                if _is_no_count(count):
+                    raise _UnusualError
+                traits[kind] = traits.get(kind, 0) + count
     return traits
 
 
 _SERVED = ("service_tier", "system_fingerprint")
-
-
-def _asked_options(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _NONE if OPTION_NAMES.isdisjoint(params) else options(params)
-
-
-def _used_options(seen: Mapping[str, Any]) -> dict[str, Any]:
-    used: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for name in OPTION_NAMES.intersection(seen):
-        value = seen[name]
-        if value is None:
-            continue
-        if name == "reasoning":
-            name, value = "reasoning_effort", value.effort  # noqa: PLW2901 - the only option that is an object
-        if type(value) in _SCALARS:
-            into, known = (used, OPTIONS[name]) if name in OPTIONS else (extra, name)
-            into[known] = value
-        elif value is not None:
-            raise _UnusualError
-    return {**used, "extra_options": extra} if extra else used
-
-
-_SCALARS = (str, int, float)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from athina_trace._values.secrets import MASKED
 from athina_trace.openai.shape import data, get, items, string, text_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["EXTRA_OPTIONS", "OPTIONS", "OPTION_NAMES", "failure", "options", "system_texts", "tools", "traits", "usage"]
+__all__ = ["CREDENTIALS", "USAGE_DETAILS", "failure", "options", "system_texts", "tools", "traits", "usage"]
 
 
 def failure(subject: object, *, what: str) -> str | None:
@@ -47,7 +48,7 @@ _USAGE = {
     "completion_tokens": ("completion_tokens", "output_tokens"),
     "total_tokens": ("total_tokens",),
 }
-_USAGE_DETAILS = (
+USAGE_DETAILS = (
     "prompt_tokens_details",
     "prompt_token_details",  # so spelt in runs and run steps
     "input_tokens_details",
@@ -74,17 +75,27 @@ def _counts(sent: object, names: tuple[str, ...]) -> Iterator[int]:
 
 
 def _usage_details(sent: object) -> Iterator[tuple[str, int]]:
-    groups = (data(get(sent, name)) for name in _USAGE_DETAILS)
+    groups = (data(get(sent, name)) for name in USAGE_DETAILS)
     named = ((name, group) for group in groups if isinstance(group, dict) for name in group)
     return ((name, count) for name, group in named if (count := whole(group, name)) is not None)
 
 
 def tools(subject: object) -> tuple[object, ...]:
-    """Read the tools that the model could call, as plain data."""
-    return tuple(data(tool) for tool in items(subject, "tools"))
+    """Read the tools that the model could call, as plain data, without what a remote server is opened with."""
+    return tuple(_without_credentials(data(tool)) for tool in items(subject, "tools"))
 
 
-OPTIONS = {
+CREDENTIALS = ("authorization", "headers")
+"""Fields of a tool of type `mcp`. Source: OpenAI's reference of the Responses API."""
+
+
+def _without_credentials(tool: object) -> object:
+    if not isinstance(tool, dict) or not any(map(tool.get, CREDENTIALS)):
+        return tool
+    return {name: MASKED if name in CREDENTIALS else value for name, value in tool.items()}
+
+
+_OPTIONS = {
     "temperature": "temperature",
     "top_p": "top_p",
     "stop": "stop",
@@ -92,7 +103,7 @@ OPTIONS = {
     "max_output_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_completion_tokens",
 }
-EXTRA_OPTIONS = (
+_EXTRA_OPTIONS = (
     "frequency_penalty",
     "presence_penalty",
     "seed",
@@ -101,13 +112,12 @@ EXTRA_OPTIONS = (
     "verbosity",
     "truncation",
 )
-OPTION_NAMES = frozenset({*OPTIONS, *EXTRA_OPTIONS, "reasoning"})
 
 
 def options(subject: object) -> dict[str, object]:
     """Read model options under Athina's names, from what a server says it used or a request asked for."""
-    known = {OPTIONS[name]: value for name, value in _found(subject, OPTIONS)}
-    extra: dict[str, object] = dict(_found(subject, EXTRA_OPTIONS))
+    known = {_OPTIONS[name]: value for name, value in _found(subject, _OPTIONS)}
+    extra: dict[str, object] = dict(_found(subject, _EXTRA_OPTIONS))
     effort = string(subject, "reasoning", "effort")
     if effort is not None:
         extra["reasoning_effort"] = effort

@@ -9,18 +9,19 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
+from athina_trace import _runtime
 from athina_trace._clock import clock
 from athina_trace._draft import current_draft
 from athina_trace.context import current_scope
-from athina_trace.openai.ledger import Ledger, Told
-from athina_trace.openai.memory import NOTHING, Memory
+from athina_trace.openai.ledger import Ledger
+from athina_trace.openai.memory import NOTHING, Chain, Memory
 from athina_trace.openai.objects import read
 from athina_trace.openai.own_logs import Asked, emit, own_logs
 from athina_trace.openai.paths import Route
-from athina_trace.openai.plain_answers import plain_chat, plain_response
 from athina_trace.openai.readings import Answer, Message, Reading, Scope
 from athina_trace.openai.requests import Exchange, read_exchange
 from athina_trace.openai.shape import get, json_body, string
+from athina_trace.openai.unread import Known, body_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,7 @@ if hasattr(os, "register_at_fork"):
 class Watched:
     """A request that concerns an answer of a model."""
 
-    __slots__ = ("answer", "attributes", "draft", "order", "params", "query", "route", "scope", "started_ns")
+    __slots__ = ("answer", "attributes", "draft", "order", "params", "query", "route", "scope", "started_ns", "wire")
 
     def __init__(self, route: Route, options: Any) -> None:
         """`options` are the client's own for one request: `json_data` is its body, `params` its query."""
@@ -53,7 +54,9 @@ class Watched:
         self.started_ns = clock.perf_ns()
         self.attributes: dict[str, Any] | None = None
         self.answer: Answer | None = None
-        """What the model answered, once it has."""
+        """What the model answered, once that was read."""
+        self.wire: Any = None
+        """The response of httpx that the answer came in, where that may be kept instead of being read."""
 
     def streamed(self, result: object, error: BaseException | None) -> None:
         """A stream gave `result` until it ended, or `error` ended it."""
@@ -63,32 +66,44 @@ class Watched:
 
     def done(self, result: object, error: BaseException | None = None) -> None:
         """The request gave `result`, or what there was of it when `error` ended it."""
-        if error is None and self.route.asks and (self.draft is None or self.draft.ended) and self._plain(result):
-            return
         readings = self._read(result, error)
         if readings is None:
             return
         self.answer = next((each for each in readings if isinstance(each, Answer)), None)
         if self.answer is not None and self.route.kind is not None:
+            again = not self.route.asks and self.draft is None and memory.has(self.answer.key)
             self._remember(self.answer)
-            self._record_answer(self.answer, self._with_question(self.answer, readings), error)
+            if not again:
+                self._record_answer(self.answer, self._with_question(self.answer, readings), error)
         else:
             self._record_side(readings, result)
 
-    def _plain(self, result: object) -> bool:
-        """Log a plain answer the short way; False where this is none."""
-        if self.route.kind == "response":
-            fields = plain_response(result, self.params, self._chain())
-        else:
-            fields = plain_chat(result, self.params) if self.route.kind == "chat" else None
-        if fields is None:
+    def leave_unread(self, result: object) -> bool:
+        """Log the answer as it came; False where it has to be read now.
+
+        That is so inside a decorated call, under settings that rewrite or leave out, and for whatever has not ended.
+        """
+        writer, scope, kind = _runtime.active(), self.scope, self.route.kind
+        if self.wire is None or writer is None or not (writer.takes_unread and writer.is_plain):
             return False
-        if self.route.kind == "response":
-            told = fields["custom_attributes"]
-            session, chained = fields.get("session_id"), "previous_response_id" in told
-            memory.responded(told["response_id"], session, fields.get("user_query"), chained=chained)
-            own_logs.note(("response", told["response_id"]))
-        emit(self._asked().draft(Told(fields)))
+        if kind is None or scope.hides or scope.sample_rate is not None:
+            return False
+        seen = getattr(result, "__dict__", _NOTHING)
+        own = seen.get("id")
+        if kind == "response" and (type(own) is not str or seen.get("status") != "completed"):
+            return False
+        params = self.params
+        session, query = NOTHING if _GOES_ON.isdisjoint(params) else self._chain()
+        took = (clock.perf_ns() - self.started_ns) // 1_000_000
+        known = Known(kind, session, query, took, scope.fields, scope.attributes, writer.defaults)
+        body = body_of(self.wire, known)
+        if body is None:
+            return False
+        writer.put_unread(clock.reference(), scope.fields.get("session_id") or session, body)
+        if kind == "response":
+            given = params.get("input")
+            asked = given if type(given) is str else Exchange(order=0, params=params).question()
+            memory.responded(own, session, asked or query, chained="previous_response_id" in params)
         return True
 
     def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:
@@ -107,13 +122,15 @@ class Watched:
             )
         )
 
-    def _chain(self) -> Any:
-        """What earlier requests told of the conversation that this one goes on with."""
+    def _chain(self) -> Chain:
+        """The conversation that this request goes on with, and what earlier requests told of it."""
         if self.route.kind != "response" or _GOES_ON.isdisjoint(self.params):
             return NOTHING
         given = self.params.get("conversation")
         conversation = given if isinstance(given, str) else string(given, "id")
-        return memory.before(conversation, string(self.params, "previous_response_id"))
+        previous = string(self.params, "previous_response_id")
+        known = memory.before(conversation, previous)
+        return Chain(conversation or known.session or previous, known.query)
 
     def _remember(self, answer: Answer) -> None:
         if answer.key[0] == "response" and answer.ended:

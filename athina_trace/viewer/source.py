@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace.openai import unread
 from athina_trace.viewer.index import Index, read_only
 
 _POLL_SECONDS = 0.5
@@ -33,7 +34,7 @@ class Source:
         self._open()
 
     def _open(self) -> None:
-        self._outbox = SqliteOutbox(self.path)
+        self._outbox = SqliteOutbox(self.path, read=unread.read)
         self._outbox.store.counts()
         self._file = self._identity()
         self._index_path, self._index = self._open_index()

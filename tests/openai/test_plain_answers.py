@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion
-from openai.types.responses import Response
 
 from athina_trace.openai.ledger import Ledger
 from athina_trace.openai.memory import Chain
@@ -81,12 +80,9 @@ CHAINS = st.sampled_from([Chain(), Chain("conv_7", "Before?"), Chain("resp_0", N
 @given(RESPONSES, REQUESTS, CHAINS)
 def test_of_a_response(more: Wire, params: Wire, chain: Chain) -> None:
     wire = {**response("resp_1"), **more}
-    answer = Response.construct(**wire)
-    fields = plain_response(answer, params, chain)
+    fields = plain_response(wire, params, chain)
     ledger = Ledger()
-    ledger.add(
-        Exchange(kind="response", order=1, params=params, answer=answer, session=chain.session, query=chain.query)
-    )
+    ledger.add(Exchange(kind="response", order=1, params=params, answer=wire, session=chain.session, query=chain.query))
     assert fields is None or fields == ledger.fields()
 
 
@@ -138,21 +134,62 @@ def test_of_a_completion(said: Wire, more: Wire, params: Wire) -> None:
     wire = {**chat(), **more}
     if wire["choices"]:
         wire["choices"] = [{**wire["choices"][0], "message": {"role": "assistant", **said}}]
-    answer = ChatCompletion.construct(**wire)
-    fields = plain_chat(answer, params)
+    fields = plain_chat(wire, params)
     ledger = Ledger()
-    ledger.add(Exchange(kind="chat", order=1, params=params, answer=answer))
+    ledger.add(Exchange(kind="chat", order=1, params=params, answer=wire))
     assert fields is None or fields == ledger.fields()
 
 
 def test_the_common_ones_go_the_short_way() -> None:
     asked = {"model": "gpt-4.1", "input": "What is the weather?", "temperature": 0.5}
-    assert plain_response(Response.construct(**response("resp_1", output_text("Rain."))), asked, Chain()) is not None
+    assert plain_response(response("resp_1", output_text("Rain.")), asked, Chain()) is not None
     said = {"messages": [{"role": "user", "content": "Hi."}]}
-    assert plain_chat(ChatCompletion.construct(**chat()), said) is not None
+    assert plain_chat(chat(), said) is not None
 
 
-def test_what_is_no_model_goes_the_long_way() -> None:
-    for stranger in (None, {}, response("resp_1"), object(), "text"):
+def test_what_is_no_answer_goes_the_long_way() -> None:
+    for stranger in (None, {}, [], object(), "text", 7):
         assert plain_response(stranger, {}, Chain()) is None
         assert plain_chat(stranger, {}) is None
+
+
+JUNK = st.sampled_from([None, "", "text", 7, -1, 2.0, True, [], ["x"], {}, {"id": "x"}])
+
+
+@given(st.data())
+def test_what_breaks_the_promise_of_its_type_is_read_alike(data: st.DataObject) -> None:
+    answer = {**response("resp_1", output_text("Rain.")), "usage": DETAILED, "instructions": "Be kind."}
+    params = {
+        "input": "Will it rain?",
+        "conversation": {"id": "conv_1"},
+        "temperature": 0.5,
+        "instructions": "Be brief.",
+    }
+    spoil(data, data.draw(st.sampled_from([answer, params])))
+    fields = plain_response(answer, params, Chain())
+    assert fields is None or fields == by_shape("response", answer, params)
+
+
+@given(st.data())
+def test_of_a_completion_too(data: st.DataObject) -> None:
+    answer = chat(content="Rain.")
+    params = {"messages": [{"role": "user", "content": "Will it rain?"}], "temperature": 0.5, "stop": ["."]}
+    spoil(data, data.draw(st.sampled_from([answer, params])))
+    fields = plain_chat(answer, params)
+    assert fields is None or fields == by_shape("chat", answer, params)
+
+
+def spoil(data: st.DataObject, wire: Any) -> None:
+    """Put something else in one place, however deep."""
+    place = data.draw(st.sampled_from(sorted(wire) if isinstance(wire, dict) else range(len(wire))))
+    if isinstance(wire[place], dict | list) and wire[place] and data.draw(st.booleans()):
+        wire[place] = copy.deepcopy(wire[place])
+        spoil(data, wire[place])
+    else:
+        wire[place] = data.draw(JUNK)
+
+
+def by_shape(kind: Any, answer: Wire, params: Wire) -> Wire:
+    ledger = Ledger()
+    ledger.add(Exchange(kind=kind, order=1, params=params, answer=answer))
+    return ledger.fields()

@@ -1,0 +1,110 @@
+"""Answers that are written down as they came over the wire, and read when the engine takes them up.
+
+To read an answer by its shape takes several times as long as to write it down, and the user's call would wait for it.
+So the log of a plain answer is put into the outbox unread: the bytes of its request and its answer, with what only
+that moment knows. Whoever moves it on from the journal, this process or another one, makes the log of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+
+from athina_trace import _guard
+from athina_trace._arguments import Options
+from athina_trace._capture import finish
+from athina_trace._delivery.entry import Entry, encoded
+from athina_trace._draft import LogDraft
+from athina_trace.context import Scope
+from athina_trace.openai.ledger import Ledger, Told
+from athina_trace.openai.memory import Chain
+from athina_trace.openai.plain_answers import plain_chat, plain_response
+from athina_trace.openai.readings import Answer, Kind
+from athina_trace.openai.requests import Exchange, read_exchange
+from athina_trace.openai.shape import parsed
+from athina_trace.openai.traits import CREDENTIALS
+
+__all__ = ["Known", "body_of", "read"]
+
+_MOST_BYTES = 65_536
+"""Of request and answer together. What is longer is read at once: most of it (an image, a file) is not logged."""
+_SECRETS = tuple(f'"{name}"'.encode() for name in CREDENTIALS)
+"""Of a request that may name them nothing is written down but what is logged."""
+_NO_OPTIONS = Options()
+
+
+class Known(NamedTuple):
+    """What stands in neither request nor answer, in the order in which it is written down.
+
+    Attributes:
+        kind: what kind of answer it is.
+        session: the session that earlier requests told,
+        query: and what the user had asked there.
+        response_time: milliseconds.
+        fields: those of the `Scope` that the request was made in,
+        attributes: and its custom attributes.
+        defaults: the settings' own fields.
+    """
+
+    kind: Kind
+    session: str | None
+    query: str | None
+    response_time: int
+    fields: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+
+def body_of(response: Any, known: Known) -> bytes | None:
+    """An unread entry's body: JSON without line breaks; None for what has to be read at once.
+
+    `response`: httpx's own, read to its end by the client, which has found JSON in it.
+    """
+    asked, answered = response.request.content, response.content
+    if len(asked) + len(answered) > _MOST_BYTES or not asked.startswith(b"{"):
+        return None
+    if any(name in asked for name in _SECRETS):
+        return None
+    told = to_json(tuple(known))  # a plain tuple, since what else it could be takes the serializer a while to find out
+    # JSON has no line breaks within its strings: those that are there only make it pretty.
+    return b"[%b,%b,%b]" % (told, asked.replace(b"\n", b" "), answered.replace(b"\n", b" "))
+
+
+def read(entry: Entry) -> Entry | None:
+    """The log that an unread entry stands for; None where no model answered in it. Never raises."""
+    try:
+        return _read(entry)
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("reading an answer of OpenAI's client")
+        return None
+
+
+def _read(entry: Entry) -> Entry | None:
+    told, params, answer = parsed(entry.body)
+    known = Known(*told)
+    ledger = _ledger(known, params, answer)
+    if ledger is None:
+        return None
+    draft = LogDraft({}, {}, {})
+    draft.scope, draft.parent, draft.ledger = Scope(known.fields, known.attributes), None, ledger
+    draft.named = {"response_time": known.response_time, "external_reference_id": entry.reference}
+    return entry._replace(kind="log", body=encoded(finish(draft, _NO_OPTIONS, known.defaults)))
+
+
+def _ledger(known: Known, params: Any, answer: Any) -> Ledger | None:
+    """What request and answer say; None where no model answered."""
+    if known.kind == "response":
+        fields = plain_response(answer, params, Chain(known.session, known.query))
+    else:
+        fields = plain_chat(answer, params)
+    if fields is not None:
+        return Told(fields)
+    exchange = Exchange(
+        kind=known.kind, order=0, params=params, answer=answer, session=known.session, query=known.query
+    )
+    readings = read_exchange(exchange) or ()
+    ledger = Ledger()
+    ledger.take(readings)
+    return ledger if any(isinstance(reading, Answer) for reading in readings) else None
