@@ -7,19 +7,18 @@ from typing import Any as _Any
 from athina_trace._after import log_feedback, log_inference, update_log
 from athina_trace._carry import ContextThreadPoolExecutor, extract, inject, wrap
 from athina_trace._decorator import athina_trace
-from athina_trace._delivery.counts import FlushReport
 from athina_trace._draft import LogDraft, current_log
-from athina_trace._hooks import Delivered, Refused
 from athina_trace._private import athina_private
 from athina_trace._runtime import aflush, configure, flush, recent_logs, shutdown, status
-from athina_trace._writer import Status
 from athina_trace.context import athina_session, set_customer
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
-from athina_trace.records import InferenceLog
-from athina_trace.settings import Settings
 
 if _TYPE_CHECKING:
+    from athina_trace._delivery.counts import FlushReport, Status
+    from athina_trace._hooks import Delivered, Refused
+    from athina_trace.inference_log import InferenceLog
     from athina_trace.openai.instrument import instrument_openai, uninstrument_openai
+    from athina_trace.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -58,10 +57,22 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {
+    "Delivered": "athina_trace._hooks",
+    "FlushReport": "athina_trace._delivery.counts",
+    "InferenceLog": "athina_trace.inference_log",
+    "Refused": "athina_trace._hooks",
+    "Settings": "athina_trace.settings",
+    "Status": "athina_trace._delivery.counts",
+    "instrument_openai": "athina_trace.openai.instrument",
+    "uninstrument_openai": "athina_trace.openai.instrument",
+}
+"""Names that are loaded when they are first asked for: to decorate takes none of them, nor what comes with them."""
+
+
 def __getattr__(name: str) -> _Any:
-    """Load what reads OpenAI's objects when it is first asked for: it is a quarter of this package."""
-    if name in ("instrument_openai", "uninstrument_openai"):
-        return getattr(_import_module("athina_trace.openai.instrument"), name)
+    if name in _ELSEWHERE:
+        return getattr(_import_module(_ELSEWHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -13,12 +13,13 @@ from athina_trace._emission import emit
 from athina_trace._hiding import NAMED, without
 from athina_trace._values import plain
 from athina_trace.context import current_scope
-from athina_trace.records import ALIASES, FIELDS, attributes, nearest, partial_wire
+from athina_trace.fields import ALIASES, FIELDS, nearest
+from athina_trace.records import attributes, partial_wire
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .records import ChangedFields, LogFields
+    from .fields import ChangedFields, LogFields
 
 _FEEDBACK = (1, 0, -1)
 

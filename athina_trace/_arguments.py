@@ -10,7 +10,8 @@ from typing import Any
 from athina_trace._draft import LogDraft
 from athina_trace._hiding import INPUTS, RESPONSE
 from athina_trace._values import looks_secret, plain, text
-from athina_trace.records import ALIASES, FIELDS, flat, is_prompt, nearest
+from athina_trace.fields import ALIASES, FIELDS, nearest
+from athina_trace.records import flat, is_prompt
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.answer import Outcome
-from athina_trace._delivery.counts import FlushReport
+from athina_trace._delivery.counts import FlushReport, Status
 from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Stored
@@ -20,7 +20,7 @@ from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite import SqliteOutbox
 from athina_trace._delivery.worker import Worker
 from athina_trace._hooks import Delivered, Notifier, Refused
-from athina_trace._writer import Status, Writer
+from athina_trace._writer import Writer
 from athina_trace.openai import unread
 from athina_trace.settings import MEMORY, Settings
 

@@ -16,7 +16,7 @@ from athina_trace._values import plain
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .records import ConstantFields
+    from .fields import ConstantFields
 
 F = TypeVar("F")
 

@@ -12,7 +12,8 @@ from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._values import plain, text
 from athina_trace.context import Scope, current_scope
-from athina_trace.records import ALIASES, FIELDS, attributes, nearest
+from athina_trace.fields import ALIASES, FIELDS, nearest
+from athina_trace.records import attributes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from athina_trace.openai.ledger import Ledger
     from athina_trace.openai.readings import Reading
 
-    from .records import LogFields
+    from .fields import LogFields
 
 _MAX_CHUNK_CHARACTERS = 1_000_000
 """Of a stream's text this much is kept; the rest is counted."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard, _runtime
 from athina_trace._arguments import Options
 from athina_trace._calls import Rest
 from athina_trace._capture import finish
 from athina_trace._draft import LogDraft
-from athina_trace._sampling import keeps
-from athina_trace._writer import Writer
+
+if TYPE_CHECKING:
+    from athina_trace._writer import Writer
 
 _LARGE = 65_536
 """Characters of JSON from which on a log is masked off the event loop."""
@@ -97,4 +98,6 @@ def _sampled(
     fields["custom_attributes"]["sample_rate"] = rate
     if runtime.policy.keep_failed and isinstance(error, Exception):
         return True
+    from athina_trace._sampling import keeps  # noqa: PLC0415 - only samples need it
+
     return keeps(fields.get("session_id") or draft.root().external_reference_id or "", rate)

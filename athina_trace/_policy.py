@@ -11,7 +11,9 @@ from athina_trace._clock import clock
 from athina_trace._hiding import INPUTS, RESPONSE, without, without_arguments
 from athina_trace._hooks import Bounded
 from athina_trace._masking import FAILED, build_mask, mask_fields, masked
-from athina_trace.records import ALIASES, InferenceLog, partial_wire
+from athina_trace.fields import ALIASES
+from athina_trace.inference_log import InferenceLog
+from athina_trace.records import partial_wire
 from athina_trace.settings import Settings
 
 _NOTHING: Mapping[str, Any] = {}

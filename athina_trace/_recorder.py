@@ -7,9 +7,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from athina_trace import _guard
-from athina_trace._delivery.counts import FlushReport
+from athina_trace._delivery.counts import FlushReport, Status
 from athina_trace._delivery.entry import Entry
-from athina_trace._writer import Status, Writer
+from athina_trace._writer import Writer
 from athina_trace.settings import Settings
 
 

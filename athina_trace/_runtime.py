@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import logging
@@ -13,14 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _errands, _guard
-from athina_trace._delivery.counts import FlushReport
-from athina_trace._recorder import Recorder
-from athina_trace._writer import Status
 from athina_trace.errors import SettingsError
-from athina_trace.settings import Settings
 
 if TYPE_CHECKING:
     from athina_trace._assembly import Runtime
+    from athina_trace._delivery.counts import FlushReport, Status
+    from athina_trace._recorder import Recorder
+    from athina_trace.settings import Settings
 
 _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
@@ -108,13 +106,20 @@ def _install(runtime: Runtime) -> Runtime:
     return runtime
 
 
+def _settings() -> type[Settings]:
+    with _once:
+        from athina_trace.settings import Settings  # noqa: PLC0415 - pydantic comes with it
+
+        return Settings
+
+
 def _environment_settings() -> Settings:
     try:
-        return Settings.build()
+        return _settings().build()
     except SettingsError as error:
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
         _guard.logger.error("%s. Logs are kept in the local outbox until this is mended", error)
-        return Settings()
+        return _settings()()
 
 
 def configure(**settings: Any) -> Settings:
@@ -126,7 +131,7 @@ def configure(**settings: Any) -> Settings:
     >>> configure(environment="staging", sample_rate=0.1).environment
     'staging'
     """
-    built = Settings.build(**settings)
+    built = _settings().build(**settings)
     if _recorders and (recorder := _recording()) is not None:
         recorder.adopt(built)
         return built
@@ -144,7 +149,11 @@ def flush(timeout: float = 10.0) -> FlushReport:
     """
     _errands.finish()
     runtime = active()
-    return runtime.flush(timeout) if runtime else FlushReport(0, 0, 0, "tracing is off", 0.0)
+    if runtime is not None:
+        return runtime.flush(timeout)
+    from athina_trace._delivery.counts import FlushReport  # noqa: PLC0415 - else loaded with the first log
+
+    return FlushReport(0, 0, 0, "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
@@ -154,6 +163,8 @@ async def aflush(timeout: float = 10.0) -> FlushReport:
     >>> bool(asyncio.run(aflush(timeout=5)))
     True
     """
+    import asyncio  # noqa: PLC0415 - whoever awaits this has loaded it
+
     return await asyncio.to_thread(flush, timeout)
 
 
@@ -176,7 +187,11 @@ def status() -> Status:
     0
     """
     runtime = active()
-    return runtime.status() if runtime else Status(paused="tracing is off", faults=_guard.faults)
+    if runtime is not None:
+        return runtime.status()
+    from athina_trace._delivery.counts import Status  # noqa: PLC0415 - else loaded with the first log
+
+    return Status(paused="tracing is off", faults=_guard.faults)
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:

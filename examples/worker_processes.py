@@ -29,6 +29,9 @@ def main() -> None:
             tasks.append((inject(dict[str, str]()), f"Question {number}?"))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         print(*pool.map(work, tasks), sep="\n")
+        # Let them end by themselves: leaving the block kills them, and a log that is just on its way arrives twice.
+        pool.close()
+        pool.join()
     flush()
     print(f"{status().made} logs made")
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from athina_trace import InferenceLog
-from athina_trace.records import ALIASES, FIELDS, LogFields, to_wire
+from athina_trace.fields import ALIASES, FIELDS, LogFields
+from athina_trace.records import _EXACT, is_prompt, to_wire
 
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -23,6 +24,19 @@ REQUIRED = {"language_model_id": "m", "prompt": "p", "response": "r"}
 
 def test_typed_fields_are_the_fields() -> None:
     assert set(LogFields.__annotations__) == FIELDS | set(ALIASES)
+
+
+def test_the_models_fields_are_the_fields() -> None:
+    assert set(InferenceLog.model_fields) == FIELDS
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)), DATA))
+def test_what_is_taken_for_exact_is_what_the_model_takes_as_it_is(fields: dict[str, Any]) -> None:
+    present = {name: value for name, value in {**REQUIRED, **fields}.items() if value is not None}
+    prompt = present.get("prompt")
+    exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
+    if exact and is_prompt(prompt):
+        assert InferenceLog.of({**REQUIRED, **present}).model_dump(exclude_none=True) == {**REQUIRED, **present}
 
 
 @pytest.mark.parametrize(("alias", "field"), ALIASES.items())

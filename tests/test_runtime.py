@@ -48,7 +48,10 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_importing_starts_opens_and_loads_nothing(tmp_path: Path) -> None:
     done = run(
         "import sys, threading, athina_trace\n"
-        "print(threading.active_count(), {'openai', 'httpx', 'httpcore', 'starlette', 'jinja2'} & set(sys.modules))",
+        "@athina_trace.athina_trace(prompt_slug='support/v1')\n"
+        "def answer(question: str) -> str: ...\n"
+        "later = {'openai', 'httpx', 'httpcore', 'starlette', 'jinja2', 'pydantic', 'pydantic_core', 'sqlite3'}\n"
+        "print(threading.active_count(), later & set(sys.modules))",
         XDG_STATE_HOME=str(tmp_path / "untouched"),
     )
     assert (done.stdout, done.stderr) == ("1 set()\n", "")

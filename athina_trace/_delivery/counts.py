@@ -1,4 +1,4 @@
-"""What is told of an outbox: how many entries there are, and what a flush came to."""
+"""What is told of an outbox: how many entries there are, what a flush came to, how all of it stands."""
 
 from __future__ import annotations
 
@@ -48,3 +48,38 @@ class FlushReport:
 
     def __bool__(self) -> bool:
         return self.waiting == 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How this process's outbox stands, over all processes that share it, since it was made.
+
+    Attributes:
+        made: logs, updates and feedback; always the sum of the next four.
+        delivered, waiting, refused: what became of them.
+        dropped: what could not be kept, since the outbox was full.
+        possible_duplicates: tries whose answer was lost, so that Athina may have got the log from them and again
+            from the next try, under the same `external_reference_id`.
+        paused: why nothing is sent, such as a wrong key or an outage; None where it is.
+        waiting_since: when the oldest log that waits was made, seconds since the epoch; None where none waits.
+        bytes: what the outbox's file takes, without space that is free in it.
+        outbox: the outbox's file, or ":memory:".
+        faults: errors of athina_trace's own code that it kept from the program.
+
+    >>> reference = log_inference(response="Hello")
+    >>> now = status()
+    >>> now.made, now.made == now.delivered + now.waiting + now.refused + now.dropped
+    (1, True)
+    """
+
+    made: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    refused: int = 0
+    dropped: int = 0
+    possible_duplicates: int = 0
+    paused: str | None = None
+    waiting_since: float | None = None
+    bytes: int = 0
+    outbox: str = ""
+    faults: int = 0

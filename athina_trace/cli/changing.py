@@ -15,7 +15,8 @@ from typing import Any, TextIO
 from athina_trace._delivery import manual
 from athina_trace.cli.outboxes import add_filters, add_outbox, filters_of, opened, told
 from athina_trace.cli.terminal import Failure, Terminal
-from athina_trace.records import ALIASES, InferenceLog
+from athina_trace.fields import ALIASES
+from athina_trace.inference_log import InferenceLog
 from athina_trace.viewer import forms, queries
 from athina_trace.viewer.filters import STATES, Filters, moment
 from athina_trace.viewer.source import Source

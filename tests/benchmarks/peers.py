@@ -178,7 +178,11 @@ IMPORTS = {
     "LangSmith": "import langsmith; langsmith.Client; langsmith.traceable",
     "Logfire": "import logfire",
     "athina-logger": "import athina_logger.inference_logger",
-    "wrapt + pydantic": "import wrapt, pydantic; type('Model', (pydantic.BaseModel,), {})",
+    "wrapt + pydantic": "import wrapt, pydantic",
+    "the same and a model": "import wrapt, pydantic; type('Model', (pydantic.BaseModel,), {})",
+    "athina_trace and its first log": (
+        "import athina_trace, os; athina_trace.athina_trace(lambda question: question)('Where is it?'); os._exit(0)"
+    ),
 }
 PACKAGES = {
     "athina_trace": "athina-trace",

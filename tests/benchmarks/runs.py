@@ -71,6 +71,7 @@ def _environment(at: Path) -> dict[str, str]:
 
 
 def milliseconds(statement: str) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT, env={**os.environ, **_ALONE})
-    return (time.perf_counter() - began) * 1000
+    with state() as folder:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT, env=_environment(folder))
+        return (time.perf_counter() - began) * 1000

@@ -1,0 +1,83 @@
+"""The fields of a log, as Athina's HTTP API names and types them.
+
+Source: Athina's documentation of `POST /api/v1/log/inference` and its SDKs. Where those disagree on a name
+(`completion` and `completion_tokens`, `tool_call` and `tool_calls`), both spellings are accepted and both are sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+ALIASES = {"completion": "completion_tokens", "tool_call": "tool_calls"}
+"""The second spelling of a field → the spelling used everywhere inside."""
+
+_DOUBLED = {field: alias for alias, field in ALIASES.items()}
+
+
+class _Fields(TypedDict, total=False):
+    language_model_id: str
+    prompt: str | list[dict[str, Any]]
+    session_id: str
+    user_query: str
+    context: Any
+    expected_response: str
+    prompt_tokens: int
+    completion_tokens: int
+    completion: int
+    total_tokens: int
+    cost: float
+    prompt_slug: str
+    environment: str
+    customer_id: str
+    customer_user_id: str
+    tool_calls: Any
+    tool_call: Any
+    tools: Any
+    response_time: int
+    status_code: int
+    error: str
+    custom_attributes: dict[str, Any]
+    custom_eval_metrics: dict[str, float]
+    model_options: dict[str, Any]
+    functions: Any
+    function_call_response: Any
+    user_feedback: Literal[1, 0, -1]
+    user_feedback_comment: str
+
+
+class ConstantFields(_Fields, total=False):
+    """Every field that a decorator may name; `response` is an option of its own there."""
+
+    external_reference_id: str
+
+
+class LogFields(ConstantFields, total=False):
+    """Every field that `current_log().update(...)` may name."""
+
+    response: str
+
+
+class ChangedFields(_Fields, total=False):
+    """Every field that `update_log(...)` may change."""
+
+    response: str
+
+
+FIELDS = frozenset(LogFields.__annotations__).difference(ALIASES)
+"""The names of all fields, in the spelling used inside."""
+
+
+def doubled(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields`, each of two spellings under both. Changes the dictionary that it is given."""
+    for field, alias in _DOUBLED.items():
+        if field in fields:
+            fields[alias] = fields[field]
+    return fields
+
+
+def nearest(name: str) -> str:
+    """The sentence part that suggests the field closest to `name`, or an empty string."""
+    import difflib  # noqa: PLC0415 - only mistakes need it
+
+    close = difflib.get_close_matches(name, [*FIELDS, *ALIASES], n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,87 @@
+"""One log as a pydantic model: what mends types, and what `before_emit` is given.
+
+Loaded with the first log, as all that needs pydantic is: a program that only decorates need not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Optional, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from athina_trace.fields import ALIASES, doubled
+
+
+def _to_text(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _to_response(value: object) -> object:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+Text: TypeAlias = Annotated[str, BeforeValidator(_to_text)]
+OptionalText = Optional[Text]  # noqa: UP045 - pyright knows no `|` between aliases at run time
+Response = Annotated[str, BeforeValidator(_to_response)]
+
+
+class InferenceLog(BaseModel):
+    """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent.
+
+    >>> log = InferenceLog(language_model_id="gpt-4o", prompt="Hi", response="Hello", completion_tokens=3)
+    >>> log.wire()["completion"]
+    3
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
+
+    language_model_id: Text
+    prompt: str | list[dict[str, Any]]
+    response: Response
+    session_id: OptionalText = None
+    user_query: OptionalText = None
+    context: Any = None
+    expected_response: OptionalText = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cost: float | None = None
+    prompt_slug: OptionalText = None
+    environment: OptionalText = None
+    customer_id: OptionalText = None
+    customer_user_id: OptionalText = None
+    external_reference_id: OptionalText = None
+    tool_calls: Any = None
+    tools: Any = None
+    response_time: int | None = None
+    status_code: int | None = None
+    error: OptionalText = None
+    custom_attributes: dict[str, Any] | None = None
+    custom_eval_metrics: dict[str, float] | None = None
+    model_options: dict[str, Any] | None = None
+    functions: Any = None
+    function_call_response: Any = None
+    user_feedback: Literal[1, 0, -1] | None = None
+    user_feedback_comment: OptionalText = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> InferenceLog:
+        """Build a log from `fields`, under either spelling. Raises pydantic's `ValidationError` on a wrong type."""
+        return cls.model_validate({ALIASES.get(name, name): value for name, value in fields.items()})
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON object to send: absent fields left out, both spellings of a doubled name."""
+        return doubled(self.model_dump(exclude_none=True))
+
+
+def refused(fields: Mapping[str, Any]) -> set[str]:
+    """The fields whose values the model refuses."""
+    try:
+        InferenceLog.model_validate(fields)
+    except ValidationError as error:
+        return {str(problem["loc"][0]) for problem in error.errors(include_url=False)}
+    return set()
