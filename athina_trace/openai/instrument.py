@@ -159,7 +159,8 @@ def _restore(owner: Any, name: str) -> None:
 def _parsing(wrapped: Any, _client: Any, args: Any, kwargs: Any) -> Any:
     """The client makes an answer of what came over the wire."""
     watched = _asking.get()
-    if watched is not None:
+    # Within a request another one may be made, by a hook of the transport: its answer is not this one's.
+    if watched is not None and getattr(kwargs.get("options"), "json_data", None) is watched.params:
         watched.wire = kwargs.get("response")
     return wrapped(*args, **kwargs)
 

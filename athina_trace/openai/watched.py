@@ -26,6 +26,8 @@ from athina_trace.openai.unread import Known, body_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from athina_trace._writer import Writer
+
 _orders = itertools.count()
 memory = Memory()
 _NOTHING: Mapping[str, Any] = {}
@@ -79,21 +81,11 @@ class Watched:
             self._record_side(readings, result)
 
     def leave_unread(self, result: object) -> bool:
-        """Log the answer as it came; False where it has to be read now.
-
-        That is so inside a decorated call, under settings that rewrite or leave out, and for whatever has not ended.
-        """
+        """Log the answer as it came; False where it has to be read now."""
         writer, scope, kind = _runtime.active(), self.scope, self.route.kind
-        if self.wire is None or writer is None or not (writer.takes_unread and writer.is_plain):
+        if writer is None or kind is None or not self._may_stay_unread(writer, result):
             return False
-        if kind is None or scope.hides or scope.sample_rate is not None:
-            return False
-        seen = getattr(result, "__dict__", _NOTHING)
-        own = seen.get("id")
-        if kind == "response" and (type(own) is not str or seen.get("status") != "completed"):
-            return False
-        params = self.params
-        session, query = NOTHING if _GOES_ON.isdisjoint(params) else self._chain()
+        session, query = self._chain()
         took = (clock.perf_ns() - self.started_ns) // 1_000_000
         known = Known(kind, session, query, took, scope.fields, scope.attributes, writer.defaults)
         body = body_of(self.wire, known)
@@ -101,10 +93,18 @@ class Watched:
             return False
         writer.put_unread(clock.reference(), scope.fields.get("session_id") or session, body)
         if kind == "response":
-            given = params.get("input")
-            asked = given if type(given) is str else Exchange(order=0, params=params).question()
-            memory.responded(own, session, asked or query, chained="previous_response_id" in params)
+            asked = self._question() or query
+            memory.responded(vars(result)["id"], session, asked, chained="previous_response_id" in self.params)
         return True
+
+    def _may_stay_unread(self, writer: Writer, result: object) -> bool:
+        """False inside a decorated call, under settings that rewrite or leave out, and for what has not ended."""
+        if self.wire is None or not (writer.takes_unread and writer.is_plain):
+            return False
+        if self.scope.hides or self.scope.sample_rate is not None:
+            return False
+        seen = getattr(result, "__dict__", _NOTHING)
+        return self.route.kind != "response" or (type(seen.get("id")) is str and seen.get("status") == "completed")
 
     def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:
         # A poll that fails is no answer that failed.
@@ -131,6 +131,11 @@ class Watched:
         previous = string(self.params, "previous_response_id")
         known = memory.before(conversation, previous)
         return Chain(conversation or known.session or previous, known.query)
+
+    def _question(self) -> str | None:
+        """What the user says in this request."""
+        given = self.params.get("input")
+        return given if type(given) is str else Exchange(order=0, params=self.params).question()
 
     def _remember(self, answer: Answer) -> None:
         if answer.key[0] == "response" and answer.ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 
 import athina_trace
 from athina_trace import _guard, _runtime, athina_session, flush, instrument_openai, status
@@ -83,6 +84,44 @@ def test_read_later_or_at_once_the_log_is_the_same(
     later = logs()
     monkeypatch.setattr(unread, "_MOST_BYTES", 0)
     assert logs() == later
+
+
+def test_whole_answers_stay_unread(server: Server, instrumented: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.on("POST /responses", response("resp_1", output_text(RAIN))).on("POST /chat/completions", chat(content=RAIN))
+    read_later: list[Entry] = []
+    runtime = _runtime._runtime
+    assert runtime is not None
+
+    def read_one(entry: Entry) -> Entry | None:
+        read_later.append(entry)
+        return unread.read(entry)
+
+    monkeypatch.setattr(runtime.outbox, "read", read_one)
+    with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        client.responses.create(model="gpt-4.1", input=QUERY)
+        client.chat.completions.create(model="gpt-4o", messages=ASK)
+
+    async def ask() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            await client.responses.create(model="gpt-4.1", input=QUERY)
+            await client.chat.completions.create(model="gpt-4o", messages=ASK)
+
+    asyncio.run(ask())
+    assert [log["response"] for log in instrumented()] == [RAIN] * 4
+    assert len(read_later) == 4
+
+
+def test_a_request_within_a_request_is_none_of_its_answer(server: Server, instrumented: Logs) -> None:
+    server.on("POST /responses", response("resp_1", output_text(RAIN))).on("GET /models/gpt-4.1", {"id": "gpt-4.1"})
+
+    class Asking(OpenAI):
+        def _prepare_request(self, request: Any) -> None:
+            if request.method == "POST":
+                self.models.retrieve("gpt-4.1")
+
+    with Asking(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        client.responses.create(model="gpt-4.1", input=QUERY)
+    assert [log["response"] for log in instrumented()] == [RAIN]
 
 
 def test_what_was_answered_survives_a_kill_and_is_read_by_the_next_process(server: Server, tmp_path: Path) -> None:
