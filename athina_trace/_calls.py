@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -58,8 +59,6 @@ def complete(rest: Rest) -> None:
 
 async def complete_off_loop(rest: Callable[[], None], error: BaseException | None = None) -> None:
     """Do what is left in a thread, where this is asyncio's loop and awaiting is still allowed."""
-    import asyncio  # noqa: PLC0415 - a program without an event loop need not load it
-
     if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
         rest()
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextvars
 import logging
@@ -163,8 +164,6 @@ async def aflush(timeout: float = 10.0) -> FlushReport:
     >>> bool(asyncio.run(aflush(timeout=5)))
     True
     """
-    import asyncio  # noqa: PLC0415 - whoever awaits this has loaded it
-
     return await asyncio.to_thread(flush, timeout)
 
 
