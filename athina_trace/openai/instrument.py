@@ -4,6 +4,7 @@ Every call of every client, sync or async, OpenAI or Azure, its own class or a s
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body say what it is about.
+Beside them `_process_response` is, which has the answer as it came over the wire; a client without it is read at once.
 
 `openai` is never imported from here: the patch waits for the user to do it.
 """

@@ -1,0 +1,107 @@
+"""What an instrumented, undecorated `responses.create` takes longer than the client alone, its log on disk included.
+
+    python -m tests.benchmarks.instrumented [turns]
+
+Two clients take turns of 400 calls at one server, a process of its own that answers each request with the same bytes as
+soon as it can: one client is instrumented, one is not. Each turn is compared with those before and after it, since
+machines are now quicker, now slower. Before each turn the engine has time to come to rest, so that what it does for the
+instrumented client is not counted against the other one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from openai import OpenAI
+
+import athina_trace
+from tests.openai.samples import output_text, response
+
+_CALLS, _UNCOUNTED = 400, 10
+_REST = 0.3
+
+
+def turn(client: OpenAI) -> float:
+    """The median of a turn's calls, in microseconds."""
+    time.sleep(_REST)
+    times = []
+    for _ in range(_UNCOUNTED + _CALLS):
+        began = time.perf_counter()
+        client.responses.create(model="gpt-4.1", input="What is the capital of France?")
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[_UNCOUNTED:]) * 1e6
+
+
+def measure(url: str, turns: int) -> tuple[float, float]:
+    """The client's own time for one call, and what is added to it, in microseconds: medians over the turns."""
+    alone, instrumented = (OpenAI(base_url=url, api_key="any", max_retries=0) for _ in range(2))
+    athina_trace.instrument_openai(instrumented)
+    for client in (alone, instrumented):
+        turn(client)
+    own, added = [turn(alone)], []
+    for _ in range(turns):
+        took = turn(instrumented)
+        own.append(turn(alone))
+        added.append(took - (own[-2] + own[-1]) / 2)
+    return statistics.median(own), statistics.median(added)
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Serve in a process of its own; the base URL."""
+    here, there = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=serve, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{here.recv()}/v1"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def serve(told: Connection) -> None:
+    """Answer every request alike, with as little work as can be."""
+    body = json.dumps(response("resp_1", output_text("The capital of France is Paris.")), indent=2).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        told.send(listener.getsockname()[1])
+        while True:
+            threading.Thread(target=_answer, args=(listener.accept()[0], head + body), daemon=True).start()
+
+
+def _answer(connection: socket.socket, answer: bytes) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    received = b""
+    while piece := connection.recv(65_536):
+        received += piece
+        head, end, body = received.partition(b"\r\n\r\n")
+        length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
+        if end and len(body) >= int(length.partition(b":")[2]):
+            received = b""
+            connection.sendall(answer)
+
+
+def main() -> None:
+    """Measure and print."""
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    with tempfile.TemporaryDirectory() as folder, server() as url:
+        athina_trace.configure(outbox=str(Path(folder) / "outbox.db"), api_key=None)
+        own, added = measure(url, turns)
+        print(f"the client alone {own:.0f} µs, instrumented {added:.0f} µs more: {added / own:.1%}", flush=True)
+        os._exit(0)  # what waits in the outbox is nobody's business
+
+
+if __name__ == "__main__":
+    main()
