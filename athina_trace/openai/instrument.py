@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _BASE = "openai._base_client"
 _STREAMS = "openai._streaming"
 _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
-_PARSING = "_process_response"
+_METHODS = ("request", "_process_response")
 _NOTHING: Mapping[str, Any] = {}
 _COPIES = ("copy", "with_options")
 _asking: contextvars.ContextVar[Watched | None] = contextvars.ContextVar("athina_trace_request", default=None)
@@ -90,7 +90,7 @@ def uninstrument_openai(client: Any = None) -> None:
     if client is None:
         _switch.everything = False
         for name in _CLASSES:
-            for method in ("request", _PARSING):
+            for method in _METHODS:
                 _restore(getattr(sys.modules.get(_BASE), name, None), method)
 
 
@@ -105,17 +105,18 @@ def _patch(module: ModuleType) -> None:
         if not callable(getattr(owner, "request", None)):
             _guard.say(30, "openai", "this version of openai has no %s.request: it is not instrumented", name)
         elif not isinstance(vars(owner).get("request"), _Patched):
-            setattr(owner, "request", _Patched(getattr(owner, "request"), _wrapper(owner)))  # noqa: B009, B010 - a name
-            if callable(getattr(owner, _PARSING, None)):
-                setattr(owner, _PARSING, _Patched(getattr(owner, _PARSING), _parsing))
+            _surround(owner, _request_async if "Async" in name else _request)
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
         if isinstance(stream, type):
             _functions.drive(stream, _returned)
 
 
-def _wrapper(owner: object) -> Any:
-    return _request_async if "Async" in getattr(owner, "__name__", "") else _request
+def _surround(owner: Any, request: Any) -> None:
+    """Patch a class of clients, or one client; `request` is the wrapper for its method of that name."""
+    for name, wrapper in zip(_METHODS, (request, _parsing), strict=True):
+        if callable(getattr(owner, name, None)):
+            setattr(owner, name, _Patched(getattr(owner, name), wrapper))
 
 
 class _Patched(wrapt.FunctionWrapper[Any, Any]):
@@ -123,14 +124,11 @@ class _Patched(wrapt.FunctionWrapper[Any, Any]):
 
 
 def _instrument_client(client: Any) -> None:
-    request = getattr(client, "request", None)
-    if not callable(request) or not callable(getattr(client, "with_options", None)):
+    if not all(callable(getattr(client, name, None)) for name in ("request", "with_options")):
         raise TypeError(f"instrument_openai() takes a client of the openai package, got {type(client).__name__}")
     if not isinstance(vars(client).get("request"), _Patched):
         is_async = any(kind.__name__ == "AsyncAPIClient" for kind in type(client).__mro__)
-        client.request = _Patched(request, _request_async if is_async else _request)
-        if callable(getattr(client, _PARSING, None)):
-            setattr(client, _PARSING, _Patched(getattr(client, _PARSING), _parsing))
+        _surround(client, _request_async if is_async else _request)
         for name in _COPIES:
             setattr(client, name, _Patched(getattr(client, name), _copied))
         _switch.clients.add(client)
@@ -144,7 +142,7 @@ def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
 
 
 def _restore_client(client: Any) -> None:
-    for name in ("request", _PARSING, *_COPIES):
+    for name in (*_METHODS, *_COPIES):
         if isinstance(vars(client).get(name), _Patched):
             delattr(client, name)
     _switch.clients.discard(client)
