@@ -25,9 +25,10 @@ class Clock:
     time = staticmethod(time.time)
     """Wall-clock time, seconds since the epoch."""
 
-    def reference(self) -> str:
-        """A new UUIDv7 as its canonical string of 36 characters."""
-        number = time.time_ns() // 1_000_000 << 80 | self._random.getrandbits(76) & _RANDOM_BITS | _VERSION_7
+    def reference(self, made: float | None = None) -> str:
+        """A new UUIDv7 as its canonical string of 36 characters; `made`: seconds since the epoch, where not now."""
+        milliseconds = time.time_ns() // 1_000_000 if made is None else int(made * 1000)
+        number = milliseconds << 80 | self._random.getrandbits(76) & _RANDOM_BITS | _VERSION_7
         text = number.to_bytes(16, "big").hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 from athina_trace._clock import clock
 from athina_trace._delivery.counts import FlushReport, Status
-from athina_trace._delivery.entry import Entry, encoded
+from athina_trace._delivery.entry import LONGEST_LANE, Entry, encoded
 from athina_trace._policy import Policy
 from athina_trace.records import attributes
 from athina_trace.settings import Settings
 
-_LONGEST_LANE = 256
 _REMEMBERED = 4096
 
 Change = Literal["update", "update_by_id", "feedback"]
@@ -74,12 +73,8 @@ class Writer(ABC):
                 return
             fields = kept
         reference = fields["external_reference_id"]
-        lane = (fields.get("session_id") or reference)[:_LONGEST_LANE]
+        lane = (fields.get("session_id") or reference)[:LONGEST_LANE]
         self.put(Entry(lane, "log", reference, clock.time(), encoded(fields)))
-
-    def put_unread(self, reference: str, session: str | None, body: bytes) -> None:
-        """Commit what a log will be made of: see `Outbox`."""
-        self.put(Entry((session or reference)[:_LONGEST_LANE], "unread", reference, clock.time(), body))
 
     def leave_out(self, reference: str) -> None:
         """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""
@@ -91,7 +86,7 @@ class Writer(ABC):
             target = self.policy.reference(target)
         lane = self.lanes.get(target, target)
         if lane is not None:
-            self.put(Entry(lane[:_LONGEST_LANE], kind, target, clock.time(), encoded(self.policy.masked(fields))))
+            self.put(Entry(lane[:LONGEST_LANE], kind, target, clock.time(), encoded(self.policy.masked(fields))))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:

@@ -9,13 +9,17 @@ from pydantic_core import to_json
 from athina_trace._delivery.routes import Kind
 from athina_trace._values import plain
 
+LONGEST_LANE = 256
+"""Characters."""
+
 
 class Entry(NamedTuple):
     """One request to be made, as it is put into an outbox.
 
     Attributes:
         lane: the conversation it belongs to; entries of one lane leave strictly in order.
-        kind: what it is; where it is sent stands in `routes`. A log is made of what is "unread": see `Outbox`.
+        kind: what it is; where it is sent stands in `routes`. A log is made of what is "unread", which has neither lane
+            nor reference yet: see `Outbox`.
         reference: what it is about: the log's `external_reference_id` (for "update_by_id" its `prompt_run_id`).
         made: seconds since the epoch.
         body: the JSON to send.

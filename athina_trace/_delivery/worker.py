@@ -16,8 +16,10 @@ from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flushing import Flush
 
 _STUCK_SECONDS = 15.0
-_LONGEST_LINGER = 0.1
+_LONGEST_LINGER = 0.5
 """Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
+_LONGEST_NAP = 0.1
+"""Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
 _HURRY = "hurry"
 
 
@@ -35,8 +37,10 @@ class Worker:
         # Of the standard library's means to wake a thread the only one that a signal handler may use, which can
         # interrupt its own thread in the middle of the same call.
         self._bell: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._awake = False
-        self._put_lately = False
+        self.awake = False
+        """Whether a step will come anyway; where it will, `put_lately` is all that has to be told."""
+        self.put_lately = False
+        """Whether something was put since the last look."""
         self._ends: float | None = None
 
     @property
@@ -46,9 +50,9 @@ class Worker:
 
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""
-        self._put_lately = True
-        if not self._awake:
-            self._awake = True
+        self.put_lately = True
+        if not self.awake:
+            self.awake = True
             self._bell.put("put")
             if self._thread is None:
                 self._start()
@@ -92,19 +96,20 @@ class Worker:
     def _linger(self, seconds: float) -> None:
         """Wait `seconds` for more, and on while calls go on putting; until there is a hurry."""
         ends = time.monotonic() + _LONGEST_LINGER
-        self._put_lately = True
-        while self._put_lately and time.monotonic() < ends:
-            self._put_lately = False
+        self.put_lately = True
+        while self.put_lately and time.monotonic() < ends:
+            self.put_lately = False
             if self._sleep(seconds):
                 return
             self._tend_guarded()
+            seconds = max(seconds, min(2 * seconds, _LONGEST_NAP))
 
     def _listen_anew(self) -> None:
         """Forget what was heard: the step that follows serves it."""
         with suppress(queue.Empty):
             while True:
                 self._bell.get_nowait()
-        self._awake = False
+        self.awake = False
 
     def _tend_guarded(self) -> None:
         try:

@@ -23,7 +23,7 @@ from athina_trace import _functions, _guard, _runtime
 from athina_trace._calls import Call, complete
 from athina_trace.openai.details import fetch, fetch_async
 from athina_trace.openai.following import Follower, follower_of
-from athina_trace.openai.paths import route
+from athina_trace.openai.paths import KNOWN, route
 from athina_trace.openai.watched import Watched
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
 _METHODS = ("request", "_process_response")
 _NOTHING: Mapping[str, Any] = {}
 _COPIES = ("copy", "with_options")
+_OURS = "_athina_trace"
+"""What an instrumented client is known by: to look it up in a set of weak references takes longer."""
 _asking: contextvars.ContextVar[Watched | None] = contextvars.ContextVar("athina_trace_request", default=None)
 """The request under way in this context whose answer is wanted as it comes over the wire."""
 
@@ -131,6 +133,7 @@ def _instrument_client(client: Any) -> None:
         _surround(client, _request_async if is_async else _request)
         for name in _COPIES:
             setattr(client, name, _Patched(getattr(client, name), _copied))
+        setattr(client, _OURS, True)
         _switch.clients.add(client)
 
 
@@ -145,6 +148,7 @@ def _restore_client(client: Any) -> None:
     for name in (*_METHODS, *_COPIES):
         if isinstance(vars(client).get(name), _Patched):
             delattr(client, name)
+    vars(client).pop(_OURS, None)
     _switch.clients.discard(client)
 
 
@@ -201,10 +205,10 @@ async def _request_async(wrapped: Any, client: Any, args: Any, kwargs: Any) -> A
 def _begun(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Watched | None:
     """A request that concerns an answer; None for any other, and where another wrapper of ours sees it already."""
     try:
-        if not _switch.everything and client not in _switch.clients:
+        if not _switch.everything and _OURS not in vars(client):
             return None
         options = args[1] if len(args) > 1 else kwargs["options"]
-        about = route(options.method, options.url)
+        about = KNOWN.get((options.method, options.url)) or route(options.method, options.url)
         if about is None or not _runtime.may_trace() or isinstance(wrapped, wrapt.BoundFunctionWrapper):
             return None
         watched = Watched(about, options)
@@ -230,7 +234,7 @@ def _came(watched: Watched, result: Any, kwargs: Any) -> None:
         # Not by its name: a model of the client that has no such field looks for it long.
         raw = getattr(result, "__dict__", _NOTHING).get("http_response")
         if raw is None and not streamed:
-            if not watched.leave_unread(result):
+            if watched.wire is None or not watched.leave_unread(result):
                 watched.done(result)
         elif raw is None:
             Follower(watched).attach(result)

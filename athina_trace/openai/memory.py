@@ -88,7 +88,7 @@ class Memory:
         self._lock = threading.Lock()
         self._chains: Bounded[Chain] = Bounded(_MOST_CHAINS)
         # What was told since the last question: most programs never ask, and the call that tells should not pay.
-        self._news: deque[tuple[str, Chain]] = deque(maxlen=_MOST_CHAINS)
+        self._news: deque[tuple[str | None, str | None, str | None, bool]] = deque(maxlen=_MOST_CHAINS)
         self._threads: Bounded[_Thread] = Bounded(_MOST_THREADS)
 
     def before(self, *keys: str | None) -> Chain:
@@ -106,20 +106,21 @@ class Memory:
     def _take_news(self) -> None:
         with suppress(IndexError):
             while True:
-                self._chains.put(*self._news.popleft())
+                own, session, query, chained = self._news.popleft()
+                if own is not None:
+                    self._chains.put(own, Chain(session or own, query))
+                if session is not None and not chained:
+                    self._chains.put(session, Chain(session, query))
 
     def responded(self, own: str | None, session: str | None, query: str | None, *, chained: bool) -> None:
         """A response came: its id, its session, what the user asked, and whether it goes on from another response."""
         if query is not None and len(query) > _LONGEST:
             query = None
-        if own is not None:
-            self._news.append((own, Chain(session or own, query)))
-        if session is not None and not chained:
-            self._news.append((session, Chain(session, query)))
+        self._news.append((own, session, query, chained))
 
     def said(self, conversation: str, query: str) -> None:
         """The user said something in a conversation, without a response being asked for."""
-        self._news.append((conversation, Chain(conversation, query[:_LONGEST])))
+        self._news.append((None, conversation, query[:_LONGEST], False))
 
     def posted(self, messages: Iterable[Message]) -> None:
         """Messages of the user were put on threads."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from athina_trace.openai.readings import Kind
 
-__all__ = ["Route", "route"]
+__all__ = ["KNOWN", "Route", "route"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Route:
 
 
 _ASKS_RESPONSE, _ASKS_CHAT = Route("response", asks=True), Route("chat", asks=True)
-_FIXED = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
+KNOWN = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
+"""What `route` tells of the requests that most programs make."""
 _SIDE, _RUN, _RESPONSE = Route(), Route("run"), Route("response")
 _SHAPES = {
     "post responses": _ASKS_RESPONSE,
@@ -57,10 +58,7 @@ _RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
 
 def route(method: str, url: str) -> Route | None:
     """Tell what a request is about; None where it is none of ours."""
-    return _FIXED.get((method, url)) or _routed(method.lower(), url.partition("?")[0].strip("/").split("/"))
-
-
-def _routed(method: str, parts: list[str]) -> Route | None:
+    method, parts = method.lower(), url.partition("?")[0].strip("/").split("/")
     start = next((place for place, part in enumerate(parts) if part in _RESOURCES), None)
     if start is None:
         return None

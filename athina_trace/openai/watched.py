@@ -21,12 +21,11 @@ from athina_trace.openai.paths import Route
 from athina_trace.openai.readings import Answer, Message, Reading, Scope
 from athina_trace.openai.requests import Exchange, read_exchange
 from athina_trace.openai.shape import get, json_body, string
-from athina_trace.openai.unread import Known, body_of
+from athina_trace.openai.unread import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from athina_trace._writer import Writer
 
 _orders = itertools.count()
 memory = Memory()
@@ -81,30 +80,31 @@ class Watched:
             self._record_side(readings, result)
 
     def leave_unread(self, result: object) -> bool:
-        """Log the answer as it came; False where it has to be read now."""
-        writer, scope, kind = _runtime.active(), self.scope, self.route.kind
-        if writer is None or kind is None or not self._may_stay_unread(writer, result):
-            return False
-        session, query = self._chain()
-        took = (clock.perf_ns() - self.started_ns) // 1_000_000
-        known = Known(kind, session, query, took, scope.fields, scope.attributes, writer.defaults)
-        body = body_of(self.wire, known)
-        if body is None:
-            return False
-        writer.put_unread(clock.reference(), scope.fields.get("session_id") or session, body)
-        if kind == "response":
-            asked = self._question() or query
-            memory.responded(vars(result)["id"], session, asked, chained="previous_response_id" in self.params)
-        return True
+        """Log the answer as it came over the wire; False where it has to be read now.
 
-    def _may_stay_unread(self, writer: Writer, result: object) -> bool:
-        """False inside a decorated call, under settings that rewrite or leave out, and for what has not ended."""
-        if self.wire is None or not (writer.takes_unread and writer.is_plain):
-            return False
-        if self.scope.hides or self.scope.sample_rate is not None:
+        That is so under settings that rewrite or leave out, and for a response that has not ended well.
+        """
+        writer, scope, kind = _runtime.active(), self.scope, self.route.kind
+        if writer is None or kind is None or not (writer.takes_unread and writer.is_plain):
             return False
         seen = getattr(result, "__dict__", _NOTHING)
-        return self.route.kind != "response" or (type(seen.get("id")) is str and seen.get("status") == "completed")
+        own = seen.get("id")
+        if scope.hides or scope.sample_rate is not None:
+            return False
+        if kind == "response" and not (type(own) is str and seen.get("status") == "completed"):
+            return False
+        session, query = NOTHING if _GOES_ON.isdisjoint(self.params) else self._chain()
+        took = (clock.perf_ns() - self.started_ns) // 1_000_000
+        known = kind, session, query, took, scope.fields, scope.attributes, writer.defaults  # the order is `Known`'s
+        entry = entry_of(self.wire, known)
+        if entry is None:
+            return False
+        writer.put(entry)
+        if kind == "response":
+            asked = self.params.get("input")
+            asked = asked if type(asked) is str else self._question()
+            memory.responded(own, session, asked or query, chained="previous_response_id" in self.params)
+        return True
 
     def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:
         # A poll that fails is no answer that failed.
@@ -134,8 +134,7 @@ class Watched:
 
     def _question(self) -> str | None:
         """What the user says in this request."""
-        given = self.params.get("input")
-        return given if type(given) is str else Exchange(order=0, params=self.params).question()
+        return Exchange(order=0, params=self.params).question()
 
     def _remember(self, answer: Answer) -> None:
         if answer.key[0] == "response" and answer.ended:

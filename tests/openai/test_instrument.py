@@ -691,7 +691,7 @@ def test_no_fault_of_ours_reaches_the_program(
     server.on("POST /chat/completions", chat(content=RAIN), Events.of_chat(*RAIN_CHUNKS))
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
     monkeypatch.setattr(watched, "read_exchange", broken)
-    monkeypatch.setattr(watched, "body_of", broken)
+    monkeypatch.setattr(watched, "entry_of", broken)
     assert client.chat.completions.create(model="gpt-4o", messages=ASK).choices[0].message.content == RAIN
     assert len(list(stream_of(client))) == 5
     monkeypatch.setattr(watched.Watched, "__init__", broken)

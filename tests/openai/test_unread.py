@@ -43,9 +43,10 @@ def put(answer: object, *, asked: object = None, kind: Any = "chat", **known: An
     request = httpx.Request("POST", "http://host/", json=asked or {"messages": ASK})
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     told = Known(**{**NOTHING, "kind": kind, **known})
-    body = unread.body_of(httpx.Response(200, content=content, request=request), told)
-    assert body is not None
-    return Entry("lane", "unread", "ref_1", 1.0, body)
+    entry = unread.entry_of(httpx.Response(200, content=content, request=request), tuple(told))
+    assert entry is not None
+    assert entry.kind == "unread"
+    return entry._replace(made=1.0)
 
 
 NOTHING: dict[str, Any] = dict.fromkeys(("session", "query")) | {
@@ -59,8 +60,10 @@ NOTHING: dict[str, Any] = dict.fromkeys(("session", "query")) | {
 def read(entry: Entry) -> dict[str, Any]:
     log = unread.read(entry)
     assert log is not None
-    assert (log.lane, log.kind, log.reference, log.made) == ("lane", "log", "ref_1", 1.0)
     fields: dict[str, Any] = json.loads(log.body)
+    assert (log.kind, log.made, log.reference) == ("log", 1.0, fields["external_reference_id"])
+    assert log.lane == (fields.get("session_id") or log.reference)
+    assert log.reference.startswith("00000000-03e8-7")  # the UUIDv7 of one second after the epoch
     return fields
 
 
