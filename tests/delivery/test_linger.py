@@ -1,0 +1,56 @@
+"""While calls go on, deliveries wait, and look less and less often whether they have paused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from athina_trace._clock import clock
+from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.worker import Worker
+
+Lingered = Callable[..., list[float]]
+
+
+@pytest.fixture
+def lingered(monkeypatch: pytest.MonkeyPatch) -> Lingered:
+    """Give the naps of one wait for calls to pause, which go on for `seconds`; `hurry`: the nap that one ends."""
+
+    def linger(seconds: float, *, hurry: int = 0) -> list[float]:
+        worker = Worker(Engine(MemoryOutbox(max_bytes=1e6), None, clock=clock), clock=clock)
+        naps: list[float] = []
+
+        def sleep(nap: float) -> bool:
+            naps.append(nap)
+            worker.put_lately = sum(naps) <= seconds
+            return len(naps) == hurry
+
+        now: Any = SimpleNamespace(monotonic=lambda: sum(naps), sleep=time.sleep)
+        monkeypatch.setattr("athina_trace._delivery.worker.time", now)
+        monkeypatch.setattr(worker, "_sleep", sleep)
+        worker._linger(0.02)
+        return [round(nap, 3) for nap in naps]
+
+    return linger
+
+
+def test_a_single_call_is_served_after_one_short_nap(lingered: Lingered) -> None:
+    assert lingered(0.0) == [0.02]
+
+
+def test_calls_that_go_on_are_looked_at_less_and_less_often_for_half_a_second(lingered: Lingered) -> None:
+    assert lingered(60.0) == [0.02, 0.04, 0.08, 0.1, 0.1, 0.1, 0.1]
+
+
+def test_a_pause_is_noticed_by_the_next_look(lingered: Lingered) -> None:
+    assert lingered(0.05) == [0.02, 0.04]
+    assert lingered(0.07) == [0.02, 0.04, 0.08]
+
+
+def test_a_flush_ends_the_wait(lingered: Lingered) -> None:
+    assert lingered(60.0, hurry=3) == [0.02, 0.04, 0.08]
