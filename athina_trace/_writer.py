@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from athina_trace._clock import clock
 from athina_trace._delivery.counts import FlushReport, Status
-from athina_trace._delivery.entry import LONGEST_LANE, Entry, encoded
+from athina_trace._delivery.entry import LONGEST_LANE, Entry, encoded, log_entry
 from athina_trace._policy import Policy
 from athina_trace.records import attributes
 from athina_trace.settings import Settings
@@ -72,9 +72,7 @@ class Writer(ABC):
                 self.leave_out(fields["external_reference_id"])
                 return
             fields = kept
-        reference = fields["external_reference_id"]
-        lane = (fields.get("session_id") or reference)[:LONGEST_LANE]
-        self.put(Entry(lane, "log", reference, clock.time(), encoded(fields)))
+        self.put(log_entry(fields, clock.time()))
 
     def leave_out(self, reference: str) -> None:
         """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""

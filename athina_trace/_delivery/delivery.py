@@ -71,9 +71,7 @@ class Delivery:
                 self._put_where_it_can_be(entry)
             else:
                 self.outbox.put(entry)
-                worker.put_lately = True
-                if not worker.awake:
-                    worker.wake()
+                worker.wake()
         except OutboxFullError as error:
             self.outbox.drop()
             _guard.say(logging.ERROR, "full", "%s: new logs are dropped, see `dropped` in athina_trace.status()", error)

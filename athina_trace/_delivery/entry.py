@@ -40,6 +40,13 @@ def encoded(fields: dict[str, Any]) -> bytes:
         return to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
 
 
+def log_entry(fields: dict[str, Any], made: float) -> Entry:
+    """The entry of a finished log, a JSON object to send."""
+    reference = fields["external_reference_id"]
+    lane = (fields.get("session_id") or reference)[:LONGEST_LANE]
+    return Entry(lane, "log", reference, made, encoded(fields))
+
+
 class Stored(NamedTuple):
     """An entry inside the outbox: `id` orders all entries in the order in which they were put."""
 

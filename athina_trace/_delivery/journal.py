@@ -89,11 +89,7 @@ class FileJournal:
                 segment = self._ready()
             if segment.about + len(record) > self._limit:
                 raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
-            written = os.write(segment.fd, record)
-            # Threads that do this at once may lose count of a record: `about` is no more than that.
-            segment.about += written
-            if segment.about >= segment.look_at:
-                segment.size()
+            written = segment.write(record)
         except OutboxError:
             raise
         except OSError as error:

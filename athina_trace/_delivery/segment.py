@@ -14,13 +14,10 @@ _LOOK_BYTES = 64 * 1024
 class Segment:
     """A segment open for writing, closed with its last reference: a thread that writes there holds one."""
 
-    __slots__ = ("about", "fd", "look_at", "path")
+    __slots__ = ("_look_at", "about", "fd", "path")
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file and hold it against deletion; `BlockingIOError` where it is just being deleted.
-
-        `about` is its size as far as known here, to be asked for again when that comes to `look_at`.
-        """
+        """Open or make the file and hold it against deletion; `BlockingIOError` where it is just being deleted."""
         self.path = path
         self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         _segments[id(self)] = self.fd
@@ -30,8 +27,17 @@ class Segment:
     def size(self) -> int:
         """Its size in bytes, now."""
         self.about = os.lseek(self.fd, 0, os.SEEK_END)
-        self.look_at = self.about + _LOOK_BYTES
+        self._look_at = self.about + _LOOK_BYTES
         return self.about
+
+    def write(self, record: bytes) -> int:
+        """Append `record`; how much of it was taken."""
+        written = os.write(self.fd, record)
+        # Threads that do this at once may lose count of a record: `about` is no more than that.
+        self.about += written
+        if self.about >= self._look_at:
+            self.size()
+        return written
 
     def is_deleted(self) -> bool:
         return not os.fstat(self.fd).st_nlink

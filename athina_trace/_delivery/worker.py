@@ -37,10 +37,8 @@ class Worker:
         # Of the standard library's means to wake a thread the only one that a signal handler may use, which can
         # interrupt its own thread in the middle of the same call.
         self._bell: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.awake = False
-        """Whether a step will come anyway; where it will, `put_lately` is all that has to be told."""
-        self.put_lately = False
-        """Whether something was put since the last look."""
+        self._awake = False
+        self._put_lately = False
         self._ends: float | None = None
 
     @property
@@ -50,9 +48,9 @@ class Worker:
 
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""
-        self.put_lately = True
-        if not self.awake:
-            self.awake = True
+        self._put_lately = True
+        if not self._awake:
+            self._awake = True
             self._bell.put("put")
             if self._thread is None:
                 self._start()
@@ -96,9 +94,9 @@ class Worker:
     def _linger(self, seconds: float) -> None:
         """Wait `seconds` for more, and on while calls go on putting; until there is a hurry."""
         ends = time.monotonic() + _LONGEST_LINGER
-        self.put_lately = True
-        while self.put_lately and time.monotonic() < ends:
-            self.put_lately = False
+        self._put_lately = True
+        while self._put_lately and time.monotonic() < ends:
+            self._put_lately = False
             if self._sleep(seconds):
                 return
             self._tend_guarded()
@@ -109,7 +107,7 @@ class Worker:
         with suppress(queue.Empty):
             while True:
                 self._bell.get_nowait()
-        self.awake = False
+        self._awake = False
 
     def _tend_guarded(self) -> None:
         try:

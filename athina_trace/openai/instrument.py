@@ -23,7 +23,7 @@ from athina_trace import _functions, _guard, _runtime
 from athina_trace._calls import Call, complete
 from athina_trace.openai.details import fetch, fetch_async
 from athina_trace.openai.following import Follower, follower_of
-from athina_trace.openai.paths import KNOWN, route
+from athina_trace.openai.paths import route
 from athina_trace.openai.watched import Watched
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _begun(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Watched | None:
         if not _switch.everything and _OURS not in vars(client):
             return None
         options = args[1] if len(args) > 1 else kwargs["options"]
-        about = KNOWN.get((options.method, options.url)) or route(options.method, options.url)
+        about = route(options.method, options.url)
         if about is None or not _runtime.may_trace() or isinstance(wrapped, wrapt.BoundFunctionWrapper):
             return None
         watched = Watched(about, options)

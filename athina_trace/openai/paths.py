@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from athina_trace.openai.readings import Kind
 
-__all__ = ["KNOWN", "Route", "route"]
+__all__ = ["Route", "route"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Route:
 
 
 _ASKS_RESPONSE, _ASKS_CHAT = Route("response", asks=True), Route("chat", asks=True)
-KNOWN = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
-"""What `route` tells of the requests that most programs make."""
+_FIXED = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
 _SIDE, _RUN, _RESPONSE = Route(), Route("run"), Route("response")
 _SHAPES = {
     "post responses": _ASKS_RESPONSE,
@@ -58,7 +57,10 @@ _RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
 
 def route(method: str, url: str) -> Route | None:
     """Tell what a request is about; None where it is none of ours."""
-    method, parts = method.lower(), url.partition("?")[0].strip("/").split("/")
+    return _FIXED.get((method, url)) or _routed(method.lower(), url.partition("?")[0].strip("/").split("/"))
+
+
+def _routed(method: str, parts: list[str]) -> Route | None:
     start = next((place for place, part in enumerate(parts) if part in _RESOURCES), None)
     if start is None:
         return None

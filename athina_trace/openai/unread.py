@@ -17,7 +17,7 @@ from athina_trace import _guard
 from athina_trace._arguments import Options
 from athina_trace._capture import finish
 from athina_trace._clock import clock
-from athina_trace._delivery.entry import LONGEST_LANE, Entry, encoded
+from athina_trace._delivery.entry import Entry, log_entry
 from athina_trace._draft import LogDraft
 from athina_trace.context import Scope
 from athina_trace.openai.ledger import Ledger, Told
@@ -90,11 +90,8 @@ def _read(entry: Entry) -> Entry | None:
         return None
     draft = LogDraft({}, {}, {})
     draft.scope, draft.parent, draft.ledger = Scope(known.fields, known.attributes), None, ledger
-    reference = clock.reference(entry.made)
-    draft.named = {"response_time": known.response_time, "external_reference_id": reference}
-    fields = finish(draft, _NO_OPTIONS, known.defaults)
-    lane = (fields.get("session_id") or reference)[:LONGEST_LANE]
-    return Entry(lane, "log", reference, entry.made, encoded(fields))
+    draft.named = {"response_time": known.response_time, "external_reference_id": clock.reference(entry.made)}
+    return log_entry(finish(draft, _NO_OPTIONS, known.defaults), entry.made)
 
 
 def _ledger(known: Known, params: Any, answer: Any) -> Ledger | None:

@@ -26,7 +26,6 @@ from athina_trace.openai.unread import entry_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 _orders = itertools.count()
 memory = Memory()
 _NOTHING: Mapping[str, Any] = {}
@@ -87,10 +86,10 @@ class Watched:
         writer, scope, kind = _runtime.active(), self.scope, self.route.kind
         if writer is None or kind is None or not (writer.takes_unread and writer.is_plain):
             return False
-        seen = getattr(result, "__dict__", _NOTHING)
-        own = seen.get("id")
         if scope.hides or scope.sample_rate is not None:
             return False
+        seen = getattr(result, "__dict__", _NOTHING)
+        own = seen.get("id")
         if kind == "response" and not (type(own) is str and seen.get("status") == "completed"):
             return False
         session, query = NOTHING if _GOES_ON.isdisjoint(self.params) else self._chain()
@@ -101,8 +100,8 @@ class Watched:
             return False
         writer.put(entry)
         if kind == "response":
-            asked = self.params.get("input")
-            asked = asked if type(asked) is str else self._question()
+            given = self.params.get("input")
+            asked = given if type(given) is str else Exchange(order=0, params=self.params).question()
             memory.responded(own, session, asked or query, chained="previous_response_id" in self.params)
         return True
 
@@ -131,10 +130,6 @@ class Watched:
         previous = string(self.params, "previous_response_id")
         known = memory.before(conversation, previous)
         return Chain(conversation or known.session or previous, known.query)
-
-    def _question(self) -> str | None:
-        """What the user says in this request."""
-        return Exchange(order=0, params=self.params).question()
 
     def _remember(self, answer: Answer) -> None:
         if answer.key[0] == "response" and answer.ended:

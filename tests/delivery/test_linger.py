@@ -27,7 +27,7 @@ def lingered(monkeypatch: pytest.MonkeyPatch) -> Lingered:
 
         def sleep(nap: float) -> bool:
             naps.append(nap)
-            worker.put_lately = sum(naps) <= seconds
+            worker._put_lately = sum(naps) <= seconds
             return len(naps) == hurry
 
         now: Any = SimpleNamespace(monotonic=lambda: sum(naps), sleep=time.sleep)
