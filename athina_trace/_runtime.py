@@ -23,17 +23,26 @@ if TYPE_CHECKING:
 
 _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_once.release)
-
 _runtime: Runtime | None = None
-_pid = 0
 _may_trace = True  # until settings are read
 _recorders: list[Recorder] = []
 """Those that take what is logged instead of the runtime: see `athina_trace.testing`."""
 _recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("athina_trace_recorder", default=None)
-_abandoned: list[Runtime | None] = []
+_abandoned: list[Runtime] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
+
+
+def _abandon() -> None:
+    """In a forked child: leave the parent's runtime alone. To compare process ids, each call would ask the system."""
+    global _runtime  # noqa: PLW0603 - there is one for each process
+    if _runtime is not None:
+        _abandoned.append(_runtime)
+        _runtime = None
+    _once.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_abandon)
 
 
 def may_trace() -> bool:
@@ -48,8 +57,8 @@ def active() -> Runtime | Recorder | None:
     """
     if _recorders:
         return _recording()
-    runtime = _runtime if _pid == os.getpid() else _renew()
-    return runtime if runtime is not None and runtime.settings.enabled else None
+    runtime = _runtime if _runtime is not None else _first()
+    return runtime if runtime.settings.enabled else None
 
 
 def _recording() -> Recorder | None:
@@ -79,15 +88,12 @@ def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]
         _recorder.reset(token)
 
 
-def _renew() -> Runtime:
-    """A runtime for this process: its first one, or the one of a child that was just forked."""
+def _first() -> Runtime:
+    """The first runtime of this process: of the environment's settings, or, in a forked child, of its parent's."""
     with _once:
-        if _runtime is None:
-            return _install(_made(_environment_settings()))
-        if _pid == os.getpid():
+        if _runtime is not None:
             return _runtime  # another thread was quicker
-        _abandoned.append(_runtime)
-        return _install(_made(_runtime.settings))
+        return _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
 
 
 def _made(settings: Settings) -> Runtime:
@@ -100,10 +106,10 @@ def _made(settings: Settings) -> Runtime:
 
 
 def _install(runtime: Runtime) -> Runtime:
-    global _runtime, _pid, _may_trace
-    if not _pid:
+    global _runtime, _may_trace
+    if _runtime is None and not _abandoned:
         atexit.register(_at_exit)
-    _runtime, _pid, _may_trace = runtime, os.getpid(), runtime.settings.enabled
+    _runtime, _may_trace = runtime, runtime.settings.enabled
     return runtime
 
 
@@ -136,7 +142,7 @@ def configure(**settings: Any) -> Settings:
     if _recorders and (recorder := _recording()) is not None:
         recorder.adopt(built)
         return built
-    if _runtime is not None and _pid == os.getpid():
+    if _runtime is not None:
         _errands.finish()
         _runtime.delivery.close(_runtime.settings.exit_timeout)
     return _install(_made(built)).settings
@@ -173,7 +179,7 @@ def shutdown(timeout: float | None = None) -> None:
     >>> shutdown(timeout=5)
     """
     runtime = _runtime
-    if runtime is not None and _pid == os.getpid() and not _recorders:
+    if runtime is not None and not _recorders:
         _errands.finish()
         runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
         _install(_made(runtime.settings))
@@ -207,6 +213,6 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
 
 
 def _at_exit() -> None:
-    if _runtime is not None and _pid == os.getpid():
+    if _runtime is not None:
         _errands.finish(ending=True)
         _runtime.delivery.close(_runtime.settings.exit_timeout)

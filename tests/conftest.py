@@ -27,7 +27,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     runtime = _runtime._runtime
     if runtime is not None:
         runtime.delivery.close(0)
-    _runtime._runtime, _runtime._pid, _runtime._may_trace = None, 0, True
+    _runtime._runtime, _runtime._may_trace = None, True
 
 
 @pytest.fixture
