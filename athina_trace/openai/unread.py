@@ -7,7 +7,6 @@ that moment knows. Whoever moves it on from the journal, this process or another
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from athina_trace._delivery.entry import Entry, log_entry
 from athina_trace._draft import LogDraft
 from athina_trace.context import Scope
 from athina_trace.openai.ledger import Ledger, Told
-from athina_trace.openai.memory import Chain
+from athina_trace.openai.memory import NOTHING, Chain
 from athina_trace.openai.plain_answers import plain_chat, plain_response
 from athina_trace.openai.readings import Answer, Kind
 from athina_trace.openai.requests import Exchange, read_exchange
@@ -32,8 +31,10 @@ __all__ = ["Known", "entry_of", "read"]
 
 _MOST_BYTES = 65_536
 """Of request and answer together. What is longer is read at once: most of it (an image, a file) is not logged."""
-_has_secrets = re.compile(b'"(?:%b)"' % "|".join(CREDENTIALS).encode()).search
-"""Of a request that may name them nothing is written down but what is logged."""
+_AUTHORIZATION, _HEADERS = (b'"%b"' % name.encode() for name in CREDENTIALS)
+"""Of a request that may name these secrets nothing is written down but what is logged."""
+_UNCHAINED: Mapping[Kind, bytes] = {"response": b'"response",null,null', "chat": b'"chat",null,null'}
+"""How `Known` begins where earlier requests told nothing."""
 _NO_OPTIONS = Options()
 
 
@@ -59,18 +60,36 @@ class Known(NamedTuple):
     defaults: Mapping[str, Any]
 
 
-def entry_of(response: Any, known: tuple[Any, ...]) -> Entry | None:
+_last: tuple[Scope, Mapping[str, Any], bytes] = Scope(), {}, b"{},{},{}"
+"""The scope and the defaults that were written down last, and how: they are seldom others the next time."""
+
+
+def entry_of(
+    response: Any, kind: Kind, chain: Chain, took: int, scope: Scope, defaults: Mapping[str, Any]
+) -> Entry | None:
     """The unread entry of an answer; None for one that has to be read at once.
 
-    `response`: httpx's own, read to its end by the client, which has found JSON in it. `known`: what `Known` holds, as
-    a plain tuple, which is made, and serialized, three times as fast.
+    `response`: httpx's own, read to its end by the client, which has found JSON in it. `took`: milliseconds.
     """
     asked, answered = response.request.content, response.content
-    if len(asked) + len(answered) > _MOST_BYTES or not asked.startswith(b"{") or _has_secrets(asked):
+    if len(asked) + len(answered) > _MOST_BYTES or not asked.startswith(b"{"):
         return None
+    if _AUTHORIZATION in asked or _HEADERS in asked:
+        return None
+    first = _UNCHAINED[kind] if chain is NOTHING else to_json((kind, *chain))[1:-1]
+    known = b"[%b,%d,%b]" % (first, took, _said(scope, defaults))
     # JSON has no line breaks within its strings: those that are there only make it pretty.
-    body = b"[%b,%b,%b]" % (to_json(known), asked.replace(b"\n", b" "), answered.replace(b"\n", b" "))
+    body = b"[%b,%b,%b]" % (known, asked.replace(b"\n", b" "), answered.replace(b"\n", b" "))
     return Entry("", "unread", "", clock.time(), body)
+
+
+def _said(scope: Scope, defaults: Mapping[str, Any]) -> bytes:
+    """How `Known` ends."""
+    global _last  # noqa: PLW0603 - one tuple, so that no thread finds another one's half
+    last = _last
+    if last[0] is not scope or last[1] is not defaults:
+        _last = last = scope, defaults, to_json((scope.fields, scope.attributes, defaults))[1:-1]
+    return last[2]
 
 
 def read(entry: Entry) -> Entry | None:

@@ -92,17 +92,16 @@ class Watched:
         own = seen.get("id")
         if kind == "response" and not (type(own) is str and seen.get("status") == "completed"):
             return False
-        session, query = NOTHING if _GOES_ON.isdisjoint(self.params) else self._chain()
+        chain = NOTHING if _GOES_ON.isdisjoint(self.params) else self._chain()
         took = (clock.perf_ns() - self.started_ns) // 1_000_000
-        known = kind, session, query, took, scope.fields, scope.attributes, writer.defaults  # the order is `Known`'s
-        entry = entry_of(self.wire, known)
+        entry = entry_of(self.wire, kind, chain, took, scope, writer.defaults)
         if entry is None:
             return False
         writer.put(entry)
         if kind == "response":
             given = self.params.get("input")
             asked = given if type(given) is str else Exchange(order=0, params=self.params).question()
-            memory.responded(own, session, asked or query, chained="previous_response_id" in self.params)
+            memory.responded(own, chain.session, asked or chain.query, chained="previous_response_id" in self.params)
         return True
 
     def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import athina_trace
 from athina_trace import _guard, _runtime, athina_session, flush, instrument_openai, status
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace.context import Scope
 from athina_trace.errors import OutboxError
 from athina_trace.openai import unread
+from athina_trace.openai.memory import Chain
 from athina_trace.openai.own_logs import own_logs
 from athina_trace.openai.unread import Known
 from athina_trace.openai.watched import memory
@@ -43,7 +46,14 @@ def put(answer: object, *, asked: object = None, kind: Any = "chat", **known: An
     request = httpx.Request("POST", "http://host/", json=asked or {"messages": ASK})
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     told = Known(**{**NOTHING, "kind": kind, **known})
-    entry = unread.entry_of(httpx.Response(200, content=content, request=request), tuple(told))
+    entry = unread.entry_of(
+        httpx.Response(200, content=content, request=request),
+        told.kind,
+        Chain(told.session, told.query),
+        told.response_time,
+        Scope(told.fields, told.attributes),
+        told.defaults,
+    )
     assert entry is not None
     assert entry.kind == "unread"
     return entry._replace(made=1.0)
@@ -240,3 +250,22 @@ def test_the_session_of_a_chain_stays_that_of_its_first_known_response(
     for number in (1, 2, 3):
         client.responses.create(model="gpt-4.1", input=QUERY, previous_response_id=f"resp_{number - 1}")
     assert [log["session_id"] for log in local()] == ["resp_0"] * 3
+
+
+def test_each_answer_has_what_its_own_scope_said(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", *[chat(content=RAIN)] * 5)
+    with athina_session("one", customer_id="first"):
+        for within in (nullcontext(), athina_session("two"), nullcontext()):
+            with within:
+                client.chat.completions.create(model="gpt-4o", messages=ASK)
+    for customer in ("second", None):
+        with athina_session("one", customer_id=customer):
+            client.chat.completions.create(model="gpt-4o", messages=ASK)
+    said = [(log["session_id"], log.get("customer_id")) for log in instrumented()]
+    assert said == [("one", "first"), ("two", "first"), ("one", "first"), ("one", "second"), ("one", None)]
+
+
+def test_each_answer_has_the_settings_of_its_time() -> None:
+    environments = ["production", "staging", "production"]
+    entries = [put(chat(content=RAIN), defaults={"environment": environment}) for environment in environments]
+    assert [read(entry)["environment"] for entry in entries] == environments
