@@ -97,7 +97,7 @@ def _answer(connection: socket.socket, answer: bytes) -> None:
 
 def main() -> None:
     """Measure and print."""
-    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     if sys.platform == "linux":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
