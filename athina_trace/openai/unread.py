@@ -33,8 +33,6 @@ _MOST_BYTES = 65_536
 """Of request and answer together. What is longer is read at once: most of it (an image, a file) is not logged."""
 _AUTHORIZATION, _HEADERS = (b'"%b"' % name.encode() for name in CREDENTIALS)
 """Of a request that may name these secrets nothing is written down but what is logged."""
-_UNCHAINED: Mapping[Kind, bytes] = {"response": b'"response",null,null', "chat": b'"chat",null,null'}
-"""How `Known` begins where earlier requests told nothing."""
 _NO_OPTIONS = Options()
 
 
@@ -60,8 +58,16 @@ class Known(NamedTuple):
     defaults: Mapping[str, Any]
 
 
+def _began(kind: Kind, chain: Chain) -> bytes:
+    """How `Known` begins."""
+    return to_json((kind, *chain))[1:-1]
+
+
+_UNCHAINED: Mapping[Kind, bytes] = {kind: _began(kind, NOTHING) for kind in ("response", "chat")}
+"""How it begins where earlier requests told nothing."""
 _last: tuple[Scope, Mapping[str, Any], bytes] = Scope(), {}, b"{},{},{}"
-"""The scope and the defaults that were written down last, and how: they are seldom others the next time."""
+"""The scope and the defaults that were written down last, and how: they are seldom others the next time. Neither is
+ever changed."""
 
 
 def entry_of(
@@ -76,10 +82,10 @@ def entry_of(
         return None
     if _AUTHORIZATION in asked or _HEADERS in asked:
         return None
-    first = _UNCHAINED[kind] if chain is NOTHING else to_json((kind, *chain))[1:-1]
-    known = b"[%b,%d,%b]" % (first, took, _said(scope, defaults))
     # JSON has no line breaks within its strings: those that are there only make it pretty.
-    body = b"[%b,%b,%b]" % (known, asked.replace(b"\n", b" "), answered.replace(b"\n", b" "))
+    asked, answered = asked.replace(b"\n", b" "), answered.replace(b"\n", b" ")
+    began = _UNCHAINED[kind] if chain is NOTHING else _began(kind, chain)
+    body = b"[[%b,%d,%b],%b,%b]" % (began, took, _said(scope, defaults), asked, answered)
     return Entry("", "unread", "", clock.time(), body)
 
 
