@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Runtime(Writer):
     """What one process logs with, under one set of settings."""
 
-    takes_unread = True
+    reads_later = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

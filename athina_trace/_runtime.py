@@ -58,7 +58,7 @@ def active() -> Runtime | Recorder | None:
     if _recorders:
         return _recording()
     runtime = _runtime if _runtime is not None else _first()
-    return runtime if runtime.settings.enabled else None
+    return runtime if _may_trace else None  # its settings, closer at hand
 
 
 def _recording() -> Recorder | None:

@@ -35,7 +35,7 @@ class Answer:
     status: str | None = None
     """As the server names it; of a chat completion, the finish reason."""
     order: int | None = None
-    """Place of the request among all requests that an instrumented client sent."""
+    """When an instrumented client began the request, by a clock that says nothing else."""
     session: str | None = None
     previous: str | None = None
     """The response before this one, in a `previous_response_id` chain."""

@@ -27,7 +27,7 @@ class Exchange:
     kind: Kind | None = None
     """What kind of answer was asked for; None where no model answers (a message is posted, a list read)."""
     order: int
-    """The place of the request among all that the process sent: requests count in the order they began."""
+    """Requests count in the order of this number: the clock's, when they began."""
     params: Mapping[str, object] = field(default_factory=dict)
     """The request's parameters by name, those given by position too."""
     answer: object = None
@@ -40,8 +40,9 @@ class Exchange:
 
     def question(self) -> str | None:
         """What the user said last in this request."""
-        said = [message["content"] for message in prompt_of(self.params) if message["role"] == "user"]
-        return said[-1] if said else None
+        told = (_said(item) for place in reversed(_PLACES) for item in reversed(items(self.params, *place)))
+        asked = (said["content"] for said in told if said is not None and said["role"] == "user")
+        return next(asked, string(self.params, "input"))
 
 
 def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
@@ -126,8 +127,11 @@ def prompt_of(params: Mapping[str, object]) -> Iterator[Mapping[str, str]]:
     text = string(params, "input")
     if text is not None:
         yield {"role": "user", "content": text}
-    places = (("messages",), ("input",), ("thread", "messages"), ("additional_messages",))
-    yield from (said for place in places for item in items(params, *place) if (said := _said(item)))
+    yield from (said for place in _PLACES for item in items(params, *place) if (said := _said(item)))
+
+
+_PLACES = (("messages",), ("input",), ("thread", "messages"), ("additional_messages",))
+"""Where the messages of a request stand."""
 
 
 def _said(item: object) -> Mapping[str, str] | None:

@@ -5,7 +5,6 @@ Inside a decorated call the answer goes into that call's log; outside of every o
 
 from __future__ import annotations
 
-import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ from athina_trace.openai.unread import entry_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_orders = itertools.count()
 memory = Memory()
 _NOTHING: Mapping[str, Any] = {}
 _GOES_ON = frozenset({"conversation", "previous_response_id"})
@@ -38,25 +36,24 @@ if hasattr(os, "register_at_fork"):
 class Watched:
     """A request that concerns an answer of a model."""
 
-    __slots__ = ("answer", "attributes", "draft", "order", "params", "query", "route", "scope", "started_ns", "wire")
+    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "started_ns")
 
-    def __init__(self, route: Route, options: Any) -> None:
-        """`options` are the client's own for one request: `json_data` is its body, `params` its query."""
+    def __init__(self, route: Route, options: Any, began: int) -> None:
+        """`options` are the client's own for one request: `json_data` is its body, `params` its query.
+
+        `began`: when, by the clock's `perf_ns`. What surrounds the request is found here, also when it has ended.
+        """
         self.route = route
-        body = options.json_data
-        self.params: Mapping[str, Any] = body if isinstance(body, dict) else _NOTHING
+        self.params = _params(options)
         if route.scope is not None and route.kind == "run":
             self.params = {**self.params, "thread_id": route.scope}
         self.query = options.params if isinstance(options.params, dict) else _NOTHING
-        self.order = next(_orders)
         self.draft = current_draft()
         self.scope = current_scope()
-        self.started_ns = clock.perf_ns()
+        self.started_ns = began
         self.attributes: dict[str, Any] | None = None
         self.answer: Answer | None = None
         """What the model answered, once that was read."""
-        self.wire: Any = None
-        """The response of httpx that the answer came in, where that may be kept instead of being read."""
 
     def streamed(self, result: object, error: BaseException | None) -> None:
         """A stream gave `result` until it ended, or `error` ended it."""
@@ -78,40 +75,14 @@ class Watched:
         else:
             self._record_side(readings, result)
 
-    def leave_unread(self, result: object) -> bool:
-        """Log the answer as it came over the wire; False where it has to be read now.
-
-        That is so under settings that rewrite or leave out, and for a response that has not ended well.
-        """
-        writer, scope, kind = _runtime.active(), self.scope, self.route.kind
-        if writer is None or kind is None or not (writer.takes_unread and writer.is_plain):
-            return False
-        if scope.hides or scope.sample_rate is not None:
-            return False
-        seen = getattr(result, "__dict__", _NOTHING)
-        own = seen.get("id")
-        if kind == "response" and not (type(own) is str and seen.get("status") == "completed"):
-            return False
-        chain = NOTHING if _GOES_ON.isdisjoint(self.params) else self._chain()
-        took = (clock.perf_ns() - self.started_ns) // 1_000_000
-        entry = entry_of(self.wire, kind, chain, took, scope, writer.defaults)
-        if entry is None:
-            return False
-        writer.put(entry)
-        if kind == "response":
-            given = self.params.get("input")
-            asked = given if type(given) is str else Exchange(order=0, params=self.params).question()
-            memory.responded(own, chain.session, asked or chain.query, chained="previous_response_id" in self.params)
-        return True
-
     def _read(self, result: object, error: BaseException | None) -> tuple[Reading, ...] | None:
         # A poll that fails is no answer that failed.
         kind = self.route.kind if error is None or self.route.asks else None
-        chain = self._chain()
+        chain = _chain(self.params) if self.route.kind == "response" else NOTHING
         return read_exchange(
             Exchange(
                 kind=kind,
-                order=self.order,
+                order=self.started_ns,
                 params=self.params,
                 answer=result,
                 error=error,
@@ -119,16 +90,6 @@ class Watched:
                 query=chain.query,
             )
         )
-
-    def _chain(self) -> Chain:
-        """The conversation that this request goes on with, and what earlier requests told of it."""
-        if self.route.kind != "response" or _GOES_ON.isdisjoint(self.params):
-            return NOTHING
-        given = self.params.get("conversation")
-        conversation = given if isinstance(given, str) else string(given, "id")
-        previous = string(self.params, "previous_response_id")
-        known = memory.before(conversation, previous)
-        return Chain(conversation or known.session or previous, known.query)
 
     def _remember(self, answer: Answer) -> None:
         if answer.key[0] == "response" and answer.ended:
@@ -182,6 +143,51 @@ class Watched:
             query = asked.question()
             if query is not None:
                 memory.said(conversation, query)
+
+
+def leave_unread(route: Route, options: Any, began: int, answer: object, wire: Any) -> bool:
+    """Log an answer as it came over the wire; False where it has to be read now.
+
+    That is so inside a decorated call, under settings that rewrite or leave out, and for a response that has not ended
+    well. `options` and `began` are those of `Watched`, `wire` is the response of httpx that the answer came in.
+    """
+    writer, scope, kind = _runtime.active(), current_scope(), route.kind
+    if writer is None or not writer.takes_unread or scope.hides or scope.sample_rate is not None:
+        return False
+    if kind is None or kind == "run" or not route.asks or current_draft() is not None:
+        return False
+    seen = getattr(answer, "__dict__", _NOTHING)
+    own = seen.get("id")
+    if kind == "response" and not (type(own) is str and seen.get("status") == "completed"):
+        return False
+    params = _params(options)
+    chain = NOTHING if kind == "chat" else _chain(params)
+    entry = entry_of(wire, kind, chain, (clock.perf_ns() - began) // 1_000_000, scope, writer.defaults)
+    if entry is None:
+        return False
+    writer.put(entry)
+    if kind == "response":
+        given = params.get("input")
+        asked = given if type(given) is str else Exchange(order=0, params=params).question()
+        memory.responded(own, chain.session, asked or chain.query, chained="previous_response_id" in params)
+    return True
+
+
+def _params(options: Any) -> Mapping[str, Any]:
+    """The body of a request of the client, where that is a JSON object."""
+    body = options.json_data
+    return body if isinstance(body, dict) else _NOTHING
+
+
+def _chain(params: Mapping[str, Any]) -> Chain:
+    """The conversation that a request for a response goes on with, and what earlier requests told of it."""
+    if _GOES_ON.isdisjoint(params):
+        return NOTHING
+    given = params.get("conversation")
+    conversation = given if isinstance(given, str) else string(given, "id")
+    previous = string(params, "previous_response_id")
+    known = memory.before(conversation, previous)
+    return Chain(conversation or known.session or previous, known.query)
 
 
 def _has_ended(response: object) -> bool:

@@ -358,7 +358,7 @@ def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytes
         asks = route("POST", f"/threads/thread_{n}/runs")
         assert asks is not None
         options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, params={})
-        watched.Watched(asks, options).done(run(f"run_{n}", thread_id=f"thread_{n}"))
+        watched.Watched(asks, options, n).done(run(f"run_{n}", thread_id=f"thread_{n}"))
     assert made == [f"thread_{n}" for n in range(3000 - 1024)]
     assert (len(own_logs._waiting), len(own_logs._logged)) == (1024, 100)
     assert len(watched.memory._threads) <= 1024
@@ -568,6 +568,13 @@ def ask(client: OpenAI, server: Server) -> None:
     client.responses.create(model="gpt-4.1", input=QUERY)
 
 
+def instrumented_classes() -> list[str]:
+    from openai._base_client import AsyncAPIClient, SyncAPIClient  # noqa: PLC0415 - what is patched
+
+    kinds = (SyncAPIClient, AsyncAPIClient)
+    return [kind.__name__ for kind in kinds if hasattr(kind.request, "__wrapped__")]
+
+
 def test_instrumenting_twice_logs_once_and_is_undone_at_once(server: Server, client: OpenAI, local: Logs) -> None:
     instrument_openai()
     instrument_openai()
@@ -577,7 +584,8 @@ def test_instrumenting_twice_logs_once_and_is_undone_at_once(server: Server, cli
     uninstrument_openai()
     ask(client, server)
     assert len(local()) == 1
-    assert "request" not in vars(client)
+    assert not {"request", "copy", "with_options"} & set(vars(client))
+    assert instrumented_classes() == []
 
 
 def test_one_client_and_its_copies_can_be_instrumented_alone(server: Server, client: OpenAI, local: Logs) -> None:
