@@ -78,9 +78,12 @@ class LogDraft:
     @property
     def external_reference_id(self) -> str:
         """The reference under which Athina knows this log: the user's own, or a UUIDv7 made when first needed."""
+        named = self.named.get("external_reference_id")
+        if named is not None:
+            return str(named)
         if self._reference[0] != clock.forks:  # a forked child ends the same call, with a log of its own
             self._reference = (clock.forks, clock.reference())
-        return str(self.named.get("external_reference_id", self._reference[1]))
+        return self._reference[1]
 
     def update(self, **fields: Unpack[LogFields]) -> None:
         """Name fields of this log; they win over everything captured, and later calls over earlier ones.

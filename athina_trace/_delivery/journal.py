@@ -16,7 +16,6 @@ deleted once nobody does and all of it was collected.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import deque
@@ -25,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from athina_trace._delivery import locks
 from athina_trace._delivery.entry import Entry
@@ -250,7 +249,7 @@ def _decode(lines: Iterable[bytes]) -> Iterator[Entry]:
         if not body or not length.isdigit() or int(length) != len(body):
             continue  # an empty line between two records, or a torn record
         try:
-            kind, lane, reference, made = json.loads(header)
+            kind, lane, reference, made = from_json(header)
         except ValueError:
             continue
         yield Entry(lane, kind, reference, made, body)

@@ -18,6 +18,10 @@ from athina_trace._delivery.flushing import Flush
 _STUCK_SECONDS = 15.0
 _LONGEST_LINGER = 0.5
 """Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
+_DENSE = 200.0
+"""Calls in a second; where more go on, deliveries would meet most of them,"""
+_DENSE_LINGER = 5.0
+"""and wait as long as this."""
 _LONGEST_NAP = 0.1
 """Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
 _HURRY = "hurry"
@@ -38,7 +42,7 @@ class Worker:
         # interrupt its own thread in the middle of the same call.
         self._bell: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._awake = False
-        self._put_lately = False
+        self._puts = 0  # about: threads may lose count
         self._ends: float | None = None
 
     @property
@@ -48,7 +52,7 @@ class Worker:
 
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""
-        self._put_lately = True
+        self._puts += 1
         if not self._awake:
             self._awake = True
             self._bell.put("put")
@@ -93,14 +97,22 @@ class Worker:
 
     def _linger(self, seconds: float) -> None:
         """Wait `seconds` for more, and on while calls go on putting; until there is a hurry."""
-        ends = time.monotonic() + _LONGEST_LINGER
-        self._put_lately = True
-        while self._put_lately and time.monotonic() < ends:
-            self._put_lately = False
+        began, first, waited = time.monotonic(), self._puts, 0.0
+        while waited <= self._patience(self._puts - first, waited):
+            seen = self._puts
             if self._sleep(seconds):
                 return
             self._tend_guarded()
+            if self._puts == seen:
+                return
+            waited = time.monotonic() - began
             seconds = max(seconds, min(2 * seconds, _LONGEST_NAP))
+
+    def _patience(self, puts: int, seconds: float) -> float:
+        """How long to wait in all for calls to pause, of which so many came in that time."""
+        if self._engine.outbox.is_behind:
+            return 0.0  # a step takes up no more than a part of what waits
+        return _DENSE_LINGER if puts > _DENSE * seconds > 0 else _LONGEST_LINGER
 
     def _listen_anew(self) -> None:
         """Forget what was heard: the step that follows serves it."""

@@ -5,13 +5,14 @@ Every function takes the object itself and returns nothing rather than raise whe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from athina_trace._values.secrets import MASKED
-from athina_trace.openai.shape import data, get, items, string, text_of, whole
+from athina_trace.openai.shape import data, get, items, string, tame, text_of, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["CREDENTIALS", "USAGE_DETAILS", "failure", "options", "system_texts", "tools", "traits", "usage"]
 
@@ -124,13 +125,16 @@ def options(subject: object) -> dict[str, object]:
     return {**known, "extra_options": extra} if extra else known
 
 
+_SCALARS = (str, int, float, bool)
+
+
 def _found(subject: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:
-    present = [name for name in names if name in subject] if type(subject) is dict else names
-    return ((name, value) for name in present if (value := _option(get(subject, name))) is not None)
+    look: Callable[[str], object] = subject.get if type(subject) is dict else partial(get, subject)
+    return ((name, value) for name in names if (value := _option(look(name))) is not None)
 
 
 def _option(value: object) -> object:
-    if isinstance(value, str | int | float):
+    if value is None or type(value) in _SCALARS or isinstance(tame(value), str | int | float):
         return value
     return [str(text) for text in items(value) if type(text) is str] or None
 

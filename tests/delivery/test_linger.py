@@ -21,13 +21,14 @@ Lingered = Callable[..., list[float]]
 def lingered(monkeypatch: pytest.MonkeyPatch) -> Lingered:
     """Give the naps of one wait for calls to pause, which go on for `seconds`; `hurry`: the nap that one ends."""
 
-    def linger(seconds: float, *, hurry: int = 0) -> list[float]:
+    def linger(seconds: float, *, hurry: int = 0, rate: float = 100.0, behind: bool = False) -> list[float]:
         worker = Worker(Engine(MemoryOutbox(max_bytes=1e6), None, clock=clock), clock=clock)
+        worker._engine.outbox.is_behind = behind
         naps: list[float] = []
 
         def sleep(nap: float) -> bool:
             naps.append(nap)
-            worker._put_lately = sum(naps) <= seconds
+            worker._puts += round(rate * nap) if sum(naps) <= seconds else 0
             return len(naps) == hurry
 
         now: Any = SimpleNamespace(monotonic=lambda: sum(naps), sleep=time.sleep)
@@ -45,6 +46,15 @@ def test_a_single_call_is_served_after_one_short_nap(lingered: Lingered) -> None
 
 def test_calls_that_go_on_are_looked_at_less_and_less_often_for_half_a_second(lingered: Lingered) -> None:
     assert lingered(60.0) == [0.02, 0.04, 0.08, 0.1, 0.1, 0.1, 0.1]
+
+
+def test_calls_by_the_hundred_each_second_are_left_alone_for_five_seconds(lingered: Lingered) -> None:
+    assert 5.0 <= sum(lingered(60.0, rate=900.0)) <= 5.2
+    assert sum(lingered(2.0, rate=900.0)) <= 2.2
+
+
+def test_who_is_behind_waits_for_no_pause(lingered: Lingered) -> None:
+    assert lingered(60.0, rate=900.0, behind=True) == [0.02]
 
 
 def test_a_pause_is_noticed_by_the_next_look(lingered: Lingered) -> None:
