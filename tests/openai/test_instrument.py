@@ -603,6 +603,19 @@ def test_one_client_and_its_copies_can_be_instrumented_alone(server: Server, cli
         assert len(local()) == 4
 
 
+def test_one_client_that_is_left_alone_leaves_the_others_as_they_were(
+    server: Server, client: OpenAI, local: Logs
+) -> None:
+    instrument_openai(client)
+    assert instrumented_classes() == ["SyncAPIClient"]
+    uninstrument_openai(client)
+    assert instrumented_classes() == []
+    instrument_openai()
+    uninstrument_openai(client)
+    ask(client, server)
+    assert len(local()) == 1
+
+
 def test_only_clients_can_be_instrumented() -> None:
     with pytest.raises(TypeError, match="takes a client of the openai package, got dict"):
         instrument_openai({})

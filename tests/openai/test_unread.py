@@ -23,7 +23,7 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace.context import Scope
 from athina_trace.errors import OutboxError
-from athina_trace.openai import unread
+from athina_trace.openai import patches, unread
 from athina_trace.openai.memory import Chain
 from athina_trace.openai.own_logs import own_logs
 from athina_trace.openai.unread import Known
@@ -135,6 +135,24 @@ def test_a_request_within_a_request_is_none_of_its_answer(server: Server, instru
     with Asking(base_url=server.base_url, api_key="any", max_retries=0) as client:
         client.responses.create(model="gpt-4.1", input=QUERY)
     assert [log["response"] for log in instrumented()] == [RAIN]
+
+
+def test_an_answer_that_another_threads_came_after_is_read_at_once(
+    server: Server, local: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instrument_openai()
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+
+    class Overtaken(OpenAI):
+        def _process_response(self, **given: Any) -> Any:
+            answer = super()._process_response(**given)
+            monkeypatch.setattr(patches, "_came_last", (object(), httpx.Response(200)))
+            return answer
+
+    monkeypatch.setattr(unread, "read", None)
+    with Overtaken(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        client.responses.create(model="gpt-4.1", input=QUERY)
+    assert [log["response"] for log in local()] == [RAIN]
 
 
 def test_what_was_answered_survives_a_kill_and_is_read_by_the_next_process(server: Server, tmp_path: Path) -> None:
