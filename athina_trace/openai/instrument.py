@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import sys
 import weakref
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -100,7 +101,8 @@ def _patch_all(module: ModuleType) -> None:
 
 def _patch(owner: Any) -> None:
     """Patch a class of clients."""
-    if vars(owner).get("request") not in _patches:
+    # Somebody else may have wrapped ours: another one around theirs would log everything twice.
+    if inspect.unwrap(owner.request, stop=_patches.__contains__) not in _patches:
         _put(owner, "request", requested_async if owner.__name__.startswith("Async") else requested)
         process = getattr(owner, "_process_response", None)
         if callable(process):
@@ -123,8 +125,9 @@ def _restore(owner: type) -> None:
     """Put a class's own methods back, unless somebody else has patched them since: theirs would go with ours."""
     for name in _METHODS:
         patch: Any = vars(owner).get(name)
-        if patch in _patches:
-            setattr(owner, name, patch.__wrapped__)
+        # A proxy around ours equals it.
+        if type(patch) is FunctionType and patch in _patches:
+            setattr(owner, name, vars(patch)["__wrapped__"])
 
 
 def _instrument_client(client: Any) -> None:

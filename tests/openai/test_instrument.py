@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wrapt
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 
 import athina_trace
@@ -614,6 +615,26 @@ def test_one_client_that_is_left_alone_leaves_the_others_as_they_were(
     uninstrument_openai(client)
     ask(client, server)
     assert len(local()) == 1
+
+
+def test_what_others_put_around_ours_stays_and_doubles_nothing(
+    server: Server, client: OpenAI, local: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openai._base_client import SyncAPIClient  # noqa: PLC0415 - what is patched
+
+    own = SyncAPIClient.request
+    instrument_openai()
+    theirs: Any = wrapt.FunctionWrapper(SyncAPIClient.request, lambda call, _client, args, given: call(*args, **given))
+    monkeypatch.setattr(SyncAPIClient, "request", theirs)
+    instrument_openai()
+    ask(client, server)
+    assert len(local()) == 1
+    uninstrument_openai()
+    assert vars(SyncAPIClient)["request"] is theirs
+    ask(client, server)
+    assert len(local()) == 1
+    monkeypatch.undo()
+    SyncAPIClient.request = own  # type: ignore[method-assign]
 
 
 def test_only_clients_can_be_instrumented() -> None:
