@@ -7,6 +7,7 @@ import atexit
 import contextvars
 import logging
 import os
+import sys
 import threading
 from contextlib import suppress
 from importlib import import_module
@@ -107,10 +108,23 @@ def _made(settings: Settings) -> Runtime:
 
 def _install(runtime: Runtime) -> Runtime:
     global _runtime, _may_trace
-    if _runtime is None and not _abandoned:
-        atexit.register(_at_exit)
+    if _runtime is None:
+        _register_exit()
     _runtime, _may_trace = runtime, runtime.settings.enabled
     return runtime
+
+
+def _register_exit() -> None:
+    """Have this process deliver what it can before it ends.
+
+    A forked child of multiprocessing calls no function of atexit before Python 3.13, and none of its parent's since;
+    all its children call multiprocessing's own finalizers, the one of the lowest priority last.
+    """
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        import_module("multiprocessing.util").Finalize(None, _at_exit, exitpriority=-1000)
+    elif not _abandoned:  # a forked child has it from its parent
+        atexit.register(_at_exit)
 
 
 def _settings() -> type[Settings]:

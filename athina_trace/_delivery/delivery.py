@@ -112,7 +112,10 @@ class Delivery:
         worker.wake()
 
     def flush(self, timeout: float) -> FlushReport:
-        """Flush disk and memory: see `Worker.flush`."""
+        """Flush disk and memory: see `Worker.flush`. After `close`, say how things stand."""
+        if self.worker.has_ended:
+            left = self.standing().counts
+            return FlushReport(0, left.waiting, left.refused, self.paused, 0.0)
         if self._spare is None:
             return self.worker.flush(timeout)
         ends = time.monotonic() + timeout
@@ -133,6 +136,8 @@ class Delivery:
 
     def close(self, timeout: float) -> None:
         """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""
+        if self.worker.has_ended:
+            return
         ends = time.monotonic() + timeout
         if self._spare is not None:
             outbox, worker = self._spare

@@ -25,6 +25,7 @@ _DENSE_LINGER = 5.0
 _LONGEST_NAP = 0.1
 """Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
 _HURRY = "hurry"
+_ENDED = "deliveries of this process have ended"
 
 
 class Worker:
@@ -47,8 +48,13 @@ class Worker:
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is sent now: a wrong key, an outage, or a store that cannot be used; None where it is."""
-        return self._engine.paused or self.stuck
+        """Why nothing is sent now: a wrong key, an outage, a store that cannot be used, the end; None where it is."""
+        return self._engine.paused or self.stuck or (_ENDED if self.has_ended else None)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was closed: nothing is to be waited for."""
+        return self._ends is not None
 
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""

@@ -87,6 +87,30 @@ def test_however_a_process_ends_its_logs_arrive(ending: str, athina: AthinaServe
     assert len(logs) == len(athina.accepted) == 2 + any(word in code for word in ("late", "thread'", "async'"))
 
 
+def test_a_flush_and_a_log_after_the_exit_hooks_wait_for_nobody(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    """What was registered before the first log is called when the deliveries have ended."""
+    out, err = run(
+        """
+    import atexit, athina_trace
+    def last():
+        first = athina_trace.flush(20)
+        athina_trace.log_inference(user_query="late")
+        second = athina_trace.flush(20)
+        print(bool(first), bool(second), second.waiting, second.paused, first.elapsed + second.elapsed < 5)
+        athina_trace.shutdown()
+    atexit.register(last)
+    athina_trace.log_inference(user_query="early")
+    """,
+        **environment,
+    )
+    assert (out, err) == ("True False 1 deliveries of this process have ended True\n", "")
+    assert questions(athina) == ["early"]
+    deliver_the_rest(environment)
+    assert questions(athina) == ["early", "late"]
+
+
 @pytest.mark.parametrize("fault", [hang, drip_headers(0.05)], ids=["hangs", "drips"])
 def test_a_server_that_hangs_delays_an_exit_by_no_more_than_was_allowed(
     fault: object, athina: AthinaServer, environment: dict[str, str]

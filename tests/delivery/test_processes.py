@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -124,10 +125,38 @@ def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[st
         assert athina_trace.flush(20)
     """
     main = tmp_path / "main.py"
-    main.write_text("\n".join(line[4:] for line in script.splitlines()))
+    main.write_text(dedent(script))
     run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
     assert len(questions(athina)) == 80
     assert set(questions(athina).values()) == {1}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_delivers_before_it_ends(
+    method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Before Python 3.13 such a child calls nothing that is registered with atexit, unless it was spawned."""
+    (tmp_path / "work.py").write_text(
+        "import athina_trace\n"
+        "def work(name):\n"
+        "    for number in range(3):\n"
+        "        athina_trace.log_inference(user_query=f'{name}:{number}', session_id=name)\n"
+    )
+    script = f"""
+    import multiprocessing, sys
+    sys.path.insert(0, {str(tmp_path)!r})
+    import work
+    if __name__ == "__main__":
+        children = [multiprocessing.get_context({method!r}).Process(target=work.work, args=(name,)) for name in "ab"]
+        for child in children: child.start()
+        for child in children: child.join()
+        assert [child.exitcode for child in children] == [0, 0]
+    """
+    main = tmp_path / "main.py"
+    main.write_text(dedent(script))
+    athina.when(lambda _: True, delay(0.1))  # so long that a child which did not wait would have ended meanwhile
+    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
+    assert questions(athina) == dict.fromkeys(["a:0", "a:1", "a:2", "b:0", "b:1", "b:2"], 1)
 
 
 def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_own(
