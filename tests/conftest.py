@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import athina_trace
 from athina_trace import _guard, _runtime
 from tests.support.athina_server import AthinaServer
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
 
 KEY = "marker-key-5f1c"
 

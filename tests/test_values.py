@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace._values import JSON, MASKED, Limits, looks_secret, plain, text
@@ -43,9 +43,6 @@ anything = st.recursive(
 )
 
 
-unhurried = settings(deadline=None)  # a busy machine is no failure
-
-
 def wire(value: JSON) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
@@ -69,28 +66,24 @@ def nested(levels: int) -> list[Any]:
     return [nested(levels - 1)] if levels > 1 else []
 
 
-@unhurried
 @given(data)
 def test_small_plain_data_stays_equal(value: Any) -> None:
     assert plain(value) == value
     assert plain(value, mask=lambda _path, words: words) == value
 
 
-@unhurried
 @given(data)
 def test_snapshot_shares_no_container(value: Any) -> None:
     theirs = {id(each) for each in containers(value)}
     assert not any(id(each) in theirs for each in containers(plain(value)))
 
 
-@unhurried
 @given(anything)
 def test_anything_becomes_json_and_utf8(value: Any) -> None:
     assert wire(plain(value))
     assert text(value).encode() is not None
 
 
-@unhurried
 @given(anything)
 def test_limits_hold_for_anything(value: Any) -> None:
     result = plain(value, limits=SMALL)
@@ -99,7 +92,6 @@ def test_limits_hold_for_anything(value: Any) -> None:
     assert len(wire(result)) < 40_000
 
 
-@unhurried
 @given(anything.filter(lambda value: "iterator" not in repr(value)))
 def test_same_value_gives_same_result(value: Any) -> None:
     assert plain(value) == plain(value)

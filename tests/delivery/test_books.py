@@ -51,7 +51,7 @@ def adds_up(now: Status) -> bool:
     )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(calls=CALLS, disk=st.booleans())
 def test_the_numbers_always_add_up(
     calls: list[tuple[str, int, int]], disk: bool, tmp_path_factory: pytest.TempPathFactory

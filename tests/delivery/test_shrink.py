@@ -109,7 +109,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(FIELDS, VALUES, max_size=30), st.integers(LEAST, 20_000))
 def test_any_log_fits_and_stays_itself(fields: dict[str, Any], limit: int) -> None:
     log = shrunk({**fields, **NAMES}, limit=limit) if len(json.dumps({**fields, **NAMES})) > limit else NAMES

@@ -75,7 +75,7 @@ def test_polled_run_calls_a_function_and_answers(client: OpenAI, assistant: Any)
 
 
 def test_run_is_queued_and_works_while_it_is_polled(assistant: Any) -> None:
-    with StandIn(latency=0.05) as slow, OpenAI(base_url=slow.base_url, api_key="any") as client:
+    with StandIn(latency=0.5) as slow, OpenAI(base_url=slow.base_url, api_key="any") as client:
         mine = client.beta.assistants.create(model=assistant.model)
         run = client.beta.threads.create_and_run(
             assistant_id=mine.id, thread={"messages": [{"role": "user", "content": "Hi"}]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace.openai.ledger import Ledger
@@ -254,7 +254,6 @@ CONVERSATION = [
 ]
 
 
-@settings(deadline=None)
 @given(st.permutations(CONVERSATION), st.lists(st.sampled_from(CONVERSATION)))
 def test_any_order_and_any_repetition_give_the_same_log(order: list[Any], again: list[Any]) -> None:
     assert fields(*order, *again) == fields(*CONVERSATION)
