@@ -120,11 +120,20 @@ def _register_exit() -> None:
     A forked child of multiprocessing calls no function of atexit before Python 3.13, and none of its parent's since;
     all its children call multiprocessing's own finalizers, the one of the lowest priority last.
     """
-    multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        import_module("multiprocessing.util").Finalize(None, _at_exit, exitpriority=-1000)
-    elif not _abandoned:  # a forked child has it from its parent
+    # In a child it is loaded; elsewhere another thread may just be loading it.
+    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    is_child = parent is not None and parent() is not None
+    if is_child:
+        import_module("multiprocessing.util").Finalize(None, _at_childs_end, exitpriority=-1000)
+    if is_child or not _abandoned:  # any other forked child has it from its parent
         atexit.register(_at_exit)
+
+
+def _at_childs_end() -> None:
+    """Before Python 3.13 a child's threads are waited for after this: what they log needs a runtime."""
+    _at_exit()
+    if _runtime is not None:
+        _install(_made(_runtime.settings))
 
 
 def _settings() -> type[Settings]:

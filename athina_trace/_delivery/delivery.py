@@ -137,6 +137,7 @@ class Delivery:
     def close(self, timeout: float) -> None:
         """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""
         if self.worker.has_ended:
+            self.worker.join(timeout)
             return
         ends = time.monotonic() + timeout
         if self._spare is not None:

@@ -16,6 +16,7 @@ from athina_trace._delivery.store import Store
 
 _EMPTY_BYTES = 65_536
 """What a store takes before anything is in it, which is not held against `max_bytes`."""
+_ROOMY_BYTES = 256 * 1024 * 1024
 
 
 class Holder(Protocol):
@@ -67,6 +68,8 @@ class Outbox:
         self._open_store = open_store
         self._open_owner = open_owner
         self._max_bytes = max_bytes
+        self.is_roomy = max_bytes >= _ROOMY_BYTES
+        """Whether it can hold what comes in some seconds, however much that is."""
         self.is_behind = False
         """Whether the journal held more than was collected last."""
         self._drops = count(1)

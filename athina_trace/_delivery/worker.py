@@ -35,7 +35,7 @@ class Worker:
         self.stuck: str | None = None
         """Why the outbox's store cannot be used; None where it can."""
         self._engine = engine
-        engine.hurry, engine.wake = self._hurry, self.wake
+        engine.hurry, engine.wake = self._hurry, self._ring
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._start_lock = threading.RLock()
@@ -59,6 +59,11 @@ class Worker:
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""
         self._puts += 1
+        if not self._awake:
+            self._ring()
+
+    def _ring(self) -> None:
+        """There is something to be done."""
         if not self._awake:
             self._awake = True
             self._bell.put("put")
@@ -118,7 +123,8 @@ class Worker:
         """How long to wait in all for calls to pause, of which so many came in that time."""
         if self._engine.outbox.is_behind:
             return 0.0  # a step takes up no more than a part of what waits
-        return _DENSE_LINGER if puts > _DENSE * seconds > 0 else _LONGEST_LINGER
+        dense = puts > _DENSE * seconds > 0 and self._engine.outbox.is_roomy
+        return _DENSE_LINGER if dense else _LONGEST_LINGER
 
     def _listen_anew(self) -> None:
         """Forget what was heard: the step that follows serves it."""
@@ -194,6 +200,11 @@ class Worker:
             return True
         self._thread.join(max(0.0, ends - time.monotonic()) + 0.05)
         return not self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """Wait for another thread's `close`, at most `timeout` seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def _finish(self, ends: float) -> None:
         with suppress(OSError, sqlite3.Error):

@@ -11,7 +11,7 @@ Sources: the reference of the Assistants, Responses and Chat Completions APIs, a
 from __future__ import annotations
 
 from athina_trace.openai.readings import Key, ToolCall
-from athina_trace.openai.shape import data, get, items, number, string
+from athina_trace.openai.shape import data, get, items, known_in, number, string
 
 __all__ = ["chat_calls", "is_call", "item_call", "step_calls", "waiting_calls"]
 
@@ -41,8 +41,8 @@ def step_calls(step: object, owner: Key) -> tuple[ToolCall, ...]:
 
 
 def is_call(item: object) -> bool:
-    """Tell whether an output item of a response is a call of a tool: every such type ends in `_call`."""
-    return (string(item, "type") or "").endswith("_call")
+    """Tell whether an output item of a response is a call of a tool, or asks whether it may be made."""
+    return (string(item, "type") or "").endswith(("_call", "_approval_request"))
 
 
 def item_call(item: object, owner: Key, *, place: int) -> ToolCall:
@@ -104,7 +104,7 @@ def _custom(call_id: str | None, custom: object) -> dict[str, object]:
 
 
 def _plain(call: object) -> dict[str, object]:
-    copied = data(call)
+    copied = known_in(call)
     return {name: value for name, value in copied.items() if name != "index"} if isinstance(copied, dict) else {}
 
 

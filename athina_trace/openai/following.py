@@ -2,7 +2,7 @@
 
 The stream stays the client's own object. What it iterates is replaced by an iterator that looks at each item on its
 way, so that everything which reads it (a `for` loop, an event handler, the client's helpers) stays as it was. A stream
-ends once: exhausted, failed, closed early, or given up, which the garbage collector tells.
+ends once: with its last event, exhausted, failed, closed early, or given up, which the garbage collector tells.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _PIECES: dict[str | None, Callable[[], _Pieces]] = {"chat": ChatChunks, "respons
 
 
 class _Pieces(Protocol):
+    @property
+    def ended(self) -> bool: ...
+
     def add(self, piece: object, /) -> None: ...
 
     def result(self) -> object: ...
@@ -117,6 +120,8 @@ class Follower:
                 self._first_ns = clock.perf_ns()
             self._count += 1
             self._pieces.add(piece)
+            if self._pieces.ended and self.request.route.kind != "chat":  # whose usage comes after the end
+                self.finish()
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("reading a stream's chunk")
 
@@ -149,7 +154,11 @@ class Follower:
         if self._is_read():
             self.finish()
         elif not self.reading:
-            self.finish(GeneratorExit())
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Nobody reads on: what came is all that there will be, which may be everything."""
+        self.finish(None if self._pieces.ended else GeneratorExit())
 
     def _is_read(self) -> bool:
         """Whether the user has read a body to its end, in whichever way."""
@@ -263,9 +272,9 @@ _given_up: deque[Follower] = deque()
 def _tend(_now: float, ending: bool) -> float:  # noqa: FBT001 - an errand
     """Log the streams that were given up; at the end of the process, all that are still open."""
     while _given_up:
-        _given_up.popleft().finish(GeneratorExit())
+        _given_up.popleft().give_up()
     for follower in tuple(_open) if ending else ():
-        follower.finish(GeneratorExit())
+        follower.give_up()
     return _VISIT_SECONDS if _open else math.inf
 
 

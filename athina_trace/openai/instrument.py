@@ -13,7 +13,9 @@ To instrument one client is to patch its class and to mark the client.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
+import threading
 import weakref
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -34,12 +36,14 @@ _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
 _METHODS = ("request", "_process_response")
 _COPIES = ("copy", "with_options")
 _hooked = False
+_lock = threading.Lock()
+"""Held while classes are patched: two threads would put one patch around the other."""
 _clients: weakref.WeakSet[Any] = weakref.WeakSet()
 """Those that are marked."""
 _owners: weakref.WeakSet[type] = weakref.WeakSet()
 """The classes that were patched."""
-_patches: weakref.WeakSet[Any] = weakref.WeakSet()
-"""What stands in for their methods."""
+_patches: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""What stands in for their methods, and what stood there."""
 
 
 def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> None:
@@ -50,6 +54,7 @@ def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> Non
 
     Args:
         client: the one client to instrument; without one, all clients of this process are, those made already, too.
+            A subclass whose own `request` answers without the client's is not seen.
         fetch_details: have a run that has ended asked for its messages and steps, which costs requests; otherwise
             its log has those that the program itself asks for.
 
@@ -101,13 +106,13 @@ def _patch_all(module: ModuleType) -> None:
 
 def _patch(owner: Any) -> None:
     """Patch a class of clients."""
-    # Somebody else may have wrapped ours: another one around theirs would log everything twice.
-    if inspect.unwrap(owner.request, stop=_patches.__contains__) not in _patches:
-        _put(owner, "request", requested_async if owner.__name__.startswith("Async") else requested)
-        process = getattr(owner, "_process_response", None)
-        if callable(process):
-            is_async = inspect.iscoroutinefunction(process)
-            _put(owner, "_process_response", processed_async if is_async else processed)
+    stand_ins = (requested_async, processed_async) if owner.__name__.startswith("Async") else (requested, processed)
+    with _lock:
+        for name, stand_in in zip(_METHODS, stand_ins, strict=True):
+            method = getattr(owner, name, None)
+            # Somebody else may have wrapped ours: another one around theirs would log everything twice.
+            if callable(method) and inspect.unwrap(method, stop=_patches.__contains__) not in _patches:
+                _put(owner, name, stand_in)
         _owners.add(owner)
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
@@ -117,7 +122,7 @@ def _patch(owner: Any) -> None:
 
 def _put(owner: type, name: str, stand_in: Any) -> None:
     patch = stand_in(getattr(owner, name))
-    _patches.add(patch)
+    _patches[patch] = inspect.getattr_static(owner, name)
     setattr(owner, name, patch)
 
 
@@ -127,11 +132,11 @@ def _restore(owner: type) -> None:
         patch: Any = vars(owner).get(name)
         # A proxy around ours equals it.
         if type(patch) is FunctionType and patch in _patches:
-            setattr(owner, name, vars(patch)["__wrapped__"])
+            setattr(owner, name, _patches[patch])
 
 
 def _instrument_client(client: Any) -> None:
-    owner = next((kind for kind in type(client).__mro__ if kind.__name__ in _CLASSES), None)
+    owner = next((kind for kind in client.__class__.__mro__ if kind.__name__ in _CLASSES), None)  # a proxy's, too
     if not all(callable(getattr(client, name, None)) for name in ("request", "with_options")) or owner is None:
         raise TypeError(f"instrument_openai() takes a client of the openai package, got {type(client).__name__}")
     _patch(owner)
@@ -145,15 +150,18 @@ def _instrument_client(client: Any) -> None:
 def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
     """`client.with_options(...)` gives a client that is instrumented, too."""
     made = wrapped(*args, **kwargs)
-    _instrument_client(made)
+    try:
+        _instrument_client(made)
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("instrumenting a copy of a client")
     return made
 
 
 def _forget_client(client: Any) -> None:
-    if client in _clients:
+    if MARK in vars(client):  # which a shallow copy has, too
         for name in (MARK, *_COPIES):
             vars(client).pop(name, None)
-        _clients.discard(client)
+    _clients.discard(client)
 
 
 def _returned(stream: Any, call: Call) -> Any:
@@ -162,3 +170,13 @@ def _returned(stream: Any, call: Call) -> Any:
     if follower is None or not follower.then(call):
         complete(call.done(stream))
     return stream
+
+
+def _forget() -> None:
+    """In a forked child: another thread of the parent's may have held the lock."""
+    global _lock  # noqa: PLW0603 - the thread that may hold it stayed behind
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

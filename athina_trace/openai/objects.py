@@ -30,12 +30,12 @@ from athina_trace.openai.shape import (
     text_of,
     unwrapped,
 )
-from athina_trace.openai.traits import failure, options, system_texts, tools, traits, usage
+from athina_trace.openai.traits import failure, options, system_texts, template_prompt, tools, traits, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["may_be_known", "read"]
+__all__ = ["may_be_known", "read", "read_as"]
 
 Readings = tuple[Reading, ...]
 
@@ -47,6 +47,17 @@ def read(subject: object) -> Readings | None:
     but for `object`, no property of it is called, and of a list only the first few members are asked.
     """
     return _read(tame(subject), nested=3)
+
+
+def read_as(kind: Kind, subject: object) -> Readings | None:
+    """Read what was given for an answer of this kind, though it does not look like one: an error, for one."""
+    surface = fields_in(tame(subject))
+    if kind == "run" or _ANSWERING.isdisjoint(surface):
+        return None
+    return tuple((_chat if kind == "chat" else _response)(unwrapped(subject)))
+
+
+_ANSWERING = frozenset({"choices", "output", "error", "usage"})
 
 
 def may_be_known(subject: object) -> bool:
@@ -82,7 +93,7 @@ def _read(subject: object, *, nested: int) -> Readings | None:
     if isinstance(subject, list | tuple):
         return _page(subject, nested)
     surface = fields_in(subject)
-    reader = _READERS.get(string(subject, "object") or _likeness(surface))
+    reader = _READERS.get(string(subject, "object") or "") or _READERS.get(_likeness(surface))
     if reader is not None:
         return tuple(reader(unwrapped(subject)))
     return _inner(subject, surface, nested)
@@ -190,6 +201,8 @@ def _response(response: object) -> Iterable[Reading]:
     key = _key("response", response)
     own, previous = string(response, "id"), string(response, "previous_response_id")
     output = items(response, "output")
+    messages = [item for item in output if get(item, "type") == "message"]
+    notes = [note for message in messages for part in items(message, "content") for note in items(part, "annotations")]
     yield Answer(
         key=key,
         created=number(response, "created_at"),
@@ -197,13 +210,21 @@ def _response(response: object) -> Iterable[Reading]:
         session=string(response, "conversation", "id") or string(response, "conversation"),
         previous=previous,
         model=string(response, "model"),
-        text=_joined(text_of(get(item, "content")) for item in output if get(item, "type") == "message"),
+        text=_joined(text_of(get(message, "content")) for message in messages),
         system=system_texts(get(response, "instructions")),
+        prompt=template_prompt(get(response, "instructions")),
         usage=usage(response),
         tools=tools(response),
         options=options(response),
         error=failure(response, what="response"),
-        details=traits(response, response_id=own, previous_response_id=previous),
+        details=traits(
+            response,
+            response_id=own,
+            previous_response_id=previous,
+            prompt_id=string(response, "prompt", "id"),
+            prompt_version=string(response, "prompt", "version"),
+            citations=_cited(notes),
+        ),
     )
     yield from (item_call(item, key, place=place) for place, item in enumerate(output) if is_call(item))
     yield from _outputs(output)
@@ -228,7 +249,8 @@ def _chat(chat: object) -> Iterable[Reading]:
         model=string(chat, "model"),
         text=_chat_text(message),
         usage=usage(chat),
-        details=traits(chat, completion_id=string(chat, "id")),
+        error=failure(chat, what="completion") or failure(choice, what="completion"),
+        details=traits(chat, completion_id=string(chat, "id"), citations=_cited(items(message, "annotations"))),
     )
     yield from chat_calls(message, key)
 
@@ -277,6 +299,11 @@ _READERS: dict[str, Callable[[object], Iterable[Reading]]] = {
     "response": _response,
     "chat.completion": _chat,
 }
+
+
+def _cited(notes: Iterable[object]) -> str:
+    """Name what an answer cites, a page of the web or a file, each once."""
+    return ", ".join(dict.fromkeys(_strings(notes, ("url",), ("url_citation", "url"), ("file_id",))))
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -56,11 +56,14 @@ class _Waiting:
         self.key, self.thread = answer.key, answer.session
         self.draft, self.ledger = draft, ledger
         self.own_messages = False
+        self.cut: BaseException | None = None
+        """What broke off the stream that told of it last."""
         self.since: float | None = None
         """When it was seen to have ended, seconds since the epoch."""
 
-    def ended(self) -> None:
-        if self.since is None:
+    def ended(self, cut: BaseException | None = None) -> None:
+        if self.since is None or self.cut is not None:
+            self.cut = cut
             self.since = clock.time()
             self.draft.named["response_time"] = (clock.perf_ns() - self.draft.started_ns) // 1_000_000
 
@@ -94,20 +97,36 @@ class OwnLogs:
             return
         self._emit_all(self._follow(answer, readings, asked, new=new))
 
-    def _follow(self, answer: Answer, readings: Iterable[Reading], asked: Asked, *, new: bool) -> list[_Waiting]:
+    def cut_off(self, answer: Answer, readings: Iterable[Reading], asked: Asked, error: BaseException) -> None:
+        """The stream of an answer broke off or was given up, and the server goes on: it may be asked after."""
+        self._emit_all(self._follow(answer, readings, asked, new=False, cut=error))
+
+    def _follow(
+        self,
+        answer: Answer,
+        readings: Iterable[Reading],
+        asked: Asked,
+        *,
+        new: bool,
+        cut: BaseException | None = None,
+    ) -> list[_Waiting]:
         with self._lock:
             waiting = self._waiting.get(answer.key)
             if new:  # whatever had this id before, as in a test's server: this is another one
                 self._logged.pop(answer.key)
             elif waiting is None and answer.key in self._logged:
                 return []
-            due = self._overtaken(answer) if new and answer.key[0] == "run" else []
+            # A refused request, which has no id to tell of, has overtaken nothing.
+            due = self._overtaken(answer) if new and answer.key[0] == "run" and answer.details else []
             if waiting is None:
                 ledger = Ledger()
                 waiting = _Waiting(answer, asked.draft(ledger), ledger)
                 due += self._evicted(self._waiting.put(answer.key, waiting))
             waiting.ledger.take(readings)
-            due += self._if_told(waiting, answer, readings)
+            if cut is not None:
+                waiting.ended(cut)
+            else:
+                due += self._if_told(waiting, answer, readings)
         self._wake(waiting)
         return due
 
@@ -173,7 +192,8 @@ class OwnLogs:
 
     def _emit_all(self, due: list[_Waiting]) -> None:
         for each in due:
-            emit(each.draft)
+            # An exception stands in the ledger.
+            emit(each.draft, None if isinstance(each.cut, Exception) else each.cut)
 
 
 def _is_said_by(reading: Reading, key: Key) -> bool:

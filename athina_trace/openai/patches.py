@@ -15,6 +15,7 @@ from athina_trace._clock import clock
 from athina_trace.openai.details import fetch, fetch_async
 from athina_trace.openai.following import Follower
 from athina_trace.openai.paths import Route, route
+from athina_trace.openai.shape import json_body
 from athina_trace.openai.watched import Watched, leave_unread
 
 MARK = "_athina_trace"
@@ -33,8 +34,8 @@ class Switch:
 
 switch = Switch()
 _came_last: tuple[Any, Any] = None, None
-"""The answer that a client made last, and httpx's response that it is made of. Between this and the end of its request
-another thread may put one here; whoever does not find his own reads it at once."""
+"""The answer that a client made last, or the error that it raised instead, and httpx's response behind it. Between
+this and the end of its request another thread may put one here; whoever does not find his own reads it at once."""
 
 
 def processed(method: Any) -> Any:
@@ -43,7 +44,11 @@ def processed(method: Any) -> Any:
     @functools.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         global _came_last  # noqa: PLW0603 - see there
-        answer = method(client, *args, **kwargs)
+        try:
+            answer = method(client, *args, **kwargs)
+        except Exception as error:
+            _came_last = error, kwargs.get("response")
+            raise
         _came_last = answer, kwargs.get("response")
         return answer
 
@@ -56,7 +61,11 @@ def processed_async(method: Any) -> Any:
     @functools.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         global _came_last  # noqa: PLW0603 - see there
-        answer = await method(client, *args, **kwargs)
+        try:
+            answer = await method(client, *args, **kwargs)
+        except Exception as error:
+            _came_last = error, kwargs.get("response")
+            raise
         _came_last = answer, kwargs.get("response")
         return answer
 
@@ -109,12 +118,15 @@ def _route(client: Any, options: Any) -> Route | None:
 
 
 def _failed(client: Any, args: Any, kwargs: Any, began: int, error: BaseException) -> None:
+    global _came_last
     try:
+        (last, wire), _came_last = _came_last, (None, None)
         options = args[1] if len(args) > 1 else kwargs["options"]
         about = _route(client, options)
         if about is not None:
-            # An answer that was cut off comes with the exception that says so.
-            Watched(about, options, began).done(getattr(error, "completion", None), error)
+            # An answer that does not fit what the program wants it parsed to has come all the same.
+            answer = json_body(wire) if last is error else None
+            Watched(about, options, began).done(answer, error)
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.fault("recording a failed request of OpenAI's client")
 

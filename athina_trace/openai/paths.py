@@ -61,7 +61,8 @@ def route(method: str, url: str) -> Route | None:
 
 
 def _routed(method: str, parts: list[str]) -> Route | None:
-    start = next((place for place, part in enumerate(parts) if part in _RESOURCES), None)
+    named = parts.index("deployments") + 2 if "deployments" in parts else 0  # Azure's, whose names may be any
+    start = next((place for place in range(named, len(parts)) if parts[place] in _RESOURCES), None)
     if start is None:
         return None
     path = parts[start:]

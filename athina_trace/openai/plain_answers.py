@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from athina_trace.openai.memory import Chain
-from athina_trace.openai.requests import prompt_of
+from athina_trace.openai.requests import prompt_of, question_in
 from athina_trace.openai.traits import USAGE_DETAILS, options
 
 __all__ = ["plain_chat", "plain_response"]
@@ -54,13 +54,14 @@ def _response(seen: Any, params: Mapping[str, Any], chain: Chain) -> dict[str, A
     )
 
 
-_MORE_TO_TELL = ("tools", "error", "incomplete_details")
+_MORE_TO_TELL = ("tools", "error", "incomplete_details", "prompt")
 
 
 def _chat(seen: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     choice = seen["choices"][0]
     message = choice["message"]
-    if seen["object"] != "chat.completion" or any(map(message.get, _MORE_THAN_TEXT)):
+    usual = seen["object"] == "chat.completion" and not (seen.get("error") or choice.get("error"))
+    if not usual or any(map(message.get, _MORE_THAN_TEXT)):
         raise _UnusualError
     return _told(
         _asked(params, None, None),
@@ -71,7 +72,7 @@ def _chat(seen: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-_MORE_THAN_TEXT = ("tool_calls", "function_call", "refusal", "audio")
+_MORE_THAN_TEXT = ("tool_calls", "function_call", "refusal", "audio", "annotations")
 
 
 def _text(value: Any) -> str:
@@ -94,7 +95,7 @@ def _told(asked: dict[str, Any], seen: Mapping[str, Any], response: str, **more:
 
 
 def _asked(params: Mapping[str, Any], earlier: str | None, instructions: Any) -> dict[str, Any]:
-    """The prompt, and the user's last question; one of nothing but an image has no text."""
+    """The prompt, and the user's last question."""
     if not _RARE.isdisjoint(params):
         raise _UnusualError
     given = params.get("input")
@@ -104,7 +105,7 @@ def _asked(params: Mapping[str, Any], earlier: str | None, instructions: Any) ->
         said, query = [{"role": "user", "content": given}], given
     else:
         said = list(prompt_of(params))
-        query = next((message["content"] for message in reversed(said) if message["role"] == "user"), earlier)
+        query = question_in(reversed(said)) or earlier
     if instructions:
         said.insert(0, {"role": "system", "content": _text(instructions)})
     fields: dict[str, Any] = {"prompt": said} if said else {}
@@ -122,11 +123,11 @@ def _said(output: Iterable[Any]) -> str:
     for item in output:
         if item["type"] == "message":
             for part in item["content"]:
-                if part["type"] != "output_text":
+                if part["type"] != "output_text" or part.get("annotations"):
                     raise _UnusualError
                 if part["text"]:
                     texts.append(part["text"])
-        elif "call" in item["type"]:
+        elif "call" in item["type"] or "approval" in item["type"]:
             raise _UnusualError
     return "\n".join(texts)
 

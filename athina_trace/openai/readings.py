@@ -56,6 +56,8 @@ class Answer:
     @property
     def progress(self) -> int:
         """How far the snapshot had come: of two, the one further on is the later, whatever came in first."""
+        if self.status is None and self.key[0] == "response":
+            return _FINISHED  # of a small server, which tells no states: what it gives is there
         return _PROGRESS.get(self.status, _FINISHED)
 
     @property
@@ -126,6 +128,8 @@ def merged(known: Answer, new: Answer) -> Answer:
     values = {f.name: _later(getattr(first, f.name), getattr(second, f.name)) for f in fields(Answer)}
     # Instructions that a request added stand in no later snapshot.
     values["system"] = max(second.system, first.system, key=len)
+    if second.ended:  # a stream that broke off is no error of an answer that was given after all
+        values["error"], values["status_code"] = second.error, second.status_code
     orders = [answer.order for answer in (known, new) if answer.order is not None]
     return replace(second, **{**values, "order": min(orders, default=None)})
 

@@ -6,10 +6,11 @@ tools, options, outputs of tools. What the answer says itself always comes first
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from athina_trace.openai.objects import read
+from athina_trace.openai.objects import read, read_as
 from athina_trace.openai.readings import Answer, Kind, Message, Output, Reading, Scope
 from athina_trace.openai.shape import data, get, items, string, text_of, whole
 from athina_trace.openai.traits import options, system_texts, tools
@@ -17,7 +18,7 @@ from athina_trace.openai.traits import options, system_texts, tools
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Exchange", "error_text", "prompt_of", "read_exchange"]
+__all__ = ["Exchange", "error_text", "prompt_of", "question_in", "read_exchange"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +42,19 @@ class Exchange:
     def question(self) -> str | None:
         """What the user said last in this request."""
         told = (_said(item) for place in reversed(_PLACES) for item in reversed(items(self.params, *place)))
-        asked = (said["content"] for said in told if said is not None and said["role"] == "user")
-        return next(asked, string(self.params, "input"))
+        return question_in(said for said in told if said is not None) or string(self.params, "input")
+
+
+def question_in(backwards: Iterable[Mapping[str, str]]) -> str | None:
+    """What the user said last in words: an image by itself asks nothing. Messages come the last one first."""
+    return next((said["content"] for said in backwards if said["role"] == "user" and said["content"]), None)
 
 
 def read_exchange(exchange: Exchange) -> tuple[Reading, ...] | None:
     """Return what request and answer say together; None where the answer is none of the known kinds."""
     readings = read(exchange.answer)
-    if readings is None:
-        readings = _failed(exchange)
+    if readings is None and exchange.kind is not None:
+        readings = read_as(exchange.kind, exchange.answer) or _failed(exchange, exchange.kind)
     asked = (_asked(r, exchange) if isinstance(r, Answer) and r.key[0] == exchange.kind else r for r in readings or ())
     others: tuple[Reading, ...] = (*_outputs(exchange.params), *_opening(readings or (), exchange.params))
     return (*asked, *others) if others or readings is not None else None
@@ -64,19 +69,23 @@ def _opening(readings: tuple[Reading, ...], params: Mapping[str, object]) -> Ite
             yield Message(id=f"{thread}#{place}", thread=thread, role=string(item, "role"), text=text)
 
 
-def _failed(exchange: Exchange) -> tuple[Reading, ...] | None:
-    """Stand in for the answer that a failed request did not give; without a kind there was none to be had."""
-    if exchange.kind is None or exchange.error is None:
+def _failed(exchange: Exchange, kind: Kind) -> tuple[Reading, ...] | None:
+    """Stand in for the answer that a failed request did not give."""
+    if exchange.error is None:
         return None
     session = string(exchange.params, "thread_id")
     status = "failed" if isinstance(exchange.error, Exception) else "cancelled"
-    return (Answer(key=(exchange.kind, f"{status}-{exchange.order}"), status=status, session=session),)
+    return (Answer(key=(kind, f"{status}-{exchange.order}"), status=status, session=session),)
 
 
 def error_text(error: object) -> str:
     """Return the API's own message where the exception carries one, else its type and text."""
-    said = string(error, "body", "message") or string(error, "body", "error", "message")
-    return said or ": ".join(filter(None, (type(error).__name__, _as_string(error))))
+    said = (string(error, *place) for place in _MESSAGES)
+    return next(filter(None, said), None) or ": ".join(filter(None, (type(error).__name__, _as_string(error))))
+
+
+_MESSAGES = (("body", "message"), ("body", "error", "message"), ("body", "error"), ("body", "detail"), ("body",))
+"""Where servers say what was wrong: OpenAI, Azure, and smaller ones."""
 
 
 def _as_string(value: object) -> str:
@@ -89,7 +98,7 @@ def _as_string(value: object) -> str:
 def _asked(answer: Answer, exchange: Exchange) -> Answer:
     """Add what the request says to what the answer says."""
     params = exchange.params
-    prompt = tuple(prompt_of(params))
+    prompt = (*answer.prompt, *prompt_of(params))
     return replace(
         answer,
         order=exchange.order,
@@ -102,7 +111,7 @@ def _asked(answer: Answer, exchange: Exchange) -> Answer:
         model=answer.model or string(params, "model"),
         system=_system(answer, params),
         prompt=prompt,
-        query=next((message["content"] for message in reversed(prompt) if message["role"] == "user"), exchange.query),
+        query=question_in(reversed(prompt)) or exchange.query,
         tools=answer.tools or tools(params),
         options={**options(params), **answer.options},
         error=error_text(exchange.error) if isinstance(exchange.error, Exception) else answer.error,
@@ -143,7 +152,8 @@ def _said(item: object) -> Mapping[str, str] | None:
 
 
 def _as_text(value: object) -> str:
-    return text_of(value) or ("" if value is None else _as_string(data(value)))
+    """An output as text: what is neither text nor parts with text stands there as JSON."""
+    return text_of(value) or ("" if value in (None, "") else json.dumps(data(value), ensure_ascii=False))
 
 
 def _outputs(params: Mapping[str, object]) -> Iterable[Output]:

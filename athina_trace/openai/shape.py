@@ -21,6 +21,7 @@ __all__ = [
     "get",
     "items",
     "json_body",
+    "known_in",
     "number",
     "parsed",
     "string",
@@ -195,6 +196,20 @@ def data(value: object) -> object:
         return _Copier().copy(tame(value), _DEEPEST)
 
 
+def known_in(value: object) -> object:
+    """`data` without what is None at any depth, as models are written down; JSON schemas keep theirs."""
+    return _known(data(value))
+
+
+def _known(value: object) -> object:
+    if isinstance(value, list):
+        return [_known(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: part if name in _SCHEMAS else _known(part) for name, part in value.items() if part is not None}
+
+
+_SCHEMAS = ("parameters", "schema", "input_schema")
 _SCALARS = _PLAIN - {dict, list}
 
 

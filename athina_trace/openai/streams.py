@@ -1,8 +1,9 @@
 """Stream events and chunks in, finished objects out: pure accumulators, one for each API.
 
-Each has `add(event)` and `result()`. The result is a plain dictionary of the shape that the API gives without
-streaming (of an Assistants stream: a list of them), so that `objects.read` is the only way to read either;
-None while nothing came. A stream that breaks off gives what had come by then. Nothing here raises.
+Each has `add(event)`, `result()`, and `ended`: whether the answer has been given whole. The result is a plain
+dictionary of the shape that the API gives without streaming (of an Assistants stream: a list of them), so that
+`objects.read` is the only way to read either; None while nothing came. A stream that breaks off gives what had come by
+then. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def _grow(built: dict[str, object], delta: object) -> None:
 
 
 def _grown(built: object, piece: object, *, whole_piece: bool) -> object:
+    if piece is None or (whole_piece and piece == ""):  # some servers send what they have sent before as nothing
+        return built if built is not None else piece
     if isinstance(piece, list):
         return _grown_list(built if isinstance(built, list) else [], piece)
     if isinstance(piece, dict):
@@ -39,7 +42,7 @@ def _grown(built: object, piece: object, *, whole_piece: bool) -> object:
 
 def _grown_list(built: list[object], pieces: list[object]) -> list[object]:
     for piece in pieces:
-        same = next((one for one in built if _same_place(one, piece)), None)
+        same = next((one for one in reversed(built) if _same_place(one, piece)), None)
         if isinstance(same, dict):
             _grow(same, piece)
         else:
@@ -48,8 +51,10 @@ def _grown_list(built: list[object], pieces: list[object]) -> list[object]:
 
 
 def _same_place(built: object, piece: object) -> bool:
+    """Whether a piece goes on with what was built. Some servers count all calls 0: another id and a name begin one."""
     place = get(piece, "index")
-    return place is not None and get(built, "index") == place
+    begins = string(piece, "id") not in (None, string(built, "id")) and bool(string(piece, "function", "name"))
+    return place is not None and get(built, "index") == place and not begins
 
 
 class ChatChunks:
@@ -59,11 +64,16 @@ class ChatChunks:
         self._whole: dict[str, object] = {}
         self._choices: dict[int, dict[str, object]] = {}
 
+    @property
+    def ended(self) -> bool:
+        """Whether every choice has its reason to end; the usage may still follow."""
+        return bool(self._choices) and all(choice.get("finish_reason") for choice in self._choices.values())
+
     def add(self, chunk: object) -> None:
         """Take the next chunk, or an event of the client's own stream helper that holds one."""
         if get(chunk, "type") == "chunk":
             chunk = get(chunk, "chunk")
-        if isinstance(get(chunk, "choices"), list | tuple):
+        if isinstance(get(chunk, "choices"), list | tuple) or get(chunk, "usage") is not None:
             self._add_chunk(chunk)
 
     def _add_chunk(self, chunk: object) -> None:
@@ -98,12 +108,14 @@ class ResponseEvents:
         self._snapshot: object = None
         self._output: dict[int, dict[str, object]] = {}
         self._error: dict[str, str | None] | None = None
+        self.ended = False
 
     def add(self, event: object) -> None:
         """Take the next event."""
         kind = string(event, "type") or ""
         if get(event, "response") is not None:
             self._snapshot = get(event, "response")
+            self.ended = kind in _LAST
         elif kind == "error":
             self._error = {name: string(event, name) for name in ("code", "message")}
         elif kind.startswith("response.output_item."):
@@ -113,7 +125,7 @@ class ResponseEvents:
             _grow(self._item(event), {field: string(event, "delta") or ""})
         elif kind in _CONTENT_PIECES:
             part = {"index": whole(event, "content_index") or 0, **self._content_piece(kind, event)}
-            _grow(self._item(event), {"content": [part]})
+            _grow(self._item(event), {"type": "message", "content": [part]})
 
     def _content_piece(self, kind: str, event: object) -> dict[str, object]:
         field = _CONTENT_PIECES[kind]
@@ -137,8 +149,14 @@ class ResponseEvents:
             came["output"] = [item for _, item in sorted(self._output.items())]
         if self._error is not None:
             came |= {"error": self._error, "status": "failed"}
-        snapshot = data(self._snapshot) if came else None
+        if not came:
+            return self._snapshot
+        snapshot = data(self._snapshot) if self._snapshot is not None else {"object": "response"}
         return {**snapshot, **came} if isinstance(snapshot, dict) else self._snapshot
+
+
+_LAST = frozenset({"response.completed", "response.failed", "response.incomplete"})
+"""After these events nothing comes."""
 
 
 _ITEM_PIECES = {
@@ -156,6 +174,7 @@ class RunEvents:
     def __init__(self) -> None:
         self._last: dict[str, object] = {}
         self._deltas: dict[str, dict[str, object]] = {}
+        self.ended = False
 
     def add(self, event: object) -> None:
         """Take the next event."""
@@ -167,6 +186,7 @@ class RunEvents:
             _grow(self._deltas.setdefault(subject_id, {}), data(get(subject, "delta")))
             return
         self._last[subject_id] = subject
+        self.ended = name in _LAST_OF_RUN
         if get(subject, "status") != "in_progress":
             self._deltas.pop(subject_id, None)
 
@@ -179,3 +199,9 @@ class RunEvents:
             delta = self._deltas.get(subject_id)
             snapshot = data(subject) if delta else None
             yield {**snapshot, **delta} if isinstance(snapshot, dict) and delta else subject
+
+
+_LAST_OF_RUN = frozenset(
+    f"thread.run.{state}" for state in ("completed", "requires_action", "incomplete", "failed", "cancelled", "expired")
+)
+"""After these events nothing but `done` comes."""

@@ -9,12 +9,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from athina_trace._values.secrets import MASKED
-from athina_trace.openai.shape import data, get, items, string, tame, text_of, whole
+from athina_trace.openai.shape import data, get, items, known_in, string, tame, text_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["CREDENTIALS", "USAGE_DETAILS", "failure", "options", "system_texts", "tools", "traits", "usage"]
+__all__ = [
+    "CREDENTIALS",
+    "USAGE_DETAILS",
+    "failure",
+    "options",
+    "system_texts",
+    "template_prompt",
+    "tools",
+    "traits",
+    "usage",
+]
 
 
 def failure(subject: object, *, what: str) -> str | None:
@@ -37,11 +47,20 @@ def _reason(subject: object) -> str | None:
 
 
 def system_texts(instructions: object) -> tuple[str, ...]:
-    """Read instructions: a string, or the items of a prompt template."""
+    """Read instructions: a string, or those items of a prompt template that the model is to obey."""
     if isinstance(instructions, str):
         return (instructions,) if instructions else ()
-    texts = (text_of(get(item, "content")) for item in items(instructions))
+    texts = (text_of(get(item, "content")) for item in items(instructions) if string(item, "role") not in _SPEAKERS)
     return tuple(text for text in texts if text)
+
+
+def template_prompt(instructions: object) -> tuple[dict[str, str], ...]:
+    """Read the items of a prompt template in which user and assistant speak."""
+    said = ((string(item, "role"), text_of(get(item, "content"))) for item in items(instructions))
+    return tuple({"role": role, "content": text} for role, text in said if role in _SPEAKERS)
+
+
+_SPEAKERS = ("user", "assistant")
 
 
 _USAGE = {
@@ -83,7 +102,7 @@ def _usage_details(sent: object) -> Iterator[tuple[str, int]]:
 
 def tools(subject: object) -> tuple[object, ...]:
     """Read the tools that the model could call, as plain data, without what a remote server is opened with."""
-    return tuple(_without_credentials(data(tool)) for tool in items(subject, "tools"))
+    return tuple(_without_credentials(known_in(tool)) for tool in items(subject, "tools"))
 
 
 CREDENTIALS = ("authorization", "headers")
@@ -122,6 +141,9 @@ def options(subject: object) -> dict[str, object]:
     effort = string(subject, "reasoning", "effort")
     if effort is not None:
         extra["reasoning_effort"] = effort
+    verbosity = string(subject, "text", "verbosity")
+    if verbosity is not None:
+        extra["verbosity"] = verbosity
     return {**known, "extra_options": extra} if extra else known
 
 

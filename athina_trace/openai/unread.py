@@ -75,11 +75,11 @@ def entry_of(
 ) -> Entry | None:
     """The unread entry of an answer; None for one that has to be read at once.
 
-    `response`: httpx's own, read to its end by the client, which has found JSON in it. `took`: milliseconds.
+    `response`: httpx's own, read to its end by the client. `took`: milliseconds.
     """
     asked, answered = response.request.content, response.content
-    if len(asked) + len(answered) > _MOST_BYTES or not asked.startswith(b"{"):
-        return None
+    if len(asked) + len(answered) > _MOST_BYTES or not (asked.startswith(b"{") and answered.startswith(b"{")):
+        return None  # the client reads other encodings, too, and gives what is no JSON as text
     if _AUTHORIZATION in asked or _HEADERS in asked:
         return None
     # JSON has no line breaks within its strings: those that are there only make it pretty.

@@ -57,19 +57,22 @@ class Watched:
 
     def streamed(self, result: object, error: BaseException | None) -> None:
         """A stream gave `result` until it ended, or `error` ended it."""
-        if error is None and self.route.kind == "response" and not _has_ended(result):
-            error = GeneratorExit()  # the server said no more, and will not
+        if error is None and self.route.kind in ("response", "run") and not _is_whole(result):
+            error = GeneratorExit()  # the server said no more in this stream
         self.done(result, error)
 
     def done(self, result: object, error: BaseException | None = None) -> None:
         """The request gave `result`, or what there was of it when `error` ended it."""
         readings = self._read(result, error)
         if readings is None:
+            if error is None:
+                self._remember_said(())
             return
         self.answer = next((each for each in readings if isinstance(each, Answer)), None)
         if self.answer is not None and self.route.kind is not None:
             again = not self.route.asks and self.draft is None and memory.has(self.answer.key)
-            self._remember(self.answer)
+            if error is None or self.answer.status != "failed":
+                self._remember(self.answer)
             if not again:
                 self._record_answer(self.answer, self._with_question(self.answer, readings), error)
         else:
@@ -99,8 +102,8 @@ class Watched:
             memory.answered(answer.session)
 
     def _with_question(self, answer: Answer, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-        """Give a new run what was posted to its thread before."""
-        asks = self.route.asks and answer.key[0] == "run"
+        """Give a run what was posted to its thread before: a new one, or one that was begun in another call."""
+        asks = answer.key[0] == "run" and (self.route.asks or "tool_outputs" in self.params)
         return (*memory.asked(answer.session), *readings) if asks else readings
 
     def _record_answer(self, answer: Answer, readings: tuple[Reading, ...], error: BaseException | None) -> None:
@@ -108,10 +111,17 @@ class Watched:
             self.draft.take(readings)
             if answer.ended:
                 own_logs.note(answer.key)
+        elif error is not None and self._may_go_on(answer):
+            own_logs.cut_off(answer, readings, self._asked(), error)
         elif error is not None and not isinstance(error, Exception):
             self._record_cut_off(readings, error)
+            own_logs.note(answer.key)
         else:
             own_logs.answered(answer, readings, self._asked(), new=self.route.asks)
+
+    def _may_go_on(self, answer: Answer) -> bool:
+        """Whether the server goes on with an answer when nobody reads its stream."""
+        return bool(answer.details) and (answer.key[0] == "run" or self.params.get("background") is True)
 
     def _record_cut_off(self, readings: tuple[Reading, ...], error: BaseException) -> None:
         """A cancelled request, or a stream that was given up: what came of it is all that there will be."""
@@ -148,13 +158,16 @@ class Watched:
 def leave_unread(route: Route, options: Any, began: int, answer: object, wire: Any) -> bool:
     """Log an answer as it came over the wire; False where it has to be read now.
 
-    That is so inside a decorated call, under settings that rewrite or leave out, and for a response that has not ended
-    well. `options` and `began` are those of `Watched`, `wire` is the response of httpx that the answer came in.
+    That is so inside a decorated call, under settings that rewrite or leave out, for a response that has not ended
+    well, and where a request holds more than its method takes, which may be secrets. `options` and `began` are those
+    of `Watched`, `wire` is the response of httpx that the answer came in.
     """
     writer, scope, kind = _runtime.active(), current_scope(), route.kind
     if writer is None or not writer.takes_unread or scope.hides or scope.sample_rate is not None:
         return False
     if kind is None or kind == "run" or not route.asks or current_draft() is not None:
+        return False
+    if options.extra_json:
         return False
     seen = getattr(answer, "__dict__", _NOTHING)
     own = seen.get("id")
@@ -169,14 +182,16 @@ def leave_unread(route: Route, options: Any, began: int, answer: object, wire: A
     if kind == "response":
         given = params.get("input")
         asked = given if type(given) is str else Exchange(order=0, params=params).question()
-        memory.responded(own, chain.session, asked or chain.query, chained="previous_response_id" in params)
+        chained = params.get("previous_response_id") is not None
+        memory.responded(own, chain.session, asked or chain.query, chained=chained)
     return True
 
 
 def _params(options: Any) -> Mapping[str, Any]:
-    """The body of a request of the client, where that is a JSON object."""
-    body = options.json_data
-    return body if isinstance(body, dict) else _NOTHING
+    """The body of a request of the client, where that is a JSON object; what the program adds to it wins."""
+    body, more = options.json_data, options.extra_json
+    known = body if isinstance(body, dict) else _NOTHING
+    return {**known, **more} if more else known
 
 
 def _chain(params: Mapping[str, Any]) -> Chain:
@@ -190,8 +205,10 @@ def _chain(params: Mapping[str, Any]) -> Chain:
     return Chain(conversation or known.session or previous, known.query)
 
 
-def _has_ended(response: object) -> bool:
-    return any(isinstance(reading, Answer) and reading.ended for reading in read(response) or ())
+def _is_whole(streamed: object) -> bool:
+    """Whether a stream told of the end of its answer, or of a run that waits for its tools."""
+    answers = (reading for reading in read(streamed) or () if isinstance(reading, Answer))
+    return any(answer.ended or answer.status == "requires_action" for answer in answers)
 
 
 def _has_more(page: object) -> bool:

@@ -120,8 +120,8 @@ EXPECTED: dict[str, list[Wire]] = {
         {"session_id": "thread_1", "error": "rate_limit_exceeded: Too much.", "status": "failed"},
         {"error": "run expired", "run_id": "run_2"},
         {"error": "run cancelled", "run_id": "run_3"},
-        {"error": "run incomplete: max_completion_tokens", "run_id": "run_4"},
         {"error": "No thread found.", "status_code": 404, "session_id": "thread_1"},
+        {"error": "run incomplete: max_completion_tokens", "run_id": "run_4"},
     ],
     "run_streamed": [RUN_LOG],
     "run_stream_helper": [ANSWERED],
@@ -352,13 +352,13 @@ def test_two_runs_on_one_thread_keep_their_own_answers(server: Server, client: O
 
 def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr(rooms, "emit", lambda draft: made.append(draft.ledger.fields()["session_id"]))
+    monkeypatch.setattr(rooms, "emit", lambda draft, _error: made.append(draft.ledger.fields()["session_id"]))
     monkeypatch.setattr(rooms, "_MOST_LOGGED", 100)
     own_logs.forget()
     for n in range(3000):
         asks = route("POST", f"/threads/thread_{n}/runs")
         assert asks is not None
-        options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, params={})
+        options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, extra_json=None, params={})
         watched.Watched(asks, options, n).done(run(f"run_{n}", thread_id=f"thread_{n}"))
     assert made == [f"thread_{n}" for n in range(3000 - 1024)]
     assert (len(own_logs._waiting), len(own_logs._logged)) == (1024, 100)

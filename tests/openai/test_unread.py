@@ -214,9 +214,15 @@ def test_whatever_the_wire_says_is_read(local: Logs) -> None:
     assert read(put(half))["response"] == "Rain \N{REPLACEMENT CHARACTER}"
 
 
-@pytest.mark.parametrize("answer", [{}, [], "text", None, {"object": "list", "data": []}])
+@pytest.mark.parametrize("answer", [{}, {"object": "list", "data": []}])
 def test_what_is_no_answer_is_no_log(answer: Any) -> None:
     assert unread.read(put(answer)) is None
+
+
+@pytest.mark.parametrize("content", [b"<html>Log in</html>", b"[]", "\ufeff{}".encode(), "{}".encode("utf-16"), b""])
+def test_what_is_no_plain_json_object_is_not_put_unread(content: bytes) -> None:
+    with pytest.raises(AssertionError):
+        put(content)
 
 
 def test_an_entry_that_cannot_be_read_is_a_fault_of_ours_and_holds_up_no_other(
