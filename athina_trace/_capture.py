@@ -12,7 +12,7 @@ from athina_trace._arguments import Options
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
 from athina_trace._hiding import RESPONSE, withhold, without
-from athina_trace._values import text
+from athina_trace._values import shown, text
 from athina_trace.records import to_wire
 
 _NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
@@ -33,7 +33,7 @@ def finish(
     merges below, weakest first.
     """
     answer = _response(draft, options, result, failed=error is not None)
-    recorded: Mapping[str, Any] = draft.ledger.fields() if draft.ledger is not None else _NOTHING
+    recorded: Mapping[str, Any] = shown(draft.ledger.fields()) if draft.ledger is not None else _NOTHING
     ended: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
     if error is not None:
         ended.update(_failure(error))

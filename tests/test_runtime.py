@@ -45,6 +45,18 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_module_that_another_thread_is_just_loading_is_no_obstacle(tmp_path: Path) -> None:
+    done = run(
+        "import sys, types\n"
+        "for name in ('multiprocessing', 'multiprocessing.process'):\n"
+        "    sys.modules[name] = types.ModuleType(name)\n"
+        "import athina_trace\n"
+        "print(len(athina_trace.log_inference(response='Hello')))",
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert (done.stdout, done.stderr) == ("36\n", "")
+
+
 def test_importing_starts_opens_and_loads_nothing(tmp_path: Path) -> None:
     done = run(
         "import sys, threading, athina_trace\n"

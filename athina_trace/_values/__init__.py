@@ -1,6 +1,7 @@
 """Any object as new, bounded, JSON-safe data, which shares nothing with what the caller goes on to change.
 
     plain, text     snapshot    the two verbs
+    shown           blobs       the verb for what is JSON-safe already
       └ walk        walk        containers, strings and numbers, within the limits
           ├ read    shapes      an object of any other class as something simpler
           │           └ classes     what classes and instances store, past their own code
@@ -17,8 +18,9 @@ What becomes of what JSON has no word for:
 What is cut says so: "… [200000 of 5000000 characters]", "… 990 more items".
 """
 
+from athina_trace._values.blobs import shown
 from athina_trace._values.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._values.secrets import MASKED, looks_secret
 from athina_trace._values.snapshot import plain, text
 
-__all__ = ["DEFAULT_LIMITS", "JSON", "MASKED", "Limits", "Mask", "looks_secret", "plain", "text"]
+__all__ = ["DEFAULT_LIMITS", "JSON", "MASKED", "Limits", "Mask", "looks_secret", "plain", "shown", "text"]

@@ -2,7 +2,7 @@
 
 import binascii
 import re
-from typing import Final
+from typing import Any, Final
 
 _SHORTEST: Final = 1024  # characters; shorter runs of base64 are ids, digests and signatures, worth reading
 _WINDOW: Final = 480  # less than half of _SHORTEST, so that every blob covers one window whole
@@ -47,6 +47,15 @@ def media_type(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "video/mp4"
     return next((media for magic, media in _MAGIC if head.startswith(magic)), "")
+
+
+def shown(value: Any) -> Any:
+    """JSON-safe data in which base64 is told by its length, however deep its text stands."""
+    if type(value) is str:
+        return value if len(value) < _SHORTEST else without_base64(value)[0]
+    if type(value) is list:
+        return [shown(part) for part in value]
+    return {name: shown(part) for name, part in value.items()} if type(value) is dict else value
 
 
 def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:

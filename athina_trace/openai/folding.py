@@ -69,11 +69,14 @@ def _with_messages(answer: Answer, records: Records) -> Answer:
         return answer
     own = _own(answer, records)
     asked = _question(answer, own, records)
+    told = tuple({"role": "user", "content": message.text or ""} for message in asked)
+    added = tuple(said for said in answer.prompt if said not in told)
     return replace(
         answer,
         text="\n".join(message.text for message in own if message.text),
         query=answer.query or next((message.text for message in reversed(asked) if message.text), None),
-        prompt=answer.prompt or tuple({"role": "user", "content": message.text or ""} for message in asked),
+        # What its request brought along stands in the thread, too, and may have been listed or not.
+        prompt=answer.prompt if all(said in answer.prompt for said in told) else (*told, *added),
     )
 
 

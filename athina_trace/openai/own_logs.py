@@ -1,8 +1,8 @@
 """Logs of answers that were asked for outside of every decorated call: one for each run, response and completion.
 
 A response or completion is logged the moment it is there. A run says nothing itself: its log waits for the messages of
-its thread, until another run follows there, or for `PATIENCE` seconds. What waits is bounded, and so is the memory of
-what was logged, so that a poll that comes late logs nothing twice.
+its thread, until another run follows there, or for `PATIENCE` seconds. Steps that are listed later change the log. What
+waits is bounded, and so is the memory of what was logged, so that a poll that comes late logs nothing twice.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from athina_trace import _emission, _errands, _runtime
+from athina_trace._after import update_log
 from athina_trace._arguments import Options
 from athina_trace._calls import complete
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
+from athina_trace._values import shown
 from athina_trace.context import Scope
 from athina_trace.openai.ledger import Ledger
 from athina_trace.openai.memory import Bounded
-from athina_trace.openai.readings import Answer, Key, Message, Reading
+from athina_trace.openai.readings import Answer, Key, Message, Reading, ToolCall
 
 PATIENCE: Final = 30.0
 """Seconds that a finished run waits for its messages to be listed."""
 _MOST_WAITING = 1024
 _MOST_LOGGED = 16_384
+_MOST_CHANGED = 256
+"""Runs whose steps may still come once their logs are written."""
 _NO_OPTIONS = Options()
 _SILENT = ("failed", "expired", "cancelled")
-"""A run that ended so has nothing to say: nothing is waited for."""
+"""A run that ended so has nothing to say, unless it spoke before: nothing is waited for."""
 
 
 class Asked(NamedTuple):
@@ -55,11 +59,32 @@ class _Waiting:
     def __init__(self, answer: Answer, draft: LogDraft, ledger: Ledger) -> None:
         self.key, self.thread = answer.key, answer.session
         self.draft, self.ledger = draft, ledger
-        self.own_messages = False
+        self.own_messages = self.own_steps = self.spoke = False
+        self.changed: Mapping[str, Any] = {}
+        """What its log was changed to since it was written."""
         self.cut: BaseException | None = None
         """What broke off the stream that told of it last."""
         self.since: float | None = None
         """When it was seen to have ended, seconds since the epoch."""
+
+    def take(self, readings: Iterable[Reading]) -> None:
+        """More is told of it."""
+        self.ledger.take(readings)
+        self.own_messages |= any(_is_said_by(each, self.key) for each in readings)
+        calls = [each for each in readings if isinstance(each, ToolCall) and each.owner == self.key]
+        self.spoke |= bool(calls)
+        self.own_steps |= any(call.created is not None for call in calls)
+
+    def change(self) -> None:
+        """Add what its steps tell to its log, unless that shows less than all."""
+        runtime = _runtime.active()
+        if runtime is None or runtime.policy.hides or self.draft.scope.hides:
+            return
+        told = shown(self.ledger.fields())
+        known = {name: told[name] for name in ("tool_calls", "context") if told.get(name)}
+        if known and known != self.changed:
+            self.changed = known
+            update_log(external_reference_id=self.draft.external_reference_id, **known)
 
     def ended(self, cut: BaseException | None = None) -> None:
         if self.since is None or self.cut is not None:
@@ -80,6 +105,7 @@ class OwnLogs:
         self._lock = threading.Lock()
         self._waiting: Bounded[_Waiting] = Bounded(_MOST_WAITING)
         self._logged: Bounded[bool] = Bounded(_MOST_LOGGED)
+        self._written: Bounded[_Waiting] = Bounded(_MOST_CHANGED)
 
     def note(self, key: Key) -> None:
         """This answer is in the log of a decorated call."""
@@ -122,7 +148,7 @@ class OwnLogs:
                 ledger = Ledger()
                 waiting = _Waiting(answer, asked.draft(ledger), ledger)
                 due += self._evicted(self._waiting.put(answer.key, waiting))
-            waiting.ledger.take(readings)
+            waiting.take(readings)
             if cut is not None:
                 waiting.ended(cut)
             else:
@@ -133,10 +159,12 @@ class OwnLogs:
     def _if_told(self, waiting: _Waiting, answer: Answer, readings: Iterable[Reading]) -> list[_Waiting]:
         """The answer itself, where it ended and there is nothing more to wait for."""
         if not answer.ended:
+            waiting.since = None
             return []
         waiting.ended()
+        waiting.spoke |= bool(answer.usage.get("completion_tokens"))
         streamed = any(isinstance(each, Message) for each in readings if _is_said_by(each, answer.key))
-        silent = answer.key[0] != "run" or answer.status in _SILENT
+        silent = answer.key[0] != "run" or (answer.status in _SILENT and not waiting.spoke)
         return self._taken([waiting]) if streamed or silent else []
 
     def listed(self, readings: Iterable[Reading], thread: str | None, *, run: str | None, more: bool | None) -> None:
@@ -147,15 +175,30 @@ class OwnLogs:
         """
         with self._lock:
             concerned = [each for each in self._waiting.values() if each.thread == thread] if thread else []
-            due = [each for each in concerned if self._add(each, tuple(readings), run=run, more=more)]
-            self._taken(due)
+            due = self._taken([each for each in concerned if self._add(each, tuple(readings), run=run, more=more)])
+            changed = self._told_more(readings)
         self._emit_all(due)
+        for each in concerned:
+            self._wake(each)
+        for each in changed:
+            each.change()
+
+    def _told_more(self, readings: Iterable[Reading]) -> list[_Waiting]:
+        """Logs that were written before their steps came."""
+        owners = dict.fromkeys(each.owner for each in readings if isinstance(each, ToolCall))
+        concerned = [known for owner in owners if (known := self._written.get(owner)) is not None]
+        for each in concerned:
+            each.ledger.take(readings)
+        return concerned
 
     def _add(self, waiting: _Waiting, readings: tuple[Reading, ...], *, run: str | None, more: bool | None) -> bool:
-        """Give messages to a run that waits; True where all of its own have come."""
-        waiting.ledger.take(readings)
-        waiting.own_messages |= any(_is_said_by(each, waiting.key) for each in readings)
-        if waiting.since is None or more is None or run not in (None, waiting.key[1]):
+        """Give messages or steps to a run that waits; True where all of its messages have come."""
+        waiting.take(readings)
+        if more is None or run not in (None, waiting.key[1]):
+            return False
+        if waiting.since is None:
+            if waiting.own_messages:  # who looks for an answer in this way may never ask how the run stands
+                waiting.ended()
             return False
         passed = bool(readings) and not _is_said_by(readings[-1], waiting.key)
         return not more or (waiting.own_messages and passed)
@@ -175,6 +218,8 @@ class OwnLogs:
         for each in due:
             self._waiting.pop(each.key)
             self._logged.put(each.key, True)  # noqa: FBT003 - a set, in order
+            if each.key[0] == "run" and not each.own_steps:
+                self._written.put(each.key, each)
         return due
 
     def tend(self, now: float, _ending: bool) -> float:  # noqa: FBT001 - an errand

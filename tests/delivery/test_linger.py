@@ -21,7 +21,9 @@ Lingered = Callable[..., list[float]]
 def lingered(monkeypatch: pytest.MonkeyPatch) -> Lingered:
     """Give the naps of one wait for calls to pause, which go on for `seconds`; `hurry`: the nap that one ends."""
 
-    def linger(seconds: float, *, hurry: int = 0, rate: float = 100.0, behind: bool = False, room: float = 1e9) -> list[float]:
+    def linger(
+        seconds: float, *, hurry: int = 0, rate: float = 100.0, behind: bool = False, room: float = 1e9
+    ) -> list[float]:
         worker = Worker(Engine(MemoryOutbox(max_bytes=room), None, clock=clock), clock=clock)
         worker._engine.outbox.is_behind = behind
         naps: list[float] = []

@@ -159,6 +159,37 @@ def test_a_child_of_multiprocessing_delivers_before_it_ends(
     assert questions(athina) == dict.fromkeys(["a:0", "a:1", "a:2", "b:0", "b:1", "b:2"], 1)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_threads_that_outlive_a_childs_function_are_delivered_too(
+    method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Before Python 3.13 a child's own finalizers are called before its threads are waited for."""
+    (tmp_path / "work.py").write_text(
+        "import athina_trace, threading, time\n"
+        "def late():\n"
+        "    time.sleep(0.3)\n"
+        "    athina_trace.log_inference(user_query='late')\n"
+        "    assert athina_trace.flush(10)\n"
+        "def work():\n"
+        "    athina_trace.log_inference(user_query='early')\n"
+        "    threading.Thread(target=late).start()\n"
+    )
+    script = f"""
+    import multiprocessing, sys
+    sys.path.insert(0, {str(tmp_path)!r})
+    import work
+    if __name__ == "__main__":
+        child = multiprocessing.get_context({method!r}).Process(target=work.work)
+        child.start(); child.join()
+        assert child.exitcode == 0
+    """
+    main = tmp_path / "main.py"
+    main.write_text(dedent(script))
+    _, err = run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
+    assert err == ""
+    assert questions(athina) == {"early": 1, "late": 1}
+
+
 def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_own(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:

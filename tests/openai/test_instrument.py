@@ -617,24 +617,95 @@ def test_one_client_that_is_left_alone_leaves_the_others_as_they_were(
     assert len(local()) == 1
 
 
-def test_what_others_put_around_ours_stays_and_doubles_nothing(
-    server: Server, client: OpenAI, local: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """Wrap `request` as other tools do; gives what stands there then. All is put back in the end."""
     from openai._base_client import SyncAPIClient  # noqa: PLC0415 - what is patched
 
-    own = SyncAPIClient.request
+    own = {name: vars(SyncAPIClient)[name] for name in ("request", "_process_response")}
+
+    def wrap() -> Any:
+        made = wrapt.FunctionWrapper(SyncAPIClient.request, lambda call, _client, args, given: call(*args, **given))
+        setattr(SyncAPIClient, "request", made)  # noqa: B010 - the types of both do not matter here
+        return made
+
+    yield wrap
+    uninstrument_openai()
+    for name, method in own.items():
+        setattr(SyncAPIClient, name, method)
+
+
+def standing(name: str = "request") -> Any:
+    from openai._base_client import SyncAPIClient  # noqa: PLC0415 - what is patched
+
+    return vars(SyncAPIClient)[name]
+
+
+def test_what_others_put_around_ours_stays_and_doubles_nothing(
+    server: Server, client: OpenAI, local: Logs, theirs: Callable[[], Any]
+) -> None:
     instrument_openai()
-    theirs: Any = wrapt.FunctionWrapper(SyncAPIClient.request, lambda call, _client, args, given: call(*args, **given))
-    monkeypatch.setattr(SyncAPIClient, "request", theirs)
+    put = theirs()
     instrument_openai()
     ask(client, server)
     assert len(local()) == 1
     uninstrument_openai()
-    assert vars(SyncAPIClient)["request"] is theirs
+    assert standing() is put
     ask(client, server)
     assert len(local()) == 1
-    monkeypatch.undo()
-    SyncAPIClient.request = own  # type: ignore[method-assign]
+    instrument_openai()
+    assert hasattr(standing("_process_response"), "__wrapped__")
+    ask(client, server)
+    assert len(local()) == 2
+
+
+def test_what_others_put_there_first_stands_there_again(
+    server: Server, client: OpenAI, local: Logs, theirs: Callable[[], Any]
+) -> None:
+    put = theirs()
+    instrument_openai()
+    ask(client, server)
+    assert len(local()) == 1
+    uninstrument_openai()
+    assert standing() is put
+
+
+def instrument_with(others: threading.Barrier) -> None:
+    others.wait()
+    instrument_openai()
+
+
+def test_threads_that_instrument_at_once_put_one_patch() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            together = threading.Barrier(4)
+            threads = [threading.Thread(target=instrument_with, args=(together,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert not hasattr(vars(standing())["__wrapped__"], "__wrapped__")
+            uninstrument_openai()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not hasattr(standing(), "__wrapped__")
+
+
+def test_a_copy_that_cannot_be_instrumented_is_given_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+
+    class Odd(OpenAI):
+        def with_options(self, **_: Any) -> Any:
+            return "mine"
+
+    with Odd(base_url=server.base_url, api_key="any") as odd:
+        instrument_openai(odd)
+        assert odd.with_options(timeout=1) == "mine"
+    assert status().faults == 1
 
 
 def test_only_clients_can_be_instrumented() -> None:
@@ -759,6 +830,8 @@ def test_the_clients_one_request_method_is_where_it_was() -> None:
         ("POST https://example.com/v1/responses?x=1", "response"),
         ("GET /responses/resp_1", "response"),
         ("POST /openai/deployments/mini/chat/completions", "chat"),
+        ("POST /deployments/chat/chat/completions", "chat"),
+        ("POST /openai/deployments/threads/chat/completions", "chat"),
         ("POST /threads/runs", "run"),
         ("POST /threads/t/runs/r/submit_tool_outputs", "run"),
         ("GET /threads/t/messages", None),

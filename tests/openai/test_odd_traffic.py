@@ -1,0 +1,544 @@
+"""What programs and servers do beside the book: streams left at their end, runs that recover, shapes of their own."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+import pytest
+from openai import BadRequestError, OpenAI
+from pydantic import BaseModel, ValidationError
+
+import athina_trace
+from athina_trace import flush
+from athina_trace.testing import captured_logs
+
+from .conftest import ERRORS
+from .samples import (
+    HOUR,
+    Wire,
+    chat,
+    function_call,
+    message,
+    output_text,
+    page,
+    response,
+    run,
+    step,
+    waiting_run,
+)
+from .scripts import ASK, ASKED, RAIN, RUN, SAID, THREAD, chunks, events, run_events
+from .server import Events, Failure, Server
+
+Logs = Callable[[], list[dict[str, Any]]]
+QUERY = "What is the weather?"
+
+
+@pytest.fixture(autouse=True)
+def _uncollected() -> Iterator[None]:
+    """No log may need the garbage collector."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def only_log(logs: Logs) -> dict[str, Any]:
+    (log,) = logs()
+    return log
+
+
+def as_a_call(decorated: bool) -> AbstractContextManager[Any]:
+    return athina_trace.athina_trace() if decorated else nullcontext()
+
+
+def respond(client: OpenAI, **more: Any) -> Any:
+    return client.responses.create(model="gpt-4.1", **{"input": QUERY, **more})
+
+
+def ask(client: OpenAI, **more: Any) -> Any:
+    return client.chat.completions.create(model="gpt-4o-mini", messages=more.pop("messages", ASK), **more)
+
+
+# Streams that are left ------------------------------------------------------------------------------------------
+
+
+def left_at(stream: Any, wanted: Callable[[Any], bool]) -> Any:
+    return next(each for each in stream if wanted(each))
+
+
+def test_a_response_left_at_its_last_event_is_whole_and_logged_at_once(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", Events.of_response(*events()))
+    left_at(respond(client, stream=True), lambda event: event.type == "response.completed")
+    log = only_log(instrumented)
+    assert (log["response"], log["total_tokens"], log["custom_attributes"]["status"]) == (RAIN, 26, "completed")
+    assert "outcome" not in log["custom_attributes"]
+
+
+def test_a_run_left_at_its_last_event_is_not_logged_again_by_polls(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
+    server.on(f"GET {RUN}", run()).on(f"GET {THREAD}/messages", page(SAID, ASKED))
+    threads = client.beta.threads
+    stream = threads.runs.create("thread_1", assistant_id="asst_1", stream=True)
+    left_at(stream, lambda event: event.event == "thread.run.completed")
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    threads.messages.list("thread_1")
+    log = only_log(instrumented)
+    assert (log["response"], log["total_tokens"]) == (RAIN, 37)
+    assert "outcome" not in log["custom_attributes"]
+
+
+def test_a_completion_left_at_its_finish_reason_is_whole(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*chunks({"content": RAIN})))
+    with ask(client, stream=True) as stream:
+        left_at(stream, lambda chunk: chunk.choices[0].finish_reason)
+    log = only_log(instrumented)
+    assert log["response"] == RAIN
+    assert "outcome" not in log["custom_attributes"]
+
+
+@pytest.mark.parametrize("breaks", [True, False], ids=["broken", "ended early"])
+def test_a_run_whose_stream_broke_off_is_logged_as_the_polls_saw_it_end(
+    breaks: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    begun: Any = [("thread.run.created", run(status="queued")), ("thread.run.in_progress", run(status="in_progress"))]
+    server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", Events(begun, breaks=breaks))
+    server.on(f"GET {RUN}", run()).on(f"GET {THREAD}/messages", page(SAID, ASKED))
+    threads = client.beta.threads
+    threads.messages.create("thread_1", role="user", content=QUERY)
+    with suppress(*ERRORS):
+        list(threads.runs.create("thread_1", assistant_id="asst_1", stream=True))
+    threads.runs.poll("run_1", thread_id="thread_1", poll_interval_ms=1)
+    threads.messages.list("thread_1")
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, RAIN, 37)
+    assert log["custom_attributes"]["status"] == "completed"
+    assert not {"error", "outcome"} & {*log, *log["custom_attributes"]}
+
+
+def test_a_run_whose_stream_was_closed_and_that_nobody_asked_after_is_incomplete(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
+    with client.beta.threads.runs.create("thread_1", assistant_id="asst_1", stream=True) as stream:
+        next(iter(stream))
+    assert instrumented() == []
+    flush(0)
+    assert only_log(instrumented)["custom_attributes"]["outcome"] == "incomplete"
+
+
+def test_a_background_response_is_followed_beyond_its_broken_stream(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", Events.of_response(*events()[:3]))
+    server.on("GET /responses/resp_1", response("resp_1", output_text(RAIN)))
+    with respond(client, stream=True, background=True) as stream:
+        next(iter(stream))
+    client.responses.retrieve("resp_1")
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, RAIN, 26)
+    assert "outcome" not in log["custom_attributes"]
+
+
+def test_tool_outputs_submitted_within_the_first_stream_belong_to_one_log(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    waits = Events.of_assistants(("thread.run.requires_action", waiting_run(function_call())))
+    server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", waits)
+    server.on(f"POST {RUN}/submit_tool_outputs", Events.of_assistants(*run_events()))
+    threads = client.beta.threads
+    threads.messages.create("thread_1", role="user", content=QUERY)
+    outputs: Any = {"run_id": "run_1", "thread_id": "thread_1"}
+    for event in threads.runs.create("thread_1", assistant_id="asst_1", stream=True):
+        if event.event == "thread.run.requires_action":
+            given: Any = [{"tool_call_id": "call_1", "output": "rain"}]
+            list(threads.runs.submit_tool_outputs(**outputs, tool_outputs=given, stream=True))
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, RAIN, 37)
+    assert [(call["function"]["name"], call["output"]) for call in log["tool_calls"]] == [("weather", "rain")]
+
+
+def test_tool_outputs_submitted_by_another_call_still_know_the_question(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", waiting_run(function_call()))
+    server.on(f"POST {RUN}/submit_tool_outputs", run()).on(f"GET {THREAD}/messages", page(SAID))
+    threads = client.beta.threads
+    threads.messages.create("thread_1", role="user", content=QUERY)
+    with athina_trace.athina_trace():
+        threads.runs.create("thread_1", assistant_id="asst_1")
+    with athina_trace.athina_trace():
+        given: Any = [{"tool_call_id": "call_1", "output": "rain"}]
+        threads.runs.submit_tool_outputs("run_1", thread_id="thread_1", tool_outputs=given)
+        threads.messages.list("thread_1")
+    assert [(log["user_query"], log["response"]) for log in instrumented()] == [(QUERY, ""), (QUERY, RAIN)]
+
+
+# Runs and what is told of them ------------------------------------------------------------------------------------
+
+
+def test_steps_listed_after_the_messages_change_the_log(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    found = {"results": [{"file_id": "file-1", "content": [{"type": "text", "text": "Rain at noon."}]}]}
+    server.on(f"POST {THREAD}/runs", run()).on(f"GET {THREAD}/messages", page(SAID, ASKED))
+    server.on(
+        f"GET {RUN}/steps", page(step("step_1", {"id": "call_1", "type": "file_search", "file_search": found}, at=11))
+    )
+    threads = client.beta.threads
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.messages.list("thread_1")
+    before = only_log(instrumented)
+    assert "context" not in before
+    with captured_logs() as changes:
+        for _ in range(2):
+            threads.runs.steps.list("run_1", thread_id="thread_1")
+    (change,) = changes.updates
+    assert change["external_reference_id"] == before["external_reference_id"]
+    assert change["context"] == ["Rain at noon."]
+    assert change["tool_calls"][0]["id"] == "call_1"
+
+
+def test_a_run_whose_answer_was_found_in_its_thread_alone_is_logged(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {THREAD}/messages", page(ASKED), page(SAID, ASKED))
+    threads = client.beta.threads
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    for _ in range(2):
+        threads.messages.list("thread_1")
+    assert instrumented() == []
+    flush(0)
+    assert only_log(instrumented)["response"] == RAIN
+
+
+def test_a_run_found_at_work_again_is_waited_for(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {THREAD}/messages", page(SAID, ASKED))
+    server.on(f"GET {RUN}", run(status="in_progress"), run())
+    threads = client.beta.threads
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.messages.list("thread_1")
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    flush(0)
+    assert instrumented() == []
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    threads.messages.list("thread_1")
+    assert only_log(instrumented)["total_tokens"] == 37
+
+
+def test_a_refused_run_ends_no_wait_for_another(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on(f"POST {THREAD}/runs", run(), Failure(400, "Thread already has an active run."))
+    server.on(f"GET {THREAD}/messages", page(SAID, ASKED))
+    threads = client.beta.threads
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    with pytest.raises(BadRequestError):
+        threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.messages.list("thread_1")
+    assert [log["response"] for log in instrumented()] == ["", RAIN]
+
+
+def test_a_run_that_spoke_before_it_expired_waits_for_what_it_said(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/runs", waiting_run(function_call())).on(f"GET {RUN}", run(status="expired"))
+    server.on(f"GET {THREAD}/messages", page(message("msg_2", "Let me look.", at=12), ASKED))
+    threads = client.beta.threads
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    threads.messages.list("thread_1")
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["error"]) == (QUERY, "Let me look.", "run expired")
+
+
+def test_messages_brought_along_stand_beside_those_posted_before(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", run())
+    server.on(f"GET {THREAD}/messages", page(SAID))
+    threads = client.beta.threads
+    threads.messages.create("thread_1", role="user", content=QUERY)
+    more: Any = [{"role": "user", "content": "Be quick."}]
+    threads.runs.create("thread_1", assistant_id="asst_1", additional_messages=more)
+    threads.messages.list("thread_1", run_id="run_1")
+    log = only_log(instrumented)
+    assert [said["content"] for said in log["prompt"]] == ["Be brief.", QUERY, "Be quick."]
+    assert log["user_query"] == "Be quick."
+
+
+# What was asked ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_an_image_by_itself_asks_nothing(decorated: bool, server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /responses", response("resp_1", output_text("Lakers."))).on("POST /chat/completions", chat())
+    image = [{"type": "input_image", "image_url": "https://example.com/a.png"}]
+    said: Any = [{"role": "user", "content": "Who plays?"}, {"role": "user", "content": image}]
+    for call in (lambda: respond(client, input=said), lambda: ask(client, messages=said)):
+        with as_a_call(decorated):
+            call()
+    assert [log["user_query"] for log in instrumented()] == ["Who plays?"] * 2
+
+
+def test_a_template_speaks_for_system_and_user(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    items: Any = [
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "You greet."}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Greet Alice."}]},
+    ]
+    prompt: Any = {"id": "pmpt_1", "version": "2", "variables": {"name": "Alice"}}
+    server.on("POST /responses", response("resp_1", output_text("Hello!"), instructions=items, prompt=prompt))
+    client.responses.create(prompt=prompt)
+    log = only_log(instrumented)
+    assert log["prompt"] == [{"role": "system", "content": "You greet."}, {"role": "user", "content": "Greet Alice."}]
+    assert log["user_query"] == "Greet Alice."
+    assert (log["custom_attributes"]["prompt_id"], log["custom_attributes"]["prompt_version"]) == ("pmpt_1", "2")
+
+
+def test_a_question_put_into_a_conversation_is_that_of_the_next_response(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    conversation: Wire = {"conversation": {"id": "conv_1"}}
+    said = {"id": "msg_9", "type": "message", "role": "user", "status": "completed", "content": []}
+    server.on("POST /conversations/conv_1/items", page(said))
+    server.on("POST /responses", response("resp_1", output_text("Fine."), **conversation))
+    respond(client, conversation="conv_1")
+    client.conversations.items.create("conv_1", items=[{"type": "message", "role": "user", "content": "Tomorrow?"}])
+    client.responses.create(model="gpt-4.1", conversation="conv_1")
+    assert [log["user_query"] for log in instrumented()] == [QUERY, "Tomorrow?"]
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_what_a_request_is_given_beside_its_method_counts(
+    decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", response("resp_1", output_text("One.")))
+    server.on("POST /responses", response("resp_2", output_text("Two."), previous_response_id="resp_1"))
+    server.on("POST /responses", response("resp_3", output_text("Three."), previous_response_id="resp_2"))
+    with as_a_call(decorated):
+        respond(client)
+    for previous in ("resp_1", "resp_2"):
+        with as_a_call(decorated):
+            respond(client, extra_body={"previous_response_id": previous})
+    assert [log.get("session_id") for log in instrumented()] == [None, "resp_1", "resp_1"]
+
+
+def test_nothing_that_a_request_is_given_beside_its_method_is_left_on_disk_unread(
+    server: Server, client: OpenAI, tmp_path: Any
+) -> None:
+    athina_trace.configure(outbox=str(tmp_path / "outbox.db"))
+    athina_trace.instrument_openai()
+    server.on("POST /chat/completions", chat())
+    ask(client, extra_body={"data_sources": [{"parameters": {"authentication": {"key": "secret-5f1c"}}}]})
+    assert len(athina_trace.recent_logs()) == 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"secret-5f1c" in path.read_bytes()] == []
+
+
+# What was answered -------------------------------------------------------------------------------------------------
+
+
+class Weather(BaseModel):
+    """What the program wants."""
+
+    rain: bool
+
+
+def test_an_answer_that_does_not_fit_what_it_is_parsed_to_is_logged_with_the_error(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    cut: Wire = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    server.on("POST /responses", response("resp_1", output_text('{"ra'), **cut))
+    server.on("POST /chat/completions", chat(content='{"city": "Oslo"}'))
+    with pytest.raises(ValidationError):
+        client.responses.parse(model="gpt-4.1", input=QUERY, text_format=Weather)
+    with pytest.raises(ValidationError):
+        client.chat.completions.parse(model="gpt-4o-mini", messages=ASK, response_format=Weather)
+    first, second = instrumented()
+    assert (first["response"], first["total_tokens"], first["custom_attributes"]["status"]) == (
+        '{"ra',
+        26,
+        "incomplete",
+    )
+    assert (second["response"], second["total_tokens"]) == ('{"city": "Oslo"}', 7)
+    assert all(log["error"].startswith("ValidationError") for log in (first, second))
+
+
+def test_base64_is_told_by_its_length_wherever_it_stands(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ" + "aB3" * 1000
+    drawn = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": image}
+    shot = {"type": "computer_screenshot", "image_url": f"data:image/png;base64,{image}"}
+    server.on("POST /responses", response("resp_1", drawn, output_text("Here.")))
+    respond(client, input=[{"type": "computer_call_output", "call_id": "call_1", "output": shot}])
+    log = only_log(instrumented)
+    assert log["tool_calls"][0]["result"] == f"<{len(image)} base64 characters of image/png>"
+    noted = f"<{len(image) + 22} base64 characters of image/png>"
+    assert log["prompt"][1]["content"] == '{"type": "computer_screenshot", "image_url": "' + noted + '"}'
+
+
+def test_citations_and_approvals_are_kept(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    notes = [{"type": "url_citation", "url": "https://a.example"}, {"type": "file_citation", "file_id": "file-1"}]
+    part = {"type": "output_text", "text": RAIN, "annotations": notes}
+    request = {
+        "type": "mcp_approval_request",
+        "id": "mcpr_1",
+        "name": "roll",
+        "arguments": "{}",
+        "server_label": "dice",
+    }
+    server.on("POST /responses", response("resp_1", {**output_text(""), "content": [part]}, request))
+    note = {"type": "url_citation", "url_citation": {"url": "https://b.example", "title": "B"}}
+    server.on("POST /chat/completions", chat(content=RAIN, annotations=[note]))
+    respond(client, text={"verbosity": "low"})
+    ask(client)
+    first, second = instrumented()
+    assert first["custom_attributes"]["citations"] == "https://a.example, file-1"
+    assert [call["name"] for call in first["tool_calls"]] == ["roll"]
+    assert first["model_options"]["extra_options"] == {"verbosity": "low"}
+    assert second["custom_attributes"]["citations"] == "https://b.example"
+
+
+NULLS: Any = {
+    "type": "web_search",
+    "user_location": {"type": "approximate", "city": None, "country": "NO"},
+    "filters": None,
+}
+SCHEMA: Any = {"type": "object", "properties": {"day": {"type": "string", "default": None}}}
+FUNCTION: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True, "description": None}
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_tools_are_told_without_what_is_null_but_for_their_schemas(
+    decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", response("resp_1", output_text(RAIN), tools=[NULLS, FUNCTION]))
+    with as_a_call(decorated):
+        respond(client)
+    search, function = only_log(instrumented)["tools"]
+    assert search == {"type": "web_search", "user_location": {"type": "approximate", "country": "NO"}}
+    assert function == {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
+
+
+# Servers with shapes of their own ---------------------------------------------------------------------------------
+
+
+def without(wire: Wire, *names: str) -> Wire:
+    return {name: value for name, value in wire.items() if name not in names}
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+@pytest.mark.parametrize("missing", [("status",), ("id", "object"), ("object",)], ids="+".join)
+def test_a_response_that_leaves_out_what_it_is_is_logged(
+    missing: tuple[str, ...], decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", without(response("resp_1", output_text(RAIN)), *missing))
+    with as_a_call(decorated):
+        respond(client)
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, RAIN, 26)
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+@pytest.mark.parametrize("named", ["text_completion", ""])
+def test_a_completion_that_names_itself_otherwise_is_logged(
+    named: str, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", {**chat(content=RAIN), "object": named})
+    with as_a_call(decorated):
+        ask(client)
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, RAIN, 7)
+
+
+BAD_GATEWAY: Wire = {"error": {"message": "Provider returned error", "code": 502}}
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_an_error_with_status_200_is_an_error(
+    decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    choice = {"index": 0, "finish_reason": "error", "message": {"role": "assistant", "content": ""}, **BAD_GATEWAY}
+    server.on("POST /responses", BAD_GATEWAY)
+    server.on("POST /chat/completions", BAD_GATEWAY, {**chat(), "choices": [choice]})
+    for call in (respond, ask, ask):
+        with as_a_call(decorated):
+            call(client)
+    assert [(log["user_query"], log["error"]) for log in instrumented()] == [(QUERY, "Provider returned error")] * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": "Model not loaded"}, "Model not loaded"),
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        ({"error": {"message": "Too long"}}, "Too long"),
+    ],
+)
+def test_an_error_is_told_in_the_servers_words(
+    body: Wire, words: str, server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failure, "body", property(lambda _self: body))
+    server.on("POST /chat/completions", Failure(400, ""))
+    with pytest.raises(BadRequestError):
+        ask(client)
+    assert only_log(instrumented)["error"] == words
+
+
+def test_an_error_as_the_only_event_of_a_stream_is_an_error(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /responses", Events.of_response({"type": "error", "code": "overloaded", "message": "Later."}))
+    list(respond(client, stream=True))
+    log = only_log(instrumented)
+    assert (log["error"], log["custom_attributes"]["status"]) == ("overloaded: Later.", "failed")
+    assert "outcome" not in log["custom_attributes"]
+
+
+def test_text_without_an_item_around_it_is_the_answer(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    piece = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "item_id": "msg_1"}
+    deltas = [{**piece, "delta": "It rains"}, {**piece, "delta": " in Oslo."}]
+    done = {"type": "response.completed", "response": response("resp_1")}
+    server.on("POST /responses", Events.of_response(*deltas, done))
+    list(respond(client, stream=True))
+    log = only_log(instrumented)
+    assert (log["response"], log["total_tokens"]) == (RAIN, 26)
+
+
+def called(*calls: Wire) -> Wire:
+    return {"tool_calls": list(calls)}
+
+
+def test_calls_are_told_apart_however_a_server_counts_them(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    one: Wire = {"index": 0, **function_call("call_1", arguments='{"a"')}
+    two: Wire = {"index": 0, **function_call("call_2", name="time", arguments="{}")}
+    rest: Wire = {"index": 0, "id": "", "type": "function", "function": {"name": None, "arguments": ": 1}"}}
+    server.on("POST /chat/completions", Events.of_chat(*chunks(called(one), called(rest), called(two))))
+    list(ask(client, stream=True))
+    told = [(call["id"], *call["function"].values()) for call in only_log(instrumented)["tool_calls"]]
+    assert told == [("call_1", "weather", '{"a": 1}'), ("call_2", "time", "{}")]
+
+
+def test_ids_that_change_with_each_piece_make_no_new_calls(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    one: Wire = {"index": 0, **function_call("call_1", arguments='{"a"')}
+    rest: Wire = {"index": 0, "id": "call_x", "function": {"arguments": ": 1}"}}
+    server.on("POST /chat/completions", Events.of_chat(*chunks(called(one), called(rest))))
+    list(ask(client, stream=True))
+    (call,) = only_log(instrumented)["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"a": 1}'}
+
+
+@pytest.mark.parametrize("choices", [{"choices": None}, {}], ids=["null", "absent"])
+def test_usage_is_read_off_a_chunk_without_choices(
+    choices: Wire, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": HOUR, "model": "gpt-4o-mini", **choices}
+    usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
+    server.on("POST /chat/completions", Events.of_chat(*chunks({"content": RAIN}), {**last, **usage}))
+    list(ask(client, stream=True))
+    assert (only_log(instrumented)["response"], only_log(instrumented)["total_tokens"]) == (RAIN, 7)
+
+
+def test_nothing_sent_takes_nothing_away(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    made = chunks({"content": RAIN}, {"content": None, "role": ""})
+    server.on("POST /chat/completions", Events.of_chat(*made))
+    with client.chat.completions.with_streaming_response.create(model="gpt-4o-mini", messages=ASK, stream=True) as raw:
+        list(raw.iter_lines())
+    assert only_log(instrumented)["response"] == RAIN
