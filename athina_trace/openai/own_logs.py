@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from athina_trace import _emission, _errands, _runtime
@@ -60,6 +60,8 @@ class _Waiting:
         self.key, self.thread = answer.key, answer.session
         self.draft, self.ledger = draft, ledger
         self.own_messages = self.own_steps = self.spoke = False
+        self.finished = False
+        """Whether it was seen to have ended, rather than a stream of it, or so it seemed."""
         self.changed: Mapping[str, Any] = {}
         """What its log was changed to since it was written."""
         self.cut: BaseException | None = None
@@ -67,7 +69,7 @@ class _Waiting:
         self.since: float | None = None
         """When it was seen to have ended, seconds since the epoch."""
 
-    def take(self, readings: Iterable[Reading]) -> None:
+    def take(self, readings: Sequence[Reading]) -> None:
         """More is told of it."""
         self.ledger.take(readings)
         self.own_messages |= any(_is_said_by(each, self.key) for each in readings)
@@ -92,6 +94,11 @@ class _Waiting:
             self.since = clock.time()
             self.draft.named["response_time"] = (clock.perf_ns() - self.draft.started_ns) // 1_000_000
 
+    def goes_on(self) -> None:
+        """It was seen at work: whoever asks will ask again, but after a broken stream that is less sure."""
+        if self.since is not None and not self.finished:
+            self.since = clock.time() if self.cut is not None else None
+
 
 class OwnLogs:
     """What waits for its log, and what was logged."""
@@ -113,7 +120,7 @@ class OwnLogs:
             self._logged.put(key, True)  # noqa: FBT003 - a set, in order
             self._waiting.pop(key)
 
-    def answered(self, answer: Answer, readings: Iterable[Reading], asked: Asked, *, new: bool) -> None:
+    def answered(self, answer: Answer, readings: Sequence[Reading], asked: Asked, *, new: bool) -> None:
         """An answer came, or the state of one. `new`: it was just asked for."""
         if answer.ended and (new and answer.key[0] != "run"):
             ledger = Ledger()
@@ -123,14 +130,14 @@ class OwnLogs:
             return
         self._emit_all(self._follow(answer, readings, asked, new=new))
 
-    def cut_off(self, answer: Answer, readings: Iterable[Reading], asked: Asked, error: BaseException) -> None:
+    def cut_off(self, answer: Answer, readings: Sequence[Reading], asked: Asked, error: BaseException) -> None:
         """The stream of an answer broke off or was given up, and the server goes on: it may be asked after."""
         self._emit_all(self._follow(answer, readings, asked, new=False, cut=error))
 
     def _follow(
         self,
         answer: Answer,
-        readings: Iterable[Reading],
+        readings: Sequence[Reading],
         asked: Asked,
         *,
         new: bool,
@@ -140,6 +147,7 @@ class OwnLogs:
             waiting = self._waiting.get(answer.key)
             if new:  # whatever had this id before, as in a test's server: this is another one
                 self._logged.pop(answer.key)
+                self._written.pop(answer.key)
             elif waiting is None and answer.key in self._logged:
                 return []
             # A refused request, which has no id to tell of, has overtaken nothing.
@@ -156,18 +164,19 @@ class OwnLogs:
         self._wake(waiting)
         return due
 
-    def _if_told(self, waiting: _Waiting, answer: Answer, readings: Iterable[Reading]) -> list[_Waiting]:
+    def _if_told(self, waiting: _Waiting, answer: Answer, readings: Sequence[Reading]) -> list[_Waiting]:
         """The answer itself, where it ended and there is nothing more to wait for."""
         if not answer.ended:
-            waiting.since = None
+            waiting.goes_on()
             return []
+        waiting.finished = True
         waiting.ended()
         waiting.spoke |= bool(answer.usage.get("completion_tokens"))
         streamed = any(isinstance(each, Message) for each in readings if _is_said_by(each, answer.key))
         silent = answer.key[0] != "run" or (answer.status in _SILENT and not waiting.spoke)
         return self._taken([waiting]) if streamed or silent else []
 
-    def listed(self, readings: Iterable[Reading], thread: str | None, *, run: str | None, more: bool | None) -> None:
+    def listed(self, readings: Sequence[Reading], thread: str | None, *, run: str | None, more: bool | None) -> None:
         """Messages or steps of a thread came.
 
         `run`: the only one that the list was asked for; `more`: whether further pages are there, None where no page
@@ -175,7 +184,7 @@ class OwnLogs:
         """
         with self._lock:
             concerned = [each for each in self._waiting.values() if each.thread == thread] if thread else []
-            due = self._taken([each for each in concerned if self._add(each, tuple(readings), run=run, more=more)])
+            due = self._taken([each for each in concerned if self._add(each, readings, run=run, more=more)])
             changed = self._told_more(readings)
         self._emit_all(due)
         for each in concerned:
@@ -183,7 +192,7 @@ class OwnLogs:
         for each in changed:
             each.change()
 
-    def _told_more(self, readings: Iterable[Reading]) -> list[_Waiting]:
+    def _told_more(self, readings: Sequence[Reading]) -> list[_Waiting]:
         """Logs that were written before their steps came."""
         owners = dict.fromkeys(each.owner for each in readings if isinstance(each, ToolCall))
         concerned = [known for owner in owners if (known := self._written.get(owner)) is not None]
@@ -191,7 +200,7 @@ class OwnLogs:
             each.ledger.take(readings)
         return concerned
 
-    def _add(self, waiting: _Waiting, readings: tuple[Reading, ...], *, run: str | None, more: bool | None) -> bool:
+    def _add(self, waiting: _Waiting, readings: Sequence[Reading], *, run: str | None, more: bool | None) -> bool:
         """Give messages or steps to a run that waits; True where all of its messages have come."""
         waiting.take(readings)
         if more is None or run not in (None, waiting.key[1]):

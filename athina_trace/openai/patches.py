@@ -124,8 +124,8 @@ def _failed(client: Any, args: Any, kwargs: Any, began: int, error: BaseExceptio
         options = args[1] if len(args) > 1 else kwargs["options"]
         about = _route(client, options)
         if about is not None:
-            # An answer that does not fit what the program wants it parsed to has come all the same.
-            answer = json_body(wire) if last is error else None
+            # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.
+            answer = json_body(wire) if last is error else getattr(error, "completion", None)
             Watched(about, options, began).done(answer, error)
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.fault("recording a failed request of OpenAI's client")

@@ -80,12 +80,14 @@ def _failed(exchange: Exchange, kind: Kind) -> tuple[Reading, ...] | None:
 
 def error_text(error: object) -> str:
     """Return the API's own message where the exception carries one, else its type and text."""
-    said = (string(error, *place) for place in _MESSAGES)
-    return next(filter(None, said), None) or ": ".join(filter(None, (type(error).__name__, _as_string(error))))
+    said = next(filter(None, (string(error, *place) for place in _MESSAGES)), None)
+    return said[:_LONGEST] if said else ": ".join(filter(None, (type(error).__name__, _as_string(error))))
 
 
 _MESSAGES = (("body", "message"), ("body", "error", "message"), ("body", "error"), ("body", "detail"), ("body",))
 """Where servers say what was wrong: OpenAI, Azure, and smaller ones."""
+_LONGEST = 2000
+"""Characters; what proxies say may be a whole page."""
 
 
 def _as_string(value: object) -> str:

@@ -229,6 +229,31 @@ def test_a_run_found_at_work_again_is_waited_for(server: Server, client: OpenAI,
     assert only_log(instrumented)["total_tokens"] == 37
 
 
+def test_a_late_answer_about_a_run_at_work_takes_nothing_back(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/runs", run()).on(f"GET {RUN}", run(status="in_progress"))
+    threads = client.beta.threads
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    flush(0)
+    assert only_log(instrumented)["custom_attributes"]["status"] == "completed"
+
+
+def test_a_broken_run_that_was_last_seen_at_work_is_logged_as_far_as_it_came(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    begun: Any = [("thread.run.created", run(status="queued"))]
+    server.on(f"POST {THREAD}/runs", Events(begun, breaks=True)).on(f"GET {RUN}", run(status="in_progress"))
+    threads = client.beta.threads
+    with suppress(*ERRORS):
+        list(threads.runs.create("thread_1", assistant_id="asst_1", stream=True))
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    assert instrumented() == []
+    flush(0)
+    assert "run_1" in only_log(instrumented)["custom_attributes"]["run_id"]
+
+
 def test_a_refused_run_ends_no_wait_for_another(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", run(), Failure(400, "Thread already has an active run."))
     server.on(f"GET {THREAD}/messages", page(SAID, ASKED))

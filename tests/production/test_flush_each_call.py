@@ -60,7 +60,7 @@ def test_failed_calls_and_logs_by_hand_flush_too(frozen: AthinaServer) -> None:
 
 
 def test_the_event_loop_goes_on_meanwhile(frozen: AthinaServer) -> None:
-    frozen.when(lambda _: True, delay(0.3))
+    frozen.when(lambda _: True, delay(1.0))
 
     async def pauses() -> float:
         longest, task = 0.0, asyncio.create_task(later("q"))
@@ -71,7 +71,7 @@ def test_the_event_loop_goes_on_meanwhile(frozen: AthinaServer) -> None:
         assert await task == "q"
         return longest
 
-    assert asyncio.run(pauses()) < 0.25
+    assert asyncio.run(pauses()) < 0.9
     assert len(frozen.accepted) == 2
 
 
