@@ -30,7 +30,8 @@ class Records:
     answers: tuple[Answer, ...]
     messages: tuple[Message, ...]
     calls: tuple[ToolCall, ...]
-    outputs: Mapping[str, object]
+    outputs: Mapping[str, tuple[object, ...]]
+    """Of each id of a call, one for each call that has it."""
     sessions: tuple[str, ...]
 
 
@@ -44,7 +45,9 @@ def fields_of(records: Records) -> dict[str, Any]:
         **_said(answers),
         **_tokens(answers),
         "session_id": next(_sessions(answers, records), None),
-        "tool_calls": [_joined(call, records.outputs) for call in calls],
+        "tool_calls": list(_joined(calls, records.outputs)),
+        "functions": _distinct(function for answer in answers for function in answer.functions),
+        "function_call_response": _last_told_by_a_function(answers),
         "tools": _distinct(tool for answer in answers for tool in answer.tools),
         "context": _distinct((*(text for call in calls for text in call.context), *(q for m in own for q in m.quotes))),
         "custom_attributes": _attributes(answers, own),
@@ -159,9 +162,24 @@ def _root(answer: Answer, chain: Mapping[str, Answer]) -> str | None:
     return root
 
 
-def _joined(call: ToolCall, outputs: Mapping[str, object]) -> dict[str, object]:
-    output = outputs.get(call.key) if call.output is None else call.output
-    return dict(call.body) if output is None else {**call.body, "output": output}
+def _joined(calls: Iterable[ToolCall], outputs: Mapping[str, tuple[object, ...]]) -> Iterator[dict[str, object]]:
+    """Put calls and their outputs together: the second call of one id has the second output."""
+    waiting = {call: iter(values) for call, values in outputs.items()}
+    for call in calls:
+        given = next(waiting.get(call.key, iter(())), None)
+        output = given if call.output is None else call.output
+        yield dict(call.body) if output is None else {**call.body, "output": output}
+
+
+def _last_told_by_a_function(answers: tuple[Answer, ...]) -> str | None:
+    """Return what the program's function gave back, in the legacy way, which names no call."""
+    told = (
+        said["content"]
+        for answer in reversed(answers)
+        for said in reversed(answer.prompt)
+        if said["role"] == "function"
+    )
+    return next(told, None)
 
 
 def _distinct(values: Iterable[object]) -> list[object]:

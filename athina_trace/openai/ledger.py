@@ -32,7 +32,7 @@ class Ledger:
         self._answers: dict[Key, Answer] = {}
         self._messages: dict[str, tuple[int, Message]] = {}
         self._calls: dict[tuple[Key, str], ToolCall] = {}
-        self._outputs: dict[str, object] = {}
+        self._outputs: dict[str, list[object]] = {}
         self._sessions: dict[str, None] = {}
 
     @staticmethod
@@ -54,8 +54,19 @@ class Ledger:
     def take(self, readings: Iterable[Reading]) -> None:
         """Take what was read already."""
         with self._lock:
-            for reading in readings:
+            self._take_all(tuple(readings))
+
+    def _take_all(self, readings: tuple[Reading, ...]) -> None:
+        outputs: dict[str, list[object]] = {}
+        for reading in readings:
+            if isinstance(reading, Output):
+                outputs.setdefault(reading.call, []).append(reading.value)
+            else:
                 self._take(reading)
+        for call, given in outputs.items():
+            # A request may bring all earlier outputs along, and some servers give ids anew: the first, then the second.
+            known = self._outputs.get(call, [])
+            self._outputs[call] = given if given[: len(known)] == known else known + given
 
     def _add_piece(self, subject: object) -> bool:
         if not is_piece(subject):
@@ -69,8 +80,7 @@ class Ledger:
         """Return the log's fields under Athina's names, as plain data; what is unknown is absent."""
         with self._lock:
             for whole in self._pieces.results() if self._pieces is not None else ():
-                for reading in read(whole) or ():
-                    self._take(reading)
+                self._take_all(read(whole) or ())
             records = self._records()
         return fields_of(records)
 
@@ -79,7 +89,7 @@ class Ledger:
             answers=tuple(self._answers_in_order()),
             messages=tuple(message for _, message in sorted(self._messages.values(), key=_message_order)),
             calls=tuple(sorted(self._calls.values(), key=_call_order)),
-            outputs=dict(self._outputs),
+            outputs={call: tuple(values) for call, values in self._outputs.items()},
             sessions=tuple(self._sessions),
         )
 
@@ -92,8 +102,6 @@ class Ledger:
                 self._take_message(reading)
             case ToolCall():
                 self._take_call(reading)
-            case Output():
-                self._outputs[reading.call] = reading.value
             case Scope():
                 self._sessions[reading.session] = None
 

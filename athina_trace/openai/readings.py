@@ -48,6 +48,8 @@ class Answer:
     usage: Mapping[str, int] = field(default_factory=dict)
     """`prompt_tokens`, `completion_tokens`, `total_tokens`, and details such as `cached_tokens`."""
     tools: tuple[object, ...] = ()
+    functions: tuple[object, ...] = ()
+    """What came before tools in chat completions."""
     options: Mapping[str, object] = field(default_factory=dict)
     error: str | None = None
     status_code: int | None = None

@@ -115,6 +115,7 @@ def _asked(answer: Answer, exchange: Exchange) -> Answer:
         prompt=prompt,
         query=question_in(reversed(prompt)) or exchange.query,
         tools=answer.tools or tools(params),
+        functions=tuple(map(data, items(params, "functions"))),
         options={**options(params), **answer.options},
         error=error_text(exchange.error) if isinstance(exchange.error, Exception) else answer.error,
         status_code=whole(exchange.error, "status_code"),

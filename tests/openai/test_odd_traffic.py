@@ -567,3 +567,41 @@ def test_nothing_sent_takes_nothing_away(server: Server, client: OpenAI, instrum
     with client.chat.completions.with_streaming_response.create(model="gpt-4o-mini", messages=ASK, stream=True) as raw:
         list(raw.iter_lines())
     assert only_log(instrumented)["response"] == RAIN
+
+
+def spoken(*turns: tuple[str, str]) -> Any:
+    """A history of calls, each with an id and its output."""
+    said: list[Any] = list(ASK)
+    for call_id, output in turns:
+        said.append({"role": "assistant", "content": None, "tool_calls": [function_call(call_id)]})
+        said.append({"role": "tool", "tool_call_id": call_id, "content": output})
+    return said
+
+
+@pytest.mark.parametrize("resent", [True, False], ids=["history resent", "outputs alone"])
+def test_ids_that_are_given_anew_keep_their_own_outputs(
+    resent: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    for number in range(2):
+        made = chat(f"chatcmpl-{number}", content=None, tool_calls=[function_call("call_0")])
+        server.on("POST /chat/completions", made)
+    server.on("POST /chat/completions", chat("chatcmpl-2", content="First rain, then sun."))
+    turns = [("call_0", "rain"), ("call_0", "sun")]
+    with athina_trace.athina_trace():
+        ask(client)
+        ask(client, messages=spoken(*turns[:1]))
+        ask(client, messages=spoken(*(turns if resent else turns[1:])))
+    assert [call["output"] for call in only_log(instrumented)["tool_calls"]] == ["rain", "sun"]
+
+
+def test_legacy_functions_stand_in_their_own_fields(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    functions: Any = [{"name": "weather", "parameters": {"type": "object", "properties": {}}}]
+    server.on("POST /chat/completions", chat(content=None, function_call={"name": "weather", "arguments": "{}"}))
+    server.on("POST /chat/completions", chat("chatcmpl-2", content=RAIN))
+    told: Any = [*ASK, {"role": "function", "name": "weather", "content": "rain"}]
+    with athina_trace.athina_trace():
+        ask(client, functions=functions)
+        ask(client, messages=told, functions=functions)
+    log = only_log(instrumented)
+    assert (log["functions"], log["function_call_response"], log["response"]) == (functions, "rain", RAIN)
+    assert [call["function"]["name"] for call in log["tool_calls"]] == ["weather"]
