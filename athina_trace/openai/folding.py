@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -162,9 +163,13 @@ def _root(answer: Answer, chain: Mapping[str, Answer]) -> str | None:
     return root
 
 
-def _joined(calls: Iterable[ToolCall], outputs: Mapping[str, tuple[object, ...]]) -> Iterator[dict[str, object]]:
-    """Put calls and their outputs together: the second call of one id has the second output."""
-    waiting = {call: iter(values) for call, values in outputs.items()}
+def _joined(calls: tuple[ToolCall, ...], outputs: Mapping[str, tuple[object, ...]]) -> Iterator[dict[str, object]]:
+    """Put calls and their outputs together: of several calls of one id, each has its own.
+
+    Where there are more outputs than calls, the first ones answered calls before this log.
+    """
+    made = Counter(call.key for call in calls)
+    waiting = {key: iter(values[max(0, len(values) - made[key]) :]) for key, values in outputs.items()}
     for call in calls:
         given = next(waiting.get(call.key, iter(())), None)
         output = given if call.output is None else call.output

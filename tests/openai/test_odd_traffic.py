@@ -594,6 +594,18 @@ def test_ids_that_are_given_anew_keep_their_own_outputs(
     assert [call["output"] for call in only_log(instrumented)["tool_calls"]] == ["rain", "sun"]
 
 
+def test_outputs_of_earlier_turns_answer_no_call_of_this_one(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", chat(content=None, tool_calls=[function_call("call_0")]))
+    server.on("POST /chat/completions", chat("chatcmpl-2", content="Sun."))
+    turns = [("call_0", "rain"), ("call_0", "sun")]
+    with athina_trace.athina_trace():
+        ask(client, messages=spoken(*turns[:1]))
+        ask(client, messages=spoken(*turns))
+    assert [call["output"] for call in only_log(instrumented)["tool_calls"]] == ["sun"]
+
+
 def test_legacy_functions_stand_in_their_own_fields(server: Server, client: OpenAI, instrumented: Logs) -> None:
     functions: Any = [{"name": "weather", "parameters": {"type": "object", "properties": {}}}]
     server.on("POST /chat/completions", chat(content=None, function_call={"name": "weather", "arguments": "{}"}))
