@@ -126,7 +126,7 @@ def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[st
     """
     main = tmp_path / "main.py"
     main.write_text(dedent(script))
-    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
+    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", ATHINA_EXIT_TIMEOUT="20", **environment)
     assert len(questions(athina)) == 80
     assert set(questions(athina).values()) == {1}
 
@@ -155,7 +155,7 @@ def test_a_child_of_multiprocessing_delivers_before_it_ends(
     main = tmp_path / "main.py"
     main.write_text(dedent(script))
     athina.when(lambda _: True, delay(0.1))  # so long that a child which did not wait would have ended meanwhile
-    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
+    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", ATHINA_EXIT_TIMEOUT="20", **environment)
     assert questions(athina) == dict.fromkeys(["a:0", "a:1", "a:2", "b:0", "b:1", "b:2"], 1)
 
 
@@ -185,7 +185,9 @@ def test_threads_that_outlive_a_childs_function_are_delivered_too(
     """
     main = tmp_path / "main.py"
     main.write_text(dedent(script))
-    _, err = run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **environment)
+    _, err = run(
+        f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", ATHINA_EXIT_TIMEOUT="20", **environment
+    )
     assert err == ""
     assert questions(athina) == {"early": 1, "late": 1}
 
