@@ -59,7 +59,7 @@ class Worker:
     def wake(self) -> None:
         """Something was put. Cheap, and from any thread or signal handler."""
         self._puts += 1
-        if not self._awake:
+        if not self._awake:  # asked here, too: a call less for most logs
             self._ring()
 
     def _ring(self) -> None:

@@ -1,12 +1,12 @@
 """Any object as new, bounded, JSON-safe data, which shares nothing with what the caller goes on to change.
 
     plain, text     snapshot    the two verbs
-    shown           blobs       the verb for what is JSON-safe already
       └ walk        walk        containers, strings and numbers, within the limits
           ├ read    shapes      an object of any other class as something simpler
           │           └ classes     what classes and instances store, past their own code
           ├         blobs       binary data, and base64 within strings
           └         secrets     names that look as if a secret stood behind them
+    shown           blobs       a verb for what is JSON-safe and bounded already
 
 What becomes of what JSON has no word for:
     nan, inf, -inf          "NaN", "Infinity", "-Infinity"

@@ -200,6 +200,7 @@ def _attributes(answers: tuple[Answer, ...], own: tuple[Message, ...]) -> dict[s
     models = dict.fromkeys(answer.model for answer in answers if answer.model)
     texts = [pair for answer in answers for pair in answer.details.items()]
     texts += [("files", name) for message in own for name in message.files]
+    texts += [("citations", name) for answer in answers for name in answer.citations]
     texts += [("citations", name) for message in own for name in message.citations]
     texts += [("models", model) for model in models if len(models) > 1]
     joined = {name: ", ".join(dict.fromkeys(t for n, t in texts if n == name)) for name, _ in texts}

@@ -66,8 +66,8 @@ def _response(response: object) -> Iterable[Reading]:
             previous_response_id=previous,
             prompt_id=string(response, "prompt", "id"),
             prompt_version=string(response, "prompt", "version"),
-            citations=_cited(notes),
         ),
+        citations=_cited(notes),
     )
     yield from (item_call(item, key, place=place) for place, item in enumerate(output) if is_call(item))
     yield from _outputs(output)
@@ -93,7 +93,8 @@ def _chat(chat: object) -> Iterable[Reading]:
         text=_chat_text(message),
         usage=usage(chat),
         error=failure(chat, what="completion") or failure(choice, what="completion"),
-        details=traits(chat, completion_id=string(chat, "id"), citations=_cited(items(message, "annotations"))),
+        details=traits(chat, completion_id=string(chat, "id")),
+        citations=_cited(items(message, "annotations")),
     )
     yield from chat_calls(message, key)
 
@@ -117,7 +118,7 @@ def _message(message: object) -> Iterable[Reading]:
         created=number(message, "created_at"),
         text=text_of(get(message, "content")),
         files=_strings(parts, ("image_file", "file_id"), ("image_url", "url")),
-        citations=_strings(notes, ("file_citation", "file_id"), ("file_path", "file_id"), ("url_citation", "url")),
+        citations=_cited(notes),
         quotes=_strings(notes, ("file_citation", "quote")),
         progress=0 if get(message, "status") == "in_progress" else 1,
     )
@@ -145,9 +146,13 @@ READERS: dict[str, Callable[[object], Iterable[Reading]]] = {
 """By the name that an object gives itself."""
 
 
-def _cited(notes: Iterable[object]) -> str:
-    """Name what an answer cites, a page of the web or a file, each once."""
-    return ", ".join(dict.fromkeys(_strings(notes, ("url",), ("url_citation", "url"), ("file_id",))))
+def _cited(notes: Iterable[object]) -> tuple[str, ...]:
+    """Name the pages of the web and the files that annotations of a text refer to."""
+    return _strings(notes, *_CITED)
+
+
+_CITED = (("url",), ("file_id",), ("url_citation", "url"), ("file_citation", "file_id"), ("file_path", "file_id"))
+"""Where they stand: in responses themselves, else below the name of their type."""
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -19,7 +19,6 @@ from athina_trace._arguments import Options
 from athina_trace._calls import complete
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
-from athina_trace._values import shown
 from athina_trace.context import Scope
 from athina_trace.openai.ledger import Ledger
 from athina_trace.openai.memory import Bounded
@@ -82,7 +81,7 @@ class _Waiting:
         runtime = _runtime.active()
         if runtime is None or runtime.policy.hides or self.draft.scope.hides:
             return
-        told = shown(self.ledger.fields())
+        told = self.ledger.fields()
         known = {name: told[name] for name in ("tool_calls", "context") if told.get(name)}
         if known and known != self.changed:
             self.changed = known

@@ -53,6 +53,8 @@ class Answer:
     options: Mapping[str, object] = field(default_factory=dict)
     error: str | None = None
     status_code: int | None = None
+    citations: tuple[str, ...] = ()
+    """Pages and files that its text refers to."""
     details: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -165,9 +165,7 @@ def leave_unread(route: Route, options: Any, began: int, answer: object, wire: A
     writer, scope, kind = _runtime.active(), current_scope(), route.kind
     if writer is None or not writer.takes_unread or scope.hides or scope.sample_rate is not None:
         return False
-    if kind is None or kind == "run" or not route.asks or current_draft() is not None:
-        return False
-    if options.extra_json:
+    if kind is None or kind == "run" or not route.asks or options.extra_json or current_draft() is not None:
         return False
     seen = getattr(answer, "__dict__", _NOTHING)
     own = seen.get("id")

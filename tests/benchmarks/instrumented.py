@@ -6,9 +6,8 @@ A client makes 300 calls to a server, a process of its own that answers each req
 can; then it is instrumented and makes as many again, and so on in turns. Each turn is compared with those before and
 after it, since machines are now quicker, now slower: the shorter the turns, the less it shows. The engine leaves calls
 that come so quickly alone, and has time for its work after every few turns; what it takes beside calls is not in this
-figure.
-Client, engine and server share one processor core where the system lets us choose: to wake another one takes now less,
-now several times more than what is measured here.
+figure. Client, engine and server share one processor core where the system lets us choose: to wake another one takes
+now less, now several times more than what is measured here.
 """
 
 from __future__ import annotations

@@ -100,33 +100,46 @@ def test_a_prefork_server_and_its_children_deliver_everything(
     assert set(questions(athina).values()) == {1}
 
 
+def run_with_children(method: str, work: str, script: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run `script` as a program whose children import it again; what it wrote to standard error.
+
+    It finds `work` as a module, and multiprocessing's context of `method` as `context`.
+    """
+    (folder / "work.py").write_text(dedent(work))
+    head = f"""
+        import multiprocessing, sys
+        sys.path.insert(0, {str(folder)!r})
+        import work, athina_trace
+        context = multiprocessing.get_context({method!r})
+    """
+    main = folder / "main.py"
+    main.write_text(dedent(head) + dedent(script))
+    # Long enough for a busy machine: what is under way at the end of a process is cut when its time is over.
+    patient = {**environment, "ATHINA_EXIT_TIMEOUT": "20"}
+    return run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", **patient)[1]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path) -> None:
-    module = tmp_path / "work.py"
-    module.write_text(
-        "import athina_trace\n"
-        "@athina_trace.athina_trace\n"
-        "def answer(question):\n"
-        "    return question\n"
-        "def work(name):\n"
-        "    for number in range(20):\n"
-        "        answer(f'{name}:{number}')\n"
-    )
-    script = f"""
-    import sys; sys.path.insert(0, {str(tmp_path)!r})
-    import multiprocessing, work, athina_trace
+    work = """
+    import athina_trace
+    @athina_trace.athina_trace
+    def answer(question):
+        return question
+    def work(name):
+        for number in range(20):
+            answer(f"{name}:{number}")
+    """
+    script = """
     if __name__ == "__main__":
-        context = multiprocessing.get_context({method!r})
         work.work("parent")
-        children = [context.Process(target=work.work, args=(f"child{{number}}",)) for number in range(3)]
+        children = [context.Process(target=work.work, args=(f"child{number}",)) for number in range(3)]
         for child in children: child.start()
         for child in children: child.join()
         assert [child.exitcode for child in children] == [0, 0, 0]
         assert athina_trace.flush(20)
     """
-    main = tmp_path / "main.py"
-    main.write_text(dedent(script))
-    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", ATHINA_EXIT_TIMEOUT="20", **environment)
+    run_with_children(method, work, script, tmp_path, environment)
     assert len(questions(athina)) == 80
     assert set(questions(athina).values()) == {1}
 
@@ -136,26 +149,21 @@ def test_a_child_of_multiprocessing_delivers_before_it_ends(
     method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Before Python 3.13 such a child calls nothing that is registered with atexit, unless it was spawned."""
-    (tmp_path / "work.py").write_text(
-        "import athina_trace\n"
-        "def work(name):\n"
-        "    for number in range(3):\n"
-        "        athina_trace.log_inference(user_query=f'{name}:{number}', session_id=name)\n"
-    )
-    script = f"""
-    import multiprocessing, sys
-    sys.path.insert(0, {str(tmp_path)!r})
-    import work
+    work = """
+    import athina_trace
+    def work(name):
+        for number in range(3):
+            athina_trace.log_inference(user_query=f"{name}:{number}", session_id=name)
+    """
+    script = """
     if __name__ == "__main__":
-        children = [multiprocessing.get_context({method!r}).Process(target=work.work, args=(name,)) for name in "ab"]
+        children = [context.Process(target=work.work, args=(name,)) for name in "ab"]
         for child in children: child.start()
         for child in children: child.join()
         assert [child.exitcode for child in children] == [0, 0]
     """
-    main = tmp_path / "main.py"
-    main.write_text(dedent(script))
     athina.when(lambda _: True, delay(0.1))  # so long that a child which did not wait would have ended meanwhile
-    run(f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", ATHINA_EXIT_TIMEOUT="20", **environment)
+    run_with_children(method, work, script, tmp_path, environment)
     assert questions(athina) == dict.fromkeys(["a:0", "a:1", "a:2", "b:0", "b:1", "b:2"], 1)
 
 
@@ -164,31 +172,23 @@ def test_threads_that_outlive_a_childs_function_are_delivered_too(
     method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Before Python 3.13 a child's own finalizers are called before its threads are waited for."""
-    (tmp_path / "work.py").write_text(
-        "import athina_trace, threading, time\n"
-        "def late():\n"
-        "    time.sleep(0.3)\n"
-        "    athina_trace.log_inference(user_query='late')\n"
-        "    assert athina_trace.flush(10)\n"
-        "def work():\n"
-        "    athina_trace.log_inference(user_query='early')\n"
-        "    threading.Thread(target=late).start()\n"
-    )
-    script = f"""
-    import multiprocessing, sys
-    sys.path.insert(0, {str(tmp_path)!r})
-    import work
+    work = """
+    import athina_trace, threading, time
+    def late():
+        time.sleep(0.3)
+        athina_trace.log_inference(user_query="late")
+        assert athina_trace.flush(10)
+    def work():
+        athina_trace.log_inference(user_query="early")
+        threading.Thread(target=late).start()
+    """
+    script = """
     if __name__ == "__main__":
-        child = multiprocessing.get_context({method!r}).Process(target=work.work)
+        child = context.Process(target=work.work)
         child.start(); child.join()
         assert child.exitcode == 0
     """
-    main = tmp_path / "main.py"
-    main.write_text(dedent(script))
-    _, err = run(
-        f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')", ATHINA_EXIT_TIMEOUT="20", **environment
-    )
-    assert err == ""
+    assert run_with_children(method, work, script, tmp_path, environment) == ""
     assert questions(athina) == {"early": 1, "late": 1}
 
 

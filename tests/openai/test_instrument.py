@@ -618,7 +618,7 @@ def test_one_client_that_is_left_alone_leaves_the_others_as_they_were(
 
 
 @pytest.fixture
-def theirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+def theirs() -> Iterator[Callable[[], Any]]:
     """Wrap `request` as other tools do; gives what stands there then. All is put back in the end."""
     from openai._base_client import SyncAPIClient  # noqa: PLC0415 - what is patched
 
