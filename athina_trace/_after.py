@@ -37,11 +37,14 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
     _check("log_inference", fields)
     named: dict[str, Any] = {"response_time": None, **fields}
     draft = LogDraft(named, {}, {})
-    draft.open()
     try:
-        complete(emit(draft, Options()))
-    finally:
-        draft.close()
+        draft.open()
+        try:
+            complete(emit(draft, Options()))
+        finally:
+            draft.close()
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("log_inference()")
     return str(draft.external_reference_id)
 
 
@@ -62,7 +65,7 @@ def update_log(
         raise TypeError("update_log() takes the fields to change, such as expected_response='…'")
     _check("update_log", fields)
     kind: Literal["update", "update_by_id"] = "update" if prompt_run_id is None else "update_by_id"
-    _send(kind, str(external_reference_id if prompt_run_id is None else prompt_run_id), _plainly(fields))
+    _send(kind, str(external_reference_id if prompt_run_id is None else prompt_run_id), fields)
 
 
 def log_feedback(external_reference_id: str, feedback: Literal[1, 0, -1], comment: str | None = None) -> None:
@@ -95,12 +98,19 @@ def _plainly(fields: Mapping[str, Any]) -> dict[str, Any]:
     return partial_wire(plainly)
 
 
-def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, fields: dict[str, Any]) -> None:
+def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, given: Mapping[str, Any]) -> None:
     try:
-        runtime = _runtime.active()
-        if runtime is not None:
-            scope = current_scope()
-            kept = without(scope.hides, fields) if scope.hides & NAMED else fields
-            runtime.change(kind, target, kept)
+        scope = current_scope()
+        fields = dict(given) if kind == "feedback" else _plainly(given)
+        kept = without(scope.hides, fields) if scope.hides & NAMED else fields
+        _change(kind, target, kept)
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.fault("writing a change of a log")
+
+
+def _change(kind: Literal["update", "update_by_id", "feedback"], target: str, fields: dict[str, Any]) -> None:
+    runtime = _runtime.active()
+    if runtime is None:
+        _runtime.afterwards(lambda: _change(kind, target, fields))
+    else:
+        runtime.change(kind, target, fields)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -36,23 +36,26 @@ class Runtime(Writer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.notifier = Notifier(settings.on_delivered, settings.on_refused)
-        path = settings.outbox_path()
+        path = _path(settings)
         self.outbox: Outbox = (
             MemoryOutbox(max_bytes=settings.max_outbox_bytes, read=unread.read)
             if path == MEMORY
             else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes, read=unread.read)
         )
-        self.path = path
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
         if settings.api_key is None and settings.enabled:
-            _guard.logger.info("athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s", path)
+            said = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
+            _guard.say(logging.INFO, f"no key {path}", said, path)
         elif settings.enabled:
             # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
             # thread that they know nothing of. The openai package does so with each request.
-            with suppress(ImportError):
-                # Half loaded, where this is a signal handler that runs on top of the same import: it goes on after us.
+            try:
                 _transport().prepare(settings.base_url)
+            except Exception as error:  # noqa: BLE001 - broken proxies, certificates: what the first request meets, too
+                _guard.pass_on(error)
+                said = "athina_trace cannot make ready to send: %r; logs are kept and tried again"
+                _guard.say(logging.WARNING, "prepare", said, error)
 
     def _work(self, outbox: Outbox) -> Worker:
         settings = self.settings
@@ -99,9 +102,8 @@ class Runtime(Writer):
         self.delivery.worker.wake()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest logs in the outbox, oldest first."""
-        self.outbox.collect_all()
-        return [from_json(body) for body in self.outbox.store.newest(limit)]
+        """The newest logs in the outbox, oldest first; those that only memory could take come last."""
+        return [from_json(body) for body in self.delivery.newest(limit)]
 
     def status(self) -> Status:
         """How the outbox stands now."""
@@ -116,9 +118,19 @@ class Runtime(Writer):
             paused=self.delivery.paused,
             waiting_since=waiting_since,
             bytes=size,
-            outbox=self.path,
+            outbox=self.delivery.path,
             faults=_guard.faults,
         )
+
+
+def _path(settings: Settings) -> str:
+    try:
+        return settings.outbox_path()
+    except RuntimeError as error:  # a container's user without a home directory
+        _guard.pass_on(error)
+        said = "%s Logs are kept in memory and delivered from there; set ATHINA_OUTBOX to a file to keep them on disk"
+        _guard.say(logging.ERROR, "home", said, error)
+        return MEMORY
 
 
 def _transport() -> type[Api]:

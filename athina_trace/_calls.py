@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
+from itertools import count
 from typing import Protocol
+
+from athina_trace import _guard
 
 
 class Call(Protocol):
-    """One call from its start to its end. None of these may raise on its own account."""
+    """One call from its start to its end. What these raise is kept from the program: see `_functions.surround`."""
 
     def enter(self) -> None:
         """Begin: make the call current in this context."""
@@ -61,6 +65,24 @@ async def complete_off_loop(rest: Callable[[], None], error: BaseException | Non
     """Do what is left in a thread, where this is asyncio's loop and awaiting is still allowed."""
     if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
         rest()
+        return
+    once = _Once(rest)
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, once)
+    except Exception as refused:  # noqa: BLE001 - no more threads, or none any more: a loop of the program's may say so in any way
+        _guard.pass_on(refused)
+        once()
     else:
         # Shielded: who is cancelled now does not wait, but what is left is done all the same.
-        await asyncio.shield(asyncio.to_thread(rest))
+        await asyncio.shield(done)
+
+
+class _Once:
+    """Does what is left a single time: an executor that refused the work may have kept it, and do it in the end."""
+
+    def __init__(self, rest: Callable[[], None]) -> None:
+        self._rest, self._turn = rest, count()
+
+    def __call__(self) -> None:
+        if next(self._turn) == 0:
+            self._rest()

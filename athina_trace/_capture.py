@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from athina_trace import _guard
 from athina_trace._arguments import Options
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
@@ -86,6 +87,7 @@ def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str
     try:
         return draft.read(read(answer))
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        _guard.pass_on(error)
         draft.attributes["response_error"] = _message(error)
         return draft.read(answer)
 
@@ -154,7 +156,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
 def _attribute(value: object, name: str) -> Any:
     try:
         return getattr(value, name, None)
-    except Exception:  # noqa: BLE001 - a user's exception class may do anything in a property
+    except Exception as fault:  # noqa: BLE001 - a user's exception class may do anything in a property
+        _guard.pass_on(fault)
         return None
 
 
@@ -162,7 +165,8 @@ def _message(error: BaseException) -> str:
     kind = type(error).__name__
     try:
         return text(f"{kind}: {error}" if str(error) else kind)
-    except Exception:  # noqa: BLE001 - a user's exception class may do anything in a property
+    except Exception as fault:  # noqa: BLE001 - a user's exception class may do anything in a property
+        _guard.pass_on(fault)
         return kind
 
 

@@ -69,9 +69,9 @@ class Trace:
         options = self._options
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
-            if _runtime.active() is None:
-                return None
             try:
+                if _runtime.active() is None and not _runtime.is_being_made():
+                    return None
                 if instance is None and free.is_class_call(args):
                     return _TracedCall(bound.draft(args[1:], kwargs), options)
                 return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)
@@ -85,8 +85,11 @@ class Trace:
     def __enter__(self) -> LogDraft:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
         call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
-        call.enter()
         self._entered.append(call)
+        try:
+            call.enter()
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("opening a log")
         return call.draft
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -97,8 +100,12 @@ class Trace:
         # One object may be entered by several tasks at once: end the log that this context is in.
         call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
-        call.leave()
-        return call.done(None) if error is None else call.failed(error)
+        try:
+            call.leave()
+            return call.done(None) if error is None else call.failed(error)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("closing a log")
+            return None
 
     async def __aenter__(self) -> LogDraft:
         return self.__enter__()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard, _runtime
 from athina_trace._arguments import Options
-from athina_trace._calls import Rest
+from athina_trace._calls import Rest, complete
 from athina_trace._capture import finish
 from athina_trace._draft import LogDraft
 
@@ -24,6 +24,7 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
     try:
         runtime = _runtime.active()
         if runtime is None:
+            _runtime.afterwards(lambda: complete(emit(draft, options, result=result, error=error)))
             return None
         if runtime.is_plain and options.sample_rate is None and draft.scope.sample_rate is None:
             runtime.emit(finish(draft, options, runtime.defaults, result=result, error=error))

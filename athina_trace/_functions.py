@@ -14,11 +14,14 @@ import inspect
 import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import Any, TypeVar
 
 import wrapt
 
+from athina_trace import _guard
 from athina_trace._calls import Call, Nothing, complete, complete_off_loop
+
+T = TypeVar("T")
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
@@ -49,25 +52,47 @@ def _wrapper_for(target: Any, opened: Open) -> Callable[..., Any]:
 
 def _plain_wrapper(opened: Open) -> Callable[..., Any]:
     def plain(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        call = opened(wrapped, instance, args, kwargs)
+        try:  # what `_ours` does, without the time that it takes
+            call = opened(wrapped, instance, args, kwargs)
+            if call is not None:
+                call.enter()
+        except RecursionError:
+            call = None
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("opening a call")
+            call = None
         if call is None:
             return wrapped(*args, **kwargs)
-        call.enter()
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            complete(call.failed(error))
+            complete(_ours(call.failed, error))
             raise
         finally:
-            call.leave()
+            try:
+                call.leave()
+            except Exception:  # noqa: BLE001 - the guard decides
+                _guard.fault("leaving a call")
         return _finish(result, call)
 
     return plain
 
 
+def _ours(step: Callable[..., T], *given: Any) -> T | None:
+    """Take a step of ours, which must not fail in the program's call; None where it does."""
+    try:
+        return step(*given)
+    except RecursionError:
+        # The program's own call may be the last that there is room for: even to say so would take another one.
+        return None
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("surrounding a call")
+        return None
+
+
 def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
     async def run(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        call = opened(wrapped, instance, args, kwargs)
+        call = _ours(opened, wrapped, instance, args, kwargs)
         if call is None:
             return await wrapped(*args, **kwargs)
         return await _await(wrapped(*args, **kwargs), call)
@@ -80,7 +105,7 @@ def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
 
 def _stream_wrapper(opened: Open) -> Callable[..., Any]:
     def stream(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        call = opened(wrapped, instance, args, kwargs)
+        call = _ours(opened, wrapped, instance, args, kwargs)
         result = wrapped(*args, **kwargs)
         return result if call is None else _finish(result, call)
 
@@ -89,33 +114,39 @@ def _stream_wrapper(opened: Open) -> Callable[..., Any]:
 
 def _finish(result: Any, call: Call) -> Any:
     """End the call with `result`, or hand it on to where it will end: the end of a stream, an awaited coroutine."""
-    driver = _DRIVERS.get(type(result))
-    if driver is None:
-        complete(call.done(result))
+    driver = _driver(result)
+    if driver is not None:
+        driven = _ours(driver, result, call)
+        return result if driven is None else driven
+    try:  # as in `_plain_wrapper`
+        if (rest := call.done(result)) is not None:
+            complete(rest)
+    except RecursionError:
         return result
-    return driver(result, call)
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("ending a call")
+    return result
 
 
 async def _await(coroutine: Awaitable[Any], call: Call) -> Any:
-    call.enter()
+    _ours(call.enter)
     try:
         result = await coroutine
     except BaseException as error:
-        if (rest := call.failed(error)) is not None:
+        if (rest := _ours(call.failed, error)) is not None:
             await complete_off_loop(rest, error)
         raise
     finally:
-        call.leave()
-    driver = _DRIVERS.get(type(result))
-    if driver is not None:
-        return driver(result, call)
-    if (rest := call.done(result)) is not None:
+        _ours(call.leave)
+    if _driver(result) is not None:
+        return _finish(result, call)
+    if (rest := _ours(call.done, result)) is not None:
         await complete_off_loop(rest)
     return result
 
 
 def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.Context) -> Generator[Any, Any, Any]:
-    context.run(call.enter)
+    _ours(context.run, call.enter)
     resume: Callable[..., Any] = inner.send
     value: Any = None
     try:
@@ -130,18 +161,18 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
             except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, inner.throw
     except StopIteration as stop:
-        complete(call.done(stop.value))
+        complete(_ours(call.done, stop.value))
         return stop.value
     except BaseException as error:
         del value  # may be the error itself, which would then live in a circle with its own traceback
-        complete(call.failed(error))
+        complete(_ours(call.failed, error))
         raise
 
 
 async def _generate_async(
     inner: AsyncGenerator[Any, Any], call: Call, context: contextvars.Context
 ) -> AsyncGenerator[Any, Any]:
-    context.run(call.enter)
+    _ours(context.run, call.enter)
     resume: Callable[..., Any] = inner.asend
     value: Any = None
     try:
@@ -154,11 +185,11 @@ async def _generate_async(
             except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                 value, resume = thrown, inner.athrow
     except StopAsyncIteration:
-        if (rest := call.done(None)) is not None:
+        if (rest := _ours(call.done, None)) is not None:
             await complete_off_loop(rest)
     except BaseException as error:
         del value  # as in `_generate`
-        if (rest := call.failed(error)) is not None:
+        if (rest := _ours(call.failed, error)) is not None:
             await complete_off_loop(rest, error)
         raise
 
@@ -214,8 +245,8 @@ async def _await_in(coroutine: Coroutine[Any, Any, Any], context: contextvars.Co
 def _named(outer: Any, inner: Any) -> Any:
     """Give a coroutine or generator of ours the name that tracebacks and warnings would show undecorated."""
     name = getattr(inner, "__name__", None)
-    if name is not None:
-        outer.__name__, outer.__qualname__ = name, getattr(inner, "__qualname__", name)
+    if isinstance(name, str):
+        outer.__name__, outer.__qualname__ = name, str(getattr(inner, "__qualname__", name))
     return outer
 
 
@@ -224,6 +255,13 @@ _DRIVERS: dict[type, Callable[[Any, Call], Any]] = {
     AsyncGeneratorType: _drive_async_generator,
     CoroutineType: _drive_coroutine,
 }
+
+
+def _driver(result: Any) -> Callable[[Any, Call], Any] | None:
+    try:
+        return _DRIVERS.get(type(result))
+    except TypeError:  # even a class can refuse to be looked up
+        return None
 
 
 def drive(kind: type, driver: Callable[[Any, Call], Any]) -> None:

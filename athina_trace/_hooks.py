@@ -78,13 +78,22 @@ class Bounded:
         with self._lock:
             self._busy += 1
             if self._busy > self._workers and self._workers < _MOST_WORKERS:
-                self._workers += 1
-                threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
+                self._add_worker()
         self._tasks.put((contextvars.copy_context(), argument, answer))
         try:
             return answer.result(self._timeout)
         finally:
             answer.cancel()  # what timed out before a thread took it is not called at all
+
+    def _add_worker(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
+        except RuntimeError:  # no more threads: those that there are come to it in time
+            if not self._workers:
+                self._busy -= 1
+                raise
+        else:
+            self._workers += 1
 
     def _work(self) -> None:
         while True:
@@ -92,8 +101,10 @@ class Bounded:
             if answer.set_running_or_notify_cancel():
                 try:
                     answer.set_result(context.run(self._function, argument))
-                except BaseException as error:  # noqa: BLE001 - the caller of the hook is told
+                except Exception as error:  # noqa: BLE001 - the caller of the hook gets it
                     answer.set_exception(error)
+                except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a hook must not end the program
+                    answer.set_exception(RuntimeError(f"the hook raised {error!r}"))
             with self._lock:
                 self._busy -= 1
 
@@ -119,8 +130,9 @@ class Notifier:
             self._waiting.append(event)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="athina-trace-callbacks", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="athina-trace-callbacks", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def wait(self, timeout: float) -> bool:
         """Wait for at most `timeout` seconds until every callback has been called; whether that is so."""

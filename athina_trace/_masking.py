@@ -71,6 +71,7 @@ def _guarded(steps: list[Mask]) -> Mask:
             for step in steps:
                 seen = str.__str__(step(path, seen))
         except Exception as error:  # noqa: BLE001 - the mask is the user's, and its text must not pass unmasked
+            _guard.pass_on(error)
             # Neither the message nor the traceback: either may hold the text.
             said = "the mask raised %s at %s: the value is replaced by %r"
             _guard.say(logging.WARNING, "mask", said, type(error).__name__, path, FAILED)

@@ -44,6 +44,7 @@ class Policy:
             answer = self._before_emit(log) if self._before_emit else log
             return None if answer is None else InferenceLog.model_validate(dict(answer)).wire()
         except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to keep back must not leave
+            _guard.pass_on(error)
             said = "before_emit failed (%s): the log goes without its content"
             _guard.say(logging.WARNING, "before_emit", said, type(error).__name__)
             return _without_content(fields, error)

@@ -9,7 +9,9 @@ import logging
 import os
 import sys
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,19 @@ if TYPE_CHECKING:
     from athina_trace._recorder import Recorder
     from athina_trace.settings import Settings
 
+_RETRY_SECONDS = 1.0
+"""After a first log that could not be made: what failed may have been a deep recursion, or a module that is missing."""
+
 _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
+_maker: int | None = None
+"""The thread that is making a runtime, which holds `_once`."""
+_afterwards: list[Callable[[], object]] = []
+_retry_at = float("-inf")
+_trouble: str | None = None
+"""Why there is no runtime, where making one failed last."""
 _recorders: list[Recorder] = []
 """Those that take what is logged instead of the runtime: see `athina_trace.testing`."""
 _recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("athina_trace_recorder", default=None)
@@ -39,11 +50,16 @@ def _abandon() -> None:
     if _runtime is not None:
         _abandoned.append(_runtime)
         _runtime = None
-    _once.release()
+    _end_fork()
+
+
+def _end_fork() -> None:
+    with suppress(RuntimeError):  # never acquired: this module was just being loaded when the fork began
+        _once.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_once.acquire, after_in_parent=_once.release, after_in_child=_abandon)
+    os.register_at_fork(before=_once.acquire, after_in_parent=_end_fork, after_in_child=_abandon)
 
 
 def may_trace() -> bool:
@@ -54,7 +70,8 @@ def may_trace() -> bool:
 def active() -> Runtime | Recorder | None:
     """This process's runtime, made from the environment when first asked for; None where tracing is off.
 
-    While logs are being recorded: the recorder of this context.
+    None, too, where it cannot be made, and for what runs on top of its making: see `afterwards`. While logs are being
+    recorded: the recorder of this context.
     """
     if _recorders:
         return _recording()
@@ -89,29 +106,70 @@ def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]
         _recorder.reset(token)
 
 
-def _first() -> Runtime:
-    """The first runtime of this process: of the environment's settings, or, in a forked child, of its parent's."""
+def _first() -> Runtime | None:
+    """The first runtime of this process: of the environment's settings, or, in a forked child, of its parent's.
+
+    None where it cannot be made, which nobody's call must suffer from.
+    """
+    global _retry_at, _trouble  # noqa: PLW0603 - there is one runtime for each process
+    if is_being_made() or time.monotonic() < _retry_at:
+        return None
+    try:
+        with _making():
+            if _runtime is None:  # else another thread was quicker
+                _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
+    except Exception as error:  # noqa: BLE001 - the guard decides
+        _retry_at = time.monotonic() + _RETRY_SECONDS
+        _trouble = f"athina_trace could not start: {error!r}"
+        _guard.fault("starting, without which nothing is logged,")
+    _catch_up()
+    return _runtime
+
+
+@contextmanager
+def _making() -> Iterator[None]:
+    """Be the only thread that makes a runtime, or loads what that takes."""
+    global _maker  # noqa: PLW0603 - there is one for each process
     with _once:
-        if _runtime is not None:
-            return _runtime  # another thread was quicker
-        return _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
+        outer, _maker = _maker, threading.get_ident()
+        try:
+            yield
+        finally:
+            _maker = outer
+
+
+def is_being_made() -> bool:
+    """Whether we run on top of the making of the runtime, as signal handlers and finalizers may."""
+    return _maker == threading.get_ident()
+
+
+def afterwards(task: Callable[[], object]) -> None:
+    """Do `task` once the runtime is there that we run on top of the making of; elsewhere, forget it."""
+    if is_being_made():
+        _afterwards.append(task)
+
+
+def _catch_up() -> None:
+    with _once:
+        while _afterwards:
+            _afterwards.pop(0)()
 
 
 def _made(settings: Settings) -> Runtime:
     """A runtime of these settings. With the first one, everything is loaded that only a program which logs needs."""
-    with _once:
+    with _making():
         from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
 
         import_module("athina_trace.openai.ledger")  # so that no call has to load it half-way through a fork
         return Runtime(settings)
 
 
-def _install(runtime: Runtime) -> Runtime:
-    global _runtime, _may_trace
-    if _runtime is None:
+def _install(runtime: Runtime) -> None:
+    global _runtime, _may_trace, _trouble
+    is_first = _runtime is None
+    _runtime, _may_trace, _trouble = runtime, runtime.settings.enabled, None
+    if is_first:
         _register_exit()
-    _runtime, _may_trace = runtime, runtime.settings.enabled
-    return runtime
 
 
 def _register_exit() -> None:
@@ -132,12 +190,11 @@ def _register_exit() -> None:
 def _at_childs_end() -> None:
     """Before Python 3.13 a child's threads are waited for after this: what they log needs a runtime."""
     _at_exit()
-    if _runtime is not None:
-        _install(_made(_runtime.settings))
+    shutdown(0)
 
 
 def _settings() -> type[Settings]:
-    with _once:
+    with _making():
         from athina_trace.settings import Settings  # noqa: PLC0415 - pydantic comes with it
 
         return Settings
@@ -146,9 +203,12 @@ def _settings() -> type[Settings]:
 def _environment_settings() -> Settings:
     try:
         return _settings().build()
-    except SettingsError as error:
+    except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
+        _guard.pass_on(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
-        _guard.logger.error("%s. Logs are kept in the local outbox until this is mended", error)
+        said = error if isinstance(error, SettingsError) else repr(error)
+        message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
+        _guard.say(logging.ERROR, "settings", message, said)
         return _settings()()
 
 
@@ -166,9 +226,19 @@ def configure(**settings: Any) -> Settings:
         recorder.adopt(built)
         return built
     if _runtime is not None:
-        _errands.finish()
-        _runtime.delivery.close(_runtime.settings.exit_timeout)
-    return _install(_made(built)).settings
+        _close(_runtime)
+    _install(_made(built))
+    _catch_up()
+    return built
+
+
+def _close(runtime: Runtime, timeout: float | None = None, *, ending: bool = False) -> None:
+    """Deliver what can be delivered in time, by default in `exit_timeout` seconds, and stop."""
+    try:
+        _errands.finish(ending=ending)
+        runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("ending deliveries")
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
@@ -177,13 +247,17 @@ def flush(timeout: float = 10.0) -> FlushReport:
     >>> if not (report := flush(timeout=5)):
     ...     print(report.waiting, "logs wait for the next process:", report.paused)
     """
-    _errands.finish()
-    runtime = active()
-    if runtime is not None:
-        return runtime.flush(timeout)
     from athina_trace._delivery.counts import FlushReport  # noqa: PLC0415 - else loaded with the first log
 
-    return FlushReport(0, 0, 0, "tracing is off", 0.0)
+    try:
+        _errands.finish()
+        runtime = active()
+        if runtime is not None:
+            return runtime.flush(timeout)
+    except Exception as error:  # noqa: BLE001 - the guard decides
+        _guard.fault("flush()")
+        return FlushReport(0, 1, 0, f"flush() failed: {error!r}", 0.0)  # as long as it is not known that nothing waits
+    return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
@@ -202,10 +276,13 @@ def shutdown(timeout: float | None = None) -> None:
     >>> shutdown(timeout=5)
     """
     runtime = _runtime
-    if runtime is not None and not _recorders:
-        _errands.finish()
-        runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
+    if runtime is None or _recorders:
+        return
+    _close(runtime, timeout)
+    try:
         _install(_made(runtime.settings))
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("shutdown()")
 
 
 def status() -> Status:
@@ -214,12 +291,16 @@ def status() -> Status:
     >>> status().dropped
     0
     """
-    runtime = active()
-    if runtime is not None:
-        return runtime.status()
     from athina_trace._delivery.counts import Status  # noqa: PLC0415 - else loaded with the first log
 
-    return Status(paused="tracing is off", faults=_guard.faults)
+    try:
+        runtime = active()
+        if runtime is not None:
+            return runtime.status()
+    except Exception as error:  # noqa: BLE001 - the guard decides
+        _guard.fault("status()")
+        return Status(paused=f"status() failed: {error!r}", faults=_guard.faults)
+    return Status(paused=_trouble or "tracing is off", faults=_guard.faults)
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
@@ -231,11 +312,14 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
     >>> [log["response"] for log in recent_logs(limit=10)]
     ['Hello']
     """
-    runtime = active()
-    return runtime.recent_logs(limit) if runtime else []
+    try:
+        runtime = active()
+        return runtime.recent_logs(limit) if runtime is not None else []
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.fault("recent_logs()")
+        return []
 
 
 def _at_exit() -> None:
     if _runtime is not None:
-        _errands.finish(ending=True)
-        _runtime.delivery.close(_runtime.settings.exit_timeout)
+        _close(_runtime, ending=True)

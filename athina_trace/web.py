@@ -92,6 +92,7 @@ class _Scopes:
             found = {**self._from_headers(request), **((self._identify(request) if self._identify else None) or {})}
             fields: dict[str, Any] = {name: found[name] for name in FIELDS if found.get(name) is not None}
         except Exception as error:  # noqa: BLE001 - the function is the user's, and the request must be served
+            _guard.pass_on(error)
             _guard.say(logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error)
             fields = {}
         session = fields.pop("session_id", None)

@@ -32,6 +32,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if runtime is not None:
         runtime.delivery.close(0)
     _runtime._runtime, _runtime._may_trace = None, True
+    _runtime._retry_at, _runtime._trouble = float("-inf"), None
 
 
 @pytest.fixture

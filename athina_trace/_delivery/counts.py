@@ -63,7 +63,7 @@ class Status:
         paused: why nothing is sent, such as a wrong key or an outage; None where it is.
         waiting_since: when the oldest log that waits was made, seconds since the epoch; None where none waits.
         bytes: what the outbox's file takes, without space that is free in it.
-        outbox: the outbox's file, or ":memory:".
+        outbox: the outbox's file, or ":memory:", also for as long as that file cannot be written to.
         faults: errors of athina_trace's own code that it kept from the program.
 
     >>> reference = log_inference(response="Hello")

@@ -6,7 +6,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,12 +34,28 @@ class Standing(NamedTuple):
 
 
 def _standing(outbox: Outbox) -> Standing:
-    with suppress(OSError, sqlite3.Error):
-        outbox.collect_all()  # a full disk forbids that, but not to read
     try:
+        _collect(outbox)
         return Standing(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
-    except (OSError, sqlite3.Error):
+    except (OSError, sqlite3.Error) as error:
+        _guard.pass_on(error)
         return Standing(Counts(), None, 0)
+
+
+def _collect(outbox: Outbox) -> None:
+    try:
+        outbox.collect_all()
+    except (OSError, sqlite3.Error) as error:  # a full disk forbids that, but not to read
+        _guard.pass_on(error)
+
+
+def _newest(outbox: Outbox, limit: int) -> list[bytes]:
+    try:
+        _collect(outbox)
+        return outbox.store.newest(limit)
+    except (OSError, sqlite3.Error) as error:
+        _guard.pass_on(error)
+        return []
 
 
 class Delivery:
@@ -62,6 +77,11 @@ class Delivery:
     def paused(self) -> str | None:
         """Why nothing is sent now; None where it is."""
         return self.worker.paused
+
+    @property
+    def path(self) -> str:
+        """Where logs are put now: a file, or ":memory:", which may be because the disk fails."""
+        return MemoryOutbox.path if self._memory_until else self.outbox.path
 
     def put(self, entry: Entry) -> None:
         """Commit an entry, or keep it in memory where the disk fails, or count it as dropped where it is full."""
@@ -133,6 +153,11 @@ class Delivery:
         """How all entries stand, on disk (by all processes) and in this process's memory."""
         disk = _standing(self.outbox)
         return disk.joined(_standing(self._spare[0])) if self._spare else disk
+
+    def newest(self, limit: int) -> list[bytes]:
+        """The bodies of the newest logs, oldest first, whatever their state; nothing of a disk that cannot be read."""
+        spare = _newest(self._spare[0], limit) if self._spare else []
+        return [*_newest(self.outbox, limit - len(spare)), *spare]
 
     def close(self, timeout: float) -> None:
         """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""

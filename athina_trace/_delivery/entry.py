@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
+from athina_trace import _guard
 from athina_trace._delivery.routes import Kind
 from athina_trace._values import plain
 
@@ -36,7 +37,8 @@ def encoded(fields: dict[str, Any]) -> bytes:
     """The body of an entry."""
     try:
         return to_json(fields)
-    except Exception:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
+    except Exception as error:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
+        _guard.pass_on(error)
         return to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _LONGEST_SECONDS = 1.0
 """How long a fork may have to wait: a server that never ends its handshake must not stop the program."""
@@ -49,7 +49,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    _changed.release()
+    with suppress(RuntimeError):  # never acquired: this module was just being loaded when the fork began
+        _changed.release()
 
 
 def _after_fork_in_child() -> None:

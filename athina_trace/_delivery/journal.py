@@ -26,6 +26,7 @@ from typing import NamedTuple, Protocol
 
 from pydantic_core import from_json, to_json
 
+from athina_trace import _guard
 from athina_trace._delivery import locks
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.segment import Segment
@@ -92,6 +93,7 @@ class FileJournal:
         except OutboxError:
             raise
         except OSError as error:
+            _guard.pass_on(error)
             raise OutboxError(error.errno, f"cannot write to {self._folder}: {error.strerror}") from error
         if written != len(record):
             raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {len(record)} bytes")

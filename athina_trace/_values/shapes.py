@@ -18,6 +18,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
+from athina_trace import _guard
 from athina_trace._values.classes import (
     ABSENT,
     LONGEST_NAME,
@@ -190,6 +191,7 @@ def _entry(value: Mapping[object, object], key: object) -> object:
     try:
         return value[key]
     except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything
+        _guard.pass_on(error)
         return Mark(f"<unreadable: {type_name(type(error))}>")
 
 

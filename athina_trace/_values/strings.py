@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from athina_trace import _guard
 from athina_trace._values.blobs import without_base64
 from athina_trace._values.classes import Mark
 from athina_trace._values.limits import Mask, Walk
@@ -42,7 +43,8 @@ def _long_text(walk: Walk, value: str, path: str) -> str:
 def _apply(mask: Mask, path: str, seen: str) -> str:
     try:
         return str.__str__(mask(path, seen))
-    except Exception:  # noqa: BLE001  the mask is the user's; its text must not pass unmasked
+    except Exception as error:  # noqa: BLE001  the mask is the user's; its text must not pass unmasked
+        _guard.pass_on(error)
         return "[mask failed]"
 
 

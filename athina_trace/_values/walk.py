@@ -9,6 +9,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Final, TypeVar
 
+from athina_trace import _guard
 from athina_trace._values.classes import Mark, nameplate, type_name
 from athina_trace._values.leaves import big_int
 from athina_trace._values.limits import JSON, Limits, Mask, Walk
@@ -32,7 +33,8 @@ def take(value: object, limits: Limits, mask: Mask | None, path: str) -> JSON:
     """Read any object into JSON-safe data, within the limits. Never raises."""
     try:
         return _EXACT.get(type(value), _other)(Walk(limits, mask), value, 1, path)
-    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
         return _unreadable(value)
 
 
@@ -106,7 +108,8 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> li
         at = f"{path}[{len(out)}]" if masked else ""
         try:
             out.append(_EXACT.get(type(item), _other)(walk, item, depth, at))
-        except Exception:  # noqa: BLE001  even a class can refuse to be looked up
+        except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
+            _guard.pass_on(error)
             out.append(_unreadable(item))
     return out
 
@@ -131,7 +134,8 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
         at = "" if not masked else f"{path}.{key}" if path else key
         try:
             out[key] = _EXACT.get(type(item), _other)(walk, item, depth, at)
-        except Exception:  # noqa: BLE001  even a class can refuse to be looked up
+        except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
+            _guard.pass_on(error)
             out[key] = _unreadable(item)
     return out
 
@@ -161,7 +165,8 @@ def _key_text(walk: Walk, name: object) -> str:
     mask, walk.mask = walk.mask, None
     try:
         data = _EXACT.get(type(name), _other)(walk, name, walk.limits.depth, "")
-    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
         return _unreadable(name)
     finally:
         walk.mask = mask
@@ -201,7 +206,8 @@ def _other(walk: Walk, value: object, depth: int, path: str) -> JSON:
     walk.active.add(here)
     try:
         return _read(walk, value, depth, path)
-    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
         return _unreadable(value)
     finally:
         walk.active.discard(here)
@@ -243,6 +249,7 @@ def _gather(walk: Walk, source: Iterable[_T], count: int | None) -> tuple[list[_
                 return taken, _more(count and count - len(taken))
             taken.append(item)
     except Exception as error:  # noqa: BLE001  what was read until then is kept
+        _guard.pass_on(error)
         return taken, f"… unreadable: {type_name(type(error))}"
     finally:
         walk.patience = deadline - monotonic()
@@ -258,7 +265,8 @@ def _order(data: JSON) -> tuple[int, float, str]:
 def _unreadable(value: object) -> str:
     try:
         return encodable(nameplate(value))
-    except Exception:  # noqa: BLE001  whatever it is, the user's call goes on
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
         return "<unreadable>"
 
 

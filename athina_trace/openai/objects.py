@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from athina_trace import _guard
 from athina_trace.openai.kinds import READERS
 from athina_trace.openai.readings import Kind, Message, Reading
 from athina_trace.openai.shape import (
@@ -60,7 +61,8 @@ def may_be_known(subject: object) -> bool:
     """Tell strangers from what may be worth reading, at once: most of what a user's function returns is a stranger."""
     try:
         return _may_be_known(subject)
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        _guard.pass_on(error)
         return True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from athina_trace import _guard
 from athina_trace.openai.memory import Chain
 from athina_trace.openai.requests import prompt_of, question_in
 from athina_trace.openai.traits import USAGE_DETAILS, options
@@ -25,7 +26,8 @@ def plain_response(answer: Any, params: Mapping[str, Any], chain: Chain) -> dict
     """The fields of a log of this response alone, or None."""
     try:
         return _response(answer, params, chain)
-    except Exception:  # noqa: BLE001 - whatever is missing or of another type: it is not plain
+    except Exception as error:  # noqa: BLE001 - whatever is missing or of another type: it is not plain
+        _guard.pass_on(error)
         return None
 
 
@@ -33,7 +35,8 @@ def plain_chat(answer: Any, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """The fields of a log of this chat completion alone, or None."""
     try:
         return _chat(answer, params)
-    except Exception:  # noqa: BLE001 - whatever is missing or of another type: it is not plain
+    except Exception as error:  # noqa: BLE001 - whatever is missing or of another type: it is not plain
+        _guard.pass_on(error)
         return None
 
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from athina_trace import _guard
 from athina_trace.openai.objects import read, read_as
 from athina_trace.openai.readings import Answer, Kind, Message, Output, Reading, Scope
 from athina_trace.openai.shape import data, get, items, string, text_of, whole
@@ -93,7 +94,8 @@ _LONGEST = 2000
 def _as_string(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - a foreign `__str__` may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign `__str__` may raise anything
+        _guard.pass_on(error)
         return ""
 
 

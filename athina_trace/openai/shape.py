@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_jsonable_python
 
+from athina_trace import _guard
+
 __all__ = [
     "data",
     "fields_in",
@@ -54,7 +56,8 @@ def _member(subject: object, name: str) -> object:
         if type(subject) is dict or isinstance(subject, Mapping):
             return tame(subject.get(name))
         return tame(getattr(subject, name, None))
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        _guard.pass_on(error)
         return None
 
 
@@ -64,7 +67,8 @@ def tame(value: object) -> object:
         return value
     try:
         return None if isinstance(value, _Nobody) else value
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        _guard.pass_on(error)
         return None
 
 
@@ -74,7 +78,8 @@ def fields_in(subject: object) -> Mapping[str, object]:
         return subject
     try:
         return subject if isinstance(subject, Mapping) else {**vars(subject), **_extra(subject)}
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        _guard.pass_on(error)
         return {}
 
 
@@ -95,7 +100,8 @@ def unwrapped(model: object) -> object:
         return model
     try:
         return tame(serializer.to_python(model, **_AS_JSON, warnings=False))
-    except Exception:  # noqa: BLE001 - a foreign serializer may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign serializer may raise anything
+        _guard.pass_on(error)
         return model
 
 
@@ -135,7 +141,8 @@ def items(subject: object, *path: str, most: int | None = None) -> tuple[object,
         return ()
     try:
         return tuple(map(tame, islice(value, most))) if isinstance(value, list | tuple) else ()
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        _guard.pass_on(error)
         return ()
 
 
@@ -192,7 +199,8 @@ def data(value: object) -> object:
         return value
     try:
         return to_jsonable_python(value, **_AS_JSON, fallback=_fields)
-    except Exception:  # noqa: BLE001 - whatever in there raises, a careful copy keeps the rest
+    except Exception as error:  # noqa: BLE001 - whatever in there raises, a careful copy keeps the rest
+        _guard.pass_on(error)
         return _Copier().copy(tame(value), _DEEPEST)
 
 
@@ -239,7 +247,8 @@ class _Copier:
 def _fields(value: object) -> dict[str, object] | None:
     try:
         return _named(value) if isinstance(value, Mapping) else _attributes(value)
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        _guard.pass_on(error)
         return None
 
 
