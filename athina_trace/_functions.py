@@ -152,7 +152,10 @@ def _generate(inner: Generator[Any, Any, Any], call: Call, context: contextvars.
     try:
         while True:
             item = context.run(resume, value)
-            call.chunk(item)
+            try:
+                call.chunk(item)
+            except Exception:  # noqa: BLE001 - the guard decides
+                _guard.fault("reading a stream's chunk")
             # The next step is taken outside this handler: an exception that the user's generator raises in it must
             # not get the thrown one as its context, which it would not have had undecorated.
             try:
@@ -178,7 +181,10 @@ async def _generate_async(
     try:
         while True:
             item = await _Step(resume(value), context)
-            call.chunk(item)
+            try:
+                call.chunk(item)
+            except Exception:  # noqa: BLE001 - the guard decides
+                _guard.fault("reading a stream's chunk")
             try:
                 value = yield item
                 resume = inner.asend

@@ -1,0 +1,522 @@
+"""Whatever fails in our code, whenever it does: the program's calls give and raise what they would without us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import math
+import signal
+import sys
+import threading
+from collections import UserDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import wrapt
+
+import athina_trace
+from athina_trace import _guard, _runtime, configure, flush, log_inference, recent_logs, status
+from tests.conftest import KEY
+from tests.support import athina_server, processes
+from tests.support.athina_server import AthinaServer
+
+PACKAGE = str(Path(athina_trace.__file__).parent)
+UNGUARDED = ("_functions.py", "_calls.py", "_guard.py")
+"""The modules that are the wall themselves."""
+
+
+@athina_trace.athina_trace
+def plain(question: str) -> str:
+    return question
+
+
+@athina_trace.athina_trace
+def failing(question: str) -> str:
+    raise LookupError(question)
+
+
+@athina_trace.athina_trace
+async def coroutine(question: str) -> str:
+    return question
+
+
+@athina_trace.athina_trace
+def generator(question: str) -> Iterator[str]:
+    yield question
+
+
+@athina_trace.athina_trace
+async def async_generator(question: str) -> AsyncIterator[str]:
+    yield question
+
+
+def _call_plain() -> str:
+    return plain("q")
+
+
+def _call_failing() -> str:
+    with pytest.raises(LookupError, match="q"):
+        failing("q")
+    return "q"
+
+
+def _call_coroutine() -> str:
+    with pytest.raises(StopIteration) as stop:
+        coroutine("q").send(None)  # without a loop, which has threads and clean-ups of its own
+    return str(stop.value.value)
+
+
+def _call_generator() -> str:
+    return "".join(generator("q"))
+
+
+def _call_async_generator() -> str:
+    async def all_of() -> str:
+        return "".join([piece async for piece in async_generator("q")])
+
+    with pytest.raises(StopIteration) as stop:
+        all_of().send(None)
+    return str(stop.value.value)
+
+
+def _block() -> str:
+    with athina_trace.athina_trace(user_query="q") as log:
+        log.update(response="r")
+    return "q"
+
+
+def _by_hand() -> str:
+    reference = log_inference(response="r", external_reference_id="q")
+    athina_trace.update_log(external_reference_id=reference, expected_response="e")
+    athina_trace.log_feedback(reference, 1)
+    return reference
+
+
+def _ask_how_it_is() -> str:
+    recent_logs()
+    status()
+    flush(0)
+    athina_trace.shutdown(0)
+    return "q"
+
+
+class Injected:
+    """Raises `error` out of the n-th of our functions that are called inside the `with` block."""
+
+    def __init__(self, nth: int, error: Exception) -> None:
+        self.left, self.error = nth, error
+
+    def __enter__(self) -> Injected:
+        sys.setprofile(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _count(self, frame: FrameType, event: str, _argument: object) -> None:
+        code = frame.f_code
+        del frame  # else it would look like a debugger, whose exceptions pass
+        if event != "call" or not code.co_filename.startswith(PACKAGE) or code.co_name in ("may_trace", "__del__"):
+            return
+        if code.co_filename.endswith(UNGUARDED):
+            return
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+
+ERRORS: tuple[Callable[[], Exception], ...] = (
+    ZeroDivisionError,
+    MemoryError,
+    RecursionError,
+    lambda: ImportError("half loaded"),
+    lambda: OSError(28, "No space left on device"),
+    lambda: RuntimeError("can't start new thread"),
+)
+
+
+@pytest.mark.parametrize("call", [_call_plain, _call_failing, _call_coroutine, _call_generator, _call_async_generator])
+@pytest.mark.parametrize("first", [True, False], ids=["first log", "later log"])
+def test_no_step_of_ours_can_fail_in_the_call(
+    call: Callable[[], str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
+    monkeypatch.setattr("athina_trace._delivery.worker.Worker._start", lambda _: None)  # a thread for each of them
+    configure(outbox=":memory:")
+    for nth in range(1, 1000):
+        if first:
+            _runtime._runtime = None
+        _runtime._retry_at = -math.inf
+        # In a context of its own: one that cannot be left any more must not surround the next.
+        context = contextvars.copy_context()
+        with Injected(nth, ERRORS[nth % len(ERRORS)]()) as injected:
+            answer = context.run(call)
+        assert answer == "q"
+        if injected.left > 0:
+            break
+    assert nth > 20
+    assert injected.left > 0
+    assert status().faults > nth / 2
+
+
+@pytest.mark.parametrize("call", [_block, _by_hand, _ask_how_it_is])
+def test_no_step_of_the_runtime_can_fail_in_what_the_program_asks_for(
+    call: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
+    for step in ("_made", "_environment_settings", "_settings", "_install", "_catch_up", "_register_exit"):
+        for error in ERRORS:
+            _runtime._runtime, _runtime._retry_at = None, -math.inf
+
+            def fails(*_: Any, error: Exception = error()) -> Any:  # noqa: B008 - one for each
+                raise error
+
+            with monkeypatch.context() as broken:
+                broken.setattr(_runtime, step, fails)
+                assert call() == "q"
+    for step in ("emit", "change", "put", "flush", "status", "recent_logs", "wake"):
+        for error in ERRORS:
+            configure(outbox=":memory:")
+
+            def breaks(*_: Any, error: Exception = error()) -> Any:  # noqa: B008 - one for each
+                raise error
+
+            monkeypatch.setattr(_runtime._runtime, step, breaks)
+            assert call() == "q"
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user: in no list of users, and without variables that name a folder."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("no_home")
+@pytest.mark.parametrize("settings", [None, {}, {"outbox": "~/outbox.db"}])
+def test_without_a_home_directory_logs_are_kept_in_memory(
+    athina: AthinaServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    if settings is None:
+        monkeypatch.setenv("ATHINA_API_KEY", KEY)
+        monkeypatch.setenv("ATHINA_BASE_URL", athina.url)
+    else:
+        configure(api_key=KEY, base_url=athina.url, **settings)
+    assert [plain("one"), plain("two")] == ["one", "two"]
+    assert status().outbox == ":memory:"
+    assert flush(10)
+    assert [request.json["user_query"] for request in athina.accepted] == ["one", "two"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "set ATHINA_OUTBOX" in caplog.text
+
+
+def test_where_the_disk_fails_recent_logs_come_from_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    configure(outbox=str(tmp_path / "file" / "outbox.db"))
+    for question in ("one", "two", "three"):
+        plain(question)
+    assert [log["user_query"] for log in recent_logs(2)] == ["two", "three"]
+    assert [log["user_query"] for log in recent_logs()] == ["one", "two", "three"]
+    assert (status().outbox, status().waiting) == (":memory:", 3)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["_sqlite3", "pydantic", "pydantic_core", "http.client", "athina_trace.settings", "athina_trace._assembly"],
+)
+def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> None:
+    out, err = processes.run(
+        """
+        import asyncio, sys
+        sys.modules[sys.argv[1]] = None
+        import athina_trace as a
+        @a.athina_trace
+        def answer(question): return question
+        print(answer("one"), answer("two"), len(a.log_inference(response="r")))
+        a.update_log(external_reference_id="id", response="s")
+        a.log_feedback("id", 1)
+        with a.athina_trace(user_query="q") as log: log.update(response="r")
+        print(a.flush(1).paused, asyncio.run(a.aflush(1)).waiting, a.recent_logs(), a.shutdown())
+        print(a.status().made, a.status().faults > 0)
+        """,
+        module,
+        ATHINA_API_KEY=KEY,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    if module == "http.client":  # to send is all that cannot be done
+        assert out.startswith("one two 36\n")
+        assert "athina_trace cannot make ready to send" in err
+        return
+    assert out.startswith("one two 36\nathina_trace could not start: ModuleNotFoundError(")
+    assert out.endswith(") 0 [] None\n0 True\n")
+    assert err.count("failed in starting, without which nothing is logged,") == 1
+    assert "Traceback" not in err
+
+
+def test_what_failed_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
+    monkeypatch.setattr(_runtime, "_RETRY_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(_runtime, "_settings", lambda: 1 / 0)
+        assert plain("lost") == "lost"
+        assert status().paused == "athina_trace could not start: ZeroDivisionError('division by zero')"
+    assert plain("kept") == "kept"
+    assert [log["user_query"] for log in recent_logs()] == ["kept"]
+    assert status().paused is None
+
+
+@pytest.mark.parametrize("mask", ["fails:mask", "no_such_module:mask", "nonsense"])
+def test_a_mask_that_cannot_be_loaded_keeps_logs_on_this_machine(
+    mask: str, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "fails.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, value in {"ATHINA_MASK": mask, "ATHINA_API_KEY": KEY, "ATHINA_BASE_URL": athina.url}.items():
+        monkeypatch.setenv(name, value)
+    assert plain("q") == "q"
+    assert not flush(0.1)
+    assert athina.requests == []
+    assert "the settings of the environment cannot be used: " in caplog.text
+
+
+def test_what_logs_on_top_of_the_first_log_is_logged_behind_it(tmp_path: Path) -> None:
+    """As signal handlers and finalizers do, which run in the middle of the imports that the first log makes."""
+    out, err = processes.run(
+        """
+        import sys
+        import athina_trace as a
+        @a.athina_trace
+        def answer(question): return question
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name.startswith(("athina_trace", "pydantic", "sqlite3", "http")) and not busy:
+                    busy.append(name)
+                    answer(name)
+                    a.update_log(external_reference_id="id", response="s")
+                    assert a.status().made == 0 and a.flush(0).paused
+                    seen.append(busy.pop())
+        seen, busy = [], []
+        sys.meta_path.insert(0, Finder())
+        answer("first")
+        logged = [log["user_query"] for log in a.recent_logs(1000)]
+        print(len(seen) > 20, sorted(logged) == sorted([*seen, "first"]))
+        print(a.status().made - 2 * len(seen), a.status().faults)
+        """,
+        ATHINA_OUTBOX=":memory:",
+    )
+    assert (out, err) == ("True True\n1 0\n", "")
+
+
+class _Broken(logging.Handler):
+    """A handler that ships records to where nobody listens."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError(record.getMessage())
+
+
+@pytest.fixture
+def broken_logging() -> Iterator[None]:
+    """A handler of the program that raises."""
+    handler = _Broken()
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.usefixtures("broken_logging")
+def test_a_logging_handler_that_raises_harms_neither_calls_nor_deliveries(
+    athina: AthinaServer, delivered: Callable[[], list[dict[str, Any]]]
+) -> None:
+    @athina_trace.athina_trace
+    def typing_error(question: str) -> str:
+        athina_trace.current_log().update(no_such_field=1)  # type: ignore[call-arg]
+        return question
+
+    athina.when(lambda request: request.json["user_query"] == "refused", athina_server.answer(400))
+    assert [typing_error("one"), plain("refused"), plain("two")] == ["one", "refused", "two"]
+    assert sorted(log["user_query"] for log in delivered()) == ["one", "two"]
+    assert plain("three") == "three"
+    assert len(delivered()) == 3
+    assert (status().refused, status().faults) == (1, 0)
+
+
+def test_without_threads_calls_are_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(outbox=":memory:", before_emit=lambda log: log)
+
+    def refuses(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> str:
+        with monkeypatch.context() as broken:
+            broken.setattr(threading.Thread, "start", refuses)
+            return await coroutine("q") + plain("q")
+
+    assert asyncio.run(main()) == "qq"
+    assert [log["response"] for log in recent_logs()] == ["", ""]  # where the hook cannot be asked, content stays out
+    assert plain("r") == "r"
+    assert [log["response"] for log in recent_logs()] == ["", "", "r"]
+
+
+def test_a_hook_that_ends_its_thread_does_not_end_the_program() -> None:
+    configure(outbox=":memory:", before_emit=lambda _: sys.exit(1))
+    assert plain("q") == "q"
+    assert [log["response"] for log in recent_logs()] == [""]
+
+
+def test_near_the_recursion_limit_a_call_that_has_room_succeeds() -> None:
+    configure(outbox=":memory:")
+
+    @wrapt.decorator
+    def around(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
+        return wrapped(*args, **kwargs)
+
+    def leaf() -> str:
+        return "leaf"
+
+    def room(function: Callable[[], str]) -> int:
+        """How many frames deep from here `function` can be called."""
+        deepest = 0
+
+        def descend(depth: int) -> None:
+            nonlocal deepest
+            function()
+            deepest = depth
+            descend(depth + 1)
+
+        with pytest.raises(RecursionError):
+            descend(1)
+        return deepest
+
+    traced: Any = athina_trace.athina_trace(leaf)
+    traced()
+    assert room(traced) >= room(around(leaf)) - 2
+
+
+class Limit(Exception):
+    """A time limit of the program's own."""
+
+
+def _plain_handler(_number: int, _frame: object) -> None:
+    raise Limit
+
+
+def _open_handler(*_arguments: object) -> None:
+    raise Limit
+
+
+def _timeout(*_arguments: object) -> None:
+    raise TimeoutError  # which our own code raises and catches, too
+
+
+class _Method:
+    def __call__(self, _number: int, _frame: object) -> None:
+        raise Limit
+
+
+@wrapt.decorator
+def _through(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
+    return wrapped(*args, **kwargs)
+
+
+HANDLERS: list[Any] = [
+    _plain_handler,
+    _open_handler,
+    _timeout,
+    _Method(),
+    functools.partial(_open_handler, "more"),
+    _through(_plain_handler),
+    signal.default_int_handler,
+]
+
+
+@pytest.fixture(params=HANDLERS, ids=["function", "*", "timeout", "callable", "partial", "decorated", "interrupt"])
+def limited(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """Have a signal's handler raise; what is given lets it come, in the main thread."""
+    before = signal.signal(signal.SIGALRM, request.param)
+    yield lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+    signal.signal(signal.SIGALRM, before)
+
+
+RAISED = (Limit, TimeoutError, KeyboardInterrupt)
+
+
+def test_a_time_limit_that_ends_while_we_mask_is_raised(limited: Callable[[], None]) -> None:
+    def mask(_path: str, text: str) -> str:
+        limited()
+        return text
+
+    configure(outbox=":memory:", mask=mask)
+    with pytest.raises(RAISED):
+        plain("q")
+
+
+def test_a_time_limit_that_ends_while_we_wait_for_a_hook_is_raised(limited: Callable[[], None]) -> None:
+    def hook(log: Any) -> Any:
+        limited()
+        threading.Event().wait(0.5)
+        return log
+
+    configure(outbox=":memory:", before_emit=hook, hook_timeout=10)
+    with pytest.raises(RAISED):
+        plain("q")
+
+
+def test_a_time_limit_that_ends_while_we_read_arguments_is_raised(limited: Callable[[], None]) -> None:
+    class Slow(UserDict[str, str]):
+        def __getitem__(self, key: str) -> str:
+            limited()
+            return super().__getitem__(key)
+
+    configure(outbox=":memory:")
+    with pytest.raises(RAISED):
+        plain(Slow(a="b"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("each_call", [True, False])
+def test_a_time_limit_that_ends_while_we_flush_is_raised(
+    limited: Callable[[], None], athina: AthinaServer, each_call: bool
+) -> None:
+    athina.when(lambda _: True, lambda *_: limited())
+    configure(api_key=KEY, base_url=athina.url, flush_each_call=each_call, flush_timeout=10)
+    with pytest.raises(RAISED):
+        plain("q")
+        flush(10)
+
+
+def test_what_a_hook_or_a_mask_raises_itself_stays_with_us() -> None:
+    def raises(*_: object) -> Any:
+        raise TimeoutError
+
+    configure(outbox=":memory:", mask=raises, before_emit=raises)
+    assert plain("q") == "q"
+
+
+def test_a_debugger_that_is_ended_in_the_middle_of_our_code_ends_the_program() -> None:
+    class Quit(Exception):
+        pass
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> None:
+        if frame.f_code.co_name == "finish":
+            raise Quit
+
+    configure(outbox=":memory:")
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(Quit):
+            plain("q")
+    finally:
+        sys.settrace(before)
