@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +77,9 @@ class Bounded:
         """The function's result. Raises what it raises, or `TimeoutError`."""
         answer: Future[Any] = Future()
         with self._lock:
-            self._busy += 1
-            if self._busy > self._workers and self._workers < _MOST_WORKERS:
+            if self._busy >= self._workers < _MOST_WORKERS:
                 self._add_worker()
+            self._busy += 1
         self._tasks.put((contextvars.copy_context(), argument, answer))
         try:
             return answer.result(self._timeout)
@@ -90,7 +91,6 @@ class Bounded:
             threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
         except RuntimeError:  # no more threads: those that there are come to it in time
             if not self._workers:
-                self._busy -= 1
                 raise
         else:
             self._workers += 1
@@ -131,8 +131,9 @@ class Notifier:
             self._changed.notify_all()
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="athina-trace-callbacks", daemon=True)
-                thread.start()
-                self._thread = thread
+                with suppress(RuntimeError):  # no more threads: the next event tries again
+                    thread.start()
+                    self._thread = thread
 
     def wait(self, timeout: float) -> bool:
         """Wait for at most `timeout` seconds until every callback has been called; whether that is so."""

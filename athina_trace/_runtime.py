@@ -221,7 +221,8 @@ def configure(**settings: Any) -> Settings:
     >>> configure(environment="staging", sample_rate=0.1).environment
     'staging'
     """
-    built = _settings().build(**settings)
+    with _making():
+        built = _settings().build(**settings)
     if _recorders and (recorder := _recording()) is not None:
         recorder.adopt(built)
         return built
