@@ -12,11 +12,13 @@ import inspect
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import wrapt
 
 from athina_trace._values.classes import ABSENT, LONGEST_NAME, instance_dict, mro_of, static, type_name
+
+_F = TypeVar("_F")
 
 _MOST_LAYERS: Final = 100
 _HOLD_A_FUNCTION: Final = (types.MethodType, classmethod, staticmethod)
@@ -66,6 +68,13 @@ def _innermost(function: Any) -> Any:
         if not issubclass(type(layer), functools.partial | wrapt.BaseObjectProxy):
             break
     return function
+
+
+def wraps(function: Any) -> Callable[[_F], _F]:
+    """`functools.wraps`, which copies nothing of what is opaque."""
+    if is_opaque(function):
+        return functools.wraps(function, (), ())
+    return functools.wraps(function)
 
 
 def is_static_method(function: Any) -> bool:

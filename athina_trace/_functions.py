@@ -234,7 +234,8 @@ def _named(outer: Any, inner: Any) -> Any:
     """Give a coroutine or generator of ours the name that tracebacks and warnings would show undecorated."""
     name = getattr(inner, "__name__", None)
     if type(name) is str:
-        outer.__name__, outer.__qualname__ = name, getattr(inner, "__qualname__", name)
+        qualname = getattr(inner, "__qualname__", name)
+        outer.__name__, outer.__qualname__ = name, qualname if type(qualname) is str else name
     return outer
 
 
