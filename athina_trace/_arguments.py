@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from athina_trace import _callables
 from athina_trace._draft import LogDraft
 from athina_trace._hiding import INPUTS, RESPONSE
 from athina_trace._values import looks_secret, plain, text
@@ -72,16 +73,27 @@ def _parameter_names(given: Any) -> list[str]:
 class Function:
     """What is known of a decorated function before its first call: its name, its parameters, their roles."""
 
-    __slots__ = ("_class", "_defaults", "_names", "_options", "_roles", "_star", "name")
+    __slots__ = ("_defaults", "_names", "_never", "_options", "_roles", "_star", "name")
 
-    def __init__(self, target: Any, options: Options, *, bound: bool) -> None:
-        """`bound`: the call's arguments come without the function's first parameter, `self` or `cls`."""
-        self.name = _qualified_name(target)
-        self._class = "" if bound else _enclosing_class(target)
+    def __init__(self, target: Any, options: Options, *, bound: bool, static_method: bool = False) -> None:
+        """Read the target's declaration.
+
+        Args:
+            target: the function, or another callable.
+            options: what the decorator was given.
+            bound: whether calls come without the first parameter, `self` or `cls`.
+            static_method: whether a parameter named `self` is one like any other.
+        """
+        self.name = ".".join(_callables.names(target))
         self._options = options
-        parameters = _parameters(target)[1 if bound else 0 :]
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._names = tuple(p.name for p in parameters if p.kind in positional)
+        parameters = _callables.parameters(target)
+        never = () if static_method else [p.name for p in parameters if p.name in _callables.OWNER_NAMES]
+        if bound and parameters and parameters[0].kind in _callables.POSITIONAL:
+            owner = parameters.pop(0)
+            # Where it is positional only, a keyword of its name is another argument.
+            never = [owner.name, *never] if owner.kind is owner.POSITIONAL_OR_KEYWORD else never
+        self._never = tuple(never)
+        self._names = tuple(p.name for p in parameters if p.kind in _callables.POSITIONAL)
         self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -96,20 +108,13 @@ class Function:
         }
         return tuple((field, rule) for field, rule in possible.items() if rule)
 
-    def is_class_call(self, args: tuple[Any, ...]) -> bool:
-        """Whether the first argument is the class in which the function was written: its `cls`.
-
-        From Python 3.13 on, a `classmethod` above our decorator binds by itself, and we see a plain call.
-        """
-        if not self._class or not args or not isinstance(args[0], type):
-            return False
-        return any(cls.__qualname__ == self._class for cls in args[0].__mro__)
-
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
         arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
+        for name in self._never:
+            arguments.pop(name, None)
         attributes: dict[str, Any] = {"function": self.name}
         return LogDraft(self._options.named, self._read(arguments, attributes), attributes)
 
@@ -141,13 +146,14 @@ class Function:
 
 def check_inputs(target: Any, options: Options) -> None:
     """Raise `TypeError` where `inputs=...` maps a parameter that the function does not have."""
-    parameters = _parameters(target)
+    parameters = _callables.parameters(target)
     names = sorted(p.name for p in parameters)
     unknown = [name for name in options.inputs.values() if name not in names]
     if unknown and names and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        function = ".".join(_callables.names(target))
         raise TypeError(
-            f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {_qualified_name(target)}() does not "
-            f"have; its parameters are {names}"
+            f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {function}() does not have; "
+            f"its parameters are {names}"
         )
 
 
@@ -168,23 +174,3 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
         return text(value)
     data = plain(value, name=parameter)
     return data if name != "prompt" or is_prompt(data) else text(data)
-
-
-def _parameters(target: Any) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return []  # some builtins have none
-
-
-def _enclosing_class(target: Any) -> str:
-    """The qualified name of the class around a function, or an empty string."""
-    outer, _, _ = getattr(target, "__qualname__", "").rpartition(".")
-    return "" if outer.endswith("<locals>") else outer
-
-
-def _qualified_name(target: Any) -> str:
-    while hasattr(target, "func"):  # functools.partial
-        target = target.func
-    name = getattr(target, "__qualname__", type(target).__qualname__)
-    return f"{getattr(target, '__module__', None) or '?'}.{name}"

@@ -13,7 +13,7 @@ from athina_trace._arguments import Options
 from athina_trace._clock import clock
 from athina_trace._draft import LogDraft
 from athina_trace._hiding import RESPONSE, withhold, without
-from athina_trace._values import shown, text
+from athina_trace._values import shown, text, without_credentials
 from athina_trace.records import to_wire
 
 _NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
@@ -96,7 +96,8 @@ def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:
     understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in chunks]
     if all(understood) and chunks:
         return None
-    return "".join(_chunk_text(chunk) for chunk, known in zip(chunks, understood, strict=True) if not known)
+    joined = "".join(_chunk_text(chunk) for chunk, known in zip(chunks, understood, strict=True) if not known)
+    return without_credentials(joined)  # which may have come in several chunks
 
 
 def _chunk_text(chunk: object) -> str:

@@ -53,9 +53,7 @@ def wrap(function: F) -> F:
         context = captured.copy()
         return _functions.drive_in(context.run(wrapped, *args, **kwargs), context)
 
-    carried: Any = function
-    bound: F = cast("Any", _functions.Wrapper(carried, run))
-    return bound
+    return cast("F", _functions.proxy(function, run))
 
 
 class ContextThreadPoolExecutor(ThreadPoolExecutor):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from athina_trace import _functions, _guard, _runtime
+from athina_trace import _callables, _functions, _guard, _runtime
 from athina_trace._arguments import Function, Options, check_inputs
 from athina_trace._calls import Rest, complete, complete_off_loop
 from athina_trace._draft import LogDraft, current_draft
@@ -60,16 +60,18 @@ class Trace:
 
         Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
         """
-        target = getattr(function, "__func__", function)
-        check_inputs(target, self._options)
-        free, bound = (Function(target, self._options, bound=bound) for bound in (False, True))
         options = self._options
+        target = _callables.without_binding(function)
+        check_inputs(target, options)
+        static_method = _callables.is_static_method(function)
+        free, bound = (Function(target, options, bound=bound, static_method=static_method) for bound in (False, True))
+        owner = _callables.Owner(target, _callables.parameters(target), static_method=static_method)
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             try:
                 if _runtime.active() is None and not _runtime.is_being_made():
                     return None
-                if instance is None and free.is_class_call(args):
+                if instance is None and owner.is_first(args, kwargs):
                     return _TracedCall(bound.draft(args[1:], kwargs), options)
                 return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)
             except Exception:  # noqa: BLE001 - the guard decides

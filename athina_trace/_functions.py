@@ -18,13 +18,17 @@ from typing import Any, TypeVar
 
 import wrapt
 
-from athina_trace import _guard
+from athina_trace import _callables, _guard
 from athina_trace._calls import Call, Nothing, complete, complete_off_loop
+from athina_trace._values.classes import ABSENT, static
 
 T = TypeVar("T")
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
+
+Run = Callable[[Any, object, Any, Any], Any]
+"""(function, instance, args, kwargs) → the result of the call."""
 
 
 def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None = None) -> Any:
@@ -35,19 +39,33 @@ def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None 
     `function` may be a function of any kind, a method, a class or static method object, a partial or a callable
     instance; the wrapper keeps its signature, kind, attributes and pickling. Raises `TypeError` where it is none.
     """
-    target = getattr(function, "__func__", function)
+    target = _callables.without_binding(function)
     if not callable(target):
         message = f"expected a function or another callable to decorate, got {type(function).__name__}"
         raise TypeError(message)
-    return Wrapper(function, _wrapper_for(target, opened), enabled=enabled)
+    if _callables.is_coroutine_function(target):
+        run = _coroutine_wrapper(opened)
+    elif _callables.is_kind(target, inspect.isgeneratorfunction) or _callables.is_kind(
+        target, inspect.isasyncgenfunction
+    ):
+        run = _stream_wrapper(opened)
+    else:
+        run = _plain_wrapper(opened)
+    return proxy(function, run, enabled=enabled)
 
 
-def _wrapper_for(target: Any, opened: Open) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
-        return _coroutine_wrapper(opened)
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        return _stream_wrapper(opened)
-    return _plain_wrapper(opened)
+def proxy(function: Any, run: Run, *, enabled: Callable[[], bool] | None = None) -> Any:
+    """A proxy of `function` whose calls are `run(function, instance, args, kwargs)`."""
+    # What is no descriptor is never bound, and needs none of what FunctionWrapper reads in each call.
+    forwards = _callables.is_opaque(function) and static(type(function), "__get__") is ABSENT
+    try:
+        return ForwardingWrapper(function, run, enabled) if forwards else Wrapper(function, run, enabled=enabled)
+    except Exception:  # noqa: BLE001 - a foreign object may raise from any attribute, and both read some
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return ForwardingWrapper(call, run, enabled)
 
 
 def _plain_wrapper(opened: Open) -> Callable[..., Any]:
@@ -251,8 +269,9 @@ async def _await_in(coroutine: Coroutine[Any, Any, Any], context: contextvars.Co
 def _named(outer: Any, inner: Any) -> Any:
     """Give a coroutine or generator of ours the name that tracebacks and warnings would show undecorated."""
     name = getattr(inner, "__name__", None)
-    if isinstance(name, str):
-        outer.__name__, outer.__qualname__ = name, str(getattr(inner, "__qualname__", name))
+    if type(name) is str:
+        qualname = getattr(inner, "__qualname__", name)
+        outer.__name__, outer.__qualname__ = name, qualname if type(qualname) is str else name
     return outer
 
 
@@ -301,6 +320,28 @@ class Wrapper(wrapt.FunctionWrapper[Any, Any]):
 
     def __reduce_ex__(self, _protocol: object) -> str:
         return str(self.__wrapped__.__qualname__)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class ForwardingWrapper(wrapt.BaseObjectProxy[Any]):
+    """A decorated mock, proxy or remote object, asked for no attribute that the caller does not ask for.
+
+    wrapt's `FunctionWrapper` reads `__self__` of what it wraps in each call, which a proxy may answer with anything.
+    """
+
+    def __init__(self, target: Any, run: Run, enabled: Callable[[], bool] | None) -> None:
+        super().__init__(target)
+        self._self_run, self._self_enabled = run, enabled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._self_enabled is not None and not self._self_enabled():
+            return self.__wrapped__(*args, **kwargs)
+        return self._self_run(self.__wrapped__, None, args, kwargs)
 
     def __copy__(self) -> Any:
         return self

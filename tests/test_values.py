@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,6 +285,7 @@ def test_looking_for_base64_takes_no_time(piece: str) -> None:
         *("db_password", "secret", "client_secret", "token", "access_token", "accessToken", "bot_token"),
         *("authorization", "Authorization", "cookie", "Set-Cookie", "private_key", "credential"),
         *("credentials", "aws_access_key", "auth", "ssn", "jwt", "connection_string", "x-amz-security-token"),
+        *("dsn", "sentryDsn", "DB_DSN", "db_pass", "smtpPass", "DB_PASSWORD", "PGPASSWORD"),
     ],
 )
 def test_secret_names(name: str) -> None:
@@ -299,11 +301,64 @@ def test_secret_names(name: str) -> None:
         *("tokens", "max_tokens", "prompt_tokens", "total_tokens", "token_count", "maxTokens", "tokenizer"),
         *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
         *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
+        *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url"),
     ],
 )
 def test_harmless_names(name: str) -> None:
     assert not looks_secret(name)
     assert plain({name: "shown"}) == {name: "shown"}
+
+
+URLS = [
+    ("postgres://app:hunter2@db/prod", "postgres://[masked]@db/prod"),
+    ("redis://:hunter2@cache:6379/0", "redis://[masked]@cache:6379/0"),
+    ("mongodb+srv://app:hunter2%40x@h/db?retryWrites=true", "mongodb+srv://[masked]@h/db?retryWrites=true"),
+    ("amqp://app:p@hunter2@mq", "amqp://[masked]@mq"),
+    ("https://ghp_hunter2hunter2hunter2@github.com/a/b", "https://[masked]@github.com/a/b"),
+    ("see https://h/x?a=1&api_key=hunter2&b=2#c", "see https://h/x?a=1&api_key=[masked]&b=2#c"),
+    ("two: http://a:hunter2@h1, http://b:hunter2@h2", "two: http://[masked]@h1, http://[masked]@h2"),
+    ("ünïcode ftp://a:hunter2@h", "ünïcode ftp://[masked]@h"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), URLS)
+def test_credentials_in_urls_are_masked_at_any_depth(words: str, expected: str) -> None:
+    assert text(words) == plain(words) == expected
+    assert plain({"a": [({"deep": words},)]}) == {"a": [[{"deep": expected}]]}
+    assert list(plain({words: 1})) == [expected]  # type: ignore[arg-type]
+    assert text(ValueError(words)) == f"ValueError: {expected}"
+
+
+def test_credentials_in_objects_that_are_urls_are_masked() -> None:
+    assert plain({"base": httpx.URL("https://app:hunter2@h/x")}) == {"base": "https://[masked]@h/x"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "git clone ssh://git@github.com/a/b",
+        "https://example.com/a:b@c",
+        "https://example.com:8080/@someone?page_token=3&max_tokens=5",
+        "http://[::1]:80/ and user:pass@host",
+        "a::b://c",
+        "key=1&token=2",
+    ],
+)
+def test_urls_without_credentials_stay(words: str) -> None:
+    assert text(words) == plain([words], name="x")[0] == words  # type: ignore[index]
+
+
+@given(before=st.text(st.characters(codec="utf-8"), max_size=30), length=st.integers(0, 80))
+def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, length: int) -> None:
+    assert "hunter2" not in text(f"{before} postgres://app:hunter2@db/prod{'.' * length}", limits=SMALL)
+
+
+@pytest.mark.parametrize("piece", ["://a:b", "://" + "a" * 19, "?a=", "&token", "://:" + "@" * 9])
+def test_looking_for_credentials_takes_no_time(piece: str) -> None:
+    value = "://" + piece * (200_000 // len(piece))
+    started = time.perf_counter()
+    plain(value)
+    assert time.perf_counter() - started < 0.5
 
 
 def test_nothing_is_no_secret_and_structures_are() -> None:

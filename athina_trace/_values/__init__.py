@@ -5,7 +5,7 @@
           ├ read    shapes      an object of any other class as something simpler
           │           └ classes     what classes and instances store, past their own code
           ├         blobs       binary data, and base64 within strings
-          └         secrets     names that look as if a secret stood behind them
+          └         secrets     names that look as if they hold a secret, and credentials inside URLs
     shown           blobs       a verb for what is JSON-safe and bounded already
 
 What becomes of what JSON has no word for:
@@ -20,7 +20,18 @@ What is cut says so: "… [200000 of 5000000 characters]", "… 990 more items".
 
 from athina_trace._values.blobs import shown
 from athina_trace._values.limits import DEFAULT_LIMITS, JSON, Limits, Mask
-from athina_trace._values.secrets import MASKED, looks_secret
+from athina_trace._values.secrets import MASKED, looks_secret, without_credentials
 from athina_trace._values.snapshot import plain, text
 
-__all__ = ["DEFAULT_LIMITS", "JSON", "MASKED", "Limits", "Mask", "looks_secret", "plain", "shown", "text"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "JSON",
+    "MASKED",
+    "Limits",
+    "Mask",
+    "looks_secret",
+    "plain",
+    "shown",
+    "text",
+    "without_credentials",
+]

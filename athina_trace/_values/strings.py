@@ -1,4 +1,4 @@
-"""Strings: within the limits, seen by the mask, without base64, and fit for UTF-8."""
+"""Strings: within the limits, seen by the mask, without base64 or credentials in URLs, and fit for UTF-8."""
 
 from typing import Final
 
@@ -6,6 +6,7 @@ from athina_trace import _guard
 from athina_trace._values.blobs import without_base64
 from athina_trace._values.classes import Mark
 from athina_trace._values.limits import Mask, Walk
+from athina_trace._values.secrets import without_credentials
 
 SHORT: Final = 64  # characters that need no look for base64
 LONG: Final = 1024  # characters from which on base64 is looked for without its data URL
@@ -13,13 +14,14 @@ _MARGIN: Final = 200  # characters that a mask sees beyond the cut, lest it meet
 
 
 def is_clean(value: str) -> bool:
-    """Whether a string can be taken as it is: too short for a blob, no data URL, and fit for UTF-8."""
-    return len(value) < LONG and ";" not in value and value.isascii()
+    """Whether a string can be taken as it is: too short for a blob, without a URL of any kind, and fit for UTF-8."""
+    # Every URL has a colon: most strings need no further look.
+    return len(value) < LONG and (":" not in value or not (";" in value or "://" in value)) and value.isascii()
 
 
 def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
     size = len(value)
-    if size > SHORT and (size >= LONG or ";" in value):
+    if (size > SHORT and (size >= LONG or ";" in value)) or "://" in value:
         return _long_text(walk, value, path)
     if size > walk.chars or size > walk.limits.string or walk.mask is not None:
         return _long_text(walk, value, path)
@@ -30,8 +32,9 @@ def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
 def _long_text(walk: Walk, value: str, path: str) -> str:
     size = len(value)
     room = max(0, min(walk.limits.string, walk.chars))
-    margin = 0 if walk.mask is None or size <= room else _MARGIN
+    margin = 0 if size <= room or (walk.mask is None and "://" not in value) else _MARGIN
     seen, unseen = without_base64(value[: room + margin], max(0, size - room - margin))
+    seen = without_credentials(seen)
     if walk.mask is not None:
         seen = _apply(walk.mask, path, seen)
     seen = encodable(seen)

@@ -13,7 +13,7 @@ from athina_trace import _guard
 from athina_trace._values.classes import Mark, nameplate, type_name
 from athina_trace._values.leaves import big_int
 from athina_trace._values.limits import JSON, Limits, Mask, Walk
-from athina_trace._values.secrets import MASKED, looks_secret
+from athina_trace._values.secrets import MASKED, looks_secret, without_credentials
 from athina_trace._values.shapes import Items, Pairs, read
 from athina_trace._values.strings import LONG, SHORT, encodable, is_clean, read_mark, read_text
 
@@ -145,7 +145,7 @@ def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
     key = name if type(name) is str else _key_text(walk, name)
     if len(key) > _LONGEST_KEY:
         key = f"{key[:_LONGEST_KEY]}… [{_LONGEST_KEY} of {len(key)} characters]"
-    key = encodable(key)
+    key = without_credentials(encodable(key))
     walk.chars -= len(key)
     hidden = looks_secret(key)
     if key is name and not hidden and len(key) <= SHORT:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from athina_trace import _functions, _guard
+from athina_trace import _callables, _functions, _guard
 from athina_trace._calls import Call, complete
 from athina_trace.openai.following import follower_of
 from athina_trace.openai.patches import MARK, processed, processed_async, requested, requested_async, switch
@@ -111,7 +111,7 @@ def _patch(owner: Any) -> None:
         for name, stand_in in zip(_METHODS, stand_ins, strict=True):
             method = getattr(owner, name, None)
             # Somebody else may have wrapped ours: another one around theirs would log everything twice.
-            if callable(method) and inspect.unwrap(method, stop=_patches.__contains__) not in _patches:
+            if callable(method) and not any(map(_is_patch, _callables.layers(method))):
                 _put(owner, name, stand_in)
         _owners.add(owner)
     for name in _CLASSES.values():
@@ -126,12 +126,16 @@ def _put(owner: type, name: str, stand_in: Any) -> None:
     setattr(owner, name, patch)
 
 
+def _is_patch(method: Any) -> bool:
+    # Not by equality alone: a proxy around ours equals it.
+    return type(method) is FunctionType and method in _patches
+
+
 def _restore(owner: type) -> None:
     """Put a class's own methods back, unless somebody else has patched them since: theirs would go with ours."""
     for name in _METHODS:
         patch: Any = vars(owner).get(name)
-        # A proxy around ours equals it.
-        if type(patch) is FunctionType and patch in _patches:
+        if _is_patch(patch):
             setattr(owner, name, _patches[patch])
 
 

@@ -6,11 +6,10 @@ a wrapper of wrapt's that stands in a class makes an object for each call, which
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
-from athina_trace import _guard, _runtime
+from athina_trace import _callables, _guard, _runtime
 from athina_trace._clock import clock
 from athina_trace.openai.details import fetch, fetch_async
 from athina_trace.openai.following import Follower
@@ -41,7 +40,7 @@ this and the end of its request another thread may put one here; whoever does no
 def processed(method: Any) -> Any:
     """Stand in for `_process_response`: the client makes an answer of what came over the wire."""
 
-    @functools.wraps(method)
+    @_callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         global _came_last  # noqa: PLW0603 - see there
         try:
@@ -58,7 +57,7 @@ def processed(method: Any) -> Any:
 def processed_async(method: Any) -> Any:
     """`processed` for async clients."""
 
-    @functools.wraps(method)
+    @_callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         global _came_last  # noqa: PLW0603 - see there
         try:
@@ -75,7 +74,7 @@ def processed_async(method: Any) -> Any:
 def requested(method: Any) -> Any:
     """Stand in for `request`."""
 
-    @functools.wraps(method)
+    @_callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         began = clock.perf_ns()
         try:
@@ -94,7 +93,7 @@ def requested(method: Any) -> Any:
 def requested_async(method: Any) -> Any:
     """`requested` for async clients."""
 
-    @functools.wraps(method)
+    @_callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         began = clock.perf_ns()
         try:
