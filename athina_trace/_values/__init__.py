@@ -7,6 +7,7 @@
           ├         blobs       binary data, and base64 within strings
           └         secrets     names that look as if a secret stood behind them
     shown           blobs       a verb for what is JSON-safe and bounded already
+    storable        strings     a verb for text that goes to a database as it is
 
 What becomes of what JSON has no word for:
     nan, inf, -inf          "NaN", "Infinity", "-Infinity"
@@ -22,5 +23,6 @@ from athina_trace._values.blobs import shown
 from athina_trace._values.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._values.secrets import MASKED, looks_secret
 from athina_trace._values.snapshot import plain, text
+from athina_trace._values.strings import storable
 
-__all__ = ["DEFAULT_LIMITS", "JSON", "MASKED", "Limits", "Mask", "looks_secret", "plain", "shown", "text"]
+__all__ = ["DEFAULT_LIMITS", "JSON", "MASKED", "Limits", "Mask", "looks_secret", "plain", "shown", "storable", "text"]
