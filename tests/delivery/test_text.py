@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 import athina_trace
 from athina_trace import _guard
 from athina_trace._delivery.answer import Outcome
-from athina_trace._delivery.entry import Stored
+from athina_trace._delivery.entry import Entry, Stored
+from athina_trace._delivery.sqlite import SqliteOutbox
 from tests.conftest import KEY
 from tests.delivery.test_engine import Athina, Stepped
 from tests.support.athina_server import AthinaServer, answer
@@ -111,6 +113,15 @@ def test_any_text_of_the_program_arrives(text: str, delivered: Logs, athina: Ath
     assert feedback["user_feedback_comment"] == clean
     assert feedback["external_reference_id"] == made["external_reference_id"]
     assert [body for body in sent.values() if body.get("expected_response") == clean]
+
+
+def test_a_file_whose_name_is_no_text_is_no_segment(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    outbox.put(Entry("lane", "log", "1", 0.0, b"{}"))
+    segment = tmp_path / "outbox.journal" / "00000001.journal"
+    (segment.parent / "\udcff.journal").write_bytes(segment.read_bytes())
+    assert outbox.collect() == 1
+    outbox.close()
 
 
 @pytest.mark.parametrize(
