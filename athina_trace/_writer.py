@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from athina_trace._clock import clock
 from athina_trace._delivery.counts import FlushReport, Status
-from athina_trace._delivery.entry import LONGEST_LANE, Entry, encoded, log_entry
+from athina_trace._delivery.entry import Entry, log_entry, new_entry
 from athina_trace._policy import Policy
 from athina_trace.records import attributes
 from athina_trace.settings import Settings
@@ -85,7 +85,7 @@ class Writer(ABC):
             target = self.policy.reference(target)
         lane = self.lanes.get(target, target)
         if lane is not None:
-            self.put(Entry(lane[:LONGEST_LANE], kind, target, clock.time(), encoded(self.policy.masked(fields))))
+            self.put(new_entry(lane, kind, target, clock.time(), self.policy.masked(fields)))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:

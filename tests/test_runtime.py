@@ -287,4 +287,4 @@ def test_the_bytes_are_one_json_object(delivered: Logs, athina: AthinaServer) ->
     ask("emoji 🎈, a lone surrogate \ud800 and \x00")
     delivered()
     (request,) = athina.accepted
-    assert json.loads(request.body)["user_query"] == "emoji 🎈, a lone surrogate � and \x00"
+    assert json.loads(request.body)["user_query"] == "emoji 🎈, a lone surrogate � and �"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from athina_trace._delivery.policy import retry_after
+from athina_trace._values import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,6 +68,12 @@ class Outcome:
     """Athina's own name for the log, where it gave one."""
     doubtful: bool = False
     """Whether Athina may have taken the log all the same: it was sent, and the answer lost on its way."""
+
+    def __post_init__(self) -> None:
+        """Make the texts fit for any store: JSON may hold half a surrogate pair, and an error may quote anything."""
+        object.__setattr__(self, "message", storable(self.message))
+        if self.prompt_run_id is not None:
+            object.__setattr__(self, "prompt_run_id", storable(self.prompt_run_id))
 
 
 def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:

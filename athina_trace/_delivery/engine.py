@@ -6,6 +6,7 @@ A step settles what senders reported, collects what was put, and leases lanes to
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,14 +100,16 @@ class Engine:
             leases = self._lease(now, held)
             due = self.outbox.next_due()
             self._note(now)
-        for report in reports:
+        # First what must follow the commit: whatever fails below finds reports and leases in their places.
+        for _ in reports:
             self._reports.popleft()
-            self._tell(report)
-        self.outbox.all_settled(report.tried.entry.id for report in list(self._reports) if report.tried)
         self._leased = {lease.lane: lease for lease in (*held, *leases)}
-        self._untidy |= bool(collected or reports)
         if self._senders is not None:
             self._senders.submit(leases)
+        self._untidy |= bool(collected or reports)
+        self.outbox.all_settled(report.tried.entry.id for report in list(self._reports) if report.tried)
+        for report in reports:
+            self._tell(report)
         self._serve_flushes()
         return min(self._waits(now, collected, due))
 
@@ -165,28 +168,41 @@ class Engine:
             self._pause(tried, now)
             return 0.0, lease.attempts
         self._circuit.answered()
-        if tried.told is Verdict.DELIVERED:
-            self.outbox.delivered(tried.entry, now, keep=self._keep > 0, prompt_run_id=tried.outcome.prompt_run_id)
-        else:
-            self._refuse(tried, now)
+        try:
+            self._write(tried, now)
+        except (OSError, sqlite3.OperationalError):
+            raise  # the store takes nothing now: the report waits
+        except Exception as error:  # noqa: BLE001 - one answer that no row can hold must not keep the others waiting
+            _guard.fault("keeping an answer of Athina's")
+            self._write(tried._replace(outcome=Outcome(None, message=f"an answer that cannot be kept: {error!a}")), now)
         return 0.0, 0
 
-    def _tell(self, report: Report) -> None:
-        tried = report.tried
-        if tried is not None and tried.told in (Verdict.DELIVERED, Verdict.REFUSED):
-            self._settled(report.lease.lane, tried.entry, tried.outcome, tried.told is Verdict.DELIVERED)
+    def _write(self, tried: Try, now: float) -> None:
+        """Keep what Athina answered to an entry that it took or refused."""
+        entry, outcome, told = tried
+        if told is Verdict.DELIVERED:
+            self.outbox.delivered(entry, now, keep=self._keep > 0, prompt_run_id=outcome.prompt_run_id)
+        else:
+            self.outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
 
-    def _refuse(self, tried: Try, now: float) -> None:
-        status, message = tried.outcome.status, tried.outcome.message
-        self.outbox.refused(tried.entry, now, status=status, reason=message)
-        _guard.say(
-            logging.WARNING,
-            f"refused {status}",
-            "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
-            tried.entry.reference,
-            status,
-            message,
-        )
+    def _tell(self, report: Report) -> None:
+        """Report what became of an entry, once that is committed."""
+        if report.tried is None or report.tried.told not in (Verdict.DELIVERED, Verdict.REFUSED):
+            return
+        entry, outcome, told = report.tried
+        if told is Verdict.REFUSED:
+            _guard.say(
+                logging.WARNING,
+                f"refused {outcome.status}",
+                "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
+                entry.reference,
+                outcome.status,
+                outcome.message,
+            )
+        try:
+            self._settled(report.lease.lane, entry, outcome, told is Verdict.DELIVERED)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("passing on what became of a log")
 
     def _pause(self, tried: Try, now: float) -> None:
         self._circuit.refused_key(tried.outcome, now)
@@ -263,11 +279,13 @@ class Engine:
         if self._senders is not None:
             self._senders.close(seconds)
         reports = list(self._reports)
-        with self.outbox.transaction():
-            self._settle(reports, self._clock.time())
-        for report in reports:
-            self._tell(report)
-        self.outbox.close()
+        try:
+            with self.outbox.transaction():
+                self._settle(reports, self._clock.time())
+            for report in reports:
+                self._tell(report)
+        finally:
+            self.outbox.close()
 
     def _begin_flushes(self) -> None:
         if [flush for flush in list(self.flushes) if flush.begin(self.outbox)]:

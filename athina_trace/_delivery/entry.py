@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
 from athina_trace import _guard
 from athina_trace._delivery.routes import Kind
-from athina_trace._values import plain
+from athina_trace._values import plain, storable
 
 LONGEST_LANE = 256
 """Characters."""
+_NUL = rb"\u0000"
+_NULS = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+"""NUL in JSON; after an odd number of backslashes the same letters are text."""
 
 
 class Entry(NamedTuple):
@@ -33,20 +37,22 @@ class Entry(NamedTuple):
     body: bytes
 
 
-def encoded(fields: dict[str, Any]) -> bytes:
-    """The body of an entry."""
-    try:
-        return to_json(fields)
-    except Exception as error:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
-        _guard.pass_on(error)
-        return to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
-
-
 def log_entry(fields: dict[str, Any], made: float) -> Entry:
     """The entry of a finished log, a JSON object to send."""
     reference = fields["external_reference_id"]
-    lane = (fields.get("session_id") or reference)[:LONGEST_LANE]
-    return Entry(lane, "log", reference, made, encoded(fields))
+    return new_entry(fields.get("session_id") or reference, "log", reference, made, fields)
+
+
+def new_entry(lane: str, kind: Kind, reference: str, made: float, fields: dict[str, Any]) -> Entry:
+    """The entry of any text whatever: `storable` here, so that neither our store nor Athina's stumbles over it."""
+    try:
+        body = to_json(fields)
+    except Exception as error:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
+        _guard.pass_on(error)
+        body = to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
+    if _NUL in body:
+        body = _NULS.sub(rb"\1\\ufffd", body)
+    return Entry(storable(lane)[:LONGEST_LANE], kind, storable(reference), made, body)
 
 
 class Stored(NamedTuple):

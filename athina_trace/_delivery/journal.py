@@ -113,7 +113,7 @@ class FileJournal:
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         segments = self._segments()
-        number = _number(segments[-1]) if segments else 1
+        number = int(segments[-1].stem) if segments else 1
         while True:
             with suppress(BlockingIOError):
                 segment = Segment(self._folder / f"{number:08d}{_SUFFIX}")
@@ -185,7 +185,8 @@ class FileJournal:
     def _segments(self) -> list[Path]:
         """All segments, oldest first."""
         try:
-            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+            # Another name may hold bytes that are no text, which the store could not remember.
+            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX and path.stem.isdecimal())
         except FileNotFoundError:
             return []
 
@@ -224,10 +225,6 @@ class MemoryJournal:
         return []
 
     def close(self) -> None: ...
-
-
-def _number(path: Path) -> int:
-    return int(path.stem) if path.stem.isdigit() else 0
 
 
 def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry], bool]:

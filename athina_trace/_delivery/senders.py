@@ -75,13 +75,25 @@ def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tupl
         body = smaller
 
 
-class _Sender:
-    """One thread, its connection, and since when it has been at its present lease (monotonic seconds)."""
+_STOP = Lease("", 0, [])
+"""Ends the sender that takes it."""
 
-    def __init__(self) -> None:
+
+class _Sender:
+    """One thread, its connection, and what it works on.
+
+    Attributes:
+        held: leases that it took from the queue and whose end it has not reported yet.
+        busy_since: when its present request began, monotonic seconds.
+        error: what it died of.
+    """
+
+    def __init__(self, work: Callable[[_Sender], None], name: str) -> None:
+        self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
         self.connection: Connection | None = None
+        self.held: list[Lease] = []
         self.busy_since: float | None = None
-        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
 
 
 class Senders:
@@ -101,7 +113,7 @@ class Senders:
         self._limit = limit
         self._max_bytes = max_bytes
         self._reported = reported
-        self._queue: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Lease] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
         self._lock = threading.Lock()
         self._demand = Demand()
@@ -115,13 +127,18 @@ class Senders:
             self._queue.put(lease)
 
     def tend(self) -> float:
-        """Look after the senders: cut overdue requests, start one more where that helps; when to look again."""
+        """Look after the senders: replace dead ones, cut overdue requests, start one more where that helps.
+
+        Returns:
+            Seconds until the senders are to be looked after again.
+        """
+        self._remove_dead()
         senders = list(self._senders)
         for sender in senders:
             if sender.connection is not None:
                 sender.connection.expire()
         if self._queue.empty():
-            return 1.0 if any(sender.busy_since for sender in senders) else math.inf
+            return 1.0 if any(sender.held for sender in senders) else math.inf
         if not senders or (len(senders) < self._limit and self._is_one_more_wanted()):
             with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
                 self.start()
@@ -132,23 +149,57 @@ class Senders:
 
     def start(self) -> None:
         """Start one more sender. Raises RuntimeError where no thread can be started."""
-        sender = _Sender()
-        name = f"athina-trace-sender-{len(self._senders) + 1}"
-        sender.thread = threading.Thread(target=self._work, args=(sender,), name=name, daemon=True)
-        sender.thread.start()
+        # The lock makes listing and starting one: a sender that is listed but not yet alive would look dead, and one
+        # that is done at once would retire before it is listed.
         with self._lock:
+            sender = _Sender(self._work, f"athina-trace-sender-{len(self._senders) + 1}")
             self._senders.append(sender)
+            try:
+                sender.thread.start()
+            except BaseException:
+                self._senders.remove(sender)
+                raise
+
+    def _remove_dead(self) -> None:
+        """Report what dead senders held as failed; others are started where work waits."""
+        with self._lock:
+            dead = [sender for sender in self._senders if not sender.thread.is_alive()]
+        for sender in dead:
+            # A failure, so that an entry which kills its senders is tried less and less often. How far its request
+            # came is unknown once there was a connection.
+            outcome = Outcome(None, message=f"a sender died: {sender.error!r}", doubtful=sender.connection is not None)
+            while sender.held:
+                failed = Try(sender.held[0].entries[0], outcome, Verdict.RETRY)
+                self._count(failed, sender)
+                self._end(sender.held[0], failed, sender, urgent=True)
+            with self._lock:
+                self._senders.remove(sender)
 
     def _work(self, sender: _Sender) -> None:
-        while not self._closing and (lease := self._queue.get()) is not None:
-            failed = self._serve(lease, sender)
-            sender.busy_since = None
-            self._count(failed)
-            self._reported(Report(lease, failed, ended=True), self._queue.qsize() < _FEW)
-            if self._retires(sender):
-                break
-        if sender.connection is not None:
-            sender.connection.close()
+        try:
+            try:
+                while not self._closing:
+                    sender.held.append(self._queue.get())  # one step: an error in between would lose a lease
+                    lease = sender.held[-1]
+                    if lease is _STOP:
+                        break
+                    failed = self._serve(lease, sender)
+                    sender.busy_since = None
+                    self._count(failed, sender)
+                    self._end(lease, failed, sender, urgent=self._queue.qsize() < _FEW)
+                    if self._retires(sender):
+                        break
+            finally:
+                if sender.connection is not None:
+                    sender.connection.close()
+        except BaseException as error:  # noqa: BLE001 - `tend` finds the dead sender, with what it held
+            sender.error = error
+            _guard.fault("sending logs")
+
+    def _end(self, lease: Lease, failed: Try | None, sender: _Sender, *, urgent: bool) -> None:
+        """Report the end of a lease that `sender` holds."""
+        self._reported(Report(lease, failed, ended=True), urgent)
+        sender.held.remove(lease)
 
     def _retires(self, sender: _Sender) -> bool:
         """Whether the others will do, and `sender` is none of them any more."""
@@ -158,47 +209,48 @@ class Senders:
             self._senders.remove(sender)
             return True
 
-    def _count(self, failed: Try | None) -> None:
+    def _count(self, failed: Try | None, sender: _Sender) -> None:
         """After failures in a row, give back what nobody has begun to send, until the engine knows what to do."""
         self._failures = self._failures + 1 if failed else 0
         if failed and (self._failures >= TRIP or failed.told is Verdict.PAUSED):
             with suppress(queue.Empty):
-                while (lease := self._queue.get_nowait()) is not None:
-                    self._reported(Report(lease, None, ended=True), False)  # noqa: FBT003
-                self._queue.put(None)  # it ends another sender
+                while True:
+                    sender.held.append(self._queue.get_nowait())
+                    if sender.held[-1] is _STOP:
+                        self._queue.put(sender.held.pop())  # it ends another sender
+                        break
+                    self._end(sender.held[-1], None, sender, urgent=False)
 
     def _serve(self, lease: Lease, sender: _Sender) -> Try | None:
         """Send what a lease holds and report each entry that is settled; the try that failed, where one did."""
-        try:
-            sender.connection = sender.connection or self._connect()
+        sender.connection = sender.connection or self._connect()
+        began = sender.busy_since = time.monotonic()
+        for tried in send(lease, sender.connection, max_bytes=self._max_bytes):
+            self._demand.took(time.monotonic() - began)
+            self._pace.rest()
             began = sender.busy_since = time.monotonic()
-            for tried in send(lease, sender.connection, max_bytes=self._max_bytes):
-                self._demand.took(time.monotonic() - began)
-                self._pace.rest()
-                began = sender.busy_since = time.monotonic()
-                if tried.told in (Verdict.RETRY, Verdict.PAUSED):
-                    return tried
-                self._reported(Report(lease, tried, ended=False), False)  # noqa: FBT003 - the engine's own method
-                if self._closing:
-                    break
-        except Exception as error:  # noqa: BLE001 - the guard decides, and the lane goes on
-            _guard.fault("sending a log")
-            return Try(lease.entries[0], Outcome(None, message=repr(error)), Verdict.RETRY)
+            if tried.told in (Verdict.RETRY, Verdict.PAUSED):
+                return tried
+            self._reported(Report(lease, tried, ended=False), False)  # noqa: FBT003 - the engine's own method
+            if self._closing:
+                break
         return None
 
     def close(self, seconds: float) -> None:
         """Let every sender end after its present request, which is cut if it takes longer than most of `seconds`."""
         self._closing = True
-        for _ in self._senders:
-            self._queue.put(None)
-        self._join(seconds * 0.7)
-        for sender in self._senders:
+        with self._lock:  # else one may be listed that is not started, which nobody can wait for
+            senders = list(self._senders)
+        for _ in senders:
+            self._queue.put(_STOP)
+        _join(senders, seconds * 0.7)
+        for sender in senders:
             if sender.connection is not None:
                 sender.connection.expire(now=math.inf)
-        self._join(seconds * 0.3)
+        _join(senders, seconds * 0.3)
 
-    def _join(self, seconds: float) -> None:
-        ends = time.monotonic() + seconds
-        for sender in self._senders:
-            if sender.thread is not None:
-                sender.thread.join(max(0.0, ends - time.monotonic()))
+
+def _join(senders: list[_Sender], seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    for sender in senders:
+        sender.thread.join(max(0.0, ends - time.monotonic()))

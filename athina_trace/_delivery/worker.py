@@ -16,6 +16,8 @@ from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flushing import Flush
 
 _STUCK_SECONDS = 15.0
+_FAULT_SECONDS = 1.0
+"""How long to wait after a fault of ours before the next step."""
 _LONGEST_LINGER = 0.5
 """Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
 _DENSE = 200.0
@@ -86,17 +88,20 @@ class Worker:
                     self._thread = self._thread if self._thread.is_alive() else None
 
     def _run(self) -> None:
-        wait = 0.0
-        took = 0.0
+        wait = took = 0.0
         while self._ends is None:
-            # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
-            if not self._sleep(wait):
-                self._linger(max(LINGER, 2 * took))
-            self._listen_anew()
-            began = time.monotonic()
-            wait = self._step_guarded()
-            took = time.monotonic() - began
-            self._engine.pace.rest()
+            try:
+                # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
+                if not self._sleep(wait):
+                    self._linger(max(LINGER, 2 * took))
+                self._listen_anew()
+                began = time.monotonic()
+                wait = self._step()
+                took = time.monotonic() - began
+                self._engine.pace.rest()
+            except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
+                wait = _FAULT_SECONDS
+                _guard.fault("delivering logs")
         self._finish(self._ends)
 
     def _sleep(self, seconds: float) -> bool:
@@ -139,7 +144,7 @@ class Worker:
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.fault("looking after the senders")
 
-    def _step_guarded(self) -> float:
+    def _step(self) -> float:
         try:
             if self._engine.outbox.refresh():
                 self._begin_anew("its file was deleted")
@@ -150,9 +155,6 @@ class Worker:
             return self._stall(error)
         except sqlite3.DatabaseError as error:
             return self._set_aside(error)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.fault("delivering logs")
-            return 1.0
         self.stuck = None
         return wait
 
@@ -207,6 +209,10 @@ class Worker:
             self._thread.join(timeout)
 
     def _finish(self, ends: float) -> None:
-        with suppress(OSError, sqlite3.Error):
-            self._engine.finish(max(0.0, ends - time.monotonic() - 0.1))
-        self._engine.end_flushes()
+        try:
+            with suppress(OSError, sqlite3.Error):
+                self._engine.finish(max(0.0, ends - time.monotonic() - 0.1))
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.fault("ending deliveries")
+        finally:
+            self._engine.end_flushes()

@@ -7,6 +7,7 @@
           ├         blobs       binary data, and base64 within strings
           └         secrets     names that look as if they hold a secret, and credentials inside URLs
     shown           blobs       a verb for what is JSON-safe and bounded already
+    storable        strings     a verb for text that goes to a database as it is
 
 What becomes of what JSON has no word for:
     nan, inf, -inf          "NaN", "Infinity", "-Infinity"
@@ -22,6 +23,7 @@ from athina_trace._values.blobs import shown
 from athina_trace._values.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._values.secrets import MASKED, looks_secret, without_credentials
 from athina_trace._values.snapshot import plain, text
+from athina_trace._values.strings import storable
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -32,6 +34,7 @@ __all__ = [
     "looks_secret",
     "plain",
     "shown",
+    "storable",
     "text",
     "without_credentials",
 ]

@@ -60,6 +60,11 @@ def encodable(value: str) -> str:
     return value
 
 
+def storable(value: str) -> str:
+    """Put U+FFFD in place of lone surrogates and of NUL, which PostgreSQL holds neither in text nor in jsonb."""
+    return encodable(value).replace("\0", "\ufffd")
+
+
 def read_mark(walk: Walk, value: Mark, _depth: int, _path: str) -> str:
     walk.chars -= len(value)
     return encodable(str.__str__(value))

@@ -1,0 +1,202 @@
+"""Senders that die: of an error in any place, at any time, their work goes on with others."""
+
+from __future__ import annotations
+
+import linecache
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import athina_trace
+from athina_trace import _guard
+from athina_trace._delivery import senders as senders_module
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.api import Api
+from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.pace import Pace
+from athina_trace._delivery.senders import Report, Senders
+from tests.delivery.test_engine import TAKEN, Athina, Stepped
+
+FOLDER = str(Path(senders_module.__file__).parent)
+LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
+
+
+class Died(BaseException):
+    """No `Exception`, as few errors are that end a thread."""
+
+
+class Tripwire:
+    """Raises `Died` in the first sender that begins the line number `place` of all lines that senders execute."""
+
+    def __init__(self, place: float) -> None:
+        self.place = place
+        self.lines = 0
+        self.where = ""
+        self._lock = threading.Lock()
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        if not threading.current_thread().name.startswith("athina-trace-sender"):
+            return None
+        path = frame.f_code.co_filename
+        # The line of a `with` comes twice: what is raised where it is left would keep its lock from being released.
+        if event == "line" and path.startswith(FOLDER) and "with " not in linecache.getline(path, frame.f_lineno):
+            with self._lock:
+                self.lines += 1
+                is_here = self.lines == self.place
+            if is_here:
+                self.where = f"{Path(path).name}:{frame.f_lineno}"
+                raise Died(self.where)
+        return self
+
+
+@pytest.fixture
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own faults are swallowed, as in a program, and nobody is shown what a thread died of."""
+    monkeypatch.setattr(_guard, "strict", False)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+
+@pytest.fixture
+def traced() -> Iterator[Callable[[float], Tripwire]]:
+    before = threading.gettrace()
+
+    def trace(place: float) -> Tripwire:
+        wire = Tripwire(place)
+        threading.settrace(wire)
+        return wire
+
+    yield trace
+    threading.settrace(before)
+
+
+def deliver_with(wire: Tripwire) -> None:
+    """Four lanes: a log that is taken at once, one to be shortened twice, one refused, one that fails at first."""
+    athina = Athina()
+
+    def answer(reference: str, body: bytes) -> Outcome:
+        if reference == "refused":
+            return Outcome(400, message="no")
+        if reference == "later" and athina.tries.count("later") == 1:
+            return Outcome(401, message="not yet")
+        if reference == "large" and len(body) > 8_000:
+            return Outcome(413)
+        accepted[reference] += 1
+        return TAKEN
+
+    accepted = Counter[str]()
+    athina.answer = answer
+    stepped = Stepped(athina, connections=2, max_bytes=10_000)
+    stepped.put("later", "later", "behind it")
+    stepped.put("one", "1", "refused", "2")
+    stepped.put("two", "large", body=LARGE)
+    stepped.put("three", "3")
+    stepped.wait(400)
+    counts = stepped.outbox.counts()
+    stepped.engine.finish(5)
+    assert (counts.made, counts.delivered, counts.refused, counts.waiting) == (7, 6, 1, 0), wire.where
+    assert set(accepted) == {"later", "behind it", "1", "2", "large", "3"}, wire.where
+    assert accepted.total() - 6 <= counts.doubtful, wire.where
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_sender_that_dies_in_any_line_loses_nothing(traced: Callable[[float], Tripwire]) -> None:
+    wire = traced(0)
+    deliver_with(wire)
+    assert wire.lines > 100
+    places = set[str]()
+    for place in range(1, wire.lines + 1):
+        wire = traced(place)
+        deliver_with(wire)
+        places.add(wire.where)
+    assert len(places) > 50
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("error", [ValueError("broken"), MemoryError(), SystemExit(1), KeyboardInterrupt(), Died()])
+def test_a_dead_sender_is_replaced_and_the_program_hears_of_it_once(
+    error: BaseException,
+    delivered: Callable[[], list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deliver, errors = Api.deliver, [error, error]
+
+    def dies_at_first(self: Api, *args: Any) -> Outcome:
+        if errors:
+            raise errors.pop()
+        return deliver(self, *args)
+
+    monkeypatch.setattr(Api, "deliver", dies_at_first)
+    for number in range(5):
+        athina_trace.log_inference(response=str(number), session_id="one")
+    assert [log["response"] for log in delivered()] == list("01234")
+    assert athina_trace.status().faults == 2
+    assert [record.levelname for record in caplog.records if repr(error) in record.getMessage()] == ["WARNING"]
+
+
+def test_a_sender_that_retires_while_it_is_being_started_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    athina, is_free, ended = Athina(), threading.Event(), threading.Semaphore(0)
+
+    def answer(reference: str, _: bytes) -> Outcome:
+        assert reference == "quick" or is_free.wait(10)
+        return TAKEN
+
+    def reported(report: Report, _: bool) -> None:
+        if report.ended:
+            ended.release()
+
+    athina.answer = answer
+    senders = Senders(lambda: athina, limit=4, max_bytes=1000, reported=reported, pace=Pace())
+    monkeypatch.setattr(senders._demand, "is_unmet", lambda _: False)
+    senders.submit([lease_of("slow"), lease_of("slow")])
+    senders.start()
+    senders.start()
+    wait_until(lambda: len(athina.tries) == 2)
+    start = threading.Thread.start
+
+    def slow_start(thread: threading.Thread) -> None:
+        start(thread)
+        assert ended.acquire(timeout=10)
+        thread.join(0.2)  # it ends, or waits to be listed before it retires
+
+    monkeypatch.setattr(threading.Thread, "start", slow_start)
+    senders.submit([lease_of("quick")])
+    senders.start()
+    is_free.set()
+    assert ended.acquire(timeout=10)
+    assert ended.acquire(timeout=10)
+    wait_until(lambda: len(senders._senders) == 1)
+    assert [sender.thread.is_alive() for sender in senders._senders] == [True]
+    assert _guard.faults == 0
+    senders.close(5)
+
+
+def lease_of(reference: str) -> Lease:
+    return Lease(reference, 0, [Stored(1, "log", reference, b"{}")])
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_a_sender_that_cannot_be_started_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    senders = Senders(Athina, limit=4, max_bytes=1000, reported=lambda *_: None, pace=Pace())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start"):
+            senders.start()
+    assert senders._senders == []
+    senders.close(1)
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

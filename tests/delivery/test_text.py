@@ -1,0 +1,167 @@
+"""Any text whatever: half surrogates and NUL, from a server's answers and from the program, stop no delivery."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import athina_trace
+from athina_trace import _guard
+from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.entry import Entry, Stored
+from athina_trace._delivery.sqlite import SqliteOutbox
+from tests.conftest import KEY
+from tests.delivery.test_engine import Athina, Stepped
+from tests.support.athina_server import AthinaServer, answer
+
+Logs = Callable[[], list[dict[str, Any]]]
+
+TEXTS = st.text(st.one_of(st.characters(codec="utf-8"), st.characters(categories=["Cs"]), st.sampled_from("\0\\u0")))
+PER_TEST = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def as_sent(text: str) -> str:
+    """`text` as Athina receives it: pairs of surrogates as their character, halves and NUL as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+
+
+def is_storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def with_words(text: str) -> bytes:
+    """The body of an answer; JSON spells any text, half surrogates included, in ASCII."""
+    return json.dumps({"error": text, "data": {"prompt_run_id": text}}).encode()
+
+
+@PER_TEST
+@given(words=TEXTS, status=st.sampled_from([200, 400, 403, 500]))
+@example(words="cut \ud83d", status=200)
+@example(words="cut \ud83d", status=400)
+@example(words="cut \ud83d", status=403)
+@example(words="cut \ud83d", status=500)
+def test_whatever_a_server_says_the_others_are_delivered(words: str, status: int) -> None:
+    stepped = Stepped(athina := Athina(), keep=3600)
+    athina.answer = lambda reference, _: Outcome(status if reference == "one" else 200, None, words, words)
+    stepped.put("one", "one")
+    stepped.put("another", "another")
+    stepped.wait(1)
+    assert stepped.engine.paused is None or is_storable(stepped.engine.paused)
+    athina.answer = lambda reference, body: Outcome(200, prompt_run_id=words)
+    stepped.wait(400)
+    counts = stepped.outbox.counts()
+    stepped.engine.finish(5)
+    assert (counts.made, counts.delivered + counts.refused, counts.refused) == (2, 2, status == 400)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 500])
+@pytest.mark.parametrize("words", ["cut \ud83d", "nul \0", "both \udc00\0"])
+def test_such_words_from_a_socket_reach_the_program_readably(status: int, words: str, athina: AthinaServer) -> None:
+    runs, reasons = list[str | None](), list[str]()
+    athina_trace.configure(
+        api_key=KEY,
+        base_url=athina.url,
+        keep_delivered=1,
+        on_delivered=lambda event: runs.append(event.prompt_run_id),
+        on_refused=lambda event: reasons.append(event.reason),
+    )
+    athina.when(lambda request: request.json["response"] == "bad", answer(status, with_words(words)))
+    for response in ("first", "bad", "last"):
+        athina_trace.log_inference(response=response, session_id=response)
+    report = athina_trace.flush(0.5)
+    assert (report.delivered, report.waiting, report.refused) == {
+        200: (3, 0, 0),
+        400: (2, 0, 1),
+        403: (report.delivered, 3 - report.delivered, 0),
+        500: (2, 1, 0),
+    }[status]
+    assert (report.paused is not None) == (status == 403)
+    athina.clear()
+    athina_trace.shutdown(2)
+    assert all(map(is_storable, [*filter(None, runs), *reasons, report.paused or ""]))
+
+
+@PER_TEST
+@given(text=TEXTS.filter(bool))
+@example(text="\0")
+@example(text="\ud83d")
+@example(text="\\\0\\\\\0\\u0000\0\0")
+def test_any_text_of_the_program_arrives(text: str, delivered: Logs, athina: AthinaServer) -> None:
+    start = len(athina.accepted)
+    log: dict[str, Any] = {"response": text, "user_query": text, "session_id": text, "custom_attributes": {text: text}}
+    reference = athina_trace.log_inference(**log, external_reference_id=f"log {start} {text}")
+    athina_trace.log_feedback(reference, 1, comment=text)
+    athina_trace.update_log(external_reference_id=reference, user_query=text)
+    athina_trace.update_log(prompt_run_id=f"run {text}", expected_response=text)
+    delivered()
+    sent = {request.path: request.json for request in athina.accepted[start:]}
+    assert len(sent) == 4
+    assert athina_trace.status().faults == 0
+    clean = as_sent(text)
+    made = next(body for body in sent.values() if "response" in body)
+    assert (made["response"], made["user_query"], made["session_id"]) == (clean, clean, clean)
+    assert made["custom_attributes"][clean] == clean
+    assert made["external_reference_id"] == as_sent(reference)
+    feedback = next(body for body in sent.values() if "user_feedback" in body)
+    assert feedback["user_feedback_comment"] == clean
+    assert feedback["external_reference_id"] == made["external_reference_id"]
+    assert [body for body in sent.values() if body.get("expected_response") == clean]
+
+
+def test_a_file_whose_name_is_no_text_is_no_segment(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    outbox.put(Entry("lane", "log", "1", 0.0, b"{}"))
+    segment = tmp_path / "outbox.journal" / "00000001.journal"
+    (segment.parent / "\udcff.journal").write_bytes(segment.read_bytes())
+    assert outbox.collect() == 1
+    outbox.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed"),
+        OverflowError("int too large"),
+        TypeError(),
+        AttributeError(),
+        sqlite3.ProgrammingError("type 'list' is not supported"),
+        sqlite3.InterfaceError("unsupported type"),
+        sqlite3.DataError("string or blob too big"),
+        sqlite3.IntegrityError("NOT NULL constraint failed"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(
+    error: Exception, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    stepped = Stepped(athina := Athina(), keep=3600)
+    athina.answer = lambda reference, _: Outcome(status, None, reference, reference)
+    store = stepped.outbox.store
+    settle = store._settle
+
+    def refuses(entry: Stored, *values: Any) -> None:
+        if "poison" in values:
+            raise error
+        settle(entry, *values)
+
+    monkeypatch.setattr(store, "_settle", refuses)
+    stepped.put("one", "before", "poison", "behind")
+    stepped.put("two", "other")
+    stepped.settle()
+    counts = stepped.outbox.counts()
+    assert (counts.made, counts.waiting) == (4, 0)
+    assert (counts.delivered, counts.refused) == ((4, 0) if status == 200 else (0, 4))
+    assert _guard.faults == 1
+    assert len([record for record in caplog.records if "failed in keeping an answer" in record.getMessage()]) == 1
+    assert athina.tries.count("poison") == 1
+    reasons = [row[0] for row in store._db.execute("SELECT reason FROM entry WHERE reference = 'poison'")]
+    assert reasons == [None if status == 200 else f"an answer that cannot be kept: {error!a}"]
+    stepped.engine.finish(5)
