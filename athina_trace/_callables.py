@@ -12,11 +12,11 @@ import inspect
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import wrapt
 
-from athina_trace._values.classes import ABSENT, LONGEST_NAME, instance_dict, mro_of, static, type_name
+from athina_trace._values.classes import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
 
 _F = TypeVar("_F")
 
@@ -72,9 +72,9 @@ def _innermost(function: Any) -> Any:
 
 def wraps(function: Any) -> Callable[[_F], _F]:
     """`functools.wraps`, which copies nothing of what is opaque."""
-    if is_opaque(function):
-        return functools.wraps(function, (), ())
-    return functools.wraps(function)
+    copied = ((), ()) if is_opaque(function) else (functools.WRAPPER_ASSIGNMENTS, functools.WRAPPER_UPDATES)
+    decorator: Callable[[_F], _F] = cast("Any", functools.wraps(function, *copied))
+    return decorator
 
 
 def is_static_method(function: Any) -> bool:
@@ -161,15 +161,15 @@ class Owner:
     that class or an instance of it, unless the class holds a static method there.
     """
 
-    __slots__ = ("_always", "_class", "_first", "_function")
+    __slots__ = ("_always", "_class", "_first", "_function", "_module")
 
     def __init__(self, target: Any, declared: Sequence[inspect.Parameter], *, static_method: bool) -> None:
-        module, qualname = names(target)
+        self._module, qualname = names(target)
         outer, _, self._function = qualname.rpartition(".")
-        in_class = outer and not outer.endswith("<locals>") and not static_method
+        in_class = not outer.endswith("<locals>") and not static_method
         if issubclass(type(target), type) or (issubclass(type(target), functools.partial) and target.args):
             in_class = False  # a class takes no owner, and a partial has taken it already
-        self._class = f"{module}.{outer}"[:LONGEST_NAME] if in_class else ""
+        self._class = outer if in_class else ""
         first = declared[0] if declared and declared[0].kind in POSITIONAL else None
         self._first = first.name if first is not None else ""
         self._always = self._first in OWNER_NAMES and not static_method
@@ -181,7 +181,6 @@ class Owner:
         first: Any = args[0] if args else kwargs.get(self._first)
         own = mro_of(first) if issubclass(type(first), type) else ()
         for kind in (*own, *mro_of(type(first))):
-            if type_name(kind) == self._class:
-                held = static(kind, self._function)
-                return not is_static_method(held)
+            if qualname_of(kind) == self._class and static(kind, "__module__") == self._module:
+                return not is_static_method(static(kind, self._function))
         return False

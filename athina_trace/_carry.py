@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote, unquote
 
-from athina_trace import _functions
+from athina_trace import _functions, _wrappers
 from athina_trace._draft import current_draft
 from athina_trace._hiding import EVERYTHING
 from athina_trace.context import Given, Scoped, current_scope
@@ -53,7 +53,7 @@ def wrap(function: F) -> F:
         context = captured.copy()
         return _functions.drive_in(context.run(wrapped, *args, **kwargs), context)
 
-    return cast("F", _functions.proxy(function, run))
+    return cast("F", _wrappers.proxy(function, run))
 
 
 class ContextThreadPoolExecutor(ThreadPoolExecutor):

@@ -9,26 +9,18 @@ made: no context variable is held across a `yield`, and the consumer's context s
 from __future__ import annotations
 
 import contextvars
-import importlib
 import inspect
-import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, TypeVar
 
-import wrapt
-
-from athina_trace import _callables, _guard
+from athina_trace import _callables, _guard, _wrappers
 from athina_trace._calls import Call, Nothing, complete, complete_off_loop
-from athina_trace._values.classes import ABSENT, static
 
 T = TypeVar("T")
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
-
-Run = Callable[[Any, object, Any, Any], Any]
-"""(function, instance, args, kwargs) → the result of the call."""
 
 
 def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None = None) -> Any:
@@ -51,21 +43,7 @@ def surround(function: Any, opened: Open, *, enabled: Callable[[], bool] | None 
         run = _stream_wrapper(opened)
     else:
         run = _plain_wrapper(opened)
-    return proxy(function, run, enabled=enabled)
-
-
-def proxy(function: Any, run: Run, *, enabled: Callable[[], bool] | None = None) -> Any:
-    """A proxy of `function` whose calls are `run(function, instance, args, kwargs)`."""
-    # What is no descriptor is never bound, and needs none of what FunctionWrapper reads in each call.
-    forwards = _callables.is_opaque(function) and static(type(function), "__get__") is ABSENT
-    try:
-        return ForwardingWrapper(function, run, enabled) if forwards else Wrapper(function, run, enabled=enabled)
-    except Exception:  # noqa: BLE001 - a foreign object may raise from any attribute, and both read some
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
-
-        return ForwardingWrapper(call, run, enabled)
+    return _wrappers.proxy(function, run, enabled=enabled)
 
 
 def _plain_wrapper(opened: Open) -> Callable[..., Any]:
@@ -292,59 +270,3 @@ def _driver(result: Any) -> Callable[[Any, Call], Any] | None:
 def drive(kind: type, driver: Callable[[Any, Call], Any]) -> None:
     """Have results of exactly this type end their calls through `driver`, which gives the result back."""
     _DRIVERS[kind] = driver
-
-
-def _find(module: str, qualname: str) -> Any:
-    return operator.attrgetter(qualname)(importlib.import_module(module))
-
-
-class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
-    """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
-
-    def __reduce_ex__(self, _protocol: object) -> Any:
-        if self._self_instance is None:  # a static method
-            return _find, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
-        return getattr, (self._self_instance, self.__wrapped__.__name__)
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self
-
-
-class Wrapper(wrapt.FunctionWrapper[Any, Any]):
-    """A decorated function; pickles by reference and copies as itself, as functions do (wrapt's own refuse)."""
-
-    __bound_function_wrapper__ = _BoundWrapper
-
-    def __reduce_ex__(self, _protocol: object) -> str:
-        return str(self.__wrapped__.__qualname__)
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self
-
-
-class ForwardingWrapper(wrapt.BaseObjectProxy[Any]):
-    """A decorated mock, proxy or remote object, asked for no attribute that the caller does not ask for.
-
-    wrapt's `FunctionWrapper` reads `__self__` of what it wraps in each call, which a proxy may answer with anything.
-    """
-
-    def __init__(self, target: Any, run: Run, enabled: Callable[[], bool] | None) -> None:
-        super().__init__(target)
-        self._self_run, self._self_enabled = run, enabled
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._self_enabled is not None and not self._self_enabled():
-            return self.__wrapped__(*args, **kwargs)
-        return self._self_run(self.__wrapped__, None, args, kwargs)
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self

@@ -81,11 +81,6 @@ def test_no_file_tells_on_whose_machine_it_was_written() -> None:
     assert telling == []
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_fits_into_a_head(module: Path) -> None:
-    assert len(module.read_text().splitlines()) < 300
-
-
 def test_functions_are_short() -> None:
     lengths = function_lengths() or [0]
     assert statistics.median(lengths) <= 4
