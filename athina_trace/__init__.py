@@ -4,20 +4,20 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from athina_trace._after import log_feedback, log_inference, update_log
-from athina_trace._carry import ContextThreadPoolExecutor, extract, inject, wrap
-from athina_trace._decorator import athina_trace
-from athina_trace._draft import LogDraft, current_log
-from athina_trace._private import athina_private
+from athina_trace._capture.decorator import athina_trace
+from athina_trace._capture.draft import LogDraft, current_log
+from athina_trace._capture.manual import log_feedback, log_inference, update_log
+from athina_trace._capture.private import athina_private
 from athina_trace._runtime import aflush, configure, flush, recent_logs, shutdown, status
 from athina_trace.context import athina_session, set_customer
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
+from athina_trace.propagation import ContextThreadPoolExecutor, extract, inject, wrap
 
 if _TYPE_CHECKING:
-    from athina_trace._delivery.counts import FlushReport, Status
-    from athina_trace._hooks import Delivered, Refused
+    from athina_trace._delivery.stats import FlushReport, Status
+    from athina_trace._pipeline.hooks import Delivered, Refused
     from athina_trace.inference_log import InferenceLog
-    from athina_trace.openai.instrument import instrument_openai, uninstrument_openai
+    from athina_trace.integrations.openai.instrument import instrument_openai, uninstrument_openai
     from athina_trace.settings import Settings
 
 __version__ = "0.1.0"
@@ -58,14 +58,14 @@ __all__ = [
 
 
 _ELSEWHERE = {
-    "Delivered": "athina_trace._hooks",
-    "FlushReport": "athina_trace._delivery.counts",
+    "Delivered": "athina_trace._pipeline.hooks",
+    "FlushReport": "athina_trace._delivery.stats",
     "InferenceLog": "athina_trace.inference_log",
-    "Refused": "athina_trace._hooks",
+    "Refused": "athina_trace._pipeline.hooks",
     "Settings": "athina_trace.settings",
-    "Status": "athina_trace._delivery.counts",
-    "instrument_openai": "athina_trace.openai.instrument",
-    "uninstrument_openai": "athina_trace.openai.instrument",
+    "Status": "athina_trace._delivery.stats",
+    "instrument_openai": "athina_trace.integrations.openai.instrument",
+    "uninstrument_openai": "athina_trace.integrations.openai.instrument",
 }
 """Names that are loaded when they are first asked for: to decorate takes none of them, nor what comes with them."""
 

@@ -10,22 +10,22 @@ from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._delivery.answer import Outcome
-from athina_trace._delivery.counts import FlushReport, Status
-from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Stored
+from athina_trace._delivery.fallback import Delivery
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Connection
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
-from athina_trace._hooks import Delivered, Notifier, Refused
-from athina_trace._writer import Writer
-from athina_trace.openai import unread
+from athina_trace._pipeline.hooks import Delivered, Notifier, Refused
+from athina_trace._pipeline.writer import Writer
+from athina_trace.integrations.openai import unread
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
-    from athina_trace._delivery.api import Api
+    from athina_trace._delivery.client import Api
 
 
 class Runtime(Writer):
@@ -46,7 +46,7 @@ class Runtime(Writer):
         self.put = self.delivery.put
         if settings.api_key is None and settings.enabled:
             said = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
-            _guard.say(logging.INFO, f"no key {path}", said, path)
+            _guard.log_throttled(logging.INFO, f"no key {path}", said, path)
         elif settings.enabled:
             # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
             # thread that they know nothing of. The openai package does so with each request.
@@ -55,7 +55,7 @@ class Runtime(Writer):
             except Exception as error:  # noqa: BLE001 - broken proxies, certificates: what the first request meets, too
                 _guard.pass_on(error)
                 said = "athina_trace cannot make ready to send: %r; logs are kept and tried again"
-                _guard.say(logging.WARNING, "prepare", said, error)
+                _guard.log_throttled(logging.WARNING, "prepare", said, error)
 
     def _work(self, outbox: Outbox) -> Worker:
         settings = self.settings
@@ -129,12 +129,12 @@ def _path(settings: Settings) -> str:
     except RuntimeError as error:  # a container's user without a home directory
         _guard.pass_on(error)
         said = "%s Logs are kept in memory and delivered from there; set ATHINA_OUTBOX to a file to keep them on disk"
-        _guard.say(logging.ERROR, "home", said, error)
+        _guard.log_throttled(logging.ERROR, "home", said, error)
         return MEMORY
 
 
 def _transport() -> type[Api]:
     """Give the class that speaks to Athina, loaded in the thread of whoever makes the first log."""
-    from athina_trace._delivery.api import Api  # noqa: PLC0415 - see above
+    from athina_trace._delivery.client import Api  # noqa: PLC0415 - see above
 
     return Api

@@ -15,10 +15,10 @@ _logger = logging.getLogger("athina_trace")
 strict = False
 faults = 0
 _QUIET_SECONDS = 60.0
-_last_said: dict[str, float] = {}
+_last_logged: dict[str, float] = {}
 
 
-def fault(where: str) -> None:
+def swallow(where: str) -> None:
     """Swallow the exception being handled, which arose in our own code while doing `where` (a few words).
 
     What is the program's is raised on: see `pass_on`.
@@ -30,7 +30,7 @@ def fault(where: str) -> None:
     faults += 1
     if strict and error is not None:
         raise error
-    say(logging.WARNING, where, "athina_trace failed in %s and left your call alone: %r", where, error)
+    log_throttled(logging.WARNING, where, "athina_trace failed in %s and left your call alone: %r", where, error)
 
 
 def pass_on(error: BaseException) -> None:
@@ -56,23 +56,23 @@ def _took(frame: FrameType, caller: FrameType) -> bool:
     return any(each is caller or (type(each) is tuple and any(part is caller for part in each)) for each in given)
 
 
-def say(level: int, cause: str, message: str, *args: object) -> None:
+def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
     """Log `message`, unless the same `cause` was logged less than a minute ago.
 
     What the program's own logging handlers and filters raise stays here.
     """
     now = time.monotonic()
-    if now - _last_said.get(cause, -_QUIET_SECONDS) < _QUIET_SECONDS:
+    if now - _last_logged.get(cause, -_QUIET_SECONDS) < _QUIET_SECONDS:
         return
-    _last_said[cause] = now
+    _last_logged[cause] = now
     try:
         _logger.log(level, message, *args)
     except Exception as error:  # noqa: BLE001 - a handler or filter of the program may raise anything
         pass_on(error)
 
 
-def forget() -> None:
+def reset() -> None:
     """Start afresh: nothing was said, no fault was counted. For tests and for a forked child."""
     global faults  # noqa: PLW0603 - one counter for the process
     faults = 0
-    _last_said.clear()
+    _last_logged.clear()

@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _errands, _guard
+from athina_trace import _guard, _periodic
 from athina_trace.errors import SettingsError
 
 if TYPE_CHECKING:
     from athina_trace._assembly import Runtime
-    from athina_trace._delivery.counts import FlushReport, Status
-    from athina_trace._recorder import Recorder
+    from athina_trace._delivery.stats import FlushReport, Status
+    from athina_trace._pipeline.recorder import Recorder
     from athina_trace.settings import Settings
 
 _RETRY_SECONDS = 1.0
@@ -84,7 +84,7 @@ def _recording() -> Recorder | None:
     here = _recorder.get()
     if here is not None or len(_recorders) == 1:
         return here or _recorders[0]
-    _guard.say(
+    _guard.log_throttled(
         logging.WARNING,
         "unrecorded",
         "a log was made where several captured_logs() are open and none can be told: it is in none of them; "
@@ -121,7 +121,7 @@ def _first() -> Runtime | None:
     except Exception as error:  # noqa: BLE001 - the guard decides
         _retry_at = time.monotonic() + _RETRY_SECONDS
         _trouble = f"athina_trace could not start: {error!r}"
-        _guard.fault("starting, without which nothing is logged,")
+        _guard.swallow("starting, without which nothing is logged,")
     _catch_up()
     return _runtime
 
@@ -160,7 +160,9 @@ def _made(settings: Settings) -> Runtime:
     with _making():
         from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
 
-        import_module("athina_trace.openai.ledger")  # so that no call has to load it half-way through a fork
+        import_module(
+            "athina_trace.integrations.openai.ledger"
+        )  # so that no call has to load it half-way through a fork
         return Runtime(settings)
 
 
@@ -208,7 +210,7 @@ def _environment_settings() -> Settings:
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
         said = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
-        _guard.say(logging.ERROR, "settings", message, said)
+        _guard.log_throttled(logging.ERROR, "settings", message, said)
         return _settings()()
 
 
@@ -236,10 +238,10 @@ def configure(**settings: Any) -> Settings:
 def _close(runtime: Runtime, timeout: float | None = None, *, ending: bool = False) -> None:
     """Deliver what can be delivered in time, by default in `exit_timeout` seconds, and stop."""
     try:
-        _errands.finish(ending=ending)
+        _periodic.finish(ending=ending)
         runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
     except Exception:  # noqa: BLE001 - the guard decides
-        _guard.fault("ending deliveries")
+        _guard.swallow("ending deliveries")
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
@@ -248,15 +250,15 @@ def flush(timeout: float = 10.0) -> FlushReport:
     >>> if not (report := flush(timeout=5)):
     ...     print(report.waiting, "logs wait for the next process:", report.paused)
     """
-    from athina_trace._delivery.counts import FlushReport  # noqa: PLC0415 - else loaded with the first log
+    from athina_trace._delivery.stats import FlushReport  # noqa: PLC0415 - else loaded with the first log
 
     try:
-        _errands.finish()
+        _periodic.finish()
         runtime = active()
         if runtime is not None:
             return runtime.flush(timeout)
     except Exception as error:  # noqa: BLE001 - the guard decides
-        _guard.fault("flush()")
+        _guard.swallow("flush()")
         return FlushReport(0, 1, 0, f"flush() failed: {error!r}", 0.0)  # as long as it is not known that nothing waits
     return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0)
 
@@ -283,7 +285,7 @@ def shutdown(timeout: float | None = None) -> None:
     try:
         _install(_made(runtime.settings))
     except Exception:  # noqa: BLE001 - the guard decides
-        _guard.fault("shutdown()")
+        _guard.swallow("shutdown()")
 
 
 def status() -> Status:
@@ -292,14 +294,14 @@ def status() -> Status:
     >>> status().dropped
     0
     """
-    from athina_trace._delivery.counts import Status  # noqa: PLC0415 - else loaded with the first log
+    from athina_trace._delivery.stats import Status  # noqa: PLC0415 - else loaded with the first log
 
     try:
         runtime = active()
         if runtime is not None:
             return runtime.status()
     except Exception as error:  # noqa: BLE001 - the guard decides
-        _guard.fault("status()")
+        _guard.swallow("status()")
         return Status(paused=f"status() failed: {error!r}", faults=_guard.faults)
     return Status(paused=_trouble or "tracing is off", faults=_guard.faults)
 
@@ -317,7 +319,7 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
         runtime = active()
         return runtime.recent_logs(limit) if runtime is not None else []
     except Exception:  # noqa: BLE001 - the guard decides
-        _guard.fault("recent_logs()")
+        _guard.swallow("recent_logs()")
         return []
 
 

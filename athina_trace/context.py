@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from athina_trace import _functions
-from athina_trace._calls import Nothing
-from athina_trace.records import attributes
+from athina_trace._pipeline.wire import attributes
+from athina_trace._wrapping import wrapper
+from athina_trace._wrapping.calls import NullCall
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -127,7 +127,7 @@ class Scoped:
 
     def __call__(self, function: F) -> F:
         """Decorate `function`: each of its calls is a scope of its own."""
-        decorated: F = _functions.surround(function, self._open)
+        decorated: F = wrapper.surround(function, self._open)
         return decorated
 
     def _open(self, _function: object, _instance: object, _args: object, _kwargs: object) -> ScopeCall:
@@ -184,7 +184,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         super().__init__(Given(fields, attributes(custom_attributes), sample_rate=sample_rate))
 
 
-class ScopeCall(Nothing):
+class ScopeCall(NullCall):
     """A scope around one call, or around one `with` block."""
 
     __slots__ = ("_given", "_token")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from athina_trace.fields import ALIASES, doubled
+from athina_trace.schema import ALIASES, doubled
 
 
 def _to_text(value: object) -> object:

@@ -19,9 +19,9 @@ from pydantic_core import from_json
 
 from athina_trace import _runtime
 from athina_trace._delivery.routes import Kind
-from athina_trace._recorder import Recorder
-from athina_trace.fields import ALIASES, nearest
+from athina_trace._pipeline.recorder import Recorder
 from athina_trace.inference_log import InferenceLog
+from athina_trace.schema import ALIASES, nearest
 from athina_trace.settings import Settings
 
 __all__ = ["CapturedLogs", "captured_logs"]

@@ -93,7 +93,9 @@ class _Scopes:
             fields: dict[str, Any] = {name: found[name] for name in FIELDS if found.get(name) is not None}
         except Exception as error:  # noqa: BLE001 - the function is the user's, and the request must be served
             _guard.pass_on(error)
-            _guard.say(logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error)
+            _guard.log_throttled(
+                logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error
+            )
             fields = {}
         session = fields.pop("session_id", None)
         return athina_session(session, **fields)

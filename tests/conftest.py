@@ -26,7 +26,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(_guard, "strict", True)
-    _guard.forget()
+    _guard.reset()
     yield
     runtime = _runtime._runtime
     if runtime is not None:

@@ -24,7 +24,7 @@ import wrapt
 
 import athina_trace
 from athina_trace import Delivered, _guard, _runtime, configure, flush, log_inference, recent_logs, status
-from athina_trace._hooks import Notifier
+from athina_trace._pipeline.hooks import Notifier
 from tests.conftest import KEY
 from tests.support import athina_server, processes
 from tests.support.athina_server import AthinaServer

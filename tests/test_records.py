@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from athina_trace import InferenceLog
-from athina_trace.fields import ALIASES, FIELDS, LogFields
-from athina_trace.records import _EXACT, is_prompt, to_wire
+from athina_trace._pipeline.wire import _EXACT, is_prompt, to_wire
+from athina_trace.schema import ALIASES, FIELDS, LogFields
 
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

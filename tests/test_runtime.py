@@ -265,7 +265,8 @@ def test_configure_again_delivers_to_the_new_place(athina: AthinaServer, deliver
 
 
 def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from athina_trace import _arguments, _emission, _guard  # noqa: PLC0415 - the rooms to break
+    from athina_trace import _guard  # noqa: PLC0415 - the modules to break
+    from athina_trace._capture import arguments, emission  # noqa: PLC0415 - the modules to break
 
     configure(outbox=":memory:")
     monkeypatch.setattr(_guard, "strict", False)
@@ -273,10 +274,10 @@ def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, ca
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_emission, "finish", broken)
+    monkeypatch.setattr(emission, "finish", broken)
     assert ask("q") == "q"
-    monkeypatch.setattr(_arguments, "plain", broken)
-    monkeypatch.setattr(_arguments, "text", broken)
+    monkeypatch.setattr(arguments, "plain", broken)
+    monkeypatch.setattr(arguments, "text", broken)
     assert ask("q") == "q"
     assert list(athina_trace.athina_trace(lambda question: iter([question]))("q")) == ["q"]
     assert status().faults == 3

@@ -1,4 +1,4 @@
-"""Bounds, text, secrets and masks of `athina_trace._values`."""
+"""Bounds, text, secrets and masks of `athina_trace._serialization`."""
 
 import base64
 import itertools
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace._values import JSON, MASKED, Limits, looks_secret, plain, text
+from athina_trace._serialization import JSON, MASKED, Limits, looks_secret, plain, text
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 BASE64 = base64.b64encode(PNG).decode()
@@ -432,7 +432,7 @@ def test_text(value: Any, expected: str) -> None:
 
 def test_sets_read_the_same_in_every_process() -> None:
     values = "{'b', 'a', 3, 2.5, None, ('x', 1), frozenset('q')}"
-    code = f"from athina_trace._values import plain; print(plain({values}))"
+    code = f"from athina_trace._serialization import plain; print(plain({values}))"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""Objects of every kind, as `athina_trace._values` reads them: by shape, never by their own code."""
+"""Objects of every kind, as `athina_trace._serialization` reads them: by shape, never by their own code."""
 
 import array
 import asyncio
@@ -35,7 +35,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from athina_trace._values import Limits, plain, text
+from athina_trace._serialization import Limits, plain, text
 
 HERE = __name__
 

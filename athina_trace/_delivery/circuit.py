@@ -5,7 +5,7 @@ A shut gate lets one lane through now and then, as a probe. Time and chance are 
 
 from __future__ import annotations
 
-from athina_trace._delivery.answer import Outcome
+from athina_trace._delivery.response import Outcome
 
 TRIP = 3
 """Failures in a row that shut the gate: one broken connection is no outage."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from athina_trace import _guard
-from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.circuit import Circuit
 from athina_trace._delivery.entry import Lease, Stored
-from athina_trace._delivery.flushing import Flush
+from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.pace import Pace
-from athina_trace._delivery.policy import LONGEST_WAIT, Verdict, backoff
+from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff
 from athina_trace._delivery.senders import Connection, Report, Senders, Try
 
 LINGER = 0.02
@@ -173,7 +173,7 @@ class Engine:
         except (OSError, sqlite3.OperationalError):
             raise  # the store takes nothing now: the report waits
         except Exception as error:  # noqa: BLE001 - one answer that no row can hold must not keep the others waiting
-            _guard.fault("keeping an answer of Athina's")
+            _guard.swallow("keeping an answer of Athina's")
             self._write(tried._replace(outcome=Outcome(None, message=f"an answer that cannot be kept: {error!a}")), now)
         return 0.0, 0
 
@@ -191,7 +191,7 @@ class Engine:
             return
         entry, outcome, told = report.tried
         if told is Verdict.REFUSED:
-            _guard.say(
+            _guard.log_throttled(
                 logging.WARNING,
                 f"refused {outcome.status}",
                 "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
@@ -202,11 +202,11 @@ class Engine:
         try:
             self._settled(report.lease.lane, entry, outcome, told is Verdict.DELIVERED)
         except Exception:  # noqa: BLE001 - the guard decides
-            _guard.fault("passing on what became of a log")
+            _guard.swallow("passing on what became of a log")
 
     def _pause(self, tried: Try, now: float) -> None:
         self._circuit.refused_key(tried.outcome, now)
-        _guard.say(
+        _guard.log_throttled(
             logging.WARNING,
             "paused",
             "Athina, or a proxy before it, refused the API key (%s): nothing is sent and everything is kept; "
@@ -218,7 +218,7 @@ class Engine:
         outcome = tried.outcome
         attempts = lease.attempts + 1 if tried.entry is lease.entries[0] else 1
         self._circuit.failed(lease.lane, outcome, now, self._clock.uniform())
-        _guard.say(
+        _guard.log_throttled(
             logging.WARNING if self._circuit.is_shut else logging.INFO,
             "deferred",
             "Athina did not take a log (%s %s): logs are kept and tried again",

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from athina_trace import _guard
 from athina_trace._delivery.routes import Kind
-from athina_trace._values import plain, storable
+from athina_trace._serialization import plain, storable
 
 LONGEST_LANE = 256
 """Characters."""

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
 
-from athina_trace._delivery.counts import Counts
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.journal import Journal, MemoryJournal
-from athina_trace._delivery.owner import SoleOwner
+from athina_trace._delivery.ownership import SoleOwner
+from athina_trace._delivery.stats import Counts
 from athina_trace._delivery.store import Store
 
 _EMPTY_BYTES = 65_536

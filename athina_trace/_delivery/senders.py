@@ -15,13 +15,13 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from athina_trace import _guard
-from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.circuit import TRIP
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.pace import Demand, Pace
-from athina_trace._delivery.policy import Verdict, verdict
+from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._delivery.routes import Kind
-from athina_trace._delivery.shrink import shrink
+from athina_trace._delivery.truncate import shrink
 
 _TEND_SECONDS = 0.005
 """How often a queue that does not empty is looked after."""
@@ -194,7 +194,7 @@ class Senders:
                     sender.connection.close()
         except BaseException as error:  # noqa: BLE001 - `tend` finds the dead sender, with what it held
             sender.error = error
-            _guard.fault("sending logs")
+            _guard.swallow("sending logs")
 
     def _end(self, lease: Lease, failed: Try | None, sender: _Sender, *, urgent: bool) -> None:
         """Report the end of a lease that `sender` holds."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from athina_trace._delivery.counts import Counts
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.stats import Counts
 
 MIGRATIONS = [
     """

@@ -10,10 +10,10 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from athina_trace import _errands, _guard
-from athina_trace._delivery.counts import FlushReport
+from athina_trace import _guard, _periodic
 from athina_trace._delivery.engine import LINGER, Engine
-from athina_trace._delivery.flushing import Flush
+from athina_trace._delivery.flush import Flush
+from athina_trace._delivery.stats import FlushReport
 
 _STUCK_SECONDS = 15.0
 _FAULT_SECONDS = 1.0
@@ -101,7 +101,7 @@ class Worker:
                 self._engine.pace.rest()
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
-                _guard.fault("delivering logs")
+                _guard.swallow("delivering logs")
         self._finish(self._ends)
 
     def _sleep(self, seconds: float) -> bool:
@@ -142,7 +142,7 @@ class Worker:
         try:
             self._engine.tend()
         except Exception:  # noqa: BLE001 - the guard decides
-            _guard.fault("looking after the senders")
+            _guard.swallow("looking after the senders")
 
     def _step(self) -> float:
         try:
@@ -150,7 +150,7 @@ class Worker:
                 self._begin_anew("its file was deleted")
             now = self._clock.time()
             # Errands first: the logs that they make travel with this step.
-            wait = min(_errands.run(now), self._engine.step(now))
+            wait = min(_periodic.run(now), self._engine.step(now))
         except (OSError, sqlite3.OperationalError) as error:
             return self._stall(error)
         except sqlite3.DatabaseError as error:
@@ -163,7 +163,7 @@ class Worker:
         if "locked" in str(error):
             return 1.0
         self.stuck = f"the outbox cannot be used: {error}"
-        _guard.say(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
+        _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
         self._engine.end_flushes()
         return _STUCK_SECONDS
 
@@ -175,7 +175,7 @@ class Worker:
 
     def _begin_anew(self, why: str) -> None:
         self._engine.begin_anew()
-        _guard.say(logging.ERROR, "anew", "the outbox %s begins anew: %s", self._engine.outbox.path, why)
+        _guard.log_throttled(logging.ERROR, "anew", "the outbox %s begins anew: %s", self._engine.outbox.path, why)
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything put before this call is settled, the key is refused, or `timeout` seconds are over."""
@@ -213,6 +213,6 @@ class Worker:
             with suppress(OSError, sqlite3.Error):
                 self._engine.finish(max(0.0, ends - time.monotonic() - 0.1))
         except Exception:  # noqa: BLE001 - the guard decides
-            _guard.fault("ending deliveries")
+            _guard.swallow("ending deliveries")
         finally:
             self._engine.end_flushes()

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from athina_trace._delivery import manual
+from athina_trace._delivery import maintenance
 from athina_trace.cli.outboxes import add_filters, add_outbox, filters_of, opened, told
 from athina_trace.cli.terminal import Failure, Terminal
-from athina_trace.fields import ALIASES
 from athina_trace.inference_log import InferenceLog
+from athina_trace.schema import ALIASES
 from athina_trace.viewer import forms, queries
 from athina_trace.viewer.filters import STATES, Filters, moment
 from athina_trace.viewer.source import Source
@@ -117,7 +117,7 @@ def purge(given: argparse.Namespace, terminal: Terminal) -> int:
         what = f"{given.state} logs{f' older than {given.older_than}' if given.older_than else ''} in {source.path}"
         if not given.yes and not (terminal.can_ask and terminal.ask(f"Delete all {what}?")):
             raise Failure(f"nothing was deleted; to delete all {what} unasked, say --yes")
-        done = manual.purge(source.path, given.state, before=before)
+        done = maintenance.purge(source.path, given.state, before=before)
         source.forget()
     terminal.say(f"{forms.amount(done)} deleted")
     return 0

@@ -17,11 +17,11 @@ import httpx
 from pydantic_core import to_json
 
 from athina_trace._clock import clock
-from athina_trace._delivery.api import Api
-from athina_trace._delivery.policy import Verdict, verdict
+from athina_trace._delivery.client import Api
+from athina_trace._delivery.retry import Verdict, verdict
+from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.outboxes import add_outbox, path_of
 from athina_trace.cli.terminal import Terminal
-from athina_trace.records import to_wire
 from athina_trace.settings import Settings
 from athina_trace.viewer import forms
 

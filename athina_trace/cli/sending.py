@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from athina_trace import _runtime
-from athina_trace._delivery import manual
+from athina_trace._delivery import maintenance
 from athina_trace.cli.outboxes import add_outbox, existing, opened
 from athina_trace.cli.terminal import Failure, Terminal
 from athina_trace.settings import Settings
@@ -85,6 +85,6 @@ def retry(given: argparse.Namespace, terminal: Terminal) -> int:
     with opened(given) as source:
         with source.open() as db:
             numbers = None if given.all else queries.refused_numbers(db, given.reference)
-        done = manual.retry(source.path, numbers)
+        done = maintenance.retry(source.path, numbers)
     terminal.say(f"{forms.amount(done)} waiting again" if done else "none of those was refused")
     return 0 if done else 1

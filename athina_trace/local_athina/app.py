@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from athina_trace.fields import ALIASES, FIELDS
 from athina_trace.inference_log import InferenceLog
 from athina_trace.local_athina.faults import Faults
 from athina_trace.local_athina.received import Received
+from athina_trace.schema import ALIASES, FIELDS
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.source import Source
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from athina_trace._delivery.routes import Kind
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 
 class Log(NamedTuple):

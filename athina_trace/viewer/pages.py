@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from athina_trace._delivery import manual
+from athina_trace._delivery import maintenance
 from athina_trace.viewer import charts as charting
 from athina_trace.viewer import forms, queries
 from athina_trace.viewer.conversation import shown
@@ -162,7 +162,7 @@ class Pages:
         if number != "all" and not (number.isascii() and number.isdigit() and len(number) < 19):  # noqa: PLR2004
             return PlainTextResponse("Which one?", 400)
         numbers = None if number == "all" else [int(number)]
-        done = await run_in_threadpool(manual.retry, self._keeper.source.path, numbers)
+        done = await run_in_threadpool(maintenance.retry, self._keeper.source.path, numbers)
         return RedirectResponse(f"/delivery?again={done}", 303)
 
     def live(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint's shape

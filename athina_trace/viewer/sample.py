@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from athina_trace._delivery import manual
+from athina_trace._delivery import maintenance
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.sqlite import SqliteOutbox
-from athina_trace.records import to_wire
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._pipeline.wire import to_wire
 
 SESSIONS = 64
 _SPAN = 3 * 86_400
@@ -36,7 +36,7 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
     try:
         outbox.collect()
         for state in ("waiting", "refused", "delivered"):
-            manual.purge(path, state, before=float("inf"))
+            maintenance.purge(path, state, before=float("inf"))
         outbox.store.count("delivered", -outbox.counts().delivered)
         entries = sorted(_entries(random.Random(seed), moment), key=lambda entry: entry.made)  # noqa: S311 - a sample
         for entry in entries:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from athina_trace._delivery.sqlite import SqliteOutbox
-from athina_trace.openai import unread
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.integrations.openai import unread
 from athina_trace.viewer.index import Index, read_only
 
 _POLL_SECONDS = 0.5

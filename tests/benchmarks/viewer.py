@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.server import Server, listen
 from athina_trace.viewer.source import Source

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from athina_trace._delivery.api import Api
+from athina_trace._delivery.client import Api
 from athina_trace.local_athina import Faults, LocalAthina
 
 LOG = {"language_model_id": "m", "prompt": "p", "response": "r", "user_query": "q", "session_id": "s"}

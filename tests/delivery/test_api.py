@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from athina_trace._delivery.api import Api, Kind, Outcome, route
-from athina_trace._delivery.policy import Verdict, verdict
+from athina_trace._delivery.client import Api, Kind, Outcome, route
+from athina_trace._delivery.retry import Verdict, verdict
 from tests.support import athina_server as server_module
 from tests.support.athina_faults import raw
 from tests.support.athina_server import AthinaServer, Fault, Request
@@ -274,7 +274,7 @@ def test_interrupts_pass(api: Api, server: AthinaServer, monkeypatch: pytest.Mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("athina_trace._delivery.api.read_answer", lambda *_, **__: interrupted())
+    monkeypatch.setattr("athina_trace._delivery.client.read_answer", lambda *_, **__: interrupted())
     with pytest.raises(KeyboardInterrupt):
         send(api, server, server_module.accept)
 

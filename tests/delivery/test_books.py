@@ -115,7 +115,7 @@ def test_each_cause_is_said_once_a_minute(
     athina_trace.flush(10)
     ours = [record.getMessage() for record in caplog.records if record.name == "athina_trace"]
     assert len(ours) == 1
-    _guard._last_said = {cause: at - 61 for cause, at in _guard._last_said.items()}
+    _guard._last_logged = {cause: at - 61 for cause, at in _guard._last_logged.items()}
     ask("s", "?")
     athina_trace.flush(10)
     assert len([record for record in caplog.records if record.name == "athina_trace"]) == 2

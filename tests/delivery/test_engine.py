@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from athina_trace._delivery import engine as engine_module
-from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.flushing import Flush
+from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.response import Outcome
 
 DOWN = Outcome(None, message="ConnectError: connection refused")
 TAKEN = Outcome(200, prompt_run_id="run")

@@ -21,11 +21,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from athina_trace._delivery import manual
+from athina_trace._delivery import maintenance
 from athina_trace._delivery.entry import Entry, Lease
 from athina_trace._delivery.outbox import Outbox
-from athina_trace._delivery.policy import Verdict, backoff, verdict
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.retry import Verdict, backoff, verdict
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 LANES = st.sampled_from(["a", "b", "c"])
 STATUSES = st.sampled_from([200, 201, 409, 400, 404, 422, 408, 429, 500, 503, 401, None])
@@ -128,7 +128,7 @@ class Deliveries(RuleBasedStateMachine):
     @rule()
     def retry_refused(self) -> None:
         self.outboxes[0].collect_all()
-        manual.retry(self.outboxes[0].path)
+        maintenance.retry(self.outboxes[0].path)
         for name in sorted(self.refused, key=lambda each: int(each[1:])):
             self.waiting[name[0]].append(name)
         for names in self.waiting.values():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from athina_trace._delivery import journal, manual
+from athina_trace._delivery import journal, maintenance
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import OutboxFullError
 
 NOW = 1_000_000.0
@@ -93,7 +93,7 @@ def test_delivered_and_refused_entries_are_counted_and_only_the_refused_are_kept
     assert list(outbox.store.newest(9)) == [b'{"n":"2"}', b'{"n":"3"}']
     outbox.release("lane")
     if outbox.path != ":memory:":  # nobody but its own process can ask a memory to try again
-        assert manual.retry(outbox.path) == 1
+        assert maintenance.retry(outbox.path) == 1
         assert lease(outbox) == {"lane": ["2", "3"]}
         assert outbox.counts().refused == 0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace._delivery.policy import LONGEST_WAIT, Verdict, backoff, retry_after, verdict
+from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff, retry_after, verdict
 
 TABLE: dict[Verdict, list[int | None]] = {
     Verdict.DELIVERED: [200, 201, 202, 204, 299, 409],

@@ -16,10 +16,10 @@ import pytest
 import athina_trace
 from athina_trace import _guard
 from athina_trace._delivery import senders as senders_module
-from athina_trace._delivery.answer import Outcome
-from athina_trace._delivery.api import Api
+from athina_trace._delivery.client import Api
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.pace import Pace
+from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Report, Senders
 from tests.delivery.test_engine import TAKEN, Athina, Stepped
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from athina_trace._delivery.shrink import IDENTIFIERS, shrink
+from athina_trace._delivery.truncate import IDENTIFIERS, shrink
 
 NAMES = {name: f"the-{name}" for name in sorted(IDENTIFIERS)}
 LEAST = 2048

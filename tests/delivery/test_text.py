@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import _guard
-from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.entry import Entry, Stored
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.conftest import KEY
 from tests.delivery.test_engine import Athina, Stepped
 from tests.support.athina_server import AthinaServer, answer

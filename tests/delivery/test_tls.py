@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 import athina_trace
-from athina_trace._delivery.api import Api
+from athina_trace._delivery.client import Api
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 

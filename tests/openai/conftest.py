@@ -12,8 +12,8 @@ import pytest
 from openai import VERSION, AsyncOpenAI, OpenAI, OpenAIError
 
 from athina_trace import instrument_openai, uninstrument_openai
-from athina_trace.openai.own_logs import own_logs
-from athina_trace.openai.watched import memory
+from athina_trace.integrations.openai.own_logs import own_logs
+from athina_trace.integrations.openai.watched import memory
 
 from .scripts import AsyncScript, Script
 from .server import Server

@@ -20,8 +20,8 @@ from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 
 import athina_trace
 from athina_trace import (
-    _errands,
     _guard,
+    _periodic,
     athina_session,
     current_log,
     flush,
@@ -30,10 +30,10 @@ from athina_trace import (
     uninstrument_openai,
 )
 from athina_trace._clock import clock
-from athina_trace.openai import own_logs as rooms
-from athina_trace.openai import watched
-from athina_trace.openai.own_logs import PATIENCE, own_logs
-from athina_trace.openai.paths import route
+from athina_trace.integrations.openai import own_logs as rooms
+from athina_trace.integrations.openai import watched
+from athina_trace.integrations.openai.own_logs import PATIENCE, own_logs
+from athina_trace.integrations.openai.paths import route
 
 from .conftest import play, play_async
 from .samples import Wire, chat, message, output_text, page, question, response, run, step
@@ -164,7 +164,7 @@ def test_each_answer_is_a_log_of_its_own(script: Any, server: Server, client: Op
 def test_a_body_too_long_to_be_copied_is_logged_as_incomplete(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("athina_trace.openai.bodies._MOST_BYTES", 20)
+    monkeypatch.setattr("athina_trace.integrations.openai.bodies._MOST_BYTES", 20)
     play(chat_read_in_pieces, server, client)
     flush(0)
     check(instrumented(), [{"user_query": QUERY, "response": "", "outcome": "incomplete"}] * 3)
@@ -232,11 +232,11 @@ def test_a_run_waits_for_its_messages_only_so_long(
     server.on(f"POST {THREAD}/runs", run())
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
     now = clock.time()
-    left = _errands.run(now)
+    left = _periodic.run(now)
     assert left is not None
     assert PATIENCE - 5 < left <= PATIENCE
     assert instrumented() == []
-    assert _errands.run(now + PATIENCE) == math.inf
+    assert _periodic.run(now + PATIENCE) == math.inf
     check(instrumented(), [{"response": "", "session_id": "thread_1"}])
 
 
@@ -405,7 +405,7 @@ def test_streams_still_open_at_the_end_are_logged(server: Server, client: OpenAI
         next(stream)
         flush(0)
         assert instrumented() == []
-        _errands.finish(ending=True)
+        _periodic.finish(ending=True)
         assert len(instrumented()) == 1
     assert len(instrumented()) == 1
 

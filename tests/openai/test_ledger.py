@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.openai.ledger import Ledger
-from athina_trace.openai.requests import Exchange
+from athina_trace.integrations.openai.ledger import Ledger
+from athina_trace.integrations.openai.requests import Exchange
 
 from . import samples
 from .samples import as_object

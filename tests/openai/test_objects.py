@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.openai.objects import read
-from athina_trace.openai.readings import Answer, Message, Scope, ToolCall
+from athina_trace.integrations.openai.objects import read
+from athina_trace.integrations.openai.readings import Answer, Message, Scope, ToolCall
 
 from . import samples
 from .samples import HOUR, as_object

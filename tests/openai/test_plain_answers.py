@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.openai.ledger import Ledger
-from athina_trace.openai.memory import Chain
-from athina_trace.openai.plain_answers import plain_chat, plain_response
-from athina_trace.openai.requests import Exchange
+from athina_trace.integrations.openai.ledger import Ledger
+from athina_trace.integrations.openai.memory import Chain
+from athina_trace.integrations.openai.plain_answers import plain_chat, plain_response
+from athina_trace.integrations.openai.requests import Exchange
 
 from .samples import Wire, chat, function_call, output_text, response
 

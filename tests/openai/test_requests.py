@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from athina_trace.openai.readings import Answer, Output
-from athina_trace.openai.requests import Exchange, error_text, read_exchange
+from athina_trace.integrations.openai.readings import Answer, Output
+from athina_trace.integrations.openai.requests import Exchange, error_text, read_exchange
 
 from . import samples
 

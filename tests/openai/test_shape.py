@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
-from athina_trace.openai.objects import read
-from athina_trace.openai.shape import data, get, items, number, string, unwrapped, whole
+from athina_trace.integrations.openai.objects import read
+from athina_trace.integrations.openai.shape import data, get, items, number, string, unwrapped, whole
 
 from . import samples
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.openai.ledger import Ledger
-from athina_trace.openai.streams import ChatChunks, ResponseEvents, RunEvents
+from athina_trace.integrations.openai.ledger import Ledger
+from athina_trace.integrations.openai.streams import ChatChunks, ResponseEvents, RunEvents
 
 from . import samples
 from .samples import HOUR, Wire, as_object

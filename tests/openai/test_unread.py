@@ -23,11 +23,11 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace.context import Scope
 from athina_trace.errors import OutboxError
-from athina_trace.openai import patches, unread
-from athina_trace.openai.memory import Chain
-from athina_trace.openai.own_logs import own_logs
-from athina_trace.openai.unread import Known
-from athina_trace.openai.watched import memory
+from athina_trace.integrations.openai import patches, unread
+from athina_trace.integrations.openai.memory import Chain
+from athina_trace.integrations.openai.own_logs import own_logs
+from athina_trace.integrations.openai.unread import Known
+from athina_trace.integrations.openai.watched import memory
 
 from .conftest import play
 from .samples import Wire, chat, function_call, output_text, response

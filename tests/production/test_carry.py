@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import athina_trace as at
-from athina_trace._hiding import EVERYTHING
+from athina_trace._pipeline.redaction import EVERYTHING
 from athina_trace.context import current_scope
 from athina_trace.testing import CapturedLogs
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import athina_trace as at
-from athina_trace._masking import FAILED, build_mask, luhn
+from athina_trace._pipeline.masking import FAILED, build_mask, luhn
 from athina_trace.testing import CapturedLogs, captured_logs
 from tests.support.athina_server import AthinaServer
 

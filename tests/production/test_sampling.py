@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import athina_trace as at
-from athina_trace._sampling import keeps
+from athina_trace._pipeline.sampling import keeps
 from athina_trace.testing import captured_logs
 
 
@@ -44,7 +44,7 @@ def test_conversations_are_kept_whole() -> None:
 
 
 def test_other_processes_decide_alike() -> None:
-    script = "from athina_trace._sampling import keeps; print([keeps(str(n), 0.5) for n in range(64)])"
+    script = "from athina_trace._pipeline.sampling import keeps; print([keeps(str(n), 0.5) for n in range(64)])"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert str([keeps(str(n), 0.5) for n in range(64)]) == other.strip()
 

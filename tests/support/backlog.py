@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from athina_trace._clock import clock
-from athina_trace._delivery.answer import Outcome
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.source import Source
 
 _numbers = itertools.count(1)

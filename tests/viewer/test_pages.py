@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from athina_trace._delivery.sqlite import SqliteOutbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.server import Server, listen
 from athina_trace.viewer.source import Source

@@ -1,0 +1,1 @@
+"""A call of a decorated function → the fields of one log."""

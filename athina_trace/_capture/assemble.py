@@ -1,0 +1,183 @@
+"""The rules of capture: a draft, and how its call ended → the fields of one log.
+
+Pure: nothing here knows of decorators, disks or networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from athina_trace import _guard
+from athina_trace._capture.arguments import Options
+from athina_trace._capture.draft import LogDraft
+from athina_trace._clock import clock
+from athina_trace._pipeline.redaction import RESPONSE, withhold, without
+from athina_trace._pipeline.wire import to_wire
+from athina_trace._serialization import shown, text, without_credentials
+
+_NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
+_NOTHING: Mapping[str, Any] = {}
+
+
+def finish(
+    draft: LogDraft,
+    options: Options,
+    defaults: Mapping[str, Any],
+    *,
+    result: object = None,
+    error: BaseException | None = None,
+) -> dict[str, Any]:
+    """The log of a call that ended, as the JSON object to send.
+
+    `defaults` are the settings' fields and `custom_attributes`; the order in which sources win is the order of the
+    merges below, weakest first.
+    """
+    answer = _response(draft, options, result, failed=error is not None)
+    recorded: Mapping[str, Any] = shown(draft.ledger.fields()) if draft.ledger is not None else _NOTHING
+    ended: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
+    if error is not None:
+        ended.update(_failure(error))
+    if hides := draft.hides | draft.scope.hides:
+        withhold(hides, draft, ended)
+    if hides := hides | options.hides:
+        recorded, answer = without(hides, recorded), None if hides & RESPONSE else answer
+    fields = {
+        **defaults,
+        **recorded,
+        **ended,
+        **draft.inputs,
+        **draft.scope.fields,
+        **({"response": answer} if answer is not None else _NOTHING),
+        **draft.named,
+    }
+    fields["external_reference_id"] = draft.external_reference_id
+    if recorded.get("language_model_id") and "language_model_id" not in draft.named:
+        fields["language_model_id"] = recorded["language_model_id"]  # the model that answered, over a session's label
+    if fields.get("session_id") is None and draft.parent is not None:
+        fields["session_id"] = draft.parent.session_id()
+    fields["custom_attributes"] = {
+        **(defaults.get("custom_attributes") or _NOTHING),
+        **(recorded.get("custom_attributes") or _NOTHING),
+        **draft.scope.attributes,
+        **draft.attributes,
+    }
+    if error is not None or draft.chunks is not None or draft.parent is not None:
+        fields["custom_attributes"].update(_details(draft, error))
+    _complete(fields)
+    return to_wire(fields)
+
+
+def _response(draft: LogDraft, options: Options, result: object, *, failed: bool) -> str | None:
+    """What the call answered, as text; None where the result says nothing and others may."""
+    if options.response is not None and (draft.chunks is not None or not failed):
+        return _read_by(options.response, draft, result)
+    if draft.chunks is not None:
+        return _streamed(draft, draft.chunks)
+    if result is None:
+        return None
+    if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
+        return None
+    return draft.read(result)
+
+
+def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str:
+    """What the user's function says that the answer is; where it raises, the log goes on without."""
+    answer = result if draft.chunks is None else draft.chunks
+    try:
+        return draft.read(read(answer))
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        _guard.pass_on(error)
+        draft.attributes["response_error"] = _message(error)
+        return draft.read(answer)
+
+
+def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:
+    understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in chunks]
+    if all(understood) and chunks:
+        return None
+    joined = "".join(_chunk_text(chunk) for chunk, known in zip(chunks, understood, strict=True) if not known)
+    return without_credentials(joined)  # which may have come in several chunks
+
+
+def _chunk_text(chunk: object) -> str:
+    return chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else text(chunk)
+
+
+def _recorded(draft: LogDraft, value: object) -> bool:
+    """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
+    from athina_trace.integrations.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
+
+    if not Ledger.may_know(value):
+        return False
+    ledger = draft.ledger or Ledger()
+    if not ledger.add(value):
+        return False
+    draft.ledger = ledger
+    return True
+
+
+def _complete(fields: dict[str, Any]) -> None:
+    """Fill what Athina requires, or derives evaluations from, out of what is there."""
+    if fields.get("user_query") is None:
+        fields["user_query"] = _last_user_message(fields.get("prompt"))
+    if fields.get("prompt") is None:
+        query = fields.get("user_query")
+        fields["prompt"] = [{"role": "user", "content": query or ""}]
+    if fields.get("language_model_id") is None:
+        fields["language_model_id"] = "unknown"
+    if fields.get("response") is None:
+        fields["response"] = ""
+
+
+def _last_user_message(prompt: object) -> str | None:
+    if not isinstance(prompt, list):
+        return prompt if isinstance(prompt, str) else None
+    messages = [m for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
+    return _content_text(messages[-1].get("content")) if messages else None
+
+
+def _content_text(content: object) -> str:
+    """The text of a message: a string, or the text parts of a list of parts."""
+    if not isinstance(content, list):
+        return text(content)
+    parts = [p.get("text") for p in content if isinstance(p, dict)]
+    return "\n".join(p for p in parts if isinstance(p, str))
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
+    if not isinstance(error, Exception):
+        return {}
+    response = _attribute(error, "response")
+    status = _attribute(error, "status_code") or _attribute(response, "status_code")
+    return {"error": _message(error), **({"status_code": status} if isinstance(status, int) else {})}
+
+
+def _attribute(value: object, name: str) -> Any:
+    try:
+        return getattr(value, name, None)
+    except Exception as fault:  # noqa: BLE001 - a user's exception class may do anything in a property
+        _guard.pass_on(fault)
+        return None
+
+
+def _message(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        return text(f"{kind}: {error}" if str(error) else kind)
+    except Exception as fault:  # noqa: BLE001 - a user's exception class may do anything in a property
+        _guard.pass_on(fault)
+        return kind
+
+
+def _details(draft: LogDraft, error: BaseException | None) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    if error is not None and not isinstance(error, Exception):
+        details["outcome"] = "incomplete" if isinstance(error, GeneratorExit) else "cancelled"
+    if draft.chunks is not None:
+        details["chunks"] = draft.chunk_count
+        details["time_to_first_chunk_ms"] = (draft.first_chunk_ns - draft.started_ns) // 1_000_000
+    if draft.parent is not None:
+        details["parent_reference"] = draft.parent.external_reference_id
+    return details

@@ -1,0 +1,187 @@
+"""`athina_trace`: one log for each call, as a decorator or around a block of code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from athina_trace import _guard, _runtime
+from athina_trace._capture.arguments import Function, Options, check_inputs
+from athina_trace._capture.draft import LogDraft, current_draft
+from athina_trace._capture.emission import emit
+from athina_trace._serialization import plain
+from athina_trace._wrapping import callables, wrapper
+from athina_trace._wrapping.calls import Rest, complete, run_in_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from athina_trace.schema import ConstantFields
+
+F = TypeVar("F")
+
+
+class _TracedCall:
+    """One call and its draft: what `surround` opens and ends."""
+
+    __slots__ = ("_options", "draft")
+
+    def __init__(self, draft: LogDraft, options: Options) -> None:
+        self.draft, self._options = draft, options
+
+    def enter(self) -> None:
+        self.draft.open()
+
+    def leave(self) -> None:
+        self.draft.close()
+
+    def chunk(self, value: object) -> None:
+        self.draft.chunk(value)
+
+    def done(self, value: object) -> Rest:
+        return emit(self.draft, self._options, result=value)
+
+    def failed(self, error: BaseException) -> Rest:
+        return emit(self.draft, self._options, error=error)
+
+
+class Trace:
+    """What `athina_trace(...)` gives: decorates functions, and is a context manager around a block of code.
+
+    One object may decorate many functions and be entered by many tasks and threads at once.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._entered: list[_TracedCall] = []
+
+    def __call__(self, function: F) -> F:
+        """Decorate `function`, a callable of any kind: each of its calls becomes one log.
+
+        Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
+        """
+        options = self._options
+        target = callables.without_binding(function)
+        check_inputs(target, options)
+        static_method = callables.is_static_method(function)
+        free, bound = (Function(target, options, bound=bound, static_method=static_method) for bound in (False, True))
+        owner = callables.Owner(target, callables.parameters(target), static_method=static_method)
+
+        def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
+            try:
+                if _runtime.active() is None and not _runtime.is_being_made():
+                    return None
+                if instance is None and owner.is_first(args, kwargs):
+                    return _TracedCall(bound.draft(args[1:], kwargs), options)
+                return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)
+            except Exception:  # noqa: BLE001 - the guard decides
+                _guard.swallow("capturing the arguments")
+                return None
+
+        decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace)
+        return decorated
+
+    def __enter__(self) -> LogDraft:
+        """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
+        call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
+        self._entered.append(call)
+        try:
+            call.enter()
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("opening a log")
+        return call.draft
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        complete(self._end(error))
+
+    def _end(self, error: BaseException | None) -> Rest:
+        here = current_draft()
+        # One object may be entered by several tasks at once: end the log that this context is in.
+        call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
+        self._entered.remove(call)
+        try:
+            call.leave()
+            return call.done(None) if error is None else call.failed(error)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("closing a log")
+            return None
+
+    async def __aenter__(self) -> LogDraft:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if (rest := self._end(error)) is not None:
+            await run_in_thread(rest, error)
+
+
+@overload
+def athina_trace(function: F, /) -> F: ...
+
+
+@overload
+def athina_trace(
+    *,
+    inputs: Mapping[str, str] | None = None,
+    response: Callable[[Any], Any] | str | None = None,
+    capture_inputs: bool | Iterable[str] = True,
+    capture_response: bool = True,
+    sample_rate: float | None = None,
+    **fields: Unpack[ConstantFields],
+) -> Trace: ...
+
+
+def athina_trace(
+    function: Any = None,
+    /,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    response: Callable[[Any], Any] | str | None = None,
+    capture_inputs: bool | Iterable[str] = True,
+    capture_response: bool = True,
+    sample_rate: float | None = None,
+    **fields: Any,
+) -> Any:
+    """Log each call of a function, or a block of code, to Athina: committed to disk before it returns.
+
+    Bare (`@athina_trace`), with arguments (`@athina_trace(prompt_slug="support/v1")`), and as
+    `with athina_trace(user_query=q) as log:` or `async with`.
+
+    Args:
+        function: what to decorate, when used bare.
+        inputs: field → name of the parameter that gives it, as in `{"user_query": "question"}`.
+        response: a function that reads the answer out of the result (for a stream, out of the list of its chunks),
+            or the answer itself.
+        capture_inputs: False keeps arguments out of the log (identifiers of the session and mapped parameters
+            excepted); a list of names lets only those in.
+        capture_response: False keeps the answer out of the log, unless `current_log().update(response=...)` names it.
+        sample_rate: the share of conversations, 0 to 1, that is logged; see the setting of this name.
+        fields: constants for any field of the log.
+
+    Raises `TypeError` while decorating: for an unknown field, naming the nearest one, or a wrong option.
+    The decorated function never raises anything of ours.
+
+    >>> @athina_trace(prompt_slug="support/v1")
+    ... def answer(question: str) -> str:
+    ...     return "On its way."
+    >>> answer("Where is it?")
+    'On its way.'
+    >>> log = recent_logs()[-1]
+    >>> log["user_query"], log["response"], log["prompt_slug"]
+    ('Where is it?', 'On its way.', 'support/v1')
+    """
+    if isinstance(response, str):
+        response, fields["response"] = None, response
+    named = {name: plain(value) for name, value in fields.items()}
+    options = Options.checked(
+        named,
+        inputs=inputs,
+        response=response,
+        capture_inputs=capture_inputs,
+        capture_response=capture_response,
+        sample_rate=sample_rate,
+    )
+    trace = Trace(options)
+    return trace if function is None else trace(function)

@@ -1,0 +1,53 @@
+"""`athina_private`: what is said inside stays on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from athina_trace._capture.draft import current_draft
+from athina_trace._pipeline.redaction import EVERYTHING, INPUTS, NAMED, RESPONSE
+from athina_trace.context import Given, ScopeCall, Scoped
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
+    """Logs made inside carry no content: no prompt, question, document or answer, and of an error only its type.
+
+    Who talked, when, how long, which model and how many tokens are still logged. Fields of content that the program
+    names inside stay out, too, and the log of a call that is already running around the block becomes private as a
+    whole. Inner scopes cannot take it back.
+
+    Use it as `with`, `async with`, or as a decorator of any kind of function.
+
+    Args:
+        inputs: False lets the inputs through.
+        response: False lets the answers through.
+
+    >>> with athina_private():
+    ...     reference = log_inference(user_query="My number is …", response="Thank you.", total_tokens=9)
+    >>> log = recent_logs()[-1]
+    >>> "user_query" in log, log["response"], log["total_tokens"]
+    (False, '', 9)
+    """
+
+    def __init__(self, *, inputs: bool = True, response: bool = True) -> None:
+        hides = (INPUTS if inputs else 0) | (RESPONSE if response else 0)
+        super().__init__(Given(hides=hides | NAMED if hides else 0))
+
+    def __enter__(self) -> Self:
+        self._hide_around()
+        return super().__enter__()
+
+    def _open(self, function: object, instance: object, args: object, kwargs: object) -> ScopeCall:
+        self._hide_around()
+        return super()._open(function, instance, args, kwargs)
+
+    def _hide_around(self) -> None:
+        draft = current_draft()
+        if draft is not None:
+            draft.hides |= self._given.hides
+
+
+__all__ = ["EVERYTHING", "athina_private"]

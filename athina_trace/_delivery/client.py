@@ -1,0 +1,189 @@
+"""Athina's logging API over HTTP: bytes go out, an `Outcome` comes back, and no exception ever does."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from athina_trace._delivery.response import Answer, Outcome, Unsent, bounded
+from athina_trace._delivery.response import read as read_answer
+from athina_trace._delivery.routes import Kind, route
+from athina_trace._delivery.transport import Direct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Api", "Kind", "Outcome", "route"]
+
+_LONGEST_PATH: Final = 65_536
+_UNREADABLE_KEY: Final = Outcome(
+    401, message="the API key holds characters that no HTTP header can carry: check ATHINA_API_KEY"
+)
+
+
+class Road(Protocol):
+    """A connection to Athina: `direct.Direct`, or `proxied.Proxied`."""
+
+    def exchange(self, method: str, path: str, body: bytes) -> Answer: ...
+
+    def cut(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Api:
+    """One connection to Athina, for one sender thread at a time; `expire` may be called from another.
+
+    The connection is made by the first request and made anew whenever it was lost. After a fork the child needs
+    an `Api` of its own.
+    """
+
+    __slots__ = (
+        "_base",
+        "_began",
+        "_clock",
+        "_headers",
+        "_patience",
+        "_road",
+        "_secrets",
+        "_total",
+        "_version",
+    )
+
+    def __init__(  # noqa: PLR0913  settings of one thing, all by name
+        self,
+        *,
+        base_url: str,
+        key: str,
+        api_version: str = "v1",
+        connect: float = 5.0,
+        read: float = 10.0,
+        total: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the destination and the patience with it; nothing is opened yet.
+
+        `connect` and `read` are seconds for a single step: a connection made, the next bytes sent or
+        received. `total` is seconds for a whole request, which bounds a server that sends a byte now and
+        then; see `expire`. `clock` is monotonic.
+        """
+        self._base = base_url.rstrip("/")
+        self._version = api_version
+        self._patience = {"connect": connect, "read": read}
+        self._total = total
+        self._clock = clock
+        self._headers = _headers(key)
+        self._secrets: tuple[str, ...] = (key,)
+        self._road: Road | None = None
+        self._began: float | None = None
+
+    @staticmethod
+    def prepare(base_url: str) -> None:
+        """Load whatever requests will need, here rather than in a thread which a fork may catch half-way.
+
+        Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
+        """
+        with suppress(ValueError):  # which the first request will tell
+            if _proxy(base_url.rstrip("/")) is not None:
+                import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx takes long to load
+
+    def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome:
+        """Send one entry of the outbox: `send` with the method and path that `route` gives for it."""
+        return self.send(*route(kind, target, version=self._version), body)
+
+    def send(self, method: str, path: str, body: bytes) -> Outcome:
+        """Send `body`, JSON, to `path` and tell what came of it.
+
+        Only what is no `Exception`, such as `KeyboardInterrupt`, passes.
+
+        The `Outcome` has no status where no answer came, so that the log will be tried again, with these
+        exceptions: a path that is too long for a URL counts as 414, and a key that fits into no header as
+        401, because trying again would help neither.
+        """
+        if not self._headers:
+            return _UNREADABLE_KEY
+        if len(path) > _LONGEST_PATH:
+            return Outcome(414, message=f"the path has {len(path)} characters, more than any URL can carry")
+        self._began = self._clock()
+        try:
+            self._road = road = self._road or self._new_road()
+            return read_answer(road.exchange(method, path, body), now=time.time(), secrets=self._secrets)
+        except Unsent as error:
+            return self._failed(error.__cause__ or error, doubtful=False)
+        except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
+            return self._failed(error, doubtful=self._road is not None)
+        finally:
+            self._began = None
+
+    def expire(self, *, now: float | None = None) -> bool:
+        """Cut the connection of a request under way for over `total` seconds at `now`; tell whether one was.
+
+        For another thread to call now and then: a server that sends its headers byte by byte, or "100
+        Continue" for ever, keeps the sending thread inside a single read. The request then ends as if the
+        server had hung up. `now=math.inf` cuts any request.
+        """
+        began, road = self._began, self._road
+        if began is None or (self._clock() if now is None else now) - began <= self._total:
+            return False
+        # The same float, not an equal one: the request may have ended meanwhile, and the next one is not
+        # overdue.
+        if road is not None and self._began is began:
+            road.cut()
+        return True
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        road, self._road = self._road, None
+        if road is not None:
+            road.close()
+
+    def _new_road(self) -> Road:
+        proxy = _proxy(self._base)
+        if proxy is None:
+            return Direct(self._base, self._headers, **self._patience)
+        self._secrets = (*self._secrets[:1], *filter(None, [urlsplit(proxy).password]))
+        from athina_trace._delivery.proxy_transport import Proxied  # noqa: PLC0415 - see `prepare`
+
+        return Proxied(self._base, proxy, self._headers, **self._patience)
+
+    def _failed(self, error: BaseException, *, doubtful: bool) -> Outcome:
+        if self._road is not None:
+            self._road.close()
+        return Outcome(
+            None, message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets), doubtful=doubtful
+        )
+
+
+def _headers(key: str) -> dict[str, str]:
+    """Give the headers that every request carries; none where `key` fits into no header."""
+    if not (key and key.isascii() and key.isprintable()):
+        return {}
+    return {
+        "athina-api-key": key,
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "athina-trace/" + _version().encode("ascii", "replace").decode(),
+    }
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    try:
+        return installed_version("athina-trace")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _proxy(base: str) -> str | None:
+    """Find the proxy that the environment names for `base`, read as the standard library does."""
+    parts, proxies = urlsplit(base), getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if not found or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return found if "://" in found else f"http://{found}"

@@ -1,0 +1,185 @@
+"""An outbox and its worker, and a second pair in memory for as long as the first cannot take logs."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from athina_trace import _guard
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.stats import Counts, FlushReport
+from athina_trace._delivery.worker import Worker
+from athina_trace.errors import OutboxError, OutboxFullError
+
+_DISK_SECONDS = 30.0
+"""How long to use memory before the disk is tried again."""
+
+
+class Standing(NamedTuple):
+    """What became of entries, when the oldest that waits was made (seconds since the epoch), and their bytes."""
+
+    counts: Counts
+    waiting_since: float | None
+    bytes: int
+
+    def joined(self, other: Standing) -> Standing:
+        """Both together."""
+        since = [each.waiting_since for each in (self, other) if each.waiting_since is not None]
+        return Standing(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
+
+
+def _standing(outbox: Outbox) -> Standing:
+    try:
+        _collect(outbox)
+        return Standing(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
+    except (OSError, sqlite3.Error) as error:
+        _guard.pass_on(error)
+        return Standing(Counts(), None, 0)
+
+
+def _collect(outbox: Outbox) -> None:
+    try:
+        outbox.collect_all()
+    except (OSError, sqlite3.Error) as error:  # a full disk forbids that, but not to read
+        _guard.pass_on(error)
+
+
+def _newest(outbox: Outbox, limit: int) -> list[bytes]:
+    try:
+        _collect(outbox)
+        return outbox.store.newest(limit)
+    except (OSError, sqlite3.Error) as error:
+        _guard.pass_on(error)
+        return []
+
+
+class Delivery:
+    """Puts entries and has them delivered. `work` makes the worker of an outbox."""
+
+    def __init__(
+        self, outbox: Outbox, work: Callable[[Outbox], Worker], *, max_bytes: float, seconds: Callable[[], float]
+    ) -> None:
+        """`max_bytes` is for the memory; `seconds` is a monotonic clock."""
+        self.outbox = outbox
+        self.worker = work(outbox)
+        self._work = work
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._spare: tuple[MemoryOutbox, Worker] | None = None
+        self._memory_until = 0.0
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is sent now; None where it is."""
+        return self.worker.paused
+
+    @property
+    def path(self) -> str:
+        """Where logs are put now: a file, or ":memory:", which may be because the disk fails."""
+        return MemoryOutbox.path if self._memory_until else self.outbox.path
+
+    def put(self, entry: Entry) -> None:
+        """Commit an entry, or keep it in memory where the disk fails, or count it as dropped where it is full."""
+        try:
+            worker = self.worker
+            if self._memory_until or worker.stuck:
+                self._put_where_it_can_be(entry)
+            else:
+                self.outbox.put(entry)
+                worker.wake()
+        except OutboxFullError as error:
+            self.outbox.drop()
+            _guard.log_throttled(
+                logging.ERROR, "full", "%s: new logs are dropped, see `dropped` in athina_trace.status()", error
+            )
+        except OutboxError as error:
+            self._use_memory(entry, error)
+
+    def _put_where_it_can_be(self, entry: Entry) -> None:
+        if self._memory_until and self._seconds() < self._memory_until:
+            self._put_in_memory(entry)
+        else:
+            self._put_on_disk(entry)
+
+    def _put_on_disk(self, entry: Entry) -> None:
+        if self.worker.stuck:
+            raise OutboxError(self.worker.stuck)
+        self.outbox.put(entry)
+        self.worker.wake()
+        if self._memory_until:
+            self._memory_until = 0.0
+            _guard.log_throttled(logging.WARNING, "disk", "the outbox %s can be written to again", self.outbox.path)
+
+    def _use_memory(self, entry: Entry, error: OutboxError) -> None:
+        if not self._memory_until:
+            _guard.log_throttled(logging.ERROR, "memory", "%s: logs are kept in memory and delivered from there", error)
+        self._memory_until = self._seconds() + _DISK_SECONDS
+        try:
+            self._put_in_memory(entry)
+        except OutboxFullError as full:
+            self.outbox.drop()
+            _guard.log_throttled(logging.ERROR, "full", "%s: new logs are dropped", full)
+
+    def _put_in_memory(self, entry: Entry) -> None:
+        if self._spare is None:
+            outbox = MemoryOutbox(max_bytes=self._max_bytes, read=self.outbox.read)
+            self._spare = outbox, self._work(outbox)
+        outbox, worker = self._spare
+        outbox.put(entry)
+        worker.wake()
+
+    def flush(self, timeout: float) -> FlushReport:
+        """Flush disk and memory: see `Worker.flush`. After `close`, say how things stand."""
+        if self.worker.has_ended:
+            left = self.standing().counts
+            return FlushReport(0, left.waiting, left.refused, self.paused, 0.0)
+        if self._spare is None:
+            return self.worker.flush(timeout)
+        ends = time.monotonic() + timeout
+        spare = self._spare[1].flush(timeout)
+        disk = self.worker.flush(max(0.0, ends - time.monotonic()))
+        return replace(
+            disk,
+            delivered=disk.delivered + spare.delivered,
+            waiting=disk.waiting + spare.waiting,
+            refused=disk.refused + spare.refused,
+            elapsed=disk.elapsed + spare.elapsed,
+        )
+
+    def standing(self) -> Standing:
+        """How all entries stand, on disk (by all processes) and in this process's memory."""
+        disk = _standing(self.outbox)
+        return disk.joined(_standing(self._spare[0])) if self._spare else disk
+
+    def newest(self, limit: int) -> list[bytes]:
+        """The bodies of the newest logs, oldest first, whatever their state; nothing of a disk that cannot be read."""
+        spare = _newest(self._spare[0], limit) if self._spare else []
+        return [*_newest(self.outbox, limit - len(spare)), *spare]
+
+    def close(self, timeout: float) -> None:
+        """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""
+        if self.worker.has_ended:
+            self.worker.join(timeout)
+            return
+        ends = time.monotonic() + timeout
+        if self._spare is not None:
+            outbox, worker = self._spare
+            if worker.close(timeout / 2):
+                self._rescue(outbox)
+        self.worker.close(max(0.0, ends - time.monotonic()))
+
+    def _rescue(self, memory: MemoryOutbox) -> None:
+        waiting = list(memory.waiting())
+        try:
+            while waiting:
+                self._put_on_disk(waiting[0])
+                del waiting[0]
+        except OutboxError as error:
+            _guard.log_throttled(
+                logging.ERROR, "lost", "%s: %d logs that were only in memory are lost", error, len(waiting)
+            )

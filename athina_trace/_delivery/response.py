@@ -1,0 +1,147 @@
+"""What came back from one request, read with suspicion: any bytes become an `Outcome`."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from athina_trace._delivery.retry import retry_after
+from athina_trace._serialization import storable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ANSWER", "IDLE", "MESSAGE", "Answer", "Outcome", "Unsent", "bounded", "read"]
+
+MESSAGE: Final = 500
+"""Characters of a message that are kept."""
+ANSWER: Final = 65_536
+"""Bytes of an answer's body that are read; the connection of a longer one is closed instead of being read to
+its end."""
+IDLE: Final = 30.0
+"""Seconds for which an unused connection is kept. Load balancers close theirs after 60 and more."""
+
+_READ: Final = 65_536
+"""Bytes of an unpacked body that are looked at."""
+
+_SUCCESS: Final = 2
+_REDIRECT: Final = 3
+_GATEWAY: Final = (502, 504)
+"""What a proxy says that has lost Athina's answer."""
+
+_IGNORED: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE)
+
+
+class Unsent(Exception):  # noqa: N818 - a fact, and its cause is the error
+    """Nothing was sent yet when its cause was raised."""
+
+
+class Headers(Protocol):
+    """Of an answer, under names whose case does not matter."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+class Answer(NamedTuple):
+    """What a server said: its headers, and at most `ANSWER` bytes of its body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one request came to."""
+
+    status: int | None
+    """The HTTP status, or None where no answer came."""
+    retry_after: float | None = None
+    """Seconds that the server asked to wait."""
+    message: str = ""
+    """The server's own words about a failure, or the network error's type and text; at most `MESSAGE`
+    characters, never the key."""
+    prompt_run_id: str | None = None
+    """Athina's own name for the log, where it gave one."""
+    doubtful: bool = False
+    """Whether Athina may have taken the log all the same: it was sent, and the answer lost on its way."""
+
+    def __post_init__(self) -> None:
+        """Make the texts fit for any store: JSON may hold half a surrogate pair, and an error may quote anything."""
+        object.__setattr__(self, "message", storable(self.message))
+        if self.prompt_run_id is not None:
+            object.__setattr__(self, "prompt_run_id", storable(self.prompt_run_id))
+
+
+def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
+    """Read an answer that came at Unix time `now`.
+
+    A server may repeat what it was sent: `secrets` are replaced by asterisks.
+    """
+    status, headers, body = answer
+    if status // 100 == _SUCCESS:
+        return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
+    words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
+    return Outcome(status, retry_after(headers.get("retry-after"), now=now), words, doubtful=status in _GATEWAY)
+
+
+def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
+    """Make one line of `text`, without markup and `secrets`, at most `MESSAGE` characters long."""
+    for secret in filter(None, secrets):
+        # Before anything is cut off: half a secret would not be recognised any more.
+        text = text.replace(secret, "***")
+    return " ".join(_IGNORED.sub(" ", text[: MESSAGE * 20]).split())[:MESSAGE]
+
+
+def _words(status: int, headers: Headers, body: bytes) -> str:
+    if status // 100 == _REDIRECT:
+        # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
+        return f"redirected to {headers.get('location') or 'nowhere'}, which is never followed: check the base URL"
+    return _error(_json(body)) or body.decode("utf-8", "replace")
+
+
+def _error(answer: Any) -> str:
+    """Read the words of Athina's errors: `{"error": ..., "details": {"message": ...}}`.
+
+    Either may be missing or of another type.
+    """
+    if not isinstance(answer, dict):
+        return ""
+    found = (answer.get("error"), _field(answer.get("details"), "message"), answer.get("message"))
+    texts = [word if isinstance(word, str) else json.dumps(word) for word in found if word]
+    return ": ".join(dict.fromkeys(texts))
+
+
+def _prompt_run_id(answer: Any, secrets: Iterable[str]) -> str | None:
+    found = _field(_field(answer, "data"), "prompt_run_id") or _field(answer, "prompt_run_id")
+    return bounded(found, secrets=secrets) if isinstance(found, str) else None
+
+
+def _field(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unpacked(body: bytes) -> bytes:
+    """Unpack the body of a server that compresses though it was asked not to.
+
+    What cannot be unpacked is given as it is.
+    Known by its first bytes instead of by its headers, which may lie, and never
+    unpacked further than `_READ`
+    bytes.
+    """
+    if not body.startswith(b"\x1f\x8b"):
+        return body
+    try:
+        return zlib.decompressobj(wbits=31).decompress(body, _READ)
+    except zlib.error:
+        return body

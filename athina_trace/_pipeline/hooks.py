@@ -1,0 +1,160 @@
+"""The user's hooks, each behind a wall: what raises or hangs there harms neither the program nor a delivery."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from athina_trace import _guard
+
+_MOST_WORKERS = 8
+_MOST_WAITING = 10_000
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What `on_delivered` is called with.
+
+    Attributes:
+        kind: "log", "update", "update_by_id" or "feedback".
+        external_reference_id: the log's reference (for "update_by_id" its `prompt_run_id`).
+        prompt_run_id: Athina's own id of the log; None where the answer did not have one.
+
+    >>> ids = {}
+    >>> def remember(event: Delivered) -> None:
+    ...     ids[event.external_reference_id] = event.prompt_run_id
+    >>> configure(on_delivered=remember).on_delivered is remember
+    True
+    """
+
+    kind: str
+    external_reference_id: str
+    prompt_run_id: str | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What `on_refused` is called with.
+
+    Attributes:
+        kind: "log", "update", "update_by_id" or "feedback".
+        external_reference_id: the log's reference (for "update_by_id" its `prompt_run_id`).
+        status: the HTTP status.
+        reason: the server's words.
+
+    >>> configure(on_refused=lambda event: print(event.status, event.reason)).on_refused is None
+    False
+    """
+
+    kind: str
+    external_reference_id: str
+    status: int | None
+    reason: str
+
+
+class Bounded:
+    """Calls a function in threads of its own, and waits no longer than `timeout` seconds for each call.
+
+    A call that hangs keeps its thread; when all threads hang, further calls fail after their `timeout`.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], timeout: float) -> None:
+        self._function = function
+        self._timeout = timeout
+        self._tasks: queue.SimpleQueue[tuple[contextvars.Context, Any, Future[Any]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._workers = 0
+        self._busy = 0
+
+    def __call__(self, argument: Any) -> Any:
+        """The function's result. Raises what it raises, or `TimeoutError`."""
+        answer: Future[Any] = Future()
+        with self._lock:
+            if self._busy >= self._workers < _MOST_WORKERS:
+                self._add_worker()
+            self._busy += 1
+        self._tasks.put((contextvars.copy_context(), argument, answer))
+        try:
+            return answer.result(self._timeout)
+        finally:
+            answer.cancel()  # what timed out before a thread took it is not called at all
+
+    def _add_worker(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
+        except RuntimeError:  # no more threads: those that there are come to it in time
+            if not self._workers:
+                raise
+        else:
+            self._workers += 1
+
+    def _work(self) -> None:
+        while True:
+            context, argument, answer = self._tasks.get()
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(context.run(self._function, argument))
+                except Exception as error:  # noqa: BLE001 - the caller of the hook gets it
+                    answer.set_exception(error)
+                except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a hook must not end the program
+                    answer.set_exception(RuntimeError(f"the hook raised {error!r}"))
+            with self._lock:
+                self._busy -= 1
+
+
+class Notifier:
+    """Calls the callbacks, in order, in one thread of its own: a delivery never waits for them."""
+
+    def __init__(self, on_delivered: Callable[[Any], Any] | None, on_refused: Callable[[Any], Any] | None) -> None:
+        self._callbacks = {Delivered: on_delivered, Refused: on_refused}
+        self._changed = threading.Condition()
+        self._waiting: list[Delivered | Refused] = []
+        self._thread: threading.Thread | None = None
+        self._calling = False
+
+    def tell(self, event: Delivered | Refused) -> None:
+        """Have the callback for `event` called soon."""
+        if self._callbacks[type(event)] is None:
+            return
+        with self._changed:
+            if len(self._waiting) >= _MOST_WAITING:
+                _guard.log_throttled(
+                    logging.WARNING, "callbacks", "a callback hangs or is slow: %r was not told", event
+                )
+                return
+            self._waiting.append(event)
+            self._changed.notify_all()
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="athina-trace-callbacks", daemon=True)
+                with suppress(RuntimeError):  # no more threads: the next event tries again
+                    thread.start()
+                    self._thread = thread
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for at most `timeout` seconds until every callback has been called; whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._calling, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._calling = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting)
+                event, self._calling = self._waiting.pop(0), True
+            self._call(event)
+
+    def _call(self, event: Delivered | Refused) -> None:
+        callback = self._callbacks[type(event)]
+        try:
+            if callback is not None:
+                callback(event)
+        except Exception as error:  # noqa: BLE001 - the callback is the user's
+            _guard.log_throttled(logging.WARNING, "callback", "a callback raised %r for %r", error, event)

@@ -1,0 +1,200 @@
+"""Masks: what replaces e-mail addresses, phone numbers, cards and keys before a log reaches disk or wire.
+
+A mask sees strings with their path, such as `prompt[0].content`, `response` or `custom_attributes.input.order.email`;
+a result that is data is walked before it becomes text. Each built-in pattern takes time linear in the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from athina_trace import _guard
+from athina_trace._hook_types import Masker, PathPattern
+from athina_trace._pipeline.wire import flat
+from athina_trace._serialization import MASKED, Mask
+from athina_trace._serialization import text as text_of
+
+FAILED: Final = "[mask failed]"
+"""Stands where a mask raised, or gave something that is no text."""
+
+_EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
+_PHONE: Final = re.compile(
+    r"(?<![\w+.-])(?:"
+    r"(?:\+|00)[1-9](?:[ ()./\-]{0,3}\d){6,13}"  # international
+    r"|\(?0[1-9](?:[ ()/\-]{0,2}\d){6,11}"  # national, with a trunk zero
+    r"|(?:1[ .-]?)?\(?[2-9]\d\d\)?[ .-]{1,2}\d{3}[ .-]\d{4}"  # North American
+    r")(?![\w])"
+)
+_CARD: Final = re.compile(r"(?<!\d)[2-6](?:[ -]?\d){12,30}(?!\d)")
+_GROUP: Final = re.compile(r"\d+")
+_KEY: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|(?<![A-Za-z0-9])(?:"
+    r"[sr]k[-_][A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic, Stripe
+    r"|gh[opusr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|xox[a-z]-[\w-]{10,}"
+    r"|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,}|ya29\.[\w-]{16,}"
+    r"|hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+    r"|eyJ[\w-]{5,}\.eyJ[\w-]{5,}\.[\w-]+"  # JSON Web Tokens
+    r")"
+    r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"  # the password of an address
+)
+_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{16,}")
+
+_IDENTIFIERS: Final = frozenset({"session_id", "customer_id", "customer_user_id"})
+_REFERENCES: Final = frozenset({"external_reference_id", "custom_attributes.parent_reference"})
+_CUT: Final = re.compile(r"… \[\d+ of \d+ characters\]\Z")
+_HALF_SECRET: Final = 200
+"""Characters in front of a cut that are dropped before masking: a secret may have been cut in two there."""
+
+
+def build_mask(mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iterable[Masker]) -> Mask | None:
+    """One mask of the user's function, then the patterns, then the built-in maskers; None where there are none."""
+    steps = [
+        *([mask] if mask else []),
+        *(_by_pattern(path, pattern) for path, pattern in patterns),
+        *(_built_in(name) for name in sorted(maskers, key=list(_BUILT_IN).index)),
+    ]
+    return _guarded(steps) if steps else None
+
+
+def _guarded(steps: list[Mask]) -> Mask:
+    def masked(path: str, text: str) -> str:
+        cut = _CUT.search(text)
+        seen = text[: max(0, cut.start() - _HALF_SECRET)] if cut else text
+        try:
+            for step in steps:
+                seen = str.__str__(step(path, seen))
+        except Exception as error:  # noqa: BLE001 - the mask is the user's, and its text must not pass unmasked
+            _guard.pass_on(error)
+            # Neither the message nor the traceback: either may hold the text.
+            said = "the mask raised %s at %s: the value is replaced by %r"
+            _guard.log_throttled(logging.WARNING, "mask", said, type(error).__name__, path, FAILED)
+            return FAILED
+        return seen + cut[0] if cut else seen
+
+    return masked
+
+
+def _by_pattern(path: str, pattern: re.Pattern[str]) -> Mask:
+    where = re.compile(".*".join(re.escape(part) for part in path.split("*")), re.DOTALL)
+
+    def masked(at: str, text: str) -> str:
+        return pattern.sub(MASKED, text) if path == "*" or where.fullmatch(at) else text
+
+    return masked
+
+
+def _built_in(name: Masker) -> Mask:
+    replaced = _BUILT_IN[name]
+
+    def masked(path: str, text: str) -> str:
+        if path in _REFERENCES:
+            return text
+        # An identifier stays one: the logs of one customer still belong together.
+        return replaced(text, _pseudonym if path in _IDENTIFIERS else _notice)
+
+    return masked
+
+
+Notice = Callable[[str, str], str]
+"""(kind, found) → what stands instead."""
+
+
+def _notice(kind: str, _found: str) -> str:
+    return f"[{kind}]"
+
+
+def _pseudonym(kind: str, found: str) -> str:
+    return f"[{kind} {hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()[:12]}]"
+
+
+def _emails(text: str, notice: Notice) -> str:
+    return _EMAIL.sub(lambda found: notice("email", found[0]), text) if "@" in text else text
+
+
+def _phones(text: str, notice: Notice) -> str:
+    return _PHONE.sub(lambda found: notice("phone", found[0]), text)
+
+
+def _keys(text: str, notice: Notice) -> str:
+    return _BEARER.sub(
+        lambda found: f"{found[1]} {notice('key', found[0])}", _KEY.sub(lambda found: notice("key", found[0]), text)
+    )
+
+
+def _cards(text: str, notice: Notice) -> str:
+    return _CARD.sub(lambda found: _card(found[0], notice), text)
+
+
+def _card(text: str, notice: Notice) -> str:
+    """Mask the card numbers in a run of digits, of which other groups may stand on either side: a date, a count."""
+    groups = list(_GROUP.finditer(text))
+    for place, first in enumerate(groups):
+        for last in reversed(groups[place:]):
+            number = text[first.start() : last.end()]
+            if luhn(re.sub(r"\D", "", number)):
+                return text[: first.start()] + notice("card", number) + _card(text[last.end() :], notice)
+    return text
+
+
+def luhn(digits: str) -> bool:
+    """Whether `digits` may be a card's number: 13 to 19, the last one checking the others (ISO/IEC 7812-1, annex B)."""
+    if not 13 <= len(digits) <= 19:  # noqa: PLR2004
+        return False
+    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
+    return sum(number - 9 if number > 9 else number for number in doubled) % 10 == 0  # noqa: PLR2004 - a digit's most
+
+
+_BUILT_IN: Final[Mapping[Masker, Callable[[str, Notice], str]]] = {
+    "key": _keys,
+    "email": _emails,
+    "card": _cards,
+    "phone": _phones,
+}
+
+
+def masked(value: Any, mask: Mask, path: str) -> Any:
+    """JSON-safe `value` with each string as `mask` gives it; keys stay."""
+    kind = type(value)
+    if kind is str:
+        return mask(path, value)
+    if kind is dict:
+        return {key: masked(each, mask, f"{path}.{key}") for key, each in value.items()}
+    if kind is list:
+        return [masked(each, mask, f"{path}[{place}]") for place, each in enumerate(value)]
+    return value
+
+
+def mask_fields(fields: Mapping[str, Any], mask: Mask, origins: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a log, masked. `origins`: text → the data that it was made of, to be walked instead."""
+    out = {name: _field(name, value, mask, origins) for name, value in fields.items() if name != "custom_attributes"}
+    attributes = fields.get("custom_attributes")
+    if attributes is not None:
+        out["custom_attributes"] = {
+            name: _attribute(f"custom_attributes.{name}", value, mask) for name, value in attributes.items()
+        }
+    return out
+
+
+def _attribute(path: str, value: Any, mask: Mask) -> Any:
+    """Data among the custom attributes is JSON text by now: its strings are masked one by one."""
+    if type(value) is not str or value[:1] not in ("{", "["):
+        return masked(value, mask, path)
+    try:
+        data = json.loads(value)
+    except (ValueError, RecursionError):
+        return mask(path, value)
+    seen = masked(data, mask, path)
+    return value if seen == data else flat(seen)
+
+
+def _field(path: str, value: Any, mask: Mask, origins: Mapping[str, Any]) -> Any:
+    if type(value) is str and value in origins:
+        return text_of(masked(origins[value], mask, path))
+    return masked(value, mask, path)

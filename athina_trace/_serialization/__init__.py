@@ -1,0 +1,40 @@
+"""Any object as new, bounded, JSON-safe data, which shares nothing with what the caller goes on to change.
+
+    plain, text     snapshot    the two verbs
+      └ walk        walk        containers, strings and numbers, within the limits
+          ├ read    shapes      an object of any other class as something simpler
+          │           └ classes     what classes and instances store, past their own code
+          ├         blobs       binary data, and base64 within strings
+          └         secrets     names that look as if they hold a secret, and credentials inside URLs
+    shown           blobs       a verb for what is JSON-safe and bounded already
+    storable        strings     a verb for text that goes to a database as it is
+
+What becomes of what JSON has no word for:
+    nan, inf, -inf          "NaN", "Infinity", "-Infinity"
+    integers from 2**53 on  strings: beyond it, RFC 8259 says, JSON readers may round
+    lone surrogates         U+FFFD, so that the text can be encoded; surrogate pairs become their character
+    bytes and base64        "<1234 bytes of image/png>", "<1234 base64 characters of image/png>"
+    sets                    sorted lists
+    what is not data        "<module.Class>", never a memory address
+What is cut says so: "… [200000 of 5000000 characters]", "… 990 more items".
+"""
+
+from athina_trace._serialization.blobs import shown
+from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Mask
+from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
+from athina_trace._serialization.snapshot import plain, text
+from athina_trace._serialization.strings import storable
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "JSON",
+    "MASKED",
+    "Limits",
+    "Mask",
+    "looks_secret",
+    "plain",
+    "shown",
+    "storable",
+    "text",
+    "without_credentials",
+]

@@ -1,0 +1,92 @@
+"""Readers for what is one value: each gives something simpler, a built-in value or a `Mark`."""
+
+import datetime as dt
+import enum
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+from athina_trace._serialization.blobs import describe_bytes
+from athina_trace._serialization.classes import LONGEST_NAME, Mark, instance_dict, nameplate, static, type_name
+from athina_trace._serialization.secrets import MASKED
+
+_LONGEST_MESSAGE: Final = 100_000  # characters
+_DIGITS: Final = 1000  # a longer integer is told by its size
+_MAGIC_BYTES: Final = 16
+_args_of: Callable[[BaseException], tuple[object, ...]] = BaseException.__dict__["args"].__get__
+_filename_of: Callable[[BaseException], object] = OSError.__dict__["filename"].__get__
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def big_int(value: int) -> str | Mark:
+    """Write an integer out that JSON readers might round; one of more than 1000 digits by its size."""
+    bits = int.bit_length(value)
+    return int.__repr__(value) if bits < _DIGITS * 3 else Mark(f"<int of {bits} bits>")
+
+
+def masked(_value: object) -> Mark:
+    return Mark(MASKED)
+
+
+def nothing(_value: object) -> None:
+    return None
+
+
+def enum_value(value: enum.Enum) -> object:
+    return object.__getattribute__(value, "_value_")
+
+
+def buffer(value: bytes | bytearray | memoryview) -> Mark:
+    with memoryview(value) as view:
+        head = bytes(view.cast("B")[:_MAGIC_BYTES]) if view.contiguous and view.nbytes else b""
+        return Mark(describe_bytes(head, view.nbytes))
+
+
+def duration(value: dt.timedelta) -> str:
+    """Write ISO 8601, as pydantic does: a sign, days and the rest in seconds."""
+    micro = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
+    days, rest = divmod(abs(micro), 86_400_000_000)
+    seconds = f"{rest / 1_000_000:.6f}".rstrip("0").rstrip(".")
+    return f"{'-' if micro < 0 else ''}P{f'{days}D' if days else ''}{f'T{seconds}S' if rest or not days else ''}"
+
+
+def exception(error: BaseException) -> str:
+    """Give type and message. The message is asked for only where no code of its author would run."""
+    args = _args_of(error)
+    told = [arg for arg in args if type(arg) in _SCALARS]
+    short = all(len(arg) < _LONGEST_MESSAGE for arg in told if type(arg) is str)
+    whole = short and len(told) == len(args) and _says_only_args(error)
+    message = str(error) if whole else ", ".join(str(arg)[:_LONGEST_MESSAGE] for arg in told)
+    return f"{type_name(type(error))}: {message}" if message else type_name(type(error))
+
+
+def _says_only_args(error: BaseException) -> bool:
+    own = type(static(type(error), "__str__")) is types.WrapperDescriptorType
+    # An OSError's own __str__ asks the file name for its repr, and it may be any object.
+    return own and (not issubclass(type(error), OSError) or type(_filename_of(error)) in _SCALARS)
+
+
+def class_name(value: type) -> Mark:
+    return Mark(f"<class {type_name(value)}>")
+
+
+def function_name(value: types.FunctionType) -> Mark:
+    module = value.__module__ if type(value.__module__) is str else "?"
+    return Mark(f"<function {module}.{value.__qualname__[:LONGEST_NAME]}>")
+
+
+def method_function(value: types.MethodType) -> object:
+    return value.__func__
+
+
+def builtin_name(value: types.BuiltinFunctionType) -> Mark:
+    return Mark(f"<function {value.__qualname__}>")
+
+
+def module_name(value: types.ModuleType) -> Mark:
+    name = instance_dict(value).get("__name__")
+    return Mark(f"<module {name[:LONGEST_NAME]}>") if type(name) is str else nameplate(value)
+
+
+def numpy_scalar(value: Any) -> object:
+    return value.item()

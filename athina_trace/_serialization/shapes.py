@@ -1,0 +1,282 @@
+"""How an object of any class is read: by its shape, never by code that its author wrote, where that can be.
+
+`read(value)` answers with something simpler: a built-in value, a `Mark`, `Pairs` or `Items`. It may raise,
+and what it answers may hold anything: its caller guards and bounds. No library is imported to recognise its
+objects.
+"""
+
+import array
+import datetime as dt
+import decimal
+import enum
+import pathlib
+import types
+import uuid
+from collections import OrderedDict, UserString, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
+
+from athina_trace import _guard
+from athina_trace._serialization.classes import (
+    ABSENT,
+    LONGEST_NAME,
+    Mark,
+    instance_dict,
+    mro_of,
+    nameplate,
+    qualname_of,
+    slot,
+    static,
+    stored_pairs,
+    type_name,
+)
+from athina_trace._serialization.leaves import (
+    buffer,
+    builtin_name,
+    class_name,
+    duration,
+    enum_value,
+    exception,
+    function_name,
+    masked,
+    method_function,
+    module_name,
+    nothing,
+    numpy_scalar,
+)
+
+
+class Pairs(NamedTuple):
+    """Keys and values; `size` is None where only iterating over code of the user's would tell."""
+
+    source: Iterable[tuple[object, object]]
+    size: int | None
+
+
+class Items(NamedTuple):
+    """Values in a row; `size` as for `Pairs`; `ordered` is false for sets."""
+
+    source: Iterable[object]
+    size: int | None
+    ordered: bool = True
+
+
+Reader: TypeAlias = Callable[[Any], object]
+
+_SMALL_ARRAY: Final = 32  # elements; a larger array is told by type and shape
+
+# Weak, so that classes made on the fly can go.
+_readers: WeakKeyDictionary[type, Reader] = WeakKeyDictionary()
+
+
+def read(value: object) -> object:
+    """Give what `value` holds as something simpler, or its type's name where it holds no data."""
+    cls = type(value)
+    reader = _readers.get(cls)
+    if reader is None:
+        reader = _readers[cls] = _reader(cls)
+    return reader(value)
+
+
+# ---- choosing a reader for a class, once
+
+
+def _reader(cls: type) -> Reader:
+    if not _MASKED_CLASSES.isdisjoint(type_name(base) for base in mro_of(cls)):
+        return masked
+    if static(cls, "_sa_class_manager") is not ABSENT:  # an SQLAlchemy row; reading one may query
+        return nameplate
+    return (
+        _BY_NAME.get(type_name(cls))
+        or _by_class(cls, _FIRST)
+        or _fields_reader(cls)
+        or _by_class(cls, _THEN)
+        or _array_reader(cls)
+    )
+
+
+def _by_class(cls: type, rules: Iterable[tuple[type, Reader]]) -> Reader | None:
+    return next((reader for base, reader in rules if issubclass(cls, base)), None)
+
+
+def _fields_reader(cls: type) -> Reader | None:
+    """Recognise classes that name their fields: pydantic, named tuples, dataclasses, attrs and msgspec."""
+    return _pydantic_reader(cls) or _tuple_reader(cls) or _declared_reader(cls)
+
+
+def _pydantic_reader(cls: type) -> Reader | None:
+    names = static(cls, "__pydantic_fields__", "model_fields", "__fields__")
+    if not isinstance(names, dict) or static(cls, "__pydantic_core_schema__", "__validators__") is ABSENT:
+        return None
+    if static(cls, "__pydantic_root_model__") is True or "__root__" in names:
+        return _root
+    return _model(tuple(names), static(cls, "__pydantic_extra__"))
+
+
+def _tuple_reader(cls: type) -> Reader | None:
+    names = static(cls, "_fields")
+    return _named_tuple(names) if issubclass(cls, tuple) and isinstance(names, tuple) else None
+
+
+def _declared_reader(cls: type) -> Reader | None:
+    names = static(cls, "__dataclass_fields__", "__struct_fields__")
+    if isinstance(names, (dict, tuple)):
+        return _fields(tuple(names))
+    attrs = static(cls, "__attrs_attrs__")
+    return _fields(tuple(attribute.name for attribute in attrs)) if isinstance(attrs, tuple) else None
+
+
+def _array_reader(cls: type) -> Reader:
+    """Recognise arrays, tensors, series and frames of every library by their attributes."""
+    if any(type_name(base) == "numpy.generic" for base in mro_of(cls)):
+        return numpy_scalar
+    shaped = static(cls, "shape") is not ABSENT and static(cls, "dtype", "dtypes") is not ABSENT
+    return _array if shaped else nameplate
+
+
+# ---- readers of fields
+
+
+def _fields(names: tuple[str, ...]) -> Reader:
+    def read_fields(value: object) -> Pairs:
+        pairs = stored_pairs(value, names)
+        return Pairs(pairs, len(pairs))
+
+    return read_fields
+
+
+def _named_tuple(names: tuple[str, ...]) -> Reader:
+    def read_named_tuple(value: tuple[object, ...]) -> Pairs:
+        return Pairs(zip(names, tuple.__iter__(value), strict=False), min(len(names), tuple.__len__(value)))
+
+    return read_named_tuple
+
+
+def _model(names: tuple[str, ...], extra: object) -> Reader:
+    """Read a pydantic model from its instance, since `model_dump` would run its author's serializers."""
+
+    def read_model(value: object) -> Pairs:
+        pairs = stored_pairs(value, names)
+        more = slot(extra, value)
+        if type(more) is dict:
+            pairs += more.items()
+        return Pairs(pairs, len(pairs))
+
+    return read_model
+
+
+def _root(value: object) -> object:
+    stored = instance_dict(value)
+    return stored["root"] if "root" in stored else stored.get("__root__")
+
+
+# ---- readers
+
+
+def _tuple(value: tuple[object, ...]) -> Items:
+    return Items(tuple.__iter__(value), tuple.__len__(value))
+
+
+def _mapping(value: Mapping[object, object]) -> Pairs:
+    return Pairs(_entries(value), None)
+
+
+def _entries(value: Mapping[object, object]) -> Iterator[tuple[object, object]]:
+    return ((key, _entry(value, key)) for key in value)
+
+
+def _entry(value: Mapping[object, object], key: object) -> object:
+    try:
+        return value[key]
+    except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything
+        _guard.pass_on(error)
+        return Mark(f"<unreadable: {type_name(type(error))}>")
+
+
+def _row(value: Iterable[object]) -> Items:
+    return Items(value, None)
+
+
+def _user_set(value: Iterable[object]) -> Items:
+    return Items(value, None, ordered=False)
+
+
+def _array(value: Any) -> object:
+    """Read arrays of numpy as lists while they are small, everything else of that shape by type and shape."""
+    shape = value.shape
+    if not isinstance(shape, tuple):
+        return nameplate(value)
+    if "numpy.ndarray" in {type_name(base) for base in mro_of(type(value))} and value.size <= _SMALL_ARRAY:
+        return value.tolist()
+    kind = getattr(getattr(value, "dtype", None), "name", None)
+    name = f"{qualname_of(type(value))} {kind}" if type(kind) is str else qualname_of(type(value))
+    return Mark(f"<{name} {tuple(map(int, shape))}>"[:LONGEST_NAME])
+
+
+# ---- the rules, first match wins
+
+# By name, since to import a library would cost everyone who does not use it.
+_MASKED_CLASSES: Final = frozenset(
+    f"pydantic.{at}.{name}" for at in ("types", "v1.types") for name in ("SecretStr", "SecretBytes", "_SecretBase")
+)
+_BY_NAME: Final[Mapping[str, Reader]] = {
+    # These classes' `str` is their data, and is no code of the user's.
+    **dict.fromkeys(
+        (
+            *(f"ipaddress.IPv{n}{kind}" for n in (4, 6) for kind in ("Address", "Interface", "Network")),
+            *(f"pydantic.networks.{kind}Url" for kind in ("Any", "AnyHttp", "Http")),
+            "pydantic_core._pydantic_core.Url",
+            "fractions.Fraction",
+            "zoneinfo.ZoneInfo",
+            "bson.objectid.ObjectId",
+            "httpx.URL",
+            "yarl.URL",
+        ),
+        str,
+    ),
+    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
+    **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
+}
+
+_FIRST: Final[tuple[tuple[type, Reader], ...]] = (
+    (enum.Enum, enum_value),
+    (str, str.__str__),
+    (int, lambda value: int.__add__(value, 0)),
+    (float, lambda value: float.__add__(value, 0.0)),
+    (complex, complex.__repr__),
+    (bytes, buffer),
+    (bytearray, buffer),
+    (memoryview, buffer),
+    (UserString, lambda value: instance_dict(value).get("data")),
+    (dt.datetime, dt.datetime.isoformat),
+    (dt.date, dt.date.isoformat),
+    (dt.time, dt.time.isoformat),
+    (dt.timedelta, duration),
+    (decimal.Decimal, decimal.Decimal.__str__),
+    (uuid.UUID, uuid.UUID.__str__),
+    (pathlib.PurePath, pathlib.PurePath.__str__),
+    (range, repr),
+    (BaseException, exception),
+)
+
+_THEN: Final[tuple[tuple[type, Reader], ...]] = (
+    (OrderedDict, lambda value: Pairs(OrderedDict.items(value), OrderedDict.__len__(value))),
+    (dict, lambda value: Pairs(dict.items(value), dict.__len__(value))),
+    (list, lambda value: Items(list.__iter__(value), list.__len__(value))),
+    (tuple, _tuple),
+    (set, lambda value: Items(set.__iter__(value), set.__len__(value), ordered=False)),
+    (frozenset, lambda value: Items(frozenset.__iter__(value), frozenset.__len__(value), ordered=False)),
+    (deque, lambda value: Items(deque.__iter__(value), deque.__len__(value))),
+    (array.array, lambda value: Items(iter(value), len(value))),
+    (type, class_name),
+    (types.FunctionType, function_name),
+    (types.MethodType, method_function),
+    (types.BuiltinFunctionType, builtin_name),
+    (types.ModuleType, module_name),
+    (Mapping, _mapping),
+    (AbstractSet, _user_set),
+    (Sequence, _row),
+    (MappingView, _row),
+)

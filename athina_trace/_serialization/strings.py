@@ -1,0 +1,70 @@
+"""Strings: within the limits, seen by the mask, without base64 or credentials in URLs, and fit for UTF-8."""
+
+from typing import Final
+
+from athina_trace import _guard
+from athina_trace._serialization.blobs import without_base64
+from athina_trace._serialization.classes import Mark
+from athina_trace._serialization.limits import Mask, Walk
+from athina_trace._serialization.secrets import without_credentials
+
+SHORT: Final = 64  # characters that need no look for base64
+LONG: Final = 1024  # characters from which on base64 is looked for without its data URL
+_MARGIN: Final = 200  # characters that a mask sees beyond the cut, lest it meets half a secret
+
+
+def is_clean(value: str) -> bool:
+    """Whether a string can be taken as it is: too short for a blob, without a URL of any kind, and fit for UTF-8."""
+    # Every URL has a colon: most strings need no further look.
+    return len(value) < LONG and (":" not in value or not (";" in value or "://" in value)) and value.isascii()
+
+
+def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
+    size = len(value)
+    if (size > SHORT and (size >= LONG or ";" in value)) or "://" in value:
+        return _long_text(walk, value, path)
+    if size > walk.chars or size > walk.limits.string or walk.mask is not None:
+        return _long_text(walk, value, path)
+    walk.chars -= size
+    return value if value.isascii() else encodable(value)
+
+
+def _long_text(walk: Walk, value: str, path: str) -> str:
+    size = len(value)
+    room = max(0, min(walk.limits.string, walk.chars))
+    margin = 0 if size <= room or (walk.mask is None and "://" not in value) else _MARGIN
+    seen, unseen = without_base64(value[: room + margin], max(0, size - room - margin))
+    seen = without_credentials(seen)
+    if walk.mask is not None:
+        seen = _apply(walk.mask, path, seen)
+    seen = encodable(seen)
+    kept = seen[: max(0, min(room, len(seen) - (margin if unseen else 0)))]
+    walk.chars -= len(kept)
+    return f"{kept}… [{len(kept)} of {size} characters]" if unseen or len(kept) < len(seen) else kept
+
+
+def _apply(mask: Mask, path: str, seen: str) -> str:
+    try:
+        return str.__str__(mask(path, seen))
+    except Exception as error:  # noqa: BLE001  the mask is the user's; its text must not pass unmasked
+        _guard.pass_on(error)
+        return "[mask failed]"
+
+
+def encodable(value: str) -> str:
+    """Put U+FFFD in place of lone surrogates, which no UTF-8 can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return value
+
+
+def storable(value: str) -> str:
+    """Put U+FFFD in place of lone surrogates and of NUL, which PostgreSQL holds neither in text nor in jsonb."""
+    return encodable(value).replace("\0", "\ufffd")
+
+
+def read_mark(walk: Walk, value: Mark, _depth: int, _path: str) -> str:
+    walk.chars -= len(value)
+    return encodable(str.__str__(value))

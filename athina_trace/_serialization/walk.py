@@ -1,0 +1,286 @@
+"""The way through a value: exact built-in types, which are the most, go by one table from type to function.
+
+Everything else is first read into something simpler, under a guard.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from athina_trace import _guard
+from athina_trace._serialization.classes import Mark, nameplate, type_name
+from athina_trace._serialization.leaves import big_int
+from athina_trace._serialization.limits import JSON, Limits, Mask, Walk
+from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
+from athina_trace._serialization.shapes import Items, Pairs, read
+from athina_trace._serialization.strings import LONG, SHORT, encodable, is_clean, read_mark, read_text
+
+_T = TypeVar("_T")
+
+EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
+_LONGEST_KEY: Final = 200
+_KNOWN_KEYS: Final = 4096
+
+# Keys that need no further look: short, encodable, no secret. Emptied when full.
+_clean_keys: set[str] = set()
+
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def take(value: object, limits: Limits, mask: Mask | None, path: str) -> JSON:
+    """Read any object into JSON-safe data, within the limits. Never raises."""
+    try:
+        return _EXACT.get(type(value), _other)(Walk(limits, mask), value, 1, path)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
+        return _unreadable(value)
+
+
+# ---- numbers
+
+
+def _same(_walk: Walk, value: bool | None, _depth: int, _path: str) -> bool | None:  # noqa: FBT001
+    return value
+
+
+def _int(walk: Walk, value: int, depth: int, path: str) -> JSON:
+    if -EXACT_INT < value < EXACT_INT:
+        return value
+    written = big_int(value)
+    return _EXACT[type(written)](walk, written, depth, path)
+
+
+def _float(_walk: Walk, value: float, _depth: int, _path: str) -> float | str:
+    if value - value == 0.0:  # neither nan nor infinite; quicker than math.isfinite
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
+
+
+# ---- containers: what one holds is charged before any of it is walked, so that siblings get their turn
+
+
+def _list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path: str) -> JSON:
+    here = id(value)
+    if depth > walk.limits.depth or here in walk.active:
+        return _closed(walk, value, here)
+    taken = value[: walk.nodes]
+    walk.active.add(here)
+    out = _fill_list(walk, taken, depth + 1, path)
+    walk.active.discard(here)
+    if len(taken) < len(value):
+        out.append(_more(len(value) - len(taken)))
+    return out
+
+
+def _tuple(walk: Walk, value: tuple[object, ...], depth: int, path: str) -> JSON:
+    """Read a tuple; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
+    if len(value) == 2 and type(value[0]) is str and looks_secret(value[0]):  # noqa: PLR2004  a pair
+        value = (value[0], Mark(MASKED))
+    return _list(walk, value, depth, path)
+
+
+def _dict(walk: Walk, value: dict[object, object], depth: int, path: str) -> JSON:
+    here = id(value)
+    if depth > walk.limits.depth or here in walk.active:
+        return _closed(walk, value, here)
+    # Both copy in one step of the interpreter, so that another thread cannot change the size in between.
+    taken = value.copy().items() if len(value) <= walk.nodes else list(islice(value.items(), walk.nodes))
+    walk.active.add(here)
+    out = _fill_dict(walk, taken, depth + 1, path)
+    walk.active.discard(here)
+    if len(taken) < len(value):
+        _put_note(out, _more(len(value) - len(taken)))
+    return out
+
+
+def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> list[JSON]:
+    walk.nodes -= len(taken)
+    masked = walk.mask is not None
+    quick = not masked and walk.limits.string >= LONG
+    out: list[JSON] = []
+    for item in taken:
+        if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
+            walk.chars -= len(item)
+            out.append(item)
+            continue
+        at = f"{path}[{len(out)}]" if masked else ""
+        try:
+            out.append(_EXACT.get(type(item), _other)(walk, item, depth, at))
+        except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
+            _guard.pass_on(error)
+            out.append(_unreadable(item))
+    return out
+
+
+def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str) -> dict[str, JSON]:
+    walk.nodes -= len(taken)
+    masked = walk.mask is not None
+    quick = not masked and walk.limits.string >= LONG
+    out: dict[str, JSON] = {}
+    for name, item in taken:
+        if type(name) is str and name in _clean_keys and name not in out:
+            key, hidden = name, False
+        else:
+            key, hidden = _key(walk, name, out)
+        if hidden and item is not None:
+            out[key] = MASKED
+            continue
+        if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
+            walk.chars -= len(item)
+            out[key] = item
+            continue
+        at = "" if not masked else f"{path}.{key}" if path else key
+        try:
+            out[key] = _EXACT.get(type(item), _other)(walk, item, depth, at)
+        except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
+            _guard.pass_on(error)
+            out[key] = _unreadable(item)
+    return out
+
+
+def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
+    """Make a key of any object, and tell whether a secret stands behind it."""
+    key = name if type(name) is str else _key_text(walk, name)
+    if len(key) > _LONGEST_KEY:
+        key = f"{key[:_LONGEST_KEY]}… [{_LONGEST_KEY} of {len(key)} characters]"
+    key = without_credentials(encodable(key))
+    walk.chars -= len(key)
+    hidden = looks_secret(key)
+    if key is name and not hidden and len(key) <= SHORT:
+        _remember(key)
+    return _unused(key, out), hidden
+
+
+def _remember(key: str) -> None:
+    if len(_clean_keys) >= _KNOWN_KEYS:
+        _clean_keys.clear()
+    _clean_keys.add(key)
+
+
+def _key_text(walk: Walk, name: object) -> str:
+    if type(name) is bytes and len(name) <= _LONGEST_KEY:  # the header names of ASGI, for one
+        return name.decode(errors="replace")
+    mask, walk.mask = walk.mask, None
+    try:
+        data = _EXACT.get(type(name), _other)(walk, name, walk.limits.depth, "")
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
+        return _unreadable(name)
+    finally:
+        walk.mask = mask
+    return data if type(data) is str else encode(data)
+
+
+def _unused(key: str, out: dict[str, JSON]) -> str:
+    """Tell keys apart that became the same text: "1", "1 (2)"; the number is the entry's place."""
+    place, free = len(out) + 1, key
+    while free in out:
+        free, place = f"{key} ({place})", place + 1
+    return free
+
+
+def _put_note(out: dict[str, JSON], note: str) -> None:
+    out[_unused("…", out)] = note
+
+
+def _more(count: int | None) -> str:
+    return "… more items" if count is None else f"… {count} more items"
+
+
+def _closed(walk: Walk, value: Sequence[object] | dict[object, object], here: int) -> str:
+    name = type_name(type(value))
+    if here in walk.active:
+        return f"<circular {name}>"
+    return f"<{name} of {len(value)} items, nested too deep>"
+
+
+# ---- everything else
+
+
+def _other(walk: Walk, value: object, depth: int, path: str) -> JSON:
+    here = id(value)
+    if here in walk.active:
+        return f"<circular {nameplate(value)[1:]}"
+    walk.active.add(here)
+    try:
+        return _read(walk, value, depth, path)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
+        return _unreadable(value)
+    finally:
+        walk.active.discard(here)
+
+
+def _read(walk: Walk, value: object, depth: int, path: str) -> JSON:
+    simpler = read(value)
+    reader = _EXACT.get(type(simpler))
+    if reader is None:  # an enum of objects, a method; one deeper, so that it comes to an end
+        depth, reader = depth + 1, _other
+    if depth > walk.limits.depth and reader in _DEEP:
+        return f"<{type_name(type(value))}, nested too deep>"
+    return reader(walk, simpler, depth, path)
+
+
+def _pairs(walk: Walk, value: Pairs, depth: int, path: str) -> JSON:
+    taken, note = _gather(walk, value.source, value.size)
+    out = _fill_dict(walk, taken, depth + 1, path)
+    if note:
+        _put_note(out, note)
+    return out
+
+
+def _items(walk: Walk, value: Items, depth: int, path: str) -> JSON:
+    taken, note = _gather(walk, value.source, value.size)
+    out = _fill_list(walk, taken, depth + 1, path)
+    if not value.ordered:
+        out.sort(key=_order)
+    return [*out, note] if note else out
+
+
+def _gather(walk: Walk, source: Iterable[_T], count: int | None) -> tuple[list[_T], str]:
+    """Take what the limits allow; where the length is unknown, the time that its author's code takes too."""
+    taken: list[_T] = []
+    deadline = monotonic() + walk.patience
+    try:
+        for item in source:
+            if len(taken) >= walk.nodes or (count is None and monotonic() > deadline):
+                return taken, _more(count and count - len(taken))
+            taken.append(item)
+    except Exception as error:  # noqa: BLE001  what was read until then is kept
+        _guard.pass_on(error)
+        return taken, f"… unreadable: {type_name(type(error))}"
+    finally:
+        walk.patience = deadline - monotonic()
+    return taken, ""
+
+
+def _order(data: JSON) -> tuple[int, float, str]:
+    if isinstance(data, (int, float)):
+        return 0, data, ""
+    return (1, 0, data) if isinstance(data, str) else (2, 0, encode(data))
+
+
+def _unreadable(value: object) -> str:
+    try:
+        return encodable(nameplate(value))
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        _guard.pass_on(error)
+        return "<unreadable>"
+
+
+_EXACT: Final[dict[type, Callable[[Walk, Any, int, str], JSON]]] = {
+    str: read_text,
+    int: _int,
+    float: _float,
+    bool: _same,
+    type(None): _same,
+    list: _list,
+    tuple: _tuple,
+    dict: _dict,
+    Mark: read_mark,
+    Pairs: _pairs,
+    Items: _items,
+}
+_DEEP: Final = frozenset({_pairs, _items, _other})

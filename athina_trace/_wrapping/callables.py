@@ -1,0 +1,186 @@
+"""What is known of a callable before it is called: what it wraps, its parameters, its name, its kind.
+
+Only wrappers of known types are looked through, up to a bound, and their attributes are read where they are stored.
+An object whose class answers attribute access with code of its own (a mock, a proxy, a remote object) may have every
+attribute, or raise, or ask a server: it is asked for none.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import wrapt
+
+from athina_trace._serialization.classes import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
+
+_F = TypeVar("_F")
+
+_MOST_LAYERS: Final = 100
+_HOLD_A_FUNCTION: Final = (types.MethodType, classmethod, staticmethod)
+POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+OWNER_NAMES: Final = frozenset({"self", "cls", "mcs", "mcls", "metacls"})
+"""Parameters for the instance or the class."""
+
+
+def layers(function: Any) -> Iterator[Any]:
+    """`function`, what it wraps, what that wraps and so on, as far as known wrappers go; at most 100."""
+    for _ in range(_MOST_LAYERS):
+        yield function
+        function = _inside(function)
+        if function is ABSENT:
+            return
+
+
+def _inside(function: Any) -> Any:
+    """What a partial, a method, a proxy of wrapt, or a function decorated with `functools.wraps` wraps."""
+    kind = type(function)
+    if issubclass(kind, functools.partial):
+        return function.func
+    if issubclass(kind, _HOLD_A_FUNCTION):
+        return function.__func__
+    if issubclass(kind, wrapt.BaseObjectProxy):
+        return function.__wrapped__
+    return instance_dict(function).get("__wrapped__", ABSENT)
+
+
+def is_opaque(function: Any) -> bool:
+    """Whether reading an attribute of it runs code of its author: a mock, a proxy, a remote object."""
+    kind = type(_innermost(function))
+    if issubclass(kind, type):
+        return False
+    reads = static(kind, "__getattribute__")
+    return (
+        kind in weakref.ProxyTypes
+        or static(kind, "__getattr__") is not ABSENT
+        or type(reads) is not types.WrapperDescriptorType
+    )
+
+
+def _innermost(function: Any) -> Any:
+    """What is below partials and proxies of wrapt, which have no code of their own."""
+    for layer in layers(function):
+        function = layer
+        if not issubclass(type(layer), functools.partial | wrapt.BaseObjectProxy):
+            break
+    return function
+
+
+def wraps(function: Any) -> Callable[[_F], _F]:
+    """`functools.wraps`, which copies nothing of what is opaque."""
+    copied = ((), ()) if is_opaque(function) else (functools.WRAPPER_ASSIGNMENTS, functools.WRAPPER_UPDATES)
+    decorator: Callable[[_F], _F] = cast("Any", functools.wraps(function, *copied))
+    return decorator
+
+
+def is_static_method(function: Any) -> bool:
+    """Whether it is a static method object, or wraps one."""
+    return any(issubclass(type(layer), staticmethod) for layer in layers(function))
+
+
+def without_binding(function: Any) -> Any:
+    """The function in a method, class method or static method, also where proxies of wrapt are around that."""
+    for layer in layers(function):
+        if issubclass(type(layer), _HOLD_A_FUNCTION):
+            return layer.__func__
+        if not issubclass(type(layer), wrapt.BaseObjectProxy):
+            break
+    return function
+
+
+def parameters(target: Any) -> list[inspect.Parameter]:
+    """The parameters with which `target` is called; none where it does not say."""
+    try:
+        return list(_signature(target).parameters.values())
+    except Exception:  # noqa: BLE001 - some builtins have none, and a foreign `__signature__` may raise anything
+        return []
+
+
+def _signature(target: Any) -> inspect.Signature:
+    chain = [*layers(target)]
+    if len(chain) < _MOST_LAYERS and not any(map(is_opaque, chain)):
+        return inspect.signature(target)
+    for layer in chain:
+        stored = instance_dict(layer).get("__signature__", static(type(layer), "__signature__"))
+        if isinstance(stored, inspect.Signature):
+            return stored
+        if issubclass(type(layer), functools.partial):
+            break  # which of the parameters are left?
+    innermost = chain[-1]
+    if not is_opaque(innermost):
+        return inspect.signature(innermost, follow_wrapped=False)
+    call = inspect.signature(static(type(innermost), "__call__"))
+    return call.replace(parameters=[*call.parameters.values()][1:])
+
+
+def names(target: Any) -> tuple[str, str]:
+    """Module and qualified name of a function; of any other callable, its class's."""
+    target = _innermost(target)
+    if is_opaque(target):
+        stored = instance_dict(target)
+        module, name = stored.get("__module__"), stored.get("__qualname__")
+    else:
+        module, name = _attribute(target, "__module__"), _attribute(target, "__qualname__")
+    if type(name) is not str:
+        module, _, name = type_name(type(target)).rpartition(".")
+    return (module if type(module) is str and module else "?"), name
+
+
+def _attribute(target: Any, name: str) -> Any:
+    try:
+        return getattr(target, name, None)
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        return None
+
+
+def is_kind(target: Any, check: Callable[[Any], bool]) -> bool:
+    """Whether one of `inspect`'s questions is true of `target`; of an opaque one it is not."""
+    try:
+        return not is_opaque(target) and check(target)
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        return False
+
+
+def is_coroutine_function(target: Any) -> bool:
+    """Whether it is a coroutine function, or an object that is called like one."""
+    return is_kind(target, inspect.iscoroutinefunction) or is_kind(
+        target, lambda instance: inspect.iscoroutinefunction(static(type(instance), "__call__"))
+    )
+
+
+class Owner:
+    """Tells whether a call of a function as a plain one gives it its instance or class first, as methods get it.
+
+    Decorators, properties, caches and `types.MethodType` call a method's function so. The first argument is an owner
+    where the parameter is named `self`, `cls`, `mcs`, `mcls` or `metacls`, in a function outside of every class, too:
+    no input is called so. Under any other name it is one where the function was written in a class and the argument is
+    that class or an instance of it, unless the class holds a static method there.
+    """
+
+    __slots__ = ("_always", "_class", "_first", "_function", "_module")
+
+    def __init__(self, target: Any, declared: Sequence[inspect.Parameter], *, static_method: bool) -> None:
+        self._module, qualname = names(target)
+        outer, _, self._function = qualname.rpartition(".")
+        in_class = not outer.endswith("<locals>") and not static_method
+        if issubclass(type(target), type) or (issubclass(type(target), functools.partial) and target.args):
+            in_class = False  # a class takes no owner, and a partial has taken it already
+        self._class = outer if in_class else ""
+        first = declared[0] if declared and declared[0].kind in POSITIONAL else None
+        self._first = first.name if first is not None else ""
+        self._always = self._first in OWNER_NAMES and not static_method
+
+    def is_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the first of these arguments is the owner, which may come by the parameter's name."""
+        if self._always or not self._class:
+            return self._always
+        first: Any = args[0] if args else kwargs.get(self._first)
+        own = mro_of(first) if issubclass(type(first), type) else ()
+        for kind in (*own, *mro_of(type(first))):
+            if qualname_of(kind) == self._class and static(kind, "__module__") == self._module:
+                return not is_static_method(static(kind, self._function))
+        return False

@@ -1,0 +1,1 @@
+"""Sources of answers: each module depends on its host package alone."""

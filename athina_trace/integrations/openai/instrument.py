@@ -1,0 +1,194 @@
+"""`instrument_openai`: have OpenAI's client record what its models answer.
+
+Every call of every client, sync or async, OpenAI or Azure, its own class or a subclass, whatever the resource
+(`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
+`SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
+version to version and call each other: one call is one request, whose method, path and body say what it is about.
+Beside them `_process_response` is, which has the answer as it came over the wire; a client without it is read at once.
+To instrument one client is to patch its class and to mark the client.
+
+`openai` is never imported from here: the patch waits for the user to do it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import threading
+import weakref
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from athina_trace import _guard
+from athina_trace._wrapping import callables, wrapper
+from athina_trace._wrapping.calls import Call, complete
+from athina_trace.integrations.openai.following import follower_of
+from athina_trace.integrations.openai.patches import (
+    MARK,
+    processed,
+    processed_async,
+    requested,
+    requested_async,
+    switch,
+)
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_BASE = "openai._base_client"
+_STREAMS = "openai._streaming"
+_CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
+_METHODS = ("request", "_process_response")
+_COPIES = ("copy", "with_options")
+_hooked = False
+_lock = threading.Lock()
+"""Held while classes are patched: two threads would put one patch around the other."""
+_clients: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Those that are marked."""
+_owners: weakref.WeakSet[type] = weakref.WeakSet()
+"""The classes that were patched."""
+_patches: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""What stands in for their methods, and what stood there."""
+
+
+def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> None:
+    """Record every answer that an OpenAI client gets, by itself, in the log of the decorated call around it.
+
+    Outside of every decorated call, each run, response and chat completion becomes a log of its own. The user's calls
+    give exactly what they gave before.
+
+    Args:
+        client: the one client to instrument; without one, all clients of this process are, those made already, too.
+            A subclass whose own `request` answers without the client's is not seen.
+        fetch_details: have a run that has ended asked for its messages and steps, which costs requests; otherwise
+            its log has those that the program itself asks for.
+
+    May be called again, before or after `openai` is imported and clients are made; `uninstrument_openai` undoes it.
+    Raises `TypeError` where `client` is no OpenAI client.
+
+    >>> instrument_openai()
+    """
+    global _hooked  # noqa: PLW0603 - there is one import of openai
+    switch.fetches = fetch_details
+    if client is not None:
+        _instrument_client(client)
+        return
+    switch.everything = True
+    if _BASE in sys.modules:
+        _patch_all(sys.modules[_BASE])
+    elif not _hooked:
+        _hooked = True
+        wrapt.register_post_import_hook(_imported, _BASE)
+
+
+def uninstrument_openai(client: Any = None) -> None:
+    """Undo `instrument_openai`: for one client, or without one for the whole process.
+
+    >>> uninstrument_openai()
+    """
+    for each in [client] if client is not None else list(_clients):
+        _forget_client(each)
+    if client is None:
+        switch.everything = False
+    if not (switch.everything or _clients):
+        for owner in list(_owners):
+            _restore(owner)
+
+
+def _imported(module: ModuleType) -> None:
+    if switch.everything:
+        _patch_all(module)
+
+
+def _patch_all(module: ModuleType) -> None:
+    for name in _CLASSES:
+        owner = getattr(module, name, None)
+        if callable(getattr(owner, "request", None)):
+            _patch(owner)
+        else:
+            _guard.log_throttled(30, "openai", "this version of openai has no %s.request: it is not instrumented", name)
+
+
+def _patch(owner: Any) -> None:
+    """Patch a class of clients."""
+    stand_ins = (requested_async, processed_async) if owner.__name__.startswith("Async") else (requested, processed)
+    with _lock:
+        for name, stand_in in zip(_METHODS, stand_ins, strict=True):
+            method = getattr(owner, name, None)
+            # Somebody else may have wrapped ours: another one around theirs would log everything twice.
+            if callable(method) and not any(map(_is_patch, callables.layers(method))):
+                _put(owner, name, stand_in)
+        _owners.add(owner)
+    for name in _CLASSES.values():
+        stream = getattr(sys.modules.get(_STREAMS), name, None)
+        if isinstance(stream, type):
+            wrapper.drive(stream, _returned)
+
+
+def _put(owner: type, name: str, stand_in: Any) -> None:
+    patch = stand_in(getattr(owner, name))
+    _patches[patch] = inspect.getattr_static(owner, name)
+    setattr(owner, name, patch)
+
+
+def _is_patch(method: Any) -> bool:
+    # Not by equality alone: a proxy around ours equals it.
+    return type(method) is FunctionType and method in _patches
+
+
+def _restore(owner: type) -> None:
+    """Put a class's own methods back, unless somebody else has patched them since: theirs would go with ours."""
+    for name in _METHODS:
+        patch: Any = vars(owner).get(name)
+        if _is_patch(patch):
+            setattr(owner, name, _patches[patch])
+
+
+def _instrument_client(client: Any) -> None:
+    owner = next((kind for kind in client.__class__.__mro__ if kind.__name__ in _CLASSES), None)  # a proxy's, too
+    if not all(callable(getattr(client, name, None)) for name in ("request", "with_options")) or owner is None:
+        raise TypeError(f"instrument_openai() takes a client of the openai package, got {type(client).__name__}")
+    _patch(owner)
+    if client not in _clients:
+        for name in _COPIES:
+            setattr(client, name, wrapt.FunctionWrapper(getattr(client, name), _copied))
+        setattr(client, MARK, True)
+        _clients.add(client)
+
+
+def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
+    """`client.with_options(...)` gives a client that is instrumented, too."""
+    made = wrapped(*args, **kwargs)
+    try:
+        _instrument_client(made)
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.swallow("instrumenting a copy of a client")
+    return made
+
+
+def _forget_client(client: Any) -> None:
+    if MARK in vars(client):  # which a shallow copy has, too
+        for name in (MARK, *_COPIES):
+            vars(client).pop(name, None)
+    _clients.discard(client)
+
+
+def _returned(stream: Any, call: Call) -> Any:
+    """A decorated function returned a stream of the client: its call ends when the stream does."""
+    follower = follower_of(stream)
+    if follower is None or not follower.then(call):
+        complete(call.done(stream))
+    return stream
+
+
+def _forget() -> None:
+    """In a forked child: another thread of the parent's may have held the lock."""
+    global _lock  # noqa: PLW0603 - the thread that may hold it stayed behind
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,71 @@
+"""Which requests of a client concern answers of a model: method and path → `Route`.
+
+Source: the paths in OpenAI's API reference. Azure's deployments and whatever stands before the resource in a base URL
+make no difference, since only the path from the resource on is looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from athina_trace.integrations.openai.readings import Kind
+
+__all__ = ["Route", "route"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a request is about."""
+
+    kind: Kind | None = None
+    """What kind of answer it gives; None where it gives a message, a step, a thread or a conversation."""
+    asks: bool = False
+    """It asks the model for a new answer, rather than for the state of one."""
+    scope: str | None = None
+    """The thread or conversation that its path names."""
+    listed: bool = False
+    """It lists the messages of a thread."""
+
+
+_ASKS_RESPONSE, _ASKS_CHAT = Route("response", asks=True), Route("chat", asks=True)
+_FIXED = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
+_SIDE, _RUN, _RESPONSE = Route(), Route("run"), Route("response")
+_SHAPES = {
+    "post responses": _ASKS_RESPONSE,
+    "get responses/*": _RESPONSE,
+    "post responses/*/cancel": _RESPONSE,
+    "post chat/completions": _ASKS_CHAT,
+    "post conversations": _SIDE,
+    "get conversations/*": _SIDE,
+    "post conversations/*/items": _SIDE,
+    "post threads": _SIDE,
+    "get threads/*": _SIDE,
+    "post threads/*/messages": _SIDE,
+    "get threads/*/messages": Route(listed=True),
+    "get threads/*/messages/*": _SIDE,
+    "post threads/runs": Route("run", asks=True),
+    "post threads/*/runs": Route("run", asks=True),
+    "get threads/*/runs/*": _RUN,
+    "post threads/*/runs/*/cancel": _RUN,
+    "post threads/*/runs/*/submit_tool_outputs": _RUN,
+    "get threads/*/runs/*/steps": _SIDE,
+    "get threads/*/runs/*/steps/*": _SIDE,
+}
+_WORDS = frozenset(word for shape in _SHAPES for word in shape.split()[1].split("/") if word != "*")
+_RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
+
+
+def route(method: str, url: str) -> Route | None:
+    """Tell what a request is about; None where it is none of ours."""
+    return _FIXED.get((method, url)) or _routed(method.lower(), url.partition("?")[0].strip("/").split("/"))
+
+
+def _routed(method: str, parts: list[str]) -> Route | None:
+    named = parts.index("deployments") + 2 if "deployments" in parts else 0  # Azure's, whose names may be any
+    start = next((place for place in range(named, len(parts)) if parts[place] in _RESOURCES), None)
+    if start is None:
+        return None
+    path = parts[start:]
+    found = _SHAPES.get(f"{method} {'/'.join(part if part in _WORDS else '*' for part in path)}")
+    named = found is not None and path[0] in ("threads", "conversations") and len(path) > 1 and path[1] not in _WORDS
+    return replace(found, scope=path[1]) if found is not None and named else found
