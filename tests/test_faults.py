@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PACKAGE = str(Path(athina_trace.__file__).parent)
-UNGUARDED = ("_functions.py", "_calls.py", "_guard.py")
+UNGUARDED = ("wrapper.py", "calls.py", "_guard.py")
 """The modules that are the wall themselves."""
 UNTOUCHED = ("may_trace", "__del__", "_making")
 """Functions that nothing is raised out of: it "must not raise", Python prints what it raises, and Python 3.10 would end
