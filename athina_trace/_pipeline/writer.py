@@ -41,8 +41,6 @@ class Writer(ABC):
 
     put: Callable[[Entry], None]
     """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
-    reads_later = False
-    """Whether entries may be put unread: see `Outbox`."""
 
     def __init__(self, settings: Settings) -> None:
         self.lanes = Memory()
@@ -54,7 +52,6 @@ class Writer(ABC):
         self.policy = policy = Policy(settings)
         self.is_plain = not (policy.rewrites or policy.hides or policy.sample_rate < 1 or settings.flush_each_call)
         """Whether the settings leave every log as it is: the short way for most programs."""
-        self.takes_unread = self.reads_later and self.is_plain
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
