@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import shape
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "athina_trace").rglob("*.py"))
 WRITTEN = {"", ".css", ".html", ".js", ".json", ".md", ".py", ".toml"}
@@ -85,3 +87,25 @@ def test_functions_are_short() -> None:
     lengths = function_lengths() or [0]
     assert statistics.median(lengths) <= 4
     assert lengths[math.ceil(0.9 * len(lengths)) - 1] <= 20
+
+
+def test_the_figures_of_the_code_are_counted(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "_hidden.py").write_text(
+        "# because\n"
+        "import os  # noqa: F401\n"
+        "def _once():\n    ...\n"
+        "def _twice_told():\n    ...\n"
+        "def shown(self):\n    return _once(), self._twice_told, _twice_told()\n"
+    )
+    (tmp_path / "README.md").write_text("one\ntwo\n")
+    helpers, functions, comments, dialect, private, readme = shape.figures(package, tmp_path / "README.md")
+    assert (helpers.value, functions.value) == (125.0, 37.5)  # 1 and 3 in 8 lines
+    assert (comments.value, dialect.value, private.value, readme.value) == (8, 3, 1, 2)
+    assert not helpers.holds
+    assert readme.holds
+
+
+def test_the_dialect_is_found_in_parts_of_names_and_not_in_other_words() -> None:
+    assert shape.dialect("_told_by whoever goes on: understood, untold, standard") == ["told", "whoever", "goes on"]
