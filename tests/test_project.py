@@ -5,8 +5,9 @@ import importlib
 import math
 import re
 import statistics
+import sys
 from collections.abc import Iterator
-from importlib.metadata import metadata, requires, version
+from importlib.metadata import metadata, packages_distributions, requires, version
 from importlib.resources import files
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def function_lengths() -> list[int]:
 
 def texts() -> Iterator[tuple[Path, str]]:
     """Every file that people write: in the project's folders, and beside them."""
-    folders = ("athina_trace", "examples", "tests", ".ci")
+    folders = ("athina_trace", "examples", "tests", ".ci", ".github")
     paths = [*ROOT.glob("[!.]*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     for path in paths:
         if path.is_file() and path.suffix in WRITTEN:
@@ -51,9 +52,37 @@ def test_installing_brings_three_packages_and_nothing_else() -> None:
     assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == ["httpx", "pydantic", "wrapt"]
 
 
+def imported_packages() -> set[str]:
+    """The first names of what the package imports at run time, at the top of modules or inside functions."""
+    found: set[str] = set()
+    for module in MODULES:
+        tree = ast.parse(module.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                node.body.clear()  # `ast.walk` comes to it later
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    return found - sys.stdlib_module_names - {"athina_trace"}
+
+
+def test_what_is_imported_is_required() -> None:
+    required = {re.split(r"[^\w-]", line)[0].lower() for line in requires("athina-trace") or []}
+    required.add("pydantic-core")  # half of pydantic, which requires it in one version only
+    providers = packages_distributions()
+    missing = {name for name in imported_packages() if required.isdisjoint(map(normal, providers.get(name, [])))}
+    assert missing == set()
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def test_the_supported_versions_are_one_list() -> None:
     minors = [int(name.removeprefix("3.")) for name in supported()]
-    assert minors == list(range(10, 14))
+    assert minors == list(range(10, 16))
     assert metadata("athina-trace")["Requires-Python"] == f">={supported()[0]}"
 
 
@@ -62,8 +91,8 @@ def test_type_checkers_look_from_the_oldest_version(setting: str) -> None:
     assert f'{setting} = "{supported()[0]}"' in PYPROJECT
 
 
-def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
-    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+def test_the_newest_version_in_the_changelog_is_the_one_that_is_installed() -> None:
+    newest = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert newest is not None
     assert newest[1] == version("athina-trace")
 
