@@ -28,8 +28,8 @@ DIALECT = (
 Names that are part of the store's schema on disk are not among them.
 """
 
-_DIALECT = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DIALECT)})(?![A-Za-z])", re.IGNORECASE)
-"""Not `\\b`: of an identifier such as `_told_by`, each part counts."""
+_DIALECT = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DIALECT)})(?![A-Za-z]|-ins?\b)", re.IGNORECASE)
+"""Not `\\b`: of an identifier such as `_told_by`, each part counts. A stand-in is what everybody calls so."""
 _NO_REASON = re.compile(r"#\s*(?:noqa|type:|pragma|pyright:|fmt:|!)")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
