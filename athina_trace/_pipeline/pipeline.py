@@ -20,7 +20,12 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 class Policy:
-    """The settings that look at logs. `touches` tells whether any of them does."""
+    """The settings that look at logs.
+
+    Attributes:
+        rewrites: whether a mask or `before_emit` may change a log.
+        waits: whether there is a `before_emit`, for which a call may have to wait.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
