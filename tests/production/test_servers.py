@@ -104,11 +104,17 @@ def questions(athina: AthinaServer) -> list[str]:
     [
         [*GUNICORN, "served:wsgi"],
         [*GUNICORN, "--preload", "served:wsgi"],
-        [*GUNICORN, "--threads", "4", "--preload", "served:wsgi"],
+        [*GUNICORN, "-k", "uvicorn.workers.UvicornWorker", "served:plain"],
         [*UVICORN, "--workers", "2", "served:plain"],
         [*UVICORN, "served:flushing"],
     ],
-    ids=["gunicorn", "preloaded", "preloaded threads", "uvicorn workers", "uvicorn, flushed in its lifespan"],
+    ids=[
+        "gunicorn",
+        "preloaded",
+        "gunicorn's uvicorn",
+        "uvicorn workers",
+        "uvicorn, flushed in its lifespan",
+    ],
 )
 def test_what_was_logged_is_delivered_before_the_server_ends(
     command: list[str], athina: AthinaServer, environment: dict[str, str], tmp_path: Path
