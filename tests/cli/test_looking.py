@@ -178,7 +178,10 @@ def test_a_terminal_gets_a_table(environment: dict[str, str], sampled: str) -> N
 
 def on_a_terminal(environment: dict[str, str], *arguments: str) -> str:
     """What a command prints where its output is a terminal."""
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"this machine has no pseudo-terminals: {error}")
     command = [sys.executable, "-m", "athina_trace", *arguments]
     with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
