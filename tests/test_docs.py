@@ -167,10 +167,17 @@ def test_every_field_is_documented_with_its_type() -> None:
 
 
 def call_of(module: str, name: str) -> str:
-    """How a function is called: its parameters and their defaults."""
-    found = inspect.signature(getattr(import_module(module), name))
+    """How a function is called: its parameters and their defaults; `...` where the standard library has them."""
+    subject = getattr(import_module(module), name)
+    if isinstance(subject, type) and not any("__init__" in vars(base) for base in subject.__mro__ if _is_ours(base)):
+        return f"{name}(...)"
+    found = inspect.signature(subject)
     bare = [each.replace(annotation=inspect.Parameter.empty) for each in found.parameters.values()]
     return f"{name}{found.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("athina_trace.")
 
 
 RECORDS = {"Delivered", "FlushReport", "InferenceLog", "LogDraft", "Refused", "Settings", "Status"}
