@@ -1,4 +1,4 @@
-"""Faults on demand: what a program under test is to bear."""
+"""Faults on demand, to try out how a program bears them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Faults:
-    """How requests fare. May be changed while the server runs.
+    """How requests are answered. May be changed while the server runs.
 
     Attributes:
         share: of all requests, how many fail, 0 to 1.
-        status: what those are answered, a number from 200 to 599.
-        delay: seconds that every answer takes longer.
-        retry_after: seconds that a failing answer asks to wait; None: it does not say.
-        seed: repeats a run's choice of failing requests.
+        status: the status of failures, 200 to 599.
+        delay: seconds by which every answer is delayed.
+        retry_after: seconds that a failure asks to wait, in its header `Retry-After`; None: no such header.
+        seed: makes the choice of failing requests repeatable.
     """
 
     share: float = 0.0
@@ -27,17 +27,17 @@ class Faults:
     _next: deque[int] = field(default_factory=deque, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check, and begin the sequence of choices."""
+        """Check the values. Raises ValueError."""
         if not (0 <= self.share <= 1 and self.delay >= 0):
             raise ValueError(f"share={self.share} must be from 0 to 1, delay={self.delay} at least 0")
         self._random = random.Random(self.seed)  # noqa: S311 - which requests fail is no secret
 
     def fail_next(self, *statuses: int) -> None:
-        """Answer the next requests so, one each; 200 lets one through."""
+        """Answer the next requests with these statuses, one each; 200 lets one through."""
         self._next.extend(statuses)
 
     def draw(self) -> int | None:
-        """How to answer the request that has just come; None: as it deserves."""
+        """Return the status of a failure for the current request; None: answer it normally."""
         if self._next:
             status = self._next.popleft()
             return None if status == 200 else status  # noqa: PLR2004

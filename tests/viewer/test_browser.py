@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 from tests.viewer.chromium import CHROMIUM, FLAGS
 from tests.viewer.outboxes import log, put, settle
 
@@ -39,7 +39,7 @@ def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outbox: Path) -> Iterator[Server]:
-    with Server(create_app(Source(str(outbox))), listen("127.0.0.1", 0)) as running:
+    with Server(create_app(IndexedOutbox(str(outbox))), listen("127.0.0.1", 0)) as running:
         yield running
 
 
@@ -69,7 +69,7 @@ def phone(browser: Browser, server: Server) -> Iterator[Page]:
 @pytest.fixture
 def own_page(browser: Browser, path: Path) -> Iterator[Page]:
     """A viewer of an outbox that this test changes."""
-    with Server(create_app(Source(str(path))), listen("127.0.0.1", 0)) as running:
+    with Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as running:
         yield from fresh_page(browser, running, viewport={"width": 1280, "height": 800})
 
 
@@ -284,7 +284,7 @@ def test_a_text_that_runs_from_right_to_left_does(page: Page) -> None:
     page.goto("/?q=طردك")
     page.locator("a.row").first.click()
     direction = "(element) => getComputedStyle(element).direction"
-    assert page.locator(".said.user [dir]").first.evaluate(direction) == "rtl"
+    assert page.locator(".message.user [dir]").first.evaluate(direction) == "rtl"
 
 
 def test_a_message_of_a_megabyte_is_readable(own_page: Page, path: Path) -> None:

@@ -8,16 +8,16 @@ import pytest
 
 from athina_trace.viewer import queries
 from athina_trace.viewer.filters import Filters
-from athina_trace.viewer.source import Source
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from tests.viewer.outboxes import feedback, log, opened, put, settle
 
 
-def names(source: Source, **filters: str) -> list[str]:
+def names(source: IndexedOutbox, **filters: str) -> list[str]:
     with source.open() as db:
         return [row["name"] for row in queries.sessions(db, Filters(**filters)).rows]
 
 
-def references(source: Source, **filters: str) -> list[str]:
+def references(source: IndexedOutbox, **filters: str) -> list[str]:
     with source.open() as db:
         return [row["reference"] for row in queries.logs(db, Filters(**filters)).rows]
 
@@ -68,7 +68,7 @@ def test_what_is_gone_from_the_outbox_goes_from_lists_sums_and_charts(path: Path
         session = queries.session(db, "a")
         assert session is not None
         assert (session["turns"], session["tokens"], session["errors"]) == (1, 7, 1)
-        whole = db.execute("SELECT sum(calls), sum(tokens) FROM tally WHERE level = 60 AND by = 'all'").fetchone()
+        whole = db.execute("SELECT sum(calls), sum(tokens) FROM totals WHERE level = 60 AND by = 'all'").fetchone()
         assert tuple(whole) == (2, 7)
 
 
@@ -79,7 +79,7 @@ def test_logs_that_go_while_somebody_looks_go_from_the_page(path: Path, monkeypa
         assert names(source) == ["b", "a"]
         settle(path, forgotten=[gone.reference])
         later = time.monotonic() + 60
-        monkeypatch.setattr("athina_trace.viewer.source.time.monotonic", lambda: later)
+        monkeypatch.setattr("athina_trace.viewer.indexed_outbox.time.monotonic", lambda: later)
         source.refresh()
         assert names(source) == ["b"]
 

@@ -12,8 +12,8 @@ import pytest
 
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 from tests.viewer.outboxes import feedback, log, opened, put, settle
 
 PAGES = (
@@ -31,7 +31,7 @@ PAGES = (
 def shown(path: Path) -> Iterator[httpx.Client]:
     """The outbox at `path` in a viewer."""
     with (
-        Server(create_app(Source(str(path))), listen("127.0.0.1", 0)) as server,
+        Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,
     ):
         yield client
@@ -278,7 +278,7 @@ def test_an_address_has_an_end(client: httpx.Client) -> None:
 
 
 def test_a_token_is_asked_for_and_taken_once(path: Path) -> None:
-    app = create_app(Source(str(path)), token="t0ken", names=["desk.example"])
+    app = create_app(IndexedOutbox(str(path)), token="t0ken", names=["desk.example"])
     with Server(app, listen("127.0.0.1", 0)) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         for wrong in ("/", "/?token=guess", "/live", "/static/script.js"):
             assert client.get(wrong).status_code == 401
