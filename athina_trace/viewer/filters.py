@@ -38,7 +38,7 @@ class Filters:
     def of(cls, values: Mapping[str, Any]) -> Filters:
         """Take the filters among `values`, such as the query of an address, and ignore the rest."""
         names = cls.__dataclass_fields__
-        return cls(**{name: str(values[name]).strip()[:_MAX_LENGTH] for name in names if values.get(name)})
+        return cls(**{name: clean(str(values[name])).strip()[:_MAX_LENGTH] for name in names if values.get(name)})
 
     def active(self) -> dict[str, str]:
         """Return those that are not empty."""
@@ -70,6 +70,11 @@ class Filters:
         return " AND ".join(parts) or "1", [value for _, value in conditions]
 
 
+def clean(text: str) -> str:
+    """Replace half surrogates, which SQLite cannot take and which arguments and addresses may hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def fts_query(text: str) -> str:
     """Translate a search as a person types it into the language of SQLite's FTS5.
 
@@ -77,6 +82,7 @@ def fts_query(text: str) -> str:
     quotes make a phrase. Everything is quoted, so that no word of the text becomes an operator.
     """
     terms: list[str] = []
+    text = clean(text).replace("\0", " ")  # FTS5 reads its query as a C string: it would end inside a quote
     for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text):
         if any(letter.isalnum() for letter in phrase or word):
             terms.append(f'"{phrase}"' if phrase else f'"{word}"' + "*" * (len(word) > 1))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlite3 import Connection, Row
 from typing import Any, NamedTuple
 
-from athina_trace.viewer.filters import STATES, Filters
+from athina_trace.viewer.filters import STATES, Filters, clean
 from athina_trace.viewer.log_fields import merge_updates, parse_object
 
 PAGE = 50
@@ -162,7 +162,7 @@ def _page(rows: list[Row], limit: int, cursor: str) -> Page:
 
 def session(db: Connection, name: str) -> Row | None:
     """Return the sums of one session; None where there is none of that name."""
-    row: Row | None = db.execute("SELECT * FROM session WHERE name = ?", (name,)).fetchone()
+    row: Row | None = db.execute("SELECT * FROM session WHERE name = ?", (clean(name),)).fetchone()
     return row
 
 
@@ -199,7 +199,7 @@ def stored_log(db: Connection, row: Row) -> StoredLog:
 def log(db: Connection, key: str) -> StoredLog | None:
     """Find one log by its reference or its entry's number; None where there is none."""
     number = int(key) if key.isascii() and key.isdigit() and len(key) < 19 else -1  # noqa: PLR2004 - SQLite's integers
-    for condition, value in (("l.reference = ?", key), ("l.id = ?", number)):
+    for condition, value in (("l.reference = ?", clean(key)), ("l.id = ?", number)):
         row = db.execute(f"{_LOGS} WHERE {condition} ORDER BY l.id DESC LIMIT 1", (value,)).fetchone()
         if row is not None:
             return stored_log(db, row)
@@ -257,7 +257,7 @@ def refused(db: Connection, *, before: int | None = None) -> Page:
 
 def refused_ids(db: Connection, references: Iterable[str]) -> list[int]:
     """Return the ids of all refused entries about these logs."""
-    return [row[0] for reference in references for row in db.execute(_REFUSED_IDS, (reference,))]
+    return [row[0] for reference in references for row in db.execute(_REFUSED_IDS, (clean(reference),))]
 
 
 def waiting(db: Connection, *, limit: int = 20) -> list[Row]:

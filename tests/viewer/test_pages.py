@@ -28,8 +28,9 @@ PAGES = (
 
 
 @pytest.fixture
-def shown(path: Path) -> Iterator[httpx.Client]:
-    """The outbox at `path` in a viewer."""
+def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
     with (
         Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,
@@ -195,6 +196,38 @@ def test_a_body_that_is_no_log_does_no_harm(path: Path, shown: httpx.Client) -> 
         assert shown.get("/log", params={"id": number}).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["a\x00b", "\x00", '"\x00"', "%ff", "\U0001f600" * 300])
+def test_any_text_may_be_searched_for(client: httpx.Client, text: str) -> None:
+    for page in ("/", "/logs", "/session", "/log", "/text", "/log.json", "/charts"):
+        names = ("q", "customer", "state", "since", "session", "id", "field", "by")
+        assert client.get(page, params=dict.fromkeys(names, text[:30])).status_code in (200, 404)
+        assert client.get(f"{page}?q={text}&id={text}".replace("\x00", "%00")).status_code in (200, 404, 414)
+
+
+DEEP = ["[" * 100_000, '{"a":' * 50_000, "[" + "9" * 6000 + "]", "[" * 150 + "]" * 150]
+
+
+@pytest.mark.parametrize("deep", DEEP, ids=["lists", "objects", "integer", "lists that end"])
+def test_a_page_survives_any_nesting(path: Path, shown: httpx.Client, deep: str) -> None:
+    put(
+        path,
+        log(
+            "a",
+            response=deep,
+            context=[deep, {"text": deep}],
+            expected_response=deep,
+            tool_calls=[{"function": {"name": "f", "arguments": deep}, "output": deep}],
+            custom_attributes={"a": deep, "b": {"c": deep}},
+            prompt=[{"role": "user", "content": deep}, {"role": "system", "content": [{"text": deep}]}],
+        ),
+        log("b")._replace(body=b'{"response": ' + deep.encode() + b"}"),
+    )
+    for page in (*PAGES, "/session?id=a", "/log?id=1", "/log.json?id=1", "/text?id=1&field=context"):
+        assert shown.get(page).status_code == 200, page
+    for page in ("/log?id=2", "/log.json?id=2"):
+        assert shown.get(page).status_code == 200, page
+
+
 def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
     put(path, log())
     outbox = SqliteOutbox(str(path))
@@ -232,6 +265,7 @@ def test_retry_lets_one_or_all_wait_again(path: Path, shown: httpx.Client) -> No
     [
         ({"id": "all"}, {}, 403),
         ({"id": "all", "secret": "guess"}, {}, 403),
+        ({"id": "all", "secret": "gu\u00e9ss\u2603"}, {}, 403),
         ({"id": "all", "secret": None}, {"Origin": "https://evil.example"}, 403),
         ({"id": "all", "secret": None}, {"Origin": "null"}, 403),
         ({"id": "all", "secret": None}, {"Sec-Fetch-Site": "cross-site"}, 403),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from athina_trace.cli.options import add_filters, add_outbox, delivery_of, filters_of, open_outbox
-from athina_trace.cli.terminal import Terminal
+from athina_trace.cli.terminal import Terminal, safe_json, sanitize
 from athina_trace.inference_log import InferenceLog
 from athina_trace.schema import ALIASES
 from athina_trace.viewer import formatting, queries
@@ -54,9 +54,11 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             about |= delivery_of(log.row)
             if options.format == "csv":
                 values = {ALIASES.get(name, name): value for name, value in log.fields.items()} | about
-                table.writerow([_cell(values.get(name)) for name in _COLUMNS])
+                cells = [_cell(values.get(name)) for name in _COLUMNS]
+                # CSV has no escapes: in a file a text stays exact, on a terminal it must not be obeyed.
+                table.writerow(map(sanitize, cells) if file.isatty() else cells)
             else:
-                file.write(json.dumps({**about, "log": log.fields}, ensure_ascii=False) + "\n")
+                file.write(safe_json({**about, "log": log.fields}) + "\n")
     if options.output:
         terminal.say(f"{formatting.integer(number)} logs are in {options.output}")
     return 0
