@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from sqlite3 import Connection
 
 from athina_trace.cli.terminal import CommandError, Terminal
 from athina_trace.settings import MEMORY, Settings
-from athina_trace.viewer.filters import STATES, Filters, parse_time
+from athina_trace.viewer import queries
+from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_time
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 _FILTERS = {
@@ -40,6 +41,7 @@ def add_filters(command: argparse.ArgumentParser) -> None:
     group.add_argument("--until", type=_time, help="made until, in the same form")
     group.add_argument("--state", choices=STATES, help="in this state")
     group.add_argument("--errors", action="store_const", const="1", help="that failed")
+    group.add_argument("--feedback", choices=FEEDBACK, help="that users liked, disliked, or gave any feedback on")
 
 
 def filters_of(options: argparse.Namespace) -> Filters:
@@ -98,6 +100,20 @@ def existing_outbox(chosen: str | None) -> str:
     return str(path)
 
 
+def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> None:
+    """Say on standard error why a list is empty, and what to do."""
+    status = queries.outbox_status(db)
+    if filters.active():
+        terminal.complain("no log matches these options")
+    elif status.delivered:
+        terminal.complain(
+            f"no logs here: {status.delivered} entries were delivered and not kept; "
+            "set ATHINA_KEEP_DELIVERED=24 to keep new ones for a day"
+        )
+    else:
+        terminal.complain("no logs here yet")
+
+
 @contextmanager
 def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbox]:
     """Open an outbox whose index is up to date."""
@@ -110,8 +126,3 @@ def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbo
         yield outbox
     finally:
         outbox.close()
-
-
-def delivery_of(row: Any) -> dict[str, Any]:
-    """Return what is known of a log's delivery, for JSON."""
-    return {name: row[name] for name in ("state", "status", "reason", "prompt_run_id") if row[name] is not None}

@@ -35,14 +35,14 @@ class Column(NamedTuple):
         title: its heading.
         width: most characters on a terminal; None: an equal share of what the other columns leave.
         right: whether values are aligned to the right.
-        shown_from: columns of a terminal from which it is shown.
+        shown_from: columns of a terminal from which it is shown; None: on no terminal.
         plain: whether it is printed where there is no terminal.
     """
 
     title: str
     width: int | None = None
     right: bool = False
-    shown_from: int = 0
+    shown_from: int | None = 0
     plain: bool = True
 
 
@@ -54,6 +54,7 @@ class Terminal:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         self._last_progress = time.monotonic()
+        self._shows_progress = False
 
     @property
     def is_terminal(self) -> bool:
@@ -74,10 +75,15 @@ class Terminal:
         sys.stderr.write(f"athina-trace: {sanitize(text)}\n")
 
     def progress(self, text: str) -> None:
-        """Show on standard error how far a command is: in place on a terminal, elsewhere a line every five seconds."""
+        """Show on standard error how far a command is: in place on a terminal, elsewhere a line every five seconds.
+
+        An empty text clears the line.
+        """
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{sanitize(text)}\x1b[K" if text else "\r\x1b[K")
-            sys.stderr.flush()
+            if text or self._shows_progress:
+                sys.stderr.write(f"\r{sanitize(text)}\x1b[K" + ("" if text else "\r"))
+                sys.stderr.flush()
+            self._shows_progress = bool(text)
         elif text and time.monotonic() - self._last_progress > _PROGRESS_SECONDS:
             self._last_progress = time.monotonic()
             self.complain(text)
@@ -98,7 +104,11 @@ class Terminal:
                 sys.stdout.write("\t".join(values) + "\n")
             return
         total = shutil.get_terminal_size().columns
-        places = [place for place, column in enumerate(columns) if column.shown_from <= total]
+        places = [
+            place
+            for place, column in enumerate(columns)
+            if column.shown_from is not None and column.shown_from <= total
+        ]
         lines = [[_one_line(row[place]) for place in places] for row in rows]
         shown = [columns[place] for place in places]
         widths = [

@@ -1,4 +1,4 @@
-"""Totals for the charts: calls, errors, tokens, cost and latencies by minute, hour and day, and by dimension.
+"""Totals for the charts: calls, errors, tokens, cost, feedback and latencies by minute, hour and day, and by dimension.
 
 Latencies are counted in a histogram whose bins are each a tenth wider than the one before: percentiles of any period
 are then a sum of histograms, and within five per cent of the exact value.
@@ -17,6 +17,7 @@ from athina_trace.viewer.log_fields import LogRow
 SCHEMA = """
 CREATE TABLE totals (
     level INTEGER, by TEXT, bucket INTEGER, value TEXT, calls INTEGER, errors INTEGER, tokens INTEGER, cost REAL,
+    liked INTEGER, disliked INTEGER,
     PRIMARY KEY (level, by, bucket, value)
 ) WITHOUT ROWID;
 CREATE TABLE histogram (
@@ -31,9 +32,10 @@ DIMENSIONS = ("all", "customer", "slug", "model")
 _BIN_GROWTH = math.log(1.1)
 
 _ADD_TOTALS = """
-INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     calls = calls + excluded.calls, errors = errors + excluded.errors,
-    tokens = tokens + excluded.tokens, cost = cost + excluded.cost
+    tokens = tokens + excluded.tokens, cost = cost + excluded.cost,
+    liked = liked + excluded.liked, disliked = disliked + excluded.disliked
 """
 _ADD_LATENCIES = (
     "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
@@ -63,11 +65,12 @@ def percentile(bins: dict[int, int], share: float) -> float | None:
 
 def add_rows(db: Connection, rows: Iterable[LogRow], *, sign: int = 1) -> None:
     """Add `rows` to the totals; with the sign -1, take them out again."""
-    totals: dict[tuple[int, str, int, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0.0])
+    totals: dict[tuple[int, str, int, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0.0, 0, 0])
     latencies: dict[tuple[int, str, int, str, int], int] = defaultdict(int)
     for row in rows:
         values = (("all", ""), ("customer", row.customer), ("slug", row.slug), ("model", row.model))
-        numbers = (1, row.error is not None, row.tokens or 0, row.cost or 0.0)
+        feedback = row.feedback or 0
+        numbers = (1, row.error is not None, row.tokens or 0, row.cost or 0.0, feedback > 0, feedback < 0)
         for level, (by, value) in itertools.product(LEVELS, values):
             key = (level, by, int(row.made // level) * level, value or "")
             totals[key] = [total + sign * number for total, number in zip(totals[key], numbers, strict=True)]

@@ -29,6 +29,8 @@ class Totals(NamedTuple):
     calls: int = 0
     errors: int = 0
     tokens: int = 0
+    liked: int = 0
+    disliked: int = 0
 
 
 class Line(NamedTuple):
@@ -99,9 +101,10 @@ def load_charts(db: Connection, *, by: str = "all", period: str = "all", now: fl
 
 def _load_line(db: Connection, where: tuple[int, str, int], value: str, width: int, starts: Sequence[int]) -> Line:
     """Read the buckets of one value, and add them up into columns of `width` seconds."""
-    totals: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    totals: dict[int, list[int]] = defaultdict(lambda: [0] * len(Totals._fields))
     for bucket, *numbers in db.execute(
-        "SELECT bucket, calls, errors, tokens FROM totals WHERE level = ? AND by = ? AND bucket >= ? AND value = ?",
+        f"SELECT bucket, {', '.join(Totals._fields)} FROM totals "
+        "WHERE level = ? AND by = ? AND bucket >= ? AND value = ?",
         (*where, value),
     ):
         column = totals[(bucket - starts[0]) // width]

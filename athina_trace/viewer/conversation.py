@@ -36,6 +36,7 @@ class Limits(NamedTuple):
 
 
 PAGE_LIMITS = Limits(text=20_000, detail=2_000, items=50)
+NO_LIMITS = Limits(text=None, detail=None, items=None)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Turn:
     context: list[Excerpt]
     tools: list[ToolUse]
     comment: Excerpt
-    details: dict[str, str]
+    details: list[tuple[str, str]]
 
 
 def read_turn(log: StoredLog, limits: Limits = PAGE_LIMITS) -> Turn:
@@ -108,6 +109,8 @@ def read_turn(log: StoredLog, limits: Limits = PAGE_LIMITS) -> Turn:
     history = [each for each in prompt if each.get("role") not in (*_INSTRUCTION_ROLES, "tool") and each.get("content")]
     if history and text_of(history[-1].get("content")) == question:
         history.pop()
+    if isinstance(fields.get("prompt"), str) and fields["prompt"] != question:
+        history = [{"role": "prompt", "content": fields["prompt"]}]
     return Turn(
         log=log,
         question=cut(question, "user_query"),
@@ -127,7 +130,7 @@ def read_turn(log: StoredLog, limits: Limits = PAGE_LIMITS) -> Turn:
             for name, arguments, output in _tool_uses(fields.get("tool_calls"), prompt, limits)
         ],
         comment=cut(text_of(fields.get("user_feedback_comment")), "user_feedback_comment"),
-        details=dict(_details(fields, limits)),
+        details=list(_details(fields, limits)),
     )
 
 

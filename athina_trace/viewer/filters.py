@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
+FEEDBACK = {"liked": "l.feedback > 0", "disliked": "l.feedback < 0", "any": "1"}
+"""Kind of feedback → condition."""
 STATES = ("waiting", "refused", "delivered", "received")
 _MAX_LENGTH = 300
 """Characters of one filter that count."""
@@ -31,6 +33,7 @@ class Filters:
     model: str = ""
     state: str = ""
     errors: str = ""
+    feedback: str = ""
     since: str = ""
     until: str = ""
 
@@ -50,24 +53,28 @@ class Filters:
 
     def sql(self, *, now: datetime | None = None) -> tuple[str, list[Any]]:
         """Return a condition over `log AS l` and `box.entry AS e`, and its parameters."""
-        conditions: list[tuple[str, Any]] = [
-            (f"l.{name} = ?", value) for name in _EQUALITY if (value := getattr(self, name))
-        ]
+        parts = [f"l.{name} = ?" for name in _EQUALITY if getattr(self, name)]
+        values: list[Any] = [value for name in _EQUALITY if (value := getattr(self, name))]
         for name, sign in (("since", ">="), ("until", "<=")):
             if (when := parse_time(getattr(self, name), now=now)) is not None:
-                conditions.append((f"l.made {sign} ?", when))
+                parts.append(f"l.made {sign} ?")
+                values.append(when)
         if words := fts_query(self.q):
-            hits = f"SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT {_MAX_HITS}"
-            conditions.append((f"l.id IN ({hits})", words))
-        parts = [condition for condition, _ in conditions]
+            # Two subqueries rather than two conditions: LIMIT bounds each, and logs are looked up by their id.
+            hits = "SELECT rowid FROM (SELECT rowid FROM {0} WHERE {0} MATCH ? ORDER BY rowid DESC LIMIT {1})"
+            both = " UNION ALL ".join(hits.format(table, _MAX_HITS) for table in ("words", "comments"))
+            parts.append(f"l.id IN ({both})")
+            values += [words, words]
         if self.errors:
             parts.append("l.error IS NOT NULL")
+        if self.feedback:
+            parts += ["l.feedback IS NOT NULL", FEEDBACK.get(self.feedback, "0")]
         if self.state in STATES:
             # Literals, and the seemingly idle second condition: only so does SQLite see that a partial index fits.
             parts.append(f"e.state = '{self.state}'" + (" AND e.state != 'waiting'" if self.state != "waiting" else ""))
         elif self.state:
             parts.append("0")
-        return " AND ".join(parts) or "1", [value for _, value in conditions]
+        return " AND ".join(parts) or "1", values
 
 
 def clean(text: str) -> str:

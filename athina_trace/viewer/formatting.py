@@ -46,6 +46,11 @@ def money(value: float | None) -> str:
     return NO_VALUE if value is None else f"${value:.4f}" if value < 1 else f"${value:,.2f}"
 
 
+def feedback(value: int | None) -> str:
+    """Format a user's feedback; empty where there is none."""
+    return "" if value is None else "liked" if value > 0 else "disliked" if value < 0 else "neutral"
+
+
 def byte_size(value: float) -> str:
     """Format bytes in the unit that reads best."""
     for unit in ("bytes", "KB", "MB"):

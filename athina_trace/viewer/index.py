@@ -7,13 +7,14 @@ and is rebuilt. It mirrors the outbox: what is deleted there is deleted here, to
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from athina_trace.viewer import aggregates
-from athina_trace.viewer.log_fields import LogRow, log_row, merge_updates, parse_object, searchable_text
+from athina_trace.viewer.log_fields import LogRow, log_row, merge_updates, parse_object, searchable_text, text_of
 
 VERSION = 3
 CHUNK = 200
@@ -33,14 +34,16 @@ CREATE INDEX log_model ON log (model, id);
 CREATE INDEX log_environment ON log (environment, id);
 CREATE INDEX log_reference ON log (reference);
 CREATE INDEX log_error ON log (id) WHERE error IS NOT NULL;
+CREATE INDEX log_feedback ON log (id) WHERE feedback IS NOT NULL;
 CREATE TABLE session (
     name TEXT PRIMARY KEY, customer TEXT, user TEXT, environment TEXT, question TEXT, turns INTEGER, tokens INTEGER,
-    cost REAL, errors INTEGER, began REAL, last REAL, last_id INTEGER
+    cost REAL, errors INTEGER, liked INTEGER, disliked INTEGER, began REAL, last REAL, last_id INTEGER
 );
 CREATE INDEX session_last ON session (last_id);
 CREATE VIRTUAL TABLE words USING fts5 (
     question, answer, rest, content = '', tokenize = 'unicode61 remove_diacritics 2'
 );
+CREATE VIRTUAL TABLE comments USING fts5 (comment, tokenize = 'unicode61 remove_diacritics 2');
 CREATE TABLE progress (outbox_file TEXT, last_id INTEGER, deleted INTEGER);
 INSERT INTO progress VALUES ('', 0, 0);
 """
@@ -50,13 +53,16 @@ INSERT INTO progress VALUES ('', 0, 0);
 _PUT_LOG = f"INSERT OR REPLACE INTO log VALUES ({', '.join('?' * len(LogRow._fields))})"
 _ADD_TO_SESSION = """
 INSERT INTO session
-SELECT session, customer, user, environment, question, 1, coalesce(tokens, 0), cost, error IS NOT NULL, made, made, id
+SELECT
+    session, customer, user, environment, question, 1, coalesce(tokens, 0), cost, error IS NOT NULL,
+    coalesce(feedback > 0, 0), coalesce(feedback < 0, 0), made, made, id
 FROM log WHERE id = ?
 ON CONFLICT (name) DO UPDATE SET
     customer = coalesce(excluded.customer, customer), user = coalesce(excluded.user, user),
     environment = coalesce(excluded.environment, environment), turns = turns + 1, tokens = tokens + excluded.tokens,
     cost = CASE WHEN excluded.cost IS NULL THEN cost ELSE coalesce(cost, 0) + excluded.cost END,
-    errors = errors + excluded.errors, began = min(began, excluded.began), last = max(last, excluded.last),
+    errors = errors + excluded.errors, liked = liked + excluded.liked, disliked = disliked + excluded.disliked,
+    began = min(began, excluded.began), last = max(last, excluded.last),
     last_id = max(last_id, excluded.last_id)
 """
 
@@ -103,7 +109,8 @@ class Index:
         """Start over with an empty index."""
         with self._transaction():
             names = self._db.execute(
-                "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'words_%'"
+                "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'words_%' "
+                "AND name NOT LIKE 'comments_%'"
             ).fetchall()
             for (name,) in names:
                 self._db.execute(f"DROP TABLE main.{name}")
@@ -165,6 +172,8 @@ class Index:
         self._db.executemany(_PUT_LOG, rows)
         self._db.executemany(_ADD_TO_SESSION, ((row.id,) for row in rows))
         self._db.executemany("INSERT INTO words (rowid, question, answer, rest) VALUES (?, ?, ?, ?)", words)
+        # In a table of their own, which can replace a row: comments come after their logs.
+        self._put_comments((entry_id, fields) for entry_id, _, _, _, fields in logs)
         aggregates.add_rows(self._db, rows)
 
     def _apply_updates(self, entries: Sequence[_Entry]) -> None:
@@ -174,11 +183,19 @@ class Index:
                 LogRow._make, self._db.execute("SELECT * FROM log WHERE reference = ?", (reference,)).fetchall()
             ):
                 first, *later = [parse_object(body) for (body,) in self._db.execute(_BODIES, (reference,))] or [{}]
-                new = log_row(old.id, old.made, reference, merge_updates(first, later), size=old.size)
+                fields = merge_updates(first, later)
+                new = log_row(old.id, old.made, reference, fields, size=old.size)
                 aggregates.add_rows(self._db, [old], sign=-1)
                 aggregates.add_rows(self._db, [new])
                 self._db.execute(_PUT_LOG, new)
+                self._put_comments([(new.id, fields)])
                 self._sum_sessions({old.session, new.session})
+
+    def _put_comments(self, logs: Iterable[tuple[int, dict[str, Any]]]) -> None:
+        comments = ((entry_id, text_of(fields.get("user_feedback_comment"))) for entry_id, fields in logs)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO comments (rowid, comment) VALUES (?, ?)", (each for each in comments if each[1])
+        )
 
     def _sum_sessions(self, names: set[str]) -> None:
         """Recompute the sums of these sessions from their logs."""
@@ -197,6 +214,7 @@ class Index:
                 rows = [LogRow._make(row) for row in found]
                 aggregates.add_rows(self._db, rows, sign=-1)
                 self._db.executemany("DELETE FROM log WHERE id = ?", ids)
+                self._db.executemany("DELETE FROM comments WHERE rowid = ?", ids)
                 self._db.execute("UPDATE progress SET deleted = deleted + ?", (len(rows),))
                 self._sum_sessions({row.session for row in rows})
         # A contentless FTS5 table cannot delete single rows: once most of its words are stale, the index is rebuilt.

@@ -19,7 +19,7 @@ from athina_trace.viewer import formatting, queries
 from athina_trace.viewer.access import MAX_FORM, same
 from athina_trace.viewer.charts import PERIODS, latency_curves, load_charts, stack_bars
 from athina_trace.viewer.conversation import read_turn
-from athina_trace.viewer.filters import STATES, Filters
+from athina_trace.viewer.filters import FEEDBACK, STATES, Filters
 from athina_trace.viewer.indexed_outbox import Refresher, Snapshot
 from athina_trace.viewer.log_fields import text_of
 from athina_trace.viewer.markdown import render
@@ -52,7 +52,9 @@ class Pages:
             iso=formatting.iso_time,
             money=formatting.money,
         )
-        self._templates.globals.update(markdown=render, states=STATES, periods=list(PERIODS))
+        self._templates.globals.update(
+            markdown=render, states=STATES, feedback_kinds=list(FEEDBACK), periods=list(PERIODS)
+        )
 
     # -- lists
 

@@ -64,28 +64,32 @@ class StoredLog(NamedTuple):
 
 
 class OutboxStatus(NamedTuple):
-    """Counts of an outbox.
+    """Counts of an outbox, under the names of `athina_trace.status()` where that has them.
 
     Attributes:
+        made: logs, updates and feedback ever made.
         kept: delivered logs that are still in the outbox.
         delivered: logs, updates and feedback ever delivered.
-        retrying: conversations that wait for another attempt after a failure; `next_try` is the earliest.
+        retrying: conversations that wait for another attempt after a failure.
+        next_attempt_at: the earliest of these, seconds since the epoch, as for the other times.
         attempts: most attempts of any of these.
-        bytes: size of the outbox file.
+        bytes: what the outbox file takes, without free space in it.
     """
 
-    logs: int
-    sessions: int
+    made: int
+    delivered: int
     waiting: int
     refused: int
+    dropped: int
+    possible_duplicates: int
+    logs: int
+    sessions: int
     kept: int
     received: int
-    delivered: int
-    dropped: int
     retrying: int
-    next_try: float | None
+    next_attempt_at: float | None
     attempts: int
-    oldest_waiting: float | None
+    waiting_since: float | None
     bytes: int
     paused: str | None
     paused_since: float | None
@@ -229,22 +233,24 @@ def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
 
     states = dict(db.execute(_BY_STATE).fetchall())
     counters = dict(db.execute(_COUNTERS).fetchall())
-    retrying, next_try, attempts = db.execute(_RETRIES, (time.time() if now is None else now,)).fetchone()
+    retrying, next_attempt_at, attempts = db.execute(_RETRIES, (time.time() if now is None else now,)).fetchone()
     paused, paused_since = db.execute(_PAUSED).fetchone() or (None, None)
     return OutboxStatus(
-        logs=one("SELECT count(*) FROM log"),
-        sessions=one("SELECT count(*) FROM session"),
+        made=counters.get("made", 0),
+        delivered=counters.get("delivered", 0),
         waiting=one(_WAITING_COUNT),
         refused=states.get("refused", 0),
+        dropped=counters.get("dropped", 0),
+        possible_duplicates=counters.get("doubtful", 0),
+        logs=one("SELECT count(*) FROM log"),
+        sessions=one("SELECT count(*) FROM session"),
         kept=states.get("delivered", 0),
         received=states.get("received", 0),
-        delivered=counters.get("delivered", 0),
-        dropped=counters.get("dropped", 0),
         retrying=retrying,
-        next_try=next_try,
+        next_attempt_at=next_attempt_at,
         attempts=attempts or 0,
-        oldest_waiting=one(_OLDEST_WAITING),
-        bytes=one("PRAGMA box.page_count") * one("PRAGMA box.page_size"),
+        waiting_since=one(_OLDEST_WAITING),
+        bytes=(one("PRAGMA box.page_count") - one("PRAGMA box.freelist_count")) * one("PRAGMA box.page_size"),
         paused=paused,
         paused_since=paused_since,
     )

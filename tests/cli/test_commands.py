@@ -1,6 +1,7 @@
 """Commands that look: what they print, and how they end."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -14,13 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.cli.terminal import safe_json, sanitize
+from athina_trace import Status
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.cli.terminal import display_width, fit, safe_json, sanitize
 from tests.cli.conftest import Run, lines
-from tests.viewer.outboxes import log, put
+from tests.viewer.outboxes import feedback, log, put, settle
 
 COMMANDS = (
     "demo",
@@ -45,11 +48,51 @@ def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("logs", "--state", "lost"), ("serve", "--fail", "2")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("logs", "--state", "lost"),
+        ("logs", "--feedback", "great"),
+        ("logs", "--limit", "0"),
+        ("logs", "--limit", "-1"),
+        ("logs", "--limit", "many"),
+        ("logs", "--since", "soon"),
+        ("logs", "--until", ""),
+        ("logs", "--nonsense"),
+        ("sessions", "--limit", "1.5"),
+        ("sessions", "--since", "2025-13-01"),
+        ("export", "--since", "5y"),
+        ("export", "--format", "xml"),
+        ("show",),
+        ("flush", "--timeout", "nan"),
+        ("flush", "--timeout", "-1"),
+        ("purge",),
+        ("purge", "--state", "waiting", "--older-than", "long"),
+        ("serve", "--fail", "2"),
+        ("serve", "--status", "99"),
+        ("serve", "--delay", "x"),
+        ("serve", "--port", "65536"),
+        ("ui", "--port", "-1"),
+        ("ui", "--token", "no spaces"),
+    ],
+)
 def test_wrong_options_are_told_and_end_with_2(run: Run, arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("lgos", "did you mean 'logs'?"), ("stat", "did you mean 'status'?"), ("xyzzy", "`athina-trace --help` lists")],
+)
+def test_a_wrong_command_names_the_nearest(run: Run, given: str, hint: str) -> None:
+    done = run(given, "--json")
+    assert done.returncode == 2
+    assert f"there is no command '{given}'" in done.stderr
+    assert hint in done.stderr
 
 
 def test_a_wrong_setting_is_told_and_ends_with_2(run: Run) -> None:
@@ -126,6 +169,90 @@ def test_show_tells_one_log(run: Run, sampled: str) -> None:
     assert "there is no log 'nothing'" in missing.stderr
 
 
+def test_show_is_whole(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    entry = log(
+        response="x" * 200_000 + "THE END",
+        prompt=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Earlier question"},
+                {"role": "assistant", "content": "Earlier answer"}, {"role": "user", "content": "Where is it?"}],
+        context=[f"document {number}" for number in range(120)],
+        tool_calls=[{"function": {"name": f"tool{number}", "arguments": "{}"}} for number in range(120)],
+        tools=[{"function": {"name": "track_parcel"}}],
+        prompt_tokens=31, completion_tokens=11, cost=0.5, status_code=418, environment="staging",
+        custom_attributes={"plan": "gold", "note": "y" * 5000 + "NOTE END", "reason": "the attribute's own"},
+        functions=["f1"],
+    )  # fmt: skip
+    put(path, entry, feedback(entry, -1, "wrong parcel"))
+    settle(path, refused=[entry.reference])
+    shown = run("show", "1", "--outbox", str(path)).stdout
+    for part in ("THE END", "Be kind.", "Earlier answer", "document 119", "Tool tool119", "track_parcel", "31", "11",
+                 "0.5", "418", "status 418", "staging", "gold", "NOTE END", "the attribute's own", "f1", "disliked",
+                 "wrong parcel", "400", "user_query: Expected string", entry.reference):  # fmt: skip
+        assert part in shown, part
+    assert "…" not in shown
+
+
+def test_one_spelling_of_names_and_times(run: Run, sampled: str) -> None:
+    (line,) = lines(run("logs", "--outbox", sampled, "--json", "--limit", "1").stdout)
+    session_id = line["log"]["session_id"]
+    exported = lines(run("export", "--outbox", sampled, "--session", session_id).stdout)[-1]
+    assert exported == line
+    (session,) = lines(run("sessions", "--outbox", sampled, "--json", "--limit", "1").stdout)
+    status = json.loads(run("status", "--outbox", sampled, "--json").stdout)
+    names = {*line, *session, *status}
+    assert names >= {"external_reference_id", "session_id", "customer_id", "total_tokens"}
+    shared = {field.name for field in dataclasses.fields(Status)} - {"faults"}
+    assert shared <= set(status)
+    for record in (line, session, status):
+        for name, value in record.items():
+            if name.endswith(("_at", "_since")) and value is not None:
+                assert isinstance(value, float), name
+                assert abs(value - time.time()) < 86_400 * 30, name
+    assert line["made_at"] == session["last_at"]
+
+
+def test_status_is_that_of_the_program(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, log(), refused := log())
+    settle(path, refused=[refused.reference])
+    found = json.loads(run("status", "--json", "--outbox", str(path)).stdout)
+    outbox = SqliteOutbox(str(path))
+    counts, since, size = outbox.counts(), outbox.store.waiting_since(), outbox.store.size()
+    outbox.close()
+    assert (found["made"], found["delivered"], found["waiting"]) == (counts.made, counts.delivered, counts.waiting)
+    assert (found["refused"], found["dropped"], found["waiting_since"]) == (counts.refused, counts.dropped, since)
+    assert (found["bytes"], found["outbox"]) == (size, str(path))
+
+
+def test_feedback_is_found_from_the_command_line(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    good, bad, plain = log("a"), log("b"), log("c")
+    put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))
+
+    def found(*options: str) -> list[object]:
+        shown = lines(run("logs", "--json", "--outbox", str(path), *options).stdout)
+        return [line["external_reference_id"] for line in shown]
+
+    assert found("--feedback", "liked") == [good.reference]
+    assert found("--feedback", "disliked") == [bad.reference]
+    assert found("--feedback", "any") == [good.reference, bad.reference]
+    assert found("--text", "wrong parcel") == [bad.reference]
+    sessions = lines(run("sessions", "--json", "--outbox", str(path)).stdout)
+    assert [(each["liked"], each["disliked"]) for each in sessions] == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_an_empty_list_says_why(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, entry := log())
+    for command in ("logs", "sessions"):
+        assert "no log matches" in run(command, "--customer", "x", "--outbox", str(path)).stderr
+    settle(path, forgotten=[entry.reference])
+    for command in ("logs", "sessions"):
+        done = run(command, "--outbox", str(path))
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "1 entries were delivered and not kept; set ATHINA_KEEP_DELIVERED=24" in done.stderr
+
+
 def test_export_writes_json_lines_and_tables(run: Run, sampled: str, tmp_path: Path) -> None:
     exported = lines(run("export", "--outbox", sampled).stdout)
     assert len(exported) == json.loads(run("status", "--outbox", sampled, "--json").stdout)["logs"]
@@ -179,6 +306,38 @@ def test_a_terminal_gets_a_table(environment: dict[str, str], sampled: str) -> N
     assert max(len(line) for line in plain.splitlines()) <= 100
 
 
+@pytest.mark.parametrize("columns", [80, 120, 200])
+@pytest.mark.parametrize("command", ["logs", "sessions"])
+def test_tables_fit_their_terminal_and_say_what_matters(
+    environment: dict[str, str], tmp_path: Path, command: str, columns: int
+) -> None:
+    path = tmp_path / "outbox.db"
+    long = "Where is my parcel? 我的包裹在哪里 e\u0301e\u0301 " * 9
+    entry = log(
+        "thread_1", user_query=long, response="It is in Leipzig. " * 30, customer_id="customer " * 9, made=time.time()
+    )
+    put(path, entry, feedback(entry, -1))
+    settings = environment | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    shown = on_a_terminal(settings, command, "--outbox", str(path)).replace("\r", "")
+    heading, row = shown.splitlines()
+    assert display_width(row) <= columns
+    assert "Where is my parcel?" in row
+    assert ("No." if command == "logs" else "Last") in heading
+    if command == "logs":
+        assert "It is in Leipzig" in row
+        assert "waiting" in row
+    assert ("disliked" in row or "Disliked" in heading) == (columns >= 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [("abc", 5, "abc  "), ("abcdef", 5, "abcd…"), ("包裹在哪", 5, "包裹…"), ("e\u0301e\u0301", 3, "e\u0301e\u0301 ")],
+)
+def test_cells_are_cut_by_what_a_terminal_shows(text: str, width: int, expected: str) -> None:
+    assert fit(text, width) == expected
+    assert display_width(fit(text, width, right=True)) == width
+
+
 def on_a_terminal(environment: dict[str, str], *arguments: str) -> str:
     """What a command prints where its output is a terminal."""
     ours, theirs = pty.openpty()
@@ -221,7 +380,7 @@ def test_no_command_passes_a_control_character_of_a_log_to_the_terminal(
     assert plain
 
 
-@given(
+@hypothesis.given(
     st.recursive(
         st.text() | st.none() | st.integers() | st.booleans(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -248,20 +407,6 @@ def test_an_export_to_a_file_keeps_every_character(run: Run, tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "\x1b]0;title\x07", "a\rb", "\u202eabc", "\x9b31m", "\x00"])
 def test_a_log_cannot_speak_to_the_terminal(text: str) -> None:
     assert not set(sanitize(text)) & set("\x1b\x07\r\u202e\x9b\x00")
-
-
-def test_without_the_extra_it_says_what_to_install(environment: dict[str, str], tmp_path: Path) -> None:
-    code = (
-        "import sys; from importlib.machinery import PathFinder\n"
-        "import importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'uvicorn' else find(name, *a)\n"
-        "from athina_trace.cli.main import main; sys.exit(main(['ui']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=40, check=False
-    )
-    assert done.returncode == 2
-    assert "pip install 'athina-trace[ui]'" in done.stderr
 
 
 def test_importing_the_package_brings_none_of_it() -> None:

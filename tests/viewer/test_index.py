@@ -106,6 +106,25 @@ def test_feedback_changes_the_log_that_it_is_about(path: Path) -> None:
         assert [row["turns"] for row in queries.sessions(db, Filters()).rows] == [1]
 
 
+def test_feedback_that_changes_its_mind_counts_once(path: Path) -> None:
+    entry = log("a")
+    put(path, entry, feedback(entry, -1, "wrong parcel"))
+    with opened(path) as source:
+        assert references(source, q="wrong parcel", feedback="disliked") == [entry.reference]
+        put(path, feedback(entry, 1, "found it"))
+        source.refresh()
+        assert references(source, feedback="disliked") == references(source, q="wrong parcel") == []
+        assert references(source, q="found", feedback="liked") == [entry.reference]
+        with source.open() as db:
+            (session,) = queries.sessions(db, Filters()).rows
+            assert (session["liked"], session["disliked"]) == (1, 0)
+            sums = db.execute("SELECT sum(liked), sum(disliked) FROM totals WHERE level = 60 AND by = 'all'").fetchone()
+            assert tuple(sums) == (1, 0)
+        settle(path, forgotten=[entry.reference])
+    with opened(path) as source, source.open() as db:
+        assert db.execute("SELECT count(*) FROM comments").fetchone()[0] == 0
+
+
 def test_another_outbox_under_the_same_name_is_read_from_its_beginning(path: Path) -> None:
     put(path, log("old"), log("old"))
     with opened(path) as source:

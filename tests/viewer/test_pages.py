@@ -228,6 +228,29 @@ def test_a_page_survives_any_nesting(path: Path, shown: httpx.Client, deep: str)
         assert shown.get(page).status_code == 200, page
 
 
+def test_feedback_is_seen_in_lists_filters_search_and_charts(path: Path, shown: httpx.Client) -> None:
+    good, bad, plain = log("a", user_query="Good?"), log("b", user_query="Bad?"), log("c", user_query="Plain?")
+    put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))
+
+    def questions(address: str) -> set[str]:
+        return {word for word in ("Good?", "Bad?", "Plain?") if word in shown.get(address).text}
+
+    for page in ("/", "/logs"):
+        assert questions(page) == {"Good?", "Bad?", "Plain?"}
+        assert shown.get(page).text.count('class="thumb up"') == 1
+        assert shown.get(page).text.count('class="thumb down"') == 1
+        assert questions(f"{page}?feedback=liked") == {"Good?"}
+        assert questions(f"{page}?feedback=disliked") == {"Bad?"}
+        assert questions(f"{page}?feedback=any") == {"Good?", "Bad?"}
+        assert questions(f"{page}?feedback=nonsense") == set()
+        assert questions(f"{page}?q=wrong+parcel") == {"Bad?"}
+    page = " ".join(unescape(re.sub(r"<[^>]+>", " ", shown.get("/session?id=b").text)).split())
+    assert "Disliked: the wrong parcel" in page
+    assert "▼ 1 disliked" in page
+    sums = re.findall(r'data-name="(liked|disliked)">(\d+)<', shown.get("/charts").text)
+    assert sums == [("liked", "1"), ("disliked", "1")]
+
+
 def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
     put(path, log())
     outbox = SqliteOutbox(str(path))

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from athina_trace.cli.options import add_filters, add_outbox, delivery_of, filters_of, open_outbox
+from athina_trace.cli.options import add_filters, add_outbox, filters_of, open_outbox
+from athina_trace.cli.records import delivery_record, log_record
 from athina_trace.cli.terminal import Terminal, safe_json, sanitize
 from athina_trace.inference_log import InferenceLog
 from athina_trace.schema import ALIASES
@@ -20,7 +21,7 @@ from athina_trace.viewer.filters import Filters
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 _CHUNK = 200
-_COLUMNS = ("made", "reference", "state", "status", "reason", "prompt_run_id", *InferenceLog.model_fields)
+_COLUMNS = ("id", "made_at", "state", "status", "reason", "prompt_run_id", *InferenceLog.model_fields)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would take for a formula."""
 
@@ -50,15 +51,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             table.writerow(_COLUMNS)
         for log in _read_logs(outbox, filters_of(options)):
             number += 1
-            about = {"made": formatting.iso_time(log.row["made"]), "reference": log.row["reference"]}
-            about |= delivery_of(log.row)
             if options.format == "csv":
-                values = {ALIASES.get(name, name): value for name, value in log.fields.items()} | about
+                values = {ALIASES.get(name, name): value for name, value in log.fields.items()}
+                # A spreadsheet reads this form of a time as one.
+                values |= {**delivery_record(log), "made_at": formatting.iso_time(log.row["made"])}
                 cells = [_cell(values.get(name)) for name in _COLUMNS]
                 # CSV has no escapes: in a file a text stays exact, on a terminal it must not be obeyed.
                 table.writerow(map(sanitize, cells) if file.isatty() else cells)
             else:
-                file.write(safe_json({**about, "log": log.fields}) + "\n")
+                file.write(safe_json(log_record(log)) + "\n")
     if options.output:
         terminal.say(f"{formatting.integer(number)} logs are in {options.output}")
     return 0

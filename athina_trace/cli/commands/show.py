@@ -1,4 +1,4 @@
-"""`show`: print one log."""
+"""`show`: print one log, whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from athina_trace.cli.options import add_outbox, open_outbox
 from athina_trace.cli.terminal import CommandError, Terminal
 from athina_trace.viewer import formatting, queries
-from athina_trace.viewer.conversation import read_turn
+from athina_trace.viewer.conversation import NO_LIMITS, Turn, read_turn
 
 
 def add(commands: Any) -> None:
@@ -31,24 +31,52 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.json:
         terminal.json(log.fields, indent=2)
         return 0
-    turn, row = read_turn(log), log.row
-    texts = [
+    turn = read_turn(log, NO_LIMITS)
+    for title, text in texts_of(turn):
+        if text:
+            terminal.say(title, style="bold")
+            terminal.say(f"{text}\n")
+    values = [(name, value) for name, value in values_of(turn) if value not in (None, "")]
+    width = max(len(name) for name, _ in values)
+    for name, value in values:
+        first, *more = str(value).splitlines()
+        terminal.say(f"{name:<{width}}  {first}")
+        for line in more:
+            terminal.say(f"{'':<{width}}  {line}")
+    return 0
+
+
+def texts_of(turn: Turn) -> list[tuple[str, str]]:
+    """Return the texts of a turn under titles, in the order of a conversation."""
+    return [
         *(("System", each.shown) for each in turn.system),
+        *((f"Before ({each.role})", each.content.shown) for each in turn.history),
         ("User", turn.question.shown),
         *(("Context", each.shown) for each in turn.context),
         *((f"Tool {each.name}", f"{each.arguments.shown}\n→ {each.output.shown}") for each in turn.tools),
         ("Assistant", turn.answer.shown),
         ("Expected", turn.expected.shown),
         ("Error", turn.error.shown),
+        ("Comment of the user", turn.comment.shown),
     ]
-    for title, text in texts:
-        if text:
-            terminal.say(title, style="bold")
-            terminal.say(f"{text}\n")
-    for name in ("model", "tokens", "session", "customer", "user", "environment", "slug", "state", "reason"):
-        if row[name] is not None:
-            terminal.say(f"{name:<12} {row[name]}")
-    terminal.say(f"{'latency':<12} {formatting.duration(row['latency'])}")
-    terminal.say(f"{'made':<12} {formatting.readable_time(row['made'])}")
-    terminal.say(f"{'reference':<12} {row['reference']}")
-    return 0
+
+
+def values_of(turn: Turn) -> list[tuple[str, Any]]:
+    """Return everything else by name: what a list shows first, then all other fields and custom attributes."""
+    row = turn.log.row
+    latency = None if row["latency"] is None else formatting.duration(row["latency"])
+    return [
+        ("model", row["model"]),
+        ("tokens", row["tokens"]),
+        ("latency", latency),
+        ("feedback", formatting.feedback(row["feedback"])),
+        *((name, row[name]) for name in ("session", "customer", "user", "environment", "slug")),
+        *turn.details,
+        ("state", row["state"]),
+        ("answer status", row["status"]),
+        ("reason", row["reason"]),
+        ("prompt_run_id", row["prompt_run_id"]),
+        ("made", formatting.readable_time(row["made"])),
+        ("reference", row["reference"]),
+        ("number", row["id"]),
+    ]
