@@ -42,6 +42,7 @@ def create_local_athina(
     key: str | None = None,
     token: str | None = None,
     names: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
 ) -> Starlette:
     """Create an application that keeps what arrives in `received`.
 
@@ -51,6 +52,7 @@ def create_local_athina(
         key: the only API key to accept; None: any.
         token: for the viewer, see `AccessMiddleware`.
         names: for the viewer, see `AccessMiddleware`.
+        report: is called with a line for each request that fails on demand.
     """
     return create_app(
         IndexedOutbox(received.path),
@@ -58,7 +60,8 @@ def create_local_athina(
         token=token,
         names=names,
         has_engine=False,
-        more_routes=LoggingApi(received, faults or Faults(), key).routes(),
+        example_key="any" if key is None else "THE-KEY-OF-THIS-SERVER",
+        more_routes=LoggingApi(received, faults or Faults(), key, report).routes(),
         open_to=("/api/",),
     )
 
@@ -74,11 +77,14 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer, not an error
 class LoggingApi:
     """The endpoints."""
 
-    def __init__(self, received: ReceivedLogs, faults: Faults, key: str | None) -> None:
-        """`key`: the only API key to accept; None: any."""
+    def __init__(
+        self, received: ReceivedLogs, faults: Faults, key: str | None, report: Callable[[str], None] | None = None
+    ) -> None:
+        """`key`: the only API key to accept; None: any. `report`: see `create_local_athina`."""
         self.received = received
         self.faults = faults
         self._key = key
+        self._report = report
 
     def routes(self) -> list[BaseRoute]:
         """Return a route for each endpoint."""
@@ -109,6 +115,8 @@ class LoggingApi:
     def _check_faults_and_key(self, request: Request) -> None:
         status = self.faults.draw()
         if status is not None:
+            if self._report is not None:
+                self._report(f"{request.method} {request.url.path}: answered {status}, as asked")
             raise RefusedRequest(status, f"status {status}", "as this local Athina was asked to answer")
         key = request.headers.get("athina-api-key", "")
         if not key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 
@@ -17,6 +17,8 @@ class Faults:
         delay: seconds by which every answer is delayed.
         retry_after: seconds that a failure asks to wait, in its header `Retry-After`; None: no such header.
         seed: makes the choice of failing requests repeatable.
+        requests: how many there were.
+        failed: status → how many requests failed with it on demand.
     """
 
     share: float = 0.0
@@ -24,6 +26,8 @@ class Faults:
     delay: float = 0.0
     retry_after: float | None = None
     seed: int = 0
+    requests: int = field(default=0, init=False)
+    failed: Counter[int] = field(default_factory=Counter, init=False)
     _next: deque[int] = field(default_factory=deque, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -38,7 +42,12 @@ class Faults:
 
     def draw(self) -> int | None:
         """Return the status of a failure for the current request; None: answer it normally."""
+        self.requests += 1
         if self._next:
             status = self._next.popleft()
-            return None if status == 200 else status  # noqa: PLR2004
-        return self.status if self._random.random() < self.share else None
+            failure = None if status == 200 else status  # noqa: PLR2004
+        else:
+            failure = self.status if self._random.random() < self.share else None
+        if failure is not None:
+            self.failed[failure] += 1
+        return failure

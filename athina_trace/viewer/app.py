@@ -23,6 +23,7 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
     token: str | None = None,
     names: Sequence[str] = (),
     has_engine: bool = True,
+    example_key: str | None = None,
     more_routes: Sequence[BaseRoute] = (),
     open_to: tuple[str, ...] = (),
 ) -> Starlette:
@@ -34,6 +35,7 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
         token: see `AccessMiddleware`, as for `names` and `open_to`.
         names: host names of the pages.
         has_engine: whether what waits in this outbox is meant to be sent.
+        example_key: for a server that takes logs, the API key that its empty page shows in an example.
         more_routes: routes to serve besides the pages.
         open_to: prefixes of paths that need no token.
     """
@@ -45,7 +47,8 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
         yield
         refresher.stop()
 
-    pages = Pages(refresher, title=title or Path(outbox.path).name, has_engine=has_engine)
+    title = title or Path(outbox.path).name
+    pages = Pages(refresher, title=title, has_engine=has_engine, example_key=example_key)
     routes = [
         *more_routes,
         Route("/", pages.sessions),

@@ -31,11 +31,14 @@ _MAX_JSON = 200_000
 class Pages:
     """All pages of one outbox."""
 
-    def __init__(self, refresher: Refresher, *, title: str, has_engine: bool = True) -> None:
-        """`title` names the outbox; `has_engine` is False where nothing that waits in it is meant to be sent."""
+    def __init__(
+        self, refresher: Refresher, *, title: str, has_engine: bool = True, example_key: str | None = None
+    ) -> None:
+        """The arguments are those of `create_app`."""
         self._refresher = refresher
         self._title = title
         self._has_engine = has_engine
+        self._example_key = example_key
         self._form_secret = secrets.token_urlsafe(24)
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -63,14 +66,34 @@ class Pages:
         filters, before = Filters.of(request.query_params), _integer(request, "before")
         with self._refresher.reading() as snapshot:
             page, choices = queries.sessions(snapshot.db, filters, before=before), queries.choices(snapshot.db)
-            return self._render("sessions", snapshot, page=page, choices=choices, filters=filters, before=before)
+            return self._render(
+                "sessions",
+                snapshot,
+                page=page,
+                choices=choices,
+                filters=filters,
+                before=before,
+                server_url=_server_url(request),
+                example_key=self._example_key,
+                path=self._refresher.outbox.path,
+            )
 
     def logs(self, request: Request) -> Response:
         """All logs, or those that match the filters, newest first."""
         filters, before = Filters.of(request.query_params), _integer(request, "before")
         with self._refresher.reading() as snapshot:
             page, choices = queries.logs(snapshot.db, filters, before=before), queries.choices(snapshot.db)
-            return self._render("logs", snapshot, page=page, choices=choices, filters=filters, before=before)
+            return self._render(
+                "logs",
+                snapshot,
+                page=page,
+                choices=choices,
+                filters=filters,
+                before=before,
+                server_url=_server_url(request),
+                example_key=self._example_key,
+                path=self._refresher.outbox.path,
+            )
 
     # -- one conversation, one log
 
@@ -183,6 +206,12 @@ class Pages:
             page_name=page_name,
         )
         return HTMLResponse(html, status)
+
+
+def _server_url(request: Request) -> str:
+    """Return the server's address by its socket: the Host header may be anything."""
+    host, port = request.scope["server"]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _integer(request: Request, name: str) -> int | None:

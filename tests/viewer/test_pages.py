@@ -251,6 +251,19 @@ def test_feedback_is_seen_in_lists_filters_search_and_charts(path: Path, shown: 
     assert sums == [("liked", "1"), ("disliked", "1")]
 
 
+@pytest.mark.parametrize("page", ["/", "/logs"])
+def test_an_empty_page_says_why_and_what_to_set(path: Path, shown: httpx.Client, page: str) -> None:
+    assert str(path) in shown.get(page).text
+    assert "Nothing here yet." in shown.get(page).text
+    put(path, entry := log())
+    settle(path, forgotten=[entry.reference])
+    text = " ".join(unescape(re.sub(r"<[^>]+>", "", shown.get(page).text)).split())
+    assert "Everything was delivered, and nothing is kept here." in text
+    assert "1 log, update or feedback has reached Athina" in text
+    assert "ATHINA_KEEP_DELIVERED=24" in text
+    assert "Decorate a function" not in text
+
+
 def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
     put(path, log())
     outbox = SqliteOutbox(str(path))

@@ -67,6 +67,17 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     path = Path(options.outbox or Path(outbox_path(None)).parent / "received.db").expanduser()
     share = options.fail or float(options.status != _DEFAULT_STATUS)
     faults = Faults(share=share, status=options.status, delay=options.delay)
+    if share or options.delay:
+        delay = f", each answer {options.delay:g} s later" if options.delay else ""
+        terminal.say(f"Faults on demand: {share:.0%} of all requests are answered with {options.status}{delay}.")
+
+    def report(line: str) -> None:
+        terminal.say(line)
+        terminal.flush()
+
     with closing(ReceivedLogs(str(path))) as received:
-        app = create_local_athina(received, faults=faults, key=key, token=token, names=options.name)
-        return web_server.serve(app, options, terminal, token, environment=f"ATHINA_API_KEY={key or 'any'}")
+        app = create_local_athina(received, faults=faults, key=key, token=token, names=options.name, report=report)
+        code = web_server.serve(app, options, terminal, token, environment=f"ATHINA_API_KEY={key or 'any'}")
+    if share or options.delay:
+        terminal.say(f"{faults.requests} requests, {sum(faults.failed.values())} of them failed as asked.")
+    return code
