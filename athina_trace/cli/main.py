@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still buffered has no reader: Python would complain about it when it exits.
+        # `export | head` is no error. What is still buffered has no reader: Python would complain when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (UsageError, SettingsError) as error:
@@ -67,6 +67,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in _COMMANDS.values():
         module.add(commands)
+    # argparse would list all commands and leave the guess to the reader. No option before the command takes a value, so
+    # that the first argument which is no option is the command.
     given = next((each for each in arguments if not each.startswith("-")), None)
     if given is not None and given not in _COMMANDS:
         nearest = difflib.get_close_matches(given, _COMMANDS, n=1)

@@ -34,6 +34,7 @@ def add_outbox(command: argparse.ArgumentParser) -> None:
 def add_filters(command: argparse.ArgumentParser) -> None:
     """Add the options that choose logs."""
     group = command.add_argument_group("which logs")
+    # `q` is its name in a page's address, as for all other filters.
     group.add_argument("--text", dest="q", metavar="WORDS", help='that contain these words; "a phrase" in quotes')
     for name, description in _FILTERS.items():
         group.add_argument(f"--{name}", metavar=name.upper(), help=description)
@@ -66,6 +67,7 @@ def age(text: str) -> float:
 
 def positive(text: str) -> int:
     """Parse a number of rows."""
+    # Nine digits are more rows than anyone reads, and fit SQLite's LIMIT, which a longer number would not.
     if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
     return int(text[:9])
@@ -76,7 +78,7 @@ def between(text: str, least: float, most: float) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
+        number = math.nan  # which is not within any limits
     if not least <= number <= most:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
     return number
@@ -93,6 +95,7 @@ def outbox_path(chosen: str | None) -> str:
 def existing_outbox(chosen: str | None) -> str:
     """Return the path as `outbox_path` does. Raises `CommandError` where nothing was ever logged there."""
     path = Path(outbox_path(chosen))
+    # Until an engine or a command collects them, the first logs are in the journal alone.
     if not path.exists() and not path.with_suffix(".journal").exists():
         others = sorted(str(each) for each in path.parent.glob("*.db"))
         hint = f"; there are others: --outbox {' or '.join(others)}" if others else ""
@@ -119,7 +122,7 @@ def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbo
     """Open an outbox whose index is up to date."""
     outbox = IndexedOutbox(existing_outbox(chosen))
     try:
-        # The first look at a large outbox takes a while: 100,000 logs about a minute.
+        # The first look at a large outbox reads every log in it.
         while not outbox.refresh(chunks=20):
             terminal.progress(f"reading the outbox, {outbox.backlog} entries to go")
         terminal.progress("")

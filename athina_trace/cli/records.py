@@ -15,6 +15,7 @@ from athina_trace.viewer.queries import OutboxStatus, StoredLog
 def delivery_record(log: StoredLog) -> dict[str, Any]:
     """Return which log it is, and what became of it."""
     row = log.row
+    # Not `made`: that is a count in status().
     known = {name: row[name] for name in ("state", "status", "reason", "prompt_run_id") if row[name] is not None}
     return {"id": row["id"], "made_at": row["made"], "external_reference_id": row["reference"], **known}
 

@@ -50,6 +50,7 @@ class Terminal:
     """Standard output and standard error of one command."""
 
     def __init__(self) -> None:
+        # A log may hold any character: a terminal of another encoding must not end a command half-way.
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -99,6 +100,7 @@ class Terminal:
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
         """Print rows under headings; without a terminal one row a line, its values separated by tabs."""
         if not self.is_terminal:
+            # No headings: to the program that reads these lines they would be one more row.
             for row in rows:
                 values = (_one_line(value) for value, column in zip(row, columns, strict=True) if column.plain)
                 sys.stdout.write("\t".join(values) + "\n")
@@ -109,6 +111,7 @@ class Terminal:
             for place, column in enumerate(columns)
             if column.shown_from is not None and column.shown_from <= total
         ]
+        # A column is no wider than what is in it, and what all of these leave is shared by the columns without a width.
         lines = [[_one_line(row[place]) for place in places] for row in rows]
         shown = [columns[place] for place in places]
         widths = [
@@ -162,6 +165,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     """Cut or pad a text to a width in columns of a terminal."""
     if display_width(text) > width:
         kept, used = "", 0
+        # The last column is for the ellipsis; before a wide character one more may stay empty.
         for character in text:
             used += _character_width(character)
             if used > width - 1:
@@ -173,6 +177,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def _character_width(character: str) -> int:
+    # Combining and format characters take no column of their own: they change the character before them.
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -43,6 +43,7 @@ def serve(
         terminal.say(f"Local Athina listens. Point programs here: ATHINA_BASE_URL={server.url} {environment}")
     terminal.say(f"Viewer: {url}   (Ctrl-C ends it)")
     terminal.flush()
+    # The socket listens already, so that the browser cannot come too early.
     # Where there is no display, Python would start a text browser, which takes the terminal over.
     displays = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     has_display = not sys.platform.startswith("linux") or any(os.environ.get(name) for name in displays)

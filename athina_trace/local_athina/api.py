@@ -90,6 +90,7 @@ class LoggingApi:
         """Return a route for each endpoint."""
         endpoints: list[tuple[str, str, Endpoint]] = [
             ("POST", "/api/{version}/log/inference", self.log),
+            # Before the next one, which would match its path, too; references may contain slashes.
             ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/{reference:path}", self.update),
             ("PATCH", "/api/v1/log/inference/{prompt_run_id:path}", self.update_by_id),
             ("PATCH", "/api/v1/prompt_run/user-feedback", self.feedback),
@@ -100,7 +101,7 @@ class LoggingApi:
         """Check faults and key before an endpoint, and answer the requests that it refuses."""
 
         async def answer(request: Request) -> Response:
-            await asyncio.sleep(self.faults.delay)
+            await asyncio.sleep(self.faults.delay)  # refused requests are as slow as others
             try:
                 self._check_faults_and_key(request)
                 return await endpoint(request)
@@ -158,6 +159,7 @@ class LoggingApi:
         """Add a user's feedback to a log found by its reference."""
         fields = await _read_object(request)
         value = fields.get("user_feedback")
+        # True is 1 to Python, and not to Athina.
         if value not in (1, 0, -1) or isinstance(value, bool):
             raise RefusedRequest(400, "Validation error", f"user_feedback must be 1, 0 or -1, not {value!r}")
         return self._change("feedback", "reference", str(fields.get("external_reference_id") or ""), fields)
@@ -195,6 +197,7 @@ async def _read_object(request: Request) -> dict[str, Any]:
 
 def _check_types(fields: dict[str, Any]) -> None:
     """Check that each known field has its type; unknown ones are kept unchecked, as Athina does."""
+    # Athina's two spellings count as one field, and an update need not repeat the required ones.
     known = {name: value for name, value in fields.items() if ALIASES.get(name, name) in FIELDS}
     try:
         InferenceLog.of({**dict.fromkeys(_REQUIRED, ""), **known})

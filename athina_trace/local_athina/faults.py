@@ -34,6 +34,7 @@ class Faults:
         """Check the values. Raises ValueError."""
         if not (0 <= self.share <= 1 and self.delay >= 0):
             raise ValueError(f"share={self.share} must be from 0 to 1, delay={self.delay} at least 0")
+        # Of its own: a test that seeds the global generator chooses its own numbers, not ours.
         self._random = random.Random(self.seed)  # noqa: S311 - which requests fail is no secret
 
     def fail_next(self, *statuses: int) -> None:

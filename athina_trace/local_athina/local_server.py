@@ -30,6 +30,7 @@ class LocalAthina:
         self._folder = None if path else tempfile.TemporaryDirectory(prefix="athina_trace-", ignore_cleanup_errors=True)
         self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
         self.faults = faults or Faults()
+        # Listening from now on, so that `url` is known before the block begins.
         self._received = ReceivedLogs(self.path)
         self._server = Server(create_local_athina(self._received, faults=self.faults, key=key), listen("127.0.0.1", 0))
 

@@ -52,14 +52,16 @@ class ReceivedLogs:
         outbox.close()
         self.path = path
         self._lock = threading.Lock()
+        # A connection of its own: the outbox's API has no state *received*, and no lookup by Athina's name.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a power loss may cost what a test server received last
         self._db.execute(_INDEX)
 
     def add(self, fields: dict[str, object]) -> str | None:
         """Keep a log; return its `prompt_run_id`, or None where there is a log with its reference."""
         prompt_run_id = str(uuid.uuid4())
         reference = str(fields.get("external_reference_id") or prompt_run_id)
+        # Found and inserted under one lock: two requests with one reference must not both succeed.
         with self._lock:
             if self._find("reference", reference):
                 return None

@@ -63,5 +63,6 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
         Route("/retry", pages.retry, methods=["POST"]),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
+    # Around everything, static files and the extra routes included.
     access = Middleware(AccessMiddleware, token=token, names=frozenset(names), open_to=open_to)
     return Starlette(routes=routes, middleware=[access], lifespan=lifespan, exception_handlers={404: pages.not_found})

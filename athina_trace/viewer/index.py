@@ -178,6 +178,7 @@ class Index:
 
     def _apply_updates(self, entries: Sequence[_Entry]) -> None:
         """Rebuild the rows of the logs that later updates and feedback are about."""
+        # A chunk often holds several updates of one log; its row is rebuilt once.
         for reference in dict.fromkeys(entry[2] for entry in entries):
             for old in map(
                 LogRow._make, self._db.execute("SELECT * FROM log WHERE reference = ?", (reference,)).fetchall()

@@ -98,6 +98,7 @@ class IndexedOutbox:
         """Move what was just logged from the journal into the outbox file, as the program's own engine does."""
         collected = self._outbox.store.offsets()
         segments = Path(self.path).with_suffix(".journal").glob("*.journal")
+        # Compared first: collecting takes the write lock, and pages ask twice a second.
         if any(each.stat().st_size != collected.get(each.name, 0) for each in segments):
             while self._outbox.collect():
                 pass

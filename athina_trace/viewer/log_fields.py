@@ -128,7 +128,7 @@ def text_of(value: Any) -> str:
 
 def searchable_text(reference: str, fields: dict[str, Any]) -> tuple[str, str, str]:
     """Return what the search covers: the question, the answer, and the rest."""
-    # Not the system prompt and the list of tools: they are the same in every log, and tell none of them apart.
+    # Not the system prompt and the list of tools: they are the same in every log and distinguish none.
     names = ("session_id", "customer_id", "customer_user_id", "prompt_slug", "language_model_id", "error")
     large = ("context", "expected_response", "tool_calls", "custom_attributes")
     rest = " ".join(text_of(fields.get(name))[:_MAX_SEARCHED] for name in (*names, *large) if fields.get(name))

@@ -39,11 +39,12 @@ class Pages:
         self._title = title
         self._has_engine = has_engine
         self._example_key = example_key
+        # In every form of ours: another site can post a form, but cannot read a page to find this.
         self._form_secret = secrets.token_urlsafe(24)
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
-            undefined=StrictUndefined,
+            undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -177,6 +178,7 @@ class Pages:
         if chosen != "all" and not _is_integer(chosen):
             return PlainTextResponse("The form names no log.", 400)
         ids = None if chosen == "all" else [int(chosen)]
+        # In a thread: SQLite may wait for another writer.
         retried = await run_in_threadpool(maintenance.retry, self._refresher.outbox.path, ids)
         return RedirectResponse(f"/delivery?again={retried}", 303)
 

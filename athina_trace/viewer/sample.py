@@ -37,6 +37,7 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
     now = time.time() if now is None else now
     outbox = SqliteOutbox(path)
     try:
+        # Collected first: what is still in the journal could not be purged.
         outbox.collect()
         for state in ("waiting", "refused", "delivered"):
             maintenance.purge(path, state, before=float("inf"))

@@ -49,6 +49,7 @@ def listen(host: str, port: int, *, or_any_port: bool = False) -> socket.socket:
 def url_of(listener: socket.socket, *, token: str | None = None) -> str:
     """Return the address to open in a browser on this machine."""
     host, port = map(str, listener.getsockname()[:2])
+    # Addresses that mean "every interface" cannot be opened in a browser.
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
     shown = f"[{name}]" if ":" in name else name
     return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
@@ -65,7 +66,7 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_MAX_CONCURRENT,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=1,  # a browser's idle connection must not delay Ctrl-C
             lifespan="on",
             ws="none",
         )

@@ -108,6 +108,7 @@ def check_server(settings: Settings) -> Iterator[Finding]:
 
 def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
     """Check whether the outbox can be written to, whether only its owner may read it, and whether there is room."""
+    # The first log makes missing folders: what counts is the nearest one that exists.
     folder = next(each for each in path.parents if each.exists())
     blocked = [each for each in (folder, path) if each.exists() and not os.access(each, os.W_OK)]
     message = str(path) if path.exists() else f"{path}, made with the first log"
@@ -115,9 +116,11 @@ def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
         message = f"{blocked[0]} cannot be written to: set ATHINA_OUTBOX elsewhere"
     yield Finding("outbox", not blocked, message)
     is_private = not path.exists() or not path.stat().st_mode & 0o077
+    # Conversations of customers: neither the group nor others.
     message = "only you may read the outbox" if is_private else f"others may read the outbox: chmod 600 {path}"
     yield Finding("permissions", is_private, message)
     free = shutil.disk_usage(folder).free
+    # An outbox with a small limit needs no more room than that.
     has_room = free >= min(_MIN_FREE_BYTES, settings.max_outbox_bytes)
     message = f"{byte_size(free)} free" if has_room else f"only {byte_size(free)} free at {folder}: make room"
     yield Finding("disk", has_room, message)

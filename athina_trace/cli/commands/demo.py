@@ -27,10 +27,11 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Fill the sample outbox, then show it where there is a terminal."""
     require_packages("demo")
+    # Beside the user's outboxes, and never one of them: the sample replaces what is in it.
     path = str(Path(outbox_path(None)).parent / "demo.db")
     logs = sample.fill(path)
     terminal.say(f"{logs} logs of {sample.SESSIONS} sample conversations are in {path}")
-    if not terminal.is_terminal:
+    if not terminal.is_terminal:  # a script would wait for ever for the viewer to end
         terminal.say(f"To see them: athina-trace ui --outbox {path}")
         return 0
     options.outbox = path

@@ -40,14 +40,16 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     waiting = _runtime.status().waiting
     terminal.say(f"{waiting} waiting in {path}")
     terminal.flush()
+    # In short steps between which progress is shown.
     deadline = time.monotonic() + options.timeout
     while True:
         report = _runtime.flush(max(0.0, min(_STEP_SECONDS, deadline - time.monotonic())))
+        # A wrong key does not become right by waiting: the reason is worth more than the rest of the timeout.
         if report or report.paused or time.monotonic() >= deadline:
             break
         terminal.progress(f"{report.waiting} of {waiting} still waiting")
     terminal.progress("")
-    _runtime.shutdown(0)
+    _runtime.shutdown(0)  # what is left stays on disk
     hint = f", {report.refused} refused: athina-trace logs --state refused" if report.refused else ""
     terminal.say(f"{waiting - report.waiting} gone, {report.waiting} waiting{hint}")
     if report.paused:

@@ -14,7 +14,7 @@ from athina_trace.cli.terminal import Column, Terminal
 from athina_trace.viewer import formatting, queries
 
 _FOLLOW_SECONDS = 0.5
-# At 80 columns of a terminal what tells a good answer from a bad one; the rest as there is room. The number is what
+# At 80 columns what a reader needs to find a bad answer; the rest as there is room. The number is what
 # `show` takes: references are too long for a table.
 _COLUMNS = (
     Column("Question"),
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             with outbox.open() as db:
                 new = queries.logs_after(db, filters, after=last)
                 show(db, new)
-            rows = new or rows
+            rows = new or rows  # the last one shown is where the next look begins
     return 0
 
 

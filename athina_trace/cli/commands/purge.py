@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Delete logs, once a person or --yes has agreed."""
+    # Without an age: also what is logged while a person reads the question.
     before = options.older_than
     with open_outbox(options.outbox, terminal) as outbox:
         made = f" made before {formatting.readable_time(before)}" if before is not None else ""

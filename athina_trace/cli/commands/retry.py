@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Make refused logs wait again; 1 where there was none."""
+    # Neither all by mistake, nor some references among all.
     if bool(options.reference) == options.all:
         raise UsageError("name the references of refused logs, or --all")
     with open_outbox(options.outbox, terminal) as outbox:

@@ -63,14 +63,17 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace.local_athina.received_logs import ReceivedLogs  # noqa: PLC0415 - an optional extra
 
     token = web_server.access_token(options)
+    # Where other machines can reach it, logging needs a key, too: the visitors' token unless there is another.
     key = options.key or (None if web_server.is_loopback(options.host) else token)
     path = Path(options.outbox or Path(outbox_path(None)).parent / "received.db").expanduser()
+    # Who names a status of failures wants to see some.
     share = options.fail or float(options.status != _DEFAULT_STATUS)
     faults = Faults(share=share, status=options.status, delay=options.delay)
     if share or options.delay:
         delay = f", each answer {options.delay:g} s later" if options.delay else ""
         terminal.say(f"Faults on demand: {share:.0%} of all requests are answered with {options.status}{delay}.")
 
+    # Flushed: a program that starts this server may read along through a pipe.
     def report(line: str) -> None:
         terminal.say(line)
         terminal.flush()

@@ -64,6 +64,7 @@ def texts_of(turn: Turn) -> list[tuple[str, str]]:
 def values_of(turn: Turn) -> list[tuple[str, Any]]:
     """Return everything else by name: what a list shows first, then all other fields and custom attributes."""
     row = turn.log.row
+    # Pairs rather than a dict: a custom attribute may have the name of something else.
     latency = None if row["latency"] is None else formatting.duration(row["latency"])
     return [
         ("model", row["model"]),

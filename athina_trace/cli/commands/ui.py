@@ -32,7 +32,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     token = web_server.access_token(options)
     path = outbox_path(options.outbox)
-    # Outboxes of programs without a key, and of the demo: nothing in them is meant to be sent.
+    # The outboxes of programs without a key and of the demo: what waits there is not meant to be sent, and the page
+    # does not ask why it is not.
     has_engine = Path(path).stem not in ("local", "demo")
     app = create_app(IndexedOutbox(path), token=token, names=options.name, has_engine=has_engine)
     return web_server.serve(app, options, terminal, token)
