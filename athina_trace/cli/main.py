@@ -10,7 +10,21 @@ import sys
 from collections.abc import Sequence
 
 from athina_trace import __version__
-from athina_trace.cli.commands import check, demo, export, flush, logs, purge, retry, serve, sessions, show, status, ui
+from athina_trace.cli.commands import (
+    check,
+    completion,
+    demo,
+    export,
+    flush,
+    logs,
+    purge,
+    retry,
+    serve,
+    sessions,
+    show,
+    status,
+    ui,
+)
 from athina_trace.cli.terminal import CommandError, Terminal, UsageError
 from athina_trace.errors import OutboxError, SettingsError
 
@@ -19,6 +33,7 @@ DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = {
     "demo": demo, "ui": ui, "serve": serve, "logs": logs, "sessions": sessions, "show": show, "status": status,
     "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
+    "completion": completion,
 }  # fmt: skip
 _DESCRIPTION = "Inspect what was logged, send it, and run a local Athina."
 _EPILOG = """\

@@ -38,6 +38,7 @@ COMMANDS = (
     "export",
     "purge",
     "check",
+    "completion",
 )
 
 
@@ -344,17 +345,17 @@ def on_a_terminal(environment: dict[str, str], *arguments: str) -> str:
     command = [sys.executable, "-m", "athina_trace", *arguments]
     with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        said, ends = b"", time.monotonic() + 30
+        output, ends = b"", time.monotonic() + 30
         while time.monotonic() < ends:
             if select.select([ours], [], [], 0.2)[0]:
                 try:
-                    said += os.read(ours, 65_536)
+                    output += os.read(ours, 65_536)
                 except OSError:  # the other end is closed
                     break
             elif process.poll() is not None:
                 break
         os.close(ours)
-    return said.decode()
+    return output.decode()
 
 
 NASTY = "\x1b]0;title\x07\x1b[2J \x9d0;c1\x9c \x7f \u202egnp.exe \u2028 \x00 end"

@@ -43,7 +43,7 @@ def test_a_log_is_taken_and_named(api: httpx.Client, local_athina: LocalAthina, 
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "expected"),
     [
         ({"prompt": "p", "response": "r"}, 400, "language_model_id is required"),
         ({**LOG, "prompt_tokens": "many"}, 400, "prompt_tokens: Input should be a valid integer"),
@@ -56,12 +56,12 @@ def test_a_log_is_taken_and_named(api: httpx.Client, local_athina: LocalAthina, 
     ],
 )
 def test_what_athina_would_not_take_is_refused_in_words(
-    api: httpx.Client, local_athina: LocalAthina, body: Any, status: int, said: str
+    api: httpx.Client, local_athina: LocalAthina, body: Any, status: int, expected: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body)
     answer = api.post("/api/v1/log/inference", content=content)
     assert answer.status_code == status
-    assert said in words(answer)
+    assert expected in words(answer)
     assert local_athina.logs() == []
 
 
@@ -168,7 +168,7 @@ def test_our_own_client_is_understood(local_athina: LocalAthina) -> None:
 
 @contextmanager
 def started(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A serving command, once it has told its address; ended by Ctrl-C, cleanly."""
+    """A serving command, once it has printed its address; ended by Ctrl-C, cleanly."""
     command = [sys.executable, "-W", "error", "-m", "athina_trace", *arguments, "--port", "0"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -213,8 +213,8 @@ def test_serve_says_what_it_does_on_demand(environment: dict[str, str], tmp_path
     command += ["--fail", "1", "--status", "429", "--delay", "0.01"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        assert said == "Faults on demand: 100% of all requests are answered with 429, each answer 0.01 s later.\n"
+        expected = process.stdout.readline()
+        assert expected == "Faults on demand: 100% of all requests are answered with 429, each answer 0.01 s later.\n"
         found = re.search(r"ATHINA_BASE_URL=(\S+)", process.stdout.readline())
         assert found is not None
         process.stdout.readline()

@@ -48,12 +48,12 @@ def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Pag
     context = browser.new_context(base_url=server.url, **options)
     context.set_default_timeout(10_000)
     page = context.new_page()
-    said: list[str] = []
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     yield page
     context.close()
-    assert [text for text in said if "404" not in text] == []
+    assert [text for text in errors if "404" not in text] == []
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
             page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
             page.evaluate(AXE)
             found = page.evaluate("axe.run({resultTypes: ['violations']})")
-            told = [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found["violations"]]
-            assert told == [], (address, told)
+            violations = [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found["violations"]]
+            assert violations == [], (address, violations)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, address
 
 
