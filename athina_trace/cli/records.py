@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlite3 import Row
 from typing import Any
 
+from athina_trace.viewer.conversation import NO_LIMITS, read_turn
 from athina_trace.viewer.queries import OutboxStatus, StoredLog
 
 
@@ -23,6 +24,19 @@ def delivery_record(log: StoredLog) -> dict[str, Any]:
 def log_record(log: StoredLog) -> dict[str, Any]:
     """Return a log with its delivery; `log` holds its fields as they are sent, with later updates applied."""
     return {**delivery_record(log), "log": log.fields}
+
+
+def dataset_record(log: StoredLog) -> dict[str, Any]:
+    """Return a log as a row of an Athina dataset, its feedback beside it."""
+    turn = read_turn(log, NO_LIMITS)
+    return {
+        "query": turn.question.shown,
+        "context": [each.shown for each in turn.context],
+        "response": turn.answer.shown,
+        "expected_response": turn.expected.shown,
+        "user_feedback": log.row["feedback"],
+        "user_feedback_comment": turn.comment.shown,
+    }
 
 
 def session_record(row: Row) -> dict[str, Any]:

@@ -267,6 +267,24 @@ def test_export_writes_json_lines_and_tables(run: Run, sampled: str, tmp_path: P
     assert rows[0]["language_model_id"]
 
 
+def test_a_dataset_has_athinas_columns_and_the_feedback(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    entry = log("a", context=[{"text": "Leipzig hub"}, "scan"], expected_response="At the hub.", customer_id="acme")
+    put(path, entry, log("b"), feedback(entry, -1, "too short"))
+    row = {
+        "query": "Where is it?",
+        "context": ["Leipzig hub", "scan"],
+        "response": "In Leipzig.",
+        "expected_response": "At the hub.",
+        "user_feedback": -1,
+        "user_feedback_comment": "too short",
+    }
+    assert lines(run("export", "--dataset", "--feedback", "disliked", "--outbox", str(path)).stdout) == [row]
+    table = run("export", "--dataset", "--format", "csv", "--customer", "acme", "--outbox", str(path)).stdout
+    (cells,) = csv.DictReader(io.StringIO(table))
+    assert cells == {**row, "context": '["Leipzig hub", "scan"]', "user_feedback": "'-1"[1:]}
+
+
 def test_a_cell_is_never_a_formula(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, log(user_query="=1+1", response="@cmd"))
