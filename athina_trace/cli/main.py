@@ -16,6 +16,7 @@ from athina_trace.cli.commands import (
     demo,
     export,
     flush,
+    import_logs,
     logs,
     purge,
     retry,
@@ -33,7 +34,7 @@ DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = {
     "demo": demo, "ui": ui, "serve": serve, "logs": logs, "sessions": sessions, "show": show, "status": status,
     "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
-    "completion": completion,
+    "import": import_logs, "completion": completion,
 }  # fmt: skip
 _DESCRIPTION = "Inspect what was logged, send it, and run a local Athina."
 _EPILOG = """\

@@ -45,6 +45,9 @@ _WAITING_COUNT = "SELECT count(*) FROM box.entry WHERE state = 'waiting'"
 _OLDEST_WAITING = "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"
 _RETRIES = "SELECT count(*), min(due), max(attempts) FROM box.lane WHERE owner IS NULL AND attempts > 0 AND due > ?"
 _COUNTERS = "SELECT name, value FROM box.counter"
+IMPORTED = "imported:"
+"""Beginning of the names of notes with the digests of imported references."""
+_IMPORTED = f"SELECT words FROM box.note WHERE name GLOB '{IMPORTED}*'"
 _PAUSED = "SELECT words, since FROM box.note WHERE name = 'paused'"
 
 
@@ -208,6 +211,17 @@ def log(db: Connection, key: str) -> StoredLog | None:
         if row is not None:
             return stored_log(db, row)
     return None
+
+
+def has_log(db: Connection, reference: str) -> bool:
+    """Return whether there is a log with this reference."""
+    found = db.execute("SELECT 1 FROM log WHERE reference = ? LIMIT 1", (clean(reference),)).fetchone()
+    return found is not None
+
+
+def imported(db: Connection) -> set[str]:
+    """Return the digests of all references that were ever imported into this outbox."""
+    return {digest for (words,) in db.execute(_IMPORTED) for digest in words.split()}
 
 
 def choices(db: Connection) -> dict[str, list[str]]:

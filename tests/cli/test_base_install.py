@@ -1,5 +1,6 @@
 """The command line where only the required packages are installed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,8 @@ def on_base(environment: dict[str, str], *arguments: str) -> "subprocess.Complet
         (("retry", "--all"), 0, "1 waiting again"),
         (("purge", "--state", "refused", "--yes"), 0, "1 deleted"),
         (("check",), 1, "!!  key"),
+        (("import", os.devnull), 0, "0 new logs"),
+        (("completion", "bash"), 0, "complete -F"),
     ],
 )
 def test_what_a_server_room_needs_runs_on_the_base_install(

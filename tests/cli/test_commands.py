@@ -39,6 +39,7 @@ COMMANDS = (
     "purge",
     "check",
     "completion",
+    "import",
 )
 
 
