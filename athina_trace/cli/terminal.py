@@ -121,12 +121,13 @@ class Terminal:
         shares = sum(column.width is None for column in shown)
         share = max(4, (total - sum(widths) - 2 * (len(shown) - 1)) // max(1, shares))
         widths = [share if column.width is None else width for column, width in zip(shown, widths, strict=True)]
-        for line in ([column.title for column in shown], *lines):
-            cells = (
-                self._styled(fit(value, width, right=column.right), _STATE_STYLES.get(value, ""))
-                for value, column, width in zip(line, shown, widths, strict=True)
-            )
-            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        headings = [column.title for column in shown]
+        for line in (headings, *lines):
+            cells = [
+                fit(value, width, right=column.right) for value, width, column in zip(line, widths, shown, strict=True)
+            ]
+            styles = ["dim" if line is headings else _STATE_STYLES.get(value) for value in line]
+            sys.stdout.write("  ".join(map(self._styled, cells, styles)).rstrip() + "\n")
 
     def ask(self, question: str) -> bool:
         """Ask, and return whether the answer begins with y."""
@@ -135,7 +136,7 @@ class Terminal:
         except EOFError:
             return False
 
-    def _styled(self, text: str, style: str) -> str:
+    def _styled(self, text: str, style: str | None) -> str:
         # https://no-color.org
         if not style or not self.is_terminal or os.environ.get("NO_COLOR"):
             return text

@@ -29,10 +29,13 @@ def render(text: str) -> Markup:
 
 
 def _adapt(tokens: Sequence[Token]) -> Sequence[Token]:
-    """Shrink headings to a message's size, make code scrollable by keyboard, open links without a referrer."""
+    """Shrink headings, align cells by class, make code scrollable by keyboard, open links without a referrer."""
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = "h4"
+        if token.type in ("th_open", "td_open") and (style := str(token.attrs.pop("style", ""))):
+            # The content policy forbids inline styles: browsers would drop the alignment and complain.
+            token.attrSet("class", style.replace("text-align:", "align-"))
         if token.type in ("fence", "code_block"):
             token.attrSet("tabindex", "0")
         if token.type == "link_open":

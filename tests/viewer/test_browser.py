@@ -287,6 +287,13 @@ def test_a_text_that_runs_from_right_to_left_does(page: Page) -> None:
     assert page.locator(".message.user [dir]").first.evaluate(direction) == "rtl"
 
 
+def test_a_table_is_aligned_and_the_console_stays_quiet(own_page: Page, path: Path) -> None:
+    put(path, log("a", response="|item|price|\n|---|--:|\n|parcel|12|"))
+    own_page.goto("/session?id=a")
+    aligned = own_page.get_by_role("cell", name="12").evaluate("(cell) => getComputedStyle(cell).textAlign")
+    assert aligned == "right"
+
+
 def test_a_message_of_a_megabyte_is_readable(own_page: Page, path: Path) -> None:
     put(path, log("a", response="word " * 200_000))
     own_page.goto("/session?id=a")

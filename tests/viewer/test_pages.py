@@ -228,6 +228,16 @@ def test_a_page_survives_any_nesting(path: Path, shown: httpx.Client, deep: str)
         assert shown.get(page).status_code == 200, page
 
 
+def test_a_turn_says_what_it_took(path: Path, shown: httpx.Client) -> None:
+    put(
+        path,
+        log("a", prompt_tokens=331, completion_tokens=12, total_tokens=343, cost=0.0123, response_time=1500),
+        log("a", prompt_tokens="many", completion_tokens=[], cost="dear"),
+    )
+    page = " ".join(unescape(re.sub(r"<[^>]+>", " ", shown.get("/session?id=a").text)).split())
+    assert "343 tokens (331 in, 12 out) $0.0123 1.5 s" in page
+
+
 def test_feedback_is_seen_in_lists_filters_search_and_charts(path: Path, shown: httpx.Client) -> None:
     good, bad, plain = log("a", user_query="Good?"), log("b", user_query="Bad?"), log("c", user_query="Plain?")
     put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))

@@ -35,6 +35,12 @@ def test_markdown_is_shown_and_never_obeyed(text: str, html: str | None) -> None
         assert made == html
 
 
+def test_aligned_cells_have_a_class_and_no_style() -> None:
+    made = str(render("|a|b|c|\n|-:|:-:|---|\n|1|2|3|"))
+    assert "style" not in made
+    assert (made.count("align-right"), made.count("align-center"), made.count("class=")) == (2, 2, 4)
+
+
 def test_links_open_elsewhere_and_tell_nobody() -> None:
     made = str(render("[x](https://a.example/?q=1&r=2)"))
     assert 'rel="noopener noreferrer nofollow"' in made
