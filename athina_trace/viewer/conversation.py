@@ -21,7 +21,7 @@ _SHOWN_ELSEWHERE = {
 """Fields that are not repeated among a turn's details."""
 
 
-class Limits(NamedTuple):
+class TurnLimits(NamedTuple):
     """What is shown of one turn; None: all of it.
 
     Attributes:
@@ -35,8 +35,8 @@ class Limits(NamedTuple):
     items: int | None
 
 
-PAGE_LIMITS = Limits(text=20_000, detail=2_000, items=50)
-NO_LIMITS = Limits(text=None, detail=None, items=None)
+PAGE_LIMITS = TurnLimits(text=20_000, detail=2_000, items=50)
+NO_LIMITS = TurnLimits(text=None, detail=None, items=None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Turn:
     details: list[tuple[str, str]]
 
 
-def read_turn(log: StoredLog, limits: Limits = PAGE_LIMITS) -> Turn:
+def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
     """Read the texts of a log from its fields."""
     fields = log.fields
     prompt = messages_of(fields.get("prompt"))
@@ -134,7 +134,7 @@ def read_turn(log: StoredLog, limits: Limits = PAGE_LIMITS) -> Turn:
     )
 
 
-def _documents(context: Any, limits: Limits) -> Iterator[str]:
+def _documents(context: Any, limits: TurnLimits) -> Iterator[str]:
     """Yield what was retrieved: a list of documents, a single one, or the entries of an object."""
     if isinstance(context, dict):
         for name, value in list(context.items())[: limits.items]:
@@ -148,7 +148,7 @@ def _documents(context: Any, limits: Limits) -> Iterator[str]:
         yield text_of(context)
 
 
-def _tool_uses(calls: Any, prompt: list[dict[str, Any]], limits: Limits) -> Iterator[tuple[str, str, str]]:
+def _tool_uses(calls: Any, prompt: list[dict[str, Any]], limits: TurnLimits) -> Iterator[tuple[str, str, str]]:
     """Yield the name, arguments and output of each tool call, in OpenAI's shape or in a flat one."""
     # An output may be in the call itself, or in a later message of the prompt that names the call's id.
     outputs = {text_of(each.get("tool_call_id")): each.get("content") for each in prompt if each.get("role") == "tool"}
@@ -164,7 +164,7 @@ def _tool_uses(calls: Any, prompt: list[dict[str, Any]], limits: Limits) -> Iter
         yield name, indented(inner.get("arguments")), indented(output)
 
 
-def _details(fields: dict[str, Any], limits: Limits) -> Iterator[tuple[str, str]]:
+def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, str]]:
     """Yield all fields that have no place of their own, custom attributes, and the names of the tools on offer."""
     attributes = fields.get("custom_attributes")
     rest = {name: value for name, value in fields.items() if name not in _SHOWN_ELSEWHERE}

@@ -114,7 +114,7 @@ class IndexedOutbox:
             self._close_files()
 
 
-class Snapshot(NamedTuple):
+class ReadSnapshot(NamedTuple):
     """What one page reads from.
 
     Attributes:
@@ -161,13 +161,13 @@ class Refresher:
             self._done.wait(_PAGE_SECONDS)
 
     @contextmanager
-    def reading(self) -> Iterator[Snapshot]:
+    def reading(self) -> Iterator[ReadSnapshot]:
         """Give a page its snapshot, with the newest logs."""
         self.request()
         self._count_readers(1)
         try:
             with self.outbox.open() as db:
-                yield Snapshot(db, self.outbox.version, self.outbox.backlog)
+                yield ReadSnapshot(db, self.outbox.version, self.outbox.backlog)
         finally:
             self._count_readers(-1)
 

@@ -20,7 +20,7 @@ from athina_trace.viewer.access import MAX_FORM, same
 from athina_trace.viewer.charts import PERIODS, latency_curves, load_charts, stack_bars
 from athina_trace.viewer.conversation import read_turn
 from athina_trace.viewer.filters import FEEDBACK, STATES, Filters
-from athina_trace.viewer.indexed_outbox import Refresher, Snapshot
+from athina_trace.viewer.indexed_outbox import ReadSnapshot, Refresher
 from athina_trace.viewer.log_fields import text_of
 from athina_trace.viewer.markdown import render
 
@@ -193,7 +193,7 @@ class Pages:
         with self._refresher.reading() as snapshot:
             return self._render("missing", snapshot, status=404)
 
-    def _render(self, page_name: str, snapshot: Snapshot, *, status: int = 200, **values: Any) -> Response:
+    def _render(self, page_name: str, snapshot: ReadSnapshot, *, status: int = 200, **values: Any) -> Response:
         now = time.time()
         html = self._templates.get_template(f"{page_name}.html").render(
             **values,

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
+from athina_trace.cli.json_records import dataset_record, delivery_record, log_record
 from athina_trace.cli.options import add_filters, add_outbox, filters_of, open_outbox
-from athina_trace.cli.records import dataset_record, delivery_record, log_record
 from athina_trace.cli.terminal import Terminal, safe_json, sanitize
 from athina_trace.inference_log import InferenceLog
 from athina_trace.schema import ALIASES

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from sqlite3 import Row
 from typing import Any
 
+from athina_trace.cli.json_records import session_record
 from athina_trace.cli.options import add_filters, add_outbox, explain_nothing, filters_of, open_outbox, positive
-from athina_trace.cli.records import session_record
 from athina_trace.cli.terminal import Column, Terminal
 from athina_trace.viewer import formatting, queries
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from athina_trace.cli.json_records import status_record
 from athina_trace.cli.options import add_outbox, open_outbox
-from athina_trace.cli.records import status_record
 from athina_trace.cli.terminal import Terminal
 from athina_trace.viewer import formatting, queries
 
