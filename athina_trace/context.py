@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from athina_trace._pipeline.wire import attributes
 from athina_trace._wrapping import wrapper
 from athina_trace._wrapping.calls import NullCall
+from athina_trace.schema import attributes_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -181,7 +181,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
             prompt_slug=prompt_slug,
             language_model_id=language_model_id,
         )
-        super().__init__(Given(fields, attributes(custom_attributes), sample_rate=sample_rate))
+        super().__init__(Given(fields, attributes_of(custom_attributes), sample_rate=sample_rate))
 
 
 class ScopeCall(NullCall):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from athina_trace.schema import ALIASES, doubled
+from athina_trace.schema import ALIASES, with_aliases
 
 
 def _to_text(value: object) -> object:
@@ -75,7 +75,7 @@ class InferenceLog(BaseModel):
 
     def wire(self) -> dict[str, Any]:
         """The JSON object to send: absent fields left out, both spellings of a doubled name."""
-        return doubled(self.model_dump(exclude_none=True))
+        return with_aliases(self.model_dump(exclude_none=True))
 
 
 def refused(fields: Mapping[str, Any]) -> set[str]:

@@ -189,7 +189,7 @@ def test_no_step_of_the_runtime_can_fail_in_what_the_program_asks_for(
             with monkeypatch.context() as broken:
                 broken.setattr(_runtime, step, fails)
                 assert call() == "q"
-    for step in ("emit", "change", "put", "flush", "status", "recent_logs", "wake"):
+    for step in ("write", "change", "put", "flush", "status", "recent_logs", "wake"):
         for error in ERRORS:
             configure(outbox=":memory:")
 
@@ -642,7 +642,7 @@ def test_a_debugger_that_is_ended_in_the_middle_of_our_code_ends_the_program() -
         pass
 
     def trace(frame: FrameType, _event: str, _argument: object) -> None:
-        if frame.f_code.co_name == "finish":
+        if frame.f_code.co_name == "assemble":
             raise QuitError
 
     configure(outbox=":memory:")

@@ -9,7 +9,7 @@ from typing import Any
 
 from athina_trace._capture.draft import LogDraft
 from athina_trace._pipeline.redaction import INPUTS, RESPONSE
-from athina_trace._pipeline.wire import flat, is_prompt
+from athina_trace._pipeline.wire import is_prompt
 from athina_trace._serialization import looks_secret, plain, text
 from athina_trace._wrapping import callables
 from athina_trace.schema import ALIASES, FIELDS, nearest
@@ -133,7 +133,7 @@ class Function:
             _only_string(arguments, inputs)
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
-                attributes[f"input.{parameter}"] = flat(plain(value, name=parameter))
+                attributes[f"input.{parameter}"] = plain(value, name=parameter)
         return inputs
 
     def _may_read(self, name: str, parameter: str) -> bool:

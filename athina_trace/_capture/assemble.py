@@ -12,64 +12,98 @@ from athina_trace import _guard
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
-from athina_trace._pipeline.redaction import RESPONSE, withhold, without
-from athina_trace._pipeline.wire import to_wire
-from athina_trace._serialization import shown, text, without_credentials
+from athina_trace._pipeline.redaction import (
+    INPUTS,
+    NAMED,
+    RESPONSE,
+    identifiers,
+    redacted,
+    type_only,
+    without_arguments,
+)
+from athina_trace._serialization import plain, shown, text, without_credentials
 
 _NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
 _NOTHING: Mapping[str, Any] = {}
 
 
-def finish(
+def assemble(
     draft: LogDraft,
     options: Options,
     defaults: Mapping[str, Any],
     *,
+    hides: int = 0,
     result: object = None,
     error: BaseException | None = None,
 ) -> dict[str, Any]:
-    """The log of a call that ended, as the JSON object to send.
+    """The fields of the log of a call that ended, as data; see `wire`.
 
-    `defaults` are the settings' fields and `custom_attributes`; the order in which sources win is the order of the
-    merges below, weakest first.
+    Where several sources give a field, the strongest wins. From the weakest to the strongest:
+
+    1. the settings (`defaults`: fields and `custom_attributes`)
+    2. what the model's API said, as `record` or an instrumented client read it
+    3. what was measured: the time, and how the call failed
+    4. the call's arguments
+    5. the session around it
+    6. the call's result, as its response
+    7. what the program names: constants of the decorator, then `current_log().update(...)`
+
+    with two exceptions: a model that the API names wins over a session's label, and a log without a session belongs
+    to that of the call around it. Custom attributes are merged in the order 1, 2, 5, 4 and 7.
+
+    Args:
+        draft: what is known of the call.
+        options: the decorator's.
+        defaults: see 1.
+        hides: what the settings keep out of logs, on top of what `draft` and its scope do.
+        result: what the call returned.
+        error: what it raised instead.
     """
     answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = shown(draft.ledger.fields()) if draft.ledger is not None else _NOTHING
-    ended: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
+    measured: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
     if error is not None:
-        ended.update(_failure(error))
-    if hides := draft.hides | draft.scope.hides:
-        withhold(hides, draft, ended)
+        measured.update(_failure(error))
+    inputs, named, attributes = draft.inputs, draft.named, draft.attributes
+    hides |= draft.hides | draft.scope.hides
+    if hides & INPUTS:
+        inputs, attributes = identifiers(inputs), without_arguments(attributes)
+    if hides & NAMED:
+        named = redacted(hides, named)
+        attributes = {name: value for name, value in attributes.items() if name != "response_error"}
+        if "error" in measured:
+            measured["error"] = type_only(measured["error"])
+    # The decorator's own options were heeded when arguments were read: they say what of the API's words to leave out.
     if hides := hides | options.hides:
-        recorded, answer = without(hides, recorded), None if hides & RESPONSE else answer
+        recorded, answer = redacted(hides, recorded), None if hides & RESPONSE else answer
     fields = {
         **defaults,
         **recorded,
-        **ended,
-        **draft.inputs,
+        **measured,
+        **inputs,
         **draft.scope.fields,
         **({"response": answer} if answer is not None else _NOTHING),
-        **draft.named,
+        **named,
     }
     fields["external_reference_id"] = draft.external_reference_id
-    if recorded.get("language_model_id") and "language_model_id" not in draft.named:
-        fields["language_model_id"] = recorded["language_model_id"]  # the model that answered, over a session's label
+    if recorded.get("language_model_id") and "language_model_id" not in named:
+        fields["language_model_id"] = recorded["language_model_id"]
     if fields.get("session_id") is None and draft.parent is not None:
         fields["session_id"] = draft.parent.session_id()
     fields["custom_attributes"] = {
         **(defaults.get("custom_attributes") or _NOTHING),
         **(recorded.get("custom_attributes") or _NOTHING),
         **draft.scope.attributes,
-        **draft.attributes,
+        **attributes,
     }
     if error is not None or draft.chunks is not None or draft.parent is not None:
         fields["custom_attributes"].update(_details(draft, error))
     _complete(fields)
-    return to_wire(fields)
+    return fields
 
 
-def _response(draft: LogDraft, options: Options, result: object, *, failed: bool) -> str | None:
-    """What the call answered, as text; None where the result says nothing and others may."""
+def _response(draft: LogDraft, options: Options, result: object, *, failed: bool) -> Any:
+    """What the call answered, as data; None where the result says nothing and others may."""
     if options.response is not None and (draft.chunks is not None or not failed):
         return _read_by(options.response, draft, result)
     if draft.chunks is not None:
@@ -78,18 +112,18 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
         return None
     if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
         return None
-    return draft.read(result)
+    return plain(result)
 
 
-def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str:
+def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> Any:
     """What the user's function says that the answer is; where it raises, the log goes on without."""
     answer = result if draft.chunks is None else draft.chunks
     try:
-        return draft.read(read(answer))
+        answer = read(answer)
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         _guard.pass_on(error)
         draft.attributes["response_error"] = _message(error)
-        return draft.read(answer)
+    return "" if answer is None else plain(answer)
 
 
 def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:

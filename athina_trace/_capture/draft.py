@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._pipeline.wire import attributes
-from athina_trace._serialization import plain, text
+from athina_trace._serialization import plain
 from athina_trace.context import Scope, current_scope
-from athina_trace.schema import ALIASES, FIELDS, nearest
+from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,7 +47,6 @@ class LogDraft:
         "kept_characters",
         "ledger",
         "named",
-        "origins",
         "parent",
         "scope",
         "started_ns",
@@ -59,7 +57,6 @@ class LogDraft:
         self.inputs = inputs
         self.attributes = attributes
         self.hides = 0
-        self.origins: dict[str, Any] | None = None
         self.chunks: list[object] | None = None
         self.chunk_count = 0
         self.kept_characters = 0
@@ -124,11 +121,11 @@ class LogDraft:
         for given, value in fields.items():
             field = ALIASES.get(given, given)
             if field == "custom_attributes" and isinstance(value, Mapping):
-                self.attributes.update(attributes(value))
+                self.attributes.update(attributes_of(value))
             elif field in FIELDS:
                 self.named[field] = plain(value)
             else:
-                self.attributes.update(attributes({given: value}))
+                self.attributes.update(attributes_of({given: value}))
                 _warn_unknown(given)
 
     def session_id(self) -> Any:
@@ -138,18 +135,9 @@ class LogDraft:
             own = self.ledger.fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
-    def read(self, value: object) -> str:
-        """`value` as text; where a mask will want to know, of what data the text was made."""
-        if self.origins is None or type(value) is str or value is None:
-            return text(value)
-        data = plain(value)
-        said = text(data)
-        self.origins[said] = data
-        return said
-
-    def root(self) -> LogDraft:
-        """The outermost call around this one."""
-        return self if self.parent is None else self.parent.root()
+    def conversation(self) -> str:
+        """What a call without a session is sampled by: the reference of the outermost call around it."""
+        return self.external_reference_id if self.parent is None else self.parent.conversation()
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""

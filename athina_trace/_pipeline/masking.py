@@ -7,17 +7,15 @@ a result that is data is walked before it becomes text. Each built-in pattern ta
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from athina_trace import _guard
+from athina_trace._clock import clock
 from athina_trace._hook_types import Masker, PathPattern
-from athina_trace._pipeline.wire import flat
 from athina_trace._serialization import MASKED, Mask
-from athina_trace._serialization import text as text_of
 
 FAILED: Final = "[mask failed]"
 """Stands where a mask raised, or gave something that is no text."""
@@ -171,30 +169,9 @@ def masked(value: Any, mask: Mask, path: str) -> Any:
     return value
 
 
-def mask_fields(fields: Mapping[str, Any], mask: Mask, origins: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a log, masked. `origins`: text → the data that it was made of, to be walked instead."""
-    out = {name: _field(name, value, mask, origins) for name, value in fields.items() if name != "custom_attributes"}
-    attributes = fields.get("custom_attributes")
-    if attributes is not None:
-        out["custom_attributes"] = {
-            name: _attribute(f"custom_attributes.{name}", value, mask) for name, value in attributes.items()
-        }
+def mask_fields(fields: Mapping[str, Any], mask: Mask) -> dict[str, Any]:
+    """The fields of a log, masked."""
+    out = {name: masked(value, mask, name) for name, value in fields.items()}
+    if out.get("external_reference_id") == FAILED:
+        out["external_reference_id"] = clock.reference()  # two logs must not share one
     return out
-
-
-def _attribute(path: str, value: Any, mask: Mask) -> Any:
-    """Data among the custom attributes is JSON text by now: its strings are masked one by one."""
-    if type(value) is not str or value[:1] not in ("{", "["):
-        return masked(value, mask, path)
-    try:
-        data = json.loads(value)
-    except (ValueError, RecursionError):
-        return mask(path, value)
-    seen = masked(data, mask, path)
-    return value if seen == data else flat(seen)
-
-
-def _field(path: str, value: Any, mask: Mask, origins: Mapping[str, Any]) -> Any:
-    if type(value) is str and value in origins:
-        return text_of(masked(origins[value], mask, path))
-    return masked(value, mask, path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final
 
 INPUTS: Final = 1
 """Arguments, prompts, questions and documents, as far as they were captured."""
@@ -18,18 +18,15 @@ _RESPONSE_FIELDS: Final = frozenset({"response", "tool_calls", "function_call_re
 _IDENTIFIERS: Final = frozenset({"session_id"})
 
 
-class Written(Protocol):
-    """A log being written; see `_draft.LogDraft`."""
-
-    inputs: dict[str, Any]
-    attributes: dict[str, Any]
-    named: dict[str, Any]
-
-
-def without(hides: int, fields: Mapping[str, Any]) -> dict[str, Any]:
+def redacted(hides: int, fields: Mapping[str, Any]) -> dict[str, Any]:
     """`fields` without those that `hides` names."""
     gone = (_INPUT_FIELDS if hides & INPUTS else frozenset()) | (_RESPONSE_FIELDS if hides & RESPONSE else frozenset())
     return {name: value for name, value in fields.items() if name not in gone}
+
+
+def identifiers(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Captured arguments without their content. Without its session a log would belong to no conversation."""
+    return {name: value for name, value in inputs.items() if name in _IDENTIFIERS}
 
 
 def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,16 +34,6 @@ def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if not name.startswith("input.")}
 
 
-def withhold(hides: int, draft: Written, ended: MutableMapping[str, Any]) -> None:
-    """Take out of a draft, and of how its call ended, what settings or a scope keep back.
-
-    Identifiers stay: without its session a log belongs to no conversation.
-    """
-    if hides & INPUTS:
-        draft.inputs = {name: value for name, value in draft.inputs.items() if name in _IDENTIFIERS}
-        draft.attributes = without_arguments(draft.attributes)
-    if hides & NAMED:
-        draft.named = without(hides, draft.named)
-        draft.attributes.pop("response_error", None)
-        if "error" in ended:
-            ended["error"] = ended["error"].partition(":")[0]
+def type_only(error: str) -> str:
+    """Of the text of an error, which begins with the exception's type, the type alone."""
+    return error.partition(":")[0]

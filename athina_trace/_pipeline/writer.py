@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
+from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.entry import Entry, log_entry, new_entry
 from athina_trace._delivery.stats import FlushReport, Status
-from athina_trace._pipeline.pipeline import Policy
-from athina_trace._pipeline.wire import attributes
+from athina_trace._pipeline.pipeline import Pipeline
+from athina_trace._pipeline.wire import to_wire
+from athina_trace._wrapping.calls import Rest
+from athina_trace.schema import attributes_of
 from athina_trace.settings import Settings
 
 _REMEMBERED = 4096
@@ -37,7 +41,7 @@ class Memory:
 
 
 class Writer(ABC):
-    """Turns logs into entries and puts them somewhere: see `put`."""
+    """Turns the fields of logs into entries and puts them somewhere: see `put`."""
 
     put: Callable[[Entry], None]
     """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
@@ -51,32 +55,77 @@ class Writer(ABC):
     def adopt(self, settings: Settings) -> None:
         """Write under `settings` from now on."""
         self.settings = settings
-        self.policy = policy = Policy(settings)
-        self.is_plain = not (policy.rewrites or policy.hides or policy.sample_rate < 1 or settings.flush_each_call)
+        self.policy = Pipeline(settings)
+        self.is_plain = self.policy.is_empty and not settings.flush_each_call
         """Whether the settings leave every log as it is: the short way for most programs."""
         self.takes_unread = self.reads_later and self.is_plain
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
-            "custom_attributes": attributes(settings.custom_attributes),
+            "custom_attributes": attributes_of(settings.custom_attributes),
         }
 
     @abstractmethod
     def wake(self) -> None:
         """Have what was left for later looked at, where there is a thread for that."""
 
-    def emit(self, fields: dict[str, Any], origins: dict[str, Any] | None = None) -> None:
-        """Commit one log (a JSON object to send). `origins`: see `_masking.mask_fields`."""
-        if not self.is_plain and self.policy.rewrites:
-            kept = self.policy.rewritten(fields, origins)
-            if kept is None:
-                self.leave_out(fields["external_reference_id"])
-                return
-            fields = kept
-        self.put(log_entry(fields, clock.time()))
+    def commit(self, fields: dict[str, Any]) -> None:
+        """Commit one log as it is. `fields`: its data; see `wire`."""
+        self.put(log_entry(to_wire(fields), clock.time()))
 
-    def leave_out(self, reference: str) -> None:
-        """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""
+    def write(
+        self,
+        fields: dict[str, Any],
+        *,
+        rate: float | None,
+        conversation: Callable[[], str],
+        failed: bool,
+        outermost: bool,
+    ) -> Rest:
+        """Commit one log as the settings want it, or give the work that does, where that takes long.
+
+        Args:
+            fields: the log's, as data; see `wire`.
+            rate: the share of conversations that the decorator or the session asks for; None for the setting's.
+            conversation: gives what is kept or dropped as a whole, where the log has no session.
+            failed: whether the call raised an exception.
+            outermost: whether the call was made in no other one.
+        """
+        if not self.policy.samples(fields, rate=rate, conversation=conversation, failed=failed):
+            self.drop(fields["external_reference_id"])
+            return None
+        flushes = self.settings.flush_each_call and outermost
+        if not self.policy.rewrites:
+            self.commit(fields)
+            return self._flush if flushes else None
+        finish = partial(self._finish, fields, flushes=flushes)
+        if flushes or self.policy.takes_long(fields):
+            return finish
+        finish()
+        return None
+
+    def _finish(self, fields: dict[str, Any], *, flushes: bool) -> None:
+        """Rewrite and commit one log. Never raises."""
+        try:
+            kept = self.policy.rewrite(fields)
+            if kept is None:
+                self.drop(fields["external_reference_id"])
+            else:
+                self.commit(kept)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("writing a log")
+        if flushes:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Deliver what the outermost call logged before it ends. Never raises."""
+        try:
+            self.flush(self.settings.flush_timeout)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("flushing at the end of a call")
+
+    def drop(self, reference: str) -> None:
+        """Note that this log is not in the sample, or that a hook dropped it: its changes have nowhere to go."""
         self.lanes[reference] = None
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
@@ -85,7 +134,8 @@ class Writer(ABC):
             target = self.policy.reference(target)
         lane = self.lanes.get(target, target)
         if lane is not None:
-            self.put(new_entry(lane, kind, target, clock.time(), self.policy.masked(fields)))
+            wire = to_wire(self.policy.rewrite_change(fields))
+            self.put(new_entry(lane, kind, target, clock.time(), wire))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:
@@ -98,7 +148,3 @@ class Writer(ABC):
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""
-
-    def flush_call(self) -> None:
-        """Flush at the end of an outermost call."""
-        self.flush(self.settings.flush_timeout)

@@ -14,10 +14,11 @@ from pydantic_core import to_json
 
 from athina_trace import _guard
 from athina_trace._capture.arguments import Options
-from athina_trace._capture.assemble import finish
+from athina_trace._capture.assemble import assemble
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._delivery.entry import Entry, log_entry
+from athina_trace._pipeline.wire import to_wire
 from athina_trace.context import Scope
 from athina_trace.integrations.openai.ledger import Ledger, Told
 from athina_trace.integrations.openai.memory import NOTHING, Chain
@@ -116,7 +117,7 @@ def _read(entry: Entry) -> Entry | None:
     draft = LogDraft({}, {}, {})
     draft.scope, draft.parent, draft.ledger = Scope(known.fields, known.attributes), None, ledger
     draft.named = {"response_time": known.response_time, "external_reference_id": clock.reference(entry.made)}
-    return log_entry(finish(draft, _NO_OPTIONS, known.defaults), entry.made)
+    return log_entry(to_wire(assemble(draft, _NO_OPTIONS, known.defaults)), entry.made)
 
 
 def _ledger(known: Known, params: Any, answer: Any) -> Ledger | None:
