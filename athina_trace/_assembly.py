@@ -21,7 +21,6 @@ from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
 from athina_trace._pipeline.hooks import Delivered, Notifier, Refused
 from athina_trace._pipeline.writer import Writer
-from athina_trace.integrations.openai import unread
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -31,16 +30,14 @@ if TYPE_CHECKING:
 class Runtime(Writer):
     """What one process logs with, under one set of settings."""
 
-    reads_later = True
-
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.notifier = Notifier(settings.on_delivered, settings.on_refused)
         path = _path(settings)
         self.outbox: Outbox = (
-            MemoryOutbox(max_bytes=settings.max_outbox_bytes, read=unread.read)
+            MemoryOutbox(max_bytes=settings.max_outbox_bytes)
             if path == MEMORY
-            else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes, read=unread.read)
+            else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put

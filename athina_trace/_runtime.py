@@ -160,9 +160,7 @@ def _made(settings: Settings) -> Runtime:
     with _making():
         from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
 
-        import_module(
-            "athina_trace.integrations.openai.ledger"
-        )  # so that no call has to load it half-way through a fork
+        import_module("athina_trace._answers.accumulator")  # so that no call has to load it half-way through a fork
         return Runtime(settings)
 
 

@@ -60,7 +60,7 @@ def assemble(
         error: what it raised instead.
     """
     answer = _response(draft, options, result, failed=error is not None)
-    recorded: Mapping[str, Any] = shown(draft.ledger.fields()) if draft.ledger is not None else _NOTHING
+    recorded: Mapping[str, Any] = shown(draft.accumulator.fields()) if draft.accumulator is not None else _NOTHING
     measured: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
     if error is not None:
         measured.update(_failure(error))
@@ -139,15 +139,18 @@ def _chunk_text(chunk: object) -> str:
 
 
 def _recorded(draft: LogDraft, value: object) -> bool:
-    """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
-    from athina_trace.integrations.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
+    """Read `value` into what is known of the draft's answers, if it is an object of a library that is understood."""
+    from athina_trace._answers.accumulator import (  # noqa: PLC0415 - loaded with the first log
+        AnswerAccumulator,
+        may_be_known,
+    )
 
-    if not Ledger.may_know(value):
+    if not may_be_known(value):
         return False
-    ledger = draft.ledger or Ledger()
-    if not ledger.add(value):
+    accumulator = draft.accumulator or AnswerAccumulator()
+    if not accumulator.add(value):
         return False
-    draft.ledger = ledger
+    draft.accumulator = accumulator
     return True
 
 

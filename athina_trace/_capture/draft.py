@@ -17,8 +17,8 @@ from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from athina_trace.integrations.openai.ledger import Ledger
-    from athina_trace.integrations.openai.readings import Reading
+    from athina_trace._answers.accumulator import AnswerAccumulator
+    from athina_trace._answers.records import Record
     from athina_trace.schema import LogFields
 
 _MAX_CHUNK_CHARACTERS = 1_000_000
@@ -37,6 +37,7 @@ class LogDraft:
     __slots__ = (
         "_reference",
         "_token",
+        "accumulator",
         "attributes",
         "chunk_count",
         "chunks",
@@ -45,7 +46,6 @@ class LogDraft:
         "hides",
         "inputs",
         "kept_characters",
-        "ledger",
         "named",
         "parent",
         "scope",
@@ -61,7 +61,7 @@ class LogDraft:
         self.chunk_count = 0
         self.kept_characters = 0
         self.first_chunk_ns = 0
-        self.ledger: Ledger | None = None
+        self.accumulator: AnswerAccumulator | None = None
         self.started_ns = 0
         self._reference = (-1, "")  # how many forks led to the process that made it, and the reference
         self.ended = False
@@ -98,23 +98,23 @@ class LogDraft:
         Any order, any number of times: usage counts once for each id. An object of an unknown shape is left alone.
         """
         try:
-            ledger = self.own_ledger()
+            accumulator = self.own_accumulator()
             for each in objects:
-                ledger.add(each)
+                accumulator.add(each)
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("current_log().record()")
 
-    def take(self, readings: Iterable[Reading]) -> None:
-        """Take what an instrumented client read."""
-        self.own_ledger().take(readings)
+    def take(self, records: Iterable[Record]) -> None:
+        """Take the records of an answer that an integration saw."""
+        self.own_accumulator().take(records)
 
-    def own_ledger(self) -> Ledger:
-        """This log's ledger, made when first needed."""
-        from athina_trace.integrations.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
+    def own_accumulator(self) -> AnswerAccumulator:
+        """Return what is known of the answers of this log, made when first needed."""
+        from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
         with _making:
-            self.ledger = self.ledger or Ledger()
-            return self.ledger
+            self.accumulator = self.accumulator or AnswerAccumulator()
+            return self.accumulator
 
     def name(self, fields: Mapping[str, Any]) -> None:
         """What `update` does, without its guard."""
@@ -131,8 +131,8 @@ class LogDraft:
     def session_id(self) -> Any:
         """The session as known now: of this call, else of the call around it."""
         own = self.named.get("session_id") or self.scope.fields.get("session_id") or self.inputs.get("session_id")
-        if own is None and self.ledger is not None:
-            own = self.ledger.fields().get("session_id")
+        if own is None and self.accumulator is not None:
+            own = self.accumulator.fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
     def conversation(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -23,15 +23,14 @@ class Entry(NamedTuple):
 
     Attributes:
         lane: the conversation it belongs to; entries of one lane leave strictly in order.
-        kind: what it is; where it is sent stands in `routes`. A log is made of what is "unread", which has neither lane
-            nor reference yet: see `Outbox`.
+        kind: what it is; where it is sent is in `routes`.
         reference: what it is about: the log's `external_reference_id` (for "update_by_id" its `prompt_run_id`).
         made: seconds since the epoch.
         body: the JSON to send.
     """
 
     lane: str
-    kind: Kind | Literal["unread"]
+    kind: Kind
     reference: str
     made: float
     body: bytes

@@ -127,7 +127,7 @@ class Delivery:
 
     def _put_in_memory(self, entry: Entry) -> None:
         if self._spare is None:
-            outbox = MemoryOutbox(max_bytes=self._max_bytes, read=self.outbox.read)
+            outbox = MemoryOutbox(max_bytes=self._max_bytes)
             self._spare = outbox, self._work(outbox)
         outbox, worker = self._spare
         outbox.put(entry)

@@ -31,22 +31,11 @@ class Holder(Protocol):
     def release(self) -> None: ...
 
 
-Reader = Callable[[Entry], Entry | None]
-"""Makes the log of an unread entry; gives None where there is none to be made, and never raises."""
-
-
-def as_it_is(entry: Entry) -> Entry:
-    """Where nobody puts unread entries."""
-    return entry
-
-
 class Outbox:
     """Entries on their way. `put` and `drop` are for any thread; everything else is the engine's.
 
     A lane is leased by one owner at a time, oldest entries first; each leased lane is given back by `release` after
     its entries were settled by `delivered` or `refused`, or not. What a dead owner held is free again.
-
-    An entry may be put unread: what can be worked out later is worked out by whoever collects it, by `read`.
     """
 
     path: str
@@ -59,12 +48,10 @@ class Outbox:
         open_owner: Callable[[], Holder],
         *,
         max_bytes: float = float("inf"),
-        read: Reader = as_it_is,
     ) -> None:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
         """Commits an entry: it survives this process once this returns. Raises `OutboxError`."""
-        self.read = read
         self._open_store = open_store
         self._open_owner = open_owner
         self._max_bytes = max_bytes
@@ -110,16 +97,12 @@ class Outbox:
         self.is_behind = False
         with self.store.transaction():
             for piece in self._journal.read(self.store.offsets()):
-                self.store.add(self._readable(piece.entries))
+                self.store.add(piece.entries)
                 self.store.remember(piece.segment, piece.end)
                 moved += len(piece.entries)
                 self.is_behind = piece.more
             self._write_drops()
         return moved
-
-    def _readable(self, entries: Iterable[Entry]) -> list[Entry]:
-        read = (entry if entry.kind != "unread" else self.read(entry) for entry in entries)
-        return [entry for entry in read if entry is not None]
 
     def collect_all(self) -> None:
         """Move everything that was put before this call."""
@@ -247,9 +230,9 @@ class MemoryOutbox(Outbox):
 
     path = ":memory:"
 
-    def __init__(self, *, max_bytes: float = float("inf"), read: Reader = as_it_is) -> None:
+    def __init__(self, *, max_bytes: float = float("inf")) -> None:
         journal = MemoryJournal(max_bytes)
-        super().__init__(journal, lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes, read=read)
+        super().__init__(journal, lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes)
 
     def waiting(self) -> Iterator[Entry]:
         """What was not delivered, once no engine is at work any more."""

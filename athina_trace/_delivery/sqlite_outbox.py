@@ -14,7 +14,7 @@ from athina_trace._delivery import acknowledged, locks
 from athina_trace._delivery.acknowledged import Answers
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.journal import FileJournal
-from athina_trace._delivery.outbox import Outbox, Reader, as_it_is
+from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.ownership import Owner
 from athina_trace._delivery.store import Store
 
@@ -25,12 +25,12 @@ class SqliteOutbox(Outbox):
     `path` is the store, a file of mode 0600; the journal's folder stands beside it. Missing folders are made, 0700.
     """
 
-    def __init__(self, path: str, *, max_bytes: float = float("inf"), read: Reader = as_it_is) -> None:
+    def __init__(self, path: str, *, max_bytes: float = float("inf")) -> None:
         self.path = path
         self._file = Path(path)
         self._folder = self._file.with_suffix(".journal")
         journal = FileJournal(self._folder, max_bytes)
-        super().__init__(journal, self._open, lambda: Owner(f"{path}.owners"), max_bytes=max_bytes, read=read)
+        super().__init__(journal, self._open, lambda: Owner(f"{path}.owners"), max_bytes=max_bytes)
 
     def _open(self) -> Store:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

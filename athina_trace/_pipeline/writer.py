@@ -45,8 +45,6 @@ class Writer(ABC):
 
     put: Callable[[Entry], None]
     """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
-    reads_later = False
-    """Whether entries may be put unread: see `Outbox`."""
 
     def __init__(self, settings: Settings) -> None:
         self.lanes = Memory()
@@ -58,7 +56,6 @@ class Writer(ABC):
         self.policy = Pipeline(settings)
         self.is_plain = self.policy.is_empty and not settings.flush_each_call
         """Whether the settings leave every log as it is: the short way for most programs."""
-        self.takes_unread = self.reads_later and self.is_plain
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
-from athina_trace.integrations.openai import unread
 from athina_trace.viewer.index import Index, read_only
 
 _POLL_SECONDS = 0.5
@@ -34,7 +33,7 @@ class Source:
         self._open()
 
     def _open(self) -> None:
-        self._outbox = SqliteOutbox(self.path, read=unread.read)
+        self._outbox = SqliteOutbox(self.path)
         self._outbox.store.counts()
         self._file = self._identity()
         self._index_path, self._index = self._open_index()

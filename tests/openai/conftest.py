@@ -12,8 +12,8 @@ import pytest
 from openai import VERSION, AsyncOpenAI, OpenAI, OpenAIError
 
 from athina_trace import instrument_openai, uninstrument_openai
-from athina_trace.integrations.openai.own_logs import own_logs
-from athina_trace.integrations.openai.watched import memory
+from athina_trace.integrations.openai.request_record import memory
+from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
 from .scripts import AsyncScript, Script
 from .server import Server
@@ -35,8 +35,8 @@ def _quiet() -> Iterator[None]:
 def _forgotten() -> Iterator[None]:
     yield
     uninstrument_openai()
-    own_logs.forget()
-    memory.forget()
+    standalone_logs.reset()
+    memory.reset()
 
 
 @pytest.fixture

@@ -30,10 +30,10 @@ from athina_trace import (
     uninstrument_openai,
 )
 from athina_trace._clock import clock
-from athina_trace.integrations.openai import own_logs as rooms
-from athina_trace.integrations.openai import watched
-from athina_trace.integrations.openai.own_logs import PATIENCE, own_logs
-from athina_trace.integrations.openai.paths import route
+from athina_trace.integrations.openai import request_record
+from athina_trace.integrations.openai import standalone_logs as standalone
+from athina_trace.integrations.openai.routes import route
+from athina_trace.integrations.openai.standalone_logs import PATIENCE, standalone_logs
 
 from .conftest import play, play_async
 from .samples import Wire, chat, message, output_text, page, question, response, run, step
@@ -164,7 +164,7 @@ def test_each_answer_is_a_log_of_its_own(script: Any, server: Server, client: Op
 def test_a_body_too_long_to_be_copied_is_logged_as_incomplete(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("athina_trace.integrations.openai.bodies._MOST_BYTES", 20)
+    monkeypatch.setattr("athina_trace.integrations.openai.response_tee._MOST_BYTES", 20)
     play(chat_read_in_pieces, server, client)
     flush(0)
     check(instrumented(), [{"user_query": QUERY, "response": "", "outcome": "incomplete"}] * 3)
@@ -243,7 +243,7 @@ def test_a_run_waits_for_its_messages_only_so_long(
 def test_the_engine_logs_what_waited_too_long(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "PATIENCE", 0.05)
+    monkeypatch.setattr(standalone, "PATIENCE", 0.05)
     server.on(f"POST {THREAD}/runs", run())
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
     deadline = clock.time() + 10
@@ -352,17 +352,19 @@ def test_two_runs_on_one_thread_keep_their_own_answers(server: Server, client: O
 
 def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr(rooms, "emit", lambda draft, _error: made.append(draft.ledger.fields()["session_id"]))
-    monkeypatch.setattr(rooms, "_MOST_LOGGED", 100)
-    own_logs.forget()
+    monkeypatch.setattr(
+        standalone, "_emit", lambda draft, _error: made.append(draft.accumulator.fields()["session_id"])
+    )
+    monkeypatch.setattr(standalone, "_MOST_LOGGED", 100)
+    standalone_logs.reset()
     for n in range(3000):
         asks = route("POST", f"/threads/thread_{n}/runs")
         assert asks is not None
         options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, extra_json=None, params={})
-        watched.Watched(asks, options, n).done(run(f"run_{n}", thread_id=f"thread_{n}"))
+        request_record.RequestRecord(asks, options, n).finished(run(f"run_{n}", thread_id=f"thread_{n}"))
     assert made == [f"thread_{n}" for n in range(3000 - 1024)]
-    assert (len(own_logs._waiting), len(own_logs._logged)) == (1024, 100)
-    assert len(watched.memory._threads) <= 1024
+    assert (len(standalone_logs._pending), len(standalone_logs._logged)) == (1024, 100)
+    assert len(request_record.memory._threads) <= 1024
 
 
 def test_a_forked_child_logs_nothing_of_its_parents(server: Server, client: OpenAI, instrumented: Logs) -> None:
@@ -370,11 +372,11 @@ def test_a_forked_child_logs_nothing_of_its_parents(server: Server, client: Open
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(write, str(len(own_logs._waiting)).encode())
+        os.write(write, str(len(standalone_logs._pending)).encode())
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(read, 10) == b"0"
-    assert len(own_logs._waiting) == 1
+    assert len(standalone_logs._pending) == 1
     os.close(read)
     os.close(write)
 
@@ -803,11 +805,10 @@ def test_no_fault_of_ours_reaches_the_program(
 
     server.on("POST /chat/completions", chat(content=RAIN), Events.of_chat(*RAIN_CHUNKS))
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
-    monkeypatch.setattr(watched, "read_exchange", broken)
-    monkeypatch.setattr(watched, "entry_of", broken)
+    monkeypatch.setattr(request_record, "read_exchange", broken)
     assert client.chat.completions.create(model="gpt-4o", messages=ASK).choices[0].message.content == RAIN
     assert len(list(stream_of(client))) == 5
-    monkeypatch.setattr(watched.Watched, "__init__", broken)
+    monkeypatch.setattr(request_record.RequestRecord, "__init__", broken)
     assert client.responses.create(model="gpt-4.1", input=QUERY).output_text == RAIN
     assert status().faults == 3
     assert instrumented() == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -9,18 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from athina_trace._answers.records import Answer, Record, SessionSeen, ThreadMessage, ToolCall
 from athina_trace.integrations.openai.objects import read
-from athina_trace.integrations.openai.readings import Answer, Message, Scope, ToolCall
 
 from . import samples
 from .samples import HOUR, as_object
 
 
+def known(subject: object) -> list[Record]:
+    records = read(subject)
+    assert records is not None
+    return records
+
+
 def one(subject: object) -> Any:
-    readings = read(subject)
-    assert readings is not None
-    (reading,) = readings
-    return reading
+    (record,) = known(subject)
+    return record
 
 
 def test_a_run_tells_who_where_and_how_much() -> None:
@@ -65,7 +70,7 @@ def test_a_message_keeps_its_words_and_names_its_files_and_sources() -> None:
     image = {"type": "image_file", "image_file": {"file_id": "file-7"}}
     refusal = {"type": "refusal", "refusal": "I had rather not."}
     reading = one(samples.message("msg_1", samples.text_part("Cold.", cited), image, refusal, at=12))
-    assert reading == Message(
+    assert reading == ThreadMessage(
         id="msg_1",
         thread="thread_1",
         run="run_1",
@@ -104,7 +109,7 @@ def test_a_response_tells_text_calls_usage_and_conversation() -> None:
     wire = samples.response(
         "resp_1", reasoning, call, found, custom, samples.output_text("Yes."), conversation={"id": "conv_1"}
     )
-    answer, *calls = read(wire) or ()
+    answer, *calls = known(wire)
     assert isinstance(answer, Answer)
     assert (answer.text, answer.session, answer.model) == ("Yes.", "conv_1", "gpt-4.1")
     assert answer.usage == {
@@ -145,7 +150,7 @@ def test_tool_calls_and_the_legacy_function_call_of_a_chat_completion() -> None:
     custom = {"id": "call_2", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
     legacy = {"name": "old", "arguments": "{}"}
     wire = samples.chat(content=None, tool_calls=[samples.function_call(), custom], function_call=legacy)
-    _, *calls = read(wire) or ()
+    _, *calls = known(wire)
     bodies = [call.body for call in calls if isinstance(call, ToolCall)]
     assert bodies == [
         samples.function_call(),
@@ -156,7 +161,7 @@ def test_tool_calls_and_the_legacy_function_call_of_a_chat_completion() -> None:
 
 @pytest.mark.parametrize("kind", ["thread", "conversation"])
 def test_a_thread_or_conversation_is_a_session(kind: str) -> None:
-    assert one({"object": kind, "id": "it_1"}) == Scope(session="it_1")
+    assert one({"object": kind, "id": "it_1"}) == SessionSeen(session="it_1")
 
 
 WIRES = [
@@ -215,7 +220,7 @@ def test_pages_are_never_iterated() -> None:
 
 
 def test_an_empty_page_is_understood_and_says_nothing() -> None:
-    assert read(samples.page()) == ()
+    assert read(samples.page()) == []
 
 
 def test_a_result_of_the_users_own_is_not_taken_for_an_answer() -> None:
@@ -278,7 +283,7 @@ class Shy:
         raise AttributeError(name) if name.startswith("_") else RuntimeError(name)
 
 
-def kinds(readings: tuple[object, ...] | None) -> set[type]:
+def kinds(readings: Iterable[object] | None) -> set[type]:
     return {type(reading) for reading in readings or ()}
 
 

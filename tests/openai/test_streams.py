@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.integrations.openai.ledger import Ledger
-from athina_trace.integrations.openai.streams import ChatChunks, ResponseEvents, RunEvents
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace.integrations.openai.assistants import RunEvents
+from athina_trace.integrations.openai.chat import ChatChunks
+from athina_trace.integrations.openai.normalise import normalise
+from athina_trace.integrations.openai.responses import ResponseEvents
 
 from . import samples
 from .samples import HOUR, Wire, as_object
@@ -15,10 +18,11 @@ from .samples import HOUR, Wire, as_object
 
 def log_of(accumulator: Any, events: list[Any]) -> dict[str, Any]:
     for event in events:
-        accumulator.add(event)
-    ledger = Ledger()
-    ledger.add(accumulator.result())
-    return ledger.fields()
+        if isinstance(plain := normalise(event), dict):
+            accumulator.add(plain)
+    log = AnswerAccumulator()
+    log.add(accumulator.result())
+    return log.fields()
 
 
 def chunk(*choices: Wire, **more: object) -> Wire:

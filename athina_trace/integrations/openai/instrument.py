@@ -3,11 +3,11 @@
 Every call of every client, sync or async, OpenAI or Azure, its own class or a subclass, whatever the resource
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
-version to version and call each other: one call is one request, whose method, path and body say what it is about.
-Beside them `_process_response` is, which has the answer as it came over the wire; a client without it is read at once.
-To instrument one client is to patch its class and to mark the client.
+version to version and call each other: one call is one request, whose method, path and body show what it is about.
+Beside them `_process_response` is, for answers that cannot be parsed to what the program wants. To instrument one
+client is to patch its class and to mark the client.
 
-`openai` is never imported from here: the patch waits for the user to do it.
+`openai` is never imported from here: the patch waits until the program imports it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import wrapt
 from athina_trace import _guard
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Call, complete
-from athina_trace.integrations.openai.following import follower_of
+from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
     processed,
@@ -34,6 +34,8 @@ from athina_trace.integrations.openai.patches import (
     requested_async,
     switch,
 )
+from athina_trace.integrations.openai.request_record import memory
+from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,7 +53,7 @@ _clients: weakref.WeakSet[Any] = weakref.WeakSet()
 _owners: weakref.WeakSet[type] = weakref.WeakSet()
 """The classes that were patched."""
 _patches: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-"""What stands in for their methods, and what stood there."""
+"""Our patches, each with what it replaced."""
 
 
 def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> None:
@@ -114,24 +116,20 @@ def _patch_all(module: ModuleType) -> None:
 
 def _patch(owner: Any) -> None:
     """Patch a class of clients."""
-    stand_ins = (requested_async, processed_async) if owner.__name__.startswith("Async") else (requested, processed)
+    patchers = (requested_async, processed_async) if owner.__name__.startswith("Async") else (requested, processed)
     with _lock:
-        for name, stand_in in zip(_METHODS, stand_ins, strict=True):
+        for name, patcher in zip(_METHODS, patchers, strict=True):
             method = getattr(owner, name, None)
-            # Somebody else may have wrapped ours: another one around theirs would log everything twice.
+            # Another tool may have wrapped ours: another one around theirs would log everything twice.
             if callable(method) and not any(map(_is_patch, callables.layers(method))):
-                _put(owner, name, stand_in)
+                patch = patcher(method)
+                _patches[patch] = inspect.getattr_static(owner, name)
+                setattr(owner, name, patch)
         _owners.add(owner)
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
         if isinstance(stream, type):
             wrapper.drive(stream, _returned)
-
-
-def _put(owner: type, name: str, stand_in: Any) -> None:
-    patch = stand_in(getattr(owner, name))
-    _patches[patch] = inspect.getattr_static(owner, name)
-    setattr(owner, name, patch)
 
 
 def _is_patch(method: Any) -> bool:
@@ -140,7 +138,7 @@ def _is_patch(method: Any) -> bool:
 
 
 def _restore(owner: type) -> None:
-    """Put a class's own methods back, unless somebody else has patched them since: theirs would go with ours."""
+    """Put a class's own methods back, unless another tool has patched them since: theirs would go with ours."""
     for name in _METHODS:
         patch: Any = vars(owner).get(name)
         if _is_patch(patch):
@@ -178,17 +176,20 @@ def _forget_client(client: Any) -> None:
 
 def _returned(stream: Any, call: Call) -> Any:
     """A decorated function returned a stream of the client: its call ends when the stream does."""
-    follower = follower_of(stream)
-    if follower is None or not follower.then(call):
+    observer = stream_observer.observer_of(stream)
+    if observer is None or not observer.end_with(call):
         complete(call.done(stream))
     return stream
 
 
-def _forget() -> None:
-    """In a forked child: another thread of the parent's may have held the lock."""
-    global _lock  # noqa: PLW0603 - the thread that may hold it stayed behind
+def _reset() -> None:
+    """Forget in a forked child what its parent waits for, and locks that another thread of the parent's may hold."""
+    global _lock  # noqa: PLW0603 - one for the process
     _lock = threading.Lock()
+    memory.reset()
+    standalone_logs.reset()
+    stream_observer.reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset)

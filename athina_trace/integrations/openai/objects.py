@@ -1,67 +1,61 @@
-"""Read OpenAI's objects by shape: `read(object)` gives what it says as small frozen readings.
+"""Which of OpenAI's objects something is: `read(object)` gives what it says as records.
 
-Understood are, as objects of any client version, as plain dictionaries and inside the client's raw
-response wrappers: runs, messages, run steps, threads, pages of them (and plain lists), responses,
-conversations, chat completions, their parsed variants, and the stream events that carry one whole.
-Nothing here raises, sends a request, or walks anything but lists.
-
-Sources: the API references of the Assistants, Responses, Conversations and Chat Completions APIs, the
-types of the `openai` package 1.x to 3.x, and recorded traffic.
+Understood are, as objects of any client version, as plain dictionaries and inside the client's raw response wrappers:
+runs, messages, run steps, threads, pages of them (and plain lists), responses, conversations, chat completions, their
+parsed variants, and the events and chunks of streams. Nothing here raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
-from athina_trace.integrations.openai.kinds import READERS
-from athina_trace.integrations.openai.readings import Kind, Message, Reading
-from athina_trace.integrations.openai.shape import (
-    fields_in,
-    get,
-    items,
-    json_body,
+from athina_trace._answers.records import RUN, Record, ThreadMessage
+from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
+from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
+from athina_trace.integrations.openai.normalise import (
+    Data,
+    child,
+    children,
+    members,
+    normalise,
     number,
     string,
-    tame,
-    unwrapped,
 )
+from athina_trace.integrations.openai.responses import ResponseEvents, parse_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-__all__ = ["may_be_known", "read", "read_as"]
+__all__ = ["Reader", "may_be_known", "parse", "parse_as", "read"]
 
-Readings = tuple[Reading, ...]
+_PARSERS: dict[str, Callable[[Data], list[Record]]] = {
+    "thread.run": parse_run,
+    "thread.run.step": parse_step,
+    "thread.message": parse_message,
+    "thread": parse_session,
+    "conversation": parse_session,
+    "response": parse_response,
+    "chat.completion": parse_chat,
+}
+"""By the name that an object gives itself."""
 
-
-def read(subject: object) -> Readings | None:
-    """Return what the object says; None where it is none of the known kinds.
-
-    A stranger may be anything that a user's function returned, so asking what it is stays cheap and without effect:
-    but for `object`, no property of it is called, and of a list only the first few members are asked.
-    """
-    return _read(tame(subject), nested=3)
-
-
-def read_as(kind: Kind, subject: object) -> Readings | None:
-    """Read what was given for an answer of this kind, though it does not look like one: an error, for one."""
-    surface = fields_in(tame(subject))
-    if kind == "run" or _ANSWERING.isdisjoint(surface):
-        return None
-    return tuple(READERS["chat.completion" if kind == "chat" else "response"](unwrapped(subject)))
-
-
-_ANSWERING = frozenset({"choices", "output", "error", "usage"})
+_NAMES = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})
+"""Names of fields, one of which every known object has."""
+_FIRST_FEW = 3
+_MOST_MEMBERS = 10_000
+_NESTED = 3
 
 
 def may_be_known(subject: object) -> bool:
-    """Tell strangers from what may be worth reading, at once: most of what a user's function returns is a stranger."""
+    """Return False at once for what cannot be one of OpenAI's objects: most results of functions are such strangers.
+
+    No property of a stranger is called, and of a list only the first few members are asked.
+    """
     try:
         return _may_be_known(subject)
-    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a property of a stranger may raise anything; `normalise` finds out
         _guard.pass_on(error)
         return True
 
@@ -69,106 +63,134 @@ def may_be_known(subject: object) -> bool:
 def _may_be_known(subject: object) -> bool:
     if type(subject) is list or type(subject) is tuple:
         return any(map(_may_be_known, subject[:_FIRST_FEW]))
-    surface = subject if type(subject) is dict else getattr(subject, "__dict__", None)
-    if type(surface) is not dict:
+    fields = subject if type(subject) is dict else getattr(subject, "__dict__", None)
+    if type(fields) is not dict:
         return isinstance(subject, Mapping | list | tuple)
-    if not surface.keys().isdisjoint(_TELLING) or not _TELLING.isdisjoint(_extra_names(subject)):
-        return True
-    kind, listed = surface.get("type"), surface.get("data")
-    return (type(kind) is str and kind.startswith("response.")) or (type(listed) is list and _may_be_known(listed))
-
-
-_TELLING = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})
-
-
-def _extra_names(subject: object) -> Iterable[str]:
-    """The names of what a pydantic model keeps beside its declared fields."""
+    # A model of pydantic's keeps undeclared fields beside its own.
     extra = getattr(subject, "__pydantic_extra__", None) if hasattr(type(subject), "__pydantic_extra__") else None
-    return extra if type(extra) is dict else ()
+    return _has_known_fields(fields) or (type(extra) is dict and _has_known_fields(extra))
 
 
-def _read(subject: object, *, nested: int) -> Readings | None:
-    if isinstance(subject, list | tuple):
-        return _page(subject, nested)
-    surface = fields_in(subject)
-    reader = READERS.get(string(subject, "object") or "") or READERS.get(_likeness(surface))
-    if reader is not None:
-        return tuple(reader(unwrapped(subject)))
-    return _inner(subject, surface, nested)
+def _has_known_fields(fields: dict[str, Any]) -> bool:
+    if not _NAMES.isdisjoint(fields):
+        return True
+    kind, listed = fields.get("type"), fields.get("data")
+    return (type(kind) is str and kind.startswith("response.")) or (
+        (type(listed) is list or type(listed) is tuple) and _may_be_known(listed)
+    )
 
 
-def _likeness(surface: Mapping[str, object]) -> str:
-    """Tell the kind of what a compatible server sent without a name by the fields that it has."""
-    return next((name for name, known in _LIKENESSES if known(surface)), "")
+def read(subject: object) -> list[Record] | None:
+    """Return what any object says; None where it is none of the known kinds."""
+    return parse(normalise(subject)) if may_be_known(subject) else None
 
 
-def _has(surface: Mapping[str, object], *names: str) -> bool:
-    return all(string(surface, name) for name in names)
+def parse(plain: Any) -> list[Record] | None:
+    """Return what plain data says; None where it is none of the known kinds."""
+    return _parse(plain, _NESTED)
 
 
-def _first(surface: Mapping[str, object], name: str) -> object:
-    return next(iter(items(surface, name)), None)
-
-
-_LIKENESSES: tuple[tuple[str, Callable[[Mapping[str, object]], bool]], ...] = (
-    ("thread.run.step", lambda seen: "step_details" in seen and _has(seen, "id", "run_id")),
-    ("thread.message", lambda seen: "content" in seen and _has(seen, "id", "thread_id", "role")),
-    ("thread.run", lambda seen: _has(seen, "id", "thread_id", "assistant_id", "status")),
-    ("response", lambda seen: _has(seen, "id", "model") and bool(string(_first(seen, "output"), "type"))),
-    ("chat.completion", lambda seen: get(_first(seen, "choices"), "message") is not None),
-)
-
-
-def _inner(subject: object, surface: Mapping[str, object], nested: int) -> Readings | None:
-    """Read what a page, a stream event or a raw response wrapper holds, if it holds something known."""
-    if nested == 0:
+def parse_as(kind: str, plain: Any) -> list[Record] | None:
+    """Read what was given for an answer of this kind, though it does not look like one: an error, for one."""
+    if kind == RUN or type(plain) is not dict or _ANSWER_NAMES.isdisjoint(plain):
         return None
-    if isinstance(surface.get("data"), list | tuple):
-        return _page(surface["data"], nested, order=get(subject, "_options", "params", "order"), named=surface)
-    return _read(_held(surface), nested=nested - 1)
+    return _PARSERS["chat.completion" if kind == "chat" else "response"](plain)
 
 
-def _held(surface: Mapping[str, object]) -> object:
-    if (string(surface, "event") or "").startswith("thread."):
-        return get(surface, "data")
-    if (string(surface, "type") or "").startswith("response."):
-        return get(surface, "response")
-    return json_body(surface.get("http_response"))
+_ANSWER_NAMES = frozenset({"choices", "output", "error", "usage"})
 
 
-def _page(listed: object, nested: int, *, order: object = None, named: object = None) -> Readings | None:
-    """Read a list: a page of the API, which may be empty, or the user's own list of such objects."""
-    members = items({"listed": listed}, "listed", most=_MOST_MEMBERS)
-    found = tuple(_members(members, nested - 1))
-    if not found:
-        return () if not members and string(named, "object") == "list" else None
-    backwards = _runs_backwards(members, order=order)
-    return tuple(_listed(reading, backwards=backwards) for readings in found for reading in readings)
+def _parse(plain: Any, nested: int) -> list[Record] | None:
+    if type(plain) is list:
+        return _parse_page(plain, nested)
+    if type(plain) is not dict:
+        return None
+    parser = _PARSERS.get(string(plain, "object") or "") or _parser_by_fields(plain)
+    if parser is not None:
+        return parser(plain)
+    if nested and type(plain.get("data")) is list:
+        order = child(child(plain, "_options"), "params").get("order")
+        return _parse_page(plain["data"], nested, order=order, is_page=plain.get("object") == "list")
+    inner = None
+    if (string(plain, "event") or "").startswith("thread."):
+        inner = plain.get("data")
+    elif (string(plain, "type") or "").startswith("response."):
+        inner = plain.get("response")
+    return _parse(inner, nested - 1) if nested else None
 
 
-_MOST_MEMBERS = 10_000
-_FIRST_FEW = 3
+def _parser_by_fields(data: Data) -> Callable[[Data], list[Record]] | None:
+    """Recognise by its fields what a compatible server sent without a name."""
+    kind = None
+    if string(data, "id"):
+        if "step_details" in data and string(data, "run_id"):
+            kind = "thread.run.step"
+        elif "content" in data and string(data, "thread_id") and string(data, "role"):
+            kind = "thread.message"
+        elif string(data, "thread_id") and string(data, "assistant_id") and string(data, "status"):
+            kind = "thread.run"
+        elif string(data, "model") and string(_first(data, "output"), "type"):
+            kind = "response"
+    if kind is None and _first(data, "choices").get("message") is not None:
+        kind = "chat.completion"
+    return None if kind is None else _PARSERS[kind]
 
 
-def _members(members: tuple[object, ...], nested: int) -> Iterator[Readings]:
-    """Read the members of a list, unless the first few are all strangers."""
-    strangers = 0
-    for place, member in enumerate(members if nested >= 0 else ()):
-        if strangers == place == _FIRST_FEW:
-            return
-        readings = _read(member, nested=nested)
-        strangers += readings is None
-        if readings is not None:
-            yield readings
+def _first(data: Data, name: str) -> Data:
+    return next(iter(children(data, name)), {})
 
 
-def _runs_backwards(members: tuple[object, ...], *, order: object) -> bool:
-    """Tell whether a page runs from the newest to the oldest, as OpenAI's lists do unless asked for `asc`."""
-    times = [time for member in members if (time := number(member, "created_at")) is not None]
-    if times and times[0] != times[-1]:
-        return times[0] > times[-1]
-    return order != "asc"
+def _parse_page(listed: list[Any], nested: int, *, order: object = None, is_page: bool = False) -> list[Record] | None:
+    """Read a list: a page of the API, which may be empty, or the program's own list of such objects."""
+    parsed = [_parse(member, nested - 1) for member in listed[:_MOST_MEMBERS]] if nested else []
+    # Whose first members are all strangers is no list of ours, whatever may be further on.
+    if all(each is None for each in parsed[:_FIRST_FEW]):
+        return [] if is_page and not listed else None
+    times = [time for member in listed if type(member) is dict and (time := number(member, "created_at")) is not None]
+    # OpenAI's lists run from the newest to the oldest unless they are asked for `asc`.
+    backwards = times[0] > times[-1] if times and times[0] != times[-1] else order != "asc"
+    records = [record for each in parsed if each is not None for record in each]
+    for record in records:
+        if isinstance(record, ThreadMessage):
+            record.backwards = backwards
+    return records
 
 
-def _listed(reading: Reading, *, backwards: bool) -> Reading:
-    return replace(reading, backwards=backwards) if isinstance(reading, Message) else reading
+class Reader:
+    """Reads the objects of one log, and puts together any number of streams whose chunks come in any mixture."""
+
+    def __init__(self) -> None:
+        self._chats: dict[object, ChatChunks] = {}
+        self._responses: list[ResponseEvents] = []
+        self._runs = RunEvents()
+
+    def read(self, subject: object) -> Iterable[Record] | None:
+        """Return what the object says: nothing yet for a chunk, None for what is none of the known kinds."""
+        plain = normalise(subject)
+        records = parse(plain)
+        is_chunk = type(plain) is dict and self._add_chunk(plain)
+        return () if records is None and is_chunk else records
+
+    def streamed(self) -> Iterable[Record]:
+        """Return what the streams have given so far."""
+        results = [*(chat.result() for chat in self._chats.values()), *(each.result() for each in self._responses)]
+        results += self._runs.result()
+        return [record for result in results for record in parse(result) or ()]
+
+    def _add_chunk(self, plain: Data) -> bool:
+        kind = string(plain, "type") or ""
+        if string(plain, "object") == "chat.completion.chunk":
+            key = (string(plain, "id"), number(plain, "created"))
+            # Azure's first chunk, about the prompt, has no id and belongs to no completion yet.
+            if key[0] or members(plain, "choices"):
+                self._chats.setdefault(key, ChatChunks()).add(plain)
+        elif kind.startswith("response."):
+            # But for their first one, events do not say whose they are.
+            if not self._responses or kind == "response.created":
+                self._responses.append(ResponseEvents())
+            self._responses[-1].add(plain)
+        elif (string(plain, "event") or "").startswith("thread."):
+            self._runs.add(plain)
+        else:
+            return False
+        return True

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from athina_trace.integrations.openai.readings import Answer, Output
-from athina_trace.integrations.openai.requests import Exchange, error_text, read_exchange
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace._answers.records import Answer, Record, ToolOutput
+from athina_trace.integrations.openai.exchange import Exchange, error_text, read_exchange
+from athina_trace.integrations.openai.normalise import normalise
 
 from . import samples
 
 
+def records_of(*, params: Any = None, answer: object = None, **more: Any) -> list[Record]:
+    """Read a request and its answer as the instrumentation does."""
+    exchange = Exchange(**{"order": 7, **more}, params=normalise(params or {}), answer=normalise(answer))
+    return list(read_exchange(exchange) or ())
+
+
 def answer_of(**exchange: Any) -> Answer:
-    readings = read_exchange(Exchange(**{"order": 7, **exchange})) or ()
-    return next(reading for reading in readings if isinstance(reading, Answer))
+    return next(record for record in records_of(**exchange) if isinstance(record, Answer))
 
 
 def test_a_chat_request_tells_the_prompt_the_question_and_the_options() -> None:
@@ -49,11 +59,10 @@ def test_outputs_in_a_request_are_read_and_stand_in_the_prompt() -> None:
             "output": [{"type": "input_text", "text": "3"}],
         },
     ]
-    exchange = Exchange(kind="response", order=1, params={"input": items}, answer=samples.response())
-    answer, output = read_exchange(exchange) or ()
+    answer, output = records_of(kind="response", params={"input": items}, answer=samples.response())
     assert isinstance(answer, Answer)
     assert answer.prompt == ({"role": "tool", "content": "3"},)
-    assert output == Output(call="call_1", value=[{"type": "input_text", "text": "3"}])
+    assert output == ToolOutput(call="call_1", value=[{"type": "input_text", "text": "3"}])
 
 
 def test_a_run_started_with_its_thread_tells_the_question() -> None:
@@ -114,3 +123,65 @@ def test_a_generator_of_messages_is_left_to_the_client() -> None:
     messages = ({"role": "user", "content": text} for text in "ab")
     assert answer_of(kind="chat", params={"messages": messages}, answer=samples.chat()).prompt == ()
     assert len(list(messages)) == 2
+
+
+DETAILED = {
+    "input_tokens": 0,
+    "output_tokens": 3,
+    "total_tokens": 3,
+    "input_tokens_details": {"cached_tokens": 2, "text_tokens": 1},
+    "output_tokens_details": {"reasoning_tokens": 4, "text_tokens": 5, "new": {"x": 1}},
+}
+EXCHANGES: dict[str, tuple[Any, Any]] = {
+    "response": (
+        {**samples.response("resp_1", samples.output_text("Rain.")), "usage": DETAILED, "instructions": "Be kind."},
+        {"input": "Will it rain?", "conversation": {"id": "conv_1"}, "temperature": 0.5, "instructions": "Be brief."},
+    ),
+    "chat": (
+        samples.chat(content="Rain."),
+        {"messages": [{"role": "user", "content": "Will it rain?"}], "temperature": 0.5, "stop": ["."]},
+    ),
+    "run": (
+        samples.run(),
+        {
+            "thread": {"messages": [{"role": "user", "content": "Will it rain?"}]},
+            "additional_instructions": "Be brief.",
+        },
+    ),
+}
+JUNK = st.sampled_from([None, "", "text", 7, -1, 2.0, True, [], ["x"], {}, {"id": "x"}])
+
+
+def spoil(data: st.DataObject, wire: Any) -> None:
+    """Put something else in one place, however deep."""
+    place = data.draw(st.sampled_from(sorted(wire) if isinstance(wire, dict) else range(len(wire))))
+    if isinstance(wire[place], dict | list) and wire[place] and data.draw(st.booleans()):
+        spoil(data, wire[place])
+    else:
+        wire[place] = data.draw(JUNK)
+
+
+@given(st.data(), st.sampled_from(sorted(EXCHANGES)), st.sampled_from([0, 1]))
+def test_what_breaks_the_promise_of_its_type_loses_nothing_else(data: st.DataObject, kind: str, spoilt: int) -> None:
+    exchange: Any = copy.deepcopy(EXCHANGES[kind])
+    spoil(data, exchange[spoilt])
+    answer, params = exchange
+    accumulator = AnswerAccumulator()
+    accumulator.take(records_of(kind=kind, params=params, answer=answer))
+    fields = accumulator.fields()
+    if spoilt == 1:
+        assert fields["language_model_id"] == answer["model"]
+        assert fields.get("response") == ("Rain." if kind != "run" else None)
+
+
+def test_details_of_the_same_name_are_summed() -> None:
+    answer, params = EXCHANGES["response"]
+    usage = answer_of(kind="response", params=params, answer=answer).usage
+    assert usage == {
+        "prompt_tokens": 0,
+        "completion_tokens": 3,
+        "total_tokens": 3,
+        "cached_tokens": 2,
+        "text_tokens": 6,
+        "reasoning_tokens": 4,
+    }

@@ -6,18 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.integrations.openai.ledger import Ledger
-from athina_trace.integrations.openai.requests import Exchange
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 
 from . import samples
 from .samples import as_object
 
 
 def fields(*subjects: object) -> dict[str, Any]:
-    ledger = Ledger()
+    accumulator = AnswerAccumulator()
     for subject in subjects:
-        assert ledger.add(subject)
-    return ledger.fields()
+        if isinstance(subject, Exchange):
+            accumulator.take(read_exchange(subject) or ())
+        else:
+            assert accumulator.add(subject)
+    return accumulator.fields()
 
 
 def test_nothing_recorded_says_nothing() -> None:
@@ -25,9 +28,9 @@ def test_nothing_recorded_says_nothing() -> None:
 
 
 def test_a_stranger_is_not_understood_and_changes_nothing() -> None:
-    ledger = Ledger()
-    assert not ledger.add(object())
-    assert ledger.fields() == {}
+    accumulator = AnswerAccumulator()
+    assert not accumulator.add(object())
+    assert accumulator.fields() == {}
 
 
 def test_a_run_with_its_messages_and_steps_is_one_whole_log() -> None:
@@ -250,7 +253,12 @@ CONVERSATION = [
     samples.step("step_2", samples.function_call("call_2", name="wind"), at=12),
     samples.response("resp_1", samples.output_text("Yes."), at=40),
     samples.chat("chat_1", content="Final.", at=50),
-    Exchange(params={"tool_outputs": [{"tool_call_id": "call_1", "output": "3"}]}, answer=[], order=5),
+    Exchange(
+        kind="run",
+        params={"tool_outputs": [{"tool_call_id": "call_1", "output": "3"}]},
+        answer=samples.run(status="queued"),
+        order=5,
+    ),
 ]
 
 

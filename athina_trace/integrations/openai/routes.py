@@ -1,14 +1,12 @@
 """Which requests of a client concern answers of a model: method and path → `Route`.
 
-Source: the paths in OpenAI's API reference. Azure's deployments and whatever stands before the resource in a base URL
+Source: the paths in OpenAI's API reference. Azure's deployments and what comes before the resource in a base URL
 make no difference, since only the path from the resource on is looked at.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-from athina_trace.integrations.openai.readings import Kind
 
 __all__ = ["Route", "route"]
 
@@ -17,13 +15,13 @@ __all__ = ["Route", "route"]
 class Route:
     """What a request is about."""
 
-    kind: Kind | None = None
+    kind: str | None = None
     """What kind of answer it gives; None where it gives a message, a step, a thread or a conversation."""
     asks: bool = False
     """It asks the model for a new answer, rather than for the state of one."""
-    scope: str | None = None
+    session: str | None = None
     """The thread or conversation that its path names."""
-    listed: bool = False
+    lists_messages: bool = False
     """It lists the messages of a thread."""
 
 
@@ -41,7 +39,7 @@ _SHAPES = {
     "post threads": _SIDE,
     "get threads/*": _SIDE,
     "post threads/*/messages": _SIDE,
-    "get threads/*/messages": Route(listed=True),
+    "get threads/*/messages": Route(lists_messages=True),
     "get threads/*/messages/*": _SIDE,
     "post threads/runs": Route("run", asks=True),
     "post threads/*/runs": Route("run", asks=True),
@@ -56,7 +54,7 @@ _RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
 
 
 def route(method: str, url: str) -> Route | None:
-    """Tell what a request is about; None where it is none of ours."""
+    """Return what a request is about; None where it concerns no answer."""
     return _FIXED.get((method, url)) or _routed(method.lower(), url.partition("?")[0].strip("/").split("/"))
 
 
@@ -68,4 +66,4 @@ def _routed(method: str, parts: list[str]) -> Route | None:
     path = parts[start:]
     found = _SHAPES.get(f"{method} {'/'.join(part if part in _WORDS else '*' for part in path)}")
     named = found is not None and path[0] in ("threads", "conversations") and len(path) > 1 and path[1] not in _WORDS
-    return replace(found, scope=path[1]) if found is not None and named else found
+    return replace(found, session=path[1]) if found is not None and named else found

@@ -1,0 +1,168 @@
+"""The Assistants API: runs, their steps, the messages of their threads, and streams of them, as records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from athina_trace._answers.records import FINISHED, RUN, Answer, Key, Record, SessionSeen, ThreadMessage, ToolCall
+from athina_trace.integrations.openai.common import (
+    call_body,
+    citations,
+    content_text,
+    failure,
+    found_chunks,
+    instructions,
+    messages,
+    model_options,
+    offered_tools,
+    outputs,
+    question,
+    served,
+    usage_counts,
+)
+from athina_trace.integrations.openai.deltas import grow
+from athina_trace.integrations.openai.normalise import Data, child, children, members, number, string
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["RunEvents", "add_request", "opening_messages", "parse_message", "parse_run", "parse_session", "parse_step"]
+
+_PROGRESS = {None: 0, "queued": 0, "in_progress": 1, "requires_action": 2, "cancelling": 3}
+"""Any other state is final."""
+
+
+def parse_run(run: Data) -> list[Record]:
+    """Read a run, and the calls that it waits for in `requires_action`."""
+    own = string(run, "id")
+    if own is None:
+        return []
+    status = string(run, "status")
+    answer = Answer(
+        key=(RUN, own),
+        created=number(run, "created_at"),
+        status=status,
+        progress=_PROGRESS.get(status, FINISHED),
+        session=string(run, "thread_id"),
+        model=string(run, "model"),
+        system=instructions(run.get("instructions"))[0],
+        usage=usage_counts(run),
+        tools=offered_tools(run),
+        options=model_options(run),
+        error=failure(run, what="run"),
+        details=served(run, run_id=own, assistant_id=string(run, "assistant_id")),
+    )
+    waiting = children(child(child(run, "required_action"), "submit_tool_outputs"), "tool_calls")
+    return [answer, *(_call(call, place, answer.key) for place, call in enumerate(waiting))]
+
+
+def parse_step(step: Data) -> list[Record]:
+    """Read the calls of a run's step, with the outputs that it knows."""
+    run = string(step, "run_id")
+    if run is None:
+        return []
+    calls: list[Record] = []
+    for place, call in enumerate(children(child(step, "step_details"), "tool_calls")):
+        made = _call(call, place, (RUN, run), prefix=f"{string(step, 'id')}/")
+        made.created, made.session = number(step, "created_at"), string(step, "thread_id")
+        made.progress = 0 if step.get("status") == "in_progress" else 1
+        calls.append(made)
+    return calls
+
+
+def _call(call: Data, place: int, owner: Key, *, prefix: str = "") -> ToolCall:
+    """Read a call of a tool; its `place`, within the step that `prefix` names, stands in for a missing id."""
+    return ToolCall(
+        key=string(call, "id") or f"{prefix}#{place}",
+        owner=owner,
+        body=call_body(call),
+        output=child(call, "function").get("output"),
+        context=found_chunks(child(call, "file_search")),
+    )
+
+
+def parse_message(message: Data) -> list[Record]:
+    """Read a message of a thread."""
+    own = string(message, "id")
+    if own is None:
+        return []
+    parts = children(message, "content")
+    notes = [note for part in parts for note in children(child(part, "text"), "annotations")]
+    files = [string(child(part, "image_file"), "file_id") or string(child(part, "image_url"), "url") for part in parts]
+    quotes = [string(child(note, "file_citation"), "quote") for note in notes]
+    return [
+        ThreadMessage(
+            id=own,
+            thread=string(message, "thread_id"),
+            run=string(message, "run_id"),
+            role=string(message, "role"),
+            created=number(message, "created_at"),
+            text=content_text(message.get("content")),
+            files=tuple(file for file in files if file),
+            citations=citations(notes),
+            quotes=tuple(quote for quote in quotes if quote),
+            progress=0 if message.get("status") == "in_progress" else 1,
+        )
+    ]
+
+
+def parse_session(session: Data) -> list[Record]:
+    """Read a thread, or a conversation of the Responses API."""
+    own = string(session, "id")
+    return [] if own is None else [SessionSeen(session=own)]
+
+
+def add_request(answer: Answer, params: Data) -> None:
+    """Add what the request for a run asked."""
+    thread = members(child(params, "thread"), "messages")
+    answer.prompt = (*answer.prompt, *messages(thread), *messages(members(params, "additional_messages")))
+    answer.query = question(reversed(answer.prompt))
+    system = answer.system or instructions(params.get("instructions"))[0]
+    added = instructions(params.get("additional_instructions"))[0]
+    answer.system = (*system, *(text for text in added if not any(text in shown for shown in system)))
+    answer.session = answer.session or string(params, "thread_id")
+
+
+def request_outputs(params: Data) -> list[Record]:
+    """Read the outputs of the program's tools that a request hands over."""
+    return [*outputs(members(params, "tool_outputs"))]
+
+
+def opening_messages(thread: str, params: Data) -> Iterable[ThreadMessage]:
+    """Read the messages that a thread was made with: its object does not have them."""
+    for place, message in enumerate(children(params, "messages")):
+        text = content_text(message.get("content"))
+        yield ThreadMessage(id=f"{thread}#{place}", thread=thread, role=string(message, "role"), text=text)
+
+
+class RunEvents:
+    """Puts the events of an Assistants stream together: a run, its steps and its messages."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, dict[str, Any]] = {}
+        self._deltas: dict[str, dict[str, Any]] = {}
+        self.ended = False
+
+    def add(self, event: Data) -> None:
+        """Take the next event."""
+        subject, name = child(event, "data"), string(event, "event") or ""
+        own = string(subject, "id")
+        if own is None or not name.startswith("thread."):
+            return
+        if name.endswith(".delta"):
+            grow(self._deltas.setdefault(own, {}), child(subject, "delta"))
+            return
+        self._last[own] = dict(subject)
+        self.ended = name in _LAST_EVENTS
+        if subject.get("status") != "in_progress":
+            self._deltas.pop(own, None)
+
+    def result(self) -> list[Any]:
+        """Return the last snapshot of every object in the stream, one that broke off with its deltas."""
+        return [{**subject, **self._deltas.get(own, {})} for own, subject in self._last.items()]
+
+
+_LAST_EVENTS = frozenset(
+    f"thread.run.{state}" for state in ("completed", "requires_action", "incomplete", "failed", "cancelled", "expired")
+)
+"""After these events nothing but `done` comes."""

@@ -1,0 +1,297 @@
+"""What assistants, responses and chat completions have in common: contents, usage, options, tools, failures.
+
+Every function takes plain data as `normalise` makes it, and returns nothing where it says nothing.
+
+Sources: the references of the Assistants, Responses and Chat Completions APIs, the types of the `openai` package 1.x to
+3.x, and recorded traffic of OpenAI, Azure and compatible servers.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from athina_trace._answers.records import ToolOutput
+from athina_trace._serialization.secrets import MASKED
+from athina_trace.integrations.openai.normalise import Data, child, children, count, members, string
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "call_body",
+    "citations",
+    "content_text",
+    "custom_body",
+    "failure",
+    "found_chunks",
+    "function_body",
+    "incomplete_reason",
+    "instructions",
+    "item_body",
+    "known",
+    "messages",
+    "model_options",
+    "offered_tools",
+    "outputs",
+    "question",
+    "served",
+    "usage_counts",
+]
+
+
+# Contents ---------------------------------------------------------------------------------------------------------
+
+
+def content_text(content: Any) -> str:
+    """Read a message's content: a string, or the texts of its parts joined with newlines.
+
+    Knows the parts of all three APIs: text (plain or as `{"value": …}`), refusals, and the transcript of an audio part.
+    Images and files have no text and are left out.
+    """
+    if type(content) is str:
+        return content
+    if type(content) is dict and content:
+        # Some servers give an answer in JSON mode as an object.
+        return _part_text(content) or json.dumps(content, ensure_ascii=False)
+    texts = [_part_text(part) for part in content] if type(content) is list else ()
+    return "\n".join(text for text in texts if text)
+
+
+def _part_text(part: Any) -> str | None:
+    if type(part) is str:
+        return part
+    if type(part) is not dict:
+        return None
+    value = string(part, "text") or string(child(part, "text"), "value")
+    return value or string(part, "refusal") or string(part, "transcript")
+
+
+def messages(items: Iterable[Any]) -> tuple[Mapping[str, str], ...]:
+    """Read messages of a request, an output of a tool among them as a message of the role `tool`."""
+    read: list[Mapping[str, str]] = []
+    for item in items:
+        if type(item) is not dict:
+            continue
+        role = string(item, "role")
+        if role is not None:
+            read.append({"role": role, "content": content_text(item.get("content"))})
+        elif (output := _output(item)) is not None:
+            value = output.value
+            text = content_text(value) if type(value) is not dict else ""
+            if not text and value not in ("", [], {}):
+                text = json.dumps(value, ensure_ascii=False)  # what has no text, such as a screenshot
+            read.append({"role": "tool", "content": text})
+    return tuple(read)
+
+
+def question(prompt: Iterable[Mapping[str, str]]) -> str | None:
+    """Return the user's last words in messages that come the last one first: an image by itself asks nothing."""
+    return next((each["content"] for each in prompt if each["role"] == "user" and each["content"]), None)
+
+
+def outputs(items: Iterable[Any]) -> list[ToolOutput]:
+    """Read what tools gave back, out of messages, items or `tool_outputs`."""
+    return [output for item in items if type(item) is dict and (output := _output(item)) is not None]
+
+
+def _output(item: Data) -> ToolOutput | None:
+    call = string(item, "tool_call_id") or string(item, "call_id")
+    value = item.get("output") if item.get("output") is not None else item.get("content")
+    return None if call is None or value is None else ToolOutput(call=call, value=value)
+
+
+def instructions(value: Any) -> tuple[tuple[str, ...], tuple[Mapping[str, str], ...]]:
+    """Read instructions: what the model is to obey, and the messages of a prompt template in which others speak."""
+    if type(value) is str:
+        return ((value,) if value else ()), ()
+    if type(value) is not list:
+        return (), ()
+    template = messages(item for item in value if type(item) is dict and item.get("role") in ("user", "assistant"))
+    others = (item for item in value if type(item) is dict and item.get("role") not in ("user", "assistant"))
+    return tuple(text for item in others if (text := content_text(item.get("content")))), template
+
+
+_CITED = ("url_citation", "url"), ("file_citation", "file_id"), ("file_path", "file_id")
+
+
+def citations(notes: Iterable[Data]) -> tuple[str, ...]:
+    """Name the pages of the web and the files that annotations of a text refer to.
+
+    Responses have them in the annotation itself, the other APIs below the name of its type.
+    """
+    named: list[str] = []
+    for note in notes:
+        places = [string(note, "url"), string(note, "file_id")]
+        places += [string(child(note, kind), name) for kind, name in _CITED]
+        named += [place for place in places if place]
+    return tuple(named)
+
+
+# Calls of tools -----------------------------------------------------------------------------------------------------
+
+
+def function_body(call_id: str | None, function: Data) -> dict[str, object]:
+    """Return a function's call in the shape of chat completions."""
+    named = {"name": function.get("name"), "arguments": function.get("arguments")}
+    return _without_none({"id": call_id, "type": "function", "function": _without_none(named)})
+
+
+def custom_body(call_id: str | None, custom: Data) -> dict[str, object]:
+    """Return a custom tool's call in the shape of chat completions."""
+    named = {"name": custom.get("name"), "input": custom.get("input")}
+    return _without_none({"id": call_id, "type": "custom", "custom": _without_none(named)})
+
+
+def call_body(call: Data) -> dict[str, object]:
+    """Return a call of a chat completion or a run, without what only its stream needs."""
+    if call.get("function") is not None:
+        return function_body(string(call, "id"), child(call, "function"))
+    if call.get("custom") is not None:
+        return custom_body(string(call, "id"), child(call, "custom"))
+    return item_body(call)
+
+
+def item_body(item: Data) -> dict[str, object]:
+    """Return a call of a tool of OpenAI's own as it came: `{"id": …, "type": "web_search_call", …}`."""
+    return {name: known(value) for name, value in item.items() if name != "index" and value is not None}
+
+
+def _without_none(body: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def found_chunks(search: Data) -> tuple[str, ...]:
+    """Read the chunks that a file search found: `text` in a response's item, `content` in a run's step."""
+    found = []
+    for result in children(search, "results"):
+        parts = (string(part, "text") for part in children(result, "content"))
+        found.append(string(result, "text") or "\n".join(text for text in parts if text))
+    return tuple(text for text in found if text)
+
+
+_SCHEMAS = frozenset({"parameters", "schema", "input_schema"})
+
+
+def known(value: Any) -> Any:
+    """Leave out what is None at any depth, as the client writes its models down; JSON schemas keep theirs."""
+    if type(value) is list:
+        return [known(item) for item in value]
+    if type(value) is not dict:
+        return value
+    return {name: part if name in _SCHEMAS else known(part) for name, part in value.items() if part is not None}
+
+
+_CREDENTIALS = frozenset({"authorization", "headers"})
+"""Fields of a tool of type `mcp`. Source: the reference of the Responses API."""
+
+
+def offered_tools(data: Data) -> tuple[object, ...]:
+    """Read the tools that the model could call, without what a remote server is opened with."""
+    tools = members(data, "tools")
+    return tuple(
+        {name: MASKED if name in _CREDENTIALS and part else part for name, part in known(tool).items()}
+        if type(tool) is dict
+        else tool
+        for tool in tools
+    )
+
+
+# Usage, options, failures -------------------------------------------------------------------------------------------
+
+_USAGE = {
+    "prompt_tokens": "prompt_tokens",
+    "input_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "output_tokens": "completion_tokens",
+    "total_tokens": "total_tokens",
+}
+_USAGE_DETAILS = (
+    "prompt_tokens_details",
+    "prompt_token_details",  # so spelt in runs and run steps
+    "input_tokens_details",
+    "completion_tokens_details",
+    "output_tokens_details",
+)
+
+
+def usage_counts(data: Data) -> dict[str, int]:
+    """Read token counts under Athina's names, a missing total summed; details under their own names."""
+    usage = child(data, "usage")
+    counts: dict[str, int] = {}
+    if not usage:
+        return counts
+    for group in [name for name in _USAGE_DETAILS if name in usage]:
+        details = child(usage, group)
+        for name in details:
+            # Audio counts once in the prompt and once in the completion; what is zero says nothing.
+            if (of_kind := count(details, name)) is not None:
+                counts[name] = counts.get(name, 0) + of_kind
+    for name in [name for name in _USAGE if name in usage]:
+        if (tokens := count(usage, name)) is not None:
+            counts.setdefault(_USAGE[name], tokens)
+    if "total_tokens" not in counts and "prompt_tokens" in counts and "completion_tokens" in counts:
+        counts["total_tokens"] = counts["prompt_tokens"] + counts["completion_tokens"]
+    return counts
+
+
+_OPTIONS: dict[str, str | None] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "stop": "stop",
+    "max_tokens": "max_completion_tokens",
+    "max_output_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_completion_tokens",
+    **dict.fromkeys(
+        ("frequency_penalty", "presence_penalty", "seed", "n", "reasoning_effort", "verbosity", "truncation")
+    ),
+}
+"""Athina's names; None for what goes among its `extra_options`."""
+
+
+def model_options(data: Data) -> dict[str, object]:
+    """Read model options under Athina's names, from what a server says it used or a request asked for."""
+    options: dict[str, object] = {}
+    extra: dict[str, object] = {}
+    for name in [name for name in _OPTIONS if name in data]:
+        value = data[name]
+        if type(value) is list:
+            value = [text for text in value if type(text) is str] or None
+        if value is not None and type(value) is not dict:
+            ours = _OPTIONS[name]
+            (extra if ours is None else options)[ours or name] = value
+    for group, name, ours in (("reasoning", "effort", "reasoning_effort"), ("text", "verbosity", "verbosity")):
+        if group in data and (value := string(child(data, group), name)):
+            extra[ours] = value
+    if extra:
+        options["extra_options"] = extra
+    return options
+
+
+def failure(data: Data, *, what: str) -> str | None:
+    """Return why a run or response failed, as one sentence; None where it did not.
+
+    Source: `last_error` of a run, `error` of a response, `incomplete_details` of both.
+    """
+    for place in ("last_error", "error"):
+        error = data.get(place)
+        parts = [text for name in ("code", "message") if (text := string(error, name))] if type(error) is dict else ()
+        if parts:
+            return ": ".join(parts)
+    status = data.get("status")
+    if status not in ("failed", "cancelled", "expired", "incomplete"):
+        return None
+    return ": ".join(filter(None, (f"{what} {status}", incomplete_reason(data))))
+
+
+def incomplete_reason(data: Data) -> str | None:
+    """Return why a run or response was not given whole."""
+    return string(child(data, "incomplete_details"), "reason")
+
+
+def served(data: Data, **ids: str | None) -> dict[str, str]:
+    """Collect what is worth keeping beside the log's own fields: ids, and how the request was served."""
+    ids["incomplete_reason"] = incomplete_reason(data)
+    ids["service_tier"] = string(data, "service_tier")
+    ids["system_fingerprint"] = string(data, "system_fingerprint")
+    return {name: text for name, text in ids.items() if text}

@@ -1,0 +1,117 @@
+"""One request of an instrumented client and what came of it, as records.
+
+An answer alone shows what the model said; the request shows what it was asked: messages or input, instructions, tools,
+options, outputs of tools. What the answer itself says always comes first, ids above all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from athina_trace import _guard
+from athina_trace._answers.records import FINISHED, RUN, Answer, Record, SessionSeen
+from athina_trace.integrations.openai import assistants, chat, responses
+from athina_trace.integrations.openai.common import model_options, offered_tools
+from athina_trace.integrations.openai.normalise import Data, child, normalise, string
+from athina_trace.integrations.openai.objects import parse, parse_as
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Exchange", "error_text", "read_exchange"]
+
+_APIS: dict[str | None, ModuleType] = {RUN: assistants, "response": responses, "chat": chat}
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """A request and its answer, both as plain data."""
+
+    kind: str | None = None
+    """What kind of answer was asked for; None where no model answers (a message is posted, a list read)."""
+    order: int
+    """Requests count in the order of this number: the clock's, when they began."""
+    request: int | None = None
+    """What tells apart the requests that ask a model; None where the state of an earlier answer is asked for."""
+    params: Data = field(default_factory=dict)
+    """The request's parameters by name."""
+    answer: Any = None
+    """What came back; of a stream that failed, what had come by then."""
+    error: BaseException | None = None
+    session: str | None = None
+    """The session that earlier requests named, for an answer that names none."""
+    query: str | None = None
+    """What the user asked in earlier requests, for one that brings no question."""
+
+
+def read_exchange(exchange: Exchange) -> Sequence[Record] | None:
+    """Return what request and answer say together; None where the answer is none of the known kinds."""
+    kind, params = exchange.kind, exchange.params
+    records = parse(exchange.answer)
+    if kind is None:
+        if records is not None and len(records) == 1 and isinstance(records[0], SessionSeen):
+            return [records[0], *assistants.opening_messages(records[0].session, params)]
+        return records
+    if records is None:
+        records = parse_as(kind, exchange.answer)
+    if records is None:
+        if exchange.error is None:
+            return None
+        # Stands in for the answer that a failed request did not give.
+        status = "failed" if isinstance(exchange.error, Exception) else "cancelled"
+        records = [Answer(key=(kind, f"{status}-{exchange.order}"), status=status)]
+    for record in records:
+        if isinstance(record, Answer) and record.key[0] == kind:
+            _add_request(record, exchange)
+    return [*records, *_APIS[kind].request_outputs(params)]
+
+
+def _add_request(answer: Answer, exchange: Exchange) -> None:
+    """Add what the request asked to what the answer says."""
+    params, error = exchange.params, exchange.error
+    answer.order, answer.request = exchange.order, exchange.request
+    _APIS[exchange.kind].add_request(answer, params)
+    answer.session = answer.session or responses.conversation_of(params) or exchange.session
+    answer.query = answer.query or exchange.query
+    answer.model = answer.model or string(params, "model")
+    answer.tools = answer.tools or offered_tools(params)
+    answer.options = {**model_options(params), **answer.options}
+    if error is not None:
+        if isinstance(error, Exception):
+            answer.error = error_text(error)
+            if answer.status is None or not answer.ended:
+                answer.status, answer.progress = "failed", FINISHED
+        code = _attribute(error, "status_code")
+        answer.status_code = code if type(code) is int else None
+
+
+def error_text(error: object) -> str:
+    """Return the API's own message where the exception carries one, else its type and text."""
+    body = _attribute(error, "body")
+    places: list[Any] = [body]
+    if type(body) is dict:
+        # Where servers say what was wrong: OpenAI, Azure, and smaller ones.
+        places = [body.get("message"), child(body, "error").get("message"), body.get("error"), body.get("detail")]
+    message = next((place for place in places if type(place) is str and place), None)
+    if message is not None:
+        return message[:_LONGEST]
+    try:
+        text = str(error)
+    except Exception as fault:  # noqa: BLE001 - `__str__` of a stranger may raise anything
+        _guard.pass_on(fault)
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_LONGEST = 2000
+"""Characters; what proxies answer may be a whole page."""
+
+
+def _attribute(error: object, name: str) -> Any:
+    try:
+        return normalise(getattr(error, name, None))
+    except Exception as fault:  # noqa: BLE001 - a property of a stranger may raise anything
+        _guard.pass_on(fault)
+        return None

@@ -1,0 +1,225 @@
+"""The border: any object of any client version, proxy, wrapper or dictionary → bounded plain data.
+
+Behind it there are only dictionaries with string keys, lists, strings, numbers, booleans and None, all of the exact
+types, so that every reader is ordinary code. In contrast to `_serialization`, which writes values down for people, this
+neither cuts, masks nor marks: what is no data becomes None, and what came over the wire stays as it came.
+
+Nothing here raises, sends a request, or walks anything but dictionaries, lists, mappings and what instances store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from pydantic_core import from_json
+
+from athina_trace import _guard
+
+__all__ = [
+    "NOTHING",
+    "Data",
+    "body_of",
+    "child",
+    "children",
+    "count",
+    "decode",
+    "members",
+    "normalise",
+    "number",
+    "string",
+]
+
+Data = Mapping[str, Any]
+"""A dictionary of plain data."""
+NOTHING: Data = {}
+
+_DEEPEST = 40
+"""Levels: OpenAI's own schemas of tools allow ten, and stand in requests five levels deep."""
+_MOST_VALUES = 200_000
+_LONG = 4096
+_MOST_CHARACTERS = 32_000_000
+"""Of all strings longer than `_LONG` together."""
+_SCALARS = frozenset({int, float, bool, type(None)})
+
+
+def normalise(subject: object) -> Any:
+    """Return the object as plain data; None where there is none to be had.
+
+    A response that the client gave unparsed is its decoded body, where that was read already.
+    """
+    try:
+        return _Walk().plain(subject, _DEEPEST)
+    except Exception as error:  # noqa: BLE001 - another thread may change a list, or the stack be nearly full
+        _guard.pass_on(error)
+        return None
+
+
+def body_of(response: Any) -> Any:
+    """Return the decoded body of an HTTP response; None where it was not read yet, or is no JSON.
+
+    Reads the bytes that are there, rather than call `parse()` of the client's wrapper, which may run a parser of the
+    program's own, or take a body off the network that the program has yet to stream.
+    """
+    try:
+        content = response.content
+    except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed, or a stranger
+        _guard.pass_on(error)
+        return None
+    return decode(content) if isinstance(content, bytes) else None
+
+
+def decode(content: str | bytes) -> Any:
+    """Read JSON; None where it is none."""
+    try:
+        return from_json(content)
+    except ValueError:
+        pass
+    try:
+        return json.loads(content)  # reads what pydantic's quicker reader refuses: halves of surrogate pairs
+    except (ValueError, RecursionError):
+        return None
+
+
+class _Walk:
+    """One walk through an object, with what is left of its bounds: a cyclic or hostile object ends there."""
+
+    __slots__ = ("characters", "values")
+
+    def __init__(self) -> None:
+        self.values = _MOST_VALUES
+        self.characters = _MOST_CHARACTERS
+
+    def plain(self, value: Any, depth: int) -> Any:
+        """Return a value as plain data, at most `depth` levels of it."""
+        kind = type(value)
+        if kind in _SCALARS or (kind is str and len(value) < _LONG):
+            return value
+        if kind is str:
+            kept = value[: max(0, self.characters)]
+            self.characters -= len(kept)
+            return kept
+        return self.container(value, kind, depth)
+
+    def container(self, value: Any, kind: type, depth: int) -> Any:
+        """Return what holds other values as plain data, or what only a stranger's code can make plain."""
+        if depth == 0 or self.values <= 0:
+            return None
+        try:
+            if kind is dict:
+                return self.named(value.copy().items(), depth)
+            if kind is list or kind is tuple:
+                return self.listed(value, depth)
+            return self.foreign(value, depth)
+        except Exception as error:  # noqa: BLE001 - the one guard around a stranger's code
+            _guard.pass_on(error)
+            return None
+
+    def named(self, pairs: Iterable[tuple[object, Any]], depth: int) -> dict[str, Any]:
+        """Return a dictionary of plain data."""
+        made: dict[str, Any] = {}
+        for name, value in islice(pairs, self.values):
+            self.values -= 1
+            kind = type(value)
+            if type(name) is not str:
+                continue
+            # Most values are such, and need no call.
+            if kind in _SCALARS or (kind is str and len(value) < _LONG):
+                made[name] = value
+            else:
+                made[name] = self.plain(value, depth - 1)
+                if self.values <= 0:
+                    break
+        return made
+
+    def listed(self, values: Iterable[object], depth: int) -> list[Any]:
+        """Return a list of plain data."""
+        made: list[Any] = []
+        for value in islice(values, self.values):
+            self.values -= 1
+            made.append(self.plain(value, depth - 1))
+            if self.values <= 0:
+                break
+        return made
+
+    def foreign(self, value: Any, depth: int) -> Any:
+        """Return an object of any other class as plain data. May raise what code of strangers raises."""
+        kind = type(value)
+        if issubclass(kind, str):
+            return self.plain(str.__str__(value), depth)
+        if issubclass(kind, int | float):
+            return int.__int__(value) if issubclass(kind, int) else float.__float__(value)
+        if isinstance(value, Mapping):
+            return self.named(value.items(), depth)
+        # Nothing else is iterated: a page of the client would send requests, and a generator is the program's own.
+        if isinstance(value, list | tuple):
+            return self.listed(value, depth)
+        return None if callable(value) else self.instance(value, depth)
+
+    def instance(self, value: Any, depth: int) -> Any:
+        """Return what an instance stores: no property of it is called."""
+        stored: dict[str, Any] = vars(value)
+        response = stored.get("http_response")
+        if response is not None:
+            return self.plain(body_of(response), depth)
+        fields = {
+            (name.rstrip("_") if name[-1] == "_" else name): part  # the client's `schema_` is `schema` on the wire
+            for name, part in stored.items()
+            if part is not None and name[0] != "_"
+        }
+        extra = _kept_by_pydantic(value, "__pydantic_extra__")
+        if extra:
+            fields |= extra
+        if "data" in fields:
+            # The order that a page was asked for.
+            options = stored.get("_options") or _kept_by_pydantic(value, "__pydantic_private__").get("_options")
+            fields["_options"] = {"params": getattr(options, "params", None)}
+        return self.named(fields.items(), depth)
+
+
+def _kept_by_pydantic(model: Any, name: str) -> Data:
+    """Return what a model keeps beside its declared fields; nothing for one that was made without validation."""
+    try:
+        kept = getattr(model, name, None)
+    except Exception as error:  # noqa: BLE001 - a model that was never initialised raises other errors than expected
+        _guard.pass_on(error)
+        return NOTHING
+    return kept if type(kept) is dict else NOTHING
+
+
+def string(data: Data, name: str) -> str | None:
+    """Return the string found there; None for any other type and for an empty one."""
+    value = data.get(name)
+    return value if type(value) is str and value else None
+
+
+def number(data: Data, name: str) -> float | None:
+    """Return the finite number found there; None for anything else, booleans too."""
+    value: Any = data.get(name)
+    return value if type(value) in (int, float) and -math.inf < value < math.inf else None
+
+
+def count(data: Data, name: str) -> int | None:
+    """Return the count found there (a float without fraction counts); None for anything else."""
+    value = number(data, name)
+    return int(value) if value is not None and value >= 0 and value == int(value) else None
+
+
+def child(data: Data, name: str) -> Data:
+    """Return the dictionary found there, or an empty one."""
+    value = data.get(name)
+    return value if type(value) is dict else NOTHING
+
+
+def members(data: Data, name: str) -> list[Any]:
+    """Return the list found there, or an empty one."""
+    value = data.get(name)
+    return value if type(value) is list else []
+
+
+def children(data: Data, name: str) -> list[Data]:
+    """Return the dictionaries of the list found there."""
+    return [each for each in members(data, name) if type(each) is dict]

@@ -1,0 +1,154 @@
+"""One request of an instrumented client, from its start to its answer, its failure, or the end of its stream.
+
+Inside a decorated call the answer goes into that call's log; outside of every one it becomes a log of its own.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
+from athina_trace._answers.records import RUN, Answer, Record, SessionSeen, ThreadMessage
+from athina_trace._capture.draft import current_draft
+from athina_trace.context import current_scope
+from athina_trace.integrations.openai.exchange import Exchange, read_exchange
+from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
+from athina_trace.integrations.openai.objects import parse
+from athina_trace.integrations.openai.responses import conversation_of, question_of
+from athina_trace.integrations.openai.standalone_logs import Origin, standalone_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from athina_trace.integrations.openai.routes import Route
+
+memory = ConversationMemory()
+_numbers = count()
+
+
+class RequestRecord:
+    """A request that concerns an answer of a model."""
+
+    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "started_ns")
+
+    def __init__(self, route: Route, options: Any, started_ns: int) -> None:
+        """Take over the request, and what surrounds it now.
+
+        Args:
+            route: what it is about.
+            options: the client's own for one request: `json_data` is its body, `extra_json` what the program adds to
+                it, `params` its query.
+            started_ns: when it began, by the clock's `perf_ns`.
+        """
+        self.route = route
+        params = normalise(options.json_data)
+        self.params: dict[str, Any] = params if type(params) is dict else {}
+        if options.extra_json:
+            self.params.update(normalise(options.extra_json) or NOTHING)
+        if route.session is not None and route.kind == RUN:
+            self.params["thread_id"] = route.session
+        self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
+        self.draft = current_draft()
+        self.scope = current_scope()
+        self.started_ns = started_ns
+        self.attributes: dict[str, Any] | None = None
+        """Custom attributes of its own log, such as the number of chunks."""
+        self.answer: Answer | None = None
+        """What the model answered, once that was read."""
+
+    def stream_ended(self, result: Any, error: BaseException | None) -> None:
+        """Record what a stream gave until it ended, or until `error` ended it."""
+        if error is None and self.route.kind in ("response", RUN):
+            answers = [record for record in parse(result) or () if isinstance(record, Answer)]
+            if not any(answer.ended or answer.status == "requires_action" for answer in answers):
+                error = GeneratorExit()  # the server wrote no more in this stream
+        self.finished(result, error)
+
+    def finished(self, result: Any, error: BaseException | None = None) -> None:
+        """Record what the request gave, or what had come of it when `error` ended it.
+
+        Args:
+            result: plain data.
+            error: an `Exception` for a failure; anything else for an answer that was given up or cancelled.
+        """
+        # A poll that fails is no answer that failed.
+        kind = self.route.kind if error is None or self.route.asks else None
+        chain = _chain(self.params) if kind == "response" else UNCHAINED
+        records = read_exchange(
+            Exchange(
+                kind=kind,
+                order=self.started_ns,
+                request=next(_numbers) if self.route.asks else None,
+                params=self.params,
+                answer=result,
+                error=error,
+                session=chain.session,
+                query=chain.query,
+            )
+        )
+        answer = next((each for each in records or () if isinstance(each, Answer)), None)
+        self.answer = answer
+        if records is None:
+            if error is None:
+                self._remember_items(())
+        elif answer is None or self.route.kind is None:
+            self._record_side(records, result)
+        else:
+            if error is None or answer.status != "failed":
+                self._remember(answer)
+            if answer.key[0] == RUN and (self.route.asks or "tool_outputs" in self.params):
+                # Give a run what was posted to its thread before: a new run, or one that another call began.
+                records = [*memory.posted_to(answer.session), *records]
+            self._record_answer(answer, records, error)
+
+    def _remember(self, answer: Answer) -> None:
+        if answer.key[0] == "response" and answer.ended:
+            own = answer.details.get("response_id")
+            memory.remember_response(own, answer.session, answer.query, chained=answer.previous is not None)
+        elif answer.key[0] == RUN and answer.status == "completed":
+            memory.answered(answer.session)
+
+    def _record_answer(self, answer: Answer, records: Sequence[Record], error: BaseException | None) -> None:
+        if self.draft is not None and not self.draft.ended:
+            self.draft.take(records)
+            if answer.ended:
+                standalone_logs.note_logged(answer.key)
+            return
+        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes)
+        # Of some answers the server makes the rest, though nobody reads its stream: they may be asked after.
+        continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
+        if error is not None and continues:
+            standalone_logs.stream_broke(answer, records, origin, error)
+        else:
+            standalone_logs.answered(answer, records, origin, new=self.route.asks, error=error)
+
+    def _record_side(self, records: Sequence[Record], result: Any) -> None:
+        """Record what is no answer itself: messages, steps, threads, conversations."""
+        messages = [each for each in records if isinstance(each, ThreadMessage)]
+        if self.params and (messages or self.route.session is None):
+            memory.remember_posted(messages)
+        self._remember_items(records)
+        if self.draft is not None and not self.draft.ended:
+            self.draft.take(records)
+        elif records:
+            thread = self.route.session or next((each.thread for each in messages), None)
+            more = type(result) is dict and result.get("has_more") is True if self.route.lists_messages else None
+            standalone_logs.listed(records, thread, run=string(self.query, "run_id"), more=more)
+
+    def _remember_items(self, records: Sequence[Record]) -> None:
+        """Remember the question that a conversation was begun with, or was given without asking for a response."""
+        made = next((each.session for each in records if isinstance(each, SessionSeen)), None)
+        conversation = self.route.session or made
+        query = question_of(self.params.get("items"))
+        if query and conversation is not None:
+            memory.remember_question(conversation, query)
+
+
+def _chain(params: Data) -> Chain:
+    """Return the conversation that a request for a response continues, and what earlier requests asked in it."""
+    conversation, previous = conversation_of(params), string(params, "previous_response_id")
+    if conversation is None and previous is None:
+        return UNCHAINED
+    known = memory.chain_of(conversation, previous)
+    return Chain(conversation or known.session or previous, known.query)

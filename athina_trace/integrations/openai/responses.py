@@ -1,0 +1,181 @@
+"""The Responses API: responses, what their requests ask, and streams of their events, as records."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from athina_trace._answers.records import FINISHED, Answer, Key, Record, ToolCall, ToolOutput
+from athina_trace.integrations.openai.common import (
+    citations,
+    content_text,
+    custom_body,
+    failure,
+    found_chunks,
+    function_body,
+    instructions,
+    item_body,
+    messages,
+    model_options,
+    offered_tools,
+    outputs,
+    question,
+    served,
+    usage_counts,
+)
+from athina_trace.integrations.openai.deltas import grow
+from athina_trace.integrations.openai.normalise import Data, child, children, count, members, number, string
+
+__all__ = ["ResponseEvents", "add_request", "conversation_of", "parse_response", "question_of", "request_outputs"]
+
+_PROGRESS = {"queued": 0, "in_progress": 1, "cancelling": 3}
+"""Any other state is final, and so is none: small servers, which know no states, give their answers whole."""
+
+
+def parse_response(response: Data) -> list[Record]:
+    """Read a response: its text, its calls of tools, and the outputs of those that the server ran."""
+    own, previous = string(response, "id"), string(response, "previous_response_id")
+    status = string(response, "status")
+    output = children(response, "output")
+    texts: list[str] = []
+    notes: list[Data] = []
+    others: list[Record] = []
+    key: Key = ("response", own or f"#{zlib.crc32(repr(response).encode('utf-8', 'replace')):08x}")
+    for place, item in enumerate(output):
+        kind = string(item, "type") or ""
+        if kind == "message":
+            texts.append(content_text(item.get("content")))
+            notes += [note for part in children(item, "content") for note in children(part, "annotations")]
+        elif kind.endswith(("_call", "_approval_request")):
+            others.append(_call(item, kind, place, key))
+        elif kind.endswith("_call_output") and (call := string(item, "call_id")) is not None:
+            others.append(ToolOutput(call=call, value=item.get("output")))
+    system, template = instructions(response.get("instructions"))
+    stored_prompt = child(response, "prompt")
+    answer = Answer(
+        key=key,
+        created=number(response, "created_at"),
+        status=status,
+        progress=_PROGRESS.get(status or "", FINISHED),
+        session=conversation_of(response),
+        previous=previous,
+        model=string(response, "model"),
+        text="\n".join(text for text in texts if text),
+        system=system,
+        prompt=template,
+        usage=usage_counts(response),
+        tools=offered_tools(response),
+        options=model_options(response),
+        error=failure(response, what="response"),
+        details=served(
+            response,
+            response_id=own,
+            previous_response_id=previous,
+            prompt_id=string(stored_prompt, "id"),
+            prompt_version=string(stored_prompt, "version"),
+        ),
+        citations=citations(notes),
+    )
+    return [answer, *others]
+
+
+def conversation_of(data: Data) -> str | None:
+    """Return the id of the conversation that a request or a response names, by itself or in an object."""
+    return string(data, "conversation") or string(child(data, "conversation"), "id")
+
+
+def _call(item: Data, kind: str, place: int, owner: Key) -> ToolCall:
+    """Read an output item that calls a tool, or asks whether it may; `place` stands in for a missing id."""
+    call = string(item, "call_id")
+    if kind == "function_call":
+        body = function_body(call, item)
+    elif kind == "custom_tool_call":
+        body = custom_body(call, item)
+    else:
+        body = item_body(item)
+    return ToolCall(
+        key=call or string(item, "id") or f"#{place}",
+        owner=owner,
+        body=body,
+        output=item.get("output"),
+        context=found_chunks(item),
+        progress=0 if item.get("status") == "in_progress" else 1,
+    )
+
+
+def add_request(answer: Answer, params: Data) -> None:
+    """Add what the request for a response asked."""
+    given = params.get("input")
+    if type(given) is str and given:
+        prompt: tuple[Any, ...] = ({"role": "user", "content": given},)
+    else:
+        prompt = messages(members(params, "input"))
+    answer.prompt = (*answer.prompt, *prompt)
+    answer.query = question(reversed(answer.prompt))
+    answer.system = answer.system or instructions(params.get("instructions"))[0]
+    answer.previous = answer.previous or string(params, "previous_response_id")
+
+
+def question_of(items: Any) -> str | None:
+    """Return the user's last words in the input of a request, or in items that are added to a conversation."""
+    return items if type(items) is str else question(reversed(messages(items if type(items) is list else ())))
+
+
+def request_outputs(params: Data) -> list[Record]:
+    """Read the outputs of the program's tools that a request hands over."""
+    return [*outputs(members(params, "input"))]
+
+
+class ResponseEvents:
+    """Puts the events of one response's stream together."""
+
+    def __init__(self) -> None:
+        self._snapshot: Data | None = None
+        self._output: dict[int, dict[str, Any]] = {}
+        self._error: dict[str, str | None] | None = None
+        self.ended = False
+
+    def add(self, event: Data) -> None:
+        """Take the next event."""
+        kind = string(event, "type") or ""
+        place = count(event, "output_index") or 0
+        if type(event.get("response")) is dict:
+            self._snapshot = event["response"]
+            self.ended = kind in _LAST_EVENTS
+        elif kind == "error":
+            self._error = {name: string(event, name) for name in ("code", "message")}
+        elif kind.startswith("response.output_item."):
+            if item := child(event, "item"):
+                self._output[place] = dict(item)
+        elif kind in _ITEM_DELTAS:
+            grow(self._output.setdefault(place, {}), {_ITEM_DELTAS[kind]: string(event, "delta") or ""})
+        elif kind in _CONTENT_DELTAS:
+            part_kind, name = _CONTENT_DELTAS[kind]
+            part = {"index": count(event, "content_index") or 0, "type": part_kind, name: string(event, "delta") or ""}
+            grow(self._output.setdefault(place, {}), {"type": "message", "content": [part]})
+
+    def result(self) -> Any:
+        """Return the final response; of a stream that broke off, the last snapshot with the output so far."""
+        arrived: dict[str, Any] = {}
+        if self._output and not members(self._snapshot or {}, "output"):
+            arrived["output"] = [item for _, item in sorted(self._output.items())]
+        if self._error is not None:
+            arrived |= {"error": self._error, "status": "failed"}
+        if self._snapshot is None and not arrived:
+            return None
+        return {**(self._snapshot if self._snapshot is not None else {"object": "response"}), **arrived}
+
+
+_LAST_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
+"""After these events nothing comes."""
+
+_ITEM_DELTAS = {
+    "response.function_call_arguments.delta": "arguments",
+    "response.mcp_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
+    "response.code_interpreter_call_code.delta": "code",
+}
+_CONTENT_DELTAS = {
+    "response.output_text.delta": ("output_text", "text"),
+    "response.refusal.delta": ("refusal", "refusal"),
+}

@@ -1,0 +1,215 @@
+"""Logs of answers that were asked for outside of every decorated call: one for each run, response and completion.
+
+A response or completion is logged the moment it is there. A run has no text itself: its log waits for the messages of
+its thread, until another run follows there, or for `PATIENCE` seconds. Steps that are listed later change the log. What
+waits is bounded, and so is the memory of what was logged, so that a poll that comes late logs nothing twice. What was
+never seen to end is logged as incomplete: some time after another run followed, when it has to make room, or at the end
+of the process.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from athina_trace import _periodic, _runtime
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace._answers.memory import Newest
+from athina_trace._answers.records import RUN, Answer, Key, Record, ToolCall
+from athina_trace._capture import emission
+from athina_trace._capture.arguments import Options
+from athina_trace._capture.draft import LogDraft
+from athina_trace._capture.manual import update_log
+from athina_trace._wrapping.calls import complete
+from athina_trace.context import Scope
+from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
+
+PATIENCE: Final = 30.0
+"""Seconds that a finished run waits for its messages to be listed."""
+_MOST_PENDING = 1024
+_MOST_LOGGED = 16_384
+_MOST_CHANGED = 256
+"""Runs whose steps may still come once their logs are written."""
+_NO_OPTIONS = Options()
+_SILENT = ("failed", "expired", "cancelled")
+"""A run that ended so has no text, unless it had some output before: nothing is waited for."""
+
+
+class Origin(NamedTuple):
+    """Where and when a request was made: what a log of its own takes over."""
+
+    started_ns: int
+    scope: Scope
+    parent: LogDraft | None = None
+    """The decorated call that the request was made in, where that has ended already."""
+    attributes: Mapping[str, Any] | None = None
+
+    def draft(self) -> LogDraft:
+        """Return a draft that no code of the program sees."""
+        draft = LogDraft({}, {}, dict(self.attributes or {}))
+        draft.scope, draft.parent, draft.started_ns = self.scope, self.parent, self.started_ns
+        draft.accumulator = AnswerAccumulator()
+        return draft
+
+
+class StandaloneLogs:
+    """What waits for its log, and what was logged."""
+
+    def __init__(self) -> None:
+        self.reset()
+        _periodic.leave(self.run_periodically)
+
+    def reset(self) -> None:
+        """Forget everything: a forked child must not log what its parent waits for."""
+        self._lock = threading.Lock()
+        self._pending: Newest[PendingRun] = Newest(_MOST_PENDING)
+        self._logged: Newest[bool] = Newest(_MOST_LOGGED)
+        self._changeable: Newest[tuple[PendingRun, Mapping[str, Any]]] = Newest(_MOST_CHANGED)
+
+    def note_logged(self, key: Key) -> None:
+        """Note that this answer is in the log of a decorated call."""
+        with self._lock:
+            self._logged.put(key, value=True)
+            self._pending.pop(key)
+
+    def answered(
+        self, answer: Answer, records: Sequence[Record], origin: Origin, *, new: bool, error: BaseException | None
+    ) -> None:
+        """Log an answer that arrived, or note its state.
+
+        Args:
+            answer: the answer, one of the records.
+            records: all that request and answer say.
+            origin: where the request was made.
+            new: whether it was just asked for.
+            error: what ended the request.
+        """
+        given_up = error is not None and not isinstance(error, Exception)
+        if given_up or (new and answer.ended and answer.key[0] != RUN):
+            draft = origin.draft()
+            draft.take(records)
+            self.note_logged(answer.key)
+            _emit(draft, error if given_up else None)
+        else:
+            self._follow(answer, records, origin, new=new)
+
+    def stream_broke(self, answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException) -> None:
+        """Note that the stream of an answer broke off or was given up, while the server continues with it."""
+        self._follow(answer, records, origin, new=False, broken_by=error)
+
+    def _follow(
+        self,
+        answer: Answer,
+        records: Sequence[Record],
+        origin: Origin,
+        *,
+        new: bool,
+        broken_by: BaseException | None = None,
+    ) -> None:
+        due: list[PendingRun] = []
+        with self._lock:
+            pending = self._pending.get(answer.key)
+            if new:  # what had this id before, as in a test's server, was another one
+                self._logged.pop(answer.key)
+                self._changeable.pop(answer.key)
+            elif pending is None and answer.key in self._logged:
+                return
+            if new and answer.key[0] == RUN and answer.details:  # a refused request, which has none, ends no other run
+                due += self._overtaken_by(answer)
+            if pending is None:
+                asked_here = new or broken_by is not None
+                pending = PendingRun(answer, origin.draft(), asked_here=asked_here)
+                oldest = self._pending.put(answer.key, pending)
+                due += [] if oldest is None else self._due([oldest])
+            pending.take(records)
+            if broken_by is not None:
+                pending.presume_ended(broken_by)
+            elif not answer.ended:
+                pending.seen_running()
+            else:
+                pending.seen_ended(answer)
+                has_text = any(is_message_of(record, answer.key) for record in records)
+                silent = answer.key[0] != RUN or (answer.status in _SILENT and not pending.has_output)
+                due += self._due([pending]) if has_text or silent else []
+        self._emit_all(due)
+        self._wake_for(pending)
+
+    def listed(self, records: Sequence[Record], thread: str | None, *, run: str | None, more: bool | None) -> None:
+        """Take messages or steps of a thread.
+
+        Args:
+            records: the messages or steps.
+            thread: the id of their thread.
+            run: the only run that the list was asked for.
+            more: whether further pages are there; None where no page of messages was listed.
+        """
+        changes: list[tuple[PendingRun, Mapping[str, Any]]] = []
+        with self._lock:
+            concerned = [each for each in self._pending.values() if each.thread == thread] if thread else []
+            for each in concerned:
+                each.take(records)
+            due = [each for each in concerned if more is not None and each.note_listed(records, run=run, more=more)]
+            self._due(due)
+            for owner in {record.owner: None for record in records if isinstance(record, ToolCall)}:
+                if (known := self._changeable.get(owner)) is not None:
+                    logged, already = known
+                    logged.take(records)
+                    change = logged.later_steps(already)
+                    if change:
+                        self._changeable.put(owner, (logged, change))
+                        changes.append((logged, change))
+        self._emit_all(due)
+        for each in concerned:
+            self._wake_for(each)
+        runtime = _runtime.active()
+        for changed, fields in changes:
+            # Under settings or a scope that hide parts of logs, a change would show what the log did not.
+            if runtime is not None and not runtime.policy.hides and not changed.draft.scope.hides:
+                update_log(external_reference_id=changed.draft.external_reference_id, **fields)
+
+    def _overtaken_by(self, new: Answer) -> list[PendingRun]:
+        """Take out what waits on the thread of a new run, since while a run is under way a thread takes no other."""
+        earlier = [each for each in self._pending.values() if each.thread == new.session and each.key != new.key]
+        due = [each for each in earlier if each.waiting_since is not None]
+        for each in earlier:
+            if each.stage is Stage.RUNNING and each.asked_here:
+                each.presume_ended(GeneratorExit())  # unless it is asked after soon, which shows how it ended
+        return self._due(due)
+
+    def _due(self, due: list[PendingRun]) -> list[PendingRun]:
+        """Take out what is to be logged; gives back what this process may log."""
+        for each in due:
+            self._pending.pop(each.key)
+            self._logged.put(each.key, value=True)
+            if each.key[0] == RUN and not each.has_steps:
+                self._changeable.put(each.key, (each, {}))
+        # The unfinished answer that another process asked for is that one's to log.
+        return [each for each in due if each.stage is not Stage.RUNNING or each.asked_here]
+
+    def run_periodically(self, now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
+        """Log what has waited long enough, at the end of the process all; return the seconds until the next time."""
+        with self._lock:
+            pending = self._pending.values()
+            waits = [(each, each.waiting_since + PATIENCE - now) for each in pending if each.waiting_since is not None]
+            due = self._due(pending if ending else [each for each, wait in waits if wait <= 0])
+        self._emit_all(due)
+        return min((wait for _, wait in waits if wait > 0), default=math.inf)
+
+    def _wake_for(self, pending: PendingRun) -> None:
+        """Have the engine come by when the patience ends."""
+        if pending.waiting_since is not None and (runtime := _runtime.active()) is not None:
+            runtime.wake()
+
+    def _emit_all(self, due: list[PendingRun]) -> None:
+        for each in due:
+            _emit(each.draft, each.reason_to_emit_as_incomplete())
+
+
+def _emit(draft: LogDraft, error: BaseException | None) -> None:
+    """Write a log of its own. `error`: why it is incomplete; an error of the API is in its answers."""
+    complete(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+standalone_logs = StandaloneLogs()
