@@ -86,10 +86,8 @@ class Trace:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
         call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
         self._entered.append(call)
-        try:
+        with _guard.shield("opening a log"):
             call.enter()
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("opening a log")
         return call.draft
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -100,12 +98,10 @@ class Trace:
         # One object may be entered by several tasks at once: end the log that this context is in.
         call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
-        try:
+        with _guard.shield("closing a log"):
             call.leave()
             return call.done(None) if error is None else call.failed(error)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("closing a log")
-            return None
+        return None
 
     async def __aenter__(self) -> LogDraft:
         return self.__enter__()

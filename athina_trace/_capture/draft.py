@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _guard
+from athina_trace import _fork, _guard
 from athina_trace._clock import clock
 from athina_trace._serialization import plain
 from athina_trace.context import Scope, current_scope
@@ -87,22 +86,18 @@ class LogDraft:
         `custom_attributes` are merged. A field that Athina does not know is kept among them and warned of, since a
         typing error must not fail the call that is being logged.
         """
-        try:
+        with _guard.shield("current_log().update()"):
             self.name(fields)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("current_log().update()")
 
     def record(self, *objects: object) -> None:
         """Read OpenAI objects (runs, messages, steps, responses, completions; also as dicts) into this log.
 
         Any order, any number of times: usage counts once for each id. An object of an unknown shape is left alone.
         """
-        try:
+        with _guard.shield("current_log().record()"):
             accumulator = self.own_accumulator()
             for each in objects:
                 accumulator.add(each)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("current_log().record()")
 
     def take(self, records: Iterable[Record]) -> None:
         """Take the records of an answer that an integration saw."""
@@ -190,8 +185,7 @@ def _renew_lock() -> None:
     _making = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_fork.register("capture", after_in_child=_renew_lock)
 
 _current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athina_trace_log", default=None)
 

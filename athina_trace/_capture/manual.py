@@ -36,14 +36,12 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
     _check("log_inference", fields)
     named: dict[str, Any] = {"response_time": None, **fields}
     draft = LogDraft(named, {}, {})
-    try:
+    with _guard.shield("log_inference()"):
         draft.open()
         try:
             complete(emit(draft, Options()))
         finally:
             draft.close()
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("log_inference()")
     return str(draft.external_reference_id)
 
 
@@ -97,13 +95,11 @@ def _data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, given: Mapping[str, Any]) -> None:
-    try:
+    with _guard.shield("writing a change of a log"):
         scope = current_scope()
         fields = dict(given) if kind == "feedback" else _data_of(given)
         kept = redacted(scope.hides, fields) if scope.hides & NAMED else fields
         _change(kind, target, kept)
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("writing a change of a log")
 
 
 def _change(kind: Literal["update", "update_by_id", "feedback"], target: str, fields: dict[str, Any]) -> None:

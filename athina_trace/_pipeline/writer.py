@@ -103,23 +103,19 @@ class Writer(ABC):
 
     def _finish(self, fields: dict[str, Any], *, flushes: bool) -> None:
         """Rewrite and commit one log. Never raises."""
-        try:
+        with _guard.shield("writing a log"):
             kept = self.policy.rewrite(fields)
             if kept is None:
                 self.drop(fields["external_reference_id"])
             else:
                 self.commit(kept)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("writing a log")
         if flushes:
             self._flush()
 
     def _flush(self) -> None:
         """Deliver what the outermost call logged before it ends. Never raises."""
-        try:
+        with _guard.shield("flushing at the end of a call"):
             self.flush(self.settings.flush_timeout)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("flushing at the end of a call")
 
     def drop(self, reference: str) -> None:
         """Note that this log is not in the sample, or that a hook dropped it: its changes have nowhere to go."""

@@ -59,7 +59,7 @@ class StandaloneLogs:
 
     def __init__(self) -> None:
         self.reset()
-        _periodic.leave(self.run_periodically)
+        _periodic.register(self.run_periodically)
 
     def reset(self) -> None:
         """Forget everything: a forked child must not log what its parent waits for."""
