@@ -10,6 +10,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Function, Options, check_inputs
 from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
+from athina_trace._capture.streamed import Streamed
 from athina_trace._serialization import plain
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Rest, complete, run_in_thread
@@ -37,7 +38,10 @@ class _TracedCall:
         self.draft.close()
 
     def chunk(self, value: object) -> None:
-        self.draft.chunk(value)
+        streamed = self.draft.streamed
+        if streamed is None:
+            streamed = self.draft.streamed = Streamed()
+        streamed.add(value)
 
     def done(self, value: object) -> Rest:
         return emit(self.draft, self._options, result=value)

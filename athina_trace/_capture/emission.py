@@ -17,7 +17,8 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
         if runtime is None:
             _runtime.afterwards(lambda: complete(emit(draft, options, result=result, error=error)))
             return None
-        fields = assemble(draft, options, runtime.defaults, hides=runtime.policy.hides, result=result, error=error)
+        redaction = runtime.pipeline.redaction
+        fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
             runtime.commit(fields)

@@ -9,7 +9,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.emission import emit
-from athina_trace._pipeline.redaction import NAMED, redacted
+from athina_trace._pipeline.redaction import Redaction, redacted
 from athina_trace._serialization import plain
 from athina_trace._wrapping.calls import complete
 from athina_trace.context import current_scope
@@ -98,7 +98,7 @@ def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, give
     with _guard.shield("writing a change of a log"):
         scope = current_scope()
         fields = dict(given) if kind == "feedback" else _data_of(given)
-        kept = redacted(scope.hides, fields) if scope.hides & NAMED else fields
+        kept = redacted(scope.redaction, fields) if scope.redaction & Redaction.NAMED else fields
         _change(kind, target, kept)
 
 

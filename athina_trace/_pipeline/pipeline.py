@@ -12,7 +12,7 @@ from typing import Any, Final
 from athina_trace import _guard
 from athina_trace._pipeline.hooks import Bounded
 from athina_trace._pipeline.masking import build_mask, mask_fields, masked
-from athina_trace._pipeline.redaction import INPUTS, RESPONSE, redacted, type_only, without_arguments
+from athina_trace._pipeline.redaction import Redaction, redacted, type_only, without_arguments
 from athina_trace._pipeline.wire import json_text, repaired
 from athina_trace._serialization import Limits, plain
 from athina_trace.inference_log import InferenceLog
@@ -28,14 +28,18 @@ class Pipeline:
     """The steps that the settings ask for."""
 
     def __init__(self, settings: Settings) -> None:
-        self.hides = (0 if settings.capture_inputs else INPUTS) | (0 if settings.capture_response else RESPONSE)
+        self.redaction = Redaction.NOTHING
+        if not settings.capture_inputs:
+            self.redaction |= Redaction.INPUTS
+        if not settings.capture_response:
+            self.redaction |= Redaction.RESPONSE
         """Applied where a log is assembled, which knows what was captured and what the program named."""
         self._sample_rate = settings.sample_rate
         self._keep_failed = settings.keep_failed
         self._before_emit = Bounded(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
         self._mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
         self.rewrites = self._mask is not None or self._before_emit is not None
-        self.is_empty = not (self.rewrites or self.hides or settings.sample_rate < 1)
+        self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
 
     def samples(
         self, fields: dict[str, Any], *, rate: float | None, conversation: Callable[[], str], failed: bool
@@ -82,9 +86,9 @@ class Pipeline:
 
     def _hooked(self, fields: dict[str, Any], hook: Bounded) -> dict[str, Any] | None:
         response = fields["response"]
-        said = response if type(response) is str else json_text(response)
+        sent = response if type(response) is str else json_text(response)
         try:
-            answer = hook(InferenceLog.of({**fields, "response": said}))
+            answer = hook(InferenceLog.of({**fields, "response": sent}))
             if answer is None:
                 return None
             kept = InferenceLog.of(dict(answer))
@@ -95,13 +99,13 @@ class Pipeline:
             message = "before_emit failed (%s): the log goes without its content"
             _guard.log_throttled(logging.WARNING, "before_emit", message, type(error).__name__)
             return _without_content(fields, error)
-        if kept.response == said:
+        if kept.response == sent:
             out["response"] = response  # so that a mask still walks data
         return out
 
 
 def _without_content(fields: Mapping[str, Any], error: Exception) -> dict[str, Any]:
-    kept = redacted(INPUTS | RESPONSE, fields)
+    kept = redacted(Redaction.INPUTS | Redaction.RESPONSE, fields)
     attributes = without_arguments(fields.get("custom_attributes") or {})
     attributes["before_emit"] = f"failed: {type(error).__name__}"
     kept.update(prompt="", response="", custom_attributes=attributes)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntFlag
 from typing import Any, Final
 
-INPUTS: Final = 1
-"""Arguments, prompts, questions and documents, as far as they were captured."""
-RESPONSE: Final = 2
-"""Answers, as far as they were captured."""
-NAMED: Final = 4
-"""The same fields where the program named them, and the words of exceptions."""
-EVERYTHING: Final = INPUTS | RESPONSE | NAMED
+
+class Redaction(IntFlag):
+    """What is kept out of a log. An `IntFlag`: its truth is asked for each call, and an int's costs next to nothing."""
+
+    NOTHING = 0
+    INPUTS = 1
+    """Arguments, prompts, questions and documents, as far as they were captured."""
+    RESPONSE = 2
+    """Answers, as far as they were captured."""
+    NAMED = 4
+    """The same fields where the program named them, and the words of exceptions."""
+    EVERYTHING = INPUTS | RESPONSE | NAMED
+
 
 _INPUT_FIELDS: Final = frozenset({"prompt", "user_query", "context", "expected_response"})
 _RESPONSE_FIELDS: Final = frozenset({"response", "tool_calls", "function_call_response", "user_feedback_comment"})
 _IDENTIFIERS: Final = frozenset({"session_id"})
 
 
-def redacted(hides: int, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` without those that `hides` names."""
-    gone = (_INPUT_FIELDS if hides & INPUTS else frozenset()) | (_RESPONSE_FIELDS if hides & RESPONSE else frozenset())
+def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` without those that are kept out."""
+    gone = _INPUT_FIELDS if redaction & Redaction.INPUTS else frozenset[str]()
+    if redaction & Redaction.RESPONSE:
+        gone |= _RESPONSE_FIELDS
     return {name: value for name, value in fields.items() if name not in gone}
 
 

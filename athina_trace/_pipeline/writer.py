@@ -53,8 +53,8 @@ class Writer(ABC):
     def adopt(self, settings: Settings) -> None:
         """Write under `settings` from now on."""
         self.settings = settings
-        self.policy = Pipeline(settings)
-        self.is_plain = self.policy.is_empty and not settings.flush_each_call
+        self.pipeline = Pipeline(settings)
+        self.is_plain = self.pipeline.is_empty and not settings.flush_each_call
         """Whether the settings leave every log as it is: the short way for most programs."""
         self.defaults = {
             "environment": settings.environment,
@@ -88,15 +88,15 @@ class Writer(ABC):
             failed: whether the call raised an exception.
             outermost: whether the call was made in no other one.
         """
-        if not self.policy.samples(fields, rate=rate, conversation=conversation, failed=failed):
+        if not self.pipeline.samples(fields, rate=rate, conversation=conversation, failed=failed):
             self.drop(fields["external_reference_id"])
             return None
         flushes = self.settings.flush_each_call and outermost
-        if not self.policy.rewrites:
+        if not self.pipeline.rewrites:
             self.commit(fields)
             return self._flush if flushes else None
         finish = partial(self._finish, fields, flushes=flushes)
-        if flushes or self.policy.takes_long(fields):
+        if flushes or self.pipeline.takes_long(fields):
             return finish
         finish()
         return None
@@ -104,7 +104,7 @@ class Writer(ABC):
     def _finish(self, fields: dict[str, Any], *, flushes: bool) -> None:
         """Rewrite and commit one log. Never raises."""
         with _guard.shield("writing a log"):
-            kept = self.policy.rewrite(fields)
+            kept = self.pipeline.rewrite(fields)
             if kept is None:
                 self.drop(fields["external_reference_id"])
             else:
@@ -124,10 +124,10 @@ class Writer(ABC):
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
         """Commit a change of a log, or feedback on it, to travel behind the log itself."""
         if kind != "update_by_id":
-            target = self.policy.reference(target)
+            target = self.pipeline.reference(target)
         lane = self.lanes.get(target, target)
         if lane is not None:
-            wire = to_wire(self.policy.rewrite_change(fields))
+            wire = to_wire(self.pipeline.rewrite_change(fields))
             self.put(new_entry(lane, kind, target, clock.time(), wire))
 
     @abstractmethod
