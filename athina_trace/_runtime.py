@@ -34,7 +34,7 @@ _RETRY_SECONDS = 1.0
 """After a first log that could not be made: what failed may have been a deep recursion, or a module that is missing."""
 
 _once = threading.RLock()
-"""Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
+"""Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half made."""
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
 _maker: int | None = None
@@ -92,7 +92,7 @@ def _recording() -> Recorder | None:
     _guard.log_throttled(
         logging.WARNING,
         "unrecorded",
-        "a log was made where several captured_logs() are open and none can be told: it is in none of them; "
+        "a log was made where several captured_logs() are open, in a context of none of them: it is in none; "
         "hand the context on with athina_trace.wrap or ContextThreadPoolExecutor",
     )
     return None
@@ -209,9 +209,9 @@ def _environment_settings() -> Settings:
     except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
         _guard.pass_on(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
-        said = error if isinstance(error, SettingsError) else repr(error)
+        reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
-        _guard.log_throttled(logging.ERROR, "settings", message, said)
+        _guard.log_throttled(logging.ERROR, "settings", message, reason)
         return _settings()()
 
 
@@ -227,7 +227,7 @@ def configure(**settings: Any) -> Settings:
     with _making():
         built = _settings().build(**settings)
     if _recorders and (recorder := _recording()) is not None:
-        recorder.adopt(built)
+        recorder.use(built)
         return built
     if _runtime is not None:
         _close(_runtime)
@@ -256,13 +256,14 @@ def flush(timeout: float = 10.0) -> FlushReport:
         runtime = active()
         if runtime is not None:
             return runtime.flush(timeout)
-    if asked.error is not None:  # false, since nobody knows that nothing waits
+    if asked.error is not None:
+        # Something may wait: the report is false.
         return FlushReport(0, 1, 0, f"flush() failed: {asked.error!r}", 0.0)
     return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """`flush` for async code: the event loop goes on meanwhile.
+    """`flush` for async code: the event loop runs meanwhile.
 
     >>> import asyncio
     >>> bool(asyncio.run(aflush(timeout=5)))
@@ -272,7 +273,7 @@ async def aflush(timeout: float = 10.0) -> FlushReport:
 
 
 def shutdown(timeout: float | None = None) -> None:
-    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew.
+    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts again.
 
     >>> shutdown(timeout=5)
     """
@@ -285,7 +286,7 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def status() -> Status:
-    """How the outbox stands: logs made, delivered, waiting, refused and dropped.
+    """The outbox's counts: logs made, delivered, waiting, refused and dropped.
 
     >>> status().dropped
     0

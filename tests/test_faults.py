@@ -416,8 +416,8 @@ def test_callbacks_that_had_no_thread_are_called_with_the_next(monkeypatch: pyte
     first, second = (Delivered("log", name, None) for name in ("first", "second"))
     with monkeypatch.context() as broken:
         broken.setattr(threading.Thread, "start", refuses)
-        notifier.tell(first)
-    notifier.tell(second)
+        notifier.notify(first)
+    notifier.notify(second)
     assert notifier.wait(5)
     assert called == [first, second]
 

@@ -18,7 +18,7 @@ from athina_trace._hook_types import Masker, PathPattern
 from athina_trace._serialization import MASKED, Mask
 
 FAILED: Final = "[mask failed]"
-"""Stands where a mask raised, or gave something that is no text."""
+"""What is logged where a mask raised, or gave something that is no text."""
 
 _EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE: Final = re.compile(
@@ -68,11 +68,11 @@ def _guarded(steps: list[Mask]) -> Mask:
         try:
             for step in steps:
                 seen = str.__str__(step(path, seen))
-        except Exception as error:  # noqa: BLE001 - the mask is the user's, and its text must not pass unmasked
+        except Exception as error:  # noqa: BLE001 - the mask is the program's, and its text must not pass unmasked
             _guard.pass_on(error)
-            # Neither the message nor the traceback: either may hold the text.
-            said = "the mask raised %s at %s: the value is replaced by %r"
-            _guard.log_throttled(logging.WARNING, "mask", said, type(error).__name__, path, FAILED)
+            # Neither the error's message nor its traceback: either may hold the text.
+            warning = "the mask raised %s at %s: the value is replaced by %r"
+            _guard.log_throttled(logging.WARNING, "mask", warning, type(error).__name__, path, FAILED)
             return FAILED
         return seen + cut[0] if cut else seen
 
@@ -94,14 +94,13 @@ def _built_in(name: Masker) -> Mask:
     def masked(path: str, text: str) -> str:
         if path in _REFERENCES:
             return text
-        # An identifier stays one: the logs of one customer still belong together.
         return replaced(text, _pseudonym if path in _IDENTIFIERS else _notice)
 
     return masked
 
 
 Notice = Callable[[str, str], str]
-"""(kind, found) → what stands instead."""
+"""(kind, found) → what takes its place."""
 
 
 def _notice(kind: str, _found: str) -> str:
@@ -109,6 +108,7 @@ def _notice(kind: str, _found: str) -> str:
 
 
 def _pseudonym(kind: str, found: str) -> str:
+    # An identifier stays one: the logs of one customer still belong together.
     return f"[{kind} {hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()[:12]}]"
 
 
@@ -131,7 +131,7 @@ def _cards(text: str, notice: Notice) -> str:
 
 
 def _card(text: str, notice: Notice) -> str:
-    """Mask the card numbers in a run of digits, of which other groups may stand on either side: a date, a count."""
+    """Mask the card numbers in a run of digits, which may hold other groups on either side: a date, a count."""
     groups = list(_GROUP.finditer(text))
     for place, first in enumerate(groups):
         for last in reversed(groups[place:]):

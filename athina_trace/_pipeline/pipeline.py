@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from athina_trace import _guard
-from athina_trace._pipeline.hooks import Bounded
+from athina_trace._pipeline.hooks import TimeLimited
 from athina_trace._pipeline.masking import build_mask, mask_fields, masked
 from athina_trace._pipeline.redaction import Redaction, redacted, type_only, without_arguments
 from athina_trace._pipeline.wire import json_text, repaired
@@ -36,7 +36,7 @@ class Pipeline:
         """Applied where a log is assembled, which knows what was captured and what the program named."""
         self._sample_rate = settings.sample_rate
         self._keep_failed = settings.keep_failed
-        self._before_emit = Bounded(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
+        self._before_emit = TimeLimited(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
         self._mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
         self.rewrites = self._mask is not None or self._before_emit is not None
         self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
@@ -84,7 +84,7 @@ class Pipeline:
     def _masked(self, fields: dict[str, Any]) -> dict[str, Any]:
         return fields if self._mask is None else mask_fields(fields, self._mask)
 
-    def _hooked(self, fields: dict[str, Any], hook: Bounded) -> dict[str, Any] | None:
+    def _hooked(self, fields: dict[str, Any], hook: TimeLimited) -> dict[str, Any] | None:
         response = fields["response"]
         sent = response if type(response) is str else json_text(response)
         try:

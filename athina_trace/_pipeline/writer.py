@@ -22,21 +22,21 @@ _REMEMBERED = 4096
 Change = Literal["update", "update_by_id", "feedback"]
 
 
-class Memory:
-    """What was said of the newest references: at least `_REMEMBERED` of them, at most twice as many."""
+class OrderingKeys:
+    """The ordering keys of the newest logs: of at least `_REMEMBERED` of them, of at most twice as many."""
 
     def __init__(self) -> None:
         self._new: dict[str, str | None] = {}
         self._old: dict[str, str | None] = {}
 
-    def __setitem__(self, reference: str, lane: str | None) -> None:
-        # Two generations rather than an order: no step here can meet another thread's half-way.
+    def __setitem__(self, reference: str, key: str | None) -> None:
+        # Two generations instead of an order: no step here can meet another thread's half-way.
         if len(self._new) >= _REMEMBERED:
             self._old, self._new = self._new, {}
-        self._new[reference] = lane
+        self._new[reference] = key
 
     def get(self, reference: str, default: str) -> str | None:
-        """The lane of the log `reference`; None where it was left out; `default` where nothing is known of it."""
+        """The key of the log `reference`; None where the log was dropped; `default` where it is not known."""
         return self._new.get(reference, self._old.get(reference, default))
 
 
@@ -47,10 +47,10 @@ class Writer(ABC):
     """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
 
     def __init__(self, settings: Settings) -> None:
-        self.lanes = Memory()
-        self.adopt(settings)
+        self.ordering_keys = OrderingKeys()
+        self.use(settings)
 
-    def adopt(self, settings: Settings) -> None:
+    def use(self, settings: Settings) -> None:
         """Write under `settings` from now on."""
         self.settings = settings
         self.pipeline = Pipeline(settings)
@@ -64,7 +64,7 @@ class Writer(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """Have what was left for later looked at, where there is a thread for that."""
+        """Have the engine's thread see what there is to do, where there is such a thread."""
 
     def commit(self, fields: dict[str, Any]) -> None:
         """Commit one log as it is. `fields`: its data; see `wire`."""
@@ -119,16 +119,16 @@ class Writer(ABC):
 
     def drop(self, reference: str) -> None:
         """Note that this log is not in the sample, or that a hook dropped it: its changes have nowhere to go."""
-        self.lanes[reference] = None
+        self.ordering_keys[reference] = None
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
         """Commit a change of a log, or feedback on it, to travel behind the log itself."""
         if kind != "update_by_id":
             target = self.pipeline.reference(target)
-        lane = self.lanes.get(target, target)
-        if lane is not None:
+        key = self.ordering_keys.get(target, target)
+        if key is not None:
             wire = to_wire(self.pipeline.rewrite_change(fields))
-            self.put(new_entry(lane, kind, target, clock.time(), wire))
+            self.put(new_entry(key, kind, target, clock.time(), wire))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:
@@ -136,7 +136,7 @@ class Writer(ABC):
 
     @abstractmethod
     def status(self) -> Status:
-        """How things stand now."""
+        """The outbox's counts, and why nothing is sent where that is so."""
 
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
