@@ -6,13 +6,13 @@ have): every one is closed before, and opened again when it is next needed.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from athina_trace import _fork
 from athina_trace.errors import OutboxError
 
 MEMORY = ":memory:"
@@ -162,5 +162,6 @@ def _after_fork_in_child() -> None:
     Database.lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+_fork.register(
+    "database", before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -10,6 +10,7 @@ import os
 import random
 from pathlib import Path
 
+from athina_trace import _fork
 from athina_trace._delivery import locks
 
 _files: dict[str, int] = {}
@@ -85,5 +86,4 @@ def _forget() -> None:
     _mine.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+_fork.register("ownership", after_in_child=_forget)

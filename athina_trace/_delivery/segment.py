@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from athina_trace import _fork
 from athina_trace._delivery import locks
 
 _LOOK_BYTES = 64 * 1024
@@ -58,5 +59,4 @@ def _forget() -> None:
     _segments.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+_fork.register("segments", after_in_child=_forget)

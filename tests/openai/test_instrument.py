@@ -232,11 +232,11 @@ def test_a_run_waits_for_its_messages_only_so_long(
     server.on(f"POST {THREAD}/runs", run())
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
     now = clock.time()
-    left = _periodic.run(now)
+    left = _periodic.tick(now)
     assert left is not None
     assert PATIENCE - 5 < left <= PATIENCE
     assert instrumented() == []
-    assert _periodic.run(now + PATIENCE) == math.inf
+    assert _periodic.tick(now + PATIENCE) == math.inf
     check(instrumented(), [{"response": "", "session_id": "thread_1"}])
 
 

@@ -13,7 +13,6 @@ client is to patch its class and to mark the client.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import threading
 import weakref
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from athina_trace import _guard
+from athina_trace import _fork, _guard
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Call, complete
 from athina_trace.integrations.openai import stream_observer
@@ -191,5 +190,4 @@ def _reset() -> None:
     stream_observer.reset()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset)
+_fork.register("openai", after_in_child=_reset)
