@@ -77,16 +77,16 @@ class Runtime(Writer):
             total=self.settings.request_timeout,
         )
 
-    def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+    def _settled(self, ordering_key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
         """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
         if not taken:
             self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
             return
         self.notifier.tell(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
         if entry.kind == "log":
-            self.lanes[entry.reference] = lane
+            self.lanes[entry.reference] = ordering_key
             if outcome.prompt_run_id is not None:
-                self.lanes[outcome.prompt_run_id] = lane
+                self.lanes[outcome.prompt_run_id] = ordering_key
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""
@@ -111,7 +111,7 @@ class Runtime(Writer):
             waiting=counts.waiting,
             refused=counts.refused,
             dropped=counts.dropped,
-            possible_duplicates=counts.doubtful,
+            possible_duplicates=counts.possible_duplicates,
             paused=self.delivery.paused,
             waiting_since=waiting_since,
             bytes=size,

@@ -20,7 +20,7 @@ class Log(NamedTuple):
 
     run: str
     reference: str
-    lane: str
+    ordering_key: str
 
 
 class Received:
@@ -45,8 +45,8 @@ class Received:
         with self._lock:
             if self._find("reference", reference):
                 return None
-            lane = str(fields.get("session_id") or reference)
-            self._insert(Log(run, reference, lane), "log", fields)
+            ordering_key = str(fields.get("session_id") or reference)
+            self._insert(Log(run, reference, ordering_key), "log", fields)
         return run
 
     def change(self, kind: Kind, by: str, name: str, fields: dict[str, object]) -> str | None:
@@ -60,7 +60,7 @@ class Received:
 
     def _find(self, by: str, name: str) -> Log | None:
         row = self._db.execute(
-            f"SELECT prompt_run_id, reference, lane FROM entry WHERE {by} = ? AND kind = 'log' LIMIT 1",  # noqa: S608 - one of two columns
+            f"SELECT prompt_run_id, reference, ordering_key FROM entry WHERE {by} = ? AND kind = 'log' LIMIT 1",  # noqa: S608 - one of two columns
             (name,),
         ).fetchone()
         return Log(*row) if row else None
@@ -68,9 +68,9 @@ class Received:
     def _insert(self, log: Log, kind: Kind, fields: dict[str, object]) -> None:
         now = time.time()
         self._db.execute(
-            "INSERT INTO entry (lane, kind, reference, made, body, state, prompt_run_id, settled) "
+            "INSERT INTO entry (ordering_key, kind, reference, made, body, state, prompt_run_id, resolved) "
             "VALUES (?, ?, ?, ?, ?, 'received', ?, ?)",
-            (log.lane, kind, log.reference, now, to_json(fields), log.run, now),
+            (log.ordering_key, kind, log.reference, now, to_json(fields), log.run, now),
         )
 
     def bodies(self, *kinds: Kind) -> list[bytes]:

@@ -15,11 +15,11 @@ PAGE = 50
 _PAGE_BYTES = 2_000_000
 """Bytes of logs on one page of a conversation; a larger log has a page of its own."""
 
-_STATES = "e.state, e.status, e.reason, e.prompt_run_id, e.settled"
+_STATES = "e.state, e.status, e.reason, e.prompt_run_id, e.resolved"
 _LOGS = f"SELECT l.*, {_STATES} FROM log AS l JOIN box.entry AS e ON e.id = l.id"
 _FROM_STATE = {
     state: f"SELECT l.*, {_STATES} FROM box.entry AS e INDEXED BY {index} CROSS JOIN log AS l ON l.id = e.id"
-    for state, index in (("waiting", "entry_oldest"), *((each, "entry_settled") for each in STATES[1:]))
+    for state, index in (("waiting", "entry_oldest"), *((each, "entry_resolved") for each in STATES[1:]))
 }
 _WALK = 3000
 """Matching logs that one page of sessions looks through at most."""
@@ -191,7 +191,7 @@ def _distinct(db: Connection, name: str) -> Iterable[Row]:
 
 
 class Standing(NamedTuple):
-    """How an outbox stands. `kept`: delivered ones that are there; `deferred`: lanes that wait for another try."""
+    """How an outbox stands. `kept`: delivered ones that are there; `deferred`: keys that wait for another try."""
 
     logs: int
     sessions: int
@@ -217,7 +217,8 @@ def standing(db: Connection, *, now: float | None = None) -> Standing:
     )
     counters = dict(db.execute("SELECT name, value FROM box.counter").fetchall())
     deferred = db.execute(
-        "SELECT count(*), min(due), max(attempts) FROM box.lane WHERE owner IS NULL AND attempts > 0 AND due > ?",
+        "SELECT count(*), min(due), max(attempts) FROM box.ordering_key "
+        "WHERE owner IS NULL AND attempts > 0 AND due > ?",
         (time.time() if now is None else now,),
     ).fetchone()
     paused = db.execute("SELECT words, since FROM box.note WHERE name = 'paused'").fetchone() or (None, None)
@@ -248,7 +249,7 @@ def _one(db: Connection, statement: str) -> Any:
 def refused(db: Connection, *, before: int | None = None) -> Page:
     """What Athina refused, of every kind, newest first."""
     rows = db.execute(
-        "SELECT e.id, e.kind, e.reference, e.made, e.settled, e.status, e.reason, l.question, l.session, l.customer "
+        "SELECT e.id, e.kind, e.reference, e.made, e.resolved, e.status, e.reason, l.question, l.session, l.customer "
         "FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id "
         "WHERE e.state = 'refused' AND e.state != 'waiting' AND e.id < ? ORDER BY e.id DESC LIMIT ?",
         (_below(before), PAGE + 1),
@@ -266,7 +267,8 @@ def waiting(db: Connection, *, limit: int = 20) -> list[Row]:
     """What leaves next: the oldest entries that wait."""
     return db.execute(
         "SELECT e.id, e.kind, e.reference, e.made, l.question, l.session, l.customer, n.attempts, n.due, n.owner "
-        "FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.lane AS n ON n.name = e.lane "
+        "FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id "
+        "LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key "
         "WHERE e.state = 'waiting' ORDER BY e.id LIMIT ?",
         (limit,),
     ).fetchall()

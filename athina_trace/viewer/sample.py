@@ -108,18 +108,18 @@ def _fields(chance: random.Random, talk: _Talk, turn: dict[str, Any]) -> dict[st
     }
 
 
-def _entry(kind: Any, fields: dict[str, Any], lane: str, made: float) -> Entry:
+def _entry(kind: Any, fields: dict[str, Any], ordering_key: str, made: float) -> Entry:
     body = json.dumps(to_wire(fields) if kind == "log" else fields, ensure_ascii=False).encode()
-    return Entry(lane, kind, fields["external_reference_id"], made, body)
+    return Entry(ordering_key, kind, fields["external_reference_id"], made, body)
 
 
 def _settle(outbox: SqliteOutbox, now: float) -> None:
     """Most were delivered, a few refused, the newest wait."""
     with outbox.transaction():
-        for lease in outbox.lease(now, lanes=SESSIONS - 3, batch=100):
+        for lease in outbox.lease(now, keys=SESSIONS - 3, batch=100):
             for entry in lease.entries:
                 if entry.reference in ("sample-031-0", "sample-046-0", "sample-057-0"):
                     outbox.refused(entry, now, status=400, reason=_REFUSAL)
                 else:
                     outbox.delivered(entry, now, keep=True, prompt_run_id=f"run-{entry.id}")
-            outbox.release(lease.lane)
+            outbox.release(lease.ordering_key)
