@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_LONGEST_SECONDS = 1.0
+_LONGEST_SECONDS = 0.1
 """How long a fork may have to wait: a server that never ends its handshake must not stop the program."""
 
 _changed = threading.Condition()
