@@ -42,8 +42,8 @@ class Runtime(Writer):
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
         if settings.api_key is None and settings.enabled:
-            said = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
-            _guard.log_throttled(logging.INFO, f"no key {path}", said, path)
+            message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
+            _guard.log_throttled(logging.INFO, f"no key {path}", message, path)
         elif settings.enabled:
             # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
             # thread that they know nothing of. The openai package does so with each request.
@@ -51,8 +51,8 @@ class Runtime(Writer):
                 _transport().prepare(settings.base_url)
             except Exception as error:  # noqa: BLE001 - broken proxies, certificates: what the first request meets, too
                 _guard.pass_on(error)
-                said = "athina_trace cannot make ready to send: %r; logs are kept and tried again"
-                _guard.log_throttled(logging.WARNING, "prepare", said, error)
+                message = "athina_trace cannot make ready to send: %r; logs are kept and tried again"
+                _guard.log_throttled(logging.WARNING, "prepare", message, error)
 
     def _work(self, outbox: Outbox) -> Worker:
         settings = self.settings
@@ -77,25 +77,25 @@ class Runtime(Writer):
             total=self.settings.request_timeout,
         )
 
-    def _settled(self, ordering_key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
-        """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
+    def _settled(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+        """Call the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
         if not taken:
-            self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
+            self.notifier.notify(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
             return
-        self.notifier.tell(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
+        self.notifier.notify(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
         if entry.kind == "log":
-            self.lanes[entry.reference] = ordering_key
+            self.ordering_keys[entry.reference] = key
             if outcome.prompt_run_id is not None:
-                self.lanes[outcome.prompt_run_id] = ordering_key
+                self.ordering_keys[outcome.prompt_run_id] = key
 
     def flush(self, timeout: float) -> FlushReport:
-        """Wait until everything was delivered and the callbacks were told, for at most `timeout` seconds."""
+        """Wait until everything was delivered and the callbacks were called, for at most `timeout` seconds."""
         report = self.delivery.flush(timeout)
         self.notifier.wait(max(0.0, timeout - report.elapsed))
         return report
 
     def wake(self) -> None:
-        """Have the worker look what is to be done."""
+        """Have the worker see what there is to do."""
         self.delivery.worker.wake()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ class Runtime(Writer):
         return [from_json(body) for body in self.delivery.newest(limit)]
 
     def status(self) -> Status:
-        """How the outbox stands now."""
+        """The outbox's counts now."""
         counts, waiting_since, size = self.delivery.standing()
         return Status(
             made=counts.made,
@@ -125,13 +125,15 @@ def _path(settings: Settings) -> str:
         return settings.outbox_path()
     except RuntimeError as error:  # a container's user without a home directory
         _guard.pass_on(error)
-        said = "%s Logs are kept in memory and delivered from there; set ATHINA_OUTBOX to a file to keep them on disk"
-        _guard.log_throttled(logging.ERROR, "home", said, error)
+        message = (
+            "%s Logs are kept in memory and delivered from there; set ATHINA_OUTBOX to a file to keep them on disk"
+        )
+        _guard.log_throttled(logging.ERROR, "home", message, error)
         return MEMORY
 
 
 def _transport() -> type[Api]:
-    """Give the class that speaks to Athina, loaded in the thread of whoever makes the first log."""
+    """Give the class that speaks to Athina, loaded in the thread that makes the first log."""
     from athina_trace._delivery.client import Api  # noqa: PLC0415 - see above
 
     return Api

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
+
+from athina_trace import _fork
 
 _VERSION_7 = 0x7000_8000_0000_0000_0000
 _RANDOM_BITS = 0x0FFF_3FFF_FFFF_FFFF_FFFF
@@ -43,6 +44,4 @@ class Clock:
 
 
 clock = Clock()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=clock.after_fork)
+_fork.register("clock", after_in_child=clock.after_fork)

@@ -1,6 +1,6 @@
 """The one wall between our faults and the program that we live in.
 
-Whatever our own code raises while a user's call is being captured or delivered ends here: counted, logged at most
+Whatever our own code raises while a call of the program is captured or delivered ends here: counted, logged at most
 once a minute for each cause, never raised. Tests switch `strict` on, so that a fault of ours fails the test.
 """
 
@@ -9,7 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _logger = logging.getLogger("athina_trace")
 strict = False
@@ -18,23 +22,54 @@ _QUIET_SECONDS = 60.0
 _last_logged: dict[str, float] = {}
 
 
-def swallow(where: str) -> None:
-    """Swallow the exception being handled, which arose in our own code while doing `where` (a few words).
+class shield:  # noqa: N801 - reads as a verb, like contextlib's
+    """Keep what our own code raises inside from the program; `error` is what that was.
 
-    What is the program's is raised on: see `pass_on`.
+    What is the program's passes on: whatever is no `Exception`, and what `is_the_programs`.
     """
-    global faults  # noqa: PLW0603 - one counter for the process
+
+    __slots__ = ("_doing", "error")
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        if not isinstance(error, Exception) or is_the_programs(error):
+            return False
+        self.error = error
+        _count(self._doing, error)
+        return not strict
+
+
+def swallow(doing: str) -> None:
+    """What `shield` does, in an `except Exception` block: for the few places where a call's time is counted in ns."""
     error = sys.exc_info()[1]
     if error is not None:
         pass_on(error)
+        _count(doing, error)
+        if strict:
+            raise error
+
+
+def _count(doing: str, error: BaseException) -> None:
+    global faults  # noqa: PLW0603 - one counter for the process
     faults += 1
-    if strict and error is not None:
-        raise error
-    log_throttled(logging.WARNING, where, "athina_trace failed in %s and left your call alone: %r", where, error)
+    if not strict:
+        log_throttled(logging.WARNING, doing, "athina_trace failed in %s and left your call alone: %r", doing, error)
 
 
 def pass_on(error: BaseException) -> None:
-    """Raise `error` where the program raised it in a signal handler, such as a time limit, that ran on top of our code.
+    """Raise `error` where it is the program's."""
+    if is_the_programs(error):
+        raise error
+
+
+def is_the_programs(error: BaseException) -> bool:
+    """Whether the program raised `error` in a signal handler, such as a time limit, that ran on top of our code.
 
     Python calls a handler between any two instructions of the main thread and gives it the frame that it interrupts.
     So a frame of the traceback which took its own caller as an argument belongs to a handler, or to the trace function
@@ -44,8 +79,9 @@ def pass_on(error: BaseException) -> None:
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         if _took(at.tb_next.tb_frame, at.tb_frame):
-            raise error
+            return True
         at = at.tb_next
+    return False
 
 
 def _took(frame: FrameType, caller: FrameType) -> bool:
@@ -59,7 +95,7 @@ def _took(frame: FrameType, caller: FrameType) -> bool:
 def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
     """Log `message`, unless the same `cause` was logged less than a minute ago.
 
-    What the program's own logging handlers and filters raise stays here.
+    What the program's own logging handlers and filters raise is swallowed.
     """
     now = time.monotonic()
     if now - _last_logged.get(cause, -_QUIET_SECONDS) < _QUIET_SECONDS:
@@ -72,7 +108,7 @@ def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
 
 
 def reset() -> None:
-    """Start afresh: nothing was said, no fault was counted. For tests and for a forked child."""
+    """Start again: nothing was logged, no fault was counted. For tests."""
     global faults  # noqa: PLW0603 - one counter for the process
     faults = 0
     _last_logged.clear()

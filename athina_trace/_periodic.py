@@ -1,8 +1,8 @@
-"""What is to be done later: rooms leave an errand, the engine's thread runs it, and a flush or an exit finishes it.
+"""Callbacks that the engine's thread calls from time to time, and that a flush or an exit calls for the last time.
 
-An errand is a function of the time now (seconds since the epoch) and of whether the process is ending. It says in how
-many seconds it wants to be called again, infinity for never. Called with infinity, it does at once what it would do
-in time.
+A callback is a function of the time now (seconds since the epoch) and of whether the process is ending. It gives the
+seconds until it wants to be called again, infinity for never. Called at an infinite time, it does at once what it
+would do in time.
 """
 
 from __future__ import annotations
@@ -12,29 +12,25 @@ from collections.abc import Callable
 
 from athina_trace import _guard
 
-Errand = Callable[[float, bool], float]
-_errands: list[Errand] = []
+Callback = Callable[[float, bool], float]
+_callbacks: list[Callback] = []
 
 
-def leave(errand: Errand) -> None:
-    """Have `errand` run from now on; leaving it again changes nothing."""
-    if errand not in _errands:
-        _errands.append(errand)
+def register(callback: Callback) -> None:
+    """Have `callback` called from now on; to register it again changes nothing."""
+    if callback not in _callbacks:
+        _callbacks.append(callback)
 
 
-def run(now: float, *, ending: bool = False) -> float:
-    """Run every errand; in how many seconds to come again, infinity for never. Never raises."""
-    return min((_run(errand, now, ending=ending) for errand in tuple(_errands)), default=math.inf)
+def tick(now: float, *, ending: bool = False) -> float:
+    """Call every callback; gives the seconds until the next tick, infinity for never. Never raises."""
+    waits = [math.inf]
+    for callback in tuple(_callbacks):
+        with _guard.shield("calling a periodic callback"):
+            waits.append(callback(now, ending))
+    return min(waits)
 
 
 def finish(*, ending: bool = False) -> None:
-    """Have every errand do at once what it would do in time: a flush, or the end of the process."""
-    run(math.inf, ending=ending)
-
-
-def _run(errand: Errand, now: float, *, ending: bool) -> float:
-    try:
-        return errand(now, ending)
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("finishing what was left for later")
-        return math.inf
+    """Have every callback do at once what it would do in time: for a flush, or the end of the process."""
+    tick(math.inf, ending=ending)

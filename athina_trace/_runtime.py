@@ -1,4 +1,11 @@
-"""The runtime of this process: made once, when first needed, and made anew in a forked child."""
+"""The runtime of this process, and what a program asks of it.
+
+none    active    made of the environment's settings, when a call first needs it; by one thread, the others wait
+made    configure, shutdown    closed, and another one made of the new settings, or of the same
+        at exit                closed: what can be delivered in time is delivered
+        a fork                 the child leaves its parent's alone, and makes one of the same settings
+        captured_logs()        a recorder takes its place in that context
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,6 @@ import asyncio
 import atexit
 import contextvars
 import logging
-import os
 import sys
 import threading
 import time
@@ -15,7 +21,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _guard, _periodic
+from athina_trace import _fork, _guard, _periodic
 from athina_trace.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -28,7 +34,7 @@ _RETRY_SECONDS = 1.0
 """After a first log that could not be made: what failed may have been a deep recursion, or a module that is missing."""
 
 _once = threading.RLock()
-"""Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half done."""
+"""Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half made."""
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
 _maker: int | None = None
@@ -44,22 +50,21 @@ _abandoned: list[Runtime] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
 
 
-def _abandon() -> None:
-    """In a forked child: leave the parent's runtime alone. To compare process ids, each call would ask the system."""
+def _after_fork_in_child() -> None:
     global _runtime  # noqa: PLW0603 - there is one for each process
+    # A hook, since to compare process ids each call would have to ask the system.
     if _runtime is not None:
         _abandoned.append(_runtime)
         _runtime = None
-    _end_fork()
+    _after_fork()
 
 
-def _end_fork() -> None:
+def _after_fork() -> None:
     with suppress(RuntimeError):  # never acquired: this module was just being loaded when the fork began
         _once.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_once.acquire, after_in_parent=_end_fork, after_in_child=_abandon)
+_fork.register("runtime", before=_once.acquire, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def may_trace() -> bool:
@@ -87,7 +92,7 @@ def _recording() -> Recorder | None:
     _guard.log_throttled(
         logging.WARNING,
         "unrecorded",
-        "a log was made where several captured_logs() are open and none can be told: it is in none of them; "
+        "a log was made where several captured_logs() are open, in a context of none of them: it is in none; "
         "hand the context on with athina_trace.wrap or ContextThreadPoolExecutor",
     )
     return None
@@ -109,19 +114,17 @@ def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]
 def _first() -> Runtime | None:
     """The first runtime of this process: of the environment's settings, or, in a forked child, of its parent's.
 
-    None where it cannot be made, which nobody's call must suffer from.
+    None where it cannot be made: the call that asked goes unlogged, and soon a later one tries again.
     """
     global _retry_at, _trouble  # noqa: PLW0603 - there is one runtime for each process
     if is_being_made() or time.monotonic() < _retry_at:
         return None
-    try:
-        with _making():
-            if _runtime is None:  # else another thread was quicker
-                _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
-    except Exception as error:  # noqa: BLE001 - the guard decides
+    with _guard.shield("starting, without which nothing is logged,") as start, _making():
+        if _runtime is None:  # else another thread was quicker
+            _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
+    if start.error is not None:
         _retry_at = time.monotonic() + _RETRY_SECONDS
-        _trouble = f"athina_trace could not start: {error!r}"
-        _guard.swallow("starting, without which nothing is logged,")
+        _trouble = f"athina_trace could not start: {start.error!r}"
     _catch_up()
     return _runtime
 
@@ -206,9 +209,9 @@ def _environment_settings() -> Settings:
     except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
         _guard.pass_on(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
-        said = error if isinstance(error, SettingsError) else repr(error)
+        reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
-        _guard.log_throttled(logging.ERROR, "settings", message, said)
+        _guard.log_throttled(logging.ERROR, "settings", message, reason)
         return _settings()()
 
 
@@ -224,7 +227,7 @@ def configure(**settings: Any) -> Settings:
     with _making():
         built = _settings().build(**settings)
     if _recorders and (recorder := _recording()) is not None:
-        recorder.adopt(built)
+        recorder.use(built)
         return built
     if _runtime is not None:
         _close(_runtime)
@@ -235,11 +238,9 @@ def configure(**settings: Any) -> Settings:
 
 def _close(runtime: Runtime, timeout: float | None = None, *, ending: bool = False) -> None:
     """Deliver what can be delivered in time, by default in `exit_timeout` seconds, and stop."""
-    try:
+    with _guard.shield("ending deliveries"):
         _periodic.finish(ending=ending)
         runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("ending deliveries")
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
@@ -250,19 +251,19 @@ def flush(timeout: float = 10.0) -> FlushReport:
     """
     from athina_trace._delivery.stats import FlushReport  # noqa: PLC0415 - else loaded with the first log
 
-    try:
+    with _guard.shield("flush()") as asked:
         _periodic.finish()
         runtime = active()
         if runtime is not None:
             return runtime.flush(timeout)
-    except Exception as error:  # noqa: BLE001 - the guard decides
-        _guard.swallow("flush()")
-        return FlushReport(0, 1, 0, f"flush() failed: {error!r}", 0.0)  # as long as it is not known that nothing waits
+    if asked.error is not None:
+        # Something may wait: the report is false.
+        return FlushReport(0, 1, 0, f"flush() failed: {asked.error!r}", 0.0)
     return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0)
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """`flush` for async code: the event loop goes on meanwhile.
+    """`flush` for async code: the event loop runs meanwhile.
 
     >>> import asyncio
     >>> bool(asyncio.run(aflush(timeout=5)))
@@ -272,7 +273,7 @@ async def aflush(timeout: float = 10.0) -> FlushReport:
 
 
 def shutdown(timeout: float | None = None) -> None:
-    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts anew.
+    """Flush for at most `timeout` seconds (default: the setting `exit_timeout`) and stop; a later log starts again.
 
     >>> shutdown(timeout=5)
     """
@@ -280,28 +281,24 @@ def shutdown(timeout: float | None = None) -> None:
     if runtime is None or _recorders:
         return
     _close(runtime, timeout)
-    try:
+    with _guard.shield("shutdown()"):
         _install(_made(runtime.settings))
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("shutdown()")
 
 
 def status() -> Status:
-    """How the outbox stands: logs made, delivered, waiting, refused and dropped.
+    """The outbox's counts: logs made, delivered, waiting, refused and dropped.
 
     >>> status().dropped
     0
     """
     from athina_trace._delivery.stats import Status  # noqa: PLC0415 - else loaded with the first log
 
-    try:
+    with _guard.shield("status()") as asked:
         runtime = active()
         if runtime is not None:
             return runtime.status()
-    except Exception as error:  # noqa: BLE001 - the guard decides
-        _guard.swallow("status()")
-        return Status(paused=f"status() failed: {error!r}", faults=_guard.faults)
-    return Status(paused=_trouble or "tracing is off", faults=_guard.faults)
+    paused = _trouble or "tracing is off" if asked.error is None else f"status() failed: {asked.error!r}"
+    return Status(paused=paused, faults=_guard.faults)
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
@@ -313,12 +310,10 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
     >>> [log["response"] for log in recent_logs(limit=10)]
     ['Hello']
     """
-    try:
+    with _guard.shield("recent_logs()"):
         runtime = active()
         return runtime.recent_logs(limit) if runtime is not None else []
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("recent_logs()")
-        return []
+    return []
 
 
 def _at_exit() -> None:

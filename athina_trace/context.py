@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from athina_trace._pipeline.wire import attributes
+from athina_trace._pipeline.redaction import Redaction
 from athina_trace._wrapping import wrapper
 from athina_trace._wrapping.calls import NullCall
+from athina_trace.schema import attributes_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,16 +40,16 @@ class Scope:
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     opened_by: object = None
-    hides: int = 0
+    redaction: Redaction = Redaction.NOTHING
     sample_rate: float | None = None
 
     def over(self, given: Given, opened_by: object) -> Scope:
-        """This scope with what is given laid over it. What is hidden stays hidden."""
+        """This scope with what is given laid over it. What is kept out stays out."""
         return Scope(
             {**self.fields, **given.fields},
             {**self.attributes, **given.attributes},
             opened_by,
-            self.hides | given.hides,
+            self.redaction | given.redaction if given.redaction else self.redaction,
             self.sample_rate if given.sample_rate is None else given.sample_rate,
         )
 
@@ -59,7 +60,7 @@ class Given:
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    hides: int = 0
+    redaction: Redaction = Redaction.NOTHING
     sample_rate: float | None = None
 
 
@@ -181,7 +182,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
             prompt_slug=prompt_slug,
             language_model_id=language_model_id,
         )
-        super().__init__(Given(fields, attributes(custom_attributes), sample_rate=sample_rate))
+        super().__init__(Given(fields, attributes_of(custom_attributes), sample_rate=sample_rate))
 
 
 class ScopeCall(NullCall):

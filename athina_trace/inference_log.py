@@ -1,4 +1,4 @@
-"""One log as a pydantic model: what mends types, and what `before_emit` is given.
+"""One log as a pydantic model: what repairs types, and what `before_emit` is given.
 
 Loaded with the first log, as all that needs pydantic is: a program that only decorates need not wait for it.
 """
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from athina_trace.schema import ALIASES, doubled
+from athina_trace.schema import ALIASES, with_aliases
 
 
 def _to_text(value: object) -> object:
@@ -74,8 +74,8 @@ class InferenceLog(BaseModel):
         return cls.model_validate({ALIASES.get(name, name): value for name, value in fields.items()})
 
     def wire(self) -> dict[str, Any]:
-        """The JSON object to send: absent fields left out, both spellings of a doubled name."""
-        return doubled(self.model_dump(exclude_none=True))
+        """The JSON object to send: absent fields left out, both spellings of a name that has two."""
+        return with_aliases(self.model_dump(exclude_none=True))
 
 
 def refused(fields: Mapping[str, Any]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from athina_trace._capture.draft import current_draft
-from athina_trace._pipeline.redaction import EVERYTHING
+from athina_trace._pipeline.redaction import Redaction
 from athina_trace._wrapping import proxies, wrapper
 from athina_trace.context import Given, Scoped, current_scope
 
@@ -94,11 +94,11 @@ def inject(carrier: C) -> C:
 
 def _members() -> list[str]:
     scope, draft = current_scope(), current_draft()
-    hides = scope.hides | (draft.hides if draft is not None else 0)
+    redaction = scope.redaction if draft is None else scope.redaction | draft.redaction
     values: dict[str, Any] = {name: scope.fields.get(name) for name in _CARRIED}
     values["session_id"] = draft.session_id() if draft is not None else values["session_id"]
     # First what keeps things back: it must not be the one that finds no room.
-    first = {"private": hides or None, "sample_rate": scope.sample_rate}
+    first = {"private": int(redaction) or None, "sample_rate": scope.sample_rate}
     return [
         f"{_PREFIX}{name}={quote(str(value), safe='', errors='replace')}"
         for name, value in {**first, **values}.items()
@@ -124,7 +124,7 @@ def extract(carrier: Mapping[str, str]) -> Scoped:
     header: Any = next((value for name, value in carrier.items() if str(name).lower() == "baggage"), "")
     values = _values(header if isinstance(header, str) else "")
     fields: dict[str, Any] = {name: values[name] for name in _CARRIED if name in values}
-    return Scoped(Given(fields, {}, _hides(values.get("private")), _rate(values.get("sample_rate"))))
+    return Scoped(Given(fields, {}, _redaction(values.get("private")), _rate(values.get("sample_rate"))))
 
 
 def _values(header: str) -> dict[str, str]:
@@ -135,11 +135,12 @@ def _values(header: str) -> dict[str, str]:
     return {name: value for name, value in named if 0 < len(value) <= _LONGEST_VALUE and value.isprintable()}
 
 
-def _hides(said: str | None) -> int:
-    """Which content is kept back; where the number cannot be read, all of it."""
+def _redaction(said: str | None) -> Redaction:
+    """What is kept out; where the number cannot be read, everything."""
     if said is None:
-        return 0
-    return int(said) & EVERYTHING if said.isdecimal() and said.isascii() else EVERYTHING
+        return Redaction.NOTHING
+    everything = Redaction.EVERYTHING
+    return everything & int(said) if said.isdecimal() and said.isascii() else everything
 
 
 def _rate(said: str | None) -> float | None:

@@ -6,12 +6,15 @@ Source: Athina's documentation of `POST /api/v1/log/inference` and its SDKs. Whe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
+
+from athina_trace._serialization import plain
 
 ALIASES = {"completion": "completion_tokens", "tool_call": "tool_calls"}
 """The second spelling of a field → the spelling used everywhere inside."""
 
-_DOUBLED = {field: alias for alias, field in ALIASES.items()}
+_SENT_TWICE = tuple((field, alias) for alias, field in ALIASES.items())
 
 
 class _Fields(TypedDict, total=False):
@@ -67,12 +70,17 @@ FIELDS = frozenset(LogFields.__annotations__).difference(ALIASES)
 """The names of all fields, in the spelling used inside."""
 
 
-def doubled(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields`, each of two spellings under both. Changes the dictionary that it is given."""
-    for field, alias in _DOUBLED.items():
+def with_aliases(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields`, each that has a second spelling under both. Changes the dictionary that it is given."""
+    for field, alias in _SENT_TWICE:
         if field in fields:
             fields[alias] = fields[field]
     return fields
+
+
+def attributes_of(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Custom attributes out of what a program gave: JSON-safe data, each value within the limits of its own."""
+    return {str(name): plain(value, name=str(name)) for name, value in given.items()}
 
 
 def nearest(name: str) -> str:

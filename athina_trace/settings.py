@@ -30,7 +30,7 @@ def _blank_is_unset(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """How one process logs. Each field's environment variable stands in `VARIABLES`.
+    """How one process logs. `VARIABLES` has the environment variable of each field.
 
     >>> Settings.build({"ATHINA_API_KEY": "key", "ATHINA_ENVIRONMENT": "staging"}, connections=2).environment
     'staging'

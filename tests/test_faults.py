@@ -189,7 +189,7 @@ def test_no_step_of_the_runtime_can_fail_in_what_the_program_asks_for(
             with monkeypatch.context() as broken:
                 broken.setattr(_runtime, step, fails)
                 assert call() == "q"
-    for step in ("emit", "change", "put", "flush", "status", "recent_logs", "wake"):
+    for step in ("write", "change", "put", "flush", "status", "recent_logs", "wake"):
         for error in ERRORS:
             configure(outbox=":memory:")
 
@@ -416,8 +416,8 @@ def test_callbacks_that_had_no_thread_are_called_with_the_next(monkeypatch: pyte
     first, second = (Delivered("log", name, None) for name in ("first", "second"))
     with monkeypatch.context() as broken:
         broken.setattr(threading.Thread, "start", refuses)
-        notifier.tell(first)
-    notifier.tell(second)
+        notifier.notify(first)
+    notifier.notify(second)
     assert notifier.wait(5)
     assert called == [first, second]
 
@@ -642,7 +642,7 @@ def test_a_debugger_that_is_ended_in_the_middle_of_our_code_ends_the_program() -
         pass
 
     def trace(frame: FrameType, _event: str, _argument: object) -> None:
-        if frame.f_code.co_name == "finish":
+        if frame.f_code.co_name == "assemble":
             raise QuitError
 
     configure(outbox=":memory:")

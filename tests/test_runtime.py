@@ -274,7 +274,7 @@ def test_no_fault_of_ours_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, ca
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(emission, "finish", broken)
+    monkeypatch.setattr(emission, "assemble", broken)
     assert ask("q") == "q"
     monkeypatch.setattr(arguments, "plain", broken)
     monkeypatch.setattr(arguments, "text", broken)

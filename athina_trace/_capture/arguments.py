@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from athina_trace._capture.draft import LogDraft
-from athina_trace._pipeline.redaction import INPUTS, RESPONSE
-from athina_trace._pipeline.wire import flat, is_prompt
+from athina_trace._pipeline.redaction import Redaction
+from athina_trace._pipeline.wire import is_prompt
 from athina_trace._serialization import looks_secret, plain, text
 from athina_trace._wrapping import callables
 from athina_trace.schema import ALIASES, FIELDS, nearest
@@ -27,7 +27,7 @@ _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 @dataclass(frozen=True)
 class Options:
-    """What `@athina_trace(...)` was told. `Options.checked` refuses what makes no sense."""
+    """What `@athina_trace(...)` was given. `Options.checked` refuses what makes no sense."""
 
     named: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Options:
     capture_inputs: bool | frozenset[str] = True
     capture_response: bool = True
     sample_rate: float | None = None
-    hides: int = 0
+    redaction: Redaction = Redaction.NOTHING
 
     @classmethod
     def checked(
@@ -54,20 +54,20 @@ class Options:
                 raise TypeError(f"athina_trace() got {name!r}, which is no field of an Athina log{nearest(name)}")
         if response is not None and not callable(response):
             raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
+        if isinstance(capture_inputs, str):
+            raise TypeError(
+                f"athina_trace(capture_inputs=...) takes True, False or names of parameters; write [{capture_inputs!r}]"
+            )
         if not isinstance(capture_inputs, bool):
-            capture_inputs = frozenset(_parameter_names(capture_inputs))
+            capture_inputs = frozenset(capture_inputs)
         mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
         if sample_rate is not None and not 0 <= sample_rate <= 1:
             raise TypeError(f"athina_trace(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
-        # Arguments are left out when they are read; this leaves out what OpenAI's objects say of them.
-        hides = (INPUTS if capture_inputs is False else 0) | (0 if capture_response else RESPONSE)
-        return cls(named, mapped, response, capture_inputs, capture_response, sample_rate, hides)
-
-
-def _parameter_names(given: Any) -> list[str]:
-    if isinstance(given, str):
-        raise TypeError(f"athina_trace(capture_inputs=...) takes True, False or names; write [{given!r}]")
-    return list(given)
+        # Arguments are dropped when they are read; this drops what an answer of the model's API repeats of them.
+        redaction = Redaction.INPUTS if capture_inputs is False else Redaction.NOTHING
+        if not capture_response:
+            redaction |= Redaction.RESPONSE
+        return cls(named, mapped, response, capture_inputs, capture_response, sample_rate, redaction)
 
 
 class Function:
@@ -97,16 +97,15 @@ class Function:
         self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self._roles = self._plan({p.name for p in parameters}, open_ended=open_ended)
-
-    def _plan(self, names: set[str], *, open_ended: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Field → the parameters that may give it; those that cannot occur, or must not be read, left out."""
-        rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in self._options.inputs.items()}}
-        possible = {
-            field: tuple(n for n in rule if (open_ended or n in names) and self._may_read(field, n))
+        # Field → the parameters that may give it, without those that cannot occur or must not be read. Made once, so
+        # that a call looks up no more than it needs to.
+        possible = {p.name for p in parameters}
+        rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in options.inputs.items()}}
+        roles = {
+            field: tuple(n for n in rule if (open_ended or n in possible) and self._may_read(field, n))
             for field, rule in rules.items()
         }
-        return tuple((field, rule) for field, rule in possible.items() if rule)
+        self._roles = tuple((field, rule) for field, rule in roles.items() if rule)
 
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
@@ -130,10 +129,13 @@ class Function:
                     del arguments[parameter]
                     break
         if "user_query" not in inputs and "prompt" not in inputs and capture is True:
-            _only_string(arguments, inputs)
+            # A function of one text is most likely asked it: identifiers excepted.
+            strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
+            if len(strings) == 1:
+                inputs["user_query"] = text(arguments.pop(strings[0]))
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
-                attributes[f"input.{parameter}"] = flat(plain(value, name=parameter))
+                attributes[f"input.{parameter}"] = plain(value, name=parameter)
         return inputs
 
     def _may_read(self, name: str, parameter: str) -> bool:
@@ -155,13 +157,6 @@ def check_inputs(target: Any, options: Options) -> None:
             f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {function}() does not have; "
             f"its parameters are {names}"
         )
-
-
-def _only_string(arguments: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Take the only argument that is a string and no identifier as what the user asked."""
-    strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
-    if len(strings) == 1:
-        inputs["user_query"] = text(arguments.pop(strings[0]))
 
 
 def _is_id(name: str) -> bool:

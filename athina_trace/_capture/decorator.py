@@ -10,6 +10,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Function, Options, check_inputs
 from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
+from athina_trace._capture.streamed import Streamed
 from athina_trace._serialization import plain
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Rest, complete, run_in_thread
@@ -37,7 +38,10 @@ class _TracedCall:
         self.draft.close()
 
     def chunk(self, value: object) -> None:
-        self.draft.chunk(value)
+        streamed = self.draft.streamed
+        if streamed is None:
+            streamed = self.draft.streamed = Streamed()
+        streamed.add(value)
 
     def done(self, value: object) -> Rest:
         return emit(self.draft, self._options, result=value)
@@ -86,10 +90,8 @@ class Trace:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
         call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
         self._entered.append(call)
-        try:
+        with _guard.shield("opening a log"):
             call.enter()
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("opening a log")
         return call.draft
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -100,12 +102,10 @@ class Trace:
         # One object may be entered by several tasks at once: end the log that this context is in.
         call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
         self._entered.remove(call)
-        try:
+        with _guard.shield("closing a log"):
             call.leave()
             return call.done(None) if error is None else call.failed(error)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("closing a log")
-            return None
+        return None
 
     async def __aenter__(self) -> LogDraft:
         return self.__enter__()

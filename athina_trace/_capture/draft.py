@@ -1,29 +1,27 @@
-"""The log being written: open while the user's call runs, the last word on each field until the call ends."""
+"""The log being written: open while the call runs, the last word on each field until the call ends."""
 
 from __future__ import annotations
 
 import contextvars
-import os
+import logging
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _guard
+from athina_trace import _fork, _guard
 from athina_trace._clock import clock
-from athina_trace._pipeline.wire import attributes
-from athina_trace._serialization import plain, text
+from athina_trace._pipeline.redaction import Redaction
+from athina_trace._serialization import plain
 from athina_trace.context import Scope, current_scope
-from athina_trace.schema import ALIASES, FIELDS, nearest
+from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from athina_trace._answers.accumulator import AnswerAccumulator
     from athina_trace._answers.records import Record
+    from athina_trace._capture.streamed import Streamed
     from athina_trace.schema import LogFields
-
-_MAX_CHUNK_CHARACTERS = 1_000_000
-"""Of a stream's text this much is kept; the rest is counted."""
 
 
 class LogDraft:
@@ -40,34 +38,28 @@ class LogDraft:
         "_token",
         "accumulator",
         "attributes",
-        "chunk_count",
-        "chunks",
         "ended",
-        "first_chunk_ns",
-        "hides",
         "inputs",
-        "kept_characters",
         "named",
-        "origins",
         "parent",
+        "redaction",
         "scope",
         "started_ns",
+        "streamed",
     )
 
     def __init__(self, named: Mapping[str, Any], inputs: dict[str, Any], attributes: dict[str, Any]) -> None:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
         self.attributes = attributes
-        self.hides = 0
-        self.origins: dict[str, Any] | None = None
-        self.chunks: list[object] | None = None
-        self.chunk_count = 0
-        self.kept_characters = 0
-        self.first_chunk_ns = 0
+        self.redaction = Redaction.NOTHING
+        self.streamed: Streamed | None = None
         self.accumulator: AnswerAccumulator | None = None
         self.started_ns = 0
-        self._reference = (-1, "")  # how many forks led to the process that made it, and the reference
         self.ended = False
+        # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
+        # call with a log of its own.
+        self._reference = (-1, "")
         if named:
             self.name(named)
 
@@ -76,11 +68,11 @@ class LogDraft:
 
     @property
     def external_reference_id(self) -> str:
-        """The reference under which Athina knows this log: the user's own, or a UUIDv7 made when first needed."""
+        """The reference under which Athina knows this log: the program's own, or a UUIDv7 made when first needed."""
         named = self.named.get("external_reference_id")
         if named is not None:
             return str(named)
-        if self._reference[0] != clock.forks:  # a forked child ends the same call, with a log of its own
+        if self._reference[0] != clock.forks:
             self._reference = (clock.forks, clock.reference())
         return self._reference[1]
 
@@ -90,22 +82,18 @@ class LogDraft:
         `custom_attributes` are merged. A field that Athina does not know is kept among them and warned of, since a
         typing error must not fail the call that is being logged.
         """
-        try:
+        with _guard.shield("current_log().update()"):
             self.name(fields)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("current_log().update()")
 
     def record(self, *objects: object) -> None:
         """Read OpenAI objects (runs, messages, steps, responses, completions; also as dicts) into this log.
 
-        Any order, any number of times: usage counts once for each id. An object of an unknown shape is left alone.
+        Any order, any number of times: usage counts once for each id. An object of an unknown shape is ignored.
         """
-        try:
+        with _guard.shield("current_log().record()"):
             accumulator = self.own_accumulator()
             for each in objects:
                 accumulator.add(each)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("current_log().record()")
 
     def take(self, records: Iterable[Record]) -> None:
         """Take the records of an answer that an integration saw."""
@@ -115,7 +103,8 @@ class LogDraft:
         """Return what is known of the answers of this log, made when first needed."""
         from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
-        with _making:
+        # Several threads may record into the log of one call.
+        with _accumulator_lock:
             self.accumulator = self.accumulator or AnswerAccumulator()
             return self.accumulator
 
@@ -124,12 +113,13 @@ class LogDraft:
         for given, value in fields.items():
             field = ALIASES.get(given, given)
             if field == "custom_attributes" and isinstance(value, Mapping):
-                self.attributes.update(attributes(value))
+                self.attributes.update(attributes_of(value))
             elif field in FIELDS:
                 self.named[field] = plain(value)
             else:
-                self.attributes.update(attributes({given: value}))
-                _warn_unknown(given)
+                self.attributes.update(attributes_of({given: value}))
+                warning = "%r is no field of an Athina log: kept in custom_attributes%s"
+                _guard.log_throttled(logging.WARNING, f"unknown field {given}", warning, given, nearest(given))
 
     def session_id(self) -> Any:
         """The session as known now: of this call, else of the call around it."""
@@ -138,18 +128,9 @@ class LogDraft:
             own = self.accumulator.fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
-    def read(self, value: object) -> str:
-        """`value` as text; where a mask will want to know, of what data the text was made."""
-        if self.origins is None or type(value) is str or value is None:
-            return text(value)
-        data = plain(value)
-        said = text(data)
-        self.origins[said] = data
-        return said
-
-    def root(self) -> LogDraft:
-        """The outermost call around this one."""
-        return self if self.parent is None else self.parent.root()
+    def conversation(self) -> str:
+        """What a call without a session is sampled by: the reference of the outermost call around it."""
+        return self.external_reference_id if self.parent is None else self.parent.conversation()
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
@@ -165,16 +146,6 @@ class LogDraft:
         except ValueError:
             # Closed in another context than it was opened in (a generator ended elsewhere): nothing to restore there.
             return
-
-    def chunk(self, value: object) -> None:
-        """Take note of what a stream yielded."""
-        if self.chunks is None:
-            self.chunks = []
-            self.first_chunk_ns = clock.perf_ns()
-        self.chunk_count += 1
-        if self.kept_characters < _MAX_CHUNK_CHARACTERS:
-            self.kept_characters += len(value) if isinstance(value, str) else 1
-            self.chunks.append(value)
 
 
 class _NoLog:
@@ -193,23 +164,22 @@ class _NoLog:
 
 
 _NO_LOG = _NoLog()
-_making = threading.Lock()
+_accumulator_lock = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """A forked child may find the lock held by a thread that it does not have."""
-    global _making  # noqa: PLW0603 - one for the process
-    _making = threading.Lock()
+    global _accumulator_lock  # noqa: PLW0603 - one for the process
+    # In a forked child, which may find it held by a thread that it does not have.
+    _accumulator_lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_fork.register("capture", after_in_child=_renew_lock)
 
 _current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athina_trace_log", default=None)
 
 
 def current_log() -> LogDraft | _NoLog:
-    """The log of the innermost decorated call that is running; outside of any, a falsy stand-in that does nothing.
+    """The log of the innermost decorated call that is running; outside of any, a falsy one that does nothing.
 
     >>> @athina_trace
     ... def answer(question: str) -> str:
@@ -225,13 +195,3 @@ def current_log() -> LogDraft | _NoLog:
 
 current_draft = _current.get
 """The draft of the innermost call in this context, or None."""
-
-
-def _warn_unknown(name: str) -> None:
-    _guard.log_throttled(
-        30,
-        f"unknown field {name}",
-        "%r is no field of an Athina log: kept in custom_attributes%s",
-        name,
-        nearest(name),
-    )

@@ -9,12 +9,11 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.emission import emit
-from athina_trace._pipeline.redaction import NAMED, without
-from athina_trace._pipeline.wire import attributes, partial_wire
+from athina_trace._pipeline.redaction import Redaction, redacted
 from athina_trace._serialization import plain
 from athina_trace._wrapping.calls import complete
 from athina_trace.context import current_scope
-from athina_trace.schema import ALIASES, FIELDS, nearest
+from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,14 +36,12 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
     _check("log_inference", fields)
     named: dict[str, Any] = {"response_time": None, **fields}
     draft = LogDraft(named, {}, {})
-    try:
+    with _guard.shield("log_inference()"):
         draft.open()
         try:
             complete(emit(draft, Options()))
         finally:
             draft.close()
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("log_inference()")
     return str(draft.external_reference_id)
 
 
@@ -89,23 +86,20 @@ def _check(verb: str, fields: Any) -> None:
             raise TypeError(f"{verb}() got {name!r}, which is no field of an Athina log{nearest(name)}")
 
 
-def _plainly(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     inner = {ALIASES.get(name, name): value for name, value in fields.items()}
-    given = inner.get("custom_attributes")
-    if isinstance(given, dict):
-        inner["custom_attributes"] = attributes(given)
-    plainly: dict[str, Any] = {name: plain(value) for name, value in inner.items()}
-    return partial_wire(plainly)
+    return {
+        name: attributes_of(value) if name == "custom_attributes" and isinstance(value, Mapping) else plain(value)
+        for name, value in inner.items()
+    }
 
 
 def _send(kind: Literal["update", "update_by_id", "feedback"], target: str, given: Mapping[str, Any]) -> None:
-    try:
+    with _guard.shield("writing a change of a log"):
         scope = current_scope()
-        fields = dict(given) if kind == "feedback" else _plainly(given)
-        kept = without(scope.hides, fields) if scope.hides & NAMED else fields
+        fields = dict(given) if kind == "feedback" else _data_of(given)
+        kept = redacted(scope.redaction, fields) if scope.redaction & Redaction.NAMED else fields
         _change(kind, target, kept)
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("writing a change of a log")
 
 
 def _change(kind: Literal["update", "update_by_id", "feedback"], target: str, fields: dict[str, Any]) -> None:

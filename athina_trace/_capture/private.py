@@ -1,11 +1,11 @@
-"""`athina_private`: what is said inside stays on this machine."""
+"""`athina_private`: what happens inside is logged without its content."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from athina_trace._capture.draft import current_draft
-from athina_trace._pipeline.redaction import EVERYTHING, INPUTS, NAMED, RESPONSE
+from athina_trace._pipeline.redaction import Redaction
 from athina_trace.context import Given, ScopeCall, Scoped
 
 if TYPE_CHECKING:
@@ -33,21 +33,22 @@ class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
     """
 
     def __init__(self, *, inputs: bool = True, response: bool = True) -> None:
-        hides = (INPUTS if inputs else 0) | (RESPONSE if response else 0)
-        super().__init__(Given(hides=hides | NAMED if hides else 0))
+        redaction = Redaction.NOTHING
+        if inputs:
+            redaction |= Redaction.INPUTS | Redaction.NAMED
+        if response:
+            redaction |= Redaction.RESPONSE | Redaction.NAMED
+        super().__init__(Given(redaction=redaction))
 
     def __enter__(self) -> Self:
-        self._hide_around()
+        self._redact_around()
         return super().__enter__()
 
     def _open(self, function: object, instance: object, args: object, kwargs: object) -> ScopeCall:
-        self._hide_around()
+        self._redact_around()
         return super()._open(function, instance, args, kwargs)
 
-    def _hide_around(self) -> None:
+    def _redact_around(self) -> None:
         draft = current_draft()
         if draft is not None:
-            draft.hides |= self._given.hides
-
-
-__all__ = ["EVERYTHING", "athina_private"]
+            draft.redaction |= self._given.redaction

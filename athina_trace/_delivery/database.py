@@ -10,7 +10,6 @@ as long as `waiting_at_most` says.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from athina_trace import _fork
 from athina_trace.errors import OutboxError
 
 MEMORY = ":memory:"
@@ -247,9 +247,9 @@ def forget_after_fork_in_child() -> None:
     _thread.until = None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=disconnect_before_fork,
-        after_in_parent=unlock_after_fork_in_parent,
-        after_in_child=forget_after_fork_in_child,
-    )
+_fork.register(
+    "database",
+    before=disconnect_before_fork,
+    after_in_parent=unlock_after_fork_in_parent,
+    after_in_child=forget_after_fork_in_child,
+)

@@ -6,10 +6,11 @@ connection would never end, nor would anybody else deliver what it has leased.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from athina_trace import _fork
 
 _LONGEST_SECONDS = 0.1
 """How long a fork may have to wait: a server that never ends its handshake must not stop the program."""
@@ -62,7 +63,9 @@ def reset_after_fork_in_child() -> None:
     _under_way = 0
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=wait_before_fork, after_in_parent=resume_after_fork_in_parent, after_in_child=reset_after_fork_in_child
-    )
+_fork.register(
+    "tls",
+    before=wait_before_fork,
+    after_in_parent=resume_after_fork_in_parent,
+    after_in_child=reset_after_fork_in_child,
+)

@@ -17,6 +17,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from athina_trace import _fork
 from athina_trace._delivery import files, locks
 
 
@@ -136,5 +137,4 @@ def forget_after_fork() -> None:
     _files.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forget_after_fork)
+_fork.register("ownership", after_in_child=forget_after_fork)

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
+from athina_trace import _fork
 from athina_trace._delivery import files, locks
 from athina_trace._delivery.entry import Entry
 
@@ -113,8 +114,7 @@ def close_after_fork() -> None:
     _segments.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=close_after_fork)
+_fork.register("segments", after_in_child=close_after_fork)
 
 
 def has_tail(path: Path, mark: Mark) -> bool:

@@ -151,7 +151,7 @@ class Worker:
                 self._recreate("its file was deleted")
             now = self._clock.time()
             # Errands first: the logs that they make travel with this step.
-            wait = min(_periodic.run(now), self._engine.step(now))
+            wait = min(_periodic.tick(now), self._engine.step(now))
         except (OSError, sqlite3.OperationalError) as error:
             return self._stall(error)
         except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The user's hooks, each behind a wall: what raises or hangs there harms neither the program nor a delivery."""
+"""The program's hooks, each behind a wall: what raises or hangs there harms neither a call nor a delivery."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Refused:
     reason: str
 
 
-class Bounded:
+class TimeLimited:
     """Calls a function in threads of its own, and waits no longer than `timeout` seconds for each call.
 
     A call that hangs keeps its thread; when all threads hang, further calls fail after their `timeout`.
@@ -78,22 +78,20 @@ class Bounded:
         answer: Future[Any] = Future()
         with self._lock:
             if self._busy >= self._workers < _MOST_WORKERS:
-                self._add_worker()
+                try:
+                    threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
+                    self._workers += 1
+                except RuntimeError:
+                    # The system gives no more threads: those that there are come to this call in time.
+                    if not self._workers:
+                        raise
             self._busy += 1
         self._tasks.put((contextvars.copy_context(), argument, answer))
         try:
             return answer.result(self._timeout)
         finally:
-            answer.cancel()  # what timed out before a thread took it is not called at all
-
-    def _add_worker(self) -> None:
-        try:
-            threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
-        except RuntimeError:  # no more threads: those that there are come to it in time
-            if not self._workers:
-                raise
-        else:
-            self._workers += 1
+            # What timed out before a thread took it is not called at all.
+            answer.cancel()
 
     def _work(self) -> None:
         while True:
@@ -119,21 +117,22 @@ class Notifier:
         self._thread: threading.Thread | None = None
         self._calling = False
 
-    def tell(self, event: Delivered | Refused) -> None:
+    def notify(self, event: Delivered | Refused) -> None:
         """Have the callback for `event` called soon."""
         if self._callbacks[type(event)] is None:
             return
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING:
                 _guard.log_throttled(
-                    logging.WARNING, "callbacks", "a callback hangs or is slow: %r was not told", event
+                    logging.WARNING, "callbacks", "a callback hangs or is slow: it is not called with %r", event
                 )
                 return
             self._waiting.append(event)
             self._changed.notify_all()
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="athina-trace-callbacks", daemon=True)
-                with suppress(RuntimeError):  # no more threads: the next event tries again
+                # The system may give no more threads: the next event tries again.
+                with suppress(RuntimeError):
                     thread.start()
                     self._thread = thread
 
@@ -149,12 +148,8 @@ class Notifier:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting)
                 event, self._calling = self._waiting.pop(0), True
-            self._call(event)
-
-    def _call(self, event: Delivered | Refused) -> None:
-        callback = self._callbacks[type(event)]
-        try:
-            if callback is not None:
-                callback(event)
-        except Exception as error:  # noqa: BLE001 - the callback is the user's
-            _guard.log_throttled(logging.WARNING, "callback", "a callback raised %r for %r", error, event)
+            try:
+                if (callback := self._callbacks[type(event)]) is not None:
+                    callback(event)
+            except Exception as error:  # noqa: BLE001 - the callback is the program's
+                _guard.log_throttled(logging.WARNING, "callback", "a callback raised %r for %r", error, event)

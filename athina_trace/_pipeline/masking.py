@@ -7,20 +7,18 @@ a result that is data is walked before it becomes text. Each built-in pattern ta
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from athina_trace import _guard
+from athina_trace._clock import clock
 from athina_trace._hook_types import Masker, PathPattern
-from athina_trace._pipeline.wire import flat
 from athina_trace._serialization import MASKED, Mask
-from athina_trace._serialization import text as text_of
 
 FAILED: Final = "[mask failed]"
-"""Stands where a mask raised, or gave something that is no text."""
+"""What is logged where a mask raised, or gave something that is no text."""
 
 _EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE: Final = re.compile(
@@ -70,11 +68,11 @@ def _guarded(steps: list[Mask]) -> Mask:
         try:
             for step in steps:
                 seen = str.__str__(step(path, seen))
-        except Exception as error:  # noqa: BLE001 - the mask is the user's, and its text must not pass unmasked
+        except Exception as error:  # noqa: BLE001 - the mask is the program's, and its text must not pass unmasked
             _guard.pass_on(error)
-            # Neither the message nor the traceback: either may hold the text.
-            said = "the mask raised %s at %s: the value is replaced by %r"
-            _guard.log_throttled(logging.WARNING, "mask", said, type(error).__name__, path, FAILED)
+            # Neither the error's message nor its traceback: either may hold the text.
+            warning = "the mask raised %s at %s: the value is replaced by %r"
+            _guard.log_throttled(logging.WARNING, "mask", warning, type(error).__name__, path, FAILED)
             return FAILED
         return seen + cut[0] if cut else seen
 
@@ -96,14 +94,13 @@ def _built_in(name: Masker) -> Mask:
     def masked(path: str, text: str) -> str:
         if path in _REFERENCES:
             return text
-        # An identifier stays one: the logs of one customer still belong together.
         return replaced(text, _pseudonym if path in _IDENTIFIERS else _notice)
 
     return masked
 
 
 Notice = Callable[[str, str], str]
-"""(kind, found) → what stands instead."""
+"""(kind, found) → what takes its place."""
 
 
 def _notice(kind: str, _found: str) -> str:
@@ -111,6 +108,7 @@ def _notice(kind: str, _found: str) -> str:
 
 
 def _pseudonym(kind: str, found: str) -> str:
+    # An identifier stays one: the logs of one customer still belong together.
     return f"[{kind} {hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()[:12]}]"
 
 
@@ -133,7 +131,7 @@ def _cards(text: str, notice: Notice) -> str:
 
 
 def _card(text: str, notice: Notice) -> str:
-    """Mask the card numbers in a run of digits, of which other groups may stand on either side: a date, a count."""
+    """Mask the card numbers in a run of digits, which may hold other groups on either side: a date, a count."""
     groups = list(_GROUP.finditer(text))
     for place, first in enumerate(groups):
         for last in reversed(groups[place:]):
@@ -171,30 +169,9 @@ def masked(value: Any, mask: Mask, path: str) -> Any:
     return value
 
 
-def mask_fields(fields: Mapping[str, Any], mask: Mask, origins: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a log, masked. `origins`: text → the data that it was made of, to be walked instead."""
-    out = {name: _field(name, value, mask, origins) for name, value in fields.items() if name != "custom_attributes"}
-    attributes = fields.get("custom_attributes")
-    if attributes is not None:
-        out["custom_attributes"] = {
-            name: _attribute(f"custom_attributes.{name}", value, mask) for name, value in attributes.items()
-        }
+def mask_fields(fields: Mapping[str, Any], mask: Mask) -> dict[str, Any]:
+    """The fields of a log, masked."""
+    out = {name: masked(value, mask, name) for name, value in fields.items()}
+    if out.get("external_reference_id") == FAILED:
+        out["external_reference_id"] = clock.reference()  # two logs must not share one
     return out
-
-
-def _attribute(path: str, value: Any, mask: Mask) -> Any:
-    """Data among the custom attributes is JSON text by now: its strings are masked one by one."""
-    if type(value) is not str or value[:1] not in ("{", "["):
-        return masked(value, mask, path)
-    try:
-        data = json.loads(value)
-    except (ValueError, RecursionError):
-        return mask(path, value)
-    seen = masked(data, mask, path)
-    return value if seen == data else flat(seen)
-
-
-def _field(path: str, value: Any, mask: Mask, origins: Mapping[str, Any]) -> Any:
-    if type(value) is str and value in origins:
-        return text_of(masked(origins[value], mask, path))
-    return masked(value, mask, path)

@@ -1,75 +1,126 @@
-"""What the settings do to a log between its capture and the outbox: sampling, `before_emit`, masks."""
+"""What the settings do to a log between its capture and the wire: sample → `before_emit` → mask.
+
+Every step takes and gives the fields of a log as data under the spelling used inside; see `wire`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from athina_trace import _guard
-from athina_trace._clock import clock
-from athina_trace._pipeline.hooks import Bounded
-from athina_trace._pipeline.masking import FAILED, build_mask, mask_fields, masked
-from athina_trace._pipeline.redaction import INPUTS, RESPONSE, without, without_arguments
-from athina_trace._pipeline.wire import partial_wire
+from athina_trace._pipeline.hooks import TimeLimited
+from athina_trace._pipeline.masking import build_mask, mask_fields, masked
+from athina_trace._pipeline.redaction import Redaction, redacted, type_only, without_arguments
+from athina_trace._pipeline.wire import json_text, repaired
+from athina_trace._serialization import Limits, plain
 from athina_trace.inference_log import InferenceLog
-from athina_trace.schema import ALIASES
 from athina_trace.settings import Settings
 
-_NOTHING: Mapping[str, Any] = {}
+_LARGE: Final = 65_536
+"""Characters of text from which on a log is masked off the event loop."""
+_WIDE: Final = Limits(nodes=20_000, depth=24, string=400_000, strings=2_000_000)
+"""Wider than what a log is captured with, so that nothing is cut a second time where a hook left it alone."""
 
 
-class Policy:
-    """The settings that look at logs. `touches` tells whether any of them does."""
+class Pipeline:
+    """The steps that the settings ask for."""
 
     def __init__(self, settings: Settings) -> None:
-        self.mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
-        self.hides = (0 if settings.capture_inputs else INPUTS) | (0 if settings.capture_response else RESPONSE)
-        self.sample_rate = settings.sample_rate
-        self.keep_failed = settings.keep_failed
-        self._before_emit = Bounded(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
-        self.rewrites = self.mask is not None or self._before_emit is not None
-        self.waits = self._before_emit is not None
+        self.redaction = Redaction.NOTHING
+        if not settings.capture_inputs:
+            self.redaction |= Redaction.INPUTS
+        if not settings.capture_response:
+            self.redaction |= Redaction.RESPONSE
+        """Applied where a log is assembled, which knows what was captured and what the program named."""
+        self._sample_rate = settings.sample_rate
+        self._keep_failed = settings.keep_failed
+        self._before_emit = TimeLimited(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
+        self._mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
+        self.rewrites = self._mask is not None or self._before_emit is not None
+        self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
 
-    def rewritten(self, fields: dict[str, Any], origins: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """The log (a JSON object to send) after `before_emit` and the masks; None where the former leaves it out."""
-        if self._before_emit is None:
-            return self.masked(fields, origins or _NOTHING)
-        kept = self._ask(fields)
-        return None if kept is None else self.masked(kept, origins or _NOTHING)
+    def samples(
+        self, fields: dict[str, Any], *, rate: float | None, conversation: Callable[[], str], failed: bool
+    ) -> bool:
+        """Whether a log is in the sample; the rate of a sample is noted in it.
 
-    def _ask(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        log = InferenceLog.of(fields)
-        try:
-            answer = self._before_emit(log) if self._before_emit else log
-            return None if answer is None else InferenceLog.model_validate(dict(answer)).wire()
-        except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to keep back must not leave
-            _guard.pass_on(error)
-            said = "before_emit failed (%s): the log goes without its content"
-            _guard.log_throttled(logging.WARNING, "before_emit", said, type(error).__name__)
-            return _without_content(fields, error)
+        Args:
+            fields: the log's.
+            rate: the share that the decorator or the session asks for; None for the setting's.
+            conversation: gives what is kept or dropped as a whole, where the log has no session.
+            failed: whether the call raised an exception.
+        """
+        rate = self._sample_rate if rate is None else rate
+        if rate >= 1:
+            return True
+        fields["custom_attributes"]["sample_rate"] = rate
+        if failed and self._keep_failed:
+            return True
+        from athina_trace._pipeline.sampling import keeps  # noqa: PLC0415 - only samples need it
 
-    def masked(self, fields: dict[str, Any], origins: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
-        """`fields` as the masks give them."""
-        if self.mask is None:
-            return fields
-        plainly = {name: value for name, value in fields.items() if name not in ALIASES}
-        out = mask_fields(plainly, self.mask, origins)
-        if out.get("external_reference_id") == FAILED:
-            out["external_reference_id"] = clock.reference()  # two logs must not share one
-        return partial_wire(out)
+        return keeps(fields.get("session_id") or conversation(), rate)
+
+    def takes_long(self, fields: dict[str, Any]) -> bool:
+        """Whether `rewrite` should not be run on an event loop."""
+        return self._before_emit is not None or _room_left(fields, _LARGE) <= 0
+
+    def rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """The log after `before_emit` and the masks; None where the former drops it."""
+        # Types first: neither may see a number where text will be sent.
+        right = repaired(fields)
+        kept = right if self._before_emit is None else self._hooked(right, self._before_emit)
+        return None if kept is None else self._masked(kept)
+
+    def rewrite_change(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a change or of feedback after the masks: `before_emit` sees whole logs only."""
+        return self._masked(repaired(fields))
 
     def reference(self, reference: str) -> str:
         """A log's reference, as the masks leave it on the log itself."""
-        return reference if self.mask is None else str(masked(reference, self.mask, "external_reference_id"))
+        return reference if self._mask is None else str(masked(reference, self._mask, "external_reference_id"))
+
+    def _masked(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return fields if self._mask is None else mask_fields(fields, self._mask)
+
+    def _hooked(self, fields: dict[str, Any], hook: TimeLimited) -> dict[str, Any] | None:
+        response = fields["response"]
+        sent = response if type(response) is str else json_text(response)
+        try:
+            answer = hook(InferenceLog.of({**fields, "response": sent}))
+            if answer is None:
+                return None
+            kept = InferenceLog.of(dict(answer))
+            # The hook may have put any object there.
+            out: dict[str, Any] = {name: plain(value, limits=_WIDE) for name, value in kept if value is not None}
+        except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to keep back must not leave
+            _guard.pass_on(error)
+            message = "before_emit failed (%s): the log goes without its content"
+            _guard.log_throttled(logging.WARNING, "before_emit", message, type(error).__name__)
+            return _without_content(fields, error)
+        if kept.response == sent:
+            out["response"] = response  # so that a mask still walks data
+        return out
 
 
-def _without_content(fields: dict[str, Any], error: Exception) -> dict[str, Any]:
-    kept = without(INPUTS | RESPONSE, fields)
-    attributes = without_arguments(fields.get("custom_attributes", _NOTHING))
+def _without_content(fields: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    kept = redacted(Redaction.INPUTS | Redaction.RESPONSE, fields)
+    attributes = without_arguments(fields.get("custom_attributes") or {})
     attributes["before_emit"] = f"failed: {type(error).__name__}"
     kept.update(prompt="", response="", custom_attributes=attributes)
     if "error" in kept:
-        kept["error"] = kept["error"].partition(":")[0]
-    kept.pop("tool_call", None)
+        kept["error"] = type_only(kept["error"])
     return kept
+
+
+def _room_left(value: Any, room: int) -> int:
+    """What `value` leaves of `room` characters; stops counting where nothing is left."""
+    if isinstance(value, str):
+        return room - len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        room = _room_left(part, room - 1)
+        if room <= 0:
+            break
+    return room

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from enum import IntFlag
+from typing import Any, Final
 
-INPUTS: Final = 1
-"""Arguments, prompts, questions and documents, as far as they were captured."""
-RESPONSE: Final = 2
-"""Answers, as far as they were captured."""
-NAMED: Final = 4
-"""The same fields where the program named them, and the words of exceptions."""
-EVERYTHING: Final = INPUTS | RESPONSE | NAMED
+
+class Redaction(IntFlag):
+    """What is kept out of a log. An `IntFlag`: its truth is asked for each call, and an int's costs next to nothing."""
+
+    NOTHING = 0
+    INPUTS = 1
+    """Arguments, prompts, questions and documents, as far as they were captured."""
+    RESPONSE = 2
+    """Answers, as far as they were captured."""
+    NAMED = 4
+    """The same fields where the program named them, and the words of exceptions."""
+    EVERYTHING = INPUTS | RESPONSE | NAMED
+
 
 _INPUT_FIELDS: Final = frozenset({"prompt", "user_query", "context", "expected_response"})
 _RESPONSE_FIELDS: Final = frozenset({"response", "tool_calls", "function_call_response", "user_feedback_comment"})
 _IDENTIFIERS: Final = frozenset({"session_id"})
 
 
-class Written(Protocol):
-    """A log being written; see `_draft.LogDraft`."""
-
-    inputs: dict[str, Any]
-    attributes: dict[str, Any]
-    named: dict[str, Any]
-
-
-def without(hides: int, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` without those that `hides` names."""
-    gone = (_INPUT_FIELDS if hides & INPUTS else frozenset()) | (_RESPONSE_FIELDS if hides & RESPONSE else frozenset())
+def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` without those that are kept out."""
+    gone = _INPUT_FIELDS if redaction & Redaction.INPUTS else frozenset[str]()
+    if redaction & Redaction.RESPONSE:
+        gone |= _RESPONSE_FIELDS
     return {name: value for name, value in fields.items() if name not in gone}
+
+
+def identifiers(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Captured arguments without their content. Without its session a log would belong to no conversation."""
+    return {name: value for name, value in inputs.items() if name in _IDENTIFIERS}
 
 
 def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,16 +43,6 @@ def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if not name.startswith("input.")}
 
 
-def withhold(hides: int, draft: Written, ended: MutableMapping[str, Any]) -> None:
-    """Take out of a draft, and of how its call ended, what settings or a scope keep back.
-
-    Identifiers stay: without its session a log belongs to no conversation.
-    """
-    if hides & INPUTS:
-        draft.inputs = {name: value for name, value in draft.inputs.items() if name in _IDENTIFIERS}
-        draft.attributes = without_arguments(draft.attributes)
-    if hides & NAMED:
-        draft.named = without(hides, draft.named)
-        draft.attributes.pop("response_error", None)
-        if "error" in ended:
-            ended["error"] = ended["error"].partition(":")[0]
+def type_only(error: str) -> str:
+    """Of the text of an error, which begins with the exception's type, the type alone."""
+    return error.partition(":")[0]

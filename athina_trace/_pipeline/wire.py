@@ -1,15 +1,21 @@
-"""From fields to the JSON object that is sent: wrong types are mended, custom attributes made flat."""
+"""From the fields of a log to the JSON object that is sent: types repaired, values turned into text, aliases added.
+
+    repaired    fields → fields      each value of a type that Athina takes; the response may still be data
+    to_wire     fields → the object  repaired, the response as text, custom attributes flat, both spellings
+
+Fields are JSON-safe data under the spelling used inside; None means absent. Nothing in front of `to_wire` turns data
+into text, and nothing behind it turns text back.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from athina_trace._serialization import plain
-from athina_trace.schema import ALIASES, FIELDS, doubled
+from athina_trace.schema import FIELDS, with_aliases
 
-_SCALARS = (str, int, float, bool, type(None))
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = (dict, list)
 _ANYTHING = ("context", "tool_calls", "tools", "functions", "function_call_response")
 
 _EXACT: dict[str, tuple[type, ...]] = {
@@ -22,12 +28,32 @@ _EXACT: dict[str, tuple[type, ...]] = {
 }
 """Field → the types that need no look by pydantic."""
 
+json_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+"""JSON-safe data as compact JSON."""
+
+_REQUIRED = {"language_model_id": "unknown", "prompt": "", "response": ""}
+"""What Athina asks for, and what it is sent in place of a value that cannot be repaired."""
+
 
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object to send for `fields` (JSON-safe values, inner spelling, None meaning absent).
+    """The JSON object to send for `fields`, which may be those of a whole log or only those that are to change."""
+    wire = repaired(fields)
+    response = wire.get("response")
+    if response is not None and type(response) is not str:
+        wire["response"] = json_text(response)
+    attributes = wire.get("custom_attributes")
+    # Athina's dashboard shows keys with scalar values only.
+    if attributes and not _SCALARS.issuperset(map(type, attributes.values())):
+        wire["custom_attributes"] = {
+            name: value if type(value) in _SCALARS else json_text(value) for name, value in attributes.items()
+        }
+    return with_aliases(wire)
 
-    Wrong types are mended where that can be done; what cannot be mended moves to `custom_attributes` as
-    `invalid.<field>`, so that a wrong type never loses a log.
+
+def repaired(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those of `fields` that are present, with the types that Athina takes, in a new dictionary.
+
+    What cannot be repaired moves to `custom_attributes` as `invalid.<field>`, so that a wrong type never loses a log.
     """
     present: dict[str, Any] = {}
     prompt = fields.get("prompt")
@@ -35,14 +61,12 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         if value is not None:
             present[name] = value
-            exact = exact and (name not in _EXACT or type(value) in _EXACT[name])
-    return doubled(present if exact else _mend(present))
-
-
-def partial_wire(fields: dict[str, Any]) -> dict[str, Any]:
-    """What `to_wire` gives for those fields of a log that are to change, and for no others."""
-    given = {*(ALIASES.get(name, name) for name in fields), "custom_attributes"}
-    return {name: value for name, value in to_wire(fields).items() if ALIASES.get(name, name) in given}
+            if name in _EXACT and type(value) not in _EXACT[name]:
+                if name != "response":
+                    exact = False
+                elif type(value) not in _CONTAINERS:
+                    present[name] = json_text(value)
+    return present if exact else _repaired(present)
 
 
 def is_prompt(value: Any) -> bool:
@@ -50,29 +74,17 @@ def is_prompt(value: Any) -> bool:
     return type(value) is str or (type(value) is list and {dict}.issuperset(map(type, value)))
 
 
-def _mend(fields: dict[str, Any]) -> dict[str, Any]:
+def _repaired(fields: dict[str, Any]) -> dict[str, Any]:
     """Coerce what pydantic can coerce; move each field that it refuses to `custom_attributes`."""
     from athina_trace.inference_log import InferenceLog, refused  # noqa: PLC0415 - only mistakes need it
 
-    required = {"language_model_id": "unknown", "prompt": "", "response": ""}
-    notes: dict[str, Any] = {}
-    for name in refused({**required, **fields}):
-        notes[f"invalid.{name}"] = flat(fields.pop(name))
-    mended = InferenceLog.model_validate({**required, **fields}).model_dump(exclude_none=True)
-    mended["custom_attributes"] = {**mended.get("custom_attributes", {}), **notes}
-    return mended
-
-
-def flat(value: Any) -> Any:
-    """A value of `custom_attributes`: a scalar as it is, anything else (JSON-safe) as compact JSON text.
-
-    Athina's dashboard shows keys with scalar values only.
-    """
-    if isinstance(value, _SCALARS):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
-def attributes(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Custom attributes out of what a user gave: bounded, and flat."""
-    return {str(name): flat(plain(value, name=str(name))) for name, value in given.items()}
+    invalid = refused({**_REQUIRED, **fields})
+    kept = {name: value for name, value in fields.items() if name not in invalid}
+    coerced = InferenceLog.model_validate({**_REQUIRED, **kept}).model_dump(exclude_none=True)
+    if "response" in kept:
+        coerced["response"] = kept["response"]
+    out = {name: value for name, value in coerced.items() if name in fields}
+    if invalid:
+        notes = {f"invalid.{name}": fields[name] for name in invalid}
+        out["custom_attributes"] = {**out.get("custom_attributes", {}), **notes}
+    return out

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
+from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.entry import Entry, log_entry, new_entry
 from athina_trace._delivery.stats import FlushReport, Status
-from athina_trace._pipeline.pipeline import Policy
-from athina_trace._pipeline.wire import attributes
+from athina_trace._pipeline.pipeline import Pipeline
+from athina_trace._pipeline.wire import to_wire
+from athina_trace._wrapping.calls import Rest
+from athina_trace.schema import attributes_of
 from athina_trace.settings import Settings
 
 _REMEMBERED = 4096
@@ -18,71 +22,113 @@ _REMEMBERED = 4096
 Change = Literal["update", "update_by_id", "feedback"]
 
 
-class Memory:
-    """What was said of the newest references: at least `_REMEMBERED` of them, at most twice as many."""
+class OrderingKeys:
+    """The ordering keys of the newest logs: of at least `_REMEMBERED` of them, of at most twice as many."""
 
     def __init__(self) -> None:
         self._new: dict[str, str | None] = {}
         self._old: dict[str, str | None] = {}
 
-    def __setitem__(self, reference: str, lane: str | None) -> None:
-        # Two generations rather than an order: no step here can meet another thread's half-way.
+    def __setitem__(self, reference: str, key: str | None) -> None:
+        # Two generations instead of an order: no step here can meet another thread's half-way.
         if len(self._new) >= _REMEMBERED:
             self._old, self._new = self._new, {}
-        self._new[reference] = lane
+        self._new[reference] = key
 
     def get(self, reference: str, default: str) -> str | None:
-        """The lane of the log `reference`; None where it was left out; `default` where nothing is known of it."""
+        """The key of the log `reference`; None where the log was dropped; `default` where it is not known."""
         return self._new.get(reference, self._old.get(reference, default))
 
 
 class Writer(ABC):
-    """Turns logs into entries and puts them somewhere: see `put`."""
+    """Turns the fields of logs into entries and puts them somewhere: see `put`."""
 
     put: Callable[[Entry], None]
     """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
 
     def __init__(self, settings: Settings) -> None:
-        self.lanes = Memory()
-        self.adopt(settings)
+        self.ordering_keys = OrderingKeys()
+        self.use(settings)
 
-    def adopt(self, settings: Settings) -> None:
+    def use(self, settings: Settings) -> None:
         """Write under `settings` from now on."""
         self.settings = settings
-        self.policy = policy = Policy(settings)
-        self.is_plain = not (policy.rewrites or policy.hides or policy.sample_rate < 1 or settings.flush_each_call)
+        self.pipeline = Pipeline(settings)
+        self.is_plain = self.pipeline.is_empty and not settings.flush_each_call
         """Whether the settings leave every log as it is: the short way for most programs."""
         self.defaults = {
             "environment": settings.environment,
             "language_model_id": settings.language_model_id,
-            "custom_attributes": attributes(settings.custom_attributes),
+            "custom_attributes": attributes_of(settings.custom_attributes),
         }
 
     @abstractmethod
     def wake(self) -> None:
-        """Have what was left for later looked at, where there is a thread for that."""
+        """Have the engine's thread see what there is to do, where there is such a thread."""
 
-    def emit(self, fields: dict[str, Any], origins: dict[str, Any] | None = None) -> None:
-        """Commit one log (a JSON object to send). `origins`: see `_masking.mask_fields`."""
-        if not self.is_plain and self.policy.rewrites:
-            kept = self.policy.rewritten(fields, origins)
+    def commit(self, fields: dict[str, Any]) -> None:
+        """Commit one log as it is. `fields`: its data; see `wire`."""
+        self.put(log_entry(to_wire(fields), clock.time()))
+
+    def write(
+        self,
+        fields: dict[str, Any],
+        *,
+        rate: float | None,
+        conversation: Callable[[], str],
+        failed: bool,
+        outermost: bool,
+    ) -> Rest:
+        """Commit one log as the settings want it, or give the work that does, where that takes long.
+
+        Args:
+            fields: the log's, as data; see `wire`.
+            rate: the share of conversations that the decorator or the session asks for; None for the setting's.
+            conversation: gives what is kept or dropped as a whole, where the log has no session.
+            failed: whether the call raised an exception.
+            outermost: whether the call was made in no other one.
+        """
+        if not self.pipeline.samples(fields, rate=rate, conversation=conversation, failed=failed):
+            self.drop(fields["external_reference_id"])
+            return None
+        flushes = self.settings.flush_each_call and outermost
+        if not self.pipeline.rewrites:
+            self.commit(fields)
+            return self._flush if flushes else None
+        finish = partial(self._finish, fields, flushes=flushes)
+        if flushes or self.pipeline.takes_long(fields):
+            return finish
+        finish()
+        return None
+
+    def _finish(self, fields: dict[str, Any], *, flushes: bool) -> None:
+        """Rewrite and commit one log. Never raises."""
+        with _guard.shield("writing a log"):
+            kept = self.pipeline.rewrite(fields)
             if kept is None:
-                self.leave_out(fields["external_reference_id"])
-                return
-            fields = kept
-        self.put(log_entry(fields, clock.time()))
+                self.drop(fields["external_reference_id"])
+            else:
+                self.commit(kept)
+        if flushes:
+            self._flush()
 
-    def leave_out(self, reference: str) -> None:
-        """This log is not in the sample, or a hook dropped it: changes of it will have nowhere to go."""
-        self.lanes[reference] = None
+    def _flush(self) -> None:
+        """Deliver what the outermost call logged before it ends. Never raises."""
+        with _guard.shield("flushing at the end of a call"):
+            self.flush(self.settings.flush_timeout)
+
+    def drop(self, reference: str) -> None:
+        """Note that this log is not in the sample, or that a hook dropped it: its changes have nowhere to go."""
+        self.ordering_keys[reference] = None
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
         """Commit a change of a log, or feedback on it, to travel behind the log itself."""
         if kind != "update_by_id":
-            target = self.policy.reference(target)
-        lane = self.lanes.get(target, target)
-        if lane is not None:
-            self.put(new_entry(lane, kind, target, clock.time(), self.policy.masked(fields)))
+            target = self.pipeline.reference(target)
+        key = self.ordering_keys.get(target, target)
+        if key is not None:
+            wire = to_wire(self.pipeline.rewrite_change(fields))
+            self.put(new_entry(key, kind, target, clock.time(), wire))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:
@@ -90,12 +136,8 @@ class Writer(ABC):
 
     @abstractmethod
     def status(self) -> Status:
-        """How things stand now."""
+        """The outbox's counts, and why nothing is sent where that is so."""
 
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""
-
-    def flush_call(self) -> None:
-        """Flush at the end of an outermost call."""
-        self.flush(self.settings.flush_timeout)

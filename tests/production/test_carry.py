@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import athina_trace as at
-from athina_trace._pipeline.redaction import EVERYTHING
+from athina_trace._pipeline.redaction import Redaction
 from athina_trace.context import current_scope
 from athina_trace.testing import CapturedLogs
 
@@ -146,9 +146,9 @@ def test_privacy_goes_along() -> None:
     with at.athina_private():
         carrier = at.inject(dict[str, str]())
     with at.extract(carrier):
-        assert current_scope().hides == EVERYTHING
+        assert current_scope().redaction == Redaction.EVERYTHING
     with at.extract({"baggage": "athina.private=nonsense"}):
-        assert current_scope().hides == EVERYTHING
+        assert current_scope().redaction == Redaction.EVERYTHING
 
 
 def test_outside_of_every_scope_nothing_is_written() -> None:

@@ -59,7 +59,7 @@ class StandaloneLogs:
 
     def __init__(self) -> None:
         self.reset()
-        _periodic.leave(self.run_periodically)
+        _periodic.register(self.run_periodically)
 
     def reset(self) -> None:
         """Forget everything: a forked child must not log what its parent waits for."""
@@ -166,7 +166,7 @@ class StandaloneLogs:
         runtime = _runtime.active()
         for changed, fields in changes:
             # Under settings or a scope that hide parts of logs, a change would show what the log did not.
-            if runtime is not None and not runtime.policy.hides and not changed.draft.scope.hides:
+            if runtime is not None and not runtime.pipeline.redaction and not changed.draft.scope.redaction:
                 update_log(external_reference_id=changed.draft.external_reference_id, **fields)
 
     def _overtaken_by(self, new: Answer) -> list[PendingRun]:

@@ -278,4 +278,4 @@ def reset() -> None:
     _dropped.clear()
 
 
-_periodic.leave(_run_periodically)
+_periodic.register(_run_periodically)
