@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format coverage bench soak pictures clean
+.PHONY: help demo test test-only test-openai lint format shape coverage bench soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -19,7 +19,8 @@ help:
 	@echo "make test-only  the tests alone"
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
-	@echo "make format     let ruff mend what it can"
+	@echo "make format     let ruff fix what it can"
+	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
 	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
@@ -63,6 +64,10 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+# Standard library alone: it needs no environment.
+shape:
+	@$(PYTHON) -m tests.support.shape $(PACKAGE)
+
 coverage: $(VENV)/.installed-test
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest
@@ -97,6 +102,6 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/pip
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-# Of pip rather than python: an environment that broke off half made is begun anew.
+# Of pip rather than python: an environment whose making was interrupted is made again.
 $(BIN)/pip:
 	@$(PYTHON) -m venv $(VENV)

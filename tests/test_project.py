@@ -5,12 +5,15 @@ import importlib
 import math
 import re
 import statistics
+import sys
 from collections.abc import Iterator
 from importlib.metadata import metadata, requires, version
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
+from tests.support import shape
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "athina_trace").rglob("*.py"))
@@ -37,7 +40,7 @@ def function_lengths() -> list[int]:
 
 def texts() -> Iterator[tuple[Path, str]]:
     """Every file that people write: in the project's folders, and beside them."""
-    folders = ("athina_trace", "examples", "tests", ".ci")
+    folders = ("athina_trace", "examples", "tests", ".ci", ".github")
     paths = [*ROOT.glob("[!.]*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     for path in paths:
         if path.is_file() and path.suffix in WRITTEN:
@@ -49,9 +52,32 @@ def test_installing_brings_three_packages_and_nothing_else() -> None:
     assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == ["httpx", "pydantic", "wrapt"]
 
 
+def imported_packages() -> set[str]:
+    """The first names of what the package imports at run time, at the top of modules or inside functions."""
+    found: set[str] = set()
+    for module in MODULES:
+        tree = ast.parse(module.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+                node.body.clear()  # `ast.walk` comes to it later
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    return found - sys.stdlib_module_names - {"athina_trace"}
+
+
+def test_what_is_imported_is_required() -> None:
+    required = {re.split(r"[^\w-]", line)[0].lower() for line in requires("athina-trace") or []}
+    # Pydantic-core is half of pydantic, which requires it in one version only.
+    known = {"markdown_it": "markdown-it-py", "pydantic_core": "pydantic"}
+    assert {known.get(name, name) for name in imported_packages()} <= required
+
+
 def test_the_supported_versions_are_one_list() -> None:
     minors = [int(name.removeprefix("3.")) for name in supported()]
-    assert minors == list(range(10, 14))
+    assert minors == list(range(10, 16))
     assert metadata("athina-trace")["Requires-Python"] == f">={supported()[0]}"
 
 
@@ -60,8 +86,8 @@ def test_type_checkers_look_from_the_oldest_version(setting: str) -> None:
     assert f'{setting} = "{supported()[0]}"' in PYPROJECT
 
 
-def test_the_changelog_begins_with_the_version_that_is_installed() -> None:
-    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+def test_the_newest_version_in_the_changelog_is_the_one_that_is_installed() -> None:
+    newest = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert newest is not None
     assert newest[1] == version("athina-trace")
 
@@ -85,3 +111,25 @@ def test_functions_are_short() -> None:
     lengths = function_lengths() or [0]
     assert statistics.median(lengths) <= 4
     assert lengths[math.ceil(0.9 * len(lengths)) - 1] <= 20
+
+
+def test_the_figures_of_the_code_are_counted(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "_hidden.py").write_text(
+        "# because\n"
+        "import os  # noqa: F401\n"
+        "def _once():\n    ...\n"
+        "def _twice_told():\n    ...\n"
+        "def shown(self):\n    return _once(), self._twice_told, _twice_told()\n"
+    )
+    (tmp_path / "README.md").write_text("one\ntwo\n")
+    helpers, functions, comments, dialect, private, readme = shape.figures(package, tmp_path / "README.md")
+    assert (helpers.value, functions.value) == (125.0, 37.5)  # 1 and 3 in 8 lines
+    assert (comments.value, dialect.value, private.value, readme.value) == (8, 3, 1, 2)
+    assert not helpers.holds
+    assert readme.holds
+
+
+def test_the_dialect_is_found_in_parts_of_names_and_not_in_other_words() -> None:
+    assert shape.dialect("_told_by whoever goes on: understood, untold, standard") == ["told", "whoever", "goes on"]

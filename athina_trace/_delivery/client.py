@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from athina_trace._delivery import trust
 from athina_trace._delivery.response import Answer, Outcome, Unsent, bounded
 from athina_trace._delivery.response import read as read_answer
 from athina_trace._delivery.routes import Kind, route
@@ -92,6 +94,8 @@ class Api:
         with suppress(ValueError):  # which the first request will tell
             if _proxy(base_url.rstrip("/")) is not None:
                 import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx takes long to load
+            elif base_url.startswith("https://") and trust.needs_httpx():
+                import_module("httpx")
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome:
         """Send one entry of the outbox: `send` with the method and path that `route` gives for it."""

@@ -1,6 +1,7 @@
 """The store: SQLite, used by engines only. Entries by lane, who holds which lane, how far journals were collected.
 
-Every statement stands here. A `Store` belongs to one engine; several processes may have one on the same file.
+What the engine asks of the file is here; `maintenance` has what people do to it by hand, and the viewer has readers of
+its own. A `Store` belongs to one engine; several processes may have one on the same file.
 """
 
 from __future__ import annotations

@@ -1,20 +1,43 @@
-"""Which certificates are trusted: those that httpx would trust."""
+"""Which certificates are trusted: the system's, as everywhere in the standard library."""
 
 from __future__ import annotations
 
 import os
 import ssl
 from functools import lru_cache
-
-import certifi  # comes with httpx
+from pathlib import Path
 
 
 def context() -> ssl.SSLContext:
-    """Give the context for connections: certifi's certificates, or what SSL_CERT_FILE or SSL_CERT_DIR names."""
+    """Give the context for connections: the system's certificates, or what SSL_CERT_FILE or SSL_CERT_DIR names.
+
+    Where the system has none (a container without ca-certificates, python.org's installer for macOS): those that httpx
+    brings.
+    """
     return _context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+def needs_httpx() -> bool:
+    """Whether `context` will load httpx, which takes long."""
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return False
+    return not _system_has_certificates()
 
 
 @lru_cache(maxsize=2)
 def _context(file: str | None, folder: str | None) -> ssl.SSLContext:
     # Once: it takes tens of milliseconds and a megabyte.
-    return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder or None)
+    if file or folder:
+        return ssl.create_default_context(cafile=file or None, capath=folder or None)
+    if _system_has_certificates():
+        return ssl.create_default_context()
+    import httpx  # noqa: PLC0415 - takes longer to load than all else that a first log needs
+
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _system_has_certificates() -> bool:
+    if hasattr(ssl, "enum_certificates"):
+        return True  # Windows keeps them elsewhere than in files
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile is not None or (paths.capath is not None and any(Path(paths.capath).iterdir()))

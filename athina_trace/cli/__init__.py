@@ -1,4 +1,4 @@
-"""The command line: `athina-trace`, the same as `python -m athina_trace`.
+"""The command line: `athina-trace`, or `python -m athina_trace`.
 
-Its packages come with the extra `ui`, which `import athina_trace` never needs.
+Each command is a module of `commands`. Those that serve pages need the extra `ui`; all others run without it.
 """

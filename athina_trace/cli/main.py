@@ -1,23 +1,93 @@
-"""Where the command line begins: whether its packages are there, then the command."""
+"""The entry point: parse the arguments, run the command, turn failures into a message and an exit code."""
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
+import difflib
+import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 
-NEEDED = ("jinja2", "markdown_it", "rich", "starlette", "uvicorn")
-_USAGE = 2
+from athina_trace import __version__
+from athina_trace.cli.commands import (
+    check,
+    completion,
+    demo,
+    export,
+    flush,
+    import_logs,
+    logs,
+    purge,
+    retry,
+    serve,
+    sessions,
+    show,
+    status,
+    ui,
+)
+from athina_trace.cli.terminal import CommandError, Terminal, UsageError
+from athina_trace.errors import OutboxError, SettingsError
+
+DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_COMMANDS = {
+    "demo": demo, "ui": ui, "serve": serve, "logs": logs, "sessions": sessions, "show": show, "status": status,
+    "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
+    "import": import_logs, "completion": completion,
+}  # fmt: skip
+_DESCRIPTION = "Inspect what was logged, send it, and run a local Athina."
+_EPILOG = """\
+exit codes:
+  0    success (also where the reader of a pipe stopped reading)
+  1    failure: no such log, something was not sent, a check failed
+  2    wrong options or settings, or packages are missing
+  130  stopped by Ctrl-C
+
+Settings come from the environment, such as ATHINA_API_KEY, ATHINA_BASE_URL and ATHINA_OUTBOX.
+Every command works on the outbox of a running program without disturbing it.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        print(  # noqa: T201 - the command line speaks
-            f"athina-trace needs {', '.join(missing)}, which come with: pip install 'athina-trace[ui]'", file=sys.stderr
-        )
-        return _USAGE
-    from athina_trace.cli.commands import run  # noqa: PLC0415 - an optional extra
+    """Run one command and return its exit code."""
+    terminal = Terminal()
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        code = options.run(options, terminal)
+        terminal.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `export | head` is no error. What is still buffered has no reader: Python would complain when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (UsageError, SettingsError) as error:
+        terminal.complain(str(error))
+        return USAGE
+    except (CommandError, OutboxError, OSError, sqlite3.Error) as error:
+        terminal.complain(str(error))
+        return PROBLEM
+    return int(code or DONE)
 
-    return run(arguments)
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; what is wrong with it ends the process with exit code 2, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="athina-trace",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"athina-trace {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in _COMMANDS.values():
+        module.add(commands)
+    # argparse would list all commands and leave the guess to the reader. No option before the command takes a value, so
+    # that the first argument which is no option is the command.
+    given = next((each for each in arguments if not each.startswith("-")), None)
+    if given is not None and given not in _COMMANDS:
+        nearest = difflib.get_close_matches(given, _COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "`athina-trace --help` lists them"
+        parser.error(f"there is no command {given!r}; {hint}")
+    return parser.parse_args(arguments)

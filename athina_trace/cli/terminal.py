@@ -1,40 +1,65 @@
-"""How commands speak: tables and colour on a terminal, plain lines with tabs everywhere else."""
+"""Print: tables and colour on a terminal, plain lines with tabs everywhere else; never a control character of a log."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
 import sys
+import time
+import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import Any, NamedTuple
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What could move a terminal's cursor, change its title, or turn its text around."""
-_STYLES = {"waiting": "yellow", "refused": "red", "delivered": "green", "received": "green"}
+"""What could move a terminal's cursor, change its title, or reverse its text. Tab and newline are allowed."""
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_STATE_STYLES = {"waiting": "yellow", "refused": "red", "delivered": "green", "received": "green"}
+_PROGRESS_SECONDS = 5.0
 
 
-class Failure(Exception):  # noqa: N818 - a sentence for the user, with the exit code 1
-    """A command could not do what it was asked; the message says why and what helps."""
+class CommandError(Exception):
+    """A command could not do what it was asked (exit code 1); the message says why, and what helps."""
+
+
+class UsageError(CommandError):
+    """A command was called wrongly (exit code 2)."""
+
+
+class Column(NamedTuple):
+    """One column of a table.
+
+    Attributes:
+        title: its heading.
+        width: most characters on a terminal; None: an equal share of what the other columns leave.
+        right: whether values are aligned to the right.
+        shown_from: columns of a terminal from which it is shown; None: on no terminal.
+        plain: whether it is printed where there is no terminal.
+    """
+
+    title: str
+    width: int | None = None
+    right: bool = False
+    shown_from: int | None = 0
+    plain: bool = True
 
 
 class Terminal:
     """Standard output and standard error of one command."""
 
     def __init__(self) -> None:
+        # A log may hold any character: a terminal of another encoding must not end a command half-way.
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        self._out = Console(highlight=False, soft_wrap=True)
-        self._err = Console(highlight=False, soft_wrap=True, stderr=True)
+        self._last_progress = time.monotonic()
+        self._shows_progress = False
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads along."""
+        """Whether a person reads the output."""
         return sys.stdout.isatty()
 
     @property
@@ -42,62 +67,122 @@ class Terminal:
         """Whether a person could answer."""
         return self.is_terminal and sys.stdin.isatty()
 
-    @property
-    def console(self) -> Console:
-        """For progress bars."""
-        return self._out
-
     def say(self, text: str = "", *, style: str = "") -> None:
-        """A line."""
-        self._out.print(Text(tame(text), style=style if self.is_terminal else ""))
+        """Print a line."""
+        sys.stdout.write(self._styled(sanitize(text), style) + "\n")
 
     def complain(self, text: str) -> None:
-        """A line on standard error."""
-        self._err.print(Text(f"athina-trace: {tame(text)}"))
+        """Print a line on standard error."""
+        sys.stderr.write(f"athina-trace: {sanitize(text)}\n")
 
-    def json(self, value: Any) -> None:
-        """One JSON value on one line."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    def progress(self, text: str) -> None:
+        """Show on standard error how far a command is: in place on a terminal, elsewhere a line every five seconds.
+
+        An empty text clears the line.
+        """
+        if sys.stderr.isatty():
+            if text or self._shows_progress:
+                sys.stderr.write(f"\r{sanitize(text)}\x1b[K" + ("" if text else "\r"))
+                sys.stderr.flush()
+            self._shows_progress = bool(text)
+        elif text and time.monotonic() - self._last_progress > _PROGRESS_SECONDS:
+            self._last_progress = time.monotonic()
+            self.complain(text)
+
+    def json(self, value: Any, *, indent: int | None = None) -> None:
+        """Print one JSON value, on one line unless `indent` is given."""
+        sys.stdout.write(safe_json(value, indent=indent) + "\n")
 
     def flush(self) -> None:
-        """Nothing stays in a buffer."""
+        """Write out what is buffered."""
         sys.stdout.flush()
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-        """Rows under headings; without a terminal one row a line, values apart by tabs."""
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
+        """Print rows under headings; without a terminal one row a line, its values separated by tabs."""
         if not self.is_terminal:
+            # No headings: to the program that reads these lines they would be one more row.
             for row in rows:
-                sys.stdout.write("\t".join(_flat(value) for value in row) + "\n")
+                values = (_one_line(value) for value, column in zip(row, columns, strict=True) if column.plain)
+                sys.stdout.write("\t".join(values) + "\n")
             return
-        table = Table(box=None, header_style="dim", pad_edge=False, expand=True)
-        for place, column in enumerate(columns):
-            justify: Any = "right" if column in right else "left"
-            table.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", ratio=None if place else 1)
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
-        self._out.print(table, soft_wrap=False)
+        total = shutil.get_terminal_size().columns
+        places = [
+            place
+            for place, column in enumerate(columns)
+            if column.shown_from is not None and column.shown_from <= total
+        ]
+        # A column is no wider than what is in it, and what all of these leave is shared by the columns without a width.
+        lines = [[_one_line(row[place]) for place in places] for row in rows]
+        shown = [columns[place] for place in places]
+        widths = [
+            min(column.width or 0, max(map(display_width, (column.title, *(line[place] for line in lines)))))
+            for place, column in enumerate(shown)
+        ]
+        shares = sum(column.width is None for column in shown)
+        share = max(4, (total - sum(widths) - 2 * (len(shown) - 1)) // max(1, shares))
+        widths = [share if column.width is None else width for column, width in zip(shown, widths, strict=True)]
+        headings = [column.title for column in shown]
+        for line in (headings, *lines):
+            cells = [
+                fit(value, width, right=column.right) for value, width, column in zip(line, widths, shown, strict=True)
+            ]
+            styles = ["dim" if line is headings else _STATE_STYLES.get(value) for value in line]
+            sys.stdout.write("  ".join(map(self._styled, cells, styles)).rstrip() + "\n")
 
     def ask(self, question: str) -> bool:
-        """Whether the answer begins with y."""
+        """Ask, and return whether the answer begins with y."""
         try:
-            return input(f"{tame(question)} [y/N] ").strip().lower().startswith("y")
+            return input(f"{sanitize(question)} [y/N] ").strip().lower().startswith("y")
         except EOFError:
             return False
 
+    def _styled(self, text: str, style: str | None) -> str:
+        # https://no-color.org
+        if not style or not self.is_terminal or os.environ.get("NO_COLOR"):
+            return text
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
-def tame(text: str) -> str:
-    """Text that a terminal shows and does not obey."""
+
+def sanitize(text: str) -> str:
+    """Replace what a terminal would obey rather than show."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _flat(value: object) -> str:
-    return " ".join(tame(_text(value)).split())
+def safe_json(value: Any, *, indent: int | None = None) -> str:
+    """Encode a value as JSON that means the same and holds no control character."""
+    text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
+    # json escapes those below a space itself; the others may only occur inside strings, where an escape means the same.
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _cell(value: object) -> Text:
-    text = _flat(value)
-    return Text(text, style=_STYLES.get(text, ""))
+def display_width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for East Asian wide characters, none for marks."""
+    if text.isascii():
+        return len(text)
+    return sum(_character_width(character) for character in text)
 
 
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """Cut or pad a text to a width in columns of a terminal."""
+    if display_width(text) > width:
+        kept, used = "", 0
+        # The last column is for the ellipsis; before a wide character one more may stay empty.
+        for character in text:
+            used += _character_width(character)
+            if used > width - 1:
+                break
+            kept += character
+        text = f"{kept}…"
+    padding = " " * (width - display_width(text))
+    return padding + text if right else text + padding
+
+
+def _character_width(character: str) -> int:
+    # Combining and format characters take no column of their own: they change the character before them.
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _one_line(value: object) -> str:
+    return "-" if value is None else " ".join(sanitize(str(value)).split())

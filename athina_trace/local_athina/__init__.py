@@ -6,8 +6,7 @@
         athina_trace.flush()
         assert athina.logs()[0]["user_query"] == "Where is my parcel?"
 
-It needs the extra `ui`, and is loaded when one of its names is first asked for: pytest looks in here for a fixture in
-every run.
+It needs the extra `ui`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from athina_trace.local_athina.faults import Faults
-    from athina_trace.local_athina.running import LocalAthina
+    from athina_trace.local_athina.local_server import LocalAthina
 
 __all__ = ["Faults", "LocalAthina"]
 
 
 def __getattr__(name: str) -> Any:
+    # Lazily: pytest imports this package in every run, to look for the fixture in `plugin`.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from athina_trace.local_athina import faults, running  # noqa: PLC0415 - an optional extra
+    from athina_trace.local_athina import faults, local_server  # noqa: PLC0415 - an optional extra
 
-    return getattr(running if name == "LocalAthina" else faults, name)
+    return getattr(local_server if name == "LocalAthina" else faults, name)

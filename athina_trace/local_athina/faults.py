@@ -1,22 +1,24 @@
-"""Faults on demand: what a program under test is to bear."""
+"""Faults on demand, to try out how a program bears them."""
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Faults:
-    """How requests fare. May be changed while the server runs.
+    """How requests are answered. May be changed while the server runs.
 
     Attributes:
         share: of all requests, how many fail, 0 to 1.
-        status: what those are answered, a number from 200 to 599.
-        delay: seconds that every answer takes longer.
-        retry_after: seconds that a failing answer asks to wait; None: it does not say.
-        seed: repeats a run's choice of failing requests.
+        status: the status of failures, 200 to 599.
+        delay: seconds by which every answer is delayed.
+        retry_after: seconds that a failure asks to wait, in its header `Retry-After`; None: no such header.
+        seed: makes the choice of failing requests repeatable.
+        requests: how many there were.
+        failed: status → how many requests failed with it on demand.
     """
 
     share: float = 0.0
@@ -24,21 +26,29 @@ class Faults:
     delay: float = 0.0
     retry_after: float | None = None
     seed: int = 0
+    requests: int = field(default=0, init=False)
+    failed: Counter[int] = field(default_factory=Counter, init=False)
     _next: deque[int] = field(default_factory=deque, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check, and begin the sequence of choices."""
+        """Check the values. Raises ValueError."""
         if not (0 <= self.share <= 1 and self.delay >= 0):
             raise ValueError(f"share={self.share} must be from 0 to 1, delay={self.delay} at least 0")
+        # Of its own: a test that seeds the global generator chooses its own numbers, not ours.
         self._random = random.Random(self.seed)  # noqa: S311 - which requests fail is no secret
 
     def fail_next(self, *statuses: int) -> None:
-        """Answer the next requests so, one each; 200 lets one through."""
+        """Answer the next requests with these statuses, one each; 200 lets one through."""
         self._next.extend(statuses)
 
     def draw(self) -> int | None:
-        """How to answer the request that has just come; None: as it deserves."""
+        """Return the status of a failure for the current request; None: answer it normally."""
+        self.requests += 1
         if self._next:
             status = self._next.popleft()
-            return None if status == 200 else status  # noqa: PLR2004
-        return self.status if self._random.random() < self.share else None
+            failure = None if status == 200 else status  # noqa: PLR2004
+        else:
+            failure = self.status if self._random.random() < self.share else None
+        if failure is not None:
+            self.failed[failure] += 1
+        return failure

@@ -1,4 +1,4 @@
-"""The pytest fixture `local_athina`: a local Athina for one test."""
+"""The pytest fixture `local_athina`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from athina_trace.local_athina.running import LocalAthina
+    from athina_trace.local_athina.local_server import LocalAthina
 
 
 @pytest.fixture
 def local_athina() -> Iterator[LocalAthina]:
     """A local Athina on a free port, empty; it needs the extra `ui`."""
-    from athina_trace.local_athina.running import LocalAthina  # noqa: PLC0415 - an optional extra
+    from athina_trace.local_athina.local_server import LocalAthina  # noqa: PLC0415 - an optional extra
 
     with LocalAthina() as athina:
         yield athina

@@ -1,4 +1,4 @@
-"""The viewer as an ASGI application, and the server that shows it."""
+"""The viewer as an ASGI application."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from athina_trace.viewer.guard import Guard
+from athina_trace.viewer.access import AccessMiddleware
+from athina_trace.viewer.indexed_outbox import IndexedOutbox, Refresher
 from athina_trace.viewer.pages import Pages
-from athina_trace.viewer.source import Keeper, Source
-
-_STATIC = Path(__file__).parent / "static"
 
 
-def create_app(  # noqa: PLR0913 - settings of one thing, all by name
-    source: Source,
+def create_app(  # noqa: PLR0913 - settings of one application, all by name
+    outbox: IndexedOutbox,
     *,
     title: str = "",
     token: str | None = None,
     names: Sequence[str] = (),
     has_engine: bool = True,
-    more: Sequence[BaseRoute] = (),
+    example_key: str | None = None,
+    more_routes: Sequence[BaseRoute] = (),
     open_to: tuple[str, ...] = (),
 ) -> Starlette:
-    """Show `source`, under this `title`. `token`, `names` and `open_to`: see `guard.Guard`.
+    """Serve the pages of `outbox`, which is closed when the application ends.
 
-    `has_engine`: whether what waits here is meant to be sent; `more`: routes that stand beside the pages.
-    The source is closed when the application ends.
+    Args:
+        outbox: what is shown.
+        title: shown at the top of each page (default: the name of the file).
+        token: see `AccessMiddleware`, as for `names` and `open_to`.
+        names: host names of the pages.
+        has_engine: whether what waits in this outbox is meant to be sent.
+        example_key: for a server that takes logs, the API key that its empty page shows in an example.
+        more_routes: routes to serve besides the pages.
+        open_to: prefixes of paths that need no token.
     """
-    keeper = Keeper(source)
+    refresher = Refresher(outbox)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - a lifespan's shape
-        keeper.start()
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - a lifespan's signature
+        refresher.start()
         yield
-        keeper.stop()
+        refresher.stop()
 
-    pages = Pages(keeper, title=title or Path(source.path).name, has_engine=has_engine)
-    guard = Middleware(Guard, token=token, names=frozenset(names), open_to=open_to)
-    return Starlette(
-        routes=[*more, *routes(pages)], middleware=[guard], lifespan=lifespan, exception_handlers={404: pages.missing}
-    )
-
-
-def routes(pages: Pages) -> list[BaseRoute]:
-    """Where each page stands."""
-    gets = {
-        "/": pages.sessions,
-        "/session": pages.session,
-        "/logs": pages.logs,
-        "/log": pages.log,
-        "/log.json": pages.log_json,
-        "/text": pages.text,
-        "/charts": pages.charts,
-        "/delivery": pages.delivery,
-        "/live": pages.live,
-    }
-    return [
-        *(Route(path, endpoint) for path, endpoint in gets.items()),
+    title = title or Path(outbox.path).name
+    pages = Pages(refresher, title=title, has_engine=has_engine, example_key=example_key)
+    routes = [
+        *more_routes,
+        Route("/", pages.sessions),
+        Route("/session", pages.session),
+        Route("/logs", pages.logs),
+        Route("/log", pages.log),
+        Route("/log.json", pages.log_json),
+        Route("/text", pages.text),
+        Route("/charts", pages.charts),
+        Route("/delivery", pages.delivery),
+        Route("/live", pages.live),
         Route("/retry", pages.retry, methods=["POST"]),
-        Mount("/static", StaticFiles(directory=_STATIC)),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
+    # Around everything, static files and the extra routes included.
+    access = Middleware(AccessMiddleware, token=token, names=frozenset(names), open_to=open_to)
+    return Starlette(routes=routes, middleware=[access], lifespan=lifespan, exception_handlers={404: pages.not_found})

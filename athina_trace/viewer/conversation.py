@@ -1,24 +1,47 @@
-"""One log as a turn of a conversation: what a page shows of it, cut to a size that a browser bears."""
+"""One log as a turn of a conversation: its texts in the order in which they are read, cut to what a page can show."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from athina_trace.viewer.facts import error_of, messages_of, question_of, text_of
-from athina_trace.viewer.queries import Turn
+from pydantic_core import from_json
 
-SHOWN = 20_000
-"""Characters of one text on a conversation's page; the rest is a click away."""
-_ITEMS = 50
-"""Tool calls, documents or messages of one turn that are shown."""
+from athina_trace.viewer.log_fields import error_of, messages_of, question_of, text_of
+from athina_trace.viewer.queries import StoredLog
+
+_INSTRUCTION_ROLES = ("system", "developer")
+_SHOWN_ELSEWHERE = {
+    "session_id", "user_query", "response", "prompt", "context", "expected_response", "tool_calls", "tool_call",
+    "language_model_id", "customer_id", "customer_user_id", "environment", "prompt_slug", "external_reference_id",
+    "error", "response_time", "completion", "user_feedback", "user_feedback_comment", "tools", "total_tokens",
+}  # fmt: skip
+"""Fields that are not repeated among a turn's details."""
+
+
+class TurnLimits(NamedTuple):
+    """What is shown of one turn; None: all of it.
+
+    Attributes:
+        text: characters of one text; a page links to the rest.
+        detail: characters of one field among the details.
+        items: tool calls, documents or messages.
+    """
+
+    text: int | None
+    detail: int | None
+    items: int | None
+
+
+PAGE_LIMITS = TurnLimits(text=20_000, detail=2_000, items=50)
+NO_LIMITS = TurnLimits(text=None, detail=None, items=None)
 
 
 @dataclass(frozen=True)
-class Text:
-    """A text, perhaps cut; `field` names where in the log the whole of it stands."""
+class Excerpt:
+    """A text, perhaps cut; `field` names the log's field that holds the whole text."""
 
     shown: str
     length: int
@@ -33,139 +56,136 @@ class Text:
         return self.length > 0
 
 
-@dataclass(frozen=True)
-class ToolCall:
-    """A tool that the model asked for, with its arguments and its output as readable text."""
+class ToolUse(NamedTuple):
+    """A tool that the model called, with arguments and output as indented JSON or text."""
 
     name: str
-    arguments: Text
-    output: Text
+    arguments: Excerpt
+    output: Excerpt
+
+
+class Message(NamedTuple):
+    """An earlier message of the prompt."""
+
+    role: str
+    content: Excerpt
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A turn, ready for a template."""
+class Turn:
+    """A log, ready for a template.
 
-    turn: Turn
-    question: Text
-    answer: Text
-    expected: Text
-    error: Text
-    system: list[Text]
-    history: list[tuple[str, Text]]
-    context: list[Text]
-    tools: list[ToolCall]
-    comment: Text
-    details: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        log: the log itself.
+        system: instructions to the model.
+        history: the messages before the question, as sent.
+        context: what was retrieved.
+        comment: what the user wrote with a feedback.
+        details: all other fields and custom attributes, by name.
+    """
+
+    log: StoredLog
+    question: Excerpt
+    answer: Excerpt
+    expected: Excerpt
+    error: Excerpt
+    system: list[Excerpt]
+    history: list[Message]
+    context: list[Excerpt]
+    tools: list[ToolUse]
+    comment: Excerpt
+    details: list[tuple[str, str]]
 
 
-def shown(turn: Turn) -> Shown:
-    """Read a log's fields for the page."""
-    fields = turn.fields
+def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
+    """Read the texts of a log from its fields."""
+    fields = log.fields
     prompt = messages_of(fields.get("prompt"))
-    return Shown(
-        turn=turn,
-        question=cut(question_of(fields), "user_query"),
+    question = question_of(fields)
+
+    def cut(text: str, field: str) -> Excerpt:
+        return Excerpt(text[: limits.text], len(text), field)
+
+    history = [each for each in prompt if each.get("role") not in (*_INSTRUCTION_ROLES, "tool") and each.get("content")]
+    if history and text_of(history[-1].get("content")) == question:
+        history.pop()
+    if isinstance(fields.get("prompt"), str) and fields["prompt"] != question:
+        history = [{"role": "prompt", "content": fields["prompt"]}]
+    return Turn(
+        log=log,
+        question=cut(question, "user_query"),
         answer=cut(text_of(fields.get("response")), "response"),
         expected=cut(text_of(fields.get("expected_response")), "expected_response"),
         error=cut(error_of(fields), "error"),
-        system=[cut(text_of(each.get("content")), "prompt") for each in prompt if each.get("role") in _INSTRUCT],
-        history=list(_history(prompt, question_of(fields))),
-        context=[cut(text, "context") for text in _documents(fields.get("context"))],
-        tools=[_tool_call(call, _outputs(prompt)) for call in _calls(fields.get("tool_calls"))],
+        system=[
+            cut(text_of(each.get("content")), "prompt") for each in prompt if each.get("role") in _INSTRUCTION_ROLES
+        ],
+        history=[
+            Message(text_of(each.get("role")) or "message", cut(text_of(each["content"]), "prompt"))
+            for each in history[-limits.items if limits.items else 0 :]
+        ],
+        context=[cut(text, "context") for text in _documents(fields.get("context"), limits)],
+        tools=[
+            ToolUse(name, cut(arguments, "tool_calls"), cut(output, "tool_calls"))
+            for name, arguments, output in _tool_uses(fields.get("tool_calls"), prompt, limits)
+        ],
         comment=cut(text_of(fields.get("user_feedback_comment")), "user_feedback_comment"),
-        details=dict(_details(fields)),
+        details=list(_details(fields, limits)),
     )
 
 
-_INSTRUCT = ("system", "developer")
-
-
-def cut(text: str, name: str) -> Text:
-    """A text as long as a page bears."""
-    return Text(text[:SHOWN], len(text), name)
-
-
-def _history(prompt: list[dict[str, Any]], question: str) -> Iterator[tuple[str, Text]]:
-    """The messages that went before the question, tools' answers and instructions left out."""
-    said = [each for each in prompt if each.get("role") not in (*_INSTRUCT, "tool") and each.get("content")]
-    if said and text_of(said[-1].get("content")) == question:
-        said = said[:-1]
-    for each in said[-_ITEMS:]:
-        yield text_of(each.get("role")) or "message", cut(text_of(each["content"]), "prompt")
-
-
-def _documents(context: Any) -> list[str]:
-    """What was retrieved: a list of documents, the one, or the entries of an object."""
-    if isinstance(context, list):
-        return [_document(each) for each in context[:_ITEMS]]
+def _documents(context: Any, limits: TurnLimits) -> Iterator[str]:
+    """Yield what was retrieved: a list of documents, a single one, or the entries of an object."""
     if isinstance(context, dict):
-        return [f"{name}: {readable(value)}" for name, value in list(context.items())[:_ITEMS]]
-    return [text_of(context)] if context else []
+        for name, value in list(context.items())[: limits.items]:
+            yield f"{name}: {indented(value)}"
+    elif isinstance(context, list):
+        for value in context[: limits.items]:
+            # The names under which retrievers keep a document's text; else all of it is shown.
+            texts = [value.get(name) for name in ("text", "content", "page_content")] if isinstance(value, dict) else []
+            yield next((text for text in texts if isinstance(text, str)), None) or indented(value)
+    elif context:
+        yield text_of(context)
 
 
-def _document(value: Any) -> str:
-    if isinstance(value, dict):
-        for name in ("text", "content", "page_content"):
-            text = value.get(name)
-            if isinstance(text, str):
-                return text
-    return readable(value)
+def _tool_uses(calls: Any, prompt: list[dict[str, Any]], limits: TurnLimits) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, arguments and output of each tool call, in OpenAI's shape or in a flat one."""
+    # An output may be in the call itself, or in a later message of the prompt that names the call's id.
+    outputs = {text_of(each.get("tool_call_id")): each.get("content") for each in prompt if each.get("role") == "tool"}
+    usable = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for call in usable[: limits.items]:
+        function = call.get("function")
+        inner = function if isinstance(function, dict) else call
+        own = (each[name] for each in (call, inner) for name in ("output", "result") if each.get(name) is not None)
+        output = next(own, None)
+        if output is None:
+            output = outputs.get(text_of(call.get("id")))
+        name = text_of(inner.get("name") or call.get("type") or "tool")
+        yield name, indented(inner.get("arguments")), indented(output)
 
 
-def _calls(value: Any) -> list[dict[str, Any]]:
-    return [call for call in value if isinstance(call, dict)][:_ITEMS] if isinstance(value, list) else []
-
-
-def _outputs(prompt: list[dict[str, Any]]) -> dict[str, Any]:
-    """What tools answered, as messages of the prompt tell it, by the id of the call."""
-    return {text_of(each.get("tool_call_id")): each.get("content") for each in prompt if each.get("role") == "tool"}
-
-
-def _tool_call(call: dict[str, Any], outputs: dict[str, Any]) -> ToolCall:
-    function = call.get("function")
-    inner = function if isinstance(function, dict) else call
-    output = next((each[name] for each in (call, inner) for name in ("output", "result") if name in each), None)
-    output = outputs.get(text_of(call.get("id"))) if output is None else output
-    return ToolCall(
-        text_of(inner.get("name") or call.get("type") or "tool"),
-        cut(readable(inner.get("arguments")), "tool_calls"),
-        cut(readable(output), "tool_calls"),
-    )
-
-
-def readable(value: Any) -> str:
-    """Any JSON value, or JSON inside a string, over as many lines as it takes to be read."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value[:1] in "{[" else value
-        except ValueError:
-            return text_of(value)
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False, indent=2)
-    return text_of(value)
-
-
-_TOLD = {
-    "session_id", "user_query", "response", "prompt", "context", "expected_response", "tool_calls", "tool_call",
-    "language_model_id", "customer_id", "customer_user_id", "environment", "prompt_slug", "external_reference_id",
-    "error", "response_time", "completion", "user_feedback", "user_feedback_comment", "tools", "total_tokens",
-}  # fmt: skip
-"""Fields that a turn shows in a place of their own."""
-
-
-def _details(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Everything else, by name."""
+def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, str]]:
+    """Yield all fields that have no place of their own, custom attributes, and the names of the tools on offer."""
     attributes = fields.get("custom_attributes")
-    rest = {name: value for name, value in fields.items() if name not in _TOLD and name != "custom_attributes"}
-    inner = attributes if isinstance(attributes, dict) else {}
-    for name, value in [*rest.items(), *inner.items()][: _ITEMS * 2]:
-        yield name, readable(value)[:2000]
-    names = [text_of(tool.get("function", tool).get("name")) for tool in _plain_tools(fields.get("tools"))]
-    if names:
+    rest = {name: value for name, value in fields.items() if name not in _SHOWN_ELSEWHERE}
+    inner = rest.pop("custom_attributes") if isinstance(attributes, dict) else {}
+    most = None if limits.items is None else limits.items * 2
+    for name, value in [*rest.items(), *inner.items()][:most]:
+        yield name, indented(value)[: limits.detail]
+    tools = fields.get("tools")
+    usable = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    functions = [tool.get("function", tool) for tool in usable[: limits.items]]
+    if names := [text_of(function.get("name")) for function in functions if isinstance(function, dict)]:
         yield "tools", ", ".join(names)
 
 
-def _plain_tools(tools: Any) -> list[dict[str, Any]]:
-    usable = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    return [tool for tool in usable[:_ITEMS] if isinstance(tool.get("function", tool), dict)]
+def indented(value: Any) -> str:
+    """Return any JSON value, or JSON inside a string, as indented text."""
+    parsed = value
+    if isinstance(value, str):
+        # Not json.loads: it fails on deep nesting and huge integers with other errors than ValueError.
+        try:
+            parsed = from_json(value) if value[:1] in "{[" else value
+        except ValueError:
+            return value
+    return json.dumps(parsed, ensure_ascii=False, indent=2) if isinstance(parsed, (dict, list)) else text_of(parsed)

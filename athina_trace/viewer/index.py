@@ -1,23 +1,24 @@
-"""The index: a file beside the outbox, made of what the outbox holds and never the other way round.
+"""The index: a SQLite file beside the outbox, derived from it and never the other way round.
 
-The program that logs pays nothing for it: whoever looks fills it. It may be deleted at any time, and is made anew.
-It mirrors the outbox: what is gone there goes here, too.
+The program that logs pays nothing for it: the process that looks at the outbox fills it. It may be deleted at any time
+and is rebuilt. It mirrors the outbox: what is deleted there is deleted here, too.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from athina_trace.viewer import tallies
-from athina_trace.viewer.facts import Facts, facts, load, merged, words_of
+from athina_trace.viewer import aggregates
+from athina_trace.viewer.log_fields import LogRow, log_row, merge_updates, parse_object, searchable_text, text_of
 
-VERSION = 2
+VERSION = 3
 CHUNK = 200
-"""Entries that one transaction takes in; between two, readers and other writers have their turn."""
+"""Entries that one transaction reads; between two, readers and other writers have their turn."""
 
 SCHEMA = (
     """
@@ -33,55 +34,68 @@ CREATE INDEX log_model ON log (model, id);
 CREATE INDEX log_environment ON log (environment, id);
 CREATE INDEX log_reference ON log (reference);
 CREATE INDEX log_error ON log (id) WHERE error IS NOT NULL;
-CREATE TABLE other (id INTEGER PRIMARY KEY, reference TEXT);
+CREATE INDEX log_feedback ON log (id) WHERE feedback IS NOT NULL;
 CREATE TABLE session (
     name TEXT PRIMARY KEY, customer TEXT, user TEXT, environment TEXT, question TEXT, turns INTEGER, tokens INTEGER,
-    cost REAL, errors INTEGER, began REAL, last REAL, last_id INTEGER
+    cost REAL, errors INTEGER, liked INTEGER, disliked INTEGER, began REAL, last REAL, last_id INTEGER
 );
 CREATE INDEX session_last ON session (last_id);
 CREATE VIRTUAL TABLE words USING fts5 (
     question, answer, rest, content = '', tokenize = 'unicode61 remove_diacritics 2'
 );
-CREATE TABLE mark (file TEXT, last INTEGER, stale INTEGER);
-INSERT INTO mark VALUES ('', 0, 0);
+CREATE VIRTUAL TABLE comments USING fts5 (comment, tokenize = 'unicode61 remove_diacritics 2');
+CREATE TABLE progress (outbox_file TEXT, last_id INTEGER, deleted INTEGER);
+INSERT INTO progress VALUES ('', 0, 0);
 """
-    + tallies.SCHEMA
+    + aggregates.SCHEMA
 )
 
-_LOG = f"INSERT OR REPLACE INTO log VALUES ({', '.join('?' * len(Facts._fields))})"
-_SESSION = """
+_PUT_LOG = f"INSERT OR REPLACE INTO log VALUES ({', '.join('?' * len(LogRow._fields))})"
+_ADD_TO_SESSION = """
 INSERT INTO session
-SELECT session, customer, user, environment, question, 1, coalesce(tokens, 0), cost, error IS NOT NULL, made, made, id
+SELECT
+    session, customer, user, environment, question, 1, coalesce(tokens, 0), cost, error IS NOT NULL,
+    coalesce(feedback > 0, 0), coalesce(feedback < 0, 0), made, made, id
 FROM log WHERE id = ?
 ON CONFLICT (name) DO UPDATE SET
     customer = coalesce(excluded.customer, customer), user = coalesce(excluded.user, user),
     environment = coalesce(excluded.environment, environment), turns = turns + 1, tokens = tokens + excluded.tokens,
     cost = CASE WHEN excluded.cost IS NULL THEN cost ELSE coalesce(cost, 0) + excluded.cost END,
-    errors = errors + excluded.errors, began = min(began, excluded.began), last = max(last, excluded.last),
+    errors = errors + excluded.errors, liked = liked + excluded.liked, disliked = disliked + excluded.disliked,
+    began = min(began, excluded.began), last = max(last, excluded.last),
     last_id = max(last_id, excluded.last_id)
 """
-_GONE = """
+
+# The outbox's tables, attached as `box`; with `queries.py` these are all statements that name them.
+_NEW_ENTRIES = "SELECT id, kind, reference, made, body FROM box.entry WHERE id > ? ORDER BY id LIMIT ?"
+_BODIES = "SELECT body FROM box.entry WHERE reference = ? ORDER BY id"
+_NEWEST_ID = "SELECT max(id) FROM box.entry"
+_NEWEST_ID_EVER = "SELECT seq FROM box.sqlite_sequence WHERE name = 'entry'"
+_DELETED_LOGS = """
 SELECT l.id FROM log AS l WHERE NOT EXISTS (
     SELECT 1 FROM box.entry AS e INDEXED BY entry_reference WHERE e.reference = l.reference AND e.id = l.id
 )
 """
 
+_Entry = tuple[int, str, str, float, bytes]
+
 
 def read_only(path: str | Path) -> str:
-    """The address under which SQLite opens a file for reading alone."""
+    """Return the URI with which SQLite opens a file for reading only."""
     return f"file:{quote(str(path))}?mode=ro"
 
 
 class Index:
-    """One writer's hold on an index file."""
+    """A connection that writes to an index file."""
 
     def __init__(self, path: str, outbox: str) -> None:
-        """Open or make the index at `path` of the outbox file `outbox`, which is opened for reading alone."""
-        self.outbox = outbox
+        """Open or make the index at `path` of the outbox file `outbox`, which is opened for reading only."""
+        self.path = path
+        self._outbox = outbox
         Path(path).touch(mode=0o600)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0, uri=True)
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")  # it can be made anew
+        self._db.execute("PRAGMA synchronous = OFF")  # what a power loss damages is rebuilt
         self._db.execute("PRAGMA cache_size = -32000")
         self._db.execute("ATTACH ? AS box", (read_only(outbox),))
         if self._db.execute("PRAGMA main.user_version").fetchone()[0] != VERSION:
@@ -92,28 +106,29 @@ class Index:
         self._db.close()
 
     def clear(self) -> None:
-        """Begin anew with an empty index."""
-        with self._writing():
+        """Start over with an empty index."""
+        with self._transaction():
             names = self._db.execute(
-                "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'words_%'"
+                "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'words_%' "
+                "AND name NOT LIKE 'comments_%'"
             ).fetchall()
             for (name,) in names:
                 self._db.execute(f"DROP TABLE main.{name}")
             for statement in SCHEMA.split(";"):
                 self._db.execute(statement)
-            self._db.execute("UPDATE mark SET file = ?", (self._file(),))
+            self._db.execute("UPDATE progress SET outbox_file = ?", (self._outbox_file(),))
             self._db.execute(f"PRAGMA main.user_version = {VERSION}")
-        with suppress(sqlite3.OperationalError):  # somebody reads: free pages are written over later
-            # Deleted rows stay legible in free pages until the file is written anew.
+        with suppress(sqlite3.OperationalError):  # beside a reader: free pages are overwritten later
+            # Deleted texts stay legible in free pages until the file is rewritten.
             self._db.execute("VACUUM main")
             self._db.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _file(self) -> str:
-        """What tells one outbox file from the next under the same name."""
-        return str(Path(self.outbox).stat().st_ino)
+    def _outbox_file(self) -> str:
+        """Return what distinguishes one outbox file from the next under the same name."""
+        return str(Path(self._outbox).stat().st_ino)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -122,92 +137,89 @@ class Index:
             raise
         self._db.execute("COMMIT")
 
-    def changed(self) -> int:
-        """A number that another writer's commit to the outbox changes."""
+    def outbox_version(self) -> int:
+        """Return a number that every commit of another process to the outbox changes."""
         return int(self._db.execute("PRAGMA box.data_version").fetchone()[0])
 
-    def behind(self) -> int:
-        """About how many entries are still to be taken in."""
-        last = self._db.execute("SELECT max(id) FROM box.entry").fetchone()[0] or 0
-        return max(0, last - self._mark())
+    def backlog(self) -> int:
+        """Return about how many entries are still to be read."""
+        (last_id,) = self._db.execute("SELECT last_id FROM progress").fetchone()
+        (newest,) = self._db.execute(_NEWEST_ID).fetchone()
+        return max(0, int(newest or 0) - int(last_id))
 
-    def _mark(self) -> int:
-        return int(self._db.execute("SELECT last FROM mark").fetchone()[0])
-
-    def check(self) -> None:
-        """Begin anew where the outbox is another one than before, under the same name."""
-        file, last = self._db.execute("SELECT file, last FROM mark").fetchone()
-        seq = self._db.execute("SELECT seq FROM box.sqlite_sequence WHERE name = 'entry'").fetchone()
-        if file != self._file() or last > (seq[0] if seq else 0):
+    def clear_if_replaced(self) -> None:
+        """Start over where the outbox is another file than before, under the same name."""
+        file, last_id = self._db.execute("SELECT outbox_file, last_id FROM progress").fetchone()
+        newest = self._db.execute(_NEWEST_ID_EVER).fetchone()
+        if file != self._outbox_file() or last_id > (newest[0] if newest else 0):
             self.clear()
 
-    def take(self) -> int:
-        """Take in the next entries, at most `CHUNK`; how many that were."""
-        with self._writing():
-            rows = self._db.execute(
-                "SELECT id, kind, reference, made, body FROM box.entry WHERE id > ? ORDER BY id LIMIT ?",
-                (self._mark(), CHUNK),
-            ).fetchall()
-            if rows:
-                self._add([row for row in rows if row[1] == "log"])
-                self._update([row for row in rows if row[1] != "log"])
-                self._db.execute("UPDATE mark SET last = ?", (rows[-1][0],))
-        return len(rows)
+    def ingest(self) -> int:
+        """Read the next entries, at most `CHUNK`; return how many there were."""
+        with self._transaction():
+            (last_id,) = self._db.execute("SELECT last_id FROM progress").fetchone()
+            entries = self._db.execute(_NEW_ENTRIES, (last_id, CHUNK)).fetchall()
+            if entries:
+                self._add_logs([entry for entry in entries if entry[1] == "log"])
+                self._apply_updates([entry for entry in entries if entry[1] != "log"])
+                self._db.execute("UPDATE progress SET last_id = ?", (entries[-1][0],))
+        return len(entries)
 
-    def _add(self, rows: Sequence[tuple[int, str, str, float, bytes]]) -> None:
-        loaded = [(number, made, reference, body, load(body)) for number, _, reference, made, body in rows]
-        added = [facts(number, made, ref, fields, size=len(body)) for number, made, ref, body, fields in loaded]
-        words = ((number, *words_of(reference, fields)) for number, _, reference, _, fields in loaded)
-        self._db.executemany(_LOG, added)
-        self._db.executemany(_SESSION, ((row.id,) for row in added))
+    def _add_logs(self, entries: Sequence[_Entry]) -> None:
+        logs = [(entry_id, made, reference, body, parse_object(body)) for entry_id, _, reference, made, body in entries]
+        rows = [log_row(number, made, ref, fields, size=len(body)) for number, made, ref, body, fields in logs]
+        words = ((entry_id, *searchable_text(reference, fields)) for entry_id, _, reference, _, fields in logs)
+        self._db.executemany(_PUT_LOG, rows)
+        self._db.executemany(_ADD_TO_SESSION, ((row.id,) for row in rows))
         self._db.executemany("INSERT INTO words (rowid, question, answer, rest) VALUES (?, ?, ?, ?)", words)
-        tallies.count(self._db, added)
+        # In a table of their own, which can replace a row: comments come after their logs.
+        self._put_comments((entry_id, fields) for entry_id, _, _, _, fields in logs)
+        aggregates.add_rows(self._db, rows)
 
-    def _update(self, rows: Sequence[tuple[int, str, str, float, bytes]]) -> None:
-        """Later changes of logs: the rows that they are about are read anew."""
-        self._db.executemany("INSERT OR REPLACE INTO other VALUES (?, ?)", ((row[0], row[2]) for row in rows))
-        for reference in dict.fromkeys(row[2] for row in rows):
-            found = self._db.execute("SELECT * FROM log WHERE reference = ?", (reference,)).fetchall()
-            for old in map(Facts._make, found):
-                new = self._anew(old)
-                tallies.count(self._db, [old], sign=-1)
-                tallies.count(self._db, [new])
-                self._db.execute(_LOG, new)
-                self._sum({old.session, new.session})
+    def _apply_updates(self, entries: Sequence[_Entry]) -> None:
+        """Rebuild the rows of the logs that later updates and feedback are about."""
+        # A chunk often holds several updates of one log; its row is rebuilt once.
+        for reference in dict.fromkeys(entry[2] for entry in entries):
+            for old in map(
+                LogRow._make, self._db.execute("SELECT * FROM log WHERE reference = ?", (reference,)).fetchall()
+            ):
+                first, *later = [parse_object(body) for (body,) in self._db.execute(_BODIES, (reference,))] or [{}]
+                fields = merge_updates(first, later)
+                new = log_row(old.id, old.made, reference, fields, size=old.size)
+                aggregates.add_rows(self._db, [old], sign=-1)
+                aggregates.add_rows(self._db, [new])
+                self._db.execute(_PUT_LOG, new)
+                self._put_comments([(new.id, fields)])
+                self._sum_sessions({old.session, new.session})
 
-    def _anew(self, row: Facts) -> Facts:
-        bodies = self._db.execute("SELECT body FROM box.entry WHERE reference = ? ORDER BY id", (row.reference,))
-        first, *later = [load(body) for (body,) in bodies] or [{}]
-        return facts(row.id, row.made, row.reference, merged(first, iter(later)), size=row.size)
+    def _put_comments(self, logs: Iterable[tuple[int, dict[str, Any]]]) -> None:
+        comments = ((entry_id, text_of(fields.get("user_feedback_comment"))) for entry_id, fields in logs)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO comments (rowid, comment) VALUES (?, ?)", (each for each in comments if each[1])
+        )
 
-    def _sum(self, sessions: set[str]) -> None:
-        """Sum these sessions up anew."""
-        self._db.executemany("DELETE FROM session WHERE name = ?", ((name,) for name in sessions))
-        for name in sessions:
-            self._db.executemany(
-                _SESSION, self._db.execute("SELECT id FROM log WHERE session = ? ORDER BY id", (name,)).fetchall()
-            )
+    def _sum_sessions(self, names: set[str]) -> None:
+        """Recompute the sums of these sessions from their logs."""
+        for name in names:
+            self._db.execute("DELETE FROM session WHERE name = ?", (name,))
+            ids = self._db.execute("SELECT id FROM log WHERE session = ? ORDER BY id", (name,)).fetchall()
+            self._db.executemany(_ADD_TO_SESSION, ids)
 
-    def forget(self) -> int:
-        """Let go of what is gone from the outbox; how many logs that were."""
-        gone = self._db.execute(_GONE).fetchall()
+    def remove_deleted(self) -> int:
+        """Remove the logs that are gone from the outbox; return how many."""
+        gone = self._db.execute(_DELETED_LOGS).fetchall()
         for start in range(0, len(gone), CHUNK):
-            with self._writing():
-                self._drop(gone[start : start + CHUNK])
-        self._forget_words()
-        return len(gone)
-
-    def _drop(self, numbers: list[tuple[int]]) -> None:
-        rows = [
-            Facts._make(row) for number in numbers for row in self._db.execute("SELECT * FROM log WHERE id = ?", number)
-        ]
-        tallies.count(self._db, rows, sign=-1)
-        self._db.executemany("DELETE FROM log WHERE id = ?", numbers)
-        self._db.execute("UPDATE mark SET stale = stale + ?", (len(rows),))
-        self._sum({row.session for row in rows})
-
-    def _forget_words(self) -> None:
-        """Words cannot be taken out one by one; once most of them belong to logs that are gone, all begin anew."""
-        stale = self._db.execute("SELECT stale FROM mark").fetchone()[0]
-        if stale > CHUNK + self._db.execute("SELECT count(*) FROM log").fetchone()[0]:
+            ids = gone[start : start + CHUNK]
+            with self._transaction():
+                found = (self._db.execute("SELECT * FROM log WHERE id = ?", one).fetchone() for one in ids)
+                rows = [LogRow._make(row) for row in found]
+                aggregates.add_rows(self._db, rows, sign=-1)
+                self._db.executemany("DELETE FROM log WHERE id = ?", ids)
+                self._db.executemany("DELETE FROM comments WHERE rowid = ?", ids)
+                self._db.execute("UPDATE progress SET deleted = deleted + ?", (len(rows),))
+                self._sum_sessions({row.session for row in rows})
+        # A contentless FTS5 table cannot delete single rows: once most of its words are stale, the index is rebuilt.
+        (deleted,) = self._db.execute("SELECT deleted FROM progress").fetchone()
+        if deleted > CHUNK + self._db.execute("SELECT count(*) FROM log").fetchone()[0]:
             self.clear()
+        return len(gone)

@@ -1,11 +1,10 @@
-"""The pages: each reads what it shows in one moment, and leaves the looks to a template."""
+"""The pages: each reads what it shows from one snapshot, and leaves the layout to a template."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,208 +15,211 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from athina_trace._delivery import maintenance
-from athina_trace.viewer import charts as charting
-from athina_trace.viewer import forms, queries
-from athina_trace.viewer.conversation import shown
-from athina_trace.viewer.facts import text_of
-from athina_trace.viewer.filters import STATES, Filters
-from athina_trace.viewer.guard import LONGEST_FORM
+from athina_trace.viewer import formatting, queries
+from athina_trace.viewer.access import MAX_FORM, same
+from athina_trace.viewer.charts import PERIODS, latency_curves, load_charts, stack_bars
+from athina_trace.viewer.conversation import read_turn
+from athina_trace.viewer.filters import FEEDBACK, STATES, Filters
+from athina_trace.viewer.indexed_outbox import ReadSnapshot, Refresher
+from athina_trace.viewer.log_fields import text_of
 from athina_trace.viewer.markdown import render
-from athina_trace.viewer.source import Keeper
 
-_JSON_SHOWN = 200_000
-"""Characters of a log's JSON on its page; the whole of it can be copied and saved."""
-_HERE = Path(__file__).parent
-
-
-def environment() -> Environment:
-    """The templates. Every value is escaped, and a name that is not there is an error."""
-    made = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
-        amount=forms.amount,
-        bytes=forms.bytes_of,
-        day=forms.day,
-        duration=forms.duration,
-        iso=forms.iso,
-        money=forms.money,
-    )
-    made.globals.update(markdown=render, states=STATES, periods=list(charting.PERIODS))
-    return made
+_MAX_JSON = 200_000
+"""Characters of a log's JSON on its page; all of it can be copied and saved."""
 
 
 class Pages:
-    """All pages of one outbox. `title` names it; `note` tells what `retry` needs; `secret` signs the forms."""
+    """All pages of one outbox."""
 
-    def __init__(self, keeper: Keeper, *, title: str, has_engine: bool = True) -> None:
-        self._keeper = keeper
+    def __init__(
+        self, refresher: Refresher, *, title: str, has_engine: bool = True, example_key: str | None = None
+    ) -> None:
+        """The arguments are those of `create_app`."""
+        self._refresher = refresher
         self._title = title
         self._has_engine = has_engine
-        self._secret = secrets.token_urlsafe(24)
-        self._templates = environment()
+        self._example_key = example_key
+        # In every form of ours: another site can post a form, but cannot read a page to find this.
+        self._form_secret = secrets.token_urlsafe(24)
+        self._templates = Environment(
+            loader=FileSystemLoader(Path(__file__).parent / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(
+            integer=formatting.integer,
+            bytes=formatting.byte_size,
+            readable=formatting.readable_time,
+            duration=formatting.duration,
+            iso=formatting.iso_time,
+            money=formatting.money,
+        )
+        self._templates.globals.update(
+            markdown=render, states=STATES, feedback_kinds=list(FEEDBACK), periods=list(PERIODS)
+        )
 
     # -- lists
 
     def sessions(self, request: Request) -> Response:
-        """All sessions, or those with a log that passes the filters."""
-        filters, before = Filters.of(request.query_params), _number(request, "before")
-
-        def read(db: Any) -> dict[str, Any]:
-            return {"page": queries.sessions(db, filters, before=before), "choices": queries.choices(db)}
-
-        return self._page("sessions.html", read, filters=filters, before=before, path="/")
+        """All sessions, or those with a log that matches the filters."""
+        filters, before = Filters.of(request.query_params), _integer(request, "before")
+        with self._refresher.reading() as snapshot:
+            page, choices = queries.sessions(snapshot.db, filters, before=before), queries.choices(snapshot.db)
+            return self._render(
+                "sessions",
+                snapshot,
+                page=page,
+                choices=choices,
+                filters=filters,
+                before=before,
+                server_url=_server_url(request),
+                example_key=self._example_key,
+                path=self._refresher.outbox.path,
+            )
 
     def logs(self, request: Request) -> Response:
-        """All logs, newest first."""
-        filters, before = Filters.of(request.query_params), _number(request, "before")
-
-        def read(db: Any) -> dict[str, Any]:
-            return {"page": queries.logs(db, filters, before=before), "choices": queries.choices(db)}
-
-        return self._page("logs.html", read, filters=filters, before=before, path="/logs")
+        """All logs, or those that match the filters, newest first."""
+        filters, before = Filters.of(request.query_params), _integer(request, "before")
+        with self._refresher.reading() as snapshot:
+            page, choices = queries.logs(snapshot.db, filters, before=before), queries.choices(snapshot.db)
+            return self._render(
+                "logs",
+                snapshot,
+                page=page,
+                choices=choices,
+                filters=filters,
+                before=before,
+                server_url=_server_url(request),
+                example_key=self._example_key,
+                path=self._refresher.outbox.path,
+            )
 
     # -- one conversation, one log
 
     def session(self, request: Request) -> Response:
         """A conversation, turn by turn."""
-        name, after = request.query_params.get("id", ""), _number(request, "after") or 0
-
-        def read(db: Any) -> dict[str, Any]:
-            found, following = queries.turns(db, name, after=after)
-            first = queries.place(db, name, after) + 1
-            return {
-                "session": queries.session(db, name),
-                "turns": [shown(turn) for turn in found],
-                "next": following,
-                "first": first,
-            }
-
-        return self._page("session.html", read, missing="session", name=name, after=after)
+        name, after = request.query_params.get("id", ""), _integer(request, "after") or 0
+        with self._refresher.reading() as snapshot:
+            session = queries.session(snapshot.db, name)
+            if session is None:
+                return self._render("missing", snapshot, status=404)
+            logs, following = queries.turns(snapshot.db, name, after=after)
+            return self._render(
+                "session",
+                snapshot,
+                name=name,
+                session=session,
+                turns=[read_turn(log) for log in logs],
+                first=queries.count_turns(snapshot.db, name, up_to=after) + 1,
+                after=after,
+                next=following,
+            )
 
     def log(self, request: Request) -> Response:
         """One log, as it is sent."""
-        key = request.query_params.get("id", "")
-
-        def read(db: Any) -> dict[str, Any]:
-            found = queries.log(db, key)
-            text = json.dumps(found.fields, ensure_ascii=False, indent=2) if found else ""
-            return {"turn": found, "json": text[:_JSON_SHOWN], "length": len(text), "limit": _JSON_SHOWN}
-
-        return self._page("log.html", read, missing="turn", name=key)
+        with self._refresher.reading() as snapshot:
+            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+            if log is None:
+                return self._render("missing", snapshot, status=404)
+            text = json.dumps(log.fields, ensure_ascii=False, indent=2)
+            return self._render("log", snapshot, log=log, json=text[:_MAX_JSON], length=len(text), limit=_MAX_JSON)
 
     def log_json(self, request: Request) -> Response:
         """One log's JSON and nothing else, to be copied or saved."""
-        found = self._found(request)
-        if found is None:
+        with self._refresher.reading() as snapshot:
+            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+        if log is None:
             return PlainTextResponse("There is no such log.", 404)
-        text = json.dumps(found.fields, ensure_ascii=False, indent=2)
-        return Response(text, media_type="application/json")
-
-    def _found(self, request: Request) -> queries.Turn | None:
-        with self._keeper.reading() as db:
-            return queries.log(db, request.query_params.get("id", ""))
+        return Response(json.dumps(log.fields, ensure_ascii=False, indent=2), media_type="application/json")
 
     def text(self, request: Request) -> Response:
         """One field of a log, whole, as plain text."""
-        found = self._found(request)
         name = request.query_params.get("field", "")
-        if found is None or name not in found.fields:
+        with self._refresher.reading() as snapshot:
+            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+        if log is None or name not in log.fields:
             return PlainTextResponse("There is no such text.", 404)
-        value = found.fields[name]
-        return PlainTextResponse(value if isinstance(value, str) else text_of(value))
+        return PlainTextResponse(text_of(log.fields[name]))
 
     # -- charts, delivery
 
     def charts(self, request: Request) -> Response:
-        """What happened over time."""
+        """Totals over time."""
         by, period = (request.query_params.get(name, "all") for name in ("by", "period"))
-
-        def read(db: Any) -> dict[str, Any]:
-            drawn = charting.charts(db, by=by, period=period)
-            shapes = {name: charting.bars(drawn, name) for name in ("calls", "errors", "tokens")}
-            return {"drawn": drawn, "shapes": shapes, "curves": charting.curves(drawn)}
-
-        return self._page("charts.html", read)
+        with self._refresher.reading() as snapshot:
+            charts = load_charts(snapshot.db, by=by, period=period)
+            bars = {name: stack_bars(charts, name) for name in ("calls", "errors", "tokens")}
+            return self._render("charts", snapshot, charts=charts, bars=bars, latency=latency_curves(charts))
 
     def delivery(self, request: Request) -> Response:
-        """What waits, and what was refused with the server's words."""
-        before, again = _number(request, "before"), _number(request, "again")
-
-        def read(db: Any) -> dict[str, Any]:
-            return {"refused": queries.refused(db, before=before), "waiting": queries.waiting(db)}
-
-        return self._page("delivery.html", read, before=before, again=again)
+        """What waits, and what was refused with the server's answer."""
+        before, retried = _integer(request, "before"), _integer(request, "again")
+        with self._refresher.reading() as snapshot:
+            refused, waiting = queries.refused(snapshot.db, before=before), queries.waiting(snapshot.db)
+            return self._render("delivery", snapshot, refused=refused, waiting=waiting, before=before, retried=retried)
 
     async def retry(self, request: Request) -> Response:
-        """Let refused entries wait again: the one whose number the form gives, or all."""
-        form = await _form(request)
-        if form is None or not secrets.compare_digest(form.get("secret", ""), self._secret):
+        """Make refused entries wait again: the one whose id the form holds, or all."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_FORM:
+                body = b""  # no form of ours
+                break
+        try:
+            form = dict(parse_qsl(body.decode("ascii"), max_num_fields=20))
+        except ValueError:
+            form = {}
+        if not same(form.get("secret", ""), self._form_secret):
             return PlainTextResponse("This form is out of date. Go back, reload the page, and try again.", 403)
-        number = form.get("id", "")
-        if number != "all" and not (number.isascii() and number.isdigit() and len(number) < 19):  # noqa: PLR2004
-            return PlainTextResponse("Which one?", 400)
-        numbers = None if number == "all" else [int(number)]
-        done = await run_in_threadpool(maintenance.retry, self._keeper.source.path, numbers)
-        return RedirectResponse(f"/delivery?again={done}", 303)
+        chosen = form.get("id", "")
+        if chosen != "all" and not _is_integer(chosen):
+            return PlainTextResponse("The form names no log.", 400)
+        ids = None if chosen == "all" else [int(chosen)]
+        # In a thread: SQLite may wait for another writer.
+        retried = await run_in_threadpool(maintenance.retry, self._refresher.outbox.path, ids)
+        return RedirectResponse(f"/delivery?again={retried}", 303)
 
-    def live(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint's shape
+    def live(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint's signature
         """A number that changes whenever a page would."""
-        self._keeper.look()
-        return JSONResponse({"version": self._keeper.source.version, "behind": self._keeper.source.behind})
+        self._refresher.request()
+        outbox = self._refresher.outbox
+        return JSONResponse({"version": outbox.version, "backlog": outbox.backlog})
 
-    def missing(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - a handler's shape
+    def not_found(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - a handler's signature
         """There is no such page."""
-        return self._page("missing.html", lambda _: {}, status=404)
+        with self._refresher.reading() as snapshot:
+            return self._render("missing", snapshot, status=404)
 
-    def _page(
-        self,
-        template: str,
-        read: Callable[[Any], dict[str, Any]],
-        *,
-        missing: str = "",
-        status: int = 200,
-        **values: Any,
-    ) -> Response:
-        """Bring the newest in, read, and render; without the value called `missing` there is no such page."""
-        with self._keeper.reading() as db:
-            version = self._keeper.source.version
-            found = {**read(db), "standing": queries.standing(db)}
-        if missing and found[missing] is None:
-            template, status = "missing.html", 404
+    def _render(self, page_name: str, snapshot: ReadSnapshot, *, status: int = 200, **values: Any) -> Response:
         now = time.time()
-        html = self._templates.get_template(template).render(
-            **found,
+        html = self._templates.get_template(f"{page_name}.html").render(
             **values,
+            outbox=queries.outbox_status(snapshot.db),
             title=self._title,
             now=now,
-            ago=lambda when: forms.ago(when, now=now),
-            version=version,
-            behind=self._keeper.source.behind,
-            secret=self._secret,
+            ago=lambda when: formatting.time_ago(when, now=now),
+            version=snapshot.version,
+            backlog=snapshot.backlog,
+            form_secret=self._form_secret,
             has_engine=self._has_engine,
-            page_name=template.removesuffix(".html"),
+            page_name=page_name,
         )
         return HTMLResponse(html, status)
 
 
-def _number(request: Request, name: str) -> int | None:
+def _server_url(request: Request) -> str:
+    """Return the server's address by its socket: the Host header may be anything."""
+    host, port = request.scope["server"]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _integer(request: Request, name: str) -> int | None:
     text = request.query_params.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004
+    return int(text) if _is_integer(text) else None
 
 
-async def _form(request: Request) -> dict[str, str] | None:
-    """The fields of a small form; None where it is no form or too long."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST_FORM:
-            return None
-    try:
-        return dict(parse_qsl(body.decode("ascii"), max_num_fields=20))
-    except ValueError:
-        return None
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19  # noqa: PLR2004 - fits SQLite's 64 bits

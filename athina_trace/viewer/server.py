@@ -1,4 +1,4 @@
-"""Where an application listens, and for how long."""
+"""The socket on which an application is served, and the server."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from starlette.types import ASGIApp
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_CONCURRENT = 200
-"""Requests at once; more are turned away with 503."""
+_MAX_CONCURRENT = 200
+"""Requests at once; more are answered with 503."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens at `host`."""
+    """Return whether only this machine can reach a server at `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def listen(host: str, port: int, *, spare: bool = False) -> socket.socket:
-    """A socket that listens at `host`; on any free port where the port is 0, or taken and `spare` allowed.
+def listen(host: str, port: int, *, or_any_port: bool = False) -> socket.socket:
+    """Listen at `host`; on any free port where `port` is 0, or where it is taken and `or_any_port` is set.
 
-    Raises OSError where the address is taken or not this machine's.
+    Raises:
+        OSError: the address is taken, or not one of this machine's.
     """
+    address = "127.0.0.1" if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(_address(host, port), family=_family(host), backlog=128)
+        listener = socket.create_server((address, port), family=family, backlog=128)
     except OSError:
-        if not spare:
+        if not or_any_port:
             raise
-        return socket.create_server(_address(host, 0), family=_family(host), backlog=128)
-
-
-def _address(host: str, port: int) -> tuple[str, int]:
-    return ("127.0.0.1" if host == "localhost" else host, port)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((address, 0), family=family, backlog=128)
+    # Connections inherit it. asyncio sets it only on sockets that were made with an explicit protocol number, which
+    # create_server leaves out: the second packet of an answer would wait 40 ms for the acknowledgement of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def url_of(listener: socket.socket, *, token: str | None = None) -> str:
-    """The address to open in a browser on this machine."""
+    """Return the address to open in a browser on this machine."""
     host, port = map(str, listener.getsockname()[:2])
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told, not bound
+    # Addresses that mean "every interface" cannot be opened in a browser.
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
     shown = f"[{name}]" if ":" in name else name
     return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
 
 
 class Server(uvicorn.Server):
-    """uvicorn on a socket of ours, quiet; as a context manager it serves from a thread until the block ends."""
+    """uvicorn on a given socket, quiet; as a context manager it serves from a thread until the block ends."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
@@ -65,8 +65,8 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONCURRENT,
-            timeout_graceful_shutdown=1,
+            limit_concurrency=_MAX_CONCURRENT,
+            timeout_graceful_shutdown=1,  # a browser's idle connection must not delay Ctrl-C
             lifespan="on",
             ws="none",
         )
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         return url_of(self.listener).rstrip("/")
 
     def serve_here(self) -> None:
-        """Serve until told to stop; in the main thread Ctrl-C tells."""
+        """Serve in this thread until stopped; in the main thread, Ctrl-C stops."""
         self.run(sockets=[self.listener])
 
     def __enter__(self) -> Self:

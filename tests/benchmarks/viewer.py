@@ -13,8 +13,8 @@ import httpx
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 
 _ROUNDS = 5
 _PAGES = (
@@ -36,7 +36,7 @@ def main() -> None:
         _fill(path, number)
         print(f"{number} logs, {Path(path).stat().st_size / 1e6:.0f} MB")
         began = time.perf_counter()
-        source = Source(path)
+        source = IndexedOutbox(path)
         source.refresh()
         print(f"read in within {time.perf_counter() - began:.1f} s")
         with Server(create_app(source), listen("127.0.0.1", 0)) as server:

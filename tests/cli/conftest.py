@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,5 +77,5 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-def lines(text: str) -> "list[dict[str, object]]":
+def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]

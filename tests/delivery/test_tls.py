@@ -8,11 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import trustme
 
 import athina_trace
+from athina_trace._delivery import trust
 from athina_trace._delivery.client import Api
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
@@ -54,6 +57,45 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) ->
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.message
     assert not outcome.doubtful
     assert not https.requests
+
+
+@pytest.fixture
+def _fresh_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable names certificates, and no context is kept."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    trust._context.cache_clear()
+    yield
+    trust._context.cache_clear()
+
+
+def _system_has(file: str | None, folder: str | None) -> Any:
+    paths: Any = ssl.DefaultVerifyPaths
+    return paths(file, folder, "SSL_CERT_FILE", "", "SSL_CERT_DIR", "")
+
+
+@pytest.mark.usefixtures("_fresh_trust")
+def test_the_systems_certificates_are_trusted(trusted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: _system_has(trusted, None))
+    assert not trust.needs_httpx()
+    expected = ssl.create_default_context()
+    assert trust.context().get_ca_certs() == expected.get_ca_certs()
+    assert trust.context().verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.usefixtures("_fresh_trust")
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_where_the_system_has_no_certificates_those_of_httpx_are_trusted(
+    has_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ssl, "get_default_verify_paths", lambda: _system_has(None, str(tmp_path) if has_folder else None)
+    )
+    assert trust.needs_httpx()
+    assert trust.context().get_ca_certs() == httpx.create_ssl_context(trust_env=False).get_ca_certs()
+    assert trust.context().check_hostname
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert not trust.needs_httpx()
 
 
 @pytest.fixture

@@ -284,3 +284,18 @@ def test_what_came_over_the_wire_stays_as_it_came(wire: object) -> None:
 
 def test_an_empty_string_is_none() -> None:
     assert string({"a": ""}, "a") is None
+
+
+def test_a_model_of_the_client_is_read_whatever_a_program_put_into_it() -> None:
+    from openai.types.chat import ChatCompletion  # noqa: PLC0415 - for this test
+
+    wire = samples.chat(content="Hello.")
+    whole: Any = ChatCompletion.model_validate(wire)
+    assert read(whole) == read(wire)
+    whole.choices[0].message.content = SimpleNamespace(text=Colour.RED)
+    circle: list[Any] = []
+    circle.append(circle)
+    whole.usage = circle
+    plain = normalise(whole)
+    assert plain["choices"][0]["message"]["content"] == {"text": "red"}
+    assert exact(plain)

@@ -70,7 +70,7 @@ def test_chat_chunks_give_the_completion(wrap: Any) -> None:
         "prompt_tokens": 5,
         "completion_tokens": 2,
         "total_tokens": 7,
-        "custom_attributes": {"completion_id": "chatcmpl-1", "status": "tool_calls"},
+        "custom_attributes": {"completion_id": "chatcmpl-1", "choices": '["Another."]', "status": "tool_calls"},
     }
 
 

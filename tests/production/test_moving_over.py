@@ -1,4 +1,4 @@
-"""The README's table for those who come from athina-logger: what stands on its right side does what it says."""
+"""The table for those who come from athina-logger: the code on its right side does what it promises."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import athina_trace as at
 from athina_trace.testing import captured_logs
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-ROWS = re.findall(r"^\| (.+?) \| `(.+?)`", README.partition("## Moving over")[2].partition("\n## ")[0], re.MULTILINE)
+PAGE = (Path(__file__).parents[2] / "examples" / "README.md").read_text()
+ROWS = re.findall(r"^\| (.+?) \| `(.+?)`", PAGE.partition("## Moving over")[2].partition("\n## ")[0], re.MULTILINE)
 COMPLETION = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
@@ -71,7 +71,7 @@ def test_feedback_and_key() -> None:
 
 
 def test_inner_logs_name_the_outer_one() -> None:
-    assert "`parent_reference`" in README.partition("nested spans of `@observe`")[2].partition("\n")[0]
+    assert "`parent_reference`" in PAGE.partition("nested spans of `@observe`")[2].partition("\n")[0]
 
     @at.athina_trace
     def outer(question: str) -> str:

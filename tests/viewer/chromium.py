@@ -1,4 +1,4 @@
-"""The Chromium of this machine, and how it is started so that it speaks to nobody else."""
+"""The Chromium of this machine, and the options with which it contacts no other machine."""
 
 import shutil
 

@@ -6,8 +6,8 @@ import pytest
 
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = str(tmp_path_factory.mktemp("sample") / "demo.db")
     sample.fill(path)
-    with Server(create_app(Source(path)), listen("127.0.0.1", 0)) as server:
+    with Server(create_app(IndexedOutbox(path)), listen("127.0.0.1", 0)) as server:
         yield server
 
 

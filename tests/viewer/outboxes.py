@@ -9,7 +9,7 @@ from typing import Any
 
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
-from athina_trace.viewer.source import Source
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 _numbers = itertools.count(1)
 NOON = 1_750_000_000.0
@@ -70,9 +70,9 @@ def settle(
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Source]:
+def opened(path: Path) -> Iterator[IndexedOutbox]:
     """The outbox, read up to its end."""
-    source = Source(str(path))
+    source = IndexedOutbox(str(path))
     try:
         source.refresh()
         yield source

@@ -7,8 +7,8 @@ from playwright.sync_api import sync_playwright
 
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 from tests.viewer.chromium import CHROMIUM, FLAGS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pictures"
@@ -21,7 +21,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/demo.db"
         sample.fill(path)
-        with Server(create_app(Source(path)), listen("127.0.0.1", 0)) as server:
+        with Server(create_app(IndexedOutbox(path)), listen("127.0.0.1", 0)) as server:
             _take(server.url)
 
 

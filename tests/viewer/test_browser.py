@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 from tests.viewer.chromium import CHROMIUM, FLAGS
 from tests.viewer.outboxes import log, put, settle
 
@@ -39,7 +39,7 @@ def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outbox: Path) -> Iterator[Server]:
-    with Server(create_app(Source(str(outbox))), listen("127.0.0.1", 0)) as running:
+    with Server(create_app(IndexedOutbox(str(outbox))), listen("127.0.0.1", 0)) as running:
         yield running
 
 
@@ -48,12 +48,12 @@ def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Pag
     context = browser.new_context(base_url=server.url, **options)
     context.set_default_timeout(10_000)
     page = context.new_page()
-    said: list[str] = []
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     yield page
     context.close()
-    assert [text for text in said if "404" not in text] == []
+    assert [text for text in errors if "404" not in text] == []
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def phone(browser: Browser, server: Server) -> Iterator[Page]:
 @pytest.fixture
 def own_page(browser: Browser, path: Path) -> Iterator[Page]:
     """A viewer of an outbox that this test changes."""
-    with Server(create_app(Source(str(path))), listen("127.0.0.1", 0)) as running:
+    with Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as running:
         yield from fresh_page(browser, running, viewport={"width": 1280, "height": 800})
 
 
@@ -95,8 +95,8 @@ def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
             page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
             page.evaluate(AXE)
             found = page.evaluate("axe.run({resultTypes: ['violations']})")
-            told = [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found["violations"]]
-            assert told == [], (address, told)
+            violations = [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found["violations"]]
+            assert violations == [], (address, violations)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, address
 
 
@@ -284,7 +284,14 @@ def test_a_text_that_runs_from_right_to_left_does(page: Page) -> None:
     page.goto("/?q=طردك")
     page.locator("a.row").first.click()
     direction = "(element) => getComputedStyle(element).direction"
-    assert page.locator(".said.user [dir]").first.evaluate(direction) == "rtl"
+    assert page.locator(".message.user [dir]").first.evaluate(direction) == "rtl"
+
+
+def test_a_table_is_aligned_and_the_console_stays_quiet(own_page: Page, path: Path) -> None:
+    put(path, log("a", response="|item|price|\n|---|--:|\n|parcel|12|"))
+    own_page.goto("/session?id=a")
+    aligned = own_page.get_by_role("cell", name="12").evaluate("(cell) => getComputedStyle(cell).textAlign")
+    assert aligned == "right"
 
 
 def test_a_message_of_a_megabyte_is_readable(own_page: Page, path: Path) -> None:

@@ -8,16 +8,16 @@ import pytest
 
 from athina_trace.viewer import queries
 from athina_trace.viewer.filters import Filters
-from athina_trace.viewer.source import Source
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from tests.viewer.outboxes import feedback, log, opened, put, settle
 
 
-def names(source: Source, **filters: str) -> list[str]:
+def names(source: IndexedOutbox, **filters: str) -> list[str]:
     with source.open() as db:
         return [row["name"] for row in queries.sessions(db, Filters(**filters)).rows]
 
 
-def references(source: Source, **filters: str) -> list[str]:
+def references(source: IndexedOutbox, **filters: str) -> list[str]:
     with source.open() as db:
         return [row["reference"] for row in queries.logs(db, Filters(**filters)).rows]
 
@@ -68,7 +68,7 @@ def test_what_is_gone_from_the_outbox_goes_from_lists_sums_and_charts(path: Path
         session = queries.session(db, "a")
         assert session is not None
         assert (session["turns"], session["tokens"], session["errors"]) == (1, 7, 1)
-        whole = db.execute("SELECT sum(calls), sum(tokens) FROM tally WHERE level = 60 AND by = 'all'").fetchone()
+        whole = db.execute("SELECT sum(calls), sum(tokens) FROM totals WHERE level = 60 AND by = 'all'").fetchone()
         assert tuple(whole) == (2, 7)
 
 
@@ -79,7 +79,7 @@ def test_logs_that_go_while_somebody_looks_go_from_the_page(path: Path, monkeypa
         assert names(source) == ["b", "a"]
         settle(path, forgotten=[gone.reference])
         later = time.monotonic() + 60
-        monkeypatch.setattr("athina_trace.viewer.source.time.monotonic", lambda: later)
+        monkeypatch.setattr("athina_trace.viewer.indexed_outbox.time.monotonic", lambda: later)
         source.refresh()
         assert names(source) == ["b"]
 
@@ -104,6 +104,25 @@ def test_feedback_changes_the_log_that_it_is_about(path: Path) -> None:
         assert turn.row["feedback"] == -1
         assert turn.fields["user_feedback_comment"] == "wrong"
         assert [row["turns"] for row in queries.sessions(db, Filters()).rows] == [1]
+
+
+def test_feedback_that_changes_its_mind_counts_once(path: Path) -> None:
+    entry = log("a")
+    put(path, entry, feedback(entry, -1, "wrong parcel"))
+    with opened(path) as source:
+        assert references(source, q="wrong parcel", feedback="disliked") == [entry.reference]
+        put(path, feedback(entry, 1, "found it"))
+        source.refresh()
+        assert references(source, feedback="disliked") == references(source, q="wrong parcel") == []
+        assert references(source, q="found", feedback="liked") == [entry.reference]
+        with source.open() as db:
+            (session,) = queries.sessions(db, Filters()).rows
+            assert (session["liked"], session["disliked"]) == (1, 0)
+            sums = db.execute("SELECT sum(liked), sum(disliked) FROM totals WHERE level = 60 AND by = 'all'").fetchone()
+            assert tuple(sums) == (1, 0)
+        settle(path, forgotten=[entry.reference])
+    with opened(path) as source, source.open() as db:
+        assert db.execute("SELECT count(*) FROM comments").fetchone()[0] == 0
 
 
 def test_another_outbox_under_the_same_name_is_read_from_its_beginning(path: Path) -> None:

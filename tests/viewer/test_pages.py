@@ -12,8 +12,8 @@ import pytest
 
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
-from athina_trace.viewer.source import Source
 from tests.viewer.outboxes import feedback, log, opened, put, settle
 
 PAGES = (
@@ -28,10 +28,11 @@ PAGES = (
 
 
 @pytest.fixture
-def shown(path: Path) -> Iterator[httpx.Client]:
-    """The outbox at `path` in a viewer."""
+def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
     with (
-        Server(create_app(Source(str(path))), listen("127.0.0.1", 0)) as server,
+        Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,
     ):
         yield client
@@ -195,6 +196,84 @@ def test_a_body_that_is_no_log_does_no_harm(path: Path, shown: httpx.Client) -> 
         assert shown.get("/log", params={"id": number}).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["a\x00b", "\x00", '"\x00"', "%ff", "\U0001f600" * 300])
+def test_any_text_may_be_searched_for(client: httpx.Client, text: str) -> None:
+    for page in ("/", "/logs", "/session", "/log", "/text", "/log.json", "/charts"):
+        names = ("q", "customer", "state", "since", "session", "id", "field", "by")
+        assert client.get(page, params=dict.fromkeys(names, text[:30])).status_code in (200, 404)
+        assert client.get(f"{page}?q={text}&id={text}".replace("\x00", "%00")).status_code in (200, 404, 414)
+
+
+DEEP = ["[" * 100_000, '{"a":' * 50_000, "[" + "9" * 6000 + "]", "[" * 150 + "]" * 150]
+
+
+@pytest.mark.parametrize("deep", DEEP, ids=["lists", "objects", "integer", "lists that end"])
+def test_a_page_survives_any_nesting(path: Path, shown: httpx.Client, deep: str) -> None:
+    put(
+        path,
+        log(
+            "a",
+            response=deep,
+            context=[deep, {"text": deep}],
+            expected_response=deep,
+            tool_calls=[{"function": {"name": "f", "arguments": deep}, "output": deep}],
+            custom_attributes={"a": deep, "b": {"c": deep}},
+            prompt=[{"role": "user", "content": deep}, {"role": "system", "content": [{"text": deep}]}],
+        ),
+        log("b")._replace(body=b'{"response": ' + deep.encode() + b"}"),
+    )
+    for page in (*PAGES, "/session?id=a", "/log?id=1", "/log.json?id=1", "/text?id=1&field=context"):
+        assert shown.get(page).status_code == 200, page
+    for page in ("/log?id=2", "/log.json?id=2"):
+        assert shown.get(page).status_code == 200, page
+
+
+def test_a_turn_says_what_it_took(path: Path, shown: httpx.Client) -> None:
+    put(
+        path,
+        log("a", prompt_tokens=331, completion_tokens=12, total_tokens=343, cost=0.0123, response_time=1500),
+        log("a", prompt_tokens="many", completion_tokens=[], cost="dear"),
+    )
+    page = " ".join(unescape(re.sub(r"<[^>]+>", " ", shown.get("/session?id=a").text)).split())
+    assert "343 tokens (331 in, 12 out) $0.0123 1.5 s" in page
+
+
+def test_feedback_is_seen_in_lists_filters_search_and_charts(path: Path, shown: httpx.Client) -> None:
+    good, bad, plain = log("a", user_query="Good?"), log("b", user_query="Bad?"), log("c", user_query="Plain?")
+    put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))
+
+    def questions(address: str) -> set[str]:
+        return {word for word in ("Good?", "Bad?", "Plain?") if word in shown.get(address).text}
+
+    for page in ("/", "/logs"):
+        assert questions(page) == {"Good?", "Bad?", "Plain?"}
+        assert shown.get(page).text.count('class="thumb up"') == 1
+        assert shown.get(page).text.count('class="thumb down"') == 1
+        assert questions(f"{page}?feedback=liked") == {"Good?"}
+        assert questions(f"{page}?feedback=disliked") == {"Bad?"}
+        assert questions(f"{page}?feedback=any") == {"Good?", "Bad?"}
+        assert questions(f"{page}?feedback=nonsense") == set()
+        assert questions(f"{page}?q=wrong+parcel") == {"Bad?"}
+    page = " ".join(unescape(re.sub(r"<[^>]+>", " ", shown.get("/session?id=b").text)).split())
+    assert "Disliked: the wrong parcel" in page
+    assert "▼ 1 disliked" in page
+    sums = re.findall(r'data-name="(liked|disliked)">(\d+)<', shown.get("/charts").text)
+    assert sums == [("liked", "1"), ("disliked", "1")]
+
+
+@pytest.mark.parametrize("page", ["/", "/logs"])
+def test_an_empty_page_says_why_and_what_to_set(path: Path, shown: httpx.Client, page: str) -> None:
+    assert str(path) in shown.get(page).text
+    assert "Nothing here yet." in shown.get(page).text
+    put(path, entry := log())
+    settle(path, forgotten=[entry.reference])
+    text = " ".join(unescape(re.sub(r"<[^>]+>", "", shown.get(page).text)).split())
+    assert "Everything was delivered, and nothing is kept here." in text
+    assert "1 log, update or feedback has reached Athina" in text
+    assert "ATHINA_KEEP_DELIVERED=24" in text
+    assert "Decorate a function" not in text
+
+
 def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
     put(path, log())
     outbox = SqliteOutbox(str(path))
@@ -232,6 +311,7 @@ def test_retry_lets_one_or_all_wait_again(path: Path, shown: httpx.Client) -> No
     [
         ({"id": "all"}, {}, 403),
         ({"id": "all", "secret": "guess"}, {}, 403),
+        ({"id": "all", "secret": "gu\u00e9ss\u2603"}, {}, 403),
         ({"id": "all", "secret": None}, {"Origin": "https://evil.example"}, 403),
         ({"id": "all", "secret": None}, {"Origin": "null"}, 403),
         ({"id": "all", "secret": None}, {"Sec-Fetch-Site": "cross-site"}, 403),
@@ -278,7 +358,7 @@ def test_an_address_has_an_end(client: httpx.Client) -> None:
 
 
 def test_a_token_is_asked_for_and_taken_once(path: Path) -> None:
-    app = create_app(Source(str(path)), token="t0ken", names=["desk.example"])
+    app = create_app(IndexedOutbox(str(path)), token="t0ken", names=["desk.example"])
     with Server(app, listen("127.0.0.1", 0)) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         for wrong in ("/", "/?token=guess", "/live", "/static/script.js"):
             assert client.get(wrong).status_code == 401

@@ -1,4 +1,4 @@
-"""The small parts: Markdown, percentiles, charts, forms."""
+"""The small parts: Markdown, percentiles, charts, formatting."""
 
 import json
 import random
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.viewer import charts, forms
+from athina_trace.viewer import charts, formatting
+from athina_trace.viewer.aggregates import bin_of, latency_of, percentile
 from athina_trace.viewer.markdown import render
-from athina_trace.viewer.tallies import bin_of, middle_of, percentile
 from tests.viewer.outboxes import NOON, log, opened, put
 
 
@@ -33,6 +33,12 @@ def test_markdown_is_shown_and_never_obeyed(text: str, html: str | None) -> None
     assert "<img" not in made
     if html is not None:
         assert made == html
+
+
+def test_aligned_cells_have_a_class_and_no_style() -> None:
+    made = str(render("|a|b|c|\n|-:|:-:|---|\n|1|2|3|"))
+    assert "style" not in made
+    assert (made.count("align-right"), made.count("align-center"), made.count("class=")) == (2, 2, 4)
 
 
 def test_links_open_elsewhere_and_tell_nobody() -> None:
@@ -63,7 +69,7 @@ def test_percentiles_are_within_five_per_cent(latencies: list[int]) -> None:
 
 def test_no_calls_have_no_percentile() -> None:
     assert percentile({}, 0.5) is None
-    assert middle_of(bin_of(0)) == 0
+    assert latency_of(bin_of(0)) == 0
 
 
 def test_charts_sum_up_what_was_logged(path: Path) -> None:
@@ -81,24 +87,24 @@ def test_charts_sum_up_what_was_logged(path: Path) -> None:
     put(path, *entries)
     bodies = [json.loads(entry.body) for entry in entries]
     with opened(path) as source, source.open() as db:
-        by_customer = charts.charts(db, by="customer", now=NOON + 86_400 * 5)
-        for drawn in (by_customer, charts.charts(db, now=NOON + 86_400 * 5)):
+        by_customer = charts.load_charts(db, by="customer", now=NOON + 86_400 * 5)
+        for drawn in (by_customer, charts.load_charts(db, now=NOON + 86_400 * 5)):
             assert sum(line.total.calls for line in drawn.lines) == 400
             assert sum(line.total.errors for line in drawn.lines) == sum("error" in body for body in bodies)
             assert sum(line.total.tokens for line in drawn.lines) == sum(body["total_tokens"] for body in bodies)
-            assert len(drawn.starts) <= charts.COLUMNS
+            assert len(drawn.starts) <= charts.MAX_COLUMNS
         assert by_customer.lines[-1].name == charts.OTHERS
-        whole = charts.charts(db, now=NOON + 86_400 * 5).lines[0]
+        whole = charts.load_charts(db, now=NOON + 86_400 * 5).lines[0]
         assert whole.total_p50 == pytest.approx(statistics.median(body["response_time"] for body in bodies), rel=0.1)
-        day = charts.charts(db, period="24h", now=NOON + 86_400 * 5)
+        day = charts.load_charts(db, period="24h", now=NOON + 86_400 * 5)
         assert 0 < day.lines[0].total.calls < 400
 
 
 def test_charts_of_nothing_are_empty(path: Path) -> None:
     with opened(path) as source, source.open() as db:
-        drawn = charts.charts(db, by="model", period="7d")
-        assert charts.bars(drawn, "calls") == ([], 0)
-        assert charts.curves(drawn) == ([], 0.0)
+        drawn = charts.load_charts(db, by="model", period="7d")
+        assert charts.stack_bars(drawn, "calls") == ([], 0)
+        assert charts.latency_curves(drawn) == ([], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +119,14 @@ def test_charts_of_nothing_are_empty(path: Path) -> None:
     ],
 )
 def test_how_long_ago(seconds: float, words: str) -> None:
-    assert forms.ago(NOON - seconds, now=NOON) == words
+    assert formatting.time_ago(NOON - seconds, now=NOON) == words
 
 
 def test_amounts_are_readable() -> None:
-    assert forms.amount(1234567) == "1\u202f234\u202f567"
-    assert forms.duration(950) == "950 ms"
-    assert forms.duration(1500) == "1.5 s"
-    assert forms.money(0.0042) == "$0.0042"
-    assert forms.money(12.5) == "$12.50"
-    assert forms.bytes_of(999) == "999 bytes"
-    assert forms.bytes_of(2_500_000) == "2.5 MB"
+    assert formatting.integer(1234567) == "1\u202f234\u202f567"
+    assert formatting.duration(950) == "950 ms"
+    assert formatting.duration(1500) == "1.5 s"
+    assert formatting.money(0.0042) == "$0.0042"
+    assert formatting.money(12.5) == "$12.50"
+    assert formatting.byte_size(999) == "999 bytes"
+    assert formatting.byte_size(2_500_000) == "2.5 MB"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace.viewer import queries
-from athina_trace.viewer.filters import Filters, match, moment
+from athina_trace.viewer.filters import Filters, fts_query, parse_time
 from tests.viewer.outboxes import NOON, log, opened, put
 
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
@@ -30,14 +30,14 @@ NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
     ],
 )
 def test_times_are_read_as_people_write_them(text: str, expected: float | None) -> None:
-    assert moment(text, now=NOW) == expected
+    assert parse_time(text, now=NOW) == expected
 
 
 @given(st.text(max_size=60))
 def test_no_search_and_no_time_is_ever_an_error(text: str) -> None:
-    moment(text, now=NOW)
+    parse_time(text, now=NOW)
     Filters.of({"q": text}).sql(now=NOW)
-    assert match(text).count('"') % 2 == 0
+    assert fts_query(text).count('"') % 2 == 0
 
 
 KINDS: list[dict[str, Any]] = [

@@ -1,4 +1,7 @@
-"""Chat completions: their answers, what their requests ask, and streams of their chunks, as records."""
+"""Chat completions: their answers, what their requests ask, and streams of their chunks, as records.
+
+Legacy completions, which have a prompt in place of messages and a text in place of a message, are read here, too.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +21,36 @@ from athina_trace.integrations.openai.common import (
     usage_counts,
 )
 from athina_trace.integrations.openai.deltas import grow
-from athina_trace.integrations.openai.normalise import Data, child, children, count, members, number, string
+from athina_trace.integrations.openai.normalise import Data, child, children, count, decode, members, number, string
 
 __all__ = ["ChatChunks", "add_request", "parse_chat", "request_outputs"]
 
 
 def parse_chat(chat: Data) -> list[Record]:
-    """Read a chat completion and its calls of tools. One that came has ended, though it may name no reason."""
+    """Read a completion and its calls of tools. One that came has ended, though it may name no reason."""
     key = _key(chat)
-    choice = next(iter(children(chat, "choices")), {})
-    message = child(choice, "message")
+    choices = sorted(children(chat, "choices"), key=lambda choice: count(choice, "index") or 0)
+    said = [_message(choice) for choice in choices] or [{}]
+    first = choices[0] if choices else {}
+    texts = [_text(message) for message in said]
     answer = Answer(
         key=key,
         created=number(chat, "created"),
-        status=string(choice, "finish_reason"),
+        status=string(first, "finish_reason"),
         model=string(chat, "model"),
-        text=_text(message),
-        usage=usage_counts(chat),
-        error=failure(chat, what="completion") or failure(choice, what="completion"),
+        text=texts[0],
+        choices=tuple(text or "" for text in texts[1:]),
+        usage=usage_counts(chat) or usage_counts(child(chat, "x_groq")),
+        error=failure(chat, what="completion") or failure(first, what="completion"),
         details=served(chat, completion_id=string(chat, "id")),
-        citations=citations(children(message, "annotations")),
+        citations=citations([note for message in said for note in children(message, "annotations")]),
     )
-    return [answer, *_calls(message, key)]
+    return [answer, *(call for place, message in enumerate(said) for call in _calls(message, key, place))]
+
+
+def _message(choice: Data) -> Data:
+    """Return what a choice says; legacy completions have a text in place of a message."""
+    return child(choice, "message") or ({"content": choice["text"]} if string(choice, "text") else {})
 
 
 def _key(chat: Data) -> Key:
@@ -56,25 +67,32 @@ def _text(message: Data) -> str | None:
     return content_text(message.get("content")) or string(message, "refusal") or spoken
 
 
-def _calls(message: Data, owner: Key) -> list[ToolCall]:
-    """Read the tool calls of a message, and a legacy function call."""
+def _calls(message: Data, owner: Key, choice: int) -> list[ToolCall]:
+    """Read the tool calls of a message, and a legacy function call.
+
+    Some servers fill in every field with its zero value: a call that names no tool is none.
+    """
     calls = children(message, "tool_calls")
-    if message.get("function_call") is not None:
-        calls = [*calls, {"function": message["function_call"]}]
+    if legacy := child(message, "function_call"):
+        calls = [*calls, {"function": legacy}]
     return [
         ToolCall(
-            key=string(call, "id") or f"#{place}",
+            key=string(call, "id") or f"#{choice}/{place}",
             owner=owner,
             body=call_body(call),
             output=child(call, "function").get("output"),
         )
         for place, call in enumerate(calls)
+        if "function" not in call or string(child(call, "function"), "name")
     ]
 
 
 def add_request(answer: Answer, params: Data) -> None:
     """Add what the request for a completion asked."""
     answer.prompt = messages(members(params, "messages"))
+    legacy = params.get("prompt")
+    texts = legacy if type(legacy) is list else [legacy]  # several are several questions; tokens are none in words
+    answer.prompt += tuple({"role": "user", "content": text} for text in texts if type(text) is str and text)
     answer.query = question(reversed(answer.prompt))
     answer.functions = tuple(members(params, "functions"))
 
@@ -85,7 +103,7 @@ def request_outputs(params: Data) -> list[Record]:
 
 
 class ChatChunks:
-    """Puts the chunks of one chat completion together."""
+    """Puts the chunks of one completion together."""
 
     def __init__(self) -> None:
         self._whole: dict[str, Any] = {}
@@ -100,15 +118,17 @@ class ChatChunks:
         """Take the next chunk, or an event of the client's own stream helper that holds one."""
         if chunk.get("type") == "chunk":
             chunk = child(chunk, "chunk")
-        if type(chunk.get("choices")) is not list and chunk.get("usage") is None:
+        usage = chunk.get("usage") or child(chunk, "x_groq").get("usage")
+        if type(chunk.get("choices")) is not list and usage is None and chunk.get("error") is None:
             return
-        for name in ("id", "created", "model", "service_tier", "system_fingerprint", "usage"):
+        for name in ("id", "created", "model", "service_tier", "error"):
             value = chunk.get(name)
             if value or name not in self._whole:
                 self._whole[name] = value
+        self._whole["usage"] = usage or self._whole.get("usage")
         for choice in children(chunk, "choices"):
             built = self._choices.setdefault(count(choice, "index") or 0, {"message": {}})
-            grow(built["message"], child(choice, "delta"))
+            _add_delta(built["message"], child(choice, "delta") or _message(choice))
             reason = string(choice, "finish_reason")
             if reason is not None:
                 built["finish_reason"] = reason
@@ -119,3 +139,54 @@ class ChatChunks:
             return None
         choices = [{"index": place, **choice} for place, choice in sorted(self._choices.items())]
         return {"object": "chat.completion", **self._whole, "choices": choices}
+
+
+def _add_delta(message: dict[str, Any], delta: Data) -> None:
+    """Add a delta to the message that was built so far."""
+    rest = {name: part for name, part in delta.items() if name not in ("content", "tool_calls", "function_call")}
+    grow(message, rest)
+    content = delta.get("content")
+    if type(content) is list:
+        # Some servers stream parts, each a piece of one text, and thoughts and references between them.
+        content = "".join(content_text([part]) for part in content)
+    if type(content) is str:
+        message["content"] = (message.get("content") or "") + content
+    if legacy := child(delta, "function_call"):
+        _add_function(message.setdefault("function_call", {}), legacy)
+    calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
+    for part in children(delta, "tool_calls"):
+        call = next((each for each in reversed(calls) if _is_same_place(each, part)), None)
+        if call is None or _begins_call(call, part):
+            call = {"function": {}} if "function" in part else {}
+            calls.append(call)
+        grow(call, {name: value for name, value in part.items() if name != "function"})
+        _add_function(call.setdefault("function", {}) if "function" in part else {}, child(part, "function"))
+
+
+def _is_same_place(built: Data, part: Data) -> bool:
+    """Return whether a part of a call may belong to one that was built, by index or, where there is none, id."""
+    index, own = part.get("index"), string(part, "id")
+    if index is not None:
+        return bool(built.get("index") == index)
+    return own is None or string(built, "id") == own
+
+
+def _begins_call(built: Data, part: Data) -> bool:
+    """Return whether a part begins a call of its own. Some servers count all calls 0, with ids of their own or none."""
+    own, name = string(part, "id"), string(child(part, "function"), "name")
+    if name is None or (own is not None and own == string(built, "id")):
+        return False
+    if own is not None and string(built, "id") is not None:
+        return True
+    # Without ids: once a call has arguments, another name begins another call, and so does its own after their end.
+    function = child(built, "function")
+    arguments = string(function, "arguments")
+    return arguments is not None and (name != string(function, "name") or type(decode(arguments)) is dict)
+
+
+def _add_function(built: dict[str, Any], part: Data) -> None:
+    """Add a part of a function's call. Some servers repeat the whole name with each part."""
+    known, name = string(built, "name"), string(part, "name")
+    if known is not None and name is not None and name.startswith(known):
+        part = {**part, "name": name[len(known) :]}
+    grow(built, part)

@@ -225,7 +225,7 @@ def usage_counts(data: Data) -> dict[str, int]:
         details = child(usage, group)
         for name in details:
             # Audio counts once in the prompt and once in the completion; what is zero says nothing.
-            if (of_kind := count(details, name)) is not None:
+            if of_kind := count(details, name):
                 counts[name] = counts.get(name, 0) + of_kind
     for name in [name for name in _USAGE if name in usage]:
         if (tokens := count(usage, name)) is not None:
@@ -292,6 +292,9 @@ def incomplete_reason(data: Data) -> str | None:
 def served(data: Data, **ids: str | None) -> dict[str, str]:
     """Collect what is worth keeping beside the log's own fields: ids, and how the request was served."""
     ids["incomplete_reason"] = incomplete_reason(data)
-    ids["service_tier"] = string(data, "service_tier")
-    ids["system_fingerprint"] = string(data, "system_fingerprint")
+    tier = string(data, "service_tier")
+    ids["service_tier"] = tier if tier not in _ORDINARY_TIERS else None
     return {name: text for name, text in ids.items() if text}
+
+
+_ORDINARY_TIERS = ("default", "auto")

@@ -1,10 +1,10 @@
-"""How streams grow what they give in parts: deltas of chat completions, of responses, and of an assistant's objects."""
+"""How streams grow what they give in parts: deltas of completions, of responses, and of an assistant's objects."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from athina_trace.integrations.openai.normalise import Data, child, string
+from athina_trace.integrations.openai.normalise import Data
 
 __all__ = ["grow"]
 
@@ -33,17 +33,10 @@ def _grown(built: Any, part: Any, *, whole: bool) -> Any:
 
 def _grown_list(built: list[Any], parts: list[Any]) -> list[Any]:
     for part in parts:
-        same = next((each for each in reversed(built) if _continues(each, part)), None)
-        if same is not None:
-            grow(same, part)
+        place = part.get("index") if type(part) is dict else None
+        same = [each for each in built if type(each) is dict and place is not None and each.get("index") == place]
+        if same:
+            grow(same[-1], part)
         else:
             built.append(_grown(None, part, whole=True))
     return built
-
-
-def _continues(built: Any, part: Any) -> bool:
-    """Whether a part continues what was built. Some servers count all calls 0: another id and a name begin one."""
-    if type(built) is not dict or type(part) is not dict or part.get("index") is None:
-        return False
-    begins = string(part, "id") not in (None, string(built, "id")) and bool(string(child(part, "function"), "name"))
-    return built.get("index") == part["index"] and not begins

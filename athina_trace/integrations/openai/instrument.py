@@ -4,14 +4,15 @@ Every call of every client, sync or async, OpenAI or Azure, its own class or a s
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body show what it is about.
-Beside them `_process_response` is, for answers that cannot be parsed to what the program wants. To instrument one
-client is to patch its class and to mark the client.
+Beside them `_process_response` is, which makes the answer: other tools may wrap it, or answer in place of `request`. To
+instrument one client is to patch its class and to mark the client.
 
 `openai` is never imported from here: the patch waits until the program imports it.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import threading
@@ -37,6 +38,7 @@ from athina_trace.integrations.openai.request_record import memory
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 _BASE = "openai._base_client"
@@ -114,21 +116,38 @@ def _patch_all(module: ModuleType) -> None:
 
 
 def _patch(owner: Any) -> None:
-    """Patch a class of clients."""
-    patchers = (requested_async, processed_async) if owner.__name__.startswith("Async") else (requested, processed)
+    """Patch a class of clients, and those of its subclasses that have a `request` of their own.
+
+    Other tools put theirs there, around the one that was in the class at the time: ours would not be reached.
+    """
+    is_async = owner.__name__.startswith("Async")
     with _lock:
-        for name, patcher in zip(_METHODS, patchers, strict=True):
-            method = getattr(owner, name, None)
-            # Another tool may have wrapped ours: another one around theirs would log everything twice.
-            if callable(method) and not any(map(_is_patch, callables.layers(method))):
-                patch = patcher(method)
-                _patches[patch] = inspect.getattr_static(owner, name)
-                setattr(owner, name, patch)
-        _owners.add(owner)
+        _put(owner, "request", requested_async if is_async else requested)
+        _put(owner, "_process_response", processed_async if is_async else processed)
+        for cls in _subclasses(owner):
+            if "request" in vars(cls):
+                _put(cls, "request", functools.partial(requested_async if is_async else requested, is_base=False))
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
         if isinstance(stream, type):
             wrapper.drive(stream, _returned)
+
+
+def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
+    subclasses: list[type[Any]] = owner.__subclasses__()
+    for cls in subclasses:
+        yield cls
+        yield from _subclasses(cls)
+
+
+def _put(owner: type, name: str, patcher: Callable[[Any], Any]) -> None:
+    method = getattr(owner, name, None)
+    # Another tool may have wrapped ours: another one around theirs would log everything twice.
+    if callable(method) and not any(map(_is_patch, callables.layers(method))):
+        patch = patcher(method)
+        _patches[patch] = inspect.getattr_static(owner, name)
+        setattr(owner, name, patch)
+        _owners.add(owner)
 
 
 def _is_patch(method: Any) -> bool:

@@ -37,7 +37,9 @@ _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
     "thread": parse_session,
     "conversation": parse_session,
     "response": parse_response,
+    "response.compaction": parse_response,
     "chat.completion": parse_chat,
+    "text_completion": parse_chat,
 }
 """By the name that an object gives itself."""
 
@@ -167,9 +169,11 @@ class Reader:
     def read(self, subject: object) -> Iterable[Record] | None:
         """Return what the object says: nothing yet for a chunk, None for what is none of the known kinds."""
         plain = normalise(subject)
+        kind = self._add_chunk(plain) if type(plain) is dict else None
+        if kind == "chat":
+            return ()
         records = parse(plain)
-        is_chunk = type(plain) is dict and self._add_chunk(plain)
-        return () if records is None and is_chunk else records
+        return () if records is None and kind is not None else records
 
     def streamed(self) -> Iterable[Record]:
         """Return what the streams have given so far."""
@@ -177,20 +181,28 @@ class Reader:
         results += self._runs.result()
         return [record for result in results for record in parse(result) or ()]
 
-    def _add_chunk(self, plain: Data) -> bool:
-        kind = string(plain, "type") or ""
-        if string(plain, "object") == "chat.completion.chunk":
-            key = (string(plain, "id"), number(plain, "created"))
+    def _add_chunk(self, plain: Data) -> str | None:
+        """Take a chunk or an event of a stream; returns the kind of answer that it is of, None for anything else."""
+        name, kind = string(plain, "object"), string(plain, "type") or ""
+        key = (string(plain, "id"), number(plain, "created"))
+        if name == "chat.completion.chunk":
             # Azure's first chunk, about the prompt, has no id and belongs to no completion yet.
             if key[0] or members(plain, "choices"):
                 self._chats.setdefault(key, ChatChunks()).add(plain)
-        elif kind.startswith("response."):
+            return "chat"
+        if name == "text_completion" and (
+            key in self._chats or any(choice.get("finish_reason") is None for choice in children(plain, "choices"))
+        ):
+            # A legacy completion and its chunks have one name: only the last chunk says why it ends.
+            self._chats.setdefault(key, ChatChunks()).add(plain)
+            return "chat"
+        if kind.startswith("response."):
             # But for their first one, events do not say whose they are.
             if not self._responses or kind == "response.created":
                 self._responses.append(ResponseEvents())
             self._responses[-1].add(plain)
-        elif (string(plain, "event") or "").startswith("thread."):
+            return "response"
+        if (string(plain, "event") or "").startswith("thread."):
             self._runs.add(plain)
-        else:
-            return False
-        return True
+            return RUN
+        return None

@@ -1,12 +1,15 @@
 """What replaces two methods of OpenAI's clients: `request`, and `_process_response`, which `request` ends with.
 
-The first sees a request and what came of it; the second the body of an answer that cannot be parsed to what the program
-wants. Both are plain functions: wrapt's wrappers make an object for each call, which takes three times as long.
+The first sees a request and what came of it; the second the answer that the client itself made, and the body of one
+that cannot be parsed to what the program wants. Both are plain functions: wrapt's wrappers make an object for each
+call, which takes three times as long.
 """
 
 from __future__ import annotations
 
-import threading
+import contextvars
+import logging
+from contextlib import suppress
 from typing import Any
 
 from athina_trace import _guard, _runtime
@@ -34,17 +37,21 @@ class Switch:
 switch = Switch()
 
 
-class _Unparsed(threading.local):
-    """The error that a client raised over a body last, and httpx's response with that body.
+class _ActiveRequest:
+    """A request that is under way, and what the client itself made of it."""
 
-    For each thread: between the two methods of one request no other request runs in it, whether sync or async.
-    """
+    __slots__ = ("answer", "client", "is_over", "is_recorded", "options", "unparsed")
 
-    error: Exception | None = None
-    response: Any = None
+    def __init__(self, client: Any, options: Any) -> None:
+        self.client, self.options = client, options
+        self.answer: Any = None
+        """What `_process_response` returned: other tools may wrap it on its way out."""
+        self.unparsed: Any = None
+        """HTTP's response, where its body could not be parsed to what the program wants."""
+        self.is_recorded = self.is_over = False
 
 
-_unparsed = _Unparsed()
+_active: contextvars.ContextVar[_ActiveRequest | None] = contextvars.ContextVar("athina_trace_request", default=None)
 
 
 def processed(method: Any) -> Any:
@@ -53,10 +60,12 @@ def processed(method: Any) -> Any:
     @callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return method(client, *args, **kwargs)
-        except Exception as error:
-            _unparsed.error, _unparsed.response = error, kwargs.get("response")
+            answer = method(client, *args, **kwargs)
+        except Exception:
+            _note_unparsed(kwargs)
             raise
+        _note_answer(client, kwargs, answer)
+        return answer
 
     return patch
 
@@ -67,28 +76,68 @@ def processed_async(method: Any) -> Any:
     @callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await method(client, *args, **kwargs)
-        except Exception as error:
-            _unparsed.error, _unparsed.response = error, kwargs.get("response")
+            answer = await method(client, *args, **kwargs)
+        except Exception:
+            _note_unparsed(kwargs)
             raise
+        _note_answer(client, kwargs, answer)
+        return answer
 
     return patch
 
 
-def requested(method: Any) -> Any:
-    """Replace `request`."""
+def _note_unparsed(kwargs: Any) -> None:
+    active = _active.get()
+    if active is not None:
+        active.unparsed = kwargs.get("response")
+
+
+def _note_answer(client: Any, kwargs: Any, answer: Any) -> None:
+    active = _active.get()
+    if active is not None and active.client is client and not active.is_over:
+        active.answer = answer
+    elif _is_traced(client):
+        # The client has a `request` of its own, which another tool put there before ours was in the class.
+        _guard.log_throttled(logging.INFO, "own request", _OWN_REQUEST)
+        try:
+            elapsed_ns = int(kwargs["response"].elapsed.total_seconds() * 1e9)
+        except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
+            _guard.pass_on(error)
+            elapsed_ns = 0
+        _record((None, kwargs.get("options")), kwargs, clock.perf_ns() - elapsed_ns, answer)
+
+
+_OWN_REQUEST = (
+    "a client of OpenAI had its `request` replaced before instrument_openai() was called: its answers are logged, its "
+    "failures are not; call instrument_openai() first to have both"
+)
+
+
+def requested(method: Any, *, is_base: bool = True) -> Any:
+    """Replace `request`.
+
+    Args:
+        method: what is replaced.
+        is_base: whether it is the client's own method. Elsewhere, in a subclass, only what the client itself answers
+            is recorded, unless the client's own method is patched and records it.
+    """
 
     @callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         if not _is_traced(client):
             return method(client, *args, **kwargs)
-        started_ns = clock.perf_ns()
+        started_ns, around, active = clock.perf_ns(), _active.get(), _ActiveRequest(client, _options(args, kwargs))
+        token = _active.set(active)
         try:
             answer = method(client, *args, **kwargs)
         except BaseException as error:
-            _record_failure(args, kwargs, started_ns, error)
+            _end(active, around, token)
+            if not active.is_recorded:
+                _record_failure(args, kwargs, started_ns, error, active.unparsed)
             raise
-        request = _record(args, kwargs, started_ns, answer)
+        _end(active, around, token)
+        own = answer if active.answer is None and is_base else active.answer
+        request = _record(args, kwargs, started_ns, own) if own is not None and not active.is_recorded else None
         if request is not None and switch.fetches:
             fetch(client, request)
         return answer
@@ -96,25 +145,52 @@ def requested(method: Any) -> Any:
     return patch
 
 
-def requested_async(method: Any) -> Any:
-    """Replace `request` of async clients."""
+def requested_async(method: Any, *, is_base: bool = True) -> Any:
+    """Replace `request` of async clients, as `requested` does."""
 
     @callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
         if not _is_traced(client):
             return await method(client, *args, **kwargs)
-        started_ns = clock.perf_ns()
+        started_ns, around, active = clock.perf_ns(), _active.get(), _ActiveRequest(client, _options(args, kwargs))
+        token = _active.set(active)
         try:
             answer = await method(client, *args, **kwargs)
         except BaseException as error:
-            _record_failure(args, kwargs, started_ns, error)
+            _end(active, around, token)
+            if not active.is_recorded:
+                _record_failure(args, kwargs, started_ns, error, active.unparsed)
             raise
-        request = _record(args, kwargs, started_ns, answer)
+        _end(active, around, token)
+        own = answer if active.answer is None and is_base else active.answer
+        request = _record(args, kwargs, started_ns, own) if own is not None and not active.is_recorded else None
         if request is not None and switch.fetches:
             await fetch_async(client, request)
         return answer
 
     return patch
+
+
+def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextvars.Token[Any]) -> None:
+    """End a request. What a subclass has around it, which is the same request, has nothing left to record."""
+    active.is_over = True
+    with suppress(ValueError):  # an async request that is closed in another context than it began in
+        _active.reset(token)
+    if around is None or around.client is not active.client or around.is_over:
+        return
+    try:
+        outer, inner = around.options, active.options
+        # Which may be a copy; in a hook of the client, a program may well make another request.
+        around.is_recorded |= outer is inner or (
+            (outer.method, outer.url, outer.json_data) == (inner.method, inner.url, inner.json_data)
+        )
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.swallow("comparing two requests of OpenAI's client")
+
+
+def _options(args: Any, kwargs: Any) -> Any:
+    """Return the client's options for one request, which may be given by position."""
+    return args[1] if len(args) > 1 else kwargs.get("options")
 
 
 def _is_traced(client: Any) -> bool:
@@ -127,15 +203,13 @@ def _is_traced(client: Any) -> bool:
 
 def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
     """Return the record of a request; None where it concerns no answer of a model."""
-    options = args[1] if len(args) > 1 else kwargs["options"]
+    options = _options(args, kwargs)
     about = route(options.method, options.url)
     return None if about is None else RequestRecord(about, options, started_ns)
 
 
-def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException) -> None:
+def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException, unparsed: Any) -> None:
     try:
-        unparsed = _unparsed.response if _unparsed.error is error else None
-        _unparsed.error = _unparsed.response = None
         request = _begin(args, kwargs, started_ns)
         if request is not None:
             # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.

@@ -43,7 +43,7 @@ def parse_response(response: Data) -> list[Record]:
     key: Key = ("response", own or f"#{zlib.crc32(repr(response).encode('utf-8', 'replace')):08x}")
     for place, item in enumerate(output):
         kind = string(item, "type") or ""
-        if kind == "message":
+        if kind == "message" and item.get("role") in ("assistant", None):  # what was compacted has the user's, too
             texts.append(content_text(item.get("content")))
             notes += [note for part in children(item, "content") for note in children(part, "annotations")]
         elif kind.endswith(("_call", "_approval_request")):

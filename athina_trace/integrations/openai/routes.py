@@ -27,12 +27,15 @@ class Route:
 
 _ASKS_RESPONSE, _ASKS_CHAT = Route("response", asks=True), Route("chat", asks=True)
 _FIXED = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
+"""The commonest, found at once."""
 _SIDE, _RUN, _RESPONSE = Route(), Route("run"), Route("response")
 _SHAPES = {
     "post responses": _ASKS_RESPONSE,
+    "post responses/compact": _ASKS_RESPONSE,
     "get responses/*": _RESPONSE,
     "post responses/*/cancel": _RESPONSE,
     "post chat/completions": _ASKS_CHAT,
+    "post completions": _ASKS_CHAT,
     "post conversations": _SIDE,
     "get conversations/*": _SIDE,
     "post conversations/*/items": _SIDE,

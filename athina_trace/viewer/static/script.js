@@ -83,7 +83,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// -- live: when something was logged, the changing part of the page is fetched anew and put in place
+// -- live: when something was logged, the changing part of the page is fetched again and replaced
 
 const live = document.getElementById("live");
 const fresh = document.getElementById("fresh");

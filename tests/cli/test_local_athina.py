@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,7 @@ def test_a_log_is_taken_and_named(api: httpx.Client, local_athina: LocalAthina, 
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "expected"),
     [
         ({"prompt": "p", "response": "r"}, 400, "language_model_id is required"),
         ({**LOG, "prompt_tokens": "many"}, 400, "prompt_tokens: Input should be a valid integer"),
@@ -53,12 +56,12 @@ def test_a_log_is_taken_and_named(api: httpx.Client, local_athina: LocalAthina, 
     ],
 )
 def test_what_athina_would_not_take_is_refused_in_words(
-    api: httpx.Client, local_athina: LocalAthina, body: Any, status: int, said: str
+    api: httpx.Client, local_athina: LocalAthina, body: Any, status: int, expected: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body)
     answer = api.post("/api/v1/log/inference", content=content)
     assert answer.status_code == status
-    assert said in words(answer)
+    assert expected in words(answer)
     assert local_athina.logs() == []
 
 
@@ -133,6 +136,7 @@ def test_faults_come_when_asked_for(api: httpx.Client, local_athina: LocalAthina
     local_athina.faults.share, local_athina.faults.status, local_athina.faults.retry_after = 1.0, 429, 2
     failed = post()
     assert (failed.status_code, failed.headers["retry-after"]) == (429, "2")
+    assert local_athina.faults.failed == {500: 1, 429: 2}
     local_athina.faults.share = 0.5
     assert {post().status_code for _ in range(40)} == {200, 429}
     with pytest.raises(ValueError, match="share=2"):
@@ -164,7 +168,7 @@ def test_our_own_client_is_understood(local_athina: LocalAthina) -> None:
 
 @contextmanager
 def started(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A serving command, once it has told its address; ended by Ctrl-C, cleanly."""
+    """A serving command, once it has printed its address; ended by Ctrl-C, cleanly."""
     command = [sys.executable, "-W", "error", "-m", "athina_trace", *arguments, "--port", "0"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -201,6 +205,48 @@ def test_serve_fails_on_demand(environment: dict[str, str], tmp_path: Path) -> N
         assert httpx.post(f"{url}api/v1/log/inference", json=LOG, headers=KEY).status_code == 429
     with started(environment, "serve", "--outbox", path, "--status", "500") as (url, _):
         assert httpx.post(f"{url}api/v1/log/inference", json=LOG, headers=KEY).status_code == 500
+
+
+def test_serve_says_what_it_does_on_demand(environment: dict[str, str], tmp_path: Path) -> None:
+    path = str(tmp_path / "received.db")
+    command = [sys.executable, "-m", "athina_trace", "serve", "--outbox", path, "--port", "0"]
+    command += ["--fail", "1", "--status", "429", "--delay", "0.01"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        expected = process.stdout.readline()
+        assert expected == "Faults on demand: 100% of all requests are answered with 429, each answer 0.01 s later.\n"
+        found = re.search(r"ATHINA_BASE_URL=(\S+)", process.stdout.readline())
+        assert found is not None
+        process.stdout.readline()
+        for _ in range(2):
+            assert httpx.post(f"{found[1]}/api/v1/log/inference", json=LOG, headers=KEY).status_code == 429
+            assert process.stdout.readline() == "POST /api/v1/log/inference: answered 429, as asked\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "2 requests, 2 of them failed as asked.\n"
+        assert process.wait(20) == 130
+
+
+def test_an_answer_waits_for_no_acknowledgement(local_athina: LocalAthina) -> None:
+    with httpx.Client(base_url=local_athina.url, headers=KEY, trust_env=False) as client:
+        times = []
+        for _ in range(30):
+            began = time.perf_counter()
+            assert client.post("/api/v1/log/inference", json=LOG).status_code == 200
+            times.append(time.perf_counter() - began)
+    assert sorted(times)[15] < 0.03  # with Nagle's algorithm and delayed acknowledgements: 44 ms and more
+
+
+def test_the_empty_page_of_serve_says_how_to_log(local_athina: LocalAthina) -> None:
+    page = unescape(httpx.get(local_athina.url).text)
+    assert f"ATHINA_BASE_URL={local_athina.url} ATHINA_API_KEY=any" in page
+    command = re.search(r"<code>(curl .*?)</code>", page, re.DOTALL)
+    assert command is not None
+    _, url, *options = shlex.split(command[1].replace("\\\n", ""))
+    assert options[::2] == ["-H", "-H", "-d"]
+    headers = dict(header.split(": ") for header in (options[1], options[3]))
+    assert httpx.post(url, headers=headers, content=options[5]).json()["status"] == "success"
+    assert [log["response"] for log in local_athina.logs()] == ["Hi!"]
+    assert "curl" not in httpx.get(f"{local_athina.url}/logs").text
 
 
 def test_ui_shows_an_outbox(environment: dict[str, str], sampled: str) -> None:

@@ -23,19 +23,19 @@ def status_of(run: Run, path: Path) -> dict[str, int]:
 def test_flush_sends_what_waits(run: Run, run_apart: Run, path: Path) -> None:
     put(path, *(log(f"s{number % 5}") for number in range(30)))
     with AthinaServer() as athina:
-        told = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
-        assert told.returncode == 0, told.stderr
-        assert "30 waiting" in told.stdout
-        assert "30 gone, 0 waiting" in told.stdout
+        done = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
+        assert done.returncode == 0, done.stderr
+        assert "30 waiting" in done.stdout
+        assert "30 gone, 0 waiting" in done.stdout
         assert len(athina.accepted) == 30
     assert status_of(run, path)["waiting"] == 0
 
 
 def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, path: Path) -> None:
     put(path, log())
-    told = run_apart("flush", "--timeout", "0.3", "--outbox", str(path), ATHINA_API_KEY="k")
-    assert told.returncode == 1
-    assert "0 gone, 1 waiting" in told.stdout
+    done = run_apart("flush", "--timeout", "0.3", "--outbox", str(path), ATHINA_API_KEY="k")
+    assert done.returncode == 1
+    assert "0 gone, 1 waiting" in done.stdout
     assert status_of(run, path)["waiting"] == 1
 
 
@@ -43,18 +43,18 @@ def test_flush_with_a_wrong_key_says_so(run: Run, run_apart: Run, path: Path) ->
     put(path, log())
     with AthinaServer() as athina:
         athina.when(lambda request: True, answer(401))
-        told = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="wr0ng", ATHINA_BASE_URL=athina.url)
-    assert told.returncode == 1
-    assert "check ATHINA_API_KEY" in told.stderr
-    assert "wr0ng" not in told.stdout + told.stderr
+        done = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="wr0ng", ATHINA_BASE_URL=athina.url)
+    assert done.returncode == 1
+    assert "check ATHINA_API_KEY" in done.stderr
+    assert "wr0ng" not in done.stdout + done.stderr
     assert "paused       status 401" in run("status", "--outbox", str(path)).stdout
 
 
 def test_flush_without_a_key_keeps_everything(run_apart: Run, path: Path) -> None:
     put(path, log())
-    told = run_apart("flush", "--outbox", str(path))
-    assert told.returncode == 1
-    assert "no ATHINA_API_KEY" in told.stderr
+    done = run_apart("flush", "--outbox", str(path))
+    assert done.returncode == 1
+    assert "no ATHINA_API_KEY" in done.stderr
 
 
 def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart: Run, path: Path) -> None:
@@ -65,7 +65,7 @@ def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart
     one = run("retry", entries[1].reference, "--outbox", str(path))
     assert (one.returncode, one.stdout) == (0, "1 waiting again\n")
     assert run("retry", "nothing", "--outbox", str(path)).returncode == 1
-    assert run("retry", "--outbox", str(path)).returncode == 1
+    assert run("retry", "--outbox", str(path)).returncode == 2
     assert run("retry", "--all", "--outbox", str(path)).stdout == "59 waiting again\n"
     with AthinaServer() as athina:
         run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
@@ -74,9 +74,9 @@ def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart
 
 def test_purge_asks_first(run: Run, path: Path) -> None:
     put(path, log("a"), log("b"))
-    told = run("purge", "--state", "waiting", "--outbox", str(path))
-    assert told.returncode == 1
-    assert "nothing was deleted" in told.stderr
+    done = run("purge", "--state", "waiting", "--outbox", str(path))
+    assert done.returncode == 1
+    assert "nothing was deleted" in done.stderr
     assert status_of(run, path)["waiting"] == 2
 
 
@@ -85,19 +85,19 @@ def test_purge_deletes_one_state_of_one_age_and_the_sums_add_up(run: Run, path: 
     put(path, refused, kept, new)
     settle(path, refused=[refused.reference], delivered=[kept.reference])
     assert run("purge", "--state", "refused", "--yes", "--outbox", str(path)).stdout == "1 deleted\n"
-    told = run("purge", "--state", "waiting", "--older-than", "1h", "--yes", "--outbox", str(path))
-    assert told.stdout == "0 deleted\n"
+    done = run("purge", "--state", "waiting", "--older-than", "1h", "--yes", "--outbox", str(path))
+    assert done.stdout == "0 deleted\n"
     status = status_of(run, path)
     assert (status["waiting"], status["refused"], status["kept"], status["logs"]) == (1, 0, 1, 2)
     assert refused.reference not in run("logs", "--outbox", str(path)).stdout
 
 
 def test_check_tells_what_to_do(run: Run, tmp_path: Path) -> None:
-    told = run("check")
-    assert told.returncode == 1
-    assert "!!  key" in told.stdout
-    assert "!!  address" in told.stdout
-    assert "check ATHINA_BASE_URL" in told.stdout
+    done = run("check")
+    assert done.returncode == 1
+    assert "!!  key" in done.stdout
+    assert "!!  address" in done.stdout
+    assert "check ATHINA_BASE_URL" in done.stdout
     with AthinaServer() as athina:
         well = run("check", "--send", ATHINA_API_KEY="s3cret", ATHINA_BASE_URL=athina.url)
         assert (well.returncode, well.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""A local Athina that runs for as long as a `with` block does."""
+"""A local Athina that runs for the duration of a `with` block."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from athina_trace.local_athina.app import create_local_athina
+from athina_trace.local_athina.api import create_local_athina
 from athina_trace.local_athina.faults import Faults
-from athina_trace.local_athina.received import Received
-from athina_trace.viewer.facts import load
+from athina_trace.local_athina.received_logs import ReceivedLogs
+from athina_trace.viewer.log_fields import parse_object
 from athina_trace.viewer.server import Server, listen
 
 if TYPE_CHECKING:
@@ -18,33 +18,34 @@ if TYPE_CHECKING:
 
 
 class LocalAthina:
-    """Athina's API at `url`, on a free port of this machine; a browser finds the viewer there, too.
+    """Athina's API at `url`, on a free port of this machine, with the viewer at the same address.
 
     Attributes:
-        faults: how requests fare; may be changed at any time.
+        faults: how requests are answered; may be changed at any time.
         path: the outbox file that holds what arrived.
     """
 
     def __init__(self, path: str | Path | None = None, *, faults: Faults | None = None, key: str | None = None) -> None:
-        """`path`: where to keep what arrives (default: a temporary folder); `key`: the only API key to take."""
+        """`path`: where to keep what arrives (default: a temporary folder); `key`: the only API key to accept."""
         self._folder = None if path else tempfile.TemporaryDirectory(prefix="athina_trace-", ignore_cleanup_errors=True)
         self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
         self.faults = faults or Faults()
-        self._received = Received(self.path)
+        # Listening from now on, so that `url` is known before the block begins.
+        self._received = ReceivedLogs(self.path)
         self._server = Server(create_local_athina(self._received, faults=self.faults, key=key), listen("127.0.0.1", 0))
 
     @property
     def url(self) -> str:
-        """What to put into ATHINA_BASE_URL."""
+        """The value for ATHINA_BASE_URL."""
         return self._server.url
 
     def logs(self) -> list[dict[str, Any]]:
-        """All logs that arrived, oldest first, as they were sent."""
-        return [load(body) for body in self._received.bodies("log")]
+        """Return all logs that arrived, oldest first, as they were sent."""
+        return [parse_object(body) for body in self._received.bodies("log")]
 
     def changes(self) -> list[dict[str, Any]]:
-        """All updates and feedback that arrived, oldest first, as they were sent."""
-        return [load(body) for body in self._received.bodies("update", "update_by_id", "feedback")]
+        """Return all updates and feedback that arrived, oldest first, as they were sent."""
+        return [parse_object(body) for body in self._received.bodies("update", "update_by_id", "feedback")]
 
     def __enter__(self) -> Self:
         """Start."""
@@ -54,7 +55,7 @@ class LocalAthina:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, and delete what arrived where the folder was a temporary one."""
+        """Stop, and delete what arrived if it was kept in a temporary folder."""
         self._server.__exit__(kind, error, trace)
         self._received.close()
         if self._folder is not None:

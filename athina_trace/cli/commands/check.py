@@ -1,0 +1,162 @@
+"""`check`: look for what is wrong with key, address, clock, disk and permissions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic_core import to_json
+
+from athina_trace._clock import clock
+from athina_trace._delivery.client import Api
+from athina_trace._delivery.retry import Verdict, verdict
+from athina_trace._pipeline.wire import to_wire
+from athina_trace.cli.options import add_outbox, outbox_path
+from athina_trace.cli.terminal import Terminal
+from athina_trace.settings import Settings
+from athina_trace.viewer.formatting import byte_size
+
+_TIMEOUT = 5.0
+_MAX_CLOCK_SKEW = 300
+_MIN_FREE_BYTES = 200_000_000
+
+
+class Finding(NamedTuple):
+    """One line: what was checked, whether it is all right, and what was found or what to do."""
+
+    name: str
+    is_ok: bool
+    message: str
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    command = commands.add_parser(
+        "check",
+        help="look for what is wrong: key, address, clock, disk, permissions",
+        description="Look for what is wrong. Each line is OK, or says what to do.",
+    )
+    command.add_argument("--send", action="store_true", help="send one test log to Athina, too")
+    add_outbox(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Print the findings; 1 where something is wrong."""
+    settings = Settings.build()
+    all_ok = True
+    for finding in findings(settings, Path(outbox_path(options.outbox)), send=options.send):
+        line = f"{'OK' if finding.is_ok else '!!'}  {finding.name:<12} {finding.message}"
+        terminal.say(line, style="" if finding.is_ok else "red")
+        terminal.flush()
+        all_ok = all_ok and finding.is_ok
+    return 0 if all_ok else 1
+
+
+def findings(settings: Settings, path: Path, *, send: bool) -> Iterator[Finding]:
+    """Check everything, what is quick first."""
+    yield from check_settings(settings)
+    yield from check_server(settings)
+    yield from check_outbox(path, settings)
+    if send:
+        yield check_sending(settings)
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Check whether logging is on, and whether there is a key."""
+    message = "logging is on" if settings.enabled else "logging is off: unset ATHINA_TRACE_ENABLED or set it to 1"
+    yield Finding("enabled", settings.enabled, message)
+    if settings.api_key is None:
+        message = "no ATHINA_API_KEY: logs stay on this machine; set it to send them"
+    else:
+        message = f"ATHINA_API_KEY is set, {len(settings.api_key.get_secret_value())} characters"
+    yield Finding("key", settings.api_key is not None, message)
+
+
+def check_server(settings: Settings) -> Iterator[Finding]:
+    """Check whether Athina's host can be reached, and whether its clock agrees with ours."""
+    parts = urlsplit(settings.base_url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # A plain connection first: its errors name the cause, where those of httpx hide it.
+        socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT).close()
+        response = httpx.head(settings.base_url, timeout=_TIMEOUT)
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        reason = str(error) or type(error).__name__
+        message = f"{settings.base_url} cannot be reached ({reason}): check ATHINA_BASE_URL, proxy and network"
+        yield Finding("address", is_ok=False, message=message)
+        return
+    yield Finding("address", is_ok=True, message=f"{settings.base_url} answers")
+    try:
+        skew = abs(time.time() - parsedate_to_datetime(response.headers.get("date", "")).timestamp())
+    except (ValueError, TypeError):
+        yield Finding("clock", is_ok=True, message="the server's answer has no date to compare with")
+        return
+    is_ok = skew <= _MAX_CLOCK_SKEW
+    message = "agrees with the server's" if is_ok else f"differs from the server's by {skew:.0f} s: set this machine's"
+    yield Finding("clock", is_ok, message)
+
+
+def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
+    """Check whether the outbox can be written to, whether only its owner may read it, and whether there is room."""
+    # The first log makes missing folders: what counts is the nearest one that exists.
+    folder = next(each for each in path.parents if each.exists())
+    blocked = [each for each in (folder, path) if each.exists() and not os.access(each, os.W_OK)]
+    message = str(path) if path.exists() else f"{path}, made with the first log"
+    if blocked:
+        message = f"{blocked[0]} cannot be written to: set ATHINA_OUTBOX elsewhere"
+    yield Finding("outbox", not blocked, message)
+    is_private = not path.exists() or not path.stat().st_mode & 0o077
+    # Conversations of customers: neither the group nor others.
+    message = "only you may read the outbox" if is_private else f"others may read the outbox: chmod 600 {path}"
+    yield Finding("permissions", is_private, message)
+    free = shutil.disk_usage(folder).free
+    # An outbox with a small limit needs no more room than that.
+    has_room = free >= min(_MIN_FREE_BYTES, settings.max_outbox_bytes)
+    message = f"{byte_size(free)} free" if has_room else f"only {byte_size(free)} free at {folder}: make room"
+    yield Finding("disk", has_room, message)
+
+
+def check_sending(settings: Settings) -> Finding:
+    """Send one log, marked as a test by its environment."""
+    if settings.api_key is None:
+        return Finding("request", is_ok=False, message="nothing was sent, since there is no key")
+    log = {
+        "language_model_id": "athina-trace-check",
+        "prompt": "Does logging work?",
+        "response": "If you read this in Athina, it does.",
+        "user_query": "Does logging work?",
+        "environment": "check",
+        "external_reference_id": clock.reference(),
+    }
+    api = Api(
+        base_url=settings.base_url,
+        key=settings.api_key.get_secret_value(),
+        api_version=settings.api_version,
+        total=settings.request_timeout,
+    )
+    try:
+        outcome = api.deliver("log", "", to_json(to_wire(log)))
+    finally:
+        api.close()
+    result = verdict(outcome.status)
+    message = f"status {outcome.status or 'none'} {outcome.message}".strip() + _ADVICE[result]
+    return Finding("request", result is Verdict.DELIVERED, message)
+
+
+_ADVICE = {
+    Verdict.DELIVERED: "",
+    Verdict.PAUSED: ": check ATHINA_API_KEY",
+    Verdict.REFUSED: ": check ATHINA_BASE_URL and ATHINA_API_VERSION",
+    Verdict.SHRINK: ": check ATHINA_BASE_URL",
+    Verdict.RETRY: ": Athina or the network fails; try again later",
+}

@@ -1,0 +1,221 @@
+"""`import`: send logs from a file, such as one that `export` wrote."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from athina_trace._delivery.entry import Entry, log_entry
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._pipeline.wire import attributes, to_wire
+from athina_trace.cli.options import add_outbox, outbox_path
+from athina_trace.cli.terminal import CommandError, Terminal
+from athina_trace.inference_log import InferenceLog
+from athina_trace.schema import ALIASES, FIELDS, nearest
+from athina_trace.settings import Settings
+from athina_trace.viewer import formatting, queries
+from athina_trace.viewer.filters import parse_time
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
+
+_CHUNK = 500
+"""Logs of one transaction."""
+_MAX_PROBLEMS = 10
+"""Wrong lines that are listed."""
+
+
+class Candidate(NamedTuple):
+    """One line of the file.
+
+    Attributes:
+        fields: the log, to be sent as it is.
+        made: seconds since the epoch; None where the file does not say.
+        was_delivered: whether the file says that Athina has it.
+    """
+
+    fields: dict[str, Any]
+    made: float | None
+    was_delivered: bool
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    command = commands.add_parser(
+        "import",
+        help="send logs from a file",
+        description="Put the logs of a file of JSON lines into the outbox, from where they are sent: what `export` "
+        "wrote, or objects with Athina's field names. The whole file is checked first. A log that was imported before "
+        "is left out, so that an import that broke off is simply started again. Hooks, masks and sampling are not "
+        "applied. Athina stamps logs with the time of their arrival: when they were made is in custom_attributes.",
+    )
+    command.add_argument("file", type=Path, help="JSON lines")
+    command.add_argument("--delivered", action="store_true", help="also logs that the file calls delivered")
+    command.add_argument("--dry-run", action="store_true", help="check and count, and import nothing")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    add_outbox(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Check the file, ask, and import what is new."""
+    path = outbox_path(options.outbox)
+    plan = _plan(options.file, path, terminal, with_delivered=options.delivered)
+    logs, sessions = formatting.integer(len(plan.references)), formatting.integer(len(plan.sessions))
+    terminal.say(f"{logs} new logs of {sessions} sessions, {formatting.byte_size(plan.size)}")
+    terminal.say(f"their calls cost {formatting.money(plan.cost)}" if plan.cost else "the file names no cost")
+    if plan.delivered:
+        delivered = formatting.integer(plan.delivered)
+        terminal.say(f"{delivered} were delivered before and are left out; --delivered takes them, too")
+    if options.dry_run or not plan.references:
+        return 0
+    terminal.say("Each counts as a log of your plan at Athina, and evaluations that run on all new logs run on it.")
+    if not options.yes and not (terminal.can_ask and terminal.ask(f"Import {logs} logs into {path}?")):
+        raise CommandError("nothing was imported; to import without being asked, add --yes")
+    done = _put(path, options.file, plan.references, terminal)
+    terminal.say(f"{formatting.integer(done)} imported; a running program sends them, or `athina-trace flush`")
+    return 0
+
+
+class Plan(NamedTuple):
+    """What an import would send.
+
+    Attributes:
+        references: the new logs.
+        sessions: their sessions.
+        cost: what their calls cost, dollars.
+        size: their bytes.
+        delivered: logs that are left out, since the file says that Athina has them.
+    """
+
+    references: set[str]
+    sessions: set[str]
+    cost: float
+    size: int
+    delivered: int
+
+
+def _plan(file: Path, path: str, terminal: Terminal, *, with_delivered: bool) -> Plan:
+    """Read the whole file. Raises `CommandError` where a line is wrong, or the outbox has no room."""
+    problems: list[str] = []
+    references: set[str] = set()
+    sessions: set[str] = set()
+    cost, size, delivered = 0.0, 0, 0
+    with closing(IndexedOutbox(path)) as outbox:
+        while not outbox.refresh(chunks=20):
+            terminal.progress(f"reading the outbox, {outbox.backlog} entries to go")
+        terminal.progress("")
+        with outbox.open() as db:
+            imported = queries.imported(db)
+            for number, candidate in _read(file):
+                if isinstance(candidate, str):
+                    problems.append(f"line {number}: {candidate}")
+                    continue
+                fields = candidate.fields
+                reference = fields["external_reference_id"]
+                if candidate.was_delivered and not with_delivered:
+                    delivered += 1
+                elif _digest(reference) not in imported and not queries.has_log(db, reference):
+                    references.add(reference)
+                    sessions.add(fields.get("session_id") or reference)
+                    cost += fields.get("cost") or 0.0
+                    size += len(json.dumps(fields))
+            used = queries.outbox_status(db).bytes
+    if problems:
+        listed = "\n  ".join(problems[:_MAX_PROBLEMS])
+        more = f"\n  and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+        raise CommandError(f"nothing was imported, since {file} has wrong lines:\n  {listed}{more}")
+    limit = Settings.build().max_outbox_bytes
+    if used + size > limit:
+        # Beyond the limit new logs of running programs would be dropped.
+        raise CommandError(
+            f"nothing was imported: {formatting.byte_size(size)} do not fit into the outbox, which may take "
+            f"{formatting.byte_size(limit)}; raise ATHINA_MAX_OUTBOX_BYTES or split the file"
+        )
+    return Plan(references, sessions, cost, size, delivered)
+
+
+def _read(file: Path) -> Iterator[tuple[int, Candidate | str]]:
+    """Yield each line's number and its log, or what is wrong with it."""
+    seen: dict[str, int] = {}
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = from_json(line)
+            except ValueError as error:
+                yield number, f"no JSON: {error}"
+                continue
+            # Without a reference of its own a log is known by its text, and the second one of the same text by that.
+            seen[line] = seen.get(line, 0) + 1
+            own = hashlib.sha256(f"{seen[line]}{line.strip()}".encode()).hexdigest()[:32]
+            yield number, _candidate(record, f"import-{own}")
+
+
+def _candidate(record: Any, reference: str) -> Candidate | str:
+    """Turn a line's JSON into a log, or say what is wrong with it."""
+    if not isinstance(record, dict):
+        return f"a JSON object is needed, not {type(record).__name__}"
+    # What `export` wrote has the log inside; everything else is the log itself.
+    exported = isinstance(record.get("log"), dict)
+    given = record["log"] if exported else {name: value for name, value in record.items() if name != "made_at"}
+    fields = {ALIASES.get(name, name): value for name, value in given.items() if value is not None}
+    if unknown := [name for name in fields if name not in FIELDS]:
+        return f"{unknown[0]!r} is no field of an Athina log{nearest(unknown[0])}"
+    if missing := [name for name in ("language_model_id", "prompt", "response") if name not in fields]:
+        return f"{' and '.join(missing)} missing"
+    made = record.get("made_at")
+    if isinstance(made, str):
+        made = parse_time(made)
+        if made is None:
+            return f"made_at {record['made_at']!r} is no time"
+    try:
+        InferenceLog.of(fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    fields.setdefault("external_reference_id", (exported and record.get("external_reference_id")) or reference)
+    fields["external_reference_id"] = str(fields["external_reference_id"])
+    if made is not None:
+        fields["custom_attributes"] = {**fields.get("custom_attributes", {}), "made_at": formatting.iso_time(made)}
+    if "custom_attributes" in fields:
+        fields["custom_attributes"] = attributes(fields["custom_attributes"])
+    return Candidate(to_wire(fields), made, exported and record.get("state") == "delivered")
+
+
+def _put(path: str, file: Path, references: set[str], terminal: Terminal) -> int:
+    """Put the logs with these references into the outbox, a chunk in each transaction; return how many."""
+    left, done, now = set(references), 0, time.time()
+
+    def new_entries() -> Iterator[Entry]:
+        for _, candidate in _read(file):
+            if isinstance(candidate, Candidate) and candidate.fields["external_reference_id"] in left:
+                left.remove(candidate.fields["external_reference_id"])
+                yield log_entry(candidate.fields, now if candidate.made is None else candidate.made)
+
+    entries = new_entries()
+    with closing(SqliteOutbox(path)) as outbox:
+        while chunk := list(islice(entries, _CHUNK)):
+            # In one transaction with the logs: whatever ends this process, each is imported once. The digests stay when
+            # the logs have been delivered and are gone.
+            with outbox.transaction():
+                outbox.store.add(chunk)
+                digests = " ".join(_digest(entry.reference) for entry in chunk)
+                outbox.store.note(f"{queries.IMPORTED}{chunk[0].reference}", digests, now)
+            done += len(chunk)
+            terminal.progress(f"{done} of {len(references)} imported")
+    terminal.progress("")
+    return done
+
+
+def _digest(reference: str) -> str:
+    return hashlib.sha256(reference.encode("utf-8", "replace")).hexdigest()[:16]

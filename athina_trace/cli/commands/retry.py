@@ -1,0 +1,37 @@
+"""`retry`: make refused logs wait again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from athina_trace._delivery import maintenance
+from athina_trace.cli.options import add_outbox, open_outbox
+from athina_trace.cli.terminal import Terminal, UsageError
+from athina_trace.viewer import formatting, queries
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    command = commands.add_parser(
+        "retry",
+        help="send again what Athina refused",
+        description="Make refused logs wait again. A running program sends them, or `athina-trace flush`.",
+    )
+    command.add_argument("reference", nargs="*", help="the external_reference_id of each log")
+    command.add_argument("--all", action="store_true", help="all that were refused")
+    add_outbox(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Make refused logs wait again; 1 where there was none."""
+    # Neither all by mistake, nor some references among all.
+    if bool(options.reference) == options.all:
+        raise UsageError("name the references of refused logs, or --all")
+    with open_outbox(options.outbox, terminal) as outbox:
+        with outbox.open() as db:
+            ids = None if options.all else queries.refused_ids(db, options.reference)
+        retried = maintenance.retry(outbox.path, ids)
+    terminal.say(f"{formatting.integer(retried)} waiting again" if retried else "none of those was refused")
+    return 0 if retried else 1

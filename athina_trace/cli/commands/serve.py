@@ -1,0 +1,86 @@
+"""`serve`: a local Athina that other programs can log to."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from athina_trace.cli.options import between, outbox_path
+from athina_trace.cli.server_options import add_server_options, require_packages
+from athina_trace.cli.terminal import Terminal
+
+_PORT = 7346
+_DEFAULT_STATUS = 503
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    command = commands.add_parser(
+        "serve",
+        help="run a local Athina on this machine",
+        description="Take logs as Athina does, and show them in a browser. Point programs here with ATHINA_BASE_URL "
+        "and any ATHINA_API_KEY. Faults on demand try out how they bear an Athina that is slow or failing.",
+    )
+    command.add_argument(
+        "--outbox", metavar="PATH", help="the file for what arrives (default: received.db beside the outboxes)"
+    )
+    command.add_argument(
+        "--fail", type=_share, default=0.0, metavar="SHARE", help="answer this share of requests, 0 to 1, with --status"
+    )
+    command.add_argument(
+        "--status",
+        type=_status,
+        default=_DEFAULT_STATUS,
+        metavar="CODE",
+        help="the status of failures (default: %(default)s); given without --fail, all fail",
+    )
+    command.add_argument("--delay", type=_seconds, default=0.0, metavar="SECONDS", help="delay each answer")
+    command.add_argument("--key", help="the only API key to accept (default on loopback: any)")
+    add_server_options(command, port=_PORT)
+    command.set_defaults(run=run)
+
+
+def _share(text: str) -> float:
+    return between(text, 0, 1)
+
+
+def _seconds(text: str) -> float:
+    return between(text, 0, 3600)
+
+
+def _status(text: str) -> int:
+    return int(between(text, 200, 599))
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Run a local Athina until Ctrl-C."""
+    require_packages("serve")
+    from athina_trace.cli import web_server  # noqa: PLC0415 - an optional extra
+    from athina_trace.local_athina.api import create_local_athina  # noqa: PLC0415 - an optional extra
+    from athina_trace.local_athina.faults import Faults  # noqa: PLC0415 - an optional extra
+    from athina_trace.local_athina.received_logs import ReceivedLogs  # noqa: PLC0415 - an optional extra
+
+    token = web_server.access_token(options)
+    # Where other machines can reach it, logging needs a key, too: the visitors' token unless there is another.
+    key = options.key or (None if web_server.is_loopback(options.host) else token)
+    path = Path(options.outbox or Path(outbox_path(None)).parent / "received.db").expanduser()
+    # Who names a status of failures wants to see some.
+    share = options.fail or float(options.status != _DEFAULT_STATUS)
+    faults = Faults(share=share, status=options.status, delay=options.delay)
+    if share or options.delay:
+        delay = f", each answer {options.delay:g} s later" if options.delay else ""
+        terminal.say(f"Faults on demand: {share:.0%} of all requests are answered with {options.status}{delay}.")
+
+    # Flushed: a program that starts this server may read along through a pipe.
+    def report(line: str) -> None:
+        terminal.say(line)
+        terminal.flush()
+
+    with closing(ReceivedLogs(str(path))) as received:
+        app = create_local_athina(received, faults=faults, key=key, token=token, names=options.name, report=report)
+        code = web_server.serve(app, options, terminal, token, environment=f"ATHINA_API_KEY={key or 'any'}")
+    if share or options.delay:
+        terminal.say(f"{faults.requests} requests, {sum(faults.failed.values())} of them failed as asked.")
+    return code

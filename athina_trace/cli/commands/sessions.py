@@ -1,0 +1,60 @@
+"""`sessions`: list conversations, the newest first."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from sqlite3 import Row
+from typing import Any
+
+from athina_trace.cli.json_records import session_record
+from athina_trace.cli.options import add_filters, add_outbox, explain_nothing, filters_of, open_outbox, positive
+from athina_trace.cli.terminal import Column, Terminal
+from athina_trace.viewer import formatting, queries
+
+_COLUMNS = (
+    Column("First question"),
+    Column("Customer", 18),
+    Column("Turns", 5, right=True),
+    Column("Tokens", 8, right=True, shown_from=100),
+    Column("Errors", 6, right=True),
+    Column("Liked", 5, right=True, shown_from=120, plain=False),
+    Column("Disliked", 8, right=True, shown_from=120, plain=False),
+    Column("Last", 10, right=True, plain=False),
+    Column("Last at", shown_from=None),
+    Column("Session", 36, shown_from=120),
+)
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    description = "list conversations, the newest first"
+    command = commands.add_parser("sessions", help=description, description=f"{description.capitalize()}.")
+    add_outbox(command)
+    add_filters(command)
+    command.add_argument("--limit", type=positive, default=20, help="at most so many (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="JSON lines; times are seconds since the epoch")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """List conversations."""
+    filters = filters_of(options)
+    with open_outbox(options.outbox, terminal) as outbox, outbox.open() as db:
+        rows = queries.sessions(db, filters, limit=options.limit).rows
+        if options.json:
+            for row in rows:
+                terminal.json(session_record(row))
+        elif rows:
+            terminal.table(_COLUMNS, _cells(rows))
+        else:
+            explain_nothing(db, filters, terminal)
+    return 0
+
+
+def _cells(rows: Sequence[Row]) -> Iterator[tuple[object, ...]]:
+    now = time.time()
+    for row in rows:
+        sums = (row[name] for name in ("question", "customer", "turns", "tokens", "errors", "liked", "disliked"))
+        yield (*sums, formatting.time_ago(row["last"], now=now), formatting.iso_time(row["last"]), row["name"])

@@ -1,0 +1,39 @@
+"""`ui`: show the outbox in a browser."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from athina_trace.cli.options import add_outbox, outbox_path
+from athina_trace.cli.server_options import add_server_options, require_packages
+from athina_trace.cli.terminal import Terminal
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
+
+PORT = 7345
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    command = commands.add_parser(
+        "ui", help="show the outbox in a browser", description="Show the outbox in a browser."
+    )
+    add_outbox(command)
+    add_server_options(command, port=PORT)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Show an outbox until Ctrl-C."""
+    require_packages("ui")
+    from athina_trace.cli import web_server  # noqa: PLC0415 - an optional extra
+    from athina_trace.viewer.app import create_app  # noqa: PLC0415 - an optional extra
+
+    token = web_server.access_token(options)
+    path = outbox_path(options.outbox)
+    # The outboxes of programs without a key and of the demo: what waits there is not meant to be sent, and the page
+    # does not ask why it is not.
+    has_engine = Path(path).stem not in ("local", "demo")
+    app = create_app(IndexedOutbox(path), token=token, names=options.name, has_engine=has_engine)
+    return web_server.serve(app, options, terminal, token)

@@ -1,0 +1,131 @@
+"""Options that several commands share: which outbox, which logs, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import Connection
+
+from athina_trace.cli.terminal import CommandError, Terminal
+from athina_trace.settings import MEMORY, Settings
+from athina_trace.viewer import queries
+from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_time
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
+
+_FILTERS = {
+    "session": "of this session",
+    "customer": "of this customer",
+    "environment": "of this environment, such as production",
+    "slug": "of this prompt slug",
+    "model": "answered by this model",
+}
+
+
+def add_outbox(command: argparse.ArgumentParser) -> None:
+    """Add the option --outbox."""
+    command.add_argument(
+        "--outbox", metavar="PATH", help="the outbox file (default: the one that the environment's settings name)"
+    )
+
+
+def add_filters(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose logs."""
+    group = command.add_argument_group("which logs")
+    # `q` is its name in a page's address, as for all other filters.
+    group.add_argument("--text", dest="q", metavar="WORDS", help='that contain these words; "a phrase" in quotes')
+    for name, description in _FILTERS.items():
+        group.add_argument(f"--{name}", metavar=name.upper(), help=description)
+    group.add_argument("--since", type=_time, help="made since: 90m, 24h, 7d ago, or a date such as 2025-06-30T12:00")
+    group.add_argument("--until", type=_time, help="made until, in the same form")
+    group.add_argument("--state", choices=STATES, help="in this state")
+    group.add_argument("--errors", action="store_const", const="1", help="that failed")
+    group.add_argument("--feedback", choices=FEEDBACK, help="that users liked, disliked, or gave any feedback on")
+
+
+def filters_of(options: argparse.Namespace) -> Filters:
+    """Return the filters that the options name."""
+    return Filters.of(vars(options))
+
+
+def _time(text: str) -> str:
+    """Check a time, and keep it as it is written: `parse_time` counts from the moment of each query."""
+    if parse_time(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90m, 24h, 7d, or a date such as 2025-06-30T12:00")
+    return text
+
+
+def age(text: str) -> float:
+    """Parse an age, such as 7d, or a date; returns seconds since the epoch."""
+    when = parse_time(text)
+    if when is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 90m, 24h or 7d")
+    return when
+
+
+def positive(text: str) -> int:
+    """Parse a number of rows."""
+    # Nine digits are more rows than anyone reads, and fit SQLite's LIMIT, which a longer number would not.
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+    return int(text[:9])
+
+
+def between(text: str, least: float, most: float) -> float:
+    """Parse a number within limits."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan  # which is not within any limits
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
+    return number
+
+
+def outbox_path(chosen: str | None) -> str:
+    """Return the path of the chosen outbox file, or of the one that the settings name."""
+    path = chosen or Settings.build().outbox_path()
+    if path == MEMORY:
+        raise CommandError("ATHINA_OUTBOX is :memory:, which no other program can read: name a file with --outbox")
+    return str(Path(path).expanduser())
+
+
+def existing_outbox(chosen: str | None) -> str:
+    """Return the path as `outbox_path` does. Raises `CommandError` where nothing was ever logged there."""
+    path = Path(outbox_path(chosen))
+    # Until an engine or a command collects them, the first logs are in the journal alone.
+    if not path.exists() and not path.with_suffix(".journal").exists():
+        others = sorted(str(each) for each in path.parent.glob("*.db"))
+        hint = f"; there are others: --outbox {' or '.join(others)}" if others else ""
+        raise CommandError(f"nothing was logged yet to {path}{hint}")
+    return str(path)
+
+
+def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> None:
+    """Say on standard error why a list is empty, and what to do."""
+    status = queries.outbox_status(db)
+    if filters.active():
+        terminal.complain("no log matches these options")
+    elif status.delivered:
+        terminal.complain(
+            f"no logs here: {status.delivered} entries were delivered and not kept; "
+            "set ATHINA_KEEP_DELIVERED=24 to keep new ones for a day"
+        )
+    else:
+        terminal.complain("no logs here yet")
+
+
+@contextmanager
+def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbox]:
+    """Open an outbox whose index is up to date."""
+    outbox = IndexedOutbox(existing_outbox(chosen))
+    try:
+        # The first look at a large outbox reads every log in it.
+        while not outbox.refresh(chunks=20):
+            terminal.progress(f"reading the outbox, {outbox.backlog} entries to go")
+        terminal.progress("")
+        yield outbox
+    finally:
+        outbox.close()

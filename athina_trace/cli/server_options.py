@@ -1,0 +1,43 @@
+"""Options of the commands that serve pages, and the packages that they need."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+
+from athina_trace.cli.terminal import UsageError
+
+_PACKAGES = ("jinja2", "markdown_it", "starlette", "uvicorn")
+_MAX_PORT = 65_535
+
+
+def add_server_options(command: argparse.ArgumentParser, *, port: int) -> None:
+    """Add the options that say where to listen and for whom."""
+    command.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    command.add_argument("--port", type=_port, help=f"(default: {port}, or a free one where that is taken)")
+    command.add_argument("--token", type=_token, help="what visitors must bring (default: a random one off loopback)")
+    command.add_argument("--name", action="append", default=[], help="a host name of the pages; may be repeated")
+    command.add_argument("--no-open", action="store_true", help="do not open the browser")
+    command.set_defaults(default_port=port)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= _MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a port from 0 to {_MAX_PORT}")
+    return int(text)
+
+
+def _token(text: str) -> str:
+    # It is part of an address and of a cookie, where other characters would need quoting.
+    if not (text.isascii() and text.isalnum()):
+        raise argparse.ArgumentTypeError("it must consist of letters and digits")
+    return text
+
+
+def require_packages(command: str) -> None:
+    """Raise `UsageError` where a package that serves pages is missing."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"the command {command} needs {', '.join(missing)}, which come with: pip install 'athina-trace[ui]'"
+        )

@@ -1,0 +1,100 @@
+"""What the local Athina keeps: an outbox file whose entries have the state *received*, shown by the same viewer."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic_core import to_json
+
+from athina_trace._delivery.routes import Kind
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+
+# The only statements here that name the outbox's columns.
+_FIND = {
+    column: f"SELECT prompt_run_id, reference, lane FROM entry WHERE {column} = ? AND kind = 'log' LIMIT 1"  # noqa: S608 - one of two columns
+    for column in ("reference", "prompt_run_id")
+}
+_INSERT = """
+INSERT INTO entry (lane, kind, reference, made, body, state, prompt_run_id, settled)
+VALUES (:ordering_key, :kind, :reference, :now, :body, 'received', :prompt_run_id, :now)
+"""
+_INDEX = "CREATE INDEX IF NOT EXISTS entry_run ON entry (prompt_run_id)"
+_BODIES = "SELECT kind, body FROM entry ORDER BY id"
+
+
+class ReceivedLog(NamedTuple):
+    """A log that is there.
+
+    Attributes:
+        prompt_run_id: Athina's name for it.
+        reference: the program's name for it, its `external_reference_id`.
+        ordering_key: its session, or its reference where it belongs to none.
+    """
+
+    prompt_run_id: str
+    reference: str
+    ordering_key: str
+
+
+class ReceivedLogs:
+    """The file. Every method may be called from any thread."""
+
+    def __init__(self, path: str) -> None:
+        """Open or make the outbox file at `path`."""
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        outbox = SqliteOutbox(path)
+        outbox.store.counts()  # makes the tables
+        outbox.close()
+        self.path = path
+        self._lock = threading.Lock()
+        # A connection of its own: the outbox's API has no state *received*, and no lookup by Athina's name.
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a power loss may cost what a test server received last
+        self._db.execute(_INDEX)
+
+    def add(self, fields: dict[str, object]) -> str | None:
+        """Keep a log; return its `prompt_run_id`, or None where there is a log with its reference."""
+        prompt_run_id = str(uuid.uuid4())
+        reference = str(fields.get("external_reference_id") or prompt_run_id)
+        # Found and inserted under one lock: two requests with one reference must not both succeed.
+        with self._lock:
+            if self._find("reference", reference):
+                return None
+            ordering_key = str(fields.get("session_id") or reference)
+            self._insert(ReceivedLog(prompt_run_id, reference, ordering_key), "log", fields)
+        return prompt_run_id
+
+    def change(
+        self, kind: Kind, by: Literal["reference", "prompt_run_id"], key: str, fields: dict[str, object]
+    ) -> str | None:
+        """Keep a change of the log found by `key`; return its `prompt_run_id`, or None where there is no such log."""
+        with self._lock:
+            log = self._find(by, key)
+            if log is None:
+                return None
+            self._insert(log, kind, fields)
+        return log.prompt_run_id
+
+    def _find(self, by: str, key: str) -> ReceivedLog | None:
+        row = self._db.execute(_FIND[by], (key,)).fetchone()
+        return ReceivedLog(*row) if row else None
+
+    def _insert(self, log: ReceivedLog, kind: Kind, fields: dict[str, object]) -> None:
+        values = {**log._asdict(), "kind": kind, "now": time.time(), "body": to_json(fields)}
+        self._db.execute(_INSERT, values)
+
+    def bodies(self, *kinds: Kind) -> list[bytes]:
+        """Return the bodies of all entries of these kinds, oldest first."""
+        with self._lock:
+            rows = self._db.execute(_BODIES).fetchall()
+        return [body for kind, body in rows if kind in kinds]
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()

@@ -1,0 +1,132 @@
+"""Which requests may see a page: the host name they ask for, the site they come from, a token.
+
+A server on loopback can still be reached by any website that its owner visits: by a name that resolves to 127.0.0.1
+(DNS rebinding), or by a form that posts here. Each is refused before it reaches a page.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "athina_trace_viewer"
+MAX_QUERY = 4_096
+MAX_FORM = 65_536
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    # Not "no-referrer": with it browsers leave the origin out of our own forms, too.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class AccessMiddleware:
+    """Refuse requests from other sites, under other host names, or without the token; add security headers."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None = None,
+        names: frozenset[str] = frozenset(),
+        open_to: tuple[str, ...] = (),
+    ) -> None:
+        """Protect `app`.
+
+        Args:
+            app: the pages.
+            token: what a visitor must bring; None where no token is needed.
+            names: host names of the pages, besides `localhost` and numeric addresses.
+            open_to: prefixes of paths that check a key of their own instead of the token.
+        """
+        self._app = app
+        self._open_to = open_to
+        self._token = token
+        self._names = names | {"localhost"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to the pages, or refuse it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await (self._refuse(scope) or self._app)(scope, receive, send_with_headers)
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        """Return why a request is refused, or the redirect that stores its token; None where it may pass."""
+        headers = Headers(scope=scope)
+        if len(scope["query_string"]) > MAX_QUERY:
+            return PlainTextResponse("This address is too long.", 414)
+        if not self._is_own_host(headers.get("host", "")):
+            return PlainTextResponse("This host name is not one of the viewer's. Use the address that it printed.", 421)
+        if scope["method"] not in ("GET", "HEAD") and is_cross_site(scope):
+            return PlainTextResponse("This request comes from another site.", 403)
+        if self._token is None or scope["path"].startswith(self._open_to):
+            return None
+        return self._check_token(scope, headers, self._token)
+
+    def _check_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
+        """Accept the token in a cookie, as a bearer, or once in the address, from where it moves into a cookie."""
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            cookie = None
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if (cookie and same(cookie.value, token)) or (scheme.lower() == "bearer" and same(bearer, token)):
+            return None
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if scope["method"] != "GET" or not same(dict(query).get("token", ""), token):
+            return PlainTextResponse("This viewer asks for a token. Open the whole address that it printed.", 401)
+        # To the same page without the token in its address, which would stay in the browser's history.
+        path = "/" + scope["path"].lstrip("/\\")
+        rest = urlencode([pair for pair in query if pair[0] != "token"])
+        response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return response
+
+    def _is_own_host(self, host: str) -> bool:
+        # A name can be made to resolve to this machine by its owner; a numeric address cannot.
+        if not 0 < len(host) <= 255 or set(host) & set("/\\@?# \t"):  # noqa: PLR2004 - the longest name in the DNS
+            return False
+        try:
+            name = urlsplit(f"//{host}").hostname
+            return name is not None and (name in self._names or bool(ipaddress.ip_address(name)))
+        except ValueError:
+            return False
+
+
+def is_cross_site(scope: Scope) -> bool:
+    """Return whether a browser reports that a request comes from a page of another site."""
+    headers = Headers(scope=scope)
+    origin = headers.get("origin")
+    if origin is None:
+        return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    scheme, _, host = origin.partition("://")
+    return scheme not in ("http", "https") or host != headers.get("host", "")
+
+
+def same(given: str, secret: str) -> bool:
+    """Compare with a secret in a time that does not depend on where they differ; any text may be given."""
+    return secrets.compare_digest(given.encode("utf-8", "replace"), secret.encode())

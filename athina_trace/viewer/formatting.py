@@ -1,0 +1,60 @@
+"""Format times, durations, counts and sizes for people and for machines."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+NO_VALUE = "\N{EN DASH}"
+"""Shown where there is no value."""
+
+
+def time_ago(when: float | None, *, now: float) -> str:
+    """Format how long ago a time was, as a number and a unit."""
+    if when is None:
+        return NO_VALUE
+    seconds = max(0.0, now - when)
+    for width, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= width:
+            return f"{seconds / width:.0f} {unit} ago"
+    return "just now" if seconds < 10 else f"{seconds:.0f} s ago"  # noqa: PLR2004 - such precision helps no reader
+
+
+def iso_time(when: float | None) -> str:
+    """Format a time in UTC, to the second, for machines."""
+    return "" if when is None else datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def readable_time(when: float | None) -> str:
+    """Format a time in UTC, to the second, for people."""
+    return "" if when is None else datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def integer(value: float | None) -> str:
+    """Format a number with its thousands apart."""
+    return NO_VALUE if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def duration(milliseconds: float | None) -> str:
+    """Format milliseconds in the unit that reads best."""
+    if milliseconds is None:
+        return NO_VALUE
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"  # noqa: PLR2004
+
+
+def money(value: float | None) -> str:
+    """Format dollars; below one dollar with four decimal places, since single calls cost fractions of a cent."""
+    return NO_VALUE if value is None else f"${value:.4f}" if value < 1 else f"${value:,.2f}"
+
+
+def feedback(value: int | None) -> str:
+    """Format a user's feedback; empty where there is none."""
+    return "" if value is None else "liked" if value > 0 else "disliked" if value < 0 else "neutral"
+
+
+def byte_size(value: float) -> str:
+    """Format bytes in the unit that reads best."""
+    for unit in ("bytes", "KB", "MB"):
+        if value < 1000:  # noqa: PLR2004
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

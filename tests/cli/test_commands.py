@@ -1,0 +1,441 @@
+"""Commands that look: what they print, and how they end."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from athina_trace import Status
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.cli.terminal import display_width, fit, safe_json, sanitize
+from tests.cli.conftest import Run, lines
+from tests.viewer.outboxes import feedback, log, put, settle
+
+COMMANDS = (
+    "demo",
+    "ui",
+    "serve",
+    "logs",
+    "sessions",
+    "show",
+    "status",
+    "flush",
+    "retry",
+    "export",
+    "purge",
+    "check",
+    "completion",
+    "import",
+)
+
+
+def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in (*COMMANDS, "exit codes", "130"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("logs", "--state", "lost"),
+        ("logs", "--feedback", "great"),
+        ("logs", "--limit", "0"),
+        ("logs", "--limit", "-1"),
+        ("logs", "--limit", "many"),
+        ("logs", "--since", "soon"),
+        ("logs", "--until", ""),
+        ("logs", "--nonsense"),
+        ("sessions", "--limit", "1.5"),
+        ("sessions", "--since", "2025-13-01"),
+        ("export", "--since", "5y"),
+        ("export", "--format", "xml"),
+        ("show",),
+        ("flush", "--timeout", "nan"),
+        ("flush", "--timeout", "-1"),
+        ("purge",),
+        ("purge", "--state", "waiting", "--older-than", "long"),
+        ("serve", "--fail", "2"),
+        ("serve", "--status", "99"),
+        ("serve", "--delay", "x"),
+        ("serve", "--port", "65536"),
+        ("ui", "--port", "-1"),
+        ("ui", "--token", "no spaces"),
+    ],
+)
+def test_wrong_options_are_told_and_end_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("lgos", "did you mean 'logs'?"), ("stat", "did you mean 'status'?"), ("xyzzy", "`athina-trace --help` lists")],
+)
+def test_a_wrong_command_names_the_nearest(run: Run, given: str, hint: str) -> None:
+    done = run(given, "--json")
+    assert done.returncode == 2
+    assert f"there is no command '{given}'" in done.stderr
+    assert hint in done.stderr
+
+
+def test_a_wrong_setting_is_told_and_ends_with_2(run: Run) -> None:
+    done = run("status", ATHINA_CONNECTIONS="many")
+    assert done.returncode == 2
+    assert "ATHINA_CONNECTIONS='many'" in done.stderr
+
+
+def test_an_outbox_that_is_not_there_is_told_with_those_that_are(run: Run, sampled: str) -> None:
+    done = run("logs", "--outbox", str(Path(sampled).with_name("other.db")))
+    assert done.returncode == 1
+    assert sampled in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_logs_without_a_terminal_are_lines_with_tabs(run: Run, sampled: str) -> None:
+    done = run("logs", "--outbox", sampled, "--limit", "3")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(rows) == 3
+    assert {len(row) for row in rows} == {9}
+    assert rows[0][0] == "Hello, where is my parcel PX-48213?"
+    assert rows[0][6] == "waiting"
+
+
+def test_logs_as_json_lines_hold_the_whole_log(run: Run, sampled: str) -> None:
+    done = lines(run("logs", "--outbox", sampled, "--json", "--customer", "casa-verde", "--limit", "4").stdout)
+    assert len(done) == 4
+    for line in done:
+        assert isinstance(line["log"], dict)
+        assert line["log"]["customer_id"] == "casa-verde"
+        assert line["state"] in ("waiting", "delivered", "refused")
+
+
+@pytest.mark.parametrize(
+    ("filters", "number"),
+    [
+        (["--state", "refused"], 3),
+        (["--errors"], None),
+        (["--text", "leipzig hub"], None),
+        (["--since", "1h", "--slug", "customer-support/v1"], None),
+        (["--customer", "nobody"], 0),
+    ],
+)
+def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int | None) -> None:
+    done = run("logs", "--outbox", sampled, "--json", "--limit", "1000", *filters)
+    assert done.returncode == 0
+    found = len(lines(done.stdout))
+    assert found == number if number is not None else 0 < found < 100
+
+
+def test_a_time_that_is_none_is_told(run: Run, sampled: str) -> None:
+    done = run("logs", "--outbox", sampled, "--since", "yesterday")
+    assert done.returncode == 2
+    assert "--since: 'yesterday' is no time" in done.stderr
+
+
+def test_sessions_and_status(run: Run, sampled: str) -> None:
+    sessions = lines(run("sessions", "--outbox", sampled, "--json", "--limit", "100").stdout)
+    assert len(sessions) == 64
+    assert sessions[0]["turns"] == 3
+    status = json.loads(run("status", "--outbox", sampled, "--json").stdout)
+    assert (status["sessions"], status["refused"]) == (64, 3)
+    assert "refused      3\n" in run("status", "--outbox", sampled).stdout
+
+
+def test_show_tells_one_log(run: Run, sampled: str) -> None:
+    done = run("show", "sample-063-0", "--outbox", sampled)
+    assert "Tool track_parcel" in done.stdout
+    assert "disney-usa-2314832" in done.stdout
+    fields = json.loads(run("show", "sample-063-0", "--json", "--outbox", sampled).stdout)
+    assert fields["external_reference_id"] == "sample-063-0"
+    missing = run("show", "nothing", "--outbox", sampled)
+    assert missing.returncode == 1
+    assert "there is no log 'nothing'" in missing.stderr
+
+
+def test_show_is_whole(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    entry = log(
+        response="x" * 200_000 + "THE END",
+        prompt=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Earlier question"},
+                {"role": "assistant", "content": "Earlier answer"}, {"role": "user", "content": "Where is it?"}],
+        context=[f"document {number}" for number in range(120)],
+        tool_calls=[{"function": {"name": f"tool{number}", "arguments": "{}"}} for number in range(120)],
+        tools=[{"function": {"name": "track_parcel"}}],
+        prompt_tokens=31, completion_tokens=11, cost=0.5, status_code=418, environment="staging",
+        custom_attributes={"plan": "gold", "note": "y" * 5000 + "NOTE END", "reason": "the attribute's own"},
+        functions=["f1"],
+    )  # fmt: skip
+    put(path, entry, feedback(entry, -1, "wrong parcel"))
+    settle(path, refused=[entry.reference])
+    shown = run("show", "1", "--outbox", str(path)).stdout
+    for part in ("THE END", "Be kind.", "Earlier answer", "document 119", "Tool tool119", "track_parcel", "31", "11",
+                 "0.5", "418", "status 418", "staging", "gold", "NOTE END", "the attribute's own", "f1", "disliked",
+                 "wrong parcel", "400", "user_query: Expected string", entry.reference):  # fmt: skip
+        assert part in shown, part
+    assert "…" not in shown
+
+
+def test_one_spelling_of_names_and_times(run: Run, sampled: str) -> None:
+    (line,) = lines(run("logs", "--outbox", sampled, "--json", "--limit", "1").stdout)
+    session_id = line["log"]["session_id"]
+    exported = lines(run("export", "--outbox", sampled, "--session", session_id).stdout)[-1]
+    assert exported == line
+    (session,) = lines(run("sessions", "--outbox", sampled, "--json", "--limit", "1").stdout)
+    status = json.loads(run("status", "--outbox", sampled, "--json").stdout)
+    names = {*line, *session, *status}
+    assert names >= {"external_reference_id", "session_id", "customer_id", "total_tokens"}
+    shared = {field.name for field in dataclasses.fields(Status)} - {"faults"}
+    assert shared <= set(status)
+    for record in (line, session, status):
+        for name, value in record.items():
+            if name.endswith(("_at", "_since")) and value is not None:
+                assert isinstance(value, float), name
+                assert abs(value - time.time()) < 86_400 * 30, name
+    assert line["made_at"] == session["last_at"]
+
+
+def test_status_is_that_of_the_program(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, log(), refused := log())
+    settle(path, refused=[refused.reference])
+    found = json.loads(run("status", "--json", "--outbox", str(path)).stdout)
+    outbox = SqliteOutbox(str(path))
+    counts, since, size = outbox.counts(), outbox.store.waiting_since(), outbox.store.size()
+    outbox.close()
+    assert (found["made"], found["delivered"], found["waiting"]) == (counts.made, counts.delivered, counts.waiting)
+    assert (found["refused"], found["dropped"], found["waiting_since"]) == (counts.refused, counts.dropped, since)
+    assert (found["bytes"], found["outbox"]) == (size, str(path))
+
+
+def test_feedback_is_found_from_the_command_line(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    good, bad, plain = log("a"), log("b"), log("c")
+    put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))
+
+    def found(*options: str) -> list[object]:
+        shown = lines(run("logs", "--json", "--outbox", str(path), *options).stdout)
+        return [line["external_reference_id"] for line in shown]
+
+    assert found("--feedback", "liked") == [good.reference]
+    assert found("--feedback", "disliked") == [bad.reference]
+    assert found("--feedback", "any") == [good.reference, bad.reference]
+    assert found("--text", "wrong parcel") == [bad.reference]
+    sessions = lines(run("sessions", "--json", "--outbox", str(path)).stdout)
+    assert [(each["liked"], each["disliked"]) for each in sessions] == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_an_empty_list_says_why(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, entry := log())
+    for command in ("logs", "sessions"):
+        assert "no log matches" in run(command, "--customer", "x", "--outbox", str(path)).stderr
+    settle(path, forgotten=[entry.reference])
+    for command in ("logs", "sessions"):
+        done = run(command, "--outbox", str(path))
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "1 entries were delivered and not kept; set ATHINA_KEEP_DELIVERED=24" in done.stderr
+
+
+def test_export_writes_json_lines_and_tables(run: Run, sampled: str, tmp_path: Path) -> None:
+    exported = lines(run("export", "--outbox", sampled).stdout)
+    assert len(exported) == json.loads(run("status", "--outbox", sampled, "--json").stdout)["logs"]
+    target = tmp_path / "logs.csv"
+    done = run("export", "--outbox", sampled, "--format", "csv", "--output", str(target), "--errors")
+    assert done.returncode == 0
+    assert target.stat().st_mode & 0o077 == 0
+    rows = list(csv.DictReader(io.StringIO(target.read_text(encoding="utf-8"))))
+    assert rows
+    assert all(row["error"] for row in rows)
+    assert rows[0]["language_model_id"]
+
+
+def test_a_dataset_has_athinas_columns_and_the_feedback(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    entry = log("a", context=[{"text": "Leipzig hub"}, "scan"], expected_response="At the hub.", customer_id="acme")
+    put(path, entry, log("b"), feedback(entry, -1, "too short"))
+    row = {
+        "query": "Where is it?",
+        "context": ["Leipzig hub", "scan"],
+        "response": "In Leipzig.",
+        "expected_response": "At the hub.",
+        "user_feedback": -1,
+        "user_feedback_comment": "too short",
+    }
+    assert lines(run("export", "--dataset", "--feedback", "disliked", "--outbox", str(path)).stdout) == [row]
+    table = run("export", "--dataset", "--format", "csv", "--customer", "acme", "--outbox", str(path)).stdout
+    (cells,) = csv.DictReader(io.StringIO(table))
+    assert cells == {**row, "context": '["Leipzig hub", "scan"]', "user_feedback": "'-1"[1:]}
+
+
+def test_a_cell_is_never_a_formula(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, log(user_query="=1+1", response="@cmd"))
+    (row,) = csv.DictReader(io.StringIO(run("export", "--format", "csv", "--outbox", str(path)).stdout))
+    assert (row["user_query"], row["response"]) == ("'=1+1", "'@cmd")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(environment: dict[str, str], sampled: str) -> None:
+    command = f"{sys.executable} -W error -m athina_trace export --outbox {sampled} | head -n 1"
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=40, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_following_tells_new_logs_until_ctrl_c(environment: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, log(user_query="first"))
+    command = [sys.executable, "-m", "athina_trace", "logs", "--follow", "--json", "--outbox", str(path)]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["log"]["user_query"] == "first"
+        put(path, log(user_query="second"))
+        assert json.loads(process.stdout.readline())["log"]["user_query"] == "second"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
+
+
+def test_a_terminal_gets_a_table(environment: dict[str, str], sampled: str) -> None:
+    done = on_a_terminal(environment | {"COLUMNS": "100", "TERM": "xterm"}, "logs", "--outbox", sampled, "--limit", "2")
+    assert "Question" in done
+    assert "waiting" in done
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done)
+    assert max(len(line) for line in plain.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+@pytest.mark.parametrize("command", ["logs", "sessions"])
+def test_tables_fit_their_terminal_and_say_what_matters(
+    environment: dict[str, str], tmp_path: Path, command: str, columns: int
+) -> None:
+    path = tmp_path / "outbox.db"
+    long = "Where is my parcel? 我的包裹在哪里 e\u0301e\u0301 " * 9
+    entry = log(
+        "thread_1", user_query=long, response="It is in Leipzig. " * 30, customer_id="customer " * 9, made=time.time()
+    )
+    put(path, entry, feedback(entry, -1))
+    settings = environment | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    shown = on_a_terminal(settings, command, "--outbox", str(path)).replace("\r", "")
+    heading, row = shown.splitlines()
+    assert display_width(row) <= columns
+    assert "Where is my parcel?" in row
+    assert ("No." if command == "logs" else "Last") in heading
+    if command == "logs":
+        assert "It is in Leipzig" in row
+        assert "waiting" in row
+    assert ("disliked" in row or "Disliked" in heading) == (columns >= 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [("abc", 5, "abc  "), ("abcdef", 5, "abcd…"), ("包裹在哪", 5, "包裹…"), ("e\u0301e\u0301", 3, "e\u0301e\u0301 ")],
+)
+def test_cells_are_cut_by_what_a_terminal_shows(text: str, width: int, expected: str) -> None:
+    assert fit(text, width) == expected
+    assert display_width(fit(text, width, right=True)) == width
+
+
+def on_a_terminal(environment: dict[str, str], *arguments: str) -> str:
+    """What a command prints where its output is a terminal."""
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"this machine has no pseudo-terminals: {error}")
+    command = [sys.executable, "-m", "athina_trace", *arguments]
+    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        output, ends = b"", time.monotonic() + 30
+        while time.monotonic() < ends:
+            if select.select([ours], [], [], 0.2)[0]:
+                try:
+                    output += os.read(ours, 65_536)
+                except OSError:  # the other end is closed
+                    break
+            elif process.poll() is not None:
+                break
+        os.close(ours)
+    return output.decode()
+
+
+NASTY = "\x1b]0;title\x07\x1b[2J \x9d0;c1\x9c \x7f \u202egnp.exe \u2028 \x00 end"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("logs",), ("logs", "--json"), ("sessions",), ("sessions", "--json"), ("show", "1"), ("show", "1", "--json"),
+        ("export",), ("export", "--format", "csv"), ("status",),
+    ],
+)  # fmt: skip
+def test_no_command_passes_a_control_character_of_a_log_to_the_terminal(
+    environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    path = tmp_path / f"{NASTY[:4]}outbox.db"
+    names = ("user_query", "response", "customer_id", "language_model_id", "error", "context")
+    fields: dict[str, Any] = dict.fromkeys(names, NASTY)
+    put(path, log(NASTY, external_reference_id=NASTY, tool_calls=[{"name": NASTY, "arguments": NASTY}], **fields))
+    shown = on_a_terminal(environment | {"COLUMNS": "200", "TERM": "xterm"}, *arguments, "--outbox", str(path))
+    plain = re.sub(r"\x1b\[(\d+)?[mK]", "", shown).replace("\r", "")  # our own styles and progress
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", plain), plain
+    assert plain
+
+
+@hypothesis.given(
+    st.recursive(
+        st.text() | st.none() | st.integers() | st.booleans(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_for_a_terminal_means_the_same_and_holds_no_control_character(value: object) -> None:
+    for indent in (None, 2):
+        text = safe_json(value, indent=indent)
+        assert json.loads(text) == value
+        assert sanitize(text) == text
+
+
+def test_an_export_to_a_file_keeps_every_character(run: Run, tmp_path: Path) -> None:
+    path, target = tmp_path / "outbox.db", tmp_path / "logs"
+    put(path, log(response=NASTY))
+    run("export", "--format", "csv", "--outbox", str(path), "--output", str(target))
+    with target.open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["response"] == NASTY
+    run("export", "--outbox", str(path), "--output", str(target))
+    assert json.loads(target.read_text(encoding="utf-8"))["log"]["response"] == NASTY
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "\x1b]0;title\x07", "a\rb", "\u202eabc", "\x9b31m", "\x00"])
+def test_a_log_cannot_speak_to_the_terminal(text: str) -> None:
+    assert not set(sanitize(text)) & set("\x1b\x07\r\u202e\x9b\x00")
+
+
+def test_importing_the_package_brings_none_of_it() -> None:
+    code = (
+        "import sys, athina_trace; "
+        "print([name for name in ('rich', 'starlette', 'uvicorn', 'jinja2', 'markdown_it') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,393 @@
+"""What servers that are compatible with OpenAI's give: ids, parts, zero values and failures of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai import OpenAI
+
+import athina_trace
+from athina_trace import _periodic, current_log, flush
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace.integrations.openai import standalone_logs as standalone
+from athina_trace.integrations.openai.standalone_logs import standalone_logs
+
+from .samples import HOUR, Wire, chat, function_call, message, output_text, page, response, run
+from .scripts import ASK, RAIN, RUN, THREAD, chunks
+from .server import Events, Server
+
+Logs = Callable[[], list[dict[str, Any]]]
+QUERY = "What is the weather?"
+DECORATED = pytest.mark.parametrize("decorated", [False, True], ids=["undecorated", "decorated"])
+
+
+def as_a_call(decorated: bool) -> AbstractContextManager[Any]:
+    return athina_trace.athina_trace() if decorated else nullcontext()
+
+
+def ask(client: OpenAI, **more: Any) -> Any:
+    return client.chat.completions.create(model="gpt-4o-mini", messages=ASK, **more)
+
+
+def only_log(logs: Logs) -> dict[str, Any]:
+    (log,) = logs()
+    return log
+
+
+def streamed(made: list[Wire]) -> dict[str, Any]:
+    """Return the fields of a log into which a program recorded these chunks."""
+    accumulator = AnswerAccumulator()
+    assert all(map(accumulator.add, made))
+    return accumulator.fields()
+
+
+# One request is one answer ------------------------------------------------------------------------------------------
+
+IDS = [("chatcmpl-7", "chatcmpl-7"), ("", ""), (None, None), ("a", "b")]
+
+
+@pytest.mark.parametrize("ids", IDS, ids=["repeated", "empty", "null", "distinct"])
+@pytest.mark.parametrize("texts", [("One.", "Two."), ("One.", "One."), (None, None)], ids=["other", "same", "no"])
+def test_two_requests_are_two_answers_whatever_their_ids(
+    ids: Any, texts: Any, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    for own, text in zip(ids, texts, strict=True):
+        called: Any = {} if text else {"tool_calls": [{**function_call(), "id": own}]}
+        server.on("POST /chat/completions", {**chat(content=text, **called), "id": own})
+    with athina_trace.athina_trace():
+        for _ in ids:
+            current_log().record(ask(client))
+    log = only_log(instrumented)
+    assert (log["total_tokens"], log["response"]) == (14, texts[1] or "")
+    assert len(log.get("tool_calls", ())) == (0 if texts[0] else 2)
+
+
+@pytest.mark.parametrize("own", ["chatcmpl-7", "", None])
+def test_two_streams_are_two_answers_whatever_their_ids(
+    own: Any, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    for text in ("One.", "Two."):
+        made = [{**chunk, "id": own} for chunk in chunks({"content": text}, usage=usage)]
+        server.on("POST /chat/completions", Events.of_chat(*made))
+    with athina_trace.athina_trace():
+        for _ in range(2):
+            list(ask(client, stream=True))
+    assert (only_log(instrumented)["total_tokens"], only_log(instrumented)["response"]) == (14, "Two.")
+
+
+def test_two_responses_of_one_id_are_two_answers(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /responses", response("resp_1", output_text("One.")), response("resp_1", output_text("Two.")))
+    server.on("GET /responses/resp_1", response("resp_1", output_text("Two.")))
+    with athina_trace.athina_trace():
+        for _ in range(2):
+            client.responses.create(model="gpt-4.1", input=QUERY)
+        client.responses.retrieve("resp_1")
+    assert only_log(instrumented)["total_tokens"] == 52
+
+
+# Choices ------------------------------------------------------------------------------------------------------------
+
+
+@DECORATED
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+def test_all_choices_are_logged(
+    decorated: bool, is_stream: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    says: list[Wire] = [
+        {"content": "One."},
+        {"content": None, "tool_calls": [{**function_call(), "index": 0}]},
+        {"content": "Two."},
+    ]
+    if is_stream:
+        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": HOUR, "model": "gpt-4o-mini"}
+        parts: list[Wire] = [
+            {**head, "choices": [{"index": place, "delta": each, "finish_reason": None}]}
+            for place, each in reversed(list(enumerate(says)))
+        ]
+        server.on("POST /chat/completions", Events.of_chat(*parts))
+    else:
+        choices = [
+            {"index": place, "finish_reason": "stop", "message": {"role": "assistant", **each}}
+            for place, each in enumerate(says)
+        ]
+        server.on("POST /chat/completions", {**chat(), "choices": choices})
+    with as_a_call(decorated):
+        answer = ask(client, n=3, stream=is_stream)
+        list(answer) if is_stream else None
+    log = only_log(instrumented)
+    assert (log["response"], json.loads(log["custom_attributes"]["choices"])) == ("One.", ["", "Two."])
+    assert [call["function"]["name"] for call in log["tool_calls"]] == ["weather"]
+
+
+def test_equal_ids_of_calls_in_two_choices_are_two_calls() -> None:
+    calls = [{"function": {"name": name, "arguments": "{}"}} for name in ("weather", "time")]
+    choices = [{"index": place, "message": {"tool_calls": [call]}} for place, call in enumerate(calls)]
+    log = streamed([{**chat(), "choices": choices}])
+    assert [call["function"]["name"] for call in log["tool_calls"]] == ["weather", "time"]
+
+
+# Parts --------------------------------------------------------------------------------------------------------------
+
+
+def thought(text: str) -> Wire:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def part(text: str) -> Wire:
+    return {"type": "text", "text": text}
+
+
+REFERENCE = {"type": "reference", "reference_ids": [0]}
+PIECES = st.lists(
+    st.text()
+    | st.none()
+    | st.lists(st.text().map(part) | st.text(min_size=1).map(thought) | st.just(REFERENCE), max_size=3)
+)
+
+
+def text_in(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(each.get("text", "") for each in content)
+    return content or ""
+
+
+@given(PIECES)
+def test_text_comes_whole_out_of_whatever_parts_it_is_streamed_in(contents: Any) -> None:
+    log = streamed(chunks(*({"content": content} for content in contents)))
+    assert log.get("response", "") == "".join(map(text_in, contents))
+
+
+def test_an_object_in_place_of_a_text_is_its_json(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    content: Any = {"title": "Pears", "author": "Å"}
+    server.on("POST /chat/completions", chat(content=content))
+    ask(client)
+    assert only_log(instrumented)["response"] == '{"title": "Pears", "author": "Å"}'
+
+
+@st.composite
+def calls_in_parts(draw: st.DrawFn) -> tuple[list[Wire], list[tuple[str, str]]]:
+    """Draw the deltas of a few calls, as one of the known servers gives them, and what was called."""
+    has_ids, has_index = draw(st.booleans()), draw(st.booleans())
+    repeats_name, repeats_id = draw(st.booleans()), draw(st.booleans())
+    arguments = st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers(), min_size=1, max_size=2)
+    called = draw(st.lists(st.tuples(st.sampled_from(["weather", "time"]), arguments.map(json.dumps)), max_size=4))
+    deltas: list[Wire] = []
+    for place, (name, text) in enumerate(called):
+        cuts = sorted(draw(st.lists(st.integers(1, len(text) - 1), max_size=2, unique=True)))
+        for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(text)], strict=True)):
+            function: Wire = {"arguments": text[start:end]}
+            if number == 0 or repeats_name:
+                function["name"] = name
+            own = f"call_{place}" if has_ids and (number == 0 or repeats_id) else ""
+            index = place if has_index else 0
+            deltas.append({"tool_calls": [{"index": index, "id": own, "type": "function", "function": function}]})
+    return deltas, called
+
+
+@given(calls_in_parts())
+def test_calls_are_told_apart_in_whatever_parts_they_are_streamed(made: Any) -> None:
+    deltas, called = made
+    log = streamed(chunks(*deltas, reason="tool_calls"))
+    assert [tuple(call["function"].values()) for call in log.get("tool_calls", ())] == called
+
+
+def test_a_name_in_parts_is_put_together() -> None:
+    parts = [{"name": "get_", "arguments": ""}, {"name": "weather"}, {"arguments": "{}"}]
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "call_1" if not n else None, "function": f}]} for n, f in enumerate(parts)
+    ]
+    (call,) = streamed(chunks(*deltas))["tool_calls"]
+    assert call["function"] == {"name": "get_weather", "arguments": "{}"}
+
+
+def test_usage_is_read_where_groq_puts_it() -> None:
+    usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}
+    *others, last = chunks({"content": RAIN})
+    assert streamed([*others, {**last, "x_groq": usage}])["total_tokens"] == 6
+
+
+# Zero values and noise ----------------------------------------------------------------------------------------------
+
+
+@DECORATED
+def test_fields_that_are_filled_in_with_zero_values_say_nothing(
+    decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    empty: Wire = {
+        "refusal": "",
+        "function_call": {"name": "", "arguments": ""},
+        "tool_calls": [{"id": "", "type": "", "function": {"name": "", "arguments": ""}}],
+        "audio": {"id": "", "data": "", "expires_at": 0, "transcript": ""},
+        "annotations": [{"type": "", "url_citation": {"url": "", "title": ""}}],
+    }
+    whole = {**chat("", content="Sunny.", **empty), "system_fingerprint": "fp_1", "service_tier": "default"}
+    whole["usage"] |= {"prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": 3}, "error": {"message": ""}}
+    server.on("POST /chat/completions", {**whole, "error": {"code": "", "message": ""}})
+    with as_a_call(decorated):
+        ask(client)
+    log = only_log(instrumented)
+    assert log["response"] == "Sunny."
+    assert not {"tool_calls", "error"} & log.keys()
+    noted = {name: value for name, value in log["custom_attributes"].items() if name != "function"}
+    assert noted == {"status": "stop", "cached_tokens": 3}
+
+
+def test_a_tier_that_was_asked_for_is_kept() -> None:
+    assert streamed([{**chat(), "service_tier": "flex"}])["custom_attributes"]["service_tier"] == "flex"
+
+
+# Failures with status 200 -------------------------------------------------------------------------------------------
+
+FILTERED: Wire = {"error": {"message": "The prompt was filtered.", "type": None, "code": "content_filter"}}
+
+
+def direct(client: OpenAI) -> None:
+    ask(client)
+
+
+def raw(client: OpenAI) -> None:
+    client.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=ASK).parse()
+
+
+def raw_and_streamed(client: OpenAI) -> None:
+    with client.chat.completions.with_streaming_response.create(model="gpt-4o-mini", messages=ASK) as answer:
+        answer.parse()
+
+
+@DECORATED
+@pytest.mark.parametrize("call", [direct, raw, raw_and_streamed])
+def test_a_failure_that_comes_with_status_200_is_logged(
+    call: Any, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", FILTERED)
+    with as_a_call(decorated):
+        call(client)
+    log = only_log(instrumented)
+    assert (log["user_query"], log["error"]) == (QUERY, "content_filter: The prompt was filtered.")
+
+
+# Legacy completions and compaction ----------------------------------------------------------------------------------
+
+WHOLE: Wire = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": HOUR,
+    "model": "gpt-3.5-turbo-instruct",
+    "choices": [{"index": 0, "text": RAIN, "finish_reason": "stop", "logprobs": None}],
+    "usage": {"prompt_tokens": 4, "completion_tokens": 1, "total_tokens": 5},
+}
+
+
+def in_parts() -> Iterator[Wire]:
+    for text, reason in (("It rains", None), (" in Oslo.", None), ("", "stop")):
+        yield {**WHOLE, "choices": [{"index": 0, "text": text, "finish_reason": reason}], "usage": None}
+    yield {**WHOLE, "choices": []}
+
+
+@DECORATED
+def test_legacy_completions_are_logged(decorated: bool, server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /completions", WHOLE, Events.of_chat(*in_parts()))
+    for is_stream in (False, True):
+        with as_a_call(decorated):
+            answer: Any = client.completions.create(model="instruct", prompt=QUERY, max_tokens=9, stream=is_stream)
+            list(answer)
+    for log in instrumented():
+        assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, RAIN, 5)
+        assert (log["language_model_id"], log["custom_attributes"]["status"]) == ("gpt-3.5-turbo-instruct", "stop")
+        assert log["model_options"] == {"max_completion_tokens": 9}
+    assert len(instrumented()) == 2
+
+
+def test_chunks_of_a_legacy_completion_that_a_program_yields_are_one_answer() -> None:
+    log = streamed(list(in_parts()))
+    assert (log["response"], log["total_tokens"]) == (RAIN, 5)
+
+
+def test_a_compaction_is_logged(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    asked = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": QUERY}]}
+    output = [asked, {"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAA"}]
+    made = {**response("resp_1"), "object": "response.compaction", "output": output}
+    server.on("POST /responses/compact", made)
+    client.post("/responses/compact", cast_to=object, body={"model": "gpt-4.1", "input": QUERY})
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, "", 26)
+
+
+# Answers that are never seen to end ---------------------------------------------------------------------------------
+
+
+def unfinished(log: dict[str, Any]) -> tuple[Any, ...]:
+    noted = log["custom_attributes"]
+    return log.get("user_query"), noted.get("run_id") or noted.get("response_id"), noted["outcome"]
+
+
+def test_what_was_never_seen_to_end_is_logged_at_the_end_of_the_process(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/messages", message("msg_1", QUERY, role="user", at=1))
+    server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {RUN}", run(status="in_progress"))
+    server.on("POST /responses", response("resp_1", status="queued", usage=None))
+    threads = client.beta.threads
+    threads.messages.create("thread_1", role="user", content=QUERY)
+    threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    client.responses.create(model="gpt-4.1", input=QUERY, background=True)
+    flush(0)
+    assert instrumented() == []
+    for _ in range(2):
+        _periodic.finish(ending=True)
+    assert sorted(map(unfinished, instrumented())) == [
+        (QUERY, "resp_1", "incomplete"),
+        (QUERY, "run_1", "incomplete"),
+    ]
+
+
+def test_a_run_that_another_follows_unseen_is_logged_as_incomplete(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"POST {THREAD}/runs", run(status="queued"), run("run_2", at=20, status="queued"))
+    for _ in range(2):
+        client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    flush(0)
+    assert [unfinished(log)[1:] for log in instrumented()] == [("run_1", "incomplete")]
+
+
+def test_a_run_that_has_to_make_room_is_logged_as_incomplete(
+    server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standalone, "_MOST_PENDING", 2)
+    standalone_logs.reset()
+    for number in range(3):
+        where = f"thread_{number}"
+        server.on(f"POST /threads/{where}/runs", run(f"run_{number}", status="queued", thread_id=where))
+        client.beta.threads.runs.create(where, assistant_id="asst_1")
+    assert [unfinished(log)[1:] for log in instrumented()] == [("run_0", "incomplete")]
+
+
+def test_a_run_of_another_process_is_not_logged_before_it_ends(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on(f"GET {RUN}", run(status="in_progress"))
+    client.beta.threads.runs.retrieve("run_1", thread_id="thread_1")
+    _periodic.finish(ending=True)
+    assert instrumented() == []
+
+
+def test_a_run_that_ends_after_another_began_is_whole(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on(f"POST {THREAD}/runs", run(status="queued"), run("run_2", at=20, status="queued"))
+    server.on(f"GET {RUN}", run()).on(f"GET {THREAD}/messages", page(message("msg_2", RAIN, at=12)))
+    threads = client.beta.threads
+    for _ in range(2):
+        threads.runs.create("thread_1", assistant_id="asst_1")
+    threads.runs.retrieve("run_1", thread_id="thread_1")
+    threads.messages.list("thread_1")
+    log = only_log(instrumented)
+    assert (log["response"], log["custom_attributes"]["status"]) == (RAIN, "completed")
+    assert "outcome" not in log["custom_attributes"]

@@ -1,0 +1,152 @@
+"""Other tools in the same client, before ours or after: each answer is logged once, whole, and theirs stays theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+import wrapt
+from openai import AsyncOpenAI, BadRequestError, OpenAI
+
+import athina_trace
+from athina_trace import instrument_openai, uninstrument_openai
+
+from .samples import chat
+from .scripts import ASK, RAIN, RAIN_CHUNKS
+from .server import Events, Failure, Server
+
+Logs = Callable[[], list[dict[str, Any]]]
+
+
+def ask(client: Any, **more: Any) -> Any:
+    return client.chat.completions.create(model="gpt-4o", messages=ASK, **more)
+
+
+class TheirStream:
+    """A stream of another tool, around the client's."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.stream
+
+
+def around(call: Any, _client: Any, args: Any, kwargs: Any) -> Any:
+    answer = call(*args, **kwargs)
+    return TheirStream(answer) if kwargs.get("stream") else wrapt.ObjectProxy(answer)
+
+
+@pytest.fixture
+def in_the_subclass() -> Iterator[Callable[[], None]]:
+    """Put a `request` of their own on `OpenAI`, as OpenInference and Logfire do."""
+    made: list[type] = []
+
+    def put() -> None:
+        wrapt.wrap_function_wrapper("openai", "OpenAI.request", around)
+        made.append(openai.OpenAI)
+
+    yield put
+    uninstrument_openai()
+    for cls in made:
+        assert isinstance(vars(cls)["request"], wrapt.FunctionWrapper), "theirs is gone"
+        del cls.request  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("theirs_first", [True, False], ids=["theirs first", "ours first"])
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+def test_a_request_of_theirs_in_a_subclass_hides_and_doubles_nothing(
+    theirs_first: bool, is_stream: bool, server: Server, local: Logs, in_the_subclass: Callable[[], None]
+) -> None:
+    for put in (in_the_subclass, instrument_openai) if theirs_first else (instrument_openai, in_the_subclass):
+        put()
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if is_stream else chat(content=RAIN))
+    server.on("POST /chat/completions", Failure(400, "No."))
+    with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        answer = ask(client, stream=is_stream)
+        assert isinstance(answer, TheirStream if is_stream else wrapt.ObjectProxy)
+        list(answer) if is_stream else None
+        with pytest.raises(BadRequestError):
+            ask(client)
+    first, second = local()
+    assert (first["response"], first["total_tokens"]) == (RAIN, 7)
+    assert second["error"] == "No."
+    uninstrument_openai()
+    with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client, pytest.raises(BadRequestError):
+        ask(client)
+    assert len(local()) == 2
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+def test_a_request_of_theirs_on_a_client_is_seen_and_its_limits_are_told(
+    is_stream: bool, server: Server, client: OpenAI, local: Logs, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = client.request
+
+    def request(*args: Any, **kwargs: Any) -> Any:
+        return around(theirs, client, args, kwargs)
+
+    client.request = request  # type: ignore[method-assign]
+    caplog.set_level(logging.INFO, "athina_trace")
+    instrument_openai()
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if is_stream else chat(content=RAIN))
+    for _ in range(2):
+        answer = ask(client, stream=is_stream)
+        list(answer) if is_stream else None
+    assert [(log["response"], log["total_tokens"]) for log in local()] == [(RAIN, 7), (RAIN, 7)]
+    assert all(log["response_time"] < 10_000 for log in local())
+    assert [record.message.split(":")[0] for record in caplog.records if "replaced" in record.message] == [
+        "a client of OpenAI had its `request` replaced before instrument_openai() was called"
+    ]
+
+
+def test_a_subclass_that_tries_again_by_itself_has_each_of_its_attempts_logged_once(
+    server: Server, local: Logs
+) -> None:
+    class Persistent(OpenAI):
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().request(*args, **kwargs)
+            except BadRequestError:
+                return super().request(*args, **kwargs)
+
+    instrument_openai()
+    server.on("POST /chat/completions", Failure(400, "Not yet."), chat(content=RAIN))
+    with Persistent(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        ask(client)
+    assert [log.get("error") or log["response"] for log in local()] == ["Not yet.", RAIN]
+
+
+def test_what_a_subclass_answers_without_the_client_is_no_answer_of_a_model(server: Server, local: Logs) -> None:
+    class Cached(OpenAI):
+        def request(self, *_args: Any, **_kwargs: Any) -> Any:
+            return chat(content="Remembered.")
+
+    instrument_openai()
+    with Cached(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        ask(client)
+    assert local() == []
+
+
+def test_async_clients_of_theirs_are_seen_too(server: Server, local: Logs) -> None:
+    class Theirs(AsyncOpenAI):
+        request: Any = wrapt.FunctionWrapper(
+            AsyncOpenAI.request, lambda call, _client, args, given: call(*args, **given)
+        )
+
+    instrument_openai()
+    server.on("POST /chat/completions", chat(content=RAIN))
+
+    async def main() -> None:
+        async with Theirs(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            await asyncio.gather(*(ask(client) for _ in range(5)))
+        with athina_trace.athina_trace():
+            async with Theirs(base_url=server.base_url, api_key="any", max_retries=0) as client:
+                await ask(client)
+
+    asyncio.run(main())
+    assert [log["response"] for log in local()] == [RAIN] * 6
