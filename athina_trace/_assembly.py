@@ -66,8 +66,8 @@ class Runtime(Writer):
             connections=settings.connections,
             max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered * 3600,
-            share=settings.cpu_share,
-            settled=self._settled,
+            max_attempts=settings.max_attempts,
+            on_result=self._on_result,
         )
         return Worker(engine, clock=clock)
 
@@ -80,7 +80,7 @@ class Runtime(Writer):
             total=self.settings.request_timeout,
         )
 
-    def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+    def _on_result(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
         """Tell the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
         if not taken:
             self.notifier.tell(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
