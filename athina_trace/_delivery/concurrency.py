@@ -44,11 +44,37 @@ _CUT = 0.95
 """Part of the rate that Athina took which is kept when it answers 429."""
 _GROWTH = 0.4
 """Requests a second for each cubic second; RFC 9438 has the curve and the factor, AWS's clients use both for rates."""
+_WEIGHT = 1 / 16
+"""Of an answer in the share of those that were 429."""
+_MANY = 0.25
+"""A share that speaks of a limit."""
+_MOSTLY = 8
+"""Answers of 429 in a row, later and later, after which all that is sent has to wait."""
 _FIRST_HOLD_SECONDS = 0.02
 _LONGEST_HOLD_SECONDS = 1.0
 _DOUBLING_SECONDS = 0.5
 _UNLIMITED = 10_000.0
 """Requests a second from which on no bound is held."""
+
+
+class Request(NamedTuple):
+    """A request in flight.
+
+    Attributes:
+        key: the ordering key of its entry.
+        reference: what the entry is about.
+        ticket: what held when it began; see `Concurrency`.
+        begins: when it is sent, monotonic seconds.
+        is_paced: whether it had to wait for that.
+        slowdowns: how often the rate was held or cut before.
+    """
+
+    key: str
+    reference: str
+    ticket: int
+    begins: float
+    is_paced: bool
+    slowdowns: int
 
 
 @dataclass
@@ -129,28 +155,32 @@ class Limit:
 
 
 class Rate:
-    """How many requests a second may begin: no bound until Athina answers 429, then a cubic curve around what it took.
+    """How many requests a second may begin: no bound until Athina limits the rate, then a cubic curve around its limit.
 
-    The curve stays close to the rate at the last 429 for long, then looks for more, quicker and quicker. The first 429
+    The curve stays close to the rate at the last cut for long, then looks for more, quicker and quicker. The first cut
     may have come before the rate could be measured: after that one it doubles until the next.
+
+    An answer of 429 speaks of a limit where many come, or where the first comes as the rate goes beyond the ceiling.
+    Some that come at any rate are a proxy's whim, and nothing is gained by slowing down for them.
     """
 
     def __init__(self) -> None:
         self.value = math.inf
-        self._cuts = 0
+        self.slowdowns = 0
         self._ceiling = 0.0
+        self._cuts = 0
         self._cut_at = 0.0
         self._next = 0.0  # when the next request may begin
-        self._hold = 0.0
+        self._in_a_row = 0  # answers of 429 without a success in between
+        self._since_cut = 0  # answers of 429
         self._share = 0.0  # of 429 among the last answers
-        self._taken: deque[float] = deque()  # when requests were, in the last second
+        self._passed: deque[float] = deque()  # when requests did, in the last second
 
     def delay(self, now: float) -> float:
         """Reserve the next place; in how many seconds it is."""
         if self._cuts:
             elapsed = now - self._cut_at
-            flat = (self._ceiling * (1 - _CUT) / _GROWTH) ** (1 / 3)
-            cubic = max(self._ceiling + _GROWTH * (elapsed - flat) ** 3, _CUT * self._ceiling)
+            cubic = max(self._ceiling + _GROWTH * (elapsed - self._flat_seconds()) ** 3, _CUT * self._ceiling)
             self.value = cubic if self._cuts > 1 else self._ceiling * 2.0 ** (elapsed / _DOUBLING_SECONDS)
             if self.value > _UNLIMITED:
                 self.value, self._cuts = math.inf, 0
@@ -158,26 +188,50 @@ class Rate:
         self._next = begins + 1 / self.value
         return begins - now
 
-    def taken(self, now: float) -> None:
-        """Athina took a request, or refused it for what it is."""
-        self._taken.append(now)
-        while self._taken[0] <= now - 1.0:
-            self._taken.popleft()
-        self._hold = 0.0
-        self._share -= self._share / 8
+    def _flat_seconds(self) -> float:
+        """How long after a cut the rate is back at the ceiling."""
+        return float((self._ceiling * (1 - _CUT) / _GROWTH) ** (1 / 3))
 
-    def throttled(self, now: float) -> bool:
-        """Athina answered 429; True where that is what it mostly answers."""
-        self._share += (1 - self._share) / 8
-        if not self._hold:
+    def passed(self, now: float, request: Request) -> None:
+        """A request was answered with anything but 429."""
+        self._passed.append(now)
+        while self._passed[0] <= now - 1.0:
+            self._passed.popleft()
+        if request.slowdowns == self.slowdowns:
+            self._in_a_row = 0
+            self._share *= 1 - _WEIGHT
+
+    def throttled(self, now: float, request: Request) -> None:
+        """Athina answered 429. Requests that were in flight at the last slowdown say nothing new."""
+        if request.slowdowns != self.slowdowns:
+            return
+        self._share += (1 - self._share) * _WEIGHT
+        self._in_a_row += 1
+        self._since_cut += 1
+        is_first_beyond = self._since_cut == 1 and now - self._cut_at > self._flat_seconds()
+        is_limit = self._cuts == 1 or (self._cuts > 1 and is_first_beyond) or self._share > _MANY
+        if is_limit:
             # Measured over a second, so that what a limit allows in one burst does not count as its rate.
-            measured = sum(1 for at in self._taken if at > now - 1.0)
-            self._ceiling = self.value if self._cuts == 1 else max(float(measured), 1.0)
-            self._cut_at = now
-            self._cuts += 1
-        self._hold = min(max(2 * self._hold, _FIRST_HOLD_SECONDS), _LONGEST_HOLD_SECONDS)
-        self._next = max(self._next, now + self._hold)
-        return self._share > 0.5  # noqa: PLR2004 - half
+            measured = sum(1 for at in self._passed if at > now - 1.0)
+            if self._cuts != 1:
+                self._ceiling = max(float(measured), 1.0)
+                self._cuts += 1
+            elif now - self._cut_at < _DOUBLING_SECONDS:
+                self._ceiling = max(self.value / 2, 1.0)  # what was measured was a burst
+            else:
+                self._ceiling = self.value
+                self._cuts += 1
+            self.slowdowns += 1
+            self._cut_at, self._since_cut, self._share = now, 0, 0.0
+        if self._in_a_row > 1:
+            self.slowdowns += 1
+            hold = _FIRST_HOLD_SECONDS * 2.0 ** min(self._in_a_row - 2, 10)
+            self._next = max(self._next, now + min(hold, _LONGEST_HOLD_SECONDS))
+
+    @property
+    def is_mostly_throttled(self) -> bool:
+        """Whether most of the last answers were 429, for seconds."""
+        return self._in_a_row >= _MOSTLY
 
 
 class Gate:
@@ -260,24 +314,6 @@ class Gate:
         return Verdict.PAUSED
 
 
-class Request(NamedTuple):
-    """A request in flight.
-
-    Attributes:
-        key: the ordering key of its entry.
-        reference: what the entry is about.
-        ticket: what held when it began; see `Concurrency`.
-        begins: when it is sent, monotonic seconds.
-        is_paced: whether it had to wait for that.
-    """
-
-    key: str
-    reference: str
-    ticket: int
-    begins: float
-    is_paced: bool
-
-
 class Concurrency:
     """The controller. A request starts with `begin`, and `end` is given what it came to."""
 
@@ -301,7 +337,7 @@ class Concurrency:
     def begin(self, now: float, key: str, reference: str) -> Request:
         """Begin a request at `now`, or at the time that it says."""
         delay = self._rate.delay(now)
-        return Request(key, reference, self._ticket, now + delay, is_paced=delay > 0)
+        return Request(key, reference, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
 
     def end(self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float) -> Verdict:
         """Note what a request came to; what becomes of its log.
@@ -320,9 +356,10 @@ class Concurrency:
             found = self.gate.denied(request.reference, outcome, now)
         elif found is not Verdict.RETRY:
             self.gate.succeeded()
-            self._rate.taken(now)
         elif is_current:
-            self._failed(request.key, outcome, now, chance)
+            self._failed(request, outcome, now, chance)
+        if outcome.status != _THROTTLED:
+            self._rate.passed(now, request)
         if self.gate.is_shut:
             if is_current or not was_shut:
                 self._ticket += 1
@@ -332,15 +369,15 @@ class Concurrency:
             self._ticket += self._limit.record(now, now - request.begins, good=good)
         return found
 
-    def _failed(self, key: str, outcome: Outcome, now: float, chance: float) -> None:
-        mostly = False
+    def _failed(self, request: Request, outcome: Outcome, now: float, chance: float) -> None:
         if outcome.status == _THROTTLED:
-            self._ticket += 1
-            mostly = self._rate.throttled(now)
-        if mostly and outcome.retry_after:
-            self.gate.asked_to_wait(outcome, outcome.retry_after * (1 + chance / 4), now)
-        elif mostly or outcome.status != _THROTTLED:
-            self.gate.failed(key, outcome, now, chance=chance, limit=self.limit)
+            self._rate.throttled(now, request)
+            if not self._rate.is_mostly_throttled:
+                return
+            if outcome.retry_after:
+                self.gate.asked_to_wait(outcome, outcome.retry_after * (1 + chance / 4), now)
+                return
+        self.gate.failed(request.key, outcome, now, chance=chance, limit=self.limit)
 
     def stalled(self) -> None:
         """Note that nothing in flight has come back for long while more waits."""

@@ -29,7 +29,7 @@ BATCH = 16
 """Entries of one ordering key on lease at once."""
 WINDOW_BYTES = 2 * 1024 * 1024
 """About how much may be on lease at once, which bounds the memory that a backlog takes."""
-FIRST_BACKOFF_SECONDS = 0.1
+FIRST_BACKOFF_SECONDS = 0.05
 """Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
 FLUSH_SECONDS = 0.25
 """How often an engine looks what other processes left behind while a caller waits for a flush."""
