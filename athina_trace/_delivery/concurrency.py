@@ -44,8 +44,10 @@ _CUT = 0.95
 """Part of the rate that Athina took which is kept when it answers 429."""
 _GROWTH = 0.4
 """Requests a second for each cubic second; RFC 9438 has the curve and the factor, AWS's clients use both for rates."""
-_WEIGHT = 1 / 16
+_WEIGHT = 1 / 32
 """Of an answer in the share of those that were 429."""
+_IN_A_ROW = 4
+"""Answers of 429 without another in between that speak of a limit."""
 _MANY = 0.25
 """A share that speaks of a limit."""
 _MOSTLY = 8
@@ -209,24 +211,26 @@ class Rate:
         self._in_a_row += 1
         self._since_cut += 1
         is_first_beyond = self._since_cut == 1 and now - self._cut_at > self._flat_seconds()
-        is_limit = self._cuts == 1 or (self._cuts > 1 and is_first_beyond) or self._share > _MANY
-        if is_limit:
-            # Measured over a second, so that what a limit allows in one burst does not count as its rate.
-            measured = sum(1 for at in self._passed if at > now - 1.0)
-            if self._cuts != 1:
-                self._ceiling = max(float(measured), 1.0)
-                self._cuts += 1
-            elif now - self._cut_at < _DOUBLING_SECONDS:
-                self._ceiling = max(self.value / 2, 1.0)  # what was measured was a burst
-            else:
-                self._ceiling = self.value
-                self._cuts += 1
-            self.slowdowns += 1
-            self._cut_at, self._since_cut, self._share = now, 0, 0.0
+        is_limit = self._cuts == 1 or (self._cuts > 1 and is_first_beyond)
+        if is_limit or self._share > _MANY or self._in_a_row == _IN_A_ROW:
+            self._cut(now)
         if self._in_a_row > 1:
             self.slowdowns += 1
             hold = _FIRST_HOLD_SECONDS * 2.0 ** min(self._in_a_row - 2, 10)
             self._next = max(self._next, now + min(hold, _LONGEST_HOLD_SECONDS))
+
+    def _cut(self, now: float) -> None:
+        """Bound the rate by what passed in a second: a limit may allow more than its rate in one burst."""
+        if self._cuts != 1:
+            self._ceiling = max(float(sum(1 for at in self._passed if at > now - 1.0)), 1.0)
+            self._cuts += 1
+        elif now - self._cut_at < _DOUBLING_SECONDS:
+            self._ceiling = max(self.value / 2, 1.0)  # what was measured was a burst
+        else:
+            self._ceiling = self.value
+            self._cuts += 1
+        self.slowdowns += 1
+        self._cut_at, self._since_cut, self._share = now, 0, 0.0
 
     @property
     def is_mostly_throttled(self) -> bool:
