@@ -106,9 +106,13 @@ class Settings(BaseModel):
         default=None,
         description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
     )
-    connections: int = Field(default=8, ge=1, le=64, description="Most requests in flight at once.")
-    cpu_share: float = Field(
-        default=1.0, gt=0, le=1, description="Most of one processor core that deliveries may take; 1 sets no bound."
+    connections: int = Field(
+        default=64, ge=1, le=256, description="Most requests in flight at once; a quick server gets far fewer."
+    )
+    max_attempts: int = Field(
+        default=500,
+        ge=1,
+        description="Tries after which a log is refused that fails while others are taken; 500 take about 4 hours.",
     )
     exit_timeout: float = Field(
         default=2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries."
