@@ -72,7 +72,23 @@ current_scope = _scope.get
 """The scope of the code that is running now; an empty one outside of every session."""
 
 
-def set_customer(customer_id: object, *, customer_user_id: object = UNSET) -> None:
+def set_session(thread_id: object) -> None:
+    """Name the conversation for the rest of the current scope: the innermost `athina_session`, request or task.
+
+    For a web handler that learns it from the body of its request. `thread_id` becomes a string; None takes away what
+    an outer scope named.
+
+    >>> with athina_session(customer_id="disney"):
+    ...     set_session(7)
+    ...     reference = log_inference(response="Hello")
+    >>> recent_logs()[-1]["session_id"]
+    '7'
+    """
+    scope = _scope.get()
+    _scope.set(scope.over(Given(_named(session_id=thread_id)), scope.opened_by))
+
+
+def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
     """Name the customer for the rest of the current scope: the innermost `athina_session`, request or task.
 
     `customer_id` and `customer_user_id` become strings; None takes away what an outer scope said.

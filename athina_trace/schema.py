@@ -6,7 +6,7 @@ Source: Athina's documentation of `POST /api/v1/log/inference` and its SDKs. Whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
 from athina_trace._serialization import plain
@@ -83,9 +83,36 @@ def attributes_of(given: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): plain(value, name=str(name)) for name, value in given.items()}
 
 
+def check_names(function: str, names: Iterable[str]) -> None:
+    """Raise `TypeError` for a name that is no field, with the nearest one."""
+    for name in names:
+        if ALIASES.get(name, name) not in FIELDS:
+            raise TypeError(f"{function}() got an unknown field {name!r}{nearest(name)}")
+
+
+_MEANT = {
+    "answer": "response",
+    "conversation_id": "session_id",
+    "customer": "customer_id",
+    "feedback": "user_feedback",
+    "input": "user_query",
+    "messages": "prompt",
+    "metadata": "custom_attributes",
+    "model": "language_model_id",
+    "output": "response",
+    "query": "user_query",
+    "question": "user_query",
+    "slug": "prompt_slug",
+    "thread_id": "session_id",
+    "user_id": "customer_user_id",
+}
+"""What other tools call a field → the field."""
+
+
 def nearest(name: str) -> str:
-    """The sentence part that suggests the field closest to `name`, or an empty string."""
+    """The sentence part that suggests the field meant by `name`, or an empty string."""
     import difflib  # noqa: PLC0415 - only mistakes need it
 
-    close = difflib.get_close_matches(name, [*FIELDS, *ALIASES], n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    known = {**{field: field for field in (*FIELDS, *ALIASES)}, **_MEANT}
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {known[close[0]]!r}?" if close else ""

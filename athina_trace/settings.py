@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import importlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -19,14 +23,60 @@ from pydantic import (
     field_validator,
 )
 
-from athina_trace._hook_types import NO_PATTERNS, Hook, Maskers, MaskHook, Patterns
+from athina_trace import _guard
+from athina_trace._serialization import looks_secret
 from athina_trace.errors import SettingsError
 
-MEMORY = ":memory:"
+MEMORY: Final = ":memory:"
+
+Masker: TypeAlias = Literal["card", "email", "key", "phone"]
+PathPattern: TypeAlias = tuple[str, re.Pattern[str]]
+"""A pattern of paths, in which `*` matches any characters, and what is masked there."""
 
 
-def _blank_is_unset(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
+def _imported(value: object) -> object:
+    """`package.module:name` as the object of that name."""
+    if not isinstance(value, str):
+        return value
+    module, colon, name = value.strip().partition(":")
+    if not colon:
+        raise ValueError("must be a callable, or its place as package.module:name")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot be imported: {error}") from None
+
+
+def _items(value: object) -> object:
+    """A list from the text of a variable: JSON, or names between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _patterns(value: object) -> object:
+    given = [value] if isinstance(value, (str, re.Pattern)) and not str(value).lstrip().startswith("[") else value
+    listed = json.loads(given) if isinstance(given, str) else given
+    if not isinstance(listed, Iterable):
+        raise ValueError("must be a list of patterns, or of pairs of a path and a pattern")  # noqa: TRY004 - pydantic's
+    patterns: list[PathPattern] = []
+    for each in listed:
+        path, pattern = ("*", each) if isinstance(each, (str, re.Pattern)) else each
+        try:
+            patterns.append((path, re.compile(pattern)))
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return tuple(patterns)
+
+
+Maskers: TypeAlias = Annotated[frozenset[Masker], BeforeValidator(_items)]
+Patterns: TypeAlias = Annotated[tuple[PathPattern, ...], BeforeValidator(_patterns)]
+Hook: TypeAlias = Annotated[Callable[[Any], Any] | None, BeforeValidator(_imported)]
+MaskHook: TypeAlias = Annotated[Callable[[str, str], str] | None, BeforeValidator(_imported)]
+
+_NO_PATTERNS: Final[tuple[PathPattern, ...]] = ()
 
 
 class Settings(BaseModel):
@@ -38,7 +88,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
-    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = Field(
+    api_key: SecretStr | None = Field(
         default=None, description="Athina's API key. Without one, logs stay in the local outbox."
     )
     base_url: str = Field(
@@ -93,7 +143,7 @@ class Settings(BaseModel):
         description="Built-in maskers to switch on: `card`, `email`, `key`, `phone`; in the environment with commas.",
     )
     mask_patterns: Patterns = Field(
-        default=NO_PATTERNS,
+        default=_NO_PATTERNS,
         description="Regular expressions to mask, each alone or as a pair with a path such as `custom_attributes.*`; "
         "in the environment a JSON list.",
     )
@@ -141,6 +191,11 @@ class Settings(BaseModel):
         # is the same from everywhere, and where there is none is said when the path is used.
         return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: object) -> object:
+        return None if isinstance(value, str) and not value.strip() else value
+
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
@@ -153,8 +208,16 @@ class Settings(BaseModel):
     def build(cls, environ: Mapping[str, str] = os.environ, /, **overrides: Any) -> Settings:
         """Settings from `environ` (a mapping of variables), then `overrides` (fields), the latter winning.
 
-        Raises `SettingsError`, naming the variable or field, its value and the rule.
+        Raises `SettingsError`, naming the variable or field, its value and the rule; warns of a variable whose name
+        looks like a typing error.
         """
+        for variable in environ:
+            if variable.startswith("ATHINA_") and variable not in _OF_VARIABLES:
+                name = variable.removeprefix("ATHINA_").removeprefix("TRACE_").lower()
+                # Others may have variables of this prefix, too: only what is nearly one of ours is reported.
+                if meant := difflib.get_close_matches(name, VARIABLES, n=1):
+                    message = "the variable %s sets nothing; did you mean %s?"
+                    _guard.log_throttled(logging.WARNING, variable, message, variable, VARIABLES[meant[0]])
         values: dict[str, Any] = {
             field: _read(field, environ[variable])
             for field, variable in VARIABLES.items()
@@ -170,12 +233,11 @@ class Settings(BaseModel):
         if self.outbox is not None:
             return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-        return str(Path(state) / "athina_trace" / f"{self._destination()}.db")
-
-    def _destination(self) -> str:
-        if self.api_key is None:
-            return "local"
-        return hashlib.sha256(f"{self.base_url}\n{self.api_key.get_secret_value()}".encode()).hexdigest()[:16]
+        name = "local"
+        if self.api_key is not None:
+            destination = f"{self.base_url}\n{self.api_key.get_secret_value()}"
+            name = hashlib.sha256(destination.encode()).hexdigest()[:16]
+        return str(Path(state) / "athina_trace" / f"{name}.db")
 
 
 VARIABLES = {
@@ -183,6 +245,7 @@ VARIABLES = {
     for field in Settings.model_fields
 }
 """Field → the environment variable that sets it."""
+_OF_VARIABLES = frozenset(VARIABLES.values())
 
 
 def _read(field: str, text: str) -> Any:
@@ -196,13 +259,14 @@ def _read(field: str, text: str) -> Any:
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
-    return "; ".join(
-        _sentence(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, "), values, overrides)
-        for problem in error.errors(include_url=False, include_input=False)
-    )
-
-
-def _sentence(field: str, rule: str, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
-    name = field if field in overrides else VARIABLES.get(field, field)
-    shown = "(hidden)" if field == "api_key" else repr(values.get(field))
-    return f"{name}={shown}: {rule[0].lower()}{rule[1:]}"
+    """For each wrong value: its name, the value, the rule, and for an unknown name the nearest one."""
+    sentences = []
+    for problem in error.errors(include_url=False, include_input=False):
+        field = str(problem["loc"][0])
+        rule = problem["msg"].removeprefix("Value error, ")
+        name = field if field in overrides else VARIABLES.get(field, field)
+        near = difflib.get_close_matches(field, VARIABLES, n=1) if problem["type"] == "extra_forbidden" else ()
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        shown = "(hidden)" if any(map(looks_secret, (field, *near))) else repr(values.get(field))
+        sentences.append(f"{name}={shown}: {rule[0].lower()}{rule[1:]}{meant}")
+    return "; ".join(sentences)

@@ -133,7 +133,7 @@ def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
 def _check(expected: Mapping[str, Any]) -> None:
     for name in expected:
         if ALIASES.get(name, name) not in InferenceLog.model_fields:
-            raise TypeError(f"{name!r} is no field of an Athina log{nearest(name)}")
+            raise TypeError(f"unknown field {name!r}{nearest(name)}")
 
 
 def _differences(log: InferenceLog, expected: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

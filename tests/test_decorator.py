@@ -420,7 +420,7 @@ def test_an_unknown_field_is_kept_and_warned_of(local: Logs, caplog: pytest.LogC
 
     answer("q")
     assert local()[0]["custom_attributes"]["respons"] == "lost?"
-    assert "'respons' is no field of an Athina log: kept in custom_attributes; did you mean 'response'?" in caplog.text
+    assert "unknown field 'respons': kept in custom_attributes; did you mean 'response'?" in caplog.text
 
 
 def test_wrong_types_never_lose_a_log(local: Logs) -> None:

@@ -71,6 +71,35 @@ def test_a_wrong_field_is_named() -> None:
         configure(conections=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("conections", "connections"), ("apikey", "api_key"), ("key", "api_key"), ("max_log_size", "max_log_bytes")],
+)
+def test_an_unknown_setting_suggests_the_nearest(name: str, meant: str) -> None:
+    given: dict[str, Any] = {name: KEY}
+    with pytest.raises(SettingsError, match=rf"^{name}=.*; did you mean '{meant}'\?$") as caught:
+        configure(**given)
+    assert (KEY in str(caught.value)) == (meant != "api_key")
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ATHINA_APIKEY", "ATHINA_API_KEY"),
+        ("ATHINA_TRACE_API_KEY", "ATHINA_API_KEY"),
+        ("ATHINA_ENABLED", "ATHINA_TRACE_ENABLED"),
+        ("ATHINA_SAMPLERATE", "ATHINA_SAMPLE_RATE"),
+        ("ATHINA_FAVOURITE_COLOUR", None),
+        ("APIKEY", None),
+    ],
+)
+def test_a_variable_with_a_typing_error_is_warned_of(
+    variable: str, meant: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Settings.build({variable: KEY}) == Settings()
+    assert caplog.messages == ([f"the variable {variable} sets nothing; did you mean {meant}?"] if meant else [])
+
+
 def test_the_key_is_never_shown() -> None:
     settings = Settings.build({"ATHINA_API_KEY": KEY})
     with pytest.raises(SettingsError) as caught:

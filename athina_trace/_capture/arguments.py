@@ -12,7 +12,7 @@ from athina_trace._pipeline.redaction import Redaction
 from athina_trace._pipeline.wire import is_prompt
 from athina_trace._serialization import looks_secret, plain, text
 from athina_trace._wrapping import callables
-from athina_trace.schema import ALIASES, FIELDS, nearest
+from athina_trace.schema import ALIASES, check_names
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -49,9 +49,7 @@ class Options:
         sample_rate: float | None = None,
     ) -> Options:
         """Options, or a `TypeError` that names what is wrong and suggests what was meant."""
-        for name in (*named, *(inputs or ())):
-            if ALIASES.get(name, name) not in FIELDS:
-                raise TypeError(f"athina_trace() got {name!r}, which is no field of an Athina log{nearest(name)}")
+        check_names("athina_trace", (*named, *(inputs or ())))
         if response is not None and not callable(response):
             raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
         if isinstance(capture_inputs, str):

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _fork, _guard
+from athina_trace._capture import changes
 from athina_trace._clock import clock
-from athina_trace._pipeline.redaction import Redaction
-from athina_trace._serialization import plain
+from athina_trace._pipeline.redaction import Redaction, of_named
+from athina_trace._serialization import plain, shown
 from athina_trace.context import Scope, current_scope
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 
@@ -38,8 +39,8 @@ class LogDraft:
         "_token",
         "accumulator",
         "attributes",
-        "ended",
         "inputs",
+        "late_redaction",
         "named",
         "parent",
         "redaction",
@@ -56,7 +57,8 @@ class LogDraft:
         self.streamed: Streamed | None = None
         self.accumulator: AnswerAccumulator | None = None
         self.started_ns = 0
-        self.ended = False
+        # What is kept out of what is recorded when the call has ended; None while it runs.
+        self.late_redaction: Redaction | None = None
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
         # call with a log of its own.
         self._reference = (-1, "")
@@ -76,24 +78,48 @@ class LogDraft:
             self._reference = (clock.forks, clock.reference())
         return self._reference[1]
 
+    @property
+    def ended(self) -> bool:
+        """Whether the call has ended, and its log was written."""
+        return self.late_redaction is not None
+
     def update(self, **fields: Unpack[LogFields]) -> None:
         """Name fields of this log; they win over everything captured, and later calls over earlier ones.
 
         `custom_attributes` are merged. A field that Athina does not know is kept among them and warned of, since a
-        typing error must not fail the call that is being logged.
+        typing error must not fail the call that is being logged. When the call has ended, as in a task that it left
+        behind, this is a change of its log, as `update_log` makes it.
         """
         with _guard.shield("current_log().update()"):
-            self.name(fields)
+            if not self.ended:
+                self.name(fields)
+                return
+            later = LogDraft(fields, {}, {})
+            named = {name: value for name, value in later.named.items() if name != "external_reference_id"}
+            if later.attributes:
+                named["custom_attributes"] = later.attributes
+            redaction = of_named(self.redaction | self.scope.redaction)
+            changes.send("update", self.external_reference_id, named, redaction)
 
     def record(self, *objects: object) -> None:
         """Read OpenAI objects (runs, messages, steps, responses, completions; also as dicts) into this log.
 
         Any order, any number of times: usage counts once for each id. An object of an unknown shape is ignored.
+        When the call has ended, what they add is a change of its log.
         """
         with _guard.shield("current_log().record()"):
             accumulator = self.own_accumulator()
+            logged = accumulator.fields() if self.ended else {}
             for each in objects:
                 accumulator.add(each)
+            if self.late_redaction is not None:
+                added = {
+                    name: value
+                    for name, value in accumulator.fields().items()
+                    if logged.get(name) != value and name not in self.named
+                }
+                redaction = self.redaction | self.scope.redaction | self.late_redaction
+                changes.send("update", self.external_reference_id, shown(added), redaction)
 
     def take(self, records: Iterable[Record]) -> None:
         """Take the records of an answer that an integration saw."""
@@ -118,7 +144,7 @@ class LogDraft:
                 self.named[field] = plain(value)
             else:
                 self.attributes.update(attributes_of({given: value}))
-                warning = "%r is no field of an Athina log: kept in custom_attributes%s"
+                warning = "unknown field %r: kept in custom_attributes%s"
                 _guard.log_throttled(logging.WARNING, f"unknown field {given}", warning, given, nearest(given))
 
     def session_id(self) -> Any:

@@ -11,13 +11,15 @@ from athina_trace._wrapping.calls import Rest, complete
 
 def emit(draft: LogDraft, options: Options, *, result: object = None, error: BaseException | None = None) -> Rest:
     """Log a call that ended with `result` or `error`. Never raises; gives what is left to be done, if anything."""
-    draft.ended = True
+    draft.late_redaction = options.redaction
     try:
         runtime = _runtime.active()
         if runtime is None:
             _runtime.afterwards(lambda: complete(emit(draft, options, result=result, error=error)))
             return None
         redaction = runtime.pipeline.redaction
+        if redaction:
+            draft.late_redaction |= redaction
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._hook_types import Masker, PathPattern
 from athina_trace._serialization import MASKED, Mask
+from athina_trace.settings import Masker, PathPattern
 
 FAILED: Final = "[mask failed]"
 """What is logged where a mask raised, or gave something that is no text."""

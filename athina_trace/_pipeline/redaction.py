@@ -33,6 +33,11 @@ def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in gone}
 
 
+def of_named(redaction: Redaction) -> Redaction:
+    """What is kept out of fields that the program names: nothing, unless it is to be kept out, too."""
+    return redaction if redaction & Redaction.NAMED else Redaction.NOTHING
+
+
 def identifiers(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Captured arguments without their content. Without its session a log would belong to no conversation."""
     return {name: value for name, value in inputs.items() if name in _IDENTIFIERS}

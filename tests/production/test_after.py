@@ -141,6 +141,32 @@ def test_feedback_is_one_of_three(feedback: Any) -> None:
         at.log_feedback("r", feedback)
 
 
+def test_feedback_names_a_log() -> None:
+    nothing: Any = at.current_log().external_reference_id
+    with pytest.raises(TypeError, match=r"got None, which is what current_log\(\) has outside"):
+        at.log_feedback(nothing, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("slug", "prompt_slug"),
+        ("messages", "prompt"),
+        ("answer", "response"),
+        ("user", "customer_user_id"),
+        ("zzz", None),
+    ],
+)
+def test_an_unknown_field_suggests_what_was_meant(name: str, meant: str | None) -> None:
+    given: dict[str, Any] = {name: "x"}
+    for verb in (at.athina_trace, at.log_inference):
+        with pytest.raises(TypeError) as caught:
+            verb(**given)
+        assert str(caught.value).endswith(
+            f"; did you mean {meant!r}?" if meant else f"() got an unknown field {name!r}"
+        )
+
+
 @pytest.mark.parametrize(
     "given", [{}, {"external_reference_id": "r"}, {"external_reference_id": "r", "prompt_run_id": "p", "response": ""}]
 )

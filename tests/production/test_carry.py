@@ -226,3 +226,21 @@ def test_multiprocessing(tmp_path: Any, method: str) -> None:
         ("thread_1", "disney", "0"),
         ("thread_1", "disney", "1"),
     ]
+
+
+def test_session_and_customer_are_named_for_the_rest_of_the_scope(athina_logs: CapturedLogs) -> None:
+    with at.athina_session("outer", customer_id="c"):
+        with at.athina_session(plan="gold"):
+            at.set_session(7)
+            at.set_customer(8, 9)
+            carrier: dict[str, str] = at.inject({})
+            at.log_inference(response="inner")
+            at.set_session(None)
+            at.log_inference(response="none")
+        at.log_inference(response="outer")
+    with at.extract(carrier):
+        at.log_inference(response="carried")
+    athina_logs.assert_logged(response="inner", session_id="7", customer_id="8", customer_user_id="9")
+    athina_logs.assert_logged(response="none", session_id=None, customer_id="8")
+    athina_logs.assert_logged(response="outer", session_id="outer", customer_id="c", customer_user_id=None)
+    athina_logs.assert_logged(response="carried", session_id="7", customer_id="8", customer_user_id="9")

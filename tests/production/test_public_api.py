@@ -40,6 +40,7 @@ PUBLIC = [
     "log_inference",
     "recent_logs",
     "set_customer",
+    "set_session",
     "shutdown",
     "status",
     "uninstrument_openai",
