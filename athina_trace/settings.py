@@ -191,8 +191,9 @@ class Settings(BaseModel):
     @field_validator("outbox")
     @classmethod
     def _an_absolute_path(cls, value: str | None) -> str | None:
-        # A program may change its folder later, as daemons do, and its logs must not be split over two places.
-        return value if value is None or value == MEMORY else str(Path(value).expanduser().absolute())
+        # A program may change its folder later, as daemons do, and its logs must not be split over two places. A home
+        # is the same from everywhere, and where there is none is said when the path is used.
+        return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
     @field_validator("api_key", mode="before")
     @classmethod
@@ -234,7 +235,7 @@ class Settings(BaseModel):
     def outbox_path(self, environ: Mapping[str, str] = os.environ) -> str:
         """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
         if self.outbox is not None:
-            return self.outbox
+            return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         name = "local"
         if self.api_key is not None:
