@@ -107,18 +107,12 @@ class Function:
 
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
-        arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+        arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
         for name in self._never:
             arguments.pop(name, None)
-        attributes: dict[str, Any] = {"function": self.name}
-        return LogDraft(self._options.named, self._read(arguments, attributes), attributes)
-
-    def _read(self, arguments: dict[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-        """The fields that `arguments` give; what remains goes to `attributes` as `input.<name>`."""
         inputs: dict[str, Any] = {}
-        capture = self._options.capture_inputs
         for name, candidates in self._roles:
             for parameter in candidates:
                 value = arguments.get(parameter)
@@ -126,7 +120,9 @@ class Function:
                     inputs[name] = _read_as(name, value, parameter)
                     del arguments[parameter]
                     break
-        if "user_query" not in inputs and "prompt" not in inputs and capture is True:
+        attributes: dict[str, Any] = {"function": self.name}
+        capture = self._options.capture_inputs
+        if capture is True and "user_query" not in inputs and "prompt" not in inputs:
             # A function of one text is most likely asked it: identifiers excepted.
             strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
             if len(strings) == 1:
@@ -134,7 +130,7 @@ class Function:
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
-        return inputs
+        return LogDraft(self._options.named, inputs, attributes)
 
     def _may_read(self, name: str, parameter: str) -> bool:
         """Whether this argument may leave the program: identifiers and mapped ones always, others if captured."""
