@@ -77,16 +77,16 @@ class Runtime(Writer):
             total=self.settings.request_timeout,
         )
 
-    def _settled(self, lane: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+    def _settled(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
         """Call the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
         if not taken:
             self.notifier.notify(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
             return
         self.notifier.notify(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
         if entry.kind == "log":
-            self.ordering_keys[entry.reference] = lane
+            self.ordering_keys[entry.reference] = key
             if outcome.prompt_run_id is not None:
-                self.ordering_keys[outcome.prompt_run_id] = lane
+                self.ordering_keys[outcome.prompt_run_id] = key
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything was delivered and the callbacks were called, for at most `timeout` seconds."""
@@ -111,7 +111,7 @@ class Runtime(Writer):
             waiting=counts.waiting,
             refused=counts.refused,
             dropped=counts.dropped,
-            possible_duplicates=counts.doubtful,
+            possible_duplicates=counts.possible_duplicates,
             paused=self.delivery.paused,
             waiting_since=waiting_since,
             bytes=size,

@@ -184,6 +184,12 @@ class Settings(BaseModel):
             raise ValueError(message)
         return value.rstrip("/")
 
+    @field_validator("outbox")
+    @classmethod
+    def _an_absolute_path(cls, value: str | None) -> str | None:
+        # A program may change its folder later, as daemons do, and its logs must not be split over two places.
+        return value if value is None or value == MEMORY else str(Path(value).expanduser().absolute())
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
@@ -224,7 +230,7 @@ class Settings(BaseModel):
     def outbox_path(self, environ: Mapping[str, str] = os.environ) -> str:
         """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
         if self.outbox is not None:
-            return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
+            return self.outbox
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         name = "local"
         if self.api_key is not None:

@@ -123,11 +123,11 @@ def test_a_log_takes_few_statements_from_the_journal_to_its_delivery() -> None:
     store._db.set_trace_callback(statements.append)
     with store.transaction():
         store.add([Entry(f"s{each}", "log", f"r{each}", 0.0, b"{}") for each in range(number)])
-        leases = store.lease(1, 0.0, lanes=number, batch=16, room=math.inf)
+        leases = store.lease(1, 0.0, keys=number, batch=16, room=math.inf)
     with store.transaction():
         for lease in leases:
             for entry in lease.entries:
                 store.delivered(entry, 0.0, keep=False, prompt_run_id=None)
-            store.release(lease.lane)
+            store.release(lease.ordering_key)
     store.close()
     assert len(statements) / number <= MOST_STATEMENTS

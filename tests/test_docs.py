@@ -18,7 +18,7 @@ import pytest
 
 import athina_trace
 from athina_trace import Settings, uninstrument_openai
-from athina_trace.cli.commands import parser
+from athina_trace.cli.main import parse
 from athina_trace.errors import AthinaTraceError
 from athina_trace.schema import LogFields
 from athina_trace.settings import VARIABLES
@@ -99,7 +99,7 @@ def test_the_commands_of_a_page_exist(page: str) -> None:
         if program == "make":
             assert targets.issuperset(word for word in arguments if "=" not in word), command
         elif program == "athina-trace":
-            parser().parse_args(arguments)  # exits where it does not know them
+            parse(arguments)  # exits where it does not know them
 
 
 def anchors(text: str) -> set[str]:

@@ -130,6 +130,16 @@ def test_each_destination_has_an_outbox_of_its_own() -> None:
     assert paths[0] == "/state/athina_trace/local.db"
     assert Settings.build({}).outbox_path({}).startswith(str(Path("~/.local/state/athina_trace").expanduser()))
     assert Settings.build({"ATHINA_OUTBOX": "~/here.db"}).outbox_path() == str(Path("~/here.db").expanduser())
+    assert Settings.build({"ATHINA_OUTBOX": ":memory:"}).outbox_path() == ":memory:"
+
+
+def test_a_relative_outbox_stays_where_it_was_when_the_program_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    built = Settings.build({"ATHINA_OUTBOX": "box.db"})
+    monkeypatch.chdir("/")
+    assert built.outbox_path() == str(tmp_path / "box.db")
 
 
 def test_every_setting_has_a_variable_and_a_description() -> None:

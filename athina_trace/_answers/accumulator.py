@@ -44,6 +44,7 @@ class AnswerAccumulator:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Made when a program records an object itself: most logs have only what an integration saw.
         self._readers: list[tuple[Source, ObjectReader]] | None = None
         self._answers: dict[Key, Answer] = {}
         self._messages: dict[str, tuple[int, ThreadMessage]] = {}
@@ -77,10 +78,8 @@ class AnswerAccumulator:
                 self._take_all(reader.streamed())
             answers = list(self._answers.values())
             # The requests' order counts where an instrumented client noted it, else the server's clock.
-            if all(answer.order is not None for answer in answers):
-                answers.sort(key=lambda answer: answer.order or 0)
-            else:
-                answers.sort(key=lambda answer: _time(answer.created))
+            by_request = all(answer.order is not None for answer in answers)
+            answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
             placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
             records = LogRecords(
                 answers=answers,
@@ -151,8 +150,11 @@ def _are_one(known: Answer, new: Answer) -> bool:
     if known.request is not None and new.request is not None:
         return known.request == new.request
     first, second = known.text or "", new.text or ""
-    same_text = first.startswith(second) or second.startswith(first)
-    return same_text and (not (known.usage and new.usage) or known.usage == new.usage)
+    if not (first.startswith(second) or second.startswith(first)):
+        return False
+    # Of an answer that is still streamed, some servers count the tokens so far in each chunk.
+    is_growing = known.status is None or new.status is None
+    return is_growing or not known.usage or not new.usage or known.usage == new.usage
 
 
 def _time(created: float | None) -> float:

@@ -44,7 +44,10 @@ def merge(records: LogRecords) -> dict[str, Any]:
         answers = [_with_messages(answer, records) for answer in answers]
     calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
     own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
-    usage = _summed_usage(answers)
+    usage: dict[str, int] = {}
+    for answer in answers:
+        for name, count in answer.usage.items():
+            usage[name] = usage.get(name, 0) + count
     fields: dict[str, Any] = {}
     if answers:
         fields |= _question_fields(answers)
@@ -55,7 +58,9 @@ def merge(records: LogRecords) -> dict[str, Any]:
     if calls:
         fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
     fields["functions"] = _distinct([function for answer in answers for function in answer.functions])
-    fields["function_call_response"] = _function_result(answers)
+    # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+    results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
+    fields["function_call_response"] = results[-1] if results else None
     fields["tools"] = _distinct([tool for answer in answers for tool in answer.tools])
     found = [text for call in calls for text in call.context]
     fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
@@ -122,6 +127,7 @@ def _question_fields(answers: list[Answer]) -> dict[str, object]:
 
 def _answer_fields(answers: list[Answer]) -> dict[str, object]:
     last = answers[-1]
+    # Where the last answer has no text, it called tools or failed: the text before it is what the user was shown.
     speaker = next((answer for answer in reversed(answers) if answer.text), last)
     named = speaker if speaker.model else next((answer for answer in reversed(answers) if answer.model), last)
     return {
@@ -131,13 +137,6 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
         "error": last.error,
         "status_code": last.status_code,
     }
-
-
-def _summed_usage(answers: list[Answer]) -> dict[str, int]:
-    if len(answers) == 1:
-        return dict(answers[0].usage)
-    names = dict.fromkeys(name for answer in answers for name in answer.usage)
-    return {name: sum(answer.usage.get(name, 0) for answer in answers) for name in names}
 
 
 def _sessions(answers: list[Answer], records: LogRecords) -> Iterator[str]:
@@ -168,12 +167,6 @@ def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object
     return joined
 
 
-def _function_result(answers: list[Answer]) -> str | None:
-    """Return what the program's function gave back, in the legacy way, which names no call."""
-    results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
-    return results[-1] if results else None
-
-
 def _distinct(values: Iterable[object]) -> list[object]:
     kept: list[object] = []
     for value in values:
@@ -190,10 +183,9 @@ def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, ob
     texts += [("citations", name) for answer in answers for name in answer.citations]
     texts += [("citations", name) for message in own for name in message.citations]
     texts += [("models", model) for model in models if len(models) > 1]
-    values: dict[str, dict[str, None]] = {}
-    for name, text in texts:
-        values.setdefault(name, {})[text] = None
-    known: dict[str, object] = {name: ", ".join(distinct) for name, distinct in values.items()}
+    known: dict[str, object] = {}
+    for name, text in dict.fromkeys(texts):
+        known[name] = f"{known[name]}, {text}" if name in known else text
     choices = [text for answer in answers for text in answer.choices]
     if choices:
         # As JSON text: Athina's dashboard shows attributes with scalar values only.

@@ -1,64 +1,85 @@
-"""What an owner was answered since its engine last committed: eight bytes for each entry that Athina took.
+"""What an owner knows to be delivered since its engine last committed: sixteen bytes for each entry that Athina took.
 
-A killed process leaves its file behind, and whoever adopts its lanes reads there what must not be sent again.
+A killed process leaves its file behind, and the process that reclaims its ordering keys reads there what must not be
+sent again. A record names its entry by id and by a digest of the store's identity and the entry's reference: in a store
+that was recreated, or restored from a backup, the same id may be another log's.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 
-_SUFFIX = ".answers"
+from athina_trace._delivery import files
+
+# Earlier versions wrote ids alone, under another name: those files are left, and never read.
+_SUFFIX = ".acknowledged"
 _FULL_BYTES = 65_536
-_NUMBER = struct.Struct("<q")
+_RECORD = struct.Struct("<q8s")
 
 
-class Answers:
+def digest(store: bytes, reference: str) -> bytes:
+    """What an entry's id must go with: `store` is the store's identity."""
+    return blake2b(store + reference.encode(errors="replace"), digest_size=8).digest()
+
+
+class Acknowledgements:
     """The file of the owner `owner` in `folder`, made with the first answer. A failing disk costs a copy at most."""
 
-    def __init__(self, folder: Path, owner: int) -> None:
+    def __init__(self, folder: Path, owner: int, store: bytes) -> None:
         self._path = folder / f"{owner}{_SUFFIX}"
+        self._store = store
         self._fd = -1
 
-    def add(self, entry: int) -> None:
+    def add(self, entry: int, reference: str) -> None:
         """Athina took the entry with that id. For any thread."""
         with suppress(OSError):
             if self._fd < 0:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            os.write(self._fd, _NUMBER.pack(entry))
+                self._fd = files.open_private(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            os.write(self._fd, _RECORD.pack(entry, digest(self._store, reference)))
 
-    def settled(self, others: Iterable[int]) -> None:
-        """All was committed but these: begin the file anew once it has grown."""
+    def committed(self, others: Iterable[tuple[int, str]]) -> None:
+        """All was committed but these (id, reference): empty the file once it has grown."""
         with suppress(OSError):
             if self._fd >= 0 and os.fstat(self._fd).st_size >= _FULL_BYTES:
                 os.ftruncate(self._fd, 0)
-                for entry in others:
-                    self.add(entry)
+                for entry, reference in others:
+                    self.add(entry, reference)
 
     def close(self) -> None:
         """All was committed."""
+        fd, self._fd = self._fd, -1
         with suppress(OSError):
-            if self._fd >= 0:
-                os.close(self._fd)
+            if fd >= 0:
+                os.close(fd)
                 self._path.unlink()
-        self._fd = -1
 
 
 def owners(folder: Path) -> list[int]:
-    """Whose files stand in `folder`, whether they live or not."""
+    """Whose files are in `folder`, whether they live or not."""
     return [int(path.stem) for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()]
 
 
-def take(folder: Path, owner: int) -> list[int]:
-    """The entries that a dead owner was answered; its file is gone afterwards."""
+def take(folder: Path, owner: int, reference_of: Callable[[int], str | None], store: bytes) -> list[int]:
+    """The entries of `store` that a dead owner delivered; its file is gone afterwards.
+
+    `reference_of` gives the reference of the entry with an id, or None where there is none.
+    """
     path = folder / f"{owner}{_SUFFIX}"
     try:
+        files.check_file(path)
         data = path.read_bytes()
         path.unlink()
     except FileNotFoundError:
         return []
-    whole = len(data) - len(data) % _NUMBER.size
-    return [number for (number,) in _NUMBER.iter_unpack(data[:whole])]
+    found: list[int] = []
+    # A record may be cut at its end, where the machine went down with the process.
+    for number, given in _RECORD.iter_unpack(data[: len(data) - len(data) % _RECORD.size]):
+        reference = reference_of(number)
+        if reference is not None and given == digest(store, reference):
+            found.append(number)
+    return found

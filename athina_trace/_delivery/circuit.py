@@ -1,6 +1,6 @@
 """Whether anything is sent at all: one gate for the whole process, shut by an outage or a wrong key.
 
-A shut gate lets one lane through now and then, as a probe. Time and chance are passed in.
+A shut gate lets one ordering key through now and then, as a probe. Time and chance are passed in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Circuit:
         return self.paused is not None or self.outage is not None
 
     def room(self, now: float, most: int) -> int:
-        """How many lanes may be on lease at `now`: `most` of them, one as a probe, or none."""
+        """How many ordering keys may be on lease at `now`: `most` of them, one as a probe, or none."""
         if not self.is_shut:
             return most
         return 0 if self.wait(now) else 1
@@ -46,14 +46,14 @@ class Circuit:
         self.paused: str | None = None
         self.outage: str | None = None
         self._failures = 0
-        self._lane: str | None = None
+        self._failing_key: str | None = None
 
-    def failed(self, lane: str, outcome: Outcome, now: float, chance: float) -> None:
-        """An entry of `lane` has to be tried again. `chance`: 0 to 1."""
-        # An answer that only ever meets one lane says something about its entry, not about Athina.
-        if outcome.status is None or lane != self._lane:
+    def failed(self, ordering_key: str, outcome: Outcome, now: float, chance: float) -> None:
+        """An entry of `ordering_key` has to be tried again. `chance`: 0 to 1."""
+        # An answer that only ever meets one key says something about its entry, not about Athina.
+        if outcome.status is None or ordering_key != self._failing_key:
             self._failures += 1
-            self._lane = lane
+            self._failing_key = ordering_key
         if self._failures >= TRIP:
             self.outage = f"Athina cannot be reached: {outcome.status or 'no answer'}, {outcome.message}"
             wait = min(2.0 ** min(self._failures - TRIP, 6), LONGEST_PROBE_SECONDS)

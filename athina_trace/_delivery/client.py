@@ -119,9 +119,9 @@ class Api:
             self._road = road = self._road or self._new_road()
             return read_answer(road.exchange(method, path, body), now=time.time(), secrets=self._secrets)
         except Unsent as error:
-            return self._failed(error.__cause__ or error, doubtful=False)
+            return self._failed(error.__cause__ or error, possible_duplicate=False)
         except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
-            return self._failed(error, doubtful=self._road is not None)
+            return self._failed(error, possible_duplicate=self._road is not None)
         finally:
             self._began = None
 
@@ -156,11 +156,13 @@ class Api:
 
         return Proxied(self._base, proxy, self._headers, **self._patience)
 
-    def _failed(self, error: BaseException, *, doubtful: bool) -> Outcome:
+    def _failed(self, error: BaseException, *, possible_duplicate: bool) -> Outcome:
         if self._road is not None:
             self._road.close()
         return Outcome(
-            None, message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets), doubtful=doubtful
+            None,
+            message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets),
+            possible_duplicate=possible_duplicate,
         )
 
 

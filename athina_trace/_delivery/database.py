@@ -1,14 +1,19 @@
-"""One SQLite file: opened when needed, migrated, locked against this process's threads, let go before a fork.
+"""One SQLite file: opened when needed, migrated, locked against this process's threads, closed before a fork.
 
 No connection lives through a fork (SQLite forbids it, and its own locks may be held by a thread that the child does not
 have): every one is closed before, and opened again when it is next needed.
+
+Another process may hold SQLite's lock for long: a backup, a stopped process, a browser of databases. The engine waits
+for it, and lets go of this process's own lock between two tries; what a program's thread calls waits for both at most
+as long as `waiting_at_most` says.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,17 +21,39 @@ from athina_trace import _fork
 from athina_trace.errors import OutboxError
 
 MEMORY = ":memory:"
-_BUSY_SECONDS = 10.0
-_FORK_SECONDS = 5.0
+PROGRAM_SECONDS = 0.1
+"""How long a thread of the program may wait for a lock."""
+_PATIENT_SECONDS = 10.0
+_TRY_SECONDS = 0.005
+"""How long SQLite itself waits for another process, while no other thread of this process gets in."""
+_PAUSE_SECONDS = 0.01
 _VACUUM_PAGES = 4096
 """Pages given back at once: others may have to wait meanwhile."""
+
+_thread = threading.local()
+
+
+@contextmanager
+def waiting_at_most(seconds: float = PROGRAM_SECONDS) -> Iterator[None]:
+    """Let this thread wait for locks so long in all; `sqlite3.OperationalError` ("locked") where that is not enough."""
+    before = getattr(_thread, "until", None)
+    _thread.until = min(time.monotonic() + seconds, before or float("inf"))
+    try:
+        yield
+    finally:
+        _thread.until = before
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether an error only says that another process or thread is inside the file."""
+    return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
 class Database:
     """A connection to the file at `path` (":memory:" for none), for all threads of this process."""
 
     lock = threading.RLock()
-    """One for the process: held by whoever is inside SQLite, and during a fork."""
+    """One for the process: held by the thread that is inside SQLite, and during a fork."""
 
     def __init__(self, path: str, migrations: Sequence[str]) -> None:
         """Open or make the file. `migrations`: entry n brings it from schema n to n + 1.
@@ -37,7 +64,8 @@ class Database:
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        with self.lock:
+        self._on_commit: list[Callable[[], object]] = []
+        with self.locked():
             self._open()
             _open.add(self)
 
@@ -47,10 +75,19 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         self._connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
+            self.path, isolation_level=None, check_same_thread=False, timeout=_TRY_SECONDS
         )
+        until = _until()
         try:
-            self._prepare(self._connection)
+            while True:
+                try:
+                    self._prepare(self._connection)
+                    break
+                except sqlite3.OperationalError as error:
+                    # Several processes may be making the file at once.
+                    if not is_locked(error) or time.monotonic() >= until:
+                        raise
+                time.sleep(_PAUSE_SECONDS)
         except BaseException:
             self._disconnect()
             raise
@@ -58,6 +95,7 @@ class Database:
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Set up a connection and bring an older file up to the present schema."""
         version = self._pragma("user_version")
         if version > len(self._migrations):
             raise OutboxError(f"the outbox {self.path} has schema {version}, made by a newer athina_trace than this")
@@ -66,32 +104,64 @@ class Database:
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 4194304"):
             connection.execute(f"PRAGMA {setting}")
         if version < len(self._migrations):
-            self._migrate(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                # Another process may have migrated the file since.
+                for script in self._migrations[self._pragma("user_version") :]:
+                    for statement in script.split(";"):
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        with self.transaction():
-            for script in self._migrations[self._pragma("user_version") :]:
-                for statement in script.split(";"):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other threads of this process out of SQLite meanwhile."""
+        if not self.lock.acquire(timeout=max(0.0, _until() - time.monotonic())):
+            raise sqlite3.OperationalError("database is locked by another thread of this process")
+        lock = self.lock
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, with no other process in between. Transactions nest into the outermost one."""
-        with self.lock:
-            if self._db.in_transaction:
-                yield
-                return
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._before_commit()
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._after_rollback()
-                with suppress(sqlite3.Error):  # which may have rolled back already
-                    self._db.execute("ROLLBACK")
-                raise
+        until = _until()
+        while True:
+            with self.locked():
+                if self._db.in_transaction:
+                    yield
+                    return
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if not is_locked(error) or time.monotonic() >= until:
+                        raise
+                else:
+                    try:
+                        yield
+                        self._before_commit()
+                        self._db.execute("COMMIT")
+                    except BaseException:
+                        self._on_commit.clear()
+                        self._after_rollback()
+                        with suppress(sqlite3.Error):  # which may have rolled back already
+                            self._db.execute("ROLLBACK")
+                        raise
+                    committed, self._on_commit = self._on_commit, []
+                    for each in committed:
+                        each()
+                    return
+            time.sleep(_PAUSE_SECONDS)  # our lock is free meanwhile: a fork or a thread of the program may want it
+
+    def on_commit(self, work: Callable[[], object]) -> None:
+        """Do `work` once the present transaction is committed; never where it is rolled back."""
+        self._on_commit.append(work)
 
     def _before_commit(self) -> None:
         """For what is written once for each transaction."""
@@ -100,24 +170,29 @@ class Database:
         """For what was to be written."""
 
     def is_current(self) -> bool:
-        """Whether the path still leads to the file that is open: it may have been deleted or set aside."""
+        """Whether the path still leads to the file that is open: it may have been deleted or quarantined."""
         try:
             return self.path == MEMORY or Path(self.path).stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def size(self) -> int:
-        """Bytes in use, by whatever is stored and its indexes."""
-        with self.lock:
+        """Bytes in use, by what is stored and its indexes."""
+        with self.locked():
             return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
-    def shrink(self) -> bool:
+    def give_back(self) -> bool:
         """Give freed pages back to the file system, a few thousand at a time; True where none is left."""
-        with self.lock:
-            # `execute` would free one page: it takes a statement without columns to be done after its first step.
-            self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-            done = self._pragma("freelist_count") == 0
-            self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if done else 'PASSIVE'})").fetchall()
+        with self.locked():
+            try:
+                # `execute` would free one page: it takes a statement without columns to be done after its first step.
+                self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+                done = self._pragma("freelist_count") == 0
+                self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if done else 'PASSIVE'})").fetchall()
+            except sqlite3.OperationalError as error:
+                if not is_locked(error):
+                    raise
+                return False
             return done
 
     def _pragma(self, name: str) -> int:
@@ -125,7 +200,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file."""
-        with self.lock:
+        with self.locked():
             _open.discard(self)
             self._disconnect()
 
@@ -140,28 +215,41 @@ class Database:
             self._connection = None
 
 
+def _until() -> float:
+    """How long this thread may wait, by the monotonic clock."""
+    until: float | None = getattr(_thread, "until", None)
+    return time.monotonic() + _PATIENT_SECONDS if until is None else until
+
+
 _open: set[Database] = set()
 _inherited: list[Database] = []
 """What the parent had open: kept, so that nothing of it is finalized here, and never used."""
 
 
-def _before_fork() -> None:
-    if Database.lock.acquire(timeout=_FORK_SECONDS):
+def disconnect_before_fork() -> None:
+    """Close every file, or give up where a thread stays inside SQLite: the program must not wait for that."""
+    if Database.lock.acquire(timeout=PROGRAM_SECONDS):
         for database in _open:
             database.disconnect()
 
 
-def _after_fork_in_parent() -> None:
+def unlock_after_fork_in_parent() -> None:
+    """End what `disconnect_before_fork` began."""
     with suppress(RuntimeError):  # not ours: it was not free in time
         Database.lock.release()
 
 
-def _after_fork_in_child() -> None:
+def forget_after_fork_in_child() -> None:
+    """Never use, nor finalize, what the parent had open."""
     _inherited.extend(_open)
     _open.clear()
     Database.lock = threading.RLock()
+    _thread.until = None
 
 
 _fork.register(
-    "database", before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    "database",
+    before=disconnect_before_fork,
+    after_in_parent=unlock_after_fork_in_parent,
+    after_in_child=forget_after_fork_in_child,
 )

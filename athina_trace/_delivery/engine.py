@@ -1,6 +1,7 @@
 """The engine: `step(now)` moves everything one step on; `worker` is the thread that calls it.
 
-A step settles what senders reported, collects what was put, and leases lanes to the senders, in one transaction.
+A step settles what senders reported, collects what was put, and leases ordering keys to the senders, in one
+transaction.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from athina_trace import _guard
 from athina_trace._delivery.circuit import Circuit
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.flush import Flush
-from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
 from athina_trace._delivery.pace import Pace
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff
@@ -24,16 +25,16 @@ from athina_trace._delivery.senders import Connection, Report, Senders, Try
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""
 WINDOW = 64
-"""Lanes on lease at once."""
+"""Ordering keys on lease at once."""
 BATCH = 16
-"""Entries of one lane on lease at once."""
+"""Entries of one ordering key on lease at once."""
 WINDOW_BYTES = 2 * 1024 * 1024
 """About how much may be on lease at once, which bounds the memory that a backlog takes."""
-ADOPT_SECONDS = 5.0
+RECLAIM_SECONDS = 5.0
 """How often an idle engine looks what other processes left behind."""
 FLUSH_SECONDS = 0.25
 """The same while somebody waits for a flush."""
-TIDY_SECONDS = 2.0
+COMPACT_SECONDS = 2.0
 """How often a busy engine gives back space."""
 
 
@@ -41,7 +42,7 @@ class Engine:
     """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent.
 
     `keep`: seconds for which delivered entries stay in the outbox, to be looked at. `share`: of one processor core, for
-    all threads of the engine together. `settled(lane, entry, outcome, taken)` is
+    all threads of the engine together. `settled(ordering_key, entry, outcome, taken)` is
     told, by the engine's thread, of each entry that Athina took or refused.
     """
 
@@ -55,7 +56,7 @@ class Engine:
         max_bytes: int = 1_000_000,
         keep: float = 0.0,
         share: float = 1.0,
-        settled: Callable[[str, Stored, Outcome, bool], None] = lambda _lane, _entry, _outcome, _taken: None,
+        settled: Callable[[str, Stored, Outcome, bool], None] = lambda _key, _entry, _outcome, _taken: None,
     ) -> None:
         self.outbox = outbox
         self._clock = clock
@@ -63,8 +64,8 @@ class Engine:
         self._settled = settled
         self._circuit = Circuit()
         self._noted: str | None = ""
-        self._stepped = self._looked = self._tidied = float("-inf")
-        self._untidy = False
+        self._stepped = self._looked = self._compacted = float("-inf")
+        self._uncompacted = False
         self._reports: deque[Report] = deque()
         self._leased: dict[str, Lease] = {}
         self.pace = Pace(share)
@@ -98,16 +99,16 @@ class Engine:
             held = self._settle(reports, now)
             collected = self.outbox.collect()
             leases = self._lease(now, held)
-            due = self.outbox.next_due()
+            due = self.outbox.store.next_due()
             self._note(now)
         # First what must follow the commit: whatever fails below finds reports and leases in their places.
         for _ in reports:
             self._reports.popleft()
-        self._leased = {lease.lane: lease for lease in (*held, *leases)}
+        self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
         if self._senders is not None:
             self._senders.submit(leases)
-        self._untidy |= bool(collected or reports)
-        self.outbox.all_settled(report.tried.entry.id for report in list(self._reports) if report.tried)
+        self._uncompacted |= bool(collected or reports)
+        self.outbox.acknowledgements_committed(report.tried.entry for report in list(self._reports) if report.tried)
         for report in reports:
             self._tell(report)
         self._serve_flushes()
@@ -120,7 +121,7 @@ class Engine:
             self._noted = self.paused
 
     def _waits(self, now: float, collected: int, due: float | None) -> list[float]:
-        waits = [self._patience(), self._tidy(now)]
+        waits = [self._patience(), self._compact(now)]
         if collected:
             waits.append(0.0)
         if self._senders is not None:
@@ -131,37 +132,38 @@ class Engine:
 
     def _patience(self) -> float:
         """How long to leave alone what other processes hold: they may have died, and somebody may be waiting."""
-        return FLUSH_SECONDS if self.flushes else ADOPT_SECONDS
+        return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
 
     def _look_around(self, now: float) -> None:
         """See now and then what dead processes held, what the clock did, and what was kept for long enough."""
         if now < self._stepped:
-            self.outbox.hasten(now)
-            self._looked = self._tidied = float("-inf")
+            self.outbox.store.clamp_due_times(now)
+            self._looked = self._compacted = float("-inf")
         if now - self._looked >= self._patience():
             self._looked = now
-            self.outbox.adopt()
-            self.outbox.hasten(now, longest=2 * LONGEST_WAIT)
+            self.outbox.reclaim()
+            self.outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
+            self.outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             if self._keep:
-                self.outbox.expire(now - self._keep)
+                self.outbox.store.expire(now - self._keep)
         self._stepped = now
 
     def _settle(self, reports: Sequence[Report], now: float) -> list[Lease]:
         """Take over what senders say; the leases that are still under way."""
         held = dict(self._leased)
         for lease, tried, ended in reports:
-            if held.get(lease.lane) is not lease:
+            if held.get(lease.ordering_key) is not lease:
                 continue  # of a store that is gone
             due, attempts = self._settle_one(lease, tried, now) if tried else (0.0, 0)
             if ended:
-                self.outbox.release(lease.lane, due=due, attempts=attempts)
-                del held[lease.lane]
+                self.outbox.release(lease.ordering_key, due=due, attempts=attempts)
+                del held[lease.ordering_key]
         return list(held.values())
 
     def _settle_one(self, lease: Lease, tried: Try, now: float) -> tuple[float, int]:
-        """Take over one try; when its lane is due again, and after how many tries in vain."""
-        if tried.outcome.doubtful:
-            self.outbox.doubt()
+        """Take over one try; when its key is due again, and after how many tries in vain."""
+        if tried.outcome.possible_duplicate:
+            self.outbox.count_possible_duplicate()
         if tried.told is Verdict.RETRY:
             return self._defer(lease, tried, now)
         if tried.told is Verdict.PAUSED:
@@ -200,7 +202,7 @@ class Engine:
                 outcome.message,
             )
         try:
-            self._settled(report.lease.lane, entry, outcome, told is Verdict.DELIVERED)
+            self._settled(report.lease.ordering_key, entry, outcome, told is Verdict.DELIVERED)
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("passing on what became of a log")
 
@@ -217,7 +219,7 @@ class Engine:
     def _defer(self, lease: Lease, tried: Try, now: float) -> tuple[float, int]:
         outcome = tried.outcome
         attempts = lease.attempts + 1 if tried.entry is lease.entries[0] else 1
-        self._circuit.failed(lease.lane, outcome, now, self._clock.uniform())
+        self._circuit.failed(lease.ordering_key, outcome, now, self._clock.uniform())
         _guard.log_throttled(
             logging.WARNING if self._circuit.is_shut else logging.INFO,
             "deferred",
@@ -226,37 +228,37 @@ class Engine:
             outcome.message,
         )
         if self._circuit.is_shut:
-            # The circuit does the waiting; the next probe may be another lane's.
+            # The circuit does the waiting; the next probe may be another key's.
             return now + (outcome.retry_after or 0.0), attempts
         return now + backoff(attempts, random=self._clock.uniform(), retry_after=outcome.retry_after), attempts
 
     def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
-        lanes = self._circuit.room(now, WINDOW) - len(held)
+        keys = self._circuit.room(now, WINDOW) - len(held)
         room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
-        if self._senders is None or lanes <= 0 or room <= 0:
+        if self._senders is None or keys <= 0 or room <= 0:
             return []
-        leases = self.outbox.lease(now, lanes=lanes, batch=BATCH, room=room)
+        leases = self.outbox.lease(now, keys=keys, batch=BATCH, room=room)
         taken = sum(len(entry.body) for lease in leases for entry in lease.entries)
         is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
-        self._is_behind = is_cut or len(leases) == lanes or taken >= room
+        self._is_behind = is_cut or len(leases) == keys or taken >= room
         return leases
 
-    def _tidy(self, now: float) -> float:
+    def _compact(self, now: float) -> float:
         """Give back space now and then; in how many seconds to come back for more."""
-        if not self._untidy:
-            return ADOPT_SECONDS
-        if now - self._tidied < TIDY_SECONDS:
-            return TIDY_SECONDS
-        self._tidied = now
+        if not self._uncompacted:
+            return RECLAIM_SECONDS
+        if now - self._compacted < COMPACT_SECONDS:
+            return COMPACT_SECONDS
+        self._compacted = now
         # Shrinking under load would free pages that are wanted back at once.
-        self._untidy = not self.outbox.tidy(shrink=not self._leased) or bool(self._leased)
-        return TIDY_SECONDS
+        self._uncompacted = not self.outbox.compact(vacuum=not self._leased) or bool(self._leased)
+        return COMPACT_SECONDS
 
     def reported(self, report: Report, urgent: bool) -> None:  # noqa: FBT001 - called by senders alone
         """Take a sender's report, to be settled by the next step."""
         self._reports.append(report)
         if report.tried is not None and report.tried.told is Verdict.DELIVERED:
-            self.outbox.answered(report.tried.entry)
+            self.outbox.acknowledge(report.tried.entry)
         if urgent:
             (self.hurry if self._is_behind or self.flushes else self.wake)()
 
@@ -265,7 +267,7 @@ class Engine:
         if self._senders is not None:
             self._senders.tend()
 
-    def begin_anew(self) -> None:
+    def forget_leases(self) -> None:
         """The store is another one: what is under way belongs to the old one."""
         self._leased.clear()
 

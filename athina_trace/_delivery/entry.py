@@ -11,8 +11,8 @@ from athina_trace import _guard
 from athina_trace._delivery.routes import Kind
 from athina_trace._serialization import plain, storable
 
-LONGEST_LANE = 256
-"""Characters."""
+MAX_KEY_LENGTH = 256
+"""Characters of an ordering key."""
 _NUL = rb"\u0000"
 _NULS = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 """NUL in JSON; after an odd number of backslashes the same letters are text."""
@@ -22,14 +22,14 @@ class Entry(NamedTuple):
     """One request to be made, as it is put into an outbox.
 
     Attributes:
-        lane: the conversation it belongs to; entries of one lane leave strictly in order.
-        kind: what it is; where it is sent is in `routes`.
+        ordering_key: the conversation it belongs to; entries of one key leave strictly in order.
+        kind: what it is; `routes` says where it is sent.
         reference: what it is about: the log's `external_reference_id` (for "update_by_id" its `prompt_run_id`).
         made: seconds since the epoch.
         body: the JSON to send.
     """
 
-    lane: str
+    ordering_key: str
     kind: Kind
     reference: str
     made: float
@@ -39,19 +39,20 @@ class Entry(NamedTuple):
 def log_entry(fields: dict[str, Any], made: float) -> Entry:
     """The entry of a finished log, a JSON object to send."""
     reference = fields["external_reference_id"]
+    # A log outside of any session is a conversation of its own, and waits for no other.
     return new_entry(fields.get("session_id") or reference, "log", reference, made, fields)
 
 
-def new_entry(lane: str, kind: Kind, reference: str, made: float, fields: dict[str, Any]) -> Entry:
-    """The entry of any text whatever: `storable` here, so that neither our store nor Athina's stumbles over it."""
+def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields: dict[str, Any]) -> Entry:
+    """The entry of any text at all: `storable` here, so that neither our store nor Athina's stumbles over it."""
     try:
         body = to_json(fields)
-    except Exception as error:  # noqa: BLE001 - whatever slipped through: a log in plainer words beats none
+    except Exception as error:  # noqa: BLE001 - what no rule foresaw: a log in plainer words beats none
         _guard.pass_on(error)
         body = to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
     if _NUL in body:
         body = _NULS.sub(rb"\1\\ufffd", body)
-    return Entry(storable(lane)[:LONGEST_LANE], kind, storable(reference), made, body)
+    return Entry(storable(ordering_key)[:MAX_KEY_LENGTH], kind, storable(reference), made, body)
 
 
 class Stored(NamedTuple):
@@ -64,8 +65,8 @@ class Stored(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """The right to send a lane's oldest entries, held until they are settled or the owner dies."""
+    """The right to send the oldest entries of an ordering key, held until it is released or its owner dies."""
 
-    lane: str
+    ordering_key: str
     attempts: int
     entries: list[Stored]

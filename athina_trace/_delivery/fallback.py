@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from athina_trace import _guard
+from athina_trace._delivery.database import PROGRAM_SECONDS, waiting_at_most
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.stats import Counts, FlushReport
@@ -33,29 +34,34 @@ class Standing(NamedTuple):
         return Standing(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
 
 
-def _standing(outbox: Outbox) -> Standing:
-    try:
+def _standing(outbox: Outbox) -> Standing | None:
+    with waiting_at_most():
         _collect(outbox)
-        return Standing(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
-    except (OSError, sqlite3.Error) as error:
-        _guard.pass_on(error)
-        return Standing(Counts(), None, 0)
+        try:
+            return Standing(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
+        except (OSError, sqlite3.Error) as error:
+            _guard.pass_on(error)
+            return None
 
 
 def _collect(outbox: Outbox) -> None:
+    """Take in what was just put, if that can be done at once: a full disk or another process may forbid it."""
+    half = PROGRAM_SECONDS / 2  # the other half is for reading, which both allow
     try:
-        outbox.collect_all()
-    except (OSError, sqlite3.Error) as error:  # a full disk forbids that, but not to read
+        with waiting_at_most(half):
+            outbox.collect_all(seconds=half)
+    except (OSError, sqlite3.Error) as error:
         _guard.pass_on(error)
 
 
 def _newest(outbox: Outbox, limit: int) -> list[bytes]:
-    try:
+    with waiting_at_most():
         _collect(outbox)
-        return outbox.store.newest(limit)
-    except (OSError, sqlite3.Error) as error:
-        _guard.pass_on(error)
-        return []
+        try:
+            return outbox.store.newest(limit)
+        except (OSError, sqlite3.Error) as error:
+            _guard.pass_on(error)
+            return []
 
 
 class Delivery:
@@ -72,6 +78,8 @@ class Delivery:
         self._seconds = seconds
         self._spare: tuple[MemoryOutbox, Worker] | None = None
         self._memory_until = 0.0
+        self._known = Standing(Counts(), None, 0)
+        """How the outbox stood when it could last be read."""
 
     @property
     def paused(self) -> str | None:
@@ -94,6 +102,7 @@ class Delivery:
                 worker.wake()
         except OutboxFullError as error:
             self.outbox.drop()
+            self.worker.wake()  # deliveries make room, and a process may have nothing else to put
             _guard.log_throttled(
                 logging.ERROR, "full", "%s: new logs are dropped, see `dropped` in athina_trace.status()", error
             )
@@ -153,11 +162,12 @@ class Delivery:
 
     def standing(self) -> Standing:
         """How all entries stand, on disk (by all processes) and in this process's memory."""
-        disk = _standing(self.outbox)
-        return disk.joined(_standing(self._spare[0])) if self._spare else disk
+        self._known = _standing(self.outbox) or self._known
+        memory = _standing(self._spare[0]) if self._spare else None
+        return self._known.joined(memory) if memory else self._known
 
     def newest(self, limit: int) -> list[bytes]:
-        """The bodies of the newest logs, oldest first, whatever their state; nothing of a disk that cannot be read."""
+        """The bodies of the newest logs, oldest first, in any state; nothing of a disk that cannot be read."""
         spare = _newest(self._spare[0], limit) if self._spare else []
         return [*_newest(self.outbox, limit - len(spare)), *spare]
 

@@ -43,10 +43,10 @@ class Flush:
             return False  # it came while the step was under way
         self._after = outbox.counts()
         if self._last is None and not outbox.is_behind:
-            self._last = outbox.last()
+            self._last = outbox.store.last()
         if self._last is None or idle:
             return self._last is not None
-        if outbox.oldest_waiting() <= self._last:
+        if outbox.store.oldest_waiting() <= self._last:
             return False
         self._after = replace(self._after, waiting=0)
         return True

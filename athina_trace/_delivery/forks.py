@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from athina_trace import _fork
 
-_LONGEST_SECONDS = 1.0
+_LONGEST_SECONDS = 0.1
 """How long a fork may have to wait: a server that never ends its handshake must not stop the program."""
 
 _changed = threading.Condition()
@@ -44,20 +44,28 @@ def postponed() -> Iterator[None]:
         allow()
 
 
-def _before_fork() -> None:
-    _changed.acquire()  # and keep it: nobody may begin before the fork is over
+def wait_before_fork() -> None:
+    """Wait until nothing of OpenSSL's is under way, and let nothing begin."""
+    _changed.acquire()  # and keep it: none may begin before the fork is over
     _changed.wait_for(lambda: not _under_way, timeout=_LONGEST_SECONDS)
 
 
-def _after_fork_in_parent() -> None:
+def resume_after_fork_in_parent() -> None:
+    """End what `wait_before_fork` began."""
     with suppress(RuntimeError):  # never acquired: this module was just being loaded when the fork began
         _changed.release()
 
 
-def _after_fork_in_child() -> None:
+def reset_after_fork_in_child() -> None:
+    """Forget what threads of the parent were doing."""
     global _changed, _under_way  # noqa: PLW0603 - the threads that count here stayed behind
     _changed = threading.Condition()
     _under_way = 0
 
 
-_fork.register("tls", before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+_fork.register(
+    "tls",
+    before=wait_before_fork,
+    after_in_parent=resume_after_fork_in_parent,
+    after_in_child=reset_after_fork_in_child,
+)

@@ -5,48 +5,57 @@ one `write` to a file opened with O_APPEND, so that the file's own order is the 
 and processes. A collector moves records on into the store and remembers, in the store's own transaction, how far it
 came: each record is collected exactly once.
 
-    b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\n"
+    b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\t" <CRC-32 of all before this tab, 8 hex digits> "\n"
 
-A record torn by a crash or a full disk fails its own length or lacks its newline, and is skipped: its call never
-returned. A segment that has grown to `SEGMENT_BYTES` is *full*: each writer looks at the size now and then (by an
-`lseek`; an `fstat` would make the next write store a finer time stamp, which doubles its cost) and moves on to the next
-segment. A writer holds a shared lock on its segment for as long as it may still write there, and a full segment is
-deleted once nobody does and all of it was collected.
+A record torn by a crash or a full disk, or damaged later, fails its length or its checksum, lacks its newline or its
+checksum's digits, and is skipped and counted: no altered body is ever sent. Records of earlier versions end with the
+body and are still read; a body never holds a raw tab, so that no damaged length makes one of a record with a checksum.
+
+A power failure or a restored backup can leave a segment shorter than what the store has collected of it, or another
+file under its name, which then grows on. So the store remembers, beside the offset, the last bytes before it and a
+fingerprint of each line. Where those bytes differ, collecting resumes at the first line that is not the remembered one.
+
+A segment that has grown to `SEGMENT_BYTES` (less in a small outbox) is *full*: each writer looks at the size now and
+then (by an `lseek`; an `fstat` would make the next write store a finer time stamp, which doubles its cost) and moves on
+to the next segment. A writer holds a shared lock on its segment for as long as it may still write there, and a segment
+before the newest is deleted once no process holds it and all of it was collected.
+
+Beside the segments, the file `room` says what the store takes and how far it collected. It is what the first call of a
+short program knows of the limit.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
+from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
+from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
 from athina_trace import _guard
-from athina_trace._delivery import locks
+from athina_trace._delivery import files, locks
 from athina_trace._delivery.entry import Entry
-from athina_trace._delivery.segment import Segment
+from athina_trace._delivery.segment import COLLECT_BYTES, Mark, Piece, Segment, has_tail, read_lines
 from athina_trace.errors import OutboxError, OutboxFullError
 
 SEGMENT_BYTES = 1024 * 1024
 """A segment of this size or more is full. Writers that disagree about it harm nothing: they hold their locks."""
-COLLECT_BYTES = 4 * 1024 * 1024
-"""About how much one collection reads, which bounds its memory."""
+_LEAST_SEGMENT_BYTES = 8 * 1024
+_SEGMENTS = 8
+"""How many segments a small outbox holds at least: the limit is known no better than to one of them."""
+_LOOK_BYTES = 64 * 1024
+"""How much a writer writes before it looks what others have written to the same segment."""
+_LOOK_SECONDS = 0.02
+"""How often a writer that may not write looks whether there is room again."""
 
 _SUFFIX = ".journal"
-
-
-class Piece(NamedTuple):
-    """Consecutive records of one segment: from the remembered offset up to `end`; `more` stand in the journal."""
-
-    segment: str
-    end: int
-    entries: list[Entry]
-    more: bool = False
 
 
 class Journal(Protocol):
@@ -55,39 +64,54 @@ class Journal(Protocol):
     def put(self, entry: Entry) -> None:
         """Commit `entry`; it survives the process once this returns. Raises `OutboxError`."""
 
-    def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
-        """What stands behind `offsets` (segment → bytes collected), oldest first, about `COLLECT_BYTES` of it."""
-        ...
+    def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:
+        """What is behind `marks` (of each segment), oldest first, about `COLLECT_BYTES` of it.
 
-    def allow(self, room: float, offsets: dict[str, int]) -> None:
-        """Let uncollected entries take `room` bytes; a `put` beyond raises `OutboxFullError`."""
+        `fingerprints` gives those of all lines that were collected of a segment.
+        """
+        ...
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
-        """Give back the space of what was collected; the segments that are gone."""
+        """Give back the space of what was collected for good, in bytes of each segment; the segments that are gone."""
         ...
 
+    def allow(self, taken: float, offsets: dict[str, int]) -> None:
+        """Recompute how much may be put, where the store takes `taken` bytes; beyond, `put` raises `OutboxFullError`.
+
+        `offsets`: how much of each segment was collected.
+        """
+
     def close(self) -> None:
-        """Let go of files; the journal can be used again and opens them anew."""
+        """Let go of files; the journal can be used again and opens them again."""
 
 
 class FileJournal:
-    """A journal in a directory, which is made by the first `put`. `limit`: as many bytes as `allow` first allows."""
+    """A journal in a directory, which is made by the first `put`; `limit` bounds its uncollected bytes and the store's.
 
-    def __init__(self, folder: Path, limit: float) -> None:
+    `check` is called before a segment is opened, and raises OSError where the directory must not be used.
+    """
+
+    def __init__(self, folder: Path, limit: float, *, check: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
+        self._check = check
         self._limit = limit
+        self._segment_bytes = min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, limit / _SEGMENTS))
         self._segment: Segment | None = None
+        self._may_reach = limit
+        """Bytes that the present segment may have."""
+        self._looked = float("-inf")
         # Only for moving on to another segment. Reentrant: a signal handler or a finalizer may log meanwhile.
         self._lock = threading.RLock()
 
     def put(self, entry: Entry) -> None:
-        lane, kind, reference, made, body = entry
-        record = b"\n%d\t%b\t%b\n" % (len(body), to_json((kind, lane, reference, made)), body)
+        ordering_key, kind, reference, made, body = entry
+        record = b"\n%d\t%b\t%b" % (len(body), to_json((kind, ordering_key, reference, made)), body)
+        record += b"\t%08x\n" % crc32(record)  # in one piece: to add up the checksum of two costs more than this copy
         try:
             segment = self._segment
-            if segment is None or segment.about >= SEGMENT_BYTES:
+            if segment is None or segment.about >= self._segment_bytes:
                 segment = self._ready()
-            if segment.about + len(record) > self._limit:
+            if segment.about + len(record) > self._may_reach and not self._has_room(segment, len(record)):
                 raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
             written = segment.write(record)
         except OutboxError:
@@ -99,76 +123,113 @@ class FileJournal:
             raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {len(record)} bytes")
 
     def _ready(self) -> Segment:
-        """Give a segment that may be written to."""
-        segment = self._segment
-        if segment is not None and segment.about < SEGMENT_BYTES:
-            return segment
+        """Give a segment that may be written to: the newest, or the first behind it that is not full."""
         with self._lock:
-            if self._segment is segment:  # else another thread has moved on already
-                self._segment = self._next()
-        return self._ready()
+            segment = self._segment
+            if segment is not None and segment.about < self._segment_bytes:
+                return segment  # another thread has moved on already
+            # At each segment, not at each put: a folder is made or taken away seldom.
+            files.make_folder(self._folder.parent)
+            files.make_folder(self._folder)
+            self._check()
+            segments = self._segments()
+            number = int(segments[-1].stem) if segments else 1
+            while True:
+                with suppress(BlockingIOError):
+                    segment = Segment(
+                        self._folder / f"{number:08d}{_SUFFIX}", look_bytes=min(_LOOK_BYTES, self._segment_bytes / 2)
+                    )
+                    if segment.size() < self._segment_bytes:
+                        break
+                number += 1
+            self._allow(segment, *self._published())
+            self._segment = segment
+            return segment
 
-    def _next(self) -> Segment:
-        """Open the newest segment, or the first behind it that is not full."""
-        self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        segments = self._segments()
-        number = int(segments[-1].stem) if segments else 1
-        while True:
-            with suppress(BlockingIOError):
-                segment = Segment(self._folder / f"{number:08d}{_SUFFIX}")
-                if segment.size() < SEGMENT_BYTES:
-                    return segment
-            number += 1
+    def _has_room(self, segment: Segment, size: int) -> bool:
+        """Look again, now and then: other processes may have delivered meanwhile."""
+        if abs(time.monotonic() - self._looked) >= _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._allow(segment, *self._published())
+        return segment.about + size <= self._may_reach
 
-    def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
+    def _allow(self, segment: Segment, taken: float, offsets: Mapping[str, int]) -> None:
+        waiting = 0
+        for path in self._segments():
+            if path != segment.path:
+                with suppress(FileNotFoundError):
+                    waiting += max(0, path.stat().st_size - offsets.get(path.name, 0))
+        self._may_reach = self._limit - taken - waiting + offsets.get(segment.path.name, 0)
+
+    def allow(self, taken: float, offsets: dict[str, int]) -> None:
+        segment = self._segment
+        if segment is not None:
+            self._allow(segment, taken, offsets)
+        # For other processes, which get along without it: a full disk must not keep us from delivering.
+        if self._limit != float("inf") and self._folder.exists():
+            with suppress(OSError):
+                # Under another name first: a writer must never read half of it.
+                beside = self._folder / f"room.{os.getpid()}"
+                fd = files.open_private(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                try:
+                    os.write(fd, to_json((taken, offsets)))
+                finally:
+                    os.close(fd)
+                beside.replace(self._folder / "room")
+
+    def _published(self) -> tuple[float, dict[str, int]]:
+        """What the store takes and how far it collected, as the last engine to look has left it."""
+        path = self._folder / "room"
+        if self._limit == float("inf"):
+            return 0.0, {}
+        try:
+            files.check_file(path)
+            taken, offsets = from_json(path.read_bytes())
+            return float(taken), {str(name): int(offset) for name, offset in offsets.items()}
+        except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
+            _guard.pass_on(error)
+            return 0.0, {}  # no engine has been here yet
+
+    def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:
         # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
-        # every record that was complete before it, in whichever segment it stands.
+        # every record that was complete before it, in whichever segment that is.
         sizes = [(path, path.stat().st_size) for path in reversed(self._present())]
         room = COLLECT_BYTES
         for path, size in reversed(sizes):
-            start = offsets.get(path.name, 0)
-            if size < start:
-                start = 0  # another file under the same name: somebody emptied the folder
-            if size == start:
+            mark = marks.get(path.name, Mark())
+            if size == mark.offset and has_tail(path, mark):
                 continue
-            end, entries, more = _read(path, start, min(size, start + room), size)
-            room -= end - start
-            more = more or room <= 0
-            yield Piece(path.name, end, entries, more)
-            if more:
+            piece = read_lines(path, mark, fingerprints, min(size, mark.offset + room), size)
+            room -= piece.mark.offset - piece.start
+            if room <= 0 and piece.is_last:
+                piece = piece._replace(is_last=False)
+            yield piece
+            if not piece.is_last:
                 return
 
     def _present(self) -> list[Path]:
-        """All segments, oldest first; whoever empties the folder takes our own from us, too."""
+        """All segments, oldest first. A process that empties the folder takes our own from us, too."""
         mine = self._segment
         if mine is not None and mine.is_deleted():
             self._let_go(mine)
         return self._segments()
 
-    def allow(self, room: float, offsets: dict[str, int]) -> None:
-        # Other processes collect from the present segment while we write there: what counts is how far it may grow.
-        *older, newest = [(path.name, path.stat().st_size) for path in self._segments()] or [("", 0)]
-        waiting = sum(size - offsets.get(name, 0) for name, size in older)
-        self._limit = room - waiting + offsets.get(newest[0], 0)
-
     def collected(self, offsets: dict[str, int]) -> list[str]:
         segments = self._segments()
         gone = set(offsets) - {path.name for path in segments}
-        # The newest segment always stays, full or not: numbers must never start again from one.
+        # The newest segment always stays, full or not, so that numbers go up.
         gone |= {path.name for path in segments[:-1] if self._delete(path, offsets.get(path.name, 0))}
         return sorted(gone)
 
     def _delete(self, path: Path, collected: int) -> bool:
-        """Delete a full segment, unless somebody may still write there or it holds uncollected records."""
+        """Delete a segment, unless a process may still write there or it holds uncollected records."""
         mine = self._segment
-        if mine is not None and mine.path == path and mine.size() >= SEGMENT_BYTES:
+        if mine is not None and mine.path == path and mine.size() >= self._segment_bytes:
             self._let_go(mine)  # no put may come for long
         fd = os.open(path, os.O_RDONLY)
         try:
             locks.take(fd)
-            size = os.fstat(fd).st_size
-            if size < SEGMENT_BYTES or b"\n" in os.pread(fd, size - collected, collected):
+            if b"\n" in os.pread(fd, os.fstat(fd).st_size - collected, collected):
                 return False
             path.unlink()
         except BlockingIOError:
@@ -195,60 +256,41 @@ class FileJournal:
 
 
 class MemoryJournal:
-    """A journal that lives and dies with the process."""
+    """A journal that lives and dies with the process. Its one segment is counted in entries."""
+
+    name = "memory"
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self._limit = self._allowed = limit
         self._bytes = 0
         self._lock = threading.RLock()
+        self._first = 0
+        """The number of the oldest entry that is kept."""
         self._entries: deque[Entry] = deque()
 
     def put(self, entry: Entry) -> None:
         with self._lock:
-            if self._bytes + len(entry.body) > self._limit:
+            if self._bytes + len(entry.body) > self._allowed:
                 raise OutboxFullError("the outbox in memory is full: max_outbox_bytes is reached")
             self._bytes += len(entry.body)
             self._entries.append(entry)
 
-    def allow(self, room: float, offsets: dict[str, int]) -> None:  # noqa: ARG002 - `read` keeps count
-        self._limit = room
+    def allow(self, taken: float, offsets: dict[str, int]) -> None:  # noqa: ARG002 - `collected` keeps count
+        self._allowed = self._limit - taken
 
-    def read(self, offsets: dict[str, int]) -> Iterator[Piece]:
+    def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:  # noqa: ARG002
+        start = marks.get(self.name, Mark()).offset
+        # They stay until `collected`: the transaction that stores them may fail.
         with self._lock:
-            entries = list(self._entries)
-            self._entries.clear()
-            self._bytes = 0
+            entries = list(self._entries)[start - self._first :]
         if entries:
-            yield Piece("memory", offsets.get("memory", 0) + len(entries), entries)
+            yield Piece(self.name, start, Mark(start + len(entries)), entries, array("I"))
 
-    def collected(self, offsets: dict[str, int]) -> list[str]:  # noqa: ARG002 - memory is given back by `read`
+    def collected(self, offsets: dict[str, int]) -> list[str]:
+        with self._lock:
+            while self._first < offsets.get(self.name, 0):
+                self._bytes -= len(self._entries.popleft().body)
+                self._first += 1
         return []
 
     def close(self) -> None: ...
-
-
-def _read(path: Path, start: int, stop: int, size: int) -> tuple[int, list[Entry], bool]:
-    """The whole records between `start` and about `stop`, where the last of them ends, and whether more may follow.
-
-    The first record is read whole, however long. What follows the last newline is still being written, or torn.
-    """
-    with path.open("rb") as file:
-        file.seek(start)
-        data = file.read(stop - start)
-        while b"\n" not in data[1:] and start + len(data) < size:
-            data += file.read(min(COLLECT_BYTES, size - start - len(data)))
-    end = data.rfind(b"\n") + 1
-    return start + end, list(_decode(data[:end].split(b"\n"))), start + len(data) < size
-
-
-def _decode(lines: Iterable[bytes]) -> Iterator[Entry]:
-    for line in lines:
-        length, _, rest = line.partition(b"\t")
-        header, _, body = rest.partition(b"\t")
-        if not body or not length.isdigit() or int(length) != len(body):
-            continue  # an empty line between two records, or a torn record
-        try:
-            kind, lane, reference, made = from_json(header)
-        except ValueError:
-            continue
-        yield Entry(lane, kind, reference, made, body)

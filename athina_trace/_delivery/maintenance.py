@@ -1,6 +1,6 @@
-"""What people do to a store by hand: send refused entries again, delete what is no longer wanted.
+"""What people do to an outbox by hand: send refused entries again, delete what is no longer wanted.
 
-Each function works on a live outbox in one short transaction, and leaves the counters adding up.
+Each function works on a live outbox in short transactions, and moves each counter with the rows that it counts.
 """
 
 from __future__ import annotations
@@ -9,10 +9,18 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+
 _AT_ONCE = 1000
-_EMPTY_LANES = (
-    "DELETE FROM lane WHERE owner IS NULL "
-    "AND NOT EXISTS (SELECT 1 FROM entry WHERE lane = lane.name AND state = 'waiting')"
+_EMPTY_KEYS = (
+    "DELETE FROM ordering_key WHERE owner IS NULL "
+    "AND NOT EXISTS (SELECT 1 FROM entry WHERE ordering_key = name AND state = 'waiting')"
+)
+_CHOSEN = (
+    "SELECT id, length(body) FROM entry WHERE state = ? AND made < ? "
+    # What a process leases is under way: Athina may be taking it this moment.
+    "AND (state != 'waiting' OR NOT EXISTS "
+    "(SELECT 1 FROM ordering_key WHERE name = entry.ordering_key AND owner IS NOT NULL)) LIMIT ?"
 )
 
 
@@ -30,45 +38,50 @@ def _writing(path: str) -> Iterator[sqlite3.Connection]:
 
 def retry(path: str, numbers: Sequence[int] | None = None) -> int:
     """Let refused entries of the store at `path` wait again: those with these ids, or all. Gives their number."""
-    with _writing(path) as db:
-        chosen = _chosen(db, "refused", numbers)
-        lanes = [db.execute("SELECT lane FROM entry WHERE id = ?", one).fetchone() for one in chosen]
-        db.executemany("UPDATE entry SET state = 'waiting' WHERE id = ?", chosen)
-        db.executemany("INSERT OR IGNORE INTO lane (name) VALUES (?)", lanes)
-        _count(db, "refused", -len(chosen))
-    return len(chosen)
-
-
-def purge(path: str, state: str, *, before: float) -> int:
-    """Delete the entries of one state that were made before a time (seconds since the epoch). Gives their number."""
     done = 0
-    while number := _purge_some(path, state, before):
-        done += number
+    with _writing(path) as db:
+        if numbers is None:
+            numbers = [row[0] for row in db.execute("SELECT id FROM entry WHERE state = 'refused'")]
+        for number in numbers:
+            row = db.execute(
+                "SELECT ordering_key, length(body) FROM entry WHERE id = ? AND state = 'refused'", (number,)
+            ).fetchone()
+            if row is not None:
+                db.execute("UPDATE entry SET state = 'waiting' WHERE id = ?", (number,))
+                db.execute("INSERT OR IGNORE INTO ordering_key (name) VALUES (?)", row[:1])
+                _count(db, "refused", -1)
+                _count(db, "refused_bytes", -row[1])
+                done += 1
     return done
 
 
-def _purge_some(path: str, state: str, before: float) -> int:
-    """Delete so few that nobody waits for it."""
-    with _writing(path) as db:
-        chosen = db.execute(
-            "SELECT id FROM entry WHERE state = ? AND made < ? LIMIT ?", (state, before, _AT_ONCE)
-        ).fetchall()
-        db.executemany("DELETE FROM entry WHERE id = ?", chosen)
-        db.execute(_EMPTY_LANES)
-        if state in ("waiting", "refused"):
-            _count(db, "made", -len(chosen))
-        if state == "refused":
-            _count(db, "refused", -len(chosen))
-    return len(chosen)
+def purge(path: str, state: str, *, before: float) -> int:
+    """Delete the entries of one state that were made before a time (seconds since the epoch). Gives their number.
 
-
-def _chosen(db: sqlite3.Connection, state: str, numbers: Sequence[int] | None) -> list[tuple[int]]:
-    if numbers is None:
-        return db.execute("SELECT id FROM entry WHERE state = ?", (state,)).fetchall()
-    found = (
-        db.execute("SELECT id FROM entry WHERE id = ? AND state = ?", (number, state)).fetchone() for number in numbers
-    )
-    return [row for row in found if row is not None]
+    Waiting entries that a living process is about to send are left.
+    """
+    if state == "waiting":
+        outbox = SqliteOutbox(path)
+        try:
+            with outbox.transaction():
+                outbox.reclaim()  # what dead processes leased is not under way
+        finally:
+            outbox.close()
+    done = 0
+    while True:
+        # So few at once that no other process has to wait for long.
+        with _writing(path) as db:
+            chosen = db.execute(_CHOSEN, (state, before, _AT_ONCE)).fetchall()
+            db.executemany("DELETE FROM entry WHERE id = ?", ((number,) for number, _ in chosen))
+            db.execute(_EMPTY_KEYS)
+            if state in ("waiting", "refused"):
+                _count(db, "made", -len(chosen))
+            if state == "refused":
+                _count(db, "refused", -len(chosen))
+                _count(db, "refused_bytes", -sum(size for _, size in chosen))
+        if not chosen:
+            return done
+        done += len(chosen)
 
 
 def _count(db: sqlite3.Connection, name: str, by: int) -> None:

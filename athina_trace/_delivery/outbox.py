@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
 
+from athina_trace import _guard
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.journal import Journal, MemoryJournal
 from athina_trace._delivery.ownership import SoleOwner
 from athina_trace._delivery.stats import Counts
 from athina_trace._delivery.store import Store
 
-_EMPTY_BYTES = 65_536
+_EMPTY_BYTES = 73_728
 """What a store takes before anything is in it, which is not held against `max_bytes`."""
 _ROOMY_BYTES = 256 * 1024 * 1024
+_REFUSED_SHARE = 0.25
+"""Of `max_bytes`, what refused logs may take: they must never keep new logs out."""
+KEEP_REFUSED_SECONDS = 30 * 86_400.0
+"""How long refused logs are kept, to be looked at and tried again."""
+_MEASURES = 16
+"""How often at least the room is measured while an outbox fills up."""
 
 
-class Holder(Protocol):
-    """Who leases: see `owner.Owner`."""
+class Owner(Protocol):
+    """One that leases: see `ownership`."""
 
     id: int
 
@@ -34,8 +43,8 @@ class Holder(Protocol):
 class Outbox:
     """Entries on their way. `put` and `drop` are for any thread; everything else is the engine's.
 
-    A lane is leased by one owner at a time, oldest entries first; each leased lane is given back by `release` after
-    its entries were settled by `delivered` or `refused`, or not. What a dead owner held is free again.
+    An ordering key is leased by one owner at a time, oldest entries first; each leased key is given back by `release`
+    after its entries were `delivered` or `refused`, or not. What a dead owner held is free again.
     """
 
     path: str
@@ -45,7 +54,7 @@ class Outbox:
         self,
         journal: Journal,
         open_store: Callable[[], Store],
-        open_owner: Callable[[], Holder],
+        open_owner: Callable[[], Owner],
         *,
         max_bytes: float = float("inf"),
     ) -> None:
@@ -59,12 +68,14 @@ class Outbox:
         """Whether it can hold what comes in some seconds, however much that is."""
         self.is_behind = False
         """Whether the journal held more than was collected last."""
+        self._unmeasured = 0
+        """Bytes collected since the room was measured."""
         self._drops = count(1)
         self._dropped = self._drops_written = 0
         # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
         self._opening = threading.RLock()
         self._opened_store: Store | None = None
-        self._opened_owner: Holder | None = None
+        self._opened_owner: Owner | None = None
 
     @property
     def store(self) -> Store:
@@ -75,14 +86,14 @@ class Outbox:
             return self._opened_store
 
     @property
-    def _owner(self) -> Holder:
+    def _owner(self) -> Owner:
         with self._opening:
             if self._opened_owner is None:
                 self._opened_owner = self._open_owner()
             return self._opened_owner
 
     def drop(self) -> None:
-        """Count an entry that could not be put."""
+        """Count an entry that could not be put; the next `collect` writes it down, or `close`."""
         self._dropped = next(self._drops)
 
     @contextmanager
@@ -92,52 +103,82 @@ class Outbox:
             yield
 
     def collect(self) -> int:
-        """Move what was put, by any process, from the journal to the lanes; how many entries that were."""
-        moved = 0
+        """Move what was put, by any process, from the journal to the store; how many entries that were."""
+        moved = damaged = 0
         self.is_behind = False
         with self.store.transaction():
-            for piece in self._journal.read(self.store.offsets()):
+            for piece in self._journal.read(self.store.marks(), self.store.fingerprints):
                 self.store.add(piece.entries)
-                self.store.remember(piece.segment, piece.end)
+                self.store.remember(piece)
                 moved += len(piece.entries)
-                self.is_behind = piece.more
-            self._write_drops()
+                damaged += piece.damaged
+                self._unmeasured += piece.mark.offset - piece.start
+                self.is_behind = not piece.is_last
+            is_filling = self._unmeasured > self._max_bytes / _MEASURES
+            if self._write_drops() or is_filling:
+                self.measure()
+        if damaged:
+            _guard.log_throttled(
+                logging.ERROR,
+                "damaged",
+                "%d records in the journal of the outbox %s are damaged and were skipped: what they held is lost; "
+                "look for a failing disk, or a backup that was restored",
+                damaged,
+                self.path,
+            )
         return moved
 
-    def collect_all(self) -> None:
-        """Move everything that was put before this call."""
-        while self.collect():
+    def collect_all(self, *, seconds: float = float("inf")) -> None:
+        """Move everything that was put before this call, or what can be moved in so many seconds."""
+        ends = time.monotonic() + seconds
+        while self.collect() and time.monotonic() < ends:
             pass
 
-    def _write_drops(self) -> None:
-        dropped, self._drops_written = self._dropped - self._drops_written, self._dropped
+    def _write_drops(self) -> bool:
+        """Count what was dropped since the last time; whether anything was."""
+        # Read once: a caller may drop another one meanwhile, which is then for the next time.
+        counted, self._drops_written = self._drops_written, self._dropped
+        dropped = self._drops_written - counted
         if dropped:
             self.store.count("dropped", dropped)
             self.store.count("made", dropped)
+        return dropped > 0
 
-    def tidy(self, *, shrink: bool = True) -> bool:
-        """Give back the space of what was collected and, to `shrink`, settled; False where there is more to give."""
+    def compact(self, *, vacuum: bool = True) -> bool:
+        """Give back the space of what was collected and, to `vacuum`, resolved; False where there is more to give."""
         with self.store.transaction():
             self.store.forget(self._journal.collected(self.store.offsets()))
         self.measure()
-        return self.store.shrink() if shrink else True
+        # Outside of the transaction, where SQLite allows no vacuum.
+        return self.store.give_back() if vacuum else True
 
     def measure(self) -> None:
         """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
         with self.store.transaction():
-            room = self._max_bytes + _EMPTY_BYTES - self.store.size()
-            if room < self._max_bytes / 4:
+            self._unmeasured = 0
+            if self.store.size() - _EMPTY_BYTES > 0.75 * self._max_bytes:
                 self.store.expire(float("inf"))
-            self._journal.allow(room, self.store.offsets())
+            self.drop_refused(before=float("-inf"))
+            self._journal.allow(max(0, self.store.size() - _EMPTY_BYTES), self.store.offsets())
 
-    def expire(self, before: float) -> None:
-        """Forget what was delivered before that time (seconds since the epoch)."""
+    def drop_refused(self, *, before: float) -> None:
+        """Drop the oldest refused entries: those refused before a time, and those beyond the share of all of them."""
         with self.store.transaction():
-            self.store.expire(before)
+            dropped = self.store.drop_refused(before=before, over=_REFUSED_SHARE * self._max_bytes)
+        if dropped:
+            _guard.log_throttled(
+                logging.WARNING,
+                "refused dropped",
+                "the %d oldest logs that Athina refused were dropped from the outbox %s: they are kept for %d days, "
+                "and in a quarter of max_outbox_bytes; see `athina-trace logs --state refused`",
+                dropped,
+                self.path,
+                KEEP_REFUSED_SECONDS // 86_400,
+            )
 
-    def lease(self, now: float, *, lanes: int, batch: int, room: float = float("inf")) -> list[Lease]:
-        """Take up to `lanes` lanes that are due, each with up to `batch` entries, together about `room` bytes."""
-        return self.store.lease(self._owner.id, now, lanes=lanes, batch=batch, room=room)
+    def lease(self, now: float, *, keys: int, batch: int, room: float = float("inf")) -> list[Lease]:
+        """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all."""
+        return self.store.lease(self._owner.id, now, keys=keys, batch=batch, room=room)
 
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
         """Athina has it: forget the entry, or keep it to be looked at."""
@@ -147,63 +188,37 @@ class Outbox:
         """Athina will not take it: keep the entry, with the server's words."""
         self.store.refused(entry, now, status=status, reason=reason)
 
-    def doubt(self) -> None:
-        """Count a try whose answer was lost: Athina may have the entry, and will be given it again."""
-        self.store.count("doubtful")
+    def count_possible_duplicate(self) -> None:
+        """Count an attempt whose answer was lost: Athina may have the entry, and will be given it again."""
+        self.store.count("possible_duplicates")
 
-    def release(self, lane: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased lane back: free at once, or not before `due`."""
-        self.store.release(lane, due=due, attempts=attempts)
+    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
+        """Give a leased key back: free at once, or not before `due`."""
+        self.store.release(ordering_key, due=due, attempts=attempts)
 
-    def answered(self, entry: Stored) -> None:
-        """Athina has it, to be settled by the next step; known to others even if we die before. For any thread."""
+    def acknowledge(self, entry: Stored) -> None:
+        """Athina has it, as the next step will record; known to others even if we die before. For any thread."""
 
-    def all_settled(self, others: Iterable[int]) -> None:
-        """Whatever was answered was settled and committed, but these."""
+    def acknowledgements_committed(self, others: Iterable[Stored]) -> None:
+        """What was acknowledged was recorded and committed, but these."""
 
-    def adopt(self) -> None:
-        """Free what dead owners held; what they were answered is delivered."""
-        for owner in {*self.store.owners(), *self._known_owners()}:
-            if not self._owner.is_alive(owner):
-                self.store.answered(self._answers_of(owner))
-                self.store.disown(owner)
-
-    def _known_owners(self) -> Iterable[int]:
-        return ()
-
-    def _answers_of(self, owner: int) -> Iterable[int]:  # noqa: ARG002 - nobody shares a memory
-        return ()
-
-    def hasten(self, now: float, *, longest: float = 0.0) -> None:
-        """Make due now whatever is due more than `longest` seconds later: the clock was set back."""
-        self.store.hasten(now, longest=longest)
-
-    def next_due(self) -> float | None:
-        """When the next free lane is due, seconds since the epoch; None where there is none."""
-        return self.store.next_due()
-
-    def last(self) -> int:
-        """The id of the newest entry collected."""
-        return self.store.last()
-
-    def oldest_waiting(self) -> float:
-        """The id of the oldest entry that waits; infinite where none does."""
-        return self.store.oldest_waiting()
+    def reclaim(self) -> None:
+        """Free what dead owners held; what they have acknowledged is delivered."""
 
     def counts(self) -> Counts:
         """How many entries were made, delivered, refused, dropped, and how many wait in the store."""
         return self.store.counts()
 
     def refresh(self) -> bool:
-        """Begin anew where somebody deleted the store or the owners' file; True where that was so."""
+        """Close the store and the owners' file where either was deleted; True where that was so."""
         opened = (self._opened_store, self._opened_owner)
         if all(each is None or each.is_current() for each in opened):
             return False
         self._let_go()
         return True
 
-    def set_aside(self) -> str | None:
-        """Move a store that cannot be read out of the way; where to. None where somebody else just did."""
+    def quarantine(self) -> str | None:
+        """Move a store that cannot be read out of the way; where to. None where another process just did."""
         self._let_go()
         return None
 
@@ -218,11 +233,17 @@ class Outbox:
 
     def close(self) -> None:
         """Let go: what this owner held is free for others. What was put stays."""
-        if self._opened_owner is not None:
-            with self.store.transaction():
-                self.store.disown(self._opened_owner.id)
-        self._let_go()
-        self._journal.close()
+        try:
+            if self._opened_owner is not None or self._dropped > self._drops_written:
+                # A program too short for a single step may have dropped logs, too, or leave room that others need.
+                with self.store.transaction():
+                    self._write_drops()
+                    if self._opened_owner is not None:
+                        self.store.release_all(self._opened_owner.id)
+                    self.measure()
+        finally:
+            self._let_go()
+            self._journal.close()
 
 
 class MemoryOutbox(Outbox):
@@ -233,6 +254,12 @@ class MemoryOutbox(Outbox):
     def __init__(self, *, max_bytes: float = float("inf")) -> None:
         journal = MemoryJournal(max_bytes)
         super().__init__(journal, lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes)
+
+    def collect(self) -> int:
+        with self.store.transaction():
+            # Not before: a transaction that fails must find the entries where they were.
+            self.store.on_commit(lambda: self._journal.collected(self.store.offsets()))
+            return super().collect()
 
     def waiting(self) -> Iterator[Entry]:
         """What was not delivered, once no engine is at work any more."""

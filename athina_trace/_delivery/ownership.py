@@ -1,57 +1,113 @@
 """Who is alive: an owner is a number, and holds a byte lock at that offset of one file for as long as it lives.
 
-The kernel drops such a lock when its process dies, however it dies, and never hands it to a forked child. So a lease
-needs no expiry by time: a process that is stopped or slow keeps what it holds, and a dead one holds nothing.
+The kernel drops such a lock when its process dies, however it dies. So a lease needs no expiry by time: a process that
+is stopped or slow keeps what it holds, and a dead one holds nothing.
+
+A forked child inherits the descriptor, and with it a share of its parent's locks; it closes it first of all. Programs
+that are executed never inherit it. Only a child that C code forked without executing anything keeps its parent's locks,
+until it ends: what the parent had leased waits as long.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from athina_trace import _fork
-from athina_trace._delivery import locks
-
-_files: dict[str, int] = {}
-_mine: set[tuple[str, int]] = set()
+from athina_trace._delivery import files, locks
 
 
-class Owner:
-    """One holder of leases, alive until `release()` or the end of its process."""
+class _OwnersFile:
+    """This process's one descriptor of an owners' file. Its number is never used after it was closed.
+
+    One for all owners of the process: without description locks, closing any descriptor would drop all their locks.
+    """
 
     def __init__(self, path: str) -> None:
-        """`path`: the lock file, made if missing. Raises OSError where the file system has no locks."""
         self._path = path
+        self._fd = files.open_private(Path(path), os.O_RDWR | os.O_CREAT)
+        self._identity = _identity(os.fstat(self._fd))
+        self.owners: set[int] = set()
+        """The owners of this process: a lock that it holds itself never looks held to it."""
+
+    @property
+    def fd(self) -> int:
+        """Raises OSError where the file was closed, by us or by the program (daemons close whatever is open)."""
+        if self._fd < 0 or _identity(os.fstat(self._fd)) != self._identity:
+            self._fd = -1  # the number may be a file of the program's by now
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
+        return self._fd
+
+    def is_current(self) -> bool:
+        """Whether it is open, and is what others find under its path."""
+        try:
+            return _identity(os.stat(self._path)) == self._identity == _identity(os.fstat(self.fd))  # noqa: PTH116
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the file, and of all its owners."""
+        try:
+            os.close(self.fd)
+        except OSError:
+            pass
+        finally:
+            self._fd = -1
+
+
+_files: dict[str, _OwnersFile] = {}
+_lock = threading.RLock()
+
+
+class FileOwner:
+    """One that leases, alive until `release()` or the end of its process."""
+
+    def __init__(self, path: str) -> None:
+        """Make an owner in the file at `path`, which is made if missing.
+
+        Raises:
+            OutboxError: the file is another user's, or a link.
+            OSError: it cannot be opened, or its file system has no locks.
+        """
         self.id = random.SystemRandom().randrange(1, 2**60)
-        locks.claim(_file(path), self.id)
-        _mine.add((path, self.id))
+        with _lock:
+            known = _files.get(path)
+            if known is None or not known.is_current():
+                # Opened before the other is closed: where that fails, nothing has changed.
+                opened = _files[path] = _OwnersFile(path)
+                if known is not None:
+                    known.close()
+                known = opened
+            self._file = known
+        locks.claim(self._file.fd, self.id)
+        self._file.owners.add(self.id)
 
     def is_alive(self, owner: int) -> bool:
         """Whether `owner` (an id, of any process on this machine) still lives."""
-        if (self._path, owner) in _mine:
-            return True
-        if not locks.claim(_file(self._path), owner):
-            return True
-        locks.disclaim(_file(self._path), owner)
-        return False
+        return owner in self._file.owners or locks.is_claimed(self._file.fd, owner)
+
+    def is_alone(self) -> bool:
+        """Whether no other owner is known to live, in this process or another."""
+        return self._file.owners <= {self.id} and not locks.is_any_claimed(self._file.fd)
 
     def is_current(self) -> bool:
-        """Whether others still see the file that holds our lock: it may have been deleted."""
-        try:
-            return Path(self._path).stat().st_ino == os.fstat(_file(self._path)).st_ino
-        except FileNotFoundError:
-            return False
+        """Whether others still see our lock: its file may have been deleted, or closed by the program."""
+        return self._file.is_current()
 
     def release(self) -> None:
         """Die on purpose: others may take over what this owner holds."""
-        if (self._path, self.id) in _mine:
-            _mine.discard((self._path, self.id))
-            locks.disclaim(_files[self._path], self.id)
+        if self.id in self._file.owners:
+            self._file.owners.discard(self.id)
+            with suppress(OSError):  # it was closed, which has released it already
+                locks.disclaim(self._file.fd, self.id)
 
 
 class SoleOwner:
-    """The owner in a memory that nobody shares."""
+    """The owner in a memory that no other process shares."""
 
     id = 1
 
@@ -64,26 +120,21 @@ class SoleOwner:
         return True
 
     def release(self) -> None:
-        """There is nobody to take over."""
+        """No other could take over."""
 
 
-def _file(path: str) -> int:
-    """This process's one descriptor of a lock file, kept until the file is deleted: closing it drops all its locks."""
-    fd = _files.get(path)
-    if fd is not None and os.fstat(fd).st_nlink:
-        return fd
-    if fd is not None:
-        os.close(fd)
-    _files[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    return _files[path]
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
-def _forget() -> None:
-    """In a forked child: the locks are the parent's, and so are the owners."""
-    for fd in _files.values():
-        os.close(fd)
+def forget_after_fork() -> None:
+    """In a forked child: the locks and the owners are the parent's."""
+    global _lock  # noqa: PLW0603 - a thread of the parent's may hold it
+    _lock = threading.RLock()
+    for file in _files.values():
+        file.close()
+        file.owners.clear()
     _files.clear()
-    _mine.clear()
 
 
-_fork.register("ownership", after_in_child=_forget)
+_fork.register("ownership", after_in_child=forget_after_fork)

@@ -66,7 +66,7 @@ class Outcome:
     characters, never the key."""
     prompt_run_id: str | None = None
     """Athina's own name for the log, where it gave one."""
-    doubtful: bool = False
+    possible_duplicate: bool = False
     """Whether Athina may have taken the log all the same: it was sent, and the answer lost on its way."""
 
     def __post_init__(self) -> None:
@@ -85,7 +85,9 @@ def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
     if status // 100 == _SUCCESS:
         return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
     words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
-    return Outcome(status, retry_after(headers.get("retry-after"), now=now), words, doubtful=status in _GATEWAY)
+    return Outcome(
+        status, retry_after(headers.get("retry-after"), now=now), words, possible_duplicate=status in _GATEWAY
+    )
 
 
 def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 from urllib.parse import quote
 
-__all__ = ["Kind", "route"]
+__all__ = ["KINDS", "Kind", "route"]
 
 Kind = Literal["log", "update", "update_by_id", "feedback"]
 """What an entry of the outbox is: a log, a change of one (by `external_reference_id`, or by Athina's own
@@ -19,6 +19,9 @@ _ROUTES: Final[dict[Kind, tuple[str, str]]] = {
     "update_by_id": ("PATCH", "/api/v1/log/inference/{target}"),
     "feedback": ("PATCH", "/api/v1/prompt_run/user-feedback"),
 }
+
+KINDS: Final = frozenset[str](_ROUTES)
+"""All kinds. A file of an outbox may hold others, of a newer version."""
 
 
 def route(kind: Kind, target: str = "", *, version: str = "v1") -> tuple[str, str]:

@@ -21,7 +21,7 @@ from athina_trace._delivery.pace import Demand, Pace
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._delivery.routes import Kind
-from athina_trace._delivery.truncate import shrink
+from athina_trace._delivery.truncate import truncate
 
 _TEND_SECONDS = 0.005
 """How often a queue that does not empty is looked after."""
@@ -56,20 +56,20 @@ class Report(NamedTuple):
 
 
 def send(lease: Lease, connection: Connection, *, max_bytes: int) -> Iterator[Try]:
-    """Send a lane's entries, in order. A refused one does not stop the next; one that has to wait should."""
+    """Send the entries of a lease, in order. A refused one does not stop the next; one that has to wait should."""
     for entry in lease.entries:
         yield Try(entry, *_send_fitting(entry, connection, max_bytes))
 
 
 def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tuple[Outcome, Verdict]:
     """Send one entry, shortened to `max_bytes`, and halved for as long as the server calls it too large."""
-    body = shrink(entry.body, limit=max_bytes) if len(entry.body) > max_bytes else entry.body
+    body = truncate(entry.body, limit=max_bytes) if len(entry.body) > max_bytes else entry.body
     while True:
         outcome = connection.deliver(entry.kind, entry.reference, body)
         told = verdict(outcome.status)
         if told is not Verdict.SHRINK:
             return outcome, told
-        smaller = shrink(body, limit=len(body) // 2)
+        smaller = truncate(body, limit=len(body) // 2)
         if len(smaller) >= len(body):
             return outcome, Verdict.REFUSED
         body = smaller
@@ -167,7 +167,9 @@ class Senders:
         for sender in dead:
             # A failure, so that an entry which kills its senders is tried less and less often. How far its request
             # came is unknown once there was a connection.
-            outcome = Outcome(None, message=f"a sender died: {sender.error!r}", doubtful=sender.connection is not None)
+            outcome = Outcome(
+                None, message=f"a sender died: {sender.error!r}", possible_duplicate=sender.connection is not None
+            )
             while sender.held:
                 failed = Try(sender.held[0].entries[0], outcome, Verdict.RETRY)
                 self._count(failed, sender)

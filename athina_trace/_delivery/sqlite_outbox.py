@@ -6,75 +6,106 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from athina_trace._delivery import acknowledged, locks
-from athina_trace._delivery.acknowledged import Answers
+from athina_trace._delivery import acknowledged, files, locks
+from athina_trace._delivery.acknowledged import Acknowledgements
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.journal import FileJournal
+from athina_trace._delivery.machine import Presence
 from athina_trace._delivery.outbox import Outbox
-from athina_trace._delivery.ownership import Owner
+from athina_trace._delivery.ownership import FileOwner
 from athina_trace._delivery.store import Store
 
 
 class SqliteOutbox(Outbox):
-    """An outbox on disk, shared by all processes that open the same path.
+    """An outbox on disk, shared by all processes of one user and one machine that open the same path.
 
-    `path` is the store, a file of mode 0600; the journal's folder stands beside it. Missing folders are made, 0700.
+    `path` is the store, a file of mode 0600; the journal's folder is beside it. Missing folders are made, 0700.
     """
 
     def __init__(self, path: str, *, max_bytes: float = float("inf")) -> None:
         self.path = path
         self._file = Path(path)
         self._folder = self._file.with_suffix(".journal")
-        journal = FileJournal(self._folder, max_bytes)
-        super().__init__(journal, self._open, lambda: Owner(f"{path}.owners"), max_bytes=max_bytes)
+        self._presence = Presence(self._folder)
+        journal = FileJournal(self._folder, max_bytes, check=self._presence.check)
+        super().__init__(journal, self._open, lambda: FileOwner(f"{path}.owners"), max_bytes=max_bytes)
 
     def _open(self) -> Store:
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        files.make_folder(self._file.parent)
+        files.make_folder(self._folder)
+        self._presence.check()
+        # Made before SQLite does, which would let the umask decide who may read it.
+        os.close(files.open_private(self._file, os.O_RDWR | os.O_CREAT))
+        for name in (f"{self.path}-wal", f"{self.path}-shm"):  # SQLite itself follows no link to these
+            files.check_file(Path(name))
         return Store(self.path)
 
     @cached_property
-    def _answers(self) -> Answers:
-        return Answers(self._folder, self._owner.id)
+    def _acknowledgements(self) -> Acknowledgements:
+        return Acknowledgements(self._folder, self._owner.id, self.store.identity)
 
-    def answered(self, entry: Stored) -> None:
-        self._answers.add(entry.id)
+    def acknowledge(self, entry: Stored) -> None:
+        # In a sender's thread: a store that cannot be read now costs a copy at most, if we are killed before the step.
+        with suppress(OSError, sqlite3.Error):
+            self._acknowledgements.add(entry.id, entry.reference)
 
-    def all_settled(self, others: Iterable[int]) -> None:
-        if "_answers" in self.__dict__:
-            self._answers.settled(others)
+    def acknowledgements_committed(self, others: Iterable[Stored]) -> None:
+        if "_acknowledgements" in self.__dict__:
+            self._acknowledgements.committed((entry.id, entry.reference) for entry in others)
 
-    def _known_owners(self) -> Iterable[int]:
-        return acknowledged.owners(self._folder)
-
-    def _answers_of(self, owner: int) -> Iterable[int]:
-        return acknowledged.take(self._folder, owner)
+    def reclaim(self) -> None:
+        self._presence.beat()  # raises where another machine took over meanwhile: then nothing here is ours
+        for owner in {*self.store.owners(), *acknowledged.owners(self._folder)}:
+            if not self._owner.is_alive(owner):
+                self.store.acknowledge(
+                    acknowledged.take(self._folder, owner, self.store.reference_of, self.store.identity)
+                )
+                self.store.release_all(owner)
 
     def _let_go(self) -> None:
-        if (kept := self.__dict__.pop("_answers", None)) is not None:
+        if (kept := self.__dict__.pop("_acknowledgements", None)) is not None:
             kept.close()
         super()._let_go()
 
-    def set_aside(self) -> str | None:
+    def close(self) -> None:
+        owner, is_last = self._opened_owner, False
+        with suppress(OSError):
+            # Asked before the files are closed: whether others are there is seen through the owners' file alone.
+            is_last = isinstance(owner, FileOwner) and owner.is_alone()
+        super().close()
+        if is_last:
+            self._presence.leave()
+
+    def quarantine(self) -> str | None:
         """Rename a store that cannot be read, with what belongs to it; its new path, or None where another process did.
 
-        The journal stays: what was collected but not delivered is collected again if it still stands in there.
+        The journal stays: what was collected but not delivered is collected again if it is still in there.
         """
         was_open = self._opened_store is not None
         if was_open and not self.store.is_current():
             return None
         self._let_go()
         with self._alone() as alone:
-            return self._rename() if alone and (was_open or not self._is_readable()) else None
+            if not alone:
+                return None
+            if not was_open:
+                with suppress(sqlite3.DatabaseError):
+                    self._open().close()
+                    return None  # another process has just put a new one here
+            suffix = time.strftime(".corrupt-%Y%m%d-%H%M%S")
+            for name in (f"{self.path}-wal", f"{self.path}-shm", self.path):
+                if Path(name).exists():
+                    Path(name).rename(name + suffix)
+            return self.path + suffix
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
         """Keep other processes from doing the same; False where one is at it."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(self._folder)
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             locks.take(folder)
@@ -83,17 +114,3 @@ class SqliteOutbox(Outbox):
             yield False
         finally:
             os.close(folder)
-
-    def _is_readable(self) -> bool:
-        try:
-            self._open().close()
-        except sqlite3.DatabaseError:
-            return False
-        return True
-
-    def _rename(self) -> str:
-        suffix = time.strftime(".corrupt-%Y%m%d-%H%M%S")
-        for name in (f"{self.path}-wal", f"{self.path}-shm", self.path):
-            if Path(name).exists():
-                Path(name).rename(name + suffix)
-        return self.path + suffix

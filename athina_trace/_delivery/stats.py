@@ -1,4 +1,4 @@
-"""What is told of an outbox: how many entries there are, what a flush came to, how all of it stands."""
+"""Figures of an outbox: how many entries there are, what a flush came to, the state of all of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import astuple, dataclass
 class Counts:
     """Numbers of entries, over all processes of an outbox since it was made: `made` is the sum of the next four.
 
-    `doubtful` counts tries whose answer was lost, so that Athina may have been given the entry twice.
+    `possible_duplicates` counts attempts whose answer was lost, so that Athina may have been given the entry twice;
+    `damaged` counts records of the journal that could not be read.
     """
 
     made: int = 0
@@ -17,7 +18,8 @@ class Counts:
     waiting: int = 0
     refused: int = 0
     dropped: int = 0
-    doubtful: int = 0
+    possible_duplicates: int = 0
+    damaged: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -30,7 +32,7 @@ class FlushReport:
     Attributes:
         delivered: entries that reached Athina while flushing.
         waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
-            while a flush was under way does not count where all that was put before has been settled.
+            while a flush was under way does not count where all that was put before has been resolved.
         refused: entries that Athina refused, ever; they are kept.
         paused: why nothing is sent at all, such as a wrong key; None where it is.
         elapsed: seconds.
@@ -52,7 +54,7 @@ class FlushReport:
 
 @dataclass(frozen=True)
 class Status:
-    """How this process's outbox stands, over all processes that share it, since it was made.
+    """The state of this process's outbox, over all processes that share it, since it was made.
 
     Attributes:
         made: logs, updates and feedback; always the sum of the next four.

@@ -1,4 +1,4 @@
-"""The store: SQLite, used by engines only. Entries by lane, who holds which lane, how far journals were collected.
+"""The store: SQLite, used by engines only. Entries by ordering key, who leases which key, what was collected.
 
 What the engine asks of the file is here; `maintenance` has what people do to it by hand, and the viewer has readers of
 its own. A `Store` belongs to one engine; several processes may have one on the same file.
@@ -6,36 +6,19 @@ its own. A `Store` belongs to one engine; several processes may have one on the 
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.migrations import MIGRATIONS
+from athina_trace._delivery.routes import KINDS
+from athina_trace._delivery.segment import Mark, Piece
 from athina_trace._delivery.stats import Counts
 
-MIGRATIONS = [
-    """
-    CREATE TABLE entry (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, lane TEXT NOT NULL, kind TEXT NOT NULL, reference TEXT NOT NULL,
-        made REAL NOT NULL, body BLOB NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
-        status INTEGER, reason TEXT, prompt_run_id TEXT, settled REAL
-    );
-    CREATE INDEX entry_waiting ON entry (lane, id) WHERE state = 'waiting';
-    CREATE INDEX entry_oldest ON entry (id) WHERE state = 'waiting';
-    CREATE INDEX entry_settled ON entry (state, id) WHERE state != 'waiting';
-    CREATE INDEX entry_reference ON entry (reference);
-    CREATE TABLE lane (
-        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-        due REAL NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, owner INTEGER
-    );
-    CREATE INDEX lane_ready ON lane (due, id) WHERE owner IS NULL;
-    CREATE INDEX lane_owner ON lane (owner) WHERE owner IS NOT NULL;
-    CREATE TABLE segment (name TEXT PRIMARY KEY, collected INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-    """,
-    "CREATE TABLE note (name TEXT PRIMARY KEY, words TEXT NOT NULL, since REAL NOT NULL)",
-]
-"""The schema's history: entry n brings a file from version n to n + 1."""
+_AT_ONCE = 1000
+"""How many refused entries are dropped in one transaction."""
 
 
 class Store(Database):
@@ -45,56 +28,68 @@ class Store(Database):
         """Open or make the file at `path` (":memory:" for none). Raises `OutboxError` or `sqlite3.Error`."""
         self._counted: Counter[str] = Counter()
         super().__init__(path, MIGRATIONS)
+        with self.locked():
+            self.identity = bytes(self._db.execute("SELECT store FROM identity").fetchone()[0])
+            """What makes this store another than one that takes its place; a backup keeps it."""
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Append `entries` to their lanes. An update follows its log into that log's lane."""
-        lanes = {entry.reference: entry.lane for entry in reversed(entries) if entry.kind == "log"}
-        rows = [(self._lane_of(e, lanes), e.kind, e.reference, e.made, e.body) for e in entries]
-        self._db.executemany("INSERT INTO entry (lane, kind, reference, made, body) VALUES (?, ?, ?, ?, ?)", rows)
-        self._db.executemany("INSERT OR IGNORE INTO lane (name) VALUES (?)", ((row[0],) for row in rows))
+        """Append `entries` to their ordering keys. An update follows its log under that log's key."""
+        keys = {entry.reference: entry.ordering_key for entry in reversed(entries) if entry.kind == "log"}
+        rows: list[tuple[object, ...]] = []
+        for entry in entries:
+            key = entry.ordering_key if entry.kind == "log" else keys.get(entry.reference)
+            if key is None:  # the log came earlier, or is unknown here
+                found = self._db.execute(
+                    "SELECT ordering_key FROM entry WHERE reference = ? ORDER BY id LIMIT 1", (entry.reference,)
+                ).fetchone()
+                key = found[0] if found else entry.ordering_key
+            rows.append((key, entry.kind, entry.reference, entry.made, entry.body))
+        self._db.executemany(
+            "INSERT INTO entry (ordering_key, kind, reference, made, body) VALUES (?, ?, ?, ?, ?)", rows
+        )
+        self._db.executemany("INSERT OR IGNORE INTO ordering_key (name) VALUES (?)", ((row[0],) for row in rows))
         self.count("made", len(entries))
 
-    def _lane_of(self, entry: Entry, lanes: Mapping[str, str]) -> str:
-        """The lane of the log that `entry` is about: `lanes` tells those of the logs that come with it."""
-        if entry.kind == "log":
-            return entry.lane
-        if entry.reference in lanes:
-            return lanes[entry.reference]
-        row = self._db.execute(
-            "SELECT lane FROM entry WHERE reference = ? ORDER BY id LIMIT 1", (entry.reference,)
-        ).fetchone()
-        return str(row[0]) if row else entry.lane
-
-    def lease(self, owner: int, now: float, *, lanes: int, batch: int, room: float) -> list[Lease]:
-        """Take up to `lanes` lanes that are due, oldest first, each with up to `batch` of its oldest entries.
+    def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
+        """Take up to `keys` ordering keys that are due, oldest first, each with up to `batch` of its oldest entries.
 
         `room` bounds their bytes together: the entry that exceeds it is the last.
         """
         rows = self._db.execute(
-            "SELECT name, attempts FROM lane WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?", (now, lanes)
+            "SELECT name, attempts FROM ordering_key WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?",
+            (now, keys),
         ).fetchall()
         leases: list[Lease] = []
+        # Keys in the order in which they came due, so that a busy conversation does not hold up the others.
         for name, attempts in rows:
             if room <= 0:
                 break
-            entries = self._oldest(name, batch, room)
+            entries = self._oldest(name, batch, room, now)
             room -= sum(len(entry.body) for entry in entries)
             if entries:
                 leases.append(Lease(name, attempts, entries))
             else:  # its last owner died after the last entry
                 self.release(name)
-        self._db.executemany("UPDATE lane SET owner = ? WHERE name = ?", ((owner, lease.lane) for lease in leases))
+        self._db.executemany(
+            "UPDATE ordering_key SET owner = ? WHERE name = ?", ((owner, lease.ordering_key) for lease in leases)
+        )
         return leases
 
-    def _oldest(self, lane: str, batch: int, room: float) -> list[Stored]:
+    def _oldest(self, ordering_key: str, batch: int, room: float, now: float) -> list[Stored]:
         rows = self._db.execute(
-            "SELECT id, kind, reference, body FROM entry WHERE lane = ? AND state = 'waiting' ORDER BY id LIMIT ?",
-            (lane, batch),
-        )
+            "SELECT id, kind, reference, body FROM entry WHERE ordering_key = ? AND state = 'waiting' "
+            "ORDER BY id LIMIT ?",
+            (ordering_key, batch),
+        ).fetchall()
         entries: list[Stored] = []
         for row in rows:
-            entries.append(Stored(*row))
-            room -= len(entries[-1].body)
+            entry = Stored(*row)
+            if entry.kind not in KINDS:
+                # Of a newer version, or changed on the disk. It must not hold up those behind it.
+                self.refused(entry, now, status=None, reason=f"unknown kind {entry.kind!r}, which was not sent")
+                continue
+            entries.append(entry)
+            room -= len(entry.body)
             if room <= 0:
                 break
         return entries
@@ -102,59 +97,69 @@ class Store(Database):
     def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:
         """Athina has `entry`: delete it, or keep it to be looked at."""
         if keep:
-            self._settle(entry, "delivered", now, None, None, prompt_run_id)
+            done = self._resolve(entry, "delivered", now, None, None, prompt_run_id)
         else:
-            self._db.execute("DELETE FROM entry WHERE id = ?", (entry.id,))
-        self.count("delivered")
+            done = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (entry.id,)).rowcount
+        self.count("delivered", done)
 
-    def answered(self, ids: Iterable[int]) -> None:
-        """Athina has these, as a dead owner was told; what is settled already stays as it is."""
+    def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
+        """Athina will never take `entry` as it is: keep it with the server's words."""
+        done = self._resolve(entry, "refused", now, status, reason, None)
+        self.count("refused", done)
+        self.count("refused_bytes", done * len(entry.body))
+
+    def _resolve(
+        self, entry: Stored, state: str, now: float, status: int | None, reason: str | None, run: str | None
+    ) -> int:
+        """Give a waiting entry its last state; 0 where it was purged meanwhile: each counter moves with its row."""
+        return self._db.execute(
+            "UPDATE entry SET state = ?, status = ?, reason = ?, prompt_run_id = ?, resolved = ? "
+            "WHERE id = ? AND state = 'waiting'",
+            (state, status, reason, run, now, entry.id),
+        ).rowcount
+
+    def reference_of(self, entry: int) -> str | None:
+        """The reference of a waiting entry; None where no entry with that id waits."""
+        row = self._db.execute("SELECT reference FROM entry WHERE id = ? AND state = 'waiting'", (entry,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def acknowledge(self, ids: Iterable[int]) -> None:
+        """Athina has these waiting entries, as a dead owner has noted."""
         for number in ids:
             gone = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (number,)).rowcount
             self.count("delivered", gone)
 
-    def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
-        """Athina will never take `entry` as it is: keep it with the server's words."""
-        self._settle(entry, "refused", now, status, reason, None)
-        self.count("refused")
-
-    def _settle(
-        self, entry: Stored, state: str, now: float, status: int | None, reason: str | None, run: str | None
-    ) -> None:
+    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
+        """Give a leased key back, to be leased again when `due`; a key without entries is forgotten."""
         self._db.execute(
-            "UPDATE entry SET state = ?, status = ?, reason = ?, prompt_run_id = ?, settled = ? WHERE id = ?",
-            (state, status, reason, run, now, entry.id),
+            "UPDATE ordering_key SET owner = NULL, due = ?, attempts = ? WHERE name = ?", (due, attempts, ordering_key)
         )
-
-    def release(self, lane: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased lane back, to be leased again when `due`; a lane without entries is forgotten."""
-        self._db.execute("UPDATE lane SET owner = NULL, due = ?, attempts = ? WHERE name = ?", (due, attempts, lane))
         self._db.execute(
-            "DELETE FROM lane WHERE name = ? AND NOT EXISTS "
-            "(SELECT 1 FROM entry WHERE lane = lane.name AND state = 'waiting')",
-            (lane,),
+            "DELETE FROM ordering_key WHERE name = ? AND NOT EXISTS "
+            "(SELECT 1 FROM entry WHERE ordering_key = name AND state = 'waiting')",
+            (ordering_key,),
         )
 
     def owners(self) -> list[int]:
-        """Everyone who holds a lane."""
-        return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM lane WHERE owner IS NOT NULL")]
+        """All who lease a key."""
+        return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM ordering_key WHERE owner IS NOT NULL")]
 
-    def disown(self, owner: int) -> None:
-        """Free whatever `owner` holds."""
-        self._db.execute("UPDATE lane SET owner = NULL WHERE owner = ?", (owner,))
+    def release_all(self, owner: int) -> None:
+        """Free what `owner` leases."""
+        self._db.execute("UPDATE ordering_key SET owner = NULL WHERE owner = ?", (owner,))
 
     def next_due(self) -> float | None:
-        """When the next free lane is due; None where no lane is free."""
-        row = self._db.execute("SELECT min(due) FROM lane WHERE owner IS NULL").fetchone()
+        """When the next free key is due; None where no key is free."""
+        row = self._db.execute("SELECT min(due) FROM ordering_key WHERE owner IS NULL").fetchone()
         return None if row[0] is None else float(row[0])
 
-    def hasten(self, now: float, *, longest: float = 0.0) -> None:
-        """Make due now whatever is due more than `longest` seconds later: the clock was set back."""
-        self._db.execute("UPDATE lane SET due = ? WHERE owner IS NULL AND due > ?", (now, now + longest))
+    def clamp_due_times(self, now: float, *, longest: float = 0.0) -> None:
+        """Make due now what is due more than `longest` seconds later: the clock was set back."""
+        self._db.execute("UPDATE ordering_key SET due = ? WHERE owner IS NULL AND due > ?", (now, now + longest))
 
     def newest(self, limit: int) -> list[bytes]:
-        """The bodies of the newest logs, oldest first, whatever their state."""
-        with self.lock:
+        """The bodies of the newest logs, oldest first, in any state."""
+        with self.locked():
             rows = self._db.execute(
                 "SELECT body FROM entry WHERE kind = 'log' ORDER BY id DESC LIMIT ?", (limit,)
             ).fetchall()
@@ -162,45 +167,96 @@ class Store(Database):
 
     def expire(self, before: float) -> None:
         """Forget what was delivered before that time (seconds since the epoch)."""
-        self._db.execute("DELETE FROM entry WHERE state = 'delivered' AND settled < ?", (before,))
+        self._db.execute("DELETE FROM entry WHERE state = 'delivered' AND resolved < ?", (before,))
+
+    def drop_refused(self, *, before: float, over: float) -> int:
+        """Drop the oldest refused entries: those refused `before` a time, and those that take bytes `over` a limit.
+
+        Gives their number, and counts them as dropped. Few at once, so that the file is not locked for long.
+        """
+        known = self._db.execute("SELECT value FROM counter WHERE name = 'refused_bytes'").fetchone()
+        # What this transaction has counted is written at its end.
+        excess = (known[0] if known else 0) + self._counted["refused_bytes"] - over
+        chosen: list[tuple[int]] = []
+        freed = 0
+        for number, size, resolved in self._db.execute(
+            # SQLite uses an index over a part of the rows only where the statement repeats what makes that part.
+            "SELECT id, length(body), resolved FROM entry WHERE state = 'refused' AND state != 'waiting' "
+            "ORDER BY id LIMIT ?",
+            (_AT_ONCE,),
+        ):
+            if freed >= excess and resolved >= before:
+                break
+            freed += size
+            chosen.append((number,))
+        self._db.executemany("DELETE FROM entry WHERE id = ?", chosen)
+        self.count("refused", -len(chosen))
+        self.count("refused_bytes", -freed)
+        self.count("dropped", len(chosen))
+        return len(chosen)
 
     def last(self) -> int:
         """The id of the newest entry ever added."""
-        with self.lock:
+        with self.locked():
             row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()
         return int(row[0]) if row else 0
 
     def oldest_waiting(self) -> float:
         """The id of the oldest entry that waits; infinite where none does."""
-        with self.lock:
+        with self.locked():
             row = self._db.execute("SELECT min(id) FROM entry WHERE state = 'waiting'").fetchone()
         return float("inf") if row[0] is None else float(row[0])
 
     def waiting_since(self) -> float | None:
         """When the oldest entry that waits was made, seconds since the epoch; None where none waits."""
-        with self.lock:
+        with self.locked():
             row = self._db.execute("SELECT made FROM entry WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
         return None if row is None else float(row[0])
 
     def waiting(self) -> Iterator[Entry]:
-        """Every entry that waits, in order. For a store that nobody delivers from any more."""
-        with self.lock:
+        """Every entry that waits, in order. For a store without an engine."""
+        with self.locked():
             rows = self._db.execute(
-                "SELECT lane, kind, reference, made, body FROM entry WHERE state = 'waiting' ORDER BY id"
+                "SELECT ordering_key, kind, reference, made, body FROM entry WHERE state = 'waiting' ORDER BY id"
             )
             yield from (Entry(*row) for row in rows)
 
+    def marks(self) -> dict[str, Mark]:
+        """How far each segment was collected."""
+        with self.locked():
+            return {name: Mark(*mark) for name, *mark in self._db.execute("SELECT name, collected, tail FROM segment")}
+
     def offsets(self) -> dict[str, int]:
         """Segment → bytes collected."""
-        return dict(self._db.execute("SELECT name, collected FROM segment"))
+        return {name: mark.offset for name, mark in self.marks().items()}
 
-    def remember(self, segment: str, collected: int) -> None:
-        """`segment` was collected up to the byte `collected`."""
-        self._db.execute("INSERT OR REPLACE INTO segment VALUES (?, ?)", (segment, collected))
+    def fingerprints(self, segment: str) -> array[int]:
+        """Those of all lines collected of a segment, in order."""
+        found: array[int] = array("I")
+        for (lines,) in self._db.execute("SELECT lines FROM fingerprint WHERE segment = ? ORDER BY start", (segment,)):
+            found.frombytes(lines)
+        return found
+
+    def remember(self, piece: Piece) -> None:
+        """`piece` was collected."""
+        if piece.kept is not None:
+            kept = self.fingerprints(piece.segment)[: piece.kept]
+            self._db.execute("DELETE FROM fingerprint WHERE segment = ?", (piece.segment,))
+            # Before all others: pieces begin at zero or later.
+            self._db.execute("INSERT INTO fingerprint VALUES (?, -1, ?)", (piece.segment, kept.tobytes()))
+        if piece.fingerprints:
+            self._db.execute(
+                "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?)",
+                (piece.segment, piece.start, piece.fingerprints.tobytes()),
+            )
+        self._db.execute("INSERT OR REPLACE INTO segment VALUES (?, ?, ?)", (piece.segment, *piece.mark))
+        self.count("damaged", piece.damaged)
 
     def forget(self, segments: Sequence[str]) -> None:
         """These segments are gone."""
-        self._db.executemany("DELETE FROM segment WHERE name = ?", ((name,) for name in segments))
+        names = [(name,) for name in segments]
+        self._db.executemany("DELETE FROM segment WHERE name = ?", names)
+        self._db.executemany("DELETE FROM fingerprint WHERE segment = ?", names)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter, at the end of the transaction."""
@@ -209,7 +265,7 @@ class Store(Database):
     def _before_commit(self) -> None:
         self._db.executemany(
             "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            self._counted.items(),
+            ((name, by) for name, by in self._counted.items() if by),
         )
         self._counted.clear()
 
@@ -217,15 +273,16 @@ class Store(Database):
         self._counted.clear()
 
     def note(self, name: str, words: str | None, now: float) -> None:
-        """Leave word for whoever looks at this file from another process; None takes it back."""
+        """Leave word for those who look at this file from another process; None takes it back."""
+        # Deleted first: the time must be when the words began to hold.
         self._db.execute("DELETE FROM note WHERE name = ?", (name,))
         if words is not None:
             self._db.execute("INSERT INTO note VALUES (?, ?, ?)", (name, words, now))
 
     def counts(self) -> Counts:
         """All counters; what is neither delivered, refused nor dropped waits."""
-        with self.lock:
+        with self.locked():
             values = Counter(dict(self._db.execute("SELECT name, value FROM counter")))
         made, delivered, refused, dropped = (values[name] for name in ("made", "delivered", "refused", "dropped"))
         waiting = made - delivered - refused - dropped
-        return Counts(made, delivered, waiting, refused, dropped, values["doubtful"])
+        return Counts(made, delivered, waiting, refused, dropped, values["possible_duplicates"], values["damaged"])

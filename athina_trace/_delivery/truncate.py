@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from heapq import heapify, heappop, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["IDENTIFIERS", "shrink"]
+__all__ = ["IDENTIFIERS", "truncate"]
 
 IDENTIFIERS: Final = frozenset(
     {"external_reference_id", "session_id", "language_model_id", "customer_id", "customer_user_id"}
@@ -20,7 +20,7 @@ IDENTIFIERS: Final = frozenset(
 _ATTRIBUTES: Final = "custom_attributes"
 _NOTE: Final = "truncated."
 _OTHERS: Final = "truncated.others"
-_REQUIRED: Final = {"prompt": "", "response": ""}
+_REQUIRED: Final = frozenset({"prompt", "response"})
 """What Athina demands of every log: emptied at worst, never left out."""
 
 _SHORT: Final = 32
@@ -36,14 +36,14 @@ _DIGITS: Final = 300
 length."""
 
 
-def shrink(body: bytes, *, limit: int) -> bytes:
+def truncate(body: bytes, *, limit: int) -> bytes:
     """Give `body`, a log or an update, in at most `limit` bytes of JSON; unchanged where it fits already.
 
     The largest text anywhere in it is halved, again and again, until the whole fits; then, where there is no
     long text but a great many small things, the largest field keeps the first half of its items, again and
     again. Every field that was cut is noted in `custom_attributes` with its original length:
     `"truncated.response": 123456` counts characters of text (of all its shortened texts together), or items
-    where a list or an object lost some. Shrinking twice keeps the first, original lengths.
+    where a list or an object lost some. Truncating twice keeps the first, original lengths.
 
     `IDENTIFIERS` are never cut. A limit of 2 KB plus the identifiers' own length always suffices; below that
     the result is as small as it can be. A body that is no JSON object cannot be a log: only a note of its
@@ -52,22 +52,34 @@ def shrink(body: bytes, *, limit: int) -> bytes:
     if len(body) <= limit:
         return body
     try:
-        return _shrunk(_parse(body), limit)
+        log = json.loads(
+            body,
+            parse_float=lambda text: float(text) if math.isfinite(float(text)) else None,
+            parse_constant=lambda _: None,
+            parse_int=lambda text: int(text) if len(text) <= _DIGITS else None,
+        )
+        if isinstance(log, dict):
+            notes = _Notes(log)
+            excess = _halve_texts(log, notes, len(_encode(log)) - limit)
+            _halve_fields(log, notes, excess)
+            return _encode(log)
     except (ValueError, RecursionError):
-        return _encode({_ATTRIBUTES: {f"{_NOTE}body": len(body)}})
-
-
-def _shrunk(log: dict[str, Any], limit: int) -> bytes:
-    notes = _Notes(log)
-    excess = len(_encode(log)) - limit
-    excess = _halve_texts(log, notes, excess)
-    _halve_fields(log, notes, excess)
-    return _encode(log)
+        pass  # nested more deeply than the parser goes, or no JSON
+    return _encode({_ATTRIBUTES: {f"{_NOTE}body": len(body)}})
 
 
 def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
     """Halve the longest text until `excess` (bytes) is gone or all are short; return what is left of it."""
-    texts = [(-len(holder[key]), number, holder, key, name) for number, (holder, key, name) in enumerate(_texts(log))]
+    texts: list[tuple[int, int, Any, Any, str]] = []
+    for top, field, name in _top(log):
+        stack: list[tuple[Any, Any]] = [(top, field)]
+        while stack:
+            holder, key = stack.pop()
+            value = holder[key]
+            if isinstance(value, str):
+                texts.append((-len(value), len(texts), holder, key, name))
+            elif isinstance(value, (list, dict)):
+                stack.extend((value, inner) for inner in (value if isinstance(value, dict) else range(len(value))))
     heapify(texts)
     while excess > 0 and texts and -texts[0][0] > _SHORT:
         length, number, holder, key, name = texts[0]
@@ -81,49 +93,34 @@ def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
 
 
 def _halve_fields(log: dict[str, Any], notes: _Notes, excess: int) -> None:
-    """Halve the largest field, whatever it is made of, until `excess` (bytes) is gone or no field is left."""
+    """Halve the largest field, of any type, until `excess` (bytes) is gone or no field is left.
+
+    Where even that is not enough, only identifiers and notes remain.
+    """
     fields = [
         (-_field_size(key, holder[key]), number, holder, key, name)
-        for number, (holder, key, name) in enumerate(_fields(log, notes))
+        for number, (holder, key, name) in enumerate(_top(log))
+        if holder is log or key not in notes
     ]
     heapify(fields)
     while excess > 0 and fields:
-        size, number, holder, key, name = fields[0]
-        excess += notes.add_first(name, _length(holder[key]))
-        holder[key] = _half(holder[key])
-        remaining = 0 if holder[key] is None else _field_size(key, holder[key])
-        excess += size + (remaining or _removed(holder, key))
-        _put_back(fields, (-remaining, number, holder, key, name))
-    # Where even this was not enough, nothing but identifiers and notes is left.
-
-
-def _put_back(fields: list[Any], field: tuple[int, int, dict[str, Any], str, str]) -> None:
-    if field[0]:
-        heapreplace(fields, field)
-    else:
-        heappop(fields)
-
-
-def _removed(holder: dict[str, Any], key: str) -> int:
-    """Take a field out of the log, or empty it where Athina requires it; return the bytes it still takes."""
-    if key in _REQUIRED:
-        holder[key] = _REQUIRED[key]
-        return _field_size(key, holder[key])
-    del holder[key]
-    return 0
-
-
-def _half(value: Any) -> Any:
-    """Keep the first half of a text, list or object; None where that is nothing."""
-    if isinstance(value, dict) and len(value) > 1:
-        return dict(list(value.items())[: len(value) // 2])
-    if isinstance(value, (str, list)) and len(value) > 1:
-        return value[: len(value) // 2]
-    return None
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, (str, list, dict)) else _size(value)
+        size, number, holder, key, name = heappop(fields)
+        value = holder[key]
+        excess += size + notes.add_first(name, len(value) if isinstance(value, (str, list, dict)) else _size(value))
+        if isinstance(value, dict) and len(value) > 1:
+            holder[key] = dict(list(value.items())[: len(value) // 2])
+        elif isinstance(value, (str, list)) and len(value) > 1:
+            holder[key] = value[: len(value) // 2]
+        elif key in _REQUIRED:
+            holder[key] = ""
+            excess += _field_size(key, "")
+            continue
+        else:  # a half of it is nothing
+            del holder[key]
+            continue
+        remaining = _field_size(key, holder[key])
+        excess += remaining
+        heappush(fields, (-remaining, number, holder, key, name))
 
 
 class _Notes:
@@ -132,10 +129,15 @@ class _Notes:
     def __init__(self, log: dict[str, Any]) -> None:
         attributes = log.get(_ATTRIBUTES)
         if not isinstance(attributes, dict):
-            # Only an object can carry notes; what stood here instead becomes an attribute of it.
+            # Only an object can carry notes; what was here instead becomes an attribute of it.
             attributes = log[_ATTRIBUTES] = {} if attributes is None else {"value": attributes}
         self._room: dict[str, Any] = attributes
-        earlier = [key for key, value in self._room.items() if _is_note(key, value)]
+        earlier = [
+            key
+            for key, value in attributes.items()
+            if key.startswith(_NOTE) and len(key) <= len(_NOTE) + _NOTE_NAME
+            if isinstance(value, int) and abs(value) < 2**53
+        ]
         self._earlier = frozenset(earlier[:_NOTES])
         self._own: set[str] = set()
 
@@ -162,57 +164,14 @@ class _Notes:
         return key if key in self or len(self._earlier | self._own) < _NOTES else _OTHERS
 
 
-def _is_note(key: str, value: Any) -> bool:
-    return (
-        key.startswith(_NOTE) and len(key) <= len(_NOTE) + _NOTE_NAME and isinstance(value, int) and abs(value) < 2**53
-    )
-
-
-def _texts(log: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:
-    """List every text that may be cut: its container, its key or index there, its field's name."""
-    for top, field, name in _top(log):
-        stack: list[tuple[Any, Any]] = [(top, field)]
-        while stack:
-            holder, key = stack.pop()
-            value = holder[key]
-            if isinstance(value, str):
-                yield holder, key, name
-            elif isinstance(value, (list, dict)):
-                stack.extend((value, inner) for inner in (value if isinstance(value, dict) else range(len(value))))
-
-
-def _fields(log: dict[str, Any], notes: _Notes) -> Iterator[tuple[dict[str, Any], str, str]]:
-    return ((holder, key, name) for holder, key, name in _top(log) if holder is log or key not in notes)
-
-
 def _top(log: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """List the fields that may be cut, each custom attribute as one of them: container, key, name."""
     for key, value in log.items():
-        if key != _ATTRIBUTES and not _is_identifier(key, value):
+        # An identifier that is a list or an object identifies nothing.
+        if key != _ATTRIBUTES and (key not in IDENTIFIERS or isinstance(value, (list, dict))):
             yield log, key, key
     attributes = log[_ATTRIBUTES]
     yield from ((attributes, key, f"{_ATTRIBUTES}.{key}") for key in attributes)
-
-
-def _is_identifier(key: str, value: Any) -> bool:
-    return key in IDENTIFIERS and not isinstance(value, (list, dict))
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    log = json.loads(body, parse_float=_finite, parse_constant=lambda _: None, parse_int=_whole)
-    if not isinstance(log, dict):
-        message = "a log is a JSON object"
-        raise ValueError(message)  # noqa: TRY004  every unreadable body is one case to the caller
-    return log
-
-
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if len(text) <= _DIGITS else None
 
 
 def _encode(value: Any) -> bytes:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from athina_trace import _guard, _periodic
+from athina_trace._delivery.database import is_locked, waiting_at_most
 from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.stats import FlushReport
@@ -147,35 +148,37 @@ class Worker:
     def _step(self) -> float:
         try:
             if self._engine.outbox.refresh():
-                self._begin_anew("its file was deleted")
+                self._recreate("its file was deleted")
             now = self._clock.time()
             # Errands first: the logs that they make travel with this step.
             wait = min(_periodic.tick(now), self._engine.step(now))
         except (OSError, sqlite3.OperationalError) as error:
             return self._stall(error)
         except sqlite3.DatabaseError as error:
-            return self._set_aside(error)
+            return self._quarantine(error)
         self.stuck = None
         return wait
 
     def _stall(self, error: Exception) -> float:
         """The store cannot be used now: logs wait in the journal, which another process may collect."""
-        if "locked" in str(error):
+        if is_locked(error):
             return 1.0
         self.stuck = f"the outbox cannot be used: {error}"
         _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
         self._engine.end_flushes()
         return _STUCK_SECONDS
 
-    def _set_aside(self, error: Exception) -> float:
+    def _quarantine(self, error: Exception) -> float:
         with suppress(OSError):
-            kept = self._engine.outbox.set_aside()
-            self._begin_anew(f"its file cannot be read ({error}){f' and was renamed to {kept}' if kept else ''}")
+            kept = self._engine.outbox.quarantine()
+            self._recreate(f"its file cannot be read ({error}){f' and was renamed to {kept}' if kept else ''}")
         return 1.0
 
-    def _begin_anew(self, why: str) -> None:
-        self._engine.begin_anew()
-        _guard.log_throttled(logging.ERROR, "anew", "the outbox %s begins anew: %s", self._engine.outbox.path, why)
+    def _recreate(self, why: str) -> None:
+        self._engine.forget_leases()
+        _guard.log_throttled(
+            logging.ERROR, "recreated", "the outbox %s is recreated: %s", self._engine.outbox.path, why
+        )
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything put before this call is settled, the key is refused, or `timeout` seconds are over."""
@@ -198,7 +201,8 @@ class Worker:
         self._ends = ends
         self._hurry()
         if self._thread is None:
-            self._engine.outbox.close()
+            with waiting_at_most(), suppress(OSError, sqlite3.Error):
+                self._engine.outbox.close()
             return True
         self._thread.join(max(0.0, ends - time.monotonic()) + 0.05)
         return not self._thread.is_alive()

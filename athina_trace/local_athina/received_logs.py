@@ -16,11 +16,11 @@ from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 # The only statements here that name the outbox's columns.
 _FIND = {
-    column: f"SELECT prompt_run_id, reference, lane FROM entry WHERE {column} = ? AND kind = 'log' LIMIT 1"  # noqa: S608 - one of two columns
+    column: f"SELECT prompt_run_id, reference, ordering_key FROM entry WHERE {column} = ? AND kind = 'log' LIMIT 1"  # noqa: S608 - one of two columns
     for column in ("reference", "prompt_run_id")
 }
 _INSERT = """
-INSERT INTO entry (lane, kind, reference, made, body, state, prompt_run_id, settled)
+INSERT INTO entry (ordering_key, kind, reference, made, body, state, prompt_run_id, resolved)
 VALUES (:ordering_key, :kind, :reference, :now, :body, 'received', :prompt_run_id, :now)
 """
 _INDEX = "CREATE INDEX IF NOT EXISTS entry_run ON entry (prompt_run_id)"

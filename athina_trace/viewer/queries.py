@@ -18,11 +18,11 @@ _MAX_WALK = 3000
 """Matching logs that one page of sessions reads at most."""
 
 # The outbox's tables, attached as `box`; with `index.py` these are all statements that name them.
-_DELIVERY = "e.state, e.status, e.reason, e.prompt_run_id, e.settled"
+_DELIVERY = "e.state, e.status, e.reason, e.prompt_run_id, e.resolved"
 _LOGS = f"SELECT l.*, {_DELIVERY} FROM log AS l JOIN box.entry AS e ON e.id = l.id"
 _LOGS_BY_STATE = {
     state: f"SELECT l.*, {_DELIVERY} FROM box.entry AS e INDEXED BY {index} CROSS JOIN log AS l ON l.id = e.id"
-    for state, index in (("waiting", "entry_oldest"), *((each, "entry_settled") for each in STATES[1:]))
+    for state, index in (("waiting", "entry_oldest"), *((each, "entry_resolved") for each in STATES[1:]))
 }
 _HAS_LATER_MATCH = """
 SELECT 1 FROM log AS l INDEXED BY log_session JOIN box.entry AS e ON e.id = l.id
@@ -30,20 +30,22 @@ WHERE l.session = ? AND l.id >= ? AND {condition} LIMIT 1
 """
 _ENTRIES_OF_LOG = "SELECT id, kind, made, body, state, status, reason FROM box.entry WHERE reference = ? ORDER BY id"
 _REFUSED = """
-SELECT e.id, e.kind, e.reference, e.made, e.settled, e.status, e.reason, l.question, l.session, l.customer
+SELECT e.id, e.kind, e.reference, e.made, e.resolved, e.status, e.reason, l.question, l.session, l.customer
 FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id
 WHERE e.state = 'refused' AND e.state != 'waiting' AND e.id < ? ORDER BY e.id DESC LIMIT ?
 """
 _REFUSED_IDS = "SELECT id FROM box.entry WHERE reference = ? AND state = 'refused'"
 _WAITING = """
 SELECT e.id, e.kind, e.reference, e.made, l.question, l.session, l.customer, n.attempts, n.due, n.owner
-FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.lane AS n ON n.name = e.lane
+FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key
 WHERE e.state = 'waiting' ORDER BY e.id LIMIT ?
 """
 _BY_STATE = "SELECT state, count(*) FROM box.entry WHERE state != 'waiting' GROUP BY state"
 _WAITING_COUNT = "SELECT count(*) FROM box.entry WHERE state = 'waiting'"
 _OLDEST_WAITING = "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"
-_RETRIES = "SELECT count(*), min(due), max(attempts) FROM box.lane WHERE owner IS NULL AND attempts > 0 AND due > ?"
+_RETRIES = """
+SELECT count(*), min(due), max(attempts) FROM box.ordering_key WHERE owner IS NULL AND attempts > 0 AND due > ?
+"""
 _COUNTERS = "SELECT name, value FROM box.counter"
 IMPORTED = "imported:"
 """Beginning of the names of notes with the digests of imported references."""
@@ -255,7 +257,7 @@ def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
         waiting=one(_WAITING_COUNT),
         refused=states.get("refused", 0),
         dropped=counters.get("dropped", 0),
-        possible_duplicates=counters.get("doubtful", 0),
+        possible_duplicates=counters.get("possible_duplicates", 0),
         logs=one("SELECT count(*) FROM log"),
         sessions=one("SELECT count(*) FROM session"),
         kept=states.get("delivered", 0),

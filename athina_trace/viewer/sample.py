@@ -49,13 +49,13 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
             pass
         # Most are delivered, a few refused, and the newest conversations wait.
         with outbox.transaction():
-            for lease in outbox.lease(now, lanes=SESSIONS - 3, batch=100):
+            for lease in outbox.lease(now, keys=SESSIONS - 3, batch=100):
                 for stored in lease.entries:
                     if stored.reference in _REFUSED:
                         outbox.refused(stored, now, status=400, reason=_REASON)
                     else:
                         outbox.delivered(stored, now, keep=True, prompt_run_id=f"run-{stored.id}")
-                outbox.release(lease.lane)
+                outbox.release(lease.ordering_key)
     finally:
         outbox.close()
     return sum(entry.kind == "log" for entry in entries)

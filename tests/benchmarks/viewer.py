@@ -50,10 +50,10 @@ def _fill(path: str, number: int) -> None:
         with outbox.transaction():
             outbox.store.add([next(entries) for _ in range(min(2000, number))])
     with outbox.transaction():
-        for lease in outbox.lease(time.time(), lanes=300, batch=100):
+        for lease in outbox.lease(time.time(), keys=300, batch=100):
             for entry in lease.entries:
                 outbox.refused(entry, time.time(), status=400, reason="user_query: Expected string")
-            outbox.release(lease.lane)
+            outbox.release(lease.ordering_key)
     outbox.close()
 
 

@@ -55,7 +55,7 @@ def send(api: Api, server: AthinaServer, fault: Fault) -> Outcome:
 def next_status(api: Api) -> int | None:
     """What the next log comes to. A server may be hanging up at this very moment, which costs a try."""
     outcome = api.deliver("log", "", LOG)
-    return api.deliver("log", "", LOG).status if outcome.doubtful else outcome.status
+    return api.deliver("log", "", LOG).status if outcome.possible_duplicate else outcome.status
 
 
 def test_a_log_is_sent_as_athina_asks(api: Api, server: AthinaServer) -> None:
@@ -186,7 +186,7 @@ def test_a_server_that_is_away_and_comes_back(api: Api, server: AthinaServer) ->
     outcome = api.deliver("log", "", LOG)
     assert outcome.status is None
     assert outcome.message.startswith("ConnectionRefusedError: ")
-    assert not outcome.doubtful
+    assert not outcome.possible_duplicate
     server.start()
     assert api.deliver("log", "", LOG).status == 200
     assert len(server.accepted) == 2

@@ -12,7 +12,7 @@ import pytest
 import athina_trace
 from athina_trace import _runtime
 from athina_trace._assembly import Runtime
-from athina_trace._delivery.store import MIGRATIONS
+from athina_trace._delivery.migrations import MIGRATIONS
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 
@@ -53,7 +53,7 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
     assert athina_trace.flush(10)
     assert set(questions(athina)) == {"before", *(f"after {number}" for number in range(5))}
     assert len([each for each in path.parent.iterdir() if ".corrupt-" in each.name]) >= 1
-    assert said(caplog, "begins anew") == 1
+    assert said(caplog, "is recreated") == 1
 
 
 def test_a_deleted_store_is_noticed_while_it_is_in_use(

@@ -74,9 +74,9 @@ class Stepped:
         )
         self.steps = 0
 
-    def put(self, lane: str, *names: str, body: bytes = b"{}") -> None:
+    def put(self, key: str, *names: str, body: bytes = b"{}") -> None:
         for name in names:
-            self.outbox.put(Entry(lane, "log", name, self.clock.now, body))
+            self.outbox.put(Entry(key, "log", name, self.clock.now, body))
 
     def settle(self) -> float:
         """Step until nothing is under way; the seconds that the engine would sleep then."""
@@ -113,8 +113,8 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     stepped: Stepped, athina: Athina
 ) -> None:
     athina.answer = lambda reference, body: DOWN
-    for lane in range(200):
-        stepped.put(f"lane{lane}", f"{lane}a", f"{lane}b")
+    for key in range(200):
+        stepped.put(f"key{key}", f"{key}a", f"{key}b")
     stepped.wait(600)
     early, stepped.steps = len(athina.tries), 0
     stepped.wait(3600)
@@ -126,15 +126,15 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     athina.answer = lambda reference, body: TAKEN
     before = len(athina.tries)
     stepped.wait(76)
-    assert sorted(athina.tries[before:]) == sorted(f"{lane}{half}" for lane in range(200) for half in "ab")
+    assert sorted(athina.tries[before:]) == sorted(f"{key}{half}" for key in range(200) for half in "ab")
     assert stepped.engine.paused is None
 
 
 def test_a_flood_after_recovery_is_bounded_by_the_connections(athina: Athina) -> None:
     stepped = Stepped(athina, connections=3)
     athina.answer = lambda reference, body: DOWN
-    for lane in range(100):
-        stepped.put(f"lane{lane}", str(lane))
+    for key in range(100):
+        stepped.put(f"key{key}", str(key))
     stepped.wait(300)
 
     def slow(reference: str, body: bytes) -> Outcome:
@@ -172,8 +172,8 @@ def test_retry_after_is_honoured_by_its_session_while_others_overtake(stepped: S
 
 def test_a_wrong_key_pauses_everything_and_one_log_asks_again_now_and_then(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: Outcome(401, message="bad key")
-    for lane in range(100):
-        stepped.put(f"lane{lane}", str(lane))
+    for key in range(100):
+        stepped.put(f"key{key}", str(key))
     stepped.wait(100)
     first = len(athina.tries)
     assert first <= 4  # one for each connection
@@ -191,8 +191,8 @@ def engine_minutes(minutes: float) -> float:
 
 def test_a_clock_set_back_neither_stalls_a_session_nor_an_outage(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: DOWN
-    for lane in range(5):
-        stepped.put(f"lane{lane}", str(lane))
+    for key in range(5):
+        stepped.put(f"key{key}", str(key))
     stepped.wait(300)
     stepped.clock.now -= 86_400
     athina.answer = lambda reference, body: TAKEN
@@ -201,11 +201,11 @@ def test_a_clock_set_back_neither_stalls_a_session_nor_an_outage(stepped: Steppe
 
 
 def test_a_clock_that_was_wrong_before_we_began_stalls_nothing(stepped: Stepped, athina: Athina) -> None:
-    stepped.put("lane", "1")
+    stepped.put("key", "1")
     with stepped.outbox.transaction():
         stepped.outbox.collect()
-        stepped.outbox.lease(stepped.clock.now, lanes=1, batch=1)
-        stepped.outbox.release("lane", due=stepped.clock.now + 30 * 86_400)
+        stepped.outbox.lease(stepped.clock.now, keys=1, batch=1)
+        stepped.outbox.release("key", due=stepped.clock.now + 30 * 86_400)
     stepped.settle()
     assert athina.tries == ["1"]
 
@@ -221,8 +221,8 @@ def test_large_logs_are_taken_into_memory_a_few_at_a_time(athina: Athina) -> Non
         return TAKEN
 
     athina.answer = slow
-    for lane in range(40):
-        stepped.put(f"lane{lane}", str(lane), body=b'{"response":"%b"}' % (b"x" * 900_000))
+    for key in range(40):
+        stepped.put(f"key{key}", str(key), body=b'{"response":"%b"}' % (b"x" * 900_000))
     stepped.settle()
     assert len(athina.tries) == 40
     assert most <= engine_module.WINDOW_BYTES + 1_000_000
@@ -233,8 +233,8 @@ def test_a_log_over_the_limit_is_shortened_and_so_is_one_answered_413(athina: At
     stepped = Stepped(athina, max_bytes=10_000)
     athina.answer = lambda reference, body: Outcome(413) if len(body) > 4_000 else TAKEN
     body = b'{"prompt":"short","response":"%b"}' % (b"x" * 100_000)
-    stepped.put("lane", "large", body=body)
-    stepped.put("lane", "next")
+    stepped.put("key", "large", body=body)
+    stepped.put("key", "next")
     stepped.settle()
     assert athina.tries[-2:] == ["large", "next"]
     assert len(athina.bodies[0]) <= 10_000
@@ -247,7 +247,7 @@ def test_a_log_over_the_limit_is_shortened_and_so_is_one_answered_413(athina: At
 def test_a_server_that_calls_everything_too_large_refuses_the_log_and_not_the_next(athina: Athina) -> None:
     stepped = Stepped(athina)
     athina.answer = lambda reference, body: Outcome(413) if reference == "large" else TAKEN
-    stepped.put("lane", "large", "next", body=b'{"response":"%b"}' % (b"x" * 50_000))
+    stepped.put("key", "large", "next", body=b'{"response":"%b"}' % (b"x" * 50_000))
     stepped.settle()
     counts = stepped.outbox.counts()
     assert (counts.refused, counts.delivered) == (1, 1)
@@ -256,8 +256,8 @@ def test_a_server_that_calls_everything_too_large_refuses_the_log_and_not_the_ne
 
 def test_a_flush_waits_for_what_was_put_before_it_and_probes_an_outage(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: DOWN
-    for lane in range(5):
-        stepped.put(f"lane{lane}", str(lane))
+    for key in range(5):
+        stepped.put(f"key{key}", str(key))
     stepped.wait(400)
     athina.answer = lambda reference, body: TAKEN
     flush = Flush()
@@ -271,12 +271,12 @@ def test_a_flush_waits_for_what_was_put_before_it_and_probes_an_outage(stepped: 
 def test_what_a_failing_step_took_is_taken_again(
     stepped: Stepped, athina: Athina, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stepped.put("lane", "1", "2")
+    stepped.put("key", "1", "2")
     stepped.engine.step(stepped.clock.now)
     while not any(report.ended for report in stepped.engine._reports):
         time.sleep(0.001)
 
-    def no_space(lane: str, **_: object) -> None:
+    def no_space(ordering_key: str, **_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -291,7 +291,7 @@ def test_what_a_failing_step_took_is_taken_again(
 
 def test_delivered_logs_are_kept_for_as_long_as_asked(athina: Athina) -> None:
     stepped = Stepped(athina, keep=3600)
-    stepped.put("lane", "1")
+    stepped.put("key", "1")
     stepped.settle()
     assert len(stepped.outbox.store.newest(9)) == 1
     stepped.wait(3700)

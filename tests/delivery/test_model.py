@@ -27,7 +27,7 @@ from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.retry import Verdict, backoff, verdict
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
-LANES = st.sampled_from(["a", "b", "c"])
+KEYS = st.sampled_from(["a", "b", "c"])
 STATUSES = st.sampled_from([200, 201, 409, 400, 404, 422, 408, 429, 500, 503, 401, None])
 
 
@@ -51,26 +51,26 @@ class Deliveries(RuleBasedStateMachine):
     def open(self) -> Outbox:
         return SqliteOutbox(str(Path(self.folder) / "outbox.db"))
 
-    @rule(lane=LANES, owner=st.integers(0, 2), count=st.integers(1, 3))
-    def put(self, lane: str, owner: int, count: int) -> None:
+    @rule(key=KEYS, owner=st.integers(0, 2), count=st.integers(1, 3))
+    def put(self, key: str, owner: int, count: int) -> None:
         for _ in range(count):
             self.made += 1
-            name = f"{lane}{self.made}"
-            self.outboxes[owner].put(Entry(lane, "log", name, self.now, b"{}"))
-            self.waiting[lane].append(name)
+            name = f"{key}{self.made}"
+            self.outboxes[owner].put(Entry(key, "log", name, self.now, b"{}"))
+            self.waiting[key].append(name)
 
-    @rule(target=held, owner=st.integers(0, 2), lanes=st.integers(1, 3), batch=st.integers(1, 3))
-    def lease(self, owner: int, lanes: int, batch: int) -> Any:
+    @rule(target=held, owner=st.integers(0, 2), keys=st.integers(1, 3), batch=st.integers(1, 3))
+    def lease(self, owner: int, keys: int, batch: int) -> Any:
         outbox = self.outboxes[owner]
         with outbox.transaction():
             outbox.collect()
-            outbox.adopt()
-            leases = outbox.lease(self.now, lanes=lanes, batch=batch)
+            outbox.reclaim()
+            leases = outbox.lease(self.now, keys=keys, batch=batch)
         for leased in leases:
-            assert leased.lane not in self.holder, "two owners"
-            self.holder[leased.lane] = owner
+            assert leased.ordering_key not in self.holder, "two owners"
+            self.holder[leased.ordering_key] = owner
             names = [entry.reference for entry in leased.entries]
-            assert names == self.waiting[leased.lane][: len(names)], "out of order"
+            assert names == self.waiting[leased.ordering_key][: len(names)], "out of order"
         return multiple(*((outbox, leased) for leased in leases))
 
     @rule(lease=consumes(held), statuses=st.lists(STATUSES, min_size=3, max_size=3), chance=st.floats(0, 1))
@@ -80,21 +80,21 @@ class Deliveries(RuleBasedStateMachine):
             return  # it died meanwhile
         with outbox.transaction():
             due = self._answer(outbox, leased, statuses, chance)
-            outbox.release(leased.lane, due=due, attempts=leased.attempts + 1 if due else 0)
-        del self.holder[leased.lane]
+            outbox.release(leased.ordering_key, due=due, attempts=leased.attempts + 1 if due else 0)
+        del self.holder[leased.ordering_key]
 
     def _answer(self, outbox: Outbox, leased: Lease, statuses: list[int | None], chance: float) -> float:
         for entry, status in zip(leased.entries, statuses, strict=False):
             told = verdict(status)
             if told is Verdict.DELIVERED:
                 outbox.delivered(entry, self.now)
-                self.taken[leased.lane].append(entry.reference)
+                self.taken[leased.ordering_key].append(entry.reference)
             elif told is Verdict.REFUSED:
                 outbox.refused(entry, self.now, status=status, reason="no")
                 self.refused.add(entry.reference)
             else:
                 return self.now + backoff(leased.attempts + 1, random=chance)
-            assert self.waiting[leased.lane].pop(0) == entry.reference
+            assert self.waiting[leased.ordering_key].pop(0) == entry.reference
         return 0.0
 
     @rule(lease=consumes(held), answered=st.integers(0, 3))
@@ -104,25 +104,25 @@ class Deliveries(RuleBasedStateMachine):
         if outbox not in self.outboxes:
             return
         for entry in leased.entries[:answered]:
-            outbox.answered(entry)
-            self.taken[leased.lane].append(entry.reference)
-            self.waiting[leased.lane].remove(entry.reference)
+            outbox.acknowledge(entry)
+            self.taken[leased.ordering_key].append(entry.reference)
+            self.waiting[leased.ordering_key].remove(entry.reference)
         owner = self.outboxes.index(outbox)
         outbox._owner.release()
         outbox.store.close()
         self.outboxes[owner] = self.open()
-        self.holder = {lane: each for lane, each in self.holder.items() if each != owner}
+        self.holder = {key: each for key, each in self.holder.items() if each != owner}
 
     @rule(seconds=st.floats(-10_000, 100_000))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         if seconds < 0:
             with self.outboxes[0].transaction():
-                self.outboxes[0].hasten(self.now)
+                self.outboxes[0].store.clamp_due_times(self.now)
 
-    @rule(owner=st.integers(0, 2), shrink=st.booleans())
-    def tidy(self, owner: int, shrink: bool) -> None:
-        self.outboxes[owner].tidy(shrink=shrink)
+    @rule(owner=st.integers(0, 2), vacuum=st.booleans())
+    def compact(self, owner: int, vacuum: bool) -> None:
+        self.outboxes[owner].compact(vacuum=vacuum)
 
     @precondition(lambda self: not self.holder)
     @rule()
@@ -135,13 +135,29 @@ class Deliveries(RuleBasedStateMachine):
             names.sort(key=lambda each: int(each[1:]))
         self.refused.clear()
 
+    @rule()
+    def purge_waiting(self) -> None:
+        """By hand, from the command line: what a living owner leases is under way, and is left."""
+        self.outboxes[0].collect_all()
+        maintenance.purge(self.outboxes[0].path, "waiting", before=float("inf"))
+        for key, names in self.waiting.items():
+            if key not in self.holder:
+                self.made -= len(names)
+                names.clear()
+
+    @rule()
+    def purge_refused(self) -> None:
+        maintenance.purge(self.outboxes[0].path, "refused", before=float("inf"))
+        self.made -= len(self.refused)
+        self.refused.clear()
+
     @invariant()
     def the_books_agree(self) -> None:
         if not hasattr(self, "outboxes"):
             return
         self.outboxes[0].collect_all()
         counts = self.outboxes[0].counts()
-        unknown = counts.waiting - sum(map(len, self.waiting.values()))  # answered, but nobody has adopted that yet
+        unknown = counts.waiting - sum(map(len, self.waiting.values()))  # answered, but nobody has reclaimed that yet
         assert counts.made == self.made
         assert counts.delivered + unknown == sum(map(len, self.taken.values()))
         assert counts.refused == len(self.refused)
@@ -159,11 +175,11 @@ class Deliveries(RuleBasedStateMachine):
         """Nothing is lost: whoever comes last finds exactly what was neither taken nor refused."""
         heir.collect_all()
         with heir.transaction():
-            heir.adopt()
-            heir.hasten(self.now)
-            leases = heir.lease(self.now, lanes=99, batch=999)
-        found = {leased.lane: [entry.reference for entry in leased.entries] for leased in leases}
-        assert found == {lane: names for lane, names in self.waiting.items() if names}
+            heir.reclaim()
+            heir.store.clamp_due_times(self.now)
+            leases = heir.lease(self.now, keys=99, batch=999)
+        found = {leased.ordering_key: [entry.reference for entry in leased.entries] for leased in leases}
+        assert found == {key: names for key, names in self.waiting.items() if names}
         heir.close()
 
 

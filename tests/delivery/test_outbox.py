@@ -23,58 +23,58 @@ def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outbox]:
     made.close()
 
 
-def put(outbox: Outbox, *names: str, lane: str = "lane", size: int = 0) -> None:
+def put(outbox: Outbox, *names: str, key: str = "key", size: int = 0) -> None:
     for name in names:
-        outbox.put(Entry(lane, "log", name, NOW, b'{"n":"%b"}' % (name.encode() + b"x" * size)))
+        outbox.put(Entry(key, "log", name, NOW, b'{"n":"%b"}' % (name.encode() + b"x" * size)))
 
 
 def lease(
-    outbox: Outbox, now: float = NOW, *, lanes: int = 64, batch: int = 16, room: float = 1e9
+    outbox: Outbox, now: float = NOW, *, keys: int = 64, batch: int = 16, room: float = 1e9
 ) -> dict[str, list[str]]:
     with outbox.transaction():
         outbox.collect()
-        leases = outbox.lease(now, lanes=lanes, batch=batch, room=room)
-    return {each.lane: [entry.reference for entry in each.entries] for each in leases}
+        leases = outbox.lease(now, keys=keys, batch=batch, room=room)
+    return {each.ordering_key: [entry.reference for entry in each.entries] for each in leases}
 
 
-def test_a_lane_is_leased_once_in_order_and_again_when_it_is_given_back(outbox: Outbox) -> None:
+def test_a_key_is_leased_once_in_order_and_again_when_it_is_given_back(outbox: Outbox) -> None:
     put(outbox, "1", "2", "3")
-    assert lease(outbox, batch=2) == {"lane": ["1", "2"]}
+    assert lease(outbox, batch=2) == {"key": ["1", "2"]}
     assert lease(outbox) == {}
-    outbox.release("lane")
-    assert lease(outbox) == {"lane": ["1", "2", "3"]}
+    outbox.release("key")
+    assert lease(outbox) == {"key": ["1", "2", "3"]}
 
 
-def test_what_was_put_while_a_lane_is_on_lease_waits_behind_it(outbox: Outbox) -> None:
+def test_what_was_put_while_a_key_is_on_lease_waits_behind_it(outbox: Outbox) -> None:
     put(outbox, "1")
     lease(outbox)
     put(outbox, "2")
-    put(outbox, "other", lane="another")
+    put(outbox, "other", key="another")
     assert lease(outbox) == {"another": ["other"]}
 
 
-def test_a_deferred_lane_waits_until_it_is_due_and_others_do_not(outbox: Outbox) -> None:
+def test_a_deferred_key_waits_until_it_is_due_and_others_do_not(outbox: Outbox) -> None:
     put(outbox, "1")
     lease(outbox)
-    outbox.release("lane", due=NOW + 10, attempts=1)
-    put(outbox, "2", lane="free")
+    outbox.release("key", due=NOW + 10, attempts=1)
+    put(outbox, "2", key="free")
     assert lease(outbox) == {"free": ["2"]}
-    assert outbox.next_due() == NOW + 10
-    assert lease(outbox, NOW + 10) == {"lane": ["1"]}
+    assert outbox.store.next_due() == NOW + 10
+    assert lease(outbox, NOW + 10) == {"key": ["1"]}
 
 
-def test_a_clock_set_back_does_not_stall_a_lane(outbox: Outbox) -> None:
+def test_a_clock_set_back_does_not_stall_a_key(outbox: Outbox) -> None:
     put(outbox, "1")
     lease(outbox)
-    outbox.release("lane", due=NOW + 60)
+    outbox.release("key", due=NOW + 60)
     assert lease(outbox, NOW - 3600) == {}
-    outbox.hasten(NOW - 3600)
-    assert lease(outbox, NOW - 3600) == {"lane": ["1"]}
+    outbox.store.clamp_due_times(NOW - 3600)
+    assert lease(outbox, NOW - 3600) == {"key": ["1"]}
 
 
 def test_what_is_leased_is_bounded_in_bytes_but_never_stuck(outbox: Outbox) -> None:
     for number in range(5):
-        put(outbox, str(number), lane=f"lane{number}", size=1000)
+        put(outbox, str(number), key=f"key{number}", size=1000)
     assert sum(map(len, lease(outbox, room=2500).values())) == 3
     assert sum(map(len, lease(outbox, room=1).values())) == 1
 
@@ -83,25 +83,25 @@ def test_delivered_and_refused_entries_are_counted_and_only_the_refused_are_kept
     put(outbox, "1", "2", "3")
     with outbox.transaction():
         outbox.collect()
-        (leased,) = outbox.lease(NOW, lanes=1, batch=9)
+        (leased,) = outbox.lease(NOW, keys=1, batch=9)
         outbox.delivered(leased.entries[0], NOW)
         outbox.refused(leased.entries[1], NOW, status=400, reason="no")
-        outbox.release("lane")
+        outbox.release("key")
     counts = outbox.counts()
     assert (counts.made, counts.delivered, counts.refused, counts.waiting) == (3, 1, 1, 1)
-    assert lease(outbox) == {"lane": ["3"]}
+    assert lease(outbox) == {"key": ["3"]}
     assert list(outbox.store.newest(9)) == [b'{"n":"2"}', b'{"n":"3"}']
-    outbox.release("lane")
+    outbox.release("key")
     if outbox.path != ":memory:":  # nobody but its own process can ask a memory to try again
         assert maintenance.retry(outbox.path) == 1
-        assert lease(outbox) == {"lane": ["2", "3"]}
+        assert lease(outbox) == {"key": ["2", "3"]}
         assert outbox.counts().refused == 0
 
 
-def test_a_change_travels_in_the_lane_of_its_log(outbox: Outbox) -> None:
+def test_a_change_travels_in_the_key_of_its_log(outbox: Outbox) -> None:
     put(outbox, "ref")
     outbox.put(Entry("elsewhere", "update", "ref", NOW, b"{}"))
-    assert lease(outbox) == {"lane": ["ref", "ref"]}
+    assert lease(outbox) == {"key": ["ref", "ref"]}
 
 
 def test_a_transaction_that_fails_changes_nothing(outbox: Outbox) -> None:
@@ -110,13 +110,13 @@ def test_a_transaction_that_fails_changes_nothing(outbox: Outbox) -> None:
     with pytest.raises(ZeroDivisionError):
         release_and_fail(outbox)
     assert lease(outbox) == {}
-    assert outbox.counts().doubtful == 0
+    assert outbox.counts().possible_duplicates == 0
 
 
 def release_and_fail(outbox: Outbox) -> None:
     with outbox.transaction():
-        outbox.release("lane")
-        outbox.doubt()
+        outbox.release("key")
+        outbox.count_possible_duplicate()
         raise ZeroDivisionError
 
 
@@ -147,11 +147,11 @@ def test_a_full_outbox_takes_nothing_new_until_something_left(tmp_path: Path) ->
 
 def settle_all(outbox: Outbox) -> None:
     with outbox.transaction():
-        outbox.store.disown(outbox._owner.id)
-        for leased in outbox.lease(NOW, lanes=10_000, batch=10_000):
+        outbox.store.release_all(outbox._owner.id)
+        for leased in outbox.lease(NOW, keys=10_000, batch=10_000):
             for entry in leased.entries:
                 outbox.delivered(entry, NOW)
-            outbox.release(leased.lane)
+            outbox.release(leased.ordering_key)
 
 
 def test_kept_deliveries_make_room_for_new_logs(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_kept_deliveries_make_room_for_new_logs(tmp_path: Path) -> None:
     put(outbox, "1", "2", "3", size=30_000)
     with outbox.transaction():
         outbox.collect()
-        (leased,) = outbox.lease(NOW, lanes=1, batch=9)
+        (leased,) = outbox.lease(NOW, keys=1, batch=9)
         for entry in leased.entries:
             outbox.delivered(entry, NOW, keep=True, prompt_run_id="run")
     outbox.measure()
@@ -173,7 +173,7 @@ def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
     put(outbox, "1")
     lease(outbox)
     with outbox.transaction():
-        outbox.lease(NOW, lanes=1, batch=1)
+        outbox.lease(NOW, keys=1, batch=1)
     modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "state").rglob("*")}
     assert len(modes) >= 5
     assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items()), modes
@@ -183,12 +183,12 @@ def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
 def test_space_is_given_back_once_a_backlog_has_drained(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     for number in range(200):
-        put(outbox, str(number), lane=f"lane{number % 20}", size=50_000)
+        put(outbox, str(number), key=f"key{number % 20}", size=50_000)
     while outbox.collect():
         pass
     full = occupied(tmp_path)
     settle_all(outbox)
-    while not outbox.tidy():
+    while not outbox.compact():
         pass
     assert full > 10_000_000
     # One journal segment may stay, and what SQLite keeps of its own log.
@@ -211,7 +211,7 @@ def test_a_torn_record_is_skipped_and_the_next_one_is_read(tmp_path: Path) -> No
     put(outbox, "2")
     with segment.open("ab") as file:
         file.write(b"\n12\tnot json\t{}\n\xff\xfe\n" + whole[:-1])
-    assert lease(outbox) == {"lane": ["1", "2"]}
+    assert lease(outbox) == {"key": ["1", "2"]}
     outbox.close()
 
 
@@ -220,15 +220,15 @@ def test_another_owner_takes_over_only_what_a_dead_one_held(tmp_path: Path) -> N
     put(dying, "1", "2")
     lease(dying)
     with heir.transaction():
-        heir.adopt()
+        heir.reclaim()
     assert lease(heir) == {}
     with dying.transaction():
-        (leased,) = [dying.store._oldest("lane", 1, 1e9)]
-    dying.answered(leased[0])
+        (leased,) = [dying.store._oldest("key", 1, 1e9, NOW)]
+    dying.acknowledge(leased[0])
     dying._owner.release()
     with heir.transaction():
-        heir.adopt()
-    assert lease(heir) == {"lane": ["2"]}
+        heir.reclaim()
+    assert lease(heir) == {"key": ["2"]}
     assert heir.counts().delivered == 1
     heir.close()
     dying.store.close()

@@ -269,7 +269,7 @@ def test_a_child_holds_nothing_of_its_parents_outbox(athina: AthinaServer, envir
     if not child:
         held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
                 if os.path.exists(f"/proc/self/fd/{fd}")]
-        os._exit(any("outbox" in name and not name.endswith(".answers") for name in held))
+        os._exit(any("outbox" in name and not name.endswith(".acknowledged") for name in held))
     assert os.waitpid(child, 0)[1] == 0
     """
     )
@@ -285,7 +285,7 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
         _TRACED
         + """
     from athina_trace._delivery import engine
-    engine.ADOPT_SECONDS = 0.2
+    engine.RECLAIM_SECONDS = 0.2
     answer("idle", "idle")
     assert athina_trace.flush(10)
     print("ready", flush=True)

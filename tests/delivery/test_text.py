@@ -145,14 +145,14 @@ def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(
     stepped = Stepped(athina := Athina(), keep=3600)
     athina.answer = lambda reference, _: Outcome(status, None, reference, reference)
     store = stepped.outbox.store
-    settle = store._settle
+    resolve = store._resolve
 
-    def refuses(entry: Stored, *values: Any) -> None:
+    def refuses(entry: Stored, *values: Any) -> int:
         if "poison" in values:
             raise error
-        settle(entry, *values)
+        return resolve(entry, *values)
 
-    monkeypatch.setattr(store, "_settle", refuses)
+    monkeypatch.setattr(store, "_resolve", refuses)
     stepped.put("one", "before", "poison", "behind")
     stepped.put("two", "other")
     stepped.settle()

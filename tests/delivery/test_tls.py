@@ -55,7 +55,7 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) ->
     outcome = api.deliver("log", "", b"{}")
     assert outcome.status is None
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.message
-    assert not outcome.doubtful
+    assert not outcome.possible_duplicate
     assert not https.requests
 
 

@@ -280,3 +280,24 @@ def test_the_conversation_of_that_test_is_read_in_full() -> None:
 def test_dictionaries_and_objects_give_the_same_log(wrap: Any) -> None:
     wires = [subject for subject in CONVERSATION if isinstance(subject, dict)]
     assert fields(*map(wrap, wires)) == fields(*wires)
+
+
+def test_a_stream_that_is_looked_at_before_its_end_counts_once() -> None:
+    accumulator = AnswerAccumulator()
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": samples.HOUR, "model": "m"}
+    for number, reason in ((1, None), (2, None), (3, "stop")):
+        choice = {"index": 0, "delta": {"content": f"{number} "}, "finish_reason": reason}
+        usage = {"prompt_tokens": 5, "completion_tokens": number, "total_tokens": 5 + number}
+        assert accumulator.add({**head, "choices": [choice], "usage": usage})
+        assert accumulator.fields()["total_tokens"] == 5 + number
+    log = accumulator.fields()
+    assert (log["response"], log["total_tokens"]) == ("1 2 3 ", 8)
+
+
+def test_a_completion_that_is_recorded_beside_its_request_counts_once() -> None:
+    params = {"messages": [{"role": "user", "content": "Hello?"}]}
+    answers = [samples.chat("chatcmpl-0", content=text) for text in ("One.", "Two.")]
+    requests = [Exchange(kind="chat", order=n, request=n, params=params, answer=answers[n]) for n in (0, 1)]
+    for order in ([requests[0], answers[0], requests[1], answers[1]], [*requests, *reversed(answers)]):
+        log = fields(*order, *order)
+        assert (log["total_tokens"], log["response"], log["user_query"]) == (14, "Two.", "Hello?")

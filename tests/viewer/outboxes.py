@@ -27,9 +27,9 @@ def log(session: str | None = "s1", *, made: float | None = None, **fields: Any)
         **({"session_id": session} if session else {}),
         **fields,
     }
-    lane = session or body["external_reference_id"]
+    ordering_key = session or body["external_reference_id"]
     made = NOON + number if made is None else made
-    return Entry(lane, "log", body["external_reference_id"], made, json.dumps(body).encode())
+    return Entry(ordering_key, "log", body["external_reference_id"], made, json.dumps(body).encode())
 
 
 def feedback(of: Entry, value: int, comment: str = "") -> Entry:
@@ -38,7 +38,7 @@ def feedback(of: Entry, value: int, comment: str = "") -> Entry:
         "user_feedback": value,
         "user_feedback_comment": comment,
     }
-    return Entry(of.lane, "feedback", of.reference, of.made + 1, json.dumps(body).encode())
+    return Entry(of.ordering_key, "feedback", of.reference, of.made + 1, json.dumps(body).encode())
 
 
 def put(path: Path, *entries: Entry) -> None:
@@ -58,14 +58,14 @@ def settle(
     outbox = SqliteOutbox(str(path))
     outbox.collect()
     with outbox.transaction():
-        for lease in outbox.lease(NOON, lanes=1000, batch=1000):
+        for lease in outbox.lease(NOON, keys=1000, batch=1000):
             for entry in lease.entries:
                 outcome = outcomes.get(entry.reference)
                 if outcome == "refused":
                     outbox.refused(entry, NOON, status=400, reason="user_query: Expected string")
                 elif outcome:
                     outbox.delivered(entry, NOON, keep=outcome == "delivered", prompt_run_id="run-1")
-            outbox.release(lease.lane)
+            outbox.release(lease.ordering_key)
     outbox.close()
 
 

@@ -300,10 +300,10 @@ def test_retry_lets_one_or_all_wait_again(path: Path, shown: httpx.Client) -> No
     with opened(path) as source, source.open() as db:
         states = db.execute("SELECT state, count(*) FROM box.entry GROUP BY 1").fetchall()
         counters = dict(db.execute("SELECT name, value FROM box.counter"))
-        lanes = db.execute("SELECT count(*) FROM box.lane").fetchone()
+        keys = db.execute("SELECT count(*) FROM box.ordering_key").fetchone()
     assert [tuple(row) for row in states] == [("waiting", 3)]
     assert counters["refused"] == 0
-    assert lanes[0] == 3
+    assert keys[0] == 3
 
 
 @pytest.mark.parametrize(

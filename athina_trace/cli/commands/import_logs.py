@@ -17,11 +17,11 @@ from pydantic_core import from_json
 
 from athina_trace._delivery.entry import Entry, log_entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
-from athina_trace._pipeline.wire import attributes, to_wire
+from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.options import add_outbox, outbox_path
 from athina_trace.cli.terminal import CommandError, Terminal
 from athina_trace.inference_log import InferenceLog
-from athina_trace.schema import ALIASES, FIELDS, nearest
+from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 from athina_trace.settings import Settings
 from athina_trace.viewer import formatting, queries
 from athina_trace.viewer.filters import parse_time
@@ -167,7 +167,9 @@ def _candidate(record: Any, reference: str) -> Candidate | str:
         return f"a JSON object is needed, not {type(record).__name__}"
     # What `export` wrote has the log inside; everything else is the log itself.
     exported = isinstance(record.get("log"), dict)
-    given = record["log"] if exported else {name: value for name, value in record.items() if name != "made_at"}
+    given: dict[str, Any] = (
+        record["log"] if exported else {name: value for name, value in record.items() if name != "made_at"}
+    )
     fields = {ALIASES.get(name, name): value for name, value in given.items() if value is not None}
     if unknown := [name for name in fields if name not in FIELDS]:
         return f"{unknown[0]!r} is no field of an Athina log{nearest(unknown[0])}"
@@ -188,7 +190,7 @@ def _candidate(record: Any, reference: str) -> Candidate | str:
     if made is not None:
         fields["custom_attributes"] = {**fields.get("custom_attributes", {}), "made_at": formatting.iso_time(made)}
     if "custom_attributes" in fields:
-        fields["custom_attributes"] = attributes(fields["custom_attributes"])
+        fields["custom_attributes"] = attributes_of(fields["custom_attributes"])
     return Candidate(to_wire(fields), made, exported and record.get("state") == "delivered")
 
 

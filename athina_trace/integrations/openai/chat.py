@@ -28,21 +28,26 @@ __all__ = ["ChatChunks", "add_request", "parse_chat", "request_outputs"]
 
 def parse_chat(chat: Data) -> list[Record]:
     """Read a completion and its calls of tools. One that came has ended, though it may name no reason."""
-    key = _key(chat)
+    own, created = string(chat, "id"), number(chat, "created")
+    # Small servers repeat ids within seconds, and some give neither id nor time: then the content tells answers apart.
+    known_by = f"{own or ''}@{created}"
+    if own is None and created is None:
+        known_by = f"#{zlib.crc32(repr(chat).encode('utf-8', 'replace')):08x}"
+    key: Key = ("chat", known_by)
     choices = sorted(children(chat, "choices"), key=lambda choice: count(choice, "index") or 0)
     said = [_message(choice) for choice in choices] or [{}]
     first = choices[0] if choices else {}
     texts = [_text(message) for message in said]
     answer = Answer(
         key=key,
-        created=number(chat, "created"),
+        created=created,
         status=string(first, "finish_reason"),
         model=string(chat, "model"),
         text=texts[0],
         choices=tuple(text or "" for text in texts[1:]),
         usage=usage_counts(chat) or usage_counts(child(chat, "x_groq")),
         error=failure(chat, what="completion") or failure(first, what="completion"),
-        details=served(chat, completion_id=string(chat, "id")),
+        details=served(chat, completion_id=own),
         citations=citations([note for message in said for note in children(message, "annotations")]),
     )
     return [answer, *(call for place, message in enumerate(said) for call in _calls(message, key, place))]
@@ -51,14 +56,6 @@ def parse_chat(chat: Data) -> list[Record]:
 def _message(choice: Data) -> Data:
     """Return what a choice says; legacy completions have a text in place of a message."""
     return child(choice, "message") or ({"content": choice["text"]} if string(choice, "text") else {})
-
-
-def _key(chat: Data) -> Key:
-    """Name a completion by its id and, as small servers repeat those, its time; else by its content."""
-    own, created = string(chat, "id"), number(chat, "created")
-    if own is None and created is None:
-        return "chat", f"#{zlib.crc32(repr(chat).encode('utf-8', 'replace')):08x}"
-    return "chat", f"{own or ''}@{created}"
 
 
 def _text(message: Data) -> str | None:

@@ -95,7 +95,7 @@ class RequestRecord:
         elif answer is None or self.route.kind is None:
             self._record_side(records, result)
         else:
-            if error is None or answer.status != "failed":
+            if (error is None or answer.status != "failed") and answer.ended:
                 self._remember(answer)
             if answer.key[0] == RUN and (self.route.asks or "tool_outputs" in self.params):
                 # Give a run what was posted to its thread before: a new run, or one that another call began.
@@ -103,7 +103,7 @@ class RequestRecord:
             self._record_answer(answer, records, error)
 
     def _remember(self, answer: Answer) -> None:
-        if answer.key[0] == "response" and answer.ended:
+        if answer.key[0] == "response":
             own = answer.details.get("response_id")
             memory.remember_response(own, answer.session, answer.query, chained=answer.previous is not None)
         elif answer.key[0] == RUN and answer.status == "completed":

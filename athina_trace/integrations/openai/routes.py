@@ -58,15 +58,17 @@ _RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
 
 def route(method: str, url: str) -> Route | None:
     """Return what a request is about; None where it concerns no answer."""
-    return _FIXED.get((method, url)) or _routed(method.lower(), url.partition("?")[0].strip("/").split("/"))
-
-
-def _routed(method: str, parts: list[str]) -> Route | None:
-    named = parts.index("deployments") + 2 if "deployments" in parts else 0  # Azure's, whose names may be any
-    start = next((place for place in range(named, len(parts)) if parts[place] in _RESOURCES), None)
+    fixed = _FIXED.get((method, url))
+    if fixed is not None:
+        return fixed
+    parts = url.partition("?")[0].strip("/").split("/")
+    # The names of Azure's deployments may be any, such as those of resources.
+    first = parts.index("deployments") + 2 if "deployments" in parts else 0
+    start = next((place for place in range(first, len(parts)) if parts[place] in _RESOURCES), None)
     if start is None:
         return None
     path = parts[start:]
-    found = _SHAPES.get(f"{method} {'/'.join(part if part in _WORDS else '*' for part in path)}")
-    named = found is not None and path[0] in ("threads", "conversations") and len(path) > 1 and path[1] not in _WORDS
-    return replace(found, session=path[1]) if found is not None and named else found
+    found = _SHAPES.get(f"{method.lower()} {'/'.join(part if part in _WORDS else '*' for part in path)}")
+    if found is not None and path[0] in ("threads", "conversations") and len(path) > 1 and path[1] not in _WORDS:
+        return replace(found, session=path[1])
+    return found

@@ -117,7 +117,13 @@ class StandaloneLogs:
             elif pending is None and answer.key in self._logged:
                 return
             if new and answer.key[0] == RUN and answer.details:  # a refused request, which has none, ends no other run
-                due += self._overtaken_by(answer)
+                earlier = [each for each in self._pending.values() if each.thread == answer.session]
+                earlier = [each for each in earlier if each.key != answer.key]
+                # While a run is under way, a thread takes no other: what is known of the earlier ones is all.
+                due += self._due([each for each in earlier if each.waiting_since is not None])
+                for each in earlier:
+                    if each.stage is Stage.RUNNING and each.asked_here:
+                        each.presume_ended(GeneratorExit())  # unless it is asked after soon, which shows how it ended
             if pending is None:
                 asked_here = new or broken_by is not None
                 pending = PendingRun(answer, origin.draft(), asked_here=asked_here)
@@ -168,15 +174,6 @@ class StandaloneLogs:
             # Under settings or a scope that hide parts of logs, a change would show what the log did not.
             if runtime is not None and not runtime.pipeline.redaction and not changed.draft.scope.redaction:
                 update_log(external_reference_id=changed.draft.external_reference_id, **fields)
-
-    def _overtaken_by(self, new: Answer) -> list[PendingRun]:
-        """Take out what waits on the thread of a new run, since while a run is under way a thread takes no other."""
-        earlier = [each for each in self._pending.values() if each.thread == new.session and each.key != new.key]
-        due = [each for each in earlier if each.waiting_since is not None]
-        for each in earlier:
-            if each.stage is Stage.RUNNING and each.asked_here:
-                each.presume_ended(GeneratorExit())  # unless it is asked after soon, which shows how it ended
-        return self._due(due)
 
     def _due(self, due: list[PendingRun]) -> list[PendingRun]:
         """Take out what is to be logged; gives back what this process may log."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from athina_trace._delivery.truncate import IDENTIFIERS, shrink
+from athina_trace._delivery.truncate import IDENTIFIERS, truncate
 
 NAMES = {name: f"the-{name}" for name in sorted(IDENTIFIERS)}
 LEAST = 2048
@@ -17,14 +17,14 @@ LEAST = 2048
 
 def shrunk(log: Any, limit: int = LEAST) -> Any:
     body = json.dumps(log).encode()
-    result = shrink(body, limit=limit)
+    result = truncate(body, limit=limit)
     assert len(result) <= limit
     return json.loads(result, parse_constant=pytest.fail)
 
 
 def test_what_fits_is_left_alone() -> None:
     body = b'{ "response" : "as it is" }'
-    assert shrink(body, limit=len(body)) is body
+    assert truncate(body, limit=len(body)) is body
 
 
 def test_the_largest_text_is_halved_until_all_fits_and_its_length_is_noted() -> None:
@@ -46,8 +46,8 @@ def test_texts_within_messages_and_attributes_are_found() -> None:
 
 
 def test_shrinking_again_keeps_the_first_length() -> None:
-    once = shrink(json.dumps({**NAMES, "response": "r" * 100_000}).encode(), limit=10_000)
-    twice = json.loads(shrink(once, limit=LEAST))
+    once = truncate(json.dumps({**NAMES, "response": "r" * 100_000}).encode(), limit=10_000)
+    twice = json.loads(truncate(once, limit=LEAST))
     assert twice["custom_attributes"] == {"truncated.response": 100_000}
 
 
@@ -81,18 +81,18 @@ def test_attributes_that_are_no_object_become_one() -> None:
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
     body = b'{"a": NaN, "b": -Infinity, "c": 1e999, "d": %s, "response": "%s"}' % (b"9" * 10_000, b"r" * 9000)
-    log = json.loads(shrink(body, limit=LEAST), parse_constant=pytest.fail)
+    log = json.loads(truncate(body, limit=LEAST), parse_constant=pytest.fail)
     assert [log[key] for key in "abcd"] == [None] * 4
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff" * 5000, b'"%s"' % (b"x" * 5000), b"{" + b" " * 5000])
 def test_what_is_no_log_leaves_a_note(body: bytes) -> None:
-    assert json.loads(shrink(body, limit=LEAST)) == {"custom_attributes": {"truncated.body": len(body)}}
+    assert json.loads(truncate(body, limit=LEAST)) == {"custom_attributes": {"truncated.body": len(body)}}
 
 
 def test_an_impossible_limit_gives_the_least_there_is() -> None:
     log = json.loads(
-        shrink(json.dumps({**NAMES, "prompt": "p" * 99, "response": "r" * 99, "cost": 1}).encode(), limit=1)
+        truncate(json.dumps({**NAMES, "prompt": "p" * 99, "response": "r" * 99, "cost": 1}).encode(), limit=1)
     )
     assert log.pop("custom_attributes")
     assert log == {**NAMES, "prompt": "", "response": ""}
@@ -118,5 +118,5 @@ def test_any_log_fits_and_stays_itself(fields: dict[str, Any], limit: int) -> No
 
 @given(st.binary(max_size=5000), st.integers(0, 100))
 def test_any_bytes_become_json(body: bytes, limit: int) -> None:
-    result = shrink(body, limit=limit)
+    result = truncate(body, limit=limit)
     assert result is body or isinstance(json.loads(result), dict)

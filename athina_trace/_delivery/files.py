@@ -1,0 +1,86 @@
+"""Files and folders of an outbox: this user's alone, and never reached through a link.
+
+An outbox may lie in a folder that others can write to, such as `/tmp` or a shared volume. There another user could have
+put a link to one of our files, or a file of theirs, in its place: we would write conversations into it, or obey it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from athina_trace.errors import OutboxError
+
+# Windows has neither links that matter here nor numbers for users.
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_HAS_USERS = hasattr(os, "geteuid")
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open or make a file (mode 0600) and give its descriptor.
+
+    Raises:
+        OutboxError: the path is a link, no regular file, or another user's.
+        OSError: the system cannot open it.
+    """
+    try:
+        fd = os.open(path, flags | _NO_FOLLOW, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OutboxError(
+                f"{path} is a symbolic link, and an outbox follows none, since another user may have made it: "
+                "set ATHINA_OUTBOX to the place that it leads to"
+            ) from error
+        raise
+    try:
+        _check(path, os.fstat(fd), stat.S_ISREG)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that `open_private` would refuse; one that does not exist is fine. Raises `OutboxError`."""
+    # The link itself is asked: what it leads to may well be ours.
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    _check(path, found, stat.S_ISREG)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each 0700 whatever the umask, and refuse one of another user's.
+
+    A folder that root made, such as `/tmp` or a mounted volume, is no other user's. Raises `OutboxError` or OSError.
+    """
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        _make(folder)
+        found = folder.stat()
+    _check(folder, found, stat.S_ISDIR, or_roots=True)
+
+
+def _make(folder: Path) -> None:
+    if not folder.parent.exists():
+        _make(folder.parent)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return  # another process was quicker
+    folder.chmod(0o700)  # the umask may have taken away even the owner's own rights
+
+
+def _check(path: Path, found: os.stat_result, is_right: Callable[[int], bool], *, or_roots: bool = False) -> None:
+    if not is_right(found.st_mode):
+        raise OutboxError(f"{path} is of another kind than the file or folder that an outbox needs there")
+    if _HAS_USERS and found.st_uid != os.geteuid() and not (or_roots and found.st_uid == 0):
+        raise OutboxError(
+            f"{path} belongs to user {found.st_uid} and this process runs as user {os.geteuid()}: an outbox is for "
+            "processes of one user only; set ATHINA_OUTBOX to a folder of this user's"
+        )

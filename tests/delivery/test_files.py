@@ -1,0 +1,91 @@
+"""Files in a folder that others can write to: no link is followed, nothing of another user's is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import athina_trace
+from athina_trace._delivery import files, ownership
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.errors import OutboxError
+from tests.support.athina_server import AthinaServer
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+OTHER = 65534
+
+
+def use(path: Path) -> None:
+    outbox = SqliteOutbox(str(path))
+    try:
+        outbox.put(Entry("key", "log", "ref", 1e6, b"{}"))
+        with outbox.transaction():
+            outbox.collect()
+            outbox.reclaim()
+            for lease in outbox.lease(1e6, keys=1, batch=1):
+                outbox.acknowledge(lease.entries[0])
+    finally:
+        outbox._let_go()
+
+
+LINKED = ["outbox.db", "outbox.db.owners", "outbox.journal/00000001.journal", "outbox.journal/machine"]
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_no_link_is_followed(name: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    (tmp_path / "outbox.journal").mkdir(mode=0o700)
+    (tmp_path / name).symlink_to(victim)
+    with pytest.raises(OutboxError, match="is a symbolic link"):
+        use(tmp_path / "outbox.db")
+    assert victim.read_bytes() == b"untouched"
+
+
+@pytest.mark.parametrize("name", ["outbox.db-wal", "outbox.db-shm"])
+def test_no_link_to_what_sqlite_writes_is_followed(name: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    (tmp_path / name).symlink_to(victim)
+    with pytest.raises(OutboxError, match="of another kind"):
+        use(tmp_path / "outbox.db")
+    assert victim.read_bytes() == b"untouched"
+
+
+@root_only
+@pytest.mark.parametrize("name", [".", "outbox.journal", *LINKED, "outbox.db-wal"])
+def test_nothing_of_another_users_is_used(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    use(folder / "outbox.db")
+    (folder / name).touch()
+    os.chown(folder / name, OTHER, OTHER)
+    ownership.forget_after_fork()  # as another process, which has nothing open yet
+    with pytest.raises(OutboxError, match=f"belongs to user {OTHER} and this process runs as user 0"):
+        use(folder / "outbox.db")
+
+
+@root_only
+def test_logs_are_kept_in_memory_where_the_folder_is_another_users(
+    athina: AthinaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.chown(tmp_path, OTHER, OTHER)
+    athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
+    athina_trace.log_inference(user_query="?", response="r")
+    athina_trace.flush(5)
+    assert len(athina.accepted) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert f"belongs to user {OTHER}" in caplog.text
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o777])
+def test_folders_that_are_made_are_their_owners_alone_whatever_the_umask(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        files.make_folder(tmp_path / "one" / "two" / "three")
+    finally:
+        os.umask(before)
+    for name in ("one", "one/two", "one/two/three"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,136 @@
+"""`max_outbox_bytes`: it holds for each process that writes, and keeps none out once there is room again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.journal import _SEGMENTS
+from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.errors import OutboxFullError
+
+NOW = 1_000_000.0
+BODY = b'{"response":"%b"}' % (b"x" * 3000)
+
+
+def put(outbox: Outbox, count: int) -> int:
+    """Put so many logs, as a runtime does; how many of them were dropped."""
+    dropped = 0
+    for number in range(count):
+        try:
+            outbox.put(Entry(f"key{number}", "log", f"ref-{number}", NOW, BODY))
+        except OutboxFullError:
+            outbox.drop()
+            dropped += 1
+    return dropped
+
+
+def resolve_all(outbox: Outbox, *, status: int | None = None, now: float = NOW) -> None:
+    with outbox.transaction():
+        outbox.collect()
+        for lease in outbox.lease(now, keys=10_000, batch=10_000):
+            for entry in lease.entries:
+                if status is None:
+                    outbox.delivered(entry, now)
+                else:
+                    outbox.refused(entry, now, status=status, reason="no")
+            outbox.release(lease.ordering_key)
+
+
+def occupied(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.journal") if path.is_file())
+
+
+@pytest.mark.parametrize("limit", [65_536, 300_000, 900_000])
+def test_an_outbox_smaller_than_a_segment_stays_in_use(limit: int, tmp_path: Path) -> None:
+    for _ in range(28):
+        outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+        assert put(outbox, 12) == 0
+        resolve_all(outbox)
+        outbox.compact()
+        outbox.close()
+    assert occupied(tmp_path) <= limit, "a segment is small enough to be given back, too"
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    assert outbox.counts().delivered == 28 * 12
+    outbox.close()
+
+
+def test_a_program_that_goes_on_for_long_has_the_room_that_deliveries_make(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=300_000)
+    for _ in range(60):
+        assert put(outbox, 10) == 0
+        resolve_all(outbox)
+    outbox.close()
+
+
+def test_the_limit_holds_for_programs_too_short_to_collect_anything(tmp_path: Path) -> None:
+    limit = 1_000_000
+    dropped = 0
+    for _ in range(40):
+        outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+        dropped += put(outbox, 50)
+        outbox.close()
+    assert dropped > 1_000
+    assert occupied(tmp_path) <= limit * (1 + 1 / _SEGMENTS)
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    outbox.collect_all()
+    counts = outbox.counts()
+    assert (counts.made, counts.dropped) == (2_000, dropped)
+    outbox.close()
+
+
+def test_what_was_collected_counts_for_the_first_call_of_the_next_program(tmp_path: Path) -> None:
+    limit = 1_000_000
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    put(outbox, 280)
+    outbox.collect_all()
+    outbox.compact()
+    outbox.measure()
+    outbox._let_go()
+    short = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    assert put(short, 100) > 50
+    short.close()
+
+
+def test_a_writer_that_was_refused_notices_when_another_process_made_room(tmp_path: Path) -> None:
+    writer, engine = (SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=300_000) for _ in range(2))
+    assert put(writer, 120) > 0
+    resolve_all(engine)
+    engine.measure()
+    writer._journal._looked = float("-inf")  # type: ignore[attr-defined]
+    assert put(writer, 1) == 0
+    for each in (writer, engine):
+        each.close()
+
+
+def test_refused_logs_keep_no_new_ones_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    limit = 1_000_000
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    for _ in range(20):
+        put(outbox, 50)
+        resolve_all(outbox, status=404)
+        outbox.measure()
+    assert put(outbox, 150) == 0
+    resolve_all(outbox)
+    counts = outbox.counts()
+    assert counts.delivered == 150
+    assert 0.5 * limit / 4 < counts.refused * len(BODY) <= limit / 4
+    assert counts.made == counts.delivered + counts.refused + counts.dropped
+    assert "oldest logs that Athina refused were dropped" in caplog.text
+    outbox.close()
+
+
+def test_the_oldest_refused_logs_leave_first_and_after_their_time(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    for day in range(3):
+        outbox.put(Entry("key", "log", f"day {day}", NOW, b'{"day":%d}' % day))
+        resolve_all(outbox, status=400, now=NOW + day * 86_400)
+    outbox.drop_refused(before=NOW + 2 * 86_400)
+    assert outbox.store.newest(9) == [b'{"day":2}']
+    assert (outbox.counts().refused, outbox.counts().dropped) == (1, 2)
+    outbox.drop_refused(before=NOW + 2 * 86_400 + KEEP_REFUSED_SECONDS)
+    assert (outbox.counts().refused, outbox.counts().dropped) == (0, 3)
+    outbox.close()

@@ -1,0 +1,132 @@
+"""Another process holds SQLite's lock, such as a backup or a stopped process: no thread of the program waits."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import athina_trace
+from athina_trace._delivery.database import Database, is_locked, waiting_at_most
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from tests.support import backlog
+from tests.support.athina_server import AthinaServer
+
+LONG = 1.0
+"""Seconds. Ten times what anything may take, for a busy machine; without care it is 5 to 20."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def path(tmp_path: Path, athina: AthinaServer) -> Path:
+    made = tmp_path / "outbox.db"
+    athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(made))
+    athina_trace.log_inference(user_query="first", response="r", session_id="s")
+    assert athina_trace.flush(10)
+    return made
+
+
+@pytest.fixture
+def holder(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+def fork() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_no_thread_of_the_program_waits(holder: sqlite3.Connection, athina: AthinaServer) -> None:
+    athina_trace.log_inference(user_query="second", response="r", session_id="s")
+    time.sleep(0.2)  # the engine is trying to collect it
+    took = {
+        "log": seconds(lambda: athina_trace.log_inference(user_query="third", response="r", session_id="s")),
+        "status": seconds(athina_trace.status),
+        "recent_logs": seconds(athina_trace.recent_logs),
+        "fork": max(seconds(fork) for _ in range(3)),
+    }
+    assert max(took.values()) < LONG, took
+    assert athina_trace.status().delivered == 1, "reading needs no lock"
+    holder.execute("ROLLBACK")
+    assert athina_trace.flush(20)
+    assert [request.json["user_query"] for request in athina.accepted] == ["first", "second", "third"]
+
+
+def test_nor_does_the_end_of_the_program(holder: sqlite3.Connection) -> None:
+    athina_trace.log_inference(user_query="second", response="r", session_id="s")
+    assert seconds(lambda: athina_trace.shutdown(0.2)) < LONG
+    holder.execute("ROLLBACK")
+
+
+def test_a_thread_waits_as_long_as_it_says(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
+    with closing(sqlite3.connect(tmp_path / "file.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with waiting_at_most(0.05), pytest.raises(sqlite3.OperationalError) as error:
+            begin(database)
+        assert is_locked(error.value)
+        waiting = threading.Thread(target=begin, args=(database,))
+        waiting.start()
+        # Our own lock is free most of the time: others may read meanwhile, and the program may fork.
+        with waiting_at_most(LONG):
+            assert database.size() > 0
+        assert waiting.is_alive()
+        other.execute("ROLLBACK")
+        waiting.join(10)
+        assert not waiting.is_alive()
+    database.close()
+
+
+def begin(database: Database) -> None:
+    with database.transaction():
+        pass
+
+
+def test_a_thread_inside_sqlite_keeps_no_other_waiting(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with database.transaction():
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    inside.wait(10)
+    try:
+        with waiting_at_most(0.05), pytest.raises(sqlite3.OperationalError, match="locked by another thread"):
+            database.size()
+        assert seconds(fork) < LONG
+    finally:
+        leave.set()
+        thread.join()
+    database.close()
+
+
+def test_status_is_quick_beside_many_waiting_logs(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    backlog.make(path, 20_000).close()
+    writer = SqliteOutbox(str(path))
+    for number in range(20_000):  # and as many in the journal, which takes longer to collect than a caller may wait
+        writer.put(Entry(f"s{number % 100}", "log", f"new-{number}", 1.7e9, backlog.BODY))
+    writer.close()
+    athina_trace.configure(outbox=str(path))
+    assert seconds(athina_trace.status) < LONG
+    assert athina_trace.status().waiting >= 20_000

@@ -1,0 +1,184 @@
+"""The store: older files, entries it does not know, and counters that move with the rows that they count."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from athina_trace._delivery import maintenance
+from athina_trace._delivery.entry import Entry, Stored
+from athina_trace._delivery.migrations import MIGRATIONS
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+
+NOW = 1_000_000.0
+
+
+def put(outbox: Outbox, *names: str) -> None:
+    for name in names:
+        outbox.put(Entry("key", "log", name, NOW, b'{"n":"%b"}' % name.encode()))
+
+
+def lease(outbox: Outbox) -> list[Stored]:
+    with outbox.transaction():
+        outbox.collect()
+        return [entry for each in outbox.lease(NOW, keys=9, batch=9) for entry in each.entries]
+
+
+def test_a_file_of_an_earlier_version_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    with closing(sqlite3.connect(path)) as old:
+        for script in MIGRATIONS[:2]:
+            old.executescript(script)
+        old.executescript("""
+            INSERT INTO entry (lane, kind, reference, made, body) VALUES ('s', 'log', 'one', 1, '{}');
+            INSERT INTO entry (lane, kind, reference, made, body, state, status, reason, settled)
+            VALUES ('s', 'log', 'two', 2, '{"no":1}', 'refused', 400, 'no', 3);
+            INSERT INTO lane (name, attempts) VALUES ('s', 2);
+            INSERT INTO segment VALUES ('00000007.journal', 4711);
+            INSERT INTO counter VALUES ('made', 2), ('refused', 1), ('doubtful', 5);
+            PRAGMA user_version = 2;
+        """)
+    outbox = SqliteOutbox(str(path))
+    counts = outbox.counts()
+    assert (counts.made, counts.waiting, counts.refused, counts.possible_duplicates) == (2, 1, 1, 5)
+    assert [entry.reference for entry in lease(outbox)] == ["one"]
+    assert outbox.store.offsets() == {"00000007.journal": 4711}
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT value FROM counter WHERE name = 'refused_bytes'").fetchone() == (len('{"no":1}'),)
+    outbox.release("s")
+    outbox.close()
+    assert maintenance.retry(str(path)) == 1
+
+
+def test_an_entry_of_an_unknown_kind_is_quarantined_and_holds_up_no_other(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    outbox.put(Entry("key", "later", "strange", NOW, b"{}"))  # type: ignore[arg-type]
+    put(outbox, "1")
+    assert [entry.reference for entry in lease(outbox)] == ["1"]
+    with closing(sqlite3.connect(outbox.path)) as db:
+        assert db.execute("SELECT reason FROM entry WHERE state = 'refused'").fetchall() == [
+            ("unknown kind 'later', which was not sent",)
+        ]
+    outbox.release("key")
+    assert maintenance.retry(outbox.path) == 1
+    lease(outbox)
+    counts = outbox.counts()
+    assert (counts.refused, counts.waiting) == (1, 1)
+    outbox.close()
+
+
+@pytest.mark.parametrize("how", ["memory", "disk"])
+def test_nothing_leaves_the_journal_before_the_commit(how: str, tmp_path: Path) -> None:
+    outbox: Outbox = MemoryOutbox() if how == "memory" else SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "1", "2")
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            collect_and_fail(outbox)
+    put(outbox, "3")
+    assert [entry.reference for entry in lease(outbox)] == ["1", "2", "3"]
+    assert outbox.counts().made == 3
+    outbox.close()
+
+
+def collect_and_fail(outbox: Outbox) -> None:
+    with outbox.transaction():
+        assert outbox.collect() == 2
+        outbox.collect()
+        raise ZeroDivisionError
+
+
+def test_memory_is_given_back_once_it_was_collected() -> None:
+    outbox = MemoryOutbox(max_bytes=10_000)
+    for _ in range(10):
+        outbox.put(Entry("key", "log", "ref", NOW, b"x" * 8_000))
+        for entry in lease(outbox):
+            with outbox.transaction():
+                outbox.delivered(entry, NOW)
+                outbox.release("key")
+    assert outbox.counts().delivered == 10
+
+
+@pytest.mark.parametrize("names", [("new 1", "new 2"), ("old 1", "old 2")], ids=["other logs", "the same references"])
+def test_a_dead_owners_acknowledgements_delete_nothing_of_another_store(names: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    dying = SqliteOutbox(str(path))
+    put(dying, "old 1", "old 2")
+    for entry in lease(dying):
+        dying.acknowledge(entry)
+    dying._opened_owner.release()  # type: ignore[union-attr]
+    dying.store.close()
+    for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    for segment in (tmp_path / "outbox.journal").glob("*.journal"):
+        segment.unlink()
+    heir = SqliteOutbox(str(path))
+    put(heir, *names)
+    heir.collect_all()
+    with heir.transaction():
+        heir.reclaim()
+    assert tuple(entry.reference for entry in lease(heir)) == names
+    heir.close()
+
+
+def test_acknowledgements_name_the_reference_too(tmp_path: Path) -> None:
+    """A store that lost its last transactions gives their ids to other logs, and is the same store."""
+    dying = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(dying, "1")
+    (entry,) = lease(dying)
+    dying.acknowledge(entry._replace(reference="lost"))
+    dying._opened_owner.release()  # type: ignore[union-attr]
+    heir = SqliteOutbox(str(tmp_path / "outbox.db"))
+    with heir.transaction():
+        heir.reclaim()
+    assert [each.reference for each in lease(heir)] == ["1"]
+    heir.close()
+    dying.store.close()
+
+
+def test_what_is_under_way_is_not_purged_and_the_books_agree(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "1", "2")
+    under_way = lease(outbox)
+    outbox.put(Entry("other", "log", "3", NOW, b"{}"))
+    outbox.collect()
+    assert maintenance.purge(outbox.path, "waiting", before=NOW + 1) == 1
+    with outbox.transaction():
+        for entry in under_way:
+            outbox.delivered(entry, NOW)
+        outbox.release("key")
+    counts = outbox.counts()
+    assert (counts.made, counts.delivered, counts.waiting) == (2, 2, 0)
+    outbox.close()
+
+
+def test_a_row_that_is_gone_is_counted_nowhere(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "1", "2")
+    first, second = lease(outbox)
+    with closing(sqlite3.connect(outbox.path)) as db, db:
+        db.execute("DELETE FROM entry")
+        db.execute("UPDATE counter SET value = 0 WHERE name = 'made'")
+    with outbox.transaction():
+        outbox.delivered(first, NOW)
+        outbox.refused(second, NOW, status=400, reason="no")
+    counts = outbox.counts()
+    assert (counts.made, counts.delivered, counts.refused, counts.waiting) == (0, 0, 0, 0)
+    outbox.close()
+
+
+def test_what_a_dead_process_held_can_be_purged(tmp_path: Path) -> None:
+    dying = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(dying, "1", "2")
+    first, _ = lease(dying)
+    dying.acknowledge(first)
+    dying._opened_owner.release()  # type: ignore[union-attr]
+    dying.store.close()
+    assert maintenance.purge(dying.path, "waiting", before=NOW + 1) == 1
+    heir = SqliteOutbox(dying.path)
+    counts = heir.counts()
+    assert (counts.made, counts.delivered, counts.waiting) == (1, 1, 0)
+    heir.close()
