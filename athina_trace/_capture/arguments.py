@@ -22,6 +22,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "context": ("context",),
     "expected_response": ("expected_response",),
 }
+_IDS = frozenset({"id", "key", "model", "slug"})
+_ID_ENDINGS = ("_id", "_key", "_slug")
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 
@@ -110,6 +112,7 @@ class Function:
         arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
+        # What a method is bound to may come by keyword, too, or in another place than it is declared in.
         for name in self._never:
             arguments.pop(name, None)
         inputs: dict[str, Any] = {}
@@ -124,7 +127,11 @@ class Function:
         capture = self._options.capture_inputs
         if capture is True and "user_query" not in inputs and "prompt" not in inputs:
             # A function of one text is most likely asked it: identifiers excepted.
-            strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
+            strings = [
+                name
+                for name, value in arguments.items()
+                if type(value) is str and not (name.endswith(_ID_ENDINGS) or name in _IDS or looks_secret(name))
+            ]
             if len(strings) == 1:
                 inputs["user_query"] = text(arguments.pop(strings[0]))
         for parameter, value in arguments.items():
@@ -151,10 +158,6 @@ def check_inputs(target: Any, options: Options) -> None:
             f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {function}() does not have; "
             f"its parameters are {names}"
         )
-
-
-def _is_id(name: str) -> bool:
-    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug")) or looks_secret(name)
 
 
 def _read_as(name: str, value: object, parameter: str) -> Any:
