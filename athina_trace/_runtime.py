@@ -60,7 +60,8 @@ def _after_fork_in_child() -> None:
 
 
 def _after_fork() -> None:
-    with suppress(RuntimeError):  # never acquired: this module was just being loaded when the fork began
+    # Never acquired, where this module was just being loaded when the fork began.
+    with suppress(RuntimeError):
         _once.release()
 
 
@@ -81,7 +82,8 @@ def active() -> Runtime | Recorder | None:
     if _recorders:
         return _recording()
     runtime = _runtime if _runtime is not None else _first()
-    return runtime if _may_trace else None  # its settings, closer at hand
+    # Its settings, closer at hand.
+    return runtime if _may_trace else None
 
 
 def _recording() -> Recorder | None:
@@ -107,7 +109,8 @@ def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
 def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]) -> None:
     """Undo `record_into`."""
     _recorders.remove(recorder)
-    with suppress(ValueError):  # another context than it began in
+    # It may end in another context than it began in.
+    with suppress(ValueError):
         _recorder.reset(token)
 
 
@@ -120,7 +123,8 @@ def _first() -> Runtime | None:
     if is_being_made() or time.monotonic() < _retry_at:
         return None
     with _guard.shield("starting, without which nothing is logged,") as start, _making():
-        if _runtime is None:  # else another thread was quicker
+        # Another thread may have been quicker.
+        if _runtime is None:
             _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
     if start.error is not None:
         _retry_at = time.monotonic() + _RETRY_SECONDS
@@ -163,7 +167,8 @@ def _made(settings: Settings) -> Runtime:
     with _making():
         from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
 
-        import_module("athina_trace._answers.accumulator")  # so that no call has to load it half-way through a fork
+        # So that no call has to load it half-way through a fork.
+        import_module("athina_trace._answers.accumulator")
         return Runtime(settings)
 
 
@@ -186,7 +191,8 @@ def _register_exit() -> None:
     is_child = parent is not None and parent() is not None
     if is_child:
         import_module("multiprocessing.util").Finalize(None, _at_childs_end, exitpriority=-1000)
-    if is_child or not _abandoned:  # any other forked child has it from its parent
+    # Any other forked child has it from its parent.
+    if is_child or not _abandoned:
         atexit.register(_at_exit)
 
 

@@ -15,12 +15,14 @@ from athina_trace.schema import ALIASES, with_aliases
 
 
 def _to_text(value: object) -> object:
+    # Identifiers are often integers; a bool is more likely a mistake.
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def _to_response(value: object) -> object:
     if value is None:
         return ""
+    # Athina shows an answer as text, whatever it was.
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -236,6 +236,7 @@ class Settings(BaseModel):
         """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
         if self.outbox is not None:
             return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
+        # Not the cache: what waits there exists nowhere else.
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         name = "local"
         if self.api_key is not None:

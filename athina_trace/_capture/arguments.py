@@ -22,6 +22,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "context": ("context",),
     "expected_response": ("expected_response",),
 }
+_IDS = frozenset({"id", "key", "model", "slug"})
+_ID_ENDINGS = ("_id", "_key", "_slug")
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 
@@ -107,18 +109,13 @@ class Function:
 
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
-        arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+        arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
+        # What a method is bound to may come by keyword, too, or in another place than it is declared in.
         for name in self._never:
             arguments.pop(name, None)
-        attributes: dict[str, Any] = {"function": self.name}
-        return LogDraft(self._options.named, self._read(arguments, attributes), attributes)
-
-    def _read(self, arguments: dict[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-        """The fields that `arguments` give; what remains goes to `attributes` as `input.<name>`."""
         inputs: dict[str, Any] = {}
-        capture = self._options.capture_inputs
         for name, candidates in self._roles:
             for parameter in candidates:
                 value = arguments.get(parameter)
@@ -126,15 +123,21 @@ class Function:
                     inputs[name] = _read_as(name, value, parameter)
                     del arguments[parameter]
                     break
-        if "user_query" not in inputs and "prompt" not in inputs and capture is True:
+        attributes: dict[str, Any] = {"function": self.name}
+        capture = self._options.capture_inputs
+        if capture is True and "user_query" not in inputs and "prompt" not in inputs:
             # A function of one text is most likely asked it: identifiers excepted.
-            strings = [name for name, value in arguments.items() if type(value) is str and not _is_id(name)]
+            strings = [
+                name
+                for name, value in arguments.items()
+                if type(value) is str and not (name.endswith(_ID_ENDINGS) or name in _IDS or looks_secret(name))
+            ]
             if len(strings) == 1:
                 inputs["user_query"] = text(arguments.pop(strings[0]))
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
-        return inputs
+        return LogDraft(self._options.named, inputs, attributes)
 
     def _may_read(self, name: str, parameter: str) -> bool:
         """Whether this argument may leave the program: identifiers and mapped ones always, others if captured."""
@@ -155,10 +158,6 @@ def check_inputs(target: Any, options: Options) -> None:
             f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {function}() does not have; "
             f"its parameters are {names}"
         )
-
-
-def _is_id(name: str) -> bool:
-    return name in ("id", "model", "key", "slug") or name.endswith(("_id", "_key", "_slug")) or looks_secret(name)
 
 
 def _read_as(name: str, value: object, parameter: str) -> Any:

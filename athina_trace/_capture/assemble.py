@@ -54,47 +54,39 @@ def assemble(
     """
     answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = shown(draft.accumulator.fields()) if draft.accumulator is not None else _NOTHING
-    measured: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
-    if error is not None:
-        measured.update(_failure(error))
-    inputs, named, attributes = draft.inputs, draft.named, draft.attributes
+    took = (clock.perf_ns() - draft.started_ns) // 1_000_000
+    failure = _NOTHING if error is None else _failure(error)
+    inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
     # Truth first: to combine two flags takes Python 3.10 a microsecond.
-    if redaction or draft.redaction or draft.scope.redaction:
-        redaction |= draft.redaction | draft.scope.redaction
+    if redaction or draft.redaction or scope.redaction:
+        redaction |= draft.redaction | scope.redaction
         if redaction & Redaction.INPUTS:
             inputs, attributes = identifiers(inputs), without_arguments(attributes)
         if redaction & Redaction.NAMED:
             named = redacted(redaction, named)
             attributes = {name: value for name, value in attributes.items() if name != "response_error"}
-            if "error" in measured:
-                measured["error"] = type_only(measured["error"])
+            if failure:
+                failure = {**failure, "error": type_only(failure["error"])}
     if redaction or options.redaction:
         # The decorator's options were heeded when arguments were read: here they say what to drop of what was recorded.
         redaction |= options.redaction
         recorded, answer = redacted(redaction, recorded), None if redaction & Redaction.RESPONSE else answer
-    fields = {
-        **defaults,
-        **recorded,
-        **measured,
-        **inputs,
-        **draft.scope.fields,
-        **({"response": answer} if answer is not None else _NOTHING),
-        **named,
-    }
+    fields: dict[str, Any] = {**defaults, **recorded, "response_time": took, **failure, **inputs, **scope.fields}
+    if answer is not None:
+        fields["response"] = answer
+    fields.update(named)
     fields["external_reference_id"] = draft.external_reference_id
     if recorded.get("language_model_id") and "language_model_id" not in named:
         fields["language_model_id"] = recorded["language_model_id"]
-    if fields.get("session_id") is None and draft.parent is not None:
-        fields["session_id"] = draft.parent.session_id()
     fields["custom_attributes"] = {
         **(defaults.get("custom_attributes") or _NOTHING),
         **(recorded.get("custom_attributes") or _NOTHING),
-        **draft.scope.attributes,
+        **scope.attributes,
         **attributes,
     }
     if error is not None or draft.streamed is not None or draft.parent is not None:
         fields["custom_attributes"].update(_circumstances(draft, error))
-    _complete(fields)
+    _complete(fields, draft.parent)
     return fields
 
 
@@ -142,8 +134,10 @@ def _recorded(draft: LogDraft, value: object) -> bool:
     return True
 
 
-def _complete(fields: dict[str, Any]) -> None:
-    """Fill what Athina requires, or derives evaluations from, out of what is there."""
+def _complete(fields: dict[str, Any], parent: LogDraft | None) -> None:
+    """Fill what no source gave: what Athina requires, or derives evaluations from, out of what is there."""
+    if parent is not None and fields.get("session_id") is None:
+        fields["session_id"] = parent.session_id()
     prompt = fields.get("prompt")
     if fields.get("user_query") is None:
         if isinstance(prompt, str):
@@ -167,10 +161,10 @@ def _content_text(content: object) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException) -> Mapping[str, Any]:
     """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
     if not isinstance(error, Exception):
-        return {}
+        return _NOTHING
     response = _attribute(error, "response")
     status = _attribute(error, "status_code") or _attribute(response, "status_code")
     return {"error": _message(error), **({"status_code": status} if isinstance(status, int) else {})}

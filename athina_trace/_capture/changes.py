@@ -33,5 +33,6 @@ def _write(kind: Kind, target: str, fields: dict[str, Any]) -> None:
     runtime = _runtime.active()
     if runtime is None:
         _runtime.afterwards(lambda: _write(kind, target, fields))
+    # Redaction may have left nothing to change.
     elif fields:
         runtime.change(kind, target, fields)

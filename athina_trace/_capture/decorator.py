@@ -74,8 +74,10 @@ class Trace:
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             try:
+                # While a runtime is being made under us, the log waits for it: see `_runtime.afterwards`.
                 if _runtime.active() is None and not _runtime.is_being_made():
                     return None
+                # A method called through its class, or under a decorator that passes `self` on as any argument.
                 if instance is None and owner.is_first(args, kwargs):
                     return _TracedCall(bound.draft(args[1:], kwargs), options)
                 return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)

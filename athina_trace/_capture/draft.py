@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace import _fork, _guard
 from athina_trace._capture import changes
 from athina_trace._clock import clock
-from athina_trace._pipeline.redaction import Redaction, of_named
+from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
 from athina_trace._serialization import plain, shown
 from athina_trace.context import Scope, current_scope
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
@@ -53,7 +53,7 @@ class LogDraft:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
         self.attributes = attributes
-        self.redaction = Redaction.NOTHING
+        self.redaction: Redaction = NOTHING
         self.streamed: Streamed | None = None
         self.accumulator: AnswerAccumulator | None = None
         self.started_ns = 0

@@ -11,6 +11,7 @@ from athina_trace._wrapping.calls import Rest, complete
 
 def emit(draft: LogDraft, options: Options, *, result: object = None, error: BaseException | None = None) -> Rest:
     """Log a call that ended with `result` or `error`. Never raises; gives what is left to be done, if anything."""
+    # First, so that what another thread says from now on becomes a change instead of being lost in a finished draft.
     draft.late_redaction = options.redaction
     try:
         runtime = _runtime.active()
@@ -21,6 +22,7 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
         if redaction:
             draft.late_redaction |= redaction
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
+        # The decorator is closest to the call, then the session, then the setting.
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
             runtime.commit(fields)

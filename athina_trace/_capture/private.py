@@ -49,6 +49,7 @@ class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         return super()._open(function, instance, args, kwargs)
 
     def _redact_around(self) -> None:
+        # What was captured before the block belongs to the same matter as what happens inside.
         draft = current_draft()
         if draft is not None:
             draft.redaction |= self._given.redaction

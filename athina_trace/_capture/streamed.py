@@ -30,6 +30,7 @@ class Streamed:
     def add(self, chunk: object) -> None:
         """Take note of a chunk that was yielded."""
         self.count += 1
+        # Each object counts one character, so that a stream of empty ones has an end, too.
         if self._characters < _MOST_CHARACTERS:
             self._characters += len(chunk) if isinstance(chunk, str) else 1
             self.chunks.append(chunk)

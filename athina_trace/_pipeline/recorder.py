@@ -19,6 +19,7 @@ class Recorder(Writer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.entries: list[Entry] = []
+        # An entry is kept as the bytes that would be sent: tests see what Athina would.
         self.put = self.entries.append
 
     def wake(self) -> None:

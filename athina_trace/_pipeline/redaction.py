@@ -20,6 +20,9 @@ class Redaction(IntFlag):
     EVERYTHING = INPUTS | RESPONSE | NAMED
 
 
+NOTHING: Final = Redaction.NOTHING
+"""The same, at hand where each call needs it: to look a member up takes a while before Python 3.12."""
+# The fields of content. All others are about who, when, how long, which model and how much.
 _INPUT_FIELDS: Final = frozenset({"prompt", "user_query", "context", "expected_response"})
 _RESPONSE_FIELDS: Final = frozenset({"response", "tool_calls", "function_call_response", "user_feedback_comment"})
 _IDENTIFIERS: Final = frozenset({"session_id"})

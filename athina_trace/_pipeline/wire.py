@@ -16,6 +16,7 @@ from athina_trace.schema import FIELDS, with_aliases
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CONTAINERS = (dict, list)
+_MESSAGES = frozenset({dict})
 _ANYTHING = ("context", "tool_calls", "tools", "functions", "function_call_response")
 
 _EXACT: dict[str, tuple[type, ...]] = {
@@ -38,15 +39,16 @@ _REQUIRED = {"language_model_id": "unknown", "prompt": "", "response": ""}
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
     """The JSON object to send for `fields`, which may be those of a whole log or only those that are to change."""
     wire = repaired(fields)
-    response = wire.get("response")
-    if response is not None and type(response) is not str:
-        wire["response"] = json_text(response)
-    attributes = wire.get("custom_attributes")
-    # Athina's dashboard shows keys with scalar values only.
-    if attributes and not _SCALARS.issuperset(map(type, attributes.values())):
-        wire["custom_attributes"] = {
-            name: value if type(value) in _SCALARS else json_text(value) for name, value in attributes.items()
-        }
+    if type(wire.get("response", "")) is not str:
+        wire["response"] = json_text(wire["response"])
+    attributes = wire.get("custom_attributes", {})
+    for value in attributes.values():
+        if type(value) not in _SCALARS:
+            # Athina's dashboard shows keys with scalar values only.
+            wire["custom_attributes"] = {
+                name: value if type(value) in _SCALARS else json_text(value) for name, value in attributes.items()
+            }
+            break
     return with_aliases(wire)
 
 
@@ -71,7 +73,7 @@ def repaired(fields: dict[str, Any]) -> dict[str, Any]:
 
 def is_prompt(value: Any) -> bool:
     """Whether JSON-safe data is what Athina takes for a prompt: text, or a list of messages."""
-    return type(value) is str or (type(value) is list and {dict}.issuperset(map(type, value)))
+    return type(value) is str or (type(value) is list and _MESSAGES.issuperset(map(type, value)))
 
 
 def _repaired(fields: dict[str, Any]) -> dict[str, Any]:

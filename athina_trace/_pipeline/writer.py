@@ -92,6 +92,7 @@ class Writer(ABC):
             self.drop(fields["external_reference_id"])
             return None
         flushes = self.settings.flush_each_call and outermost
+        # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
         if not self.pipeline.rewrites:
             self.commit(fields)
             return self._flush if flushes else None
@@ -123,8 +124,10 @@ class Writer(ABC):
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
         """Commit a change of a log, or feedback on it, to travel behind the log itself."""
+        # Athina's own ids were never masked.
         if kind != "update_by_id":
             target = self.pipeline.reference(target)
+        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
         key = self.ordering_keys.get(target, target)
         if key is not None:
             wire = to_wire(self.pipeline.rewrite_change(fields))
