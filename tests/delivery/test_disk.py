@@ -53,7 +53,7 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
     assert athina_trace.flush(10)
     assert set(questions(athina)) == {"before", *(f"after {number}" for number in range(5))}
     assert len([each for each in path.parent.iterdir() if ".corrupt-" in each.name]) >= 1
-    assert said(caplog, "begins anew") == 1
+    assert said(caplog, "was created again") == 1
 
 
 def test_a_deleted_store_is_noticed_while_it_is_in_use(
