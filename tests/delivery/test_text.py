@@ -82,10 +82,10 @@ def test_such_words_from_a_socket_reach_the_program_readably(status: int, words:
         403: (2, 0, 1),  # Athina took other logs with this key: it is this one that is not taken
         500: (2, 1, 0),
     }[status]
-    assert report.paused is None
+    assert not report.paused
     athina.clear()
     athina_trace.shutdown(2)
-    assert all(map(is_storable, [*filter(None, runs), *reasons, report.paused or ""]))
+    assert all(map(is_storable, [*filter(None, runs), *reasons]))
 
 
 @PER_TEST

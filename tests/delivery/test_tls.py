@@ -150,10 +150,10 @@ def test_children_forked_while_connections_are_made_deliver(https: AthinaServer,
 
     def slowly(function):
         def slow(*args, **more):
-            with openssl:
+            with openssl:  # not for long: a fork waits a tenth of a second at most
                 at_work.set()
-                time.sleep(0.05)
-                return function(*args, **more)
+                time.sleep(0.02)
+            return function(*args, **more)
         return slow
 
     ssl.SSLContext.__new__ = slowly(make)
