@@ -34,7 +34,7 @@ def test_hooks_are_called_in_order_and_none_is_left_out_for_another_that_fails()
         from athina_trace import _fork
         def noting(*what):
             def hook():
-                os.write(1, f"{' '.join(what)}\n".encode())  # whole lines, though two processes write
+                os.write(1, (' '.join(what) + os.linesep).encode())  # whole lines, though two processes write
                 if "clock" in what: 1 / 0
             return hook
         for place in reversed(("clock", "runtime", "database")):
