@@ -230,13 +230,17 @@ def string(data: Data, name: str) -> str | None:
 def number(data: Data, name: str) -> float | None:
     """Return the finite number found there; None for anything else, booleans too."""
     value: Any = data.get(name)
-    return value if type(value) in (int, float) and -math.inf < value < math.inf else None
+    if type(value) is int:
+        return value
+    return value if type(value) is float and math.isfinite(value) else None
 
 
 def count(data: Data, name: str) -> int | None:
     """Return the count found there (a float without fraction counts); None for anything else."""
     value = number(data, name)
-    return int(value) if value is not None and value >= 0 and value == int(value) else None
+    if value is None or value < 0 or value != int(value):
+        return None
+    return int(value)
 
 
 def child(data: Data, name: str) -> Data:
