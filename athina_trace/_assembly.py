@@ -63,8 +63,8 @@ class Runtime(Writer):
             connections=settings.connections,
             max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered * 3600,
-            share=settings.cpu_share,
-            settled=self._settled,
+            max_attempts=settings.max_attempts,
+            on_result=self._on_result,
         )
         return Worker(engine, clock=clock)
 
@@ -77,7 +77,7 @@ class Runtime(Writer):
             total=self.settings.request_timeout,
         )
 
-    def _settled(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
+    def _on_result(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
         """Call the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
         if not taken:
             self.notifier.notify(Refused(entry.kind, entry.reference, outcome.status, outcome.message))

@@ -23,6 +23,8 @@ class Clock:
     # As they are: every call asks them several times.
     perf_ns = staticmethod(time.perf_counter_ns)
     """A monotonic reading for durations, nanoseconds."""
+    monotonic = staticmethod(time.monotonic)
+    """Seconds that no change of the system's clock moves, from an unknown start."""
     time = staticmethod(time.time)
     """Wall-clock time, seconds since the epoch."""
 

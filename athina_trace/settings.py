@@ -106,9 +106,13 @@ class Settings(BaseModel):
         default=None,
         description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
     )
-    connections: int = Field(default=8, ge=1, le=64, description="Most requests in flight at once.")
-    cpu_share: float = Field(
-        default=1.0, gt=0, le=1, description="Most of one processor core that deliveries may take; 1 sets no bound."
+    connections: int = Field(
+        default=64, ge=1, le=256, description="Most requests in flight at once; a quick server gets far fewer."
+    )
+    max_attempts: int = Field(
+        default=500,
+        ge=1,
+        description="Tries after which a log is refused that fails while others are taken; 500 take about 4 hours.",
     )
     exit_timeout: float = Field(
         default=2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries."
@@ -187,8 +191,9 @@ class Settings(BaseModel):
     @field_validator("outbox")
     @classmethod
     def _an_absolute_path(cls, value: str | None) -> str | None:
-        # A program may change its folder later, as daemons do, and its logs must not be split over two places.
-        return value if value is None or value == MEMORY else str(Path(value).expanduser().absolute())
+        # A program may change its folder later, as daemons do, and its logs must not be split over two places. A home
+        # is the same from everywhere, and where there is none is said when the path is used.
+        return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
     @field_validator("api_key", mode="before")
     @classmethod
@@ -230,7 +235,7 @@ class Settings(BaseModel):
     def outbox_path(self, environ: Mapping[str, str] = os.environ) -> str:
         """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
         if self.outbox is not None:
-            return self.outbox
+            return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
         # Not the cache: what waits there exists nowhere else.
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         name = "local"

@@ -128,6 +128,12 @@ def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in anchors(path.read_text()), (path, anchor)
 
 
+def test_the_tests_that_show_a_promise_exist() -> None:
+    named = set(re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", TEXTS["athina_trace/_delivery/README.md"]))
+    assert named
+    assert named <= {path.name for folder in ("delivery", "production") for path in (ROOT / "tests" / folder).iterdir()}
+
+
 def test_the_readme_can_be_read_on_the_package_index() -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", TEXTS["README.md"], re.MULTILINE)
     assert [target for pair in targets for target in pair if target and not target.startswith("https://")] == []

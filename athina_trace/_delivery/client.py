@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from athina_trace._delivery import trust
-from athina_trace._delivery.response import Answer, Outcome, Unsent, bounded
+from athina_trace._delivery.response import Answer, NotSentError, Outcome, bounded
 from athina_trace._delivery.response import read as read_answer
 from athina_trace._delivery.routes import Kind, route
 from athina_trace._delivery.transport import Direct
@@ -29,7 +29,7 @@ _UNREADABLE_KEY: Final = Outcome(
 )
 
 
-class Road(Protocol):
+class Transport(Protocol):
     """A connection to Athina: `direct.Direct`, or `proxied.Proxied`."""
 
     def exchange(self, method: str, path: str, body: bytes) -> Answer: ...
@@ -82,7 +82,7 @@ class Api:
         self._clock = clock
         self._headers = _headers(key)
         self._secrets: tuple[str, ...] = (key,)
-        self._road: Road | None = None
+        self._road: Transport | None = None
         self._began: float | None = None
 
     @staticmethod
@@ -118,10 +118,10 @@ class Api:
         try:
             self._road = road = self._road or self._new_road()
             return read_answer(road.exchange(method, path, body), now=time.time(), secrets=self._secrets)
-        except Unsent as error:
-            return self._failed(error.__cause__ or error, possible_duplicate=False)
+        except NotSentError as error:
+            return self._failed(error.__cause__ or error, sent=False)
         except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
-            return self._failed(error, possible_duplicate=self._road is not None)
+            return self._failed(error, sent=self._road is not None)
         finally:
             self._began = None
 
@@ -147,7 +147,7 @@ class Api:
         if road is not None:
             road.close()
 
-    def _new_road(self) -> Road:
+    def _new_road(self) -> Transport:
         proxy = _proxy(self._base)
         if proxy is None:
             return Direct(self._base, self._headers, **self._patience)
@@ -156,13 +156,11 @@ class Api:
 
         return Proxied(self._base, proxy, self._headers, **self._patience)
 
-    def _failed(self, error: BaseException, *, possible_duplicate: bool) -> Outcome:
+    def _failed(self, error: BaseException, *, sent: bool) -> Outcome:
         if self._road is not None:
             self._road.close()
         return Outcome(
-            None,
-            message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets),
-            possible_duplicate=possible_duplicate,
+            None, message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets), possible_duplicate=sent
         )
 
 

@@ -1,6 +1,6 @@
-"""The engine: `step(now)` moves everything one step on; `worker` is the thread that calls it.
+"""The engine: `step(now)` takes everything one step further; `worker` is the thread that calls it.
 
-A step settles what senders reported, collects what was put, and leases ordering keys to the senders, in one
+A step commits the results of senders, collects what was put, and leases ordering keys to the senders, in one
 transaction.
 """
 
@@ -8,43 +8,45 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from athina_trace import _guard
-from athina_trace._delivery.circuit import Circuit
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
-from athina_trace._delivery.pace import Pace
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff
-from athina_trace._delivery.senders import Connection, Report, Senders, Try
+from athina_trace._delivery.senders import Connection, Senders
 
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""
 WINDOW = 64
-"""Ordering keys on lease at once."""
+"""Ordering keys on lease at once, or twice as many as requests may be in flight, if that is more."""
 BATCH = 16
 """Entries of one ordering key on lease at once."""
 WINDOW_BYTES = 2 * 1024 * 1024
 """About how much may be on lease at once, which bounds the memory that a backlog takes."""
-RECLAIM_SECONDS = 5.0
-"""How often an idle engine looks what other processes left behind."""
+FIRST_BACKOFF_SECONDS = 0.05
+"""Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
 FLUSH_SECONDS = 0.25
-"""The same while somebody waits for a flush."""
+"""How often an engine looks what other processes left behind while a caller waits for a flush."""
+RECLAIM_SECONDS = 5.0
+"""The same while none does."""
 COMPACT_SECONDS = 2.0
 """How often a busy engine gives back space."""
+_RECENT_SECONDS = 120.0
+"""Athina took another log so recently: what fails now fails for a reason of its own."""
+_THROTTLED = 429
+
+OnResult = Callable[[str, Stored, Outcome, bool], None]
+"""Called with the ordering key, the entry, the outcome, and whether Athina took the entry rather than refuse it."""
 
 
 class Engine:
-    """Delivers what an outbox holds. `connect` makes a connection to Athina; None means that nothing is sent.
-
-    `keep`: seconds for which delivered entries stay in the outbox, to be looked at. `share`: of one processor core, for
-    all threads of the engine together. `settled(ordering_key, entry, outcome, taken)` is
-    told, by the engine's thread, of each entry that Athina took or refused.
-    """
+    """Delivers what an outbox holds."""
 
     def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
@@ -52,147 +54,150 @@ class Engine:
         connect: Callable[[], Connection] | None,
         *,
         clock: Any,
-        connections: int = 8,
+        connections: int = 64,
         max_bytes: int = 1_000_000,
+        max_attempts: int = 500,
         keep: float = 0.0,
-        share: float = 1.0,
-        settled: Callable[[str, Stored, Outcome, bool], None] = lambda _key, _entry, _outcome, _taken: None,
+        on_result: OnResult | None = None,
     ) -> None:
+        """Nothing is started before `start_sender` or the first step.
+
+        Args:
+            outbox: what is delivered.
+            connect: makes a connection to Athina; None where nothing is to be sent.
+            clock: has `time`, `monotonic` (seconds) and `uniform` (0 to 1).
+            connections: most requests in flight at once.
+            max_bytes: longer entries are shortened.
+            max_attempts: after so many an entry is refused that fails while others are taken.
+            keep: seconds for which delivered entries stay in the outbox, to be looked at.
+            on_result: called by the engine's thread for each entry that Athina took or refused.
+        """
         self.outbox = outbox
-        self._clock = clock
-        self._keep = keep
-        self._settled = settled
-        self._circuit = Circuit()
-        self._noted: str | None = ""
-        self._stepped = self._looked = self._compacted = float("-inf")
-        self._uncompacted = False
-        self._reports: deque[Report] = deque()
-        self._leased: dict[str, Lease] = {}
-        self.pace = Pace(share)
-        self._senders = (
-            Senders(connect, limit=connections, max_bytes=max_bytes, reported=self.reported, pace=self.pace)
-            if connect
-            else None
-        )
         self.flushes: list[Flush] = []
-        """Whoever waits; served by the steps."""
-        self.hurry: Callable[[], None] = lambda: None
-        """Called, by senders, when a step is wanted at once."""
-        self.wake: Callable[[], None] = lambda: None
-        """Called when one is wanted soon."""
-        self._is_behind = False  # whether more may wait than is on lease
+        """Callers that wait; served by the steps."""
+        self.results = Results(outbox.acknowledge)
+        self.senders = (
+            Senders(connect, self.results, clock=clock, limit=connections, max_bytes=max_bytes) if connect else None
+        )
+        self._clock = clock
+        self._upkeep = _Upkeep(outbox, keep)
+        self._acknowledge = _Acknowledger(outbox, clock, keep=keep > 0, max_attempts=max_attempts)
+        self._on_result = on_result
+        self._leased: dict[str, Lease] = {}
+        self._noted: str | None = ""  # so that the first step takes back what a dead process may have noted
 
     @property
     def paused(self) -> str | None:
         """Why nothing is sent now: a wrong key or an outage; None where it is."""
-        return self._circuit.paused or self._circuit.outage
+        gate = self.senders.controller.gate if self.senders is not None else None
+        return (gate.paused or gate.outage) if gate is not None else None
+
+    @property
+    def last_error(self) -> str | None:
+        """What the last request that failed came to; None where none has."""
+        return self._acknowledge.last_error
 
     def step(self, now: float) -> float:
         """Do what can be done at `now` (seconds since the epoch); when to step again, seconds from now.
 
         Raises what the store raises, and has done nothing then.
         """
-        reports = list(self._reports)
+        results = list(self.results.queue)
         with self.outbox.transaction():
-            self._begin_flushes()
-            self._look_around(now)
-            held = self._settle(reports, now)
+            clock_set_back = self._upkeep.look_around(now, self._patience())
+            begun = [flush for flush in list(self.flushes) if flush.begin(self.outbox)]
+            if self.senders is not None and (begun or clock_set_back):
+                self.senders.controller.gate.probe()
+            held, announced = self._commit(results, now)
             collected = self.outbox.collect()
             leases = self._lease(now, held)
             due = self.outbox.store.next_due()
-            self._note(now)
-        # First what must follow the commit: whatever fails below finds reports and leases in their places.
-        for _ in reports:
-            self._reports.popleft()
+            if self.paused != self._noted:
+                self.outbox.store.note("paused", self.paused, now)
+        # First what must follow the commit: whatever fails below finds results and leases in their places.
+        self._noted = self.paused
+        self._warn()
+        for _ in results:
+            self.results.queue.popleft()
         self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
-        if self._senders is not None:
-            self._senders.submit(leases)
-        self._uncompacted |= bool(collected or reports)
-        self.outbox.acknowledgements_committed(report.tried.entry for report in list(self._reports) if report.tried)
-        for report in reports:
-            self._tell(report)
-        self._serve_flushes()
-        return min(self._waits(now, collected, due))
-
-    def _note(self, now: float) -> None:
-        """Tell other processes why nothing is sent; the first step takes back what a dead one may have told."""
-        if self.paused != self._noted:
-            self.outbox.store.note("paused", self.paused, now)
-            self._noted = self.paused
-
-    def _waits(self, now: float, collected: int, due: float | None) -> list[float]:
-        waits = [self._patience(), self._compact(now)]
+        if self.senders is not None:
+            self.senders.submit(leases)
+        self._upkeep.is_due |= bool(collected or results)
+        self.outbox.acknowledgements_committed(
+            result.attempt.entry for result in list(self.results.queue) if result.attempt
+        )
+        for key, attempt in announced:
+            self._announce(key, attempt)
+        self._end_flushes_that_are_done()
+        waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leased))]
         if collected:
             waits.append(0.0)
-        if self._senders is not None:
-            waits.append(self._senders.tend())
-            if due is not None and len(self._leased) < WINDOW and not (self._circuit.is_shut and self._leased):
-                waits.append(max(due - now, self._circuit.wait(now), 0.0))
-        return waits
+        if self.senders is not None:
+            waits.append(self.senders.tend())
+            if due is not None and self._room() > 0:
+                waits.append(max(due - now, self.senders.controller.gate.wait(self._clock.monotonic()), 0.0))
+        return min(waits)
+
+    def _warn(self) -> None:
+        """Let the program know, once a minute, while nothing is sent."""
+        gate = self.senders.controller.gate if self.senders is not None else None
+        if gate is not None and gate.paused is not None:
+            _guard.log_throttled(
+                logging.WARNING,
+                "paused",
+                "Athina, or a proxy before it, refused the API key (%s): nothing is sent and everything is kept; "
+                "check ATHINA_API_KEY",
+                gate.paused,
+            )
+        elif gate is not None and gate.outage is not None:
+            _guard.log_throttled(logging.WARNING, "outage", "%s: logs are kept and tried again", gate.outage)
 
     def _patience(self) -> float:
-        """How long to leave alone what other processes hold: they may have died, and somebody may be waiting."""
+        """How long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
         return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
 
-    def _look_around(self, now: float) -> None:
-        """See now and then what dead processes held, what the clock did, and what was kept for long enough."""
-        if now < self._stepped:
-            self.outbox.store.clamp_due_times(now)
-            self._looked = self._compacted = float("-inf")
-        if now - self._looked >= self._patience():
-            self._looked = now
-            self.outbox.reclaim()
-            self.outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
-            self.outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
-            if self._keep:
-                self.outbox.store.expire(now - self._keep)
-        self._stepped = now
+    def _room(self) -> int:
+        """How many more ordering keys may be on lease, now or once a shut gate lets a probe through."""
+        if self.senders is None:
+            return 0
+        controller = self.senders.controller
+        most = 1 if controller.gate.is_shut else max(WINDOW, 2 * controller.limit)
+        return most - len(self._leased)
 
-    def _settle(self, reports: Sequence[Report], now: float) -> list[Lease]:
-        """Take over what senders say; the leases that are still under way."""
+    def _commit(self, results: Sequence[Result], now: float) -> tuple[list[Lease], list[tuple[str, Attempt]]]:
+        """Write down what senders report; the leases that are still under way, and what was taken or refused."""
         held = dict(self._leased)
-        for lease, tried, ended in reports:
+        announced: list[tuple[str, Attempt]] = []
+        for lease, attempt, ended in results:
             if held.get(lease.ordering_key) is not lease:
                 continue  # of a store that is gone
-            due, attempts = self._settle_one(lease, tried, now) if tried else (0.0, 0)
+            due, attempts = 0.0, 0
+            if attempt is not None:
+                attempt, due, attempts = self._acknowledge(lease, attempt, now)  # noqa: PLW2901 - it may be refused
+                if attempt.verdict in (Verdict.DELIVERED, Verdict.REFUSED):
+                    announced.append((lease.ordering_key, attempt))
             if ended:
                 self.outbox.release(lease.ordering_key, due=due, attempts=attempts)
                 del held[lease.ordering_key]
-        return list(held.values())
+        return list(held.values()), announced
 
-    def _settle_one(self, lease: Lease, tried: Try, now: float) -> tuple[float, int]:
-        """Take over one try; when its key is due again, and after how many tries in vain."""
-        if tried.outcome.possible_duplicate:
-            self.outbox.count_possible_duplicate()
-        if tried.told is Verdict.RETRY:
-            return self._defer(lease, tried, now)
-        if tried.told is Verdict.PAUSED:
-            self._pause(tried, now)
-            return 0.0, lease.attempts
-        self._circuit.answered()
-        try:
-            self._write(tried, now)
-        except (OSError, sqlite3.OperationalError):
-            raise  # the store takes nothing now: the report waits
-        except Exception as error:  # noqa: BLE001 - one answer that no row can hold must not keep the others waiting
-            _guard.swallow("keeping an answer of Athina's")
-            self._write(tried._replace(outcome=Outcome(None, message=f"an answer that cannot be kept: {error!a}")), now)
-        return 0.0, 0
+    def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
+        if self.senders is None:
+            return []
+        keys = self.senders.controller.room(self._clock.monotonic(), WINDOW) - len(held)
+        room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
+        if keys <= 0 or room <= 0:
+            return []
+        leases = self.outbox.lease(now, keys=keys, batch=BATCH, room=room)
+        taken = sum(len(entry.body) for lease in leases for entry in lease.entries)
+        is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
+        self.results.is_urgent = is_cut or len(leases) == keys or taken >= room or bool(self.flushes)
+        return leases
 
-    def _write(self, tried: Try, now: float) -> None:
-        """Keep what Athina answered to an entry that it took or refused."""
-        entry, outcome, told = tried
-        if told is Verdict.DELIVERED:
-            self.outbox.delivered(entry, now, keep=self._keep > 0, prompt_run_id=outcome.prompt_run_id)
-        else:
-            self.outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
-
-    def _tell(self, report: Report) -> None:
+    def _announce(self, key: str, attempt: Attempt) -> None:
         """Report what became of an entry, once that is committed."""
-        if report.tried is None or report.tried.told not in (Verdict.DELIVERED, Verdict.REFUSED):
-            return
-        entry, outcome, told = report.tried
-        if told is Verdict.REFUSED:
+        entry, outcome, verdict = attempt
+        if verdict is Verdict.REFUSED:
             _guard.log_throttled(
                 logging.WARNING,
                 f"refused {outcome.status}",
@@ -202,104 +207,164 @@ class Engine:
                 outcome.message,
             )
         try:
-            self._settled(report.lease.ordering_key, entry, outcome, told is Verdict.DELIVERED)
+            if self._on_result is not None:
+                self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("passing on what became of a log")
 
-    def _pause(self, tried: Try, now: float) -> None:
-        self._circuit.refused_key(tried.outcome, now)
-        _guard.log_throttled(
-            logging.WARNING,
-            "paused",
-            "Athina, or a proxy before it, refused the API key (%s): nothing is sent and everything is kept; "
-            "check ATHINA_API_KEY",
-            self._circuit.paused,
-        )
-
-    def _defer(self, lease: Lease, tried: Try, now: float) -> tuple[float, int]:
-        outcome = tried.outcome
-        attempts = lease.attempts + 1 if tried.entry is lease.entries[0] else 1
-        self._circuit.failed(lease.ordering_key, outcome, now, self._clock.uniform())
-        _guard.log_throttled(
-            logging.WARNING if self._circuit.is_shut else logging.INFO,
-            "deferred",
-            "Athina did not take a log (%s %s): logs are kept and tried again",
-            outcome.status or "no answer,",
-            outcome.message,
-        )
-        if self._circuit.is_shut:
-            # The circuit does the waiting; the next probe may be another key's.
-            return now + (outcome.retry_after or 0.0), attempts
-        return now + backoff(attempts, random=self._clock.uniform(), retry_after=outcome.retry_after), attempts
-
-    def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
-        keys = self._circuit.room(now, WINDOW) - len(held)
-        room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
-        if self._senders is None or keys <= 0 or room <= 0:
-            return []
-        leases = self.outbox.lease(now, keys=keys, batch=BATCH, room=room)
-        taken = sum(len(entry.body) for lease in leases for entry in lease.entries)
-        is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
-        self._is_behind = is_cut or len(leases) == keys or taken >= room
-        return leases
-
-    def _compact(self, now: float) -> float:
-        """Give back space now and then; in how many seconds to come back for more."""
-        if not self._uncompacted:
-            return RECLAIM_SECONDS
-        if now - self._compacted < COMPACT_SECONDS:
-            return COMPACT_SECONDS
-        self._compacted = now
-        # Shrinking under load would free pages that are wanted back at once.
-        self._uncompacted = not self.outbox.compact(vacuum=not self._leased) or bool(self._leased)
-        return COMPACT_SECONDS
-
-    def reported(self, report: Report, urgent: bool) -> None:  # noqa: FBT001 - called by senders alone
-        """Take a sender's report, to be settled by the next step."""
-        self._reports.append(report)
-        if report.tried is not None and report.tried.told is Verdict.DELIVERED:
-            self.outbox.acknowledge(report.tried.entry)
-        if urgent:
-            (self.hurry if self._is_behind or self.flushes else self.wake)()
-
     def tend(self) -> None:
         """Look after the senders only."""
-        if self._senders is not None:
-            self._senders.tend()
+        if self.senders is not None:
+            self.senders.tend()
 
-    def forget_leases(self) -> None:
-        """The store is another one: what is under way belongs to the old one."""
+    def store_replaced(self) -> None:
+        """Forget what is under way: it belongs to a store that is gone."""
         self._leased.clear()
 
     def start_sender(self) -> None:
         """Start the first sender. Raises RuntimeError where no thread can be started."""
-        if self._senders is not None:
-            self._senders.start()
+        if self.senders is not None:
+            self.senders.start()
 
     def finish(self, seconds: float) -> None:
-        """Stop the senders within `seconds`, settle their last reports, and let go of the outbox."""
-        if self._senders is not None:
-            self._senders.close(seconds)
-        reports = list(self._reports)
+        """Stop the senders within `seconds`, commit their last results, and let go of the outbox."""
+        if self.senders is not None:
+            self.senders.close(seconds)
         try:
             with self.outbox.transaction():
-                self._settle(reports, self._clock.time())
-            for report in reports:
-                self._tell(report)
+                _, announced = self._commit(list(self.results.queue), self._clock.time())
+            for key, attempt in announced:
+                self._announce(key, attempt)
         finally:
             self.outbox.close()
 
-    def _begin_flushes(self) -> None:
-        if [flush for flush in list(self.flushes) if flush.begin(self.outbox)]:
-            self._circuit.probe()
-
-    def _serve_flushes(self) -> None:
-        idle = self._senders is None or self._circuit.paused is not None
+    def _end_flushes_that_are_done(self) -> None:
+        idle = self.senders is None or self.senders.controller.gate.paused is not None
         for flush in [each for each in list(self.flushes) if each.is_done(self.outbox, idle=idle)]:
             self.flushes.remove(flush)
             flush.end()
 
     def end_flushes(self) -> None:
-        """Let everybody go on who waits: there is nothing to wait for."""
+        """Let every caller that waits continue: there is nothing to wait for."""
         while self.flushes:
             self.flushes.pop().end()
+
+
+class _Acknowledger:
+    """Writes down what became of an entry, and says when its ordering key may be tried again."""
+
+    def __init__(self, outbox: Outbox, clock: Any, *, keep: bool, max_attempts: int) -> None:
+        self.last_error: str | None = None
+        self._outbox = outbox
+        self._clock = clock
+        self._keep = keep
+        self._max_attempts = max_attempts
+        self._taken_at = float("-inf")
+
+    def __call__(self, lease: Lease, attempt: Attempt, now: float) -> tuple[Attempt, float, int]:
+        """Write down one attempt.
+
+        Returns:
+            The attempt, refused where it failed too often; when its ordering key is due again; after how many failures.
+        """
+        entry, outcome, verdict = attempt
+        if outcome.possible_duplicate:
+            self._outbox.count_possible_duplicate()
+        if verdict in (Verdict.RETRY, Verdict.PAUSED):
+            self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
+            attempts = lease.attempts + 1 if entry is lease.entries[0] else 1
+            if verdict is Verdict.PAUSED or not self._is_hopeless(outcome, attempts, now):
+                return attempt, self._due(attempt, attempts, now), attempts
+            words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
+            attempt = Attempt(entry, replace(outcome, message=words), Verdict.REFUSED)
+        else:
+            self._taken_at = now
+        try:
+            self._write(attempt, now)
+        except (OSError, sqlite3.OperationalError):
+            raise  # the store takes nothing now: the result waits
+        except Exception as error:  # noqa: BLE001 - one answer that no row can hold must not keep the others waiting
+            _guard.swallow("keeping an answer of Athina's")
+            bare = Outcome(None, message=f"an answer that cannot be kept: {error!a}")
+            self._write(attempt._replace(outcome=bare), now)
+        return attempt, 0.0, 0
+
+    def _is_hopeless(self, outcome: Outcome, attempts: int, now: float) -> bool:
+        is_alone = now - self._taken_at < _RECENT_SECONDS and outcome.status != _THROTTLED
+        return attempts >= self._max_attempts and is_alone
+
+    def _due(self, attempt: Attempt, attempts: int, now: float) -> float:
+        """When to try again. The program is warned early where Athina was never reached: its address may be wrong."""
+        outcome = attempt.outcome
+        if attempt.verdict is Verdict.PAUSED:
+            return now  # after all others: the next probe asks with another log
+        is_unreachable = outcome.status is None and not outcome.possible_duplicate
+        if is_unreachable and attempts > 1 and self._taken_at == float("-inf"):
+            _guard.log_throttled(
+                logging.WARNING,
+                "unreachable",
+                "Athina cannot be reached (%s): logs are kept and tried again; check ATHINA_BASE_URL and the network",
+                outcome.message,
+            )
+        else:
+            _guard.log_throttled(
+                logging.INFO,
+                "deferred",
+                "Athina did not take a log (%s: %s): it is kept and tried again",
+                outcome.status or "no answer",
+                outcome.message,
+            )
+        wait = backoff(
+            attempts, random=self._clock.uniform(), retry_after=outcome.retry_after, base=FIRST_BACKOFF_SECONDS
+        )
+        return now + wait
+
+    def _write(self, attempt: Attempt, now: float) -> None:
+        """Keep what Athina answered to an entry that it took or refused."""
+        entry, outcome, verdict = attempt
+        if verdict is Verdict.DELIVERED:
+            self._outbox.delivered(entry, now, keep=self._keep, prompt_run_id=outcome.prompt_run_id)
+        else:
+            self._outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
+
+
+class _Upkeep:
+    """What an outbox needs now and then, however little is put into it."""
+
+    def __init__(self, outbox: Outbox, keep: float) -> None:
+        self.is_due = False
+        """Whether there may be space to give back."""
+        self._outbox = outbox
+        self._keep = keep
+        self._stepped = self._looked = self._compacted = float("-inf")
+
+    def look_around(self, now: float, patience: float) -> bool:
+        """Reclaim what dead processes held, and forget what was kept for long enough; whether the clock was set back.
+
+        Args:
+            now: seconds since the epoch.
+            patience: how often to look, seconds.
+        """
+        clock_set_back = now < self._stepped
+        if clock_set_back:
+            self._outbox.store.clamp_due_times(now)
+            self._looked = self._compacted = float("-inf")
+        if now - self._looked >= patience:
+            self._looked = now
+            self._outbox.reclaim()
+            self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
+            self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
+            if self._keep:
+                self._outbox.store.expire(now - self._keep)
+        self._stepped = now
+        return clock_set_back
+
+    def compact(self, now: float, *, is_busy: bool) -> float:
+        """Give back space now and then; in how many seconds to come back for more."""
+        if not self.is_due:
+            return RECLAIM_SECONDS
+        if now - self._compacted >= COMPACT_SECONDS:
+            self._compacted = now
+            # Shrinking under load would free pages that are wanted back at once.
+            self.is_due = not self._outbox.compact(vacuum=not is_busy) or is_busy
+        return COMPACT_SECONDS

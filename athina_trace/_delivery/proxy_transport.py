@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 
 from athina_trace._delivery import forks, trust
-from athina_trace._delivery.response import ANSWER, IDLE, Answer, Unsent
+from athina_trace._delivery.response import ANSWER, IDLE, Answer, NotSentError
 from athina_trace._delivery.sockets import shut
 
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -37,11 +37,11 @@ class Proxied:
             self._transport = httpx.HTTPTransport(verify=verify, limits=_LIMITS, proxy=proxy, socket_options=_SOCKET)
 
     def exchange(self, method: str, path: str, body: bytes) -> Answer:
-        """Ask, and read what is answered. Raises `Unsent`, or what a network and a broken answer may raise."""
+        """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
         try:
             response = self._transport.handle_request(self._request(method, path, body))
         except _UNSENT as error:
-            raise Unsent from error
+            raise NotSentError from error
         try:
             return Answer(response.status_code, response.headers, self._body(response))
         finally:

@@ -14,7 +14,7 @@ from athina_trace._serialization import storable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ANSWER", "IDLE", "MESSAGE", "Answer", "Outcome", "Unsent", "bounded", "read"]
+__all__ = ["ANSWER", "IDLE", "MESSAGE", "Answer", "NotSentError", "Outcome", "bounded", "read"]
 
 MESSAGE: Final = 500
 """Characters of a message that are kept."""
@@ -35,7 +35,7 @@ _GATEWAY: Final = (502, 504)
 _IGNORED: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE)
 
 
-class Unsent(Exception):  # noqa: N818 - a fact, and its cause is the error
+class NotSentError(Exception):
     """Nothing was sent yet when its cause was raised."""
 
 

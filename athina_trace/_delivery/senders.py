@@ -1,7 +1,7 @@
-"""Senders: threads that do nothing but requests. Leases go in at one end, reports come out at the other.
+"""Senders: threads that do nothing but requests. Leases go in at one end, results come out at the other.
 
-Few busy threads cost less than many: one sender serves a fast server, and more are started only while leases wait and
-requests take long. Each has a connection of its own.
+The controller says how many requests may be in flight; there are as many senders as that, at most, while work waits.
+Each has a connection of its own.
 """
 
 from __future__ import annotations
@@ -10,27 +10,30 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 from athina_trace import _guard
-from athina_trace._delivery.circuit import TRIP
+from athina_trace._delivery.concurrency import Concurrency, Request
 from athina_trace._delivery.entry import Lease, Stored
-from athina_trace._delivery.pace import Demand, Pace
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.truncate import truncate
 
-_TEND_SECONDS = 0.005
-"""How often a queue that does not empty is looked after."""
+_TEND_SECONDS = 1.0
+"""How often busy senders are looked after."""
+_STALL_SECONDS = 1.0
+_IDLE_SECONDS = 30.0
+"""How long a sender without work lives on, with its connection; one always does."""
 _FEW = 16
-"""Leases in the queue below which the engine is asked for more."""
+"""Leases in the inbox below which the engine is asked for more."""
 
 
 class Connection(Protocol):
-    """What a sender speaks through; see `api.Api`."""
+    """What a sender speaks through; see `client.Client`."""
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome: ...
 
@@ -39,39 +42,16 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-class Try(NamedTuple):
-    """One entry that was sent, and what came of it."""
-
-    entry: Stored
-    outcome: Outcome
-    told: Verdict
-
-
-class Report(NamedTuple):
-    """What came of a lease: an entry settled, or the lease's end, with the try that ended it if it failed."""
-
-    lease: Lease
-    tried: Try | None
-    ended: bool
-
-
-def send(lease: Lease, connection: Connection, *, max_bytes: int) -> Iterator[Try]:
-    """Send the entries of a lease, in order. A refused one does not stop the next; one that has to wait should."""
-    for entry in lease.entries:
-        yield Try(entry, *_send_fitting(entry, connection, max_bytes))
-
-
-def _send_fitting(entry: Stored, connection: Connection, max_bytes: int) -> tuple[Outcome, Verdict]:
+def send(entry: Stored, connection: Connection, *, max_bytes: int) -> Outcome:
     """Send one entry, shortened to `max_bytes`, and halved for as long as the server calls it too large."""
     body = truncate(entry.body, limit=max_bytes) if len(entry.body) > max_bytes else entry.body
     while True:
         outcome = connection.deliver(entry.kind, entry.reference, body)
-        told = verdict(outcome.status)
-        if told is not Verdict.SHRINK:
-            return outcome, told
+        if verdict(outcome.status) is not Verdict.SHRINK:
+            return outcome
         smaller = truncate(body, limit=len(body) // 2)
         if len(smaller) >= len(body):
-            return outcome, Verdict.REFUSED
+            return outcome
         body = smaller
 
 
@@ -83,76 +63,54 @@ class _Sender:
     """One thread, its connection, and what it works on.
 
     Attributes:
-        held: leases that it took from the queue and whose end it has not reported yet.
-        busy_since: when its present request began, monotonic seconds.
+        held: leases that it took from the inbox and whose end it has not reported yet.
+        request: what it has in flight.
+        is_parked: whether it waits until another request may be in flight.
         error: what it died of.
     """
 
-    def __init__(self, work: Callable[[_Sender], None], name: str) -> None:
-        self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
+    def __init__(self, run: Callable[[_Sender], None], name: str) -> None:
+        self.thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
         self.connection: Connection | None = None
         self.held: list[Lease] = []
-        self.busy_since: float | None = None
+        self.request: Request | None = None
+        self.is_parked = False
         self.error: BaseException | None = None
 
 
 class Senders:
-    """The threads and their queue. Everything here is for the engine; `reported` is called by senders."""
+    """The threads, their inbox and the controller that they ask. Everything public is for the engine's thread."""
 
     def __init__(
-        self,
-        connect: Callable[[], Connection],
-        *,
-        limit: int,
-        max_bytes: int,
-        reported: Callable[[Report, bool], None],
-        pace: Pace,
+        self, connect: Callable[[], Connection], results: Results, *, clock: Any, limit: int, max_bytes: int
     ) -> None:
-        """`reported(report, urgent)`: urgent where the queue runs low."""
+        """`limit`: most requests in flight. `max_bytes`: longer entries are shortened."""
+        self.controller = Concurrency(limit)
         self._connect = connect
-        self._limit = limit
+        self._results = results
+        self._clock = clock
         self._max_bytes = max_bytes
-        self._reported = reported
-        self._queue: queue.SimpleQueue[Lease] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Lease] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
-        self._lock = threading.Lock()
-        self._demand = Demand()
-        self._pace = pace
-        self._closing = False
-        self._failures = 0
+        self._changed = threading.Condition()
+        self._closed = threading.Event()
+
+    @property
+    def alive(self) -> int:
+        """How many senders there are."""
+        return sum(sender.thread.is_alive() for sender in list(self._senders))
 
     def submit(self, leases: list[Lease]) -> None:
-        """Queue leases."""
+        """Take leases to be sent."""
         for lease in leases:
-            self._queue.put(lease)
-
-    def tend(self) -> float:
-        """Look after the senders: replace dead ones, cut overdue requests, start one more where that helps.
-
-        Returns:
-            Seconds until the senders are to be looked after again.
-        """
-        self._remove_dead()
-        senders = list(self._senders)
-        for sender in senders:
-            if sender.connection is not None:
-                sender.connection.expire()
-        if self._queue.empty():
-            return 1.0 if any(sender.held for sender in senders) else math.inf
-        if not senders or (len(senders) < self._limit and self._is_one_more_wanted()):
-            with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
-                self.start()
-        return _TEND_SECONDS
-
-    def _is_one_more_wanted(self) -> bool:
-        return self._demand.is_unmet(min(filter(None, [each.busy_since for each in list(self._senders)]), default=None))
+            self._inbox.put(lease)
 
     def start(self) -> None:
         """Start one more sender. Raises RuntimeError where no thread can be started."""
         # The lock makes listing and starting one: a sender that is listed but not yet alive would look dead, and one
         # that is done at once would retire before it is listed.
-        with self._lock:
-            sender = _Sender(self._work, f"athina-trace-sender-{len(self._senders) + 1}")
+        with self._changed:
+            sender = _Sender(self._run, f"athina-trace-sender-{len(self._senders) + 1}")
             self._senders.append(sender)
             try:
                 sender.thread.start()
@@ -160,91 +118,134 @@ class Senders:
                 self._senders.remove(sender)
                 raise
 
-    def _remove_dead(self) -> None:
+    def tend(self) -> float:
+        """Look after the senders: replace dead ones, abort overdue requests, have one more sent where all hang.
+
+        Returns:
+            Seconds until the senders are to be looked after again.
+        """
+        self._replace_dead()
+        senders = list(self._senders)
+        for sender in senders:
+            if sender.connection is not None:
+                sender.connection.expire()
+        with self._changed:
+            begun = [sender.request.begins for sender in senders if sender.request is not None]
+            if self._is_waiting() and begun and self._clock.monotonic() - max(begun) > _STALL_SECONDS:
+                self.controller.stalled()
+                self._changed.notify_all()
+        self._start_where_needed()
+        return _TEND_SECONDS if self._is_waiting() or any(sender.held for sender in senders) else math.inf
+
+    def _is_waiting(self) -> bool:
+        """Whether there is more to send than may be in flight."""
+        return not self._inbox.empty() or any(sender.is_parked for sender in list(self._senders))
+
+    def _start_where_needed(self) -> None:
+        if not self._inbox.empty() and len(self._senders) < self.controller.limit and not self._closed.is_set():
+            with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
+                self.start()
+
+    def _replace_dead(self) -> None:
         """Report what dead senders held as failed; others are started where work waits."""
-        with self._lock:
+        with self._changed:
             dead = [sender for sender in self._senders if not sender.thread.is_alive()]
         for sender in dead:
             # A failure, so that an entry which kills its senders is tried less and less often. How far its request
             # came is unknown once there was a connection.
-            outcome = Outcome(
-                None, message=f"a sender died: {sender.error!r}", possible_duplicate=sender.connection is not None
-            )
+            message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
+            outcome = Outcome(None, message=message, possible_duplicate=sent)
             while sender.held:
-                failed = Try(sender.held[0].entries[0], outcome, Verdict.RETRY)
-                self._count(failed, sender)
-                self._end(sender.held[0], failed, sender, urgent=True)
-            with self._lock:
+                lease = sender.held[0]
+                if lease is not _STOP:
+                    self._results.put(Result(lease, Attempt(lease.entries[0], outcome, Verdict.RETRY), ended=True))
+                sender.held.remove(lease)
+            with self._changed:
                 self._senders.remove(sender)
+                self._changed.notify_all()
 
-    def _work(self, sender: _Sender) -> None:
+    def _run(self, sender: _Sender) -> None:
         try:
             try:
-                while not self._closing:
-                    sender.held.append(self._queue.get())  # one step: an error in between would lose a lease
-                    lease = sender.held[-1]
-                    if lease is _STOP:
-                        break
-                    failed = self._serve(lease, sender)
-                    sender.busy_since = None
-                    self._count(failed, sender)
-                    self._end(lease, failed, sender, urgent=self._queue.qsize() < _FEW)
-                    if self._retires(sender):
-                        break
+                while self._take(sender):
+                    self._serve(sender.held[-1], sender)
             finally:
                 if sender.connection is not None:
                     sender.connection.close()
         except BaseException as error:  # noqa: BLE001 - `tend` finds the dead sender, with what it held
             sender.error = error
+            self._results.wake_event.wake()
             _guard.swallow("sending logs")
 
-    def _end(self, lease: Lease, failed: Try | None, sender: _Sender, *, urgent: bool) -> None:
-        """Report the end of a lease that `sender` holds."""
-        self._reported(Report(lease, failed, ended=True), urgent)
+    def _take(self, sender: _Sender) -> bool:
+        """Wait for a lease to be held; False where the sender is to end."""
+        while not self._closed.is_set():
+            try:
+                # In one step: an error in between would lose a lease.
+                sender.held.append(self._inbox.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None))
+            except queue.Empty:  # noqa: PERF203 - once in half a minute
+                with self._changed:
+                    if len(self._senders) > 1:
+                        self._senders.remove(sender)
+                        return False
+            else:
+                self._start_where_needed()
+                return sender.held[-1] is not _STOP
+        return False
+
+    def _serve(self, lease: Lease, sender: _Sender) -> None:
+        """Send the entries of a lease in order, for as long as they are taken or refused, and report each."""
+        sender.connection = sender.connection or self._connect()
+        failed: Attempt | None = None
+        for entry in lease.entries:
+            request = self._begin(lease, entry, sender)
+            if request is None:
+                break
+            outcome = send(entry, sender.connection, max_bytes=self._max_bytes)
+            attempt = Attempt(entry, outcome, self._end(request, outcome, sender))
+            if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
+                failed = attempt
+                break
+            self._results.put(Result(lease, attempt, ended=False))
+        self._results.put(Result(lease, failed, ended=True), is_low=self._inbox.qsize() < _FEW)
         sender.held.remove(lease)
 
-    def _retires(self, sender: _Sender) -> bool:
-        """Whether the others will do, and `sender` is none of them any more."""
-        with self._lock:
-            if len(self._senders) < 2 or self._closing or self._is_one_more_wanted():  # noqa: PLR2004 - one always stays
-                return False
-            self._senders.remove(sender)
-            return True
+    def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> Request | None:
+        """Wait until a request may be sent; None where none may be for long, or the process ends."""
+        request: Request | None = None
+        now = self._clock.monotonic()
+        with self._changed:
+            while request is None and not self._closed.is_set() and not self.controller.gate.wait(now):
+                if sum(each.request is not None for each in self._senders) < self.controller.limit:
+                    request = sender.request = self.controller.begin(now, lease.ordering_key, entry.reference)
+                else:
+                    sender.is_parked = True
+                    self._changed.wait()
+                    sender.is_parked = False
+                    now = self._clock.monotonic()
+        if request is not None and request.is_paced:
+            self._closed.wait(request.begins - now)
+        return None if self._closed.is_set() else request
 
-    def _count(self, failed: Try | None, sender: _Sender) -> None:
-        """After failures in a row, give back what nobody has begun to send, until the engine knows what to do."""
-        self._failures = self._failures + 1 if failed else 0
-        if failed and (self._failures >= TRIP or failed.told is Verdict.PAUSED):
-            with suppress(queue.Empty):
-                while True:
-                    sender.held.append(self._queue.get_nowait())
-                    if sender.held[-1] is _STOP:
-                        self._queue.put(sender.held.pop())  # it ends another sender
-                        break
-                    self._end(sender.held[-1], None, sender, urgent=False)
-
-    def _serve(self, lease: Lease, sender: _Sender) -> Try | None:
-        """Send what a lease holds and report each entry that is settled; the try that failed, where one did."""
-        sender.connection = sender.connection or self._connect()
-        began = sender.busy_since = time.monotonic()
-        for tried in send(lease, sender.connection, max_bytes=self._max_bytes):
-            self._demand.took(time.monotonic() - began)
-            self._pace.rest()
-            began = sender.busy_since = time.monotonic()
-            if tried.told in (Verdict.RETRY, Verdict.PAUSED):
-                return tried
-            self._reported(Report(lease, tried, ended=False), False)  # noqa: FBT003 - the engine's own method
-            if self._closing:
-                break
-        return None
+    def _end(self, request: Request, outcome: Outcome, sender: _Sender) -> Verdict:
+        """Let the controller know what came of a request; what becomes of its log."""
+        with self._changed:
+            sender.request = None
+            verdict = self.controller.end(
+                request, outcome, self._clock.monotonic(), waiting=self._is_waiting(), chance=self._clock.uniform()
+            )
+            self._changed.notify_all()
+        self._start_where_needed()
+        return verdict
 
     def close(self, seconds: float) -> None:
-        """Let every sender end after its present request, which is cut if it takes longer than most of `seconds`."""
-        self._closing = True
-        with self._lock:  # else one may be listed that is not started, which nobody can wait for
+        """Let every sender end after its present request, which is aborted if it takes most of `seconds`."""
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
             senders = list(self._senders)
         for _ in senders:
-            self._queue.put(_STOP)
+            self._inbox.put(_STOP)
         _join(senders, seconds * 0.7)
         for sender in senders:
             if sender.connection is not None:

@@ -6,10 +6,12 @@ its own. A `Store` belongs to one engine; several processes may have one on the 
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from athina_trace import _guard
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.migrations import MIGRATIONS
@@ -87,6 +89,14 @@ class Store(Database):
             if entry.kind not in KINDS:
                 # Of a newer version, or changed on the disk. It must not hold up those behind it.
                 self.refused(entry, now, status=None, reason=f"unknown kind {entry.kind!r}, which was not sent")
+                _guard.log_throttled(
+                    logging.WARNING,
+                    "unknown kind",
+                    "the outbox %s holds an entry of the kind %r, which this version of athina_trace does not know: it "
+                    "is kept aside, see `athina-trace logs --state refused`",
+                    self.path,
+                    entry.kind,
+                )
                 continue
             entries.append(entry)
             room -= len(entry.body)

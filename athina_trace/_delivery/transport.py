@@ -11,7 +11,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from athina_trace._delivery import forks, trust
-from athina_trace._delivery.response import ANSWER, IDLE, Answer, Unsent
+from athina_trace._delivery.response import ANSWER, IDLE, Answer, NotSentError
 from athina_trace._delivery.sockets import is_readable, shut
 
 _SCHEMES = {"http": 80, "https": 443}
@@ -40,7 +40,7 @@ class Direct:
         self._is_cut = False
 
     def exchange(self, method: str, path: str, body: bytes) -> Answer:
-        """Ask, and read what is answered. Raises `Unsent`, or what a network and a broken answer may raise."""
+        """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
         self._is_cut = False
         self._open()
         self._ask(method, path, body)
@@ -70,7 +70,7 @@ class Direct:
             try:
                 connection.connect()
             except Exception as error:
-                raise Unsent from error
+                raise NotSentError from error
             self._socket = connected = cast("socket.socket", connection.sock)
             # Probes end a connection whose peer has vanished without a word.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -152,7 +152,7 @@ def test_the_key_is_nowhere(
         "flush": athina_trace.flush(0),
         "records": [vars(record) for record in caplog.records if record.name == "athina_trace"],
         "output": capfd.readouterr(),
-        "objects": [runtime, vars(runtime), vars(runtime.delivery.worker._engine)],
+        "objects": [runtime, vars(runtime), vars(runtime.delivery.worker.engine)],
         "copies": [repr(copy.copy(given))],
         "logs": athina_trace.recent_logs(),
     }

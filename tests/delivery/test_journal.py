@@ -193,6 +193,18 @@ class Machine:
         self.outbox = SqliteOutbox(str(self.path))
 
 
+def test_a_record_that_lost_its_checksum_is_not_collected_again(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.put(2)
+    machine.collect()
+    (segment,) = machine.journal.glob("*.journal")
+    os.truncate(segment, segment.stat().st_size - len(b"\t01234567\n"))
+    machine.start()
+    machine.put(1)
+    machine.collect()
+    assert machine.held() == Counter(["ref-000000", "ref-000001", "ref-000002"])
+
+
 def test_what_was_lost_is_forgotten_and_a_second_loss_is_seen_as_exactly(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.put(1)

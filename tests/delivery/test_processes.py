@@ -299,10 +299,13 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
         _TRACED
         + """
     answer("s", "held"); answer("s", "behind")
+    print("put", flush=True)
     time.sleep(60)
     """,
         **environment,
     )
+    assert dying.stdout is not None
+    assert dying.stdout.readline() == "put\n"
     athina.wait_for_requests(2)
     os.kill(dying.pid, signal.SIGSTOP)
     with pytest.raises(AssertionError):

@@ -54,7 +54,9 @@ def test_a_file_of_an_earlier_version_keeps_what_it_holds(tmp_path: Path) -> Non
     assert maintenance.retry(str(path)) == 1
 
 
-def test_an_entry_of_an_unknown_kind_is_quarantined_and_holds_up_no_other(tmp_path: Path) -> None:
+def test_an_entry_of_an_unknown_kind_is_quarantined_and_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.put(Entry("key", "later", "strange", NOW, b"{}"))  # type: ignore[arg-type]
     put(outbox, "1")
@@ -63,6 +65,7 @@ def test_an_entry_of_an_unknown_kind_is_quarantined_and_holds_up_no_other(tmp_pa
         assert db.execute("SELECT reason FROM entry WHERE state = 'refused'").fetchall() == [
             ("unknown kind 'later', which was not sent",)
         ]
+    assert "kind 'later', which this version of athina_trace does not know" in caplog.text
     outbox.release("key")
     assert maintenance.retry(outbox.path) == 1
     lease(outbox)

@@ -58,7 +58,7 @@ def test_whatever_a_server_says_the_others_are_delivered(words: str, status: int
     stepped.wait(400)
     counts = stepped.outbox.counts()
     stepped.engine.finish(5)
-    assert (counts.made, counts.delivered + counts.refused, counts.refused) == (2, 2, status == 400)
+    assert (counts.made, counts.delivered + counts.refused, counts.refused) == (2, 2, status in (400, 403))
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
@@ -79,10 +79,10 @@ def test_such_words_from_a_socket_reach_the_program_readably(status: int, words:
     assert (report.delivered, report.waiting, report.refused) == {
         200: (3, 0, 0),
         400: (2, 0, 1),
-        403: (report.delivered, 3 - report.delivered, 0),
+        403: (2, 0, 1),  # Athina took other logs with this key: it is this one that is not taken
         500: (2, 1, 0),
     }[status]
-    assert (report.paused is not None) == (status == 403)
+    assert report.paused is None
     athina.clear()
     athina_trace.shutdown(2)
     assert all(map(is_storable, [*filter(None, runs), *reasons, report.paused or ""]))

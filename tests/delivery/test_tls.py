@@ -152,7 +152,7 @@ def test_children_forked_while_connections_are_made_deliver(https: AthinaServer,
         def slow(*args, **more):
             with openssl:
                 at_work.set()
-                time.sleep(0.1)
+                time.sleep(0.05)
                 return function(*args, **more)
         return slow
 

@@ -29,7 +29,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 
 
 def put(worker: Worker, name: str) -> None:
-    worker._engine.outbox.put(Entry("lane", "log", name, 0.0, b"{}"))
+    worker.engine.outbox.put(Entry("lane", "log", name, 0.0, b"{}"))
     worker.wake()
 
 
@@ -49,7 +49,9 @@ def failing_once(function: Callable[..., Any], error: BaseException) -> Callable
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), MemoryError(), SystemExit(1)])
-@pytest.mark.parametrize("place", ["_sleep", "_linger", "_listen_anew", "_step", "_engine.step", "_engine.pace.rest"])
+@pytest.mark.parametrize(
+    "place", ["_event.wait", "_linger", "_event.clear", "_step", "engine.step", "engine.senders.tend"]
+)
 def test_the_thread_outlives_an_error_in_any_of_its_steps(
     place: str, error: BaseException, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,10 +74,10 @@ def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     put(worker, "1")
     assert worker.flush(10)
     closed = threading.Event()
-    monkeypatch.setattr(worker._engine.outbox, "close", closed.set)
-    monkeypatch.setattr(worker._engine, "_settle", broken)
+    monkeypatch.setattr(worker.engine.outbox, "close", closed.set)
+    monkeypatch.setattr(worker.engine, "_commit", broken)
     ended = threading.Event()
-    monkeypatch.setattr(worker._engine, "end_flushes", ended.set)
+    monkeypatch.setattr(worker.engine, "end_flushes", ended.set)
     assert worker.close(0)
     assert closed.is_set()
     assert ended.is_set()
@@ -91,7 +93,7 @@ def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pyte
         asked.append(args[1].reference)
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(stepped.engine, "_settled", settled)
+    monkeypatch.setattr(stepped.engine, "_on_result", settled)
     stepped.put("one", "1", "2")
     stepped.put("two", "3")
     stepped.settle()

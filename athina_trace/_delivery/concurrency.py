@@ -1,0 +1,388 @@
+"""How many requests may be in flight, how many a second may begin, and whether any is sent at all.
+
+One controller for an outage, a rate limit, a slow server and a quick one. It is pure: time (monotonic seconds) and
+chance are passed in, nothing waits and nothing is locked. `senders` asks it before each request and reports each
+answer to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.retry import Verdict, verdict
+
+QUICK_SECONDS = 0.005
+"""A server that answers within this takes hundreds a second on one connection: another thread would only cost."""
+PAYS = 1.5
+"""Twice as many requests must not take longer than this many times as long, each; else they are not worth it."""
+ROUND_SECONDS = 0.25
+"""A round ends with its eighth answer, or with fewer after this time: slow servers must not delay what is learned."""
+_ROUND_ANSWERS = 8
+_STALL_SECONDS = 1.0
+_STALLED_LIMIT = 8
+"""Requests in flight up to which a server without any answer is asked for more: one that hangs stops nobody else."""
+_LONGEST_TRIAL_SECONDS = 30.0
+
+TRIP = 9
+"""Failures without a success in between that count as an outage, or twice as many as may be in flight, if that is more:
+a server that fails at random, however often, and one that takes a part of what it gets are not down."""
+FIRST_PROBE_SECONDS = 0.25
+LONGEST_PROBE_SECONDS = 60.0
+PAUSE_SECONDS = 300.0
+"""How long a wrong key keeps the engine from trying again."""
+_FORBIDDEN = 403
+_SUSPECTS = 1000
+_THROTTLED = 429
+_OPINIONS = 2
+"""Answers of 403 without a success in between before the API key is blamed rather than the log."""
+
+_CUT = 0.95
+"""Part of the rate that Athina took which is kept when it answers 429."""
+_GROWTH = 0.4
+"""Requests a second for each cubic second; RFC 9438 has the curve and the factor, AWS's clients use both for rates."""
+_WEIGHT = 1 / 32
+"""Of an answer in the share of those that were 429."""
+_IN_A_ROW = 4
+"""Answers of 429 without another in between that speak of a limit."""
+_MANY = 0.25
+"""A share that speaks of a limit."""
+_MOSTLY = 8
+"""Answers of 429 in a row, later and later, after which all that is sent has to wait."""
+_FIRST_HOLD_SECONDS = 0.02
+_LONGEST_HOLD_SECONDS = 1.0
+_DOUBLING_SECONDS = 0.5
+_UNLIMITED = 10_000.0
+"""Requests a second from which on no bound is held."""
+
+
+class Request(NamedTuple):
+    """A request in flight.
+
+    Attributes:
+        key: the ordering key of its entry.
+        reference: what the entry is about.
+        ticket: what held when it began; see `Concurrency`.
+        begins: when it is sent, monotonic seconds.
+        is_paced: whether it had to wait for that.
+        slowdowns: how often the rate was held or cut before.
+    """
+
+    key: str
+    reference: str
+    ticket: int
+    begins: float
+    is_paced: bool
+    slowdowns: int
+
+
+@dataclass
+class _Round:
+    """Some requests at one level, compared with those of another."""
+
+    began: float
+    seconds: float = 0.0
+    answers: int = 0
+    good: int = 0
+
+
+class Limit:
+    """How many requests may be in flight: twice as many for as long as that pays, half as many where it does not.
+
+    Two neighbouring levels are compared by what a good answer costs, in seconds of requests: time spent on bad answers
+    counts, too. A server that is busy, one that sheds load and an interpreter whose threads take turns all look alike:
+    more requests in flight bring no more answers.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin, or begin again, with one request."""
+        self.value = 1
+        self._compared: tuple[int, float] | None = None  # the level before the present trial, and its cost
+        self._upwards = True  # where the present trial goes, or the next one
+        self._next_trial = self._patience = 0.0
+        self._round: _Round | None = None
+
+    def record(self, now: float, seconds: float, *, good: bool) -> bool:
+        """Note one request of the present level, made while more was waiting; True where the level changes."""
+        level, round_ = self.value, self._round or _Round(now - seconds)
+        round_.seconds += seconds
+        round_.answers += 1
+        round_.good += good
+        is_long = round_.answers >= _ROUND_ANSWERS or now - round_.began >= ROUND_SECONDS
+        self._round = None if round_.answers >= level and is_long else round_
+        if self._round is not None:
+            return False
+        cost = round_.seconds / round_.good if round_.good else math.inf
+        is_bad = round_.answers > 1 and round_.good * 2 <= round_.answers
+        if is_bad and self._compared is None:
+            self.value, self._next_trial = max(1, level // 2), now + 1.0
+        elif is_bad:
+            self._end_trial(now, max(1, level // 2), paid=False)
+        elif self._compared is not None:
+            before, cost_before = self._compared
+            paid = cost <= PAYS * cost_before if self._upwards else cost_before > PAYS * cost
+            self._end_trial(now, level if paid else before, paid=paid)
+        if self.value == level and not is_bad and now >= self._next_trial:
+            self._try(cost)
+        return self.value != level
+
+    def _end_trial(self, now: float, level: int, *, paid: bool) -> None:
+        """Stay at `level`: go on at once in a direction that pays, else try the other one, later each time."""
+        self.value, self._compared = level, None
+        self._patience = 0.0 if paid else min(max(1.0, 2 * self._patience), _LONGEST_TRIAL_SECONDS)
+        self._next_trial = now + self._patience
+        self._upwards = self._upwards == paid
+
+    def _try(self, cost: float) -> None:
+        may_rise = self.value < self.most and cost >= QUICK_SECONDS
+        if may_rise or self.value > 1:
+            self._compared = self.value, cost
+            self._upwards = may_rise and (self._upwards or self.value == 1)
+            self.value = min(2 * self.value, self.most) if self._upwards else self.value // 2
+
+    def stalled(self) -> bool:
+        """Nothing in flight comes back and more is to be sent: allow a little more. True where the level changes."""
+        if self.value >= min(self.most, _STALLED_LIMIT):
+            return False
+        self._round = None
+        self.value, self._compared = min(2 * self.value, self.most), None
+        return True
+
+
+class Rate:
+    """How many requests a second may begin: no bound until Athina limits the rate, then a cubic curve around its limit.
+
+    The curve stays close to the rate at the last cut for long, then looks for more, quicker and quicker. The first cut
+    may have come before the rate could be measured: after that one it doubles until the next.
+
+    An answer of 429 speaks of a limit where many come, or where the first comes as the rate goes beyond the ceiling.
+    Some that come at any rate are a proxy's whim, and nothing is gained by slowing down for them.
+    """
+
+    def __init__(self) -> None:
+        self.value = math.inf
+        self.slowdowns = 0
+        self._ceiling = 0.0
+        self._cuts = 0
+        self._cut_at = 0.0
+        self._next = 0.0  # when the next request may begin
+        self._in_a_row = 0  # answers of 429 without a success in between
+        self._since_cut = 0  # answers of 429
+        self._share = 0.0  # of 429 among the last answers
+        self._passed: deque[float] = deque()  # when requests did, in the last second
+
+    def delay(self, now: float) -> float:
+        """Reserve the next place; in how many seconds it is."""
+        if self._cuts:
+            elapsed = now - self._cut_at
+            cubic = max(self._ceiling + _GROWTH * (elapsed - self._flat_seconds()) ** 3, _CUT * self._ceiling)
+            self.value = cubic if self._cuts > 1 else self._ceiling * 2.0 ** (elapsed / _DOUBLING_SECONDS)
+            if self.value > _UNLIMITED:
+                self.value, self._cuts = math.inf, 0
+        begins = max(self._next, now)
+        self._next = begins + 1 / self.value
+        return begins - now
+
+    def _flat_seconds(self) -> float:
+        """How long after a cut the rate is back at the ceiling."""
+        return float((self._ceiling * (1 - _CUT) / _GROWTH) ** (1 / 3))
+
+    def passed(self, now: float, request: Request) -> None:
+        """A request was answered with anything but 429."""
+        self._passed.append(now)
+        while self._passed[0] <= now - 1.0:
+            self._passed.popleft()
+        if request.slowdowns == self.slowdowns:
+            self._in_a_row = 0
+            self._share *= 1 - _WEIGHT
+
+    def throttled(self, now: float, request: Request) -> None:
+        """Athina answered 429. Requests that were in flight at the last slowdown say nothing new."""
+        if request.slowdowns != self.slowdowns:
+            return
+        self._share += (1 - self._share) * _WEIGHT
+        self._in_a_row += 1
+        self._since_cut += 1
+        is_first_beyond = self._since_cut == 1 and now - self._cut_at > self._flat_seconds()
+        is_limit = self._cuts == 1 or (self._cuts > 1 and is_first_beyond)
+        if is_limit or self._share > _MANY or self._in_a_row == _IN_A_ROW:
+            self._cut(now)
+        if self._in_a_row > 1:
+            self.slowdowns += 1
+            hold = _FIRST_HOLD_SECONDS * 2.0 ** min(self._in_a_row - 2, 10)
+            self._next = max(self._next, now + min(hold, _LONGEST_HOLD_SECONDS))
+
+    def _cut(self, now: float) -> None:
+        """Bound the rate by what passed in a second: a limit may allow more than its rate in one burst."""
+        if self._cuts != 1:
+            self._ceiling = max(float(sum(1 for at in self._passed if at > now - 1.0)), 1.0)
+            self._cuts += 1
+        elif now - self._cut_at < _DOUBLING_SECONDS:
+            self._ceiling = max(self.value / 2, 1.0)  # what was measured was a burst
+        else:
+            self._ceiling = self.value
+            self._cuts += 1
+        self.slowdowns += 1
+        self._cut_at, self._since_cut, self._share = now, 0, 0.0
+
+    @property
+    def is_mostly_throttled(self) -> bool:
+        """Whether most of the last answers were 429, for seconds."""
+        return self._in_a_row >= _MOSTLY
+
+
+class Gate:
+    """Whether anything is sent at all: shut by an outage or a wrong key, and opened by any success.
+
+    A shut gate lets one request through now and then, as a probe. `paused` says why the key was refused, `outage` why
+    nothing gets through; None where all is well.
+    """
+
+    def __init__(self) -> None:
+        self.paused: str | None = None
+        self.outage: str | None = None
+        self._until = 0.0
+        self._failures = self._probes = self._forbidden = 0
+        self._key: str | None = None
+        self._suspects: dict[str, int] = {}
+        self._successes = 0
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing is sent but a probe."""
+        return self.paused is not None or self.outage is not None
+
+    def wait(self, now: float) -> float:
+        """Seconds until a probe may be sent."""
+        return max(0.0, self._until - now) if self.is_shut else 0.0
+
+    def probe(self) -> None:
+        """Let the next probe through at once: a caller waits for it."""
+        if self.paused is None:
+            self._until = 0.0
+
+    def succeeded(self) -> None:
+        """Athina took or refused an entry: all is well."""
+        self.paused = self.outage = self._key = None
+        self._failures = self._probes = self._forbidden = 0
+        self._successes += 1
+
+    def failed(self, key: str, outcome: Outcome, now: float, *, chance: float, limit: int) -> None:
+        """An entry of the ordering key `key` has to be tried again.
+
+        Args:
+            key: of the entry.
+            outcome: what was answered.
+            now: monotonic seconds.
+            chance: 0 to 1.
+            limit: how many requests may be in flight.
+        """
+        # An answer that only ever meets one key says something about its entry, not about Athina.
+        if outcome.status is None or key != self._key:
+            self._failures += 1
+            self._key = key
+        if self._failures >= max(TRIP, 2 * limit):
+            self.outage = f"Athina cannot be reached: {outcome.status or 'no answer'}, {outcome.message}"
+            wait = min(FIRST_PROBE_SECONDS * 2**self._probes, LONGEST_PROBE_SECONDS)
+            self._probes = min(self._probes + 1, 8)
+            # A quarter of chance, so that processes which lost Athina together do not come back together.
+            self._until = now + max(wait, outcome.retry_after or 0.0) * (1 + chance / 4)
+
+    def asked_to_wait(self, outcome: Outcome, seconds: float, now: float) -> None:
+        """Athina answers 429 to most requests: what it asks for one key, it asks for all."""
+        self.outage = f"Athina asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
+        self._until = now + seconds
+
+    def denied(self, reference: str, outcome: Outcome, now: float) -> Verdict:
+        """Athina, or a proxy on the way, does not accept us, or does not accept this one log."""
+        if outcome.status == _FORBIDDEN:
+            # A firewall answers 403 to a text that it dislikes: another log is asked before the key is blamed.
+            since = self._suspects.pop(reference, None)
+            if since is not None and since < self._successes:
+                return Verdict.REFUSED
+            self._suspects[reference] = self._successes
+            if len(self._suspects) > _SUSPECTS:
+                del self._suspects[next(iter(self._suspects))]
+            self._forbidden += 1
+            if self._forbidden < _OPINIONS:
+                return Verdict.RETRY
+        self.paused = f"status {outcome.status}: {outcome.message}"
+        self._until = now + PAUSE_SECONDS
+        return Verdict.PAUSED
+
+
+class Concurrency:
+    """The controller. A request starts with `begin`, and `end` is given what it came to."""
+
+    def __init__(self, most: int) -> None:
+        self.gate = Gate()
+        self._limit = Limit(most)
+        self._rate = Rate()
+        self._ticket = 0  # grows with each change: what began before it says nothing about what holds since
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight."""
+        return self._limit.value
+
+    def room(self, now: float, most: int) -> int:
+        """How many ordering keys may be on lease at `now`: about `most` of them, one as a probe, or none."""
+        if self.gate.is_shut:
+            return 0 if self.gate.wait(now) else 1
+        return max(most, 2 * self.limit)
+
+    def begin(self, now: float, key: str, reference: str) -> Request:
+        """Begin a request at `now`, or at the time that it says."""
+        delay = self._rate.delay(now)
+        return Request(key, reference, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
+
+    def end(self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float) -> Verdict:
+        """Note what a request came to; what becomes of its log.
+
+        Args:
+            request: what `begin` gave.
+            outcome: what was answered.
+            now: monotonic seconds.
+            waiting: whether there is more to send than may be in flight.
+            chance: 0 to 1.
+        """
+        found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
+        if found is Verdict.SHRINK:  # and is as short as it can be
+            found = Verdict.REFUSED
+        if found is Verdict.PAUSED:
+            found = self.gate.denied(request.reference, outcome, now)
+        elif found is not Verdict.RETRY:
+            self.gate.succeeded()
+        elif is_current:
+            self._failed(request, outcome, now, chance)
+        if outcome.status != _THROTTLED:
+            self._rate.passed(now, request)
+        if self.gate.is_shut:
+            if is_current or not was_shut:
+                self._ticket += 1
+                self._limit.reset()
+        elif is_current and waiting and not request.is_paced:
+            good = found is not Verdict.RETRY
+            self._ticket += self._limit.record(now, now - request.begins, good=good)
+        return found
+
+    def _failed(self, request: Request, outcome: Outcome, now: float, chance: float) -> None:
+        if outcome.status == _THROTTLED:
+            self._rate.throttled(now, request)
+            if not self._rate.is_mostly_throttled:
+                return
+            if outcome.retry_after:
+                self.gate.asked_to_wait(outcome, outcome.retry_after * (1 + chance / 4), now)
+                return
+        self.gate.failed(request.key, outcome, now, chance=chance, limit=self.limit)
+
+    def stalled(self) -> None:
+        """Note that nothing in flight has come back for long while more waits."""
+        self._ticket += self._limit.stalled()
