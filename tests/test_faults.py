@@ -286,7 +286,7 @@ def test_what_failed_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> Non
     _runtime._retry_at = time.monotonic()
     assert plain("kept") == "kept"
     assert [log["user_query"] for log in recent_logs()] == ["kept"]
-    assert status().paused is None
+    assert status().paused == "there is no API key: set ATHINA_API_KEY"
 
 
 @pytest.mark.parametrize("mask", ["fails:mask", "no_such_module:mask", "nonsense"])

@@ -96,6 +96,7 @@ class ConversationMemory:
 
     def remember_response(self, own: str | None, session: str | None, query: str | None, *, chained: bool) -> None:
         """Remember a response: its id, its session, what the user asked, and whether it continues another response."""
+        # Rather none than a part of it, which would be logged as the question.
         if query is not None and len(query) > _LONGEST:
             query = None
         with self._lock:
@@ -115,6 +116,7 @@ class ConversationMemory:
                 continue
             with self._lock:
                 known = self._threads.get(message.thread) or _Thread()
+                # What came before the last answer was a question of its own.
                 earlier = () if known.answered else known.messages[1 - _MOST_MESSAGES :]
                 self._threads.put(message.thread, _Thread((*earlier, message)))
 

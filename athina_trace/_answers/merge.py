@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["LogRecords", "merge"]
 
@@ -54,7 +54,7 @@ def merge(records: LogRecords) -> dict[str, Any]:
         fields |= _answer_fields(answers)
     for name in _TOKENS:
         fields[name] = usage.pop(name, None)
-    fields["session_id"] = next(_sessions(answers, records), None)
+    fields["session_id"] = _session(answers, records)
     if calls:
         fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
     fields["functions"] = _distinct([function for answer in answers for function in answer.functions])
@@ -117,8 +117,13 @@ def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogReco
 
 
 def _question_fields(answers: list[Answer]) -> dict[str, object]:
-    first = next((answer for answer in answers if answer.query), None)
-    first = first or next((answer for answer in answers if answer.prompt or answer.system), None)
+    first = None
+    for answer in answers:
+        if answer.query:
+            first = answer
+            break
+        if first is None and (answer.prompt or answer.system):
+            first = answer
     if first is None:
         return {}
     system = [{"role": "system", "content": "\n".join(first.system)}] if first.system else []
@@ -126,10 +131,17 @@ def _question_fields(answers: list[Answer]) -> dict[str, object]:
 
 
 def _answer_fields(answers: list[Answer]) -> dict[str, object]:
-    last = answers[-1]
     # Where the last answer has no text, it called tools or failed: the text before it is what the user was shown.
-    speaker = next((answer for answer in reversed(answers) if answer.text), last)
-    named = speaker if speaker.model else next((answer for answer in reversed(answers) if answer.model), last)
+    speaker = last = answers[-1]
+    for answer in reversed(answers):
+        if answer.text:
+            speaker = answer
+            break
+    named = speaker
+    for answer in reversed(answers) if speaker.model is None else ():
+        if answer.model:
+            named = answer
+            break
     return {
         "response": speaker.text,
         "language_model_id": named.model,
@@ -139,8 +151,8 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
     }
 
 
-def _sessions(answers: list[Answer], records: LogRecords) -> Iterator[str]:
-    """Yield what could name the session: threads, conversations, roots of chains, sessions that were made."""
+def _session(answers: list[Answer], records: LogRecords) -> str | None:
+    """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
     chain = {answer.details.get("response_id", ""): answer for answer in answers}
     for answer in answers:
         session, seen = answer.session or answer.previous, set[str]()
@@ -149,9 +161,9 @@ def _sessions(answers: list[Answer], records: LogRecords) -> Iterator[str]:
             seen.add(session)
             session = chain[session].session or chain[session].previous or session
         if session:
-            yield session
-    yield from records.sessions
-    yield from (message.thread for message in records.messages if message.thread)
+            return session
+    made = next(iter(records.sessions), None)
+    return made or next((message.thread for message in records.messages if message.thread), None)
 
 
 def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object]]) -> list[dict[str, object]]:

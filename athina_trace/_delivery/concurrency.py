@@ -25,7 +25,8 @@ _ROUND_ANSWERS = 8
 _STALL_SECONDS = 1.0
 _STALLED_LIMIT = 8
 """Requests in flight up to which a server without any answer is asked for more: one that hangs stops nobody else."""
-_LONGEST_TRIAL_SECONDS = 30.0
+_TRIAL_SECONDS = 2.0
+"""Between a trial that did not pay and the next: a round of it costs half of what is delivered meanwhile, at most."""
 
 TRIP = 9
 """Failures without a success in between that count as an outage, or twice as many as may be in flight, if that is more:
@@ -52,6 +53,8 @@ _MANY = 0.25
 """A share that speaks of a limit."""
 _MOSTLY = 8
 """Answers of 429 in a row, later and later, after which all that is sent has to wait."""
+_IN_VAIN = 3
+"""Answers of 429 at less than the ceiling that speak against a limit."""
 _FIRST_HOLD_SECONDS = 0.02
 _LONGEST_HOLD_SECONDS = 1.0
 _DOUBLING_SECONDS = 0.5
@@ -106,7 +109,7 @@ class Limit:
         self.value = 1
         self._compared: tuple[int, float] | None = None  # the level before the present trial, and its cost
         self._upwards = True  # where the present trial goes, or the next one
-        self._next_trial = self._patience = 0.0
+        self._next_trial = 0.0
         self._round: _Round | None = None
 
     def record(self, now: float, seconds: float, *, good: bool) -> bool:
@@ -120,9 +123,9 @@ class Limit:
         if self._round is not None:
             return False
         cost = round_.seconds / round_.good if round_.good else math.inf
-        is_bad = round_.answers > 1 and round_.good * 2 <= round_.answers
+        is_bad = level > 1 and round_.good * 2 <= round_.answers
         if is_bad and self._compared is None:
-            self.value, self._next_trial = max(1, level // 2), now + 1.0
+            self.value, self._next_trial = max(1, level // 2), now + _TRIAL_SECONDS
         elif is_bad:
             self._end_trial(now, max(1, level // 2), paid=False)
         elif self._compared is not None:
@@ -134,10 +137,9 @@ class Limit:
         return self.value != level
 
     def _end_trial(self, now: float, level: int, *, paid: bool) -> None:
-        """Stay at `level`: go on at once in a direction that pays, else try the other one, later each time."""
+        """Stay at `level`: go on at once in a direction that pays, else try the other one later."""
         self.value, self._compared = level, None
-        self._patience = 0.0 if paid else min(max(1.0, 2 * self._patience), _LONGEST_TRIAL_SECONDS)
-        self._next_trial = now + self._patience
+        self._next_trial = now if paid else now + _TRIAL_SECONDS
         self._upwards = self._upwards == paid
 
     def _try(self, cost: float) -> None:
@@ -146,6 +148,11 @@ class Limit:
             self._compared = self.value, cost
             self._upwards = may_rise and (self._upwards or self.value == 1)
             self.value = min(2 * self.value, self.most) if self._upwards else self.value // 2
+
+    def halve(self) -> None:
+        """Allow half as many; the next trial goes up again."""
+        self.value, self._compared, self._round = max(1, self.value // 2), None, None
+        self._upwards = True
 
     def stalled(self) -> bool:
         """Nothing in flight comes back and more is to be sent: allow a little more. True where the level changes."""
@@ -172,6 +179,7 @@ class Rate:
         self._ceiling = 0.0
         self._cuts = 0
         self._cut_at = 0.0
+        self._first = math.inf  # when a request first passed
         self._next = 0.0  # when the next request may begin
         self._in_a_row = 0  # answers of 429 without a success in between
         self._since_cut = 0  # answers of 429
@@ -184,7 +192,8 @@ class Rate:
             elapsed = now - self._cut_at
             cubic = max(self._ceiling + _GROWTH * (elapsed - self._flat_seconds()) ** 3, _CUT * self._ceiling)
             self.value = cubic if self._cuts > 1 else self._ceiling * 2.0 ** (elapsed / _DOUBLING_SECONDS)
-            if self.value > _UNLIMITED:
+            is_in_vain = self._cuts > 1 and self._since_cut >= _IN_VAIN and elapsed > self._flat_seconds()
+            if is_in_vain or self.value > _UNLIMITED:
                 self.value, self._cuts = math.inf, 0
         begins = max(self._next, now)
         self._next = begins + 1 / self.value
@@ -196,34 +205,40 @@ class Rate:
 
     def passed(self, now: float, request: Request) -> None:
         """A request was answered with anything but 429."""
+        self._first = min(self._first, now)
         self._passed.append(now)
         while self._passed[0] <= now - 1.0:
             self._passed.popleft()
-        if request.slowdowns == self.slowdowns:
+        if request.slowdowns == self.slowdowns or not self._cuts:
             self._in_a_row = 0
             self._share *= 1 - _WEIGHT
 
-    def throttled(self, now: float, request: Request) -> None:
-        """Athina answered 429. Requests that were in flight at the last slowdown say nothing new."""
-        if request.slowdowns != self.slowdowns:
-            return
+    def throttled(self, now: float, request: Request) -> bool:
+        """Athina answered 429; True where the rate is cut.
+
+        Requests that were in flight at the last slowdown say nothing new.
+        """
+        if self._cuts and request.slowdowns != self.slowdowns:
+            return False
         self._share += (1 - self._share) * _WEIGHT
         self._in_a_row += 1
         self._since_cut += 1
         is_first_beyond = self._since_cut == 1 and now - self._cut_at > self._flat_seconds()
         is_limit = self._cuts == 1 or (self._cuts > 1 and is_first_beyond)
-        if is_limit or self._share > _MANY or self._in_a_row == _IN_A_ROW:
+        is_limit = is_limit or self._share > _MANY or self._in_a_row == _IN_A_ROW
+        if is_limit:
             self._cut(now)
         if self._in_a_row > 1:
             self.slowdowns += 1
             hold = _FIRST_HOLD_SECONDS * 2.0 ** min(self._in_a_row - 2, 10)
             self._next = max(self._next, now + min(hold, _LONGEST_HOLD_SECONDS))
+        return is_limit
 
     def _cut(self, now: float) -> None:
         """Bound the rate by what passed in a second: a limit may allow more than its rate in one burst."""
         if self._cuts != 1:
             self._ceiling = max(float(sum(1 for at in self._passed if at > now - 1.0)), 1.0)
-            self._cuts += 1
+            self._cuts += 1 if now - self._first < 1.0 else 2
         elif now - self._cut_at < _DOUBLING_SECONDS:
             self._ceiling = max(self.value / 2, 1.0)  # what was measured was a burst
         else:
@@ -375,7 +390,10 @@ class Concurrency:
 
     def _failed(self, request: Request, outcome: Outcome, now: float, chance: float) -> None:
         if outcome.status == _THROTTLED:
-            self._rate.throttled(now, request)
+            if self._rate.throttled(now, request):
+                # Else requests would wait for their places in hundreds, and not see the next cut.
+                self._ticket += 1
+                self._limit.halve()
             if not self._rate.is_mostly_throttled:
                 return
             if outcome.retry_after:

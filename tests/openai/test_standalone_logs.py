@@ -24,8 +24,8 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace.errors import OutboxError
 
-from .samples import Wire, chat, function_call, output_text, response
-from .scripts import ASK, RAIN
+from .samples import Wire, chat, function_call, message, output_text, page, response, run
+from .scripts import ASK, RAIN, THREAD
 from .server import Server
 
 Logs = Callable[[], list[dict[str, Any]]]
@@ -211,3 +211,15 @@ def test_each_answer_has_the_settings_of_its_time(server: Server, client: OpenAI
         athina_trace.configure(outbox=str(tmp_path / "outbox.db"), environment=environment)
         client.chat.completions.create(model="gpt-4o", messages=ASK)
     assert [log["environment"] for log in athina_trace.recent_logs()] == environments
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_messages_of_one_second_keep_the_order_of_their_page(
+    order: Any, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    texts = ["First.", "Second."]
+    listed = [message(f"msg_{text}", text, at=12) for text in (texts if order == "asc" else reversed(texts))]
+    server.on(f"POST {THREAD}/runs", run()).on(f"GET {THREAD}/messages", page(*listed))
+    client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
+    client.beta.threads.messages.list("thread_1", order=order)
+    assert [log["response"] for log in instrumented()] == ["First.\nSecond."]

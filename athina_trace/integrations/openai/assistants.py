@@ -71,7 +71,7 @@ def parse_step(step: Data) -> list[Record]:
 
 
 def _call(call: Data, place: int, owner: Key, *, prefix: str = "") -> ToolCall:
-    """Read a call of a tool; its `place`, within the step that `prefix` names, stands in for a missing id."""
+    """Read a call of a tool; its `place`, within the step that `prefix` names, replaces a missing id."""
     return ToolCall(
         key=string(call, "id") or f"{prefix}#{place}",
         owner=owner,
@@ -117,6 +117,7 @@ def add_request(answer: Answer, params: Data) -> None:
     thread = members(child(params, "thread"), "messages")
     answer.prompt = (*answer.prompt, *messages(thread), *messages(members(params, "additional_messages")))
     answer.query = question(reversed(answer.prompt))
+    # A run shows the instructions that it was given, but not always those that its request added.
     system = answer.system or instructions(params.get("instructions"))[0]
     added = instructions(params.get("additional_instructions"))[0]
     answer.system = (*system, *(text for text in added if not any(text in shown for shown in system)))
@@ -154,6 +155,7 @@ class RunEvents:
             return
         self._last[own] = dict(subject)
         self.ended = name in _LAST_EVENTS
+        # What is no longer written shows itself whole: its deltas would repeat it.
         if subject.get("status") != "in_progress":
             self._deltas.pop(own, None)
 

@@ -29,15 +29,15 @@ __all__ = ["ChatChunks", "add_request", "parse_chat", "request_outputs"]
 def parse_chat(chat: Data) -> list[Record]:
     """Read a completion and its calls of tools. One that came has ended, though it may name no reason."""
     own, created = string(chat, "id"), number(chat, "created")
-    # Small servers repeat ids within seconds, and some give neither id nor time: then the content tells answers apart.
+    # Small servers repeat ids within seconds, and some give neither id nor time: then the content is what differs.
     known_by = f"{own or ''}@{created}"
     if own is None and created is None:
         known_by = f"#{zlib.crc32(repr(chat).encode('utf-8', 'replace')):08x}"
     key: Key = ("chat", known_by)
     choices = sorted(children(chat, "choices"), key=lambda choice: count(choice, "index") or 0)
-    said = [_message(choice) for choice in choices] or [{}]
+    contents = [_message(choice) for choice in choices] or [{}]
     first = choices[0] if choices else {}
-    texts = [_text(message) for message in said]
+    texts = [_text(message) for message in contents]
     answer = Answer(
         key=key,
         created=created,
@@ -48,9 +48,9 @@ def parse_chat(chat: Data) -> list[Record]:
         usage=usage_counts(chat) or usage_counts(child(chat, "x_groq")),
         error=failure(chat, what="completion") or failure(first, what="completion"),
         details=served(chat, completion_id=own),
-        citations=citations([note for message in said for note in children(message, "annotations")]),
+        citations=citations([note for message in contents for note in children(message, "annotations")]),
     )
-    return [answer, *(call for place, message in enumerate(said) for call in _calls(message, key, place))]
+    return [answer, *(call for place, message in enumerate(contents) for call in _calls(message, key, place))]
 
 
 def _message(choice: Data) -> Data:
@@ -116,6 +116,7 @@ class ChatChunks:
         if chunk.get("type") == "chunk":
             chunk = child(chunk, "chunk")
         usage = chunk.get("usage") or child(chunk, "x_groq").get("usage")
+        # Some servers send the usage in a chunk without choices, or a failure in place of them.
         if type(chunk.get("choices")) is not list and usage is None and chunk.get("error") is None:
             return
         for name in ("id", "created", "model", "service_tier", "error"):
@@ -148,6 +149,7 @@ def _add_delta(message: dict[str, Any], delta: Data) -> None:
         content = "".join(content_text([part]) for part in content)
     if type(content) is str:
         message["content"] = (message.get("content") or "") + content
+    # The way before tools: one call, which has neither id nor index.
     if legacy := child(delta, "function_call"):
         _add_function(message.setdefault("function_call", {}), legacy)
     calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])

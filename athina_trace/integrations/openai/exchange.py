@@ -1,6 +1,6 @@
 """One request of an instrumented client and what came of it, as records.
 
-An answer alone shows what the model said; the request shows what it was asked: messages or input, instructions, tools,
+An answer alone shows what the model wrote; the request shows what it was asked: messages or input, instructions, tools,
 options, outputs of tools. What the answer itself says always comes first, ids above all.
 """
 
@@ -34,7 +34,7 @@ class Exchange:
     order: int
     """Requests count in the order of this number: the clock's, when they began."""
     request: int | None = None
-    """What tells apart the requests that ask a model; None where the state of an earlier answer is asked for."""
+    """The number of a request that asks a model; None where the state of an earlier answer is asked for."""
     params: Data = field(default_factory=dict)
     """The request's parameters by name."""
     answer: Any = None
@@ -59,7 +59,7 @@ def read_exchange(exchange: Exchange) -> Sequence[Record] | None:
     if records is None:
         if exchange.error is None:
             return None
-        # Stands in for the answer that a failed request did not give.
+        # In place of the answer that a failed request did not give.
         status = "failed" if isinstance(exchange.error, Exception) else "cancelled"
         records = [Answer(key=(kind, f"{status}-{exchange.order}"), status=status)]
     for record in records:
@@ -77,10 +77,12 @@ def _add_request(answer: Answer, exchange: Exchange) -> None:
     answer.query = answer.query or exchange.query
     answer.model = answer.model or string(params, "model")
     answer.tools = answer.tools or offered_tools(params)
+    # What the server says it used wins over what it was asked to use.
     answer.options = {**model_options(params), **answer.options}
     if error is not None:
         if isinstance(error, Exception):
             answer.error = error_text(error)
+            # What a failure broke off has failed, whatever its last snapshot says.
             if answer.status is None or not answer.ended:
                 answer.status, answer.progress = "failed", FINISHED
         code = _attribute(error, "status_code")

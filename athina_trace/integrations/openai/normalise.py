@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "members",
     "normalise",
+    "normalise_fresh",
     "number",
     "string",
 ]
@@ -38,7 +39,7 @@ Data = Mapping[str, Any]
 NOTHING: Data = {}
 
 _DEEPEST = 40
-"""Levels: OpenAI's own schemas of tools allow ten, and stand in requests five levels deep."""
+"""Levels: OpenAI's own schemas of tools allow ten, and are five levels deep in requests."""
 _MOST_VALUES = 200_000
 _LONG = 4096
 _MOST_CHARACTERS = 32_000_000
@@ -56,6 +57,16 @@ def normalise(subject: object) -> Any:
     except Exception as error:  # noqa: BLE001 - another thread may change a list, or the stack be nearly full
         _guard.pass_on(error)
         return None
+
+
+def normalise_fresh(answer: object) -> Any:
+    """Do what `normalise` does for what the client has made of a body just now, in half the time.
+
+    That is a tree no larger than its body, so that the client's own model need not be walked through after it has
+    written itself down.
+    """
+    written = _written(answer, mode="json")
+    return normalise(answer) if written is None or "data" in written else written  # a page knows more: its order
 
 
 def body_of(response: Any) -> Any:
@@ -165,7 +176,7 @@ class _Walk:
         response = stored.get("http_response")
         if response is not None:
             return self.plain(body_of(response), depth)
-        fields = _written(value)
+        fields = _written(value, mode="python")
         if fields is None:
             fields = {
                 (name.rstrip("_") if name[-1] == "_" else name): part  # the client's `schema_` is `schema` on the wire
@@ -180,18 +191,19 @@ class _Walk:
         return self.named(fields.items(), depth)
 
 
-def _written(model: Any) -> dict[str, Any] | None:
+def _written(model: Any, *, mode: str) -> dict[str, Any] | None:
     """Return one of the client's own models as it writes itself down, which is quicker than to read its attributes.
 
     None for what is none, or holds what cannot be written down. Models of others, and those that hold one because the
-    answer was parsed to it, may have serializers of the program's own, which are not run.
+    answer was parsed to it, may have serializers of the program's own, which are not run. The mode "json" gives exact
+    types at any depth.
     """
     kind = type(model)
     if not kind.__module__.startswith("openai.") or kind.__name__.startswith("Parsed"):
         return None
     try:
         written: dict[str, Any] = kind.__pydantic_serializer__.to_python(
-            model, by_alias=True, exclude_none=True, warnings=False
+            model, mode=mode, by_alias=True, exclude_none=True, warnings=False
         )
     except Exception as error:  # noqa: BLE001 - put together by hand around what is no data
         _guard.pass_on(error)

@@ -15,7 +15,7 @@ from typing import Any
 from athina_trace import _guard, _runtime
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
-from athina_trace.integrations.openai.normalise import NOTHING, body_of, normalise
+from athina_trace.integrations.openai.normalise import NOTHING, body_of, normalise, normalise_fresh
 from athina_trace.integrations.openai.request_record import RequestRecord
 from athina_trace.integrations.openai.routes import route
 from athina_trace.integrations.openai.run_details import fetch, fetch_async
@@ -233,7 +233,7 @@ def _record(args: Any, kwargs: Any, started_ns: int, answer: Any) -> RequestReco
         elif raw is not None and (streamed or not hasattr(raw, "_content")):
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
-            request.finished(normalise(answer))
+            request.finished(normalise_fresh(answer))
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("recording an answer of OpenAI's client")
         return None

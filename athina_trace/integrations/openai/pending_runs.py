@@ -57,7 +57,7 @@ class PendingRun:
         self.has_steps |= any(call.created is not None for call in calls)
 
     def seen_running(self) -> None:
-        """It was found at work, so that whoever asks will ask again; after a broken stream that is less sure."""
+        """It was found at work, so that the program will ask again; after a broken stream that is less sure."""
         if self.stage is Stage.PRESUMED_ENDED:
             self.waiting_since = clock.time() if self.broken_by is not None else None
             self.stage = Stage.RUNNING if self.broken_by is None else self.stage
@@ -100,6 +100,7 @@ class PendingRun:
     def later_steps(self, already: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of its log that steps have changed since it was written."""
         fields = self.accumulator.fields()
+        # Tokens, text and the rest are in the log already: only steps are listed later than messages.
         found = {name: fields[name] for name in ("tool_calls", "context") if fields.get(name)}
         return {} if found == already else found
 

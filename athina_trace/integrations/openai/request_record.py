@@ -46,6 +46,7 @@ class RequestRecord:
         self.params: dict[str, Any] = params if type(params) is dict else {}
         if options.extra_json:
             self.params.update(normalise(options.extra_json) or NOTHING)
+        # The thread of a run is in its path; a failed request has no answer that would name it.
         if route.session is not None and route.kind == RUN:
             self.params["thread_id"] = route.session
         self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
@@ -126,6 +127,7 @@ class RequestRecord:
     def _record_side(self, records: Sequence[Record], result: Any) -> None:
         """Record what is no answer itself: messages, steps, threads, conversations."""
         messages = [each for each in records if isinstance(each, ThreadMessage)]
+        # A list of messages has no parameters: those that it shows were posted before, perhaps by another process.
         if self.params and (messages or self.route.session is None):
             memory.remember_posted(messages)
         self._remember_items(records)

@@ -85,7 +85,7 @@ def conversation_of(data: Data) -> str | None:
 
 
 def _call(item: Data, kind: str, place: int, owner: Key) -> ToolCall:
-    """Read an output item that calls a tool, or asks whether it may; `place` stands in for a missing id."""
+    """Read an output item that calls a tool, or asks whether it may; `place` replaces a missing id."""
     call = string(item, "call_id")
     if kind == "function_call":
         body = function_body(call, item)
@@ -130,6 +130,7 @@ class ResponseEvents:
     """Puts the events of one response's stream together."""
 
     def __init__(self) -> None:
+        # The events that begin and end a response carry it whole; those between build up its output.
         self._snapshot: Data | None = None
         self._output: dict[int, dict[str, Any]] = {}
         self._error: dict[str, str | None] | None = None
@@ -159,6 +160,7 @@ class ResponseEvents:
         arrived: dict[str, Any] = {}
         if self._output and not members(self._snapshot or {}, "output"):
             arrived["output"] = [item for _, item in sorted(self._output.items())]
+        # An error ends the stream without an event that carries the response.
         if self._error is not None:
             arrived |= {"error": self._error, "status": "failed"}
         if self._snapshot is None and not arrived:

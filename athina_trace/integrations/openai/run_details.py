@@ -58,6 +58,7 @@ def _pages(request: RequestRecord) -> _Requests:
     answer = request.answer
     if answer is None or answer.key[0] != RUN or not answer.ended or answer.session is None:
         return
+    # A program may continue to ask for the state of a run that has ended.
     with _lock:
         if answer.key in _fetched:
             return

@@ -90,6 +90,7 @@ class StandaloneLogs:
         if given_up or (new and answer.ended and answer.key[0] != RUN):
             draft = origin.draft()
             draft.take(records)
+            # Before it is written, so that a poll in another thread does not log it again.
             self.note_logged(answer.key)
             _emit(draft, error if given_up else None)
         else:
@@ -129,6 +130,7 @@ class StandaloneLogs:
                 pending = PendingRun(answer, origin.draft(), asked_here=asked_here)
                 oldest = self._pending.put(answer.key, pending)
                 due += [] if oldest is None else self._due([oldest])
+            # Under the lock: messages of its thread may arrive in another thread at the same time.
             pending.take(records)
             if broken_by is not None:
                 pending.presume_ended(broken_by)

@@ -19,7 +19,7 @@ from athina_trace._clock import clock
 from athina_trace._wrapping.calls import Call, complete
 from athina_trace.integrations.openai.assistants import RunEvents
 from athina_trace.integrations.openai.chat import ChatChunks
-from athina_trace.integrations.openai.normalise import Data, normalise
+from athina_trace.integrations.openai.normalise import Data, normalise, normalise_fresh
 from athina_trace.integrations.openai.request_record import RequestRecord
 from athina_trace.integrations.openai.response_tee import ResponseTee
 from athina_trace.integrations.openai.responses import ResponseEvents
@@ -107,6 +107,7 @@ class StreamObserver:
             if close is not None:
                 observed = _closing_async if inspect.iscoroutinefunction(close) else _closing
                 setattr(response, name, observed(close, self))
+        # A stream parsed out of a raw response lives longer than that response.
         if self._finalizer is not None:
             self._finalizer.detach()
         # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
@@ -121,7 +122,7 @@ class StreamObserver:
             if self._count == 0:
                 self._first_ns = clock.perf_ns()
             self._count += 1
-            chunk = normalise(item)
+            chunk = normalise_fresh(item)
             if type(chunk) is dict:
                 self._assembler.add(chunk)
             # The usage of a chat completion comes after its end.
@@ -151,6 +152,7 @@ class StreamObserver:
             self._record(error)
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("recording a stream")
+        # Last: the log of the decorated call has what was recorded above.
         for call in self._calls:
             complete(call.done(None) if error is None else call.failed(error))
 
