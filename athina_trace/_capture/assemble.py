@@ -71,10 +71,17 @@ def assemble(
         # The decorator's options were heeded when arguments were read: here they say what to drop of what was recorded.
         redaction |= options.redaction
         recorded, answer = redacted(redaction, recorded), None if redaction & Redaction.RESPONSE else answer
-    fields: dict[str, Any] = {**defaults, **recorded, "response_time": took, **failure, **inputs, **scope.fields}
-    if answer is not None:
+    fields: dict[str, Any] = {
+        **defaults,
+        **recorded,
+        "response_time": took,
+        **failure,
+        **inputs,
+        **scope.fields,
+        **named,
+    }
+    if answer is not None and "response" not in named:
         fields["response"] = answer
-    fields.update(named)
     fields["external_reference_id"] = draft.external_reference_id
     if recorded.get("language_model_id") and "language_model_id" not in named:
         fields["language_model_id"] = recorded["language_model_id"]

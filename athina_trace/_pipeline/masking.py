@@ -38,10 +38,11 @@ _KEY: Final = re.compile(
     r"|xox[a-z]-[\w-]{10,}"
     r"|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,}|ya29\.[\w-]{16,}"
     r"|hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}"
-    r"|eyJ[\w-]{5,}\.eyJ[\w-]{5,}\.[\w-]+"  # JSON Web Tokens
     r")"
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"  # the password of an address
 )
+_DOTTED: Final = re.compile(r"(?<![\w-])[\w-]+(?:\.[\w-]+){2,}")
+_ENCODED_JSON: Final = re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{5,}")
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{16,}")
 
 _IDENTIFIERS: Final = frozenset({"session_id", "customer_id", "customer_user_id"})
@@ -118,9 +119,28 @@ def _emails(text: str, notice: Notice) -> str:
 
 
 def _keys(text: str, notice: Notice) -> str:
-    return _BEARER.sub(
-        lambda found: f"{found[1]} {notice('key', found[0])}", _KEY.sub(lambda found: notice("key", found[0]), text)
-    )
+    seen = _KEY.sub(lambda found: notice("key", found[0]), text)
+    # One pattern for a whole token would begin again at each `eyJ` of a long run without dots: in all, its square.
+    if "eyJ" in seen:
+        seen = _DOTTED.sub(lambda found: _web_tokens(found[0].split("."), notice), seen)
+    return _BEARER.sub(lambda found: f"{found[1]} {notice('key', found[0])}", seen)
+
+
+def _web_tokens(parts: list[str], notice: Notice) -> str:
+    """Join `parts` with dots, the JSON Web Tokens among them masked: two parts of JSON in base64, and a signature."""
+    out: list[str] = []
+    place = 0
+    while place < len(parts):
+        token = parts[place : place + 3]
+        header = _ENCODED_JSON.search(token[0])
+        if header is not None and len(token) == 3 and _ENCODED_JSON.match(token[1]):  # noqa: PLR2004 - see above
+            found = ".".join((token[0][header.start() :], *token[1:]))
+            out.append(token[0][: header.start()] + notice("key", found))
+            place += 3
+        else:
+            out.append(token[0])
+            place += 1
+    return ".".join(out)
 
 
 def _cards(text: str, notice: Notice) -> str:

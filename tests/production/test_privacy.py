@@ -193,11 +193,47 @@ def test_the_built_in_maskers_take_linear_time() -> None:
         "@" * 50_000,
         "a@a." * 12_000,
         "eyJaaaaa." * 5_000,
+        "-eyJaaaaa" * 20_000,
+        "a." * 100_000 + "eyJ",
+        "-eyJaaaaa" * 20_000 + ".eyJaaaaa",
     ]
     for text in hardest:
         began = time.process_time()
         mask("response", text)
         assert time.process_time() - began < 1, text[:10]
+
+
+PIECES = st.sampled_from(
+    [
+        "eyJ",
+        "aaaaaa",
+        ".",
+        "-",
+        "_",
+        "sk-",
+        "SG.",
+        "@",
+        "+1",
+        "00",
+        "4",
+        "4111",
+        " ",
+        "bearer ",
+        "://",
+        ":",
+        "-----BEGIN ",
+    ]
+)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=5), st.lists(PIECES, max_size=3))
+def test_no_repeated_text_takes_the_maskers_the_square_of_its_length(unit: list[str], end: list[str]) -> None:
+    mask = build_mask(None, (), ["card", "email", "key", "phone"])
+    assert mask is not None
+    repeated = "".join(unit)
+    began = time.process_time()
+    mask("response", repeated * (30_000 // len(repeated)) + "".join(end))
+    assert time.process_time() - began < 1
 
 
 # -- the built-in maskers
@@ -227,6 +263,8 @@ def seen(text: str, *maskers: Any, path: str = "response") -> str:
         ("key sk-proj-abcdefghijklmnop1234", "key [key]"),
         ("Authorization: Bearer abcdefghijklmnop.qrst", "Authorization: Bearer [key]"),
         ("AKIAIOSFODNN7EXAMPLE and ghp_abcdefghijklmnopqrstuvwxyz0123456789", "[key] and [key]"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc.eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.d", "[key].[key]"),
+        ("a.b-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc.d", "a.b-[key].d"),
         ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF_1", "token [key]"),
         ("postgres://user:pass@db/x", "postgres://[key]@db/x"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nx", "[key]\nx"),
