@@ -165,7 +165,7 @@ def _resume(path: Path, fingerprints: Sequence[int]) -> tuple[Mark, int]:
             start += 1
         stop = data.find(b"\n", start)
         line = data[start:stop]
-        # Cut off just before its checksum, a record would be read as one of an earlier version, and sent again.
+        # A record that lost exactly its checksum looks like one of an earlier version, and would come twice.
         if stop < 0 or known not in (crc32(line), crc32(line + b"\t%08x" % crc32(line, _NEWLINE))):
             break
         end, kept = stop + 1, kept + 1

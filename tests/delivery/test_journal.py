@@ -221,6 +221,21 @@ def test_what_was_lost_is_forgotten_and_a_second_loss_is_seen_as_exactly(tmp_pat
     machine.outbox.close()
 
 
+def test_wherever_a_record_is_cut_it_does_not_come_twice(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.put(1)
+    (segment,) = machine.journal.glob("*.journal")
+    size = segment.stat().st_size
+    for cut in range(size + 1):
+        machine.collect()
+        held = machine.held()
+        os.truncate(segment, segment.stat().st_size - cut)
+        (new,) = machine.put(1)
+        machine.collect()
+        assert machine.held() == held + Counter([new]), cut
+    machine.outbox.close()
+
+
 def lose(machine: Machine, data: st.DataObject) -> None:
     if not data.draw(st.booleans(), "the program lives on"):
         machine.outbox._let_go()
