@@ -25,7 +25,7 @@ from athina_trace.integrations.openai import unread
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
-    from athina_trace._delivery.client import Api
+    from athina_trace._delivery.client import Client
 
 
 class Runtime(Writer):
@@ -107,7 +107,7 @@ class Runtime(Writer):
 
     def status(self) -> Status:
         """How the outbox stands now."""
-        counts, waiting_since, size = self.delivery.standing()
+        counts, waiting_since, size = self.delivery.snapshot()
         return Status(
             made=counts.made,
             delivered=counts.delivered,
@@ -120,6 +120,9 @@ class Runtime(Writer):
             bytes=size,
             outbox=self.delivery.path,
             faults=_guard.faults,
+            senders=self.delivery.worker.senders,
+            last_error=self.delivery.worker.engine.last_error,
+            memory_only=self.delivery.memory_only,
         )
 
 
@@ -133,8 +136,8 @@ def _path(settings: Settings) -> str:
         return MEMORY
 
 
-def _transport() -> type[Api]:
+def _transport() -> type[Client]:
     """Give the class that speaks to Athina, loaded in the thread of whoever makes the first log."""
-    from athina_trace._delivery.client import Api  # noqa: PLC0415 - see above
+    from athina_trace._delivery.client import Client  # noqa: PLC0415 - see above
 
-    return Api
+    return Client

@@ -84,6 +84,10 @@ class Engine:
         self._acknowledge = _Acknowledger(outbox, clock, keep=keep > 0, max_attempts=max_attempts)
         self._on_result = on_result
         self._leased: dict[str, Lease] = {}
+        self.refused = 0
+        """How many entries Athina refused to this engine."""
+        self.waiting: int | None = None
+        """How many entries waited at the end of the last step; None before the first."""
         self._noted: str | None = ""  # so that the first step takes back what a dead process may have noted
 
     @property
@@ -127,6 +131,7 @@ class Engine:
         for key, attempt in announced:
             self._announce(key, attempt)
         self._end_flushes_that_are_done()
+        self.waiting = self.outbox.counts().waiting
         waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leased))]
         if collected:
             waits.append(0.0)
@@ -196,6 +201,7 @@ class Engine:
         """Report what became of an entry, once that is committed."""
         entry, outcome, verdict = attempt
         if verdict is Verdict.REFUSED:
+            self.refused += 1
             _guard.log_throttled(
                 logging.WARNING,
                 f"refused {outcome.status}",

@@ -1,4 +1,4 @@
-"""The road through a proxy, of whatever kind httpx knows."""
+"""The transport through a proxy, of whatever kind httpx knows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive
 _SOCKET = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
 
-class Proxied:
+class ProxyTransport:
     """One connection, made when it is first needed and made anew whenever it was lost.
 
     It is httpx's transport without a client around it: cookies, redirects, decoding and retries are not wanted here.
     """
 
     def __init__(self, base: str, proxy: str, headers: dict[str, str], *, connect: float, read: float) -> None:
-        """As `direct.Direct`. Raises `httpx.InvalidURL` or `ValueError` where `base` or `proxy` is no URL."""
+        """As `direct.DirectTransport`. Raises `httpx.InvalidURL` or `ValueError` where `base` or `proxy` is no URL."""
         self._base = base
         self._headers = {"Host": httpx.URL(base).netloc.decode("ascii"), **headers}
         self._timeouts = {"connect": connect, "read": read, "write": read, "pool": connect}
@@ -36,7 +36,7 @@ class Proxied:
             verify = trust.context() if httpx.URL(base).scheme == "https" else False
             self._transport = httpx.HTTPTransport(verify=verify, limits=_LIMITS, proxy=proxy, socket_options=_SOCKET)
 
-    def exchange(self, method: str, path: str, body: bytes) -> Answer:
+    def send(self, method: str, path: str, body: bytes) -> Answer:
         """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
         try:
             response = self._transport.handle_request(self._request(method, path, body))
@@ -49,7 +49,7 @@ class Proxied:
             with suppress(Exception):
                 response.close()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the request that is under way, as if the server had hung up. For another thread to call."""
         if self._socket is not None:
             shut(self._socket)

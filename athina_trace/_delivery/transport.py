@@ -1,4 +1,4 @@
-"""The straight road to a server, through the standard library's client: a third of the CPU that httpx takes."""
+"""The straight transport to a server, through the standard library's client: a third of the CPU that httpx takes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from athina_trace._delivery import forks, trust
 from athina_trace._delivery.response import ANSWER, IDLE, Answer, NotSentError
 from athina_trace._delivery.sockets import is_readable, shut
 
+_INTERIM = range(102, 200)
 _SCHEMES = {"http": 80, "https": 443}
 
 
-class Direct:
+class DirectTransport:
     """One connection, made when it is first needed and made anew whenever it was lost."""
 
     def __init__(self, base: str, headers: dict[str, str], *, connect: float, read: float) -> None:
@@ -37,23 +38,23 @@ class Direct:
         self._read = read
         self._used = 0.0
         self._socket: socket.socket | None = None
-        self._is_cut = False
+        self._is_aborted = False
 
-    def exchange(self, method: str, path: str, body: bytes) -> Answer:
+    def send(self, method: str, path: str, body: bytes) -> Answer:
         """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
-        self._is_cut = False
+        self._is_aborted = False
         self._open()
         self._ask(method, path, body)
         response = self._connection.getresponse()
-        if self._is_cut:  # which looks to the library like the end of the headers
+        if self._is_aborted:  # which looks to the library like the end of the headers
             raise TimeoutError("the answer did not come to its end in time")
         answer = Answer(response.status, response.headers, self._body(response))
         self._used = time.monotonic()
         return answer
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the request that is under way, as if the server had hung up. For another thread to call."""
-        self._is_cut = True
+        self._is_aborted = True
         if self._socket is not None:
             shut(self._socket)
 
@@ -100,11 +101,24 @@ class Direct:
         return content[:ANSWER]
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """The library skips "100 Continue" alone; 102 and 103 come before the answer, too (RFC 9110, section 15.2)."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status not in _INTERIM:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class _Connection(http.client.HTTPConnection):
     """The library's connection, which sends a request at once rather than its head and its body.
 
     That is one system call less, and one occasion less for a busy thread to keep the interpreter to itself.
     """
+
+    response_class = _FinalResponse
 
     def __init__(self, host: str, port: int, *, timeout: float) -> None:
         super().__init__(host, port, timeout=timeout)

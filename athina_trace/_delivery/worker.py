@@ -37,6 +37,8 @@ class Worker:
         self._start_lock = threading.RLock()
         self._event = engine.results.wake_event
         self._puts = 0  # about: threads may lose count
+        self._puts_collected = 0
+        self._refused_reported = 0
         self._ends: float | None = None
 
     @property
@@ -44,6 +46,11 @@ class Worker:
         """Why nothing is sent now: no key or a wrong one, an outage, a broken store, the end; None where it is."""
         no_key = _NO_KEY if self.engine.senders is None else None
         return self.engine.paused or self.stuck or (_ENDED if self.has_ended else no_key)
+
+    @property
+    def senders(self) -> int:
+        """How many threads send."""
+        return self.engine.senders.alive if self.engine.senders is not None else 0
 
     @property
     def has_ended(self) -> bool:
@@ -111,7 +118,9 @@ class Worker:
                 self._store_replaced("its file was deleted")
             now = self._clock.time()
             # Periodic callbacks first: the logs that they make travel with this step.
-            wait = min(_periodic.run(now), self.engine.step(now))
+            wait, puts = _periodic.run(now), self._puts
+            wait = min(wait, self.engine.step(now))
+            self._puts_collected = puts
         except (OSError, sqlite3.OperationalError) as error:
             if "locked" in str(error):
                 return 1.0
@@ -141,7 +150,10 @@ class Worker:
         self._start()
         self._event.wake_now()
         flush.wait(timeout if self._thread is not None else 0.0)
-        return flush.report(self.paused)
+        refused, self._refused_reported = self.engine.refused - self._refused_reported, self.engine.refused
+        new, known = self._puts - self._puts_collected, self.engine.waiting
+        waiting = max(new, 1) if known is None else known + new
+        return flush.report(self.paused, waiting=waiting, undelivered=refused)
 
     def close(self, timeout: float) -> bool:
         """Flush for at most about `timeout` seconds in all, then stop; False where the thread did not end in time.

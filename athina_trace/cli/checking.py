@@ -17,7 +17,7 @@ import httpx
 from pydantic_core import to_json
 
 from athina_trace._clock import clock
-from athina_trace._delivery.client import Api
+from athina_trace._delivery.client import Client
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.outboxes import add_outbox, path_of
@@ -138,7 +138,7 @@ def _request(settings: Settings) -> Finding:
     """Send one log, marked as a test."""
     if settings.api_key is None:
         return Finding("request", is_well=False, words="nothing was sent, for want of a key")
-    api = Api(
+    api = Client(
         base_url=settings.base_url,
         key=settings.api_key.get_secret_value(),
         api_version=settings.api_version,

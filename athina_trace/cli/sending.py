@@ -70,7 +70,7 @@ def _watched(waiting: int, timeout: float, terminal: Terminal) -> tuple[int, int
         while True:
             report = _runtime.flush(max(0.0, min(_GLANCE_SECONDS, ends - time.monotonic())))
             progress.update(task, completed=max(0, waiting - report.waiting))
-            if report or report.paused or time.monotonic() >= ends:
+            if not report.waiting or report.paused or time.monotonic() >= ends:
                 return report.waiting, report.refused, report.paused
             if not terminal.is_terminal and time.monotonic() - said > _LINE_SECONDS:
                 said = time.monotonic()
