@@ -130,7 +130,7 @@ class Engine:
         self.outbox.all_settled(result.attempt.entry.id for result in list(self.results.queue) if result.attempt)
         for key, attempt in announced:
             self._announce(key, attempt)
-        self._end_flushes_that_are_done()
+        self._end_flushes_that_are_done(nothing_left=due is None and not self._leased)
         self.waiting = self.outbox.counts().waiting
         waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leased))]
         if collected:
@@ -242,11 +242,12 @@ class Engine:
         finally:
             self.outbox.close()
 
-    def _end_flushes_that_are_done(self) -> None:
+    def _end_flushes_that_are_done(self, *, nothing_left: bool) -> None:
         idle = self.senders is None or self.senders.controller.gate.paused is not None
-        for flush in [each for each in list(self.flushes) if each.is_done(self.outbox, idle=idle)]:
-            self.flushes.remove(flush)
-            flush.end()
+        for flush in list(self.flushes):
+            if flush.is_done(self.outbox, idle=idle, nothing_left=nothing_left):
+                self.flushes.remove(flush)
+                flush.end()
 
     def end_flushes(self) -> None:
         """Let every caller that waits continue: there is nothing to wait for."""
