@@ -40,7 +40,7 @@ class Transport(Protocol):
 class Client:
     """One connection to Athina, for one sender thread at a time; `expire` may be called from another.
 
-    The connection is made by the first request and made anew whenever it was lost. After a fork the child needs
+    The connection is made by the first request and made again whenever it was lost. After a fork the child needs
     an `Client` of its own.
     """
 
@@ -89,7 +89,7 @@ class Client:
 
         Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
         """
-        with suppress(ValueError):  # which the first request will tell
+        with suppress(ValueError):  # which the first request reports
             if _proxy(base_url.rstrip("/")) is not None:
                 import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx takes long to load
 
@@ -98,7 +98,7 @@ class Client:
         return self.send(*route(kind, target, version=self._version), body)
 
     def send(self, method: str, path: str, body: bytes) -> Outcome:
-        """Send `body`, JSON, to `path` and tell what came of it.
+        """Send `body`, JSON, to `path`; what came of it.
 
         Only what is no `Exception`, such as `KeyboardInterrupt`, passes.
 
@@ -122,11 +122,11 @@ class Client:
             self._began = None
 
     def expire(self, *, now: float | None = None) -> bool:
-        """Cut the connection of a request under way for over `total` seconds at `now`; tell whether one was.
+        """Abort a request that is under way for over `total` seconds at `now`; whether one was.
 
         For another thread to call now and then: a server that sends its headers byte by byte, or "100
         Continue" for ever, keeps the sending thread inside a single read. The request then ends as if the
-        server had hung up. `now=math.inf` cuts any request.
+        server had hung up. `now=math.inf` aborts any request.
         """
         began, transport = self._began, self._transport
         if began is None or (self._clock() if now is None else now) - began <= self._total:

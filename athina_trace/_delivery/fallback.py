@@ -99,7 +99,15 @@ class Delivery:
         except OutboxFullError as error:
             self._drop(error)
         except OutboxError as error:
-            self._use_memory(entry, error)
+            if not self._memory_until:
+                words = "%s: logs are kept in memory and delivered from there"
+                _guard.log_throttled(logging.ERROR, "memory", words, error)
+            self._memory_until = self._seconds() + _DISK_SECONDS
+            self.memory_only = str(error)
+            try:
+                self._put_in_memory(entry)
+            except OutboxFullError as full:
+                self._drop(full)
 
     def _put_on_disk(self, entry: Entry) -> None:
         if self.worker.stuck:
@@ -109,16 +117,6 @@ class Delivery:
         if self._memory_until:
             self._memory_until, self.memory_only = 0.0, None
             _guard.log_throttled(logging.WARNING, "disk", "the outbox %s can be written to again", self.outbox.path)
-
-    def _use_memory(self, entry: Entry, error: OutboxError) -> None:
-        if not self._memory_until:
-            _guard.log_throttled(logging.ERROR, "memory", "%s: logs are kept in memory and delivered from there", error)
-        self._memory_until = self._seconds() + _DISK_SECONDS
-        self.memory_only = str(error)
-        try:
-            self._put_in_memory(entry)
-        except OutboxFullError as full:
-            self._drop(full)
 
     def _drop(self, error: OutboxFullError) -> None:
         self.outbox.drop()

@@ -21,7 +21,7 @@ _SOCKET = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
 
 class ProxyTransport:
-    """One connection, made when it is first needed and made anew whenever it was lost.
+    """One connection, made when it is first needed and made again whenever it was lost.
 
     It is httpx's transport without a client around it: cookies, redirects, decoding and retries are not wanted here.
     """
@@ -37,9 +37,13 @@ class ProxyTransport:
             self._transport = httpx.HTTPTransport(verify=verify, limits=_LIMITS, proxy=proxy, socket_options=_SOCKET)
 
     def send(self, method: str, path: str, body: bytes) -> Answer:
-        """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
+        """Send a request and read the answer. Raises `NotSentError`, or what networks and broken answers raise."""
         try:
-            response = self._transport.handle_request(self._request(method, path, body))
+            headers = {**self._headers, "Content-Length": str(len(body))}
+            extensions = {"timeout": self._timeouts, "trace": self._trace}
+            stream = httpx.ByteStream(body)
+            request = httpx.Request(method, self._base + path, headers=headers, stream=stream, extensions=extensions)
+            response = self._transport.handle_request(request)
         except _UNSENT as error:
             raise NotSentError from error
         try:
@@ -58,12 +62,6 @@ class ProxyTransport:
         """Close the connection; the next request opens another."""
         self._socket = None
         self._transport.close()
-
-    def _request(self, method: str, path: str, body: bytes) -> httpx.Request:
-        headers = {**self._headers, "Content-Length": str(len(body))}
-        extensions = {"timeout": self._timeouts, "trace": self._trace}
-        stream = httpx.ByteStream(body)
-        return httpx.Request(method, self._base + path, headers=headers, stream=stream, extensions=extensions)
 
     def _body(self, response: httpx.Response) -> bytes:
         """Read the body, at most `ANSWER` bytes of it. The status decides alone: one that breaks off is shorter."""

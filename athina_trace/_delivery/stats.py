@@ -1,4 +1,4 @@
-"""What is told of an outbox: how many entries there are, what a flush came to, how all of it stands."""
+"""Figures of an outbox: how many entries there are, what a flush came to, what the state of deliveries is."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FlushReport:
 
 @dataclass(frozen=True)
 class Status:
-    """How this process's outbox stands, over all processes that share it, since it was made.
+    """The state of this process's outbox, over all processes that share it, since it was made.
 
     Attributes:
         made: logs, updates and feedback; always the sum of the next four.

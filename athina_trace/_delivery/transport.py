@@ -1,4 +1,4 @@
-"""The straight transport to a server, through the standard library's client: a third of the CPU that httpx takes."""
+"""The direct connection to a server, through the standard library's client: a third of the CPU that httpx takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SCHEMES = {"http": 80, "https": 443}
 
 
 class DirectTransport:
-    """One connection, made when it is first needed and made anew whenever it was lost."""
+    """One connection, made when it is first needed and made again whenever it was lost."""
 
     def __init__(self, base: str, headers: dict[str, str], *, connect: float, read: float) -> None:
         """Take where to go, and how many seconds to wait for a connection, and for each next piece of an answer.
@@ -41,11 +41,19 @@ class DirectTransport:
         self._is_aborted = False
 
     def send(self, method: str, path: str, body: bytes) -> Answer:
-        """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
+        """Send a request and read the answer. Raises `NotSentError`, or what networks and broken answers raise."""
         self._is_aborted = False
         self._open()
-        self._ask(method, path, body)
-        response = self._connection.getresponse()
+        connection = self._connection
+        connection.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self._headers.items():
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        # A server that has read enough of a large body hangs up, but may have answered before: 413.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.send_held()
+        response = connection.getresponse()
         if self._is_aborted:  # which looks to the library like the end of the headers
             raise TimeoutError("the answer did not come to its end in time")
         answer = Answer(response.status, response.headers, self._body(response))
@@ -77,17 +85,6 @@ class DirectTransport:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connected.settimeout(self._read)
 
-    def _ask(self, method: str, path: str, body: bytes) -> None:
-        connection = self._connection
-        connection.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self._headers.items():
-            connection.putheader(name, value)
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        # Who has heard enough of a large body hangs up, but may have answered before: 413.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.send_held()
-
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         """Read the body, at most `ANSWER` bytes of it. The status decides alone: one that breaks off is shorter."""
         try:
@@ -97,7 +94,7 @@ class DirectTransport:
         except (OSError, ValueError, http.client.HTTPException):
             content = b""
         if not response.isclosed():
-            self.close()  # nobody waits for the rest
+            self.close()  # rather than read the rest
         return content[:ANSWER]
 
 

@@ -93,7 +93,13 @@ class Worker:
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
                 _guard.swallow("delivering logs")
-        self._finish(self._ends)
+        try:
+            with suppress(OSError, sqlite3.Error):
+                self.engine.finish(max(0.0, self._ends - time.monotonic() - 0.1))
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("ending deliveries")
+        finally:
+            self.engine.end_flushes()
 
     def _linger(self, seconds: float) -> None:
         """Wait `seconds` for more, and longer while calls keep putting; until there is a hurry."""
@@ -179,12 +185,3 @@ class Worker:
         """Wait for another thread's `close`, at most `timeout` seconds."""
         if self._thread is not None:
             self._thread.join(timeout)
-
-    def _finish(self, ends: float) -> None:
-        try:
-            with suppress(OSError, sqlite3.Error):
-                self.engine.finish(max(0.0, ends - time.monotonic() - 0.1))
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("ending deliveries")
-        finally:
-            self.engine.end_flushes()
