@@ -24,7 +24,7 @@ from athina_trace._pipeline.writer import Writer
 from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
-    from athina_trace._delivery.client import Api
+    from athina_trace._delivery.client import Client
 
 
 class Runtime(Writer):
@@ -104,7 +104,7 @@ class Runtime(Writer):
 
     def status(self) -> Status:
         """The outbox's counts now."""
-        counts, waiting_since, size = self.delivery.standing()
+        counts, waiting_since, size = self.delivery.snapshot()
         return Status(
             made=counts.made,
             delivered=counts.delivered,
@@ -117,6 +117,9 @@ class Runtime(Writer):
             bytes=size,
             outbox=self.delivery.path,
             faults=_guard.faults,
+            senders=self.delivery.worker.senders,
+            last_error=self.delivery.worker.engine.last_error,
+            memory_only=self.delivery.memory_only,
         )
 
 
@@ -132,8 +135,8 @@ def _path(settings: Settings) -> str:
         return MEMORY
 
 
-def _transport() -> type[Api]:
+def _transport() -> type[Client]:
     """Give the class that speaks to Athina, loaded in the thread that makes the first log."""
-    from athina_trace._delivery.client import Api  # noqa: PLC0415 - see above
+    from athina_trace._delivery.client import Client  # noqa: PLC0415 - see above
 
-    return Api
+    return Client

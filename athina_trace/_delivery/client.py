@@ -16,12 +16,12 @@ from athina_trace._delivery import trust
 from athina_trace._delivery.response import Answer, NotSentError, Outcome, bounded
 from athina_trace._delivery.response import read as read_answer
 from athina_trace._delivery.routes import Kind, route
-from athina_trace._delivery.transport import Direct
+from athina_trace._delivery.transport import DirectTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Api", "Kind", "Outcome", "route"]
+__all__ = ["Client", "Kind", "Outcome", "route"]
 
 _LONGEST_PATH: Final = 65_536
 _UNREADABLE_KEY: Final = Outcome(
@@ -30,20 +30,20 @@ _UNREADABLE_KEY: Final = Outcome(
 
 
 class Transport(Protocol):
-    """A connection to Athina: `direct.Direct`, or `proxied.Proxied`."""
+    """A connection to Athina: `direct.DirectTransport`, or `proxied.ProxyTransport`."""
 
-    def exchange(self, method: str, path: str, body: bytes) -> Answer: ...
+    def send(self, method: str, path: str, body: bytes) -> Answer: ...
 
-    def cut(self) -> None: ...
+    def abort(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Api:
+class Client:
     """One connection to Athina, for one sender thread at a time; `expire` may be called from another.
 
-    The connection is made by the first request and made anew whenever it was lost. After a fork the child needs
-    an `Api` of its own.
+    The connection is made by the first request and made again whenever it was lost. After a fork the child needs
+    an `Client` of its own.
     """
 
     __slots__ = (
@@ -52,9 +52,9 @@ class Api:
         "_clock",
         "_headers",
         "_patience",
-        "_road",
         "_secrets",
         "_total",
+        "_transport",
         "_version",
     )
 
@@ -82,7 +82,7 @@ class Api:
         self._clock = clock
         self._headers = _headers(key)
         self._secrets: tuple[str, ...] = (key,)
-        self._road: Transport | None = None
+        self._transport: Transport | None = None
         self._began: float | None = None
 
     @staticmethod
@@ -91,7 +91,7 @@ class Api:
 
         Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
         """
-        with suppress(ValueError):  # which the first request will tell
+        with suppress(ValueError):  # which the first request reports
             if _proxy(base_url.rstrip("/")) is not None:
                 import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx takes long to load
             elif base_url.startswith("https://") and trust.needs_httpx():
@@ -102,7 +102,7 @@ class Api:
         return self.send(*route(kind, target, version=self._version), body)
 
     def send(self, method: str, path: str, body: bytes) -> Outcome:
-        """Send `body`, JSON, to `path` and tell what came of it.
+        """Send `body`, JSON, to `path`; what came of it.
 
         Only what is no `Exception`, such as `KeyboardInterrupt`, passes.
 
@@ -116,49 +116,49 @@ class Api:
             return Outcome(414, message=f"the path has {len(path)} characters, more than any URL can carry")
         self._began = self._clock()
         try:
-            self._road = road = self._road or self._new_road()
-            return read_answer(road.exchange(method, path, body), now=time.time(), secrets=self._secrets)
+            self._transport = transport = self._transport or self._new_transport()
+            return read_answer(transport.send(method, path, body), now=time.time(), secrets=self._secrets)
         except NotSentError as error:
             return self._failed(error.__cause__ or error, sent=False)
         except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
-            return self._failed(error, sent=self._road is not None)
+            return self._failed(error, sent=self._transport is not None)
         finally:
             self._began = None
 
     def expire(self, *, now: float | None = None) -> bool:
-        """Cut the connection of a request under way for over `total` seconds at `now`; tell whether one was.
+        """Abort a request that is under way for over `total` seconds at `now`; whether one was.
 
         For another thread to call now and then: a server that sends its headers byte by byte, or "100
         Continue" for ever, keeps the sending thread inside a single read. The request then ends as if the
-        server had hung up. `now=math.inf` cuts any request.
+        server had hung up. `now=math.inf` aborts any request.
         """
-        began, road = self._began, self._road
+        began, transport = self._began, self._transport
         if began is None or (self._clock() if now is None else now) - began <= self._total:
             return False
         # The same float, not an equal one: the request may have ended meanwhile, and the next one is not
         # overdue.
-        if road is not None and self._began is began:
-            road.cut()
+        if transport is not None and self._began is began:
+            transport.abort()
         return True
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
-        road, self._road = self._road, None
-        if road is not None:
-            road.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
 
-    def _new_road(self) -> Transport:
+    def _new_transport(self) -> Transport:
         proxy = _proxy(self._base)
         if proxy is None:
-            return Direct(self._base, self._headers, **self._patience)
+            return DirectTransport(self._base, self._headers, **self._patience)
         self._secrets = (*self._secrets[:1], *filter(None, [urlsplit(proxy).password]))
-        from athina_trace._delivery.proxy_transport import Proxied  # noqa: PLC0415 - see `prepare`
+        from athina_trace._delivery.proxy_transport import ProxyTransport  # noqa: PLC0415 - see `prepare`
 
-        return Proxied(self._base, proxy, self._headers, **self._patience)
+        return ProxyTransport(self._base, proxy, self._headers, **self._patience)
 
     def _failed(self, error: BaseException, *, sent: bool) -> Outcome:
-        if self._road is not None:
-            self._road.close()
+        if self._transport is not None:
+            self._transport.close()
         return Outcome(
             None, message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets), possible_duplicate=sent
         )

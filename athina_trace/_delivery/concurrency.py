@@ -24,7 +24,7 @@ ROUND_SECONDS = 0.25
 _ROUND_ANSWERS = 8
 _STALL_SECONDS = 1.0
 _STALLED_LIMIT = 8
-"""Requests in flight up to which a server without any answer is asked for more: one that hangs stops nobody else."""
+"""Requests in flight up to which a server without any answer is asked for more: one that hangs is not all."""
 _TRIAL_SECONDS = 2.0
 """Between a trial that did not pay and the next: a round of it costs half of what is delivered meanwhile, at most."""
 
@@ -133,7 +133,11 @@ class Limit:
             paid = cost <= PAYS * cost_before if self._upwards else cost_before > PAYS * cost
             self._end_trial(now, level if paid else before, paid=paid)
         if self.value == level and not is_bad and now >= self._next_trial:
-            self._try(cost)
+            may_rise = level < self.most and cost >= QUICK_SECONDS
+            if may_rise or level > 1:
+                self._compared = level, cost
+                self._upwards = may_rise and (self._upwards or level == 1)
+                self.value = min(2 * level, self.most) if self._upwards else level // 2
         return self.value != level
 
     def _end_trial(self, now: float, level: int, *, paid: bool) -> None:
@@ -141,13 +145,6 @@ class Limit:
         self.value, self._compared = level, None
         self._next_trial = now if paid else now + _TRIAL_SECONDS
         self._upwards = self._upwards == paid
-
-    def _try(self, cost: float) -> None:
-        may_rise = self.value < self.most and cost >= QUICK_SECONDS
-        if may_rise or self.value > 1:
-            self._compared = self.value, cost
-            self._upwards = may_rise and (self._upwards or self.value == 1)
-            self.value = min(2 * self.value, self.most) if self._upwards else self.value // 2
 
     def halve(self) -> None:
         """Allow half as many; the next trial goes up again."""

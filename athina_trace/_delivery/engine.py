@@ -84,6 +84,10 @@ class Engine:
         self._acknowledge = _Acknowledger(outbox, clock, keep=keep > 0, max_attempts=max_attempts)
         self._on_result = on_result
         self._leased: dict[str, Lease] = {}
+        self.refused = 0
+        """How many entries Athina refused to this engine."""
+        self.waiting: int | None = None
+        """How many entries waited at the end of the last step; None before the first."""
         self._noted: str | None = ""  # so that the first step takes back what a dead process may have noted
 
     @property
@@ -117,8 +121,7 @@ class Engine:
         # First what must follow the commit: whatever fails below finds results and leases in their places.
         self._noted = self.paused
         self._warn()
-        for _ in results:
-            self.results.queue.popleft()
+        self.results.discard(len(results))
         self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
         if self.senders is not None:
             self.senders.submit(leases)
@@ -128,14 +131,22 @@ class Engine:
         )
         for key, attempt in announced:
             self._announce(key, attempt)
-        self._end_flushes_that_are_done()
+        nothing_left = due is None and not self._leased
+        idle = self.senders is None or self.senders.controller.gate.paused is not None
+        for flush in list(self.flushes):
+            if flush.is_done(self.outbox, idle=idle, nothing_left=nothing_left):
+                self.flushes.remove(flush)
+                flush.end()
+        self.waiting = self.outbox.counts().waiting
         waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leased))]
         if collected:
             waits.append(0.0)
         if self.senders is not None:
             waits.append(self.senders.tend())
-            if due is not None and self._room() > 0:
-                waits.append(max(due - now, self.senders.controller.gate.wait(self._clock.monotonic()), 0.0))
+            controller = self.senders.controller
+            most = 1 if controller.gate.is_shut else max(WINDOW, 2 * controller.limit)
+            if due is not None and len(self._leased) < most:
+                waits.append(max(due - now, controller.gate.wait(self._clock.monotonic()), 0.0))
         return min(waits)
 
     def _warn(self) -> None:
@@ -155,14 +166,6 @@ class Engine:
     def _patience(self) -> float:
         """How long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
         return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
-
-    def _room(self) -> int:
-        """How many more ordering keys may be on lease, now or once a shut gate lets a probe through."""
-        if self.senders is None:
-            return 0
-        controller = self.senders.controller
-        most = 1 if controller.gate.is_shut else max(WINDOW, 2 * controller.limit)
-        return most - len(self._leased)
 
     def _commit(self, results: Sequence[Result], now: float) -> tuple[list[Lease], list[tuple[str, Attempt]]]:
         """Write down what senders report; the leases that are still under way, and what was taken or refused."""
@@ -198,6 +201,7 @@ class Engine:
         """Report what became of an entry, once that is committed."""
         entry, outcome, verdict = attempt
         if verdict is Verdict.REFUSED:
+            self.refused += 1
             _guard.log_throttled(
                 logging.WARNING,
                 f"refused {outcome.status}",
@@ -238,12 +242,6 @@ class Engine:
         finally:
             self.outbox.close()
 
-    def _end_flushes_that_are_done(self) -> None:
-        idle = self.senders is None or self.senders.controller.gate.paused is not None
-        for flush in [each for each in list(self.flushes) if each.is_done(self.outbox, idle=idle)]:
-            self.flushes.remove(flush)
-            flush.end()
-
     def end_flushes(self) -> None:
         """Let every caller that waits continue: there is nothing to wait for."""
         while self.flushes:
@@ -273,7 +271,8 @@ class _Acknowledger:
         if verdict in (Verdict.RETRY, Verdict.PAUSED):
             self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
             attempts = lease.attempts + 1 if entry is lease.entries[0] else 1
-            if verdict is Verdict.PAUSED or not self._is_hopeless(outcome, attempts, now):
+            is_alone = outcome.status != _THROTTLED and now - self._taken_at < _RECENT_SECONDS
+            if verdict is Verdict.PAUSED or attempts < self._max_attempts or not is_alone:
                 return attempt, self._due(attempt, attempts, now), attempts
             words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
             attempt = Attempt(entry, replace(outcome, message=words), Verdict.REFUSED)
@@ -288,10 +287,6 @@ class _Acknowledger:
             bare = Outcome(None, message=f"an answer that cannot be kept: {error!a}")
             self._write(attempt._replace(outcome=bare), now)
         return attempt, 0.0, 0
-
-    def _is_hopeless(self, outcome: Outcome, attempts: int, now: float) -> bool:
-        is_alone = now - self._taken_at < _RECENT_SECONDS and outcome.status != _THROTTLED
-        return attempts >= self._max_attempts and is_alone
 
     def _due(self, attempt: Attempt, attempts: int, now: float) -> float:
         """When to try again. The program is warned early where Athina was never reached: its address may be wrong."""

@@ -21,24 +21,24 @@ _DISK_SECONDS = 30.0
 """How long to use memory before the disk is tried again."""
 
 
-class Standing(NamedTuple):
+class Snapshot(NamedTuple):
     """What became of entries, when the oldest that waits was made (seconds since the epoch), and their bytes."""
 
     counts: Counts
     waiting_since: float | None
     bytes: int
 
-    def joined(self, other: Standing) -> Standing:
+    def joined(self, other: Snapshot) -> Snapshot:
         """Both together."""
         since = [each.waiting_since for each in (self, other) if each.waiting_since is not None]
-        return Standing(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
+        return Snapshot(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
 
 
-def _standing(outbox: Outbox) -> Standing | None:
+def _snapshot(outbox: Outbox) -> Snapshot | None:
     with waiting_at_most():
         _collect(outbox)
         try:
-            return Standing(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
+            return Snapshot(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
         except (OSError, sqlite3.Error) as error:
             _guard.pass_on(error)
             return None
@@ -76,10 +76,13 @@ class Delivery:
         self._work = work
         self._max_bytes = max_bytes
         self._seconds = seconds
-        self._spare: tuple[MemoryOutbox, Worker] | None = None
+        self._fallback: tuple[MemoryOutbox, Worker] | None = None
         self._memory_until = 0.0
-        self._known = Standing(Counts(), None, 0)
-        """How the outbox stood when it could last be read."""
+        self._known = Snapshot(Counts(), None, 0)
+        """What the outbox held when it could last be read."""
+        self._dropped = 0
+        self.memory_only = "the outbox is `:memory:`" if outbox.path == MemoryOutbox.path else None
+        """Why new logs are kept in memory alone; None where they are on disk."""
 
     @property
     def paused(self) -> str | None:
@@ -94,26 +97,26 @@ class Delivery:
     def put(self, entry: Entry) -> None:
         """Commit an entry, or keep it in memory where the disk fails, or count it as dropped where it is full."""
         try:
-            worker = self.worker
-            if self._memory_until or worker.stuck:
-                self._put_where_it_can_be(entry)
-            else:
+            if not self._memory_until and not self.worker.stuck:
                 self.outbox.put(entry)
-                worker.wake()
+                self.worker.wake()
+            elif self._memory_until and self._seconds() < self._memory_until:
+                self._put_in_memory(entry)
+            else:
+                self._put_on_disk(entry)
         except OutboxFullError as error:
-            self.outbox.drop()
+            self._drop(error)
             self.worker.wake()  # deliveries make room, and a process may have nothing else to put
-            _guard.log_throttled(
-                logging.ERROR, "full", "%s: new logs are dropped, see `dropped` in athina_trace.status()", error
-            )
         except OutboxError as error:
-            self._use_memory(entry, error)
-
-    def _put_where_it_can_be(self, entry: Entry) -> None:
-        if self._memory_until and self._seconds() < self._memory_until:
-            self._put_in_memory(entry)
-        else:
-            self._put_on_disk(entry)
+            if not self._memory_until:
+                words = "%s: logs are kept in memory and delivered from there"
+                _guard.log_throttled(logging.ERROR, "memory", words, error)
+            self._memory_until = self._seconds() + _DISK_SECONDS
+            self.memory_only = str(error)
+            try:
+                self._put_in_memory(entry)
+            except OutboxFullError as full:
+                self._drop(full)
 
     def _put_on_disk(self, entry: Entry) -> None:
         if self.worker.stuck:
@@ -121,55 +124,53 @@ class Delivery:
         self.outbox.put(entry)
         self.worker.wake()
         if self._memory_until:
-            self._memory_until = 0.0
+            self._memory_until, self.memory_only = 0.0, None
             _guard.log_throttled(logging.WARNING, "disk", "the outbox %s can be written to again", self.outbox.path)
 
-    def _use_memory(self, entry: Entry, error: OutboxError) -> None:
-        if not self._memory_until:
-            _guard.log_throttled(logging.ERROR, "memory", "%s: logs are kept in memory and delivered from there", error)
-        self._memory_until = self._seconds() + _DISK_SECONDS
-        try:
-            self._put_in_memory(entry)
-        except OutboxFullError as full:
-            self.outbox.drop()
-            _guard.log_throttled(logging.ERROR, "full", "%s: new logs are dropped", full)
+    def _drop(self, error: OutboxFullError) -> None:
+        self.outbox.drop()
+        self._dropped += 1
+        _guard.log_throttled(
+            logging.ERROR, "full", "%s: new logs are dropped, see `dropped` in athina_trace.status()", error
+        )
 
     def _put_in_memory(self, entry: Entry) -> None:
-        if self._spare is None:
+        if self._fallback is None:
             outbox = MemoryOutbox(max_bytes=self._max_bytes)
-            self._spare = outbox, self._work(outbox)
-        outbox, worker = self._spare
+            self._fallback = outbox, self._work(outbox)
+        outbox, worker = self._fallback
         outbox.put(entry)
         worker.wake()
 
     def flush(self, timeout: float) -> FlushReport:
-        """Flush disk and memory: see `Worker.flush`. After `close`, say how things stand."""
+        """Flush disk and memory: see `Worker.flush`. After `close`, report what is left."""
         if self.worker.has_ended:
-            left = self.standing().counts
+            left = self.snapshot().counts
             return FlushReport(0, left.waiting, left.refused, self.paused, 0.0)
-        if self._spare is None:
-            return self.worker.flush(timeout)
         ends = time.monotonic() + timeout
-        spare = self._spare[1].flush(timeout)
+        nothing = FlushReport(0, 0, 0, None, 0.0)
+        memory = self._fallback[1].flush(timeout) if self._fallback is not None else nothing
         disk = self.worker.flush(max(0.0, ends - time.monotonic()))
+        dropped, self._dropped = self._dropped, 0
         return replace(
             disk,
-            delivered=disk.delivered + spare.delivered,
-            waiting=disk.waiting + spare.waiting,
-            refused=disk.refused + spare.refused,
-            elapsed=disk.elapsed + spare.elapsed,
+            delivered=disk.delivered + memory.delivered,
+            waiting=disk.waiting + memory.waiting,
+            refused=disk.refused + memory.refused,
+            elapsed=disk.elapsed + memory.elapsed,
+            undelivered=disk.undelivered + memory.undelivered + dropped,
         )
 
-    def standing(self) -> Standing:
-        """How all entries stand, on disk (by all processes) and in this process's memory."""
-        self._known = _standing(self.outbox) or self._known
-        memory = _standing(self._spare[0]) if self._spare else None
+    def snapshot(self) -> Snapshot:
+        """What became of all entries, on disk (by all processes) and in this process's memory."""
+        self._known = _snapshot(self.outbox) or self._known
+        memory = _snapshot(self._fallback[0]) if self._fallback else None
         return self._known.joined(memory) if memory else self._known
 
     def newest(self, limit: int) -> list[bytes]:
         """The bodies of the newest logs, oldest first, in any state; nothing of a disk that cannot be read."""
-        spare = _newest(self._spare[0], limit) if self._spare else []
-        return [*_newest(self.outbox, limit - len(spare)), *spare]
+        memory = _newest(self._fallback[0], limit) if self._fallback else []
+        return [*_newest(self.outbox, limit - len(memory)), *memory]
 
     def close(self, timeout: float) -> None:
         """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""
@@ -177,8 +178,8 @@ class Delivery:
             self.worker.join(timeout)
             return
         ends = time.monotonic() + timeout
-        if self._spare is not None:
-            outbox, worker = self._spare
+        if self._fallback is not None:
+            outbox, worker = self._fallback
             if worker.close(timeout / 2):
                 self._rescue(outbox)
         self.worker.close(max(0.0, ends - time.monotonic()))

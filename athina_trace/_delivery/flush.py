@@ -1,34 +1,43 @@
-"""Waiting until everything that was put has been settled: callers wait, the engine's steps tell them when."""
+"""Waiting until everything that was put has been acknowledged: callers wait, the engine's steps wake them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.stats import Counts, FlushReport
 
 
 class Flush:
-    """One caller, who waits until every entry is settled that was put before."""
+    """One caller, who waits until every entry is acknowledged that was put before.
 
-    def __init__(self) -> None:
+    `is_last`: the process ends, and waits for nothing that another process is sending.
+    """
+
+    def __init__(self, *, is_last: bool = False) -> None:
+        self._is_last = is_last
         self._began = time.monotonic()
         self._done = threading.Event()
         self._last: int | None = None
         self._before: Counts | None = None
-        self._after = Counts(waiting=1)  # until the engine knows better
+        self._after: Counts | None = None
+        self._is_complete = False
 
     def wait(self, timeout: float) -> None:
         """Wait for the engine, at most `timeout` seconds."""
         self._done.wait(timeout)
 
-    def report(self, paused: str | None) -> FlushReport:
-        """What came of it so far."""
-        delivered = self._after.delivered - self._before.delivered if self._before else 0
-        elapsed = time.monotonic() - self._began
-        return FlushReport(delivered, self._after.waiting, self._after.refused, paused, elapsed)
+    def report(self, paused: str | None, *, waiting: int, undelivered: int) -> FlushReport:
+        """What came of it so far. `waiting`: how many wait as far as is known, for an engine that could not step."""
+        before, after = self._before, self._after
+        if self._is_complete:
+            waiting = 0
+        elif after is not None:
+            waiting = after.waiting
+        delivered = after.delivered - before.delivered if before is not None and after is not None else 0
+        refused = (after or before or Counts()).refused
+        return FlushReport(delivered, waiting, refused, paused, time.monotonic() - self._began, undelivered)
 
     def begin(self, outbox: Outbox) -> bool:
         """A step begins, which will collect what was put; True where it is this flush's first."""
@@ -37,20 +46,22 @@ class Flush:
         self._before = outbox.counts()
         return True
 
-    def is_done(self, outbox: Outbox, *, idle: bool) -> bool:
-        """Whether the step that ends now was the last to wait for. `idle`: nothing is being sent."""
+    def is_done(self, outbox: Outbox, *, idle: bool, nothing_left: bool) -> bool:
+        """Whether the step that ends now was the last to wait for.
+
+        Args:
+            outbox: what is flushed.
+            idle: nothing is being sent.
+            nothing_left: no entry is here to be sent; other processes may have some on lease.
+        """
         if self._before is None:
             return False  # it came while the step was under way
         self._after = outbox.counts()
         if self._last is None and not outbox.is_behind:
             self._last = outbox.store.last()
-        if self._last is None or idle:
-            return self._last is not None
-        if outbox.store.oldest_waiting() <= self._last:
-            return False
-        self._after = replace(self._after, waiting=0)
-        return True
+        self._is_complete = self._last is not None and outbox.store.oldest_waiting() > self._last
+        return self._is_complete or (self._last is not None and (idle or (self._is_last and nothing_left)))
 
     def end(self) -> None:
-        """Let the caller go on."""
+        """Let the caller continue."""
         self._done.set()

@@ -1,4 +1,4 @@
-"""The road through a proxy, of whatever kind httpx knows."""
+"""The transport through a proxy, of whatever kind httpx knows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive
 _SOCKET = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
 
-class Proxied:
-    """One connection, made when it is first needed and made anew whenever it was lost.
+class ProxyTransport:
+    """One connection, made when it is first needed and made again whenever it was lost.
 
     It is httpx's transport without a client around it: cookies, redirects, decoding and retries are not wanted here.
     """
 
     def __init__(self, base: str, proxy: str, headers: dict[str, str], *, connect: float, read: float) -> None:
-        """As `direct.Direct`. Raises `httpx.InvalidURL` or `ValueError` where `base` or `proxy` is no URL."""
+        """As `direct.DirectTransport`. Raises `httpx.InvalidURL` or `ValueError` where `base` or `proxy` is no URL."""
         self._base = base
         self._headers = {"Host": httpx.URL(base).netloc.decode("ascii"), **headers}
         self._timeouts = {"connect": connect, "read": read, "write": read, "pool": connect}
@@ -36,10 +36,14 @@ class Proxied:
             verify = trust.context() if httpx.URL(base).scheme == "https" else False
             self._transport = httpx.HTTPTransport(verify=verify, limits=_LIMITS, proxy=proxy, socket_options=_SOCKET)
 
-    def exchange(self, method: str, path: str, body: bytes) -> Answer:
-        """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
+    def send(self, method: str, path: str, body: bytes) -> Answer:
+        """Send a request and read the answer. Raises `NotSentError`, or what networks and broken answers raise."""
         try:
-            response = self._transport.handle_request(self._request(method, path, body))
+            headers = {**self._headers, "Content-Length": str(len(body))}
+            extensions = {"timeout": self._timeouts, "trace": self._trace}
+            stream = httpx.ByteStream(body)
+            request = httpx.Request(method, self._base + path, headers=headers, stream=stream, extensions=extensions)
+            response = self._transport.handle_request(request)
         except _UNSENT as error:
             raise NotSentError from error
         try:
@@ -49,7 +53,7 @@ class Proxied:
             with suppress(Exception):
                 response.close()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the request that is under way, as if the server had hung up. For another thread to call."""
         if self._socket is not None:
             shut(self._socket)
@@ -58,12 +62,6 @@ class Proxied:
         """Close the connection; the next request opens another."""
         self._socket = None
         self._transport.close()
-
-    def _request(self, method: str, path: str, body: bytes) -> httpx.Request:
-        headers = {**self._headers, "Content-Length": str(len(body))}
-        extensions = {"timeout": self._timeouts, "trace": self._trace}
-        stream = httpx.ByteStream(body)
-        return httpx.Request(method, self._base + path, headers=headers, stream=stream, extensions=extensions)
 
     def _body(self, response: httpx.Response) -> bytes:
         """Read the body, at most `ANSWER` bytes of it. The status decides alone: one that breaks off is shorter."""

@@ -46,7 +46,7 @@ class Headers(Protocol):
 
 
 class Answer(NamedTuple):
-    """What a server said: its headers, and at most `ANSWER` bytes of its body."""
+    """What a server answered: its headers, and at most `ANSWER` bytes of its body."""
 
     status: int
     headers: Headers
@@ -83,10 +83,20 @@ def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
     """
     status, headers, body = answer
     if status // 100 == _SUCCESS:
-        return Outcome(status, prompt_run_id=_prompt_run_id(_json(_unpacked(body)), secrets))
-    words = bounded(_words(status, headers, _unpacked(body)), secrets=secrets) or f"HTTP {status}"
+        found = _json(_unpacked(body))
+        run = _field(_field(found, "data"), "prompt_run_id") or _field(found, "prompt_run_id")
+        return Outcome(status, prompt_run_id=bounded(run, secrets=secrets) if isinstance(run, str) else None)
+    if status // 100 == _REDIRECT:
+        # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
+        words = f"redirected to {headers.get('location') or 'nowhere'}, which is never followed: check the base URL"
+    else:
+        unpacked = _unpacked(body)
+        words = _error(_json(unpacked)) or unpacked.decode("utf-8", "replace")
     return Outcome(
-        status, retry_after(headers.get("retry-after"), now=now), words, possible_duplicate=status in _GATEWAY
+        status,
+        retry_after(headers.get("retry-after"), now=now),
+        bounded(words, secrets=secrets) or f"HTTP {status}",
+        possible_duplicate=status in _GATEWAY,
     )
 
 
@@ -96,13 +106,6 @@ def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
         # Before anything is cut off: half a secret would not be recognised any more.
         text = text.replace(secret, "***")
     return " ".join(_IGNORED.sub(" ", text[: MESSAGE * 20]).split())[:MESSAGE]
-
-
-def _words(status: int, headers: Headers, body: bytes) -> str:
-    if status // 100 == _REDIRECT:
-        # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
-        return f"redirected to {headers.get('location') or 'nowhere'}, which is never followed: check the base URL"
-    return _error(_json(body)) or body.decode("utf-8", "replace")
 
 
 def _error(answer: Any) -> str:
@@ -115,11 +118,6 @@ def _error(answer: Any) -> str:
     found = (answer.get("error"), _field(answer.get("details"), "message"), answer.get("message"))
     texts = [word if isinstance(word, str) else json.dumps(word) for word in found if word]
     return ": ".join(dict.fromkeys(texts))
-
-
-def _prompt_run_id(answer: Any, secrets: Iterable[str]) -> str | None:
-    found = _field(_field(answer, "data"), "prompt_run_id") or _field(answer, "prompt_run_id")
-    return bounded(found, secrets=secrets) if isinstance(found, str) else None
 
 
 def _field(value: Any, key: str) -> Any:

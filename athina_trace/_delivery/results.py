@@ -75,6 +75,11 @@ class Results:
         """Whether senders that run out of work want a step at once: more waits than they have, or a caller does."""
         self._delivered = delivered
 
+    def discard(self, number: int) -> None:
+        """Take out the oldest, which are committed."""
+        for _ in range(number):
+            self.queue.popleft()
+
     def put(self, result: Result, *, is_low: bool = False) -> None:
         """Hand over a result. `is_low`: the senders have little left to do."""
         self.queue.append(result)

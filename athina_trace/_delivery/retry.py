@@ -50,8 +50,8 @@ _VERDICTS: Final[dict[int, Verdict]] = {
 
 _VERDICTS_BY_CLASS: Final[dict[int, Verdict]] = {
     2: Verdict.DELIVERED,
-    # A redirect is never followed, because the key would go with it; the base URL wants mending, and then a
-    # retry by hand.
+    # A redirect is never followed, because the key would go with it; the base URL has to be
+    # corrected, and then the log retried by hand.
     3: Verdict.REFUSED,
     4: Verdict.REFUSED,
     5: Verdict.RETRY,
@@ -59,7 +59,7 @@ _VERDICTS_BY_CLASS: Final[dict[int, Verdict]] = {
 
 
 def verdict(status: int | None) -> Verdict:
-    """Tell what an HTTP status means for the log that was sent; None stands for "no answer".
+    """Give what an HTTP status means for the log that was sent; None is "no answer".
 
     The status alone decides, never the body: a proxy in front of Athina answers with whatever it likes.
     A number outside 200 to 599 is no final HTTP answer, so it counts as none.
@@ -76,7 +76,7 @@ def backoff(
 
     Full jitter: anything from 0 to `base`, then to twice that, four times, and so on up to `cap` seconds,
     `random` (0 to 1) choosing the place. `retry_after` (seconds, at most `LONGEST_WAIT`) is a lower bound,
-    and the jitter comes on top of it: clients that were all told "60" must not all come back in the same
+    and the jitter comes on top of it: clients that all got "60" must not all come back in the same
     instant. The result is finite and between 0 and `LONGEST_WAIT + cap`.
     """
     # The exponent is bounded because 2.0 ** 1024 overflows, and an outage of weeks gets there.

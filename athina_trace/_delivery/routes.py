@@ -1,4 +1,4 @@
-"""The four doors of Athina's logging API: which method and path carry what."""
+"""The four endpoints of Athina's logging API: which method and path carry what."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ KINDS: Final = frozenset[str](_ROUTES)
 def route(kind: Kind, target: str = "", *, version: str = "v1") -> tuple[str, str]:
     """Give the method and the path for an entry of this `kind` about `target`, a reference or an id."""
     method, path = _ROUTES[kind]
-    return method, path.format(version=version, target=_segment(target))
-
-
-def _segment(target: str) -> str:
-    """Encode any text as one segment of a path, even "." and "..", which would lead elsewhere."""
-    dots = target in {".", ".."}
-    return target.replace(".", "%2E") if dots else quote(target, safe="", errors="replace")
+    # Any text is one segment of the path, even "." and "..", which would lead elsewhere.
+    is_dots = target in {".", ".."}
+    segment = target.replace(".", "%2E") if is_dots else quote(target, safe="", errors="replace")
+    return method, path.format(version=version, target=segment)

@@ -15,7 +15,7 @@ def shut(connection: socket.socket) -> None:
 
 
 def is_readable(connection: socket.socket) -> bool:
-    """Whether the server has hung up meanwhile, or says what nobody asked for."""
+    """Whether the server has hung up meanwhile, or has sent what no request asked for."""
     if not hasattr(select, "poll"):  # Windows, whose `select` takes sockets of any number
         return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""Figures of an outbox: how many entries there are, what a flush came to, the state of all of it."""
+"""Figures of an outbox: how many entries there are, what a flush came to, what the state of deliveries is."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class FlushReport:
-    """What a flush came to. True where nothing waits any more.
+    """What a flush came to. True where everything was delivered.
 
     Attributes:
         delivered: entries that reached Athina while flushing.
         waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
-            while a flush was under way does not count where all that was put before has been resolved.
+            while a flush was under way does not count where all that was put before has been acknowledged.
         refused: entries that Athina refused, ever; they are kept.
         paused: why nothing is sent at all, such as a wrong key; None where it is.
         elapsed: seconds.
+        undelivered: entries that Athina refused or that could not be kept, since the flush before.
 
     >>> report = flush(timeout=5)
     >>> bool(report), report.waiting
@@ -47,9 +48,10 @@ class FlushReport:
     refused: int
     paused: str | None
     elapsed: float
+    undelivered: int = 0
 
     def __bool__(self) -> bool:
-        return self.waiting == 0
+        return self.waiting == 0 and self.undelivered == 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Status:
         bytes: what the outbox's file takes, without space that is free in it.
         outbox: the outbox's file, or ":memory:", also for as long as that file cannot be written to.
         faults: errors of athina_trace's own code that it kept from the program.
+        senders: threads of this process that send now.
+        last_error: what the last request of this process that failed came to, such as "503: overloaded"; None where
+            none has.
+        memory_only: why new logs are kept in memory alone, such as a full disk; None where they are on disk.
 
     >>> reference = log_inference(response="Hello")
     >>> now = status()
@@ -85,3 +91,6 @@ class Status:
     bytes: int = 0
     outbox: str = ""
     faults: int = 0
+    senders: int = 0
+    last_error: str | None = None
+    memory_only: str | None = None

@@ -1,4 +1,4 @@
-"""The straight road to a server, through the standard library's client: a third of the CPU that httpx takes."""
+"""The direct connection to a server, through the standard library's client: a third of the CPU that httpx takes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from athina_trace._delivery import forks, trust
 from athina_trace._delivery.response import ANSWER, IDLE, Answer, NotSentError
 from athina_trace._delivery.sockets import is_readable, shut
 
+_INTERIM = range(102, 200)
 _SCHEMES = {"http": 80, "https": 443}
 
 
-class Direct:
-    """One connection, made when it is first needed and made anew whenever it was lost."""
+class DirectTransport:
+    """One connection, made when it is first needed and made again whenever it was lost."""
 
     def __init__(self, base: str, headers: dict[str, str], *, connect: float, read: float) -> None:
         """Take where to go, and how many seconds to wait for a connection, and for each next piece of an answer.
@@ -37,23 +38,31 @@ class Direct:
         self._read = read
         self._used = 0.0
         self._socket: socket.socket | None = None
-        self._is_cut = False
+        self._is_aborted = False
 
-    def exchange(self, method: str, path: str, body: bytes) -> Answer:
-        """Ask, and read what is answered. Raises `NotSentError`, or what a network and a broken answer may raise."""
-        self._is_cut = False
+    def send(self, method: str, path: str, body: bytes) -> Answer:
+        """Send a request and read the answer. Raises `NotSentError`, or what networks and broken answers raise."""
+        self._is_aborted = False
         self._open()
-        self._ask(method, path, body)
-        response = self._connection.getresponse()
-        if self._is_cut:  # which looks to the library like the end of the headers
+        connection = self._connection
+        connection.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self._headers.items():
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        # A server that has read enough of a large body hangs up, but may have answered before: 413.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.send_held()
+        response = connection.getresponse()
+        if self._is_aborted:  # which looks to the library like the end of the headers
             raise TimeoutError("the answer did not come to its end in time")
         answer = Answer(response.status, response.headers, self._body(response))
         self._used = time.monotonic()
         return answer
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the request that is under way, as if the server had hung up. For another thread to call."""
-        self._is_cut = True
+        self._is_aborted = True
         if self._socket is not None:
             shut(self._socket)
 
@@ -76,17 +85,6 @@ class Direct:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connected.settimeout(self._read)
 
-    def _ask(self, method: str, path: str, body: bytes) -> None:
-        connection = self._connection
-        connection.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self._headers.items():
-            connection.putheader(name, value)
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        # Who has heard enough of a large body hangs up, but may have answered before: 413.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.send_held()
-
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         """Read the body, at most `ANSWER` bytes of it. The status decides alone: one that breaks off is shorter."""
         try:
@@ -96,8 +94,19 @@ class Direct:
         except (OSError, ValueError, http.client.HTTPException):
             content = b""
         if not response.isclosed():
-            self.close()  # nobody waits for the rest
+            self.close()  # rather than read the rest
         return content[:ANSWER]
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """The library skips "100 Continue" alone; 102 and 103 come before the answer, too (RFC 9110, section 15.2)."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status not in _INTERIM:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -105,6 +114,8 @@ class _Connection(http.client.HTTPConnection):
 
     That is one system call less, and one occasion less for a busy thread to keep the interpreter to itself.
     """
+
+    response_class = _FinalResponse
 
     def __init__(self, host: str, port: int, *, timeout: float) -> None:
         super().__init__(host, port, timeout=timeout)

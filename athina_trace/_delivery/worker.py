@@ -38,6 +38,8 @@ class Worker:
         self._start_lock = threading.RLock()
         self._event = engine.results.wake_event
         self._puts = 0  # about: threads may lose count
+        self._puts_collected = 0
+        self._refused_reported = 0
         self._ends: float | None = None
 
     @property
@@ -45,6 +47,11 @@ class Worker:
         """Why nothing is sent now: no key or a wrong one, an outage, a broken store, the end; None where it is."""
         no_key = _NO_KEY if self.engine.senders is None else None
         return self.engine.paused or self.stuck or (_ENDED if self.has_ended else no_key)
+
+    @property
+    def senders(self) -> int:
+        """How many threads send."""
+        return self.engine.senders.alive if self.engine.senders is not None else 0
 
     @property
     def has_ended(self) -> bool:
@@ -87,7 +94,13 @@ class Worker:
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
                 _guard.swallow("delivering logs")
-        self._finish(self._ends)
+        try:
+            with suppress(OSError, sqlite3.Error):
+                self.engine.finish(max(0.0, self._ends - time.monotonic() - 0.1))
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("ending deliveries")
+        finally:
+            self.engine.end_flushes()
 
     def _linger(self, seconds: float) -> None:
         """Wait `seconds` for more, and longer while calls keep putting; until there is a hurry."""
@@ -112,7 +125,9 @@ class Worker:
                 self._store_replaced("its file was deleted")
             now = self._clock.time()
             # Periodic callbacks first: the logs that they make travel with this step.
-            wait = min(_periodic.tick(now), self.engine.step(now))
+            wait, puts = _periodic.tick(now), self._puts
+            wait = min(wait, self.engine.step(now))
+            self._puts_collected = puts
         except (OSError, sqlite3.OperationalError) as error:
             if is_locked(error):
                 return 1.0
@@ -135,14 +150,20 @@ class Worker:
         path = self.engine.outbox.path
         _guard.log_throttled(logging.ERROR, "recreated", "the outbox %s is recreated: %s", path, why)
 
-    def flush(self, timeout: float) -> FlushReport:
-        """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end."""
-        flush = Flush()
+    def flush(self, timeout: float, *, is_last: bool = False) -> FlushReport:
+        """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end.
+
+        `is_last`: or until nothing is left but what other processes are sending.
+        """
+        flush = Flush(is_last=is_last)
         self.engine.flushes.append(flush)
         self._start()
         self._event.wake_now()
         flush.wait(timeout if self._thread is not None else 0.0)
-        return flush.report(self.paused)
+        refused, self._refused_reported = self.engine.refused - self._refused_reported, self.engine.refused
+        new, known = self._puts - self._puts_collected, self.engine.waiting
+        waiting = max(new, 1) if known is None else known + new
+        return flush.report(self.paused, waiting=waiting, undelivered=refused)
 
     def close(self, timeout: float) -> bool:
         """Flush for at most about `timeout` seconds in all, then stop; False where the thread did not end in time.
@@ -152,7 +173,7 @@ class Worker:
         ends = time.monotonic() + timeout
         if self._thread is not None and timeout > 0:
             # The last part is for requests under way: aborting one means that its log may arrive twice.
-            self.flush(timeout - min(0.5, timeout / 2))
+            self.flush(timeout - min(0.5, timeout / 2), is_last=True)
         self._ends = ends
         self._event.wake_now()
         if self._thread is None:
@@ -166,12 +187,3 @@ class Worker:
         """Wait for another thread's `close`, at most `timeout` seconds."""
         if self._thread is not None:
             self._thread.join(timeout)
-
-    def _finish(self, ends: float) -> None:
-        try:
-            with suppress(OSError, sqlite3.Error):
-                self.engine.finish(max(0.0, ends - time.monotonic() - 0.1))
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("ending deliveries")
-        finally:
-            self.engine.end_flushes()

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from athina_trace._delivery.client import Api
+from athina_trace._delivery.client import Client
 from athina_trace.local_athina import Faults, LocalAthina
 
 LOG = {"language_model_id": "m", "prompt": "p", "response": "r", "user_query": "q", "session_id": "s"}
@@ -152,7 +152,7 @@ def test_another_site_cannot_log_here(local_athina: LocalAthina) -> None:
 
 
 def test_our_own_client_is_understood(local_athina: LocalAthina) -> None:
-    api = Api(base_url=local_athina.url, key="k", api_version="v1", total=10)
+    api = Client(base_url=local_athina.url, key="k", api_version="v1", total=10)
     outcome = api.deliver("log", "", json.dumps({**LOG, "external_reference_id": "r"}).encode())
     again = api.deliver("log", "", json.dumps({**LOG, "external_reference_id": "r"}).encode())
     bad = api.deliver("log", "", b"{}")

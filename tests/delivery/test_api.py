@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from athina_trace._delivery.client import Api, Kind, Outcome, route
+from athina_trace._delivery.client import Client, Kind, Outcome, route
 from athina_trace._delivery.retry import Verdict, verdict
 from tests.support import athina_server as server_module
 from tests.support.athina_faults import raw
@@ -41,24 +41,24 @@ def server() -> Iterator[AthinaServer]:
 
 
 @pytest.fixture
-def api(server: AthinaServer) -> Iterator[Api]:
-    made = Api(base_url=server.url, key=KEY, connect=2.0, read=0.3, total=0.6)
+def api(server: AthinaServer) -> Iterator[Client]:
+    made = Client(base_url=server.url, key=KEY, connect=2.0, read=0.3, total=0.6)
     yield made
     made.close()
 
 
-def send(api: Api, server: AthinaServer, fault: Fault) -> Outcome:
+def send(api: Client, server: AthinaServer, fault: Fault) -> Outcome:
     server.script(fault)
     return api.deliver("log", "", LOG)
 
 
-def next_status(api: Api) -> int | None:
+def next_status(api: Client) -> int | None:
     """What the next log comes to. A server may be hanging up at this very moment, which costs a try."""
     outcome = api.deliver("log", "", LOG)
     return api.deliver("log", "", LOG).status if outcome.possible_duplicate else outcome.status
 
 
-def test_a_log_is_sent_as_athina_asks(api: Api, server: AthinaServer) -> None:
+def test_a_log_is_sent_as_athina_asks(api: Client, server: AthinaServer) -> None:
     assert api.deliver("log", "", LOG) == Outcome(200, prompt_run_id="run-1")
     (request,) = server.accepted
     assert (request.method, request.path, request.body) == ("POST", "/api/v1/log/inference", LOG)
@@ -68,7 +68,7 @@ def test_a_log_is_sent_as_athina_asks(api: Api, server: AthinaServer) -> None:
     assert request.headers["user-agent"].startswith("athina-trace/")
 
 
-def test_one_connection_carries_many_requests(api: Api, server: AthinaServer) -> None:
+def test_one_connection_carries_many_requests(api: Client, server: AthinaServer) -> None:
     server.script(server_module.answer(500), server_module.html(502), server_module.bad_json)
     assert [api.deliver("log", "", LOG).status for _ in range(6)] == [500, 502, 200, 200, 200, 200]
     assert server.connections == 1
@@ -91,13 +91,13 @@ def test_one_connection_carries_many_requests(api: Api, server: AthinaServer) ->
 )
 def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer) -> None:
     assert route(kind, target, version="v2") == expected
-    api = Api(base_url=f"{server.url}/self/hosted/", key=KEY, api_version="v2")
+    api = Client(base_url=f"{server.url}/self/hosted/", key=KEY, api_version="v2")
     assert api.deliver(kind, target, LOG).status == 200
     assert (server.accepted[0].method, server.accepted[0].path) == (expected[0], "/self/hosted" + expected[1])
     api.close()
 
 
-def test_the_words_of_an_error_are_kept(api: Api, server: AthinaServer) -> None:
+def test_the_words_of_an_error_are_kept(api: Client, server: AthinaServer) -> None:
     assert send(api, server, server_module.answer(400)).message == "status 400: as the test asked"
     assert send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message == '["a", 1]'
     assert send(api, server, server_module.html(502)).message == "Bad &amp; sad nginx"
@@ -106,13 +106,13 @@ def test_the_words_of_an_error_are_kept(api: Api, server: AthinaServer) -> None:
     assert send(api, server, server_module.answer(200, b'{"prompt_run_id": "top"}')).prompt_run_id == "top"
 
 
-def test_the_time_to_wait_is_read(api: Api, server: AthinaServer) -> None:
+def test_the_time_to_wait_is_read(api: Client, server: AthinaServer) -> None:
     assert send(api, server, server_module.busy(7)) == Outcome(429, 7.0, "status 429: as the test asked")
     assert send(api, server, server_module.busy("9" * 5000, 503)).retry_after == 3600.0
     assert send(api, server, server_module.busy("whenever")).retry_after is None
 
 
-def test_a_redirect_is_never_followed(api: Api, server: AthinaServer) -> None:
+def test_a_redirect_is_never_followed(api: Client, server: AthinaServer) -> None:
     with AthinaServer() as elsewhere:
         outcome = send(api, server, server_module.redirect(f"{elsewhere.url}/?{KEY}"))
         assert verdict(outcome.status) is Verdict.REFUSED
@@ -135,6 +135,8 @@ HOSTILE: list[tuple[Fault, int | None]] = [
     (server_module.endless_body, 500),
     (server_module.endless_headers, None),
     (server_module.continue_for_ever, None),
+    (server_module.raw(b"HTTP/1.1 102 x\r\n\r\nHTTP/1.1 103 x\r\nLink: </a>\r\n\r\nHTTP/1.1 200 x\r\n\r\n"), 200),
+    (server_module.raw(b"HTTP/1.1 103 x\r\nLink: </a>\r\n\r\n" * 9), None),
     (server_module.http10, 200),
     (server_module.bad_json, 200),
     (server_module.wrong_encoding, 200),
@@ -155,7 +157,7 @@ HOSTILE: list[tuple[Fault, int | None]] = [
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize(("fault", "status"), HOSTILE, ids=range(len(HOSTILE)))
 def test_no_answer_does_harm(
-    api: Api,
+    api: Client,
     server: AthinaServer,
     fault: Fault,
     status: int | None,
@@ -180,7 +182,7 @@ def test_no_answer_does_harm(
     assert next_status(api) == 200
 
 
-def test_a_server_that_is_away_and_comes_back(api: Api, server: AthinaServer) -> None:
+def test_a_server_that_is_away_and_comes_back(api: Client, server: AthinaServer) -> None:
     assert api.deliver("log", "", LOG).status == 200
     server.stop()
     outcome = api.deliver("log", "", LOG)
@@ -193,7 +195,7 @@ def test_a_server_that_is_away_and_comes_back(api: Api, server: AthinaServer) ->
 
 
 def test_a_request_can_be_cut_at_any_time(server: AthinaServer) -> None:
-    api = Api(base_url=server.url, key=KEY, read=60.0, total=60.0)
+    api = Client(base_url=server.url, key=KEY, read=60.0, total=60.0)
     server.script(server_module.hang)
     outcomes: list[Outcome] = []
     sender = threading.Thread(target=lambda: outcomes.append(api.deliver("log", "", LOG)))
@@ -207,7 +209,7 @@ def test_a_request_can_be_cut_at_any_time(server: AthinaServer) -> None:
     api.close()
 
 
-def test_the_key_is_in_no_message(api: Api, server: AthinaServer) -> None:
+def test_the_key_is_in_no_message(api: Client, server: AthinaServer) -> None:
     for size in range(480, 500):
         assert KEY[:5] not in send(api, server, server_module.answer(400, b"x" * size + KEY.encode())).message
     assert (
@@ -218,13 +220,13 @@ def test_the_key_is_in_no_message(api: Api, server: AthinaServer) -> None:
 
 @pytest.mark.parametrize("key", ["", "two\nlines", "schlüssel", "nul\0"])
 def test_a_key_that_no_header_can_carry_pauses(server: AthinaServer, key: str) -> None:
-    outcome = Api(base_url=server.url, key=key).deliver("log", "", LOG)
+    outcome = Client(base_url=server.url, key=key).deliver("log", "", LOG)
     assert verdict(outcome.status) is Verdict.PAUSED
     assert "ATHINA_API_KEY" in outcome.message
     assert server.connections == 0
 
 
-def test_a_reference_that_no_url_can_carry_is_refused(api: Api, server: AthinaServer) -> None:
+def test_a_reference_that_no_url_can_carry_is_refused(api: Client, server: AthinaServer) -> None:
     assert api.deliver("log", "", LOG).status == 200
     outcome = api.deliver("update", "x" * 70_000, LOG)
     assert verdict(outcome.status) is Verdict.REFUSED
@@ -235,12 +237,12 @@ def test_a_reference_that_no_url_can_carry_is_refused(api: Api, server: AthinaSe
     "url", ["", "log.athina.ai", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "http://\x00"]
 )
 def test_a_base_url_that_is_none_blames_no_log(url: str) -> None:
-    assert verdict(Api(base_url=url, key=KEY).deliver("log", "", LOG).status) is Verdict.RETRY
+    assert verdict(Client(base_url=url, key=KEY).deliver("log", "", LOG).status) is Verdict.RETRY
 
 
 def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://user:s3cret@"))
-    api = Api(base_url="http://athina.invalid", key=KEY)
+    api = Client(base_url="http://athina.invalid", key=KEY)
     server.script(server_module.answer(400, b"you said s3cret"))
     assert api.deliver("log", "", LOG) == Outcome(400, message="you said ***")
     assert api.deliver("log", "", LOG).status == 200
@@ -252,25 +254,25 @@ def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pyte
 def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    api = Api(base_url=server.url, key=KEY)
+    api = Client(base_url=server.url, key=KEY)
     assert api.deliver("log", "", LOG).status == 200
     api.close()
 
 
 def test_a_proxy_that_is_none_blames_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "gopher://user:s3cret@127.0.0.1:1")
-    outcome = Api(base_url="http://127.0.0.1:1", key=KEY).deliver("log", "", LOG)
+    outcome = Client(base_url="http://127.0.0.1:1", key=KEY).deliver("log", "", LOG)
     assert outcome.status is None
     assert "s3cret" not in outcome.message
 
 
 def test_https_is_spoken_however_it_is_written(server: AthinaServer) -> None:
-    outcome = Api(base_url=server.url.replace("http", "HTTPS"), key=KEY, connect=0.2).deliver("log", "", LOG)
+    outcome = Client(base_url=server.url.replace("http", "HTTPS"), key=KEY, connect=0.2).deliver("log", "", LOG)
     assert outcome.status is None
     assert "handshake" in outcome.message
 
 
-def test_interrupts_pass(api: Api, server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupts_pass(api: Client, server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -279,7 +281,7 @@ def test_interrupts_pass(api: Api, server: AthinaServer, monkeypatch: pytest.Mon
         send(api, server, server_module.accept)
 
 
-def test_the_server_can_be_asked_by_predicate(api: Api, server: AthinaServer) -> None:
+def test_the_server_can_be_asked_by_predicate(api: Client, server: AthinaServer) -> None:
     def is_second(request: Request) -> bool:
         return request.number == 2
 
@@ -293,7 +295,7 @@ def test_the_server_can_be_asked_by_predicate(api: Api, server: AthinaServer) ->
 def test_the_servers_faults_can_be_repeated() -> None:
     def statuses() -> list[int | None]:
         with AthinaServer(faults=0.5, seed=11) as server:
-            api = Api(base_url=server.url, key=KEY)
+            api = Client(base_url=server.url, key=KEY)
             found = [api.deliver("log", "", LOG).status for _ in range(40)]
             api.close()
             return found
@@ -309,7 +311,7 @@ def test_the_server_runs_in_a_process_of_its_own() -> None:
         assert process.stdin
         assert process.stdout
         url = process.stdout.readline().strip()
-        api = Api(base_url=url, key=KEY)
+        api = Client(base_url=url, key=KEY)
         assert api.deliver("log", "", LOG).status == 200
         with urllib.request.urlopen(f"{url}/accepted") as response:  # noqa: S310  loopback
             assert b"/api/v1/log/inference" in response.read()
@@ -343,7 +345,7 @@ ANSWERS = st.one_of(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANSWERS)
 def test_whatever_a_server_says_comes_to_a_verdict_in_time_and_hurts_no_later_log(
-    api: Api, server: AthinaServer, answer: bytes
+    api: Client, server: AthinaServer, answer: bytes
 ) -> None:
     server.clear()
     began = time.monotonic()

@@ -94,8 +94,8 @@ def test_a_store_from_the_future_is_left_alone_and_memory_is_used(
         answer(str(number))
     runtime = _runtime.active()
     assert isinstance(runtime, Runtime)
-    assert runtime.delivery._spare is not None
-    assert runtime.delivery._spare[1].flush(10)
+    assert runtime.delivery._fallback is not None
+    assert runtime.delivery._fallback[1].flush(10)
     assert sorted(questions(athina)) == list("01234")
     assert path.read_bytes() == untouched
     assert said(caplog, "made by a newer athina_trace") == 2  # that it is so, and that memory is used
@@ -110,8 +110,8 @@ def test_a_place_that_cannot_be_written_to_leaves_memory(
         answer(str(number))
     runtime = _runtime.active()
     assert isinstance(runtime, Runtime)
-    assert runtime.delivery._spare is not None
-    assert runtime.delivery._spare[1].flush(10)
+    assert runtime.delivery._fallback is not None
+    assert runtime.delivery._fallback[1].flush(10)
     assert sorted(questions(athina), key=int) == [str(number) for number in range(50)]
     assert said(caplog, "kept in memory") == 1
 

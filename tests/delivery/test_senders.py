@@ -17,7 +17,7 @@ import athina_trace
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery import senders as senders_module
-from athina_trace._delivery.client import Api
+from athina_trace._delivery.client import Client
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
@@ -126,14 +126,14 @@ def test_a_dead_sender_is_replaced_and_the_program_hears_of_it_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    deliver, errors = Api.deliver, [error, error]
+    deliver, errors = Client.deliver, [error, error]
 
-    def dies_at_first(self: Api, *args: Any) -> Outcome:
+    def dies_at_first(self: Client, *args: Any) -> Outcome:
         if errors:
             raise errors.pop()
         return deliver(self, *args)
 
-    monkeypatch.setattr(Api, "deliver", dies_at_first)
+    monkeypatch.setattr(Client, "deliver", dies_at_first)
     for number in range(5):
         athina_trace.log_inference(response=str(number), session_id="one")
     assert [log["response"] for log in delivered()] == list("01234")

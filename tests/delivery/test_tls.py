@@ -16,7 +16,7 @@ import trustme
 
 import athina_trace
 from athina_trace._delivery import trust
-from athina_trace._delivery.client import Api
+from athina_trace._delivery.client import Client
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 
@@ -51,7 +51,7 @@ def test_a_log_is_delivered_over_https(https: AthinaServer, trusted: str, monkey
 
 
 def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) -> None:
-    api = Api(base_url=https.url, key="key")
+    api = Client(base_url=https.url, key="key")
     outcome = api.deliver("log", "", b"{}")
     assert outcome.status is None
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.message
@@ -132,7 +132,7 @@ def test_a_proxy_sees_nothing_of_what_is_sent_through_it(
     monkeypatch.setenv("SSL_CERT_FILE", trusted)
     monkeypatch.setenv("https_proxy", tunnel)
     monkeypatch.delenv("no_proxy", raising=False)
-    api = Api(base_url=https.url, key="key")
+    api = Client(base_url=https.url, key="key")
     assert [api.deliver("log", "", b"{}").status for _ in range(2)] == [200, 200]
     assert [request.path for request in https.accepted] == ["/api/v1/log/inference"] * 2
     assert https.connections == 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from athina_trace._delivery import worker as worker_module
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
 from tests.delivery.test_engine import Athina, Stepped
 
@@ -100,4 +105,62 @@ def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pyte
     counts = stepped.outbox.counts()
     assert (counts.made, counts.delivered, counts.waiting) == (3, 3, 0)
     assert sorted(asked) == ["1", "2", "3"]
+    stepped.engine.finish(5)
+
+
+def test_the_end_waits_for_nothing_that_another_process_sends(tmp_path: Path) -> None:
+    """As a worker of a pool ends, whose siblings are busy."""
+    is_over = threading.Event()
+
+    def worker_of(athina: Athina) -> Worker:
+        outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+        return Worker(Engine(outbox, lambda: athina, clock=clock), clock=clock)
+
+    busy = worker_of(Athina(lambda *_: Outcome(200 if is_over.wait(20) else None)))
+    idle = worker_of(Athina())
+    put(busy, "slow")
+    while not busy.engine._leased:
+        time.sleep(0.01)
+    put(idle, "quick")
+    began = time.monotonic()
+    assert idle.close(10)
+    assert time.monotonic() - began < 5
+    is_over.set()
+    assert busy.close(10)
+
+
+@pytest.mark.parametrize(("words", "level"), [("refused", logging.WARNING), ("later", logging.INFO)])
+def test_an_address_that_never_answers_is_a_warning_at_once(
+    words: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    athina = Athina()
+    stepped = Stepped(athina)
+    if words == "later":  # it was reached before
+        stepped.put("first", "first")
+        stepped.settle()
+    athina.answer = lambda *_: Outcome(None, message=words)
+    stepped.put("one", "1")
+    stepped.wait(0.5)
+    assert {record.levelno for record in caplog.records if words in record.getMessage()} >= {level}
+    assert ("check ATHINA_BASE_URL" in caplog.text) == (level == logging.WARNING)
+    assert stepped.engine.last_error == f"no answer: {words}"
+    stepped.engine.finish(5)
+
+
+def test_a_log_that_fails_for_ever_is_refused_once_others_are_taken(caplog: pytest.LogCaptureFixture) -> None:
+    athina = Athina()
+    stepped = Stepped(athina, max_attempts=20)
+    athina.answer = lambda reference, _: Outcome(500, message="boom" if reference == "poison" else "")
+    stepped.put("bad", "poison", "behind it")
+    stepped.wait(3600)
+    assert athina.tries.count("poison") > 20
+    assert stepped.outbox.counts().refused == 0  # it may be an outage
+    athina.answer = lambda reference, _: Outcome(500, message="boom") if reference == "poison" else Outcome(200)
+    stepped.put("good", "good")
+    stepped.wait(120)
+    counts = stepped.outbox.counts()
+    assert (counts.delivered, counts.refused, counts.waiting) == (2, 1, 0)
+    assert "boom (it failed" in caplog.text
+    assert athina.tries[-1] == "behind it"
     stepped.engine.finish(5)

@@ -175,8 +175,8 @@ def test_where_the_disk_fails_the_memory_takes_it(
     monkeypatch.setattr(runtime.outbox, "put", full)
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
     client.responses.create(model="gpt-4.1", input=QUERY)
-    assert runtime.delivery._spare is not None
-    memory: MemoryOutbox = runtime.delivery._spare[0]
+    assert runtime.delivery._fallback is not None
+    memory: MemoryOutbox = runtime.delivery._fallback[0]
     assert [json.loads(entry.body)["response"] for entry in memory.waiting()] == [RAIN]
 
 

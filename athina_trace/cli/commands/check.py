@@ -17,7 +17,7 @@ import httpx
 from pydantic_core import to_json
 
 from athina_trace._clock import clock
-from athina_trace._delivery.client import Api
+from athina_trace._delivery.client import Client
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.options import add_outbox, outbox_path
@@ -138,7 +138,7 @@ def check_sending(settings: Settings) -> Finding:
         "environment": "check",
         "external_reference_id": clock.reference(),
     }
-    api = Api(
+    api = Client(
         base_url=settings.base_url,
         key=settings.api_key.get_secret_value(),
         api_version=settings.api_version,

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     while True:
         report = _runtime.flush(max(0.0, min(_STEP_SECONDS, deadline - time.monotonic())))
         # A wrong key does not become right by waiting: the reason is worth more than the rest of the timeout.
-        if report or report.paused or time.monotonic() >= deadline:
+        if not report.waiting or report.paused or time.monotonic() >= deadline:
             break
         terminal.progress(f"{report.waiting} of {waiting} still waiting")
     terminal.progress("")
