@@ -141,6 +141,15 @@ def test_a_hook_never_sees_what_is_private() -> None:
     assert "secret words" not in str(hook.logs)
 
 
+def test_what_a_hook_leaves_alone_is_not_cut_a_second_time() -> None:
+    bodies = []
+    for settings in ({}, {"before_emit": unchanged}):
+        with captured_logs(**settings) as logs:
+            ask("q" * 300_000, **{f"large{number}": ["word " * 39_000] * 4 for number in range(4)})
+        bodies.append({**logs.wire[0], "external_reference_id": "", "response_time": 0})
+    assert bodies[0] == bodies[1]
+
+
 @given(DATA, DATA)
 def test_a_hook_and_a_mask_that_change_nothing_change_nothing(argument: Any, answer: Any) -> None:
     bodies = []

@@ -93,7 +93,13 @@ class Pipeline:
                 return None
             kept = InferenceLog.of(dict(answer))
             # The hook may have put any object there.
-            out: dict[str, Any] = {name: plain(value, limits=_WIDE) for name, value in kept if value is not None}
+            out: dict[str, Any] = {
+                name: {key: plain(each, limits=_WIDE) for key, each in value.items()}
+                if name == "custom_attributes"
+                else plain(value, limits=_WIDE)
+                for name, value in kept
+                if value is not None
+            }
         except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to keep back must not leave
             _guard.pass_on(error)
             message = "before_emit failed (%s): the log goes without its content"
