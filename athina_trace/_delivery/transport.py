@@ -103,7 +103,7 @@ class _FinalResponse(http.client.HTTPResponse):
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
             if status not in _INTERIM:
                 return version, status, reason
             http.client.parse_headers(self.fp)
