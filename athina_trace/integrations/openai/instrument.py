@@ -178,10 +178,8 @@ def _instrument_client(client: Any) -> None:
 def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
     """`client.with_options(...)` gives a client that is instrumented, too."""
     made = wrapped(*args, **kwargs)
-    try:
+    with _guard.shield("instrumenting a copy of a client"):
         _instrument_client(made)
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("instrumenting a copy of a client")
     return made
 
 

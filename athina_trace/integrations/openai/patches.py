@@ -178,14 +178,12 @@ def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextva
         _active.reset(token)
     if around is None or around.client is not active.client or around.is_over:
         return
-    try:
+    with _guard.shield("comparing two requests of OpenAI's client"):
         outer, inner = around.options, active.options
         # Which may be a copy; in a hook of the client, a program may well make another request.
         around.is_recorded |= outer is inner or (
             (outer.method, outer.url, outer.json_data) == (inner.method, inner.url, inner.json_data)
         )
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("comparing two requests of OpenAI's client")
 
 
 def _options(args: Any, kwargs: Any) -> Any:
@@ -209,19 +207,17 @@ def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
 
 
 def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException, unparsed: Any) -> None:
-    try:
+    with _guard.shield("recording a failed request of OpenAI's client"):
         request = _begin(args, kwargs, started_ns)
         if request is not None:
             # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.
             body = body_of(unparsed) if unparsed is not None else normalise(getattr(error, "completion", None))
             request.finished(body, error)
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("recording a failed request of OpenAI's client")
 
 
 def _record(args: Any, kwargs: Any, started_ns: int, answer: Any) -> RequestRecord | None:
     """Record an answer; returns its request."""
-    try:
+    with _guard.shield("recording an answer of OpenAI's client"):
         request = _begin(args, kwargs, started_ns)
         if request is None:
             return None
@@ -234,7 +230,5 @@ def _record(args: Any, kwargs: Any, started_ns: int, answer: Any) -> RequestReco
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
             request.finished(normalise_fresh(answer))
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("recording an answer of OpenAI's client")
-        return None
-    return request
+        return request
+    return None

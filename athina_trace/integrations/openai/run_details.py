@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any, Final
 
 from athina_trace import _guard
@@ -29,28 +30,20 @@ _Requests = Generator[tuple[str, dict[str, Any]], object, None]
 
 def fetch(client: Any, request: RequestRecord) -> None:
     """Fetch the details, if this request showed the end of a run. Never raises."""
-    try:
+    with _guard.shield("fetching the details of a run"), suppress(StopIteration):
         requests, page = _pages(request), None
         while True:
             path, query = requests.send(page)
             page = client.get(path, cast_to=object, options={"params": query, "headers": _BETA})
-    except StopIteration:
-        return
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("fetching the details of a run")
 
 
 async def fetch_async(client: Any, request: RequestRecord) -> None:
     """Do what `fetch` does, on an async client."""
-    try:
+    with _guard.shield("fetching the details of a run"), suppress(StopIteration):
         requests, page = _pages(request), None
         while True:
             path, query = requests.send(page)
             page = await client.get(path, cast_to=object, options={"params": query, "headers": _BETA})
-    except StopIteration:
-        return
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("fetching the details of a run")
 
 
 def _pages(request: RequestRecord) -> _Requests:

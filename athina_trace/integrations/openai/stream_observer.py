@@ -83,13 +83,11 @@ class StreamObserver:
         parse = response.parse
 
         def attached(stream: Any) -> Any:
-            try:
+            with _guard.shield("observing a stream"):
                 if hasattr(stream, "_iterator") and getattr(stream, _MARK, None) is None:
                     self.attach(stream)
                     if self._body is not None:
                         self._body.discard()
-            except Exception:  # noqa: BLE001 - the guard decides
-                _guard.swallow("observing a stream")
             return stream
 
         def parsed(*args: Any, **kwargs: Any) -> Any:
@@ -146,12 +144,10 @@ class StreamObserver:
         except IndexError:
             return
         _open.discard(self)
-        try:
+        with _guard.shield("recording a stream"):
             if self._finalizer is not None:
                 self._finalizer.detach()
             self._record(error)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("recording a stream")
         # Last: the log of the decorated call has what was recorded above.
         for call in self._calls:
             complete(call.done(None) if error is None else call.failed(error))
