@@ -116,15 +116,16 @@ class Engine:
             collected = self.outbox.collect()
             leases = self._lease(now, held)
             due = self.outbox.next_due()
-            if self.paused != self._noted:
-                self.outbox.store.note("paused", self.paused, now)
+            paused = self.paused
+            if paused != self._noted:
+                self.outbox.store.note("paused", paused, now)
         # First what must follow the commit: whatever fails below finds results and leases in their places.
-        self._noted = self.paused
-        self._warn()
-        self.results.discard(len(results))
         self._leased = {lease.lane: lease for lease in (*held, *leases)}
+        self.results.discard(len(results))
         if self.senders is not None:
             self.senders.submit(leases)
+        self._noted = paused
+        self._warn()
         self._upkeep.is_due |= bool(collected or results)
         self.outbox.all_settled(result.attempt.entry.id for result in list(self.results.queue) if result.attempt)
         for key, attempt in announced:
