@@ -25,8 +25,10 @@ _ROUND_ANSWERS = 8
 _STALL_SECONDS = 1.0
 _STALLED_LIMIT = 8
 """Requests in flight up to which a server without any answer is asked for more: one that hangs is not all."""
-_TRIAL_SECONDS = 2.0
-"""Between a trial that did not pay and the next: a round of it costs half of what is delivered meanwhile, at most."""
+UP_SECONDS = 2.0
+DOWN_SECONDS = 4.0
+"""From a trial to the next in the same direction, or in the other: a round of one costs half of what is delivered
+meanwhile, at most."""
 
 TRIP = 9
 """Failures without a success in between that count as an outage, or twice as many as may be in flight, if that is more:
@@ -97,7 +99,7 @@ class Limit:
 
     Two neighbouring levels are compared by what a good answer costs, in seconds of requests: time spent on bad answers
     counts, too. A server that is busy, one that sheds load and an interpreter whose threads take turns all look alike:
-    more requests in flight bring no more answers.
+    more requests in flight bring no more answers. A round of which two thirds are bad halves the level at once.
     """
 
     def __init__(self, most: int) -> None:
@@ -108,8 +110,8 @@ class Limit:
         """Begin, or begin again, with one request."""
         self.value = 1
         self._compared: tuple[int, float] | None = None  # the level before the present trial, and its cost
-        self._upwards = True  # where the present trial goes, or the next one
-        self._next_trial = 0.0
+        self._upwards = True  # where it goes
+        self._next_up = self._next_down = 0.0  # when there may be another
         self._round: _Round | None = None
 
     def record(self, now: float, seconds: float, *, good: bool) -> bool:
@@ -123,33 +125,26 @@ class Limit:
         if self._round is not None:
             return False
         cost = round_.seconds / round_.good if round_.good else math.inf
-        is_bad = level > 1 and round_.good * 2 <= round_.answers
-        if is_bad and self._compared is None:
-            self.value, self._next_trial = max(1, level // 2), now + _TRIAL_SECONDS
-        elif is_bad:
-            self._end_trial(now, max(1, level // 2), paid=False)
+        is_bad = level > 1 and round_.good * 3 <= round_.answers
+        if is_bad:
+            self.value, self._compared, self._next_up = level // 2, None, now + UP_SECONDS
         elif self._compared is not None:
             before, cost_before = self._compared
             paid = cost <= PAYS * cost_before if self._upwards else cost_before > PAYS * cost
-            self._end_trial(now, level if paid else before, paid=paid)
-        if self.value == level and not is_bad and now >= self._next_trial:
-            may_rise = level < self.most and cost >= QUICK_SECONDS
-            if may_rise or level > 1:
-                self._compared = level, cost
-                self._upwards = may_rise and (self._upwards or level == 1)
-                self.value = min(2 * level, self.most) if self._upwards else level // 2
+            self.value, self._compared = level if paid else before, None
+            # What pays is tried again at once, and its contrary not soon.
+            self._next_up = now if paid and self._upwards else now + UP_SECONDS
+            self._next_down = now if paid and not self._upwards else now + DOWN_SECONDS
+        if self.value == level and not is_bad:
+            if level < self.most and cost >= QUICK_SECONDS and now >= self._next_up:
+                self._compared, self._upwards, self.value = (level, cost), True, min(2 * level, self.most)
+            elif level > 1 and now >= self._next_down:
+                self._compared, self._upwards, self.value = (level, cost), False, level // 2
         return self.value != level
 
-    def _end_trial(self, now: float, level: int, *, paid: bool) -> None:
-        """Stay at `level`: go on at once in a direction that pays, else try the other one later."""
-        self.value, self._compared = level, None
-        self._next_trial = now if paid else now + _TRIAL_SECONDS
-        self._upwards = self._upwards == paid
-
     def halve(self) -> None:
-        """Allow half as many; the next trial goes up again."""
+        """Allow half as many."""
         self.value, self._compared, self._round = max(1, self.value // 2), None, None
-        self._upwards = True
 
     def stalled(self) -> bool:
         """Nothing in flight comes back and more is to be sent: allow a little more. True where the level changes."""

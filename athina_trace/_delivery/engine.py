@@ -84,6 +84,7 @@ class Engine:
         self._acknowledge = _Acknowledger(outbox, clock, keep=keep > 0, max_attempts=max_attempts)
         self._on_result = on_result
         self._leased: dict[str, Lease] = {}
+        self._unsubmitted: list[Lease] = []
         self.refused = 0
         """How many entries Athina refused to this engine."""
         self.waiting: int | None = None
@@ -107,24 +108,18 @@ class Engine:
         Raises what the store raises, and has done nothing then.
         """
         results = list(self.results.queue)
-        with self.outbox.transaction():
-            clock_set_back = self._upkeep.look_around(now, self._patience())
-            begun = [flush for flush in list(self.flushes) if flush.begin(self.outbox)]
-            if self.senders is not None and (begun or clock_set_back):
-                self.senders.controller.gate.probe()
-            held, announced = self._commit(results, now)
-            collected = self.outbox.collect()
-            leases = self._lease(now, held)
-            due = self.outbox.store.next_due()
-            if self.paused != self._noted:
-                self.outbox.store.note("paused", self.paused, now)
-        # First what must follow the commit: whatever fails below finds results and leases in their places.
-        self._noted = self.paused
-        self._warn()
+        before = self._leased, self._unsubmitted, self._noted
+        try:
+            with self.outbox.transaction():
+                announced, collected, due = self._transact(results, now)
+        except BaseException:
+            self._leased, self._unsubmitted, self._noted = before
+            raise
         self.results.discard(len(results))
-        self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
-        if self.senders is not None:
-            self.senders.submit(leases)
+        while self.senders is not None and self._unsubmitted:
+            self.senders.submit(self._unsubmitted[0])
+            del self._unsubmitted[0]
+        self._warn()
         self._upkeep.is_due |= bool(collected or results)
         self.outbox.acknowledgements_committed(
             result.attempt.entry for result in list(self.results.queue) if result.attempt
@@ -148,6 +143,23 @@ class Engine:
             if due is not None and len(self._leased) < most:
                 waits.append(max(due - now, controller.gate.wait(self._clock.monotonic()), 0.0))
         return min(waits)
+
+    def _transact(self, results: list[Result], now: float) -> tuple[list[tuple[str, Attempt]], int, float | None]:
+        """Do in the store what a step does; what was taken or refused, how much was collected, and what is due next."""
+        clock_set_back = self._upkeep.look_around(now, self._patience())
+        begun = [flush for flush in list(self.flushes) if flush.begin(self.outbox)]
+        if self.senders is not None and (begun or clock_set_back):
+            self.senders.controller.gate.probe()
+        if self.paused != self._noted:
+            self._noted = self.paused
+            self.outbox.store.note("paused", self._noted, now)
+        held, announced = self._commit(results, now)
+        collected = self.outbox.collect()
+        leases = self._lease(now, held)
+        # Before the commit: whatever fails after it finds what is leased in its place.
+        self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
+        self._unsubmitted = [*self._unsubmitted, *leases]
+        return announced, collected, self.outbox.store.next_due()
 
     def _warn(self) -> None:
         """Let the program know, once a minute, while nothing is sent."""
@@ -223,7 +235,7 @@ class Engine:
 
     def store_replaced(self) -> None:
         """Forget what is under way: it belongs to a store that is gone."""
-        self._leased.clear()
+        self._leased, self._unsubmitted = {}, []
 
     def start_sender(self) -> None:
         """Start the first sender. Raises RuntimeError where no thread can be started."""

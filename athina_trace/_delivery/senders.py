@@ -100,10 +100,9 @@ class Senders:
         """How many senders there are."""
         return sum(sender.thread.is_alive() for sender in list(self._senders))
 
-    def submit(self, leases: list[Lease]) -> None:
-        """Take leases to be sent."""
-        for lease in leases:
-            self._inbox.put(lease)
+    def submit(self, lease: Lease) -> None:
+        """Take a lease whose entries are to be sent."""
+        self._inbox.put(lease)
 
     def start(self) -> None:
         """Start one more sender. Raises RuntimeError where no thread can be started."""

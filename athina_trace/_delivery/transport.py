@@ -43,8 +43,18 @@ class DirectTransport:
     def send(self, method: str, path: str, body: bytes) -> Answer:
         """Send a request and read the answer. Raises `NotSentError`, or what networks and broken answers raise."""
         self._is_aborted = False
-        self._open()
         connection = self._connection
+        if connection.sock is not None and (time.monotonic() - self._used > IDLE or is_readable(connection.sock)):
+            self.close()
+        if connection.sock is None:
+            try:
+                connection.connect()
+            except Exception as error:
+                raise NotSentError from error
+            self._socket = connected = cast("socket.socket", connection.sock)
+            # Probes end a connection whose peer has vanished without a word.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connected.settimeout(self._read)
         connection.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
         for name, value in self._headers.items():
             connection.putheader(name, value)
@@ -70,20 +80,6 @@ class DirectTransport:
         """Close the connection; the next request opens another."""
         self._socket = None
         self._connection.close()
-
-    def _open(self) -> None:
-        connection = self._connection
-        if connection.sock is not None and (time.monotonic() - self._used > IDLE or is_readable(connection.sock)):
-            self.close()
-        if connection.sock is None:
-            try:
-                connection.connect()
-            except Exception as error:
-                raise NotSentError from error
-            self._socket = connected = cast("socket.socket", connection.sock)
-            # Probes end a connection whose peer has vanished without a word.
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connected.settimeout(self._read)
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         """Read the body, at most `ANSWER` bytes of it. The status decides alone: one that breaks off is shorter."""

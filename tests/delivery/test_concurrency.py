@@ -145,7 +145,7 @@ def test_a_server_without_more_to_give_is_not_asked_for_more() -> None:
 
     sim = run(server)
     assert sim.rate(10) > 150
-    assert sim.controller.limit <= 20
+    assert sim.most_in_flight <= 32
 
 
 def test_senders_that_take_turns_stay_few_once_a_slow_server_is_quick_again() -> None:

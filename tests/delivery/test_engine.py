@@ -14,7 +14,7 @@ from athina_trace._delivery import engine as engine_module
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.flush import Flush
-from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
 
 DOWN = Outcome(None, message="ConnectError: connection refused")
@@ -74,10 +74,10 @@ class Athina:
 class Stepped:
     """An engine, stepped until it has nothing to do before the clock moves on."""
 
-    def __init__(self, athina: Athina, *, connections: int = 4, **options: Any) -> None:
+    def __init__(self, athina: Athina, *, outbox: Outbox | None = None, connections: int = 4, **options: Any) -> None:
         self.athina = athina
         self.clock = Clock()
-        self.outbox = MemoryOutbox()
+        self.outbox = outbox or MemoryOutbox()
         self.engine = Engine(self.outbox, lambda: athina, clock=self.clock, connections=connections, **options)
         self.steps = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,12 +17,15 @@ import pytest
 import athina_trace
 from athina_trace import _guard
 from athina_trace._clock import clock
+from athina_trace._delivery import engine as engine_module
 from athina_trace._delivery import senders as senders_module
 from athina_trace._delivery.client import Client
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.delivery.test_engine import TAKEN, Athina, Stepped
 
 FOLDER = str(Path(senders_module.__file__).parent)
@@ -76,7 +80,53 @@ def traced() -> Iterator[Callable[[float], Tripwire]]:
     threading.settrace(before)
 
 
-def deliver_with(wire: Tripwire) -> None:
+class StepTripwire:
+    """Raises `Died` where a step of the engine comes to the line `number` of its module for the first time."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.lines = set[int]()
+        self.where = f"engine.py:{number}"
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        path, number = frame.f_code.co_filename, frame.f_lineno
+        if path == engine_module.__file__ and event == "line" and "with " not in linecache.getline(path, number):
+            is_new = number not in self.lines
+            self.lines.add(number)
+            if is_new and number == self.number:
+                raise Died(self.where)
+        return self
+
+
+def stepping(wire: StepTripwire, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker does, whose step fails: try again."""
+    step = engine_module.Engine.step
+
+    def traced(engine: engine_module.Engine, now: float) -> float:
+        before = sys.gettrace()
+        sys.settrace(wire)
+        try:
+            return step(engine, now)
+        except Died:
+            return 0.0
+        finally:
+            sys.settrace(before)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_module.Engine, "step", traced)
+        deliver_with(wire, outbox)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_step_that_fails_in_any_line_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = StepTripwire(0)
+    stepping(wire, SqliteOutbox(str(tmp_path / "0.db")), monkeypatch)
+    assert len(wire.lines) > 60
+    for number in sorted(wire.lines):
+        stepping(StepTripwire(number), SqliteOutbox(str(tmp_path / f"{number}.db")), monkeypatch)
+
+
+def deliver_with(wire: Tripwire | StepTripwire, outbox: Outbox | None = None) -> None:
     """Four lanes: a log that is taken at once, one to be shortened twice, one refused, one that fails at first."""
     athina = Athina()
 
@@ -92,7 +142,7 @@ def deliver_with(wire: Tripwire) -> None:
 
     accepted = Counter[str]()
     athina.answer = answer
-    stepped = Stepped(athina, connections=2, max_bytes=10_000)
+    stepped = Stepped(athina, outbox=outbox, connections=2, max_bytes=10_000)
     stepped.put("later", "later", "behind it")
     stepped.put("one", "1", "refused", "2")
     stepped.put("two", "large", body=LARGE)
@@ -153,7 +203,7 @@ def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypat
     monkeypatch.setattr(threading.Thread, "start", slow_start)
     monkeypatch.setattr(senders_module, "_IDLE_SECONDS", 0.01)
     senders.start()
-    senders.submit([lease_of("quick")])
+    senders.submit(lease_of("quick"))
     senders.start()
     wait_until(lambda: len(senders._senders) == 1)
     assert [sender.thread.is_alive() for sender in senders._senders] == [True]
