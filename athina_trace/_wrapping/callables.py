@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 
 import wrapt
 
-from athina_trace._serialization.classes import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
+from athina_trace._serialization.introspection import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
 
 _F = TypeVar("_F")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import wrapt
 
-from athina_trace._serialization.classes import ABSENT, static
+from athina_trace._serialization.introspection import ABSENT, static
 from athina_trace._wrapping import callables
 
 Run = Callable[[Any, object, Any, Any], Any]
