@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from athina_trace._capture.draft import current_draft
 from athina_trace._pipeline.redaction import EVERYTHING
-from athina_trace._wrapping import proxies, wrapper
+from athina_trace._wrapping import generators, proxies
 from athina_trace.context import Given, Scoped, current_scope
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def wrap(function: F) -> F:
 
     def run(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
         context = captured.copy()
-        return wrapper.drive_in(context.run(wrapped, *args, **kwargs), context)
+        return generators.drive_in(context.run(wrapped, *args, **kwargs), context)
 
     return cast("F", proxies.proxy(function, run))
 

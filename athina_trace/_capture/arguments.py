@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from athina_trace._capture import messages
 from athina_trace._capture.draft import LogDraft
 from athina_trace._pipeline.redaction import INPUTS, RESPONSE
 from athina_trace._pipeline.wire import flat, is_prompt
@@ -173,4 +174,9 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
     if name in _TEXTS:
         return text(value)
     data = plain(value, name=parameter)
-    return data if name != "prompt" or is_prompt(data) else text(data)
+    if name != "prompt":
+        return data
+    prompt = None if isinstance(data, str) else messages.prompt_of(data)
+    if prompt is not None:
+        return prompt
+    return data if is_prompt(data) else text(data)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from athina_trace import _guard
+from athina_trace._capture import messages, streams
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import RESPONSE, withhold, without
 from athina_trace._pipeline.wire import to_wire
-from athina_trace._serialization import shown, text, without_credentials
+from athina_trace._serialization import plain, shown, text
 
-_NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
 _NOTHING: Mapping[str, Any] = {}
+_MOST_HELD = 100
 
 
 def finish(
@@ -35,6 +36,8 @@ def finish(
     """
     answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = shown(draft.ledger.fields()) if draft.ledger is not None else _NOTHING
+    if draft.answers:
+        recorded = {**messages.merged(draft.answers), **recorded}
     ended: dict[str, Any] = {"response_time": (clock.perf_ns() - draft.started_ns) // 1_000_000}
     if error is not None:
         ended.update(_failure(error))
@@ -73,12 +76,16 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
     if options.response is not None and (draft.chunks is not None or not failed):
         return _read_by(options.response, draft, result)
     if draft.chunks is not None:
-        return _streamed(draft, draft.chunks)
-    if result is None:
+        return streams.joined(draft.chunks)
+    if type(result) is str:
+        return text(result)
+    if result is None or draft.recognises(result):
         return None
-    if not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result):
-        return None
-    return draft.read(result)
+    data: Any = streams.text_of_bytes(result) if isinstance(result, bytes) else plain(result)
+    answer = messages.answer_of(data)
+    if answer is not None:
+        draft.answers = [answer]
+    return draft.written(data) if answer is None else str(answer.get("response", ""))
 
 
 def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str:
@@ -90,31 +97,6 @@ def _read_by(read: Callable[[Any], Any], draft: LogDraft, result: object) -> str
         _guard.pass_on(error)
         draft.attributes["response_error"] = _message(error)
         return draft.read(answer)
-
-
-def _streamed(draft: LogDraft, chunks: list[object]) -> str | None:
-    understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in chunks]
-    if all(understood) and chunks:
-        return None
-    joined = "".join(_chunk_text(chunk) for chunk, known in zip(chunks, understood, strict=True) if not known)
-    return without_credentials(joined)  # which may have come in several chunks
-
-
-def _chunk_text(chunk: object) -> str:
-    return chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else text(chunk)
-
-
-def _recorded(draft: LogDraft, value: object) -> bool:
-    """Read `value` into the draft's ledger, if it is one of OpenAI's objects."""
-    from athina_trace.integrations.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
-
-    if not Ledger.may_know(value):
-        return False
-    ledger = draft.ledger or Ledger()
-    if not ledger.add(value):
-        return False
-    draft.ledger = ledger
-    return True
 
 
 def _complete(fields: dict[str, Any]) -> None:
@@ -149,9 +131,29 @@ def _failure(error: BaseException) -> dict[str, Any]:
     """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
     if not isinstance(error, Exception):
         return {}
-    response = _attribute(error, "response")
-    status = _attribute(error, "status_code") or _attribute(response, "status_code")
-    return {"error": _message(error), **({"status_code": status} if isinstance(status, int) else {})}
+    failure: dict[str, Any] = {"error": _message(error)}
+    for each in _held(error):
+        response = _attribute(each, "response")
+        status = _attribute(each, "status_code") or _attribute(response, "status_code")
+        if isinstance(status, int):
+            failure["status_code"] = status
+            break
+    return failure
+
+
+def _held(error: BaseException) -> list[BaseException]:
+    """The exception, or those that a group holds, at any depth; at most 100."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(found) < _MOST_HELD:
+        each = waiting.pop(0)
+        # Python 3.10 has no groups of its own; the package that brings them names them alike.
+        held = _attribute(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
+        inner = [part for part in held if isinstance(part, BaseException)] if isinstance(held, tuple) else []
+        waiting = inner + waiting
+        if not inner:
+            found.append(each)
+    return found
 
 
 def _attribute(value: object, name: str) -> Any:
@@ -165,7 +167,9 @@ def _attribute(value: object, name: str) -> Any:
 def _message(error: BaseException) -> str:
     kind = type(error).__name__
     try:
-        return text(f"{kind}: {error}" if str(error) else kind)
+        message = f"{kind}: {error}" if str(error) else kind
+        held = _held(error)
+        return text(message if held == [error] else "\n".join([message, *map(_message, held)]))
     except Exception as fault:  # noqa: BLE001 - a user's exception class may do anything in a property
         _guard.pass_on(fault)
         return kind

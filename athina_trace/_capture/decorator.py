@@ -36,8 +36,8 @@ class _TracedCall:
     def leave(self) -> None:
         self.draft.close()
 
-    def chunk(self, value: object) -> None:
-        self.draft.chunk(value)
+    def chunks(self, values: list[Any]) -> None:
+        self.draft.take_chunks(values, unread=self._options.response is not None)
 
     def done(self, value: object) -> Rest:
         return emit(self.draft, self._options, result=value)
@@ -79,8 +79,11 @@ class Trace:
                 _guard.swallow("capturing the arguments")
                 return None
 
-        decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace)
+        decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace, decorator=self)
         return decorated
+
+    def __reduce__(self) -> Any:
+        return Trace, (self._options,)
 
     def __enter__(self) -> LogDraft:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
+from athina_trace._capture import messages, streams
 from athina_trace._clock import clock
 from athina_trace._pipeline.wire import attributes
 from athina_trace._serialization import plain, text
-from athina_trace.context import Scope, current_scope
+from athina_trace._serialization.serialize import encode
+from athina_trace._wrapping.state import current
+from athina_trace.context import EMPTY, Scope
 from athina_trace.schema import ALIASES, FIELDS, nearest
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from athina_trace.integrations.openai.readings import Reading
     from athina_trace.schema import LogFields
 
+_NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
 _MAX_CHUNK_CHARACTERS = 1_000_000
 """Of a stream's text this much is kept; the rest is counted."""
 
@@ -36,8 +39,11 @@ class LogDraft:
     """
 
     __slots__ = (
+        "_found",
+        "_last_object",
         "_reference",
         "_token",
+        "answers",
         "attributes",
         "chunk_count",
         "chunks",
@@ -65,6 +71,7 @@ class LogDraft:
         self.kept_characters = 0
         self.first_chunk_ns = 0
         self.ledger: Ledger | None = None
+        self.answers: list[dict[str, Any]] | None = None
         self.started_ns = 0
         self._reference = (-1, "")  # how many forks led to the process that made it, and the reference
         self.ended = False
@@ -119,6 +126,20 @@ class LogDraft:
             self.ledger = self.ledger or Ledger()
             return self.ledger
 
+    def recognises(self, value: object) -> bool:
+        """Read `value` into the ledger, if it is one of OpenAI's objects."""
+        if isinstance(value, _NOT_OBJECTS):
+            return False
+        from athina_trace.integrations.openai.ledger import Ledger  # noqa: PLC0415 - loaded with the first log
+
+        if not Ledger.may_know(value):
+            return False
+        ledger = self.ledger or Ledger()
+        if not ledger.add(value):
+            return False
+        self.ledger = ledger
+        return True
+
     def name(self, fields: Mapping[str, Any]) -> None:
         """What `update` does, without its guard."""
         for given, value in fields.items():
@@ -142,10 +163,14 @@ class LogDraft:
         """`value` as text; where a mask will want to know, of what data the text was made."""
         if self.origins is None or type(value) is str or value is None:
             return text(value)
-        data = plain(value)
-        said = text(data)
-        self.origins[said] = data
-        return said
+        return self.written(plain(value))
+
+    def written(self, data: Any) -> str:
+        """What `plain` gave as text."""
+        shown = data if type(data) is str else encode(data)
+        if self.origins is not None:
+            self.origins[shown] = data
+        return shown
 
     def root(self) -> LogDraft:
         """The outermost call around this one."""
@@ -153,28 +178,66 @@ class LogDraft:
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
-        self.started_ns = clock.perf_ns()
-        self.scope: Scope = current_scope()
-        self.parent: LogDraft | None = _current.get()
-        self._token = _current.set(self)
+        # Entered again before the steps of a stream that was returned: the call began before.
+        self.started_ns = self.started_ns or clock.perf_ns()
+        scope, self.parent = current.get()
+        self.scope: Scope = EMPTY if scope is None else scope
+        self._found = scope
+        self._token = current.set((scope, self))
 
     def close(self) -> None:
         """Make current again the log of the call around this one."""
+        scope, log = current.get()
         try:
-            _current.reset(self._token)
+            current.reset(self._token)
         except ValueError:
-            # Closed in another context than it was opened in (a generator ended elsewhere): nothing to restore there.
-            return
+            # Another context than it was opened in: the step of a stream that is read elsewhere, where the log is still
+            # current, or the end of a generator that is closed anywhere, where there is nothing to restore.
+            if log is not self:
+                return
+            current.set((scope, self.parent))
+        else:
+            if scope is not self._found:  # the customer was named inside, for the rest of the scope around the call
+                current.set((scope, self.parent))
 
-    def chunk(self, value: object) -> None:
-        """Take note of what a stream yielded."""
+    def take_chunks(self, values: list[Any], *, unread: bool) -> None:
+        """Read what a stream yielded, now: the program may change it. `unread` keeps the objects as they are."""
         if self.chunks is None:
             self.chunks = []
+            self._last_object: object = None
             self.first_chunk_ns = clock.perf_ns()
-        self.chunk_count += 1
-        if self.kept_characters < _MAX_CHUNK_CHARACTERS:
-            self.kept_characters += len(value) if isinstance(value, str) else 1
-            self.chunks.append(value)
+        self.chunk_count += len(values)
+        if self.kept_characters >= _MAX_CHUNK_CHARACTERS:
+            if not streams.accumulates(self.chunks):
+                return
+            # Each chunk is the whole answer so far: the last one is enough.
+            del self.chunks[:-1]
+            self.kept_characters = 0
+        texts = values if type(values[-1]) is str else values[:-1]
+        self.chunks += texts
+        self.kept_characters += sum(map(len, texts))
+        if len(texts) < len(values):
+            self._take_object(values[-1], unread=unread)
+
+    def _take_object(self, value: Any, *, unread: bool) -> None:
+        chunks = self.chunks if self.chunks is not None else []
+        if unread or isinstance(value, bytes | bytearray | memoryview):
+            chunks.append(value if unread or type(value) is bytes else bytes(value))
+            self.kept_characters += len(value) if isinstance(value, bytes | bytearray) else 1
+            return
+        data = None if self.recognises(value) else plain(value)
+        answer = messages.answer_of(data)
+        if answer is not None:
+            self.answers = self.answers or []
+            self.answers.append({name: part for name, part in answer.items() if name != "response"})
+            data = answer.get("response")
+        chunk = streams.RECORDED if data is None else data
+        if chunks and value is self._last_object and streams.replaces(chunk, chunks[-1]):
+            chunks[-1] = chunk
+            return
+        self._last_object = value
+        chunks.append(chunk)
+        self.kept_characters += len(text(chunk)) if chunk is not streams.RECORDED else 1
 
 
 class _NoLog:
@@ -205,8 +268,6 @@ def _renew_lock() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
-_current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athina_trace_log", default=None)
-
 
 def current_log() -> LogDraft | _NoLog:
     """The log of the innermost decorated call that is running; outside of any, a falsy stand-in that does nothing.
@@ -220,11 +281,13 @@ def current_log() -> LogDraft | _NoLog:
     >>> bool(current_log())
     False
     """
-    return _current.get() or _NO_LOG
+    return current.get()[1] or _NO_LOG
 
 
-current_draft = _current.get
-"""The draft of the innermost call in this context, or None."""
+def current_draft() -> LogDraft | None:
+    """The draft of the innermost call in this context, or None."""
+    draft: LogDraft | None = current.get()[1]
+    return draft
 
 
 def _warn_unknown(name: str) -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from time import monotonic
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from athina_trace import _guard
 from athina_trace._serialization.introspection import Mark, nameplate, type_name
@@ -45,9 +45,9 @@ def plain(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None =
     if mask is None and limits is DEFAULT_LIMITS:  # the commonest arguments need no walk
         simple: Any = value
         if value is None or kind is bool or (kind is str and is_clean(simple)):
-            return cast("JSON", simple)
+            return simple  # type: ignore[no-any-return]
         if kind is int and -_EXACT_INT < simple < _EXACT_INT:
-            return cast("JSON", simple)
+            return simple  # type: ignore[no-any-return]
     try:
         return _EXACT.get(kind, read_other)(Walk(limits, mask), value, 1, name)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
@@ -62,6 +62,8 @@ def text(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = 
     """
     if value is None:
         return ""
+    if type(value) is str and mask is None and not name and limits is DEFAULT_LIMITS and is_clean(value):
+        return value
     data = plain(value, limits=limits, mask=mask, name=name)
     return data if type(data) is str else encode(data)
 
