@@ -269,12 +269,16 @@ def flush(timeout: float = 10.0) -> FlushReport:
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """`flush` for async code: the event loop runs meanwhile.
+    """`flush` for async code, under asyncio or trio: the event loop runs meanwhile.
 
     >>> import asyncio
     >>> bool(asyncio.run(aflush(timeout=5)))
     True
     """
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run() and asyncio._get_running_loop() is None:  # noqa: SLF001 - documented
+        report: FlushReport = await trio.to_thread.run_sync(flush, timeout)
+        return report
     return await asyncio.to_thread(flush, timeout)
 
 

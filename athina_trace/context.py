@@ -1,4 +1,4 @@
-"""Who is talking: session, customer and environment, carried by one context variable.
+"""Who is talking: session, customer and environment, carried by one context variable (see `_wrapping.state`).
 
 A `Scope` is immutable; entering a session makes a new one on top of what is there and leaving restores what was found,
 so nothing bleeds from one request, task or thread into another.
@@ -6,7 +6,6 @@ so nothing bleeds from one request, task or thread into another.
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._wrapping import wrapper
 from athina_trace._wrapping.calls import NullCall
+from athina_trace._wrapping.state import current
 from athina_trace.schema import attributes_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ UNSET: Final = Unset()
 
 @dataclass(frozen=True)
 class Scope:
-    """What the surrounding code said: fields of the log, and custom attributes. Never mutated."""
+    """What the surrounding code named: fields of the log, and custom attributes. Never mutated."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Given:
-    """What one scope says."""
+    """What one scope names."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -64,12 +64,13 @@ class Given:
     sample_rate: float | None = None
 
 
-_EMPTY = Scope()
-_scope: contextvars.ContextVar[Scope] = contextvars.ContextVar("athina_trace_scope", default=_EMPTY)
+EMPTY: Final = Scope()
 
 
-current_scope = _scope.get
-"""The scope of the code that is running now; an empty one outside of every session."""
+def current_scope() -> Scope:
+    """The scope of the code that is running now; an empty one outside of every session."""
+    scope: Scope | None = current.get()[0]
+    return EMPTY if scope is None else scope
 
 
 def set_session(thread_id: object) -> None:
@@ -84,14 +85,14 @@ def set_session(thread_id: object) -> None:
     >>> recent_logs()[-1]["session_id"]
     '7'
     """
-    scope = _scope.get()
-    _scope.set(scope.over(Given(_named(session_id=thread_id)), scope.opened_by))
+    scope = current_scope()
+    current.set((scope.over(Given(_named(session_id=thread_id)), scope.opened_by), current.get()[1]))
 
 
 def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
     """Name the customer for the rest of the current scope: the innermost `athina_session`, request or task.
 
-    `customer_id` and `customer_user_id` become strings; None takes away what an outer scope said.
+    `customer_id` and `customer_user_id` become strings; None takes away what an outer scope named.
 
     >>> with athina_session("thread_1"):
     ...     set_customer(7)
@@ -100,18 +101,17 @@ def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
     '7'
     """
     given = _named(customer_id=customer_id, customer_user_id=customer_user_id)
-    scope = _scope.get()
-    _scope.set(scope.over(Given(given), scope.opened_by))
+    scope = current_scope()
+    current.set((scope.over(Given(given), scope.opened_by), current.get()[1]))
 
 
 def _named(**fields: object) -> dict[str, str | None]:
-    """The fields that were given, as strings."""
-    return {name: _identifier(value) for name, value in fields.items() if value is not UNSET}
-
-
-def _identifier(value: object) -> str | None:
-    """Identifiers of any type (integers, UUIDs) travel as strings; Athina's own SDK does the same."""
-    return value if value is None or type(value) is str else str(value)
+    """The fields that were given, as strings: Athina's own SDK sends identifiers of any type (integers, UUIDs) so."""
+    return {
+        name: value if value is None or type(value) is str else str(value)
+        for name, value in fields.items()
+        if value is not UNSET
+    }
 
 
 class Scoped:
@@ -129,7 +129,7 @@ class Scoped:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # One object may be entered by several tasks at once: leave the scope that this context is in.
-        here = _scope.get().opened_by
+        here = current_scope().opened_by
         mine = next((call for call in tuple(self._entered) if call is here), self._entered[-1])
         self._entered.remove(mine)
         mine.leave()
@@ -144,8 +144,11 @@ class Scoped:
 
     def __call__(self, function: F) -> F:
         """Decorate `function`: each of its calls is a scope of its own."""
-        decorated: F = wrapper.surround(function, self._open)
+        decorated: F = wrapper.surround(function, self._open, decorator=self)
         return decorated
+
+    def __reduce__(self) -> Any:
+        return _scoped_again, (type(self), self._given)
 
     def _open(self, _function: object, _instance: object, _args: object, _kwargs: object) -> ScopeCall:
         return ScopeCall(self._given)
@@ -159,7 +162,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
 
     Args:
         thread_id: the conversation, for OpenAI's assistants the thread's id; sent as `session_id`.
-        customer_id: your customer; None takes away what an outer scope said.
+        customer_id: your customer; None takes away what an outer scope named.
         customer_user_id: the end user.
         environment: such as `production`.
         prompt_slug: such as `customer-support/v1`.
@@ -201,22 +204,38 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         super().__init__(Given(fields, attributes_of(custom_attributes), sample_rate=sample_rate))
 
 
+def _scoped_again(kind: type[Scoped], given: Given) -> Scoped:
+    """What was pickled, beside a decorated instance for one: entered nowhere, wherever the original was."""
+    scoped = kind.__new__(kind)
+    Scoped.__init__(scoped, given)
+    return scoped
+
+
 class ScopeCall(NullCall):
     """A scope around one call, or around one `with` block."""
 
-    __slots__ = ("_given", "_token")
+    __slots__ = ("_found", "_given", "_token")
 
     def __init__(self, given: Given) -> None:
         self._given = given
 
     def enter(self) -> None:
         """Lay the scope over what is there."""
-        self._token = _scope.set(_scope.get().over(self._given, self))
+        self._found, log = current.get()
+        scope = EMPTY if self._found is None else self._found
+        self._token = current.set((scope.over(self._given, self), log))
 
     def leave(self) -> None:
         """Restore what was found."""
+        scope, log = current.get()
         try:
-            _scope.reset(self._token)
+            current.reset(self._token)
         except ValueError:
-            # Left in another context than it was entered in (a generator closed elsewhere): nothing to restore there.
-            return
+            # Another context than it was entered in: the step of a stream that is read elsewhere, where the scope is
+            # still in force, or the end of a generator that is closed anywhere, where there is nothing to restore.
+            if scope is None or scope.opened_by is not self:
+                return
+            current.set((self._found, log))
+        else:
+            if current.get()[1] is not log:  # the log is no business of the scope's
+                current.set((self._found, log))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -10,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from athina_trace._capture.draft import current_draft
 from athina_trace._pipeline.redaction import Redaction
-from athina_trace._wrapping import proxies, wrapper
+from athina_trace._wrapping import generators, proxies
 from athina_trace.context import Given, Scoped, current_scope
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def wrap(function: F) -> F:
 
     def run(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
         context = captured.copy()
-        return wrapper.drive_in(context.run(wrapped, *args, **kwargs), context)
+        return generators.drive_in(context.run(wrapped, *args, **kwargs), context)
 
     return cast("F", proxies.proxy(function, run))
 
@@ -81,29 +82,26 @@ def inject(carrier: C) -> C:
     ...     inject({"x-request-id": "7"})
     {'x-request-id': '7', 'baggage': 'athina.session_id=thread%201'}
     """
+    scope, draft = current_scope(), current_draft()
+    values: dict[str, Any] = {
+        # First what keeps content back: it must not be the one that finds no room.
+        "private": int(scope.redaction if draft is None else scope.redaction | draft.redaction) or None,
+        "sample_rate": scope.sample_rate,
+        **{name: scope.fields.get(name) for name in _CARRIED},
+    }
+    if draft is not None:
+        values["session_id"] = draft.session_id()
     key = next((name for name in carrier if name.lower() == "baggage"), "baggage")
     others = [member for member in carrier.get(key, "").split(",") if member.strip() and not _is_ours(member)]
     header = ",".join(member.strip() for member in others)
-    for member in _members():
-        longer = f"{header},{member}" if header else member
-        header = longer if len(longer) <= _LONGEST_HEADER else header
+    for name, value in values.items():
+        if value is not None:
+            member = f"{_PREFIX}{name}={quote(str(value), safe='', errors='replace')}"
+            longer = f"{header},{member}" if header else member
+            header = longer if len(longer) <= _LONGEST_HEADER else header
     if header:
         carrier[key] = header
     return carrier
-
-
-def _members() -> list[str]:
-    scope, draft = current_scope(), current_draft()
-    redaction = scope.redaction if draft is None else scope.redaction | draft.redaction
-    values: dict[str, Any] = {name: scope.fields.get(name) for name in _CARRIED}
-    values["session_id"] = draft.session_id() if draft is not None else values["session_id"]
-    # First what keeps things back: it must not be the one that finds no room.
-    first = {"private": int(redaction) or None, "sample_rate": scope.sample_rate}
-    return [
-        f"{_PREFIX}{name}={quote(str(value), safe='', errors='replace')}"
-        for name, value in {**first, **values}.items()
-        if value is not None
-    ]
 
 
 def _is_ours(member: str) -> bool:
@@ -111,10 +109,10 @@ def _is_ours(member: str) -> bool:
 
 
 def extract(carrier: Mapping[str, str]) -> Scoped:
-    """Give the scope that stands in `carrier`, to be entered by `with` or used as a decorator.
+    """Give the scope that `carrier` holds, to be entered by `with` or used as a decorator.
 
     What is malformed, unknown or too long is left out; a carrier without baggage gives a scope that changes nothing.
-    Baggage says who is talking: take it from your own services only, never from strangers.
+    Baggage names the customer: take it from your own services only, never from strangers.
 
     >>> with extract({"baggage": "athina.session_id=thread_1"}):
     ...     reference = log_inference(response="Hello")
@@ -122,30 +120,22 @@ def extract(carrier: Mapping[str, str]) -> Scoped:
     'thread_1'
     """
     header: Any = next((value for name, value in carrier.items() if str(name).lower() == "baggage"), "")
-    values = _values(header if isinstance(header, str) else "")
-    fields: dict[str, Any] = {name: values[name] for name in _CARRIED if name in values}
-    return Scoped(Given(fields, {}, _redaction(values.get("private")), _rate(values.get("sample_rate"))))
-
-
-def _values(header: str) -> dict[str, str]:
-    if len(header) > _LONGEST_HEADER:
-        return {}
-    members = (member.partition(";")[0].strip().partition("=") for member in header.split(",")[:_MOST_MEMBERS])
-    named = ((name.strip()[len(_PREFIX) :], unquote(value.strip())) for name, _, value in members if _is_ours(name))
-    return {name: value for name, value in named if 0 < len(value) <= _LONGEST_VALUE and value.isprintable()}
-
-
-def _redaction(said: str | None) -> Redaction:
-    """What is kept out; where the number cannot be read, everything."""
-    if said is None:
-        return Redaction.NOTHING
-    everything = Redaction.EVERYTHING
-    return everything & int(said) if said.isdecimal() and said.isascii() else everything
-
-
-def _rate(said: str | None) -> float | None:
+    values: dict[str, str] = {}
+    if isinstance(header, str) and len(header) <= _LONGEST_HEADER:
+        for member in header.split(",")[:_MOST_MEMBERS]:
+            # A member's properties follow a semicolon; ours has none.
+            name, _, value = member.partition(";")[0].strip().partition("=")
+            value = unquote(value.strip())
+            if _is_ours(name) and 0 < len(value) <= _LONGEST_VALUE and value.isprintable():
+                values[name.strip()[len(_PREFIX) :]] = value
+    redaction = Redaction.NOTHING
+    if (private := values.get("private")) is not None:
+        # Where the number cannot be read, all content is kept back.
+        everything = Redaction.EVERYTHING
+        redaction = everything & int(private) if private.isdecimal() and private.isascii() else everything
     try:
-        rate = float(said or "")
+        rate = float(values.get("sample_rate", "nan"))
     except ValueError:
-        return None
-    return rate if 0 <= rate <= 1 else None
+        rate = math.nan
+    fields: dict[str, Any] = {name: values[name] for name in _CARRIED if name in values}
+    return Scoped(Given(fields, {}, redaction, rate if 0 <= rate <= 1 else None))

@@ -73,7 +73,7 @@ class CapturedLogs(Sequence[InferenceLog]):
 
     @property
     def feedback(self) -> list[dict[str, Any]]:
-        """What `log_feedback` said."""
+        """What was given to `log_feedback`."""
         return self._bodies("feedback")
 
     def clear(self) -> None:
@@ -85,11 +85,21 @@ class CapturedLogs(Sequence[InferenceLog]):
 
         Of `custom_attributes` only the named ones are compared.
         """
-        _check(expected)
-        for log in self:
-            if not _differences(log, expected):
-                return log
-        raise AssertionError(_none_fits(list(self), expected))
+        for name in expected:
+            if ALIASES.get(name, name) not in InferenceLog.model_fields:
+                raise TypeError(f"{name!r} is no field of an Athina log{nearest(name)}")
+        logs = list(self)
+        differences = [_differences(log, expected) for log in logs]
+        if not logs:
+            raise AssertionError("expected a log, but nothing was logged")
+        # The nearest log is the one with the fewest differences; of several, the oldest.
+        place = min(range(len(logs)), key=lambda number: len(differences[number]))
+        if not differences[place]:
+            return logs[place]
+        lines = [f"none of {len(logs)} logs has the expected fields; the nearest is number {place + 1}:"]
+        for name, value, actual in differences[place]:
+            lines += [f"  {name}", f"    expected: {_shown(value)}", f"    logged:   {_shown(actual)}"]
+        raise AssertionError("\n".join(lines))
 
     def assert_one(self, **expected: Any) -> InferenceLog:
         """Give the only log, which has these fields. Raises `AssertionError` where there is another number of logs."""
@@ -130,12 +140,6 @@ def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
         _runtime.stop_recording(recorder, token)
 
 
-def _check(expected: Mapping[str, Any]) -> None:
-    for name in expected:
-        if ALIASES.get(name, name) not in InferenceLog.model_fields:
-            raise TypeError(f"unknown field {name!r}{nearest(name)}")
-
-
 def _differences(log: InferenceLog, expected: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(field, expected, actual) for each field that differs."""
     pairs: list[tuple[str, Any, Any]] = []
@@ -149,21 +153,11 @@ def _differences(log: InferenceLog, expected: Mapping[str, Any]) -> list[tuple[s
     return [(name, value, actual) for name, value, actual in pairs if actual != value]
 
 
-def _none_fits(logs: list[InferenceLog], expected: Mapping[str, Any]) -> str:
-    if not logs:
-        return "expected a log, but nothing was logged"
-    place = min(range(len(logs)), key=lambda number: len(_differences(logs[number], expected)))
-    lines = [f"none of {len(logs)} logs has the expected fields; the nearest is number {place + 1}:"]
-    for name, value, actual in _differences(logs[place], expected):
-        lines += [f"  {name}", f"    expected: {_shown(value)}", f"    logged:   {_shown(actual)}"]
-    return "\n".join(lines)
-
-
 def _listed(logs: list[InferenceLog]) -> str:
     lines = [f"\n  {number}. {_shown(log.user_query)} -> {_shown(log.response)}" for number, log in enumerate(logs, 1)]
     return ":" + "".join(lines) if lines else ""
 
 
 def _shown(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= _LONGEST_SHOWN else f"{said[:_LONGEST_SHOWN]}… ({len(said)} characters)"
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}… ({len(shown)} characters)"

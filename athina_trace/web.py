@@ -40,7 +40,7 @@ class Request:
         self.source = source
         """The ASGI scope or the WSGI environ itself."""
         self.peer = peer
-        """Address of whoever is connected; None where the server does not say."""
+        """Address of the connected peer; None where the server does not give it."""
         self._headers = headers
 
     @cached_property
@@ -101,20 +101,20 @@ class _Scopes:
         return athina_session(session, **fields)
 
     def _from_headers(self, request: Request) -> dict[str, object]:
-        if not self._headers or not self._trusts(request.peer):
+        """What the headers say, if the peer is one of the trusted."""
+        if not self._headers:
             return {}
+        if not self._anyone:
+            try:
+                address = ipaddress.ip_address(request.peer or "")
+            except ValueError:
+                return {}  # a Unix socket, or a test client
+            # A server that listens on IPv6 sees IPv4 peers as ::ffff:10.0.0.1.
+            address = getattr(address, "ipv4_mapped", None) or address
+            if not any(address in network for network in self._trusted):
+                return {}
         found = {field: request.headers.get(name, "").strip() for name, field in self._headers.items()}
         return {field: value for field, value in found.items() if 0 < len(value) <= _LONGEST and value.isprintable()}
-
-    def _trusts(self, peer: str | None) -> bool:
-        if self._anyone:
-            return True
-        try:
-            address = ipaddress.ip_address(peer or "")
-        except ValueError:
-            return False  # a Unix socket, or a test client
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self._trusted)
 
 
 class ASGIMiddleware:
@@ -151,8 +151,17 @@ class ASGIMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+
+        def headers() -> dict[str, str]:
+            joined: dict[str, str] = {}
+            for name, value in scope["headers"]:
+                key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+                joined[key] = f"{joined[key]},{text}" if key in joined else text
+            return joined
+
         client = scope.get("client")
-        request = Request(scope, lambda: _asgi_headers(scope["headers"]), client[0] if client else None)
+        request = Request(scope, headers, client[0] if client else None)
+        # The application runs in this very task and context, so that no copy is needed to keep requests apart.
         with self._scopes.of(request):
             await self.app(scope, receive, send)
 
@@ -179,7 +188,14 @@ class WSGIMiddleware:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        request = Request(environ, lambda: _wsgi_headers(environ), environ.get("REMOTE_ADDR") or None)
+
+        def headers() -> dict[str, str]:
+            named = {key[5:]: value for key, value in environ.items() if key.startswith("HTTP_")}
+            # The two headers that CGI, and WSGI after it, names without the prefix.
+            named.update({key: environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in environ})
+            return {key.replace("_", "-").lower(): str(value) for key, value in named.items()}
+
+        request = Request(environ, headers, environ.get("REMOTE_ADDR") or None)
         # A context of the request's own: the server iterates over the response later, between other work.
         context = contextvars.copy_context()
         context.run(self._scopes.of(request).__enter__)
@@ -210,17 +226,3 @@ class _Body:
         close = getattr(self._body, "close", None)
         if close is not None:
             self._context.run(close)
-
-
-def _asgi_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in pairs:
-        key, said = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]},{said}" if key in headers else said
-    return headers
-
-
-def _wsgi_headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    named = {key[5:]: value for key, value in environ.items() if key.startswith("HTTP_")}
-    named.update({key: environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in environ})
-    return {key.replace("_", "-").lower(): str(value) for key, value in named.items()}

@@ -440,7 +440,7 @@ def test_results_of_every_kind(local: Logs) -> None:
     for result in ("text", None, 3, {"a": [1]}, b"bytes", object()):
         athina_trace(lambda result=result: result)()
     assert [log["response"] for log in local()] == [
-        "text", "", "3", '{"a":[1]}', "<5 bytes>", "<object>",
+        "text", "", "3", '{"a":[1]}', "bytes", "<object>",
     ]  # fmt: skip
 
 

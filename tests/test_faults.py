@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PACKAGE = str(Path(athina_trace.__file__).parent)
-UNGUARDED = ("wrapper.py", "calls.py", "_guard.py")
+UNGUARDED = ("wrapper.py", "generators.py", "followed.py", "calls.py", "_guard.py")
 """The modules that are the wall themselves."""
 UNTOUCHED = ("may_trace", "__del__", "_making")
 """Functions that nothing is raised out of: it "must not raise", Python prints what it raises, and Python 3.10 would end
@@ -94,6 +94,15 @@ def _call_async_generator() -> str:
     return str(stop.value.value)
 
 
+@athina_trace.athina_trace
+def iterator(question: str) -> Iterator[str]:
+    return map(str, [question])
+
+
+def _call_iterator() -> str:
+    return "".join(iterator("q"))
+
+
 def _block() -> str:
     with athina_trace.athina_trace(user_query="q") as log:
         log.update(response="r")
@@ -150,7 +159,9 @@ ERRORS: tuple[Callable[[], Exception], ...] = (
 )
 
 
-@pytest.mark.parametrize("call", [_call_plain, _call_failing, _call_coroutine, _call_generator, _call_async_generator])
+@pytest.mark.parametrize(
+    "call", [_call_plain, _call_failing, _call_coroutine, _call_generator, _call_async_generator, _call_iterator]
+)
 @pytest.mark.parametrize("first", [True, False], ids=["first log", "later log"])
 def test_no_step_of_ours_can_fail_in_the_call(
     call: Callable[[], str], first: bool, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import decimal
 import gc
+import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace import athina_session, athina_trace, current_log
+from athina_trace import athina_session, athina_trace, current_log, set_customer
+from athina_trace.context import current_scope
 
 Logs = Callable[[], list[dict[str, Any]]]
 Script = list[tuple[str, Any]]
@@ -24,14 +27,19 @@ class Poke(Exception):  # noqa: N818 - thrown in, not raised as an error
     """What scripts throw."""
 
 
+VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("VARIABLE", default="nothing")
 STEPS = st.one_of(
     st.just(("next", None)),
     st.tuples(st.just("send"), st.integers(0, 9)),
     st.tuples(st.just("throw"), st.sampled_from([Poke, GeneratorExit, StopIteration, KeyboardInterrupt])),
     st.just(("close", None)),
+    st.just(("elsewhere", None)),  # a step in another context, for an async generator in another task
+    st.tuples(st.just("set"), st.integers(0, 9)),  # a context variable and the precision of decimals
+    st.just(("reset", None)),
+    st.tuples(st.just("session"), st.booleans()),  # entered or left around what follows
 )
 # Closed at the end, as often as it takes: a generator may ignore it.
-SCRIPTS = st.lists(STEPS, max_size=8).map(lambda steps: [*steps, *[("close", None)] * 6])
+SCRIPTS = st.lists(STEPS, max_size=10).map(lambda steps: [*steps, *[("close", None)] * 6])
 # An async generator that ignores GeneratorExit cannot be ended by anybody: it fails when it is collected.
 ASYNC_CATCHES = (None, Poke, KeyboardInterrupt)
 BEHAVIOURS = st.fixed_dictionaries(
@@ -41,8 +49,38 @@ BEHAVIOURS = st.fixed_dictionaries(
         "stubborn": st.booleans(),  # yields again after what it caught
         "raises": st.booleans(),
         "returns": st.sampled_from([None, "value"]),
+        "variables": st.lists(st.sampled_from(["set", "reset", "precision", "nested", "read"]), max_size=5),
     }
 )
+
+
+class Variables:
+    """What a generator, or its consumer, does to context variables, and what it sees of them."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.tokens, self.entered = name, list[contextvars.Token[Any]](), list[Any]()
+
+    def seen(self) -> Any:
+        return VARIABLE.get(), decimal.getcontext().prec
+
+    def do(self, what: str, argument: Any = None) -> Any:
+        try:
+            if what == "set":
+                self.tokens.append(VARIABLE.set((self.name, argument)))
+            elif what == "reset" and self.tokens:
+                VARIABLE.reset(self.tokens.pop())
+            elif what == "precision":
+                decimal.setcontext(decimal.Context(prec=5))
+            elif what == "nested":
+                list(_nested(self))
+        except (RuntimeError, ValueError) as error:  # a token of another context
+            return type(error).__name__
+        return self.seen()
+
+
+@athina_session("nested")
+def _nested(variables: Variables) -> Iterator[Any]:
+    yield variables.do("set", "nested")
 
 
 def make(behaviour: dict[str, Any]) -> Callable[[], Generator[Any, Any, Any]]:
@@ -50,9 +88,11 @@ def make(behaviour: dict[str, Any]) -> Callable[[], Generator[Any, Any, Any]]:
 
     def generator() -> Generator[Any, Any, Any]:
         got: list[Any] = []
+        variables = Variables("generator")
         for number in range(behaviour["yields"]):
+            got += [variables.do(what, number) for what in behaviour["variables"][number::2]]
             try:
-                got.append((yield number, tuple(got)))
+                got.append((yield number, tuple(got), variables.seen()))
             except catches as error:
                 got.append(type(error).__name__)
                 if behaviour["stubborn"]:
@@ -69,10 +109,12 @@ def make_async(behaviour: dict[str, Any]) -> Callable[[], AsyncGenerator[Any, An
 
     async def generator() -> AsyncGenerator[Any, Any]:
         got: list[Any] = []
+        variables = Variables("generator")
         for number in range(behaviour["yields"]):
             await asyncio.sleep(0)
+            got += [variables.do(what, number) for what in behaviour["variables"][number::2]]
             try:
-                got.append((yield number, tuple(got)))
+                got.append((yield number, tuple(got), variables.seen()))
             except catches as error:
                 got.append(type(error).__name__)
                 if behaviour["stubborn"]:
@@ -90,41 +132,82 @@ def described(error: BaseException | None) -> Any:
     return type(error).__name__, str(error), described(error.__cause__), described(error.__context__)
 
 
-def play(generator: Generator[Any, Any, Any], script: Script) -> list[Any]:
+def play(make_one: Callable[[], Generator[Any, Any, Any]], script: Script) -> list[Any]:
+    return contextvars.copy_context().run(_play, make_one(), script)
+
+
+def _play(generator: Generator[Any, Any, Any], script: Script) -> list[Any]:
     seen: list[Any] = []
+    variables = Variables("consumer")
+    decimal.setcontext(decimal.Context(prec=28))
     for step, argument in script:
         try:
-            if step == "throw":
+            if step in ("set", "reset"):
+                seen.append(variables.do(step, argument))
+            elif step == "session":
+                _enter_or_leave(variables, enter=argument)
+            elif step == "throw":
                 seen.append(("got", generator.throw(argument("thrown"))))
+            elif step == "elsewhere":
+                seen.append(("got", contextvars.copy_context().run(next, generator)))
             else:
                 operation: Any = {"next": generator.__next__, "send": generator.send, "close": generator.close}[step]
                 seen.append(("got", operation(argument) if step == "send" else operation()))
         except BaseException as error:  # noqa: BLE001 - they are the result
             seen.append(described(error))
+        seen.append((variables.seen(), bool(current_log()), current_scope().fields.get("session_id")))
     return seen
 
 
-async def play_async(generator: AsyncGenerator[Any, Any], script: Script) -> list[Any]:
+def _enter_or_leave(variables: Variables, *, enter: bool) -> None:
+    if enter:
+        variables.entered.append(athina_session(f"consumer {len(variables.entered)}"))
+        variables.entered[-1].__enter__()
+    elif variables.entered:
+        variables.entered.pop().__exit__(None, None, None)
+
+
+async def play_async(make_one: Callable[[], AsyncGenerator[Any, Any]], script: Script) -> list[Any]:
+    return await asyncio.create_task(_play_async(make_one(), script))
+
+
+async def _play_async(generator: AsyncGenerator[Any, Any], script: Script) -> list[Any]:
     seen: list[Any] = []
+    variables = Variables("consumer")
+    decimal.setcontext(decimal.Context(prec=28))
     for step, argument in script:
         try:
-            if step == "throw":
+            if step in ("set", "reset"):
+                seen.append(variables.do(step, argument))
+            elif step == "session":
+                _enter_or_leave(variables, enter=argument)
+            elif step == "throw":
                 seen.append(("got", await generator.athrow(argument("thrown"))))
             elif step == "send":
                 seen.append(("got", await generator.asend(argument)))
+            elif step == "elsewhere":
+
+                async def elsewhere() -> Any:
+                    try:
+                        return "got", await generator.__anext__()
+                    except BaseException as error:  # noqa: BLE001 - they are the result
+                        return described(error)
+
+                seen.append(await asyncio.create_task(elsewhere()))
             else:
                 operation: Any = generator.__anext__ if step == "next" else generator.aclose
                 seen.append(("got", await operation()))
         except BaseException as error:  # noqa: BLE001 - they are the result
             seen.append(described(error))
+        seen.append((variables.seen(), bool(current_log()), current_scope().fields.get("session_id")))
     return seen
 
 
 @given(BEHAVIOURS, SCRIPTS)
 def test_generators_behave_as_undecorated(behaviour: dict[str, Any], script: Script) -> None:
     plain = make(behaviour)
-    assert play(athina_trace(plain)(), script) == play(plain(), script)
-    assert play(athina_session("s")(plain)(), script) == play(plain(), script)
+    assert play(athina_trace(plain), script) == play(plain, script)
+    assert play(athina_session("s")(plain), script) == play(plain, script)
 
 
 @given(BEHAVIOURS.filter(lambda behaviour: behaviour["catches"] in ASYNC_CATCHES), SCRIPTS)
@@ -133,8 +216,8 @@ def test_async_generators_behave_as_undecorated(behaviour: dict[str, Any], scrip
     plain = make_async(behaviour)
 
     async def both() -> None:
-        assert await play_async(athina_trace(plain)(), script) == await play_async(plain(), script)
-        assert await play_async(athina_session("s")(plain)(), script) == await play_async(plain(), script)
+        assert await play_async(athina_trace(plain), script) == await play_async(plain, script)
+        assert await play_async(athina_session("s")(plain), script) == await play_async(plain, script)
 
     asyncio.run(both())
 
@@ -259,7 +342,7 @@ def test_a_function_that_returns_a_stream_is_a_stream(local: Logs) -> None:
     assert [log["response"] for log in local()] == ["q0q1", "a0 a1 "]
 
 
-def test_the_consumers_context_stays_as_it_was(local: Logs) -> None:
+def test_the_consumer_sees_the_programs_variables_and_none_of_ours(local: Logs) -> None:
     variable = contextvars.ContextVar("variable", default="outer")
     seen: list[str] = []
 
@@ -272,8 +355,9 @@ def test_the_consumers_context_stays_as_it_was(local: Logs) -> None:
 
     for _ in generator("q"):
         assert not current_log()
-        assert variable.get() == "outer"
-    assert seen == ["inner"]
+        assert variable.get() == "inner"  # as undecorated
+        variable.set("of the consumer")
+    assert seen == ["of the consumer"]
 
 
 def test_a_stream_keeps_the_session_in_which_it_was_made(local: Logs) -> None:
@@ -326,3 +410,104 @@ def test_a_thrown_exception_is_not_kept_alive(local: Logs) -> None:
         assert poke()() is None
     finally:
         gc.enable()
+
+
+def here() -> tuple[Any, Any, bool]:
+    fields = current_scope().fields
+    return fields.get("session_id"), fields.get("customer_id"), bool(current_log())
+
+
+def sessions(question: str) -> Iterator[Any]:
+    yield here()
+    set_customer("disney")
+    yield here()
+    with athina_session("inner", customer_id="acme"):
+        yield here()
+        set_customer("hooli")
+        yield here()
+    yield here()
+    with athina_trace(user_query="block") as log:
+        log.update(response="answered")
+        yield here()
+    yield here()
+
+
+async def asessions(question: str) -> AsyncGenerator[Any, None]:
+    for seen in sessions("q"):
+        await asyncio.sleep(0)
+        yield seen
+
+
+SEEN = [
+    ("made", None), ("made", "disney"), ("inner", "acme"), ("inner", "hooli"), ("made", "disney"), ("made", "disney"),
+    ("made", "disney"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("decorate", [athina_trace, athina_session(environment="test")])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_scopes_and_logs_inside_of_a_stream_stay_inside_from_step_to_step(
+    local: Logs, decorate: Any, elsewhere: bool
+) -> None:
+    with athina_session("made"):
+        stream = decorate(sessions)("q")
+    seen = []
+    with athina_session("read"):
+        while True:
+            step = contextvars.copy_context().run(next, stream, None) if elsewhere else next(stream, None)
+            if step is None:
+                break
+            seen.append(step)
+            assert here() == ("read", None, False)
+    traced = decorate is athina_trace
+    assert seen == [(*names, traced or number == 5) for number, names in enumerate(SEEN)]
+    block, *rest = local()
+    assert (block["user_query"], block["session_id"], block["customer_id"]) == ("block", "made", "disney")
+    assert len(rest) == traced
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_scopes_inside_of_an_async_stream_stay_inside_from_step_to_step(local: Logs, elsewhere: bool) -> None:
+    async def step(stream: AsyncGenerator[Any, None]) -> Any:
+        return await anext(stream, None)
+
+    async def main() -> list[Any]:
+        with athina_session("made"):
+            stream = athina_trace(asessions)("q")
+        seen = []
+        with athina_session("read"):
+            while (found := await (asyncio.create_task(step(stream)) if elsewhere else step(stream))) is not None:
+                seen.append(found)
+                assert here() == ("read", None, False)
+        return seen
+
+    assert asyncio.run(main()) == [(*names, True) for names in SEEN]
+    assert len(local()) == 2
+
+
+def test_a_customer_named_inside_of_a_call_is_named_for_the_rest_of_the_scope_around_it(local: Logs) -> None:
+    @athina_trace
+    def identify(question: str) -> None:
+        set_customer("disney")
+
+    with athina_session("t"):
+        identify("q")
+        assert here() == ("t", "disney", False)
+    assert here() == (None, None, False)
+
+
+def test_the_time_of_a_returned_stream_counts_from_the_call(local: Logs) -> None:
+    @athina_trace
+    def ask(question: str) -> Iterator[str]:
+        time.sleep(0.03)
+        return iter(["a"])
+
+    @athina_trace
+    def ask_again(question: str) -> Iterator[str]:
+        time.sleep(0.03)
+        return (word for word in ["a"])
+
+    assert [*ask("q"), *ask_again("q")] == ["a", "a"]
+    for log in local():
+        assert log["response_time"] >= 30
+        assert log["custom_attributes"]["time_to_first_chunk_ms"] >= 30

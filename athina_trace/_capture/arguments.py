@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from athina_trace._capture import messages
 from athina_trace._capture.draft import LogDraft
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._pipeline.wire import is_prompt
@@ -165,4 +166,9 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
     if name in _TEXTS:
         return text(value)
     data = plain(value, name=parameter)
-    return data if name != "prompt" or is_prompt(data) else text(data)
+    if name != "prompt":
+        return data
+    prompt = None if isinstance(data, str) else messages.prompt_of(data)
+    if prompt is not None:
+        return prompt
+    return data if is_prompt(data) else text(data)

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from athina_trace import _guard
+from athina_trace._capture import messages, streams
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import Redaction, identifiers, redacted, type_only, without_arguments
-from athina_trace._serialization import plain, shown, text, without_credentials
+from athina_trace._serialization import plain, shown, text
 
-_NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
-"""What cannot be an object of a library."""
 _NOTHING: Mapping[str, Any] = {}
+_MOST_HELD = 100
+"""Exceptions of a group that are named."""
 
 
 def assemble(
@@ -54,6 +55,8 @@ def assemble(
     """
     answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = shown(draft.accumulator.fields()) if draft.accumulator is not None else _NOTHING
+    if draft.answers:
+        recorded = {**messages.merged(draft.answers), **recorded}
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None else _failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
@@ -110,35 +113,15 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
         # The function has the last word, also where it gives nothing.
         return "" if answer is None else plain(answer)
     if streamed is not None:
-        understood = [not isinstance(chunk, _NOT_OBJECTS) and _recorded(draft, chunk) for chunk in streamed.chunks]
-        if all(understood) and understood:
-            return None
-        texts = (
-            chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else text(chunk)
-            for chunk, known in zip(streamed.chunks, understood, strict=True)
-            if not known
-        )
-        # Credentials may have come in several chunks.
-        return without_credentials("".join(texts))
-    if result is None or (not isinstance(result, _NOT_OBJECTS) and _recorded(draft, result)):
+        return streams.joined(streamed.chunks)
+    if result is None or draft.recognises(result):
         return None
-    return plain(result)
-
-
-def _recorded(draft: LogDraft, value: object) -> bool:
-    """Read `value` into what is known of the draft's answers, if it is an object of a library that is understood."""
-    from athina_trace._answers.accumulator import (  # noqa: PLC0415 - loaded with the first log
-        AnswerAccumulator,
-        may_be_known,
-    )
-
-    if not may_be_known(value):
-        return False
-    accumulator = draft.accumulator or AnswerAccumulator()
-    if not accumulator.add(value):
-        return False
-    draft.accumulator = accumulator
-    return True
+    data: Any = streams.text_of_bytes(result) if isinstance(result, bytes) else plain(result)
+    message = messages.answer_of(data)
+    if message is None:
+        return data
+    draft.answers = [message]
+    return message.get("response", "")
 
 
 def _complete(fields: dict[str, Any], parent: LogDraft | None) -> None:
@@ -172,9 +155,29 @@ def _failure(error: BaseException) -> Mapping[str, Any]:
     """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
     if not isinstance(error, Exception):
         return _NOTHING
-    response = _attribute(error, "response")
-    status = _attribute(error, "status_code") or _attribute(response, "status_code")
-    return {"error": _message(error), **({"status_code": status} if isinstance(status, int) else {})}
+    failure: dict[str, Any] = {"error": _message(error)}
+    for each in _held(error):
+        response = _attribute(each, "response")
+        status = _attribute(each, "status_code") or _attribute(response, "status_code")
+        if isinstance(status, int):
+            failure["status_code"] = status
+            break
+    return failure
+
+
+def _held(error: BaseException) -> list[BaseException]:
+    """The exception, or those that a group holds, at any depth; at most 100."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(found) < _MOST_HELD:
+        each = waiting.pop(0)
+        # Python 3.10 has no groups of its own; the package that brings them names them alike.
+        held = _attribute(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
+        inner = [part for part in held if isinstance(part, BaseException)] if isinstance(held, tuple) else []
+        waiting = inner + waiting
+        if not inner:
+            found.append(each)
+    return found
 
 
 def _attribute(value: object, name: str) -> Any:
@@ -188,7 +191,9 @@ def _attribute(value: object, name: str) -> Any:
 def _message(error: BaseException) -> str:
     kind = type(error).__name__
     try:
-        return text(f"{kind}: {error}" if str(error) else kind)
+        message = f"{kind}: {error}" if str(error) else kind
+        held = _held(error)
+        return text(message if held == [error] else "\n".join([message, *map(_message, held)]))
     except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
         _guard.pass_on(fault)
         return kind

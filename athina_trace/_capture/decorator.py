@@ -10,7 +10,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Function, Options, check_inputs
 from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
-from athina_trace._capture.streamed import Streamed
+from athina_trace._capture.streams import Streamed
 from athina_trace._serialization import plain
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Rest, complete, run_in_thread
@@ -37,11 +37,11 @@ class _TracedCall:
     def leave(self) -> None:
         self.draft.close()
 
-    def chunk(self, value: object) -> None:
+    def chunks(self, values: list[Any]) -> None:
         streamed = self.draft.streamed
         if streamed is None:
             streamed = self.draft.streamed = Streamed()
-        streamed.add(value)
+        streamed.add(values, self.draft, unread=self._options.response is not None)
 
     def done(self, value: object) -> Rest:
         return emit(self.draft, self._options, result=value)
@@ -85,8 +85,11 @@ class Trace:
                 _guard.swallow("capturing the arguments")
                 return None
 
-        decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace)
+        decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace, decorator=self)
         return decorated
+
+    def __reduce__(self) -> Any:
+        return Trace, (self._options,)
 
     def __enter__(self) -> LogDraft:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,8 @@ from athina_trace._capture import changes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
 from athina_trace._serialization import plain, shown
-from athina_trace.context import Scope, current_scope
+from athina_trace._wrapping.state import current
+from athina_trace.context import EMPTY, Scope
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from athina_trace._answers.accumulator import AnswerAccumulator
     from athina_trace._answers.records import Record
-    from athina_trace._capture.streamed import Streamed
+    from athina_trace._capture.streams import Streamed
     from athina_trace.schema import LogFields
+
+_NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
+"""What cannot be an object of a library."""
 
 
 class LogDraft:
@@ -35,9 +38,11 @@ class LogDraft:
     """
 
     __slots__ = (
+        "_found",
         "_reference",
         "_token",
         "accumulator",
+        "answers",
         "attributes",
         "inputs",
         "late_redaction",
@@ -56,6 +61,8 @@ class LogDraft:
         self.redaction: Redaction = NOTHING
         self.streamed: Streamed | None = None
         self.accumulator: AnswerAccumulator | None = None
+        # Fields of answers in messages of libraries such as LangChain, of a stream each piece.
+        self.answers: list[dict[str, Any]] | None = None
         self.started_ns = 0
         # What is kept out of what is recorded when the call has ended; None while it runs.
         self.late_redaction: Redaction | None = None
@@ -134,6 +141,23 @@ class LogDraft:
             self.accumulator = self.accumulator or AnswerAccumulator()
             return self.accumulator
 
+    def recognises(self, value: object) -> bool:
+        """Record `value`, if it is an object that an integration understands; whether it is."""
+        if isinstance(value, _NOT_OBJECTS):
+            return False
+        from athina_trace._answers.accumulator import (  # noqa: PLC0415 - loaded with the first log
+            AnswerAccumulator,
+            may_be_known,
+        )
+
+        if not may_be_known(value):
+            return False
+        accumulator = self.accumulator or AnswerAccumulator()
+        if not accumulator.add(value):
+            return False
+        self.accumulator = accumulator
+        return True
+
     def name(self, fields: Mapping[str, Any]) -> None:
         """What `update` does, without its guard."""
         for given, value in fields.items():
@@ -160,18 +184,27 @@ class LogDraft:
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
-        self.started_ns = clock.perf_ns()
-        self.scope: Scope = current_scope()
-        self.parent: LogDraft | None = _current.get()
-        self._token = _current.set(self)
+        # Entered again before the steps of a stream that was returned: the call began before.
+        self.started_ns = self.started_ns or clock.perf_ns()
+        scope, self.parent = current.get()
+        self.scope: Scope = EMPTY if scope is None else scope
+        self._found = scope
+        self._token = current.set((scope, self))
 
     def close(self) -> None:
         """Make current again the log of the call around this one."""
+        scope, log = current.get()
         try:
-            _current.reset(self._token)
+            current.reset(self._token)
         except ValueError:
-            # Closed in another context than it was opened in (a generator ended elsewhere): nothing to restore there.
-            return
+            # Another context than it was opened in: the step of a stream that is read elsewhere, where the log is still
+            # current, or the end of a generator that is closed anywhere, where there is nothing to restore.
+            if log is not self:
+                return
+            current.set((scope, self.parent))
+        else:
+            if scope is not self._found:  # the customer was named inside, for the rest of the scope around the call
+                current.set((scope, self.parent))
 
 
 class _NoLog:
@@ -201,8 +234,6 @@ def _renew_lock() -> None:
 
 _fork.register("capture", after_in_child=_renew_lock)
 
-_current: contextvars.ContextVar[LogDraft | None] = contextvars.ContextVar("athina_trace_log", default=None)
-
 
 def current_log() -> LogDraft | _NoLog:
     """The log of the innermost decorated call that is running; outside of any, a falsy one that does nothing.
@@ -216,8 +247,10 @@ def current_log() -> LogDraft | _NoLog:
     >>> bool(current_log())
     False
     """
-    return _current.get() or _NO_LOG
+    return current.get()[1] or _NO_LOG
 
 
-current_draft = _current.get
-"""The draft of the innermost call in this context, or None."""
+def current_draft() -> LogDraft | None:
+    """The draft of the innermost call in this context, or None."""
+    draft: LogDraft | None = current.get()[1]
+    return draft

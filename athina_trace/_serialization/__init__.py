@@ -1,13 +1,15 @@
-"""Any object as new, bounded, JSON-safe data, which shares nothing with what the caller goes on to change.
+"""Any object as new, bounded, JSON-safe data, which shares nothing with what the caller may change later.
 
-    plain, text     snapshot    the two verbs
-      └ walk        walk        containers, strings and numbers, within the limits
-          ├ read    shapes      an object of any other class as something simpler
-          │           └ classes     what classes and instances store, past their own code
-          ├         blobs       binary data, and base64 within strings
-          └         secrets     names that look as if they hold a secret, and credentials inside URLs
-    shown           blobs       a verb for what is JSON-safe and bounded already
-    storable        strings     a verb for text that goes to a database as it is
+    plain, text     serialize       the two functions that everything goes through: the walk, within the limits
+      ├ read        known_types     an object of any other class as something simpler
+      │   ├         scalars             classes that hold one value
+      │   └         introspection       what classes and instances store, past their own code
+      ├             strings         texts: cut, masked, cleaned
+      ├             secrets         names that look as if they hold a secret, and credentials inside URLs
+      └             binary          binary data, and base64 within text
+    shown           binary          for what is JSON-safe and bounded already
+    storable        strings         for text that goes to a database as it is
+    Limits, Mask    limits          how much is read
 
 What becomes of what JSON has no word for:
     nan, inf, -inf          "NaN", "Infinity", "-Infinity"
@@ -19,10 +21,10 @@ What becomes of what JSON has no word for:
 What is cut says so: "… [200000 of 5000000 characters]", "… 990 more items".
 """
 
-from athina_trace._serialization.blobs import shown
+from athina_trace._serialization.binary import shown
 from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
-from athina_trace._serialization.snapshot import plain, text
+from athina_trace._serialization.serialize import plain, text
 from athina_trace._serialization.strings import storable
 
 __all__ = [

@@ -40,5 +40,5 @@ class Walk:
         self.mask = mask
         self.nodes = limits.nodes
         self.chars = limits.strings
-        self.active: set[int] = set()  # the containers that this one stands in, by id
+        self.active: set[int] = set()  # the containers around this value, by id
         self.patience = limits.patience

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Final
 
 MASKED: Final = "[masked]"
-"""What stands in a log in place of a secret."""
+"""What is logged in place of a secret."""
 
 _LONGEST_NAME: Final = 128
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -31,11 +31,11 @@ _COUNTED = re.compile(
 def looks_secret(name: str) -> bool:
     """Whether a parameter, field or key of this name is likely to hold a secret.
 
-    Words are told apart by case and by anything that is no letter or digit: `apiKey`, `X-API-Key` and
+    Words are separated by case and by anything that is no letter or digit: `apiKey`, `X-API-Key` and
     `OPENAI_API_KEY` are one. `token` is a secret, `tokens`, `max_tokens` and `token_count` are not.
     Only the first 128 characters of the name are read.
     """
-    return _looks_secret(name[:_LONGEST_NAME])
+    return _looks_secret(name[:_LONGEST_NAME])  # cut before it is cached, so that the cache stays small
 
 
 @lru_cache(maxsize=4096)
@@ -59,8 +59,6 @@ def without_credentials(text: str) -> str:
         return text
     if "@" in text:
         text = _USERINFO.sub(MASKED, text)
-    return _QUERY.sub(_parameter, text) if "=" in text else text
-
-
-def _parameter(found: re.Match[str]) -> str:
-    return f"{found[1]}={MASKED}" if looks_secret(found[1]) else found[0]
+    if "=" not in text:
+        return text
+    return _QUERY.sub(lambda found: f"{found[1]}={MASKED}" if looks_secret(found[1]) else found[0], text)

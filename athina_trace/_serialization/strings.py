@@ -3,9 +3,9 @@
 from typing import Final
 
 from athina_trace import _guard
-from athina_trace._serialization.blobs import without_base64
-from athina_trace._serialization.classes import Mark
-from athina_trace._serialization.limits import Mask, Walk
+from athina_trace._serialization.binary import without_base64
+from athina_trace._serialization.introspection import Mark
+from athina_trace._serialization.limits import Walk
 from athina_trace._serialization.secrets import without_credentials
 
 SHORT: Final = 64  # characters that need no look for base64
@@ -36,19 +36,15 @@ def _long_text(walk: Walk, value: str, path: str) -> str:
     seen, unseen = without_base64(value[: room + margin], max(0, size - room - margin))
     seen = without_credentials(seen)
     if walk.mask is not None:
-        seen = _apply(walk.mask, path, seen)
+        try:
+            seen = str.__str__(walk.mask(path, seen))
+        except Exception as error:  # noqa: BLE001  the mask is the user's; its text must not pass unmasked
+            _guard.pass_on(error)
+            seen = "[mask failed]"
     seen = encodable(seen)
     kept = seen[: max(0, min(room, len(seen) - (margin if unseen else 0)))]
     walk.chars -= len(kept)
     return f"{kept}… [{len(kept)} of {size} characters]" if unseen or len(kept) < len(seen) else kept
-
-
-def _apply(mask: Mask, path: str, seen: str) -> str:
-    try:
-        return str.__str__(mask(path, seen))
-    except Exception as error:  # noqa: BLE001  the mask is the user's; its text must not pass unmasked
-        _guard.pass_on(error)
-        return "[mask failed]"
 
 
 def encodable(value: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 
 import wrapt
 
-from athina_trace._serialization.classes import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
+from athina_trace._serialization.introspection import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
 
 _F = TypeVar("_F")
 
@@ -153,7 +153,7 @@ def is_coroutine_function(target: Any) -> bool:
 
 
 class Owner:
-    """Tells whether a call of a function as a plain one gives it its instance or class first, as methods get it.
+    """Decides whether a call of a function as a plain one gives it its instance or class first, as methods get it.
 
     Decorators, properties, caches and `types.MethodType` call a method's function so. The first argument is an owner
     where the parameter is named `self`, `cls`, `mcs`, `mcls` or `metacls`, in a function outside of every class, too:

@@ -6,28 +6,33 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from athina_trace import _guard
 
+T = TypeVar("T")
+
 
 class Call(Protocol):
-    """One call from its start to its end. What these raise is kept from the program: see `surround`."""
+    """One call from its start to its end. What these raise is kept from the program: see `attempt`."""
 
     def enter(self) -> None:
-        """Begin: make the call current in this context."""
+        """Make the call current in this context. Called again, from outside, before the first step of its result."""
 
     def leave(self) -> None:
-        """Make current again what was before `enter`, in the same context. Streams end with their context instead."""
+        """Make current again what was before `enter`, in the same context. Streams restore that around each step."""
 
-    def chunk(self, value: object) -> None:
-        """A stream yielded `value`."""
+    def chunks(self, values: list[Any]) -> None:
+        """Read what a stream yielded since the last time, at least one thing; the list is reused.
+
+        The last may be any object; those before it are texts, which nothing can change.
+        """
 
     def done(self, value: object) -> Callable[[], None] | None:
-        """The call returned `value`; a stream came to its end. Gives what is left to do before that is told."""
+        """End the call with the `value` that it returned, or its stream. Gives what is left to do."""
 
     def failed(self, error: BaseException) -> Callable[[], None] | None:
-        """The call raised `error`; `GeneratorExit` where a stream was given up early. Gives what is left to do."""
+        """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Gives what is left to do."""
 
 
 class NullCall:
@@ -41,7 +46,7 @@ class NullCall:
     def leave(self) -> None:
         """Take no note."""
 
-    def chunk(self, value: object) -> None:
+    def chunks(self, values: list[Any]) -> None:
         """Take no note."""
 
     def done(self, value: object) -> None:
@@ -55,6 +60,18 @@ Rest = Callable[[], None] | None
 """What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
 
 
+def attempt(step: Callable[..., T], *given: Any) -> T | None:
+    """Take a step of ours, which must not fail in the program's call; None where it does."""
+    try:
+        return step(*given)
+    except RecursionError:
+        # The program's own call may be the last that there is room for: even a log message would take another one.
+        return None
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.swallow("surrounding a call")
+        return None
+
+
 def complete(rest: Rest) -> None:
     """Do what is left, here and now."""
     if rest is not None:
@@ -66,23 +83,18 @@ async def run_in_thread(rest: Callable[[], None], error: BaseException | None = 
     if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
         rest()
         return
-    once = _Once(rest)
+    turn = count()
+
+    def once() -> None:
+        # An executor that refused the work may have kept it, and do it in the end.
+        if next(turn) == 0:
+            rest()
+
     try:
         done = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, once)
-    except Exception as refused:  # noqa: BLE001 - no more threads, or none any more: a loop of the program's may say so in any way
+    except Exception as refused:  # noqa: BLE001 - no more threads, or none any more: a loop of the program's may refuse in any way
         _guard.pass_on(refused)
         once()
     else:
-        # Shielded: who is cancelled now does not wait, but what is left is done all the same.
+        # Shielded: a task that is cancelled now does not wait, but what is left is done all the same.
         await asyncio.shield(done)
-
-
-class _Once:
-    """Does what is left a single time: an executor that refused the work may have kept it, and do it in the end."""
-
-    def __init__(self, rest: Callable[[], None]) -> None:
-        self._rest, self._turn = rest, count()
-
-    def __call__(self) -> None:
-        if next(self._turn) == 0:
-            self._rest()

@@ -2,66 +2,146 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
 import operator
+import types
 from collections.abc import Callable
 from typing import Any
 
 import wrapt
 
-from athina_trace._serialization.classes import ABSENT, static
+from athina_trace._serialization.introspection import ABSENT, static
 from athina_trace._wrapping import callables
 
 Run = Callable[[Any, object, Any, Any], Any]
 """(function, instance, args, kwargs) → the result of the call."""
 
 
-def proxy(function: Any, run: Run, *, enabled: Callable[[], bool] | None = None) -> Any:
-    """A proxy of `function` whose calls are `run(function, instance, args, kwargs)`."""
+def proxy(
+    function: Any,
+    run: Run,
+    *,
+    enabled: Callable[[], bool] | None = None,
+    decorator: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A proxy of `function` whose calls are `run(function, instance, args, kwargs)`.
+
+    Functions and classes pickle by reference; an instance or a partial with its `decorator`, or without a proxy.
+    """
     # What is no descriptor is never bound, and needs none of what FunctionWrapper reads in each call.
     forwards = callables.is_opaque(function) and static(type(function), "__get__") is ABSENT
+    made: Any
     try:
-        return ForwardingWrapper(function, run, enabled) if forwards else Wrapper(function, run, enabled=enabled)
+        made = ForwardingWrapper(function, run, enabled) if forwards else Wrapper(function, run, enabled=enabled)
     except Exception:  # noqa: BLE001 - a foreign object may raise from any attribute, and both read some
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return function(*args, **kwargs)
 
-        return ForwardingWrapper(call, run, enabled)
+        made = ForwardingWrapper(call, run, enabled)
+    if decorator is not None:
+        made._self_decorator = decorator  # noqa: SLF001 - how wrapt keeps what is not the wrapped one's
+    return made
 
 
 def _find(module: str, qualname: str) -> Any:
     return operator.attrgetter(qualname)(importlib.import_module(module))
 
 
-class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any]):
-    """A bound method of a decorated function; pickles as undecorated ones do, by instance and name."""
+class _MadeOfTwo(type):
+    """Lets a class be called with a function and an instance, as `types.MethodType` is.
+
+    `type(method)(method.__func__, instance)` is how `weakref.WeakMethod` and the signals of blinker and Django make a
+    bound method again.
+    """
+
+    def __call__(cls, function: Any, instance: Any) -> Any:
+        # Not by isinstance: the class of a decorated function is `function`.
+        decorated = type(function) is Wrapper
+        return function.__get__(instance, type(instance)) if decorated else types.MethodType(function, instance)
+
+
+class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any], metaclass=_MadeOfTwo):
+    """A bound method of a decorated function, which copies, pickles, compares and is rebound as Python's own."""
+
+    @property
+    def __func__(self) -> Any:
+        # Of a static method's function, and of one that is not bound, this raises AttributeError: see `__getattr__`.
+        wrapped: Any = self.__wrapped__
+        function, parent = wrapped.__func__, self._self_parent
+        if self._self_binding != "classmethod":
+            return parent
+        # Kept by the decorated class method: a weak reference to it must not die at once.
+        kept = getattr(parent, "_self_function", None)
+        if kept is None:
+            kept = Wrapper(function, self._self_wrapper, enabled=self._self_enabled)
+            parent._self_function = kept  # noqa: SLF001 - as in `proxy`
+        return kept
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__func__":  # which the decorated static method object has, and wrapt would give
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    def __reduce__(self) -> Any:
+        if not isinstance(self.__wrapped__, types.MethodType):  # a static method
+            return _find, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
+        return getattr, (self.__wrapped__.__self__, self.__wrapped__.__name__)
 
     def __reduce_ex__(self, _protocol: object) -> Any:
-        if self._self_instance is None:  # a static method
-            return _find, (self.__wrapped__.__module__, self.__wrapped__.__qualname__)
-        return getattr, (self._self_instance, self.__wrapped__.__name__)
+        return self.__reduce__()
 
     def __copy__(self) -> Any:
-        return self
+        if not isinstance(self.__wrapped__, types.MethodType):
+            return self
+        return _BoundWrapper(self.__func__, self.__wrapped__.__self__)  # type: ignore[call-arg]  # the metaclass's
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self
+        if not isinstance(self.__wrapped__, types.MethodType):
+            return self
+        instance = copy.deepcopy(self.__wrapped__.__self__, memo)
+        return _BoundWrapper(self.__func__, instance)  # type: ignore[call-arg]  # as above
 
 
 class Wrapper(wrapt.FunctionWrapper[Any, Any]):
     """A decorated function; pickles by reference and copies as itself, as functions do (wrapt's own refuse)."""
 
-    __bound_function_wrapper__ = _BoundWrapper
+    # Past the metaclass: this is done for each access of each method.
+    __bound_function_wrapper__ = staticmethod(functools.partial(type.__call__, _BoundWrapper))  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-    def __reduce_ex__(self, _protocol: object) -> str:
-        return str(self.__wrapped__.__qualname__)
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # wrapt's stubs leave it out
+        # Python makes these class methods where they are plain functions, which a proxy is not.
+        if name in ("__init_subclass__", "__class_getitem__") and isinstance(self.__wrapped__, types.FunctionType):
+            setattr(owner, name, classmethod(self))
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _reduced(self, protocol)
 
     def __copy__(self) -> Any:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
+
+
+def _reduced(decorated: Any, protocol: Any) -> Any:
+    """How a decorated callable is pickled: by the name that it has, else as what it wraps, decorated when unpickled."""
+    wrapped = decorated.__wrapped__
+    qualname = getattr(wrapped, "__qualname__", None)
+    if type(qualname) is str and not callables.is_opaque(wrapped):
+        return qualname
+    decorator = getattr(decorated, "_self_decorator", None)
+    # What `wrap` made is bound to a context, which no other process has.
+    return wrapped.__reduce_ex__(protocol) if decorator is None else (decorator, (wrapped,))
 
 
 class ForwardingWrapper(wrapt.BaseObjectProxy[Any]):
@@ -78,6 +158,9 @@ class ForwardingWrapper(wrapt.BaseObjectProxy[Any]):
         if self._self_enabled is not None and not self._self_enabled():
             return self.__wrapped__(*args, **kwargs)
         return self._self_run(self.__wrapped__, None, args, kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _reduced(self, protocol)
 
     def __copy__(self) -> Any:
         return self

@@ -30,28 +30,24 @@ def type_name(cls: type) -> str:
 
 
 def nameplate(value: object) -> Mark:
-    """Give the name of the value's type, as it stands for what is not data: `<module.Class>`."""
+    """Give the name of the value's type, which is logged for what is not data: `<module.Class>`."""
     return Mark(f"<{type_name(type(value))}>")
 
 
 def static(cls: type, *names: str) -> Any:
-    """Give the first of these class attributes that is there, as it stands, without binding it."""
+    """Give the first of these class attributes that exists, without binding it."""
     found = (_dict_of(base).get(name, ABSENT) for name in names for base in mro_of(cls))
     return next((value for value in found if value is not ABSENT), ABSENT)
 
 
 def slot(member: object, value: object) -> object:
-    """Read a slot, and nothing else that may stand under its name in a class, such as a property."""
+    """Read a slot, and nothing else that a class may hold under its name, such as a property."""
     if type(member) is not types.MemberDescriptorType:
         return ABSENT
     try:
         return member.__get__(value, type(value))
     except AttributeError:
         return ABSENT
-
-
-def _slot_named(name: str, value: object) -> object:
-    return slot(static(type(value), name), value)
 
 
 def instance_dict(value: object) -> dict[str, object]:
@@ -69,5 +65,5 @@ def stored_pairs(value: object, names: tuple[str, ...]) -> list[tuple[str, objec
     if all(map(stored.__contains__, names)):
         return [(name, stored[name]) for name in names]
     pairs = ((name, stored.get(name, ABSENT)) for name in names)
-    slotted = ((name, _slot_named(name, value) if item is ABSENT else item) for name, item in pairs)
+    slotted = ((name, slot(static(type(value), name), value) if item is ABSENT else item) for name, item in pairs)
     return [(name, item) for name, item in slotted if item is not ABSENT]

@@ -1,6 +1,7 @@
-"""The way through a value: exact built-in types, which are the most, go by one table from type to function.
+"""Any object as bounded, JSON-safe data: `plain` for data, `text` for what is read as a text.
 
-Everything else is first read into something simpler, under a guard.
+Exact built-in types, which are the most, go by one table from type to function. Everything else is first read into
+something simpler, under a guard.
 """
 
 import json
@@ -10,16 +11,16 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from athina_trace import _guard
-from athina_trace._serialization.classes import Mark, nameplate, type_name
-from athina_trace._serialization.leaves import big_int
-from athina_trace._serialization.limits import JSON, Limits, Mask, Walk
+from athina_trace._serialization.introspection import Mark, nameplate, type_name
+from athina_trace._serialization.known_types import Items, Pairs, read
+from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Mask, Walk
+from athina_trace._serialization.scalars import big_int
 from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
-from athina_trace._serialization.shapes import Items, Pairs, read
 from athina_trace._serialization.strings import LONG, SHORT, encodable, is_clean, read_mark, read_text
 
 _T = TypeVar("_T")
 
-EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
+_EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
 _LONGEST_KEY: Final = 200
 _KNOWN_KEYS: Final = 4096
 
@@ -29,30 +30,59 @@ _clean_keys: set[str] = set()
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-def take(value: object, limits: Limits, mask: Mask | None, path: str) -> JSON:
-    """Read any object into JSON-safe data, within the limits. Never raises."""
+def plain(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = None, name: str = "") -> JSON:
+    """Take a snapshot of any object as JSON-safe data. Never raises, never runs a user's `repr`.
+
+    Args:
+        value: what to read; it is neither changed nor consumed, and the answer shares no container with it.
+        limits: the bounds.
+        mask: sees every string value, never keys; where it raises, the value becomes "[mask failed]".
+        name: the parameter's name. One that looks like a secret's masks the whole value; paths begin with it.
+    """
+    if name and value is not None and looks_secret(name):
+        return MASKED
+    kind = type(value)
+    if mask is None and limits is DEFAULT_LIMITS:  # the commonest arguments need no walk
+        simple: Any = value
+        if value is None or kind is bool or (kind is str and is_clean(simple)):
+            return simple  # type: ignore[no-any-return]
+        if kind is int and -_EXACT_INT < simple < _EXACT_INT:
+            return simple  # type: ignore[no-any-return]
     try:
-        return _EXACT.get(type(value), _other)(Walk(limits, mask), value, 1, path)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        return _EXACT.get(kind, read_other)(Walk(limits, mask), value, 1, name)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return _unreadable(value)
+
+
+def text(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = None, name: str = "") -> str:
+    """Read a question or an answer: a string as it is, None as "", anything else as compact JSON of `plain`.
+
+    What `plain` makes a string of (a date, a path, a type's name) is given without quotation marks.
+    """
+    if value is None:
+        return ""
+    if type(value) is str and mask is None and not name and limits is DEFAULT_LIMITS and is_clean(value):
+        return value
+    data = plain(value, limits=limits, mask=mask, name=name)
+    return data if type(data) is str else encode(data)
 
 
 # ---- numbers
 
 
-def _same(_walk: Walk, value: bool | None, _depth: int, _path: str) -> bool | None:  # noqa: FBT001
+def read_same(_walk: Walk, value: bool | None, _depth: int, _path: str) -> bool | None:  # noqa: FBT001
     return value
 
 
-def _int(walk: Walk, value: int, depth: int, path: str) -> JSON:
-    if -EXACT_INT < value < EXACT_INT:
+def read_int(walk: Walk, value: int, depth: int, path: str) -> JSON:
+    if -_EXACT_INT < value < _EXACT_INT:
         return value
     written = big_int(value)
     return _EXACT[type(written)](walk, written, depth, path)
 
 
-def _float(_walk: Walk, value: float, _depth: int, _path: str) -> float | str:
+def read_float(_walk: Walk, value: float, _depth: int, _path: str) -> float | str:
     if value - value == 0.0:  # neither nan nor infinite; quicker than math.isfinite
         return value
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
@@ -61,7 +91,7 @@ def _float(_walk: Walk, value: float, _depth: int, _path: str) -> float | str:
 # ---- containers: what one holds is charged before any of it is walked, so that siblings get their turn
 
 
-def _list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path: str) -> JSON:
+def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path: str) -> JSON:
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
@@ -74,14 +104,14 @@ def _list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path
     return out
 
 
-def _tuple(walk: Walk, value: tuple[object, ...], depth: int, path: str) -> JSON:
+def read_tuple(walk: Walk, value: tuple[object, ...], depth: int, path: str) -> JSON:
     """Read a tuple; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
     if len(value) == 2 and type(value[0]) is str and looks_secret(value[0]):  # noqa: PLR2004  a pair
         value = (value[0], Mark(MASKED))
-    return _list(walk, value, depth, path)
+    return read_list(walk, value, depth, path)
 
 
-def _dict(walk: Walk, value: dict[object, object], depth: int, path: str) -> JSON:
+def read_dict(walk: Walk, value: dict[object, object], depth: int, path: str) -> JSON:
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
@@ -107,7 +137,7 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> li
             continue
         at = f"{path}[{len(out)}]" if masked else ""
         try:
-            out.append(_EXACT.get(type(item), _other)(walk, item, depth, at))
+            out.append(_EXACT.get(type(item), read_other)(walk, item, depth, at))
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
             _guard.pass_on(error)
             out.append(_unreadable(item))
@@ -133,7 +163,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
             continue
         at = "" if not masked else f"{path}.{key}" if path else key
         try:
-            out[key] = _EXACT.get(type(item), _other)(walk, item, depth, at)
+            out[key] = _EXACT.get(type(item), read_other)(walk, item, depth, at)
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
             _guard.pass_on(error)
             out[key] = _unreadable(item)
@@ -141,7 +171,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
 
 
 def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
-    """Make a key of any object, and tell whether a secret stands behind it."""
+    """Make a key of any object; whether the value under it is a secret."""
     key = name if type(name) is str else _key_text(walk, name)
     if len(key) > _LONGEST_KEY:
         key = f"{key[:_LONGEST_KEY]}… [{_LONGEST_KEY} of {len(key)} characters]"
@@ -149,14 +179,10 @@ def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
     walk.chars -= len(key)
     hidden = looks_secret(key)
     if key is name and not hidden and len(key) <= SHORT:
-        _remember(key)
+        if len(_clean_keys) >= _KNOWN_KEYS:
+            _clean_keys.clear()
+        _clean_keys.add(key)
     return _unused(key, out), hidden
-
-
-def _remember(key: str) -> None:
-    if len(_clean_keys) >= _KNOWN_KEYS:
-        _clean_keys.clear()
-    _clean_keys.add(key)
 
 
 def _key_text(walk: Walk, name: object) -> str:
@@ -164,8 +190,8 @@ def _key_text(walk: Walk, name: object) -> str:
         return name.decode(errors="replace")
     mask, walk.mask = walk.mask, None
     try:
-        data = _EXACT.get(type(name), _other)(walk, name, walk.limits.depth, "")
-    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        data = _EXACT.get(type(name), read_other)(walk, name, walk.limits.depth, "")
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return _unreadable(name)
     finally:
@@ -174,7 +200,7 @@ def _key_text(walk: Walk, name: object) -> str:
 
 
 def _unused(key: str, out: dict[str, JSON]) -> str:
-    """Tell keys apart that became the same text: "1", "1 (2)"; the number is the entry's place."""
+    """Keep keys apart that became the same text: "1", "1 (2)"; the number is the entry's place."""
     place, free = len(out) + 1, key
     while free in out:
         free, place = f"{key} ({place})", place + 1
@@ -199,31 +225,27 @@ def _closed(walk: Walk, value: Sequence[object] | dict[object, object], here: in
 # ---- everything else
 
 
-def _other(walk: Walk, value: object, depth: int, path: str) -> JSON:
+def read_other(walk: Walk, value: object, depth: int, path: str) -> JSON:
     here = id(value)
     if here in walk.active:
         return f"<circular {nameplate(value)[1:]}"
     walk.active.add(here)
     try:
-        return _read(walk, value, depth, path)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+        simpler = read(value)
+        reader = _EXACT.get(type(simpler))
+        if reader is None:  # an enum of objects, a method; one deeper, so that it comes to an end
+            depth, reader = depth + 1, read_other
+        if depth > walk.limits.depth and reader in _DEEP:
+            return f"<{type_name(type(value))}, nested too deep>"
+        return reader(walk, simpler, depth, path)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return _unreadable(value)
     finally:
         walk.active.discard(here)
 
 
-def _read(walk: Walk, value: object, depth: int, path: str) -> JSON:
-    simpler = read(value)
-    reader = _EXACT.get(type(simpler))
-    if reader is None:  # an enum of objects, a method; one deeper, so that it comes to an end
-        depth, reader = depth + 1, _other
-    if depth > walk.limits.depth and reader in _DEEP:
-        return f"<{type_name(type(value))}, nested too deep>"
-    return reader(walk, simpler, depth, path)
-
-
-def _pairs(walk: Walk, value: Pairs, depth: int, path: str) -> JSON:
+def read_pairs(walk: Walk, value: Pairs, depth: int, path: str) -> JSON:
     taken, note = _gather(walk, value.source, value.size)
     out = _fill_dict(walk, taken, depth + 1, path)
     if note:
@@ -231,7 +253,7 @@ def _pairs(walk: Walk, value: Pairs, depth: int, path: str) -> JSON:
     return out
 
 
-def _items(walk: Walk, value: Items, depth: int, path: str) -> JSON:
+def read_items(walk: Walk, value: Items, depth: int, path: str) -> JSON:
     taken, note = _gather(walk, value.source, value.size)
     out = _fill_list(walk, taken, depth + 1, path)
     if not value.ordered:
@@ -265,22 +287,22 @@ def _order(data: JSON) -> tuple[int, float, str]:
 def _unreadable(value: object) -> str:
     try:
         return encodable(nameplate(value))
-    except Exception as error:  # noqa: BLE001  whatever it is, the user's call goes on
+    except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return "<unreadable>"
 
 
 _EXACT: Final[dict[type, Callable[[Walk, Any, int, str], JSON]]] = {
     str: read_text,
-    int: _int,
-    float: _float,
-    bool: _same,
-    type(None): _same,
-    list: _list,
-    tuple: _tuple,
-    dict: _dict,
+    int: read_int,
+    float: read_float,
+    bool: read_same,
+    type(None): read_same,
+    list: read_list,
+    tuple: read_tuple,
+    dict: read_dict,
     Mark: read_mark,
-    Pairs: _pairs,
-    Items: _items,
+    Pairs: read_pairs,
+    Items: read_items,
 }
-_DEEP: Final = frozenset({_pairs, _items, _other})
+_DEEP: Final = frozenset({read_pairs, read_items, read_other})

@@ -1,4 +1,4 @@
-"""How an object of any class is read: by its shape, never by code that its author wrote, where that can be.
+"""Which types are known, and how an object of each is read: by its shape, where possible never by its author's code.
 
 `read(value)` answers with something simpler: a built-in value, a `Mark`, `Pairs` or `Items`. It may raise,
 and what it answers may hold anything: its caller guards and bounds. No library is imported to recognise its
@@ -13,13 +13,13 @@ import pathlib
 import types
 import uuid
 from collections import OrderedDict, UserString, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Sequence
+from collections.abc import Callable, Iterable, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from athina_trace import _guard
-from athina_trace._serialization.classes import (
+from athina_trace._serialization.introspection import (
     ABSENT,
     LONGEST_NAME,
     Mark,
@@ -32,7 +32,7 @@ from athina_trace._serialization.classes import (
     stored_pairs,
     type_name,
 )
-from athina_trace._serialization.leaves import (
+from athina_trace._serialization.scalars import (
     buffer,
     builtin_name,
     class_name,
@@ -49,7 +49,7 @@ from athina_trace._serialization.leaves import (
 
 
 class Pairs(NamedTuple):
-    """Keys and values; `size` is None where only iterating over code of the user's would tell."""
+    """Keys and values; `size` is None where only iterating over code of the user's would show it."""
 
     source: Iterable[tuple[object, object]]
     size: int | None
@@ -65,7 +65,7 @@ class Items(NamedTuple):
 
 Reader: TypeAlias = Callable[[Any], object]
 
-_SMALL_ARRAY: Final = 32  # elements; a larger array is told by type and shape
+_SMALL_ARRAY: Final = 32  # elements; a larger array is logged as type and shape
 
 # Weak, so that classes made on the fly can go.
 _readers: WeakKeyDictionary[type, Reader] = WeakKeyDictionary()
@@ -84,17 +84,24 @@ def read(value: object) -> object:
 
 
 def _reader(cls: type) -> Reader:
-    if not _MASKED_CLASSES.isdisjoint(type_name(base) for base in mro_of(cls)):
+    names = {type_name(base) for base in mro_of(cls)}
+    if not _MASKED_CLASSES.isdisjoint(names):
         return masked
     if static(cls, "_sa_class_manager") is not ABSENT:  # an SQLAlchemy row; reading one may query
         return nameplate
-    return (
+    found = (
         _BY_NAME.get(type_name(cls))
-        or _by_class(cls, _FIRST)
+        or _by_class(cls, _BEFORE_FIELDS)
         or _fields_reader(cls)
-        or _by_class(cls, _THEN)
-        or _array_reader(cls)
+        or _by_class(cls, _AFTER_FIELDS)
     )
+    if found is not None:
+        return found
+    if "numpy.generic" in names:
+        return numpy_scalar
+    # Arrays, tensors, series and frames of every library have these attributes.
+    shaped = static(cls, "shape") is not ABSENT and static(cls, "dtype", "dtypes") is not ABSENT
+    return read_array if shaped else nameplate
 
 
 def _by_class(cls: type, rules: Iterable[tuple[type, Reader]]) -> Reader | None:
@@ -103,107 +110,60 @@ def _by_class(cls: type, rules: Iterable[tuple[type, Reader]]) -> Reader | None:
 
 def _fields_reader(cls: type) -> Reader | None:
     """Recognise classes that name their fields: pydantic, named tuples, dataclasses, attrs and msgspec."""
-    return _pydantic_reader(cls) or _tuple_reader(cls) or _declared_reader(cls)
-
-
-def _pydantic_reader(cls: type) -> Reader | None:
     names = static(cls, "__pydantic_fields__", "model_fields", "__fields__")
-    if not isinstance(names, dict) or static(cls, "__pydantic_core_schema__", "__validators__") is ABSENT:
-        return None
-    if static(cls, "__pydantic_root_model__") is True or "__root__" in names:
-        return _root
-    return _model(tuple(names), static(cls, "__pydantic_extra__"))
-
-
-def _tuple_reader(cls: type) -> Reader | None:
+    if isinstance(names, dict) and static(cls, "__pydantic_core_schema__", "__validators__") is not ABSENT:
+        if static(cls, "__pydantic_root_model__") is True or "__root__" in names:
+            return read_root_model
+        return _stored(tuple(names), static(cls, "__pydantic_extra__"))
     names = static(cls, "_fields")
-    return _named_tuple(names) if issubclass(cls, tuple) and isinstance(names, tuple) else None
-
-
-def _declared_reader(cls: type) -> Reader | None:
+    if issubclass(cls, tuple) and isinstance(names, tuple):
+        return lambda value: Pairs(
+            zip(names, tuple.__iter__(value), strict=False), min(len(names), tuple.__len__(value))
+        )
     names = static(cls, "__dataclass_fields__", "__struct_fields__")
     if isinstance(names, (dict, tuple)):
-        return _fields(tuple(names))
+        return _stored(tuple(names))
     attrs = static(cls, "__attrs_attrs__")
-    return _fields(tuple(attribute.name for attribute in attrs)) if isinstance(attrs, tuple) else None
+    return _stored(tuple(attribute.name for attribute in attrs)) if isinstance(attrs, tuple) else None
 
 
-def _array_reader(cls: type) -> Reader:
-    """Recognise arrays, tensors, series and frames of every library by their attributes."""
-    if any(type_name(base) == "numpy.generic" for base in mro_of(cls)):
-        return numpy_scalar
-    shaped = static(cls, "shape") is not ABSENT and static(cls, "dtype", "dtypes") is not ABSENT
-    return _array if shaped else nameplate
+def _stored(names: tuple[str, ...], extra: object = None) -> Reader:
+    """Read fields where the instance stores them: a `model_dump` or a property would run its author's code."""
 
-
-# ---- readers of fields
-
-
-def _fields(names: tuple[str, ...]) -> Reader:
     def read_fields(value: object) -> Pairs:
-        pairs = stored_pairs(value, names)
-        return Pairs(pairs, len(pairs))
-
-    return read_fields
-
-
-def _named_tuple(names: tuple[str, ...]) -> Reader:
-    def read_named_tuple(value: tuple[object, ...]) -> Pairs:
-        return Pairs(zip(names, tuple.__iter__(value), strict=False), min(len(names), tuple.__len__(value)))
-
-    return read_named_tuple
-
-
-def _model(names: tuple[str, ...], extra: object) -> Reader:
-    """Read a pydantic model from its instance, since `model_dump` would run its author's serializers."""
-
-    def read_model(value: object) -> Pairs:
         pairs = stored_pairs(value, names)
         more = slot(extra, value)
         if type(more) is dict:
             pairs += more.items()
         return Pairs(pairs, len(pairs))
 
-    return read_model
-
-
-def _root(value: object) -> object:
-    stored = instance_dict(value)
-    return stored["root"] if "root" in stored else stored.get("__root__")
+    return read_fields
 
 
 # ---- readers
 
 
-def _tuple(value: tuple[object, ...]) -> Items:
-    return Items(tuple.__iter__(value), tuple.__len__(value))
+def read_root_model(value: object) -> object:
+    stored = instance_dict(value)
+    return stored["root"] if "root" in stored else stored.get("__root__")
 
 
-def _mapping(value: Mapping[object, object]) -> Pairs:
-    return Pairs(_entries(value), None)
+def read_mapping(value: Mapping[object, object]) -> Pairs:
+    def entry(key: object) -> object:
+        try:
+            return value[key]
+        except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything
+            _guard.pass_on(error)
+            return Mark(f"<unreadable: {type_name(type(error))}>")
+
+    return Pairs(((key, entry(key)) for key in value), None)
 
 
-def _entries(value: Mapping[object, object]) -> Iterator[tuple[object, object]]:
-    return ((key, _entry(value, key)) for key in value)
-
-
-def _entry(value: Mapping[object, object], key: object) -> object:
-    try:
-        return value[key]
-    except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything
-        _guard.pass_on(error)
-        return Mark(f"<unreadable: {type_name(type(error))}>")
-
-
-def _row(value: Iterable[object]) -> Items:
+def read_sequence(value: Iterable[object]) -> Items:
     return Items(value, None)
 
 
-def _user_set(value: Iterable[object]) -> Items:
-    return Items(value, None, ordered=False)
-
-
-def _array(value: Any) -> object:
+def read_array(value: Any) -> object:
     """Read arrays of numpy as lists while they are small, everything else of that shape by type and shape."""
     shape = value.shape
     if not isinstance(shape, tuple):
@@ -240,7 +200,7 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
 }
 
-_FIRST: Final[tuple[tuple[type, Reader], ...]] = (
+_BEFORE_FIELDS: Final[tuple[tuple[type, Reader], ...]] = (
     (enum.Enum, enum_value),
     (str, str.__str__),
     (int, lambda value: int.__add__(value, 0)),
@@ -261,11 +221,11 @@ _FIRST: Final[tuple[tuple[type, Reader], ...]] = (
     (BaseException, exception),
 )
 
-_THEN: Final[tuple[tuple[type, Reader], ...]] = (
+_AFTER_FIELDS: Final[tuple[tuple[type, Reader], ...]] = (
     (OrderedDict, lambda value: Pairs(OrderedDict.items(value), OrderedDict.__len__(value))),
     (dict, lambda value: Pairs(dict.items(value), dict.__len__(value))),
     (list, lambda value: Items(list.__iter__(value), list.__len__(value))),
-    (tuple, _tuple),
+    (tuple, lambda value: Items(tuple.__iter__(value), tuple.__len__(value))),
     (set, lambda value: Items(set.__iter__(value), set.__len__(value), ordered=False)),
     (frozenset, lambda value: Items(frozenset.__iter__(value), frozenset.__len__(value), ordered=False)),
     (deque, lambda value: Items(deque.__iter__(value), deque.__len__(value))),
@@ -275,8 +235,8 @@ _THEN: Final[tuple[tuple[type, Reader], ...]] = (
     (types.MethodType, method_function),
     (types.BuiltinFunctionType, builtin_name),
     (types.ModuleType, module_name),
-    (Mapping, _mapping),
-    (AbstractSet, _user_set),
-    (Sequence, _row),
-    (MappingView, _row),
+    (Mapping, read_mapping),
+    (AbstractSet, lambda value: Items(value, None, ordered=False)),
+    (Sequence, read_sequence),
+    (MappingView, read_sequence),
 )

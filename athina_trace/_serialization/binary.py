@@ -1,4 +1,4 @@
-"""Binary data, and text that is binary data in disguise: told by length and type instead of shown."""
+"""Binary data, and base64 within text: replaced by its length and media type."""
 
 import binascii
 import re
@@ -41,7 +41,7 @@ def describe_bytes(head: bytes, size: int) -> str:
 
 
 def media_type(head: bytes) -> str:
-    """The media type that the first 16 bytes tell, or "" where they tell none."""
+    """The media type that the first 16 bytes show, or "" where they show none."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":
@@ -50,7 +50,7 @@ def media_type(head: bytes) -> str:
 
 
 def shown(value: Any) -> Any:
-    """JSON-safe data in which base64 is told by its length, however deep its text stands."""
+    """Replace base64 in the texts of JSON-safe data, at any depth, by its length."""
     if type(value) is str:
         return value if len(value) < _SHORTEST else without_base64(value)[0]
     if type(value) is list:
@@ -61,52 +61,34 @@ def shown(value: Any) -> Any:
 def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:
     """Put `<1234 base64 characters of image/png>` in place of base64 data URLs and of long bare base64.
 
-    `unseen` characters follow that were not handed over. Base64 that reaches the end of `text` is taken to go
-    on through them all: they are counted in, and the second answer is 0 instead of `unseen`.
+    `unseen` characters follow that were not handed over. Base64 that reaches the end of `text` is taken to continue
+    through them all: they are counted in, and the second answer is 0 instead of `unseen`.
     """
-    for pattern in _patterns(text):
-        text, unseen = _without(pattern, text, unseen)
-    return text, unseen
-
-
-def _patterns(text: str) -> list[re.Pattern[str]]:
-    found = [_DATA_URL] if ";base64," in text else []
-    return [*found, _BARE] if _may_hold_bare(text) else found
-
-
-def _may_hold_bare(text: str) -> bool:
-    """Find windows without a space first, which is fast, since almost no long text has one."""
-    return any(
+    patterns = [_DATA_URL] if ";base64," in text else []
+    # Windows without a space are looked for first, which is fast, since almost no long text has one.
+    if any(
         text.find(" ", start, start + _WINDOW) < 0 and _ALPHABET.fullmatch(text, start, start + _WINDOW)
         for start in range(0, len(text) - _WINDOW, _WINDOW)
-    )
-
-
-def _without(pattern: re.Pattern[str], text: str, unseen: int) -> tuple[str, int]:
-    pieces: list[str] = []
-    done = 0
-    for match in pattern.finditer(text):
-        if pattern is _BARE and not _is_mixed(match[0]):
-            continue
-        size = match.end() - match.start()
-        if match.end() == len(text):
-            size, unseen = size + unseen, 0
-        pieces += text[done : match.start()], f"<{size} base64 characters{_of(_media(match))}>"
-        done = match.end()
-    return "".join([*pieces, text[done:]]), unseen
-
-
-def _is_mixed(run: str) -> bool:
-    """Base64 mixes upper case, lower case and digits; hexadecimal digests and "xxxx…" do not."""
-    return all(kind.search(run, 0, _SHORTEST) for kind in _MIXED)
-
-
-def _media(match: re.Match[str]) -> str:
-    return (match[1] or "") if match.re is _DATA_URL else _media_of_base64(match[0][:_HEAD])
-
-
-def _media_of_base64(head: str) -> str:
-    return media_type(binascii.a2b_base64(head.replace("-", "+").replace("_", "/")))
+    ):
+        patterns.append(_BARE)
+    for pattern in patterns:
+        pieces: list[str] = []
+        done = 0
+        for match in pattern.finditer(text):
+            # Base64 mixes upper case, lower case and digits; hexadecimal digests and "xxxx…" do not.
+            if pattern is _BARE and not all(kind.search(match[0], 0, _SHORTEST) for kind in _MIXED):
+                continue
+            size = match.end() - match.start()
+            if match.end() == len(text):
+                size, unseen = size + unseen, 0
+            if pattern is _DATA_URL:
+                media = match[1] or ""
+            else:
+                media = media_type(binascii.a2b_base64(match[0][:_HEAD].replace("-", "+").replace("_", "/")))
+            pieces += text[done : match.start()], f"<{size} base64 characters{_of(media)}>"
+            done = match.end()
+        text = "".join([*pieces, text[done:]])
+    return text, unseen
 
 
 def _of(media: str) -> str:

@@ -6,12 +6,12 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
-from athina_trace._serialization.blobs import describe_bytes
-from athina_trace._serialization.classes import LONGEST_NAME, Mark, instance_dict, nameplate, static, type_name
+from athina_trace._serialization.binary import describe_bytes
+from athina_trace._serialization.introspection import LONGEST_NAME, Mark, instance_dict, nameplate, static, type_name
 from athina_trace._serialization.secrets import MASKED
 
 _LONGEST_MESSAGE: Final = 100_000  # characters
-_DIGITS: Final = 1000  # a longer integer is told by its size
+_DIGITS: Final = 1000  # a longer integer is logged as its size
 _MAGIC_BYTES: Final = 16
 _args_of: Callable[[BaseException], tuple[object, ...]] = BaseException.__dict__["args"].__get__
 _filename_of: Callable[[BaseException], object] = OSError.__dict__["filename"].__get__
@@ -53,17 +53,15 @@ def duration(value: dt.timedelta) -> str:
 def exception(error: BaseException) -> str:
     """Give type and message. The message is asked for only where no code of its author would run."""
     args = _args_of(error)
-    told = [arg for arg in args if type(arg) in _SCALARS]
-    short = all(len(arg) < _LONGEST_MESSAGE for arg in told if type(arg) is str)
-    whole = short and len(told) == len(args) and _says_only_args(error)
-    message = str(error) if whole else ", ".join(str(arg)[:_LONGEST_MESSAGE] for arg in told)
-    return f"{type_name(type(error))}: {message}" if message else type_name(type(error))
-
-
-def _says_only_args(error: BaseException) -> bool:
-    own = type(static(type(error), "__str__")) is types.WrapperDescriptorType
+    scalars = [arg for arg in args if type(arg) in _SCALARS]
+    quiet = len(scalars) == len(args) and type(static(type(error), "__str__")) is types.WrapperDescriptorType
     # An OSError's own __str__ asks the file name for its repr, and it may be any object.
-    return own and (not issubclass(type(error), OSError) or type(_filename_of(error)) in _SCALARS)
+    quiet = quiet and (not issubclass(type(error), OSError) or type(_filename_of(error)) in _SCALARS)
+    if quiet and all(len(arg) < _LONGEST_MESSAGE for arg in scalars if type(arg) is str):
+        message = str(error)
+    else:
+        message = ", ".join(str(arg)[:_LONGEST_MESSAGE] for arg in scalars)
+    return f"{type_name(type(error))}: {message}" if message else type_name(type(error))
 
 
 def class_name(value: type) -> Mark:

@@ -1,0 +1,648 @@
+"""A call ends when its result does, whatever its type; the program gets what is indistinguishable from the result."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import copy
+import csv
+import gc
+import io
+import itertools
+import logging
+import pickle
+import sqlite3
+import tempfile
+import types
+import unittest.mock
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from typing import Any
+
+import django.http
+import flask
+import numpy as np
+import pandas as pd
+import pytest
+import wrapt
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.responses import StreamingResponse
+from typing_extensions import Self
+from werkzeug.local import LocalProxy
+from werkzeug.test import Client
+
+from athina_trace import athina_session, athina_trace, current_log
+from athina_trace.context import current_scope
+from athina_trace.testing import captured_logs
+
+Logs = Callable[[], list[dict[str, Any]]]
+ANSWER = "On its way."
+PIECES = ("On", " its", " way.")
+
+
+class Words:
+    """An iterator, sync and async, that notes which log and session its steps see."""
+
+    note = 0
+
+    def __init__(self) -> None:
+        self.left = [*PIECES]
+        self.seen: list[Any] = []
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self.seen.append((bool(current_log()), current_scope().fields.get("session_id")))
+        if not self.left:
+            raise StopIteration
+        return self.left.pop(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncWords:
+    def __init__(self) -> None:
+        self.left = [*PIECES]
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        await asyncio.sleep(0)
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+    async def aclose(self) -> None:
+        self.left.clear()
+
+
+WORDS = Words()
+
+
+class Both(Words, AsyncWords):
+    """What the streams of some clients are."""
+
+
+class Deferred:
+    def __await__(self) -> Generator[Any, Any, str]:
+        return late().__await__()
+
+
+class Bare:
+    """An awaitable whose steps are no generator."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter((None, None))
+
+
+class GenProxy(wrapt.ObjectProxy[Any]):
+    """What other tools put around a stream."""
+
+
+async def late() -> str:
+    await asyncio.sleep(0)
+    assert current_log()
+    return ANSWER
+
+
+def gen() -> Iterator[str]:
+    yield from PIECES
+
+
+async def agen() -> AsyncIterator[str]:
+    for piece in PIECES:
+        yield piece
+
+
+async def drain(stream: Any) -> str:
+    return "".join([piece async for piece in stream])
+
+
+SYNC: dict[str, Callable[[], Any]] = {
+    "class": Words,
+    "both kinds": Both,
+    "map": lambda: map(str, Words()),
+    "filter": lambda: filter(None, Words()),
+    "chain": lambda: itertools.chain(Words()),
+    "islice": lambda: itertools.islice(PIECES, 3),
+    "list iterator": lambda: iter([*PIECES]),
+    "generator": gen,
+    "proxied generator": lambda: GenProxy(gen()),
+    "proxied iterator": lambda: GenProxy(GenProxy(Words())),
+}
+ASYNC: dict[str, Callable[[], Any]] = {"class": AsyncWords, "both kinds": Both, "async generator": agen}
+
+
+@pytest.mark.parametrize("kind", SYNC)
+def test_iterators(local: Logs, kind: str) -> None:
+    result = athina_trace(lambda question: SYNC[kind]())("q")
+    assert local() == []
+    assert "".join(result) == ANSWER
+    (log,) = local()
+    assert (log["response"], log["user_query"], log["custom_attributes"]["chunks"]) == (ANSWER, "q", 3)
+
+
+@pytest.mark.parametrize("kind", ASYNC)
+def test_async_iterators(local: Logs, kind: str) -> None:
+    async def run() -> list[str]:
+        async def answer(question: str) -> Any:
+            return ASYNC[kind]()
+
+        class Later:
+            def __await__(self) -> Generator[Any, Any, Any]:
+                return answer("q").__await__()
+
+        streams = [
+            athina_trace(lambda question: ASYNC[kind]())("q"),
+            await athina_trace(answer)("q"),
+            await athina_trace(lambda question: answer(question))("q"),  # noqa: PLW0108 - no coroutine function
+            await athina_trace(lambda question: Later())("q"),
+        ]
+        assert local() == []
+        return [await drain(stream) for stream in streams]
+
+    assert asyncio.run(run()) == [ANSWER] * 4
+    assert [log["response"] for log in local()] == [ANSWER] * 4
+
+
+AWAITED: dict[str, Callable[[], Any]] = {
+    "coroutine": late,
+    "task": lambda: asyncio.ensure_future(late()),
+    "future": lambda: asyncio.get_running_loop().run_in_executor(None, lambda: ANSWER),
+    "gathered": lambda: asyncio.gather(late()),
+    "awaitable": Deferred,
+    "proxied": lambda: GenProxy(Deferred()),
+    "bare": Bare,
+}
+
+
+@pytest.mark.parametrize("kind", AWAITED)
+def test_awaitables(local: Logs, kind: str) -> None:
+    async def run() -> Any:
+        result = athina_trace(lambda question: AWAITED[kind]())("q")
+        assert local() == []
+        return await result
+
+    expected: Any = {"gathered": [ANSWER], "bare": None}.get(kind, ANSWER)
+
+    async def at_once() -> Any:  # the program keeps nothing but what it awaits
+        return await athina_trace(lambda question: AWAITED[kind]())("q")
+
+    assert asyncio.run(run()) == expected
+    (log,) = local()
+    assert asyncio.run(at_once()) == expected
+    assert [log["response"] for log in local()] == [log["response"]] * 2
+    assert log["response"] == {"gathered": f'["{ANSWER}"]', "bare": ""}.get(kind, ANSWER)
+
+
+class Pool:
+    """What awaiting it gives is the object itself, to be entered and left."""
+
+    def __await__(self) -> Generator[Any, Any, Pool]:
+        yield from asyncio.sleep(0).__await__()
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def send(self, message: str) -> str:
+        return message
+
+
+def test_an_object_that_gives_itself_when_awaited_or_entered(local: Logs) -> None:
+    pool = Pool()
+
+    async def run() -> None:
+        assert await athina_trace(lambda: pool)() is pool
+        made = athina_trace(lambda: pool)()
+        async with made as entered:
+            assert entered is made
+            assert entered.send("a") == "a"
+
+    asyncio.run(run())
+    assert [log["response"] for log in local()] == ["<tests.test_results.Pool>"] * 2
+
+
+def test_a_future_stays_the_object_that_it_is(local: Logs) -> None:
+    async def run() -> None:
+        task = asyncio.ensure_future(asyncio.sleep(0, ANSWER))
+        assert athina_trace(lambda: task)() is task
+        await task
+        assert athina_trace(lambda: task)() is task  # which is done by now
+
+    asyncio.run(run())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert athina_trace(lambda: pool.submit(lambda: ANSWER))().result() == ANSWER
+    assert [log["response"] for log in local()] == [ANSWER] * 3
+
+
+def test_futures_that_fail_or_are_cancelled(local: Logs, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise LookupError("no")
+
+    async def run() -> None:
+        with pytest.raises(LookupError):
+            await athina_trace(lambda: asyncio.ensure_future(fail()))()
+        task = athina_trace(lambda: asyncio.ensure_future(asyncio.sleep(60)))()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Never retrieved: asyncio says so, as it would undecorated.
+        athina_trace(lambda: asyncio.ensure_future(fail()))()
+        await asyncio.sleep(0.01)
+
+    with caplog.at_level(logging.ERROR, "asyncio"):
+        asyncio.run(run())
+        gc.collect()
+    first, second, third = local()
+    assert first["error"] == third["error"] == "LookupError: no"
+    assert second["custom_attributes"]["outcome"] == "cancelled"
+    assert ["never retrieved" in record.message for record in caplog.records] == [True]
+
+
+def test_steps_see_the_calls_log_and_session_and_the_consumer_does_not(local: Logs) -> None:
+    words: list[Words] = []
+
+    @athina_session("inside")
+    @athina_trace
+    def answer(question: str) -> Any:
+        words.append(Words())
+        return words[-1]
+
+    with athina_session("outside"):
+        for _ in answer("q"):
+            assert not current_log()
+            assert current_scope().fields["session_id"] == "outside"
+    assert words[0].seen == [(True, "inside")] * 4
+    assert local()[0]["session_id"] == "inside"
+
+
+def test_what_is_abandoned_is_logged_once_and_incomplete(local: Logs) -> None:
+    stream = athina_trace(Words)()
+    assert next(stream) == "On"
+    del stream
+    with athina_trace(Words)() as left:
+        assert next(left) == "On"
+    closed = athina_trace(Words)()
+    next(closed)
+    closed.close()
+    closed.close()
+    assert left.closed == 1
+    assert closed.closed == 2
+    assert [(log["response"], log["custom_attributes"]["outcome"]) for log in local()] == [("On", "incomplete")] * 3
+
+
+def test_what_was_never_begun_is_a_result_like_others(local: Logs) -> None:
+    athina_trace(Words)()
+    (log,) = local()
+    assert log["response"] == "<tests.test_results.Words>"
+    assert "outcome" not in log["custom_attributes"]
+
+
+def test_a_stream_that_fails(local: Logs) -> None:
+    def pieces() -> Iterator[str]:
+        yield "On"
+        raise LookupError("broken off")
+
+    stream = athina_trace(lambda: map(str, pieces()))()
+    with pytest.raises(LookupError):
+        list(stream)
+    (log,) = local()
+    assert (log["response"], log["error"]) == ("On", "LookupError: broken off")
+
+
+def test_the_proxy_is_indistinguishable(local: Logs) -> None:
+    words = Both()
+    stream = athina_trace(lambda: words)()
+    assert isinstance(stream, Both)
+    assert isinstance(stream, Iterator)
+    assert isinstance(stream, AsyncIterator)
+    assert not isinstance(stream, Awaitable)
+    assert isinstance(athina_trace(lambda: map(str, ()))(), map)
+    assert not isinstance(athina_trace(lambda: map(str, ()))(), AsyncIterator)
+    assert stream.left is words.left
+    stream.note = 1
+    assert words.note == 1
+    assert (stream == words, hash(stream) == hash(words), repr(stream) == repr(words)) == (True, True, True)
+    assert weakref.ref(stream)() is stream
+    counted = athina_trace(lambda: iter([1, 2, 3]))()
+    assert next(counted) == 1
+    assert list(pickle.loads(pickle.dumps(counted))) == [2, 3]  # noqa: S301 - ours
+    assert list(copy.copy(counted)) == list(copy.deepcopy(counted)) == [2, 3]
+    with stream as entered:
+        assert entered is stream
+    assert not hasattr(stream, "send")
+
+
+def test_the_generator_protocol_through_other_tools_proxies(local: Logs) -> None:
+    def asked() -> Generator[str, str, str]:
+        got = yield "a"
+        try:
+            yield got
+        except LookupError:
+            yield "caught"
+        return "returned"
+
+    stream: Any = iter(athina_trace(lambda: GenProxy(asked()))())
+    assert (next(stream), stream.send("b"), stream.throw(LookupError())) == ("a", "b", "caught")
+    with pytest.raises(StopIteration) as stop:
+        next(stream)
+    assert stop.value.value == "returned"
+    assert local()[0]["response"] == "abcaught"
+
+
+def test_an_async_stream_that_is_closed(local: Logs) -> None:
+    async def run() -> None:
+        assert await anext(athina_trace(AsyncWords)()) == "On"
+        stream = athina_trace(AsyncWords)()
+        assert await anext(stream) == "On"
+        await stream.aclose()
+        assert stream.left == []
+
+    asyncio.run(run())
+    assert [(log["response"], log["custom_attributes"]["outcome"]) for log in local()] == [("On", "incomplete")] * 2
+
+
+# ---- what is a result as it is
+
+
+class Repeated:
+    def __iter__(self) -> Iterator[str]:
+        return iter(PIECES)
+
+
+def cursor() -> Any:
+    return sqlite3.connect(":memory:", check_same_thread=False).execute("select 1")
+
+
+class AsyncCursor(AsyncWords):
+    """As drivers of databases call theirs."""
+
+
+RESULTS: dict[str, Callable[[], Any]] = {
+    "list": lambda: [*PIECES],
+    "dict": lambda: dict.fromkeys(PIECES),
+    "tuple": lambda: PIECES,
+    "set": lambda: {*PIECES},
+    "range": lambda: range(3),
+    "bytes": lambda: b"bytes",
+    "deque": lambda: collections.deque(PIECES),
+    "iterable": Repeated,
+    "file": lambda: io.StringIO(ANSWER),
+    "temporary file": lambda: tempfile.SpooledTemporaryFile(mode="w+"),  # noqa: SIM115 - closed by the test
+    "array": lambda: np.zeros(3),
+    "frame": lambda: pd.DataFrame({"a": [1]}),
+    "series": lambda: pd.Series([1]),
+    "cursor": cursor,
+    "async cursor": AsyncCursor,
+    "response": lambda: flask.Response(ANSWER),
+    "django response": lambda: django.http.HttpResponse(ANSWER),
+    "mock": unittest.mock.MagicMock,
+    "weak proxy": lambda: weakref.proxy(WORDS),
+    "local proxy": lambda: LocalProxy(lambda: WORDS),
+    "proxied text": lambda: GenProxy(ANSWER),
+    "proxied list": lambda: GenProxy([ANSWER]),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _django() -> None:
+    if not django.conf.settings.configured:
+        django.conf.settings.configure(
+            ROOT_URLCONF="tests.production.django_urls", ALLOWED_HOSTS=["*"], SECRET_KEY="of a test"
+        )
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_results_that_are_there_end_the_call_at_once_and_are_given_as_they_are(local: Logs, kind: str) -> None:
+    result = RESULTS[kind]()
+    got = athina_trace(lambda: result)()
+    assert got is result
+    assert len(local()) == 1
+    if isinstance(close := getattr(type(result), "close", None), types.FunctionType | types.MethodDescriptorType):
+        close(result)
+    if kind == "cursor":
+        result.connection.close()
+
+
+def test_a_csv_reader_is_read_up_and_so_is_a_stream(local: Logs) -> None:
+    assert list(athina_trace(lambda: csv.reader(["a,b"]))()) == [["a", "b"]]
+    assert local()[0]["response"] == '["a","b"]'
+
+
+class Weird(type):
+    def __hash__(cls) -> int:
+        raise TypeError("no")
+
+
+class Unhashable(metaclass=Weird):
+    """Cannot be looked up in any table."""
+
+
+def test_classes_that_refuse_to_be_looked_up(local: Logs) -> None:
+    result = Unhashable()
+    assert athina_trace(lambda: result)() is result
+    assert len(local()) == 1
+
+
+# ---- responses
+
+
+def test_starlettes_streaming_response_also_of_fastapi(local: Logs) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    @athina_trace
+    async def chat(question: str) -> StreamingResponse:
+        async def body() -> AsyncIterator[str]:
+            for piece in PIECES:
+                await asyncio.sleep(0)
+                current_log().update(total_tokens=9)
+                yield piece
+
+        return StreamingResponse(body())
+
+    @app.get("/sync")
+    @athina_trace
+    def sync(question: str) -> StreamingResponse:
+        assert current_log()
+        return StreamingResponse(gen(), status_code=201)
+
+    client = TestClient(app)
+    assert client.get("/?question=q").text == ANSWER
+    assert client.get("/sync?question=q").status_code == 201
+    assert [(log["response"], log.get("total_tokens")) for log in local()] == [(ANSWER, 9), (ANSWER, None)]
+
+
+def test_flasks_and_djangos_streaming_responses(local: Logs) -> None:
+    app = flask.Flask("app")
+
+    @app.get("/")
+    @athina_trace
+    def chat() -> flask.Response:
+        return flask.Response(gen())
+
+    @app.get("/context")
+    @athina_trace
+    def with_context() -> flask.Response:
+        def body() -> Iterator[str]:
+            current_log().update(total_tokens=len(flask.request.path))
+            yield from PIECES
+
+        return flask.Response(flask.stream_with_context(body()))
+
+    client = Client(app)
+    assert client.get("/").text == ANSWER
+    assert client.get("/context").text == ANSWER
+    made = athina_trace(lambda: django.http.StreamingHttpResponse(gen()))()
+    assert b"".join(made) == ANSWER.encode()
+
+    async def read() -> bytes:
+        made = athina_trace(lambda: django.http.StreamingHttpResponse(agen()))()
+        return b"".join([piece async for piece in made])
+
+    assert asyncio.run(read()) == ANSWER.encode()
+    assert [log["response"] for log in local()] == [ANSWER] * 4
+    assert local()[1]["total_tokens"] == len("/context")
+
+
+def test_a_streaming_response_whose_body_is_not_read(local: Logs) -> None:
+    response = athina_trace(lambda: StreamingResponse(gen()))()
+    del response
+    gc.collect()
+    (log,) = local()
+    assert log["response"] == "<starlette.responses.StreamingResponse>"
+
+
+# ---- what the chunks were
+
+
+def answered(chunks: Callable[[], Iterator[Any]]) -> str:
+    with captured_logs() as logs:
+        list(athina_trace(chunks)())
+    return logs[0].response
+
+
+def test_chunks_are_read_when_they_are_yielded() -> None:
+    def deltas() -> Iterator[Any]:
+        event = {}
+        for event["delta"] in PIECES:
+            yield event
+
+    assert answered(deltas) == '{"delta":"On"}{"delta":" its"}{"delta":" way."}'
+
+
+def test_the_same_piece_in_the_same_object_counts_each_time() -> None:
+    def deltas() -> Iterator[Any]:
+        event = {"delta": "na"}
+        yield event
+        yield event
+
+    assert answered(deltas) == '{"delta":"na"}{"delta":"na"}'
+
+
+@pytest.mark.parametrize("again", [1, 3])
+def test_a_history_that_is_yielded_again_and_again_is_logged_in_its_last_state(again: int) -> None:
+    def gradio() -> Iterator[Any]:
+        history = [{"role": "assistant", "content": "", "metadata": None}]
+        for piece in PIECES[:again]:
+            history[-1]["content"] += piece  # type: ignore[operator]
+            yield history
+        yield history
+
+    content = "".join(PIECES[:again])
+    assert answered(gradio) == f'[{{"role":"assistant","content":"{content}","metadata":null}}]'
+
+
+def test_new_histories_count_once_too() -> None:
+    def gradio() -> Iterator[Any]:
+        for end in range(4):
+            yield [{"role": "user", "content": "q"}, {"role": "assistant", "content": ANSWER[: end * 4]}]
+
+    assert answered(gradio) == f'[{{"role":"user","content":"q"}},{{"role":"assistant","content":"{ANSWER}"}}]'
+
+
+@given(st.lists(st.sampled_from(["a", "1", " ", "na", "ab", "e", "longer"]), min_size=1, max_size=6))
+def test_pieces_and_states_are_told_apart(pieces: list[str]) -> None:
+    states = ["".join(pieces[:end]) for end in range(1, len(pieces) + 1)]
+    if len(pieces) > 2:
+        assert answered(lambda: iter(states)) == states[-1]
+    if not all(after.startswith(before) for before, after in itertools.pairwise(pieces)):
+        assert answered(lambda: iter(pieces)) == states[-1]
+
+
+@pytest.mark.parametrize("pieces", [["na", "na", "na"], ["", "1", "10"], ["ha", "haha"], ["", "", ""]])
+def test_pieces_that_look_like_states(pieces: list[str]) -> None:
+    assert answered(lambda: iter(pieces)) == "".join(pieces)
+
+
+def test_a_long_cumulative_stream_is_logged_whole() -> None:
+    words = "word " * 1000
+
+    def states() -> Iterator[str]:
+        for end in range(5, len(words) + 1, 5):
+            yield words[:end]
+
+    assert answered(states) == words
+
+
+def test_bytes_split_within_a_character() -> None:
+    data = "Größe 5 €".encode()
+    assert answered(lambda: (data[at : at + 3] for at in range(0, len(data), 3))) == "Größe 5 €"
+    assert answered(lambda: iter([b"\xff\xd8\xff", bytearray(b"\x00" * 9)])) == "<12 bytes of image/jpeg>"
+    assert answered(lambda: iter(["text ", data[:4], "!"])) == "text Grö!"
+    with captured_logs() as logs:
+        athina_trace(lambda: data)()
+    assert logs[0].response == "Größe 5 €"
+
+
+# ---- at the end of the loop
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.parametrize("decorate", [athina_trace, athina_session("s")])
+def test_async_generators_that_are_suspended_when_their_loop_ends(
+    local: Logs, caplog: pytest.LogCaptureFixture, decorate: Any, awaits: bool
+) -> None:
+    finished = 0
+
+    @decorate  # type: ignore[untyped-decorator]
+    async def stream(question: str) -> AsyncIterator[str]:
+        nonlocal finished
+        try:
+            yield "a"
+            yield "b"
+        finally:
+            if awaits:
+                await asyncio.sleep(0)
+            finished += 1
+
+    async def main(kept: list[Any]) -> None:
+        for number in range(40):
+            kept.append(stream(str(number)))
+            await anext(kept[-1])
+
+    kept: list[Any] = []
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        asyncio.run(main(kept))
+    assert finished == 40
+    assert caplog.records == []
+    if decorate is athina_trace:
+        outcomes = [(log["custom_attributes"].get("outcome"), log.get("error")) for log in local()]
+        assert outcomes == [("incomplete", None)] * 40
