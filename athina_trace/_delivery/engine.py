@@ -222,11 +222,9 @@ class Engine:
                 outcome.status,
                 outcome.message,
             )
-        try:
+        with _guard.shield("passing on what became of a log"):
             if self._on_result is not None:
                 self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("passing on what became of a log")
 
     def tend(self) -> None:
         """Look after the senders only."""

@@ -95,10 +95,8 @@ class Worker:
                 wait = _FAULT_SECONDS
                 _guard.swallow("delivering logs")
         try:
-            with suppress(OSError, sqlite3.Error):
+            with _guard.shield("ending deliveries"), suppress(OSError, sqlite3.Error):
                 self.engine.finish(max(0.0, self._ends - time.monotonic() - 0.1))
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("ending deliveries")
         finally:
             self.engine.end_flushes()
 
@@ -110,10 +108,8 @@ class Worker:
             seen = self._puts
             if self._event.wait(seconds):
                 return
-            try:
+            with _guard.shield("looking after the senders"):
                 self.engine.tend()
-            except Exception:  # noqa: BLE001 - the guard decides
-                _guard.swallow("looking after the senders")
             if self._puts == seen:
                 return
             waited = time.monotonic() - began

@@ -192,11 +192,9 @@ def _options(args: Any, kwargs: Any) -> Any:
 
 
 def _is_traced(client: Any) -> bool:
-    try:
+    with _guard.shield("looking at a client of OpenAI's"):
         return (switch.everything or MARK in vars(client)) and _runtime.may_trace()
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("looking at a client of OpenAI's")
-        return False
+    return False
 
 
 def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
