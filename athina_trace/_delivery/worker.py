@@ -92,6 +92,7 @@ class Worker:
                 took = time.monotonic() - began
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
+                self._event.is_set = False  # should the guard raise after all, the next log starts another thread
                 _guard.swallow("delivering logs")
         try:
             with suppress(OSError, sqlite3.Error):
