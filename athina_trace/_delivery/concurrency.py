@@ -161,8 +161,8 @@ class Rate:
     The curve stays close to the rate at the last cut for long, then looks for more, quicker and quicker. The first cut
     may have come before the rate could be measured: after that one it doubles until the next.
 
-    An answer of 429 speaks of a limit where many come, or where the first comes as the rate goes beyond the ceiling.
-    Some that come at any rate are a proxy's whim, and nothing is gained by slowing down for them.
+    Answers of 429 speak of a limit where many come. Some that come at any rate are a proxy's whim, and nothing is
+    gained by slowing down for them.
     """
 
     def __init__(self) -> None:
@@ -182,18 +182,15 @@ class Rate:
         """Reserve the next place; in how many seconds it is."""
         if self._cuts:
             elapsed = now - self._cut_at
-            cubic = max(self._ceiling + _GROWTH * (elapsed - self._flat_seconds()) ** 3, _CUT * self._ceiling)
+            flat = float((self._ceiling * (1 - _CUT) / _GROWTH) ** (1 / 3))  # seconds until it is at the ceiling again
+            cubic = max(self._ceiling + _GROWTH * (elapsed - flat) ** 3, _CUT * self._ceiling)
             self.value = cubic if self._cuts > 1 else self._ceiling * 2.0 ** (elapsed / _DOUBLING_SECONDS)
-            is_in_vain = self._cuts > 1 and self._since_cut >= _IN_VAIN and elapsed > self._flat_seconds()
+            is_in_vain = self._cuts > 1 and self._since_cut >= _IN_VAIN and elapsed > flat
             if is_in_vain or self.value > _UNLIMITED:
                 self.value, self._cuts = math.inf, 0
         begins = max(self._next, now)
         self._next = begins + 1 / self.value
         return begins - now
-
-    def _flat_seconds(self) -> float:
-        """How long after a cut the rate is back at the ceiling."""
-        return float((self._ceiling * (1 - _CUT) / _GROWTH) ** (1 / 3))
 
     def passed(self, now: float, request: Request) -> None:
         """A request was answered with anything but 429."""
@@ -215,9 +212,7 @@ class Rate:
         self._share += (1 - self._share) * _WEIGHT
         self._in_a_row += 1
         self._since_cut += 1
-        is_first_beyond = self._since_cut == 1 and now - self._cut_at > self._flat_seconds()
-        is_limit = self._cuts == 1 or (self._cuts > 1 and is_first_beyond)
-        is_limit = is_limit or self._share > _MANY or self._in_a_row == _IN_A_ROW
+        is_limit = self._cuts == 1 or self._share > _MANY or self._in_a_row == _IN_A_ROW
         if is_limit:
             self._cut(now)
         if self._in_a_row > 1:

@@ -93,6 +93,7 @@ class Worker:
                 took = time.monotonic() - began
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
+                self._event.is_set = False  # should the guard raise after all, the next log starts another thread
                 _guard.swallow("delivering logs")
         try:
             with _guard.shield("ending deliveries"), suppress(OSError, sqlite3.Error):

@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.benchmarks import runs
+from tests.benchmarks import runs, servers
 from tests.benchmarks.peers import CONTESTANTS, IMPORTS, PACKAGES, SETUPS
 from tests.benchmarks.scenarios import scenarios, summary
 from tests.benchmarks.tables import TABLES, grid, markdown, terminal, turned
@@ -79,3 +79,10 @@ def test_every_contestant_can_be_set_up_named_and_imported() -> None:
     assert set(PACKAGES) == set(SETUPS)
     assert set(CONTESTANTS) <= set(IMPORTS)
     assert {column.scenario for table in TABLES for column in table.columns} <= set(scenarios(quick=True))
+
+
+def test_a_server_that_fails_at_random_is_measured_until_it_has_taken_all() -> None:
+    title, goal, delivered, *_ = servers.measure("unreliable")
+    assert title.startswith("a third fails")
+    assert goal == "600 within 10 s"
+    assert delivered.startswith("600 of 600 in ")

@@ -199,8 +199,19 @@ def test_a_rate_limit_is_met_and_not_fought(
 
 
 def test_a_small_bucket_is_emptied_as_it_fills() -> None:
-    sim = run(bucket(100, 10), 30)
-    assert sim.rate(20) > 95
+    assert run(bucket(100, 10)).rate(20) > 95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_of_429_at_any_rate_are_no_limit(seed: int) -> None:
+    assert run(unreliable(0.001, 0.15, Outcome(429)), 40, seed=seed).rate(30) > 150
+
+
+def test_answers_that_nothing_waits_for_say_nothing() -> None:
+    controller = Concurrency(64)
+    for number in range(100):
+        controller.end(begin(controller, "one"), TAKEN, number * 0.3, waiting=False, chance=0.0)
+    assert controller.limit == 1
 
 
 def test_a_rate_limit_that_is_lifted_is_forgotten() -> None:

@@ -26,7 +26,7 @@ from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
-from tests.delivery.test_engine import TAKEN, Athina, Stepped
+from tests.delivery.test_engine import DOWN, TAKEN, Athina, Stepped
 
 FOLDER = str(Path(senders_module.__file__).parent)
 LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
@@ -209,6 +209,22 @@ def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypat
     assert [sender.thread.is_alive() for sender in senders._senders] == [True]
     assert _guard.faults == 0
     senders.close(5)
+
+
+def test_one_request_that_hangs_holds_up_no_other_session() -> None:
+    athina, is_over = Athina(), threading.Event()
+    athina.answer = lambda reference, _: TAKEN if reference != "hangs" or is_over.wait(20) else DOWN
+    stepped = Stepped(athina)
+    stepped.put("first", "hangs")
+    for number in range(20):
+        stepped.put(str(number), str(number))
+    ends = time.monotonic() + 10
+    while stepped.outbox.counts().delivered < 20:
+        assert time.monotonic() < ends
+        stepped.engine.step(stepped.clock.now)
+        time.sleep(0.01)
+    is_over.set()
+    stepped.engine.finish(5)
 
 
 def senders_of(athina: Athina) -> Senders:

@@ -73,6 +73,21 @@ def test_the_thread_outlives_an_error_in_any_of_its_steps(
     assert _guard.faults == 1
 
 
+def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "_step", broken)
+        patched.setattr(_guard, "swallow", broken)
+        put(worker, "1")
+        assert worker._thread is not None
+        worker._thread.join(10)
+        assert not worker._thread.is_alive()
+    put(worker, "2")
+    assert worker.flush(10).waiting == 0
+
+
 def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
