@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from athina_trace._pipeline.wire import attributes
 from athina_trace._wrapping import wrapper
-from athina_trace._wrapping.calls import NullCall
+from athina_trace._wrapping.calls import Call
 from athina_trace._wrapping.state import current
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _scoped_again(kind: type[Scoped], given: Given) -> Scoped:
     return scoped
 
 
-class ScopeCall(NullCall):
+class ScopeCall(Call):
     """A scope around one call, or around one `with` block."""
 
     __slots__ = ("_found", "_given", "_token")

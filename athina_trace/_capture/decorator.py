@@ -12,7 +12,7 @@ from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
 from athina_trace._serialization import plain
 from athina_trace._wrapping import callables, wrapper
-from athina_trace._wrapping.calls import Rest, complete, run_in_thread
+from athina_trace._wrapping.calls import Call, Rest, complete, run_in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 
 
-class _TracedCall:
+class _TracedCall(Call):
     """One call and its draft: what `surround` opens and ends."""
 
     __slots__ = ("_options", "draft")
