@@ -48,6 +48,7 @@ class Scope:
             {**self.fields, **given.fields},
             {**self.attributes, **given.attributes},
             opened_by,
+            # A scope inside cannot take back what one outside keeps out of logs.
             self.hides | given.hides,
             self.sample_rate if given.sample_rate is None else given.sample_rate,
         )
@@ -114,6 +115,7 @@ class Scoped:
         # One object may be entered by several tasks at once: leave the scope that this context is in.
         here = current_scope().opened_by
         mine = next((call for call in tuple(self._entered) if call is here), self._entered[-1])
+        # Removed first, so that a fault of ours cannot have it left twice.
         self._entered.remove(mine)
         mine.leave()
 
