@@ -55,12 +55,12 @@ class Store(Database):
         rows = [(self._lane_of(e, lanes), e.kind, e.reference, e.made, e.body) for e in entries]
         # Many rows in one statement: each lets go of the interpreter, and waits 5 ms for it where the program computes.
         for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
-            self._db.execute(
-                f"INSERT INTO entry (lane, kind, reference, made, body) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * len(some))}",  # noqa: S608
-                [value for row in some for value in row],
-            )
+            places = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
+            insert = f"INSERT INTO entry (lane, kind, reference, made, body) VALUES {places}"  # noqa: S608
+            self._db.execute(insert, [value for row in some for value in row])
             names = list(dict.fromkeys(row[0] for row in some))
-            self._db.execute(f"INSERT OR IGNORE INTO lane (name) VALUES {', '.join(['(?)'] * len(names))}", names)  # noqa: S608
+            places = ", ".join(["(?)"] * len(names))
+            self._db.execute(f"INSERT OR IGNORE INTO lane (name) VALUES {places}", names)  # noqa: S608
         self.count("made", len(entries))
 
     def _lane_of(self, entry: Entry, lanes: Mapping[str, str]) -> str:
