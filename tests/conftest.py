@@ -49,7 +49,7 @@ def delivered(athina: AthinaServer) -> Callable[[], list[dict[str, Any]]]:
 
     def logs() -> list[dict[str, Any]]:
         report = athina_trace.flush(10)
-        assert report, report
+        assert report.waiting == 0, report
         return [request.json for request in athina.accepted]
 
     return logs

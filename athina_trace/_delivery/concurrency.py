@@ -22,7 +22,6 @@ PAYS = 1.5
 ROUND_SECONDS = 0.25
 """A round ends with its eighth answer, or with fewer after this time: slow servers must not delay what is learned."""
 _ROUND_ANSWERS = 8
-_STALL_SECONDS = 1.0
 _STALLED_LIMIT = 8
 """Requests in flight up to which a server without any answer is asked for more: one that hangs is not all."""
 UP_SECONDS = 2.0

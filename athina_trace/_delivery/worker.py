@@ -102,7 +102,7 @@ class Worker:
             self.engine.end_flushes()
 
     def _linger(self, seconds: float) -> None:
-        """Wait `seconds` for more, and longer while calls keep putting; until there is a hurry."""
+        """Wait `seconds` for more, and longer while calls keep putting; until it is urgent."""
         began, waited = time.monotonic(), 0.0
         # A step takes up no more than a part of what waits: who is behind waits for no pause.
         while waited <= (0.0 if self.engine.outbox.is_behind else _LONGEST_LINGER):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -179,3 +180,29 @@ def test_a_log_that_fails_for_ever_is_refused_once_others_are_taken(caplog: pyte
     assert "boom (it failed" in caplog.text
     assert athina.tries[-1] == "behind it"
     stepped.engine.finish(5)
+
+
+def test_a_flush_is_true_only_where_everything_was_delivered(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = Outcome(400, message="no")
+    monkeypatch.setattr(Athina, "deliver", lambda *args: refused if args[2] == "bad" else Outcome(200))
+    for name in ("good", "bad"):
+        put(worker, name)
+    report = worker.flush(10)
+    assert (report.delivered, report.waiting, report.refused, report.undelivered) == (1, 0, 1, 1)
+    assert not report
+    put(worker, "better")
+    assert worker.flush(10)
+
+
+def test_a_flush_that_cannot_step_reports_what_waits(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(worker, "1")
+    assert worker.flush(10)
+
+    def locked(_: float) -> float:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(worker.engine, "step", locked)
+    for number in range(7):
+        put(worker, str(number))
+    report = worker.flush(0.1)
+    assert (report.delivered, report.waiting) == (0, 7)
