@@ -27,7 +27,17 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.json:
         terminal.json(status_record(status, outbox.path))
         return 0
-    for name in ("waiting", "refused", "delivered", "received", "dropped", "logs", "sessions"):
+    # Only a local Athina receives.
+    names = (
+        "waiting",
+        "refused",
+        "delivered",
+        *(["received"] if status.received else []),
+        "dropped",
+        "logs",
+        "sessions",
+    )
+    for name in names:
         terminal.say(f"{name:<12} {formatting.integer(getattr(status, name))}")
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}")
     if status.waiting_since is not None:
