@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._wrapping import wrapper
-from athina_trace._wrapping.calls import NullCall
+from athina_trace._wrapping.calls import Call
 from athina_trace._wrapping.state import current
 from athina_trace.schema import attributes_of
 
@@ -49,6 +49,7 @@ class Scope:
             {**self.fields, **given.fields},
             {**self.attributes, **given.attributes},
             opened_by,
+            # A scope inside cannot take back what one outside keeps out of logs.
             self.redaction | given.redaction if given.redaction else self.redaction,
             self.sample_rate if given.sample_rate is None else given.sample_rate,
         )
@@ -131,6 +132,7 @@ class Scoped:
         # One object may be entered by several tasks at once: leave the scope that this context is in.
         here = current_scope().opened_by
         mine = next((call for call in tuple(self._entered) if call is here), self._entered[-1])
+        # Removed first, so that a fault of ours cannot have it left twice.
         self._entered.remove(mine)
         mine.leave()
 
@@ -211,7 +213,7 @@ def _scoped_again(kind: type[Scoped], given: Given) -> Scoped:
     return scoped
 
 
-class ScopeCall(NullCall):
+class ScopeCall(Call):
     """A scope around one call, or around one `with` block."""
 
     __slots__ = ("_found", "_given", "_token")

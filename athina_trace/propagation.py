@@ -32,6 +32,7 @@ _CARRIED: Final = (
     "language_model_id",
 )
 _PREFIX: Final = "athina."
+# W3C Baggage: what every system has to carry on is 8192 bytes and 180 members.
 _LONGEST_HEADER: Final = 8192
 _MOST_MEMBERS: Final = 180
 _LONGEST_VALUE: Final = 1024
@@ -48,6 +49,7 @@ def wrap(function: F) -> F:
     >>> ask()
     'athina.session_id=thread_1,athina.customer_id=disney'
     """
+    # Copied again for each call: a context can be entered only once at a time.
     captured = contextvars.copy_context()
 
     def run(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:

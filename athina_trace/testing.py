@@ -132,6 +132,7 @@ def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
     >>> logs.assert_one(response="Write to [email]").external_reference_id == reference
     True
     """
+    # Not from the environment, so that a developer's settings change no test.
     recorder = Recorder(Settings.build({}, **settings))
     token = _runtime.record_into(recorder)
     try:

@@ -96,6 +96,7 @@ class _Scopes:
             _guard.log_throttled(
                 logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error
             )
+            # The handler may still name the customer itself.
             fields = {}
         session = fields.pop("session_id", None)
         return athina_session(session, **fields)

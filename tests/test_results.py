@@ -38,6 +38,7 @@ from werkzeug.test import Client
 from athina_trace import athina_session, athina_trace, current_log
 from athina_trace.context import current_scope
 from athina_trace.testing import captured_logs
+from tests.production import apps
 
 Logs = Callable[[], list[dict[str, Any]]]
 ANSWER = "On its way."
@@ -423,10 +424,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _django() -> None:
-    if not django.conf.settings.configured:
-        django.conf.settings.configure(
-            ROOT_URLCONF="tests.production.django_urls", ALLOWED_HOSTS=["*"], SECRET_KEY="of a test"
-        )
+    apps.django_app()  # there is one configuration for a process
 
 
 @pytest.mark.parametrize("kind", RESULTS)

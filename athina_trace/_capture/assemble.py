@@ -13,7 +13,7 @@ from athina_trace._capture import messages, streams
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
-from athina_trace._pipeline.redaction import Redaction, identifiers, redacted, type_only, without_arguments
+from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, redacted, type_only, without_arguments
 from athina_trace._serialization import plain, shown, text
 
 _NOTHING: Mapping[str, Any] = {}
@@ -60,8 +60,8 @@ def assemble(
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None else _failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
-    # Truth first: to combine two flags takes Python 3.10 a microsecond.
-    if redaction or draft.redaction or scope.redaction:
+    # By identity: nearly every log keeps everything, and to ask a flag whether it is empty takes a call.
+    if not redaction is draft.redaction is scope.redaction is NOTHING:
         redaction |= draft.redaction | scope.redaction
         if redaction & Redaction.INPUTS:
             inputs, attributes = identifiers(inputs), without_arguments(attributes)
@@ -70,7 +70,7 @@ def assemble(
             attributes = {name: value for name, value in attributes.items() if name != "response_error"}
             if failure:
                 failure = {**failure, "error": type_only(failure["error"])}
-    if redaction or options.redaction:
+    if not redaction is options.redaction is NOTHING:
         # The decorator's options were heeded when arguments were read: here they say what to drop of what was recorded.
         redaction |= options.redaction
         recorded, answer = redacted(redaction, recorded), None if redaction & Redaction.RESPONSE else answer
@@ -114,6 +114,8 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
         return "" if answer is None else plain(answer)
     if streamed is not None:
         return streams.joined(streamed.chunks)
+    if type(result) is str:
+        return text(result)
     if result is None or draft.recognises(result):
         return None
     data: Any = streams.text_of_bytes(result) if isinstance(result, bytes) else plain(result)

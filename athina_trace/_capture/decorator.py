@@ -13,7 +13,7 @@ from athina_trace._capture.emission import emit
 from athina_trace._capture.streams import Streamed
 from athina_trace._serialization import plain
 from athina_trace._wrapping import callables, wrapper
-from athina_trace._wrapping.calls import Rest, complete, run_in_thread
+from athina_trace._wrapping.calls import Call, Rest, complete, run_in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 
 
-class _TracedCall:
+class _TracedCall(Call):
     """One call and its draft: what `surround` opens and ends."""
 
     __slots__ = ("_options", "draft")

@@ -97,8 +97,9 @@ class LogDraft:
         typing error must not fail the call that is being logged. When the call has ended, as in a task that it left
         behind, this is a change of its log, as `update_log` makes it.
         """
-        with _guard.shield("current_log().update()"):
-            if not self.ended:
+        # By hand: this is called within each call, and a context manager takes more time than all of it.
+        try:
+            if self.late_redaction is None:
                 self.name(fields)
                 return
             later = LogDraft(fields, {}, {})
@@ -107,6 +108,8 @@ class LogDraft:
                 named["custom_attributes"] = later.attributes
             redaction = of_named(self.redaction | self.scope.redaction)
             changes.send("update", self.external_reference_id, named, redaction)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("current_log().update()")
 
     def record(self, *objects: object) -> None:
         """Read OpenAI objects (runs, messages, steps, responses, completions; also as dicts) into this log.

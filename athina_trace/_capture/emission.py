@@ -6,6 +6,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.assemble import assemble
 from athina_trace._capture.draft import LogDraft
+from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import Rest, complete
 
 
@@ -19,7 +20,7 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
             _runtime.afterwards(lambda: complete(emit(draft, options, result=result, error=error)))
             return None
         redaction = runtime.pipeline.redaction
-        if redaction:
+        if redaction is not NOTHING:
             draft.late_redaction |= redaction
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
         # The decorator is closest to the call, then the session, then the setting.

@@ -58,7 +58,9 @@ def encodable(value: str) -> str:
 
 def storable(value: str) -> str:
     """Put U+FFFD in place of lone surrogates and of NUL, which PostgreSQL holds neither in text nor in jsonb."""
-    return encodable(value).replace("\0", "\ufffd")
+    if "\0" in value:
+        value = value.replace("\0", "\ufffd")
+    return value if value.isascii() else encodable(value)
 
 
 def read_mark(walk: Walk, value: Mark, _depth: int, _path: str) -> str:

@@ -6,15 +6,24 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from athina_trace import _guard
 
 T = TypeVar("T")
 
 
-class Call(Protocol):
-    """One call from its start to its end. What these raise is kept from the program: see `attempt`."""
+Rest = Callable[[], None] | None
+"""What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
+
+
+class Call:
+    """One call from its start to its end; this one takes no note.
+
+    What a subclass raises is kept from the program: see `attempt`.
+    """
+
+    __slots__ = ()
 
     def enter(self) -> None:
         """Make the call current in this context. Called again, from outside, before the first step of its result."""
@@ -28,36 +37,13 @@ class Call(Protocol):
         The last may be any object; those before it are texts, which nothing can change.
         """
 
-    def done(self, value: object) -> Callable[[], None] | None:
+    def done(self, value: object) -> Rest:  # noqa: ARG002 - for subclasses
         """End the call with the `value` that it returned, or its stream. Gives what is left to do."""
+        return None
 
-    def failed(self, error: BaseException) -> Callable[[], None] | None:
+    def failed(self, error: BaseException) -> Rest:  # noqa: ARG002 - for subclasses
         """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Gives what is left to do."""
-
-
-class NullCall:
-    """A call of which no note is taken."""
-
-    __slots__ = ()
-
-    def enter(self) -> None:
-        """Take no note."""
-
-    def leave(self) -> None:
-        """Take no note."""
-
-    def chunks(self, values: list[Any]) -> None:
-        """Take no note."""
-
-    def done(self, value: object) -> None:
-        """Take no note."""
-
-    def failed(self, error: BaseException) -> None:
-        """Take no note."""
-
-
-Rest = Callable[[], None] | None
-"""What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
+        return None
 
 
 def attempt(step: Callable[..., T], *given: Any) -> T | None:

@@ -14,7 +14,7 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-from athina_trace._wrapping.calls import Call, NullCall, attempt, complete, run_in_thread
+from athina_trace._wrapping.calls import Call, attempt, complete, run_in_thread
 from athina_trace._wrapping.state import State, current
 
 Follow = Callable[[Any, Call], Any]
@@ -230,12 +230,12 @@ def drive_in(result: Any, context: contextvars.Context) -> Any:
     """`result`, or, where it is a generator or coroutine of any kind, one whose every step runs in `context`."""
     if isinstance(result, types.GeneratorType):
         if result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
-            return named(_iterable_coroutine(_Awaited(result, context), NullCall(), _nothing), result)
-        return named(_generate(_InContext(result, context), NullCall(), current.get()), result)
+            return named(_iterable_coroutine(_Awaited(result, context), Call(), _nothing), result)
+        return named(_generate(_InContext(result, context), Call(), current.get()), result)
     if isinstance(result, types.AsyncGeneratorType):
-        return named(_generate_async(_InContext(result, context), NullCall(), current.get()), result)
+        return named(_generate_async(_InContext(result, context), Call(), current.get()), result)
     if isinstance(result, types.CoroutineType):
-        return named(awaiting(_Awaited(result, context), NullCall(), _nothing), result)
+        return named(awaiting(_Awaited(result, context), Call(), _nothing), result)
     return result
 
 
@@ -270,4 +270,4 @@ class _Awaited:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = _InContext(iterator_of(self._awaitable), self._context)
-        return (yield from _generate(steps, NullCall(), current.get()))
+        return (yield from _generate(steps, Call(), current.get()))
