@@ -20,7 +20,7 @@ class Clock:
         self.forks = 0
         """How many forks led to this process, since athina_trace was imported."""
 
-    # As they are: every call asks them several times.
+    # Not behind methods of ours: every call reads them several times.
     perf_ns = staticmethod(time.perf_counter_ns)
     """A monotonic reading for durations, nanoseconds."""
     monotonic = staticmethod(time.monotonic)

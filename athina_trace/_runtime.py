@@ -82,7 +82,7 @@ def active() -> Runtime | Recorder | None:
     if _recorders:
         return _recording()
     runtime = _runtime if _runtime is not None else _first()
-    # Its settings, closer at hand.
+    # What `runtime.settings.enabled` says, without two look-ups of attributes in each call.
     return runtime if _may_trace else None
 
 

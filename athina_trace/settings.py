@@ -192,7 +192,7 @@ class Settings(BaseModel):
     @classmethod
     def _an_absolute_path(cls, value: str | None) -> str | None:
         # A program may change its folder later, as daemons do, and its logs must not be split over two places. A home
-        # is the same from everywhere, and where there is none is said when the path is used.
+        # is the same from everywhere, and a missing one is reported when the path is used.
         return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
     @field_validator("api_key", mode="before")

@@ -24,9 +24,9 @@ def show_conversation(logs: Sequence[Log]) -> None:
 
 
 def show_delivery(report: FlushReport, now: Status) -> None:
-    """Print how many logs were made and what became of them."""
+    """Print how many logs the outbox was given since it was made, and what became of them."""
     counts = f"{now.delivered} delivered, {now.waiting} waiting, {now.refused} refused"
-    print(f"\n{now.made} logs made: {counts} (flushed in {report.elapsed:.2f} s)")
+    print(f"\n{now.made} logs made so far: {counts} (flushed in {report.elapsed:.2f} s)")
     if now.paused:
         print(now.paused)
     print(f"Outbox: {now.outbox}")

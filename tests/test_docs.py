@@ -6,18 +6,21 @@ import inspect
 import re
 import shlex
 import signal
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import entry_points, metadata
 from pathlib import Path
+from types import FrameType
 from typing import Any, ForwardRef
 
 import pytest
+from openai import OpenAI
 
 import athina_trace
-from athina_trace import Settings, uninstrument_openai
+from athina_trace import Settings, configure, instrument_openai, uninstrument_openai
 from athina_trace.cli.main import parse
 from athina_trace.errors import AthinaTraceError
 from athina_trace.schema import LogFields
@@ -132,6 +135,44 @@ def test_the_tests_that_show_a_promise_exist() -> None:
     named = set(re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", TEXTS["athina_trace/_delivery/README.md"]))
     assert named
     assert named <= {path.name for folder in ("delivery", "production") for path in (ROOT / "tests" / folder).iterdir()}
+
+
+@pytest.mark.usefixtures("_openai")
+def test_the_path_of_a_log_is_the_one_that_is_described(tmp_path: Path) -> None:
+    (block,) = blocks(".github/CONTRIBUTING.md", "path")
+    decorated, instrumented, both = (
+        re.findall(r"(\w+)\.(?:\w+\.)*(\w+)", each) for each in re.split(r"\n(?=\w)", block.strip())
+    )
+    configure(outbox=str(tmp_path / "outbox.db"), api_key=None)
+    instrument_openai()
+
+    @athina_trace.athina_trace
+    def answer(question: str) -> str:
+        return f"{question}!"
+
+    def ask() -> object:
+        return client.responses.create(model="gpt-4.1-mini", input="Where?")
+
+    with OpenAI() as client:
+        for call, path in ((lambda: answer("Where?"), decorated), (ask, instrumented)):
+            passed = iter(functions_of(call))
+            assert [step for step in path + both if step not in passed] == []
+
+
+def functions_of(call: Callable[[], object]) -> list[tuple[str, str]]:
+    """Module and name of each Python function that runs for a call, in order."""
+    names: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            names.append((frame.f_globals.get("__name__", "").rpartition(".")[2], frame.f_code.co_name))
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return names
 
 
 def test_the_readme_can_be_read_on_the_package_index() -> None:

@@ -130,7 +130,7 @@ class AnswerAccumulator:
         """Keep the message; its place decides the order among messages of one second."""
         if "#" not in new.id:
             # Leave out the message that was read off the request for a thread, once the server shows it.
-            stand_in = next(
+            placeholder = next(
                 (
                     each.id
                     for _, each in self._messages.values()
@@ -138,8 +138,8 @@ class AnswerAccumulator:
                 ),
                 None,
             )
-            if stand_in is not None:
-                del self._messages[stand_in]
+            if placeholder is not None:
+                del self._messages[placeholder]
         count = len(self._messages) + 1
         place, known = self._messages.get(new.id, (-count if new.backwards else count, new))
         self._messages[new.id] = (place, new if new.progress >= known.progress else known)

@@ -29,11 +29,11 @@ class Pipeline:
 
     def __init__(self, settings: Settings) -> None:
         self.redaction = Redaction.NOTHING
+        """Applied where a log is assembled, which knows what was captured and what the program named."""
         if not settings.capture_inputs:
             self.redaction |= Redaction.INPUTS
         if not settings.capture_response:
             self.redaction |= Redaction.RESPONSE
-        """Applied where a log is assembled, which knows what was captured and what the program named."""
         self._sample_rate = settings.sample_rate
         self._keep_failed = settings.keep_failed
         self._before_emit = TimeLimited(settings.before_emit, settings.hook_timeout) if settings.before_emit else None

@@ -44,7 +44,10 @@ class Writer(ABC):
     """Turns the fields of logs into entries and puts them somewhere: see `put`."""
 
     put: Callable[[Entry], None]
-    """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of."""
+    """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of.
+
+    Set by each kind of writer: a runtime puts into its `Delivery`, a recorder into a list.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.ordering_keys = OrderingKeys()

@@ -26,7 +26,7 @@ def test_flush_sends_what_waits(run: Run, run_apart: Run, path: Path) -> None:
         done = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
         assert done.returncode == 0, done.stderr
         assert "30 waiting" in done.stdout
-        assert "30 gone, 0 waiting" in done.stdout
+        assert "30 sent, 0 waiting" in done.stdout
         assert len(athina.accepted) == 30
     assert status_of(run, path)["waiting"] == 0
 
@@ -35,7 +35,7 @@ def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, pat
     put(path, log())
     done = run_apart("flush", "--timeout", "0.3", "--outbox", str(path), ATHINA_API_KEY="k")
     assert done.returncode == 1
-    assert "0 gone, 1 waiting" in done.stdout
+    assert "0 sent, 1 waiting" in done.stdout
     assert status_of(run, path)["waiting"] == 1
 
 

@@ -41,7 +41,7 @@ def test_without_keys_the_conversation_waits_in_the_outbox(tmp_path: Path) -> No
     assert printed.count("customer  disney-usa-2314832, michaelmouse@gmail.com") == 3
     assert len(set(re.findall(r"session   (thread_\w+)", printed))) == 1
     assert 'tool call track_parcel({"parcel_id": "PX-48213"}) -> {"parcel_id": "PX-48213", ' in printed
-    assert "3 logs made: 0 delivered, 3 waiting, 0 refused" in printed
+    assert "3 logs made so far: 0 delivered, 3 waiting, 0 refused" in printed
     outbox = re.search(r"^Outbox: (.+)$", printed, flags=re.MULTILINE)
     assert outbox is not None
     assert tmp_path in Path(outbox[1]).parents
@@ -50,7 +50,7 @@ def test_without_keys_the_conversation_waits_in_the_outbox(tmp_path: Path) -> No
 
 def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: Path, athina: AthinaServer) -> None:
     printed = run_demo(tmp_path, ATHINA_API_KEY="k3y-0f-athina", ATHINA_BASE_URL=athina.url)
-    assert "3 logs made: 3 delivered, 0 waiting, 0 refused" in printed
+    assert "3 logs made so far: 3 delivered, 0 waiting, 0 refused" in printed
     assert "k3y-0f-athina" not in printed
     assert {(request.method, request.path) for request in athina.requests} == {("POST", "/api/v1/log/inference")}
     assert {request.headers["athina-api-key"] for request in athina.requests} == {"k3y-0f-athina"}
@@ -81,4 +81,4 @@ def test_with_openais_key_the_talk_goes_through_responses(tmp_path: Path, stand_
     assert len(set(re.findall(r"session   (conv_\w+)", printed))) == 1
     assert printed.count("model     gpt-4.1-mini-2025-04-14") == 3
     assert "tool call track_parcel(" in printed
-    assert "3 logs made: 0 delivered, 3 waiting, 0 refused" in printed
+    assert "3 logs made so far: 0 delivered, 3 waiting, 0 refused" in printed

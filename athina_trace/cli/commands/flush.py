@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     terminal.progress("")
     _runtime.shutdown(0)  # what is left stays on disk
     hint = f", {report.refused} refused: athina-trace logs --state refused" if report.refused else ""
-    terminal.say(f"{waiting - report.waiting} gone, {report.waiting} waiting{hint}")
+    terminal.say(f"{waiting - report.waiting} sent, {report.waiting} waiting{hint}")
     if report.paused:
         terminal.complain(f"nothing is sent ({report.paused}); check ATHINA_API_KEY and ATHINA_BASE_URL")
     return 0 if report.waiting == 0 else 1

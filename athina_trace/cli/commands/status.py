@@ -28,6 +28,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal.json(status_record(status, outbox.path))
         return 0
     for name in ("waiting", "refused", "delivered", "received", "dropped", "logs", "sessions"):
+        if name == "received" and not status.received:
+            continue  # only a local Athina receives
         terminal.say(f"{name:<12} {formatting.integer(getattr(status, name))}")
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}")
     if status.waiting_since is not None:

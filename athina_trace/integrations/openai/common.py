@@ -224,7 +224,7 @@ def usage_counts(data: Data) -> dict[str, int]:
     for group in [name for name in _USAGE_DETAILS if name in usage]:
         details = child(usage, group)
         for name in details:
-            # Audio counts once in the prompt and once in the completion; what is zero says nothing.
+            # Both groups may have `audio_tokens`, which are added up; a count of zero says nothing.
             if of_kind := count(details, name):
                 counts[name] = counts.get(name, 0) + of_kind
     for name in [name for name in _USAGE if name in usage]:

@@ -180,7 +180,7 @@ def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextva
         return
     with _guard.shield("comparing two requests of OpenAI's client"):
         outer, inner = around.options, active.options
-        # Which may be a copy; in a hook of the client, a program may well make another request.
+        # One request's options may be copied on the way in; a hook of the client may make a request of its own.
         around.is_recorded |= outer is inner or (
             (outer.method, outer.url, outer.json_data) == (inner.method, inner.url, inner.json_data)
         )
@@ -220,7 +220,7 @@ def _record(args: Any, kwargs: Any, started_ns: int, answer: Any) -> RequestReco
         if request is None:
             return None
         streamed = bool(kwargs.get("stream"))
-        # Not by its name: a model of the client that has no such field looks for it long.
+        # Not by `getattr`: a model of the client that has no such field takes long to find that out.
         raw = getattr(answer, "__dict__", NOTHING).get("http_response")
         if raw is None and streamed:
             StreamObserver(request).attach(answer)

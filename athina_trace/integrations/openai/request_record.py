@@ -117,7 +117,7 @@ class RequestRecord:
                 standalone_logs.note_logged(answer.key)
             return
         origin = Origin(self.started_ns, self.scope, self.draft, self.attributes)
-        # Of some answers the server makes the rest, though nobody reads its stream: they may be asked after.
+        # Some answers the server finishes although their stream is no longer read: the program may still ask for them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:
             standalone_logs.stream_broke(answer, records, origin, error)
