@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import athina_trace as at
@@ -150,6 +150,7 @@ def test_what_a_hook_leaves_alone_is_not_cut_a_second_time() -> None:
     assert bodies[0] == bodies[1]
 
 
+@example({"k" * 201: {"k" * 300: "v"}}, {"k" * 201: None})
 @given(DATA, DATA)
 def test_a_hook_and_a_mask_that_change_nothing_change_nothing(argument: Any, answer: Any) -> None:
     bodies = []

@@ -5,6 +5,7 @@ something simpler, under a guard.
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from time import monotonic
@@ -22,6 +23,8 @@ _T = TypeVar("_T")
 
 _EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
 _LONGEST_KEY: Final = 200
+_CUT_KEY: Final = re.compile(rf"\A.{{1,{_LONGEST_KEY}}}… \[{_LONGEST_KEY} of \d{{3,}} characters\]\Z", re.DOTALL)
+"""A key that was cut before: data is read once more behind a hook."""
 _KNOWN_KEYS: Final = 4096
 
 # Keys that need no further look: short, encodable, no secret. Emptied when full.
@@ -173,7 +176,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
 def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
     """Make a key of any object; whether the value under it is a secret."""
     key = name if type(name) is str else _key_text(walk, name)
-    if len(key) > _LONGEST_KEY:
+    if len(key) > _LONGEST_KEY and not _CUT_KEY.search(key):
         key = f"{key[:_LONGEST_KEY]}… [{_LONGEST_KEY} of {len(key)} characters]"
     key = without_credentials(encodable(key))
     walk.chars -= len(key)
