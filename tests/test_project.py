@@ -133,3 +133,8 @@ def test_the_figures_of_the_code_are_counted(tmp_path: Path) -> None:
 
 def test_the_dialect_is_found_in_parts_of_names_and_not_in_other_words() -> None:
     assert shape.dialect("_told_by whoever goes on: understood, untold, standard") == ["told", "whoever", "goes on"]
+
+
+@pytest.mark.parametrize("figure", shape.figures(ROOT / "athina_trace", ROOT / "README.md"), ids=lambda each: each.name)
+def test_the_code_keeps_its_shape(figure: shape.Figure) -> None:
+    assert figure.holds, f"{figure.name}: {figure.value:g}, over the limit of {figure.limit:g}; see `make shape`"
