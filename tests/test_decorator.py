@@ -532,3 +532,16 @@ def test_a_reference_of_ones_own(local: Logs) -> None:
         log.update(external_reference_id="mine")
         assert log.external_reference_id == "mine" != made
     assert local()[0]["external_reference_id"] == "mine"
+
+
+def test_inputs_may_map_the_reference_and_custom_attributes(local: Logs) -> None:
+    @athina_trace(inputs={"external_reference_id": "order", "custom_attributes": "facts"})
+    def ask(question: str, order: int, facts: object) -> str:
+        return question
+
+    ask("q", 17, {"plan": "gold", "tags": ["a"]})
+    ask("q", 18, "none")
+    first, second = local()
+    assert (first["external_reference_id"], second["external_reference_id"]) == ("17", "18")
+    assert (first["custom_attributes"]["plan"], first["custom_attributes"]["tags"]) == ("gold", '["a"]')
+    assert second["custom_attributes"]["facts"] == "none"

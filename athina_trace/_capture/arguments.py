@@ -25,6 +25,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 _IDS = frozenset({"id", "key", "model", "slug"})
 _ID_ENDINGS = ("_id", "_key", "_slug")
+_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 
@@ -74,7 +75,7 @@ class Options:
 class Function:
     """What is known of a decorated function before its first call: its name, its parameters, their roles."""
 
-    __slots__ = ("_defaults", "_names", "_never", "_options", "_roles", "_star", "name")
+    __slots__ = ("_constants", "_defaults", "_named", "_names", "_never", "_options", "_roles", "_star", "name")
 
     def __init__(self, target: Any, options: Options, *, bound: bool, static_method: bool = False) -> None:
         """Read the target's declaration.
@@ -94,6 +95,10 @@ class Function:
             # Where it is positional only, a keyword of its name is another argument.
             never = [owner.name, *never] if owner.kind is owner.POSITIONAL_OR_KEYWORD else never
         self._never = tuple(never)
+        constants = LogDraft(options.named, {}, {})
+        # Constants that no call can change are read once. Others are read for each call, so that none shares them.
+        immutable = not constants.attributes and _IMMUTABLE.issuperset(map(type, constants.named.values()))
+        self._constants, self._named = (constants.named, {}) if immutable else ({}, options.named)
         self._names = tuple(p.name for p in parameters if p.kind in callables.POSITIONAL)
         self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
@@ -138,7 +143,9 @@ class Function:
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
-        return LogDraft(self._options.named, inputs, attributes)
+        draft = LogDraft(self._named, inputs, attributes)
+        draft.named.update(self._constants)
+        return draft
 
     def _may_read(self, name: str, parameter: str) -> bool:
         """Whether this argument may leave the program: identifiers and mapped ones always, others if captured."""
@@ -166,6 +173,8 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
     if name in _TEXTS:
         return text(value)
     data = plain(value, name=parameter)
+    if name == "custom_attributes" and not isinstance(data, dict):
+        return {parameter: data}
     if name != "prompt":
         return data
     prompt = None if isinstance(data, str) else messages.prompt_of(data)

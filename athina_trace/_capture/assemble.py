@@ -92,6 +92,7 @@ def assemble(
         **(defaults.get("custom_attributes") or _NOTHING),
         **(recorded.get("custom_attributes") or _NOTHING),
         **scope.attributes,
+        **(inputs.get("custom_attributes") or _NOTHING),
         **attributes,
     }
     if error is not None or draft.streamed is not None or draft.parent is not None:

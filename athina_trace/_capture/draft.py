@@ -78,9 +78,9 @@ class LogDraft:
     @property
     def external_reference_id(self) -> str:
         """The reference under which Athina knows this log: the program's own, or a UUIDv7 made when first needed."""
-        named = self.named.get("external_reference_id")
-        if named is not None:
-            return str(named)
+        given = self.named.get("external_reference_id") or self.inputs.get("external_reference_id")
+        if given is not None:
+            return str(given)
         if self._reference[0] != clock.forks:
             self._reference = (clock.forks, clock.reference())
         return self._reference[1]
