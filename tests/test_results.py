@@ -14,6 +14,7 @@ import logging
 import pickle
 import sqlite3
 import tempfile
+import threading
 import types
 import unittest.mock
 import weakref
@@ -180,10 +181,17 @@ def test_async_iterators(local: Logs, kind: str) -> None:
     assert [log["response"] for log in local()] == [ANSWER] * 4
 
 
+def in_executor() -> asyncio.Future[str]:
+    """Work of a thread that ends once the loop runs again."""
+    loop, awaited = asyncio.get_running_loop(), threading.Event()
+    loop.call_soon(awaited.set)
+    return loop.run_in_executor(None, lambda: ANSWER if awaited.wait(10) else "")
+
+
 AWAITED: dict[str, Callable[[], Any]] = {
     "coroutine": late,
     "task": lambda: asyncio.ensure_future(late()),
-    "future": lambda: asyncio.get_running_loop().run_in_executor(None, lambda: ANSWER),
+    "future": in_executor,
     "gathered": lambda: asyncio.gather(late()),
     "awaitable": Deferred,
     "proxied": lambda: GenProxy(Deferred()),
