@@ -17,6 +17,7 @@ from athina_trace._delivery.stats import Counts, FlushReport
 from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
 
+_READ_SECONDS = 1.0
 _DISK_SECONDS = 30.0
 """How long to use memory before the disk is tried again."""
 
@@ -55,7 +56,9 @@ def _collect(outbox: Outbox) -> None:
 
 
 def _newest(outbox: Outbox, limit: int) -> list[bytes]:
-    with waiting_at_most():
+    # Reading waits for no other process, but for a step of our own engine, which a busy machine may hold up: to give
+    # nothing would be a wrong answer.
+    with waiting_at_most(_READ_SECONDS):
         _collect(outbox)
         try:
             return outbox.store.newest(limit)

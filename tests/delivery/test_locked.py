@@ -19,6 +19,9 @@ from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.support import backlog
 from tests.support.athina_server import AthinaServer
 
+# Python 3.12 and newer warn of each fork of a process with threads, which is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 LONG = 1.0
 """Seconds. Ten times what anything may take, for a busy machine; without care it is 5 to 20."""
 

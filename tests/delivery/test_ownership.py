@@ -18,6 +18,9 @@ from athina_trace._delivery import locks
 from athina_trace._delivery.ownership import FileOwner
 from tests.support.processes import start
 
+# Python 3.12 and newer warn of each fork of a process with threads, which is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="locks of open file descriptions are Linux's")
 
 _OWNER = """
