@@ -60,7 +60,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             number += 1
             if options.format == "csv":
                 values = dataset_record(log) if options.dataset else _flat_record(log)
-                cells = [_cell(values.get(name)) for name in columns]
+                # Python 3.10 neither writes nor reads NUL in CSV; logs are made without it.
+                cells = [_cell(values.get(name)).replace("\0", "\ufffd") for name in columns]
                 # CSV has no escapes: in a file a text stays exact, on a terminal it must not be obeyed.
                 table.writerow(map(sanitize, cells) if file.isatty() else cells)
             else:
