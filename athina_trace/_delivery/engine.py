@@ -126,10 +126,9 @@ class Engine:
         )
         for key, attempt in announced:
             self._announce(key, attempt)
-        nothing_left = due is None and not self._leased
         idle = self.senders is None or self.senders.controller.gate.paused is not None
         for flush in list(self.flushes):
-            if flush.is_done(self.outbox, idle=idle, nothing_left=nothing_left):
+            if flush.is_done(self.outbox, idle=idle):
                 self.flushes.remove(flush)
                 flush.end()
         self.waiting = self.outbox.counts().waiting

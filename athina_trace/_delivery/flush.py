@@ -10,13 +10,9 @@ from athina_trace._delivery.stats import Counts, FlushReport
 
 
 class Flush:
-    """One caller, who waits until every entry is acknowledged that was put before.
+    """One caller, who waits until every entry is acknowledged that was put before."""
 
-    `is_last`: the process ends, and waits for nothing that another process is sending.
-    """
-
-    def __init__(self, *, is_last: bool = False) -> None:
-        self._is_last = is_last
+    def __init__(self) -> None:
         self._began = time.monotonic()
         self._done = threading.Event()
         self._last: int | None = None
@@ -46,21 +42,15 @@ class Flush:
         self._before = outbox.counts()
         return True
 
-    def is_done(self, outbox: Outbox, *, idle: bool, nothing_left: bool) -> bool:
-        """Whether the step that ends now was the last to wait for.
-
-        Args:
-            outbox: what is flushed.
-            idle: nothing is being sent.
-            nothing_left: no entry is here to be sent; other processes may have some on lease.
-        """
+    def is_done(self, outbox: Outbox, *, idle: bool) -> bool:
+        """Whether the step that ends now was the last to wait for. `idle`: nothing is being sent."""
         if self._before is None:
             return False  # it came while the step was under way
         self._after = outbox.counts()
         if self._last is None and not outbox.is_behind:
             self._last = outbox.store.last()
         self._is_complete = self._last is not None and outbox.store.oldest_waiting() > self._last
-        return self._is_complete or (self._last is not None and (idle or (self._is_last and nothing_left)))
+        return self._is_complete or (self._last is not None and idle)
 
     def end(self) -> None:
         """Let the caller continue."""

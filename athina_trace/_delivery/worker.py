@@ -147,12 +147,9 @@ class Worker:
         path = self.engine.outbox.path
         _guard.log_throttled(logging.ERROR, "recreated", "the outbox %s is recreated: %s", path, why)
 
-    def flush(self, timeout: float, *, is_last: bool = False) -> FlushReport:
-        """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end.
-
-        `is_last`: or until nothing is left but what other processes are sending.
-        """
-        flush = Flush(is_last=is_last)
+    def flush(self, timeout: float) -> FlushReport:
+        """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end."""
+        flush = Flush()
         self.engine.flushes.append(flush)
         self._start()
         self._event.wake_now()
@@ -170,7 +167,7 @@ class Worker:
         ends = time.monotonic() + timeout
         if self._thread is not None and timeout > 0:
             # The last part is for requests under way: aborting one means that its log may arrive twice.
-            self.flush(timeout - min(0.5, timeout / 2), is_last=True)
+            self.flush(timeout - min(0.5, timeout / 2))
         self._ends = ends
         self._event.wake_now()
         if self._thread is None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,6 @@ from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
-from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
 from tests.delivery.test_engine import Athina, Stepped
 
@@ -122,27 +119,6 @@ def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pyte
     assert (counts.made, counts.delivered, counts.waiting) == (3, 3, 0)
     assert sorted(asked) == ["1", "2", "3"]
     stepped.engine.finish(5)
-
-
-def test_the_end_waits_for_nothing_that_another_process_sends(tmp_path: Path) -> None:
-    """As a worker of a pool ends, whose siblings are busy."""
-    is_over = threading.Event()
-
-    def worker_of(athina: Athina) -> Worker:
-        outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
-        return Worker(Engine(outbox, lambda: athina, clock=clock), clock=clock)
-
-    busy = worker_of(Athina(lambda *_: Outcome(200 if is_over.wait(20) else None)))
-    idle = worker_of(Athina())
-    put(busy, "slow")
-    while not busy.engine._leased:
-        time.sleep(0.01)
-    put(idle, "quick")
-    began = time.monotonic()
-    assert idle.close(10)
-    assert time.monotonic() - began < 5
-    is_over.set()
-    assert busy.close(10)
 
 
 @pytest.mark.parametrize(("words", "level"), [("refused", logging.WARNING), ("later", logging.INFO)])
