@@ -50,7 +50,7 @@ def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields
     except Exception as error:  # noqa: BLE001 - what no rule foresaw: a log in plainer words beats none
         _guard.pass_on(error)
         body = to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
-    # To look for one byte takes a tenth of the time, and most bodies hold few of these.
+    # To look for one byte takes a fraction of the time, and many bodies have none.
     if b"\\" in body and _NUL in body:
         body = _NULS.sub(rb"\1\\ufffd", body)
     return Entry(storable(ordering_key)[:MAX_KEY_LENGTH], kind, storable(reference), made, body)

@@ -18,6 +18,7 @@ from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
 
 _READ_SECONDS = 1.0
+"""How long a caller who asks for recent logs waits for a step of our own engine."""
 _DISK_SECONDS = 30.0
 """How long to use memory before the disk is tried again."""
 

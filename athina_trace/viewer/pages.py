@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -64,31 +65,20 @@ class Pages:
 
     def sessions(self, request: Request) -> Response:
         """All sessions, or those with a log that matches the filters."""
-        filters, before = Filters.of(request.query_params), _integer(request, "before")
-        with self._refresher.reading() as snapshot:
-            page, choices = queries.sessions(snapshot.db, filters, before=before), queries.choices(snapshot.db)
-            return self._render(
-                "sessions",
-                snapshot,
-                page=page,
-                choices=choices,
-                filters=filters,
-                before=before,
-                server_url=_server_url(request),
-                example_key=self._example_key,
-                path=self._refresher.outbox.path,
-            )
+        return self._list(request, "sessions", queries.sessions)
 
     def logs(self, request: Request) -> Response:
         """All logs, or those that match the filters, newest first."""
+        return self._list(request, "logs", queries.logs)
+
+    def _list(self, request: Request, name: str, query: Callable[..., Any]) -> Response:
         filters, before = Filters.of(request.query_params), _integer(request, "before")
         with self._refresher.reading() as snapshot:
-            page, choices = queries.logs(snapshot.db, filters, before=before), queries.choices(snapshot.db)
             return self._render(
-                "logs",
+                name,
                 snapshot,
-                page=page,
-                choices=choices,
+                page=query(snapshot.db, filters, before=before),
+                choices=queries.choices(snapshot.db),
                 filters=filters,
                 before=before,
                 server_url=_server_url(request),
