@@ -134,7 +134,7 @@ class Settings(BaseModel):
     keep_delivered: float = Field(
         default=24.0,
         ge=0,
-        description="Hours that delivered logs stay in the outbox to be looked at, in a tenth of its space; 0: none do.",
+        description="Hours that delivered logs stay in the outbox to be looked at, in a tenth of it; 0: none do.",
     )
     console: bool = Field(
         default=False, description="On: each log is also shown on standard error as it is made, for development."

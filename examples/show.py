@@ -34,8 +34,8 @@ def show_body(log: Log) -> None:
 
 def show_delivery(report: FlushReport, now: Status) -> None:
     """Print how many logs the outbox was given since it was made, and what became of them."""
-    others = "".join(f", {count} {name}" for name, count in [("waiting", now.waiting), ("refused", now.refused)] if count)
-    print(f"\n{now.made} made, {now.delivered} delivered{others} (flushed in {report.elapsed:.2f} s)")
+    others = [f", {count} {name}" for name, count in (("waiting", now.waiting), ("refused", now.refused)) if count]
+    print(f"\n{now.made} made, {now.delivered} delivered{''.join(others)} (flushed in {report.elapsed:.2f} s)")
     if now.paused:
         print(now.paused)
     print(f"Outbox: {now.outbox}")

@@ -254,7 +254,7 @@ def test_an_empty_list_says_why(run: Run, tmp_path: Path) -> None:
     for command in ("logs", "sessions"):
         done = run(command, "--outbox", str(path))
         assert (done.returncode, done.stdout) == (0, "")
-        assert "1 entries were delivered and not kept; set ATHINA_KEEP_DELIVERED=24" in done.stderr
+        assert "1 entries were delivered and are no longer kept; ATHINA_KEEP_DELIVERED=48" in done.stderr
 
 
 def test_export_writes_json_lines_and_tables(run: Run, sampled: str, tmp_path: Path) -> None:
