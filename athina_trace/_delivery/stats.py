@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
 
@@ -20,6 +21,16 @@ class Counts:
     dropped: int = 0
     possible_duplicates: int = 0
     damaged: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, int]) -> Counts:
+        """The counts that a store keeps by name: what is neither delivered, refused nor dropped waits."""
+        made, delivered, refused, dropped, possible_duplicates, damaged = (
+            values.get(name, 0)
+            for name in ("made", "delivered", "refused", "dropped", "possible_duplicates", "damaged")
+        )
+        waiting = made - delivered - refused - dropped
+        return cls(made, delivered, waiting, refused, dropped, possible_duplicates, damaged)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))

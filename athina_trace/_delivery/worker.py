@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from contextlib import suppress
@@ -13,6 +12,7 @@ from athina_trace import _guard, _periodic
 from athina_trace._delivery.database import is_locked, waiting_at_most
 from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flush import Flush
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.stats import FlushReport
 
 _STUCK_SECONDS = 15.0

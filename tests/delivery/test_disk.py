@@ -268,3 +268,29 @@ def test_the_logger_is_the_only_voice(caplog: pytest.LogCaptureFixture, capfd: p
         answer(str(number))
     assert {record.name for record in caplog.records} == {"athina_trace"}
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_python_without_sqlite_keeps_its_logs_in_memory_and_delivers_them(
+    tmp_path: Path, athina: AthinaServer
+) -> None:
+    out, err = run(
+        """
+        import sys
+        sys.modules["_sqlite3"] = None
+        import athina_trace
+        for number in range(20):
+            athina_trace.log_inference(response=str(number), session_id="one")
+        assert len(athina_trace.recent_logs()) == 20 or athina_trace.status().delivered
+        report, now = athina_trace.flush(20), athina_trace.status()
+        print(bool(report), now.delivered, now.outbox, now.faults, now.memory_only)
+        """,
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert out.startswith("True 20 :memory: 0 this Python was built without SQLite (")
+    assert [request.json["response"] for request in athina.accepted] == [str(number) for number in range(20)]
+    assert (
+        err.count("logs are kept in memory and delivered from there; install a Python with its module `sqlite3`") == 1
+    )
+    assert not list(tmp_path.iterdir())
