@@ -42,7 +42,7 @@ def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, pat
 def test_flush_succeeds_where_nothing_was_ever_logged(run: Run, path: Path) -> None:
     done = run("flush", "--outbox", str(path))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"nothing was logged yet to {path}\n", "")
-    put(path.with_name("another.db"), log())
+    path.with_name("another.db").touch()
     assert "--outbox " + str(path.with_name("another.db")) in run("flush", "--outbox", str(path)).stdout
 
 
