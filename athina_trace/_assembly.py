@@ -118,6 +118,7 @@ class Runtime(Writer):
             bytes=size,
             outbox=self.delivery.path,
             faults=_guard.faults,
+            damaged=counts.damaged,
             senders=self.delivery.worker.senders,
             last_error=self.delivery.worker.engine.last_error,
             memory_only=self.delivery.memory_only,

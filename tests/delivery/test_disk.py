@@ -13,6 +13,7 @@ import athina_trace
 from athina_trace import _runtime
 from athina_trace._assembly import Runtime
 from athina_trace._delivery.migrations import MIGRATIONS
+from athina_trace._delivery.worker import Worker
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 
@@ -54,6 +55,22 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
     assert set(questions(athina)) == {"before", *(f"after {number}" for number in range(5))}
     assert len([each for each in path.parent.iterdir() if ".corrupt-" in each.name]) >= 1
     assert said(caplog, "is recreated") == 1
+
+
+def test_a_damaged_record_is_counted_and_never_sent(
+    path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as asleep:
+        asleep.setattr(Worker, "wake", lambda _: None)
+        for name in ("before", "damaged", "after"):
+            answer(name)
+    (segment,) = path.with_suffix(".journal").glob("*.journal")
+    segment.write_bytes(segment.read_bytes().replace(b'"damaged"', b'"dam4ged"'))
+    assert athina_trace.flush(10)
+    now = athina_trace.status()
+    assert (now.made, now.delivered, now.damaged) == (2, 2, 1)
+    assert questions(athina) == ["before", "after"]
+    assert said(caplog, "1 records in the journal of the outbox") == 1
 
 
 def test_a_deleted_store_is_noticed_while_it_is_in_use(
