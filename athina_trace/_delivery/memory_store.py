@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
 from athina_trace._delivery.segment import Mark, Piece
 from athina_trace._delivery.stats import Counts
 
@@ -104,10 +104,11 @@ class MemoryStore:
             known = next(iter(self._of_reference[entry.reference].values()), entry.ordering_key)
             key = entry.ordering_key if entry.kind == "log" else known
             self._set(self._numbers, "last", number)
-            self._set(self._waiting, number, _Row(entry._replace(ordering_key=key)))
+            body = without_nul(entry.body)
+            self._set(self._waiting, number, _Row(entry._replace(ordering_key=key, body=body)))
             self._of_key[key][number] = None
             self._of_reference[entry.reference][number] = key
-            self.count("bytes", _ROW_BYTES + len(entry.body))
+            self.count("bytes", _ROW_BYTES + len(body))
             if key not in self._keys:
                 self._free(key)
         self.count("made", len(entries))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from athina_trace import _guard
 from athina_trace._delivery.database import Database
-from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.routes import KINDS
 from athina_trace._delivery.segment import Mark, Piece
@@ -50,7 +50,7 @@ class Store(Database):
                     "SELECT ordering_key FROM entry WHERE reference = ? ORDER BY id LIMIT 1", (entry.reference,)
                 ).fetchone()
                 key = found[0] if found else entry.ordering_key
-            rows.append((key, entry.kind, entry.reference, entry.made, entry.body))
+            rows.append((key, entry.kind, entry.reference, entry.made, without_nul(entry.body)))
         # Many rows in one statement: each lets go of the interpreter, and waits 5 ms for it where the program computes.
         for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
             places = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
