@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
+from athina_trace._delivery import sqlite
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
@@ -122,6 +123,7 @@ class Runtime(Writer):
             bytes=size,
             outbox=self.delivery.path,
             faults=_guard.faults,
+            damaged=counts.damaged,
             senders=self.delivery.worker.senders,
             last_error=self.delivery.worker.engine.last_error,
             memory_only=self.delivery.memory_only,
@@ -129,6 +131,10 @@ class Runtime(Writer):
 
 
 def _path(settings: Settings) -> str:
+    if sqlite.missing is not None and settings.outbox != MEMORY:
+        message = "%s: logs are kept in memory and delivered from there; install a Python with its module `sqlite3`"
+        _guard.log_throttled(logging.WARNING, "sqlite", message, sqlite.missing)
+        return MEMORY
     try:
         return settings.outbox_path()
     except RuntimeError as error:  # a container's user without a home directory

@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from athina_trace import _guard
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.journal import Journal, MemoryJournal
+from athina_trace._delivery.memory_store import MemoryStore
 from athina_trace._delivery.ownership import SoleOwner
 from athina_trace._delivery.stats import Counts
-from athina_trace._delivery.store import Store
 
-_EMPTY_BYTES = 73_728
-"""What a store takes before anything is in it, which is not held against `max_bytes`."""
-_ROOMY_BYTES = 256 * 1024 * 1024
+if TYPE_CHECKING:
+    from athina_trace._delivery.store import Store
+
 _REFUSED_SHARE = 0.25
 """Of `max_bytes`, what refused logs may take: they must never keep new logs out."""
 _DELIVERED_SHARE = 0.1
@@ -59,7 +59,7 @@ class Outbox:
     def __init__(
         self,
         journal: Journal,
-        open_store: Callable[[], Store],
+        open_store: Callable[[], Store | MemoryStore],
         open_owner: Callable[[], Owner],
         *,
         max_bytes: float = float("inf"),
@@ -71,8 +71,6 @@ class Outbox:
         self._open_store = open_store
         self._open_owner = open_owner
         self._max_bytes = max_bytes
-        self.is_roomy = max_bytes >= _ROOMY_BYTES
-        """Whether it can hold what comes in some seconds, however much that is."""
         self.is_behind = False
         """Whether the journal held more than was collected last."""
         self._max_delivered_bytes = min(_DELIVERED_SHARE * max_bytes, max_delivered_bytes)
@@ -84,11 +82,11 @@ class Outbox:
         self._dropped = self._drops_written = 0
         # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
         self._opening = threading.RLock()
-        self._opened_store: Store | None = None
+        self._opened_store: Store | MemoryStore | None = None
         self._opened_owner: Owner | None = None
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Store | MemoryStore:
         """The store, opened when the engine first needs it: a caller never waits for SQLite."""
         with self._opening:
             if self._opened_store is None:
@@ -166,10 +164,11 @@ class Outbox:
         """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
         with self.store.transaction():
             self._unmeasured = 0
-            if self.store.size() - _EMPTY_BYTES > 0.75 * self._max_bytes:
+            store = self.store
+            if store.size() - store.empty_bytes > 0.75 * self._max_bytes:
                 self.drop_delivered(before=float("inf"))
             self.drop_refused(before=float("-inf"))
-            self._journal.allow(max(0, self.store.size() - _EMPTY_BYTES), self.store.offsets())
+            self._journal.allow(max(0, store.size() - store.empty_bytes), store.offsets())
 
     def drop_refused(self, *, before: float) -> None:
         """Drop the oldest refused entries: those refused before a time, and those beyond the share of all of them."""
@@ -275,11 +274,7 @@ class MemoryOutbox(Outbox):
     def __init__(self, *, max_bytes: float = float("inf")) -> None:
         journal = MemoryJournal(max_bytes)
         super().__init__(
-            journal,
-            lambda: Store(":memory:"),
-            SoleOwner,
-            max_bytes=max_bytes,
-            max_delivered_bytes=_DELIVERED_IN_MEMORY,
+            journal, MemoryStore, SoleOwner, max_bytes=max_bytes, max_delivered_bytes=_DELIVERED_IN_MEMORY
         )
 
     def collect(self) -> int:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from athina_trace import _guard
 from athina_trace._delivery.database import Database
-from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.routes import KINDS
 from athina_trace._delivery.segment import Mark, Piece
@@ -29,8 +29,11 @@ _ROWS = 150
 class Store(Database):
     """Entries at rest. All times are seconds since the epoch, and passed in."""
 
+    empty_bytes = 73_728
+    """What a file takes before anything is in it."""
+
     def __init__(self, path: str) -> None:
-        """Open or make the file at `path` (":memory:" for none). Raises `OutboxError` or `sqlite3.Error`."""
+        """Open or make the file at `path`. Raises `OutboxError` or `sqlite3.Error`."""
         self._counted: Counter[str] = Counter()
         super().__init__(path, MIGRATIONS)
         with self.locked():
@@ -48,7 +51,7 @@ class Store(Database):
                     "SELECT ordering_key FROM entry WHERE reference = ? ORDER BY id LIMIT 1", (entry.reference,)
                 ).fetchone()
                 key = found[0] if found else entry.ordering_key
-            rows.append((key, entry.kind, entry.reference, entry.made, entry.body))
+            rows.append((key, entry.kind, entry.reference, entry.made, without_nul(entry.body)))
         # Many rows in one statement: each lets go of the interpreter, and waits 5 ms for it where the program computes.
         for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
             places = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
@@ -297,7 +300,4 @@ class Store(Database):
     def counts(self) -> Counts:
         """All counters; what is neither delivered, refused nor dropped waits."""
         with self.locked():
-            values = Counter(dict(self._db.execute("SELECT name, value FROM counter")))
-        made, delivered, refused, dropped = (values[name] for name in ("made", "delivered", "refused", "dropped"))
-        waiting = made - delivered - refused - dropped
-        return Counts(made, delivered, waiting, refused, dropped, values["possible_duplicates"], values["damaged"])
+            return Counts.of(dict(self._db.execute("SELECT name, value FROM counter")))

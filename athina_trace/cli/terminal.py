@@ -23,6 +23,10 @@ class CommandError(Exception):
     """A command could not do what it was asked (exit code 1); the message says why, and what helps."""
 
 
+class NothingLoggedError(CommandError):
+    """The outbox that a command is to look at was never made."""
+
+
 class UsageError(CommandError):
     """A command was called wrongly (exit code 2)."""
 

@@ -22,7 +22,7 @@ from athina_trace._capture import emission
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.manual import update_log
-from athina_trace._wrapping.calls import complete
+from athina_trace._wrapping.calls import run_now
 from athina_trace.context import Scope
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
 
@@ -208,7 +208,7 @@ class StandaloneLogs:
 
 def _emit(draft: LogDraft, error: BaseException | None) -> None:
     """Write a log of its own. `error`: why it is incomplete; an error of the API is in its answers."""
-    complete(emission.emit(draft, _NO_OPTIONS, error=error))
+    run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
 
 standalone_logs = StandaloneLogs()
