@@ -273,9 +273,7 @@ class MemoryOutbox(Outbox):
 
     def __init__(self, *, max_bytes: float = float("inf")) -> None:
         journal = MemoryJournal(max_bytes)
-        super().__init__(
-            journal, MemoryStore, SoleOwner, max_bytes=max_bytes, max_delivered_bytes=_DELIVERED_IN_MEMORY
-        )
+        super().__init__(journal, MemoryStore, SoleOwner, max_bytes=max_bytes, max_delivered_bytes=_DELIVERED_IN_MEMORY)
 
     def collect(self) -> int:
         with self.store.transaction():
