@@ -28,7 +28,7 @@ from athina_trace._capture import emission
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._clock import clock
-from athina_trace._wrapping.calls import complete
+from athina_trace._wrapping.calls import run_now
 from athina_trace.context import Scope, current_scope
 
 __all__ = [
@@ -259,7 +259,7 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         if draft is not None:
             draft.take(own, scope=origin.scope)
             if is_new and draft is not origin.draft:
-                complete(emission.emit(draft, _NO_OPTIONS, error=error))
+                run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
 
 def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:

@@ -210,6 +210,7 @@ def _begin(args: Any, kwargs: Any, started_ns: int, active: _ActiveRequest | Non
     about = route(options.method, options.url)
     if about is None:
         return None
+    _runtime.active()  # which ends what still waits for its log when the process ends
     request = RequestRecord(about, options, started_ns)
     if active is not None:
         request.name, request.within = active.name, active.within

@@ -5,7 +5,8 @@
     OpenInference     `llm.input_messages.0.message.content`
     AI SDK            `ai.prompt.messages`, `ai.response.text`
 
-Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the AI SDK's documentation, and spans of the instrumentations that the tests run.
+Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the documentation of the AI
+SDK, and spans of the instrumentations that the tests run.
 """
 
 from __future__ import annotations
@@ -137,9 +138,7 @@ def _indexed_message(data: Mapping[str, Any]) -> Message:
 def _events(span: SpanRecord) -> Content:
     """Read events of the span, or what Logfire's spans of agents have in their place, an attribute of this name."""
     named: list[tuple[Any, Mapping[str, Any]]] = [(event.name, event.attributes) for event in span.events]
-    for each in items(span.attributes.get("events")):
-        if isinstance(each, Mapping):
-            named.append((each.get("event.name"), each))
+    named += [(each.get("event.name"), each) for each in map(mapping, items(span.attributes.get("events")))]
     content = Content()
     for name, data in named:
         if name == "gen_ai.content.prompt":
