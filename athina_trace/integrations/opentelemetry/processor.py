@@ -6,6 +6,7 @@ session and customer, and `on_end` runs before the call returns.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,9 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         span: the SDK's.
         content: attributes that the program keeps off its spans.
     """
-    attributes = span.attributes or {}
+    # The SDK's own mapping takes long to look into: for nearly each name that is asked for it raises inside.
+    held = getattr(getattr(span, "_attributes", None), "_dict", None)
+    attributes: Mapping[str, Any] = held if isinstance(held, dict) else dict(span.attributes or {})
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
     return SpanRecord(
         name=span.name,
