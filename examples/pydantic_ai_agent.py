@@ -9,6 +9,7 @@ import asyncio
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import set_tracer_provider
 from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -38,9 +39,9 @@ async def talk(base_url: str) -> None:
     async def answer(question: str) -> str:
         result = await agent.run(question, message_history=history)
         history.extend(result.new_messages())
-        return result.output
+        return str(result.output)
 
-    history = []
+    history: list[ModelMessage] = []
     with athina_session("conversation-17", customer_id="disney-usa-2314832"):
         for question in QUESTIONS:
             await answer(question)
