@@ -87,11 +87,14 @@ class AnswerAccumulator:
             if len(answers) > 1:
                 by_request = all(answer.order is not None for answer in answers)
                 answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
-            placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
-            outputs = {call: list(values) for call, values in self._outputs.items()}
+            messages: list[ThreadMessage] = []
+            if self._messages:
+                placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
+                messages = [message for _, message in placed]
+            outputs = {call: list(values) for call, values in self._outputs.items()} if self._outputs else {}
             records = LogRecords(
                 answers=answers,
-                messages=[message for _, message in placed],
+                messages=messages,
                 calls=sorted(self._distinct_calls(outputs), key=lambda call: _time(call.created))
                 if self._calls
                 else [],

@@ -44,37 +44,50 @@ def merge(records: LogRecords) -> dict[str, Any]:
     answers = records.answers or _implied_run(records)
     if records.messages:
         answers = [_with_messages(answer, records) for answer in answers]
-    calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
     own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
-    usage: dict[str, int] = {}
-    for answer in answers:
-        for name, count in answer.usage.items():
-            usage[name] = usage.get(name, 0) + count
-    fields: dict[str, Any] = {}
-    for answer in reversed(answers):
-        if answer.further:
-            fields.update(answer.further)
+    fields = _gathered(answers)
+    usage = fields.pop("usage")
     if answers:
         fields |= _question_fields(answers)
         fields |= _answer_fields(answers)
     for name in _TOKENS:
-        fields[name] = usage.pop(name, None)
+        if name in usage:
+            fields[name] = usage.pop(name)
     fields["session_id"] = _session(answers, records)
-    if calls:
+    context: list[object] = list(records.documents)
+    if records.calls:
+        calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
         fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
-    fields["functions"] = _distinct([function for answer in answers for function in answer.functions])
-    # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
-    results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
-    fields["function_call_response"] = results[-1] if results else None
-    fields["tools"] = _distinct([tool for answer in answers for tool in answer.tools])
-    costs = [answer.cost for answer in answers if answer.cost is not None]
-    if costs:
-        fields["cost"] = sum(costs)
-    found = [*records.documents, *[text for call in calls for text in call.context]]
-    fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
+        context += [text for call in calls for text in call.context]
+    context += [quote for message in own for quote in message.quotes]
+    fields["context"] = _distinct(context)
     fields["custom_attributes"] = {**_attributes(answers, own), **usage}
     # A count of zero says something, in contrast to an empty text or list.
     return {name: value for name, value in fields.items() if value or value == 0}
+
+
+def _gathered(answers: list[Answer]) -> dict[str, Any]:
+    """Gather what is summed or put together over all answers, in one walk: nearly every log has one."""
+    usage: dict[str, int] = {}
+    fields: dict[str, Any] = {"usage": usage}
+    functions: list[object] = []
+    tools: list[object] = []
+    for answer in answers:
+        for name, count in answer.usage.items():
+            usage[name] = usage.get(name, 0) + count
+        functions += answer.functions
+        tools += answer.tools
+        for message in answer.prompt:
+            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+            if message["role"] == "function":
+                fields["function_call_response"] = message["content"]
+        if answer.cost is not None:
+            fields["cost"] = fields.get("cost", 0) + answer.cost
+        for name, value in answer.further.items():
+            fields.setdefault(name, value)
+    fields["functions"] = _distinct(functions)
+    fields["tools"] = _distinct(tools)
+    return fields
 
 
 def _implied_run(records: LogRecords) -> list[Answer]:
@@ -197,17 +210,22 @@ def _distinct(values: Iterable[object]) -> list[object]:
 
 def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, object]:
     """Gather ids and details; several values of one name are joined with commas."""
-    texts = [pair for answer in answers for pair in answer.details.items()]
-    texts += [("files", name) for message in own for name in message.files]
-    texts += [("citations", name) for answer in answers for name in answer.citations]
-    texts += [("citations", name) for message in own for name in message.citations]
+    texts: list[tuple[str, str]] = []
+    choices: list[str] = []
+    for answer in answers:
+        texts += answer.details.items()
+        choices += answer.choices
+    if own:
+        texts += [("files", name) for message in own for name in message.files]
+    cited = [name for answer in answers for name in answer.citations]
+    cited += [name for message in own for name in message.citations]
+    texts += [("citations", name) for name in cited]
     if len(answers) > 1:
         models = dict.fromkeys(answer.model for answer in answers if answer.model)
         texts += [("models", model) for model in models if len(models) > 1]
     known: dict[str, object] = {}
     for name, text in dict.fromkeys(texts):
         known[name] = f"{known[name]}, {text}" if name in known else text
-    choices = [text for answer in answers for text in answer.choices]
     if choices:
         # As JSON text: Athina's dashboard shows attributes with scalar values only.
         known["choices"] = json.dumps(choices, ensure_ascii=False)
