@@ -53,14 +53,9 @@ def shown(value: Any) -> Any:
     """Replace base64 in the texts of JSON-safe data, at any depth, by its length."""
     if type(value) is str:
         return value if len(value) < _SHORTEST else without_base64(value)[0]
-    # Short texts, which most parts are, without a call for each.
     if type(value) is list:
-        return [part if type(part) is str and len(part) < _SHORTEST else shown(part) for part in value]
-    if type(value) is dict:
-        return {
-            name: part if type(part) is str and len(part) < _SHORTEST else shown(part) for name, part in value.items()
-        }
-    return value
+        return [shown(part) for part in value]
+    return {name: shown(part) for name, part in value.items()} if type(value) is dict else value
 
 
 def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:
