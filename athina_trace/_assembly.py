@@ -20,6 +20,7 @@ from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
+from athina_trace._pipeline.console import Console, FirstNote, is_read
 from athina_trace._pipeline.hooks import Delivered, Notifier, Refused
 from athina_trace._pipeline.writer import Writer
 from athina_trace.settings import MEMORY, Settings
@@ -42,6 +43,10 @@ class Runtime(Writer):
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
+        if settings.console:
+            self.put = Console(self.put)
+        elif settings.api_key is None and not settings.quiet and is_read():
+            self.put = FirstNote(self.put, path)
         if settings.api_key is None and settings.enabled:
             message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
             _guard.log_throttled(logging.INFO, f"no key {path}", message, path)

@@ -359,7 +359,7 @@ class _Upkeep:
             self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
             if self._keep:
-                self._outbox.store.expire(now - self._keep)
+                self._outbox.drop_delivered(before=now - self._keep)
         self._stepped = now
         return clock_set_back
 

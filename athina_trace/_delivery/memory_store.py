@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
 from athina_trace._delivery.segment import Mark, Piece
@@ -169,7 +169,10 @@ class MemoryStore:
 
     def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:  # noqa: ARG002 - nobody looks at it here
         """Athina has `entry`: delete it, or keep it to be looked at."""
-        self.count("delivered", self._resolve(entry, self._delivered if keep else None, now))
+        done = self._resolve(entry, self._delivered if keep else None, now)
+        self.count("delivered", done)
+        if keep:
+            self.count("delivered_bytes", done * len(entry.body))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - as above
         """Athina will never take `entry` as it is: keep it."""
@@ -204,29 +207,24 @@ class MemoryStore:
             logs = ((number, row.entry.body) for number, row in rows if row.entry.kind == "log")
             return [body for _, body in reversed(heapq.nlargest(limit, logs))]
 
-    def expire(self, before: float) -> None:
-        """Forget what was delivered before that time (seconds since the epoch)."""
-        for number, row in list(self._delivered.items()):
-            if row.resolved < before:
-                self._set(self._delivered, number, None)
-                self._forget(number, row)
+    def drop_resolved(self, state: Literal["delivered", "refused"], *, before: float, over: float) -> int:
+        """Forget the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
 
-    def drop_refused(self, *, before: float, over: float) -> int:
-        """Drop the oldest refused entries: those refused `before` a time, and those that take bytes `over` a limit.
-
-        Gives their number, and counts them as dropped.
+        Refused ones are counted as dropped. Gives their number.
         """
-        dropped = 0
-        for number, row in sorted(self._refused.items()):
-            if self._numbers["refused_bytes"] <= over and row.resolved >= before:
+        table = self._delivered if state == "delivered" else self._refused
+        counter, gone = f"{state}_bytes", 0
+        for number, row in sorted(table.items()):
+            if self._numbers[counter] <= over and row.resolved >= before:
                 break
-            self._set(self._refused, number, None)
+            self._set(table, number, None)
             self._forget(number, row)
-            self.count("refused_bytes", -len(row.entry.body))
-            dropped += 1
-        self.count("refused", -dropped)
-        self.count("dropped", dropped)
-        return dropped
+            self.count(counter, -len(row.entry.body))
+            gone += 1
+        if state == "refused":
+            self.count("refused", -gone)
+            self.count("dropped", gone)
+        return gone
 
     def last(self) -> int:
         """The id of the newest entry ever added."""

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 _REFUSED_SHARE = 0.25
 """Of `max_bytes`, what refused logs may take: they must never keep new logs out."""
+_DELIVERED_SHARE = 0.1
+"""Of `max_bytes`, what delivered logs may take that are kept to be looked at."""
+_DELIVERED_IN_MEMORY = 1_000_000
+"""Bytes of delivered logs that an outbox in memory keeps at most."""
+_DELIVERED_MARGIN = 1_000_000
+"""Bytes of delivered logs after which it is seen whether the oldest must leave."""
 KEEP_REFUSED_SECONDS = 30 * 86_400.0
 """How long refused logs are kept, to be looked at and tried again."""
 _MEASURES = 16
@@ -57,6 +63,7 @@ class Outbox:
         open_owner: Callable[[], Owner],
         *,
         max_bytes: float = float("inf"),
+        max_delivered_bytes: float = float("inf"),
     ) -> None:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
@@ -66,6 +73,9 @@ class Outbox:
         self._max_bytes = max_bytes
         self.is_behind = False
         """Whether the journal held more than was collected last."""
+        self._max_delivered_bytes = min(_DELIVERED_SHARE * max_bytes, max_delivered_bytes)
+        self._newly_delivered = 0
+        """Bytes kept since it was seen whether older ones must leave."""
         self._unmeasured = 0
         """Bytes collected since the room was measured."""
         self._drops = count(1)
@@ -156,14 +166,14 @@ class Outbox:
             self._unmeasured = 0
             store = self.store
             if store.size() - store.empty_bytes > 0.75 * self._max_bytes:
-                store.expire(float("inf"))
+                self.drop_delivered(before=float("inf"))
             self.drop_refused(before=float("-inf"))
             self._journal.allow(max(0, store.size() - store.empty_bytes), store.offsets())
 
     def drop_refused(self, *, before: float) -> None:
         """Drop the oldest refused entries: those refused before a time, and those beyond the share of all of them."""
         with self.store.transaction():
-            dropped = self.store.drop_refused(before=before, over=_REFUSED_SHARE * self._max_bytes)
+            dropped = self.store.drop_resolved("refused", before=before, over=_REFUSED_SHARE * self._max_bytes)
         if dropped:
             _guard.log_throttled(
                 logging.WARNING,
@@ -175,6 +185,13 @@ class Outbox:
                 KEEP_REFUSED_SECONDS // 86_400,
             )
 
+    def drop_delivered(self, *, before: float) -> None:
+        """Forget the oldest delivered entries: those delivered before a time, and those beyond their share."""
+        with self.store.transaction():
+            self._newly_delivered = 0
+            while self.store.drop_resolved("delivered", before=before, over=self._max_delivered_bytes):
+                pass
+
     def lease(self, now: float, *, keys: int, batch: int, room: float = float("inf")) -> list[Lease]:
         """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all."""
         return self.store.lease(self._owner.id, now, keys=keys, batch=batch, room=room)
@@ -182,6 +199,10 @@ class Outbox:
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
         """Athina has it: forget the entry, or keep it to be looked at."""
         self.store.delivered(entry, now, keep=keep, prompt_run_id=prompt_run_id)
+        if keep:
+            self._newly_delivered += len(entry.body)
+            if self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes):
+                self.drop_delivered(before=float("-inf"))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will not take it: keep the entry, with the server's words."""
@@ -252,7 +273,7 @@ class MemoryOutbox(Outbox):
 
     def __init__(self, *, max_bytes: float = float("inf")) -> None:
         journal = MemoryJournal(max_bytes)
-        super().__init__(journal, MemoryStore, SoleOwner, max_bytes=max_bytes)
+        super().__init__(journal, MemoryStore, SoleOwner, max_bytes=max_bytes, max_delivered_bytes=_DELIVERED_IN_MEMORY)
 
     def collect(self) -> int:
         with self.store.transaction():

@@ -110,8 +110,8 @@ def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> Non
         terminal.complain("no log matches these options")
     elif status.delivered:
         terminal.complain(
-            f"no logs here: {status.delivered} entries were delivered and not kept; "
-            "set ATHINA_KEEP_DELIVERED=24 to keep new ones for a day"
+            f"no logs here: {status.delivered} entries were delivered and are no longer kept; "
+            "ATHINA_KEEP_DELIVERED=48 keeps new ones for two days instead of one"
         )
     else:
         terminal.complain("no logs here yet")
