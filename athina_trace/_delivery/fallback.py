@@ -19,7 +19,7 @@ from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
 
 _READ_SECONDS = 1.0
-"""How long a caller waits for a step of our own engine who asks for recent logs, or for counts that nothing is known of.
+"""How long a caller waits for our own engine who asks for recent logs, or for counts of which nothing is known yet.
 
 Reading waits for no other process, but a busy machine may hold that step up: to give nothing would be a wrong answer.
 """
