@@ -63,6 +63,17 @@ def test_a_deferred_key_waits_until_it_is_due_and_others_do_not(outbox: Outbox) 
     assert lease(outbox, NOW + 10) == {"key": ["1"]}
 
 
+def test_a_busy_key_does_not_hold_up_the_others(outbox: Outbox) -> None:
+    put(outbox, "1", "2", "3", key="busy")
+    put(outbox, "4", "5", key="other")
+    order = []
+    for _ in range(4):
+        (key,) = lease(outbox, keys=1, batch=1)
+        outbox.release(key)
+        order.append(key)
+    assert order == ["busy", "other", "busy", "other"]
+
+
 def test_a_clock_set_back_does_not_stall_a_key(outbox: Outbox) -> None:
     put(outbox, "1")
     lease(outbox)
