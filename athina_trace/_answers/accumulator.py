@@ -11,7 +11,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from athina_trace._answers.merge import LogRecords, merge
+from athina_trace._answers.merge import merge
 from athina_trace._answers.records import (
     RUN,
     Answer,
@@ -72,23 +72,22 @@ class AnswerAccumulator:
             self._take_all(records)
 
     def fields(self) -> dict[str, Any]:
-        """Return the log's fields under Athina's names, as plain data; what is unknown is absent."""
+        """Return the log's fields under Athina's names, as JSON-safe data; what is unknown is absent."""
         with self._lock:
             for _, reader in self._readers or ():
                 self._take_all(reader.streamed())
             answers = list(self._answers.values())
+            messages = list(self._messages.values())
+            calls = list(self._calls.values())
+            outputs, sessions = self._outputs.copy(), list(self._sessions)
+        if len(answers) > 1:
             # The requests' order counts where an instrumented client noted it, else the server's clock.
             by_request = all(answer.order is not None for answer in answers)
             answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
-            placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
-            records = LogRecords(
-                answers=answers,
-                messages=[message for _, message in placed],
-                calls=sorted(self._calls.values(), key=lambda call: _time(call.created)),
-                outputs={call: list(values) for call, values in self._outputs.items()},
-                sessions=tuple(self._sessions),
-            )
-        return merge(records)
+        messages.sort(key=lambda placed: (_time(placed[1].created), placed[0]))
+        calls.sort(key=lambda call: _time(call.created))
+        placed = [message for _, message in messages]
+        return merge(answers, messages=placed, calls=calls, outputs=outputs, sessions=sessions)
 
     def _take_all(self, records: Iterable[Record]) -> None:
         outputs: dict[str, list[object]] = {}

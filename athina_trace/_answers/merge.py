@@ -12,67 +12,77 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
+from athina_trace._serialization import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["LogRecords", "merge"]
+__all__ = ["merge"]
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
-@dataclass(slots=True, kw_only=True)
-class LogRecords:
-    """Everything that is known for one log; answers, messages and calls in their order."""
+def merge(
+    answers: list[Answer],
+    *,
+    messages: list[ThreadMessage],
+    calls: list[ToolCall],
+    outputs: Mapping[str, list[object]],
+    sessions: Iterable[str],
+) -> dict[str, Any]:
+    """Return the fields of one log under Athina's names; what is unknown is absent.
 
-    answers: list[Answer]
-    messages: list[ThreadMessage]
-    calls: list[ToolCall]
-    outputs: Mapping[str, list[object]]
-    """Of each id of a call, one for each call that has it."""
-    sessions: Iterable[str]
-
-
-def merge(records: LogRecords) -> dict[str, Any]:
-    """Return the fields of one log under Athina's names; what is unknown is absent."""
-    answers = records.answers or _implied_run(records)
-    if records.messages:
-        answers = [_with_messages(answer, records) for answer in answers]
-    calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
-    own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
+    Args:
+        answers: everything that is known for the log, as are messages and calls, each in order.
+        messages: of the threads that the answers are in.
+        calls: of tools.
+        outputs: of each id of a call, one for each call that has it.
+        sessions: threads and conversations that were made or fetched.
+    """
+    answers = answers or _implied_run(messages, calls)
+    own: list[ThreadMessage] = []
+    if messages:
+        answers = [_with_messages(answer, messages) for answer in answers]
+        own = [message for answer in answers for message in _messages_of(answer, messages)]
     usage: dict[str, int] = {}
+    functions: list[object] = []
+    tools: list[object] = []
+    result = None
     for answer in answers:
         for name, count in answer.usage.items():
             usage[name] = usage.get(name, 0) + count
-    fields: dict[str, Any] = {}
-    if answers:
-        fields |= _question_fields(answers)
-        fields |= _answer_fields(answers)
+        functions += answer.functions
+        tools += answer.tools
+        for message in answer.prompt:
+            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+            if message["role"] == "function":
+                result = message["content"]
+    fields: dict[str, Any] = {**_question_fields(answers), **_answer_fields(answers)} if answers else {}
     for name in _TOKENS:
         fields[name] = usage.pop(name, None)
-    fields["session_id"] = _session(answers, records)
+    fields["session_id"] = _session(answers, messages, sessions)
+    fields["functions"] = _distinct(functions)
+    fields["function_call_response"] = result
+    fields["tools"] = _distinct(tools)
+    quotes = [quote for message in own for quote in message.quotes] if own else []
     if calls:
-        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
-    fields["functions"] = _distinct([function for answer in answers for function in answer.functions])
-    # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
-    results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
-    fields["function_call_response"] = results[-1] if results else None
-    fields["tools"] = _distinct([tool for answer in answers for tool in answer.tools])
-    found = [text for call in calls for text in call.context]
-    fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
+        calls = [call for answer in answers for call in calls if call.owner == answer.key]
+        fields["tool_calls"] = _calls_with_outputs(calls, outputs)
+        quotes = [text for call in calls for text in call.context] + quotes
+    fields["context"] = _distinct(quotes)
     fields["custom_attributes"] = {**_attributes(answers, own), **usage}
-    # A count of zero says something, in contrast to an empty text or list.
-    return {name: value for name, value in fields.items() if value or value == 0}
+    # A count of zero says something, in contrast to an empty text or list. What a model or a tool gave may be base64.
+    return {name: shown(value) for name, value in fields.items() if value or value == 0}
 
 
-def _implied_run(records: LogRecords) -> list[Answer]:
+def _implied_run(messages: list[ThreadMessage], calls: list[ToolCall]) -> list[Answer]:
     """Make up the run that was never recorded itself: the newest one that messages or steps belong to."""
-    seen = [(m.created or 0, m.run, m.thread) for m in records.messages if m.run and m.role == "assistant"]
-    seen += [(c.created or 0, c.owner[1], c.session) for c in records.calls]
+    seen = [(m.created or 0, m.run, m.thread) for m in messages if m.run and m.role == "assistant"]
+    seen += [(c.created or 0, c.owner[1], c.session) for c in calls]
     newest = max(seen, key=lambda one: one[0], default=None)
     if newest is None:
         return []
@@ -80,18 +90,18 @@ def _implied_run(records: LogRecords) -> list[Answer]:
     return [Answer(key=(RUN, run), session=thread, details={"run_id": run})]
 
 
-def _messages_of(answer: Answer, records: LogRecords) -> list[ThreadMessage]:
+def _messages_of(answer: Answer, messages: list[ThreadMessage]) -> list[ThreadMessage]:
     if answer.key[0] != RUN:
         return []
-    return [each for each in records.messages if each.run == answer.key[1] and each.role == "assistant"]
+    return [each for each in messages if each.run == answer.key[1] and each.role == "assistant"]
 
 
-def _with_messages(answer: Answer, records: LogRecords) -> Answer:
+def _with_messages(answer: Answer, messages: list[ThreadMessage]) -> Answer:
     """Give a run the text, the question and the prompt that the messages of its thread have."""
     if answer.key[0] != RUN:
         return answer
-    own = _messages_of(answer, records)
-    asked = _questions_before(answer, own, records)
+    own = _messages_of(answer, messages)
+    asked = _questions_before(answer, own, messages)
     posted = tuple({"role": "user", "content": message.text or ""} for message in asked)
     added = tuple(each for each in answer.prompt if each not in posted)
     return replace(
@@ -103,12 +113,12 @@ def _with_messages(answer: Answer, records: LogRecords) -> Answer:
     )
 
 
-def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogRecords) -> list[ThreadMessage]:
+def _questions_before(answer: Answer, own: list[ThreadMessage], messages: list[ThreadMessage]) -> list[ThreadMessage]:
     """Return the user's messages that this run answers: the last ones in its thread before its own.
 
     While a run is under way its thread takes no messages, so what came before its first words came before it.
     """
-    thread = [m for m in records.messages if m.thread == answer.session and m not in own]
+    thread = [m for m in messages if m.thread == answer.session and m not in own]
     until = own[0].created if own else answer.created
     before = [m for m in thread if until is None or m.created is None or m.created <= until]
     last_other = max((place for place, message in enumerate(before) if message.role != "user"), default=-1)
@@ -151,19 +161,21 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
     }
 
 
-def _session(answers: list[Answer], records: LogRecords) -> str | None:
+def _session(answers: list[Answer], messages: list[ThreadMessage], sessions: Iterable[str]) -> str | None:
     """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
-    chain = {answer.details.get("response_id", ""): answer for answer in answers}
     for answer in answers:
-        session, seen = answer.session or answer.previous, set[str]()
-        # A chain is followed as far back as is known; a conversation on the way names the session.
-        while session in chain and session not in seen and not answer.session:
-            seen.add(session)
-            session = chain[session].session or chain[session].previous or session
+        session = answer.session or answer.previous
+        if session and not answer.session:
+            # A chain is followed as far back as is known; a conversation on the way names the session.
+            chain = {each.details.get("response_id", ""): each for each in answers}
+            seen: set[str] = set()
+            while session in chain and session not in seen:
+                seen.add(session)
+                session = chain[session].session or chain[session].previous or session
         if session:
             return session
-    made = next(iter(records.sessions), None)
-    return made or next((message.thread for message in records.messages if message.thread), None)
+    made = next(iter(sessions), None)
+    return made or next((message.thread for message in messages if message.thread), None)
 
 
 def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object]]) -> list[dict[str, object]]:
@@ -189,16 +201,24 @@ def _distinct(values: Iterable[object]) -> list[object]:
 
 def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, object]:
     """Gather ids and details; several values of one name are joined with commas."""
-    models = dict.fromkeys(answer.model for answer in answers if answer.model)
-    texts = [pair for answer in answers for pair in answer.details.items()]
-    texts += [("files", name) for message in own for name in message.files]
-    texts += [("citations", name) for answer in answers for name in answer.citations]
-    texts += [("citations", name) for message in own for name in message.citations]
-    texts += [("models", model) for model in models if len(models) > 1]
+    texts: list[tuple[str, str]] = []
+    models: list[tuple[str, str]] = []
+    choices: list[str] = []
+    for answer in answers:
+        texts += answer.details.items()
+        choices += answer.choices
+        if answer.model and ("models", answer.model) not in models:
+            models.append(("models", answer.model))
+    for cited in (*answers, *own):
+        if cited.citations:
+            texts += [("citations", name) for name in cited.citations]
+    for message in own:
+        texts += [("files", name) for name in message.files]
+    if len(models) > 1:
+        texts += models
     known: dict[str, object] = {}
     for name, text in dict.fromkeys(texts):
         known[name] = f"{known[name]}, {text}" if name in known else text
-    choices = [text for answer in answers for text in answer.choices]
     if choices:
         # As JSON text: Athina's dashboard shows attributes with scalar values only.
         known["choices"] = json.dumps(choices, ensure_ascii=False)

@@ -11,7 +11,7 @@ from athina_trace import _fork, _guard
 from athina_trace._capture import changes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
-from athina_trace._serialization import plain, shown
+from athina_trace._serialization import plain
 from athina_trace._wrapping.state import current
 from athina_trace.context import EMPTY, Scope
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
@@ -129,7 +129,7 @@ class LogDraft:
                     if logged.get(name) != value and name not in self.named
                 }
                 redaction = self.redaction | self.scope.redaction | self.late_redaction
-                changes.send("update", self.external_reference_id, shown(added), redaction)
+                changes.send("update", self.external_reference_id, added, redaction)
 
     def take(self, records: Iterable[Record]) -> None:
         """Take the records of an answer that an integration saw."""
@@ -137,12 +137,13 @@ class LogDraft:
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
-        from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
+        if self.accumulator is None:
+            from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
-        # Several threads may record into the log of one call.
-        with _accumulator_lock:
-            self.accumulator = self.accumulator or AnswerAccumulator()
-            return self.accumulator
+            # Several threads may record into the log of one call.
+            with _accumulator_lock:
+                self.accumulator = self.accumulator or AnswerAccumulator()
+        return self.accumulator
 
     def recognises(self, value: object) -> bool:
         """Record `value`, if it is an object that an integration understands; whether it is."""
