@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
@@ -21,68 +21,70 @@ from athina_trace._serialization import shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["merge"]
+__all__ = ["LogRecords", "merge"]
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
-def merge(
-    answers: list[Answer],
-    *,
-    messages: list[ThreadMessage],
-    calls: list[ToolCall],
-    outputs: Mapping[str, list[object]],
-    sessions: Iterable[str],
-) -> dict[str, Any]:
-    """Return the fields of one log under Athina's names; what is unknown is absent.
+@dataclass(slots=True, kw_only=True)
+class LogRecords:
+    """Everything that is known for one log; answers, messages and calls in their order."""
 
-    Args:
-        answers: everything that is known for the log, as are messages and calls, each in order.
-        messages: of the threads that the answers are in.
-        calls: of tools.
-        outputs: of each id of a call, one for each call that has it.
-        sessions: threads and conversations that were made or fetched.
-    """
-    answers = answers or _implied_run(messages, calls)
-    own: list[ThreadMessage] = []
-    if messages:
-        answers = [_with_messages(answer, messages) for answer in answers]
-        own = [message for answer in answers for message in _messages_of(answer, messages)]
+    answers: list[Answer]
+    messages: list[ThreadMessage]
+    calls: list[ToolCall]
+    outputs: Mapping[str, list[object]]
+    """Of each id of a call, one for each call that has it."""
+    sessions: Iterable[str]
+    documents: Iterable[str] = ()
+    """Texts that were retrieved."""
+
+
+def merge(records: LogRecords) -> dict[str, Any]:
+    """Return the fields of one log under Athina's names; what is unknown is absent."""
+    answers = records.answers or _implied_run(records)
+    if records.messages:
+        answers = [_with_messages(answer, records) for answer in answers]
+    own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
+    fields: dict[str, Any] = {}
     usage: dict[str, int] = {}
     functions: list[object] = []
     tools: list[object] = []
-    result = None
+    costs: list[float] = []
     for answer in answers:
         for name, count in answer.usage.items():
             usage[name] = usage.get(name, 0) + count
         functions += answer.functions
         tools += answer.tools
-        for message in answer.prompt:
-            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
-            if message["role"] == "function":
-                result = message["content"]
-    fields: dict[str, Any] = {**_question_fields(answers), **_answer_fields(answers)} if answers else {}
+        if answer.cost is not None:
+            costs.append(answer.cost)
+        if answer.further:
+            fields = {**answer.further, **fields}
+    if answers:
+        fields |= _question_fields(answers)
+        fields |= _answer_fields(answers)
     for name in _TOKENS:
         fields[name] = usage.pop(name, None)
-    fields["session_id"] = _session(answers, messages, sessions)
+    fields["session_id"] = _session(answers, records)
     fields["functions"] = _distinct(functions)
-    fields["function_call_response"] = result
     fields["tools"] = _distinct(tools)
-    quotes = [quote for message in own for quote in message.quotes] if own else []
-    if calls:
-        calls = [call for answer in answers for call in calls if call.owner == answer.key]
-        fields["tool_calls"] = _calls_with_outputs(calls, outputs)
-        quotes = [text for call in calls for text in call.context] + quotes
-    fields["context"] = _distinct(quotes)
+    if costs:
+        fields["cost"] = sum(costs)
+    found = [*records.documents]
+    if records.calls:
+        calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
+        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
+        found += [text for call in calls for text in call.context]
+    fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
     fields["custom_attributes"] = {**_attributes(answers, own), **usage}
     # A count of zero says something, in contrast to an empty text or list. What a model or a tool gave may be base64.
     return {name: shown(value) for name, value in fields.items() if value or value == 0}
 
 
-def _implied_run(messages: list[ThreadMessage], calls: list[ToolCall]) -> list[Answer]:
+def _implied_run(records: LogRecords) -> list[Answer]:
     """Make up the run that was never recorded itself: the newest one that messages or steps belong to."""
-    seen = [(m.created or 0, m.run, m.thread) for m in messages if m.run and m.role == "assistant"]
-    seen += [(c.created or 0, c.owner[1], c.session) for c in calls]
+    seen = [(m.created or 0, m.run, m.thread) for m in records.messages if m.run and m.role == "assistant"]
+    seen += [(c.created or 0, c.owner[1], c.session) for c in records.calls]
     newest = max(seen, key=lambda one: one[0], default=None)
     if newest is None:
         return []
@@ -90,18 +92,18 @@ def _implied_run(messages: list[ThreadMessage], calls: list[ToolCall]) -> list[A
     return [Answer(key=(RUN, run), session=thread, details={"run_id": run})]
 
 
-def _messages_of(answer: Answer, messages: list[ThreadMessage]) -> list[ThreadMessage]:
+def _messages_of(answer: Answer, records: LogRecords) -> list[ThreadMessage]:
     if answer.key[0] != RUN:
         return []
-    return [each for each in messages if each.run == answer.key[1] and each.role == "assistant"]
+    return [each for each in records.messages if each.run == answer.key[1] and each.role == "assistant"]
 
 
-def _with_messages(answer: Answer, messages: list[ThreadMessage]) -> Answer:
+def _with_messages(answer: Answer, records: LogRecords) -> Answer:
     """Give a run the text, the question and the prompt that the messages of its thread have."""
     if answer.key[0] != RUN:
         return answer
-    own = _messages_of(answer, messages)
-    asked = _questions_before(answer, own, messages)
+    own = _messages_of(answer, records)
+    asked = _questions_before(answer, own, records)
     posted = tuple({"role": "user", "content": message.text or ""} for message in asked)
     added = tuple(each for each in answer.prompt if each not in posted)
     return replace(
@@ -113,12 +115,12 @@ def _with_messages(answer: Answer, messages: list[ThreadMessage]) -> Answer:
     )
 
 
-def _questions_before(answer: Answer, own: list[ThreadMessage], messages: list[ThreadMessage]) -> list[ThreadMessage]:
+def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogRecords) -> list[ThreadMessage]:
     """Return the user's messages that this run answers: the last ones in its thread before its own.
 
     While a run is under way its thread takes no messages, so what came before its first words came before it.
     """
-    thread = [m for m in messages if m.thread == answer.session and m not in own]
+    thread = [m for m in records.messages if m.thread == answer.session and m not in own]
     until = own[0].created if own else answer.created
     before = [m for m in thread if until is None or m.created is None or m.created <= until]
     last_other = max((place for place, message in enumerate(before) if message.role != "user"), default=-1)
@@ -137,7 +139,13 @@ def _question_fields(answers: list[Answer]) -> dict[str, object]:
     if first is None:
         return {}
     system = [{"role": "system", "content": "\n".join(first.system)}] if first.system else []
-    return {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+    fields: dict[str, object] = {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+    for answer in answers:
+        for message in answer.prompt:
+            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+            if message["role"] == "function":
+                fields["function_call_response"] = message["content"]
+    return fields
 
 
 def _answer_fields(answers: list[Answer]) -> dict[str, object]:
@@ -161,21 +169,22 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
     }
 
 
-def _session(answers: list[Answer], messages: list[ThreadMessage], sessions: Iterable[str]) -> str | None:
+def _session(answers: list[Answer], records: LogRecords) -> str | None:
     """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
     for answer in answers:
-        session = answer.session or answer.previous
-        if session and not answer.session:
+        if answer.session:
+            return answer.session
+        session = answer.previous
+        if session:
             # A chain is followed as far back as is known; a conversation on the way names the session.
             chain = {each.details.get("response_id", ""): each for each in answers}
             seen: set[str] = set()
             while session in chain and session not in seen:
                 seen.add(session)
                 session = chain[session].session or chain[session].previous or session
-        if session:
             return session
-    made = next(iter(sessions), None)
-    return made or next((message.thread for message in messages if message.thread), None)
+    made = next(iter(records.sessions), None)
+    return made or next((message.thread for message in records.messages if message.thread), None)
 
 
 def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object]]) -> list[dict[str, object]]:
@@ -202,20 +211,17 @@ def _distinct(values: Iterable[object]) -> list[object]:
 def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, object]:
     """Gather ids and details; several values of one name are joined with commas."""
     texts: list[tuple[str, str]] = []
-    models: list[tuple[str, str]] = []
     choices: list[str] = []
     for answer in answers:
         texts += answer.details.items()
+        texts += [("citations", name) for name in answer.citations]
         choices += answer.choices
-        if answer.model and ("models", answer.model) not in models:
-            models.append(("models", answer.model))
-    for cited in (*answers, *own):
-        if cited.citations:
-            texts += [("citations", name) for name in cited.citations]
     for message in own:
         texts += [("files", name) for name in message.files]
-    if len(models) > 1:
-        texts += models
+        texts += [("citations", name) for name in message.citations]
+    if len(answers) > 1:
+        models = dict.fromkeys(answer.model for answer in answers if answer.model)
+        texts += [("models", model) for model in models if len(models) > 1]
     known: dict[str, object] = {}
     for name, text in dict.fromkeys(texts):
         known[name] = f"{known[name]}, {text}" if name in known else text
