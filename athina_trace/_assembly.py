@@ -13,6 +13,7 @@ from athina_trace._clock import clock
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
+from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Connection
@@ -41,6 +42,7 @@ class Runtime(Writer):
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
+        self.put_or_raise = self.delivery.put_on_disk
         if settings.api_key is None and settings.enabled:
             message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
             _guard.log_throttled(logging.INFO, f"no key {path}", message, path)
@@ -101,6 +103,10 @@ class Runtime(Writer):
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first; those that only memory could take come last."""
         return [from_json(body) for body in self.delivery.newest(limit)]
+
+    def traffic(self) -> Traffic:
+        """What this process's requests do now, and took."""
+        return self.delivery.traffic()
 
     def status(self) -> Status:
         """The outbox's counts now."""

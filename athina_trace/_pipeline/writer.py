@@ -49,6 +49,9 @@ class Writer(ABC):
     Set by each kind of writer: a runtime puts into its `Delivery`, a recorder into a list.
     """
 
+    put_or_raise: Callable[[Entry], None]
+    """Commits an entry where it survives this process, or raises `OutboxError`: for what can be sent to us again."""
+
     def __init__(self, settings: Settings) -> None:
         self.ordering_keys = OrderingKeys()
         self.use(settings)
@@ -127,14 +130,27 @@ class Writer(ABC):
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
         """Commit a change of a log, or feedback on it, to travel behind the log itself."""
+        entry = self.change_entry(kind, target, fields)
+        if entry is not None:
+            self.put(entry)
+
+    def change_entry(
+        self,
+        kind: Change,
+        target: str,
+        fields: dict[str, Any],
+        *,
+        wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
+    ) -> Entry | None:
+        """The entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
         # Athina's own ids were never masked.
         if kind != "update_by_id":
             target = self.pipeline.reference(target)
         # The log of another process is not known here: its reference as a key keeps at least its changes in order.
         key = self.ordering_keys.get(target, target)
-        if key is not None:
-            wire = to_wire(self.pipeline.rewrite_change(fields))
-            self.put(new_entry(key, kind, target, clock.time(), wire))
+        if key is None:
+            return None
+        return new_entry(key, kind, target, clock.time(), wire(self.pipeline.rewrite_change(fields)))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:

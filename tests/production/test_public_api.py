@@ -38,6 +38,7 @@ PUBLIC = [
     "instrument_openai",
     "log_feedback",
     "log_inference",
+    "metrics",
     "recent_logs",
     "set_customer",
     "set_session",

@@ -1,0 +1,124 @@
+"""The state of deliveries in figures that Prometheus reads: its text format, version 0.0.4.
+
+Source of the format: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from athina_trace._delivery.stats import Status
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_BOUNDS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+"""Seconds: from an answer on loopback to what `request_timeout` allows."""
+_ESCAPED: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Histogram:
+    """Durations, counted by ranges. One thread observes at a time; any may read."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS) + 1)
+        """How many were within each bound and over the one before; the last, how many were over all of them."""
+        self.total = 0.0
+        """Seconds in all."""
+
+    def observe(self, seconds: float) -> None:
+        """Count a duration."""
+        self.counts[bisect_left(_BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    def __add__(self, other: Histogram) -> Histogram:
+        both = Histogram()
+        both.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        both.total = self.total + other.total
+        return both
+
+
+class Traffic(NamedTuple):
+    """What requests of this process to Athina do now, and what they took."""
+
+    in_flight: int = 0
+    latency: Histogram = Histogram()
+
+
+class Sample(NamedTuple):
+    """One line: what comes behind the metric's name, the labels, the value."""
+
+    value: float
+    labels: Mapping[str, str] = {}
+    suffix: str = ""
+
+
+class Metric(NamedTuple):
+    """One metric. A counter's name ends in `_total`, as the convention asks."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    samples: Sequence[Sample]
+
+
+def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, str], Histogram]]) -> Metric:
+    """The metric of durations in seconds, one series for each set of labels."""
+    samples: list[Sample] = []
+    for labels, durations in series:
+        count = 0
+        for bound, number in zip((*_BOUNDS, math.inf), durations.counts, strict=True):
+            count += number
+            samples.append(Sample(count, {**labels, "le": _number(bound)}, "_bucket"))
+        samples += [Sample(durations.total, labels, "_sum"), Sample(count, labels, "_count")]
+    return Metric(name, "histogram", description, samples)
+
+
+def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
+    """The metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
+    oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
+    totals = [
+        ("made", "Logs, updates and feedback that were put into the outbox.", status.made),
+        ("delivered", "Those of them that Athina took.", status.delivered),
+        ("dropped", "Those that could not be kept, since the outbox was full.", status.dropped),
+        ("possible_duplicates", "Requests whose answer was lost, which were sent again.", status.possible_duplicates),
+    ]
+    gauges = [
+        ("logs_waiting", "Logs, updates and feedback that wait for delivery.", status.waiting),
+        ("logs_refused", "Those that Athina refused; they are kept to be looked at.", status.refused),
+        ("oldest_waiting_seconds", "Age of the oldest of those that wait.", oldest),
+        ("outbox_bytes", "What the outbox takes on disk.", status.bytes),
+        ("deliveries_paused", "1 where nothing is sent: no key or a wrong one, or an outage.", bool(status.paused)),
+        ("memory_only", "1 where new logs are kept in memory alone, such as on a full disk.", bool(status.memory_only)),
+        ("requests_in_flight", "Requests of this process that are under way.", traffic.in_flight),
+    ]
+    return [
+        *(
+            Metric(f"athina_trace_logs_{name}_total", "counter", text, [Sample(count)])
+            for name, text, count in counters
+        ),
+        *(Metric(f"athina_trace_{name}", "gauge", text, [Sample(value)]) for name, text, value in gauges),
+        Metric(
+            "athina_trace_faults_total",
+            "counter",
+            "Errors of athina_trace's own code that it kept from the program.",
+            [Sample(status.faults)],
+        ),
+        histogram("athina_trace_request_seconds", "Time of requests of this process.", [({}, traffic.latency)]),
+    ]
+
+
+def exposition(metrics: Iterable[Metric]) -> str:
+    """Metrics as the text that Prometheus reads."""
+    lines: list[str] = []
+    for name, kind, description, samples in metrics:
+        lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}"]
+        for value, labels, suffix in samples:
+            pairs = ",".join(f'{label}="{text.translate(_ESCAPED)}"' for label, text in labels.items())
+            lines.append(f"{name}{suffix}{{{pairs}}} {_number(value)}" if pairs else f"{name}{suffix} {_number(value)}")
+    return "\n".join([*lines, ""])
+
+
+def _number(value: float) -> str:
+    return "+Inf" if value == math.inf else str(int(value)) if value == int(value) else repr(value)

@@ -1,0 +1,68 @@
+"""The gateway's server: uvicorn with our limits, until SIGTERM, and then what waits is sent within the exit timeout."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from athina_trace import _runtime
+from athina_trace.gateway.connections import Connections
+
+_KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle: longer than load balancers keep theirs, so that they never use a closed one."""
+
+
+class GatewayServer(uvicorn.Server):
+    """Serves one application; `limits` holds for all of its connections."""
+
+    def __init__(self, app: ASGIApp, limits: Connections) -> None:
+        config = uvicorn.Config(
+            app,
+            http=limits.protocol,  # type: ignore[arg-type]  # called like the class that is asked for
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            lifespan="off",
+            ws="none",
+        )
+        super().__init__(config)
+        self._ends_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end: of the time for that, requests which are under way get half."""
+        runtime = _runtime.active()
+        if self._ends_at is None and runtime is not None:
+            seconds = runtime.settings.exit_timeout
+            self._ends_at = time.monotonic() + seconds
+            # Typed as whole seconds, and waited for as they are.
+            self.config.timeout_graceful_shutdown = seconds / 2  # type: ignore[assignment]
+        super().handle_exit(sig, frame)
+
+    def serve_until_signal(self, listener: socket.socket) -> int:
+        """Serve until SIGTERM or Ctrl-C; return the exit code.
+
+        Requests that are under way are answered, and what waits is delivered, all within the setting `exit_timeout`.
+        """
+        caught: list[int] = []
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            caught.append(number)
+
+        # uvicorn raises the signal once more when it has ended: Python would end the process there, with logs waiting.
+        before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.run(sockets=[listener])
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            listener.close()
+        if self._ends_at is not None:
+            _runtime.shutdown(max(0.0, self._ends_at - time.monotonic()))
+        return 130 if signal.SIGINT in caught else 0
