@@ -78,33 +78,22 @@ def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, s
 def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
     """The metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
     oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
-    totals = [
-        ("made", "Logs, updates and feedback that were put into the outbox.", status.made),
-        ("delivered", "Those of them that Athina took.", status.delivered),
-        ("dropped", "Those that could not be kept, since the outbox was full.", status.dropped),
-        ("possible_duplicates", "Requests whose answer was lost, which were sent again.", status.possible_duplicates),
-    ]
-    gauges = [
-        ("logs_waiting", "Logs, updates and feedback that wait for delivery.", status.waiting),
-        ("logs_refused", "Those that Athina refused; they are kept to be looked at.", status.refused),
-        ("oldest_waiting_seconds", "Age of the oldest of those that wait.", oldest),
-        ("outbox_bytes", "What the outbox takes on disk.", status.bytes),
-        ("deliveries_paused", "1 where nothing is sent: no key or a wrong one, or an outage.", bool(status.paused)),
-        ("memory_only", "1 where new logs are kept in memory alone, such as on a full disk.", bool(status.memory_only)),
-        ("requests_in_flight", "Requests of this process that are under way.", traffic.in_flight),
+    single: list[tuple[str, Literal["counter", "gauge"], str, float]] = [
+        ("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
+        ("logs_delivered_total", "counter", "Those of them that were delivered.", status.delivered),
+        ("logs_dropped_total", "counter", "Those that could not be kept: the outbox was full.", status.dropped),
+        ("logs_waiting", "gauge", "Those that wait for delivery.", status.waiting),
+        ("logs_refused", "gauge", "Those that were refused; they are kept to be looked at.", status.refused),
+        ("possible_duplicates_total", "counter", "Requests whose answer was lost.", status.possible_duplicates),
+        ("oldest_waiting_seconds", "gauge", "Age of the oldest log that waits.", oldest),
+        ("outbox_bytes", "gauge", "What the outbox takes on disk.", status.bytes),
+        ("deliveries_paused", "gauge", "1 where nothing is sent: a wrong key, or an outage.", bool(status.paused)),
+        ("memory_only", "gauge", "1 where logs are in memory alone, as on a full disk.", bool(status.memory_only)),
+        ("requests_in_flight", "gauge", "Requests of this process that are under way.", traffic.in_flight),
+        ("faults_total", "counter", "Errors of athina_trace's own code.", status.faults),
     ]
     return [
-        *(
-            Metric(f"athina_trace_logs_{name}_total", "counter", text, [Sample(count)])
-            for name, text, count in counters
-        ),
-        *(Metric(f"athina_trace_{name}", "gauge", text, [Sample(value)]) for name, text, value in gauges),
-        Metric(
-            "athina_trace_faults_total",
-            "counter",
-            "Errors of athina_trace's own code that it kept from the program.",
-            [Sample(status.faults)],
-        ),
+        *(Metric(f"athina_trace_{name}", kind, text, [Sample(value)]) for name, kind, text, value in single),
         histogram("athina_trace_request_seconds", "Time of requests of this process.", [({}, traffic.latency)]),
     ]
 

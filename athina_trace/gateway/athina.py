@@ -79,7 +79,7 @@ async def committed(commit: Callable[[], T], fields: dict[str, Any]) -> T:
             result = commit()
         settings = forward.runtime().settings
         # Where there is no disk, what keeps a log is Athina, or the stream in front of it.
-        is_kept = not settings.flush_each_call or await asyncio.to_thread(_runtime.flush, settings.flush_timeout)
+        is_kept = not settings.flush_each_call or bool(await _runtime.aflush(settings.flush_timeout))
     except OutboxFullError as error:
         raise RefusedRequest(429, "Too Many Requests", str(error), retry_after=RETRY_SECONDS) from None
     except OutboxError as error:
