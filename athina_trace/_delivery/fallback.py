@@ -170,8 +170,9 @@ class Delivery:
     def traffic(self) -> Traffic:
         """What this process's requests do now, and took."""
         workers = [self.worker, *([self._fallback[1]] if self._fallback else [])]
-        senders = [worker.engine.senders for worker in workers if worker.engine.senders is not None]
-        return Traffic(sum(each.in_flight for each in senders), sum((each.latency for each in senders), Histogram()))
+        controllers = [worker.engine.senders.controller for worker in workers if worker.engine.senders is not None]
+        latency = sum((each.latency for each in controllers), Histogram())
+        return Traffic(sum(each.in_flight for each in controllers), latency)
 
     def snapshot(self) -> Snapshot:
         """What became of all entries, on disk (by all processes) and in this process's memory."""

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from athina_trace import _guard
 from athina_trace._delivery.concurrency import Concurrency, Request
 from athina_trace._delivery.entry import Lease, Stored
-from athina_trace._delivery.metrics import Histogram
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import Verdict, verdict
@@ -87,8 +86,6 @@ class Senders:
     ) -> None:
         """`limit`: most requests in flight. `max_bytes`: longer entries are shortened."""
         self.controller = Concurrency(limit)
-        self.latency = Histogram()
-        """Seconds from the start of each request to its answer, or to its failure."""
         self._connect = connect
         self._results = results
         self._clock = clock
@@ -102,11 +99,6 @@ class Senders:
     def alive(self) -> int:
         """How many senders there are."""
         return sum(sender.thread.is_alive() for sender in list(self._senders))
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests are under way."""
-        return sum(sender.request is not None for sender in list(self._senders))
 
     def submit(self, lease: Lease) -> None:
         """Take a lease whose entries are to be sent."""
@@ -162,6 +154,8 @@ class Senders:
             # came is unknown once there was a connection.
             message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
             outcome = Outcome(None, message=message, possible_duplicate=sent)
+            if sender.request is not None:
+                self.controller.abandon()
             while sender.held:
                 lease = sender.held[0]
                 if lease is not _STOP:
@@ -238,10 +232,8 @@ class Senders:
         """Let the controller know what came of a request; what becomes of its log."""
         with self._changed:
             sender.request = None
-            now = self._clock.monotonic()
-            self.latency.observe(now - request.begins)
             verdict = self.controller.end(
-                request, outcome, now, waiting=self._is_waiting(), chance=self._clock.uniform()
+                request, outcome, self._clock.monotonic(), waiting=self._is_waiting(), chance=self._clock.uniform()
             )
             self._changed.notify_all()
         self._start_where_needed()
