@@ -86,6 +86,8 @@ def commit_log(given: Mapping[str, Any], version: str = "v1") -> str:
         writer.drop(reference)
         return reference
     wire = forwarded(kept)
+    if "custom_attributes" not in known and not wire.get("custom_attributes"):
+        wire.pop("custom_attributes", None)
     if version == "v2" and not isinstance(wire["response"], str):
         wire["response"] = json_text(wire["response"])
     if others and not (pipeline.redaction or pipeline.has_hook):
