@@ -43,10 +43,9 @@ class ForwardingApi(AthinaApi):
         fields: dict[str, Any] = object_of(await self._bodies.read(request), parsed)
         return fields
 
-    async def log(self, fields: dict[str, Any], version: str) -> dict[str, Any]:  # noqa: ARG002 - the settings' counts
+    async def log(self, fields: dict[str, Any], version: str) -> dict[str, Any]:  # noqa: ARG002 - ours may be another
         """Commit a log."""
-        api_version = forward.runtime().settings.api_version
-        reference = await committed(lambda: forward.commit_log(fields, api_version), fields)
+        reference = await committed(lambda: forward.commit_log(fields), fields)
         return {"prompt_run_id": f"{REFERENCE}{reference}", "external_reference_id": reference}
 
     async def change(self, kind: Kind, target: str, fields: dict[str, Any]) -> dict[str, Any]:

@@ -101,12 +101,12 @@ class Connection(asyncio.Protocol):
             self._head += len(data)
             if self._timer is None:
                 self._limit(self._all.head_seconds)
-            if self._head > _MAX_HEAD:
-                # Behind the task that the end of the head starts, which says that this is a body.
-                asyncio.get_running_loop().call_soon(self._check_head)
         # The task that answers the request inherits it.
         _current.set(self)
         self._inner.data_received(data)
+        if self._head > _MAX_HEAD:
+            # After the task that the end of the head starts, which says that all this is a body.
+            asyncio.get_running_loop().call_soon(self._check_head)
 
     def _check_head(self) -> None:
         if not self._is_busy and self._head > _MAX_HEAD:
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
 
     def request_begins(self) -> None:
         """Note that a head is complete: its body has a time limit of its own."""
-        self._is_busy = True
+        self._is_busy, self._head = True, 0
         self._limit(self._all.body_seconds)
 
     def body_is_complete(self) -> None:

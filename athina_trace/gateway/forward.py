@@ -49,12 +49,8 @@ def takes_long(fields: Mapping[str, Any]) -> bool:
     return runtime().pipeline.takes_long(dict(fields))
 
 
-def commit_log(given: Mapping[str, Any], version: str = "v1") -> str:
+def commit_log(given: Mapping[str, Any]) -> str:
     """Commit a log, and return its reference: the client's own, or a new one.
-
-    Args:
-        given: its fields, JSON data.
-        version: of the API that the logs go to; v2 takes responses as text only.
 
     Raises:
         OutboxError: it cannot be kept where it survives this process.
@@ -88,7 +84,8 @@ def commit_log(given: Mapping[str, Any], version: str = "v1") -> str:
     wire = forwarded(kept)
     if "custom_attributes" not in known and not wire.get("custom_attributes"):
         wire.pop("custom_attributes", None)
-    if version == "v2" and not isinstance(wire["response"], str):
+    # Version 2 of the API takes responses as text only.
+    if writer.settings.api_version == "v2" and not isinstance(wire["response"], str):
         wire["response"] = json_text(wire["response"])
     if others and not (pipeline.redaction or pipeline.has_hook):
         wire = {**pipeline.rewrite_change(others), **wire}
