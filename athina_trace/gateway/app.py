@@ -70,9 +70,7 @@ class Counts:
     def add(self, path: str, status: int, seconds: float) -> None:
         """Count an answer."""
         # Not the path itself: anybody may invent names, and each would be a series of its own.
-        endpoint = (
-            path if path in _OPEN or path in ("/metrics", "/v1/traces") else "/api" if path[:5] == "/api/" else ""
-        )
+        endpoint = "/api" if path.startswith("/api/") else path if path in _COUNTED else "other"
         self._answers[endpoint, status] += 1
         if endpoint not in self._seconds:
             self._seconds[endpoint] = Histogram()

@@ -301,6 +301,21 @@ def steady(memory: None) -> Iterator[str]:
         yield url
 
 
+def test_the_gateway_counts_what_it_answers(client: httpx.Client) -> None:
+    client.post(PATH, json=LOG)
+    client.post(PATH, content=b"{")
+    client.get("/a/path/that/anybody/may/invent")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    assert "athina_trace_logs_made_total 1" in lines
+    assert 'athina_trace_gateway_answers_total{endpoint="/api",status="200"} 1' in lines
+    assert 'athina_trace_gateway_answers_total{endpoint="/api",status="400"} 1' in lines
+    assert 'athina_trace_gateway_answers_total{endpoint="other",status="404"} 1' in lines
+    assert 'athina_trace_gateway_seconds_count{endpoint="/api"} 2' in lines
+    assert "athina_trace_gateway_connections 1" in lines
+
+
 # ---- what cannot be kept
 
 
