@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Container
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 
-def is_own_host(host: str, names: Container[str]) -> bool:
+@lru_cache(maxsize=256)
+def is_own_host(host: str, names: frozenset[str]) -> bool:
     """Return whether a request's `Host` is a numeric address or one of `names`."""
     # A name can be made to resolve to this machine by its owner; a numeric address cannot.
     if not 0 < len(host) <= 255 or set(host) & set("/\\@?# \t"):  # noqa: PLR2004 - the longest name in the DNS

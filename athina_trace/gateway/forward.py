@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from athina_trace import _runtime
 from athina_trace._clock import clock
 from athina_trace._delivery.entry import log_entry
@@ -21,7 +23,7 @@ from athina_trace._pipeline.masking import build_mask
 from athina_trace._pipeline.redaction import Redaction, redacted, type_only
 from athina_trace._pipeline.wire import forwarded, json_text
 from athina_trace._pipeline.writer import Writer
-from athina_trace._serialization import MASKED, Limits, Mask, looks_secret, plain
+from athina_trace._serialization import MASKED, Limits, looks_secret, plain
 from athina_trace.errors import OutboxError
 from athina_trace.schema import ALIASES, FIELDS
 
@@ -31,6 +33,12 @@ _LEAST_SECRET: Final = 16
 """Characters from which on a secret is looked for elsewhere in its log: a shorter text may well be a word."""
 _MOST_SECRETS: Final = 32
 _HTTP_ERROR: Final = 400
+_MARKS: Final = (
+    *(MASKED.encode(), b"private key", b"sk-", b"sk_", b"rk-", b"rk_", b"gho_", b"ghp_", b"ghq_", b"ghr_", b"ghs_"),
+    *(b"ghu_", b"github_pat_", b"glpat-", b"xox", b"akia", b"asia", b"aiza", b"ya29.", b"hf_", b"npm_", b"pypi-"),
+    *(b"sg.", b"@", b"eyj", b"bearer", b"basic"),
+)
+"""One of these is in whatever is masked, in lower case."""
 _mask_keys = build_mask(None, (), ("key",))
 
 Work = Callable[[], None]
@@ -114,16 +122,18 @@ def cleaned(given: Mapping[str, Any]) -> dict[str, Any]:
     A value under a name that looks like a secret's is masked at any depth, and wherever else the log repeats it, and so
     is whatever looks like a provider's key or a bearer token: LiteLLM's callback, for one, sends all its arguments.
     """
-    secrets = list(_secrets(given))
+    out = plain(dict(given), limits=LIMITS)
+    # Most logs hold nothing of the kind, which is seen much sooner in one piece than string by string.
+    text = to_json(out).lower()
+    if any(mark in text for mark in _MARKS):
+        secrets = list(_secrets(given))
 
-    def mask(path: str, text: str) -> str:
-        for secret in secrets:
-            if secret in text:
+        def mask(path: str, text: str) -> str:
+            for secret in secrets:
                 text = text.replace(secret, MASKED)
-        return text if _mask_keys is None else _mask_keys(path, text)
+            return text if _mask_keys is None else _mask_keys(path, text)
 
-    steps: Mask = mask
-    out = plain(dict(given), limits=LIMITS, mask=steps)
+        out = plain(dict(given), limits=LIMITS, mask=mask)
     return out if isinstance(out, dict) else {}
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import recent_logs
-from athina_trace._serialization import looks_secret
+from athina_trace._pipeline.masking import _BEARER, _KEY, build_mask
+from athina_trace._serialization import looks_secret, plain
 from athina_trace.gateway.forward import cleaned, commit_log
 from athina_trace.local_athina import LocalAthina
 from athina_trace.schema import ALIASES, FIELDS
@@ -149,6 +150,7 @@ def test_half_a_surrogate_pair_loses_no_log(gateway: httpx.Client, arrived: Arri
     assert [log["response"] for log in arrived()] == ["a\ufffdb", "\ufffd", "a\ufffdb"]
 
 
+_JWT = st.from_regex(r"eyJ[A-Za-z0-9_-]{5,20}", fullmatch=True)
 SECRET = "9f8e7d6c5b4a39281706"
 
 
@@ -162,6 +164,14 @@ def test_a_providers_key_travels_nowhere(inner: Any) -> None:
     # The key of a provider that has no prefix to know it by: known by the name that it has somewhere.
     body = {**LOG, "request": {"litellm_params": {"api_key": SECRET}, "more": inner}, "error": f"bad key {SECRET}"}
     assert SECRET not in json.dumps(cleaned(body))
+
+
+@given(st.from_regex(_KEY) | st.from_regex(_BEARER) | st.tuples(_JWT, _JWT, _JWT).map(".".join))
+def test_what_the_masker_knows_is_masked_wherever_it_is(text: str) -> None:
+    mask = build_mask(None, (), ("key",))
+    assert mask is not None
+    data = cleaned({"a": [text]})
+    assert data == plain({"a": [text]}, mask=mask)
 
 
 def test_keys_of_a_known_form_travel_nowhere(gateway: httpx.Client, arrived: Arrived) -> None:

@@ -1,0 +1,170 @@
+"""OTLP over HTTP: requests of exporters in any language → spans as plain data, and what they are answered.
+
+Source: https://opentelemetry.io/docs/specs/otlp/ (1.9). Answers are in the encoding of the request; 429 and 503 ask an
+exporter to send the same again, any other failure to drop it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1 import trace_pb2
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from athina_trace._serving.athina_api import RefusedRequest
+from athina_trace.gateway.bodies import Bodies
+
+PROTOBUF: Final = "application/x-protobuf"
+JSON: Final = "application/json"
+_TRACE_BYTES, _SPAN_BYTES = 16, 8
+_IDS: Final = ("traceId", "spanId", "parentSpanId")
+
+
+class Span(NamedTuple):
+    """A span that has ended, whatever language it was made in; ids are hexadecimal, times nanoseconds of Unix time."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any]
+    events: list[tuple[str, dict[str, Any]]]
+    error: str | None
+    """The description of its status, where that is an error; empty where there is none."""
+    resource: dict[str, Any]
+    scope: str
+    """The instrumentation that made it."""
+
+
+Take = Callable[[Sequence[Span]], Awaitable[None]]
+
+
+class Traces:
+    """The endpoint `/v1/traces`. `take` is given the spans of a request, and raises `RefusedRequest`."""
+
+    def __init__(self, bodies: Bodies, take: Take) -> None:
+        self._bodies = bodies
+        self._take = take
+
+    async def __call__(self, request: Request) -> Response:
+        """Take the spans of one request."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        try:
+            if kind not in (PROTOBUF, JSON):
+                raise RefusedRequest(
+                    415, "Unsupported Media Type", f"content-type {kind!r} is not {PROTOBUF} or {JSON}"
+                )
+            export = _decoded(await self._bodies.read(request), kind)
+            spans, rejected = _spans(export)
+            await self._take(spans)
+        except RefusedRequest as refused:
+            return _failure(refused, kind)
+        return _success(rejected, kind)
+
+
+def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
+    try:
+        if kind == PROTOBUF:
+            return ExportTraceServiceRequest.FromString(body)
+        data = from_json(body)
+        _encode_ids(data)
+        return json_format.ParseDict(data, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+    except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        message = f"the body is no export of traces: {str(error)[:500]}"
+        raise RefusedRequest(400, "Bad Request", message) from None
+
+
+def _encode_ids(data: Any) -> None:
+    """Write ids as protobuf's own JSON has bytes; OTLP's has them in hexadecimal."""
+    for resource in data.get("resourceSpans") or ():
+        for scope in resource.get("scopeSpans") or ():
+            for span in scope.get("spans") or ():
+                span.pop("links", None)
+                for name in _IDS:
+                    if span.get(name):
+                        span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
+
+
+def _spans(export: ExportTraceServiceRequest) -> tuple[list[Span], int]:
+    """The spans of a request, and how many of them have no valid id."""
+    found: list[Span] = []
+    rejected = 0
+    for resource in export.resource_spans:
+        about = _attributes(resource.resource.attributes)
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                if len(span.trace_id) == _TRACE_BYTES and len(span.span_id) == _SPAN_BYTES:
+                    found.append(_span(span, about, scope.scope.name))
+                else:
+                    rejected += 1
+    return found, rejected
+
+
+def _span(span: trace_pb2.Span, resource: dict[str, Any], scope: str) -> Span:
+    is_error = span.status.code == trace_pb2.Status.STATUS_CODE_ERROR
+    return Span(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex() or None,
+        name=span.name,
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        attributes=_attributes(span.attributes),
+        events=[(event.name, _attributes(event.attributes)) for event in span.events],
+        error=span.status.message if is_error else None,
+        resource=resource,
+        scope=scope,
+    )
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> Any:
+    # Protobuf's parser bounds how deep a message may be, and so how deep this goes.
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(each) for each in value.array_value.values]
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
+    return None if kind is None else getattr(value, kind)
+
+
+def _success(rejected: int, kind: str) -> Response:
+    answer = ExportTraceServiceResponse()
+    if rejected:
+        answer.partial_success.rejected_spans = rejected
+        answer.partial_success.error_message = "spans need a trace_id of 16 bytes and a span_id of 8"
+    if kind == JSON:
+        return JSONResponse(json_format.MessageToDict(answer))
+    return Response(answer.SerializeToString(), media_type=PROTOBUF)
+
+
+def _failure(refused: RefusedRequest, kind: str) -> Response:
+    if kind == JSON:
+        return JSONResponse({"message": refused.message}, refused.status, refused.headers)
+    # google.rpc.Status, of which OTLP uses the message alone: field 2, of the type that has a length.
+    message = refused.message.encode("utf-8", "replace")
+    return Response(b"\x12" + b"".join(_varint(len(message))) + message, refused.status, refused.headers, PROTOBUF)
+
+
+def _varint(number: int) -> Iterator[bytes]:
+    while number >= 0x80:  # noqa: PLR2004 - seven bits in each byte, the eighth says that more follow
+        yield bytes([number & 0x7F | 0x80])
+        number >>= 7
+    yield bytes([number])
