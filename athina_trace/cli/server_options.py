@@ -9,7 +9,7 @@ from athina_trace.cli.terminal import UsageError
 
 _PACKAGES = {
     "ui": ("jinja2", "markdown_it", "starlette", "uvicorn"),
-    "gateway": ("httptools", "starlette", "uvicorn"),
+    "gateway": ("google.protobuf", "httptools", "opentelemetry.proto", "starlette", "uvicorn"),
 }
 """Extra → the packages that it brings."""
 _MAX_PORT = 65_535
@@ -41,7 +41,14 @@ def _token(text: str) -> str:
 
 def require_packages(command: str, extra: str = "ui") -> None:
     """Raise `UsageError` where a package that a server needs is missing."""
-    missing = [name for name in _PACKAGES[extra] if importlib.util.find_spec(name) is None]
+    missing: list[str] = []
+    for name in _PACKAGES[extra]:
+        try:
+            is_missing = importlib.util.find_spec(name) is None
+        except ModuleNotFoundError:  # not even what it is in
+            is_missing = True
+        if is_missing:
+            missing.append(name)
     if missing:
         raise UsageError(
             f"the command {command} needs {', '.join(missing)}, which come with: pip install 'athina-trace[{extra}]'"

@@ -63,11 +63,10 @@ class Traces:
     async def __call__(self, request: Request) -> Response:
         """Take the spans of one request."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in (PROTOBUF, JSON):
+            message = f"content-type {kind!r} is not {PROTOBUF} or {JSON}"
+            return _failure(RefusedRequest(415, "Unsupported Media Type", message), kind)
         try:
-            if kind not in (PROTOBUF, JSON):
-                raise RefusedRequest(
-                    415, "Unsupported Media Type", f"content-type {kind!r} is not {PROTOBUF} or {JSON}"
-                )
             export = _decoded(await self._bodies.read(request), kind)
             spans, rejected = _spans(export)
             await self._take(spans)
@@ -77,15 +76,18 @@ class Traces:
 
 
 def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
+    export = ExportTraceServiceRequest()
     try:
         if kind == PROTOBUF:
-            return ExportTraceServiceRequest.FromString(body)
-        data = from_json(body)
-        _encode_ids(data)
-        return json_format.ParseDict(data, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+            export.ParseFromString(body)
+        else:
+            data = from_json(body)
+            _encode_ids(data)
+            json_format.ParseDict(data, export, ignore_unknown_fields=True)
     except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         message = f"the body is no export of traces: {str(error)[:500]}"
         raise RefusedRequest(400, "Bad Request", message) from None
+    return export
 
 
 def _encode_ids(data: Any) -> None:

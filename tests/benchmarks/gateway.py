@@ -34,6 +34,12 @@ _LOG = {
 }
 
 
+_HEAD = (
+    b"POST /api/v1/log/inference HTTP/1.1\r\nhost: 127.0.0.1\r\nathina-api-key: k\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
+
+
 class _Client(asyncio.Protocol):
     """One connection with one request under way at most."""
 
@@ -82,8 +88,7 @@ class Load:
         while self._free and self._due:
             self._number += 1
             body = json.dumps({**_LOG, "session_id": f"s{self._number % 1000}"}).encode()
-            head = b"POST /api/v1/log/inference HTTP/1.1\r\nhost: 127.0.0.1\r\nathina-api-key: k\r\ncontent-length: %d\r\n\r\n"
-            self._free.popleft().send(self._due.popleft(), head % len(body) + body)
+            self._free.popleft().send(self._due.popleft(), _HEAD % len(body) + body)
 
     async def run(self, rate: float, seconds: float) -> float:
         """Keep up `rate` for so many seconds; when the last answer came, in seconds from the start."""

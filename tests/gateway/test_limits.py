@@ -212,7 +212,7 @@ def test_a_token_is_asked_for(serve: Serve, memory: None) -> None:
     url = serve(token=TOKEN)
     refused = {"": None, "a": "", "b": "wrong", "c": TOKEN[:-1], "d": TOKEN + "0", "e": "\xff"}
     for given_token in refused.values():
-        headers = {} if given_token is None else {"athina-api-key": given_token.encode("latin-1")}
+        headers = {} if given_token is None else {b"athina-api-key": given_token.encode("latin-1")}
         answer = httpx.post(f"{url}{PATH}", content=BODY, headers=headers, trust_env=False)
         assert answer.status_code == 401
         assert TOKEN not in answer.text
