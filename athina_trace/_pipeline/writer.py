@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +20,8 @@ from athina_trace.schema import attributes_of
 from athina_trace.settings import Settings
 
 _REMEMBERED = 4096
+
+_collected: ContextVar[list[Entry] | None] = ContextVar("athina_trace_collected", default=None)
 
 Change = Literal["update", "update_by_id", "feedback"]
 
@@ -54,6 +58,7 @@ class Writer(ABC):
 
     def __init__(self, settings: Settings) -> None:
         self.ordering_keys = OrderingKeys()
+        self._may_collect = False
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
@@ -67,6 +72,27 @@ class Writer(ABC):
             "language_model_id": settings.language_model_id,
             "custom_attributes": attributes_of(settings.custom_attributes),
         }
+
+    @contextmanager
+    def collecting(self, entries: list[Entry]) -> Iterator[None]:
+        """Have what is written in this context go into a list, for what has to know whether it can be kept."""
+        token = _collected.set(entries)
+        if not self._may_collect:
+            put, self._may_collect = self.put, True
+
+            def put_or_collect(entry: Entry) -> None:
+                collected = _collected.get()
+                if collected is None:
+                    put(entry)
+                else:
+                    collected.append(entry)
+
+            # From now on: most programs never come here, and none of their calls has to ask.
+            self.put = put_or_collect
+        try:
+            yield
+        finally:
+            _collected.reset(token)
 
     @abstractmethod
     def wake(self) -> None:

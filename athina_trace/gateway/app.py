@@ -22,6 +22,8 @@ from athina_trace.gateway import connections
 from athina_trace.gateway.athina import RETRY_SECONDS, ForwardingApi
 from athina_trace.gateway.bodies import MAX_BODY, Bodies
 from athina_trace.gateway.connections import Connections
+from athina_trace.gateway.otlp import Traces
+from athina_trace.gateway.traces import SpanLogs
 
 _OPEN: Final = ("/healthz", "/readyz")
 """What needs no token: an orchestrator's probes have none, and the answers say nothing about anybody."""
@@ -47,6 +49,7 @@ def create_gateway(
     bodies, counts = Bodies(max_body), Counts(limits)
     routes = [
         *ForwardingApi(bodies).routes(),
+        Route("/v1/traces", Traces(bodies, SpanLogs().take).export, methods=["POST"]),
         Route("/healthz", _healthz),
         Route("/readyz", counts.readyz),
         Route("/metrics", counts.metrics),

@@ -45,7 +45,8 @@ class ForwardingApi(AthinaApi):
 
     async def log(self, fields: dict[str, Any], version: str) -> dict[str, Any]:  # noqa: ARG002 - ours may be another
         """Commit a log."""
-        reference = await committed(lambda: forward.commit_log(fields), fields)
+        takes_long = forward.takes_long(fields)
+        reference = await kept(lambda: forward.commit_log(fields), takes_long=takes_long)
         return {"prompt_run_id": f"{REFERENCE}{reference}", "external_reference_id": reference}
 
     async def change(self, kind: Kind, target: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class ForwardingApi(AthinaApi):
             kind, target = "update", target.removeprefix(REFERENCE)
         if not target:
             raise RefusedRequest(400, "Validation error", "external_reference_id is required")
-        await committed(lambda: forward.commit_change(kind, target, fields), fields)
+        await kept(lambda: forward.commit_change(kind, target, fields), takes_long=forward.takes_long(fields))
         return {"prompt_run_id": target if kind == "update_by_id" else f"{REFERENCE}{target}"}
 
 
@@ -69,13 +70,10 @@ def parsed(body: bytes) -> Any:
         return plain(json.loads(body), limits=forward.LIMITS)
 
 
-async def committed(commit: Callable[[], T], fields: dict[str, Any]) -> T:
-    """Commit something durably, on the loop where that is quick. Raises `RefusedRequest` where it cannot be kept."""
+async def kept(commit: Callable[[], T], *, takes_long: bool) -> T:
+    """Commit something durably, off the event loop where it takes long. Raises `RefusedRequest` where it cannot be."""
     try:
-        if forward.takes_long(fields):
-            result = await asyncio.to_thread(commit)
-        else:
-            result = commit()
+        result = await asyncio.to_thread(commit) if takes_long else commit()
         settings = forward.runtime().settings
         # Where there is no disk, what keeps a log is Athina, or the stream in front of it.
         is_kept = not settings.flush_each_call or bool(await _runtime.aflush(settings.flush_timeout))

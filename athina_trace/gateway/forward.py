@@ -54,7 +54,8 @@ def runtime() -> Writer:
 
 def takes_long(fields: Mapping[str, Any]) -> bool:
     """Whether to commit `fields` off the event loop."""
-    return runtime().pipeline.takes_long(dict(fields))
+    active = _runtime.active()
+    return active is not None and active.pipeline.takes_long(dict(fields))
 
 
 def commit_log(given: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 
 from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway.bodies import Bodies
+from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
@@ -32,25 +33,7 @@ _TRACE_BYTES, _SPAN_BYTES = 16, 8
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
-class Span(NamedTuple):
-    """A span that has ended, whatever language it was made in; ids are hexadecimal, times nanoseconds of Unix time."""
-
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    name: str
-    start_ns: int
-    end_ns: int
-    attributes: dict[str, Any]
-    events: list[tuple[str, dict[str, Any]]]
-    error: str | None
-    """The description of its status, where that is an error; empty where there is none."""
-    resource: dict[str, Any]
-    scope: str
-    """The instrumentation that made it."""
-
-
-Take = Callable[[Sequence[Span]], Awaitable[None]]
+Take = Callable[[Sequence[SpanRecord]], Awaitable[None]]
 
 
 class Traces:
@@ -60,7 +43,7 @@ class Traces:
         self._bodies = bodies
         self._take = take
 
-    async def __call__(self, request: Request) -> Response:
+    async def export(self, request: Request) -> Response:
         """Take the spans of one request."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in (PROTOBUF, JSON):
@@ -101,9 +84,9 @@ def _encode_ids(data: Any) -> None:
                         span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
 
 
-def _spans(export: ExportTraceServiceRequest) -> tuple[list[Span], int]:
+def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:
     """The spans of a request, and how many of them have no valid id."""
-    found: list[Span] = []
+    found: list[SpanRecord] = []
     rejected = 0
     for resource in export.resource_spans:
         about = _attributes(resource.resource.attributes)
@@ -116,20 +99,21 @@ def _spans(export: ExportTraceServiceRequest) -> tuple[list[Span], int]:
     return found, rejected
 
 
-def _span(span: trace_pb2.Span, resource: dict[str, Any], scope: str) -> Span:
-    is_error = span.status.code == trace_pb2.Status.STATUS_CODE_ERROR
-    return Span(
-        trace_id=span.trace_id.hex(),
-        span_id=span.span_id.hex(),
-        parent_id=span.parent_span_id.hex() or None,
+def _span(span: trace_pb2.Span, resource: dict[str, Any], scope: str) -> SpanRecord:
+    # Ids of spans are unique in their trace: what is remembered here is of many programs.
+    trace = span.trace_id.hex()
+    return SpanRecord(
         name=span.name,
+        scope=scope,
+        span_id=f"{trace}-{span.span_id.hex()}",
+        parent_id=f"{trace}-{span.parent_span_id.hex()}" if span.parent_span_id else None,
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         attributes=_attributes(span.attributes),
-        events=[(event.name, _attributes(event.attributes)) for event in span.events],
-        error=span.status.message if is_error else None,
+        events=[Event(name=event.name, attributes=_attributes(event.attributes)) for event in span.events],
         resource=resource,
-        scope=scope,
+        failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
+        description=span.status.message or None,
     )
 
 
