@@ -1,4 +1,4 @@
-"""How many requests a second a gateway answers: `python -m tests.benchmarks.gateway [--rate 2000] [--seconds 30]`.
+"""How many requests a second a gateway answers: `python -m tests.benchmarks.gateway [--rate 2000] [--processes 1]`.
 
 Requests are due at a steady rate, whether the gateway keeps up or not, and each is timed from when it was due. What it
 took is delivered to the benchmarks' sink meanwhile: server, load and sink share this machine.
@@ -73,10 +73,9 @@ class Load:
         self._due: deque[float] = deque()
         self._number = 0
 
-    async def connect(self, host: str, port: int) -> None:
-        for _ in range(_CONNECTIONS):
-            _, client = await asyncio.get_running_loop().create_connection(lambda: _Client(self), host, port)
-            self._free.append(client)
+    async def connect(self, port: int) -> None:
+        _, client = await asyncio.get_running_loop().create_connection(lambda: _Client(self), "127.0.0.1", port)
+        self._free.append(client)
 
     def answered(self, client: _Client, good: bool) -> None:
         self.seconds.append(time.perf_counter() - client.due)
@@ -105,42 +104,54 @@ class Load:
         return time.perf_counter() - began
 
 
-async def _measure(host: str, port: int, rate: float, seconds: float) -> tuple[Load, float]:
+async def _measure(ports: list[int], rate: float, seconds: float) -> tuple[Load, float]:
     load = Load()
-    await load.connect(host, port)
+    for _ in range(_CONNECTIONS // len(ports)):
+        for port in ports:
+            await load.connect(port)
     await load.run(500, _WARM_UP / 500)
     return load, await load.run(rate, seconds)
 
 
+def _start(sink: str, folder: str) -> subprocess.Popen[str]:
+    settings = {"ATHINA_API_KEY": "k", "ATHINA_BASE_URL": sink, "XDG_STATE_HOME": folder, "ATHINA_EXIT_TIMEOUT": "60"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "athina_trace", "gateway", "--port", "0"],
+        env={**os.environ, **settings, "PYTHONPATH": str(runs.ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _port(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline().strip().rpartition(":")[2])
+
+
 def main() -> None:
-    """Run gateway, load and sink, and print the figures."""
+    """Run gateways, load and sink, and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gateway", description=__doc__)
     parser.add_argument("--rate", type=float, default=2000)
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("more", nargs="*", help="more arguments of `athina-trace gateway`")
+    parser.add_argument("--processes", type=int, default=1, help="gateways that share an outbox, each on its own port")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, runs.sink() as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "athina_trace", "gateway", "--port", "0", *options.more],
-            env={**os.environ, "ATHINA_API_KEY": "k", "ATHINA_BASE_URL": sink, "XDG_STATE_HOME": folder}
-            | {"ATHINA_EXIT_TIMEOUT": "60", "PYTHONPATH": str(runs.ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        host, _, port = process.stdout.readline().rpartition("http://")[2].strip().partition(":")
-        load, took = asyncio.run(_measure(host, int(port), options.rate, options.seconds))
-        process.send_signal(signal.SIGTERM)
-        _, status, usage = os.wait4(process.pid, 0)
+        gateways = [_start(sink, folder) for _ in range(options.processes)]
+        load, took = asyncio.run(_measure([_port(each) for each in gateways], options.rate, options.seconds))
+        for gateway in gateways:
+            gateway.send_signal(signal.SIGTERM)
+        ended = [os.wait4(gateway.pid, 0) for gateway in gateways]
         delivered = runs.ask(sink, "report")["requests"]
     times = sorted(load.seconds)
     made = len(times) + _WARM_UP
+    processor = sum(usage.ru_utime + usage.ru_stime for _, _, usage in ended)
     print(f"asked for    {options.rate:.0f} requests/s over {options.seconds:g} s, on {_CONNECTIONS} connections")
     print(f"answered     {len(times) / took:.0f}/s in {took:.1f} s, {load.failed} of {len(times)} not with 200")
     for name, share in (("median", 0.5), ("99th", 0.99), ("99.9th", 0.999), ("longest", 1.0)):
         print(f"{name:<12} {1000 * times[min(len(times) - 1, int(share * len(times)))]:.1f} ms")
-    print(f"delivered    {delivered} of {made}, exit code {os.waitstatus_to_exitcode(status)}")
-    print(f"CPU          {1e6 * (usage.ru_utime + usage.ru_stime) / made:.0f} µs for each log, delivery included")
+    codes = [os.waitstatus_to_exitcode(status) for _, status, _ in ended]
+    print(f"delivered    {delivered} of {made}, exit codes {codes}")
+    print(f"CPU          {1e6 * processor / made:.0f} µs for each log, delivery included")
 
 
 if __name__ == "__main__":
