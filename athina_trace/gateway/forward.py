@@ -10,7 +10,7 @@ no redaction knows what is in them, so where one of these is set they stay behin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -40,8 +40,6 @@ _MARKS: Final = (
 )
 """One of these is in whatever is masked, in lower case."""
 _mask_keys = build_mask(None, (), ("key",))
-
-Work = Callable[[], None]
 
 
 def runtime() -> Writer:

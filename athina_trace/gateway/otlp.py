@@ -30,6 +30,8 @@ from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
+_LONGEST_SCOPE: Final = 256
+"""Characters of an instrumentation's name, which is remembered with each log."""
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
@@ -93,7 +95,7 @@ def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 if len(span.trace_id) == _TRACE_BYTES and len(span.span_id) == _SPAN_BYTES:
-                    found.append(_span(span, about, scope.scope.name))
+                    found.append(_span(span, about, scope.scope.name[:_LONGEST_SCOPE]))
                 else:
                     rejected += 1
     return found, rejected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import time
@@ -13,8 +14,21 @@ from starlette.types import ASGIApp
 from athina_trace import _runtime
 from athina_trace.gateway.connections import Connections
 
+_OTHER_FILES = 400
+"""What this process holds open besides: up to 256 connections to Athina, the outbox, and what Python needs."""
 _KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle: longer than load balancers keep theirs, so that they never use a closed one."""
+
+
+def allow_files(connections: int) -> int:
+    """Have this process open a file for each of so many connections, beside its own; how many there may be then."""
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(connections, soft - _OTHER_FILES))
+    return connections
 
 
 class GatewayServer(uvicorn.Server):
@@ -24,7 +38,7 @@ class GatewayServer(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=limits.protocol,  # type: ignore[arg-type]  # called like the class that is asked for
-            log_level="warning",
+            log_level="error",  # a warning for each request that is no HTTP would fill a disk
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -17,14 +17,14 @@ from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_SPAN, Answer, Key
 from athina_trace._capture.answered import Origin, begin, end, is_logged, log_answer
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.entry import MAX_KEY_LENGTH, Entry
 from athina_trace._pipeline.writer import Writer
 from athina_trace.context import EMPTY
 from athina_trace.gateway import forward
 from athina_trace.gateway.athina import kept
-from athina_trace.integrations.opentelemetry.reader import identity_of, name_of
+from athina_trace.integrations.opentelemetry.reader import Kind, identity_of, kind_of, name_of
 from athina_trace.integrations.opentelemetry.span_logs import log_span
-from athina_trace.integrations.opentelemetry.spans import SpanRecord
+from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
 _MOST_SPANS: Final = 50_000
 """Spans whose identity is remembered for those inside that arrive later."""
@@ -93,6 +93,8 @@ class SpanLogs:
                 origin = Origin(span.start_ns, EMPTY, within=within.get(span.span_id, ()), reference=span.span_id)
                 around = list(self._around(span.parent_id))
                 with _guard.shield("logging a span of another program"):
+                    if kind_of(span.name, span.attributes) is not Kind.OTHER:
+                        _clean(span)
                     answer = log_span(span, origin, [_attributes_of(known) for _, known in around])
                     self._complete(span, answer, origin, around)
                 end(name_of(span.span_id))
@@ -109,7 +111,7 @@ class SpanLogs:
         each: SpanRecord | None = span
         while each is not None and each.span_id not in self._known:
             chain.append(each)
-            self._known.put(each.span_id, _Known(each.parent_id, identity_of(each.attributes)))
+            self._known.put(each.span_id, _Known(each.parent_id, _identity_of(each)))
             each = records.get(each.parent_id or "")
         for each in reversed(chain):
             parent = name_of(each.parent_id) if each.parent_id is not None else None
@@ -138,12 +140,24 @@ class SpanLogs:
             lacks = frozenset(field for field in _FIELDS if not has.get(field))
             waiting.append(_Lacking(span.span_id, span.scope, origin, lacks, now))
         identity: dict[str, str] = {}
-        for known in (_Known(None, identity_of(span.attributes)), *(known for _, known in around)):
+        for known in (_Known(None, _identity_of(span)), *(known for _, known in around)):
             identity = {**known.identity, **identity}
         still = [each for each in (_identified(log, identity) for log in waiting) if each.fields]
         top = around[-1][1].parent if around else span.parent_id
         if top is not None and still:
             self._lacking.put(top, [*(self._lacking.get(top) or ()), *still][-_MOST_LOGS:])
+
+
+def _clean(span: SpanRecord) -> None:
+    """Take out what gives access, as of a log that comes by Athina's API."""
+    span.attributes = forward.cleaned(span.attributes)
+    span.events = [Event(name=event.name, attributes=forward.cleaned(event.attributes)) for event in span.events]
+    span.description = forward.cleaned({"error": span.description})["error"]
+
+
+def _identity_of(span: SpanRecord) -> dict[str, str]:
+    """Session and user that a span names; what is longer than an id is none, and would add up here."""
+    return {field: value for field, value in identity_of(span.attributes).items() if len(value) <= MAX_KEY_LENGTH}
 
 
 def _identified(log: _Lacking, identity: Mapping[str, str]) -> _Lacking:

@@ -1,8 +1,8 @@
 """The command in a process of its own: started, asked to end, and killed in mid-request."""
 
-import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +16,7 @@ import pytest
 
 import athina_trace
 from athina_trace.cli.main import main
+from athina_trace.gateway.server import allow_files
 from athina_trace.local_athina import LocalAthina
 from tests.gateway.conftest import CLIENT, LOG, PATH
 
@@ -46,9 +47,9 @@ def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
 def test_sigterm_answers_delivers_and_ends(local_athina: LocalAthina) -> None:
     settings = {"ATHINA_API_KEY": "k", "ATHINA_BASE_URL": local_athina.url, "ATHINA_EXIT_TIMEOUT": "10"}
     with started(**settings) as (process, url):
-        for number in range(200):
-            body = json.dumps({**LOG, "session_id": f"s{number}"})
-            assert httpx.post(f"{url}{PATH}", content=body, headers=CLIENT, trust_env=False).status_code == 200
+        with httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
+            for number in range(200):
+                assert client.post(PATH, json={**LOG, "session_id": f"s{number}"}).status_code == 200
         process.send_signal(signal.SIGTERM)
         out, errors = process.communicate(timeout=30)
         assert process.returncode == 0, errors
@@ -90,6 +91,18 @@ def test_what_was_answered_survives_a_kill(local_athina: LocalAthina, tmp_path: 
     for name in {reference.partition("-")[0] for reference in arrived}:
         numbers = [int(each.partition("-")[2]) for each in arrived if each.startswith(f"{name}-")]
         assert numbers == sorted(numbers)
+
+
+def test_a_process_may_have_as_many_files_as_connections_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: given.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    assert [allow_files(count) for count in (100, 1000, 10_000)] == [100, 1000, 3696]
+    assert given == [(1400, 4096), (4096, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert allow_files(1000) == 624
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert allow_files(10_000) == 10_000
 
 
 @pytest.mark.parametrize(

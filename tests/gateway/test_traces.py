@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 import athina_trace
 from athina_trace._capture import answered
+from athina_trace._serialization import looks_secret
 from athina_trace.gateway import traces
 from athina_trace.gateway.otlp import JSON, PROTOBUF, _spans
+from athina_trace.integrations.opentelemetry import reader
 from athina_trace.local_athina import LocalAthina
 from tests.gateway.conftest import CLIENT, Serve
 
@@ -325,3 +328,27 @@ def test_a_failed_answer_keeps_its_error(logs: Logs, client: httpx.Client) -> No
     send(client, span(1, {**failed, "error.type": "429"}, status=status))
     (log,) = logs()
     assert (log["error"], log["status_code"]) == ("rate limited", 429)
+
+
+def test_a_providers_key_travels_nowhere(logs: Logs, client: httpx.Client) -> None:
+    key, secret = "sk-proj-abcdefghij0123456789", "9f8e7d6c5b4a39281706"
+    asked = json.dumps([{"role": "user", "parts": [{"type": "text", "content": f"use {key} and {secret}"}]}])
+    status = Status(code=Status.STATUS_CODE_ERROR, message=f"bad key {key}")
+    send(client, span(1, {**MODEL, "gen_ai.input.messages": asked, "request.api_key": secret}, status=status))
+    text = json.dumps(logs())
+    assert key not in text
+    assert secret not in text
+
+
+def test_no_attribute_that_is_read_is_taken_for_a_secret() -> None:
+    folder = Path(str(reader.__file__)).parent
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    names = set(re.findall(r'"((?:gen_ai|llm|ai|traceloop|openinference|session|user|enduser)[\w.]+)"', text))
+    assert len(names) > 50
+    assert [name for name in names if looks_secret(name)] == []
+
+
+def test_what_is_remembered_of_a_span_is_short(client: httpx.Client) -> None:
+    athina_trace.configure(outbox=":memory:")
+    send(client, span(1, {"session.id": "s" * 300}, name="turn"), span(2, MODEL, parent=1))
+    assert {log.get("session_id") for log in _entries().values()} == {None}

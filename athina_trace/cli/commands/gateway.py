@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace._serving.server import is_loopback, listen, url_of  # noqa: PLC0415 - an optional extra
     from athina_trace.gateway.app import create_gateway  # noqa: PLC0415 - an optional extra
     from athina_trace.gateway.connections import Connections  # noqa: PLC0415 - an optional extra
-    from athina_trace.gateway.server import GatewayServer  # noqa: PLC0415 - an optional extra
+    from athina_trace.gateway.server import GatewayServer, allow_files  # noqa: PLC0415 - an optional extra
 
     token = os.environ.get(_TOKEN_VARIABLE, "").strip() or None
     if token is None and not is_loopback(options.host):
@@ -75,11 +75,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             f"ATHINA_OUTBOX={MEMORY} would lose logs that were answered: name a file, or set ATHINA_FLUSH_EACH_CALL=1, "
             "so that an answer waits for the delivery"
         )
-    limits = Connections(options.connections)
+    limits = Connections(allow_files(options.connections))
     app = create_gateway(token=token, names=frozenset(options.name), max_body=options.max_body, limits=limits)
     listener = listen(options.host, options.port)
     terminal.say(f"Gateway listens. Point programs here: ATHINA_BASE_URL={url_of(listener).rstrip('/')}")
     where = settings.base_url if settings.api_key else "nowhere: ATHINA_API_KEY is not set, so logs are only kept"
     terminal.say(f"Logs are kept in {settings.outbox_path()} and sent to {where}.")
+    if limits.limit < options.connections:
+        terminal.complain(f"open files are limited (ulimit -n), so at most {limits.limit} connections are taken")
     terminal.flush()
     return GatewayServer(app, limits).serve_until_signal(listener)
