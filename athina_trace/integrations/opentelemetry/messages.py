@@ -5,8 +5,8 @@
     OpenInference     `llm.input_messages.0.message.content`
     AI SDK            `ai.prompt.messages`, `ai.response.text`
 
-Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the documentation of the AI
-SDK, and spans of the instrumentations that the tests run.
+Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the AI SDK's
+documentation, and spans of the instrumentations that the tests run.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from athina_trace import _guard, _runtime
@@ -20,7 +21,7 @@ from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-__all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of"]
+__all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of", "report_sampler"]
 
 
 class OpenSpan:
@@ -47,12 +48,16 @@ class AthinaSpanProcessor(SpanProcessor):
 
     def __init__(self) -> None:
         self.enabled = True
+        self._has_reported = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
         """Note where the span begins."""
         if not (self.enabled and _runtime.may_trace()):
             return
         with _guard.shield("noting the start of a span"):
+            if not self._has_reported:
+                self._has_reported = True
+                report_sampler(trace.get_tracer_provider())
             opened = OpenSpan(span, Origin.here())
             parent = span.parent
             around = name_of(f"{parent.span_id:016x}") if parent is not None else None
@@ -80,6 +85,20 @@ class AthinaSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what was logged; returns whether all of it was delivered in time."""
         return bool(_runtime.flush(timeout_millis / 1000))
+
+
+def report_sampler(provider: Any) -> None:
+    """Say once that spans which the sampler of a provider drops are never shown to a processor."""
+    sampler = getattr(provider, "sampler", None)
+    described = sampler.get_description() if sampler is not None else "AlwaysOnSampler"
+    if not described.startswith(("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")):
+        _guard.log_throttled(
+            logging.WARNING,
+            "sampler",
+            "OpenTelemetry's sampler %s drops spans: answers of models in them are not captured; sample with "
+            "ATHINA_SAMPLE_RATE instead, or instrument the client or framework itself",
+            described,
+        )
 
 
 def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord:

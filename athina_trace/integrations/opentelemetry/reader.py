@@ -155,6 +155,7 @@ _TOKENS = {
         "ai.usage.reasoningTokens",
     ),
 }
+_FINISH = ("llm.finish_reason", "ai.response.finishReason")
 _COST = ("operation.cost", "gen_ai.usage.cost", "llm.cost.total")
 _OPTIONS = {
     "temperature": ("gen_ai.request.temperature", "ai.settings.temperature"),
@@ -194,7 +195,7 @@ def read_model(span: SpanRecord) -> list[Record]:
     key = name_of(span.span_id)
     first = content.answers[0] if content.answers else Message(None)
     reasons = strings(attributes.get("gen_ai.response.finish_reasons"))
-    status = next(iter(reasons), None) or string_of(attributes, "ai.response.finishReason") or first.finish
+    status = next(iter(reasons), None) or string_of(attributes, *_FINISH) or first.finish
     prompt = _prompt(content)
     slug = _slug(attributes)
     further: dict[str, object] = {}
