@@ -77,11 +77,12 @@ def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_the
 
 def test_agents_chains_and_workflows_are_no_logs(logs: CapturedLogs) -> None:
     made = tracer()
-    for attributes in (
+    others: list[dict[str, Any]] = [
         {**CURRENT, "gen_ai.operation.name": "invoke_agent"},
         {"openinference.span.kind": "CHAIN", "llm.token_count.total": 7},
         {"http.route": "/"},
-    ):
+    ]
+    for attributes in others:
         with made.start_as_current_span("any", attributes=attributes):
             pass
     assert logs.wire == []
@@ -165,7 +166,7 @@ def test_the_clients_own_instrumentation_and_spans_around_it_are_one_log(logs: C
             server.on("POST /chat/completions", chat(content="Rain."))
             for has_id in (True, False):
                 more = {"gen_ai.response.id": "chatcmpl-1"} if has_id else {}
-                attributes = {"gen_ai.operation.name": "chat", "operation.cost": 0.5, **more}
+                attributes: Any = {"gen_ai.operation.name": "chat", "operation.cost": 0.5, **more}
                 with made.start_as_current_span("chat", attributes=attributes):
                     client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Rain?"}])
         finally:
@@ -211,7 +212,7 @@ def test_no_span_loses_the_next_log(attributes: dict[str, Any], name: str) -> No
         assert isinstance(span, Span)
         processor.on_start(span)
         span.end()
-        span._attributes = attributes  # type: ignore[assignment]
+        span._attributes = attributes
         processor.on_end(span)
         answered.reset()
         chat_span(made)
@@ -259,7 +260,9 @@ class Typed:
     finish_reason: str | None = None
 
 
-BARE = {name: value for name, value in CURRENT.items() if "messages" not in name and "instructions" not in name}
+BARE: dict[str, Any] = {
+    name: value for name, value in CURRENT.items() if "messages" not in name and "instructions" not in name
+}
 GIVEN: dict[str, Any] = {
     "inputs": [Typed("user", [Text(QUESTION)])],
     "outputs": [Typed("assistant", [Text("Three.")], "stop")],

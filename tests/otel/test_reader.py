@@ -46,7 +46,7 @@ def text_part(text: str) -> dict[str, str]:
     return {"type": "text", "content": text}
 
 
-CURRENT = {
+CURRENT: dict[str, Any] = {
     "gen_ai.operation.name": "chat",
     "gen_ai.provider.name": "anthropic",
     "gen_ai.request.model": "gpt-4o",
@@ -68,7 +68,7 @@ CURRENT = {
     "gen_ai.input.messages": dumped({"role": "user", "parts": [text_part(QUESTION)]}),
     "gen_ai.output.messages": dumped({"role": "assistant", "parts": [text_part(ANSWER)], "finish_reason": "stop"}),
 }
-INDEXED = {
+INDEXED: dict[str, Any] = {
     "llm.request.type": "chat",
     "gen_ai.system": "anthropic",
     "gen_ai.response.model": "gpt-4o-2024",
@@ -88,7 +88,7 @@ INDEXED = {
     "traceloop.association.properties.user_id": "user_1",
     "traceloop.prompt.key": "greeting/3",
 }
-OPENINFERENCE = {
+OPENINFERENCE: dict[str, Any] = {
     "openinference.span.kind": "LLM",
     "llm.model_name": "gpt-4o-2024",
     "llm.system": "anthropic",
@@ -111,7 +111,7 @@ OPENINFERENCE = {
     "user.id": "user_1",
     "prompt.id": "greeting/3",
 }
-AI_SDK = {
+AI_SDK: dict[str, Any] = {
     "ai.response.model": "gpt-4o-2024",
     "ai.model.id": "gpt-4o",
     "ai.response.id": "msg_1",

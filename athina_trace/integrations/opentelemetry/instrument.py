@@ -54,7 +54,7 @@ def _after_setting(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> A
 
 
 def _add_to_current() -> None:
-    provider = trace.get_tracer_provider()
+    provider: Any = trace.get_tracer_provider()
     # Until a program sets one, this is a stand-in without such a method.
     if hasattr(provider, "add_span_processor") and provider not in _providers:
         provider.add_span_processor(_processor)

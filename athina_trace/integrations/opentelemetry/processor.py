@@ -6,6 +6,7 @@ session and customer, and `on_end` runs before the call returns.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of", "report_sampler"]
 
@@ -59,9 +61,8 @@ class AthinaSpanProcessor(SpanProcessor):
                 self._has_reported = True
                 report_sampler(trace.get_tracer_provider())
             opened = OpenSpan(span, Origin.here())
-            parent = span.parent
-            around = name_of(f"{parent.span_id:016x}") if parent is not None else None
-            within = begin(name_of(f"{span.context.span_id:016x}"), around, opened)
+            parent = name_of(_id(span.parent)) if span.parent is not None else None
+            within = begin(name_of(_id(span.context)), parent, opened)
             opened.origin = opened.origin._replace(within=within)
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -69,7 +70,7 @@ class AthinaSpanProcessor(SpanProcessor):
         if not (self.enabled and _runtime.may_trace()):
             return
         with _guard.shield("logging a span"):
-            name = name_of(f"{span.context.span_id:016x}")
+            name = name_of(_id(span.context))
             try:
                 opened = subject_of(name)
                 origin = Origin.here() if opened is None else opened.origin
@@ -108,13 +109,15 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         span: the SDK's.
         content: attributes that the program keeps off its spans.
     """
-    attributes = span.attributes or {}
+    # The SDK's own mapping takes long to look into: for nearly each name that is asked for it raises inside.
+    held = getattr(getattr(span, "_attributes", None), "_dict", None)
+    attributes: Mapping[str, Any] = held if isinstance(held, dict) else dict(span.attributes or {})
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
     return SpanRecord(
         name=span.name,
         scope=scope.name if scope is not None else "",
-        span_id=f"{span.context.span_id:016x}",
-        parent_id=f"{parent.span_id:016x}" if parent is not None else None,
+        span_id=_id(span.context),
+        parent_id=_id(parent) if parent is not None else None,
         start_ns=span.start_time or 0,
         end_ns=span.end_time or span.start_time or 0,
         attributes={**content, **attributes} if content else attributes,
@@ -123,6 +126,10 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         failed=not status.is_ok,
         description=status.description,
     )
+
+
+def _id(context: SpanContext | None) -> str:
+    return "" if context is None else f"{context.span_id:016x}"
 
 
 def _attributes_around(origin: Origin) -> Iterator[Mapping[str, Any]]:
