@@ -55,6 +55,7 @@ def create_gateway(
         Route("/metrics", counts.metrics),
     ]
     middleware = [
+        # Outermost, so that what the next one refuses is counted and timed, too.
         Middleware(_Counted, counts=counts, bodies=bodies),
         Middleware(_Guarded, token=token, names=names | {"localhost"}),
     ]
@@ -85,6 +86,7 @@ class Counts:
         """Whether logs can be taken: not where the last one could not be kept, or where tracing is off."""
         if _runtime.active() is None:
             return PlainTextResponse(f"not ready: {_runtime.status().paused}\n", 503)
+        # Only for as long as clients wait: without requests there would be no other way to see that it works again.
         if time.monotonic() - self._not_kept_at < RETRY_SECONDS:
             return PlainTextResponse("not ready: a log could not be kept just now, see /metrics\n", 503)
         return PlainTextResponse("ready\n")
@@ -178,6 +180,7 @@ class _Guarded:
         if scope["path"] in _OPEN:
             return None
         headers = Headers(scope=scope)
+        # With a token, names and sites do not matter: no website knows it.
         if self._token is None:
             if not is_own_host(headers.get("host", ""), self._names):
                 return RefusedRequest(421, "Misdirected Request", "this host name is not the gateway's; see --name")

@@ -56,6 +56,7 @@ class Connections:
     def admit(self, connection: Connection) -> bool:
         """Take a connection, in place of an idle one where there are too many; False where all are at work."""
         if len(self.open) >= self.limit:
+            # Clients open idle connections again when they need them, and to hold many gains nothing.
             idle = next((each for each in self.open if each.is_idle), None)
             if idle is None:
                 self.refused += 1

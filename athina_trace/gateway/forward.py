@@ -80,6 +80,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
             fields["error"] = type_only(str(fields["error"]))
     status = fields.get("status_code")
     failed = fields.get("error") is not None or (isinstance(status, int) and status >= _HTTP_ERROR)
+    # The steps of `Writer.write`, which does not say whether a log could be kept, and makes text of its response.
     kept: dict[str, Any] | None = fields
     if not pipeline.samples(fields, rate=None, conversation=lambda: reference, failed=failed):
         kept = None
@@ -109,6 +110,7 @@ def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
     redaction = writer.pipeline.redaction
     if redaction:
         known, others = redacted(redaction, known), {}
+    # `before_emit` sees whole logs only, so that unknown fields of a change pass it as known ones do.
     rest = writer.pipeline.rewrite_change(others)
     entry = writer.change_entry(kind, target, known, wire=lambda kept: {**rest, **forwarded(kept)})
     if entry is not None:

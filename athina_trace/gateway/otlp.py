@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
@@ -67,23 +68,19 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
             export.ParseFromString(body)
         else:
             data = from_json(body)
-            _encode_ids(data)
+            # Protobuf's own JSON has bytes in base64, OTLP's has ids in hexadecimal.
+            for resource in data.get("resourceSpans") or ():
+                for scope in resource.get("scopeSpans") or ():
+                    for span in scope.get("spans") or ():
+                        span.pop("links", None)
+                        for name in _IDS:
+                            if span.get(name):
+                                span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
             json_format.ParseDict(data, export, ignore_unknown_fields=True)
     except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         message = f"the body is no export of traces: {str(error)[:500]}"
         raise RefusedRequest(400, "Bad Request", message) from None
     return export
-
-
-def _encode_ids(data: Any) -> None:
-    """Write ids as protobuf's own JSON has bytes; OTLP's has them in hexadecimal."""
-    for resource in data.get("resourceSpans") or ():
-        for scope in resource.get("scopeSpans") or ():
-            for span in scope.get("spans") or ():
-                span.pop("links", None)
-                for name in _IDS:
-                    if span.get(name):
-                        span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
 
 
 def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:
@@ -146,13 +143,6 @@ def _success(rejected: int, kind: str) -> Response:
 def _failure(refused: RefusedRequest, kind: str) -> Response:
     if kind == JSON:
         return JSONResponse({"message": refused.message}, refused.status, refused.headers)
-    # google.rpc.Status, of which OTLP uses the message alone: field 2, of the type that has a length.
-    message = refused.message.encode("utf-8", "replace")
-    return Response(b"\x12" + b"".join(_varint(len(message))) + message, refused.status, refused.headers, PROTOBUF)
-
-
-def _varint(number: int) -> Iterator[bytes]:
-    while number >= 0x80:  # noqa: PLR2004 - seven bits in each byte, the eighth says that more follow
-        yield bytes([number & 0x7F | 0x80])
-        number >>= 7
-    yield bytes([number])
+    # A google.rpc.Status is asked for, of which OTLP uses the message alone: it has that in the same field.
+    status = ExportTracePartialSuccess(error_message=refused.message.encode("utf-8", "replace").decode())
+    return Response(status.SerializeToString(), refused.status, refused.headers, PROTOBUF)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -35,9 +36,10 @@ class GatewayServer(uvicorn.Server):
     """Serves one application; `limits` holds for all of its connections."""
 
     def __init__(self, app: ASGIApp, limits: Connections) -> None:
+        protocol: Any = limits.protocol  # called like the class that is asked for
         config = uvicorn.Config(
             app,
-            http=limits.protocol,  # type: ignore[arg-type]  # called like the class that is asked for
+            http=protocol,
             log_level="error",  # a warning for each request that is no HTTP would fill a disk
             access_log=False,
             server_header=False,
@@ -55,8 +57,8 @@ class GatewayServer(uvicorn.Server):
         if self._ends_at is None and runtime is not None:
             seconds = runtime.settings.exit_timeout
             self._ends_at = time.monotonic() + seconds
-            # Typed as whole seconds, and waited for as they are.
-            self.config.timeout_graceful_shutdown = seconds / 2  # type: ignore[assignment]
+            half: Any = seconds / 2  # typed as whole seconds, and waited for as they are
+            self.config.timeout_graceful_shutdown = half
         super().handle_exit(sig, frame)
 
     def serve_until_signal(self, listener: socket.socket) -> int:

@@ -95,7 +95,8 @@ class SpanLogs:
                 with _guard.shield("logging a span of another program"):
                     if kind_of(span.name, span.attributes) is not Kind.OTHER:
                         _clean(span)
-                    answer = log_span(span, origin, [_attributes_of(known) for _, known in around])
+                    named = [{_FIELDS[field]: value for field, value in known.identity.items()} for _, known in around]
+                    answer = log_span(span, origin, named)
                     self._complete(span, answer, origin, around)
                 end(name_of(span.span_id))
         self._keep(writer)
@@ -109,6 +110,7 @@ class SpanLogs:
         """Begin a span, and before it those around it, each once; yields what is around each."""
         chain: list[SpanRecord] = []
         each: SpanRecord | None = span
+        # Up first, by a loop: a chain may be as long as a request, and a circle.
         while each is not None and each.span_id not in self._known:
             chain.append(each)
             self._known.put(each.span_id, _Known(each.parent_id, _identity_of(each)))
@@ -118,6 +120,7 @@ class SpanLogs:
             if parent is not None and each.parent_id not in self._known:
                 # It has not ended yet: what it is around belongs together nevertheless.
                 contextvars.Context().run(begin, parent)
+            # Each in a context of its own, where nothing is around it but what it names.
             yield each.span_id, contextvars.Context().run(begin, name_of(each.span_id), parent)
 
     def _around(self, name: str | None) -> Iterator[tuple[str, _Known]]:
@@ -143,6 +146,7 @@ class SpanLogs:
         for known in (_Known(None, _identity_of(span)), *(known for _, known in around)):
             identity = {**known.identity, **identity}
         still = [each for each in (_identified(log, identity) for log in waiting) if each.fields]
+        # The next span upwards that has not arrived; a root has none, and its logs lack what no span names.
         top = around[-1][1].parent if around else span.parent_id
         if top is not None and still:
             self._lacking.put(top, [*(self._lacking.get(top) or ()), *still][-_MOST_LOGS:])
@@ -178,8 +182,3 @@ def _identified(log: _Lacking, identity: Mapping[str, str]) -> _Lacking:
         if is_logged(answer, log.origin):
             log_answer([answer], log.origin)
     return log._replace(fields=log.fields.difference(identity))
-
-
-def _attributes_of(known: _Known) -> dict[str, str]:
-    """Attributes that name what a span named."""
-    return {_FIELDS[field]: value for field, value in known.identity.items()}
