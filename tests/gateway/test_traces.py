@@ -276,6 +276,7 @@ def test_spans_without_ids_are_rejected_and_the_others_taken(logs: Logs, client:
         (JSON, b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "x"}]}]}]}', 400),
         (JSON, b"[" * 100_000, 400),
     ],
+    ids=map(str, range(12)),
 )
 def test_what_is_no_export_is_refused(client: httpx.Client, kind: str, body: bytes, status: int) -> None:
     athina_trace.configure(outbox=":memory:")
