@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import Final
@@ -116,7 +117,9 @@ class Counts:
                     [Sample(refused, {"reason": "too many"}), Sample(slow, {"reason": "too slow"})],
                 ),
             ]
-        return Response(_runtime.metrics() + exposition(mine), headers={"content-type": CONTENT_TYPE})
+        # Off the event loop: the counts are the store's, which another process may be writing to.
+        of_deliveries = await asyncio.to_thread(_runtime.metrics)
+        return Response(of_deliveries + exposition(mine), headers={"content-type": CONTENT_TYPE})
 
 
 async def _healthz(_request: Request) -> Response:
