@@ -274,7 +274,7 @@ def was_given_up(span: SpanRecord) -> bool:
 
 
 def _error(span: SpanRecord) -> tuple[str | None, int | None]:
-    """Return what failed, and the status code of the API; of its clients' exceptions, what the API itself said."""
+    """Return what failed, and the status code of the API; of its clients' exceptions, the API's own message."""
     kind = string_of(span.attributes, "error.type")
     if not span.failed and kind is None:
         return None, None
@@ -286,10 +286,10 @@ def _error(span: SpanRecord) -> tuple[str | None, int | None]:
         return text, code
     body = written["body"]
     try:
-        said = ast.literal_eval(body) if body.startswith("{") else {}
+        answer = ast.literal_eval(body) if body.startswith("{") else {}
     except (ValueError, SyntaxError, MemoryError, RecursionError):  # cut off, or no data after all
-        said = {}
-    message = string_of(mapping(said.get("error")), "message") or string_of(said, "message")
+        answer = {}
+    message = string_of(mapping(answer.get("error")), "message") or string_of(answer, "message")
     return message or body or text, code or int(written["first"] or written["second"])
 
 
