@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
+from athina_trace._serialization import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,49 +46,39 @@ def merge(records: LogRecords) -> dict[str, Any]:
     if records.messages:
         answers = [_with_messages(answer, records) for answer in answers]
     own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
-    fields = _gathered(answers)
-    usage = fields.pop("usage")
-    if answers:
-        fields |= _question_fields(answers)
-        fields |= _answer_fields(answers)
-    for name in _TOKENS:
-        if name in usage:
-            fields[name] = usage.pop(name)
-    fields["session_id"] = _session(answers, records)
-    context: list[object] = list(records.documents)
-    if records.calls:
-        calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
-        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
-        context += [text for call in calls for text in call.context]
-    context += [quote for message in own for quote in message.quotes]
-    fields["context"] = _distinct(context)
-    fields["custom_attributes"] = {**_attributes(answers, own), **usage}
-    # A count of zero says something, in contrast to an empty text or list.
-    return {name: value for name, value in fields.items() if value or value == 0}
-
-
-def _gathered(answers: list[Answer]) -> dict[str, Any]:
-    """Gather what is summed or put together over all answers, in one walk: nearly every log has one."""
+    fields: dict[str, Any] = {}
     usage: dict[str, int] = {}
-    fields: dict[str, Any] = {"usage": usage}
     functions: list[object] = []
     tools: list[object] = []
+    costs: list[float] = []
     for answer in answers:
         for name, count in answer.usage.items():
             usage[name] = usage.get(name, 0) + count
         functions += answer.functions
         tools += answer.tools
-        for message in answer.prompt:
-            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
-            if message["role"] == "function":
-                fields["function_call_response"] = message["content"]
         if answer.cost is not None:
-            fields["cost"] = fields.get("cost", 0) + answer.cost
-        for name, value in answer.further.items():
-            fields.setdefault(name, value)
+            costs.append(answer.cost)
+        if answer.further:
+            fields = {**answer.further, **fields}
+    if answers:
+        fields |= _question_fields(answers)
+        fields |= _answer_fields(answers)
+    for name in _TOKENS:
+        fields[name] = usage.pop(name, None)
+    fields["session_id"] = _session(answers, records)
     fields["functions"] = _distinct(functions)
     fields["tools"] = _distinct(tools)
-    return fields
+    if costs:
+        fields["cost"] = sum(costs)
+    found = [*records.documents]
+    if records.calls:
+        calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
+        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
+        found += [text for call in calls for text in call.context]
+    fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
+    fields["custom_attributes"] = {**_attributes(answers, own), **usage}
+    # A count of zero says something, in contrast to an empty text or list. What a model or a tool gave may be base64.
+    return {name: shown(value) for name, value in fields.items() if value or value == 0}
 
 
 def _implied_run(records: LogRecords) -> list[Answer]:
@@ -148,7 +139,13 @@ def _question_fields(answers: list[Answer]) -> dict[str, object]:
     if first is None:
         return {}
     system = [{"role": "system", "content": "\n".join(first.system)}] if first.system else []
-    return {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+    fields: dict[str, object] = {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+    for answer in answers:
+        for message in answer.prompt:
+            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+            if message["role"] == "function":
+                fields["function_call_response"] = message["content"]
+    return fields
 
 
 def _answer_fields(answers: list[Answer]) -> dict[str, object]:
@@ -174,14 +171,17 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
 
 def _session(answers: list[Answer], records: LogRecords) -> str | None:
     """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
-    chain = {answer.details.get("response_id", ""): answer for answer in answers}
     for answer in answers:
-        session, seen = answer.session or answer.previous, set[str]()
-        # A chain is followed as far back as is known; a conversation on the way names the session.
-        while session in chain and session not in seen and not answer.session:
-            seen.add(session)
-            session = chain[session].session or chain[session].previous or session
+        if answer.session:
+            return answer.session
+        session = answer.previous
         if session:
+            # A chain is followed as far back as is known; a conversation on the way names the session.
+            chain = {each.details.get("response_id", ""): each for each in answers}
+            seen: set[str] = set()
+            while session in chain and session not in seen:
+                seen.add(session)
+                session = chain[session].session or chain[session].previous or session
             return session
     made = next(iter(records.sessions), None)
     return made or next((message.thread for message in records.messages if message.thread), None)
@@ -214,12 +214,11 @@ def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, ob
     choices: list[str] = []
     for answer in answers:
         texts += answer.details.items()
+        texts += [("citations", name) for name in answer.citations]
         choices += answer.choices
-    if own:
-        texts += [("files", name) for message in own for name in message.files]
-    cited = [name for answer in answers for name in answer.citations]
-    cited += [name for message in own for name in message.citations]
-    texts += [("citations", name) for name in cited]
+    for message in own:
+        texts += [("files", name) for name in message.files]
+        texts += [("citations", name) for name in message.citations]
     if len(answers) > 1:
         models = dict.fromkeys(answer.model for answer in answers if answer.model)
         texts += [("models", model) for model in models if len(models) > 1]
