@@ -15,7 +15,8 @@ from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
-from athina_trace._delivery.senders import Connection
+from athina_trace._delivery.results import Results
+from athina_trace._delivery.senders import Connection, Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
@@ -58,15 +59,17 @@ class Runtime(Writer):
         settings = self.settings
         engine = Engine(
             outbox,
-            self._connect if settings.api_key is not None else None,
+            self._make_pool if settings.api_key is not None else None,
             clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered * 3600,
             max_attempts=settings.max_attempts,
             on_result=self._on_result,
         )
         return Worker(engine, clock=clock)
+
+    def _make_pool(self, results: Results) -> Senders:
+        limit, max_bytes = self.settings.connections, self.settings.max_log_bytes
+        return Senders(self._connect, results, clock=clock, limit=limit, max_bytes=max_bytes)
 
     def _connect(self) -> Connection:
         key = self.settings.api_key

@@ -246,7 +246,9 @@ class Gate:
     nothing gets through; None where all is well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """`name`: of what is behind it, for messages."""
+        self._name = name
         self.paused: str | None = None
         self.outage: str | None = None
         self._until = 0.0
@@ -290,7 +292,7 @@ class Gate:
             self._failures += 1
             self._key = key
         if self._failures >= max(TRIP, 2 * limit):
-            self.outage = f"Athina cannot be reached: {outcome.status or 'no answer'}, {outcome.message}"
+            self.outage = f"{self._name} cannot be reached: {outcome.status or 'no answer'}, {outcome.message}"
             wait = min(FIRST_PROBE_SECONDS * 2**self._probes, LONGEST_PROBE_SECONDS)
             self._probes = min(self._probes + 1, 8)
             # A quarter of chance, so that processes which lost Athina together do not come back together.
@@ -298,7 +300,7 @@ class Gate:
 
     def asked_to_wait(self, outcome: Outcome, seconds: float, now: float) -> None:
         """Athina answers 429 to most requests: what it asks for one key, it asks for all."""
-        self.outage = f"Athina asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
+        self.outage = f"{self._name} asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
         self._until = now + seconds
 
     def denied(self, reference: str, outcome: Outcome, now: float) -> Verdict:
@@ -322,8 +324,9 @@ class Gate:
 class Concurrency:
     """The controller. A request starts with `begin`, and `end` is given what it came to."""
 
-    def __init__(self, most: int) -> None:
-        self.gate = Gate()
+    def __init__(self, most: int, name: str = "Athina") -> None:
+        """`most` requests in flight to what has that name."""
+        self.gate = Gate(name)
         self._limit = Limit(most)
         self._rate = Rate()
         self._ticket = 0  # grows with each change: what began before it says nothing about what holds since

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.senders import Senders
 
 DOWN = Outcome(None, message="ConnectError: connection refused")
 TAKEN = Outcome(200, prompt_run_id="run")
@@ -78,7 +80,9 @@ class Stepped:
         self.athina = athina
         self.clock = Clock()
         self.outbox = outbox or MemoryOutbox()
-        self.engine = Engine(self.outbox, lambda: athina, clock=self.clock, connections=connections, **options)
+        sizes = {name: options.pop(name) for name in ("max_bytes",) if name in options}
+        pool = partial(Senders, lambda: athina, clock=self.clock, limit=connections, **sizes)
+        self.engine = Engine(self.outbox, pool, clock=self.clock, **options)
         self.steps = 0
 
     def put(self, key: str, *names: str, body: bytes = b"{}") -> None:

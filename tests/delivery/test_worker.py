@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.worker import Worker
 from tests.delivery.test_engine import Athina, Stepped
 
@@ -26,7 +28,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setattr(worker_module, "_FAULT_SECONDS", 0.01)
     athina = Athina()
-    made = Worker(Engine(MemoryOutbox(), lambda: athina, clock=clock), clock=clock)
+    made = Worker(Engine(MemoryOutbox(), partial(Senders, lambda: athina, clock=clock), clock=clock), clock=clock)
     yield made
     made.close(1)
 
