@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.engine import Engine, Pool
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
@@ -42,7 +43,9 @@ class Runtime(Writer):
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
-        if settings.api_key is None and settings.enabled:
+        if settings.enabled and settings.relay is not None:
+            _relay_pool(settings)  # loaded here, and what is wrong with it is reported once, with the first log
+        elif settings.api_key is None and settings.enabled:
             message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
             _guard.log_throttled(logging.INFO, f"no key {path}", message, path)
         elif settings.enabled:
@@ -59,7 +62,7 @@ class Runtime(Writer):
         settings = self.settings
         engine = Engine(
             outbox,
-            self._make_pool if settings.api_key is not None else None,
+            self._make_pool(),
             clock=clock,
             keep=settings.keep_delivered * 3600,
             max_attempts=settings.max_attempts,
@@ -67,9 +70,16 @@ class Runtime(Writer):
         )
         return Worker(engine, clock=clock)
 
-    def _make_pool(self, results: Results) -> Senders:
-        limit, max_bytes = self.settings.connections, self.settings.max_log_bytes
-        return Senders(self._connect, results, clock=clock, limit=limit, max_bytes=max_bytes)
+    def _make_pool(self) -> Callable[[Results], Pool] | None:
+        """What sends to where the settings say; None where they do not."""
+        settings = self.settings
+        if settings.relay is not None:
+            return _relay_pool(settings)
+        if settings.api_key is None:
+            return None
+        return lambda results: Senders(
+            self._connect, results, clock=clock, limit=settings.connections, max_bytes=settings.max_log_bytes
+        )
 
     def _connect(self) -> Connection:
         key = self.settings.api_key
@@ -136,6 +146,21 @@ def _path(settings: Settings) -> str:
         )
         _guard.log_throttled(logging.ERROR, "home", message, error)
         return MEMORY
+
+
+def _relay_pool(settings: Settings) -> Callable[[Results], Pool] | None:
+    """What publishes to the relay; None, with a warning, where its client is not installed."""
+    try:
+        from athina_trace.relay.connection import Address  # noqa: PLC0415 - an optional extra
+        from athina_trace.relay.publisher import Publisher  # noqa: PLC0415
+    except ImportError as error:
+        message = "ATHINA_RELAY needs a package that is missing (%s): pip install 'athina-trace[nats]'; logs are kept"
+        _guard.log_throttled(logging.ERROR, "relay package", message, error)
+        return None
+    address = Address.of(settings)
+    return lambda results: Publisher(
+        address, results, clock=clock, max_bytes=settings.max_log_bytes, patience=settings.request_timeout
+    )
 
 
 def _transport() -> type[Client]:
