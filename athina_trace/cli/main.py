@@ -19,6 +19,7 @@ from athina_trace.cli.commands import (
     import_logs,
     logs,
     purge,
+    relay,
     retry,
     serve,
     sessions,
@@ -34,7 +35,7 @@ DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = {
     "demo": demo, "ui": ui, "serve": serve, "logs": logs, "sessions": sessions, "show": show, "status": status,
     "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
-    "import": import_logs, "completion": completion,
+    "relay": relay, "import": import_logs, "completion": completion,
 }  # fmt: skip
 _DESCRIPTION = "Inspect what was logged, send it, and run a local Athina."
 _EPILOG = """\

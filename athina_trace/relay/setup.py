@@ -172,7 +172,7 @@ async def _make_refused(client: NatsClient, names: Names, config: dict[str, Any]
         return
     refused = {
         "name": names.refused_stream,
-        "description": "logs that Athina refused: see `athina-trace logs --outbox relay`",
+        "description": "logs that Athina refused: see `athina-trace logs --relay`",
         "subjects": [names.refused_subject],
         "retention": "limits",
         "storage": "file",

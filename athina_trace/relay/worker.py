@@ -419,7 +419,7 @@ class Worker:
         _guard.log_throttled(
             logging.WARNING,
             f"refused {outcome.status}",
-            "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --outbox relay`",
+            "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --relay`",
             held.message.reference,
             outcome.status,
             outcome.message,
