@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from nats.aio.client import Client
@@ -30,7 +30,7 @@ def ask_relay(question: Callable[[Client, Names], Awaitable[T]]) -> T:
     return run_relay(run(), address)
 
 
-def run_relay(work: Any, address: Address) -> Any:
+def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
     """Run it in a loop of its own, and turn what a relay can raise into a message with the remedy."""
     try:
         return asyncio.run(work)

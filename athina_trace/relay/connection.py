@@ -22,9 +22,7 @@ from athina_trace.errors import SettingsError
 from athina_trace.relay.names import Names
 from athina_trace.settings import Settings
 
-RELAY: Final = Destination(
-    "The relay", "our credentials", "ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS", "ATHINA_RELAY"
-)
+RELAY: Final = Destination("The relay", "our credentials", "ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS", "ATHINA_RELAY")
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 5.0
 _PING_SECONDS = 10
@@ -123,6 +121,7 @@ class Loop(asyncio.SelectorEventLoop):
     """
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """Look a name up; other connections of this loop wait meanwhile."""
         return socket.getaddrinfo(host, port, **options)
 
 
@@ -183,9 +182,7 @@ async def api(client: NatsClient, endpoint: str, request: dict[str, Any] | None 
     """Ask JetStream, such as `STREAM.INFO.athina`. Raises `ApiError` or `NoAnswerError`."""
     payload = json.dumps(request).encode() if request is not None else b""
     answer: dict[str, Any] = json.loads(await ask(client, f"$JS.API.{endpoint}", payload))
-    if "error" in answer:
-        error = answer["error"]
-        raise ApiError(error.get("code", 500), error.get("err_code", 0), error.get("description", "no reason given"))
+    raise_error(answer)
     return answer
 
 
@@ -194,9 +191,21 @@ async def ask(client: NatsClient, subject: str, payload: bytes, headers: dict[st
     try:
         return (await client.request(subject, payload, timeout=REQUEST_SECONDS, headers=headers)).data
     except nats.errors.NoRespondersError:
-        raise NoAnswerError(f"nobody answers {subject}") from None
+        raise NoAnswerError(f"no server answers {subject}") from None
     except nats.errors.Error as error:
         raise NoAnswerError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+
+async def store(client: NatsClient, subject: str, body: bytes, headers: dict[str, str]) -> None:
+    """Put a message into the stream that has `subject`, once. Raises `ApiError` and `NoAnswerError`."""
+    raise_error(json.loads(await ask(client, subject, body, headers)))
+
+
+def raise_error(answer: dict[str, Any]) -> None:
+    """Raise `ApiError` where JetStream's answer speaks of one."""
+    if "error" in answer:
+        error = answer["error"]
+        raise ApiError(error.get("code", 500), error.get("err_code", 0), error.get("description", "no reason given"))
 
 
 def outcome_of(error: Exception, names: Names) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from urllib.parse import quote, unquote
 from zlib import crc32
 
@@ -10,7 +10,6 @@ from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.routes import KINDS, Kind
 
 DEFAULT_PARTITIONS: Final = 64
-MOST_PARTITIONS: Final = 1024
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 KIND: Final = "Athina-Kind"
@@ -91,6 +90,6 @@ def read(headers: dict[str, str] | None, body: bytes) -> Message:
     """Read a message of any origin."""
     given = headers or {}
     kind = given.get(KIND)
-    known: Kind | None = kind if kind in KINDS else None  # type: ignore[assignment]
+    known = cast("Kind", kind) if kind in KINDS else None
     reference = unquote(given.get(REFERENCE, ""))
     return Message(unquote(given.get(ORDERING_KEY, "")) or reference, known, reference, body)

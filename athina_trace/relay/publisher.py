@@ -6,7 +6,6 @@ import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -40,7 +39,7 @@ class Publisher:
         clock: Any,
         max_bytes: int = 1_000_000,
         patience: float = 15.0,
-        open_stream: Callable[..., Stream] = Stream,
+        stream_type: type[Stream] = Stream,
     ) -> None:
         """`max_bytes`: longer entries are shortened. `patience`: seconds that an acknowledgement may take."""
         self.destination = RELAY
@@ -50,7 +49,8 @@ class Publisher:
         self._results = results
         self._clock = clock
         self._max_bytes = max_bytes
-        self._make_stream = lambda: open_stream(address, patience=patience)
+        self._patience = patience
+        self._stream_type = stream_type
         self._inbox: deque[Lease] = deque()
         self._held: dict[int, Lease] = {}  # by identity: a store that was replaced may lease a key once more
         self._thread: threading.Thread | None = None
@@ -173,7 +173,7 @@ class Publisher:
 
     async def _open(self) -> Stream:
         try:
-            stream = self._make_stream()
+            stream = self._stream_type(self._address, patience=self._patience)
             await stream.open()
             self._stream = stream
             return stream

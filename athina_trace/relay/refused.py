@@ -10,7 +10,7 @@ from nats.aio.client import Client as NatsClient
 
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
-from athina_trace.relay.connection import ApiError, NoAnswerError, api, ask
+from athina_trace.relay.connection import ApiError, api, store
 from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Message, Names, partition_of, read
 from athina_trace.relay.status import moment
 
@@ -61,13 +61,13 @@ async def copy(client: NatsClient, names: Names, path: str) -> int:
     outbox = SqliteOutbox(path)
     try:
         with outbox.transaction():
+            found = {f"refused-{log.sequence}": log for log in logs}
             outbox.store.add(
                 [
-                    Entry(f"refused-{log.sequence}", log.message.kind or "log", log.message.reference, log.at, log.message.body)
-                    for log in logs
+                    Entry(key, log.message.kind or "log", log.message.reference, log.at, log.message.body)
+                    for key, log in found.items()
                 ]
             )
-            found = {f"refused-{log.sequence}": log for log in logs}
             for lease in outbox.lease(float("inf"), keys=len(logs), batch=1):
                 log = found[lease.ordering_key]
                 outbox.refused(lease.entries[0], log.at, status=log.status, reason=log.headers.get(REASON, ""))
@@ -88,9 +88,7 @@ async def retry(client: NatsClient, names: Names, references: Collection[str] | 
         # Its first id may still be known to the stream, which would take this for a copy.
         headers[MESSAGE_ID] = f"{headers.get(MESSAGE_ID, '')}:again:{log.sequence}"
         subject = names.subject(partition_of(log.message.ordering_key, len(config["subjects"])))
-        answer = await ask(client, subject, log.message.body, headers)
-        if b'"error"' in answer:
-            raise NoAnswerError(f"the stream did not take a log: {answer.decode(errors='replace')}")
+        await store(client, subject, log.message.body, headers)
         await api(client, f"STREAM.MSG.DELETE.{names.refused_stream}", {"seq": log.sequence})
         done += 1
     return done

@@ -9,7 +9,7 @@ from typing import Any, Final
 from nats.aio.client import Client as NatsClient
 
 from athina_trace.relay.connection import ApiError, api
-from athina_trace.relay.names import DEFAULT_PARTITIONS, MOST_PARTITIONS, Names
+from athina_trace.relay.names import DEFAULT_PARTITIONS, Names
 
 SECOND: Final = 1_000_000_000
 """JetStream's API counts in nanoseconds."""
@@ -191,7 +191,7 @@ async def _make_consumers(
     client: NatsClient, names: Names, wanted: Wanted, config: dict[str, Any], found: Findings
 ) -> None:
     """Make one consumer for each partition, and delete those of partitions that are no more."""
-    there = {each["name"]: each["config"] async for each in consumers(client, names)}
+    there = {name: each["config"] for name, each in (await consumers(client, names)).items()}
     needed = {names.consumer(number): number for number in range(len(config["subjects"]))}
     made = 0
     for name, number in needed.items():
@@ -227,20 +227,11 @@ async def _make_consumers(
         found.made.append(f"{made} consumers")
 
 
-async def consumers(client: NatsClient, names: Names) -> Any:
-    """Give what JetStream knows of all consumers of the stream."""
-    offset = 0
+async def consumers(client: NatsClient, names: Names) -> dict[str, dict[str, Any]]:
+    """Give what JetStream knows of all consumers of the stream, by name."""
+    found: dict[str, dict[str, Any]] = {}
     while True:
-        page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": offset})
-        for each in page["consumers"] or ():
-            yield each
-        offset += len(page["consumers"] or ())
-        if not page["consumers"] or offset >= page["total"]:
-            return
-
-
-def check_partitions(number: int) -> int:
-    """Give a number of partitions. Raises `ValueError` where it is out of bounds."""
-    if not 1 <= number <= MOST_PARTITIONS:
-        raise ValueError(f"{number} partitions: must be 1 to {MOST_PARTITIONS}")
-    return number
+        page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": len(found)})
+        found |= {each["name"]: each for each in page["consumers"] or ()}
+        if not page["consumers"] or len(found) >= page["total"]:
+            return found

@@ -88,7 +88,7 @@ def _shallow(status: RelayStatus) -> dict[str, Any]:
 async def read(client: NatsClient, names: Names) -> RelayStatus:
     """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
     info = await api(client, f"STREAM.INFO.{names.stream}")
-    known = {each["name"]: each async for each in consumers(client, names)}
+    known = await consumers(client, names)
     workers = asyncio.ensure_future(_workers(client, names))
     partitions: list[Partition] = []
     faults = stream_faults(info["config"])

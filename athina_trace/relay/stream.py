@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
@@ -12,13 +11,13 @@ from nats.aio.msg import Msg
 
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.response import Outcome
-from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, connect, outcome_of
+from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, connect, outcome_of, raise_error
 from athina_trace.relay.names import headers_of, partition_of
 
 _LOOK_SECONDS = 0.5
 """How often overdue acknowledgements are looked for."""
 _COUNT_SECONDS = 30.0
-"""How often the partitions are counted again: somebody may have added some."""
+"""How often the partitions are counted again: some may have been added."""
 _LOST = "the connection to the relay was lost before its answer"
 _PERMISSION = "permissions violation"
 
@@ -103,9 +102,10 @@ class Stream:
             self._partitions_changed()
             pending[0].set_result(Outcome(503, message=self._no_stream))
         else:
-            error: dict[str, Any] = json.loads(message.data)["error"]
-            refusal = ApiError(error.get("code", 500), error.get("err_code", 0), error.get("description", ""))
-            pending[0].set_result(outcome_of(refusal, self._names))
+            try:
+                raise_error(json.loads(message.data))
+            except ApiError as error:
+                pending[0].set_result(outcome_of(error, self._names))
 
     def _partitions_changed(self) -> None:
         """Open another connection for what comes, which counts the partitions."""

@@ -35,7 +35,7 @@ from athina_trace._delivery.retry import Verdict
 from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.senders import Connection, Senders
-from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, connect
+from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, connect, store
 from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Message, read
 from athina_trace.relay.setup import SECOND, consumer_faults, consumers, stream_faults
 
@@ -207,12 +207,15 @@ class Worker:
             self._address, name=f"athina-trace relay {self.name}", on_closed=self._lost.set
         )
         stream = await api(client, f"STREAM.INFO.{self._names.stream}")
-        known = {each["name"]: each["config"] async for each in consumers(client, self._names)}
+        known = await consumers(client, self._names)
         faults = stream_faults(stream["config"])
         for number in range(len(stream["config"]["subjects"])):
             consumer = known.get(self._names.consumer(number))
-            faults += consumer_faults(consumer) if consumer else [f"partition {number} has no consumer"]
-            self._ack_wait = consumer["ack_wait"] / SECOND if consumer else self._ack_wait
+            if consumer is None:
+                faults.append(f"partition {number} has no consumer")
+                continue
+            faults += consumer_faults(consumer["config"])
+            self._ack_wait = consumer["config"]["ack_wait"] / SECOND
         if faults:
             raise ApiError(412, 0, "; ".join(faults[:3]))
         self._partitions += [
@@ -275,7 +278,7 @@ class Worker:
 
     def _is_claimed(self, kind: Kind, reference: str) -> bool:
         """Whether what is about to be sent is still ours. Called by senders."""
-        return self._claims.get((kind, reference), 0.0) > self._clock.monotonic()
+        return bool(self._claims.get((kind, reference), 0.0) > self._clock.monotonic())
 
     async def _renew(self, held: _Held) -> None:
         """Say that we are still at it, and believe it once the server has answered."""
@@ -311,7 +314,7 @@ class Worker:
             # No log within the time is usual; anything else is better not asked again at once.
             partition.pulled_until = 0.0 if status in ("404", "408") else now + 1.0
             if status not in ("404", "408"):
-                words = (message.headers or {}).get("Description", "nobody answers")
+                words = (message.headers or {}).get("Description", "no server answers")
                 self._warn(ApiError(int(status), 0, f"{self._names.consumer(partition.number)}: {words}"))
             if not self._senders.controller.gate.is_shut and status in ("404", "408") and not self._stopping.is_set():
                 await self._pull(partition, now)
@@ -404,12 +407,10 @@ class Worker:
             REASON: outcome.message.encode("ascii", "backslashreplace").decode(),
         }
         client = self._client
+        if client is None:
+            return  # another worker is given it, and refuses it
         try:
-            if client is None:
-                raise NoAnswerError("there is no connection")
-            answer = json.loads(await ask(client, self._names.refused_subject, held.message.body, headers))
-            if "error" in answer:
-                raise ApiError(answer["error"]["code"], answer["error"]["err_code"], answer["error"]["description"])
+            await store(client, self._names.refused_subject, held.message.body, headers)
         except (ApiError, NoAnswerError) as error:
             self._warn(error)
             await self._send(held.reply, b'-NAK {"delay":%d}' % SECOND)

@@ -25,6 +25,7 @@ from .tables import terminal
 
 SLOW = "constant"
 QUICK = "quick"
+Figures = dict[str, float]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -68,12 +69,12 @@ def _log(logs: int, pace: float) -> None:
     athina_trace.shutdown(0)
 
 
-def program(logs: int, *, pace: float = 0.0, **variables: str) -> dict[str, float]:
+def program(logs: int, *, pace: float = 0.0, **variables: str) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tests.benchmarks.relay", "--log", str(logs), "--pace", str(pace)]
         environment = {**os.environ, "ATHINA_OUTBOX": f"{folder}/outbox.db", **variables}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
@@ -82,7 +83,7 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def work(nats: NatsServers, url: str, logs: int, *, workers: int = 1) -> dict[str, float]:
+def work(nats: NatsServers, url: str, logs: int, *, workers: int = 1) -> Figures:
     """Have workers deliver what is in the stream: logs a second from the first on, and CPU for each."""
     environment = {
         **os.environ,
@@ -112,7 +113,9 @@ def work(nats: NatsServers, url: str, logs: int, *, workers: int = 1) -> dict[st
     return {"rate": done / seconds, "cpu": cpu / done * 1e6}
 
 
-def relayed(row: str, logs: int, *, partitions: int = 64, workers: int = 1) -> tuple[dict[str, float], dict[str, float]]:
+def relayed(
+    row: str, logs: int, *, partitions: int = 64, workers: int = 1
+) -> tuple[dict[str, float], dict[str, float]]:
     """Publish so many logs, then have workers deliver them: the program's figures and the workers'."""
     with tempfile.TemporaryDirectory() as folder, NatsServers(Path(folder)) as nats, athina(row) as url:
         nats.set_up(partitions=partitions, max_bytes=2_000_000_000)

