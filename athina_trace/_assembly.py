@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from athina_trace._delivery.client import Client
 
 
+_NO_KEY = "there is no API key: set ATHINA_API_KEY"
+_NO_PACKAGE = "ATHINA_RELAY needs a package that is missing: pip install 'athina-trace[nats]'"
+
+
 class Runtime(Writer):
     """What one process logs with, under one set of settings."""
 
@@ -68,7 +72,7 @@ class Runtime(Writer):
             max_attempts=settings.max_attempts,
             on_result=self._on_result,
         )
-        return Worker(engine, clock=clock)
+        return Worker(engine, clock=clock, unsent=_NO_KEY if settings.relay is None else _NO_PACKAGE)
 
     def _make_pool(self) -> Callable[[Results], Pool] | None:
         """What sends to where the settings say; None where they do not."""
@@ -154,8 +158,7 @@ def _relay_pool(settings: Settings) -> Callable[[Results], Pool] | None:
         from athina_trace.relay.connection import Address  # noqa: PLC0415 - an optional extra
         from athina_trace.relay.publisher import Publisher  # noqa: PLC0415
     except ImportError as error:
-        message = "ATHINA_RELAY needs a package that is missing (%s): pip install 'athina-trace[nats]'; logs are kept"
-        _guard.log_throttled(logging.ERROR, "relay package", message, error)
+        _guard.log_throttled(logging.ERROR, "relay package", "%s; logs are kept (%s)", _NO_PACKAGE, error)
         return None
     address = Address.of(settings)
     return lambda results: Publisher(

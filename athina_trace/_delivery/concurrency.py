@@ -292,7 +292,8 @@ class Gate:
             self._failures += 1
             self._key = key
         if self._failures >= max(TRIP, 2 * limit):
-            self.outage = f"{self._name} cannot be reached: {outcome.status or 'no answer'}, {outcome.message}"
+            reach = "takes no logs now" if outcome.status else "cannot be reached"
+            self.outage = f"{self._name} {reach}: {outcome.status or 'no answer'}, {outcome.message}"
             wait = min(FIRST_PROBE_SECONDS * 2**self._probes, LONGEST_PROBE_SECONDS)
             self._probes = min(self._probes + 1, 8)
             # A quarter of chance, so that processes which lost Athina together do not come back together.

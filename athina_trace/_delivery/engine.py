@@ -187,7 +187,13 @@ class Engine:
                 self._destination.credentials_setting,
             )
         elif gate is not None and gate.outage is not None:
-            _guard.log_throttled(logging.WARNING, "outage", "%s: logs are kept and tried again", gate.outage)
+            _guard.log_throttled(
+                logging.WARNING,
+                "outage",
+                "%s: logs are kept and tried again; check %s and the network if this lasts",
+                gate.outage,
+                self._destination.address_setting,
+            )
 
     def _patience(self) -> float:
         """How long to leave alone what other processes hold: they may have died, and a caller may be waiting."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -123,6 +123,18 @@ class Loop(asyncio.SelectorEventLoop):
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         """Look a name up; other connections of this loop wait meanwhile."""
         return socket.getaddrinfo(host, port, **options)
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run `main` to its end, cancel what it left, and close: once, as `asyncio.Runner` from Python 3.11 on."""
+        try:
+            self.run_until_complete(main)
+        finally:
+            left = asyncio.all_tasks(self)
+            for task in left:
+                task.cancel()
+            if left:
+                self.run_until_complete(asyncio.wait(left))
+            self.close()
 
 
 async def connect(

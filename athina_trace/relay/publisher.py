@@ -81,7 +81,10 @@ class Publisher:
     def start(self) -> None:
         """Start the thread. Raises RuntimeError where no thread can be started."""
         if not self.alive and not self._is_closing:
-            self._loop, self._woken = Loop(), asyncio.Event()
+            # Nothing of a thread that died is used again: its connection belongs to a loop that does not run.
+            self._loop, self._woken, self._stream, self._opening = Loop(), asyncio.Event(), None, None
+            if self._inbox:
+                self._woken.set()
             self._thread = threading.Thread(
                 target=self._run, args=(self._loop,), name="athina-trace-publisher", daemon=True
             )
@@ -102,10 +105,7 @@ class Publisher:
 
     def _run(self, loop: Loop) -> None:
         try:
-            try:
-                loop.run_until_complete(self._take())
-            finally:
-                loop.close()
+            loop.run(self._take())
         except BaseException:  # noqa: BLE001 - `tend` finds the dead thread, and what it held
             self._results.wake_event.wake()
             _guard.swallow("publishing logs")

@@ -186,8 +186,7 @@ class RunningWorker:
             self._ready.set()
             await self.worker.run()
 
-        self._loop.run_until_complete(work())
-        self._loop.close()
+        self._loop.run(work())
 
     def __enter__(self) -> Self:
         self._thread.start()
