@@ -75,14 +75,14 @@ def test_the_partition_of_a_key_is_the_same_everywhere() -> None:
 
 def test_each_relay_has_an_outbox_of_its_own_whatever_its_password() -> None:
     paths = {
-        Settings(relay="nats://a:4222").outbox_path({}),
-        Settings(relay="nats://user:one@a:4222").outbox_path({}),
-        Settings(relay="nats://user:two@a:4222").outbox_path({}),
+        Settings.build({}, relay="nats://a:4222").outbox_path({}),
+        Settings.build({}, relay="nats://user:one@a:4222").outbox_path({}),
+        Settings.build({}, relay="nats://user:two@a:4222").outbox_path({}),
     }
     others = {
-        Settings(relay="nats://b:4222").outbox_path({}),
-        Settings(relay="nats://a:4222", relay_prefix="b").outbox_path({}),
-        Settings(api_key="key").outbox_path({}),
+        Settings.build({}, relay="nats://b:4222").outbox_path({}),
+        Settings.build({}, relay="nats://a:4222", relay_prefix="b").outbox_path({}),
+        Settings.build({}, api_key="key").outbox_path({}),
     }
     assert len(paths) == 1
     assert len(paths | others) == 4
@@ -93,7 +93,7 @@ def test_what_is_no_address_of_servers_is_refused_and_no_password_shown(url: str
     with pytest.raises(SettingsError, match="nats://") as caught:
         Settings.build({"ATHINA_RELAY": url})
     assert "marker-secret" not in str(caught.value)
-    assert "marker-secret" not in repr(Settings(relay="nats://me:marker-secret@a"))
+    assert "marker-secret" not in repr(Settings.build({}, relay="nats://me:marker-secret@a"))
 
 
 def test_an_address_is_read_with_its_credentials() -> None:

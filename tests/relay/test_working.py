@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_log_that_has_to_wait_keeps_its_place_and_other_partitions_overtake(
         failures[request.json["response"]] += 1
         return request.json["response"] == "stuck" and failures["stuck"] <= 4
 
-    athina.when(fails_at_first, busy(None))
+    athina.when(fails_at_first, busy(0))
     publish(nats, ("stuck session", "stuck"), ("stuck session", "behind"), *((f"s{n}", f"{n}") for n in range(20)))
     with RunningWorker(nats.address, athina.url):
         athina.wait_for(22)
@@ -292,9 +292,7 @@ def test_a_worker_that_was_stopped_for_long_sends_nothing_of_what_it_held(
         taken = len(names_of(athina))
         process.send_signal(signal.SIGCONT)
         time.sleep(1.0)
-    by_name = defaultdict(int)
-    for name in names_of(athina):
-        by_name[name] += 1
+    by_name = Counter(names_of(athina))
     assert sum(count - 1 for count in by_name.values()) <= 1  # that under way
     assert len(names_of(athina)) <= taken + 1
 
