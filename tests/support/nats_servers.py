@@ -86,7 +86,7 @@ class NatsServers:
         folder.mkdir(parents=True, exist_ok=True)
         cluster = ""
         if len(self._ports) > 1:
-            routes = " ".join(f"nats://127.0.0.1:{port}" for port in self._routes)
+            routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes)
             cluster = f"cluster {{ name: fleet, listen: 127.0.0.1:{self._routes[node]}, routes: [{routes}] }}\n"
         sync = ", sync_interval: always" if self._sync else ""
         (folder / "nats.conf").write_text(

@@ -34,7 +34,8 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Send what waits; 1 where something still does."""
     path = existing_outbox(options.outbox)
-    if Settings.build().api_key is None:
+    settings = Settings.build()
+    if settings.api_key is None and settings.relay is None:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting
