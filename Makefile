@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format shape coverage bench soak pictures clean
+.PHONY: help demo fleet test test-only test-openai lint format shape coverage bench soak soak-fleet pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -24,6 +24,8 @@ help:
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
 	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
+	@echo "make soak-fleet  kill pods, workers and servers of a fleet for ten minutes"
+	@echo "make fleet      the same for a minute, to watch (examples/run_fleet.py)"
 	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 
@@ -87,6 +89,12 @@ bench: .venv-bench/.installed
 soak: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.support.crashes --seconds 120
 	@$(BIN)/python -m tests.support.backlog
+
+soak-fleet: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.support.fleet --seconds 600
+
+fleet: $(VENV)/.installed-examples
+	@$(BIN)/python examples/run_fleet.py
 
 pictures: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.viewer.pictures

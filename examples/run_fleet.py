@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -133,8 +134,8 @@ class Fleet:
         """The references of the logs that Athina has, in the order of their arrival."""
         if self.options.athina:
             with urlopen(f"{self.options.athina}/accepted") as answer:  # noqa: S310 - a test's own server
-                lines = [json.loads(line) for line in answer.read().splitlines()]
-            return [line["json"]["external_reference_id"] for line in lines]
+                bodies = [json.loads(json.loads(line)["body"]) for line in answer.read().splitlines()]
+            return [str(body["external_reference_id"]) for body in bodies]
         with sqlite3.connect(self.folder / "received.db") as db:
             return [str(row[0]) for row in db.execute("SELECT reference FROM entry WHERE kind = 'log' ORDER BY id")]
 
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--delete-disks", action="store_true", help="of some of the pods that are killed, too")
     parser.add_argument("--stop", action="store_true", help="stop machines for seconds, too, as a broken network does")
     parser.add_argument("--athina", help="the address of an Athina that runs already")
+    parser.add_argument("--figures", help="a file for the books, as JSON")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     options = parser.parse_args()
     print(f"seed {options.seed}")
@@ -204,6 +206,8 @@ def main() -> None:
             fleet.end()
     print("\n".join(f"{name:>16} {number:>8,}" for name, number in sorted(fleet.harm.items())))
     print(books)
+    if options.figures:
+        Path(options.figures).write_text(json.dumps({**fleet.harm, **asdict(books)}))
     if books.lost or books.out_of_order:
         raise SystemExit(1)
 
