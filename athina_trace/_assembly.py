@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
+from athina_trace._delivery import sqlite
 from athina_trace._delivery.engine import Engine, Pool
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
@@ -21,6 +22,7 @@ from athina_trace._delivery.senders import Connection, Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
+from athina_trace._pipeline.console import Console, FirstNote, is_read
 from athina_trace._pipeline.hooks import Delivered, Notifier, Refused
 from athina_trace._pipeline.writer import Writer
 from athina_trace.settings import MEMORY, Settings
@@ -47,6 +49,10 @@ class Runtime(Writer):
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
+        if settings.console:
+            self.put = Console(self.put)
+        elif settings.api_key is None and settings.relay is None and not settings.quiet and is_read():
+            self.put = FirstNote(self.put, path)
         if settings.enabled and settings.relay is not None:
             _relay_pool(settings)  # loaded here, and what is wrong with it is reported once, with the first log
         elif settings.api_key is None and settings.enabled:
@@ -134,6 +140,7 @@ class Runtime(Writer):
             bytes=size,
             outbox=self.delivery.path,
             faults=_guard.faults,
+            damaged=counts.damaged,
             senders=self.delivery.worker.senders,
             last_error=self.delivery.worker.engine.last_error,
             memory_only=self.delivery.memory_only,
@@ -141,6 +148,10 @@ class Runtime(Writer):
 
 
 def _path(settings: Settings) -> str:
+    if sqlite.missing is not None and settings.outbox != MEMORY:
+        message = "%s: logs are kept in memory and delivered from there; install a Python with its module `sqlite3`"
+        _guard.log_throttled(logging.WARNING, "sqlite", message, sqlite.missing)
+        return MEMORY
     try:
         return settings.outbox_path()
     except RuntimeError as error:  # a container's user without a home directory

@@ -33,10 +33,12 @@ class Books:
 def check(book: Path, arrived: Sequence[str], deleted: Iterable[str]) -> Books:
     """Compare the book with the references that arrived, in order; `deleted` are the pods whose disk is gone."""
     gone = set(deleted)
-    made, stored = [], []
+    made: list[tuple[str, str, str]] = []
+    stored: list[tuple[str, str, str]] = []
     for line in book.read_text().splitlines():
         event, *rest = line.split(" ")
-        (made if event == "made" else stored).append(tuple(rest))
+        pod, conversation, reference = rest
+        (made if event == "made" else stored).append((pod, conversation, reference))
     place = {reference: number for number, reference in reversed(list(enumerate(arrived)))}
     safe = {reference for pod, _, reference in made if pod not in gone} | {reference for *_, reference in stored}
     handed_over: dict[str, list[str]] = defaultdict(list)
