@@ -36,6 +36,8 @@ PAGES = (
     "examples/README.md",
     "athina_trace/REFERENCE.md",
     "athina_trace/_delivery/README.md",
+    "athina_trace/relay/README.md",
+    "examples/fleet/README.md",
     "tests/benchmarks/README.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
@@ -182,8 +184,12 @@ def test_the_readme_can_be_read_on_the_package_index() -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    linked = {path.resolve() for path, _ in internal_links("README.md")}
-    assert {ROOT / page for page in PAGES} - {ROOT / "README.md"} <= linked
+    reached, new = set[str](), {"README.md"}
+    while new:
+        reached |= new
+        linked = {path.resolve() for page in new for path, _ in internal_links(page)}
+        new = {page for page in PAGES if ROOT / page in linked} - reached
+    assert reached == set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)
