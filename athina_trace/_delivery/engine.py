@@ -132,14 +132,16 @@ class Engine:
         while self.senders is not None and self._unsubmitted:
             self.senders.submit(self._unsubmitted[0])
             del self._unsubmitted[0]
-        self._warn()
+        gate = self.senders.controller.gate if self.senders is not None else None
+        if gate is not None:
+            self._destination.warn(paused=gate.paused, outage=gate.outage)
         self._upkeep.is_due |= bool(collected or results)
         self.outbox.acknowledgements_committed(
             result.attempt.entry for result in list(self.results.queue) if result.attempt
         )
         for key, attempt in announced:
             self._announce(key, attempt)
-        idle = self.senders is None or self.senders.controller.gate.paused is not None
+        idle = gate is None or gate.paused is not None
         for flush in list(self.flushes):
             if flush.is_done(self.outbox, idle=idle):
                 self.flushes.remove(flush)
@@ -172,28 +174,6 @@ class Engine:
         self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
         self._unsubmitted = [*self._unsubmitted, *leases]
         return announced, collected, self.outbox.store.next_due()
-
-    def _warn(self) -> None:
-        """Let the program know, once a minute, while nothing is sent."""
-        gate = self.senders.controller.gate if self.senders is not None else None
-        if gate is not None and gate.paused is not None:
-            _guard.log_throttled(
-                logging.WARNING,
-                "paused",
-                "%s, or a proxy before it, refused %s (%s): nothing is sent and everything is kept; check %s",
-                self._destination.name,
-                self._destination.credentials,
-                gate.paused,
-                self._destination.credentials_setting,
-            )
-        elif gate is not None and gate.outage is not None:
-            _guard.log_throttled(
-                logging.WARNING,
-                "outage",
-                "%s: logs are kept and tried again; check %s and the network if this lasts",
-                gate.outage,
-                self._destination.address_setting,
-            )
 
     def _patience(self) -> float:
         """How long to leave alone what other processes hold: they may have died, and a caller may be waiting."""

@@ -25,6 +25,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from athina_trace import _guard
 from athina_trace._delivery.destination import ATHINA
@@ -42,8 +43,12 @@ from athina_trace.relay.setup import SECOND, consumer_faults, consumers, stream_
 PULL_SECONDS = 10.0
 """How long a request for the next log waits at the server: what a stopped worker may still be given after that time."""
 _TICK_SECONDS = 0.25
+_NO_LOG = ("404", "408")
+"""Status of a request that found no log, at once or within its time."""
 _RECONNECT_SECONDS = (0.25, 15.0)
 """Pause after the first failure to connect, and the longest."""
+_LEARN_SECONDS = 30.0
+"""How often the stream is looked at again: its partitions may be more, or fewer."""
 _GRACE_SECONDS = 2.0
 """How much later than it should a request may end before it is made again."""
 
@@ -161,7 +166,9 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()
-        self._next_probe = 0
+        self._next_probe = self._probes_left = 0
+        self._subscription: Subscription | None = None
+        self._learned = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
@@ -206,10 +213,25 @@ class Worker:
         self._client = client = await connect(
             self._address, name=f"athina-trace relay {self.name}", on_closed=self._lost.set
         )
-        stream = await api(client, f"STREAM.INFO.{self._names.stream}")
+        await self._learn(client)
+        self._inbox = client.new_inbox()
+        self._subscription = await client.subscribe(
+            f"{self._inbox}.*", cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        await client.subscribe(self._names.workers_subject, cb=self._on_question)
+        for partition in self._partitions:
+            # What Athina has, but the connection that was lost may not have acknowledged.
+            if partition.acknowledge is not None:
+                await client.publish(partition.acknowledge, b"+ACK")
+            partition.pulled_until = 0.0
+
+    async def _learn(self, client: NatsClient) -> None:
+        """Learn which partitions there are. Raises `ApiError` where something of the stream would lose logs."""
+        self._learned = self._clock.monotonic()
+        config = (await api(client, f"STREAM.INFO.{self._names.stream}"))["config"]
         known = await consumers(client, self._names)
-        faults = stream_faults(stream["config"])
-        for number in range(len(stream["config"]["subjects"])):
+        faults = stream_faults(config)
+        for number in range(len(config["subjects"])):
             consumer = known.get(self._names.consumer(number))
             if consumer is None:
                 faults.append(f"partition {number} has no consumer")
@@ -218,17 +240,9 @@ class Worker:
             self._ack_wait = consumer["config"]["ack_wait"] / SECOND
         if faults:
             raise ApiError(412, 0, "; ".join(faults[:3]))
-        self._partitions += [
-            _Partition(number) for number in range(len(self._partitions), len(stream["config"]["subjects"]))
-        ]
-        self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0)
-        await client.subscribe(self._names.workers_subject, cb=self._on_question)
-        for partition in self._partitions:
-            # What Athina has, but the connection that was lost may not have acknowledged.
-            if partition.acknowledge is not None:
-                await client.publish(partition.acknowledge, b"+ACK")
-            partition.pulled_until = 0.0
+        there, wanted = len(self._partitions), len(config["subjects"])
+        # Their number changes only while the stream is empty: nothing is held of those that go.
+        self._partitions = self._partitions[:wanted] + [_Partition(number) for number in range(there, wanted)]
 
     async def _take(self) -> None:
         """Look after everything until the connection is lost, or we are to stop."""
@@ -254,19 +268,24 @@ class Worker:
                 self._drop_claim(partition, held)
             elif held is not None and held.claimed_until - now < self._ack_wait * 2 / 3:
                 self._spawn(self._renew(held))
+        if self._client is not None and now - self._learned > _LEARN_SECONDS:
+            await self._learn(self._client)
         gate = self._senders.controller.gate
+        ATHINA.warn(paused=gate.paused, outage=gate.outage)
         if gate.is_shut:
-            if not gate.wait(now):
-                await self._probe(now)
+            self._probes_left = len(self._partitions)
+            await self._probe(now)
             return
         for partition in self._partitions:
             if partition.held is None and now > partition.pulled_until:
                 await self._pull(partition, now)
 
     async def _probe(self, now: float) -> None:
-        """While nothing is delivered: ask for one log, of another partition each time."""
-        if any(each.held is not None or now <= each.pulled_until for each in self._partitions):
+        """While nothing is delivered: now and then ask for one log, of another partition each time."""
+        is_asking = any(each.held is not None or now <= each.pulled_until for each in self._partitions)
+        if is_asking or not self._probes_left or self._senders.controller.gate.wait(now):
             return
+        self._probes_left -= 1
         partition = self._partitions[self._next_probe % len(self._partitions)]
         self._next_probe += 1
         await self._pull(partition, now, is_probe=True)
@@ -306,17 +325,22 @@ class Worker:
 
     async def _on_message(self, message: Msg) -> None:
         """Take a log, or the end of a request for one."""
-        partition = self._partitions[int(message.subject.rpartition(".")[2])]
+        number = int(message.subject.rpartition(".")[2])
+        if number >= len(self._partitions):
+            return  # the end of a request for a log of a partition that is no more
+        partition = self._partitions[number]
         partition.acknowledge = None
         now = self._clock.monotonic()
         status = (message.headers or {}).get("Status")
         if status is not None and not message.reply:
             # No log within the time is usual; anything else is better not asked again at once.
-            partition.pulled_until = 0.0 if status in ("404", "408") else now + 1.0
-            if status not in ("404", "408"):
+            partition.pulled_until = 0.0 if status in _NO_LOG else now + 1.0
+            if status not in _NO_LOG:
                 words = (message.headers or {}).get("Description", "no server answers")
                 self._warn(ApiError(int(status), 0, f"{self._names.consumer(partition.number)}: {words}"))
-            if not self._senders.controller.gate.is_shut and status in ("404", "408") and not self._stopping.is_set():
+            elif self._senders.controller.gate.is_shut:
+                await self._probe(now)
+            elif not self._stopping.is_set():
                 await self._pull(partition, now)
             return
         partition.pulled_until = 0.0
@@ -461,6 +485,9 @@ class Worker:
 
     async def _give_back(self) -> None:
         """Let present requests end within the exit timeout, and give everything else to other workers at once."""
+        if self._subscription is not None and self._client is not None and not self._client.is_closed:
+            with suppress(Exception):
+                await self._subscription.drain()  # type: ignore[no-untyped-call]  # so that the server gives us nothing more
         await asyncio.to_thread(self._senders.close, self._exit_timeout)
         await asyncio.sleep(0)  # what they reported is taken into the loop
         for partition in self._partitions:
