@@ -28,6 +28,8 @@ from fleet.machines import Machine, cluster, free_port, until_it_works
 ATHINA_TRACE = [sys.executable, "-m", "athina_trace"]
 CONVERSATIONS = 24
 _NODE_REST_SECONDS = 15.0
+_PATIENCE_SECONDS = 120.0
+"""How long the stream may take to give up one more log, once pods are at rest."""
 
 
 class Fleet:
@@ -164,10 +166,13 @@ class Fleet:
         for pod in self.pods:
             until_it_works([*ATHINA_TRACE, "flush"], pod.variables)
         print("all is published; waiting for the workers", flush=True)
-        ends = time.monotonic() + 300
-        while self.waiting():
-            if time.monotonic() > ends:
-                raise SystemExit(f"the stream is not empty: {self.workers[0].last_words()}")
+        least, patience = self.waiting(), time.monotonic() + _PATIENCE_SECONDS
+        while least:
+            waiting = self.waiting()
+            if waiting < least:
+                least, patience = waiting, time.monotonic() + _PATIENCE_SECONDS
+            if time.monotonic() > patience:
+                raise SystemExit(f"{waiting} logs stay in the stream: {self.workers[0].last_words()}")
             time.sleep(0.5)
 
     def waiting(self) -> int:

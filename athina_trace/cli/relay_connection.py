@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from nats.aio.client import Client
 
 from athina_trace.cli.terminal import CommandError
-from athina_trace.relay.connection import Address, ApiError, NoAnswerError, connect
+from athina_trace.relay.connection import Address, ApiError, Loop, NoAnswerError, close, connect
 from athina_trace.relay.names import Names
 from athina_trace.settings import Settings
 
@@ -25,7 +24,7 @@ def ask_relay(question: Callable[[Client, Names], Awaitable[T]]) -> T:
         try:
             return await question(client, address.names)
         finally:
-            await client.close()
+            await close(client)
 
     return run_relay(run(), address)
 
@@ -33,7 +32,7 @@ def ask_relay(question: Callable[[Client, Names], Awaitable[T]]) -> T:
 def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
     """Run it in a loop of its own, and turn what a relay can raise into a message with the remedy."""
     try:
-        return asyncio.run(work)
+        return Loop().run(work)
     except PermissionError as error:
         raise CommandError(
             f"the relay at {address} does not let us in ({error}): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"

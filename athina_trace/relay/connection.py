@@ -7,9 +7,8 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
@@ -22,9 +21,12 @@ from athina_trace.errors import SettingsError
 from athina_trace.relay.names import Names
 from athina_trace.settings import Settings
 
+T = TypeVar("T")
+
 RELAY: Final = Destination("The relay", "our credentials", "ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS", "ATHINA_RELAY")
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 _PING_SECONDS = 10
 """How often a quiet connection is asked for a sign of life; two that stay unanswered end it."""
 _FULL = frozenset({10077, 10047, 10023})
@@ -124,16 +126,17 @@ class Loop(asyncio.SelectorEventLoop):
         """Look a name up; other connections of this loop wait meanwhile."""
         return socket.getaddrinfo(host, port, **options)
 
-    def run(self, main: Coroutine[Any, Any, None]) -> None:
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end, cancel what it left, and close: once, as `asyncio.Runner` from Python 3.11 on."""
         try:
-            self.run_until_complete(main)
+            return self.run_until_complete(main)
         finally:
             left = asyncio.all_tasks(self)
             for task in left:
                 task.cancel()
             if left:
-                self.run_until_complete(asyncio.wait(left))
+                # Not for ever: there are tasks of the client's that do not heed it.
+                self.run_until_complete(asyncio.wait(left, timeout=_CLOSE_SECONDS))
             self.close()
 
 
@@ -158,36 +161,44 @@ async def connect(
         on_closed()
 
     client = NatsClient()
-    try:
-        await asyncio.wait_for(
-            client.connect(
-                list(address.servers),
-                name=name,
-                error_cb=note,
-                closed_cb=closed,
-                allow_reconnect=False,
-                connect_timeout=int(CONNECT_SECONDS),
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                ping_interval=_PING_SECONDS,
-                tls=address.tls(),
-                user=address.user,
-                password=address.password,
-                token=address.token,
-                user_credentials=address.credentials,
-                skip_subject_validation=True,  # they are all ours
-            ),
-            CONNECT_SECONDS * 2,
+    connecting = asyncio.ensure_future(
+        client.connect(
+            list(address.servers),
+            name=name,
+            error_cb=note,
+            closed_cb=closed,
+            allow_reconnect=False,
+            connect_timeout=int(CONNECT_SECONDS),
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            ping_interval=_PING_SECONDS,
+            tls=address.tls(),
+            user=address.user,
+            password=address.password,
+            token=address.token,
+            user_credentials=address.credentials,
+            skip_subject_validation=True,  # they are all ours
         )
-    except Exception as error:
-        with suppress(Exception):
-            await client.close()
+    )
+    # Rather than `wait_for`, which would wait for a task that does not heed its cancellation.
+    await asyncio.wait({connecting}, timeout=CONNECT_SECONDS * 2)
+    if not connecting.done():
+        connecting.cancel()
+        raise NoAnswerError(f"no server let us in within {CONNECT_SECONDS * 2:g} seconds")
+    error = connecting.exception()
+    if error is not None:
+        await close(client)
         shown = failures[0] if isinstance(error, nats.errors.NoServersError) and failures else error
         words = bounded(f"{type(shown).__name__}: {shown}", secrets=address.secrets)
         if "authorization" in words.lower() or "authentication" in words.lower():
             raise PermissionError(words) from error
         raise NoAnswerError(words) from error
     return client
+
+
+async def close(client: NatsClient) -> None:
+    """Close a connection, within a second: after a failed handshake the client's own would wait for ever."""
+    await asyncio.wait({asyncio.ensure_future(client.close())}, timeout=_CLOSE_SECONDS)
 
 
 async def api(client: NatsClient, endpoint: str, request: dict[str, Any] | None = None) -> dict[str, Any]:

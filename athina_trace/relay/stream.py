@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.response import Outcome
-from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, connect, outcome_of, raise_error
+from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, close, connect, outcome_of, raise_error
 from athina_trace.relay.names import headers_of, partition_of
 
 _LOOK_SECONDS = 0.5
@@ -51,7 +51,7 @@ class Stream:
             )
             del subscription  # it lives as long as the connection
         except BaseException:
-            await client.close()
+            await close(client)
             raise
         self._watch = asyncio.get_running_loop().create_task(self._look_after())
 
@@ -149,7 +149,7 @@ class Stream:
         """End the connection; what is not acknowledged may or may not be in the stream."""
         if self._watch is not None:
             self._watch.cancel()
-        await self._client.close()
+        await close(self._client)
 
 
 _TAKEN = Outcome(200)

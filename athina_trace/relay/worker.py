@@ -36,7 +36,7 @@ from athina_trace._delivery.retry import Verdict
 from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.senders import Connection, Senders
-from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, connect, store
+from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, close, connect, store
 from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Message, read
 from athina_trace.relay.setup import SECOND, consumer_faults, consumers, stream_faults
 
@@ -196,7 +196,7 @@ class Worker:
                     await self._give_back()
                 client, self._client = self._client, None
                 if client is not None:
-                    await client.close()
+                    await close(client)
         await asyncio.to_thread(self._senders.close, 0.1)
 
     def _warn(self, error: Exception) -> None:

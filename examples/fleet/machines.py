@@ -30,7 +30,9 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process, unless it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 self.command, env={**os.environ, **self.variables}, stdout=log, stderr=log, stdin=subprocess.DEVNULL

@@ -42,7 +42,14 @@ class NatsServers:
     """One server, or a cluster of several, each with a disk of its own under `folder`."""
 
     def __init__(
-        self, folder: Path, *, nodes: int = 1, config: str = "", url_user: str = "", sync: bool = False
+        self,
+        folder: Path,
+        *,
+        nodes: int = 1,
+        config: str = "",
+        url_user: str = "",
+        scheme: str = "nats",
+        sync: bool = False,
     ) -> None:
         """`config` is appended to each server's; `url_user` (`user:password@`) goes into the URLs."""
         self._folder = folder
@@ -50,6 +57,9 @@ class NatsServers:
         self._routes = [free_port() for _ in range(nodes)]
         self._config = config
         self._user = url_user
+        self._scheme = scheme
+        self.certificate: str | None = None
+        self.credentials: str | None = None
         self._sync = sync
         self.prefix = "athina"
         """Of what `ask`, `set_up` and `address` are about: tests on one server keep apart by it."""
@@ -58,11 +68,11 @@ class NatsServers:
     @property
     def url(self) -> str:
         """What to put into ATHINA_RELAY."""
-        return ",".join(f"nats://{self._user}127.0.0.1:{port}" for port in self._ports)
+        return ",".join(f"{self._scheme}://{self._user}127.0.0.1:{port}" for port in self._ports)
 
     @property
     def address(self) -> Address:
-        return Address.parse(self.url, prefix=self.prefix)
+        return Address.parse(self.url, prefix=self.prefix, certificate=self.certificate, credentials=self.credentials)
 
     def __enter__(self) -> Self:
         for node in range(len(self._ports)):
