@@ -230,3 +230,13 @@ def test_names_follow_the_prefix() -> None:
     names = Names("team.logs")
     assert (names.stream, names.refused_stream) == ("team-logs", "team-logs-refused")
     assert names.subjects(2) == ["team.logs.0", "team.logs.1"]
+
+
+def test_a_check_looks_at_the_relay_in_place_of_athina(relay: Run, nats: NatsServers) -> None:
+    code, out, _ = relay("check")
+    assert (code, "run `athina-trace relay --setup`" in out) == (1, True)
+    nats.set_up(partitions=1)
+    code, out, _ = relay("check")
+    assert code == 0
+    assert f"the stream {nats.prefix} holds 0 logs, no worker answers" in out
+    assert "ATHINA_API_KEY" not in out
