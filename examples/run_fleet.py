@@ -94,6 +94,8 @@ class Fleet:
         kind = self.chance.choices(["pod", "worker", "node"], [5, 2, 1])[0]
         machines = {"pod": self.pods, "worker": self.workers, "node": self.nodes}[kind]
         machine = self.chance.choice(machines)
+        if not machine.runs:
+            return ""  # it comes back by itself
         if kind == "node":
             if time.monotonic() < self.nodes_rest_until:
                 return ""  # two of three must agree, and one that comes back has to catch up first
@@ -200,7 +202,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True) as folder:
         fleet = Fleet(Path(folder), options)
         try:
             fleet.start()

@@ -29,10 +29,13 @@ class Machine:
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there, if only stopped."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        """Start the process, unless it runs."""
-        if self._process is not None and self._process.poll() is None:
-            return
+        """Start the process."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 self.command, env={**os.environ, **self.variables}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -40,7 +43,7 @@ class Machine:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; SIGSTOP is how a machine looks that the network has lost."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.runs:
             self._process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGKILL, seconds: float = 10.0) -> None:
@@ -53,11 +56,6 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-
-    def restart(self) -> None:
-        """Kill it, and start it again."""
-        self.end()
-        self.start()
 
     def last_words(self) -> str:
         """The end of what it wrote."""
