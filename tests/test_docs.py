@@ -38,6 +38,7 @@ PAGES = (
     "athina_trace/_delivery/README.md",
     "athina_trace/relay/README.md",
     "examples/fleet/README.md",
+    "athina_trace/gateway/README.md",
     "tests/benchmarks/README.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
@@ -184,11 +185,12 @@ def test_the_readme_can_be_read_on_the_package_index() -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    reached, new = set[str](), {"README.md"}
-    while new:
-        reached |= new
-        linked = {path.resolve() for page in new for path, _ in internal_links(page)}
-        new = {page for page in PAGES if ROOT / page in linked} - reached
+    reached, waiting = set[str](), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        linked = {str(path.resolve().relative_to(ROOT)) for path, _ in internal_links(page)}
+        waiting += linked.intersection(PAGES) - reached
     assert reached == set(PAGES)
 
 
