@@ -1,5 +1,7 @@
 """Totals for the charts: calls, errors, tokens, cost, feedback and latencies by minute, hour and day, and by dimension.
 
+The steps of a turn are counted apart from the turns.
+
 Latencies are counted in a histogram whose bins are each a tenth wider than the one before: percentiles of any period
 are then a sum of histograms, and within five per cent of the exact value.
 """
@@ -9,36 +11,42 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from sqlite3 import Connection
 
 from athina_trace.viewer.log_fields import LogRow
 
+_Key = tuple[int, str, int, str, int]
+ToolsOf = Callable[[int], Iterable[tuple[str, int, int]]]
+
 SCHEMA = """
 CREATE TABLE totals (
-    level INTEGER, by TEXT, bucket INTEGER, value TEXT, calls INTEGER, errors INTEGER, tokens INTEGER, cost REAL,
-    liked INTEGER, disliked INTEGER,
-    PRIMARY KEY (level, by, bucket, value)
+    level INTEGER, by TEXT, bucket INTEGER, value TEXT, step INTEGER, calls INTEGER, errors INTEGER, tokens INTEGER,
+    cost REAL, estimated REAL, unpriced INTEGER, liked INTEGER, disliked INTEGER,
+    PRIMARY KEY (level, by, bucket, value, step)
 ) WITHOUT ROWID;
 CREATE TABLE histogram (
-    level INTEGER, by TEXT, bucket INTEGER, value TEXT, bin INTEGER, calls INTEGER,
-    PRIMARY KEY (level, by, bucket, value, bin)
+    level INTEGER, by TEXT, bucket INTEGER, value TEXT, step INTEGER, quantity TEXT, bin INTEGER, calls INTEGER,
+    PRIMARY KEY (level, by, bucket, value, step, quantity, bin)
 ) WITHOUT ROWID;
 """
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 LEVELS = (MINUTE, HOUR, DAY)
 """Widths of a bucket, seconds."""
-DIMENSIONS = ("all", "customer", "slug", "model")
+DIMENSIONS = ("all", "customer", "slug", "model", "environment", "tool")
+"""What totals are kept by. A log counts once in each but the last, where each of its tool calls counts."""
+QUANTITIES = ("latency", "first_chunk")
+"""What percentiles are kept of; columns of the table `log`."""
 _BIN_GROWTH = math.log(1.1)
 
 _ADD_TOTALS = """
-INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    calls = calls + excluded.calls, errors = errors + excluded.errors,
-    tokens = tokens + excluded.tokens, cost = cost + excluded.cost,
+INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    calls = calls + excluded.calls, errors = errors + excluded.errors, tokens = tokens + excluded.tokens,
+    cost = cost + excluded.cost, estimated = estimated + excluded.estimated, unpriced = unpriced + excluded.unpriced,
     liked = liked + excluded.liked, disliked = disliked + excluded.disliked
 """
 _ADD_LATENCIES = (
-    "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
+    "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
 )
 
 
@@ -63,22 +71,40 @@ def percentile(bins: dict[int, int], share: float) -> float | None:
     return None
 
 
-def add_rows(db: Connection, rows: Iterable[LogRow], *, sign: int = 1) -> None:
-    """Add `rows` to the totals; with the sign -1, take them out again."""
-    totals: dict[tuple[int, str, int, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0.0, 0, 0])
-    latencies: dict[tuple[int, str, int, str, int], int] = defaultdict(int)
+def add_rows(db: Connection, rows: Iterable[LogRow], tools: ToolsOf, *, sign: int = 1) -> None:
+    """Add `rows` to the totals; with the sign -1, take them out again.
+
+    Args:
+        db: the index.
+        rows: logs, with their place in a conversation known.
+        tools: returns the name, the calls and the failures of each tool of a log, by its id.
+        sign: 1 or -1.
+    """
+    totals: dict[_Key, list[float]] = defaultdict(lambda: [0.0] * 8)
+    latencies: dict[tuple[_Key, str, int], int] = defaultdict(int)
     for row in rows:
-        values = (("all", ""), ("customer", row.customer), ("slug", row.slug), ("model", row.model))
         feedback = row.feedback or 0
-        numbers = (1, row.error is not None, row.tokens or 0, row.cost or 0.0, feedback > 0, feedback < 0)
-        for level, (by, value) in itertools.product(LEVELS, values):
-            key = (level, by, int(row.made // level) * level, value or "")
-            totals[key] = [total + sign * number for total, number in zip(totals[key], numbers, strict=True)]
-            if row.latency is not None:
-                where = (*key, bin_of(row.latency))
-                latencies[where] += sign
+        cost = row.cost or 0.0
+        numbers = (
+            1, row.error is not None, row.tokens or 0, cost, cost * row.is_estimate, row.is_unpriced,
+            feedback > 0, feedback < 0,
+        )  # fmt: skip
+        counted: list[tuple[str, str, tuple[float, ...]]] = [
+            ("all", "", numbers),
+            *((by, getattr(row, by) or "", numbers) for by in DIMENSIONS[1:-1]),
+            *(("tool", name, (calls, failures, 0, 0, 0, 0, 0, 0)) for name, calls, failures in tools(row.id)),
+        ]
+        is_step = int(row.root is not None)
+        for level, (by, value, amounts) in itertools.product(LEVELS, counted):
+            key = (level, by, int(row.made // level) * level, value, is_step)
+            totals[key] = [total + sign * number for total, number in zip(totals[key], amounts, strict=True)]
+            for quantity in QUANTITIES:
+                if by != "tool" and (milliseconds := getattr(row, quantity)) is not None:
+                    latencies[key, quantity, bin_of(milliseconds)] += sign
     db.executemany(_ADD_TOTALS, ((*key, *sums) for key, sums in totals.items()))
-    db.executemany(_ADD_LATENCIES, ((*key, calls) for key, calls in latencies.items()))
+    db.executemany(
+        _ADD_LATENCIES, ((*key, quantity, number, calls) for (key, quantity, number), calls in latencies.items())
+    )
     if sign < 0:
         # Otherwise a customer whose logs are all deleted would stay in the charts' legends with no calls.
         db.execute("DELETE FROM totals WHERE calls <= 0")
