@@ -201,7 +201,10 @@ def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
     """Return the record of a request; None where it concerns no answer of a model."""
     options = _options(args, kwargs)
     about = route(options.method, options.url)
-    return None if about is None else RequestRecord(about, options, started_ns)
+    if about is None:
+        return None
+    _runtime.active()  # which ends what still waits for its log when the process ends
+    return RequestRecord(about, options, started_ns)
 
 
 def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException, unparsed: Any) -> None:
