@@ -16,18 +16,18 @@ from sqlite3 import Connection
 
 from athina_trace.viewer.log_fields import LogRow
 
-_Key = tuple[int, str, int, str, int]
+_Key = tuple[int, str, str, int, int]
 ToolsOf = Callable[[int], Iterable[tuple[str, int, int]]]
 
 SCHEMA = """
 CREATE TABLE totals (
-    level INTEGER, by TEXT, bucket INTEGER, value TEXT, step INTEGER, calls INTEGER, errors INTEGER, tokens INTEGER,
+    level INTEGER, by TEXT, value TEXT, bucket INTEGER, step INTEGER, calls INTEGER, errors INTEGER, tokens INTEGER,
     cost REAL, estimated REAL, unpriced INTEGER, liked INTEGER, disliked INTEGER,
-    PRIMARY KEY (level, by, bucket, value, step)
+    PRIMARY KEY (level, by, value, bucket, step)
 ) WITHOUT ROWID;
 CREATE TABLE histogram (
-    level INTEGER, by TEXT, bucket INTEGER, value TEXT, step INTEGER, quantity TEXT, bin INTEGER, calls INTEGER,
-    PRIMARY KEY (level, by, bucket, value, step, quantity, bin)
+    level INTEGER, by TEXT, value TEXT, bucket INTEGER, step INTEGER, quantity TEXT, bin INTEGER, calls INTEGER,
+    PRIMARY KEY (level, by, value, bucket, step, quantity, bin)
 ) WITHOUT ROWID;
 """
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -96,7 +96,7 @@ def add_rows(db: Connection, rows: Iterable[LogRow], tools: ToolsOf, *, sign: in
         ]
         is_step = int(row.root is not None)
         for level, (by, value, amounts) in itertools.product(LEVELS, counted):
-            key = (level, by, int(row.made // level) * level, value, is_step)
+            key = (level, by, value, int(row.made // level) * level, is_step)
             totals[key] = [total + sign * number for total, number in zip(totals[key], amounts, strict=True)]
             for quantity in QUANTITIES:
                 if by != "tool" and (milliseconds := getattr(row, quantity)) is not None:

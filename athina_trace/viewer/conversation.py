@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from athina_trace.viewer.attachments import Attachment, attachments_of
-from athina_trace.viewer.log_fields import error_of, messages_of, question_of, text_of, tool_calls
+from athina_trace.viewer.log_fields import error_of, messages_of, question_of, readable_error, text_of, tool_calls
 from athina_trace.viewer.queries import StoredLog
 
 _INSTRUCTION_ROLES = ("system", "developer")
@@ -70,6 +70,11 @@ class ToolUse(NamedTuple):
     output: Excerpt
     failed: bool
 
+    @property
+    def failure(self) -> str:
+        """What a failed tool says, on one line."""
+        return " ".join(readable_error(self.output.shown).split())
+
 
 class Message(NamedTuple):
     """An earlier message of the prompt."""
@@ -93,11 +98,17 @@ class Steps(NamedTuple):
         steps: those made by the turn itself.
         ids: of all of them, at any depth.
         failed: how many of them failed.
+        tokens: those of all of them.
+        cost: that of all of them, dollars; None where none is known.
+        is_estimate: whether a part of it is an estimate.
     """
 
     steps: list[Step]
     ids: set[int]
     failed: int
+    tokens: int
+    cost: float | None
+    is_estimate: bool
 
 
 @dataclass(frozen=True)
@@ -227,6 +238,12 @@ def steps_of(rows: Sequence[Row], turn: Row) -> Steps:
             Step(row, row["function"] or row["model"] or "call", below(row["reference"], depth + 1)) for row in inner
         ]
 
+    costs = [row["cost"] for row in rows if row["cost"] is not None]
     return Steps(
-        below(turn["reference"], 0), {row["id"] for row in rows}, sum(row["error"] is not None for row in rows)
+        below(turn["reference"], 0),
+        {row["id"] for row in rows},
+        failed=sum(row["error"] is not None for row in rows),
+        tokens=sum(row["tokens"] or 0 for row in rows),
+        cost=sum(costs) if costs else None,
+        is_estimate=any(row["is_estimate"] for row in rows),
     )

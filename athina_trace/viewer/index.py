@@ -258,13 +258,16 @@ class Index:
         # A call with a session of its own is another conversation; a turn that is its own step would never be shown.
         if child.session not in (parent.session, child.reference) or turn == child.id:
             return set()
-        counted = [row for row in self._rows("id = ? OR root = ?", child.id, child.id) if row.id not in uncounted]
+        changed = self._rows("id = ? OR root = ?", child.id, child.id)
+        # What has steps and no tokens of its own spent nothing itself: the costs are those of its steps.
+        changed += [parent] if parent.is_unpriced and parent.tokens is None else []
+        counted = [row for row in changed if row.id not in uncounted]
         aggregates.add_rows(self._db, counted, self._tools_of, sign=-1)
         self._db.execute(
             "UPDATE log SET root = ?, session = ? WHERE id = ? OR root = ?", (turn, parent.session, child.id, child.id)
         )
-        steps = [row._replace(root=turn) for row in counted]
-        aggregates.add_rows(self._db, steps, self._tools_of)
+        self._db.execute("UPDATE log SET is_unpriced = 0 WHERE id = ? AND tokens IS NULL", (parent.id,))
+        aggregates.add_rows(self._db, [self._rows("id = ?", row.id)[0] for row in counted], self._tools_of)
         return {child.session, parent.session} if counted else set()
 
     def _apply_updates(self, entries: Sequence[_Entry]) -> None:
@@ -278,6 +281,7 @@ class Index:
                 # Its place in the conversation stays, unless a turn is given another session.
                 stays = old.root is not None or new.session == reference
                 new = new._replace(parent=old.parent, root=old.root, session=old.session if stays else new.session)
+                new = new._replace(is_unpriced=new.is_unpriced and (old.is_unpriced or new.tokens is not None))
                 aggregates.add_rows(self._db, [old], self._tools_of, sign=-1)
                 self._db.execute(_PUT_LOG, new)
                 self._db.execute("UPDATE log SET session = ? WHERE root = ?", (new.session, new.id))

@@ -33,7 +33,7 @@ def _is_known(model: str) -> bool:
     from genai_prices import Usage, calc_price  # noqa: PLC0415
 
     try:
-        calc_price(Usage(input_tokens=1, output_tokens=1), model)
+        calc_price(Usage(input_tokens=1), model)
     except (LookupError, ValueError):
         return False
     return True

@@ -140,6 +140,6 @@ def snippet(text: str, search: str, *, length: int) -> str:
     found = positions(text, search)
     if not found:
         return ""
-    start = max(0, found[0][0] - length // 3)
+    start = max(0, found[0][0] - 24)  # a list shows the beginning of it
     end = start + length
     return ("…" if start else "") + " ".join(text[start:end].split()) + ("…" if end < len(text) else "")

@@ -27,3 +27,14 @@ def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(sample_server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=sample_server.url, trust_env=False) as made:
         yield made
+
+
+@pytest.fixture
+def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
+    with (
+        Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
+        yield client

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,6 @@ PAGES = (
     "/?q=parcel&errors=1",
     "/logs?state=refused",
 )
-
-
-@pytest.fixture
-def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
-    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
-    with (
-        Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as client,
-    ):
-        yield client
 
 
 def secret_of(client: httpx.Client) -> str:

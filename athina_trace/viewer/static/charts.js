@@ -14,13 +14,14 @@ const charts = [
 const HEIGHT = 168;
 let drawn = [];
 
+const wholeSteps = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
+
 function integer(value) {
-  if (value !== 0 && Math.abs(value) < 1) return "";
   return new Intl.NumberFormat(undefined, { notation: Math.abs(value) >= 10000 ? "compact" : "standard" }).format(value);
 }
 
 function money(value) {
-  return `$${value === 0 ? "0" : value < 0.01 ? value.toPrecision(2) : value.toFixed(value < 10 ? 2 : 0)}`;
+  return `$${value === 0 ? "0" : value < 1 ? value.toPrecision(2) : value.toFixed(value < 10 ? 2 : 0)}`;
 }
 
 function duration(value) {
@@ -70,10 +71,21 @@ function seriesOf(chart, data) {
   });
 }
 
+// The label of a time below a chart: days of several, else the hour, with the day at midnight.
+function moment(data) {
+  const days = (data.starts[data.starts.length - 1] - data.starts[0]) / 86400;
+  return (seconds) => {
+    const when = new Date(seconds * 1000);
+    const isMidnight = when.getHours() === 0 && when.getMinutes() === 0;
+    if (isMidnight || days > 4) return when.toLocaleDateString(undefined, { day: "numeric", month: "short" });
+    return when.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  };
+}
+
 function span(data, place) {
   const [begin, end] = [data.starts[place], data.starts[place] + data.width].map((when) => new Date(when * 1000));
   const day = { day: "numeric", month: "short" };
-  const time = { hour: "2-digit", minute: "2-digit" };
+  const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   const first = begin.toLocaleString(undefined, { ...day, ...time });
   return data.width >= 86400 ? begin.toLocaleDateString(undefined, day) : `${first} – ${end.toLocaleTimeString(undefined, time)}`;
 }
@@ -157,19 +169,25 @@ function draw(place, chart, data) {
       y: { range: (plot, low, high) => [Math.min(0, (low ?? 0) * 1.1), Math.max((high ?? 0) * 1.1, isBars && chart.name !== "cost" ? 1 : 0) || 1] },
     },
     axes: [
-      { ...axis, font, grid: { show: false }, space: 84 },
-      { ...axis, font, size: 58, values: (plot, values) => values.map((value) => chart.format(Math.abs(value))) },
+      { ...axis, font, size: 26, grid: { show: false }, space: 92, values: (plot, values) => values.map(moment(data)) },
+      {
+        ...axis,
+        font,
+        size: 62,
+        incrs: chart.format === integer ? wholeSteps : undefined,
+        values: (plot, values) => values.map((value) => chart.format(Math.abs(value))),
+      },
     ],
     // Stacked bars are sums: the tallest is drawn first, so that each of the others covers a part of it.
     series: [
       {},
       ...[...series].reverse().map((each) => ({
         label: each.label,
-        stroke: isBars ? each.css : each.css,
+        stroke: each.css,
         width: isBars ? 0 : 2,
         fill: isBars ? each.css : series.length === 1 ? translucent(each.css, 0.1) : undefined,
         paths: isBars ? bars : undefined,
-        points: { show: isBars ? false : undefined, size: 5, fill: each.css },
+        points: { show: !isBars, size: 4, fill: each.css },
         spanGaps: false,
       })),
     ],
