@@ -200,6 +200,8 @@ def _documents(context: Any, limits: TurnLimits) -> Iterator[str]:
 def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, str]]:
     """Yield all fields that have no place of their own, custom attributes, and the names of the tools on offer."""
     attributes = fields.get("custom_attributes")
+    if (error := text_of(fields.get("error"))) != readable_error(error):
+        yield "error", error[: limits.detail]
     rest = {name: value for name, value in fields.items() if name not in _SHOWN_ELSEWHERE}
     inner = rest.pop("custom_attributes") if isinstance(attributes, dict) else {}
     most = None if limits.items is None else limits.items * 2

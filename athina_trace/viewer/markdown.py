@@ -53,7 +53,7 @@ def mark(text: str, search: str) -> Markup:
 
 
 def parts(text: str) -> Iterator[str]:
-    """Split `text` between paragraphs, never inside of a code block, into parts of at most about `MAX_PART`."""
+    """Split a text longer than `MAX_PART` between its paragraphs; each block of code is a part of its own."""
     if len(text) <= MAX_PART:
         yield text
         return
@@ -61,21 +61,26 @@ def parts(text: str) -> Iterator[str]:
     length = 0
     fence = ""
     for line in text.splitlines(keepends=True):
-        if not fence and not line.strip() and length > MAX_PART // 2:
+        found = _FENCE.match(line)
+        opens = bool(found and not fence)
+        closes = bool(found and fence and found[1].startswith(fence) and not line.strip().strip(fence[0]))
+        ends_paragraph = not fence and not line.strip() and length > MAX_PART // 2
+        if part and (opens or ends_paragraph):
             yield "".join(part)
             part, length = [], 0
-        if found := _FENCE.match(line):
-            if not fence:
-                fence = found[1]
-            elif found[1].startswith(fence) and not line.strip().strip(fence[0]):
-                fence = ""
         part.append(line)
         length += len(line)
-    yield "".join(part)
+        if found and opens:
+            fence = found[1]
+        if closes:
+            yield "".join(part)
+            part, length, fence = [], 0, ""
+    if part:
+        yield "".join(part)
 
 
 def _render_part(text: str, search: str) -> Markup:
-    # What is one block of code costs no more than its length.
+    # A part that begins with a block of code is nothing else, and costs no more than its length.
     if len(text) <= MAX_PART or _FENCE.match(text):
         # A parser meets any text here; what it cannot parse is still worth showing.
         try:

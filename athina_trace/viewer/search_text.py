@@ -77,8 +77,11 @@ def _fold_letter(letter: str) -> str:
 
 
 def spaced(text: str) -> str:
-    """Return `text` with each character of a script without spaces as a word of its own."""
-    return text if text.isascii() else _UNSPACED.sub(r" \1 ", text)
+    """Return `text` as it is indexed: each character of a script without spaces is a word of its own.
+
+    The index would take the vowel signs of Arabic for the ends of words, so that marks are left out.
+    """
+    return text if text.isascii() else _UNSPACED.sub(r" \1 ", _MARKS.sub("", text))
 
 
 def words(texts: Iterable[str]) -> set[str]:
