@@ -135,7 +135,8 @@ def load_charts(
     width = next((width for width in _WIDTHS if (end - begin) / width <= MAX_COLUMNS - 1), _WIDTHS[-1])
     starts = list(range(begin // width * width, end + 1, width))[-MAX_COLUMNS:]
     reader = _Reader(db, steps=steps, width=width, starts=starts)
-    lines = [reader.line(by, value) for value in reader.largest(by)]
+    # A model that only steps without tokens name has nothing to show among the turns.
+    lines = [line for value in reader.largest(by) if any((line := reader.line(by, value)).total)]
     if by not in ("all", "tool"):
         whole = reader.line("all", "")
         rest = [

@@ -98,6 +98,7 @@ class Steps(NamedTuple):
         steps: those made by the turn itself.
         ids: of all of them, at any depth.
         failed: how many of them failed.
+        longest: that of the turn's own steps which took longest.
         tokens: those of all of them.
         cost: that of all of them, dollars; None where none is known.
         is_estimate: whether a part of it is an estimate.
@@ -106,6 +107,7 @@ class Steps(NamedTuple):
     steps: list[Step]
     ids: set[int]
     failed: int
+    longest: Step | None
     tokens: int
     cost: float | None
     is_estimate: bool
@@ -241,9 +243,12 @@ def steps_of(rows: Sequence[Row], turn: Row) -> Steps:
         ]
 
     costs = [row["cost"] for row in rows if row["cost"] is not None]
+    own = below(turn["reference"], 0)
+    timed = [step for step in own if step.row["latency"] is not None]
     return Steps(
-        below(turn["reference"], 0),
+        own,
         {row["id"] for row in rows},
+        longest=max(timed, key=lambda step: int(step.row["latency"]), default=None),
         failed=sum(row["error"] is not None for row in rows),
         tokens=sum(row["tokens"] or 0 for row in rows),
         cost=sum(costs) if costs else None,

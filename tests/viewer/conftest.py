@@ -3,11 +3,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.server import Server, listen
+from tests.viewer.chromium import CHROMIUM, FLAGS
 
 
 @pytest.fixture
@@ -38,3 +40,11 @@ def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]
         httpx.Client(base_url=server.url, trust_env=False) as client,
     ):
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()

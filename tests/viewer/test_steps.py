@@ -113,7 +113,7 @@ def test_an_update_leaves_a_step_where_it_is(path: Path) -> None:
 
 
 def test_the_cost_of_a_turn_is_that_of_its_steps(path: Path) -> None:
-    spent = {"language_model_id": "a-model-without-price", "prompt_tokens": 1, "completion_tokens": 1}
+    spent: dict[str, Any] = {"language_model_id": "a-model-without-price", "prompt_tokens": 1, "completion_tokens": 1}
     put(
         path,
         call("inner", "outer", cost=0.5),
