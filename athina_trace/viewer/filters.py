@@ -32,7 +32,8 @@ VIEWS = {
     "7 days": {"since": "7d", "until": ""},
 }
 """Filters that are one click away; each can be combined with the others."""
-_EQUALITY = ("customer", "user", "environment", "slug", "model", "session")
+_EQUALITY = ("session", "user", "customer", "slug", "model", "environment")
+"""Columns that must equal a filter; those with more different values first."""
 KINDS = {"turns": "l.root IS NULL", "steps": "l.root IS NOT NULL"}
 """Kind of call → condition: what a user asked, and the calls made inside of a call."""
 _FLAGS = {"errors": "l.error IS NOT NULL", "tool_errors": "l.failed_tools > 0"}
@@ -99,8 +100,10 @@ class Filters:
 
     def sql(self, *, now: datetime | None = None) -> tuple[str, list[Any]]:
         """Return a condition over `log AS l` and `box.entry AS e`, and its parameters."""
+        equal = [name for name in _EQUALITY if getattr(self, name)]
         parts: list[tuple[str, Sequence[Any]]] = [
-            *((f"l.{name} = ?", [value]) for name in _EQUALITY if (value := getattr(self, name))),
+            # SQLite does not know which column has more values. A plus keeps it from choosing the index of another one.
+            *((f"{'+' * bool(place)}l.{name} = ?", [getattr(self, name)]) for place, name in enumerate(equal)),
             *self._bounds(now),
             *((condition, ()) for name, condition in _FLAGS.items() if getattr(self, name)),
             *self._details(),
