@@ -73,6 +73,7 @@ class Pages:
             feedback_kinds=list(FEEDBACK),
             kinds=list(KINDS),
             views=VIEWS,
+            max_steps=queries.MAX_STEPS,
             periods=PERIODS,
         )
 
@@ -118,9 +119,14 @@ class Pages:
                 return self._render("missing", snapshot, status=404)
             chosen = queries.log(db, request.query_params.get("at", ""))
             chosen_row = chosen.row if chosen and chosen.row["session"] == session["name"] else None
-            if chosen_row is not None:
-                after = queries.page_with(db, session["name"], chosen_row["root"] or chosen_row["id"])
+            turn = (chosen_row["root"] or chosen_row["id"]) if chosen_row is not None else None
+            if turn is not None:
+                after = queries.page_with(db, session["name"], turn)
             logs, following = queries.turns(db, session["name"], after=after)
+            if turn is not None and turn not in {log.row["id"] for log in logs}:
+                # Large turns before it filled the page: it begins a page of its own.
+                after = turn - 1
+                logs, following = queries.turns(db, session["name"], after=after)
             return self._render(
                 "session",
                 snapshot,

@@ -17,7 +17,7 @@ _MAX_PAGE_BYTES = 2_000_000
 _MAX_WALK = 3000
 """Matching logs that one page of sessions reads at most."""
 _MAX_CHOICES = 100
-_MAX_STEPS = 200
+MAX_STEPS = 200
 """Steps of one turn that are shown."""
 
 # The outbox's tables, attached as `box`; with `index.py` these are all statements that name them.
@@ -335,7 +335,7 @@ def turns(db: Connection, name: str, *, after: int = 0) -> tuple[list[StoredLog]
 
 def steps(db: Connection, turn_id: int) -> list[Row]:
     """Return the calls that were made inside a turn, in the order in which they ended."""
-    return db.execute(_STEPS, (turn_id, _MAX_STEPS)).fetchall()
+    return db.execute(_STEPS, (turn_id, MAX_STEPS)).fetchall()
 
 
 def count_turns(db: Connection, name: str, up_to: int) -> int:

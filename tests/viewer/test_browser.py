@@ -67,9 +67,11 @@ def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
     for page in fresh_page(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme):
         open_first_session(page)
         session = page.url
+        open_showcase(page)
+        showcase = page.url
         for address in ("/", "/?customer=casa-verde&q=parcel", "/logs", "/charts?by=model", "/charts?by=tool",
                         "/compare", "/compare?by=session", "/delivery", "/log?id=sample-040-0", "/nothing",
-                        "/?q=zzz", session):  # fmt: skip
+                        "/?q=zzz", session, showcase):  # fmt: skip
             page.goto(address)
             page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
             page.evaluate(AXE)

@@ -237,3 +237,18 @@ def test_an_index_without_prices_is_read_in_again_where_there_are_some(
         with source.open() as db:
             assert db.execute("SELECT cost FROM log").fetchone()[0] == expected
         source.close()
+
+
+def test_the_page_of_a_turn_shows_it_whatever_comes_before(path: Path, shown: httpx.Client) -> None:
+    put(path, *(log("long", response="x" * 700_000) for _ in range(5)), *(log("many") for _ in range(120)))
+    for number in (5, 60, 125):
+        name = "long" if number == 5 else "many"
+        page = shown.get(f"/session?id={name}&at={number}").text
+        assert f'<article class="turn chosen" id="log-{number}"' in page
+
+
+def test_a_turn_with_very_many_steps_says_where_the_rest_is(path: Path, shown: httpx.Client) -> None:
+    put(path, *(call(f"inner{number}", "outer") for number in range(220)), call("outer"))
+    page = shown.get("/session?id=s").text
+    assert "There may be more" in page
+    assert page.count('class="step"') == 200
