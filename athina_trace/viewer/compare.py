@@ -62,11 +62,22 @@ def load(db: Connection, *, by: str, picked: list[str], period: str) -> Comparis
             (by,),
         )
         names = [(value, value) for (value,) in rows]
-    chosen = list(dict.fromkeys([*picked, *(name for name, _ in names)]))[:2]
+    chosen = list(dict.fromkeys([*picked, *(name for name, _ in names)]))
+    if len(picked) < 2 and by in ("slug", "model"):  # noqa: PLR2004 - a pair
+        # Beside the first, what is named most alike: another version of a prompt, the smaller model of a family.
+        chosen[1:] = sorted(chosen[1:], key=lambda other: -_common(chosen[0], other))
+    chosen = chosen[:2]
     sides = [side for name in chosen if (side := _side(db, by, name, period)) is not None]
     # A session that was picked may not be among the newest.
     names += [(side.name, side.title) for side in sides if side.name not in dict(names)]
     return Comparison(by, period, names, sides)
+
+
+def _common(one: str, other: str) -> int:
+    """Return with how many of the same characters both begin."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 def _side(db: Connection, by: str, name: str, period: str) -> Side | None:

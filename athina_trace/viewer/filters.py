@@ -94,6 +94,11 @@ class Filters:
         """Return whether these filters are set as in `view`."""
         return all(getattr(self, name) == value for name, value in view.items())
 
+    def beyond_views(self) -> dict[str, str]:
+        """Return the active filters, but for the search, that belong to no view which holds."""
+        shown = {"q", *(name for view in VIEWS.values() if self.holds(view) for name in view)}
+        return {name: value for name, value in self.active().items() if name not in shown}
+
     def toggled(self, view: Mapping[str, str], **more: object) -> str:
         """Return the query of an address with a view put on or, where it holds, taken off."""
         return self.query(**(dict.fromkeys(view, "") if self.holds(view) else view), **more)

@@ -178,6 +178,18 @@ def test_a_view_is_put_on_and_taken_off(shown: httpx.Client, path: Path) -> None
     assert set(VIEWS) <= set(links)
 
 
+def test_chosen_filters_are_taken_off_one_by_one(shown: httpx.Client, path: Path) -> None:
+    put(path, log("a"))
+    page = unescape(shown.get("/logs?q=x&customer=acme&slower=3s&feedback=disliked").text)
+    chosen = page.partition('<p class="chosen">')[2].partition("</p>")[0]
+    assert re.findall('href="([^"]+)"', chosen) == [
+        "/logs?q=x&feedback=disliked&slower=3s",
+        "/logs?q=x&customer=acme&feedback=disliked",
+        "/logs",
+    ]
+    assert '<p class="chosen">' not in shown.get("/logs").text
+
+
 def test_days_begin_at_midnight_here() -> None:
     now = datetime(2025, 6, 30, 15, 30, tzinfo=timezone.utc)
     today, yesterday = (parse_moment(day, now=now) for day in ("today", "Yesterday"))
@@ -225,6 +237,16 @@ def test_two_slugs_and_two_sessions_are_compared_by_their_logs(filled: Path) -> 
                 assert side.latencies.p95 == pytest.approx(slowest, rel=0.3)
                 assert 0 < len(side.answers) <= 5
                 assert side.per_call(side.total.tokens) == side.total.tokens / len(own)
+
+
+def test_what_is_named_most_alike_is_compared_first(path: Path) -> None:
+    slugs = ["help/v1"] * 5 + ["billing/v1"] * 4 + ["help/v2"]
+    put(path, *(log("a", prompt_slug=slug) for slug in slugs))
+    with opened(path) as source, source.open() as db:
+        sides = compare.load(db, by="slug", picked=[], period="all").sides
+        assert [side.name for side in sides] == ["help/v1", "help/v2"]
+        sides = compare.load(db, by="slug", picked=["billing/v1", "help/v2"], period="all").sides
+        assert [side.name for side in sides] == ["billing/v1", "help/v2"]
 
 
 @pytest.mark.parametrize(
