@@ -8,7 +8,6 @@ are then a sum of histograms, and within five per cent of the exact value.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -89,18 +88,25 @@ def add_rows(db: Connection, rows: Iterable[LogRow], tools: ToolsOf, *, sign: in
             1, row.error is not None, row.tokens or 0, cost, cost * row.is_estimate, row.is_unpriced,
             feedback > 0, feedback < 0,
         )  # fmt: skip
-        counted: list[tuple[str, str, tuple[float, ...]]] = [
-            ("all", "", numbers),
-            *((by, getattr(row, by) or "", numbers) for by in DIMENSIONS[1:-1]),
-            *(("tool", name, (calls, failures, 0, 0, 0, 0, 0, 0)) for name, calls, failures in tools(row.id)),
-        ]
-        is_step = int(row.root is not None)
-        for level, (by, value, amounts) in itertools.product(LEVELS, counted):
-            key = (level, by, value, int(row.made // level) * level, is_step)
-            totals[key] = [total + sign * number for total, number in zip(totals[key], amounts, strict=True)]
-            for quantity in QUANTITIES:
-                if by != "tool" and (milliseconds := getattr(row, quantity)) is not None:
-                    latencies[key, quantity, bin_of(milliseconds)] += sign
+        bins = [(name, bin_of(value)) for name in QUANTITIES if (value := getattr(row, name)) is not None]
+        bucket, is_step = int(row.made // MINUTE) * MINUTE, int(row.root is not None)
+        for by in DIMENSIONS[:-1]:
+            key = (MINUTE, by, getattr(row, by, None) or "", bucket, is_step)
+            totals[key] = [total + sign * number for total, number in zip(totals[key], numbers, strict=True)]
+            for quantity, number in bins:
+                latencies[key, quantity, number] += sign
+        for name, calls, failures in tools(row.id):
+            total = totals[MINUTE, "tool", name, bucket, is_step]
+            total[0] += sign * calls
+            total[1] += sign * failures
+    # Hours and days are sums of minutes.
+    for (_, by, value, bucket, is_step), sums in list(totals.items()):
+        for level in LEVELS[1:]:
+            key = (level, by, value, bucket // level * level, is_step)
+            totals[key] = [total + number for total, number in zip(totals[key], sums, strict=True)]
+    for ((_, by, value, bucket, is_step), quantity, number), calls in list(latencies.items()):
+        for level in LEVELS[1:]:
+            latencies[(level, by, value, bucket // level * level, is_step), quantity, number] += calls
     db.executemany(_ADD_TOTALS, ((*key, *sums) for key, sums in totals.items()))
     db.executemany(
         _ADD_LATENCIES, ((*key, quantity, number, calls) for (key, quantity, number), calls in latencies.items())

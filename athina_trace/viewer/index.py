@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ CHUNK = 200
 """Entries that one transaction reads; between two, readers and other writers have their turn."""
 _MAX_KNOWN_WORDS = 200_000
 """Words of the vocabulary that are remembered to be in it."""
+_MAX_WORD = 64
 
 SCHEMA = (
     """
@@ -220,7 +221,7 @@ class Index:
             "INSERT INTO words (rowid, question, answer, rest) VALUES (?, ?, ?, ?)",
             ((entry_id, *map(spaced, parts)) for entry_id, *parts in texts),
         )
-        self._add_words(word for _, *parts in texts for word in words(parts))
+        self._add_words(set().union(*(words(" ".join(parts)) for _, *parts in texts)))
         for entry_id, _, _, _, fields in logs:
             self._put_details(entry_id, fields)
         dirty = self._find_turns(rows)
@@ -311,18 +312,20 @@ class Index:
             self._db.execute(
                 "INSERT OR REPLACE INTO comments (rowid, comment) VALUES (?, ?)", (log_id, spaced(comment))
             )
-            self._add_words(words([comment]))
+            self._add_words(words(comment))
 
-    def _add_words(self, found: Iterable[str]) -> None:
+    def _add_words(self, found: set[str]) -> None:
         """Add words to the vocabulary, each once."""
         if len(self._known_words) > _MAX_KNOWN_WORDS:
             self._known_words.clear()
-        new = set(found) - self._known_words
+        new = found - self._known_words
         self._known_words |= new
         for word in new:
-            inserted = self._db.execute("INSERT OR IGNORE INTO word (word) VALUES (?)", (word,))
-            if inserted.rowcount:
-                self._db.execute("INSERT INTO vocabulary (rowid, word) VALUES (?, ?)", (inserted.lastrowid, word))
+            # A longer one is no word of any language: a search still finds its beginning.
+            if len(word) <= _MAX_WORD:
+                inserted = self._db.execute("INSERT OR IGNORE INTO word (word) VALUES (?)", (word,))
+                if inserted.rowcount:
+                    self._db.execute("INSERT INTO vocabulary (rowid, word) VALUES (?, ?)", (inserted.lastrowid, word))
 
     def _sum_sessions(self, names: set[str]) -> None:
         """Recompute the sums of these sessions from their logs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ _UNSPACED = re.compile(
 # What the index takes for a mark: of Latin, Greek and Cyrillic letters, and the vowel signs of Arabic and Hebrew.
 _MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
 _WORD = re.compile(r"[^\W_]+")
+_LONG_WORD = re.compile(r"[^\W_]{3,}")
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 MIN_PIECE = 3
 """Letters of a piece of a word that is looked for inside words; a shorter one finds beginnings of words alone."""
@@ -84,10 +85,10 @@ def spaced(text: str) -> str:
     return text if text.isascii() else _UNSPACED.sub(r" \1 ", _MARKS.sub("", text))
 
 
-def words(texts: Iterable[str]) -> set[str]:
-    """Return the folded words of `texts` in which a search may look for a piece."""
-    found = {word for text in texts for word in _WORD.findall(fold(text))}
-    return {word for word in found if MIN_PIECE <= len(word) <= 64 and not _UNSPACED.search(word)}  # noqa: PLR2004
+def words(text: str) -> set[str]:
+    """Return the folded words of `text` in which a search may look for a piece."""
+    folded = fold(text)
+    return set(_LONG_WORD.findall(folded if folded.isascii() else _UNSPACED.sub(" ", folded)))
 
 
 def match_sql(search: str) -> tuple[str, list[str]]:
