@@ -286,6 +286,8 @@ class Index:
                 aggregates.add_rows(self._db, [old], self._tools_of, sign=-1)
                 self._db.execute(_PUT_LOG, new)
                 self._db.execute("UPDATE log SET session = ? WHERE root = ?", (new.session, new.id))
+                for table in ("tool", "attribute"):
+                    self._db.execute(f"DELETE FROM {table} WHERE log = ?", (new.id,))
                 self._put_details(new.id, fields)
                 aggregates.add_rows(self._db, [new], self._tools_of)
                 self._sum_sessions({old.session, new.session})
@@ -302,9 +304,7 @@ class Index:
         for call in islice(tool_calls(fields), MAX_NAMES):
             tools[call.name[:MAX_VALUE]][0] += 1
             tools[call.name[:MAX_VALUE]][1] += call.failed
-        self._db.execute("DELETE FROM tool WHERE log = ?", (log_id,))
         self._db.executemany("INSERT INTO tool VALUES (?, ?, ?, ?)", ((log_id, name, *n) for name, n in tools.items()))
-        self._db.execute("DELETE FROM attribute WHERE log = ?", (log_id,))
         attributes = ((log_id, *pair) for pair in searchable_attributes(fields))
         self._db.executemany("INSERT OR REPLACE INTO attribute VALUES (?, ?, ?)", attributes)
         # In a table of their own, which can replace a row: comments come after their logs.

@@ -112,6 +112,16 @@ def test_an_update_leaves_a_step_where_it_is(path: Path) -> None:
     assert shape(path) == {"inner": "outer", "outer": None}
 
 
+def test_feedback_counts_a_tool_and_an_attribute_once(path: Path) -> None:
+    entry = call("a", tool_calls=[{"name": "t", "output": "Error: no"}, {"name": "t"}])
+    put(path, entry, feedback(entry, 1), feedback(entry, -1))
+    with opened(path) as source, source.open() as db:
+        assert [tuple(row) for row in db.execute("SELECT name, calls, failures FROM tool")] == [("t", 2, 1)]
+        assert db.execute("SELECT count(*) FROM attribute").fetchone()[0] == 1
+        (total,) = db.execute("SELECT calls, errors FROM totals WHERE level = 60 AND by = 'tool'").fetchall()
+        assert tuple(total) == (2, 1)
+
+
 def test_the_cost_of_a_turn_is_that_of_its_steps(path: Path) -> None:
     spent: dict[str, Any] = {"language_model_id": "a-model-without-price", "prompt_tokens": 1, "completion_tokens": 1}
     put(

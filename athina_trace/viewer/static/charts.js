@@ -1,6 +1,7 @@
 "use strict";
 
-// Draws the charts of the page with uPlot. What they show is in the page as JSON, and in its tables as text.
+// Draws the charts of the page with uPlot 1.6.32, which is kept as npm has it, beside its licence.
+// What they show is in the page as JSON, and in its tables as text.
 
 const charts = [
   { name: "calls", kind: "bars", format: integer },
