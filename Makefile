@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format shape coverage bench bench-servers soak pictures clean
+.PHONY: help demo test test-only test-openai test-integrations test-integrations-newest test-clients lint format shape coverage
+.PHONY: bench bench-servers soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -18,6 +19,8 @@ help:
 	@echo "make test       lint, then the tests"
 	@echo "make test-only  the tests alone"
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
+	@echo "make test-integrations  those with the packages of other sources (test-integrations-newest: their newest releases)"
+	@echo "make test-clients  those with other people's clients of Athina and OTLP against a gateway"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff fix what it can"
 	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
@@ -52,6 +55,36 @@ $(VENV)-openai-%/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-openai-$*
 	@$(VENV)-openai-$*/bin/python -m pip install -qq --disable-pip-version-check --editable . \
 		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3'
+	@touch $@
+
+# What the other sources of answers bring along would make the environment of the tests large, so they have one of their own.
+test-integrations: $(VENV)-integrations/.installed
+	@$(VENV)-integrations/bin/python -m pytest tests/integrations
+
+$(VENV)-integrations/.installed: tests/integrations/requirements.txt pyproject.toml
+	@echo "Installing the packages of other sources in $(VENV)-integrations"
+	@$(PYTHON) -m venv $(VENV)-integrations
+	@$(VENV)-integrations/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $<
+	@touch $@
+
+# Made again each time: it is to show whether today's releases still work, whatever the ranges say.
+test-integrations-newest:
+	@$(PYTHON) -m venv --clear $(VENV)-newest
+	@sed 's/[<>=~! #].*//' tests/integrations/requirements.txt >$(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pytest tests/integrations
+
+# Clients that would bring half the world into the environment of the tests; the JavaScript ones where there is npm.
+test-clients: $(VENV)-clients/.installed
+	@$(VENV)-clients/bin/python -m pytest tests/clients
+
+$(VENV)-clients/.installed: tests/clients/requirements.txt tests/clients/package.json pyproject.toml
+	@echo "Installing other people's clients in $(VENV)-clients"
+	@$(PYTHON) -m venv $(VENV)-clients
+	@$(VENV)-clients/bin/python -m pip install -qq --disable-pip-version-check --editable '.[gateway,ui]' \
+		-r tests/clients/requirements.txt
+	@if command -v npm >/dev/null; then cp tests/clients/package.json $(VENV)-clients/ && \
+		npm install --prefix $(VENV)-clients --no-audit --no-fund --silent; fi
 	@touch $@
 
 lint: $(VENV)/.installed-dev

@@ -8,7 +8,7 @@ from athina_trace._capture.decorator import athina_trace
 from athina_trace._capture.draft import LogDraft, current_log
 from athina_trace._capture.manual import log_feedback, log_inference, update_log
 from athina_trace._capture.private import athina_private
-from athina_trace._runtime import aflush, configure, flush, recent_logs, shutdown, status
+from athina_trace._runtime import aflush, configure, flush, metrics, recent_logs, shutdown, status
 from athina_trace.context import athina_session, set_customer, set_session
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
 from athina_trace.propagation import ContextThreadPoolExecutor, extract, inject, wrap
@@ -17,6 +17,7 @@ if _TYPE_CHECKING:
     from athina_trace._delivery.stats import FlushReport, Status
     from athina_trace._pipeline.hooks import Delivered, Refused
     from athina_trace.inference_log import InferenceLog
+    from athina_trace.integrations.everything import instrument, uninstrument
     from athina_trace.integrations.openai.instrument import instrument_openai, uninstrument_openai
     from athina_trace.settings import Settings
 
@@ -44,14 +45,17 @@ __all__ = [
     "extract",
     "flush",
     "inject",
+    "instrument",
     "instrument_openai",
     "log_feedback",
     "log_inference",
+    "metrics",
     "recent_logs",
     "set_customer",
     "set_session",
     "shutdown",
     "status",
+    "uninstrument",
     "uninstrument_openai",
     "update_log",
     "wrap",
@@ -65,7 +69,9 @@ _ELSEWHERE = {
     "Refused": "athina_trace._pipeline.hooks",
     "Settings": "athina_trace.settings",
     "Status": "athina_trace._delivery.stats",
+    "instrument": "athina_trace.integrations.everything",
     "instrument_openai": "athina_trace.integrations.openai.instrument",
+    "uninstrument": "athina_trace.integrations.everything",
     "uninstrument_openai": "athina_trace.integrations.openai.instrument",
 }
 """Names that are loaded when they are first asked for: to decorate takes none of them, nor what comes with them."""

@@ -14,7 +14,7 @@ import contextvars
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -33,6 +33,7 @@ from athina_trace.context import Scope, current_scope
 
 __all__ = [
     "Origin",
+    "add_surrounding",
     "begin",
     "end",
     "expect",
@@ -41,6 +42,7 @@ __all__ = [
     "log_documents",
     "log_tool_output",
     "reset",
+    "subject_of",
     "within",
 ]
 
@@ -48,7 +50,7 @@ _MOST_KNOWN: Final = 4096
 """Answers that are recognised when another source sees them, and calls of tools whose outputs may come."""
 _MOST_CHANGEABLE: Final = 1024
 _MOST_CHARACTERS: Final = 8_000_000
-"""Of the prompts and texts of answers whose logs can still be changed."""
+"""Of the prompts and texts of answers whose logs can still be changed, and of documents that wait for an answer."""
 _MOST_RUNNING: Final = 4096
 _MOST_AROUND: Final = 8
 _MOST_ALIKE: Final = 32
@@ -69,6 +71,8 @@ class Origin(NamedTuple):
     """The spans and runs around it, the innermost first."""
     response_time: int | None = None
     """Milliseconds, where the source measured them."""
+    reference: str | None = None
+    """The reference of a log of its own, where that is to be the same whenever this is seen."""
 
     @classmethod
     def here(cls) -> Origin:
@@ -92,6 +96,8 @@ class Origin(NamedTuple):
         draft.accumulator = AnswerAccumulator()
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
+        if self.reference is not None:
+            draft.named["external_reference_id"] = self.reference
         return draft
 
 
@@ -100,6 +106,8 @@ class _Running:
     """A span or run that has begun."""
 
     parent: Key | None
+    subject: Any
+    """What its source keeps of it."""
     documents: list[str] = field(default_factory=list)
     """What was retrieved inside, for the next answer inside."""
 
@@ -131,6 +139,8 @@ class _State:
         """Calls by what they were made in and the tool's name, for outputs that name no call."""
         self.changeable: deque[_Kept] = deque()
         self.characters = 0
+        self.document_characters = 0
+        """Of what was retrieved and not used yet."""
 
     def keep(self, draft: LogDraft, answer: Answer) -> _Kept:
         """Keep the log of an answer changeable, and let go of the oldest ones where that takes too much."""
@@ -145,6 +155,12 @@ class _State:
             self.characters -= oldest.characters
             oldest.draft = None
         return kept
+
+    def forget_documents(self, running: _Running | None) -> None:
+        """Let go of what was retrieved in a span or run."""
+        if running is not None:
+            self.document_characters -= sum(map(len, running.documents))
+            running.documents = []
 
     def ancestors(self, name: Key | None) -> tuple[Key, ...]:
         """Return a span or run and those around it, as far as they are still running."""
@@ -170,39 +186,74 @@ _fork.register("answers", after_in_child=reset)
 # What runs around requests -------------------------------------------------------------------------------------------
 
 
-def begin(name: Key, parent: Key | None = None) -> tuple[Key, ...]:
+def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Key, ...]:
     """Note that a span or run begins here: requests made in this context from now on are within it.
 
     It need not end in this context, so that none is restored: what has ended is passed over.
 
     Args:
         name: the kind of span or run, and its id.
-        parent: what it is in; by default what runs around the code that is running now.
+        parent: what it is in, where that is known better than by what runs around the code that is running now.
+        subject: what its source wants back from `end`.
 
     Returns:
         What is around it, the innermost first, without itself.
     """
     with _state.lock:
-        around = _state.ancestors(parent) if parent is not None else within()
-        _state.running.put(name, _Running(around[0] if around else None))
+        around = within()
+        if parent is not None and parent not in around:
+            around = _state.ancestors(parent) or around
+        begun = _Running(around[0] if around else None, subject)
+        if (known := _state.running.pop(name)) is not None:  # it was begun for what is inside, which was seen first
+            begun.documents = known.documents
+        _state.forget_documents(_state.running.put(name, begun))
     _around.set((name, *around[: _MOST_AROUND - 1]))
     return around
 
 
-def end(name: Key) -> None:
-    """Note that a span or run has ended. What was retrieved inside and not used yet is for what is around it."""
+def end(name: Key) -> Any:
+    """Note that a span or run has ended; returns its subject, None where it is not known (any more).
+
+    What was retrieved inside and not used yet is for what is around it.
+    """
     with _state.lock:
         ended = _state.running.pop(name)
-        if ended is not None and ended.documents and ended.parent is not None:
-            around = _state.running.get(ended.parent)
-            if around is not None:
-                around.documents += ended.documents
+        if ended is None:
+            return None
+        around = _state.running.get(ended.parent) if ended.documents else None
+        if around is not None:
+            around.documents += ended.documents
+        else:
+            _state.forget_documents(ended)
+        return ended.subject
+
+
+def subject_of(name: Key) -> Any:
+    """Return what the source of a span or run that is running keeps of it."""
+    with _state.lock:
+        running = _state.running.get(name)
+        return None if running is None else running.subject
 
 
 def within() -> tuple[Key, ...]:
     """Return the spans and runs around the code that is running now, the innermost first."""
     around = _around.get()
-    return tuple(name for name in around if name in _state.running) if around else around
+    if around:
+        around = tuple(name for name in around if name in _state.running)
+    for name_here in _unseen:
+        name = name_here()
+        if name is not None and name not in around:
+            around = (name, *around)
+    return around
+
+
+def add_surrounding(name_here: Callable[[], Key | None]) -> None:
+    """Have `name_here` say what else is around the code that is running, whose beginning nothing could see."""
+    if name_here not in _unseen:
+        _unseen.append(name_here)
+
+
+_unseen: list[Callable[[], Key | None]] = []
 
 
 # What sources see ----------------------------------------------------------------------------------------------------
@@ -297,8 +348,10 @@ def log_documents(texts: Iterable[str], origin: Origin) -> None:
         return
     with _state.lock:
         running = _state.running.get(origin.within[0]) if origin.within else None
-        if running is not None:
+        characters = sum(map(len, given))
+        if running is not None and _state.document_characters + characters <= _MOST_CHARACTERS:
             running.documents += given
+            _state.document_characters += characters
 
 
 def _add(kept: _Kept, records: list[Record], origin: Origin) -> None:
@@ -312,7 +365,8 @@ def _documents_in(name: Key) -> tuple[str, ...]:
     running = _state.running.get(name)
     if running is None or not running.documents:
         return ()
-    texts, running.documents = tuple(running.documents), []
+    texts = tuple(running.documents)
+    _state.forget_documents(running)
     return texts
 
 

@@ -154,6 +154,8 @@ class Senders:
             # came is unknown once there was a connection.
             message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
             outcome = Outcome(None, message=message, possible_duplicate=sent)
+            if sender.request is not None:
+                self.controller.abandon()
             while sender.held:
                 lease = sender.held[0]
                 if lease is not _STOP:
@@ -231,7 +233,12 @@ class Senders:
         with self._changed:
             sender.request = None
             verdict = self.controller.end(
-                request, outcome, self._clock.monotonic(), waiting=self._is_waiting(), chance=self._clock.uniform()
+                request,
+                outcome,
+                self._clock.monotonic(),
+                waiting=self._is_waiting(),
+                chance=self._clock.uniform(),
+                delay=self._results.wake_event.delay,
             )
             self._changed.notify_all()
         self._start_where_needed()

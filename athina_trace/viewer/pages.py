@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from athina_trace._delivery import maintenance
+from athina_trace._serving.access import same
 from athina_trace.viewer import compare, formatting, queries
-from athina_trace.viewer.access import MAX_FORM, same
+from athina_trace.viewer.access import MAX_FORM
 from athina_trace.viewer.attachments import attachments_of, decoded
 from athina_trace.viewer.charts import LINE_COLUMNS, PERIODS, load_charts, sorted_lines
 from athina_trace.viewer.conversation import read_turn, steps_of

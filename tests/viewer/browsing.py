@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from athina_trace.viewer.server import Server
+from athina_trace._serving.server import Server
 from tests.viewer.chromium import CHROMIUM
 
 NO_BROWSER = pytest.mark.skipif(

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.formatting import NO_VALUE
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 from tests.viewer.browsing import NO_BROWSER, fresh_page
 from tests.viewer.outboxes import log, put, settle
 

@@ -8,10 +8,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from athina_trace._delivery.entry import Entry
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.filters import parse_moment
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 from tests.viewer.browsing import NO_BROWSER, fresh_page
 from tests.viewer.outboxes import feedback, log, put
 
