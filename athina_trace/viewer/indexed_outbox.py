@@ -19,6 +19,9 @@ _CLEANUP_SECONDS = 2.0
 """How often at most the index is searched for logs that are gone from the outbox."""
 _PAGE_SECONDS = 0.05
 """How long a page may wait for the newest logs."""
+_FIRST_PAGE_SECONDS = 5.0
+"""How long the very first page may, for which what reads logs is loaded; with a large backlog it does not wait."""
+_LARGE_BACKLOG = 1000
 
 
 class IndexedOutbox:
@@ -161,8 +164,11 @@ class Refresher:
             self._requested += 1
             number = self._requested
             self._changed.notify_all()
-            if not self.outbox.backlog:
-                self._changed.wait_for(lambda: self._answered >= number, _PAGE_SECONDS)
+            if not self.outbox.backlog or not self._answered:
+                self._changed.wait_for(
+                    lambda: self._answered >= number or self.outbox.backlog > _LARGE_BACKLOG,
+                    _PAGE_SECONDS if self._answered else _FIRST_PAGE_SECONDS,
+                )
 
     @contextmanager
     def reading(self) -> Iterator[ReadSnapshot]:
@@ -191,8 +197,8 @@ class Refresher:
             except (OSError, sqlite3.Error):  # busy, or just replaced: the next request tries again
                 time.sleep(_POLL_SECONDS)
                 is_current = True
-            if is_current:
-                with self._changed:
-                    self._answered = number
-                    self._changed.notify_all()
+            with self._changed:
+                self._answered = number if is_current else self._answered
+                self._changed.notify_all()
+                if is_current:
                     self._changed.wait_for(lambda: self._stopping or self._requested > self._answered)
