@@ -35,6 +35,8 @@ class LogRecords:
     outputs: Mapping[str, list[object]]
     """Of each id of a call, one for each call that has it."""
     sessions: Iterable[str]
+    documents: Iterable[str] = ()
+    """Texts that were retrieved."""
 
 
 def merge(records: LogRecords) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def merge(records: LogRecords) -> dict[str, Any]:
         for name, count in answer.usage.items():
             usage[name] = usage.get(name, 0) + count
     fields: dict[str, Any] = {}
+    for answer in answers:
+        fields.update({name: value for name, value in answer.further.items() if name not in fields})
     if answers:
         fields |= _question_fields(answers)
         fields |= _answer_fields(answers)
@@ -62,7 +66,9 @@ def merge(records: LogRecords) -> dict[str, Any]:
     results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
     fields["function_call_response"] = results[-1] if results else None
     fields["tools"] = _distinct([tool for answer in answers for tool in answer.tools])
-    found = [text for call in calls for text in call.context]
+    costs = [answer.cost for answer in answers if answer.cost is not None]
+    fields["cost"] = sum(costs) if costs else None
+    found = [*records.documents, *(text for call in calls for text in call.context)]
     fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
     fields["custom_attributes"] = {**_attributes(answers, own), **usage}
     # A count of zero says something, in contrast to an empty text or list.
