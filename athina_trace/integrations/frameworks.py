@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from athina_trace._answers.records import AS_TYPED, Answer, Record, ToolCall
-from athina_trace.context import Given, Scope
+from athina_trace.context import Scope
 from athina_trace.integrations.openai.normalise import normalise
 from athina_trace.schema import attributes_of
 
@@ -50,7 +51,10 @@ class Begun(Generic[V]):
 
 
 def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> Scope:
-    """Return a scope with the fields laid over it that the metadata of one call names: the innermost wins.
+    """Return a scope, and what the metadata of one call names of what the scope leaves open.
+
+    The scope wins, so that a log is the same where an instrumented client, which knows no metadata, saw the answer
+    first.
 
     Args:
         metadata: what the program gave to the framework, any object.
@@ -59,16 +63,14 @@ def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> 
     """
     if not isinstance(metadata, dict) or not metadata:
         return scope
-    fields: dict[str, Any] = {}
-    for name in _IDENTIFIERS:
-        if (text := identifier(metadata.get(name))) is not None:
-            fields[name] = text
-    for name in ("expected_response", *further):
-        if (value := normalise(metadata.get(name))) is not None:
-            fields[name] = value
+    fields: dict[str, Any] = {name: identifier(metadata.get(name)) for name in _IDENTIFIERS}
+    fields |= {name: normalise(metadata.get(name)) for name in ("expected_response", *further)}
+    added = {name: value for name, value in fields.items() if value is not None and name not in scope.fields}
     attributes = normalise(metadata.get("custom_attributes"))
-    given = Given(fields, attributes_of(attributes) if isinstance(attributes, dict) else {})
-    return scope.over(given, scope.opened_by) if given.fields or given.attributes else scope
+    attributes = attributes_of(attributes) if isinstance(attributes, dict) else {}
+    if not added and not attributes:
+        return scope
+    return replace(scope, fields={**added, **scope.fields}, attributes={**attributes, **scope.attributes})
 
 
 def identifier(value: object) -> str | None:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
-
-from langchain_core.tracers.context import register_configure_hook
+from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
@@ -42,9 +40,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     # The host need not be installed where types are checked.
-    BaseCallbackHandler = object
+    class BaseCallbackHandler: ...
+
+    def register_configure_hook(context_var: object, *, inheritable: bool, handle_class: type) -> None: ...
 else:
     from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.tracers.context import register_configure_hook
 
 __all__ = ["AthinaCallbackHandler", "instrument_langchain", "uninstrument_langchain"]
 
@@ -164,11 +165,9 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def _tool_ended(self, run_id: object, output: object, call: str | None) -> None:
         run = self._tools.pop(run_id)
         if run is not None and output is not None:
-            origin, called, tool, arguments = run
-            within = (_name(run_id), *origin.within)
-            log_tool_output(
-                output, origin._replace(within=within), call=called or call, tool=tool, arguments=arguments
-            )
+            origin, called, tool, given = run
+            call = called or call
+            log_tool_output(output, origin, call=call, tool=tool, arguments=given, name=_name(run_id))
         end(_name(run_id))
 
     def on_retriever_start(self, serialized: Any, query: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
@@ -278,8 +277,6 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
         answer.error, answer.status = error_text(error), "failed"
         code = getattr(error, "status_code", None)
         answer.status_code = code if type(code) is int else None
-    elif error is not None:
-        answer.status = "cancelled"
     return [answer, *_calls(message, name), *outputs(run.prompt)]
 
 
@@ -347,7 +344,7 @@ def instrument_langchain() -> None:
     _switch.handler = _switch.handler or AthinaCallbackHandler()
     if not _switch.is_registered:
         _switch.is_registered = True
-        register_configure_hook(cast("Any", _switch), inheritable=True, handle_class=AthinaCallbackHandler)
+        register_configure_hook(_switch, inheritable=True, handle_class=AthinaCallbackHandler)
 
 
 def uninstrument_langchain() -> None:

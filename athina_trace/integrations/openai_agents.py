@@ -4,8 +4,8 @@
 
 Each span of a response or a generation is one log. The sums that spans of tasks and turns have are not counted, since
 their models' tokens were counted already. Outputs of tools go to the log that called for them; handoffs and guardrails
-are noted in the log of the answer that they concern. The session is the run's `group_id`, else its conversation, else
-that of the scope around.
+are noted in the log of the answer that they concern. The session is the run's `group_id`, else
+that of the scope around, else the conversation.
 
 With `trace_include_sensitive_data=False` the SDK gives away tokens and failures only: the log says so.
 
@@ -14,19 +14,19 @@ Source of the spans: openai-agents 0.6 to 0.24.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
-from athina_trace._answers.records import AS_TYPED, Answer, Key, Record, ToolCall
+from athina_trace._answers.records import Answer, Key
 from athina_trace._capture.answered import Origin, begin, end, log_answer, log_tool_output
 from athina_trace._capture.draft import current_draft
 from athina_trace._clock import clock
-from athina_trace.context import Given, current_scope
-from athina_trace.integrations.frameworks import Begun, identifier, named_by
+from athina_trace.context import Given, ScopeCall, current_scope
+from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
-from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, members, normalise, string
+from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
 
 if TYPE_CHECKING:
     # The host need not be installed where types are checked.
@@ -40,6 +40,8 @@ __all__ = ["AthinaTracingProcessor", "instrument_openai_agents", "uninstrument_o
 _SOURCE: Final = "openai_agents"
 _WITHHELD: Final = {"content": "withheld by trace_include_sensitive_data=False"}
 _MODELS: Final = ("response", "generation")
+_AGENTS: Final = {"agent": "name", "turn": "agent_name"}
+"""Of the spans that answers are given in, where they name the agent."""
 _FAKE_ID: Final = "__fake_id__"
 """What the SDK calls a response that it made of chat completions. Source: `agents.models.fake_id`."""
 
@@ -50,16 +52,20 @@ class _Span:
 
     origin: Origin
     parent: _Span | None
+    session: ScopeCall | None
+    """The session that a model is asked in, where the run names one."""
     agent: str | None = None
-    """The name of the agent that an agent's or a turn's span is of."""
+    """Of an agent's span and a turn's."""
     answer: tuple[Answer, Origin] | None = None
-    """The last one that was given inside, as far as an addition to it needs to know it."""
+    """What names the last answer that was given inside."""
     notes: dict[str, str] = field(default_factory=dict)
     """What is to be said of the next answer that is given inside."""
 
     def around(self) -> list[_Span]:
-        """Return the turn and the agent that this is in."""
-        return [each for each in (self.parent, self.parent and self.parent.parent) if each is not None and each.agent]
+        """Return the turn and the agent that this is in; before 0.20 there are no turns."""
+        inner = self.parent
+        outer = None if inner is None else inner.parent
+        return [each for each in (inner, outer) if each is not None and each.agent is not None]
 
 
 class AthinaTracingProcessor:
@@ -73,13 +79,13 @@ class AthinaTracingProcessor:
         self.is_on = True
 
     def on_trace_start(self, trace: object) -> None:
-        """Do nothing: a trace is read where an answer is asked for."""
+        """Do nothing: a trace is read where a model is asked."""
 
     def on_trace_end(self, trace: object) -> None:
         """Do nothing: its answers are logged already."""
 
     def on_span_start(self, span: Any) -> None:
-        """Take over where an answer is asked for."""
+        """Take over where a model is asked."""
         if self.is_on:
             with _guard.shield("reading the start of a span of the Agents SDK"):
                 self._spans.put(span.span_id, self._begun(span))
@@ -93,7 +99,9 @@ class AthinaTracingProcessor:
                 try:
                     _read(span, begun)
                 finally:
-                    end(_name(span.span_id))
+                    end(_name(span))
+                    if begun.session is not None:
+                        begun.session.leave()
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Do nothing: logs are on disk already."""
@@ -103,31 +111,30 @@ class AthinaTracingProcessor:
 
     def _begun(self, span: Any) -> _Span:
         data, parent = span.span_data, self._spans.get(span.parent_id)
-        around = begin(_name(span.span_id), None if parent is None else _name(span.parent_id))
-        origin = Origin(clock.perf_ns(), current_scope(), current_draft(), within=around)
-        if data.type in _MODELS:
-            trace = get_current_trace()
-            scope = named_by(getattr(trace, "metadata", None), origin.scope)
-            group = identifier(getattr(trace, "group_id", None))
-            if group is not None:
-                scope = scope.over(Given({"session_id": group}), scope.opened_by)
-            origin = origin._replace(scope=scope)
-        agent = {"agent": "name", "turn": "agent_name"}.get(data.type)
-        return _Span(origin, parent, None if agent is None else identifier(getattr(data, agent, None)))
+        around = begin(_name(span), None if parent is None else (_SOURCE, str(span.parent_id)))
+        session, trace = None, get_current_trace()
+        if data.type in _MODELS and (group := identifier(getattr(trace, "group_id", None))) is not None:
+            # For an instrumented client, too, that is asked in this span.
+            session = ScopeCall(Given({"session_id": group}))
+            session.enter()
+        scope = named_by(getattr(trace, "metadata", None), current_scope())
+        origin = Origin(clock.perf_ns(), scope, current_draft(), within=around)
+        place = _AGENTS.get(data.type)
+        return _Span(origin, parent, session, None if place is None else identifier(getattr(data, place, None)))
 
 
-def _name(span_id: object) -> Key:
-    return (_SOURCE, str(span_id))
+def _name(span: Any) -> Key:
+    return (_SOURCE, str(span.span_id))
 
 
 def _read(span: Any, begun: _Span) -> None:
     """Log what a span that has ended says, or add it to the answer that it concerns."""
-    data, origin = span.span_data, begun.origin
+    data = span.span_data
     if data.type in _MODELS:
         _log(span, begun)
     elif data.type == "function" and (output := normalise(data.output)) is not None:
-        origin = origin._replace(within=(_name(span.span_id), *origin.within))
-        log_tool_output(output, origin, call=None, tool=identifier(data.name), arguments=normalise(data.input))
+        tool, given = identifier(data.name), normalise(data.input)
+        log_tool_output(output, begun.origin, call=None, tool=tool, arguments=given, name=_name(span))
     elif data.type == "handoff":
         _note(begun, {"handoff": f"{data.from_agent} -> {data.to_agent}"})
     elif data.type == "guardrail":
@@ -135,100 +142,80 @@ def _read(span: Any, begun: _Span) -> None:
 
 
 def _log(span: Any, begun: _Span) -> None:
-    """Log the answer of a model."""
-    origin, usage = begun.origin, usage_counts({"usage": normalise(span.span_data.usage)})
-    records = _answered(span, origin.started_ns)
-    error: BaseException | None = None
+    """Log the answer of a model, or what became of the request for one."""
+    data, origin, given_up = span.span_data, begun.origin, None
+    usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
+    records = _records(data, origin.started_ns)
     if records is None:
-        answer = Answer(key=_name(span.span_id), order=origin.started_ns, model=identifier(_given(span, "model")))
-        records = [answer]
-        _add_error(answer, normalise(span.error))
-        if answer.error is None and usage:
-            # Of its own log only: the client's instrumentation may have seen what was said.
+        model = identifier(getattr(data, "model", None))
+        records = [Answer(key=_name(span), order=origin.started_ns, model=model)]
+        if usage:
+            # Of its own log only: an instrumented client may have seen what was said.
             origin = origin._replace(attributes=_WITHHELD)
-        elif answer.error is None:
-            error = GeneratorExit()  # the stream was given up, or the task cancelled
-    answer = records[0]
-    answer.source, answer.fidelity, answer.request = _SOURCE, AS_TYPED, str(span.span_id)
+        elif failure is None:
+            given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
+    answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
-    around = begun.around()
-    if around:
-        answer.details = {**answer.details, "agent": around[0].agent or ""}
-    for each in around:
-        answer.details = {**answer.details, **each.notes}
-        each.notes = {}
-        each.answer = Answer(key=answer.key, source=_SOURCE, request=answer.request, progress=0), origin
-    log_answer(records, origin, error=error)
+    if type(failure) is dict:
+        answer.error = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
+        answer.status = "failed"
+    for place in begun.around():
+        answer.details = {"agent": place.agent or "", **answer.details, **place.notes}
+        place.notes = {}
+        place.answer = Answer(key=answer.key, source=_SOURCE, request=answer.request, progress=0), origin
+    log_answer(records, origin, error=given_up)
 
 
-def _answered(span: Any, order: int) -> list[Any] | None:
-    """Read the answer of a span, and what was asked for it, as records, the answer first; None where it has none."""
-    data, name = span.span_data, _name(span.span_id)
-    if data.type == "response":
-        kind, given, asked = "response", normalise(data.response), {"input": normalise(data.input)}
-    else:
-        kind, given, asked = _generation(data)
+def _note(begun: _Span, notes: dict[str, str]) -> None:
+    """Add something to the last answer of the turn, or of the agent, that it was noted in; else to the next one."""
+    place = begun.parent
+    if place is not None and place.answer is not None:
+        named, origin = place.answer
+        log_answer([replace(named, details=notes)], origin)
+    elif place is not None:
+        place.notes |= notes
+
+
+def _records(data: Any, order: int) -> list[Any] | None:
+    """Read an answer, and what was asked for it, as records, the answer first; None where the span has none."""
+    kind, given, asked = "response", normalise(getattr(data, "response", None)), {"input": normalise(data.input)}
+    if data.type == "generation":
+        kind, given, asked = _generation(normalise(data.output), normalise(data.model_config), asked["input"])
+        given = given and {"model": identifier(data.model), **given}
     records = read_exchange(Exchange(kind=kind, order=order, params=asked, answer=given)) if given else None
     if not records or not isinstance(records[0], Answer):
         return None
     answer = records[0]
-    for record in records:
-        if isinstance(record, ToolCall):
-            record.owner, record.source = name, _SOURCE
-    answer.key = name
-    own = answer.details.get("response_id")
-    if own == _FAKE_ID:
+    if answer.details.get("response_id") == _FAKE_ID:
         provided = (string(child(item, "provider_data"), "response_id") for item in children(given, "output"))
         own = next((text for text in provided if text), None)
         answer.details = {} if own is None else {"completion_id": own}
-    answer.names = () if own is None else (("id", own),)
-    _add_error(answer, normalise(span.error))
-    return list(records)
+        answer.names = () if own is None else (("id", own),)
+    return [*records]
 
 
-def _generation(data: Any) -> tuple[str, Data, dict[str, Any]]:
-    """Read a generation, which has messages of chat completions, or a response that the SDK made of their stream."""
-    output, config = normalise(data.output), normalise(data.model_config)
-    asked = {**(config if type(config) is dict else NOTHING), "messages": normalise(data.input)}
-    messages = children({"": output}, "")
-    if messages and messages[0].get("object") == "response":
-        return "response", messages[0], {**asked, "input": asked["messages"]}
-    choices = [{"index": place, "message": message} for place, message in enumerate(messages)]
-    model = identifier(data.model)
-    return "chat", {"object": "chat.completion", "model": model, "choices": choices} if choices else {}, asked
+def _generation(output: Any, config: Any, messages: Any) -> tuple[str, Data, dict[str, Any]]:
+    """Read a generation: messages of chat completions, or a response that the SDK made of their stream.
 
-
-def _add_error(answer: Answer, error: Any) -> None:
-    if type(error) is dict:
-        answer.error = string(child(error, "data"), "error") or string(error, "message") or "error"
-        answer.status = "failed"
-
-
-def _given(span: Any, name: str) -> object:
-    return getattr(span.span_data, name, None)
-
-
-def _note(begun: _Span, notes: dict[str, str]) -> None:
-    """Add something to the answer that was given before in the same turn, or of the same agent, else to the next one."""
-    parent = begun.parent
-    if parent is None:
-        return
-    if parent.answer is None:
-        parent.notes |= notes
-        return
-    answer, origin = parent.answer
-    answer.details = {**answer.details, **notes}
-    log_answer([answer], origin)
+    Returns:
+        The kind of the answer, the answer, and the parameters of its request.
+    """
+    asked = {**(config if type(config) is dict else NOTHING), "messages": messages, "input": messages}
+    given = children({"": output}, "")
+    if given and given[0].get("object") == "response":
+        return "response", given[0], asked
+    choices = [{"index": place, "message": message} for place, message in enumerate(given)]
+    return "chat", {"object": "chat.completion", "choices": choices} if choices else NOTHING, asked
 
 
 _processor: AthinaTracingProcessor | None = None
 
 
 def instrument_openai_agents() -> None:
-    """Log what the models of every agent of this process answer. OpenAI's own upload of traces stays as it is.
+    """Log what the models of every agent in this process answer. OpenAI's own upload of traces stays as it is.
 
-    May be called again; `uninstrument_openai_agents` undoes it. The SDK's `set_trace_processors` takes out ours, too:
-    it is to be called before.
+    May be called again; `uninstrument_openai_agents` undoes it. The SDK's own `set_trace_processors` takes out this one,
+    too, and is to be called before.
     """
     global _processor  # noqa: PLW0603 - the SDK has one list of processors
     if _processor is None:
