@@ -201,9 +201,14 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         """Note that a chain has ended; its answers are logged already."""
         end(_name(run_id))
 
-    def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
         """Note that a chain has ended; a failure is in the log of the model that failed, and an interrupt is none."""
-        end(_name(run_id))
+        with _guard.shield("reading the end of LangChain's chain"):
+            if not isinstance(error, Exception):
+                # Of a model whose task is cancelled LangChain says nothing.
+                for model in [each for each, run in self._models.items() if _name(run_id) in run.origin.within]:
+                    self._ended(model, None, error)
+            end(_name(run_id))
 
 
 def _name(run_id: object) -> Key:
@@ -260,7 +265,7 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
         request=name[1],
         order=run.origin.started_ns,
         progress=FINISHED,
-        status=next((text for place in places if (text := string(place, "finish_reason"))), None),
+        status=_first(places, ("finish_reason", "stop_reason", "status")),
         session=run.session,
         model=_first(places, ("model_name", "model", "model_id")),
         text=texts[0],
