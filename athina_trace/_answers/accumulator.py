@@ -84,14 +84,17 @@ class AnswerAccumulator:
                 self._take_all(reader.streamed())
             answers = [_whole(key, snapshots) for key, snapshots in self._answers.items()]
             # The requests' order counts where an instrumented client noted it, else the server's clock.
-            by_request = all(answer.order is not None for answer in answers)
-            answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
+            if len(answers) > 1:
+                by_request = all(answer.order is not None for answer in answers)
+                answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
             placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
             outputs = {call: list(values) for call, values in self._outputs.items()}
             records = LogRecords(
                 answers=answers,
                 messages=[message for _, message in placed],
-                calls=sorted(self._distinct_calls(outputs), key=lambda call: _time(call.created)),
+                calls=sorted(self._distinct_calls(outputs), key=lambda call: _time(call.created))
+                if self._calls
+                else [],
                 outputs=outputs,
                 sessions=tuple(self._sessions),
                 documents=tuple(self._documents),
@@ -99,7 +102,7 @@ class AnswerAccumulator:
         return merge(records)
 
     def _distinct_calls(self, outputs: dict[str, list[object]]) -> list[ToolCall]:
-        """Return each call once, where several sources saw it; one may know it by another id, or by none.
+        """Return each call once, in their order; another source may know it by another id, or by none.
 
         Args:
             outputs: of each id of a call; those of a call's other ids are put under the one that is kept.
@@ -117,7 +120,7 @@ class AnswerAccumulator:
             for source in reversed(ranked):
                 kept = _with_calls_of(kept, by_source[source], outputs)
             distinct += kept
-        return distinct
+        return sorted(distinct, key=lambda call: _time(call.created))
 
     def _take_all(self, records: Iterable[Record]) -> None:
         outputs: dict[str, list[object]] = {}
@@ -205,8 +208,9 @@ def _are_one(known: Answer | None, new: Answer) -> bool:
 
 def _whole(key: Key, snapshots: Mapping[str, Answer]) -> Answer:
     """Put together what the sources say of one answer, under the key that calls of tools name it by."""
-    whole = merge_sources(list(snapshots.values()))
-    return whole if whole.key == key else replace(whole, key=key)
+    if len(snapshots) == 1:
+        return next(iter(snapshots.values()))
+    return replace(merge_sources(snapshots.values()), key=key)
 
 
 def _fidelity(snapshots: Mapping[str, Answer] | None, source: str) -> int:

@@ -7,13 +7,11 @@ a model is the answer of that span.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from athina_trace._answers.records import Answer, Key
 
 __all__ = ["Ledger", "Place"]
@@ -34,9 +32,9 @@ class Place(Generic[V]):
     """What it is called in the records of its log."""
     value: V
     session: object
-    names: set[Key] = field(default_factory=set)
-    within: set[Key] = field(default_factory=set)
-    """The spans and runs around it, as far as they have ended in no answer of their own."""
+    names: list[Key] = field(default_factory=list)
+    within: list[Key] = field(default_factory=list)
+    """The spans and runs around it."""
     requests: dict[str, int | str] = field(default_factory=dict)
     """Of each source the request or span by which it saw the answer."""
     failed: bool = False
@@ -47,7 +45,7 @@ class Ledger(Generic[V]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._places: OrderedDict[int, Place[V]] = OrderedDict()
+        self._places: deque[Place[V]] = deque()
         self._named: dict[Key, list[Place[V]]] = {}
         self._enclosed: dict[Key, list[Place[V]]] = {}
 
@@ -62,72 +60,74 @@ class Ledger(Generic[V]):
             within: the spans and runs that this source saw it in.
             session: what the program's own scope names the session; an id alone makes no answer of two sessions one.
         """
-        votes: dict[int, int] = {}
-        found: dict[int, Place[V]] = {}
-        for place, weight in self._candidates(answer, within):
-            found[id(place)] = place
-            votes[id(place)] = votes.get(id(place), 0) + weight
         best, most = None, 0
-        for key, place in found.items():
-            if self._contradicts(place, answer, votes[key], session):
+        for place, vote in self._votes(answer, within).items():
+            known = place.requests.get(answer.source)
+            if known is not None and answer.request is not None:
+                # Two requests of one source only look like one answer, where a server repeats its ids.
+                if known != answer.request:
+                    continue
+            elif vote == _BY_ID and session is not None is not place.session != session:
                 continue
             # Of several attempts within one span, it is the one that ended alike; of those the last.
-            vote = 2 * votes[key] + (place.failed == (answer.error is not None))
-            if vote >= most:
-                best, most = place, vote
+            score = 2 * vote + (place.failed == (answer.error is not None))
+            if score >= most:
+                best, most = place, score
         return best
 
-    def _candidates(self, answer: Answer, within: tuple[Key, ...]) -> Iterator[tuple[Place[V], int]]:
-        for name in dict.fromkeys((answer.key, *answer.names)):
-            by_id = name[0] == "id"
+    def _votes(self, answer: Answer, within: tuple[Key, ...]) -> dict[Place[V], int]:
+        """Return what speaks for each place that has a name of this answer."""
+        votes: dict[Place[V], int] = {}
+        for name in answer.names if answer.key in answer.names else (answer.key, *answer.names):
             for place in self._named.get(name, ()):
-                yield place, _BY_ID if by_id else _BY_NAME
+                votes[place] = votes.get(place, 0) + (_BY_ID if name[0] == "id" else _BY_NAME)
             for place in self._enclosed.get(name, ()):
-                yield place, _BY_ENCLOSURE
+                votes[place] = votes.get(place, 0) + _BY_ENCLOSURE
         for name in within:
             for place in self._named.get(name, ()):
-                yield place, _BY_ENCLOSURE
-
-    def _contradicts(self, place: Place[V], answer: Answer, votes: int, session: object) -> bool:
-        """Whether two requests of one source, or an id that servers repeat, only look like one answer."""
-        known = place.requests.get(answer.source)
-        if known is not None and answer.request is not None:
-            return known != answer.request
-        differs = session is not None and place.session is not None and session != place.session
-        return votes <= _BY_ID and differs
+                votes[place] = votes.get(place, 0) + _BY_ENCLOSURE
+        return votes
 
     def put(self, answer: Answer, value: V, *, within: tuple[Key, ...] = (), session: object = None) -> Place[V]:
         """Give an answer a place of its own."""
         place = Place(answer.key, value, session)
-        self._places[id(place)] = place
+        self._places.append(place)
         self.note(place, answer, within=within)
         if len(self._places) > self._most:
-            self._drop(self._places.popitem(last=False)[1])
+            oldest = self._places.popleft()
+            _remove(self._named, oldest.names, oldest)
+            _remove(self._enclosed, oldest.within, oldest)
         return place
 
     def note(self, place: Place[V], answer: Answer, *, within: tuple[Key, ...] = ()) -> None:
         """Note what a further source calls an answer."""
-        _add(self._named, place, place.names, (answer.key, *answer.names))
-        _add(self._enclosed, place, place.within, within)
+        _add(self._named, place.names, (answer.key, *answer.names), place)
+        if within:
+            _add(self._enclosed, place.within, within, place)
         if answer.request is not None:
             place.requests.setdefault(answer.source, answer.request)
-        place.failed = place.failed or answer.error is not None
-
-    def _drop(self, place: Place[V]) -> None:
-        for index, names in ((self._named, place.names), (self._enclosed, place.within)):
-            for name in names:
-                alike = index.get(name)
-                if alike is not None and place in alike:
-                    alike.remove(place)
-                    if not alike:
-                        del index[name]
+        if answer.error is not None:
+            place.failed = True
 
 
-def _add(index: dict[Key, list[Place[V]]], place: Place[V], own: set[Key], names: tuple[Key, ...]) -> None:
+def _add(index: dict[Key, list[Place[V]]], own: list[Key], names: tuple[Key, ...], place: Place[V]) -> None:
     for name in names:
-        if name not in own:
-            own.add(name)
-            alike = index.setdefault(name, [])
+        if name in own:
+            continue
+        own.append(name)
+        alike = index.get(name)
+        if alike is None:
+            index[name] = [place]
+        else:
             alike.append(place)
             if len(alike) > _MOST_ALIKE:
                 alike.pop(0)
+
+
+def _remove(index: dict[Key, list[Place[V]]], names: list[Key], place: Place[V]) -> None:
+    for name in names:
+        alike = index.get(name, [])
+        if place in alike:
+            alike.remove(place)
+        if not alike:
+            index.pop(name, None)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "AS_OBJECT",
@@ -195,7 +195,7 @@ def merge_snapshots(known: Answer, new: Answer) -> Answer:
     return Answer(**values)
 
 
-def merge_sources(snapshots: Sequence[Answer]) -> Answer:
+def merge_sources(snapshots: Iterable[Answer]) -> Answer:
     """Put together what several sources say of one answer; the order in which they came does not count.
 
     The source that is given most wins, of several such the one with the longest text and prompt; what it does not say

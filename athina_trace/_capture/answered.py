@@ -132,14 +132,19 @@ class _State:
         self.changeable: deque[_Kept] = deque()
         self.characters = 0
 
-    def keep(self, kept: _Kept) -> None:
+    def keep(self, draft: LogDraft, answer: Answer) -> _Kept:
         """Keep the log of an answer changeable, and let go of the oldest ones where that takes too much."""
+        characters = len(answer.text or "")
+        for message in answer.prompt:
+            characters += len(message["content"])
+        kept = _Kept(draft, characters)
         self.changeable.append(kept)
-        self.characters += kept.characters
+        self.characters += characters
         while len(self.changeable) > _MOST_CHANGEABLE or self.characters > _MOST_CHARACTERS:
             oldest = self.changeable.popleft()
             self.characters -= oldest.characters
             oldest.draft = None
+        return kept
 
     def ancestors(self, name: Key | None) -> tuple[Key, ...]:
         """Return a span or run and those around it, as far as they are still running."""
@@ -212,38 +217,31 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
     """
     answer = next(record for record in records if isinstance(record, Answer))
+    own, elsewhere = list(records), {}
+    session = origin.session
     with _state.lock:
-        place = _state.ledger.find(answer, within=origin.within, session=origin.session)
-        is_new = place is None
-        if place is None:
-            size = len(answer.text or "") + sum(len(message["content"]) for message in answer.prompt)
-            kept = _Kept(origin.open_draft or origin.own_draft(), size)
-            _state.keep(kept)
-            place = _state.ledger.put(answer, kept, within=origin.within, session=origin.session)
+        place = _state.ledger.find(answer, within=origin.within, session=session)
+        if is_new := place is None:
+            kept = _state.keep(origin.open_draft or origin.own_draft(), answer)
+            place = _state.ledger.put(answer, kept, within=origin.within, session=session)
         else:
             kept = place.value
             _state.ledger.note(place, answer, within=origin.within)
-        own: list[Record] = [record for record in records if not isinstance(record, ToolOutput)]
         own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
-        elsewhere: dict[int, tuple[_Kept, list[Record]]] = {}
-        for record in records:
-            if isinstance(record, ToolOutput):
-                caller = _state.callers.get((origin.session, record.call)) or kept
-                elsewhere.setdefault(id(caller), (caller, []))[1].append(record)
-        _, outputs = elsewhere.pop(id(kept), (kept, []))
-        own += outputs
-        _note_calls(records, kept, origin)
+        if len(records) > 1:
+            elsewhere = _outputs_of_others(own, kept, session)
+            _note_calls(records, kept, origin)
     if place.key != answer.key:
         _rename(own, answer.key, place.key)
-    # Before its own log, as a reader of the conversation expects: what its request brought came before.
-    for caller, given in elsewhere.values():
-        _add(caller, given, origin)
+    # First, as they happened: what a request brings came before what it is answered.
+    for caller, outputs in elsewhere.items():
+        _add(caller, outputs, origin)
     with kept.lock:
-        is_own = is_new and kept.draft is not None and kept.draft is not origin.draft
-        if kept.draft is not None:
-            kept.draft.take(own, scope=origin.scope)
-        if is_own and kept.draft is not None:
-            complete(emission.emit(kept.draft, _NO_OPTIONS, error=error))
+        draft = kept.draft
+        if draft is not None:
+            draft.take(own, scope=origin.scope)
+            if is_new and draft is not origin.draft:
+                complete(emission.emit(draft, _NO_OPTIONS, error=error))
 
 
 def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:
@@ -316,6 +314,18 @@ def _documents_in(name: Key) -> tuple[str, ...]:
         return ()
     texts, running.documents = tuple(running.documents), []
     return texts
+
+
+def _outputs_of_others(records: list[Record], kept: _Kept, session: object) -> dict[_Kept, list[Record]]:
+    """Take out the outputs of calls that other logs have, by log. Under the lock."""
+    found: dict[_Kept, list[Record]] = {}
+    for record in tuple(records):
+        if isinstance(record, ToolOutput):
+            caller = _state.callers.get((session, record.call))
+            if caller is not None and caller is not kept:
+                found.setdefault(caller, []).append(record)
+                records.remove(record)
+    return found
 
 
 def _rename(records: Iterable[Record], answer: Key, key: Key) -> None:
