@@ -27,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from athina_trace import athina_session, athina_trace, instrument_openai, uninstrument_openai
+from athina_trace import _guard, athina_session, athina_trace, instrument_openai, uninstrument_openai
 from athina_trace.integrations.langchain import (
     AthinaCallbackHandler,
     instrument_langchain,
@@ -39,6 +39,7 @@ from tests.openai.scripts import RAIN, RAIN_CHUNKS
 from tests.openai.server import Events, Failure, Server
 
 from .conftest import Logs
+from .hostile import values
 
 CALL = function_call(name="track", arguments='{"parcel":"PX-1"}')
 
@@ -387,34 +388,6 @@ def test_300_tasks_with_sessions_of_their_own(model: ChatOpenAI, server: Server,
         assert log["response"] == f"Answer {number}"
 
 
-class Hostile:
-    """An object that raises whatever is asked of it."""
-
-    def __getattribute__(self, name: str) -> Any:
-        raise ValueError(name)
-
-
-def cyclic() -> dict[str, Any]:
-    made: dict[str, Any] = {"role": "user"}
-    made["content"] = made
-    return made
-
-
-def huge() -> list[Any]:
-    return [{"role": "user", "content": "x" * 1_000_000}] * 50
-
-
-odd = st.one_of(
-    st.none(),
-    st.integers(),
-    st.text(max_size=5),
-    st.builds(Hostile),
-    st.builds(cyclic),
-    st.builds(huge),
-    st.builds(lambda: [[AIMessage("Hi")]]),
-    st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.sampled_from(["thread_id", "generations", "model", "id"]), st.builds(Hostile), max_size=2),
-)
 EVENTS = ("on_chat_model_start", "on_llm_start", "on_tool_start", "on_retriever_start", "on_chain_start")
 ENDS = ("on_llm_end", "on_llm_error", "on_tool_end", "on_tool_error", "on_retriever_end", "on_chain_end")
 
@@ -422,9 +395,9 @@ ENDS = ("on_llm_end", "on_llm_error", "on_tool_end", "on_tool_error", "on_retrie
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([*EVENTS, *ENDS]), odd, odd, st.sampled_from([None, 1, UUID(int=1)]),
+            st.sampled_from([*EVENTS, *ENDS]), values, values, st.sampled_from([None, 1, UUID(int=1)]),
             st.dictionaries(
-                st.sampled_from(["parent_run_id", "metadata", "invocation_params", "name"]), odd,
+                st.sampled_from(["parent_run_id", "metadata", "invocation_params", "name"]), values,
                 max_size=3,
             ),
         ),
@@ -434,8 +407,6 @@ ENDS = ("on_llm_end", "on_llm_error", "on_tool_end", "on_tool_error", "on_retrie
 def test_hostile_callbacks_raise_nothing_and_lose_no_later_log(
     callbacks: list[tuple[str, Any, Any, Any, dict[str, Any]]],
 ) -> None:
-    from athina_trace import _guard
-
     _guard.strict = False  # the program's objects may raise: nothing of it may reach the program
     handler = AthinaCallbackHandler()
     for name, first, second, run, more in callbacks:
