@@ -69,6 +69,8 @@ class Origin(NamedTuple):
     """The spans and runs around it, the innermost first."""
     response_time: int | None = None
     """Milliseconds, where the source measured them."""
+    reference: str | None = None
+    """The program's own for a log of its own."""
 
     @classmethod
     def here(cls) -> Origin:
@@ -92,6 +94,8 @@ class Origin(NamedTuple):
         draft.accumulator = AnswerAccumulator()
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
+        if self.reference is not None:
+            draft.named["external_reference_id"] = self.reference
         return draft
 
 

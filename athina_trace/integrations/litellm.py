@@ -51,13 +51,15 @@ _ANSWERING: Final = frozenset(
 """The types of calls that a model answers with words, in contrast to embeddings and the like."""
 _READ: Final = (
     *("call_type", "litellm_call_id", "status", "model", "messages", "response", "model_parameters", "response_cost"),
-    *("end_user", "session_id", "model_group", "cache_hit", "error_str"),
+    *("custom_llm_provider", "end_user", "session_id", "model_group", "cache_hit", "error_str"),
 )
 """What is read of LiteLLM's standard payload: nothing that holds a key, nor the traceback of a failure."""
 _NAMED: Final = ("context", "user_query", "user_feedback", "user_feedback_comment", "model_options")
 """What `metadata` may name besides identifiers, as for LiteLLM's own callback for Athina."""
-_LISTS: Final = ("callbacks", "input_callback", "success_callback", "failure_callback")
-_LISTS_ASYNC: Final = ("_async_input_callback", "_async_success_callback", "_async_failure_callback")
+_LISTS: Final = (
+    *("callbacks", "input_callback", "success_callback", "failure_callback"),
+    *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
+)
 """Where LiteLLM keeps its loggers: it puts those of the first list into the others when a call is made."""
 
 
@@ -121,7 +123,9 @@ class AthinaLogger(CustomLogger):
         params = params if isinstance(params, dict) else {}
         metadata = _metadata(params)
         for place in metadata:
-            origin = origin._replace(scope=named_by(place, origin.scope, further=_NAMED))
+            scope = named_by(place, origin.scope, further=_NAMED)
+            reference = identifier(place.get("external_reference_id")) or origin.reference
+            origin = origin._replace(scope=scope, reference=reference)
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock it would last until this logger is called.
             origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
@@ -139,11 +143,11 @@ class AthinaLogger(CustomLogger):
 
 
 def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return where a program's metadata may be, the innermost last: a proxy puts that of a request inside its own."""
+    """Return where a program's metadata may be, that of the request first: a proxy puts it inside its own."""
     places: list[object] = []
-    for name in ("litellm_metadata", "metadata"):
+    for name in ("metadata", "litellm_metadata"):
         outer = params.get(name)
-        places += [outer, outer.get("requester_metadata")] if isinstance(outer, dict) else []
+        places += [outer.get("requester_metadata"), outer] if isinstance(outer, dict) else []
     return [place for place in places if isinstance(place, dict)]
 
 
@@ -170,7 +174,7 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
     Args:
         answer: what `_records` has read.
         payload: what was taken over of LiteLLM's standard payload.
-        metadata: of the call, the innermost last.
+        metadata: of the call.
     """
     details = dict(answer.details)
     if (own := details.get("response_id")) is not None:
@@ -182,7 +186,10 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
     plain = [each for place in metadata if type(each := normalise(_picked(place))) is dict]
     # The answer of a stream has the model's name that was asked for.
     served = [string(child(each, "hidden_params"), "provider_response_model") for each in plain]
-    answer.model = next((model for model in reversed(served) if model), answer.model)
+    answer.model = next((model for model in served if model), answer.model)
+    if answer.model is not None and answer.error is not None:
+        # Of a request that failed, a router gives the name by which LiteLLM finds the provider.
+        answer.model = answer.model.removeprefix(f"{string(payload, 'custom_llm_provider')}/")
     tags = dict.fromkeys(tag for each in plain for tag in members(each, "tags") if isinstance(tag, str))
     details |= {"tags": ", ".join(tags)} if tags else {}
     if (group := string(payload, "model_group")) is not None:
@@ -225,7 +232,7 @@ def instrument_litellm() -> None:
 
 def uninstrument_litellm() -> None:
     """Undo `instrument_litellm`; loggers that the program put there itself stay."""
-    for name in (*_LISTS, *_LISTS_ASYNC):
+    for name in _LISTS:
         listed: Any = getattr(litellm, name, None)
-        while isinstance(listed, list) and any(each is athina_logger for each in listed):
+        if isinstance(listed, list):
             listed[:] = [each for each in listed if each is not athina_logger]
