@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format shape coverage bench soak pictures clean
+.PHONY: help demo test test-only test-openai test-integrations test-integrations-newest lint format shape coverage bench
+.PHONY: bench-servers soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -18,12 +19,14 @@ help:
 	@echo "make test       lint, then the tests"
 	@echo "make test-only  the tests alone"
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
+	@echo "make test-integrations  those with the packages of other sources (test-integrations-newest: their newest releases)"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff fix what it can"
 	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
-	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
+	@echo "make bench-servers  deliver to slow, failing, strict and busy servers, in 2 minutes (ROWS=quick: to one)"
+	@echo "make soak       kill workers for four minutes while Athina fails or is slow, and deliver a large backlog"
 	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 
@@ -53,6 +56,23 @@ $(VENV)-openai-%/.installed: pyproject.toml
 		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3'
 	@touch $@
 
+# What the other sources of answers bring along would make the environment of the tests large, so they have one of their own.
+test-integrations: $(VENV)-integrations/.installed
+	@$(VENV)-integrations/bin/python -m pytest tests/integrations
+
+$(VENV)-integrations/.installed: tests/integrations/requirements.txt pyproject.toml
+	@echo "Installing the packages of other sources in $(VENV)-integrations"
+	@$(PYTHON) -m venv $(VENV)-integrations
+	@$(VENV)-integrations/bin/python -m pip install -qq --disable-pip-version-check --editable . -r $<
+	@touch $@
+
+# Made again each time: it is to show whether today's releases still work, whatever the ranges say.
+test-integrations-newest:
+	@$(PYTHON) -m venv --clear $(VENV)-newest
+	@sed 's/[<>=~! #].*//' tests/integrations/requirements.txt >$(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable . -r $(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pytest tests/integrations
+
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
@@ -78,6 +98,9 @@ coverage: $(VENV)/.installed-test
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python -m tests.benchmarks $(BENCH)
 
+bench-servers: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks.servers $(ROWS)
+
 .venv-bench/.installed: tests/benchmarks/requirements.txt pyproject.toml
 	@echo "Installing what is measured in .venv-bench"
 	@$(PYTHON) -m venv .venv-bench
@@ -86,6 +109,7 @@ bench: .venv-bench/.installed
 
 soak: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.support.crashes --seconds 120
+	@$(BIN)/python -m tests.support.crashes --seconds 120 --server slow
 	@$(BIN)/python -m tests.support.backlog
 
 pictures: $(VENV)/.installed-test

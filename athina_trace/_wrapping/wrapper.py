@@ -12,7 +12,7 @@ from typing import Any
 
 from athina_trace import _guard
 from athina_trace._wrapping import callables, generators, proxies, results
-from athina_trace._wrapping.calls import Call, attempt, complete
+from athina_trace._wrapping.calls import Call, attempt, run_now
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
@@ -69,7 +69,7 @@ def _plain_wrapper(opened: Open) -> Callable[..., Any]:
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            complete(attempt(call.failed, error))
+            run_now(attempt(call.failed, error))
             raise
         finally:
             try:
@@ -112,8 +112,8 @@ def _finish(result: Any, call: Call) -> Any:
     if continues and (followed := attempt(results.follow, result, call)) is not None:
         return followed
     try:  # as in `_plain_wrapper`
-        if (rest := call.done(result)) is not None:
-            complete(rest)
+        if (work := call.done(result)) is not None:
+            run_now(work)
     except RecursionError:
         return result
     except Exception:  # noqa: BLE001 - the guard decides

@@ -1,30 +1,49 @@
-"""Frameworks as they are today, against a server with a script; run by `make test-integrations`."""
+"""These tests need the packages of `requirements.txt`, which `make test-integrations` installs."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
+from athina_trace._capture import answered
+from athina_trace.integrations.openai.standalone_logs import standalone_logs
 from athina_trace.testing import captured_logs
 from tests.openai.server import Server
 from tests.support.changed import as_changed
 
-# Of prices it would otherwise ask the network; read when it is imported.
+if find_spec("openinference") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+# Read by the instrumentations when they are switched on.
+os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
+os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
+os.environ["LOGFIRE_SEND_TO_LOGFIRE"] = "false"
+# Read when it is imported: it would ask the network for prices.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
-_NEEDS = {
-    "test_langchain.py": "langchain_openai",
-    "test_openai_agents.py": "agents",
-    "test_litellm.py": "litellm",
-}
-# The suite itself runs without these packages.
-collect_ignore = [name for name, package in _NEEDS.items() if find_spec(package) is None]
+
+# Of the packages, which warn of each other.
+logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 Logs = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # What the packages deprecate among themselves, and what they leave open, is not ours.
+        warnings.simplefilter("ignore")
+        yield
+        gc.collect()
+    answered.reset()
+    standalone_logs.reset()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
-from athina_trace._answers.records import RUN, Answer, Record, SessionSeen, ThreadMessage
+from athina_trace._answers.records import RUN, Answer, Key, Record, SessionSeen, ThreadMessage
 from athina_trace._capture.answered import Origin, expect, log_answer, within
 from athina_trace._capture.draft import current_draft
 from athina_trace.context import current_scope
@@ -31,7 +31,7 @@ _numbers = count()
 class RequestRecord:
     """A request that concerns an answer of a model."""
 
-    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "started_ns", "within")
+    __slots__ = ("answer", "attributes", "draft", "name", "params", "query", "route", "scope", "started_ns", "within")
 
     def __init__(self, route: Route, options: Any, started_ns: int) -> None:
         """Take over the request, and what surrounds it now.
@@ -53,6 +53,8 @@ class RequestRecord:
         self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
         self.draft = current_draft()
         self.scope = current_scope()
+        self.name: Key | None = None
+        """What it is known by among the spans and runs around it, and inside."""
         self.within = within()
         self.started_ns = started_ns
         self.attributes: dict[str, Any] | None = None
@@ -113,6 +115,8 @@ class RequestRecord:
             memory.answered(answer.session)
 
     def _record_answer(self, answer: Answer, records: Sequence[Record], error: BaseException | None) -> None:
+        if self.name is not None:
+            answer.names = (*answer.names, self.name)
         origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.within)
         if origin.open_draft is not None:
             if self.route.asks and answer.ended and answer.key[0] != RUN:

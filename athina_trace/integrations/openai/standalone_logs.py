@@ -21,7 +21,7 @@ from athina_trace._capture import emission
 from athina_trace._capture.answered import Origin, expect, is_logged, log_answer
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
-from athina_trace._wrapping.calls import complete
+from athina_trace._wrapping.calls import run_now
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
 
 PATIENCE: Final = 30.0
@@ -178,7 +178,7 @@ class StandaloneLogs:
 
 def _emit(draft: LogDraft, error: BaseException | None) -> None:
     """Write a log of its own. `error`: why it is incomplete; an error of the API is in its answers."""
-    complete(emission.emit(draft, _NO_OPTIONS, error=error))
+    run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
 
 standalone_logs = StandaloneLogs()
