@@ -192,7 +192,13 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     # Chains and graphs -----------------------------------------------------------------------------------------------
 
     def on_chain_start(
-        self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **_: Any  # noqa: ARG002
+        self,
+        serialized: Any,  # noqa: ARG002
+        inputs: Any,  # noqa: ARG002
+        *,
+        run_id: Any,
+        parent_run_id: Any = None,
+        **_: Any,
     ) -> None:
         """Note what models, tools and retrievers run in."""
         begin(_name(run_id), None if parent_run_id is None else _name(parent_run_id))
@@ -221,7 +227,7 @@ def _origin(run_id: object, parent: object) -> Origin:
     return Origin(clock.perf_ns(), current_scope(), current_draft(), within=around)
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
 def _picked(message: Any) -> Any:
@@ -300,7 +306,9 @@ def _usage(message: Data, places: Iterable[Data]) -> dict[str, int]:
     if not usage:
         found = (child(place, name) for place in places for name in ("token_usage", "usage"))
         return next((counts for each in found if (counts := usage_counts({"usage": each}))), {})
-    counts = usage_counts({"usage": {name: usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")}})
+    counts = usage_counts(
+        {"usage": {name: usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")}}
+    )
     for group, names in _USAGE_DETAILS:
         for given, ours in names.items():
             if tokens := count(child(usage, group), given):
@@ -320,7 +328,7 @@ def _calls(message: Data, owner: Key) -> list[ToolCall]:
     return calls
 
 
-# Every run of this process ---------------------------------------------------------------------------------------------
+# Every run of this process -------------------------------------------------------------------------------------------
 
 
 class _Switch:

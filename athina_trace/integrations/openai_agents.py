@@ -14,6 +14,7 @@ Source of the spans: openai-agents 0.6 to 0.24.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,8 @@ _WITHHELD: Final = {"content": "withheld by trace_include_sensitive_data=False"}
 _MODELS: Final = ("response", "generation")
 _AGENTS: Final = {"agent": "name", "turn": "agent_name"}
 """Of the spans that answers are given in, where they name the agent."""
+_OF_CLIENT: Final = re.compile(r"Error code: (\d{3}) - (.+)", re.DOTALL)
+"""A failure as OpenAI's client writes it down: the span has its text alone. Source: `openai._base_client`."""
 _FAKE_ID: Final = "__fake_id__"
 """What the SDK calls a response that it made of chat completions. Source: `agents.models.fake_id`."""
 
@@ -157,8 +160,10 @@ def _log(span: Any, begun: _Span) -> None:
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
     if type(failure) is dict:
-        answer.error = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
-        answer.status = "failed"
+        text = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
+        found = _OF_CLIENT.fullmatch(text)
+        answer.error, answer.status = (found[2] if found else text), "failed"
+        answer.status_code = int(found[1]) if found else None
     for place in begun.around():
         answer.details = {"agent": place.agent or "", **answer.details, **place.notes}
         place.notes = {}
@@ -214,8 +219,8 @@ _processor: AthinaTracingProcessor | None = None
 def instrument_openai_agents() -> None:
     """Log what the models of every agent in this process answer. OpenAI's own upload of traces stays as it is.
 
-    May be called again; `uninstrument_openai_agents` undoes it. The SDK's own `set_trace_processors` takes out this one,
-    too, and is to be called before.
+    May be called again; `uninstrument_openai_agents` undoes it. Call the SDK's `set_trace_processors` before, which
+    takes out this processor, too.
     """
     global _processor  # noqa: PLW0603 - the SDK has one list of processors
     if _processor is None:

@@ -114,25 +114,23 @@ def test_a_legacy_llm_and_models_of_other_providers(server: Server, logs: Logs) 
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_streams_whole_and_closed_early(
-    model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
-) -> None:
+def test_streams_whole_and_closed_early(model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool) -> None:
     if also_the_client:
         instrument_openai()
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     assert "".join(str(each.content) for each in model.stream("Weather?", stream_usage=True)) == RAIN
-    left = model.stream("Weather?")
+    left: Any = model.stream("Weather?")
     while next(left).content != "It rains":
         pass
-    left.close()  # type: ignore[attr-defined]
+    left.close()
     gc.collect()
 
     async def main() -> None:
         assert "".join([str(each.content) async for each in model.astream("Weather?")]) == RAIN
-        left = model.astream("Weather?")
+        left: Any = model.astream("Weather?")
         while (await anext(left)).content != "It rains":
             pass
-        await left.aclose()  # type: ignore[attr-defined]
+        await left.aclose()
 
     asyncio.run(main())
     whole, part, async_whole, async_part = logs()
@@ -424,5 +422,3 @@ def test_the_handler_is_one_of_langchains_and_an_unknown_run_is_logged_with_what
     handler.on_llm_end(LLMResult(generations=[[]]), run_id=uuid4())
     (log,) = logs()
     assert (log["response"], log["language_model_id"]) == ("", "unknown")
-
-

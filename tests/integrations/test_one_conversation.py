@@ -20,7 +20,8 @@ from tests.openai.server import Server
 from tests.support.changed import as_changed
 
 from .conversation import EXPECTED, FIELDS, MODEL, standin
-from .sources import SOURCES, Source
+from .frameworks import SOURCES
+from .sources import Source
 
 
 def comparable(log: dict[str, Any]) -> dict[str, Any]:
