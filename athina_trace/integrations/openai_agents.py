@@ -26,7 +26,7 @@ from athina_trace._clock import clock
 from athina_trace.context import Given, ScopeCall, current_scope
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
-from athina_trace.integrations.openai.exchange import Exchange, read_exchange
+from athina_trace.integrations.openai.exchange import Exchange, add_request, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
 
 if TYPE_CHECKING:
@@ -148,15 +148,12 @@ def _log(span: Any, begun: _Span) -> None:
     """Log the answer of a model, or what became of the request for one."""
     data, origin, given_up = span.span_data, begun.origin, None
     usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
-    records = _records(data, origin.started_ns)
-    if records is None:
-        model = identifier(getattr(data, "model", None))
-        records = [Answer(key=_name(span), order=origin.started_ns, model=model)]
-        if usage:
-            # Of its own log only: an instrumented client may have seen what was said.
-            origin = origin._replace(attributes=_WITHHELD)
-        elif failure is None:
-            given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
+    records, is_answered = _records(data, origin.started_ns)
+    if not is_answered and usage:
+        # Of its own log only: an instrumented client may have seen what was said.
+        origin = origin._replace(attributes=_WITHHELD)
+    elif not is_answered and failure is None:
+        given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
     if type(failure) is dict:
@@ -181,22 +178,25 @@ def _note(begun: _Span, notes: dict[str, str]) -> None:
         place.notes |= notes
 
 
-def _records(data: Any, order: int) -> list[Any] | None:
-    """Read an answer, and what was asked for it, as records, the answer first; None where the span has none."""
+def _records(data: Any, order: int) -> tuple[list[Any], bool]:
+    """Read an answer, and what was asked for it, as records, the answer first; and whether the span has one."""
     kind, given, asked = "response", normalise(getattr(data, "response", None)), {"input": normalise(data.input)}
     if data.type == "generation":
         kind, given, asked = _generation(normalise(data.output), normalise(data.model_config), asked["input"])
-        given = given and {"model": identifier(data.model), **given}
-    records = read_exchange(Exchange(kind=kind, order=order, params=asked, answer=given)) if given else None
+        asked["model"] = identifier(data.model)
+    exchange = Exchange(kind=kind, order=order, params=asked, answer=given)
+    records = read_exchange(exchange) if given else None
     if not records or not isinstance(records[0], Answer):
-        return None
+        answer = Answer(key=(kind, ""), order=order)
+        add_request(answer, exchange)
+        return [answer], False
     answer = records[0]
     if answer.details.get("response_id") == _FAKE_ID:
         provided = (string(child(item, "provider_data"), "response_id") for item in children(given, "output"))
         own = next((text for text in provided if text), None)
         answer.details = {} if own is None else {"completion_id": own}
         answer.names = () if own is None else (("id", own),)
-    return [*records]
+    return [*records], True
 
 
 def _generation(output: Any, config: Any, messages: Any) -> tuple[str, Data, dict[str, Any]]:
