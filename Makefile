@@ -63,14 +63,14 @@ test-integrations: $(VENV)-integrations/.installed
 $(VENV)-integrations/.installed: tests/integrations/requirements.txt pyproject.toml
 	@echo "Installing the packages of other sources in $(VENV)-integrations"
 	@$(PYTHON) -m venv $(VENV)-integrations
-	@$(VENV)-integrations/bin/python -m pip install -qq --disable-pip-version-check --editable . -r $<
+	@$(VENV)-integrations/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $<
 	@touch $@
 
 # Made again each time: it is to show whether today's releases still work, whatever the ranges say.
 test-integrations-newest:
 	@$(PYTHON) -m venv --clear $(VENV)-newest
 	@sed 's/[<>=~! #].*//' tests/integrations/requirements.txt >$(VENV)-newest/requirements.txt
-	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable . -r $(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $(VENV)-newest/requirements.txt
 	@$(VENV)-newest/bin/python -m pytest tests/integrations
 
 lint: $(VENV)/.installed-dev

@@ -14,7 +14,7 @@ import contextvars
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -33,6 +33,7 @@ from athina_trace.context import Scope, current_scope
 
 __all__ = [
     "Origin",
+    "add_surrounding",
     "begin",
     "end",
     "expect",
@@ -224,7 +225,22 @@ def subject_of(name: Key) -> Any:
 def within() -> tuple[Key, ...]:
     """Return the spans and runs around the code that is running now, the innermost first."""
     around = _around.get()
-    return tuple(name for name in around if name in _state.running) if around else around
+    if around:
+        around = tuple(name for name in around if name in _state.running)
+    for name_here in _unseen:
+        name = name_here()
+        if name is not None and name not in around:
+            around = (name, *around)
+    return around
+
+
+def add_surrounding(name_here: Callable[[], Key | None]) -> None:
+    """Have `name_here` say what else is around the code that is running, whose beginning nothing could see."""
+    if name_here not in _unseen:
+        _unseen.append(name_here)
+
+
+_unseen: list[Callable[[], Key | None]] = []
 
 
 # What sources see ----------------------------------------------------------------------------------------------------

@@ -100,8 +100,8 @@ def talk_with_litellm(server: Server) -> None:
         for _ in range(2):
             message = (await litellm.acompletion(**asked)).choices[0].message
             messages.append(message.model_dump(exclude_none=True))
-            for call in message.tool_calls or []:
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": find_parcel("7")})
+            calls = message.tool_calls or []
+            messages += [{"role": "tool", "tool_call_id": call.id, "content": find_parcel("7")} for call in calls]
         messages.append({"role": "user", "content": SECOND})
         text = ""
         async for chunk in await litellm.acompletion(**asked, stream=True, stream_options={"include_usage": True}):

@@ -2,7 +2,7 @@
 
     OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK=athina
 
-The official instrumentations call it before a span ends, whatever they are told to capture on spans.
+The official instrumentations call it before a span ends, whatever they capture on spans.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.answered import Origin, subject_of
+from athina_trace._answers.records import Key
+from athina_trace._capture.answered import Origin, add_surrounding, subject_of
 from athina_trace._serialization import plain
 from athina_trace.integrations.opentelemetry.processor import OpenSpan, record_of
 from athina_trace.integrations.opentelemetry.reader import name_of
@@ -29,6 +31,9 @@ __all__ = ["AthinaCompletionHook"]
 
 class AthinaCompletionHook:
     """Gives the content of answers to the logs of their spans; of a span that no processor sees it makes the log."""
+
+    def __init__(self) -> None:
+        add_surrounding(_dropped_span)
 
     def on_completion(
         self,
@@ -73,6 +78,13 @@ class AthinaCompletionHook:
                 # A span that its sampler dropped: there is nothing but the content.
                 attributes = {"gen_ai.operation.name": "chat", **content}
                 log_span(SpanRecord(name="chat", span_id=span_id, attributes=attributes), Origin.here())
+
+
+def _dropped_span() -> Key | None:
+    """Return the name of the span around the code that is running, where its sampler dropped that."""
+    span = trace.get_current_span()
+    context = span.get_span_context()
+    return name_of(f"{context.span_id:016x}") if context.is_valid and not span.is_recording() else None
 
 
 def _data(value: object) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from typing import Any
@@ -11,7 +10,7 @@ import wrapt
 from opentelemetry import trace
 
 from athina_trace import _guard
-from athina_trace.integrations.opentelemetry.processor import AthinaSpanProcessor
+from athina_trace.integrations.opentelemetry.processor import AthinaSpanProcessor, report_sampler
 
 __all__ = ["instrument_opentelemetry", "uninstrument_opentelemetry"]
 
@@ -55,23 +54,9 @@ def _after_setting(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> A
 
 
 def _add_to_current() -> None:
-    provider = trace.get_tracer_provider()
+    provider: Any = trace.get_tracer_provider()
     # Until a program sets one, this is a stand-in without such a method.
     if hasattr(provider, "add_span_processor") and provider not in _providers:
         provider.add_span_processor(_processor)
         _providers.add(provider)
-        _report_sampler(provider)
-
-
-def _report_sampler(provider: Any) -> None:
-    """Say that spans which a sampler drops are never shown to a processor."""
-    sampler = getattr(provider, "sampler", None)
-    described = sampler.get_description() if sampler is not None else "AlwaysOnSampler"
-    if not described.startswith(("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")):
-        _guard.log_throttled(
-            logging.WARNING,
-            "sampler",
-            "OpenTelemetry's sampler %s drops spans: answers of models in them are not captured; sample with "
-            "ATHINA_SAMPLE_RATE instead, or instrument the client or framework itself",
-            described,
-        )
+        report_sampler(provider)

@@ -5,8 +5,8 @@
     OpenInference     `llm.input_messages.0.message.content`
     AI SDK            `ai.prompt.messages`, `ai.response.text`
 
-Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the documentation of the AI
-SDK, and spans of the instrumentations that the tests run.
+Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the AI SDK's
+documentation, and spans of the instrumentations that the tests run.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def read_content(span: SpanRecord) -> Content:
     """Return what was asked and answered, by the first convention that the span follows."""
     attributes = span.attributes
     content = _current(attributes)
-    for event in span.events:
+    for event in () if content.asked else span.events:
         # The conventions of today have one event with what may be on the span, too.
-        if not content.asked and event.name == "gen_ai.client.inference.operation.details":
+        if event.name == "gen_ai.client.inference.operation.details":
             content = _current(event.attributes)
     if not (content.asked or content.answers):
         content = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _events(span)

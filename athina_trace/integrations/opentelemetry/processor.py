@@ -6,9 +6,11 @@ session and customer, and `on_end` runs before the call returns.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from athina_trace import _guard, _runtime
@@ -19,8 +21,9 @@ from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
-__all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of"]
+__all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of", "report_sampler"]
 
 
 class OpenSpan:
@@ -47,16 +50,19 @@ class AthinaSpanProcessor(SpanProcessor):
 
     def __init__(self) -> None:
         self.enabled = True
+        self._has_reported = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
         """Note where the span begins."""
         if not (self.enabled and _runtime.may_trace()):
             return
         with _guard.shield("noting the start of a span"):
+            if not self._has_reported:
+                self._has_reported = True
+                report_sampler(trace.get_tracer_provider())
             opened = OpenSpan(span, Origin.here())
-            parent = span.parent
-            around = name_of(f"{parent.span_id:016x}") if parent is not None else None
-            within = begin(name_of(f"{span.context.span_id:016x}"), around, opened)
+            parent = name_of(_id(span.parent)) if span.parent is not None else None
+            within = begin(name_of(_id(span.context)), parent, opened)
             opened.origin = opened.origin._replace(within=within)
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -64,7 +70,7 @@ class AthinaSpanProcessor(SpanProcessor):
         if not (self.enabled and _runtime.may_trace()):
             return
         with _guard.shield("logging a span"):
-            name = name_of(f"{span.context.span_id:016x}")
+            name = name_of(_id(span.context))
             try:
                 opened = subject_of(name)
                 origin = Origin.here() if opened is None else opened.origin
@@ -82,6 +88,20 @@ class AthinaSpanProcessor(SpanProcessor):
         return bool(_runtime.flush(timeout_millis / 1000))
 
 
+def report_sampler(provider: Any) -> None:
+    """Say once that spans which the sampler of a provider drops are never shown to a processor."""
+    sampler = getattr(provider, "sampler", None)
+    described = sampler.get_description() if sampler is not None else "AlwaysOnSampler"
+    if not described.startswith(("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")):
+        _guard.log_throttled(
+            logging.WARNING,
+            "sampler",
+            "OpenTelemetry's sampler %s drops spans: answers of models in them are not captured; sample with "
+            "ATHINA_SAMPLE_RATE instead, or instrument the client or framework itself",
+            described,
+        )
+
+
 def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord:
     """Return a span as plain data.
 
@@ -89,13 +109,15 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         span: the SDK's.
         content: attributes that the program keeps off its spans.
     """
-    attributes = span.attributes or {}
+    # The SDK's own mapping takes long to look into: for nearly each name that is asked for it raises inside.
+    held = getattr(getattr(span, "_attributes", None), "_dict", None)
+    attributes: Mapping[str, Any] = held if isinstance(held, dict) else dict(span.attributes or {})
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
     return SpanRecord(
         name=span.name,
         scope=scope.name if scope is not None else "",
-        span_id=f"{span.context.span_id:016x}",
-        parent_id=f"{parent.span_id:016x}" if parent is not None else None,
+        span_id=_id(span.context),
+        parent_id=_id(parent) if parent is not None else None,
         start_ns=span.start_time or 0,
         end_ns=span.end_time or span.start_time or 0,
         attributes={**content, **attributes} if content else attributes,
@@ -104,6 +126,10 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         failed=not status.is_ok,
         description=status.description,
     )
+
+
+def _id(context: SpanContext | None) -> str:
+    return "" if context is None else f"{context.span_id:016x}"
 
 
 def _attributes_around(origin: Origin) -> Iterator[Mapping[str, Any]]:

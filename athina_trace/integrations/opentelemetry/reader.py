@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from athina_trace._answers.records import AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
@@ -117,9 +118,16 @@ def identity_of(attributes: Mapping[str, Any]) -> dict[str, str]:
 
 # Answers of models --------------------------------------------------------------------------------------------------
 
-_MODEL = ("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id")
-_ID = ("gen_ai.response.id", "ai.response.id")
-_TOKENS = {
+_TEXTS = {
+    **_IDENTITY,
+    "id": ("gen_ai.response.id", "ai.response.id"),
+    "model": ("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id"),
+    "finish": ("llm.finish_reason", "ai.response.finishReason"),
+    "provider": ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"),
+    "prompt": ("gen_ai.prompt.name", "traceloop.prompt.key", "prompt.id"),
+    "version": ("gen_ai.prompt.version",),
+}
+_USAGE = {
     "prompt_tokens": (
         "gen_ai.usage.input_tokens",
         "gen_ai.usage.prompt_tokens",
@@ -155,7 +163,6 @@ _TOKENS = {
         "ai.usage.reasoningTokens",
     ),
 }
-_COST = ("operation.cost", "gen_ai.usage.cost", "llm.cost.total")
 _OPTIONS = {
     "temperature": ("gen_ai.request.temperature", "ai.settings.temperature"),
     "top_p": ("gen_ai.request.top_p", "ai.settings.topP"),
@@ -164,7 +171,7 @@ _OPTIONS = {
     "frequency_penalty": ("gen_ai.request.frequency_penalty",),
     "seed": ("gen_ai.request.seed",),
 }
-_PROVIDER = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider")
+_NUMBERS = {**_USAGE, **_OPTIONS, "cost": ("operation.cost", "gen_ai.usage.cost", "llm.cost.total")}
 _ENVIRONMENT = ("deployment.environment.name", "deployment.environment")
 _GIVEN_UP = ("GeneratorExit", "CancelledError", "KeyboardInterrupt")
 _OF_CLIENT = re.compile(
@@ -183,27 +190,23 @@ def read_model(span: SpanRecord) -> list[Record]:
     """
     attributes = span.attributes
     content = read_content(span)
-    own_id = string_of(attributes, *_ID)
+    known = _known(attributes)
+    # OpenInference has these inside of JSON alone, and none of the others has that.
     parameters = mapping(attributes.get("llm.invocation_parameters"))
-    if own_id is None and "output.value" in attributes:
-        own_id = string_of(mapping(attributes["output.value"]), "id")
+    own_id = known.get("id") or string_of(mapping(attributes.get("output.value")), "id")
     error, status_code = (None, None) if was_given_up(span) else _error(span)
     if span.scope.startswith("logfire") and own_id is None and error is None and not content.answers:
         return []
-    identity = identity_of(attributes)
     key = name_of(span.span_id)
     first = content.answers[0] if content.answers else Message(None)
-    reasons = strings(attributes.get("gen_ai.response.finish_reasons"))
-    status = next(iter(reasons), None) or string_of(attributes, "ai.response.finishReason") or first.finish
+    finish = next(iter(strings(attributes.get("gen_ai.response.finish_reasons"))), None)
     prompt = _prompt(content)
-    slug = _slug(attributes)
-    further: dict[str, object] = {}
-    if user := identity.get("customer_user_id") or string_of(parameters, "user"):
-        further["customer_user_id"] = user
-    if slug is not None:
-        further["prompt_slug"] = slug
-    if environment := string_of(span.resource, *_ENVIRONMENT):
-        further["environment"] = environment
+    version = f"/{known['version']}" if "version" in known else ""
+    further = {
+        "customer_user_id": known.get("customer_user_id") or string_of(parameters, "user"),
+        "prompt_slug": f"{known['prompt']}{version}" if "prompt" in known else None,
+        "environment": string_of(span.resource, *_ENVIRONMENT),
+    }
     answer = Answer(
         key=key,
         names=(key, ("id", own_id)) if own_id is not None else (key,),
@@ -211,29 +214,56 @@ def read_model(span: SpanRecord) -> list[Record]:
         fidelity=AS_SPAN,
         request=span.span_id,
         created=span.start_ns / 1e9,
-        status="failed" if error is not None else status,
-        session=identity.get("session_id") or _conversation(parameters),
-        model=string_of(attributes, *_MODEL) or string_of(mapping(attributes.get("input.value")), "model"),
+        status="failed" if error is not None else finish or known.get("finish") or first.finish,
+        session=known.get("session_id") or _conversation(parameters),
+        model=known.get("model") or string_of(mapping(attributes.get("input.value")), "model"),
         text=first.text,
         choices=tuple(other.text or "" for other in content.answers[1:]),
         system=content.system,
         prompt=prompt,
         query=next((each["content"] for each in reversed(prompt) if each["role"] == "user" and each["content"]), None),
-        usage=_usage(attributes),
+        usage=_usage(known),
         tools=_tools(attributes),
-        options=_options(attributes, parameters),
+        options=_options(known, parameters, strings(attributes.get("gen_ai.request.stop_sequences"))),
         error=error,
         status_code=status_code,
-        cost=number_of(attributes, *_COST),
-        further=further,
-        details={"provider": provider} if (provider := string_of(attributes, *_PROVIDER)) else {},
+        cost=known.get("cost"),
+        further={field: value for field, value in further.items() if value is not None},
+        details={"provider": known["provider"]} if "provider" in known else {},
     )
     records: list[Record] = [answer]
     for choice, message in enumerate(content.answers):
         records += [_tool_call(call, answer, f"#{choice}/{place}") for place, call in enumerate(message.calls)]
-    outputs = [output for message in content.asked for output in message.outputs]
-    records += [ToolOutput(call=each.call, value=_output(each)) for each in outputs if each.call is not None]
+    for message in content.asked:
+        records += [
+            ToolOutput(call=each.call, value=_output(each)) for each in message.outputs if each.call is not None
+        ]
     return records
+
+
+_TARGETS = {
+    name: (field, rank, fields is _NUMBERS)
+    for fields in (_TEXTS, _NUMBERS)
+    for field, names in fields.items()
+    for rank, name in enumerate(names)
+}
+"""Attribute → what it says, how many others say it better, and whether that is a number."""
+
+
+def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what single attributes say, in one walk: most of those that are asked for are absent."""
+    known: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    for name in attributes:
+        target = _TARGETS.get(name)
+        if target is None:
+            continue
+        field, rank, is_number = target
+        if rank < ranks.get(field, len(_TARGETS)):
+            value = number_of(attributes, name) if is_number else string_of(attributes, name)
+            if value is not None:
+                known[field], ranks[field] = value, rank
+    return known
 
 
 def was_given_up(span: SpanRecord) -> bool:
@@ -244,7 +274,7 @@ def was_given_up(span: SpanRecord) -> bool:
 
 
 def _error(span: SpanRecord) -> tuple[str | None, int | None]:
-    """Return what failed, and the status code of the API; of its clients' exceptions, what the API itself said."""
+    """Return what failed, and the status code of the API; of its clients' exceptions, the API's own message."""
     kind = string_of(span.attributes, "error.type")
     if not span.failed and kind is None:
         return None, None
@@ -256,10 +286,10 @@ def _error(span: SpanRecord) -> tuple[str | None, int | None]:
         return text, code
     body = written["body"]
     try:
-        said = ast.literal_eval(body) if body.startswith("{") else {}
+        answer = ast.literal_eval(body) if body.startswith("{") else {}
     except (ValueError, SyntaxError, MemoryError, RecursionError):  # cut off, or no data after all
-        said = {}
-    message = string_of(mapping(said.get("error")), "message") or string_of(said, "message")
+        answer = {}
+    message = string_of(mapping(answer.get("error")), "message") or string_of(answer, "message")
     return message or body or text, code or int(written["first"] or written["second"])
 
 
@@ -299,32 +329,40 @@ def _tool_call(call: Call, answer: Answer, numbered: str) -> ToolCall:
     )
 
 
-def _usage(attributes: Mapping[str, Any]) -> dict[str, int]:
-    usage = {
-        name: int(count) for name, names in _TOKENS.items() if (count := number_of(attributes, *names)) is not None
-    }
+def _usage(known: Mapping[str, Any]) -> dict[str, int]:
+    usage = {name: int(known[name]) for name in _USAGE if name in known}
     if "total_tokens" not in usage and "prompt_tokens" in usage and "completion_tokens" in usage:
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
     return usage
 
 
 def _tools(attributes: Mapping[str, Any]) -> tuple[object, ...]:
-    offered = items(attributes.get("gen_ai.tool.definitions"))
-    offered += [mapping(mapping(each.get("tool")).get("json_schema")) for each in nested(attributes, "llm.tools")]
-    offered += nested(attributes, "llm.request.functions")
-    offered += [decoded(each) for each in items(attributes.get("ai.prompt.tools"))]
+    defined = attributes.get("gen_ai.tool.definitions")
+    if type(defined) is str and len(defined) < _LONGEST_CACHED:
+        return _tools_of(defined)
+    offered = items(defined)
+    if not offered:
+        offered = [mapping(mapping(each.get("tool")).get("json_schema")) for each in nested(attributes, "llm.tools")]
+        offered += nested(attributes, "llm.request.functions")
+        offered += [decoded(each) for each in items(attributes.get("ai.prompt.tools"))]
     return tuple(plain(tool) for tool in offered if tool)
 
 
-def _options(attributes: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, object]:
-    options: dict[str, object] = {}
-    for name, names in _OPTIONS.items():
-        value = number_of(attributes, *names)
-        if value is None:
-            value = number_of(parameters, name)
+@functools.lru_cache(maxsize=64)
+def _tools_of(defined: str) -> tuple[object, ...]:
+    """Read what a program offers with each of its requests."""
+    return tuple(plain(tool) for tool in items(defined) if tool)
+
+
+_LONGEST_CACHED = 100_000
+
+
+def _options(known: Mapping[str, Any], parameters: Mapping[str, Any], stop: Sequence[str]) -> dict[str, object]:
+    options: dict[str, object] = {name: known[name] for name in _OPTIONS if name in known}
+    for name in _OPTIONS if parameters else ():
+        value = number_of(parameters, name)
         if value is not None:
-            options[name] = value
-    stop = strings(attributes.get("gen_ai.request.stop_sequences"))
+            options.setdefault(name, value)
     return {**options, "stop": list(stop)} if stop else options
 
 
@@ -332,13 +370,6 @@ def _conversation(parameters: Mapping[str, Any]) -> str | None:
     """Return the conversation that OpenInference leaves among the parameters of a request for a response."""
     named = parameters.get("conversation")
     return named if type(named) is str and named else string_of(mapping(named), "id")
-
-
-def _slug(attributes: Mapping[str, Any]) -> str | None:
-    name, version = string_of(attributes, "gen_ai.prompt.name"), string_of(attributes, "gen_ai.prompt.version")
-    if name is not None and version is not None:
-        return f"{name}/{version}"
-    return name or string_of(attributes, "traceloop.prompt.key", "prompt.id")
 
 
 # Tools and retrieval ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ class SpanRecord:
     """A span that has ended.
 
     Values of attributes are strings, booleans, numbers, and sequences and mappings of them; anything else is passed
-    over by whoever reads them.
+    over.
     """
 
     name: str
