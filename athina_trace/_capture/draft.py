@@ -11,7 +11,7 @@ from athina_trace import _fork, _guard
 from athina_trace._capture import changes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
-from athina_trace._serialization import plain, shown
+from athina_trace._serialization import plain
 from athina_trace._wrapping.state import current
 from athina_trace.context import EMPTY, Scope
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
@@ -169,16 +169,18 @@ class LogDraft:
             changed["custom_attributes"] = {**known_now, **self.scope.attributes, **self.attributes}
         changed.update({name: value for name, value in added.items() if value is not None})
         redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
-        changes.send("update", self.external_reference_id, shown(changed), redaction, is_captured=is_captured)
+        changes.send("update", self.external_reference_id, changed, redaction, is_captured=is_captured)
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
-        from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
+        accumulator = self.accumulator
+        if accumulator is None:
+            from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
-        # Several threads may record into the log of one call.
-        with _accumulator_lock:
-            self.accumulator = self.accumulator or AnswerAccumulator()
-            return self.accumulator
+            # Several threads may record into the log of one call.
+            with _accumulator_lock:
+                accumulator = self.accumulator = self.accumulator or AnswerAccumulator()
+        return accumulator
 
     def recognises(self, value: object) -> bool:
         """Record `value`, if it is an object that an integration understands; whether it is."""
