@@ -74,7 +74,7 @@ class _Run:
 
 
 class AthinaCallbackHandler(BaseCallbackHandler):
-    """Logs each run of a model that it is told of. For sync and async code, and for any number of calls at once.
+    """Logs each run of a model that it is called for. For sync and async code, and for any number of calls at once.
 
     >>> model.invoke("Where is it?", config={"callbacks": [AthinaCallbackHandler()]})
     """

@@ -62,7 +62,7 @@ class _Span:
     answer: tuple[Answer, Origin] | None = None
     """What names the last answer that was given inside."""
     notes: dict[str, str] = field(default_factory=dict)
-    """What is to be said of the next answer that is given inside."""
+    """What to add to the next answer that is given inside."""
 
     def around(self) -> list[_Span]:
         """Return the turn and the agent that this is in; before 0.20 there are no turns."""
@@ -150,7 +150,7 @@ def _log(span: Any, begun: _Span) -> None:
     usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
     records, is_answered = _records(data, origin.started_ns)
     if not is_answered and usage:
-        # Of its own log only: an instrumented client may have seen what was said.
+        # Of its own log only: an instrumented client may have seen the content.
         origin = origin._replace(attributes=_WITHHELD)
     elif not is_answered and failure is None:
         given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled

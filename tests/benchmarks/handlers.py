@@ -6,7 +6,7 @@ The models answer at once, without a network, so that all that is measured is th
 `nothing` is the framework alone. Each contestant works in a process of its own, in turn, against one sink on loopback.
 "Longer" is the time of a call, as the program waits for it; "CPU" is all the process's threads until every handler has
 been called, what is sent meanwhile included. LiteLLM calls its handlers after its calls have returned: its calls take
-as long with each of them, and only the CPU is told. athina_trace's logs are on disk by then, the peers' are in memory.
+as long with each of them, and only the CPU counts. athina_trace's logs are on disk by then, the peers' are in memory.
 """
 
 from __future__ import annotations
