@@ -99,7 +99,7 @@ def _langchain_calls(contestant: str) -> dict[str, float]:
 
 
 async def _litellm_calls(contestant: str) -> dict[str, float]:
-    litellm = import_module("litellm")
+    litellm: Any = import_module("litellm")
     worker = import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
     if contestant == "athina_trace":
         litellm.callbacks = [import_module("athina_trace.integrations.litellm").AthinaLogger()]
