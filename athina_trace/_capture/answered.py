@@ -404,8 +404,9 @@ def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:
             if waiting is None:
                 waiting = deque(maxlen=_MOST_ALIKE)
                 _state.unanswered.put((place, record.tool), waiting)
-            # Another source may know the call by another id.
-            if not any(log is kept and call.arguments == record.arguments for log, call in waiting):
+            # Another source may know the call by another id; one source has as many calls as it says.
+            others = (call for log, call in waiting if log is kept and call.source != record.source)
+            if not any(call.arguments == record.arguments for call in others):
                 waiting.append((kept, record))
 
 

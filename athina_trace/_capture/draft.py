@@ -47,6 +47,7 @@ class LogDraft:
         "has_result",
         "inputs",
         "late_redaction",
+        "logged_attributes",
         "named",
         "parent",
         "redaction",
@@ -70,6 +71,8 @@ class LogDraft:
         self.started_ns = 0
         # What is kept out of what is recorded when the call has ended; None while it runs.
         self.late_redaction: Redaction | None = None
+        # Custom attributes of the log that was written: a change replaces them all.
+        self.logged_attributes: Mapping[str, Any] = EMPTY.attributes
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
         # call with a log of its own.
         self._reference = (-1, "")
@@ -162,7 +165,8 @@ class LogDraft:
         known = self.own_accumulator().fields().items()
         changed = {name: value for name, value in known if logged.get(name) != value and stronger.get(name) is None}
         if "custom_attributes" in changed:
-            changed["custom_attributes"] = {**changed["custom_attributes"], **self.scope.attributes, **self.attributes}
+            known_now = {**self.logged_attributes, **changed["custom_attributes"]}
+            changed["custom_attributes"] = {**known_now, **self.scope.attributes, **self.attributes}
         changed.update({name: value for name, value in added.items() if value is not None})
         redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
         changes.send("update", self.external_reference_id, changed, redaction, is_captured=is_captured)

@@ -25,6 +25,7 @@ def emit(
         if redaction is not NOTHING:
             draft.late_redaction |= redaction
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
+        draft.logged_attributes = fields["custom_attributes"]
         # The decorator is closest to the call, then the session, then the setting.
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
