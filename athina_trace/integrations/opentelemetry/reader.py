@@ -201,7 +201,7 @@ def read_model(span: SpanRecord) -> list[Record]:
     model = known.get("model")
     if model is None and "input.value" in attributes:
         model = string_of(mapping(attributes["input.value"]), "model")
-    is_empty = model is None and not (content.asked or content.answers)
+    is_empty = model is None and not (content.asked or content.answers or known.keys() & _NUMBERS.keys())
     if error is None and (is_empty or (span.scope.startswith("logfire") and own_id is None and not content.answers)):
         return []
     key = name_of(span.span_id)
