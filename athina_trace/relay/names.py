@@ -89,7 +89,6 @@ class Message(NamedTuple):
 def read(headers: dict[str, str] | None, body: bytes) -> Message:
     """Read a message of any origin."""
     given = headers or {}
-    kind = given.get(KIND)
-    known = cast("Kind", kind) if kind in KINDS else None
+    kind = cast("Kind", given[KIND]) if given.get(KIND) in KINDS else None
     reference = unquote(given.get(REFERENCE, ""))
-    return Message(unquote(given.get(ORDERING_KEY, "")) or reference, known, reference, body)
+    return Message(unquote(given.get(ORDERING_KEY, "")) or reference, kind, reference, body)

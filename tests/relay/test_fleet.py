@@ -52,6 +52,11 @@ def test_a_manifest_has_what_kubernetes_asks_for(name: str, manifest: dict[str, 
     kinds = {"Deployment": "apps/v1", "Job": "batch/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}
     assert manifest["apiVersion"] == kinds[manifest["kind"]]
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"])
+    if manifest["kind"] == "Service":
+        pods = [each["spec"]["template"] for _, each in manifests() if "template" in each["spec"]]
+        (pod,) = (each for each in pods if manifest["spec"]["selector"].items() <= each["metadata"]["labels"].items())
+        named = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in manifest["spec"]["ports"]} <= named
     if "template" not in manifest["spec"]:
         return
     pod = manifest["spec"]["template"]

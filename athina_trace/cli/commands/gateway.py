@@ -80,6 +80,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     listener = listen(options.host, options.port)
     terminal.say(f"Gateway listens. Point programs here: ATHINA_BASE_URL={url_of(listener).rstrip('/')}")
     where = settings.base_url if settings.api_key else "nowhere: ATHINA_API_KEY is not set, so logs are only kept"
+    where = "the relay" if settings.relay else where
     terminal.say(f"Logs are kept in {settings.outbox_path()} and sent to {where}.")
     if limits.limit < options.connections:
         terminal.complain(f"open files are limited (ulimit -n), so at most {limits.limit} connections are taken")
