@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .PHONY: help demo test test-only test-openai test-integrations test-integrations-newest test-clients lint format shape coverage
-.PHONY: bench bench-servers soak pictures clean
+.PHONY: bench bench-servers fleet soak soak-fleet pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -28,6 +28,8 @@ help:
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
 	@echo "make bench-servers  deliver to slow, failing, strict and busy servers, in 2 minutes (ROWS=quick: to one)"
 	@echo "make soak       kill workers for four minutes while Athina fails or is slow, and deliver a large backlog"
+	@echo "make soak-fleet  kill pods, workers and servers of a fleet for ten minutes"
+	@echo "make fleet      the same for a minute, to watch (examples/run_fleet.py)"
 	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 
@@ -125,6 +127,12 @@ soak: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.support.crashes --seconds 120
 	@$(BIN)/python -m tests.support.crashes --seconds 120 --server slow
 	@$(BIN)/python -m tests.support.backlog
+
+soak-fleet: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.support.fleet --seconds 600
+
+fleet: $(VENV)/.installed-examples
+	@$(BIN)/python examples/run_fleet.py
 
 pictures: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.viewer.pictures

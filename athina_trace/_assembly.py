@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -11,13 +12,14 @@ from pydantic_core import from_json
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery import sqlite
-from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.engine import Engine, Pool
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
 from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
-from athina_trace._delivery.senders import Connection
+from athina_trace._delivery.results import Results
+from athina_trace._delivery.senders import Connection, Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
@@ -28,6 +30,10 @@ from athina_trace.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
     from athina_trace._delivery.client import Client
+
+
+_NO_KEY = "there is no API key: set ATHINA_API_KEY"
+_NO_PACKAGE = "ATHINA_RELAY needs a package that is missing: pip install 'athina-trace[nats]'"
 
 
 class Runtime(Writer):
@@ -47,9 +53,11 @@ class Runtime(Writer):
         self.put_or_raise = self.delivery.put_on_disk
         if settings.console:
             self.put, self.put_or_raise = Console(self.put), Console(self.put_or_raise)
-        elif settings.api_key is None and not settings.quiet and is_read():
+        elif settings.api_key is None and settings.relay is None and not settings.quiet and is_read():
             self.put = FirstNote(self.put, path)
-        if settings.api_key is None and settings.enabled:
+        if settings.enabled and settings.relay is not None:
+            _relay_pool(settings)  # loaded here, and what is wrong with it is reported once, with the first log
+        elif settings.api_key is None and settings.enabled:
             message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
             _guard.log_throttled(logging.INFO, f"no key {path}", message, path)
         elif settings.enabled:
@@ -66,15 +74,24 @@ class Runtime(Writer):
         settings = self.settings
         engine = Engine(
             outbox,
-            self._connect if settings.api_key is not None else None,
+            self._make_pool(),
             clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
             keep=settings.keep_delivered * 3600,
             max_attempts=settings.max_attempts,
             on_result=self._on_result,
         )
-        return Worker(engine, clock=clock)
+        return Worker(engine, clock=clock, unsent=_NO_KEY if settings.relay is None else _NO_PACKAGE)
+
+    def _make_pool(self) -> Callable[[Results], Pool] | None:
+        """What sends to where the settings say; None where they do not."""
+        settings = self.settings
+        if settings.relay is not None:
+            return _relay_pool(settings)
+        if settings.api_key is None:
+            return None
+        return lambda results: Senders(
+            self._connect, results, clock=clock, limit=settings.connections, max_bytes=settings.max_log_bytes
+        )
 
     def _connect(self) -> Connection:
         key = self.settings.api_key
@@ -150,6 +167,20 @@ def _path(settings: Settings) -> str:
         )
         _guard.log_throttled(logging.ERROR, "home", message, error)
         return MEMORY
+
+
+def _relay_pool(settings: Settings) -> Callable[[Results], Pool] | None:
+    """What publishes to the relay; None, with a warning, where its client is not installed."""
+    try:
+        from athina_trace.relay.connection import Address  # noqa: PLC0415 - an optional extra
+        from athina_trace.relay.publisher import Publisher  # noqa: PLC0415
+    except ImportError as error:
+        _guard.log_throttled(logging.ERROR, "relay package", "%s; logs are kept (%s)", _NO_PACKAGE, error)
+        return None
+    address = Address.of(settings)
+    return lambda results: Publisher(
+        address, results, clock=clock, max_bytes=settings.max_log_bytes, patience=settings.request_timeout
+    )
 
 
 def _transport() -> type[Client]:

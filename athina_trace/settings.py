@@ -106,6 +106,22 @@ class Settings(BaseModel):
         default=None,
         description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
     )
+    relay: SecretStr | None = Field(
+        default=None,
+        description="Servers of a relay's stream, `nats://host:4222,…` or `tls://…`, to which logs are delivered "
+        "rather than to Athina.",
+    )
+    relay_prefix: str = Field(
+        default="athina",
+        pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
+        description="Beginning of all names of the relay in its servers.",
+    )
+    relay_credentials: str | None = Field(
+        default=None, description="Path of a `.creds` file that lets us into the relay, in place of a password."
+    )
+    relay_certificate: str | None = Field(
+        default=None, description="Path of a PEM file with the certificate and the key to show to the relay."
+    )
     connections: int = Field(
         default=64, ge=1, le=256, description="Most requests in flight at once; a quick server gets far fewer."
     )
@@ -196,6 +212,15 @@ class Settings(BaseModel):
             raise ValueError(message)
         return value.rstrip("/")
 
+    @field_validator("relay")
+    @classmethod
+    def _servers(cls, value: SecretStr | None) -> SecretStr | None:
+        for server in value.get_secret_value().split(",") if value is not None else ():
+            if not server.strip().startswith(("nats://", "tls://")):
+                message = "must be addresses that start with nats:// or tls://, with commas between them"
+                raise ValueError(message)
+        return value
+
     @field_validator("outbox")
     @classmethod
     def _an_absolute_path(cls, value: str | None) -> str | None:
@@ -203,7 +228,7 @@ class Settings(BaseModel):
         # is the same from everywhere, and a missing one is reported when the path is used.
         return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", "relay", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value
@@ -247,7 +272,11 @@ class Settings(BaseModel):
         # Not the cache: what waits there exists nowhere else.
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         name = "local"
-        if self.api_key is not None:
+        if self.relay is not None:
+            # Passwords change, and what waits must not be left behind.
+            servers = re.sub(r"//[^/@,]*@", "//", self.relay.get_secret_value())
+            name = hashlib.sha256(f"{servers}\n{self.relay_prefix}".encode()).hexdigest()[:16]
+        elif self.api_key is not None:
             destination = f"{self.base_url}\n{self.api_key.get_secret_value()}"
             name = hashlib.sha256(destination.encode()).hexdigest()[:16]
         return str(Path(state) / "athina_trace" / f"{name}.db")
@@ -280,6 +309,6 @@ def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mappi
         name = field if field in overrides else VARIABLES.get(field, field)
         near = difflib.get_close_matches(field, VARIABLES, n=1) if problem["type"] == "extra_forbidden" else ()
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        shown = "(hidden)" if any(map(looks_secret, (field, *near))) else repr(values.get(field))
+        shown = "(hidden)" if field == "relay" or any(map(looks_secret, (field, *near))) else repr(values.get(field))
         sentences.append(f"{name}={shown}: {rule[0].lower()}{rule[1:]}{meant}")
     return "; ".join(sentences)

@@ -36,6 +36,8 @@ PAGES = (
     "examples/README.md",
     "athina_trace/REFERENCE.md",
     "athina_trace/_delivery/README.md",
+    "athina_trace/relay/README.md",
+    "examples/fleet/README.md",
     "athina_trace/gateway/README.md",
     "tests/benchmarks/README.md",
     ".github/CONTRIBUTING.md",

@@ -278,7 +278,8 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         else:
             kept = place.value
             _state.ledger.note(place, answer, within=origin.within)
-        own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
+        if origin.within:
+            own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
         if len(records) > 1:
             elsewhere = _outputs_of_others(own, kept, session)
             _note_calls(records, kept, origin)

@@ -258,7 +258,9 @@ class Gate:
     nothing gets through; None where all is well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """`name`: of what is behind it, for messages."""
+        self._name = name
         self.paused: str | None = None
         self.outage: str | None = None
         self._until = 0.0
@@ -302,7 +304,8 @@ class Gate:
             self._failures += 1
             self._key = key
         if self._failures >= max(TRIP, 2 * limit):
-            self.outage = f"Athina cannot be reached: {outcome.status or 'no answer'}, {outcome.message}"
+            reach = "takes no logs now" if outcome.status else "cannot be reached"
+            self.outage = f"{self._name} {reach}: {outcome.status or 'no answer'}, {outcome.message}"
             wait = min(FIRST_PROBE_SECONDS * 2**self._probes, LONGEST_PROBE_SECONDS)
             self._probes = min(self._probes + 1, 8)
             # A quarter of chance, so that processes which lost Athina together do not come back together.
@@ -310,7 +313,7 @@ class Gate:
 
     def asked_to_wait(self, outcome: Outcome, seconds: float, now: float) -> None:
         """Athina answers 429 to most requests: what it asks for one key, it asks for all."""
-        self.outage = f"Athina asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
+        self.outage = f"{self._name} asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
         self._until = now + seconds
 
     def denied(self, reference: str, outcome: Outcome, now: float) -> Verdict:
@@ -334,8 +337,9 @@ class Gate:
 class Concurrency:
     """The controller. A request starts with `begin`, and `end` is given what it came to."""
 
-    def __init__(self, most: int) -> None:
-        self.gate = Gate()
+    def __init__(self, most: int, name: str = "Athina") -> None:
+        """`most` requests in flight to what has that name."""
+        self.gate = Gate(name)
         self.in_flight = 0
         """Requests that have begun and not ended."""
         self.latency = Histogram()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from athina_trace import _guard
+from athina_trace._delivery.concurrency import Concurrency
+from athina_trace._delivery.destination import ATHINA, Destination
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
-from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff
-from athina_trace._delivery.senders import Connection, Senders
+from athina_trace._delivery.retry import LONGEST_WAIT, Verdict
+from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.sqlite import sqlite3
 
 LINGER = 0.02
@@ -29,33 +30,47 @@ BATCH = 16
 """Entries of one ordering key on lease at once."""
 WINDOW_BYTES = 2 * 1024 * 1024
 """About how much may be on lease at once, which bounds the memory that a backlog takes."""
-FIRST_BACKOFF_SECONDS = 0.05
-"""Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
 FLUSH_SECONDS = 0.25
 """How often an engine looks what other processes left behind while a caller waits for a flush."""
 RECLAIM_SECONDS = 5.0
 """The same while none does."""
 COMPACT_SECONDS = 2.0
 """How often a busy engine gives back space."""
-_RECENT_SECONDS = 120.0
-"""Athina took another log so recently: what fails now fails for a reason of its own."""
-_THROTTLED = 429
 
 OnResult = Callable[[str, Stored, Outcome, bool], None]
 """Called with the ordering key, the entry, the outcome, and whether Athina took the entry rather than refuse it."""
 
 
+class Pool(Protocol):
+    """What sends leases, and puts what came of them into the `Results` that it was made with.
+
+    `senders.Senders` to Athina, and a relay's publisher to its stream. All of it is for the engine's thread.
+    """
+
+    controller: Concurrency
+    destination: Destination
+
+    @property
+    def alive(self) -> int: ...
+
+    def submit(self, lease: Lease) -> None: ...
+
+    def start(self) -> None: ...
+
+    def tend(self) -> float: ...
+
+    def close(self, seconds: float) -> None: ...
+
+
 class Engine:
     """Delivers what an outbox holds."""
 
-    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
+    def __init__(
         self,
         outbox: Outbox,
-        connect: Callable[[], Connection] | None,
+        make_pool: Callable[[Results], Pool] | None,
         *,
         clock: Any,
-        connections: int = 64,
-        max_bytes: int = 1_000_000,
         max_attempts: int = 500,
         keep: float = 0.0,
         on_result: OnResult | None = None,
@@ -64,10 +79,8 @@ class Engine:
 
         Args:
             outbox: what is delivered.
-            connect: makes a connection to Athina; None where nothing is to be sent.
+            make_pool: makes what sends; None where nothing is to be sent.
             clock: has `time`, `monotonic` (seconds) and `uniform` (0 to 1).
-            connections: most requests in flight at once.
-            max_bytes: longer entries are shortened.
             max_attempts: after so many an entry is refused that fails while others are taken.
             keep: seconds for which delivered entries stay in the outbox, to be looked at.
             on_result: called by the engine's thread for each entry that Athina took or refused.
@@ -76,12 +89,12 @@ class Engine:
         self.flushes: list[Flush] = []
         """Callers that wait; served by the steps."""
         self.results = Results(outbox.acknowledge)
-        self.senders = (
-            Senders(connect, self.results, clock=clock, limit=connections, max_bytes=max_bytes) if connect else None
-        )
+        self.senders = make_pool(self.results) if make_pool is not None else None
+        self._destination = self.senders.destination if self.senders is not None else ATHINA
         self._clock = clock
         self._upkeep = _Upkeep(outbox, keep)
-        self._acknowledge = _Acknowledger(outbox, clock, keep=keep > 0, max_attempts=max_attempts)
+        self._retry_policy = RetryPolicy(clock, self._destination, max_attempts=max_attempts)
+        self._acknowledge = _Acknowledger(outbox, self._retry_policy, keep=keep > 0)
         self._on_result = on_result
         self._leased: dict[str, Lease] = {}
         self._unsubmitted: list[Lease] = []
@@ -100,7 +113,7 @@ class Engine:
     @property
     def last_error(self) -> str | None:
         """What the last request that failed came to; None where none has."""
-        return self._acknowledge.last_error
+        return self._retry_policy.last_error
 
     def step(self, now: float) -> float:
         """Do what can be done at `now` (seconds since the epoch); when to step again, seconds from now.
@@ -119,14 +132,16 @@ class Engine:
         while self.senders is not None and self._unsubmitted:
             self.senders.submit(self._unsubmitted[0])
             del self._unsubmitted[0]
-        self._warn()
+        gate = self.senders.controller.gate if self.senders is not None else None
+        if gate is not None:
+            self._destination.warn(paused=gate.paused, outage=gate.outage)
         self._upkeep.is_due |= bool(collected or results)
         self.outbox.acknowledgements_committed(
             result.attempt.entry for result in list(self.results.queue) if result.attempt
         )
         for key, attempt in announced:
             self._announce(key, attempt)
-        idle = self.senders is None or self.senders.controller.gate.paused is not None
+        idle = gate is None or gate.paused is not None
         for flush in list(self.flushes):
             if flush.is_done(self.outbox, idle=idle):
                 self.flushes.remove(flush)
@@ -159,20 +174,6 @@ class Engine:
         self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
         self._unsubmitted = [*self._unsubmitted, *leases]
         return announced, collected, self.outbox.store.next_due()
-
-    def _warn(self) -> None:
-        """Let the program know, once a minute, while nothing is sent."""
-        gate = self.senders.controller.gate if self.senders is not None else None
-        if gate is not None and gate.paused is not None:
-            _guard.log_throttled(
-                logging.WARNING,
-                "paused",
-                "Athina, or a proxy before it, refused the API key (%s): nothing is sent and everything is kept; "
-                "check ATHINA_API_KEY",
-                gate.paused,
-            )
-        elif gate is not None and gate.outage is not None:
-            _guard.log_throttled(logging.WARNING, "outage", "%s: logs are kept and tried again", gate.outage)
 
     def _patience(self) -> float:
         """How long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
@@ -216,7 +217,8 @@ class Engine:
             _guard.log_throttled(
                 logging.WARNING,
                 f"refused {outcome.status}",
-                "Athina refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
+                "%s refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
+                self._destination.name,
                 entry.reference,
                 outcome.status,
                 outcome.message,
@@ -260,13 +262,10 @@ class Engine:
 class _Acknowledger:
     """Writes down what became of an entry, and says when its ordering key may be tried again."""
 
-    def __init__(self, outbox: Outbox, clock: Any, *, keep: bool, max_attempts: int) -> None:
-        self.last_error: str | None = None
+    def __init__(self, outbox: Outbox, retry_policy: RetryPolicy, *, keep: bool) -> None:
         self._outbox = outbox
-        self._clock = clock
+        self._retry_policy = retry_policy
         self._keep = keep
-        self._max_attempts = max_attempts
-        self._taken_at = float("-inf")
 
     def __call__(self, lease: Lease, attempt: Attempt, now: float) -> tuple[Attempt, float, int]:
         """Write down one attempt.
@@ -274,19 +273,12 @@ class _Acknowledger:
         Returns:
             The attempt, refused where it failed too often; when its ordering key is due again; after how many failures.
         """
-        entry, outcome, verdict = attempt
-        if outcome.possible_duplicate:
+        if attempt.outcome.possible_duplicate:
             self._outbox.count_possible_duplicate()
-        if verdict in (Verdict.RETRY, Verdict.PAUSED):
-            self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
-            attempts = lease.attempts + 1 if entry is lease.entries[0] else 1
-            is_alone = outcome.status != _THROTTLED and now - self._taken_at < _RECENT_SECONDS
-            if verdict is Verdict.PAUSED or attempts < self._max_attempts or not is_alone:
-                return attempt, self._due(attempt, attempts, now), attempts
-            words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
-            attempt = Attempt(entry, replace(outcome, message=words), Verdict.REFUSED)
-        else:
-            self._taken_at = now
+        attempts = lease.attempts + 1 if attempt.entry is lease.entries[0] else 1
+        attempt, wait = self._retry_policy.decide(attempt, attempts, now)
+        if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
+            return attempt, now + wait, attempts
         try:
             self._write(attempt, now)
         except (OSError, sqlite3.OperationalError):
@@ -296,32 +288,6 @@ class _Acknowledger:
             bare = Outcome(None, message=f"an answer that cannot be kept: {error!a}")
             self._write(attempt._replace(outcome=bare), now)
         return attempt, 0.0, 0
-
-    def _due(self, attempt: Attempt, attempts: int, now: float) -> float:
-        """When to try again. The program is warned early where Athina was never reached: its address may be wrong."""
-        outcome = attempt.outcome
-        if attempt.verdict is Verdict.PAUSED:
-            return now  # after all others: the next probe asks with another log
-        is_unreachable = outcome.status is None and not outcome.possible_duplicate
-        if is_unreachable and attempts > 1 and self._taken_at == float("-inf"):
-            _guard.log_throttled(
-                logging.WARNING,
-                "unreachable",
-                "Athina cannot be reached (%s): logs are kept and tried again; check ATHINA_BASE_URL and the network",
-                outcome.message,
-            )
-        else:
-            _guard.log_throttled(
-                logging.INFO,
-                "deferred",
-                "Athina did not take a log (%s: %s): it is kept and tried again",
-                outcome.status or "no answer",
-                outcome.message,
-            )
-        wait = backoff(
-            attempts, random=self._clock.uniform(), retry_after=outcome.retry_after, base=FIRST_BACKOFF_SECONDS
-        )
-        return now + wait
 
     def _write(self, attempt: Attempt, now: float) -> None:
         """Keep what Athina answered to an entry that it took or refused."""

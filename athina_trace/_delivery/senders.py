@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from athina_trace import _guard
 from athina_trace._delivery.concurrency import Concurrency, Request
+from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
@@ -82,9 +83,16 @@ class Senders:
     """The threads, their inbox and the controller that they ask. Everything public is for the engine's thread."""
 
     def __init__(
-        self, connect: Callable[[], Connection], results: Results, *, clock: Any, limit: int, max_bytes: int
+        self,
+        connect: Callable[[], Connection],
+        results: Results,
+        *,
+        clock: Any,
+        limit: int = 64,
+        max_bytes: int = 1_000_000,
     ) -> None:
         """`limit`: most requests in flight. `max_bytes`: longer entries are shortened."""
+        self.destination = ATHINA
         self.controller = Concurrency(limit)
         self._connect = connect
         self._results = results

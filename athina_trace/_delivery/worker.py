@@ -23,14 +23,15 @@ _LONGEST_LINGER = 0.5
 _LONGEST_NAP = 0.1
 """Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
 _ENDED = "deliveries of this process have ended"
-_NO_KEY = "there is no API key: set ATHINA_API_KEY"
 
 
 class Worker:
     """The thread around `engine`, started with the first log. Nothing here ever raises into the program."""
 
-    def __init__(self, engine: Engine, *, clock: Any) -> None:
+    def __init__(self, engine: Engine, *, clock: Any, unsent: str | None = None) -> None:
+        """`unsent`: why an engine without senders has none."""
         self.engine = engine
+        self._unsent = unsent
         self.stuck: str | None = None
         """Why the outbox's store cannot be used; None where it can."""
         self.locked: str | None = None
@@ -47,8 +48,8 @@ class Worker:
     @property
     def paused(self) -> str | None:
         """Why nothing is sent now: no key or a wrong one, an outage, a store out of use, the end; None where it is."""
-        no_key = _NO_KEY if self.engine.senders is None else None
-        return self.engine.paused or self.stuck or self.locked or (_ENDED if self.has_ended else no_key)
+        unsent = self._unsent if self.engine.senders is None else None
+        return self.engine.paused or self.stuck or self.locked or (_ENDED if self.has_ended else unsent)
 
     @property
     def senders(self) -> int:

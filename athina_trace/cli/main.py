@@ -20,6 +20,7 @@ from athina_trace.cli.commands import (
     import_logs,
     logs,
     purge,
+    relay,
     retry,
     serve,
     sessions,
@@ -35,7 +36,7 @@ DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = {
     "demo": demo, "ui": ui, "serve": serve, "gateway": gateway, "logs": logs, "sessions": sessions, "show": show,
     "status": status, "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
-    "import": import_logs, "completion": completion,
+    "relay": relay, "import": import_logs, "completion": completion,
 }  # fmt: skip
 _DESCRIPTION = "Inspect what was logged, send it, take logs of other programs, and run a local Athina."
 _EPILOG = """\

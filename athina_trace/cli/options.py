@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from sqlite3 import Connection
+from tempfile import TemporaryDirectory
 
-from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal
+from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
 from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_time
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
+RELAY = "relay:"
+"""What --relay chooses in place of an outbox's path."""
 _FILTERS = {
     "session": "of this session",
     "customer": "of this customer",
@@ -24,9 +27,18 @@ _FILTERS = {
 }
 
 
-def add_outbox(command: argparse.ArgumentParser) -> None:
-    """Add the option --outbox."""
-    command.add_argument(
+def add_outbox(command: argparse.ArgumentParser, *, relay: bool = False) -> None:
+    """Add the option --outbox and, to read what a relay keeps, --relay."""
+    chosen = command.add_mutually_exclusive_group()
+    if relay:
+        chosen.add_argument(
+            "--relay",
+            dest="outbox",
+            action="store_const",
+            const=RELAY,
+            help="what ATHINA_RELAY keeps of the logs that Athina refused, rather than an outbox",
+        )
+    chosen.add_argument(
         "--outbox", metavar="PATH", help="the outbox file (default: the one that the environment's settings name)"
     )
 
@@ -120,12 +132,24 @@ def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> Non
 @contextmanager
 def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbox]:
     """Open an outbox whose index is up to date."""
-    outbox = IndexedOutbox(existing_outbox(chosen))
-    try:
+    with ExitStack() as stack:
+        path = existing_outbox(chosen) if chosen != RELAY else _copy_of_refused(stack)
+        outbox = IndexedOutbox(path)
+        stack.callback(outbox.close)
         # The first look at a large outbox reads every log in it.
         while not outbox.refresh(chunks=20):
             terminal.progress(f"reading the outbox, {outbox.backlog} entries to go")
         terminal.progress("")
         yield outbox
-    finally:
-        outbox.close()
+
+
+def _copy_of_refused(stack: ExitStack) -> str:
+    """Copy what a relay keeps of refused logs into an outbox that lives as long as `stack`; its path."""
+    try:
+        from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+        from athina_trace.relay.refused import copy  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"a package is missing ({error}): pip install 'athina-trace[nats]'") from None
+    path = str(Path(stack.enter_context(TemporaryDirectory(prefix="athina_trace-"))) / "refused.db")
+    ask_relay(lambda client, names: copy(client, names, path))
+    return path

@@ -97,7 +97,7 @@ async def _converse(row: Row, seen: Seen, reader: asyncio.StreamReader, writer: 
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-            await reader.readexactly(int(lines[b"content-length"]))
+            await reader.readexactly(int(lines.get(b"content-length", 0)))
             if head.startswith(b"GET"):
                 body = json.dumps(vars(seen)).encode()
                 writer.write(b"HTTP/1.1 200 x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

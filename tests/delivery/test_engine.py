@@ -6,17 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from athina_trace._delivery import engine as engine_module
-from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.engine import Engine, Pool
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 DOWN = Outcome(None, message="ConnectError: connection refused")
@@ -76,11 +78,21 @@ class Athina:
 class Stepped:
     """An engine, stepped until it has nothing to do before the clock moves on."""
 
-    def __init__(self, athina: Athina, *, outbox: Outbox | None = None, connections: int = 4, **options: Any) -> None:
+    def __init__(
+        self,
+        athina: Athina,
+        *,
+        outbox: Outbox | None = None,
+        connections: int = 4,
+        max_bytes: int = 1_000_000,
+        make_pool: Callable[..., Pool] | None = None,
+        **options: Any,
+    ) -> None:
         self.athina = athina
         self.clock = Clock()
         self.outbox = outbox or MemoryOutbox()
-        self.engine = Engine(self.outbox, lambda: athina, clock=self.clock, connections=connections, **options)
+        pool = make_pool or partial(Senders, lambda: athina, limit=connections, max_bytes=max_bytes)
+        self.engine = Engine(self.outbox, partial(pool, clock=self.clock), clock=self.clock, **options)
         self.steps = 0
 
     def put(self, key: str, *names: str, body: bytes = b"{}") -> None:

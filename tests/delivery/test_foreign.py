@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ import athina_trace
 from athina_trace._delivery.database import is_corrupt
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
 from tests.conftest import KEY
@@ -113,7 +115,7 @@ def test_a_store_damaged_anywhere_is_replaced(seed: int, tmp_path: Path) -> None
     path.write_bytes(data)
     athina = Athina()
     outbox = SqliteOutbox(str(path))
-    worker = Worker(Engine(outbox, lambda: athina, clock=Clock()), clock=Clock())
+    worker = Worker(Engine(outbox, partial(Senders, lambda: athina, clock=Clock()), clock=Clock()), clock=Clock())
     outbox.put(Entry("new", "log", "new", 1.0, b"{}"))
     ends = time.monotonic() + 20
     while "new" not in athina.tries and time.monotonic() < ends:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import WakeEvent
+from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.worker import Worker
 from tests.delivery.test_engine import Athina, Stepped
 
@@ -28,7 +30,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setattr(worker_module, "_FAULT_SECONDS", 0.01)
     athina = Athina()
-    made = Worker(Engine(MemoryOutbox(), lambda: athina, clock=clock), clock=clock)
+    made = Worker(Engine(MemoryOutbox(), partial(Senders, lambda: athina, clock=clock), clock=clock), clock=clock)
     yield made
     made.close(1)
 

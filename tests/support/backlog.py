@@ -8,12 +8,14 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from athina_trace._clock import clock
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
@@ -78,7 +80,7 @@ def make(path: Path, logs: int, *, body: bytes = BODY) -> SqliteOutbox:
 def cost(folder: Path, logs: int, *, count: int = 500) -> tuple[float, float]:
     """What delivering one log of `logs` costs: rounds of SQLite's loops, and seconds of CPU of the engine's thread."""
     outbox = make(folder / f"{logs}.db", logs)
-    engine = Engine(outbox, _Taking, clock=clock)
+    engine = Engine(outbox, partial(Senders, _Taking, clock=clock), clock=clock)
     engine.step(time.time())
     rounds, began, before = 0, time.thread_time(), outbox.counts().delivered
 

@@ -21,7 +21,7 @@ from athina_trace._delivery.client import Client
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.options import add_outbox, outbox_path
-from athina_trace.cli.terminal import Terminal
+from athina_trace.cli.terminal import CommandError, Terminal
 from athina_trace.settings import Settings
 from athina_trace.viewer.formatting import byte_size
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 def findings(settings: Settings, path: Path, *, send: bool) -> Iterator[Finding]:
     """Check everything, what is quick first."""
     yield from check_settings(settings)
-    yield from check_server(settings)
+    yield from check_relay() if settings.relay is not None else check_server(settings)
     yield from check_outbox(path, settings)
     if send:
         yield check_sending(settings)
@@ -75,11 +75,30 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     """Check whether logging is on, and whether there is a key."""
     message = "logging is on" if settings.enabled else "logging is off: unset ATHINA_TRACE_ENABLED or set it to 1"
     yield Finding("enabled", settings.enabled, message)
+    if settings.relay is not None:
+        return  # only its workers need a key
     if settings.api_key is None:
         message = "no ATHINA_API_KEY: logs stay on this machine; set it to send them"
     else:
         message = f"ATHINA_API_KEY is set, {len(settings.api_key.get_secret_value())} characters"
     yield Finding("key", settings.api_key is not None, message)
+
+
+def check_relay() -> Iterator[Finding]:
+    """Check whether the relay's stream is there, and whether it would lose logs."""
+    try:
+        from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+        from athina_trace.relay.status import read  # noqa: PLC0415
+
+        status = ask_relay(read)
+    except ImportError as error:
+        yield Finding("relay", is_ok=False, message=f"a package is missing ({error}): pip install 'athina-trace[nats]'")
+    except CommandError as error:
+        yield Finding("relay", is_ok=False, message=str(error))
+    else:
+        workers = f"{len(status.workers)} workers answer" if status.workers else "no worker answers"
+        message = f"the stream {status.stream} holds {status.waiting} logs, {workers}"
+        yield Finding("relay", not status.faults, "; ".join(status.faults) or message)
 
 
 def check_server(settings: Settings) -> Iterator[Finding]:

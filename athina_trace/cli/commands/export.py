@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="rows of an Athina dataset: query, context, response, expected_response, and the users' feedback",
     )
-    add_outbox(command)
+    add_outbox(command, relay=True)
     add_filters(command)
     command.set_defaults(run=run)
 

@@ -38,7 +38,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     except NothingLoggedError as error:
         terminal.say(str(error))  # as at the end of a job that had nothing to do
         return 0
-    if Settings.build().api_key is None:
+    settings = Settings.build()
+    if settings.api_key is None and settings.relay is None:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting

@@ -35,7 +35,7 @@ _COLUMNS = (
 def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser("logs", help="list logs, the newest last", description="List logs, the newest last.")
-    add_outbox(command)
+    add_outbox(command, relay=True)
     add_filters(command)
     command.add_argument("--limit", type=positive, default=20, help="at most so many (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="JSON lines; times are seconds since the epoch")

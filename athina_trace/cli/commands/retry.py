@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from athina_trace._delivery import maintenance
-from athina_trace.cli.options import add_outbox, open_outbox
+from athina_trace.cli.options import RELAY, add_outbox, open_outbox
 from athina_trace.cli.terminal import Terminal, UsageError
 from athina_trace.viewer import formatting, queries
 
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("reference", nargs="*", help="the external_reference_id of each log")
     command.add_argument("--all", action="store_true", help="all that were refused")
-    add_outbox(command)
+    add_outbox(command, relay=True)
     command.set_defaults(run=run)
 
 
@@ -29,9 +29,22 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     # Neither all by mistake, nor some references among all.
     if bool(options.reference) == options.all:
         raise UsageError("name the references of refused logs, or --all")
+    if options.outbox == RELAY:
+        retried = _retry_in_relay(options.reference or None)
+        terminal.say(f"{formatting.integer(retried)} published again" if retried else "none of those was refused")
+        return 0 if retried else 1
     with open_outbox(options.outbox, terminal) as outbox:
         with outbox.open() as db:
             ids = None if options.all else queries.refused_ids(db, options.reference)
         retried = maintenance.retry(outbox.path, ids)
     terminal.say(f"{formatting.integer(retried)} waiting again" if retried else "none of those was refused")
     return 0 if retried else 1
+
+
+def _retry_in_relay(references: list[str] | None) -> int:
+    try:
+        from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+        from athina_trace.relay.refused import retry  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"a package is missing ({error}): pip install 'athina-trace[nats]'") from None
+    return ask_relay(lambda client, names: retry(client, names, references))

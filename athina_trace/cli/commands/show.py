@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("show", help="show one log", description="Show one log, whole.")
     command.add_argument("reference", help="its external_reference_id or its number")
     command.add_argument("--json", action="store_true", help="the JSON as it is sent")
-    add_outbox(command)
+    add_outbox(command, relay=True)
     command.set_defaults(run=run)
 
 

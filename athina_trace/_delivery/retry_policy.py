@@ -1,0 +1,76 @@
+"""What a log that was not taken waits for: when it is tried again, and when it is given up."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from athina_trace import _guard
+from athina_trace._delivery.destination import Destination
+from athina_trace._delivery.results import Attempt
+from athina_trace._delivery.retry import Verdict, backoff
+
+FIRST_BACKOFF_SECONDS = 0.05
+"""Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
+_RECENT_SECONDS = 120.0
+"""Another log was taken so recently: what fails now fails for a reason of its own."""
+_THROTTLED = 429
+
+
+class RetryPolicy:
+    """Decides on attempts, one after the other, and remembers when the last log was taken."""
+
+    def __init__(self, clock: Any, destination: Destination, *, max_attempts: int) -> None:
+        """`clock` has `uniform` (0 to 1). After `max_attempts` a log is refused that fails while others are taken."""
+        self.last_error: str | None = None
+        """What the last attempt that failed came to; None where none has."""
+        self._clock = clock
+        self._destination = destination
+        self._max_attempts = max_attempts
+        self._taken_at = float("-inf")
+
+    def decide(self, attempt: Attempt, attempts: int, now: float) -> tuple[Attempt, float]:
+        """Say what becomes of an attempt, the one of number `attempts` for its log, at `now` (seconds).
+
+        Returns:
+            The attempt, refused where it failed too often, and in how many seconds its ordering key is due again.
+        """
+        entry, outcome, verdict = attempt
+        if verdict not in (Verdict.RETRY, Verdict.PAUSED):
+            self._taken_at = now
+            return attempt, 0.0
+        self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
+        is_alone = outcome.status != _THROTTLED and now - self._taken_at < _RECENT_SECONDS
+        if verdict is Verdict.PAUSED:
+            return attempt, 0.0  # after all others: the next probe asks with another log
+        if attempts >= self._max_attempts and is_alone:
+            words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
+            return Attempt(entry, replace(outcome, message=words), Verdict.REFUSED), 0.0
+        self._warn(attempt, attempts)
+        return attempt, backoff(
+            attempts, random=self._clock.uniform(), retry_after=outcome.retry_after, base=FIRST_BACKOFF_SECONDS
+        )
+
+    def _warn(self, attempt: Attempt, attempts: int) -> None:
+        """Warn the program early where nothing was ever reached: the address may be wrong."""
+        outcome = attempt.outcome
+        is_unreachable = outcome.status is None and not outcome.possible_duplicate
+        if is_unreachable and attempts > 1 and self._taken_at == float("-inf"):
+            _guard.log_throttled(
+                logging.WARNING,
+                "unreachable",
+                "%s cannot be reached (%s): logs are kept and tried again; check %s and the network",
+                self._destination.name,
+                outcome.message,
+                self._destination.address_setting,
+            )
+        else:
+            _guard.log_throttled(
+                logging.INFO,
+                "deferred",
+                "%s did not take a log (%s: %s): it is kept and tried again",
+                self._destination.name,
+                outcome.status or "no answer",
+                outcome.message,
+            )

@@ -1,0 +1,256 @@
+"""`relay`: deliver what programs published to a NATS stream; set the stream up; show how it is."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from athina_trace._clock import clock
+from athina_trace.cli.options import between
+from athina_trace.cli.terminal import Column, CommandError, Terminal, UsageError
+from athina_trace.settings import Settings
+from athina_trace.viewer import formatting
+
+if TYPE_CHECKING:
+    from athina_trace.relay.setup import Findings
+    from athina_trace.relay.status import RelayStatus
+
+_SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SHOWN = 20
+"""Partitions in the table, those that are furthest behind."""
+_FOLLOW_SECONDS = 2.0
+_PARTITIONS = (
+    Column("Partition", 9, right=True),
+    Column("Waiting", 9, right=True),
+    Column("Rate", 8, right=True),
+    Column("Oldest", 12, right=True),
+    Column("In flight", 9),
+)
+_WORKERS = (
+    Column("Worker", 30),
+    Column("Delivered", 10, right=True),
+    Column("Refused", 8, right=True),
+    Column("Failed", 8, right=True),
+    Column("Holds", 6, right=True),
+    Column("Up", 8, right=True),
+    Column("State"),
+)
+
+
+def add(commands: Any) -> None:
+    """Define the options."""
+    command = commands.add_parser(
+        "relay",
+        help="deliver what programs published to a NATS stream",
+        description="Take logs from the stream that ATHINA_RELAY names and deliver them to Athina, until SIGTERM or "
+        "Ctrl-C. Any number of these workers share the work.",
+    )
+    doing = command.add_mutually_exclusive_group()
+    doing.add_argument("--setup", action="store_true", help="make or check the stream instead")
+    doing.add_argument("--status", action="store_true", help="show how far behind it is instead")
+    made = command.add_argument_group("with --setup")
+    made.add_argument("--partitions", type=_partitions, help="conversations in flight at once, 1 to 1024 (default: 64)")
+    made.add_argument("--replicas", type=_replicas, help="servers that store each log, 1 to 5 (default: 1)")
+    made.add_argument(
+        "--max-bytes", type=_size, metavar="SIZE", help="such as 20G; over it new logs are refused (default: 1G)"
+    )
+    made.add_argument(
+        "--duplicate-window",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for which a log that is published again is known (default: 600)",
+    )
+    made.add_argument(
+        "--ack-wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="after which the log of a worker that died is another's (default: 30)",
+    )
+    shown = command.add_argument_group("with --status")
+    shown.add_argument("--json", action="store_true", help="one JSON object")
+    shown.add_argument("--follow", action="store_true", help="again every two seconds, until Ctrl-C")
+    command.set_defaults(run=run)
+
+
+def _partitions(text: str) -> int:
+    return _whole(text, 1024)
+
+
+def _replicas(text: str) -> int:
+    return _whole(text, 5)
+
+
+def _whole(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 to {most}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    factor = _SIZES.get(text[-1:].upper(), 0)
+    number = text[:-1] if factor else text
+    if not (number.isascii() and number.isdigit() and int(number[:15]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 500M, 20G or a number of bytes")
+    return int(number) * (factor or 1)
+
+
+def _seconds(text: str) -> float:
+    return between(text, 1, 86_400)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Deliver until a signal, or set up, or show."""
+    settings = Settings.build()
+    if settings.relay is None:
+        raise UsageError("there is no ATHINA_RELAY: set it to the servers, such as nats://host:4222")
+    try:
+        from athina_trace.cli import relay_connection  # noqa: F401, PLC0415 - an optional extra
+    except ImportError as error:
+        raise UsageError(f"a package is missing ({error}): pip install 'athina-trace[nats]'") from None
+    if options.setup:
+        return _set_up(options, terminal)
+    if options.status:
+        return _show(options, terminal)
+    return _work(settings, terminal)
+
+
+def _work(settings: Settings, terminal: Terminal) -> int:
+    from athina_trace._delivery.client import Client  # noqa: PLC0415 - what only a worker needs
+    from athina_trace.cli.relay_connection import run_relay  # noqa: PLC0415 - an optional extra
+    from athina_trace.relay.connection import Address  # noqa: PLC0415
+    from athina_trace.relay.worker import Worker  # noqa: PLC0415
+
+    if settings.api_key is None:
+        raise UsageError("there is no ATHINA_API_KEY, so nothing can be delivered")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("nats").setLevel(logging.CRITICAL)  # whose errors we report ourselves
+    address = Address.of(settings)
+    Client.prepare(settings.base_url)
+    connect = partial(
+        Client,
+        base_url=settings.base_url,
+        key=settings.api_key.get_secret_value(),
+        api_version=settings.api_version,
+        total=settings.request_timeout,
+    )
+
+    async def deliver() -> Worker:
+        worker = Worker(
+            address,
+            connect,
+            clock=clock,
+            connections=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            max_attempts=settings.max_attempts,
+            exit_timeout=settings.exit_timeout,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        terminal.say(f"Delivering from {address} to {settings.base_url}   (Ctrl-C or SIGTERM ends it)")
+        terminal.flush()
+        await worker.run()
+        return worker
+
+    done = run_relay(deliver(), address)
+    terminal.say(f"{done.counters.delivered} delivered, {done.counters.refused} refused")
+    return 0
+
+
+def _set_up(options: argparse.Namespace, terminal: Terminal) -> int:
+    from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+    from athina_trace.relay.setup import Wanted, set_up  # noqa: PLC0415
+
+    wanted = Wanted(options.partitions, options.replicas, options.max_bytes, options.duplicate_window, options.ack_wait)
+    found: Findings = ask_relay(lambda client, names: set_up(client, names, wanted))
+    for each in found.made:
+        terminal.say(f"made      {each}")
+    for name, value in found.facts.items():
+        shown = formatting.byte_size(value) if name == "max_bytes" and value > 0 else value
+        terminal.say(f"{name:<18} {shown}")
+    for each in found.notes:
+        terminal.say(f"note      {each}.")
+    for each in found.faults:
+        terminal.complain(each)
+    if found.faults:
+        raise CommandError(f"the stream {found.facts['stream']} would lose logs: nothing is to be published to it yet")
+    return 0
+
+
+def _show(options: argparse.Namespace, terminal: Terminal) -> int:
+    from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+    from athina_trace.relay.status import read  # noqa: PLC0415
+
+    async def look(client: Any, names: Any) -> None:
+        earlier = await read(client, names)
+        await asyncio.sleep(0.5)
+        while True:
+            status = (await read(client, names)).since(earlier)
+            if options.json:
+                terminal.json(status.as_json())
+            else:
+                _print(status, terminal)
+            terminal.flush()
+            if not options.follow:
+                return
+            earlier = status
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            if not options.json:
+                terminal.say()
+
+    ask_relay(look)
+    return 0
+
+
+def _print(status: RelayStatus, terminal: Terminal) -> None:
+    from athina_trace.relay.status import worst  # noqa: PLC0415 - an optional extra
+
+    limit = f" of {formatting.byte_size(status.max_bytes)}" if status.max_bytes > 0 else ""
+    oldest = f", the oldest since {formatting.readable_time(status.waiting_since)}" if status.waiting_since else ""
+    terminal.say(f"{'waiting':<12} {formatting.integer(status.waiting)}{oldest}")
+    terminal.say(f"{'rate':<12} {status.rate} logs/s")
+    terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}{limit}")
+    hint = ": see `athina-trace logs --relay`" if status.refused else ""
+    terminal.say(f"{'refused':<12} {formatting.integer(status.refused)}{hint}")
+    behind = worst(status.partitions, _SHOWN)
+    count = sum(1 for each in status.partitions if each.lag)
+    terminal.say(f"{'partitions':<12} {len(status.partitions)}, {count} with logs that wait")
+    for fault in status.faults:
+        terminal.complain(fault)
+    if behind:
+        terminal.table(
+            _PARTITIONS,
+            (
+                (
+                    each.number,
+                    each.lag,
+                    f"{each.rate}/s",
+                    formatting.duration((time.time() - each.waiting_since) * 1000) if each.waiting_since else None,
+                    "yes" if each.in_flight else "no",
+                )
+                for each in behind
+            ),
+        )
+    if not status.workers:
+        terminal.complain("no worker answers: start one with `athina-trace relay`")
+        return
+    terminal.table(
+        _WORKERS,
+        (
+            (
+                each["name"],
+                each["delivered"],
+                each["refused"],
+                each["failed"],
+                each["held"],
+                formatting.duration((time.time() - each["began"]) * 1000),
+                each["paused"] or "delivers",
+            )
+            for each in status.workers
+        ),
+    )

@@ -1,0 +1,95 @@
+"""What is called how in the broker, and what a message carries: pure functions of the prefix."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, cast
+from urllib.parse import quote, unquote
+from zlib import crc32
+
+from athina_trace._delivery.entry import Stored
+from athina_trace._delivery.routes import KINDS, Kind
+
+DEFAULT_PARTITIONS: Final = 64
+
+MESSAGE_ID: Final = "Nats-Msg-Id"
+KIND: Final = "Athina-Kind"
+REFERENCE: Final = "Athina-Reference"
+ORDERING_KEY: Final = "Athina-Key"
+STATUS: Final = "Athina-Status"
+REASON: Final = "Athina-Reason"
+
+
+class Names(NamedTuple):
+    """Everything that belongs to one relay begins with its prefix."""
+
+    prefix: str
+
+    @property
+    def stream(self) -> str:
+        """Of the logs that wait. A stream's name may have no dots."""
+        return self.prefix.replace(".", "-")
+
+    @property
+    def refused_stream(self) -> str:
+        """Of the logs that Athina refused."""
+        return f"{self.stream}-refused"
+
+    @property
+    def refused_subject(self) -> str:
+        """Where workers put a log that Athina refused."""
+        return f"{self.prefix}.refused"
+
+    @property
+    def workers_subject(self) -> str:
+        """Where all workers answer how they are."""
+        return f"{self.prefix}.workers"
+
+    def subjects(self, partitions: int) -> list[str]:
+        """One for each partition: the stream lists them all, so that everyone can count them."""
+        return [self.subject(number) for number in range(partitions)]
+
+    def subject(self, partition: int) -> str:
+        """Where the logs of a partition are published."""
+        return f"{self.prefix}.{partition}"
+
+    def consumer(self, partition: int) -> str:
+        """Who takes from a partition: one for all workers."""
+        return f"partition-{partition}"
+
+
+def partition_of(ordering_key: str, partitions: int) -> int:
+    """Give the partition of an ordering key: the same in every process, version and language."""
+    return crc32(ordering_key.encode(errors="replace")) % partitions
+
+
+def headers_of(ordering_key: str, entry: Stored) -> dict[str, str]:
+    """Give what travels beside the body. Any text fits: headers are ASCII without line breaks."""
+    reference = quote(entry.reference, safe="")
+    message_id = f"{reference}:{entry.kind}"
+    if entry.kind != "log":
+        # Several changes may have one reference, and none of them is a copy of another; a second try of one is.
+        message_id += f":{entry.id}:{crc32(entry.body):08x}"
+    return {
+        MESSAGE_ID: message_id,
+        KIND: entry.kind,
+        REFERENCE: reference,
+        ORDERING_KEY: quote(ordering_key, safe=""),
+    }
+
+
+class Message(NamedTuple):
+    """What a message holds; `kind` is None where it is of no kind that this version knows."""
+
+    ordering_key: str
+    kind: Kind | None
+    reference: str
+    body: bytes
+
+
+def read(headers: dict[str, str] | None, body: bytes) -> Message:
+    """Read a message of any origin."""
+    given = headers or {}
+    kind = given.get(KIND)
+    known = cast("Kind", kind) if kind in KINDS else None
+    reference = unquote(given.get(REFERENCE, ""))
+    return Message(unquote(given.get(ORDERING_KEY, "")) or reference, known, reference, body)

@@ -1,0 +1,169 @@
+"""How a relay is: how far behind each partition is, who works, what was refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+
+from athina_trace.relay.connection import ApiError, NoAnswerError, api
+from athina_trace.relay.names import Names
+from athina_trace.relay.setup import consumer_faults, consumers, stream_faults
+
+_ANSWER_SECONDS = 0.5
+"""How long workers have to say how they are: a stopped one says nothing."""
+_NOT_FOUND = 404
+_FRACTION = re.compile(r"(\.\d{1,6})\d*")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition.
+
+    Attributes:
+        lag: logs that wait, the one under way included.
+        in_flight: whether a worker has one.
+        waiting_since: when the oldest was stored, seconds since the epoch; None where none waits.
+        acknowledged: how many were taken or refused since the stream was made, about.
+        rate: of those, a second; None where it was looked at once.
+    """
+
+    number: int
+    lag: int
+    in_flight: bool
+    waiting_since: float | None
+    acknowledged: int
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class RelayStatus:
+    """A relay at one moment: `at`, seconds since the epoch."""
+
+    at: float
+    stream: str
+    waiting: int
+    bytes: int
+    max_bytes: int
+    refused: int
+    rate: float | None
+    waiting_since: float | None
+    partitions: list[Partition]
+    workers: list[dict[str, Any]]
+    faults: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as JSON can carry it."""
+        return asdict(self)
+
+    def since(self, earlier: RelayStatus) -> RelayStatus:
+        """Give this status with the rates since an earlier one."""
+        seconds = max(self.at - earlier.at, 1e-3)
+        before = {each.number: each.acknowledged for each in earlier.partitions}
+        partitions = [
+            Partition(
+                **{
+                    **asdict(each),
+                    "rate": round(max(0, each.acknowledged - before.get(each.number, each.acknowledged)) / seconds, 1),
+                }
+            )
+            for each in self.partitions
+        ]
+        rate = round(sum(each.rate or 0.0 for each in partitions), 1)
+        return RelayStatus(**{**_shallow(self), "partitions": partitions, "rate": rate})
+
+
+def _shallow(status: RelayStatus) -> dict[str, Any]:
+    return {name: getattr(status, name) for name in RelayStatus.__dataclass_fields__}
+
+
+async def read(client: NatsClient, names: Names) -> RelayStatus:
+    """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
+    info = await api(client, f"STREAM.INFO.{names.stream}")
+    known = await consumers(client, names)
+    workers = asyncio.ensure_future(_workers(client, names))
+    partitions: list[Partition] = []
+    faults = stream_faults(info["config"])
+    for number in range(len(info["config"]["subjects"])):
+        consumer = known.get(names.consumer(number))
+        if consumer is None:
+            faults.append(f"partition {number} has no consumer: run `athina-trace relay --setup`")
+            continue
+        faults.extend(consumer_faults(consumer["config"]))
+        lag = consumer["num_pending"] + consumer["num_ack_pending"]
+        partitions.append(
+            Partition(
+                number,
+                lag,
+                in_flight=consumer["num_ack_pending"] > 0,
+                waiting_since=await _oldest(client, names, number) if lag else None,
+                acknowledged=consumer["ack_floor"]["consumer_seq"],
+            )
+        )
+    return RelayStatus(
+        at=time.time(),
+        stream=names.stream,
+        waiting=info["state"]["messages"],
+        bytes=info["state"]["bytes"],
+        max_bytes=info["config"]["max_bytes"],
+        refused=await _refused(client, names),
+        rate=None,
+        waiting_since=min((each.waiting_since for each in partitions if each.waiting_since), default=None),
+        partitions=partitions,
+        workers=await workers,
+        faults=faults,
+    )
+
+
+async def _refused(client: NatsClient, names: Names) -> int:
+    try:
+        return int((await api(client, f"STREAM.INFO.{names.refused_stream}"))["state"]["messages"])
+    except ApiError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        return 0
+
+
+async def _oldest(client: NatsClient, names: Names, partition: int) -> float | None:
+    try:
+        found = await api(
+            client, f"STREAM.MSG.GET.{names.stream}", {"seq": 1, "next_by_subj": names.subject(partition)}
+        )
+    except (ApiError, NoAnswerError):
+        return None  # it was taken meanwhile
+    return moment(found["message"]["time"])
+
+
+def moment(text: str) -> float:
+    """Read a time of JetStream's, which may count nanoseconds, as seconds since the epoch."""
+    parsed = datetime.fromisoformat(_FRACTION.sub(r"\1", text.replace("Z", "+00:00")).replace("Z", "+00:00"))
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
+
+
+async def _workers(client: NatsClient, names: Names) -> list[dict[str, Any]]:
+    """Ask all workers how they are; those that answer in time, by name."""
+    found: list[dict[str, Any]] = []
+
+    async def note(message: Msg) -> None:
+        if message.data:
+            found.append(json.loads(message.data))
+
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox, cb=note)
+    await client.publish(names.workers_subject, b"", reply=inbox)
+    await asyncio.sleep(_ANSWER_SECONDS)
+    await subscription.unsubscribe()
+    return sorted(found, key=lambda each: str(each["name"]))
+
+
+def worst(partitions: Sequence[Partition], most: int) -> list[Partition]:
+    """Give those that are furthest behind, the first first."""
+    return sorted((each for each in partitions if each.lag), key=lambda each: -each.lag)[:most]

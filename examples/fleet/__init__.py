@@ -1,0 +1,1 @@
+"""A fleet on one machine: see run_fleet.py."""

@@ -1,0 +1,163 @@
+"""Getting into a relay: TLS, certificates of clients, passwords, keys, and the rights that the page names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nkeys
+import pytest
+import trustme
+
+import athina_trace
+from athina_trace.relay.connection import Address
+from tests.relay.test_working import names_of, until
+from tests.support.athina_server import AthinaServer, answer
+from tests.support.nats_servers import NatsServers, RunningWorker
+
+PAGE = (Path(__file__).parents[2] / "athina_trace" / "relay" / "README.md").read_text()
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """A certificate authority that everybody trusts."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return made
+
+
+@pytest.fixture
+def secure(authority: trustme.CA, tmp_path: Path) -> Iterator[Callable[[str], NatsServers]]:
+    """Start a server that speaks TLS, with this added to that part of its configuration."""
+    started: list[NatsServers] = []
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+
+    def start(more: str) -> NatsServers:
+        files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.pem", ca_file: "{tmp_path}/ca.pem"'
+        servers = NatsServers(tmp_path / "nats", config=f"tls {{ {files}{more} }}", scheme="tls")
+        servers.__enter__()
+        started.append(servers)
+        return servers
+
+    yield start
+    for servers in started:
+        servers.__exit__()
+
+
+def logged(address: str, tmp_path: Path, **settings: str) -> athina_trace.FlushReport:
+    athina_trace.configure(relay=address, outbox=str(tmp_path / f"{len(settings)}.db"), **settings)
+    athina_trace.log_inference(response="secret")
+    return athina_trace.flush(5)
+
+
+def test_logs_travel_encrypted(secure: Callable[[str], NatsServers], tmp_path: Path, athina: AthinaServer) -> None:
+    servers = secure("")
+    servers.set_up(partitions=1)
+    assert logged(servers.url, tmp_path)
+    with RunningWorker(servers.address, athina.url):
+        athina.wait_for(1)
+
+
+def test_a_server_that_is_not_trusted_gets_nothing(
+    secure: Callable[[str], NatsServers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = secure("")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
+    assert logged(servers.url, tmp_path).waiting == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in (athina_trace.status().last_error or "")
+
+
+def test_a_client_shows_its_certificate(
+    secure: Callable[[str], NatsServers], authority: trustme.CA, tmp_path: Path
+) -> None:
+    servers = secure(", verify: true")
+    own = tmp_path / "client.pem"
+    authority.issue_cert("program").private_key_and_cert_chain_pem.write_to_path(own)
+    servers.certificate = str(own)
+    servers.set_up(partitions=1)
+    assert not logged(servers.url, tmp_path)
+    assert logged(servers.url, tmp_path, relay_certificate=str(own))
+
+
+def rights(of: str) -> list[str]:
+    """The subjects that the page names, for programs or for workers."""
+    (found,) = re.findall(rf"{of} (.+?)\.(?: |$)", PAGE.partition("**Rights**:")[2].replace("\n", " "))[:1]
+    return re.findall(r"`([^`]+)`", found)
+
+
+def test_programs_and_workers_need_no_more_rights_than_the_page_says(tmp_path: Path, athina: AthinaServer) -> None:
+    program = [each for each in rights("programs publish to") if not each.startswith("_INBOX")]
+    worker = [*program, *rights("Workers need")]
+    assert program == ["athina.*", "$JS.API.STREAM.INFO.athina"]
+    subscribe = 'subscribe: ["_INBOX.>", "athina.workers"]'
+    users = "\n".join(
+        f"{{ user: {name}, password: p, permissions: {{ publish: [{', '.join(map(repr, subjects))}], {subscribe} }} }}"
+        for name, subjects in (("program", program), ("worker", worker))
+    ).replace("'", '"')
+    config = f"authorization {{ users: [ {{ user: admin, password: p }}, {users} ] }}"
+    with NatsServers(tmp_path / "nats", config=config, url_user="admin:p@") as servers:
+        servers.set_up(partitions=2)
+        assert logged(servers.url.replace("admin", "program"), tmp_path)
+        athina.script(answer(400))
+        with RunningWorker(Address.parse(servers.url.replace("admin", "worker")), athina.url) as running:
+            until(lambda: running.worker.counters.refused == 1)
+        assert len(servers.messages(servers.address.names, "athina-refused")) == 1
+    assert names_of(athina) == []
+
+
+def test_a_right_that_is_missing_is_a_matter_of_credentials(tmp_path: Path) -> None:
+    allowed = 'publish: ["$JS.API.>"], subscribe: ["_INBOX.>"]'
+    config = f"authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}"
+    with NatsServers(tmp_path / "nats", config=config, url_user="u:p@") as servers:
+        servers.set_up(partitions=2)
+        report = logged(servers.url, tmp_path)
+    assert report.waiting == 1
+    assert "permissions violation" in (report.paused or "").lower()
+
+
+class Identity:
+    """A pair of keys of NATS: of an operator, an account or a user."""
+
+    def __init__(self, kind: bytes) -> None:
+        self.seed = nkeys.encode_seed(os.urandom(32), kind)
+        self._keys = nkeys.from_seed(bytearray(self.seed))
+        self.public = self._keys.public_key.decode()
+
+    def sign(self, subject: str, claims: dict[str, object]) -> str:
+        """A JWT about `subject`, as `nsc` makes them."""
+        head = {"typ": "JWT", "alg": "ed25519-nkey"}
+        body = {"jti": "1", "iat": 1, "iss": self.public, "name": "n", "sub": subject, "nats": {**claims, "version": 2}}
+        text = ".".join(urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in (head, body))
+        return f"{text}.{urlsafe_b64encode(self._keys.sign(text.encode())).decode().rstrip('=')}"
+
+
+def test_a_credentials_file_signs_in(tmp_path: Path) -> None:
+    operator, account, user = map(
+        Identity, (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
+    )
+    system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
+    most = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    stored = ("mem_storage", "disk_storage", "streams", "consumer", "max_ack_pending")
+    trusted = operator.sign(operator.public, {"type": "operator"})
+    known = ", ".join(
+        f"{each.public}: {operator.sign(each.public, {'type': 'account', 'limits': dict.fromkeys(limits, -1)})}"
+        for each, limits in ((system, most), (account, (*most, *stored)))
+    )
+    config = f"operator: {trusted}\nresolver: MEMORY\nsystem_account: {system.public}\nresolver_preload {{ {known} }}"
+    jwt = account.sign(user.public, {"type": "user", "subs": -1, "data": -1, "payload": -1})
+    file = tmp_path / "user.creds"
+    file.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    with NatsServers(tmp_path / "nats", config=config) as servers:
+        servers.credentials = str(file)
+        servers.set_up(partitions=1)
+        assert logged(servers.url, tmp_path).paused is not None
+        assert logged(servers.url, tmp_path, relay_credentials=str(file))

@@ -1,0 +1,343 @@
+"""A program that delivers to a relay: what arrives in the stream, and what happens while the broker is in trouble."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import athina_trace
+from athina_trace import _guard, _runtime
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.errors import SettingsError
+from athina_trace.relay.connection import Address
+from athina_trace.relay.names import KIND, MESSAGE_ID, ORDERING_KEY, partition_of
+from athina_trace.relay.publisher import Publisher
+from athina_trace.relay.stream import Stream
+from athina_trace.settings import Settings
+from tests.delivery.test_engine import Athina, Stepped
+from tests.support.nats_servers import NatsServers, free_port
+from tests.support.processes import run
+
+
+def bodies(nats: NatsServers) -> list[dict[str, object]]:
+    return [json.loads(body) for _, _, body in nats.messages(nats.address.names)]
+
+
+def test_logs_changes_and_feedback_of_a_conversation_are_in_one_partition_in_order(
+    nats: NatsServers, tmp_path: Path
+) -> None:
+    nats.set_up(partitions=8)
+    athina_trace.configure(relay=nats.url, relay_prefix=nats.prefix, outbox=str(tmp_path / "o.db"))
+    reference = athina_trace.log_inference(response="one", session_id="s")
+    athina_trace.update_log(external_reference_id=reference, cost=1.0)
+    athina_trace.update_log(external_reference_id=reference, cost=2.0)
+    athina_trace.log_feedback(reference, 1)
+    athina_trace.log_inference(response="two", session_id="s")
+    assert athina_trace.flush(10)
+    found = nats.messages(nats.address.names)
+    assert [headers[KIND] for _, headers, _ in found] == ["log", "update", "update", "feedback", "log"]
+    assert {subject for subject, _, _ in found} == {f"{nats.prefix}.{partition_of('s', 8)}"}
+    assert {headers[ORDERING_KEY] for _, headers, _ in found} == {"s"}
+    assert found[0][1][MESSAGE_ID] == f"{reference}:log"
+    assert athina_trace.status().delivered == 5
+
+
+def test_no_key_of_athina_is_needed_and_none_travels(nats: NatsServers, tmp_path: Path) -> None:
+    nats.set_up(partitions=1)
+    athina_trace.configure(
+        relay=nats.url, relay_prefix=nats.prefix, outbox=str(tmp_path / "o.db"), api_key="marker-key-1"
+    )
+    athina_trace.log_inference(response="one")
+    assert athina_trace.flush(10)
+    assert "marker-key-1" not in str(nats.messages(nats.address.names))
+
+
+def test_a_log_that_is_published_twice_is_stored_once(nats: NatsServers) -> None:
+    nats.set_up(partitions=1)
+    for _ in range(2):
+        stepped = Stepped(Athina(), make_pool=partial(Publisher, nats.address))
+        stepped.put("key", "the same")
+        stepped.settle()
+        stepped.engine.finish(1)
+    assert len(bodies(nats)) == 1
+
+
+def test_the_partition_of_a_key_is_the_same_everywhere() -> None:
+    assert [partition_of(key, 64) for key in ("", "s", "session-1", "ä🎉", "\ud800")] == [0, 11, 46, 4, 48]
+
+
+def test_each_relay_has_an_outbox_of_its_own_whatever_its_password() -> None:
+    paths = {
+        Settings.build({}, relay="nats://a:4222").outbox_path({}),
+        Settings.build({}, relay="nats://user:one@a:4222").outbox_path({}),
+        Settings.build({}, relay="nats://user:two@a:4222").outbox_path({}),
+    }
+    others = {
+        Settings.build({}, relay="nats://b:4222").outbox_path({}),
+        Settings.build({}, relay="nats://a:4222", relay_prefix="b").outbox_path({}),
+        Settings.build({}, api_key="key").outbox_path({}),
+    }
+    assert len(paths) == 1
+    assert len(paths | others) == 4
+
+
+@pytest.mark.parametrize("url", ["http://a", "a:4222", "nats://a:4222,b:4222", "redis://:marker-secret@a"])
+def test_what_is_no_address_of_servers_is_refused_and_no_password_shown(url: str) -> None:
+    with pytest.raises(SettingsError, match="nats://") as caught:
+        Settings.build({"ATHINA_RELAY": url})
+    assert "marker-secret" not in str(caught.value)
+    assert "marker-secret" not in repr(Settings.build({}, relay="nats://me:marker-secret@a"))
+
+
+def test_an_address_is_read_with_its_credentials() -> None:
+    address = Address.parse("nats://me:a%2Fb@one:4222, tls://two:4223", prefix="team.logs")
+    assert address.servers == ("nats://one:4222", "tls://two:4223")
+    assert (address.user, address.password, address.token) == ("me", "a/b", None)
+    assert Address.parse("nats://secret@one").token == "secret"
+    assert "a/b" not in f"{address} {address!r}"
+    assert address.names.stream == "team-logs"
+
+
+def test_without_the_package_logs_are_kept_and_the_remedy_is_logged(tmp_path: Path) -> None:
+    out, _ = run(
+        """
+        import sys, logging
+        sys.modules["nats"] = None
+        logging.basicConfig(stream=sys.stdout)
+        import athina_trace
+        athina_trace.log_inference(response="kept")
+        print(athina_trace.flush(1).waiting, athina_trace.status().paused)
+        """,
+        ATHINA_RELAY="nats://127.0.0.1:1",
+        ATHINA_OUTBOX=str(tmp_path / "o.db"),
+    )
+    assert "pip install 'athina-trace[nats]'" in out
+    assert "\n1 ATHINA_RELAY" in out
+
+
+class Counting(Stream):
+    """Counts how often it is opened, or that is tried."""
+
+    opened = 0
+
+    async def open(self) -> None:
+        Counting.opened += 1
+        await super().open()
+
+
+class Trouble:
+    """An engine on a clock of its own, which publishes to servers that a test troubles."""
+
+    def __init__(self, servers: NatsServers, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+        self.servers = servers
+        self._caplog = caplog
+        caplog.set_level(logging.WARNING)
+        Counting.opened = 0
+        pool = partial(Publisher, servers.address, patience=2.0, stream_type=Counting)
+        self.stepped = Stepped(Athina(), outbox=outbox, make_pool=pool)
+        self._made = 0
+
+    def put(self, count: int, size: int = 10) -> None:
+        for _ in range(count):
+            self._made += 1
+            body = b'{"n":%d,"x":"%b"}' % (self._made, b"x" * size)
+            self.stepped.put(f"key {self._made % 20}", f"log {self._made}", body=body)
+
+    def warnings(self) -> list[str]:
+        return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.WARNING]
+
+    def assert_all_arrive(self, earlier: int = 0) -> None:
+        """After the next probe everything is in the stream, each conversation in order."""
+        self.stepped.wait(400)
+        numbers = [int(str(body["n"])) for body in bodies(self.servers)]
+        assert sorted(set(numbers)) == list(range(earlier + 1, self._made + 1))
+        for key in range(20):
+            own = [number for number in numbers if number % 20 == key]
+            assert own == sorted(set(own))
+        assert self.stepped.outbox.counts().waiting == 0
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[NatsServers]:
+    """One server that a test may trouble."""
+    with NatsServers(tmp_path / "broker") as made:
+        made.set_up(partitions=4)
+        yield made
+
+
+@pytest.fixture(params=["memory", "disk"])
+def trouble(
+    request: pytest.FixtureRequest, servers: NatsServers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Iterator[Trouble]:
+    outbox = MemoryOutbox() if request.param == "memory" else SqliteOutbox(str(tmp_path / "o.db"))
+    made = Trouble(servers, outbox, caplog)
+    yield made
+    made.stepped.engine.finish(1)
+
+
+def test_a_broker_that_is_away_for_an_hour_costs_nothing_but_patience(trouble: Trouble) -> None:
+    trouble.put(40)
+    trouble.stepped.settle()
+    trouble.servers.kill()
+    trouble.put(100)
+    trouble.stepped.wait(3600)
+    assert trouble.stepped.outbox.counts().waiting == 100
+    (said,) = trouble.warnings()
+    assert "The relay cannot be reached" in said
+    assert "check ATHINA_RELAY and the network" in said
+    # A minute apart at most, and the first ones sooner.
+    assert 50 <= Counting.opened <= 80
+    trouble.servers.restart()
+    trouble.assert_all_arrive()
+
+
+def test_a_full_stream_takes_no_more_and_loses_nothing(trouble: Trouble) -> None:
+    trouble.servers.set_up(max_bytes=100_000)
+    trouble.put(200, size=1000)
+    trouble.stepped.wait(120)
+    assert 100 < trouble.stepped.outbox.counts().waiting < 130
+    (said,) = trouble.warnings()
+    assert "the stream athina is full" in said
+    assert "start workers" in said
+    assert "raise its max_bytes" in said
+    trouble.servers.set_up(max_bytes=1_000_000)
+    trouble.assert_all_arrive()
+
+
+def test_refused_credentials_pause_until_they_are_right(trouble: Trouble) -> None:
+    trouble.put(40)
+    trouble.stepped.settle()
+    trouble.servers.kill()
+    trouble.servers.restart(config='authorization { token: "another" }')
+    trouble.put(100)
+    trouble.stepped.wait(700)
+    assert trouble.stepped.outbox.counts().waiting == 100
+    said = [each for each in trouble.warnings() if "refused our credentials" in each]
+    assert len(said) == 1
+    assert "check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS" in said[0]
+    trouble.servers.kill()
+    trouble.servers.restart(config="")
+    trouble.assert_all_arrive()
+
+
+def test_a_broker_that_comes_back_empty_is_given_what_it_did_not_acknowledge(trouble: Trouble, tmp_path: Path) -> None:
+    trouble.put(40)
+    trouble.stepped.settle()
+    trouble.servers.kill()
+    shutil.rmtree(tmp_path / "broker")
+    trouble.servers.restart()
+    trouble.put(100)
+    trouble.stepped.wait(120)
+    assert trouble.stepped.outbox.counts().waiting == 100
+    assert any("there is no stream athina" in each and "relay --setup" in each for each in trouble.warnings())
+    assert len(trouble.warnings()) <= 2
+    trouble.servers.set_up(partitions=4)
+    trouble.assert_all_arrive(earlier=40)
+
+
+def test_more_partitions_are_used_without_a_restart_and_fewer_at_once(trouble: Trouble) -> None:
+    trouble.put(20)
+    trouble.stepped.settle()
+    trouble.servers.ask(lambda client, names: purge(client, names.stream))
+    trouble.servers.set_up(partitions=1)
+    trouble.put(20)
+    trouble.assert_all_arrive(earlier=20)
+    assert {subject for subject, _, _ in trouble.servers.messages(trouble.servers.address.names)} == {"athina.0"}
+
+
+async def purge(client: object, stream: str) -> None:
+    from athina_trace.relay.connection import api  # noqa: PLC0415
+
+    await api(client, f"STREAM.PURGE.{stream}")  # type: ignore[arg-type]
+
+
+def test_a_call_takes_no_notice_of_a_broker_that_is_away(tmp_path: Path) -> None:
+    athina_trace.configure(relay=f"nats://127.0.0.1:{free_port()}", outbox=str(tmp_path / "o.db"))
+    athina_trace.log_inference(response="the first one loads everything")
+    began = time.perf_counter()
+    for number in range(200):
+        athina_trace.log_inference(response=str(number))
+    assert time.perf_counter() - began < 1.0
+    report = athina_trace.flush(1.0)
+    assert report.waiting == 201
+    assert _runtime._runtime is not None
+    athina_trace.shutdown(1)
+
+
+def test_with_memory_and_a_flush_for_each_call_the_stream_is_where_a_log_is_durable(nats: NatsServers) -> None:
+    nats.set_up(partitions=4)
+    run(
+        """
+        import os, athina_trace
+
+        @athina_trace.athina_trace
+        def answer(question):
+            return question
+
+        answer("durable")
+        os._exit(0)  # as a function that is frozen, and never thawed
+        """,
+        ATHINA_RELAY=nats.url,
+        ATHINA_RELAY_PREFIX=nats.prefix,
+        ATHINA_OUTBOX=":memory:",
+        ATHINA_FLUSH_EACH_CALL="1",
+    )
+    assert [body["response"] for body in bodies(nats)] == ["durable"]
+
+
+def test_a_short_program_publishes_before_it_ends_and_a_forked_child_publishes_its_own(
+    nats: NatsServers, tmp_path: Path
+) -> None:
+    nats.set_up(partitions=4)
+    run(
+        """
+        import os, athina_trace
+        athina_trace.log_inference(response="parent")
+        athina_trace.flush(10)
+        if os.fork() == 0:
+            athina_trace.log_inference(response="child")
+            athina_trace.flush(10)
+            os._exit(0)
+        os.wait()
+        athina_trace.log_inference(response="parent's last")
+        """,
+        ATHINA_RELAY=nats.url.replace("127.0.0.1", "localhost"),
+        ATHINA_RELAY_PREFIX=nats.prefix,
+        ATHINA_OUTBOX=str(tmp_path / "o.db"),
+    )
+    assert [body["response"] for body in bodies(nats)] == ["parent", "child", "parent's last"]
+
+
+def test_the_publishers_thread_that_dies_is_replaced(
+    nats: NatsServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    nats.set_up(partitions=4)
+    athina_trace.configure(relay=nats.url, relay_prefix=nats.prefix, outbox=str(tmp_path / "o.db"))
+    athina_trace.log_inference(response="one")
+    assert athina_trace.flush(10)
+    runtime = _runtime._runtime
+    assert runtime is not None
+    pool = runtime.delivery.worker.engine.senders
+    assert isinstance(pool, Publisher)
+    assert pool._loop is not None
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    pool._loop.call_soon_threadsafe(die)
+    ends = time.monotonic() + 10
+    while pool.alive and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert not pool.alive
+    athina_trace.log_inference(response="two")
+    assert athina_trace.flush(10)
+    assert [body["response"] for body in bodies(nats)] == ["one", "two"]

@@ -1,0 +1,307 @@
+"""Workers between a stream and Athina: order, sharing, refusals, wrong keys, kills, stops and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.routes import Kind
+from athina_trace.relay.connection import store
+from athina_trace.relay.publisher import Publisher
+from athina_trace.relay.status import RelayStatus, read
+from tests.delivery.test_engine import Athina, Stepped
+from tests.support.athina_server import AthinaServer, Request, answer, busy, delay, lose_answer
+from tests.support.nats_servers import NatsServers, RunningWorker
+
+
+def publish(nats: NatsServers, *entries: tuple[str, str], kind: Kind = "log") -> None:
+    """Publish (session, name) pairs in order."""
+    stepped = Stepped(Athina(), outbox=MemoryOutbox(), make_pool=partial(Publisher, nats.address))
+    for session, name in entries:
+        fields = {"external_reference_id": name, "session_id": session, "response": name}
+        stepped.outbox.put(Entry(session, kind, name, stepped.clock.now, json.dumps(fields).encode()))
+    stepped.settle()
+    stepped.engine.finish(5)
+    assert stepped.outbox.counts().waiting == 0
+
+
+def names_of(athina: AthinaServer) -> list[str]:
+    return [request.json["response"] for request in athina.accepted]
+
+
+def status(nats: NatsServers) -> RelayStatus:
+    return nats.ask(read)
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it does not become true"
+        time.sleep(0.02)
+
+
+def test_what_was_published_is_delivered_in_order(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=4)
+    publish(nats, *((f"s{number % 10}", f"{number}") for number in range(100)))
+    with RunningWorker(nats.address, athina.url) as running:
+        athina.wait_for(100)
+        until(lambda: running.worker.counters.delivered == 100)
+    for session in range(10):
+        own = [int(name) for name in names_of(athina) if int(name) % 10 == session]
+        assert own == sorted(own)
+    assert len(set(names_of(athina))) == len(names_of(athina)) == 100
+    assert status(nats).waiting == 0
+
+
+def test_every_kind_goes_to_its_own_endpoint(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=1)
+    kinds: tuple[Kind, ...] = ("log", "update", "update_by_id", "feedback")
+    for kind in kinds:
+        publish(nats, ("s", "a/b"), kind=kind)
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(4)
+    assert [(request.method, request.path) for request in athina.accepted] == [
+        ("POST", "/api/v1/log/inference"),
+        ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/a%2Fb"),
+        ("PATCH", "/api/v1/log/inference/a%2Fb"),
+        ("PATCH", "/api/v1/prompt_run/user-feedback"),
+    ]
+
+
+def test_a_log_that_has_to_wait_keeps_its_place_and_other_partitions_overtake(
+    nats: NatsServers, athina: AthinaServer
+) -> None:
+    nats.set_up(partitions=8)
+    failures = Counter[str]()
+
+    def fails_at_first(request: Request) -> bool:
+        failures[request.json["response"]] += 1
+        return request.json["response"] == "stuck" and failures["stuck"] <= 4
+
+    athina.when(fails_at_first, busy(0))
+    publish(nats, ("stuck session", "stuck"), ("stuck session", "behind"), *((f"s{n}", f"{n}") for n in range(20)))
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(22)
+    assert names_of(athina).index("stuck") < names_of(athina).index("behind")
+    assert failures["stuck"] == 5
+    assert len(names_of(athina)) == 22
+
+
+def test_two_workers_share_the_work_and_one_that_leaves_is_not_missed(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=16)
+    athina.when(lambda _: True, delay(0.01))
+    publish(nats, *((f"s{number % 40}", f"{number}") for number in range(400)))
+    with RunningWorker(nats.address, athina.url) as one, RunningWorker(nats.address, athina.url) as other:
+        until(lambda: one.worker.counters.delivered > 20 and other.worker.counters.delivered > 20)
+        one.stop()
+        athina.wait_for(400)
+        until(lambda: one.worker.counters.delivered + other.worker.counters.delivered == 400)
+    for session in range(40):
+        own = [int(name) for name in names_of(athina) if int(name) % 40 == session]
+        assert own == sorted(own)
+    assert len(names_of(athina)) == 400
+
+
+def test_a_wrong_key_pauses_and_loses_nothing(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=4)
+    athina.when(lambda request: request.headers["athina-api-key"] == "wrong", answer(401))
+    publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
+    with RunningWorker(nats.address, athina.url, key="wrong") as running:
+        until(lambda: running.worker.report()["paused"])
+        time.sleep(0.5)
+        assert len(athina.requests) < 10
+        shown = status(nats)
+        assert shown.waiting == 40
+        assert [worker["paused"] for worker in shown.workers] == [running.worker.report()["paused"]]
+        # It holds nothing that a worker with the right key could deliver.
+        with RunningWorker(nats.address, athina.url):
+            athina.wait_for(40)
+    assert sorted(map(int, names_of(athina))) == list(range(40))
+
+
+def test_refused_logs_are_kept_with_athinas_words_and_the_next_is_sent(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=1)
+    athina.when(lambda request: request.json["response"] == "bad", answer(400, b'{"error": "n\xc3\xb6"}'))
+    publish(nats, ("s", "good"), ("s", "bad"), ("s", "better"))
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(2)
+        until(lambda: status(nats).refused == 1)
+    names = nats.address.names
+    (found,) = nats.messages(names, names.refused_stream)
+    assert found[1]["Athina-Status"] == "400"
+    assert found[1]["Athina-Reason"] == "n\\xf6"
+    assert json.loads(found[2])["response"] == "bad"
+    assert names_of(athina) == ["good", "better"]
+
+
+def test_a_log_that_fails_for_ever_is_refused_while_others_are_taken(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=2)
+    athina.when(lambda request: request.json["response"] == "poison", answer(500))
+    publish(nats, ("s", "before"), ("s", "poison"), ("s", "behind"))
+    with RunningWorker(nats.address, athina.url, max_attempts=4):
+        athina.wait_for(2)
+    assert names_of(athina) == ["before", "behind"]
+    assert status(nats).refused == 1
+
+
+def test_a_message_of_an_unknown_kind_is_put_aside_unsent(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=1)
+    nats.ask(lambda client, names: store(client, names.subject(0), b"\xff not json", {"Athina-Kind": "from later"}))
+    publish(nats, ("s", "known"))
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(1)
+    assert names_of(athina) == ["known"]
+    assert status(nats).refused == 1
+
+
+def test_an_end_gives_back_at_once_what_is_not_sent_yet(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=8, ack_wait_seconds=60)
+    publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
+    athina.when(lambda _: True, delay(30))
+    running = RunningWorker(nats.address, athina.url, exit_timeout=1.0)
+    with running:
+        until(lambda: running.worker.report()["held"] >= 4)
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 3.0
+    athina.clear()
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(40, timeout=10)  # far below the time after which the server would give them to another
+    assert set(map(int, names_of(athina))) == set(range(40))
+
+
+def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_than_sent_again(
+    tmp_path: Path, athina: AthinaServer
+) -> None:
+    with NatsServers(tmp_path) as nats:
+        nats.set_up(partitions=4, ack_wait_seconds=2)
+        publish(nats, *((f"s{number}", f"{number}") for number in range(8)))
+        athina.when(lambda _: True, delay(0.4))
+        with RunningWorker(nats.address, athina.url):
+            until(lambda: len(athina.requests) == 3)
+            nats.kill()  # while it is under way
+            until(lambda: len(athina.accepted) == len(athina.requests))
+            nats.restart()
+            athina.wait_for(8)
+            until(lambda: status(nats).waiting == 0)
+        assert sorted(map(int, names_of(athina))) == list(range(8))
+
+
+def test_a_lost_answer_makes_a_copy_under_the_same_reference(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=1)
+    athina.script(lose_answer)
+    publish(nats, ("s", "one"), ("s", "two"))
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(3)
+    assert [request.json["external_reference_id"] for request in athina.accepted] == ["one", "one", "two"]
+
+
+@pytest.fixture
+def worker_processes(
+    nats: NatsServers, athina: AthinaServer, tmp_path: Path
+) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "athina_trace", "relay"],
+            env={
+                **os.environ,
+                "ATHINA_RELAY": nats.url,
+                "ATHINA_RELAY_PREFIX": nats.prefix,
+                "ATHINA_API_KEY": "key",
+                "ATHINA_BASE_URL": athina.url,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_process_ends_with_sigterm_and_says_what_it_did(
+    nats: NatsServers, athina: AthinaServer, worker_processes: Callable[[], subprocess.Popen[str]]
+) -> None:
+    nats.set_up(partitions=4)
+    publish(nats, *((f"s{number}", f"{number}") for number in range(20)))
+    process = worker_processes()
+    athina.wait_for(20, timeout=20)
+    process.terminate()
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert out.splitlines()[0].startswith(f"Delivering from {nats.address} to {athina.url}")
+    assert "20 delivered, 0 refused" in out
+
+
+def test_what_a_killed_worker_held_is_delivered_by_another(
+    nats: NatsServers, athina: AthinaServer, worker_processes: Callable[[], subprocess.Popen[str]]
+) -> None:
+    nats.set_up(partitions=4, ack_wait_seconds=1)
+    athina.when(lambda _: True, delay(0.2))
+    publish(nats, *((f"s{number % 4}", f"{number}") for number in range(24)))
+    process = worker_processes()
+    until(lambda: len(athina.requests) > 4)
+    process.kill()
+    athina.clear()
+    with RunningWorker(nats.address, athina.url):
+        until(lambda: len(set(names_of(athina))) == 24)
+    first = list(dict.fromkeys(names_of(athina)))
+    for session in range(4):
+        own = [int(name) for name in first if int(name) % 4 == session]
+        assert own == sorted(own)
+    assert len(names_of(athina)) <= 24 + 4  # what was under way
+
+
+def test_a_worker_that_was_stopped_for_long_sends_nothing_of_what_it_held(
+    nats: NatsServers, athina: AthinaServer, worker_processes: Callable[[], subprocess.Popen[str]]
+) -> None:
+    nats.set_up(partitions=8, ack_wait_seconds=1)
+    # The first is under way when the worker is stopped; the others wait for their turn: one request at a time.
+    os.environ["ATHINA_CONNECTIONS"] = "1"
+    try:
+        process = worker_processes()
+    finally:
+        del os.environ["ATHINA_CONNECTIONS"]
+    athina.script(delay(1.5))
+    publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
+    until(lambda: len(athina.requests) >= 1)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2.0)
+    with RunningWorker(nats.address, athina.url):
+        until(lambda: len(set(names_of(athina))) == 40)
+        taken = len(names_of(athina))
+        process.send_signal(signal.SIGCONT)
+        time.sleep(1.0)
+    by_name = Counter(names_of(athina))
+    assert sum(count - 1 for count in by_name.values()) <= 1  # that under way
+    assert len(names_of(athina)) <= taken + 1
+
+
+def test_held_logs_are_kept_for_as_long_as_athina_takes(nats: NatsServers, athina: AthinaServer) -> None:
+    nats.set_up(partitions=2, ack_wait_seconds=1)
+    athina.script(delay(3.0))
+    publish(nats, ("s", "slow"), ("s", "next"))
+    with RunningWorker(nats.address, athina.url), RunningWorker(nats.address, athina.url):
+        athina.wait_for(2)
+    assert names_of(athina) == ["slow", "next"]
+    assert len(athina.requests) == 2

