@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _fork, _guard
 from athina_trace._capture import changes
+from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
 from athina_trace._serialization import plain, shown
@@ -50,6 +51,7 @@ class LogDraft:
         "parent",
         "redaction",
         "scope",
+        "span",
         "started_ns",
         "streamed",
     )
@@ -64,6 +66,8 @@ class LogDraft:
         # Fields of answers in messages of libraries such as LangChain, of a stream each piece.
         self.answers: list[dict[str, Any]] | None = None
         self.started_ns = 0
+        # Of OpenTelemetry, where the call was made in one.
+        self.span: Mapping[str, str] | None = None
         # What is kept out of what is recorded when the call has ended; None while it runs.
         self.late_redaction: Redaction | None = None
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
@@ -188,7 +192,8 @@ class LogDraft:
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
         # Entered again before the steps of a stream that was returned: the call began before.
-        self.started_ns = self.started_ns or clock.perf_ns()
+        if not self.started_ns:
+            self.started_ns, self.span = clock.perf_ns(), span_attributes()
         scope, self.parent = current.get()
         self.scope: Scope = EMPTY if scope is None else scope
         self._found = scope

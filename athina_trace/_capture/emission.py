@@ -6,6 +6,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.assemble import assemble
 from athina_trace._capture.draft import LogDraft
+from athina_trace._capture.failures import outcome
 from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import Rest, complete
 
@@ -32,7 +33,7 @@ def emit(draft: LogDraft, options: Options, *, result: object = None, error: Bas
             fields,
             rate=rate,
             conversation=draft.conversation,
-            failed=isinstance(error, Exception),
+            failed=error is not None and outcome(error) is None,
             outermost=draft.parent is None,
         )
     except Exception:  # noqa: BLE001 - the guard decides

@@ -28,6 +28,7 @@ from athina_trace._wrapping.calls import Call, complete
 from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
+    connecting,
     processed,
     processed_async,
     requested,
@@ -44,9 +45,16 @@ if TYPE_CHECKING:
 _BASE = "openai._base_client"
 _STREAMS = "openai._streaming"
 _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
-_METHODS = ("request", "_process_response")
+_METHODS = ("request", "_process_response", "connect")
+_CONNECTING = tuple(
+    f"openai.resources.{name}"
+    for name in ("responses.responses", "realtime.realtime", "beta.responses.responses", "beta.realtime.realtime")
+)
+"""Modules with resources that open WebSockets. Each is loaded when it is first used."""
 _COPIES = ("copy", "with_options")
 _hooked = False
+_awaited: set[str] = set()
+"""Modules of `_CONNECTING` that are patched when the program imports them."""
 _lock = threading.Lock()
 """Held while classes are patched: two threads would put one patch around the other."""
 _clients: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -127,10 +135,24 @@ def _patch(owner: Any) -> None:
         for cls in _subclasses(owner):
             if "request" in vars(cls):
                 _put(cls, "request", functools.partial(requested_async if is_async else requested, is_base=False))
+    for name in _CONNECTING:
+        if name in sys.modules:
+            _connecting_imported(sys.modules[name])
+        elif name not in _awaited:
+            _awaited.add(name)
+            wrapt.register_post_import_hook(_connecting_imported, name)
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
         if isinstance(stream, type):
             wrapper.drive(stream, _returned)
+
+
+def _connecting_imported(module: ModuleType) -> None:
+    """Patch the resources of a module that open WebSockets, which are no requests."""
+    if switch.everything or _clients:
+        for cls in list(vars(module).values()):
+            if isinstance(cls, type) and cls.__module__ == module.__name__ and "connect" in vars(cls):
+                _put(cls, "connect", connecting)
 
 
 def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
@@ -167,12 +189,13 @@ def _instrument_client(client: Any) -> None:
     owner = next((kind for kind in client.__class__.__mro__ if kind.__name__ in _CLASSES), None)  # a proxy's, too
     if not all(callable(getattr(client, name, None)) for name in ("request", "with_options")) or owner is None:
         raise TypeError(f"instrument_openai() takes a client of the openai package, got {type(client).__name__}")
+    known = client in _clients
+    _clients.add(client)
     _patch(owner)
-    if client not in _clients:
+    if not known:
         for name in _COPIES:
             setattr(client, name, wrapt.FunctionWrapper(getattr(client, name), _copied))
         setattr(client, MARK, True)
-        _clients.add(client)
 
 
 def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:

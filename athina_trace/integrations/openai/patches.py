@@ -17,7 +17,7 @@ from athina_trace._clock import clock
 from athina_trace._wrapping import callables
 from athina_trace.integrations.openai.normalise import NOTHING, body_of, normalise, normalise_fresh
 from athina_trace.integrations.openai.request_record import RequestRecord
-from athina_trace.integrations.openai.routes import route
+from athina_trace.integrations.openai.routes import CONVERSING, route, unlogged
 from athina_trace.integrations.openai.run_details import fetch, fetch_async
 from athina_trace.integrations.openai.stream_observer import StreamObserver
 
@@ -201,7 +201,40 @@ def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
     """Return the record of a request; None where it concerns no answer of a model."""
     options = _options(args, kwargs)
     about = route(options.method, options.url)
-    return None if about is None else RequestRecord(about, options, started_ns)
+    if about is None:
+        _report_unlogged(unlogged(options.method, options.url))
+        return None
+    return RequestRecord(about, options, started_ns)
+
+
+def connecting(method: Any) -> Any:
+    """Replace `connect` of a resource, which opens a WebSocket: `request` has no part in that."""
+    api = "realtime" if "realtime" in method.__module__ else "live" if "live" in method.__module__ else "responses"
+
+    @callables.wraps(method)
+    def patch(resource: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_traced(resource._client):  # noqa: SLF001 - how the client's own resources find it
+            _report_unlogged(f"{api}.connect")
+        return method(resource, *args, **kwargs)
+
+    return patch
+
+
+_reported: set[str] = set()
+
+
+def _report_unlogged(api: str | None) -> None:
+    """Say once in a process that what comes of this API is not logged."""
+    if api is None or api in _reported:
+        return
+    _reported.add(api)
+    # Who instruments the client may wait for the logs of a conversation, and hardly for those of embeddings.
+    if api in CONVERSING or api.endswith(".connect"):
+        message = "answers that OpenAI's client gets by %s are not logged; log_inference(...) logs them by hand"
+        _guard.log_throttled(logging.WARNING, f"unlogged {api}", message, api)
+    else:
+        message = "requests of OpenAI's client to %s are not logged: they give no answer to a question"
+        _guard.log_throttled(logging.INFO, f"unlogged {api}", message, api)
 
 
 def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException, unparsed: Any) -> None:

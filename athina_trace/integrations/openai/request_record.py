@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Record, SessionSeen, ThreadMessage
 from athina_trace._capture.draft import current_draft
+from athina_trace._capture.spans import span_attributes
 from athina_trace.context import current_scope
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
@@ -30,7 +31,7 @@ _numbers = count()
 class RequestRecord:
     """A request that concerns an answer of a model."""
 
-    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "started_ns")
+    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "span", "started_ns")
 
     def __init__(self, route: Route, options: Any, started_ns: int) -> None:
         """Take over the request, and what surrounds it now.
@@ -52,6 +53,7 @@ class RequestRecord:
         self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
         self.draft = current_draft()
         self.scope = current_scope()
+        self.span = span_attributes()
         self.started_ns = started_ns
         self.attributes: dict[str, Any] | None = None
         """Custom attributes of its own log, such as the number of chunks."""
@@ -116,7 +118,7 @@ class RequestRecord:
             if answer.ended:
                 standalone_logs.note_logged(answer.key)
             return
-        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes)
+        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.span)
         # Some answers the server finishes although their stream is no longer read: the program may still ask for them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:

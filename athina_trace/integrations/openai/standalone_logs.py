@@ -45,11 +45,13 @@ class Origin(NamedTuple):
     parent: LogDraft | None = None
     """The decorated call that the request was made in, where that has ended already."""
     attributes: Mapping[str, Any] | None = None
+    span: Mapping[str, str] | None = None
+    """Of OpenTelemetry, as `LogDraft.span`."""
 
     def draft(self) -> LogDraft:
         """Return a draft that no code of the program sees."""
         draft = LogDraft({}, {}, dict(self.attributes or {}))
-        draft.scope, draft.parent, draft.started_ns = self.scope, self.parent, self.started_ns
+        draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.parent, self.started_ns, self.span
         draft.accumulator = AnswerAccumulator()
         return draft
 
