@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format shape coverage bench soak pictures clean
+.PHONY: help demo test test-only test-openai lint format shape coverage bench bench-servers soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -23,7 +23,8 @@ help:
 	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
 	@echo "make coverage   the tests with a report of the branches that they leave out"
 	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
-	@echo "make soak       kill workers for two minutes while Athina fails, and deliver a large backlog"
+	@echo "make bench-servers  deliver to slow, failing, strict and busy servers, in 2 minutes (ROWS=quick: to one)"
+	@echo "make soak       kill workers for four minutes while Athina fails or is slow, and deliver a large backlog"
 	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
 	@echo "make clean      remove environments, caches and builds"
 
@@ -78,6 +79,9 @@ coverage: $(VENV)/.installed-test
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python -m tests.benchmarks $(BENCH)
 
+bench-servers: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks.servers $(ROWS)
+
 .venv-bench/.installed: tests/benchmarks/requirements.txt pyproject.toml
 	@echo "Installing what is measured in .venv-bench"
 	@$(PYTHON) -m venv .venv-bench
@@ -86,6 +90,7 @@ bench: .venv-bench/.installed
 
 soak: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.support.crashes --seconds 120
+	@$(BIN)/python -m tests.support.crashes --seconds 120 --server slow
 	@$(BIN)/python -m tests.support.backlog
 
 pictures: $(VENV)/.installed-test

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._clock import clock
+from athina_trace._delivery import sqlite
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
@@ -19,6 +20,7 @@ from athina_trace._delivery.senders import Connection
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
+from athina_trace._pipeline.console import Console, FirstNote, is_read
 from athina_trace._pipeline.hooks import Delivered, Notifier, Refused
 from athina_trace._pipeline.writer import Writer
 from athina_trace.settings import MEMORY, Settings
@@ -41,6 +43,10 @@ class Runtime(Writer):
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
+        if settings.console:
+            self.put = Console(self.put)
+        elif settings.api_key is None and not settings.quiet and is_read():
+            self.put = FirstNote(self.put, path)
         if settings.api_key is None and settings.enabled:
             message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
             _guard.log_throttled(logging.INFO, f"no key {path}", message, path)
@@ -117,6 +123,7 @@ class Runtime(Writer):
             bytes=size,
             outbox=self.delivery.path,
             faults=_guard.faults,
+            damaged=counts.damaged,
             senders=self.delivery.worker.senders,
             last_error=self.delivery.worker.engine.last_error,
             memory_only=self.delivery.memory_only,
@@ -124,6 +131,10 @@ class Runtime(Writer):
 
 
 def _path(settings: Settings) -> str:
+    if sqlite.missing is not None and settings.outbox != MEMORY:
+        message = "%s: logs are kept in memory and delivered from there; install a Python with its module `sqlite3`"
+        _guard.log_throttled(logging.WARNING, "sqlite", message, sqlite.missing)
+        return MEMORY
     try:
         return settings.outbox_path()
     except RuntimeError as error:  # a container's user without a home directory

@@ -17,6 +17,7 @@ PLACES: Final = (
     "clock",  # references are drawn from fresh randomness
     "runtime",  # a runtime is not forked half made; the child makes its own
     "capture",  # locks of the logs that are being written
+    "answers",  # which answers the parent's logs have
     "openai",  # what the parent waits for, and will log
     "tls",  # OpenSSL is not forked while it holds locks of its own
     "database",  # SQLite's connections do not survive a fork

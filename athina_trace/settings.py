@@ -132,7 +132,15 @@ class Settings(BaseModel):
         default=15.0, gt=0, le=300, description="Seconds that one request to Athina may take."
     )
     keep_delivered: float = Field(
-        default=0.0, ge=0, description="Hours that delivered logs stay in the outbox, to be looked at."
+        default=24.0,
+        ge=0,
+        description="Hours that delivered logs stay in the outbox to be looked at, in a tenth of it; 0: none do.",
+    )
+    console: bool = Field(
+        default=False, description="On: each log is also shown on standard error as it is made, for development."
+    )
+    quiet: bool = Field(
+        default=False, description="On: no note on the terminal that says where the first log without a key is."
     )
     custom_attributes: dict[str, Any] = Field(
         default_factory=dict,

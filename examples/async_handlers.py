@@ -8,7 +8,7 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from athina_trace import aflush, athina_session, athina_trace, configure, instrument_openai, recent_logs, status
+from athina_trace import aflush, athina_session, athina_trace, instrument_openai, recent_logs, status
 from desk import open_async_client
 from parcels import INSTRUCTIONS
 from show import show_conversation, show_delivery
@@ -40,7 +40,6 @@ async def talk(client: AsyncOpenAI, customer: str) -> None:
 
 async def main() -> None:
     """Hold all conversations at once, then show what was logged, one conversation after the other."""
-    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
     instrument_openai()
     before = status().made
     async with open_async_client() as client:

@@ -9,7 +9,7 @@ from typing import Any
 
 from openai import OpenAI
 
-from athina_trace import athina_session, configure, flush, instrument_openai, recent_logs, status
+from athina_trace import athina_session, flush, instrument_openai, recent_logs, status
 from desk import open_client
 from parcels import INSTRUCTIONS, TRACK_PARCEL, use_tool
 from show import show_conversation, show_delivery
@@ -39,7 +39,6 @@ def chain(client: OpenAI) -> None:
 
 def main() -> None:
     """Hold both conversations, then show what was logged."""
-    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
     instrument_openai()
     with open_client() as client, athina_session(customer_id="disney-usa-2314832"):
         before = status().made

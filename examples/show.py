@@ -1,16 +1,18 @@
 """How the examples print what was logged, and what became of it."""
 
+import json
 import os
-import subprocess
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from shlex import quote
-from textwrap import fill
+from textwrap import fill, indent
 from typing import Any
+from urllib.parse import quote
 
-from athina_trace import FlushReport, Status
+from athina_trace import FlushReport, Status, status
+from athina_trace.local_athina import LocalAthina
 
 Log = dict[str, Any]
 
@@ -23,26 +25,33 @@ def show_conversation(logs: Sequence[Log]) -> None:
             print(f"    {name:<9} {value}")
 
 
+def show_body(log: Log) -> None:
+    """Print a log as it is sent."""
+    body = {name: _short(value) if isinstance(value, str) else value for name, value in log.items()}
+    print("\nThe first of them, as it is sent: POST /api/v1/log/inference")
+    print(indent(json.dumps(body, indent=2, ensure_ascii=False), "    "))
+
+
 def show_delivery(report: FlushReport, now: Status) -> None:
     """Print how many logs the outbox was given since it was made, and what became of them."""
-    counts = f"{now.delivered} delivered, {now.waiting} waiting, {now.refused} refused"
-    print(f"\n{now.made} logs made so far: {counts} (flushed in {report.elapsed:.2f} s)")
+    others = [f", {count} {name}" for name, count in (("waiting", now.waiting), ("refused", now.refused)) if count]
+    print(f"\n{now.made} made, {now.delivered} delivered{''.join(others)} (flushed in {report.elapsed:.2f} s)")
     if now.paused:
         print(now.paused)
     print(f"Outbox: {now.outbox}")
 
 
-def offer_viewer(now: Status) -> None:
-    """Say how to look at the outbox in a browser; ask whether to do it at once where somebody is there to answer."""
+def offer_viewer(athina: LocalAthina | None, session: str) -> None:
+    """Say how to look at a conversation in a browser; stay there for it where somebody is there to look."""
+    if athina is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        print(f"\nSee the conversation in a browser: {athina.url}session?id={quote(session)}")
+        with suppress(KeyboardInterrupt, EOFError):  # an answer, too
+            input("Press Enter to end. ")
+        return
     # Beside the interpreter, since a demo's environment need not be on the PATH.
     command = os.path.relpath(Path(sys.executable).with_name("athina-trace"))
-    print(f"See it in a browser: {command} ui --outbox {quote(now.outbox)}")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return
-    with suppress(KeyboardInterrupt, EOFError):  # an answer, too; and how the viewer ends
-        if input("Open it now? [y/N] ").lower().startswith("y"):
-            viewer = [sys.executable, "-m", "athina_trace", "ui", "--outbox", now.outbox]
-            subprocess.run(viewer, check=False)  # noqa: S603 - our own interpreter and module
+    outbox = status().outbox if athina is None else athina.path
+    print(f"See it in a browser: {command} ui --outbox {shlex.quote(outbox)}")
 
 
 def _rows(log: Log) -> list[tuple[str, str]]:

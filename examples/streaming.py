@@ -12,7 +12,7 @@ from typing import Any
 from openai import OpenAI, Stream
 from openai.types.responses import ResponseStreamEvent
 
-from athina_trace import athina_session, athina_trace, configure, flush, instrument_openai, recent_logs, status
+from athina_trace import athina_session, athina_trace, flush, instrument_openai, recent_logs, status
 from desk import open_client
 from parcels import INSTRUCTIONS
 from show import show_conversation, show_delivery
@@ -43,7 +43,6 @@ def helper(client: OpenAI, question: str) -> str:
 
 def main() -> None:
     """Ask in all three ways, then show what was logged."""
-    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
     instrument_openai()
     with open_client() as client, athina_session("streaming-1"):
         before = status().made

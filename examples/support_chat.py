@@ -2,9 +2,9 @@
 
 Three ways to run it:
 
-    make demo                                          a stand-in plays OpenAI's part, no key is needed
+    make demo                                          stand-ins play the parts of OpenAI and Athina: no key is needed
     OPENAI_API_KEY=... make demo                       the same talk with OpenAI, through its Responses API
-    ATHINA_API_KEY=... ATHINA_BASE_URL=... make demo   and the logs are delivered to Athina
+    ATHINA_API_KEY=... ATHINA_BASE_URL=... make demo   the logs are delivered to Athina itself
 """
 
 import os
@@ -16,10 +16,11 @@ from typing import Any
 from openai import OpenAI
 from openai.types.beta.threads import Run
 
-from athina_trace import athina_session, athina_trace, configure, flush, instrument_openai, recent_logs, status
+from athina_trace import athina_session, athina_trace, flush, instrument_openai, recent_logs, status
+from destination import open_destination
 from parcels import INSTRUCTIONS, TRACK_PARCEL, find_document, use_tool
 from responses_desk import ResponsesDesk
-from show import offer_viewer, show_conversation, show_delivery
+from show import offer_viewer, show_body, show_conversation, show_delivery
 from standin_openai import StandIn
 
 QUESTIONS = (
@@ -87,22 +88,24 @@ def logs_of(thread_id: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Hold the conversation, then show what was logged."""
-    configure(keep_delivered=1)  # hours: so that delivered logs can be shown, too
-    instrument_openai()
-    with open_desk() as desk:
-        # Everything that is logged in here belongs to this conversation and this customer.
-        with athina_session(
-            desk.thread_id,
-            customer_id="disney-usa-2314832",
-            customer_user_id="michaelmouse@gmail.com",
-            environment="demo",
-        ):
-            for question in QUESTIONS:
-                desk.answer(question, find_document(question))
-        show_conversation(logs_of(desk.thread_id))
-    # Logs are delivered in the background; a short script asks for it before it ends.
-    show_delivery(flush(timeout=10), status())
-    offer_viewer(status())
+    with open_destination() as local_athina:
+        instrument_openai()
+        with open_desk() as desk:
+            # Everything that is logged in here belongs to this conversation and this customer.
+            with athina_session(
+                desk.thread_id,
+                customer_id="disney-usa-2314832",
+                customer_user_id="michaelmouse@gmail.com",
+                environment="demo",
+            ):
+                for question in QUESTIONS:
+                    desk.answer(question, find_document(question))
+            logs = logs_of(desk.thread_id)
+        show_conversation(logs)
+        show_body(logs[0])
+        # Logs are delivered in the background; a short script asks for it before it ends.
+        show_delivery(flush(timeout=10), status())
+        offer_viewer(local_athina, desk.thread_id)
 
 
 if __name__ == "__main__":

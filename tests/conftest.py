@@ -12,6 +12,7 @@ from hypothesis import settings
 
 import athina_trace
 from athina_trace import _guard, _runtime
+from athina_trace._capture import answered
 from tests.support.athina_server import AthinaServer
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
@@ -27,6 +28,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(_guard, "strict", True)
     _guard.reset()
+    answered.reset()
     yield
     runtime = _runtime._runtime
     if runtime is not None:

@@ -122,8 +122,8 @@ def test_calls_leave_nothing_in_memory(decorated: Any, monkeypatch: pytest.Monke
     assert blocks_after(500) - before < 100
 
 
-def test_a_log_takes_few_statements_from_the_journal_to_its_delivery() -> None:
-    store, number = Store(":memory:"), 64
+def test_a_log_takes_few_statements_from_the_journal_to_its_delivery(tmp_path: Path) -> None:
+    store, number = Store(str(tmp_path / "outbox.db")), 64
     statements: list[str] = []
     store._db.set_trace_callback(statements.append)
     with store.transaction():

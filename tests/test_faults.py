@@ -253,7 +253,7 @@ def test_where_the_disk_fails_recent_logs_come_from_memory(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "module",
-    ["_sqlite3", "pydantic", "pydantic_core", "http.client", "athina_trace.settings", "athina_trace._assembly"],
+    ["pydantic", "pydantic_core", "http.client", "athina_trace.settings", "athina_trace._assembly"],
 )
 def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> None:
     out, err = processes.run(

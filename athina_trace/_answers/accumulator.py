@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.merge import LogRecords, merge
 from athina_trace._answers.records import (
+    AS_OBJECT,
     RUN,
     Answer,
+    Documents,
     Key,
     Record,
     SessionSeen,
@@ -23,11 +25,12 @@ from athina_trace._answers.records import (
     ToolOutput,
     merge_calls,
     merge_snapshots,
+    merge_sources,
 )
 from athina_trace._answers.sources import sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from athina_trace._answers.sources import ObjectReader, Source
 
@@ -46,11 +49,14 @@ class AnswerAccumulator:
         self._lock = threading.Lock()
         # Made when a program records an object itself: most logs have only what an integration saw.
         self._readers: list[tuple[Source, ObjectReader]] | None = None
-        self._answers: dict[Key, Answer] = {}
+        # Of each answer what each source says of it.
+        self._answers: dict[Key, dict[str, Answer]] = {}
+        self._names: dict[Key, Key] = {}
         self._messages: dict[str, tuple[int, ThreadMessage]] = {}
-        self._calls: dict[tuple[Key, str], ToolCall] = {}
+        self._calls: dict[tuple[Key, str, str], ToolCall] = {}
         self._outputs: dict[str, list[object]] = {}
         self._sessions: dict[str, None] = {}
+        self._documents: dict[str, None] = {}
 
     def add(self, subject: object) -> bool:
         """Take an object, or a chunk or event of a stream; True where it was understood. Never raises."""
@@ -76,19 +82,45 @@ class AnswerAccumulator:
         with self._lock:
             for _, reader in self._readers or ():
                 self._take_all(reader.streamed())
-            answers = list(self._answers.values())
+            answers = [_whole(key, snapshots) for key, snapshots in self._answers.items()]
             # The requests' order counts where an instrumented client noted it, else the server's clock.
-            by_request = all(answer.order is not None for answer in answers)
-            answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
+            if len(answers) > 1:
+                by_request = all(answer.order is not None for answer in answers)
+                answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
             placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
+            outputs = {call: list(values) for call, values in self._outputs.items()}
             records = LogRecords(
                 answers=answers,
                 messages=[message for _, message in placed],
-                calls=sorted(self._calls.values(), key=lambda call: _time(call.created)),
-                outputs={call: list(values) for call, values in self._outputs.items()},
+                calls=sorted(self._distinct_calls(outputs), key=lambda call: _time(call.created))
+                if self._calls
+                else [],
+                outputs=outputs,
                 sessions=tuple(self._sessions),
+                documents=tuple(self._documents),
             )
         return merge(records)
+
+    def _distinct_calls(self, outputs: dict[str, list[object]]) -> list[ToolCall]:
+        """Return each call once, in their order; another source may know it by another id, or by none.
+
+        Args:
+            outputs: of each id of a call; those of a call's other ids are put under the one that is kept.
+        """
+        by_owner: dict[Key, dict[str, list[ToolCall]]] = {}
+        for call in self._calls.values():
+            by_owner.setdefault(call.owner, {}).setdefault(call.source, []).append(call)
+        distinct: list[ToolCall] = []
+        for owner, by_source in by_owner.items():
+            if len(by_source) == 1:
+                distinct += next(iter(by_source.values()))
+                continue
+            ranked = sorted(by_source, key=lambda source: (_fidelity(self._answers.get(owner), source), source))
+            kept = by_source[ranked.pop()]
+            for source in reversed(ranked):
+                kept = _with_calls_of(kept, by_source[source], outputs)
+            distinct += kept
+        return sorted(distinct, key=lambda call: _time(call.created))
 
     def _take_all(self, records: Iterable[Record]) -> None:
         outputs: dict[str, list[object]] = {}
@@ -99,12 +131,15 @@ class AnswerAccumulator:
                     keys[record.key] = self._take_answer(record)
                 case ToolCall():
                     record.owner = keys.get(record.owner, record.owner)
-                    known = self._calls.get((record.owner, record.key))
-                    self._calls[record.owner, record.key] = record if known is None else merge_calls(known, record)
+                    place = record.owner, record.source, record.key
+                    known = self._calls.get(place)
+                    self._calls[place] = record if known is None else merge_calls(known, record)
                 case ThreadMessage():
                     self._take_message(record)
                 case ToolOutput():
                     outputs.setdefault(record.call, []).append(record.value)
+                case Documents():
+                    self._documents.update(dict.fromkeys(record.texts))
                 case SessionSeen():
                     self._sessions[record.session] = None
         for call, given in outputs.items():
@@ -114,16 +149,25 @@ class AnswerAccumulator:
 
     def _take_answer(self, new: Answer) -> Key:
         """Keep an answer; returns the key that it is kept under."""
-        kind, own = key = new.key
+        known_as = self._names.get(new.key, new.key)
+        if known_as not in self._answers:
+            # What one source names alike may be two answers; what another one names so is this one.
+            named = (self._names[name] for name in new.names if name in self._names)
+            known_as = next((key for key in named if new.source not in self._answers[key]), known_as)
+        kind, own = key = known_as
         # Some servers repeat ids, or send none: the further answers of one id are numbered.
-        known, number = self._answers.get(key), 1
-        while known is not None and kind != RUN and not _are_one(known, new):
+        snapshots, number = self._answers.get(key), 1
+        while snapshots is not None and kind != RUN and not _are_one(snapshots.get(new.source), new):
             number += 1
             key = (kind, f"{own}#{number}")
-            known = self._answers.get(key)
+            snapshots = self._answers.get(key)
+        for name in (new.key, *new.names):
+            self._names.setdefault(name, known_as)
         if key != new.key:
             new = replace(new, key=key)
-        self._answers[key] = new if known is None else merge_snapshots(known, new)
+        snapshots = self._answers.setdefault(key, {})
+        known = snapshots.get(new.source)
+        snapshots[new.source] = new if known is None else merge_snapshots(known, new)
         return key
 
     def _take_message(self, new: ThreadMessage) -> None:
@@ -145,8 +189,13 @@ class AnswerAccumulator:
         self._messages[new.id] = (place, new if new.progress >= known.progress else known)
 
 
-def _are_one(known: Answer, new: Answer) -> bool:
-    """Whether two snapshots of one id show one answer: those of two requests never do, nor two different contents."""
+def _are_one(known: Answer | None, new: Answer) -> bool:
+    """Whether two snapshots of one id, by one source, show one answer.
+
+    Those of two requests never do, nor two different contents. What another source knows by this id is this answer.
+    """
+    if known is None:
+        return True
     if known.request is not None and new.request is not None:
         return known.request == new.request
     first, second = known.text or "", new.text or ""
@@ -155,6 +204,37 @@ def _are_one(known: Answer, new: Answer) -> bool:
     # Of an answer that is still streamed, some servers count the tokens so far in each chunk.
     is_growing = known.status is None or new.status is None
     return is_growing or not known.usage or not new.usage or known.usage == new.usage
+
+
+def _whole(key: Key, snapshots: Mapping[str, Answer]) -> Answer:
+    """Put together what the sources say of one answer, under the key that calls of tools name it by."""
+    if len(snapshots) == 1:
+        return next(iter(snapshots.values()))
+    return replace(merge_sources(snapshots.values()), key=key)
+
+
+def _fidelity(snapshots: Mapping[str, Answer] | None, source: str) -> int:
+    answer = (snapshots or {}).get(source)
+    return AS_OBJECT if answer is None else answer.fidelity
+
+
+def _with_calls_of(kept: list[ToolCall], others: list[ToolCall], outputs: dict[str, list[object]]) -> list[ToolCall]:
+    """Merge the calls of another source into those of a better one: by their ids, else by place and name."""
+    merged = {call.key: call for call in kept}
+    by_place = dict(enumerate(kept))
+    for place, other in enumerate(others):
+        known = merged.get(other.key)
+        at_place = by_place.get(place)
+        if known is None and at_place is not None and at_place.tool == other.tool:
+            known = merged[at_place.key]
+            if other.key in outputs:
+                outputs.setdefault(known.key, outputs.pop(other.key))
+        if known is None:
+            merged[other.key] = other
+        else:
+            whole = merge_calls(replace(other, progress=min(other.progress, known.progress)), known)
+            merged[known.key] = replace(whole, key=known.key)
+    return list(merged.values())
 
 
 def _time(created: float | None) -> float:

@@ -35,6 +35,8 @@ class LogRecords:
     outputs: Mapping[str, list[object]]
     """Of each id of a call, one for each call that has it."""
     sessions: Iterable[str]
+    documents: Iterable[str] = ()
+    """Texts that were retrieved."""
 
 
 def merge(records: LogRecords) -> dict[str, Any]:
@@ -49,6 +51,9 @@ def merge(records: LogRecords) -> dict[str, Any]:
         for name, count in answer.usage.items():
             usage[name] = usage.get(name, 0) + count
     fields: dict[str, Any] = {}
+    for answer in reversed(answers):
+        if answer.further:
+            fields.update(answer.further)
     if answers:
         fields |= _question_fields(answers)
         fields |= _answer_fields(answers)
@@ -62,7 +67,10 @@ def merge(records: LogRecords) -> dict[str, Any]:
     results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
     fields["function_call_response"] = results[-1] if results else None
     fields["tools"] = _distinct([tool for answer in answers for tool in answer.tools])
-    found = [text for call in calls for text in call.context]
+    costs = [answer.cost for answer in answers if answer.cost is not None]
+    if costs:
+        fields["cost"] = sum(costs)
+    found = [*records.documents, *[text for call in calls for text in call.context]]
     fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
     fields["custom_attributes"] = {**_attributes(answers, own), **usage}
     # A count of zero says something, in contrast to an empty text or list.
@@ -189,12 +197,13 @@ def _distinct(values: Iterable[object]) -> list[object]:
 
 def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, object]:
     """Gather ids and details; several values of one name are joined with commas."""
-    models = dict.fromkeys(answer.model for answer in answers if answer.model)
     texts = [pair for answer in answers for pair in answer.details.items()]
     texts += [("files", name) for message in own for name in message.files]
     texts += [("citations", name) for answer in answers for name in answer.citations]
     texts += [("citations", name) for message in own for name in message.citations]
-    texts += [("models", model) for model in models if len(models) > 1]
+    if len(answers) > 1:
+        models = dict.fromkeys(answer.model for answer in answers if answer.model)
+        texts += [("models", model) for model in models if len(models) > 1]
     known: dict[str, object] = {}
     for name, text in dict.fromkeys(texts):
         known[name] = f"{known[name]}, {text}" if name in known else text

@@ -4,6 +4,7 @@
     ToolCall       one call of a tool, by whichever answer made it
     ToolOutput     what a tool gave back for a call
     ThreadMessage  a message of a thread in which answers are given as messages
+    Documents      what was retrieved for answers
     SessionSeen    a thread or conversation that was made or fetched
 
 Times are Unix seconds by the server's clock, tokens are counts, None means "this snapshot does not say".
@@ -15,12 +16,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "AS_OBJECT",
+    "AS_SPAN",
+    "AS_TYPED",
     "FINISHED",
     "RUN",
     "Answer",
+    "Documents",
     "Key",
     "Record",
     "SessionSeen",
@@ -29,6 +34,7 @@ __all__ = [
     "ToolOutput",
     "merge_calls",
     "merge_snapshots",
+    "merge_sources",
 ]
 
 Key = tuple[str, str]
@@ -40,14 +46,23 @@ RUN = "run"
 FINISHED = 4
 """The progress of an answer of which nothing more will come."""
 
+AS_SPAN, AS_TYPED, AS_OBJECT = 1, 2, 3
+"""How much of an answer a source is given: attributes of a span, a framework's messages, what the server sent."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
     """One snapshot of an answer, with what its request asked where that is known."""
 
     key: Key
-    request: int | None = None
-    """The request that asked for it, which gives one answer whatever its id; None for a later look at an answer."""
+    names: tuple[Key, ...] = ()
+    """What other sources know it by: `("id", …)` for the id that its server gave it, the span or run that it is."""
+    source: str = ""
+    """What saw it; empty where it was an object of the model's own client."""
+    fidelity: int = AS_OBJECT
+    """What several sources say differently is believed to the one of the highest."""
+    request: int | str | None = None
+    """What its source numbers requests by, each of which gives one answer whatever its id; None for a later look."""
     order: int | None = None
     """When the request began, by a clock that is good for nothing but comparing."""
     created: float | None = None
@@ -77,6 +92,10 @@ class Answer:
     citations: tuple[str, ...] = ()
     """Pages and files that its text refers to."""
     details: Mapping[str, str] = field(default_factory=dict)
+    cost: float | None = None
+    """As the source says it, in US dollars."""
+    further: Mapping[str, object] = field(default_factory=dict)
+    """Other fields of an Athina log, such as `customer_user_id` and `prompt_slug`."""
 
     @property
     def ended(self) -> bool:
@@ -115,8 +134,25 @@ class ToolCall:
     """Chunks of documents that the tool found."""
     created: float | None = None
     session: str | None = None
+    source: str = ""
+    """That of the answer which made it."""
     progress: int = 1
     """0 while the call is being written or carried out."""
+
+    @property
+    def tool(self) -> object:
+        """The tool's name; of one that the server runs, its type."""
+        return self._function.get("name") or self.body.get("type")
+
+    @property
+    def arguments(self) -> object:
+        """What the tool is given: JSON, mostly."""
+        return self._function.get("arguments")
+
+    @property
+    def _function(self) -> Mapping[str, object]:
+        function = self.body.get("function")
+        return function if isinstance(function, dict) else {}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,13 +164,20 @@ class ToolOutput:
 
 
 @dataclass(slots=True, kw_only=True)
+class Documents:
+    """Texts that were retrieved for the answers of a log."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
 class SessionSeen:
     """A thread or conversation."""
 
     session: str
 
 
-Record = Answer | ThreadMessage | ToolCall | ToolOutput | SessionSeen
+Record = Answer | ThreadMessage | ToolCall | ToolOutput | Documents | SessionSeen
 
 
 def merge_snapshots(known: Answer, new: Answer) -> Answer:
@@ -150,6 +193,28 @@ def merge_snapshots(known: Answer, new: Answer) -> Answer:
         values["error"], values["status_code"] = second.error, second.status_code
     values["order"] = min((each.order for each in (known, new) if each.order is not None), default=None)
     return Answer(**values)
+
+
+def merge_sources(snapshots: Iterable[Answer]) -> Answer:
+    """Put together what several sources say of one answer; the order in which they came does not count.
+
+    The source that is given most wins, of several such the one with the longest text and prompt; what it does not say
+    is taken from the others.
+    """
+    ranked = sorted(snapshots, key=_rank)
+    merged = ranked[0]
+    for better in ranked[1:]:
+        # Instructions are messages of the prompt for some sources: both are taken from one.
+        asked = better if better.prompt else merged
+        error, code = better.error or merged.error, better.status_code or merged.status_code
+        merged = merge_snapshots(replace(merged, progress=min(merged.progress, better.progress)), better)
+        merged.system, merged.prompt, merged.error, merged.status_code = asked.system, asked.prompt, error, code
+    return merged
+
+
+def _rank(answer: Answer) -> tuple[object, ...]:
+    size = sum(len(message["content"]) for message in answer.prompt)
+    return answer.progress, answer.fidelity, len(answer.text or "") + size, answer.source
 
 
 _ANSWER_FIELDS = tuple(each.name for each in fields(Answer))

@@ -84,6 +84,7 @@ def assemble(
     }
     if answer is not None and "response" not in named:
         fields["response"] = answer
+        draft.has_result = True
     fields["external_reference_id"] = draft.external_reference_id
     if recorded.get("language_model_id") and "language_model_id" not in named:
         fields["language_model_id"] = recorded["language_model_id"]

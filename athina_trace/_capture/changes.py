@@ -22,17 +22,30 @@ def data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def send(kind: Kind, target: str, fields: Mapping[str, Any], redaction: Redaction) -> None:
-    """Commit a change, without what is kept out of logs. `fields`: data. Never raises."""
+def send(
+    kind: Kind, target: str, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False
+) -> None:
+    """Commit a change, without what is kept out of logs. Never raises.
+
+    Args:
+        kind: what the change is.
+        target: the reference or id of the log.
+        fields: data.
+        redaction: what is kept out.
+        is_captured: whether no code of the program named the fields. A `before_emit` is given whole logs only: of what
+            it has not seen, only counts are sent.
+    """
     with _guard.shield("writing a change of a log"):
-        kept = redacted(redaction, fields) if redaction else dict(fields)
-        _write(kind, target, kept)
+        _write(kind, target, redacted(redaction, fields) if redaction else dict(fields), is_captured=is_captured)
 
 
-def _write(kind: Kind, target: str, fields: dict[str, Any]) -> None:
+def _write(kind: Kind, target: str, fields: dict[str, Any], *, is_captured: bool) -> None:
     runtime = _runtime.active()
     if runtime is None:
-        _runtime.afterwards(lambda: _write(kind, target, fields))
+        _runtime.afterwards(lambda: _write(kind, target, fields, is_captured=is_captured))
+        return
+    if is_captured and runtime.pipeline.has_hook:
+        fields = {name: value for name, value in fields.items() if type(value) in (int, float)}
     # Redaction may have left nothing to change.
-    elif fields:
+    if fields:
         runtime.change(kind, target, fields)

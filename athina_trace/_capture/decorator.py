@@ -13,7 +13,7 @@ from athina_trace._capture.emission import emit
 from athina_trace._capture.streams import Streamed
 from athina_trace._serialization import plain
 from athina_trace._wrapping import callables, wrapper
-from athina_trace._wrapping.calls import Call, Rest, complete, run_in_thread
+from athina_trace._wrapping.calls import Call, DeferredWork, run_in_thread, run_now
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,10 +43,10 @@ class _TracedCall(Call):
             streamed = self.draft.streamed = Streamed()
         streamed.add(values, self.draft, unread=self._options.response is not None)
 
-    def done(self, value: object) -> Rest:
+    def done(self, value: object) -> DeferredWork:
         return emit(self.draft, self._options, result=value)
 
-    def failed(self, error: BaseException) -> Rest:
+    def failed(self, error: BaseException) -> DeferredWork:
         return emit(self.draft, self._options, error=error)
 
 
@@ -103,9 +103,9 @@ class Trace:
         return call.draft
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        complete(self._end(error))
+        run_now(self._end(error))
 
-    def _end(self, error: BaseException | None) -> Rest:
+    def _end(self, error: BaseException | None) -> DeferredWork:
         here = current_draft()
         # One object may be entered by several tasks at once: end the log that this context is in.
         call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
@@ -121,8 +121,8 @@ class Trace:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        if (rest := self._end(error)) is not None:
-            await run_in_thread(rest, error)
+        if (work := self._end(error)) is not None:
+            await run_in_thread(work, error)
 
 
 @overload

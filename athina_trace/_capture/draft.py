@@ -45,6 +45,7 @@ class LogDraft:
         "accumulator",
         "answers",
         "attributes",
+        "has_result",
         "inputs",
         "late_redaction",
         "named",
@@ -61,7 +62,10 @@ class LogDraft:
         self.inputs = inputs
         self.attributes = attributes
         self.redaction: Redaction = NOTHING
+        self.scope: Scope = EMPTY
         self.streamed: Streamed | None = None
+        # Whether what the call returned is its response, which wins over what a model answered.
+        self.has_result = False
         self.accumulator: AnswerAccumulator | None = None
         # Fields of answers in messages of libraries such as LangChain, of a stream each piece.
         self.answers: list[dict[str, Any]] | None = None
@@ -126,18 +130,46 @@ class LogDraft:
             logged = accumulator.fields() if self.ended else {}
             for each in objects:
                 accumulator.add(each)
-            if self.late_redaction is not None:
-                added = {
-                    name: value
-                    for name, value in accumulator.fields().items()
-                    if logged.get(name) != value and name not in self.named
-                }
-                redaction = self.redaction | self.scope.redaction | self.late_redaction
-                changes.send("update", self.external_reference_id, shown(added), redaction)
+            if self.ended:
+                self._send_later(logged)
 
-    def take(self, records: Iterable[Record]) -> None:
-        """Take the records of an answer that an integration saw."""
-        self.own_accumulator().take(records)
+    def take(self, records: Iterable[Record], scope: Scope = EMPTY) -> None:
+        """Take what a source saw of an answer; when the call has ended, what that adds is a change of its log.
+
+        Args:
+            records: what the source says.
+            scope: where it saw that; what it names is added where this log has nothing.
+        """
+        accumulator = self.own_accumulator()
+        if self.late_redaction is None:
+            accumulator.take(records)
+            return
+        logged = accumulator.fields()
+        accumulator.take(records)
+        added = {name: value for name, value in scope.fields.items() if self.scope.fields.get(name) is None}
+        self.scope = Scope({**self.scope.fields, **added}, redaction=self.scope.redaction | scope.redaction)
+        self._send_later(logged, added, is_captured=True)
+
+    def _send_later(
+        self, logged: Mapping[str, Any], added: Mapping[str, Any] = EMPTY.fields, *, is_captured: bool = False
+    ) -> None:
+        """Change the log that was written by what is known since.
+
+        Args:
+            logged: what was known of its answers when it was written.
+            added: what a scope named since.
+            is_captured: whether no code of the program named it.
+        """
+        stronger = {**self.inputs, **self.scope.fields, **self.named}
+        if self.has_result:
+            stronger["response"] = True
+        known = self.own_accumulator().fields().items()
+        changed = {name: value for name, value in known if logged.get(name) != value and stronger.get(name) is None}
+        if "custom_attributes" in changed:
+            changed["custom_attributes"] = {**changed["custom_attributes"], **self.scope.attributes, **self.attributes}
+        changed.update({name: value for name, value in added.items() if value is not None})
+        redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
+        changes.send("update", self.external_reference_id, shown(changed), redaction, is_captured=is_captured)
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
@@ -195,7 +227,7 @@ class LogDraft:
         if not self.started_ns:
             self.started_ns, self.span = clock.perf_ns(), span_attributes()
         scope, self.parent = current.get()
-        self.scope: Scope = EMPTY if scope is None else scope
+        self.scope = EMPTY if scope is None else scope
         self._found = scope
         self._token = current.set((scope, self))
 

@@ -8,17 +8,19 @@ from athina_trace._capture.assemble import assemble
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.failures import outcome
 from athina_trace._pipeline.redaction import NOTHING
-from athina_trace._wrapping.calls import Rest, complete
+from athina_trace._wrapping.calls import DeferredWork, run_now
 
 
-def emit(draft: LogDraft, options: Options, *, result: object = None, error: BaseException | None = None) -> Rest:
-    """Log a call that ended with `result` or `error`. Never raises; gives what is left to be done, if anything."""
+def emit(
+    draft: LogDraft, options: Options, *, result: object = None, error: BaseException | None = None
+) -> DeferredWork:
+    """Log a call that ended with `result` or `error`. Never raises; gives the work that takes long, if any."""
     # First, so that what another thread says from now on becomes a change instead of being lost in a finished draft.
     draft.late_redaction = options.redaction
     try:
         runtime = _runtime.active()
         if runtime is None:
-            _runtime.afterwards(lambda: complete(emit(draft, options, result=result, error=error)))
+            _runtime.afterwards(lambda: run_now(emit(draft, options, result=result, error=error)))
             return None
         redaction = runtime.pipeline.redaction
         if redaction is not NOTHING:

@@ -11,7 +11,7 @@ from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.emission import emit
 from athina_trace._pipeline.redaction import of_named
 from athina_trace._serialization import plain
-from athina_trace._wrapping.calls import complete
+from athina_trace._wrapping.calls import run_now
 from athina_trace.context import current_scope
 from athina_trace.schema import check_names
 
@@ -39,7 +39,7 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
     with _guard.shield("log_inference()"):
         draft.open()
         try:
-            complete(emit(draft, Options()))
+            run_now(emit(draft, Options()))
         finally:
             draft.close()
     return str(draft.external_reference_id)

@@ -10,7 +10,6 @@ as long as `waiting_at_most` says.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from athina_trace import _fork
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.errors import OutboxError
 
-MEMORY = ":memory:"
 PROGRAM_SECONDS = 0.1
 """How long a thread of the program may wait for a lock."""
 _PATIENT_SECONDS = 10.0
@@ -50,7 +49,7 @@ def is_locked(error: BaseException) -> bool:
 
 
 class Database:
-    """A connection to the file at `path` (":memory:" for none), for all threads of this process."""
+    """A connection to the file at `path`, for all threads of this process."""
 
     lock = threading.RLock()
     """One for the process: held by the thread that is inside SQLite, and during a fork."""
@@ -89,9 +88,9 @@ class Database:
                         raise
                 time.sleep(_PAUSE_SECONDS)
         except BaseException:
-            self._disconnect()
+            self.disconnect()
             raise
-        self._inode = 0 if self.path == MEMORY else Path(self.path).stat().st_ino
+        self._inode = Path(self.path).stat().st_ino
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -172,7 +171,7 @@ class Database:
     def is_current(self) -> bool:
         """Whether the path still leads to the file that is open: it may have been deleted or quarantined."""
         try:
-            return self.path == MEMORY or Path(self.path).stat().st_ino == self._inode
+            return Path(self.path).stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
@@ -202,14 +201,10 @@ class Database:
         """Close the file."""
         with self.locked():
             _open.discard(self)
-            self._disconnect()
+            self.disconnect()
 
     def disconnect(self) -> None:
-        """Close the file until it is next needed; what is only in memory stays."""
-        if self.path != MEMORY:
-            self._disconnect()
-
-    def _disconnect(self) -> None:
+        """Close the file until it is next needed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -7,7 +7,6 @@ transaction.
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff
 from athina_trace._delivery.senders import Connection, Senders
+from athina_trace._delivery.sqlite import sqlite3
 
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""
@@ -359,7 +359,7 @@ class _Upkeep:
             self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
             if self._keep:
-                self._outbox.store.expire(now - self._keep)
+                self._outbox.drop_delivered(before=now - self._keep)
         self._stepped = now
         return clock_set_back
 

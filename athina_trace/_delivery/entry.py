@@ -44,16 +44,18 @@ def log_entry(fields: dict[str, Any], made: float) -> Entry:
 
 
 def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields: dict[str, Any]) -> Entry:
-    """The entry of any text at all: `storable` here, so that neither our store nor Athina's stumbles over it."""
+    """The entry of any text at all: made `storable`, and its body once it is stored, see `without_nul`."""
     try:
         body = to_json(fields)
     except Exception as error:  # noqa: BLE001 - what no rule foresaw: a log in plainer words beats none
         _guard.pass_on(error)
         body = to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
-    # To look for one byte takes a fraction of the time, and many bodies have none.
-    if b"\\" in body and _NUL in body:
-        body = _NULS.sub(rb"\1\\ufffd", body)
     return Entry(storable(ordering_key)[:MAX_KEY_LENGTH], kind, storable(reference), made, body)
+
+
+def without_nul(body: bytes) -> bytes:
+    """JSON with U+FFFD for each NUL, which Athina's store stumbles over. To look for it is too slow for a call."""
+    return _NULS.sub(rb"\1\\ufffd", body) if _NUL in body else body
 
 
 class Stored(NamedTuple):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from athina_trace import _guard
+from athina_trace._delivery import sqlite
 from athina_trace._delivery.database import PROGRAM_SECONDS, waiting_at_most
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.stats import Counts, FlushReport
 from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
@@ -85,8 +86,10 @@ class Delivery:
         self._known = Snapshot(Counts(), None, 0)
         """What the outbox held when it could last be read."""
         self._dropped = 0
-        self.memory_only = "the outbox is `:memory:`" if outbox.path == MemoryOutbox.path else None
+        self.memory_only: str | None = None
         """Why new logs are kept in memory alone; None where they are on disk."""
+        if outbox.path == MemoryOutbox.path:
+            self.memory_only = sqlite.missing or "the outbox is `:memory:`"
 
     @property
     def paused(self) -> str | None:

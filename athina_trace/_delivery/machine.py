@@ -63,7 +63,7 @@ def this_machine() -> Machine:
 
 def _text(path: str) -> str:
     with suppress(OSError, ValueError):
-        return Path(path).read_text(encoding="ascii").strip()
+        return Path(path).read_bytes().decode().strip()
     return ""
 
 

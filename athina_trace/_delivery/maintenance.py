@@ -78,7 +78,8 @@ def purge(path: str, state: str, *, before: float) -> int:
                 _count(db, "made", -len(chosen))
             if state == "refused":
                 _count(db, "refused", -len(chosen))
-                _count(db, "refused_bytes", -sum(size for _, size in chosen))
+            if state != "waiting":
+                _count(db, f"{state}_bytes", -sum(size for _, size in chosen))
         if not chosen:
             return done
         done += len(chosen)

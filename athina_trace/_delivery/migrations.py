@@ -41,5 +41,8 @@ MIGRATIONS = [
     UPDATE counter SET name = 'possible_duplicates' WHERE name = 'doubtful';
     INSERT INTO counter SELECT 'refused_bytes', coalesce(sum(length(body)), 0) FROM entry WHERE state = 'refused'
     """,
+    """
+    INSERT INTO counter SELECT 'delivered_bytes', coalesce(sum(length(body)), 0) FROM entry WHERE state = 'delivered'
+    """,
 ]
 """Entry n brings a file from version n to n + 1. None may change once it was released."""

@@ -8,20 +8,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from athina_trace import _guard
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.journal import Journal, MemoryJournal
+from athina_trace._delivery.memory_store import MemoryStore
 from athina_trace._delivery.ownership import SoleOwner
 from athina_trace._delivery.stats import Counts
-from athina_trace._delivery.store import Store
 
-_EMPTY_BYTES = 73_728
-"""What a store takes before anything is in it, which is not held against `max_bytes`."""
-_ROOMY_BYTES = 256 * 1024 * 1024
+if TYPE_CHECKING:
+    from athina_trace._delivery.store import Store
+
 _REFUSED_SHARE = 0.25
 """Of `max_bytes`, what refused logs may take: they must never keep new logs out."""
+_DELIVERED_SHARE = 0.1
+"""Of `max_bytes`, what delivered logs may take that are kept to be looked at."""
+_DELIVERED_IN_MEMORY = 1_000_000
+"""Bytes of delivered logs that an outbox in memory keeps at most."""
+_DELIVERED_MARGIN = 1_000_000
+"""Bytes of delivered logs after which it is seen whether the oldest must leave."""
 KEEP_REFUSED_SECONDS = 30 * 86_400.0
 """How long refused logs are kept, to be looked at and tried again."""
 _MEASURES = 16
@@ -53,10 +59,11 @@ class Outbox:
     def __init__(
         self,
         journal: Journal,
-        open_store: Callable[[], Store],
+        open_store: Callable[[], Store | MemoryStore],
         open_owner: Callable[[], Owner],
         *,
         max_bytes: float = float("inf"),
+        max_delivered_bytes: float = float("inf"),
     ) -> None:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
@@ -64,21 +71,22 @@ class Outbox:
         self._open_store = open_store
         self._open_owner = open_owner
         self._max_bytes = max_bytes
-        self.is_roomy = max_bytes >= _ROOMY_BYTES
-        """Whether it can hold what comes in some seconds, however much that is."""
         self.is_behind = False
         """Whether the journal held more than was collected last."""
+        self._max_delivered_bytes = min(_DELIVERED_SHARE * max_bytes, max_delivered_bytes)
+        self._newly_delivered = 0
+        """Bytes kept since it was seen whether older ones must leave."""
         self._unmeasured = 0
         """Bytes collected since the room was measured."""
         self._drops = count(1)
         self._dropped = self._drops_written = 0
         # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
         self._opening = threading.RLock()
-        self._opened_store: Store | None = None
+        self._opened_store: Store | MemoryStore | None = None
         self._opened_owner: Owner | None = None
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Store | MemoryStore:
         """The store, opened when the engine first needs it: a caller never waits for SQLite."""
         with self._opening:
             if self._opened_store is None:
@@ -156,15 +164,16 @@ class Outbox:
         """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
         with self.store.transaction():
             self._unmeasured = 0
-            if self.store.size() - _EMPTY_BYTES > 0.75 * self._max_bytes:
-                self.store.expire(float("inf"))
+            store = self.store
+            if store.size() - store.empty_bytes > 0.75 * self._max_bytes:
+                self.drop_delivered(before=float("inf"))
             self.drop_refused(before=float("-inf"))
-            self._journal.allow(max(0, self.store.size() - _EMPTY_BYTES), self.store.offsets())
+            self._journal.allow(max(0, store.size() - store.empty_bytes), store.offsets())
 
     def drop_refused(self, *, before: float) -> None:
         """Drop the oldest refused entries: those refused before a time, and those beyond the share of all of them."""
         with self.store.transaction():
-            dropped = self.store.drop_refused(before=before, over=_REFUSED_SHARE * self._max_bytes)
+            dropped = self.store.drop_resolved("refused", before=before, over=_REFUSED_SHARE * self._max_bytes)
         if dropped:
             _guard.log_throttled(
                 logging.WARNING,
@@ -176,6 +185,13 @@ class Outbox:
                 KEEP_REFUSED_SECONDS // 86_400,
             )
 
+    def drop_delivered(self, *, before: float) -> None:
+        """Forget the oldest delivered entries: those delivered before a time, and those beyond their share."""
+        with self.store.transaction():
+            self._newly_delivered = 0
+            while self.store.drop_resolved("delivered", before=before, over=self._max_delivered_bytes):
+                pass
+
     def lease(self, now: float, *, keys: int, batch: int, room: float = float("inf")) -> list[Lease]:
         """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all."""
         return self.store.lease(self._owner.id, now, keys=keys, batch=batch, room=room)
@@ -183,6 +199,10 @@ class Outbox:
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
         """Athina has it: forget the entry, or keep it to be looked at."""
         self.store.delivered(entry, now, keep=keep, prompt_run_id=prompt_run_id)
+        if keep:
+            self._newly_delivered += len(entry.body)
+            if self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes):
+                self.drop_delivered(before=float("-inf"))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will not take it: keep the entry, with the server's words."""
@@ -253,7 +273,7 @@ class MemoryOutbox(Outbox):
 
     def __init__(self, *, max_bytes: float = float("inf")) -> None:
         journal = MemoryJournal(max_bytes)
-        super().__init__(journal, lambda: Store(":memory:"), SoleOwner, max_bytes=max_bytes)
+        super().__init__(journal, MemoryStore, SoleOwner, max_bytes=max_bytes, max_delivered_bytes=_DELIVERED_IN_MEMORY)
 
     def collect(self) -> int:
         with self.store.transaction():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from athina_trace._delivery import acknowledged, files, locks
 from athina_trace._delivery.acknowledged import Acknowledgements
@@ -17,6 +17,7 @@ from athina_trace._delivery.journal import FileJournal
 from athina_trace._delivery.machine import Presence
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.ownership import FileOwner
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.store import Store
 
 
@@ -43,6 +44,11 @@ class SqliteOutbox(Outbox):
         for name in (f"{self.path}-wal", f"{self.path}-shm"):  # SQLite itself follows no link to these
             files.check_file(Path(name))
         return Store(self.path)
+
+    @property
+    def store(self) -> Store:
+        """The file, opened when the engine first needs it."""
+        return cast("Store", super().store)
 
     @cached_property
     def _acknowledgements(self) -> Acknowledgements:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
 
@@ -20,6 +21,16 @@ class Counts:
     dropped: int = 0
     possible_duplicates: int = 0
     damaged: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, int]) -> Counts:
+        """The counts that a store keeps by name: what is neither delivered, refused nor dropped waits."""
+        made, delivered, refused, dropped, possible_duplicates, damaged = (
+            values.get(name, 0)
+            for name in ("made", "delivered", "refused", "dropped", "possible_duplicates", "damaged")
+        )
+        waiting = made - delivered - refused - dropped
+        return cls(made, delivered, waiting, refused, dropped, possible_duplicates, damaged)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -69,6 +80,8 @@ class Status:
         bytes: what the outbox's file takes, without space that is free in it.
         outbox: the outbox's file, or ":memory:", also for as long as that file cannot be written to.
         faults: errors of athina_trace's own code that it kept from the program.
+        damaged: records of the journal that failed their checksum or were cut, so that what they held is lost; they
+            count nowhere else.
         senders: threads of this process that send now.
         last_error: what the last request of this process that failed came to, such as "503: overloaded"; None where
             none has.
@@ -91,6 +104,7 @@ class Status:
     bytes: int = 0
     outbox: str = ""
     faults: int = 0
+    damaged: int = 0
     senders: int = 0
     last_error: str | None = None
     memory_only: str | None = None

@@ -10,17 +10,18 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from athina_trace import _guard
 from athina_trace._delivery.database import Database
-from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.routes import KINDS
 from athina_trace._delivery.segment import Mark, Piece
 from athina_trace._delivery.stats import Counts
 
 _AT_ONCE = 1000
-"""How many refused entries are dropped in one transaction."""
+"""How many entries are dropped in one transaction."""
 _ROWS = 150
 """In one statement: SQLite takes 999 values at least."""
 
@@ -28,8 +29,11 @@ _ROWS = 150
 class Store(Database):
     """Entries at rest. All times are seconds since the epoch, and passed in."""
 
+    empty_bytes = 73_728
+    """What a file takes before anything is in it."""
+
     def __init__(self, path: str) -> None:
-        """Open or make the file at `path` (":memory:" for none). Raises `OutboxError` or `sqlite3.Error`."""
+        """Open or make the file at `path`. Raises `OutboxError` or `sqlite3.Error`."""
         self._counted: Counter[str] = Counter()
         super().__init__(path, MIGRATIONS)
         with self.locked():
@@ -47,7 +51,7 @@ class Store(Database):
                     "SELECT ordering_key FROM entry WHERE reference = ? ORDER BY id LIMIT 1", (entry.reference,)
                 ).fetchone()
                 key = found[0] if found else entry.ordering_key
-            rows.append((key, entry.kind, entry.reference, entry.made, entry.body))
+            rows.append((key, entry.kind, entry.reference, entry.made, without_nul(entry.body)))
         # Many rows in one statement: each lets go of the interpreter, and waits 5 ms for it where the program computes.
         for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
             places = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
@@ -114,6 +118,7 @@ class Store(Database):
         """Athina has `entry`: delete it, or keep it to be looked at."""
         if keep:
             done = self._resolve(entry, "delivered", now, None, None, prompt_run_id)
+            self.count("delivered_bytes", done * len(entry.body))
         else:
             done = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (entry.id,)).rowcount
         self.count("delivered", done)
@@ -181,34 +186,31 @@ class Store(Database):
             ).fetchall()
         return [row[0] for row in reversed(rows)]
 
-    def expire(self, before: float) -> None:
-        """Forget what was delivered before that time (seconds since the epoch)."""
-        self._db.execute("DELETE FROM entry WHERE state = 'delivered' AND resolved < ?", (before,))
+    def drop_resolved(self, state: Literal["delivered", "refused"], *, before: float, over: float) -> int:
+        """Forget the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
 
-    def drop_refused(self, *, before: float, over: float) -> int:
-        """Drop the oldest refused entries: those refused `before` a time, and those that take bytes `over` a limit.
-
-        Gives their number, and counts them as dropped. Few at once, so that the file is not locked for long.
+        Refused ones are counted as dropped. Gives their number, few at once, so that the file is not locked for long.
         """
-        known = self._db.execute("SELECT value FROM counter WHERE name = 'refused_bytes'").fetchone()
+        counter = f"{state}_bytes"
+        known = self._db.execute("SELECT value FROM counter WHERE name = ?", (counter,)).fetchone()
         # What this transaction has counted is written at its end.
-        excess = (known[0] if known else 0) + self._counted["refused_bytes"] - over
+        excess = (known[0] if known else 0) + self._counted[counter] - over
         chosen: list[tuple[int]] = []
         freed = 0
         for number, size, resolved in self._db.execute(
             # SQLite uses an index over a part of the rows only where the statement repeats what makes that part.
-            "SELECT id, length(body), resolved FROM entry WHERE state = 'refused' AND state != 'waiting' "
-            "ORDER BY id LIMIT ?",
-            (_AT_ONCE,),
+            "SELECT id, length(body), resolved FROM entry WHERE state = ? AND state != 'waiting' ORDER BY id LIMIT ?",
+            (state, _AT_ONCE),
         ):
             if freed >= excess and resolved >= before:
                 break
             freed += size
             chosen.append((number,))
         self._db.executemany("DELETE FROM entry WHERE id = ?", chosen)
-        self.count("refused", -len(chosen))
-        self.count("refused_bytes", -freed)
-        self.count("dropped", len(chosen))
+        self.count(counter, -freed)
+        if state == "refused":
+            self.count("refused", -len(chosen))
+            self.count("dropped", len(chosen))
         return len(chosen)
 
     def last(self) -> int:
@@ -298,7 +300,4 @@ class Store(Database):
     def counts(self) -> Counts:
         """All counters; what is neither delivered, refused nor dropped waits."""
         with self.locked():
-            values = Counter(dict(self._db.execute("SELECT name, value FROM counter")))
-        made, delivered, refused, dropped = (values[name] for name in ("made", "delivered", "refused", "dropped"))
-        waiting = made - delivered - refused - dropped
-        return Counts(made, delivered, waiting, refused, dropped, values["possible_duplicates"], values["damaged"])
+            return Counts.of(dict(self._db.execute("SELECT name, value FROM counter")))

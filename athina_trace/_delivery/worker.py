@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from contextlib import suppress
@@ -13,6 +12,7 @@ from athina_trace import _guard, _periodic
 from athina_trace._delivery.database import is_locked, waiting_at_most
 from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flush import Flush
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.stats import FlushReport
 
 _STUCK_SECONDS = 15.0
@@ -33,6 +33,8 @@ class Worker:
         self.engine = engine
         self.stuck: str | None = None
         """Why the outbox's store cannot be used; None where it can."""
+        self.locked: str | None = None
+        """That another process is inside the store, for so long that nothing can be sent; None where none is."""
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._start_lock = threading.RLock()
@@ -44,9 +46,9 @@ class Worker:
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is sent now: no key or a wrong one, an outage, a broken store, the end; None where it is."""
+        """Why nothing is sent now: no key or a wrong one, an outage, a store out of use, the end; None where it is."""
         no_key = _NO_KEY if self.engine.senders is None else None
-        return self.engine.paused or self.stuck or (_ENDED if self.has_ended else no_key)
+        return self.engine.paused or self.stuck or self.locked or (_ENDED if self.has_ended else no_key)
 
     @property
     def senders(self) -> int:
@@ -127,7 +129,15 @@ class Worker:
             self._puts_collected = puts
         except (OSError, sqlite3.OperationalError) as error:
             if is_locked(error):
-                return 1.0
+                self.locked = f"the outbox {self.engine.outbox.path} is locked by another process ({error})"
+                _guard.log_throttled(
+                    logging.WARNING,
+                    "locked",
+                    "%s: nothing is sent, and logs are kept in its journal, until it is free; look for a backup, a "
+                    "browser of databases or a stopped process that has the file open",
+                    self.locked,
+                )
+                return _FAULT_SECONDS
             # Logs wait in the journal, which another process may collect.
             self.stuck = f"the outbox cannot be used: {error}"
             _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
@@ -139,7 +149,7 @@ class Worker:
                 renamed = f" and was renamed to {kept}" if kept else ""
                 self._store_replaced(f"its file cannot be read ({error}){renamed}")
             return 1.0
-        self.stuck = None
+        self.stuck = self.locked = None
         return wait
 
     def _store_replaced(self, why: str) -> None:

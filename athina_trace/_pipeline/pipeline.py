@@ -38,7 +38,8 @@ class Pipeline:
         self._keep_failed = settings.keep_failed
         self._before_emit = TimeLimited(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
         self._mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
-        self.rewrites = self._mask is not None or self._before_emit is not None
+        self.has_hook = self._before_emit is not None
+        self.rewrites = self._mask is not None or self.has_hook
         self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
 
     def samples(

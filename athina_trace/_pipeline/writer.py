@@ -13,7 +13,7 @@ from athina_trace._delivery.entry import Entry, log_entry, new_entry
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._pipeline.pipeline import Pipeline
 from athina_trace._pipeline.wire import to_wire
-from athina_trace._wrapping.calls import Rest
+from athina_trace._wrapping.calls import DeferredWork
 from athina_trace.schema import attributes_of
 from athina_trace.settings import Settings
 
@@ -81,7 +81,7 @@ class Writer(ABC):
         conversation: Callable[[], str],
         failed: bool,
         outermost: bool,
-    ) -> Rest:
+    ) -> DeferredWork:
         """Commit one log as the settings want it, or give the work that does, where that takes long.
 
         Args:

@@ -9,6 +9,7 @@
       └             binary          binary data, and base64 within text
     shown           binary          for what is JSON-safe and bounded already
     storable        strings         for text that goes to a database as it is
+    printable       strings         for text that goes to a terminal
     Limits, Mask    limits          how much is read
 
 What becomes of what JSON has no word for:
@@ -25,7 +26,7 @@ from athina_trace._serialization.binary import shown
 from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Mask
 from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
 from athina_trace._serialization.serialize import plain, text
-from athina_trace._serialization.strings import storable
+from athina_trace._serialization.strings import printable, storable
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -35,6 +36,7 @@ __all__ = [
     "Mask",
     "looks_secret",
     "plain",
+    "printable",
     "shown",
     "storable",
     "text",

@@ -1,5 +1,6 @@
 """Strings: within the limits, seen by the mask, without base64 or credentials in URLs, and fit for UTF-8."""
 
+import re
 from typing import Final
 
 from athina_trace import _guard
@@ -10,6 +11,8 @@ from athina_trace._serialization.secrets import without_credentials
 
 SHORT: Final = 64  # characters that need no look for base64
 LONG: Final = 1024  # characters from which on base64 is looked for without its data URL
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What could move a terminal's cursor, change its title, or reverse its text. Tab and newline are allowed."""
 _MARGIN: Final = 200  # characters that a mask sees beyond the cut, lest it meets half a secret
 
 
@@ -61,6 +64,11 @@ def storable(value: str) -> str:
     if "\0" in value:
         value = value.replace("\0", "\ufffd")
     return value if value.isascii() else encodable(value)
+
+
+def printable(value: str, *, escaped: bool = False) -> str:
+    """Replace what a terminal would obey rather than show, by U+FFFD or, inside JSON, by an escape sequence."""
+    return _CONTROL.sub((lambda found: f"\\u{ord(found[0]):04x}") if escaped else "\N{REPLACEMENT CHARACTER}", value)
 
 
 def read_mark(walk: Walk, value: Mark, _depth: int, _path: str) -> str:

@@ -1,4 +1,4 @@
-"""What happens around a call, and how what it leaves to be done is done."""
+"""What happens around a call, and how the work that it defers is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from athina_trace import _guard
 T = TypeVar("T")
 
 
-Rest = Callable[[], None] | None
+DeferredWork = Callable[[], None] | None
 """What takes its time, and is therefore done off the event loop where there is one. Raises nothing."""
 
 
@@ -37,12 +37,12 @@ class Call:
         The last may be any object; those before it are texts, which nothing can change.
         """
 
-    def done(self, value: object) -> Rest:  # noqa: ARG002 - for subclasses
-        """End the call with the `value` that it returned, or its stream. Gives what is left to do."""
+    def done(self, value: object) -> DeferredWork:  # noqa: ARG002 - for subclasses
+        """End the call with the `value` that it returned, or its stream. Gives deferred work."""
         return None
 
-    def failed(self, error: BaseException) -> Rest:  # noqa: ARG002 - for subclasses
-        """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Gives what is left to do."""
+    def failed(self, error: BaseException) -> DeferredWork:  # noqa: ARG002 - for subclasses
+        """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Gives deferred work."""
         return None
 
 
@@ -58,23 +58,23 @@ def attempt(step: Callable[..., T], *given: Any) -> T | None:
         return None
 
 
-def complete(rest: Rest) -> None:
-    """Do what is left, here and now."""
-    if rest is not None:
-        rest()
+def run_now(work: DeferredWork) -> None:
+    """Do deferred work here and now."""
+    if work is not None:
+        work()
 
 
-async def run_in_thread(rest: Callable[[], None], error: BaseException | None = None) -> None:
-    """Do what is left in a thread, where this is asyncio's loop and awaiting is still allowed."""
+async def run_in_thread(work: Callable[[], None], error: BaseException | None = None) -> None:
+    """Do deferred work in a thread, where this is asyncio's loop and awaiting is still allowed."""
     if isinstance(error, GeneratorExit) or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
-        rest()
+        work()
         return
     turn = count()
 
     def once() -> None:
         # An executor that refused the work may have kept it, and do it in the end.
         if next(turn) == 0:
-            rest()
+            work()
 
     try:
         done = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, once)
@@ -82,5 +82,5 @@ async def run_in_thread(rest: Callable[[], None], error: BaseException | None = 
         _guard.pass_on(refused)
         once()
     else:
-        # Shielded: a task that is cancelled now does not wait, but what is left is done all the same.
+        # Shielded: a task that is cancelled now does not wait, but the work is done all the same.
         await asyncio.shield(done)

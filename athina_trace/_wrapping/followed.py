@@ -15,7 +15,7 @@ import wrapt
 
 from athina_trace._serialization.introspection import ABSENT, static
 from athina_trace._wrapping import generators
-from athina_trace._wrapping.calls import Call, Rest, attempt, complete, run_in_thread
+from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import current
 
 
@@ -35,10 +35,10 @@ class _Following:
         try:
             item = self.inside(resume, *given)
         except StopIteration as stop:
-            complete(self.end(stop.value))
+            run_now(self.end(stop.value))
             raise
         except BaseException as error:
-            complete(self.end(None, error))
+            run_now(self.end(None, error))
             raise
         attempt(self._call.chunks, [item])
         return item
@@ -55,18 +55,18 @@ class _Following:
     async def step_async(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
         """One step of an async iterator, while which the proxy must not seem to be abandoned."""
         self._begun = True
-        rest: Rest
+        work: DeferredWork
         try:
             item = self.steps.begin(generators.iterator_of(self.inside(resume, *given)))
             if item is self.steps:
                 item = await self.steps
         except StopAsyncIteration:
-            if (rest := self.end(None)) is not None:
-                await run_in_thread(rest)
+            if (work := self.end(None)) is not None:
+                await run_in_thread(work)
             raise
         except BaseException as error:
-            if (rest := self.end(None, error)) is not None:
-                await run_in_thread(rest, error)
+            if (work := self.end(None, error)) is not None:
+                await run_in_thread(work, error)
             raise
         attempt(self._call.chunks, [item])
         return item
@@ -79,19 +79,19 @@ class _Following:
             if result is self.steps:
                 result = yield from self.steps.__await__()
         except BaseException as error:
-            if (rest := self.end(None, error)) is not None:
-                yield from run_in_thread(rest, error).__await__()
+            if (work := self.end(None, error)) is not None:
+                yield from run_in_thread(work, error).__await__()
             raise
         # Some objects, such as pools of connections, are what awaiting them gives: that is not followed again.
         ends = self._ended or result is awaitable
         if not ends and (followed := attempt(self._follow, result, self._call)) is not None:
             self._ended = True
             return followed
-        if (rest := self.end(result)) is not None:
-            yield from run_in_thread(rest).__await__()
+        if (work := self.end(result)) is not None:
+            yield from run_in_thread(work).__await__()
         return result
 
-    def end(self, value: object, error: BaseException | None = None) -> Rest:
+    def end(self, value: object, error: BaseException | None = None) -> DeferredWork:
         """End the call; only the first time counts."""
         if self._ended:
             return None
@@ -100,7 +100,7 @@ class _Following:
 
     def abandon(self) -> None:
         """The program is through with the result, wherever it is; one that it never began is a result like others."""
-        complete(self.end(None, GeneratorExit()) if self._begun else self.end(self._unbegun))
+        run_now(self.end(None, GeneratorExit()) if self._begun else self.end(self._unbegun))
 
 
 class _Followed(wrapt.BaseObjectProxy[Any]):

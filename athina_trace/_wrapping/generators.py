@@ -14,7 +14,7 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-from athina_trace._wrapping.calls import Call, attempt, complete, run_in_thread
+from athina_trace._wrapping.calls import Call, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import State, current
 
 Follow = Callable[[Any, Call], Any]
@@ -85,12 +85,12 @@ def _generate(inner: Any, call: Call, outside: State) -> Generator[Any, Any, Any
                 value, resume = thrown, inner.throw
     except StopIteration as stop:
         _hand_over(texts, call)
-        complete(attempt(call.done, stop.value))
+        run_now(attempt(call.done, stop.value))
         return stop.value
     except BaseException as error:
         del value  # may be the error itself, which would then live in a circle with its own traceback
         _hand_over(texts, call)
-        complete(attempt(call.failed, error))
+        run_now(attempt(call.failed, error))
         raise
 
 
@@ -135,15 +135,15 @@ async def _generate_async(inner: Any, call: Call, outside: State) -> AsyncGenera
             step = resume(value)
     except StopAsyncIteration:
         _hand_over(texts, call)
-        if (rest := attempt(call.done, None)) is not None:
-            await run_in_thread(rest)
+        if (work := attempt(call.done, None)) is not None:
+            await run_in_thread(work)
     except BaseException as error:
         del value  # as in `_generate`
         _hand_over(texts, call)
         # trio cancels what a generator awaits while it is closed: it was abandoned all the same.
         ended = error if closing is None or isinstance(error, Exception) else closing
-        if (rest := attempt(call.failed, ended)) is not None:
-            await run_in_thread(rest, ended)
+        if (work := attempt(call.failed, ended)) is not None:
+            await run_in_thread(work, ended)
         raise
 
 
@@ -220,15 +220,15 @@ async def awaiting(begin: Callable[[], tuple[Call | None, Awaitable[Any]]], foll
     try:
         result = await coroutine
     except BaseException as error:
-        if (rest := attempt(call.failed, error)) is not None:
-            await run_in_thread(rest, error)
+        if (work := attempt(call.failed, error)) is not None:
+            await run_in_thread(work, error)
         raise
     finally:
         attempt(call.leave)
     if (followed := attempt(follow, result, call)) is not None:
         return followed
-    if (rest := attempt(call.done, result)) is not None:
-        await run_in_thread(rest)
+    if (work := attempt(call.done, result)) is not None:
+        await run_in_thread(work)
     return result
 
 

@@ -130,17 +130,17 @@ def _follow_future(future: Any, call: Call) -> Any:
 
 def _end_with(future: Any, call: Call) -> None:
     if future.cancelled():
-        rest = call.failed(asyncio.CancelledError())
+        work = call.failed(asyncio.CancelledError())
     else:
         # `exception()` would count as retrieving it: asyncio would no longer warn where the program never does.
         error = future._exception if hasattr(future, "_exception") else future.exception()  # noqa: SLF001
-        rest = call.done(future.result()) if error is None else call.failed(error)
-    if rest is None:
+        work = call.done(future.result()) if error is None else call.failed(error)
+    if work is None:
         return
     if asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, never raises
-        rest()
+        work()
     else:
-        asyncio.get_running_loop().run_in_executor(None, rest)
+        asyncio.get_running_loop().run_in_executor(None, work)
 
 
 # ---- responses

@@ -14,7 +14,7 @@ from typing import Any
 
 from athina_trace import _guard
 from athina_trace._wrapping import callables, generators, proxies, results
-from athina_trace._wrapping.calls import Call, attempt, complete
+from athina_trace._wrapping.calls import Call, attempt, run_now
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
@@ -111,7 +111,7 @@ def _begin(opened: Open, function: Any, instance: object, args: Any, kwargs: Any
 
 
 def _fail(call: Call, error: BaseException) -> None:
-    complete(attempt(call.failed, error))
+    run_now(attempt(call.failed, error))
 
 
 def _leave(call: Call) -> None:
@@ -166,8 +166,8 @@ def _finish(result: Any, call: Call) -> Any:
     if continues and (followed := attempt(results.follow, result, call)) is not None:
         return followed
     try:  # as in `_plain_wrapper`
-        if (rest := call.done(result)) is not None:
-            complete(rest)
+        if (work := call.done(result)) is not None:
+            run_now(work)
     except RecursionError:
         return result
     except Exception:  # noqa: BLE001 - the guard decides

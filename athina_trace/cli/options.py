@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
 
-from athina_trace.cli.terminal import CommandError, Terminal
+from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
 from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_time
@@ -93,13 +93,13 @@ def outbox_path(chosen: str | None) -> str:
 
 
 def existing_outbox(chosen: str | None) -> str:
-    """Return the path as `outbox_path` does. Raises `CommandError` where nothing was ever logged there."""
+    """Return the path as `outbox_path` does. Raises `NothingLoggedError` where nothing was ever logged there."""
     path = Path(outbox_path(chosen))
     # Until an engine or a command collects them, the first logs are in the journal alone.
     if not path.exists() and not path.with_suffix(".journal").exists():
         others = sorted(str(each) for each in path.parent.glob("*.db"))
         hint = f"; there are others: --outbox {' or '.join(others)}" if others else ""
-        raise CommandError(f"nothing was logged yet to {path}{hint}")
+        raise NothingLoggedError(f"nothing was logged yet to {path}{hint}")
     return str(path)
 
 
@@ -110,8 +110,8 @@ def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> Non
         terminal.complain("no log matches these options")
     elif status.delivered:
         terminal.complain(
-            f"no logs here: {status.delivered} entries were delivered and not kept; "
-            "set ATHINA_KEEP_DELIVERED=24 to keep new ones for a day"
+            f"no logs here: {status.delivered} entries were delivered and are no longer kept; "
+            "ATHINA_KEEP_DELIVERED=48 keeps new ones for two days instead of one"
         )
     else:
         terminal.complain("no logs here yet")

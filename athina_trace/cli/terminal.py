@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -13,8 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What could move a terminal's cursor, change its title, or reverse its text. Tab and newline are allowed."""
+from athina_trace._serialization import printable
+
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _STATE_STYLES = {"waiting": "yellow", "refused": "red", "delivered": "green", "received": "green"}
 _PROGRESS_SECONDS = 5.0
@@ -22,6 +21,10 @@ _PROGRESS_SECONDS = 5.0
 
 class CommandError(Exception):
     """A command could not do what it was asked (exit code 1); the message says why, and what helps."""
+
+
+class NothingLoggedError(CommandError):
+    """The outbox that a command is to look at was never made."""
 
 
 class UsageError(CommandError):
@@ -69,11 +72,11 @@ class Terminal:
 
     def say(self, text: str = "", *, style: str = "") -> None:
         """Print a line."""
-        sys.stdout.write(self._styled(sanitize(text), style) + "\n")
+        sys.stdout.write(self._styled(printable(text), style) + "\n")
 
     def complain(self, text: str) -> None:
         """Print a line on standard error."""
-        sys.stderr.write(f"athina-trace: {sanitize(text)}\n")
+        sys.stderr.write(f"athina-trace: {printable(text)}\n")
 
     def progress(self, text: str) -> None:
         """Show on standard error how far a command is: in place on a terminal, elsewhere a line every five seconds.
@@ -82,7 +85,7 @@ class Terminal:
         """
         if sys.stderr.isatty():
             if text or self._shows_progress:
-                sys.stderr.write(f"\r{sanitize(text)}\x1b[K" + ("" if text else "\r"))
+                sys.stderr.write(f"\r{printable(text)}\x1b[K" + ("" if text else "\r"))
                 sys.stderr.flush()
             self._shows_progress = bool(text)
         elif text and time.monotonic() - self._last_progress > _PROGRESS_SECONDS:
@@ -132,7 +135,7 @@ class Terminal:
     def ask(self, question: str) -> bool:
         """Ask, and return whether the answer begins with y."""
         try:
-            return input(f"{sanitize(question)} [y/N] ").strip().lower().startswith("y")
+            return input(f"{printable(question)} [y/N] ").strip().lower().startswith("y")
         except EOFError:
             return False
 
@@ -143,16 +146,11 @@ class Terminal:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
-def sanitize(text: str) -> str:
-    """Replace what a terminal would obey rather than show."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def safe_json(value: Any, *, indent: int | None = None) -> str:
     """Encode a value as JSON that means the same and holds no control character."""
     text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
     # json escapes those below a space itself; the others may only occur inside strings, where an escape means the same.
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return printable(text, escaped=True)
 
 
 def display_width(text: str) -> int:
@@ -185,4 +183,4 @@ def _character_width(character: str) -> int:
 
 
 def _one_line(value: object) -> str:
-    return "-" if value is None else " ".join(sanitize(str(value)).split())
+    return "-" if value is None else " ".join(printable(str(value)).split())

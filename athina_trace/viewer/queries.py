@@ -75,6 +75,7 @@ class OutboxStatus(NamedTuple):
         made: logs, updates and feedback ever made.
         kept: delivered logs that are still in the outbox.
         delivered: logs, updates and feedback ever delivered.
+        damaged: records of the journal that could not be read.
         retrying: conversations that wait for another attempt after a failure.
         next_attempt_at: the earliest of these, seconds since the epoch, as for the other times.
         attempts: most attempts of any of these.
@@ -87,6 +88,7 @@ class OutboxStatus(NamedTuple):
     refused: int
     dropped: int
     possible_duplicates: int
+    damaged: int
     logs: int
     sessions: int
     kept: int
@@ -258,6 +260,7 @@ def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
         refused=states.get("refused", 0),
         dropped=counters.get("dropped", 0),
         possible_duplicates=counters.get("possible_duplicates", 0),
+        damaged=counters.get("damaged", 0),
         logs=one("SELECT count(*) FROM log"),
         sessions=one("SELECT count(*) FROM session"),
         kept=states.get("delivered", 0),

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from athina_trace import Status
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
-from athina_trace.cli.terminal import display_width, fit, safe_json, sanitize
+from athina_trace._serialization import printable
+from athina_trace.cli.terminal import display_width, fit, safe_json
 from tests.cli.conftest import Run, lines
 from tests.viewer.outboxes import feedback, log, put, settle
 
@@ -253,7 +254,7 @@ def test_an_empty_list_says_why(run: Run, tmp_path: Path) -> None:
     for command in ("logs", "sessions"):
         done = run(command, "--outbox", str(path))
         assert (done.returncode, done.stdout) == (0, "")
-        assert "1 entries were delivered and not kept; set ATHINA_KEEP_DELIVERED=24" in done.stderr
+        assert "1 entries were delivered and are no longer kept; ATHINA_KEEP_DELIVERED=48" in done.stderr
 
 
 def test_export_writes_json_lines_and_tables(run: Run, sampled: str, tmp_path: Path) -> None:
@@ -414,7 +415,7 @@ def test_json_for_a_terminal_means_the_same_and_holds_no_control_character(value
     for indent in (None, 2):
         text = safe_json(value, indent=indent)
         assert json.loads(text) == value
-        assert sanitize(text) == text
+        assert printable(text) == text
 
 
 def test_an_export_to_a_file_keeps_every_character(run: Run, tmp_path: Path) -> None:
@@ -430,7 +431,7 @@ def test_an_export_to_a_file_keeps_every_character(run: Run, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "\x1b]0;title\x07", "a\rb", "\u202eabc", "\x9b31m", "\x00"])
 def test_a_log_cannot_speak_to_the_terminal(text: str) -> None:
-    assert not set(sanitize(text)) & set("\x1b\x07\r\u202e\x9b\x00")
+    assert not set(printable(text)) & set("\x1b\x07\r\u202e\x9b\x00")
 
 
 def test_importing_the_package_brings_none_of_it() -> None:

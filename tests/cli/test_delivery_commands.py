@@ -39,6 +39,13 @@ def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, pat
     assert status_of(run, path)["waiting"] == 1
 
 
+def test_flush_succeeds_where_nothing_was_ever_logged(run: Run, path: Path) -> None:
+    done = run("flush", "--outbox", str(path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"nothing was logged yet to {path}\n", "")
+    path.with_name("another.db").touch()
+    assert "--outbox " + str(path.with_name("another.db")) in run("flush", "--outbox", str(path)).stdout
+
+
 def test_flush_with_a_wrong_key_says_so(run: Run, run_apart: Run, path: Path) -> None:
     put(path, log())
     with AthinaServer() as athina:

@@ -13,6 +13,7 @@ import athina_trace
 from athina_trace import _runtime
 from athina_trace._assembly import Runtime
 from athina_trace._delivery.migrations import MIGRATIONS
+from athina_trace._delivery.worker import Worker
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 
@@ -54,6 +55,22 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
     assert set(questions(athina)) == {"before", *(f"after {number}" for number in range(5))}
     assert len([each for each in path.parent.iterdir() if ".corrupt-" in each.name]) >= 1
     assert said(caplog, "is recreated") == 1
+
+
+def test_a_damaged_record_is_counted_and_never_sent(
+    path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as asleep:
+        asleep.setattr(Worker, "wake", lambda _: None)
+        for name in ("before", "damaged", "after"):
+            answer(name)
+    (segment,) = path.with_suffix(".journal").glob("*.journal")
+    segment.write_bytes(segment.read_bytes().replace(b'"damaged"', b'"dam4ged"'))
+    assert athina_trace.flush(10)
+    now = athina_trace.status()
+    assert (now.made, now.delivered, now.damaged) == (2, 2, 1)
+    assert questions(athina) == ["before", "after"]
+    assert said(caplog, "1 records in the journal of the outbox") == 1
 
 
 def test_a_deleted_store_is_noticed_while_it_is_in_use(
@@ -268,3 +285,29 @@ def test_the_logger_is_the_only_voice(caplog: pytest.LogCaptureFixture, capfd: p
         answer(str(number))
     assert {record.name for record in caplog.records} == {"athina_trace"}
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_python_without_sqlite_keeps_its_logs_in_memory_and_delivers_them(
+    tmp_path: Path, athina: AthinaServer
+) -> None:
+    out, err = run(
+        """
+        import sys
+        sys.modules["_sqlite3"] = None
+        import athina_trace
+        for number in range(20):
+            athina_trace.log_inference(response=str(number), session_id="one")
+        assert len(athina_trace.recent_logs()) == 20 or athina_trace.status().delivered
+        report, now = athina_trace.flush(20), athina_trace.status()
+        print(bool(report), now.delivered, now.outbox, now.faults, now.memory_only)
+        """,
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert out.startswith("True 20 :memory: 0 this Python was built without SQLite (")
+    assert [request.json["response"] for request in athina.accepted] == [str(number) for number in range(20)]
+    assert (
+        err.count("logs are kept in memory and delivered from there; install a Python with its module `sqlite3`") == 1
+    )
+    assert not list(tmp_path.iterdir())

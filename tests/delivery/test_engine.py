@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 DOWN = Outcome(None, message="ConnectError: connection refused")
 TAKEN = Outcome(200, prompt_run_id="run")
@@ -109,9 +111,9 @@ def athina() -> Athina:
     return Athina()
 
 
-@pytest.fixture
-def stepped(athina: Athina) -> Iterator[Stepped]:
-    made = Stepped(athina)
+@pytest.fixture(params=["memory", "disk"])
+def stepped(request: pytest.FixtureRequest, athina: Athina, tmp_path: Path) -> Iterator[Stepped]:
+    made = Stepped(athina, outbox=SqliteOutbox(str(tmp_path / "outbox.db")) if request.param == "disk" else None)
     yield made
     made.engine.finish(5)
 

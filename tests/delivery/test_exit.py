@@ -262,6 +262,26 @@ def test_gevent_with_everything_patched(athina: AthinaServer, environment: dict[
     assert len(athina.accepted) == 51
 
 
+def test_a_stream_that_is_never_read_to_its_end_is_logged_at_the_end(
+    athina: AthinaServer, environment: dict[str, str]
+) -> None:
+    """The program's only log, made while the interpreter is taken apart: nothing can be imported any more."""
+    _, err = run(
+        _TRACED
+        + """
+    @athina_trace.athina_trace
+    def stream(question):
+        yield "half "
+        yield "an answer"
+    chunks = stream("only")
+    next(chunks)
+    """,
+        **environment,
+    )
+    deliver_the_rest(environment)
+    assert (questions(athina), athina.accepted[0].json["response"], err) == (["only"], "half ", "")
+
+
 def test_loop_after_loop_as_in_a_notebook(athina: AthinaServer, environment: dict[str, str]) -> None:
     run(
         _TRACED

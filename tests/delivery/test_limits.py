@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from athina_trace._delivery import maintenance
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.journal import _SEGMENTS
-from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
+from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, MemoryOutbox, Outbox
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import OutboxFullError
 
@@ -28,13 +31,13 @@ def put(outbox: Outbox, count: int) -> int:
     return dropped
 
 
-def resolve_all(outbox: Outbox, *, status: int | None = None, now: float = NOW) -> None:
+def resolve_all(outbox: Outbox, *, status: int | None = None, now: float = NOW, keep: bool = False) -> None:
     with outbox.transaction():
         outbox.collect()
         for lease in outbox.lease(now, keys=10_000, batch=10_000):
             for entry in lease.entries:
                 if status is None:
-                    outbox.delivered(entry, now)
+                    outbox.delivered(entry, now, keep=keep)
                 else:
                     outbox.refused(entry, now, status=status, reason="no")
             outbox.release(lease.ordering_key)
@@ -133,4 +136,66 @@ def test_the_oldest_refused_logs_leave_first_and_after_their_time(tmp_path: Path
     assert (outbox.counts().refused, outbox.counts().dropped) == (1, 2)
     outbox.drop_refused(before=NOW + 2 * 86_400 + KEEP_REFUSED_SECONDS)
     assert (outbox.counts().refused, outbox.counts().dropped) == (0, 3)
+    outbox.close()
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_the_oldest_delivered_logs_leave_what_is_kept_to_be_looked_at(kind: str, tmp_path: Path) -> None:
+    limit = 20_000_000
+    outbox: Outbox = (
+        SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit) if kind == "disk" else MemoryOutbox(max_bytes=limit)
+    )
+    share = limit / 10 if kind == "disk" else 1_000_000
+    for number in range(20):
+        put(outbox, 100)
+        resolve_all(outbox, now=NOW + number, keep=True)
+        assert sum(map(len, outbox.store.newest(10_000))) <= share + 1_000_000
+    outbox.drop_delivered(before=float("-inf"))
+    kept = sum(map(len, outbox.store.newest(10_000)))
+    assert share - 2 * len(BODY) < kept <= share, "no more leave than must"
+    outbox.drop_delivered(before=NOW + 19)
+    assert len(outbox.store.newest(10_000)) == 100, "after their time all leave"
+    outbox.drop_delivered(before=float("inf"))
+    assert outbox.store.newest(10_000) == []
+    counts = outbox.counts()
+    assert (counts.made, counts.delivered, counts.dropped) == (2_000, 2_000, 0)
+    outbox.close()
+
+
+def test_kept_logs_keep_no_new_ones_out(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=600_000)
+    for _ in range(30):
+        assert put(outbox, 40) == 0
+        resolve_all(outbox, keep=True)
+        outbox.measure()
+        outbox.compact()
+    outbox.close()
+
+
+def test_logs_that_an_earlier_version_kept_are_counted(tmp_path: Path) -> None:
+    path = str(tmp_path / "outbox.db")
+    outbox = SqliteOutbox(path, max_bytes=10_000_000)
+    put(outbox, 100)
+    resolve_all(outbox, keep=True)
+    outbox.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        db.execute(f"PRAGMA user_version = {version - 1}")
+        db.execute("DELETE FROM counter WHERE name = 'delivered_bytes'")
+    outbox = SqliteOutbox(path, max_bytes=1_000_000)
+    outbox.drop_delivered(before=float("-inf"))
+    assert 0 < sum(map(len, outbox.store.newest(1_000))) <= 100_000
+    outbox.close()
+
+
+def test_purged_logs_are_no_longer_counted(tmp_path: Path) -> None:
+    path = str(tmp_path / "outbox.db")
+    outbox = SqliteOutbox(path, max_bytes=10_000_000)
+    put(outbox, 100)
+    resolve_all(outbox, keep=True)
+    assert maintenance.purge(path, "delivered", before=NOW + 1) == 100
+    put(outbox, 100)
+    resolve_all(outbox, keep=True)
+    outbox.drop_delivered(before=float("-inf"))
+    assert len(outbox.store.newest(1_000)) == 100
     outbox.close()

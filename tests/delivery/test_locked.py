@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import athina_trace
+from athina_trace._delivery import database
 from athina_trace._delivery.database import Database, is_locked, waiting_at_most
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
@@ -71,6 +72,22 @@ def test_no_thread_of_the_program_waits(holder: sqlite3.Connection, athina: Athi
     assert [request.json["user_query"] for request in athina.accepted] == ["first", "second", "third"]
 
 
+def test_a_store_that_stays_locked_is_reported(
+    holder: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_PATIENT_SECONDS", 0.1)
+    athina_trace.log_inference(user_query="second", response="r", session_id="s")
+    report = athina_trace.flush(3)
+    assert (bool(report), report.waiting) == (False, 1)
+    assert "outbox.db is locked by another process (database is locked)" in str(report.paused)
+    assert athina_trace.status().paused == report.paused
+    assert athina_trace.status().memory_only is None
+    assert caplog.text.count("look for a backup") == 1, "once a minute"
+    holder.execute("ROLLBACK")
+    assert athina_trace.flush(20)
+    assert athina_trace.status().paused is None
+
+
 def test_nor_does_the_end_of_the_program(holder: sqlite3.Connection) -> None:
     athina_trace.log_inference(user_query="second", response="r", session_id="s")
     assert seconds(lambda: athina_trace.shutdown(0.2)) < LONG
@@ -78,35 +95,35 @@ def test_nor_does_the_end_of_the_program(holder: sqlite3.Connection) -> None:
 
 
 def test_a_thread_waits_as_long_as_it_says(tmp_path: Path) -> None:
-    database = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
+    file = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
     with closing(sqlite3.connect(tmp_path / "file.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with waiting_at_most(0.05), pytest.raises(sqlite3.OperationalError) as error:
-            begin(database)
+            begin(file)
         assert is_locked(error.value)
-        waiting = threading.Thread(target=begin, args=(database,))
+        waiting = threading.Thread(target=begin, args=(file,))
         waiting.start()
         # Our own lock is free most of the time: others may read meanwhile, and the program may fork.
         with waiting_at_most(LONG):
-            assert database.size() > 0
+            assert file.size() > 0
         assert waiting.is_alive()
         other.execute("ROLLBACK")
         waiting.join(10)
         assert not waiting.is_alive()
-    database.close()
+    file.close()
 
 
-def begin(database: Database) -> None:
-    with database.transaction():
+def begin(file: Database) -> None:
+    with file.transaction():
         pass
 
 
 def test_a_thread_inside_sqlite_keeps_no_other_waiting(tmp_path: Path) -> None:
-    database = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
+    file = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
     inside, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
-        with database.transaction():
+        with file.transaction():
             inside.set()
             leave.wait(30)
 
@@ -115,12 +132,12 @@ def test_a_thread_inside_sqlite_keeps_no_other_waiting(tmp_path: Path) -> None:
     inside.wait(10)
     try:
         with waiting_at_most(0.05), pytest.raises(sqlite3.OperationalError, match="locked by another thread"):
-            database.size()
+            file.size()
         assert seconds(fork) < LONG
     finally:
         leave.set()
         thread.join()
-    database.close()
+    file.close()
 
 
 def test_status_is_quick_beside_many_waiting_logs(tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_a_change_travels_in_the_key_of_its_log(outbox: Outbox) -> None:
     assert lease(outbox) == {"key": ["ref", "ref"]}
 
 
+def test_no_nul_is_stored_whatever_is_put(outbox: Outbox) -> None:
+    for body in (b'{"a":"\\u0000 \\\\u0000 \\\\\\u0000\\u0000"}', b'{"a":"\\n"}'):
+        outbox.put(Entry("key", "log", "ref", NOW, body))
+    outbox.collect()
+    assert outbox.store.newest(9) == [b'{"a":"\\ufffd \\\\u0000 \\\\\\ufffd\\ufffd"}', b'{"a":"\\n"}']
+
+
 def test_a_transaction_that_fails_changes_nothing(outbox: Outbox) -> None:
     put(outbox, "1")
     lease(outbox)

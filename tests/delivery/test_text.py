@@ -139,12 +139,13 @@ def test_a_file_whose_name_is_no_text_is_no_segment(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("status", [200, 400])
 def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(
-    error: Exception, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)
-    stepped = Stepped(athina := Athina(), keep=3600)
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    stepped = Stepped(athina := Athina(), outbox=outbox, keep=3600)
     athina.answer = lambda reference, _: Outcome(status, None, reference, reference)
-    store = stepped.outbox.store
+    store = outbox.store
     resolve = store._resolve
 
     def refuses(entry: Stored, *values: Any) -> int:
@@ -156,7 +157,7 @@ def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(
     stepped.put("one", "before", "poison", "behind")
     stepped.put("two", "other")
     stepped.settle()
-    counts = stepped.outbox.counts()
+    counts = outbox.counts()
     assert (counts.made, counts.waiting) == (4, 0)
     assert (counts.delivered, counts.refused) == ((4, 0) if status == 200 else (0, 4))
     assert _guard.faults == 1

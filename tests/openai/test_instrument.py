@@ -768,7 +768,8 @@ def test_it_does_not_matter_when_it_is_called(server: Server, order: str, tmp_pa
     assert (done.stdout, done.stderr) == ("['Hello?']\n", "")
 
 
-def test_what_waits_at_the_end_of_the_process_is_logged(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("waits", [["stream"], ["run"], ["run", "stream"]], ids=" and ".join)
+def test_what_waits_at_the_end_of_the_process_is_logged(waits: list[str], server: Server, tmp_path: Path) -> None:
     server.on(f"POST {THREAD}/runs", run()).on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     code = (
         "import athina_trace, openai, sys, warnings\n"
@@ -780,15 +781,18 @@ def test_what_waits_at_the_end_of_the_process_is_logged(server: Server, tmp_path
         "sys.unraisablehook = show_others\n"
         "athina_trace.instrument_openai()\n"
         f"client = openai.OpenAI(base_url={server.base_url!r}, api_key='any', max_retries=0)\n"
-        "client.beta.threads.runs.create('thread_1', assistant_id='asst_1')\n"
-        "stream = client.chat.completions.create(model='gpt-4o', messages=[], stream=True)\n"
-        "next(stream)\n"
+        "if 'run' in sys.argv:\n"
+        "    client.beta.threads.runs.create('thread_1', assistant_id='asst_1')\n"
+        "if 'stream' in sys.argv:\n"
+        "    stream = client.chat.completions.create(model='gpt-4o', messages=[], stream=True)\n"
+        "    next(stream)\n"
     )
+    models = [{"stream": "gpt-4o-mini", "run": "gpt-4o"}[each] for each in waits]
     look = "import athina_trace; print(sorted(log['language_model_id'] for log in athina_trace.recent_logs()))"
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-    for program, told in ((code, ""), (look, "['gpt-4o', 'gpt-4o-mini']\n")):
+    for program, told in ((code, ""), (look, f"{models}\n")):
         done = subprocess.run(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", program, *waits],
             cwd=ROOT,
             env=environment,
             capture_output=True,

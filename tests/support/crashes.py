@@ -1,6 +1,7 @@
 """The crash test: workers are killed at random while Athina fails at random; then the books are checked.
 
-`python -m tests.support.crashes --seconds 120` runs it for two minutes' worth of calls and prints the figures.
+`python -m tests.support.crashes --seconds 120` runs it for two minutes' worth of calls and prints the figures;
+`--server slow` does so with a server that is slow and fails more often.
 """
 
 from __future__ import annotations
@@ -13,13 +14,47 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
-from tests.support.athina_server import CHAOS, AthinaServer, Exchange, Fault
+from tests.support.athina_server import (
+    CHAOS,
+    AthinaServer,
+    Exchange,
+    Fault,
+    accept,
+    answer,
+    busy,
+    delay,
+    lose_answer,
+    reset,
+)
 from tests.support.processes import run, start
 
 LOSES_ANSWER = {"lose_answer", "close_in_mid_answer", "close_in_mid_body"}
-CONNECTIONS = 4
 
+
+class Server(NamedTuple):
+    """How Athina behaves, and how hard it is pressed: what befalls `faults` of the requests, and the workers' settings.
+
+    `pace` is in seconds between two calls of a worker; `connections` of one worker bound the copies that a kill makes.
+    """
+
+    chaos: tuple[Fault, ...] = CHAOS
+    faults: float = 0.15
+    pace: float = 0.002
+    connections: int = 4
+
+
+SERVERS = {
+    "quick": Server(),
+    # A third fails; of the others, a fifth is answered at once and the rest after 60 ms.
+    "slow": Server(
+        (*[accept] * 8, *[delay(0.06)] * 32, *[reset, answer(500), busy(0), lose_answer] * 5),
+        faults=1.0,
+        pace=0.02,
+        connections=16,
+    ),
+}
 _WORKER = """
     import os, sys, athina_trace
     life, returned, pace = int(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT), sys.argv[3]
@@ -57,15 +92,15 @@ class Figures:
 class CrashTest:
     """Three worker slots, each a sequence of processes that are killed and begun again, on one outbox."""
 
-    def __init__(self, folder: Path, *, seconds: float, seed: int, pace: float = 0.002, faults: float = 0.15) -> None:
+    def __init__(self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"]) -> None:
         self._folder = folder
         self._seconds = seconds
         self._random = Random(seed)
-        self._pace = pace
+        self._server = server
         self._unanswered: set[int] = set()
         self._kills = 0
-        chaos = tuple(self._noting(fault) for fault in CHAOS)
-        self.athina = AthinaServer(faults=faults, seed=seed, chaos=chaos)
+        chaos = tuple(self._noting(fault) for fault in server.chaos)
+        self.athina = AthinaServer(faults=server.faults, seed=seed, chaos=chaos)
 
     def _noting(self, fault: Fault) -> Fault:
         def noted(exchange: Exchange) -> None:
@@ -97,11 +132,11 @@ class CrashTest:
             "ATHINA_API_KEY": "crash-key",
             "ATHINA_BASE_URL": self.athina.url,
             "ATHINA_OUTBOX": str(self._folder / "outbox.db"),
-            "ATHINA_CONNECTIONS": str(CONNECTIONS),
+            "ATHINA_CONNECTIONS": str(self._server.connections),
         }
 
     def _start(self, slot: int, life: int) -> subprocess.Popen[str]:
-        arguments = (str(life), str(self._folder / "returned"), str(self._pace), f"slot{slot}")
+        arguments = (str(life), str(self._folder / "returned"), str(self._server.pace), f"slot{slot}")
         return start(_WORKER, *arguments, **self._environment())
 
     def _kill(self, worker: subprocess.Popen[str]) -> None:
@@ -148,12 +183,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--server", choices=SERVERS, default="quick")
     given = parser.parse_args()
+    server = SERVERS[given.server]
     with tempfile.TemporaryDirectory() as folder:
-        figures = CrashTest(Path(folder), seconds=given.seconds, seed=given.seed).run()
-    print(f"seed {given.seed}\n{figures}")  # noqa: T201 - the caller reads it
+        figures = CrashTest(Path(folder), seconds=given.seconds, seed=given.seed, server=server).run()
+    print(f"{given.server} server, seed {given.seed}\n{figures}")  # noqa: T201 - the caller reads it
     assert figures.lost == figures.out_of_order == 0
-    assert figures.copies_unexplained <= figures.kills * CONNECTIONS
+    assert figures.copies_unexplained <= figures.kills * server.connections
 
 
 if __name__ == "__main__":

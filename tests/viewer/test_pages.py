@@ -268,9 +268,9 @@ def test_an_empty_page_says_why_and_what_to_set(path: Path, shown: httpx.Client,
     put(path, entry := log())
     settle(path, forgotten=[entry.reference])
     text = " ".join(unescape(re.sub(r"<[^>]+>", "", shown.get(page).text)).split())
-    assert "Everything was delivered, and nothing is kept here." in text
+    assert "Everything was delivered, and nothing is kept here any more." in text
     assert "1 log, update or feedback has reached Athina" in text
-    assert "ATHINA_KEEP_DELIVERED=24" in text
+    assert "ATHINA_KEEP_DELIVERED" in text
     assert "Decorate a function" not in text
 
 

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
+from athina_trace._serialization import printable
 from athina_trace.cli.json_records import dataset_record, delivery_record, log_record
 from athina_trace.cli.options import add_filters, add_outbox, filters_of, open_outbox
-from athina_trace.cli.terminal import Terminal, safe_json, sanitize
+from athina_trace.cli.terminal import Terminal, safe_json
 from athina_trace.inference_log import InferenceLog
 from athina_trace.schema import ALIASES
 from athina_trace.viewer import formatting, queries
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
                 # Python 3.10 neither writes nor reads NUL in CSV; logs are made without it.
                 cells = [_cell(values.get(name)).replace("\0", "\ufffd") for name in columns]
                 # CSV has no escapes: in a file a text stays exact, on a terminal it must not be obeyed.
-                table.writerow(map(sanitize, cells) if file.isatty() else cells)
+                table.writerow(map(printable, cells) if file.isatty() else cells)
             else:
                 file.write(safe_json(dataset_record(log) if options.dataset else log_record(log)) + "\n")
     if options.output:

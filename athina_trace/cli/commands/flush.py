@@ -8,7 +8,7 @@ from typing import Any
 
 from athina_trace import _runtime
 from athina_trace.cli.options import add_outbox, between, existing_outbox
-from athina_trace.cli.terminal import CommandError, Terminal
+from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal
 from athina_trace.settings import Settings
 
 _STEP_SECONDS = 0.25
@@ -33,7 +33,11 @@ def _seconds(text: str) -> float:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Send what waits; 1 where something still does."""
-    path = existing_outbox(options.outbox)
+    try:
+        path = existing_outbox(options.outbox)
+    except NothingLoggedError as error:
+        terminal.say(str(error))  # as at the end of a job that had nothing to do
+        return 0
     if Settings.build().api_key is None:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
     _runtime.configure(outbox=path)

@@ -27,9 +27,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.json:
         terminal.json(status_record(status, outbox.path))
         return 0
-    for name in ("waiting", "refused", "delivered", "received", "dropped", "logs", "sessions"):
-        if name == "received" and not status.received:
-            continue  # only a local Athina receives
+    for name in ("waiting", "refused", "delivered", "received", "dropped", "damaged", "logs", "sessions"):
+        if name in ("received", "damaged") and not getattr(status, name):
+            continue  # only a local Athina receives, and few disks fail
         terminal.say(f"{name:<12} {formatting.integer(getattr(status, name))}")
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}")
     if status.waiting_since is not None:

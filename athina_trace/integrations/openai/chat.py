@@ -40,6 +40,7 @@ def parse_chat(chat: Data) -> list[Record]:
     texts = [_text(message) for message in contents]
     answer = Answer(
         key=key,
+        names=(("id", own),) if own else (),
         created=created,
         status=string(first, "finish_reason"),
         model=string(chat, "model"),

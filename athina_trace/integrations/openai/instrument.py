@@ -24,7 +24,7 @@ import wrapt
 
 from athina_trace import _fork, _guard
 from athina_trace._wrapping import callables, wrapper
-from athina_trace._wrapping.calls import Call, complete
+from athina_trace._wrapping.calls import Call, run_now
 from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
@@ -217,7 +217,7 @@ def _returned(stream: Any, call: Call) -> Any:
     """A decorated function returned a stream of the client: its call ends when the stream does."""
     observer = stream_observer.observer_of(stream)
     if observer is None or not observer.end_with(call):
-        complete(call.done(stream))
+        run_now(call.done(stream))
     return stream
 
 

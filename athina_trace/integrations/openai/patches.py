@@ -204,6 +204,7 @@ def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
     if about is None:
         _report_unlogged(unlogged(options.method, options.url))
         return None
+    _runtime.active()  # which ends what still waits for its log when the process ends
     return RequestRecord(about, options, started_ns)
 
 

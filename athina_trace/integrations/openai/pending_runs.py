@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from athina_trace._answers.records import RUN, Answer, Key, Record, ThreadMessage, ToolCall
 from athina_trace._clock import clock
@@ -96,13 +96,6 @@ class PendingRun:
             return False
         passed = bool(records) and not is_message_of(records[-1], self.key)
         return not more or (self.has_messages and passed)
-
-    def later_steps(self, already: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of its log that steps have changed since it was written."""
-        fields = self.accumulator.fields()
-        # Tokens, text and the rest are in the log already: only steps are listed later than messages.
-        found = {name: fields[name] for name in ("tool_calls", "context") if fields.get(name)}
-        return {} if found == already else found
 
     def reason_to_emit_as_incomplete(self) -> BaseException | None:
         """Return why its log is incomplete; None where it is not, or where the log has the API's own error."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Record, SessionSeen, ThreadMessage
+from athina_trace._capture.answered import Origin, expect, log_answer, within
 from athina_trace._capture.draft import current_draft
 from athina_trace._capture.spans import span_attributes
 from athina_trace.context import current_scope
@@ -17,7 +18,7 @@ from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
 from athina_trace.integrations.openai.objects import parse
 from athina_trace.integrations.openai.responses import conversation_of, question_of
-from athina_trace.integrations.openai.standalone_logs import Origin, standalone_logs
+from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ _numbers = count()
 class RequestRecord:
     """A request that concerns an answer of a model."""
 
-    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "span", "started_ns")
+    __slots__ = ("answer", "attributes", "draft", "params", "query", "route", "scope", "span", "started_ns", "within")
 
     def __init__(self, route: Route, options: Any, started_ns: int) -> None:
         """Take over the request, and what surrounds it now.
@@ -54,6 +55,7 @@ class RequestRecord:
         self.draft = current_draft()
         self.scope = current_scope()
         self.span = span_attributes()
+        self.within = within()
         self.started_ns = started_ns
         self.attributes: dict[str, Any] | None = None
         """Custom attributes of its own log, such as the number of chunks."""
@@ -113,12 +115,17 @@ class RequestRecord:
             memory.answered(answer.session)
 
     def _record_answer(self, answer: Answer, records: Sequence[Record], error: BaseException | None) -> None:
-        if self.draft is not None and not self.draft.ended:
-            self.draft.take(records)
+        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.within, span=self.span)
+        if origin.open_draft is not None:
+            if self.route.asks and answer.ended and answer.key[0] != RUN:
+                log_answer(records, origin)
+            else:
+                # What was asked for elsewhere is this call's, too, which waits for it.
+                expect(answer, origin.open_draft, origin)
+                origin.open_draft.take(records)
             if answer.ended:
                 standalone_logs.note_logged(answer.key)
             return
-        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.span)
         # Some answers the server finishes although their stream is no longer read: the program may still ask for them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:

@@ -54,6 +54,7 @@ def parse_response(response: Data) -> list[Record]:
     stored_prompt = child(response, "prompt")
     answer = Answer(
         key=key,
+        names=(("id", own),) if own else (),
         created=number(response, "created_at"),
         status=status,
         progress=_PROGRESS.get(status or "", FINISHED),

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 from athina_trace import _periodic, _runtime
-from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import RUN, Answer, Key, Record, ToolCall
 from athina_trace._capture import emission
+from athina_trace._capture.answered import Origin, expect, is_logged, log_answer
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
-from athina_trace._capture.manual import update_log
-from athina_trace._wrapping.calls import complete
-from athina_trace.context import Scope
+from athina_trace._wrapping.calls import run_now
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
 
 PATIENCE: Final = 30.0
@@ -35,25 +33,6 @@ _MOST_CHANGED = 256
 _NO_OPTIONS = Options()
 _SILENT = ("failed", "expired", "cancelled")
 """A run that ended so has no text, unless it had some output before: nothing is waited for."""
-
-
-class Origin(NamedTuple):
-    """Where and when a request was made: what a log of its own takes over."""
-
-    started_ns: int
-    scope: Scope
-    parent: LogDraft | None = None
-    """The decorated call that the request was made in, where that has ended already."""
-    attributes: Mapping[str, Any] | None = None
-    span: Mapping[str, str] | None = None
-    """Of OpenTelemetry, as `LogDraft.span`."""
-
-    def draft(self) -> LogDraft:
-        """Return a draft that no code of the program sees."""
-        draft = LogDraft({}, {}, dict(self.attributes or {}))
-        draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.parent, self.started_ns, self.span
-        draft.accumulator = AnswerAccumulator()
-        return draft
 
 
 class StandaloneLogs:
@@ -68,7 +47,7 @@ class StandaloneLogs:
         self._lock = threading.Lock()
         self._pending: Newest[PendingRun] = Newest(_MOST_PENDING)
         self._logged: Newest[bool] = Newest(_MOST_LOGGED)
-        self._changeable: Newest[tuple[PendingRun, Mapping[str, Any]]] = Newest(_MOST_CHANGED)
+        self._changeable: Newest[LogDraft] = Newest(_MOST_CHANGED)
 
     def note_logged(self, key: Key) -> None:
         """Note that this answer is in the log of a decorated call."""
@@ -90,11 +69,9 @@ class StandaloneLogs:
         """
         given_up = error is not None and not isinstance(error, Exception)
         if given_up or (new and answer.ended and answer.key[0] != RUN):
-            draft = origin.draft()
-            draft.take(records)
             # Before it is written, so that a poll in another thread does not log it again.
             self.note_logged(answer.key)
-            _emit(draft, error if given_up else None)
+            log_answer(records, origin, error=error if given_up else None)
         else:
             self._follow(answer, records, origin, new=new)
 
@@ -117,7 +94,7 @@ class StandaloneLogs:
             if new:  # what had this id before, as in a test's server, was another one
                 self._logged.pop(answer.key)
                 self._changeable.pop(answer.key)
-            elif pending is None and answer.key in self._logged:
+            elif pending is None and (answer.key in self._logged or is_logged(answer, origin)):
                 return
             if new and answer.key[0] == RUN and answer.details:  # a refused request, which has none, ends no other run
                 earlier = [each for each in self._pending.values() if each.thread == answer.session]
@@ -129,7 +106,8 @@ class StandaloneLogs:
                         each.presume_ended(GeneratorExit())  # unless it is asked after soon, which shows how it ended
             if pending is None:
                 asked_here = new or broken_by is not None
-                pending = PendingRun(answer, origin.draft(), asked_here=asked_here)
+                pending = PendingRun(answer, origin.own_draft(), asked_here=asked_here)
+                expect(answer, pending.draft, origin)
                 oldest = self._pending.put(answer.key, pending)
                 due += [] if oldest is None else self._due([oldest])
             # Under the lock: messages of its thread may arrive in another thread at the same time.
@@ -155,29 +133,19 @@ class StandaloneLogs:
             run: the only run that the list was asked for.
             more: whether further pages are there; None where no page of messages was listed.
         """
-        changes: list[tuple[PendingRun, Mapping[str, Any]]] = []
         with self._lock:
             concerned = [each for each in self._pending.values() if each.thread == thread] if thread else []
             for each in concerned:
                 each.take(records)
             due = [each for each in concerned if more is not None and each.note_listed(records, run=run, more=more)]
             self._due(due)
-            for owner in {record.owner: None for record in records if isinstance(record, ToolCall)}:
-                if (known := self._changeable.get(owner)) is not None:
-                    logged, already = known
-                    logged.take(records)
-                    change = logged.later_steps(already)
-                    if change:
-                        self._changeable.put(owner, (logged, change))
-                        changes.append((logged, change))
+            owners = {record.owner: None for record in records if isinstance(record, ToolCall)}
+            changed = [draft for owner in owners if (draft := self._changeable.get(owner)) is not None]
         self._emit_all(due)
         for each in concerned:
             self._wake_for(each)
-        runtime = _runtime.active()
-        for changed, fields in changes:
-            # Under settings or a scope that hide parts of logs, a change would show what the log did not.
-            if runtime is not None and not runtime.pipeline.redaction and not changed.draft.scope.redaction:
-                update_log(external_reference_id=changed.draft.external_reference_id, **fields)
+        for draft in changed:
+            draft.take(records)
 
     def _due(self, due: list[PendingRun]) -> list[PendingRun]:
         """Take out what is to be logged; gives back what this process may log."""
@@ -185,7 +153,7 @@ class StandaloneLogs:
             self._pending.pop(each.key)
             self._logged.put(each.key, value=True)
             if each.key[0] == RUN and not each.has_steps:
-                self._changeable.put(each.key, (each, {}))
+                self._changeable.put(each.key, each.draft)
         # The unfinished answer that another process asked for is that one's to log.
         return [each for each in due if each.stage is not Stage.RUNNING or each.asked_here]
 
@@ -210,7 +178,7 @@ class StandaloneLogs:
 
 def _emit(draft: LogDraft, error: BaseException | None) -> None:
     """Write a log of its own. `error`: why it is incomplete; an error of the API is in its answers."""
-    complete(emission.emit(draft, _NO_OPTIONS, error=error))
+    run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
 
 standalone_logs = StandaloneLogs()

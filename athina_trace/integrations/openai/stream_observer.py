@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from athina_trace import _guard, _periodic
 from athina_trace._clock import clock
-from athina_trace._wrapping.calls import Call, complete
+from athina_trace._wrapping.calls import Call, run_now
 from athina_trace.integrations.openai.assistants import RunEvents
 from athina_trace.integrations.openai.chat import ChatChunks
 from athina_trace.integrations.openai.normalise import Data, normalise, normalise_fresh
@@ -150,7 +150,7 @@ class StreamObserver:
             self._record(error)
         # Last: the log of the decorated call has what was recorded above.
         for call in self._calls:
-            complete(call.done(None) if error is None else call.failed(error))
+            run_now(call.done(None) if error is None else call.failed(error))
 
     def close(self) -> None:
         """Record the stream, which the program closed: early, unless it was just read to its end."""

@@ -1,0 +1,133 @@
+"""Which answers were seen already: one answer has one place, whichever sources see it, and in whatever order.
+
+A source knows an answer by names: the id that its server gave it, the span or the run that it is. Where the server gave
+none, or repeats one, it is known by what surrounds it: the request that an instrumented client makes inside the span of
+a model is the answer of that span.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from athina_trace._answers.records import Answer, Key
+
+__all__ = ["Ledger", "Place"]
+
+_MOST_ALIKE = 32
+"""Answers of one name that are distinguished; some servers give all of theirs one id."""
+_BY_ID, _BY_ENCLOSURE, _BY_NAME = 2, 3, 6
+"""How much speaks for two sources having seen one answer: either is enough, both are better, an own name is certain."""
+
+V = TypeVar("V")
+
+
+@dataclass(slots=True, eq=False)
+class Place(Generic[V]):
+    """One answer, and where it is kept."""
+
+    key: Key
+    """What it is called in the records of its log."""
+    value: V
+    session: object
+    names: list[Key] = field(default_factory=list)
+    within: list[Key] = field(default_factory=list)
+    """The spans and runs around it."""
+    requests: dict[str, int | str] = field(default_factory=dict)
+    """Of each source the request or span by which it saw the answer."""
+    failed: bool = False
+
+
+class Ledger(Generic[V]):
+    """The newest `most` answers. Not for several threads at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places: deque[Place[V]] = deque()
+        self._named: dict[Key, list[Place[V]]] = {}
+        self._enclosed: dict[Key, list[Place[V]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def find(self, answer: Answer, *, within: tuple[Key, ...] = (), session: object = None) -> Place[V] | None:
+        """Return the place of an answer that another source has seen, or this one, with the same request.
+
+        Args:
+            answer: what this source says of it.
+            within: the spans and runs that this source saw it in.
+            session: what the program's own scope names the session; an id alone makes no answer of two sessions one.
+        """
+        best, most = None, 0
+        for place, vote in self._votes(answer, within).items():
+            known = place.requests.get(answer.source)
+            if known is not None and answer.request is not None:
+                # Two requests of one source only look like one answer, where a server repeats its ids.
+                if known != answer.request:
+                    continue
+            elif vote == _BY_ID and session is not None is not place.session != session:
+                continue
+            # Of several attempts within one span, it is the one that ended alike; of those the last.
+            score = 2 * vote + (place.failed == (answer.error is not None))
+            if score >= most:
+                best, most = place, score
+        return best
+
+    def _votes(self, answer: Answer, within: tuple[Key, ...]) -> dict[Place[V], int]:
+        """Return what speaks for each place that has a name of this answer."""
+        votes: dict[Place[V], int] = {}
+        for name in answer.names if answer.key in answer.names else (answer.key, *answer.names):
+            for place in self._named.get(name, ()):
+                votes[place] = votes.get(place, 0) + (_BY_ID if name[0] == "id" else _BY_NAME)
+            for place in self._enclosed.get(name, ()):
+                votes[place] = votes.get(place, 0) + _BY_ENCLOSURE
+        for name in within:
+            for place in self._named.get(name, ()):
+                votes[place] = votes.get(place, 0) + _BY_ENCLOSURE
+        return votes
+
+    def put(self, answer: Answer, value: V, *, within: tuple[Key, ...] = (), session: object = None) -> Place[V]:
+        """Give an answer a place of its own."""
+        place = Place(answer.key, value, session)
+        self._places.append(place)
+        self.note(place, answer, within=within)
+        if len(self._places) > self._most:
+            oldest = self._places.popleft()
+            _remove(self._named, oldest.names, oldest)
+            _remove(self._enclosed, oldest.within, oldest)
+        return place
+
+    def note(self, place: Place[V], answer: Answer, *, within: tuple[Key, ...] = ()) -> None:
+        """Note what a further source calls an answer."""
+        _add(self._named, place.names, (answer.key, *answer.names), place)
+        if within:
+            _add(self._enclosed, place.within, within, place)
+        if answer.request is not None:
+            place.requests.setdefault(answer.source, answer.request)
+        if answer.error is not None:
+            place.failed = True
+
+
+def _add(index: dict[Key, list[Place[V]]], own: list[Key], names: tuple[Key, ...], place: Place[V]) -> None:
+    for name in names:
+        if name in own:
+            continue
+        own.append(name)
+        alike = index.get(name)
+        if alike is None:
+            index[name] = [place]
+        else:
+            alike.append(place)
+            if len(alike) > _MOST_ALIKE:
+                alike.pop(0)
+
+
+def _remove(index: dict[Key, list[Place[V]]], names: list[Key], place: Place[V]) -> None:
+    for name in names:
+        alike = index.get(name, [])
+        if place in alike:
+            alike.remove(place)
+        if not alike:
+            index.pop(name, None)

@@ -1,0 +1,379 @@
+"""An answer that a source saw → the log that it belongs to: each once, whichever sources see it, in whatever order.
+
+Inside a decorated call all that sources say goes into that call's log. Outside, the first source to see an answer logs
+it at once; what a later one knows besides changes that log. What a tool gave back goes to the log that called for it,
+and documents that were retrieved go to the next answer beside them.
+
+Sources say what runs around a request (`begin`, `end`): a span or run of a model and the request inside it are one
+answer, also where no id says so.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from athina_trace import _fork
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace._answers.ledger import Ledger
+from athina_trace._answers.memory import Newest
+from athina_trace._answers.records import Answer, Documents, Key, Record, ToolCall, ToolOutput
+from athina_trace._capture import emission
+from athina_trace._capture.arguments import Options
+from athina_trace._capture.draft import LogDraft, current_draft
+from athina_trace._capture.spans import span_attributes
+from athina_trace._clock import clock
+from athina_trace._wrapping.calls import run_now
+from athina_trace.context import Scope, current_scope
+
+__all__ = [
+    "Origin",
+    "begin",
+    "end",
+    "expect",
+    "is_logged",
+    "log_answer",
+    "log_documents",
+    "log_tool_output",
+    "reset",
+    "within",
+]
+
+_MOST_KNOWN: Final = 4096
+"""Answers that are recognised when another source sees them, and calls of tools whose outputs may come."""
+_MOST_CHANGEABLE: Final = 1024
+_MOST_CHARACTERS: Final = 8_000_000
+"""Of the prompts and texts of answers whose logs can still be changed."""
+_MOST_RUNNING: Final = 4096
+_MOST_AROUND: Final = 8
+_MOST_ALIKE: Final = 32
+"""Calls of one tool that wait for outputs which do not name them."""
+_NO_OPTIONS: Final = Options()
+
+
+class Origin(NamedTuple):
+    """Where and when a request was made: what a log of its own takes over."""
+
+    started_ns: int
+    scope: Scope
+    draft: LogDraft | None = None
+    """The decorated call that the request was made in, open or ended."""
+    attributes: Mapping[str, Any] | None = None
+    """Custom attributes of a log of its own."""
+    within: tuple[Key, ...] = ()
+    """The spans and runs around it, the innermost first."""
+    response_time: int | None = None
+    """Milliseconds, where the source measured them."""
+    span: Mapping[str, str] | None = None
+    """OpenTelemetry's span around it, as in `LogDraft`."""
+
+    @classmethod
+    def here(cls) -> Origin:
+        """Return the code that is running now as an origin."""
+        return cls(clock.perf_ns(), current_scope(), current_draft(), within=within(), span=span_attributes())
+
+    @property
+    def session(self) -> str | None:
+        """What the program's own scope names the session."""
+        return self.scope.fields.get("session_id")
+
+    @property
+    def open_draft(self) -> LogDraft | None:
+        """The log of the decorated call around the request, unless that call has ended."""
+        return None if self.draft is None or self.draft.ended else self.draft
+
+    def own_draft(self) -> LogDraft:
+        """Return a draft that no code of the program sees."""
+        draft = LogDraft({}, {}, dict(self.attributes or {}))
+        draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
+        draft.accumulator = AnswerAccumulator()
+        if self.response_time is not None:
+            draft.named["response_time"] = self.response_time
+        return draft
+
+
+@dataclass(slots=True)
+class _Running:
+    """A span or run that has begun."""
+
+    parent: Key | None
+    documents: list[str] = field(default_factory=list)
+    """What was retrieved inside, for the next answer inside."""
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """The log that an answer is in."""
+
+    draft: LogDraft | None
+    """None where too much came since for it to be changed."""
+    characters: int = 0
+    lock: Any = field(default_factory=threading.RLock)
+    """Held while the log is written, so that no change of it comes before it."""
+
+
+_around: contextvars.ContextVar[tuple[Key, ...]] = contextvars.ContextVar("athina_trace_within", default=())
+
+
+class _State:
+    """What is remembered. Its lock is held while that is looked at, and never while a log is written."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ledger: Ledger[_Kept] = Ledger(_MOST_KNOWN)
+        self.running: Newest[_Running] = Newest(_MOST_RUNNING)
+        self.callers: Newest[_Kept] = Newest(_MOST_KNOWN)
+        """By session and id of a call."""
+        self.unanswered: Newest[deque[tuple[_Kept, ToolCall]]] = Newest(_MOST_KNOWN)
+        """Calls by what they were made in and the tool's name, for outputs that name no call."""
+        self.changeable: deque[_Kept] = deque()
+        self.characters = 0
+
+    def keep(self, draft: LogDraft, answer: Answer) -> _Kept:
+        """Keep the log of an answer changeable, and let go of the oldest ones where that takes too much."""
+        characters = len(answer.text or "")
+        for message in answer.prompt:
+            characters += len(message["content"])
+        kept = _Kept(draft, characters)
+        self.changeable.append(kept)
+        self.characters += characters
+        while len(self.changeable) > _MOST_CHANGEABLE or self.characters > _MOST_CHARACTERS:
+            oldest = self.changeable.popleft()
+            self.characters -= oldest.characters
+            oldest.draft = None
+        return kept
+
+    def ancestors(self, name: Key | None) -> tuple[Key, ...]:
+        """Return a span or run and those around it, as far as they are still running."""
+        found: list[Key] = []
+        while name is not None and len(found) < _MOST_AROUND and (running := self.running.get(name)) is not None:
+            found.append(name)
+            name = running.parent
+        return tuple(found)
+
+
+_state = _State()
+
+
+def reset() -> None:
+    """Forget everything: a forked child has logs of its own."""
+    global _state  # noqa: PLW0603 - one for the process
+    _state = _State()
+
+
+_fork.register("answers", after_in_child=reset)
+
+
+# What runs around requests -------------------------------------------------------------------------------------------
+
+
+def begin(name: Key, parent: Key | None = None) -> tuple[Key, ...]:
+    """Note that a span or run begins here: requests made in this context from now on are within it.
+
+    It need not end in this context, so that none is restored: what has ended is passed over.
+
+    Args:
+        name: the kind of span or run, and its id.
+        parent: what it is in; by default what runs around the code that is running now.
+
+    Returns:
+        What is around it, the innermost first, without itself.
+    """
+    with _state.lock:
+        around = _state.ancestors(parent) if parent is not None else within()
+        _state.running.put(name, _Running(around[0] if around else None))
+    _around.set((name, *around[: _MOST_AROUND - 1]))
+    return around
+
+
+def end(name: Key) -> None:
+    """Note that a span or run has ended. What was retrieved inside and not used yet is for what is around it."""
+    with _state.lock:
+        ended = _state.running.pop(name)
+        if ended is not None and ended.documents and ended.parent is not None:
+            around = _state.running.get(ended.parent)
+            if around is not None:
+                around.documents += ended.documents
+
+
+def within() -> tuple[Key, ...]:
+    """Return the spans and runs around the code that is running now, the innermost first."""
+    around = _around.get()
+    return tuple(name for name in around if name in _state.running) if around else around
+
+
+# What sources see ----------------------------------------------------------------------------------------------------
+
+
+def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseException | None = None) -> None:
+    """Log an answer that a source saw, unless it is in a log: then what this source knows besides is added there.
+
+    Args:
+        records: all that the source says; the first `Answer` is the one that it saw. They are renamed in place.
+        origin: where the request was made.
+        error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
+    """
+    answer = next(record for record in records if isinstance(record, Answer))
+    own, elsewhere = list(records), {}
+    session = origin.session
+    with _state.lock:
+        place = _state.ledger.find(answer, within=origin.within, session=session)
+        if is_new := place is None:
+            kept = _state.keep(origin.open_draft or origin.own_draft(), answer)
+            place = _state.ledger.put(answer, kept, within=origin.within, session=session)
+        else:
+            kept = place.value
+            _state.ledger.note(place, answer, within=origin.within)
+        own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
+        if len(records) > 1:
+            elsewhere = _outputs_of_others(own, kept, session)
+            _note_calls(records, kept, origin)
+    if place.key != answer.key:
+        _rename(own, answer.key, place.key)
+    # First, as they happened: what a request brings came before what it is answered.
+    for caller, outputs in elsewhere.items():
+        _add(caller, outputs, origin)
+    with kept.lock:
+        draft = kept.draft
+        if draft is not None:
+            draft.take(own, scope=origin.scope)
+            if is_new and draft is not origin.draft:
+                run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:
+    """Have what other sources say of an answer go into `draft`, which is logged when the answer is whole."""
+    with _state.lock:
+        _state.ledger.put(answer, _Kept(draft), within=origin.within, session=origin.session)
+
+
+def is_logged(answer: Answer, origin: Origin) -> bool:
+    """Whether a source has seen this answer."""
+    with _state.lock:
+        return _state.ledger.find(answer, within=origin.within, session=origin.session) is not None
+
+
+def log_tool_output(
+    value: object,
+    origin: Origin,
+    *,
+    call: str | None,
+    tool: str | None = None,
+    arguments: object = None,
+    name: Key | None = None,
+) -> None:
+    """Give what a tool gave back to the log that called for it.
+
+    Args:
+        value: the output, as data.
+        origin: where the tool ran.
+        call: the id of the call; where there is none, it is the call of this `tool` that was made around it.
+        tool: its name.
+        arguments: what it was given, data or JSON, by which several calls of one tool differ.
+        name: the span or run of the tool, which has not ended yet: what was retrieved in it is the call's, too.
+    """
+    with _state.lock:
+        kept = _state.callers.get((origin.session, call))
+        if kept is None and call is None and tool is not None:
+            kept, call = _unanswered(tool, arguments, origin)
+        texts = _documents_in(name) if name is not None else ()
+    given: list[Record] = [Documents(texts=texts)] if texts else []
+    if call is not None:
+        given.append(ToolOutput(call=call, value=value))
+    if kept is not None:
+        _add(kept, given, origin)
+    elif origin.open_draft is not None:
+        origin.open_draft.take(given)
+
+
+def log_documents(texts: Iterable[str], origin: Origin) -> None:
+    """Give documents that were retrieved to the decorated call around, else to the next answer beside them."""
+    given = tuple(texts)
+    if origin.open_draft is not None:
+        origin.open_draft.take([Documents(texts=given)])
+        return
+    with _state.lock:
+        running = _state.running.get(origin.within[0]) if origin.within else None
+        if running is not None:
+            running.documents += given
+
+
+def _add(kept: _Kept, records: list[Record], origin: Origin) -> None:
+    with kept.lock:
+        if kept.draft is not None:
+            kept.draft.take(records, scope=origin.scope)
+
+
+def _documents_in(name: Key) -> tuple[str, ...]:
+    """Take what was retrieved in a span or run and not used yet. Under the lock."""
+    running = _state.running.get(name)
+    if running is None or not running.documents:
+        return ()
+    texts, running.documents = tuple(running.documents), []
+    return texts
+
+
+def _outputs_of_others(records: list[Record], kept: _Kept, session: object) -> dict[_Kept, list[Record]]:
+    """Take out the outputs of calls that other logs have, by log. Under the lock."""
+    found: dict[_Kept, list[Record]] = {}
+    for record in tuple(records):
+        if isinstance(record, ToolOutput):
+            caller = _state.callers.get((session, record.call))
+            if caller is not None and caller is not kept:
+                found.setdefault(caller, []).append(record)
+                records.remove(record)
+    return found
+
+
+def _rename(records: Iterable[Record], answer: Key, key: Key) -> None:
+    """Give an answer and its calls the name that other sources' records of it have."""
+    for record in records:
+        if isinstance(record, Answer) and record.key == answer:
+            record.key = key
+        elif isinstance(record, ToolCall) and record.owner == answer:
+            record.owner = key
+
+
+def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:
+    """Remember which log calls of tools are in. Under the lock."""
+    for record in records:
+        if not isinstance(record, ToolCall):
+            continue
+        if not record.key.startswith("#"):  # what has no id of its own is numbered
+            _state.callers.put((origin.session, record.key), kept)
+        for place in origin.within or (origin.session,):
+            waiting = _state.unanswered.get((place, record.tool))
+            if waiting is None:
+                waiting = deque(maxlen=_MOST_ALIKE)
+                _state.unanswered.put((place, record.tool), waiting)
+            # Another source may know the call by another id.
+            if not any(log is kept and call.arguments == record.arguments for log, call in waiting):
+                waiting.append((kept, record))
+
+
+def _unanswered(tool: str, arguments: object, origin: Origin) -> tuple[_Kept | None, str | None]:
+    """Take the call of a tool that was made around its run: of several the one with these arguments, else the first."""
+    given = _decoded(arguments)
+    for place in (*origin.within, origin.session):
+        waiting = _state.unanswered.get((place, tool))
+        if waiting:
+            found = next((each for each in waiting if _decoded(each[1].arguments) == given), waiting[0])
+            for other in (*origin.within, origin.session):
+                alike = _state.unanswered.get((other, tool))
+                if alike and found in alike:
+                    alike.remove(found)
+            return found[0], found[1].key
+    return None, None
+
+
+def _decoded(arguments: object) -> object:
+    if isinstance(arguments, str):
+        with suppress(ValueError):
+            return json.loads(arguments)
+    return arguments

@@ -1,0 +1,298 @@
+"""The store of an outbox in memory: what `store.Store` does in a file, in dictionaries and without SQLite.
+
+It serves where no disk can be used, and a Python that was built without SQLite. Tables hold values that never change,
+so that a transaction which fails sets back what it had set; what is only found through other tables is an index, and
+made again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
+
+from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
+from athina_trace._delivery.segment import Mark, Piece
+from athina_trace._delivery.stats import Counts
+
+_ROW_BYTES = 500
+"""About what an entry takes beside its body."""
+
+
+class _Row(NamedTuple):
+    entry: Entry
+    resolved: float = 0.0
+
+
+class _Key(NamedTuple):
+    owner: int | None
+    due: float
+    attempts: int
+    turn: int
+
+
+class MemoryStore:
+    """Entries of one process. All times are seconds since the epoch, and passed in."""
+
+    empty_bytes = 0
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        """Table, key and former value of what the present transaction has set; None outside of one."""
+        self._on_commit: list[Callable[[], object]] = []
+        self._waiting: dict[int, _Row] = {}
+        self._delivered: dict[int, _Row] = {}
+        self._refused: dict[int, _Row] = {}
+        self._keys: dict[str, _Key] = {}
+        self._numbers: dict[str, int] = {}
+        """Counters, and other figures."""
+        self._index()
+
+    def _index(self) -> None:
+        self._waiting = dict(sorted(self._waiting.items()))
+        self._of_key: dict[str, dict[int, None]] = defaultdict(dict)
+        self._of_reference: dict[str, dict[int, str]] = defaultdict(dict)
+        for number, row in sorted({**self._delivered, **self._refused, **self._waiting}.items()):
+            self._of_reference[row.entry.reference][number] = row.entry.ordering_key
+        for number, row in self._waiting.items():
+            self._of_key[row.entry.ordering_key][number] = None
+        self._ready = [(key.due, key.turn, name) for name, key in self._keys.items() if key.owner is None]
+        heapq.heapify(self._ready)
+
+    def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        """Set a value of a table, or delete it where it is None."""
+        if self._undo is not None:
+            self._undo.append((table, key, table.get(key)))
+        _put(table, key, value)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Transactions nest into the outermost one."""
+        with self._lock:
+            if self._undo is not None:
+                yield
+                return
+            self._undo = []
+            try:
+                yield
+            except BaseException:
+                self._on_commit.clear()
+                for table, key, value in reversed(self._undo):
+                    _put(table, key, value)
+                self._index()
+                raise
+            finally:
+                self._undo = None
+            committed, self._on_commit = self._on_commit, []
+            for each in committed:
+                each()
+
+    def on_commit(self, work: Callable[[], object]) -> None:
+        """Do `work` once the present transaction is committed; never where it is rolled back."""
+        self._on_commit.append(work)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Append `entries` to their ordering keys. An update follows its log under that log's key."""
+        for entry in entries:
+            number = self._numbers.get("last", 0) + 1
+            known = next(iter(self._of_reference[entry.reference].values()), entry.ordering_key)
+            key = entry.ordering_key if entry.kind == "log" else known
+            self._set(self._numbers, "last", number)
+            body = without_nul(entry.body)
+            self._set(self._waiting, number, _Row(entry._replace(ordering_key=key, body=body)))
+            self._of_key[key][number] = None
+            self._of_reference[entry.reference][number] = key
+            self.count("bytes", _ROW_BYTES + len(body))
+            if key not in self._keys:
+                self._free(key)
+        self.count("made", len(entries))
+
+    def _free(self, name: str, *, due: float = 0.0, attempts: int = 0) -> None:
+        self.count("turns")
+        key = _Key(None, due, attempts, self._numbers["turns"])
+        self._set(self._keys, name, key)
+        heapq.heappush(self._ready, (due, key.turn, name))
+
+    def next_due(self) -> float | None:
+        """When the next free key is due; None where no key is free."""
+        while self._ready:
+            due, turn, name = self._ready[0]
+            key = self._keys.get(name)
+            if key is not None and key.owner is None and key.turn == turn:
+                return due
+            heapq.heappop(self._ready)  # it was leased or forgotten since
+        return None
+
+    def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
+        """Take up to `keys` ordering keys that are due, oldest first, each with up to `batch` of its oldest entries.
+
+        `room` bounds their bytes together: the entry that exceeds it is the last.
+        """
+        leases: list[Lease] = []
+        while len(leases) < keys and room > 0 and (due := self.next_due()) is not None and due <= now:
+            _, turn, name = heapq.heappop(self._ready)
+            attempts = self._keys[name].attempts
+            entries: list[Stored] = []
+            for number in islice(self._of_key[name], batch):
+                entry = self._waiting[number].entry
+                entries.append(Stored(number, entry.kind, entry.reference, entry.body))
+                room -= len(entry.body)
+                if room <= 0:
+                    break
+            self._set(self._keys, name, _Key(owner, due, attempts, turn))
+            leases.append(Lease(name, attempts, entries))
+        return leases
+
+    def _resolve(self, entry: Stored, into: dict[int, _Row] | None, now: float) -> bool:
+        row = self._waiting.get(entry.id)
+        if row is None:
+            return False
+        self._set(self._waiting, entry.id, None)
+        del self._of_key[row.entry.ordering_key][entry.id]
+        if into is None:
+            self._forget(entry.id, row)
+        else:
+            self._set(into, entry.id, row._replace(resolved=now))
+        return True
+
+    def _forget(self, number: int, row: _Row) -> None:
+        self.count("bytes", -_ROW_BYTES - len(row.entry.body))
+        del self._of_reference[row.entry.reference][number]
+        if not self._of_reference[row.entry.reference]:
+            del self._of_reference[row.entry.reference]
+
+    def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:  # noqa: ARG002 - nobody looks at it here
+        """Athina has `entry`: delete it, or keep it to be looked at."""
+        done = self._resolve(entry, self._delivered if keep else None, now)
+        self.count("delivered", done)
+        if keep:
+            self.count("delivered_bytes", done * len(entry.body))
+
+    def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - as above
+        """Athina will never take `entry` as it is: keep it."""
+        if self._resolve(entry, self._refused, now):
+            self.count("refused")
+            self.count("refused_bytes", len(entry.body))
+
+    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
+        """Give a leased key back, to be leased again when `due`; a key without entries is forgotten."""
+        if self._of_key.get(ordering_key):
+            self._free(ordering_key, due=due, attempts=attempts)
+        else:
+            self._set(self._keys, ordering_key, None)
+            self._of_key.pop(ordering_key, None)
+
+    def release_all(self, owner: int) -> None:
+        """Free what `owner` leases."""
+        for name, key in list(self._keys.items()):
+            if key.owner == owner:
+                self._free(name, due=key.due, attempts=key.attempts)
+
+    def clamp_due_times(self, now: float, *, longest: float = 0.0) -> None:
+        """Make due now what is due more than `longest` seconds later: the clock was set back."""
+        for name, key in list(self._keys.items()):
+            if key.owner is None and key.due > now + longest:
+                self._free(name, due=now, attempts=key.attempts)
+
+    def newest(self, limit: int) -> list[bytes]:
+        """The bodies of the newest logs, oldest first, in any state."""
+        with self._lock:
+            rows = chain(self._waiting.items(), self._delivered.items(), self._refused.items())
+            logs = ((number, row.entry.body) for number, row in rows if row.entry.kind == "log")
+            return [body for _, body in reversed(heapq.nlargest(limit, logs))]
+
+    def drop_resolved(self, state: Literal["delivered", "refused"], *, before: float, over: float) -> int:
+        """Forget the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
+
+        Refused ones are counted as dropped. Gives their number.
+        """
+        table = self._delivered if state == "delivered" else self._refused
+        counter, gone = f"{state}_bytes", 0
+        for number, row in sorted(table.items()):
+            if self._numbers[counter] <= over and row.resolved >= before:
+                break
+            self._set(table, number, None)
+            self._forget(number, row)
+            self.count(counter, -len(row.entry.body))
+            gone += 1
+        if state == "refused":
+            self.count("refused", -gone)
+            self.count("dropped", gone)
+        return gone
+
+    def last(self) -> int:
+        """The id of the newest entry ever added."""
+        return self._numbers.get("last", 0)
+
+    def oldest_waiting(self) -> float:
+        """The id of the oldest entry that waits; infinite where none does."""
+        with self._lock:
+            return next(iter(self._waiting), float("inf"))
+
+    def waiting_since(self) -> float | None:
+        """When the oldest entry that waits was made, seconds since the epoch; None where none waits."""
+        with self._lock:
+            return next((row.entry.made for row in self._waiting.values()), None)
+
+    def waiting(self) -> Iterator[Entry]:
+        """Every entry that waits, in order. For a store without an engine."""
+        yield from (row.entry for row in self._waiting.values())
+
+    def marks(self) -> dict[str, Mark]:
+        """How far the journal was collected, in entries."""
+        return {name: Mark(offset) for name, offset in self.offsets().items()}
+
+    def offsets(self) -> dict[str, int]:
+        """The journal's only segment → entries collected."""
+        return {"memory": self._numbers["collected"]} if "collected" in self._numbers else {}
+
+    def fingerprints(self, segment: str) -> array[int]:  # noqa: ARG002 - what is in memory is never cut
+        """Nothing is remembered of the journal's entries."""
+        return array("I")
+
+    def remember(self, piece: Piece) -> None:
+        """`piece` was collected."""
+        self._set(self._numbers, "collected", piece.mark.offset)
+
+    def forget(self, segments: Sequence[str]) -> None:
+        """No segment is ever gone."""
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter."""
+        self._set(self._numbers, name, self._numbers.get(name, 0) + by)
+
+    def note(self, name: str, words: str | None, now: float) -> None:
+        """No other process could read it."""
+
+    def counts(self) -> Counts:
+        """All counters; what is neither delivered, refused nor dropped waits."""
+        with self._lock:
+            return Counts.of(self._numbers)
+
+    def size(self) -> int:
+        """Bytes in use, about."""
+        return self._numbers.get("bytes", 0)
+
+    def give_back(self) -> bool:
+        """There is nothing to give back: what was deleted is free."""
+        return True
+
+    def is_current(self) -> bool:
+        """No other could take its place."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is to be let go of, and what waits can still be read."""
+
+
+def _put(table: dict[Any, Any], key: Any, value: Any) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value

@@ -1,0 +1,16 @@
+"""Logs with the changes that followed them, as Athina shows them in the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from athina_trace.testing import CapturedLogs
+
+
+def as_changed(logs: CapturedLogs) -> list[dict[str, Any]]:
+    """The logs in the order in which they were made; each has the newest value of every field."""
+    made = {log["external_reference_id"]: dict(log) for log in logs.wire}
+    for change in logs.updates:
+        # A change of a log that was not written before would be refused.
+        made[change["external_reference_id"]].update(change)
+    return list(made.values())
