@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai lint format shape coverage bench bench-servers soak pictures clean
+.PHONY: help demo test test-only test-openai test-others lint format shape coverage bench bench-servers soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -18,6 +18,7 @@ help:
 	@echo "make test       lint, then the tests"
 	@echo "make test-only  the tests alone"
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
+	@echo "make test-others  those beside the real packages of nine other tools that watch OpenAI's client"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff fix what it can"
 	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
@@ -52,6 +53,16 @@ $(VENV)-openai-%/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-openai-$*
 	@$(VENV)-openai-$*/bin/python -m pip install -qq --disable-pip-version-check --editable . \
 		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3'
+	@touch $@
+
+# The other tools bring half the world, too, so they have an environment of their own.
+test-others: $(VENV)-others/.installed
+	@$(VENV)-others/bin/python -m pytest tests/openai/test_beside.py
+
+$(VENV)-others/.installed: tests/openai/beside.txt pyproject.toml
+	@echo "Installing the other tools in $(VENV)-others"
+	@$(PYTHON) -m venv $(VENV)-others
+	@$(VENV)-others/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/openai/beside.txt
 	@touch $@
 
 lint: $(VENV)/.installed-dev

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _fork, _guard
@@ -42,6 +43,7 @@ class LogDraft:
         "_found",
         "_reference",
         "_token",
+        "_waiting",
         "accumulator",
         "answers",
         "attributes",
@@ -72,6 +74,8 @@ class LogDraft:
         self.started_ns = 0
         # Of OpenTelemetry, where the call was made in one.
         self.span: Mapping[str, str] | None = None
+        # Changes that came after the call, and before its log was written; None from then on.
+        self._waiting: list[Callable[[], None]] | None = []
         # What is kept out of what is recorded when the call has ended; None while it runs.
         self.late_redaction: Redaction | None = None
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
@@ -114,8 +118,7 @@ class LogDraft:
             named = {name: value for name, value in later.named.items() if name != "external_reference_id"}
             if later.attributes:
                 named["custom_attributes"] = later.attributes
-            redaction = of_named(self.redaction | self.scope.redaction)
-            changes.send("update", self.external_reference_id, named, redaction)
+            self._change(named, of_named(self.redaction | self.scope.redaction))
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("current_log().update()")
 
@@ -169,14 +172,34 @@ class LogDraft:
             changed["custom_attributes"] = {**changed["custom_attributes"], **self.scope.attributes, **self.attributes}
         changed.update({name: value for name, value in added.items() if value is not None})
         redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
-        changes.send("update", self.external_reference_id, shown(changed), redaction, is_captured=is_captured)
+        self._change(shown(changed), redaction, is_captured=is_captured)
+
+    def _change(self, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False) -> None:
+        """Write a change behind the log, which may still be masked or wait for a hook, in another thread."""
+        reference = self.external_reference_id
+        change = partial(changes.send, "update", reference, fields, redaction, is_captured=is_captured)
+        with _lock:
+            if self._waiting is not None:
+                self._waiting.append(change)
+                return
+        change()
+
+    def note_written(self) -> None:
+        """Write the changes that came while the log was written; those that come from now on are written at once."""
+        waiting: list[Callable[[], None]] | None = []
+        while waiting is not None:
+            for change in waiting:
+                change()
+            # Without the lock, since masks of the program run; again, so that none overtakes another.
+            with _lock:
+                waiting, self._waiting = (self._waiting, []) if self._waiting else (None, None)
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
         from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
         # Several threads may record into the log of one call.
-        with _accumulator_lock:
+        with _lock:
             self.accumulator = self.accumulator or AnswerAccumulator()
             return self.accumulator
 
@@ -184,18 +207,9 @@ class LogDraft:
         """Record `value`, if it is an object that an integration understands; whether it is."""
         if isinstance(value, _NOT_OBJECTS):
             return False
-        from athina_trace._answers.accumulator import (  # noqa: PLC0415 - loaded with the first log
-            AnswerAccumulator,
-            may_be_known,
-        )
+        from athina_trace._answers.accumulator import may_be_known  # noqa: PLC0415 - loaded with the first log
 
-        if not may_be_known(value):
-            return False
-        accumulator = self.accumulator or AnswerAccumulator()
-        if not accumulator.add(value):
-            return False
-        self.accumulator = accumulator
-        return True
+        return may_be_known(value) and self.own_accumulator().add(value)
 
     def name(self, fields: Mapping[str, Any]) -> None:
         """What `update` does, without its guard."""
@@ -263,13 +277,13 @@ class _NoLog:
 
 
 _NO_LOG = _NoLog()
-_accumulator_lock = threading.Lock()
+_lock = threading.Lock()
 
 
 def _renew_lock() -> None:
-    global _accumulator_lock  # noqa: PLW0603 - one for the process
+    global _lock  # noqa: PLW0603 - one for the process
     # In a forked child, which may find it held by a thread that it does not have.
-    _accumulator_lock = threading.Lock()
+    _lock = threading.Lock()
 
 
 _fork.register("capture", after_in_child=_renew_lock)

@@ -30,6 +30,7 @@ def emit(
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
             runtime.commit(fields)
+            draft.note_written()
             return None
         return runtime.write(
             fields,
@@ -37,6 +38,7 @@ def emit(
             conversation=draft.conversation,
             failed=error is not None and outcome(error) is None,
             outermost=draft.parent is None,
+            written=draft.note_written,
         )
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("writing a log")

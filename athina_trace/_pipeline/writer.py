@@ -81,6 +81,7 @@ class Writer(ABC):
         conversation: Callable[[], str],
         failed: bool,
         outermost: bool,
+        written: Callable[[], None],
     ) -> DeferredWork:
         """Commit one log as the settings want it, or give the work that does, where that takes long.
 
@@ -90,22 +91,25 @@ class Writer(ABC):
             conversation: gives what is kept or dropped as a whole, where the log has no session.
             failed: whether the call raised an exception.
             outermost: whether the call was made in no other one.
+            written: called when the log is committed, or dropped: changes of it may follow.
         """
         if not self.pipeline.samples(fields, rate=rate, conversation=conversation, failed=failed):
             self.drop(fields["external_reference_id"])
+            written()
             return None
         flushes = self.settings.flush_each_call and outermost
         # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
         if not self.pipeline.rewrites:
             self.commit(fields)
+            written()
             return self._flush if flushes else None
-        finish = partial(self._finish, fields, flushes=flushes)
+        finish = partial(self._finish, fields, written, flushes=flushes)
         if flushes or self.pipeline.takes_long(fields):
             return finish
         finish()
         return None
 
-    def _finish(self, fields: dict[str, Any], *, flushes: bool) -> None:
+    def _finish(self, fields: dict[str, Any], written: Callable[[], None], *, flushes: bool) -> None:
         """Rewrite and commit one log. Never raises."""
         with _guard.shield("writing a log"):
             kept = self.pipeline.rewrite(fields)
@@ -113,6 +117,7 @@ class Writer(ABC):
                 self.drop(fields["external_reference_id"])
             else:
                 self.commit(kept)
+            written()
         if flushes:
             self._flush()
 

@@ -4,8 +4,9 @@ Every call of every client, sync or async, OpenAI or Azure, its own class or a s
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body show what it is about.
-Beside them `_process_response` is, which makes the answer: other tools may wrap it, or answer in place of `request`. To
-instrument one client is to patch its class and to mark the client.
+Beside them is `_process_response`, which makes the answer: other tools may wrap it, or answer in place of `request`. A
+client whose own `request` was replaced before is seen by it, and by `_make_status_error_from_response`. To instrument
+one client is to patch its class and to mark the client.
 
 `openai` is never imported from here: the patch waits until the program imports it.
 """
@@ -24,13 +25,14 @@ import wrapt
 
 from athina_trace import _fork, _guard
 from athina_trace._wrapping import callables, wrapper
-from athina_trace._wrapping.calls import Call, run_now
+from athina_trace._wrapping.calls import Call
 from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
     connecting,
     processed,
     processed_async,
+    refused,
     requested,
     requested_async,
     switch,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 _BASE = "openai._base_client"
 _STREAMS = "openai._streaming"
 _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
-_METHODS = ("request", "_process_response", "connect")
+_METHODS = ("request", "_process_response", "_make_status_error_from_response", "connect")
 _CONNECTING = tuple(
     f"openai.resources.{name}"
     for name in ("responses.responses", "realtime.realtime", "beta.responses.responses", "beta.realtime.realtime")
@@ -132,6 +134,7 @@ def _patch(owner: Any) -> None:
     with _lock:
         _put(owner, "request", requested_async if is_async else requested)
         _put(owner, "_process_response", processed_async if is_async else processed)
+        _put(owner, "_make_status_error_from_response", refused)
         for cls in _subclasses(owner):
             if "request" in vars(cls):
                 _put(cls, "request", functools.partial(requested_async if is_async else requested, is_base=False))
@@ -214,11 +217,12 @@ def _forget_client(client: Any) -> None:
 
 
 def _returned(stream: Any, call: Call) -> Any:
-    """A decorated function returned a stream of the client: its call ends when the stream does."""
+    """A decorated function returned a stream of the client: its call ends when the stream does.
+
+    One that is not observed, or not for this call, is an iterator like any other.
+    """
     observer = stream_observer.observer_of(stream)
-    if observer is None or not observer.end_with(call):
-        run_now(call.done(stream))
-    return stream
+    return stream if observer is not None and observer.end_with(call) else None
 
 
 def _reset() -> None:

@@ -8,6 +8,7 @@ call, which takes three times as long.
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 from contextlib import suppress
 from typing import Any
@@ -97,19 +98,56 @@ def _note_answer(client: Any, kwargs: Any, answer: Any) -> None:
     if active is not None and active.client is client and not active.is_over:
         active.answer = answer
     elif _is_traced(client):
-        # The client has a `request` of its own, which another tool put there before ours was in the class.
-        _guard.log_throttled(logging.INFO, "own request", _OWN_REQUEST)
-        try:
-            elapsed_ns = int(kwargs["response"].elapsed.total_seconds() * 1e9)
-        except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
-            _guard.pass_on(error)
-            elapsed_ns = 0
-        _record((None, kwargs.get("options")), kwargs, clock.perf_ns() - elapsed_ns, answer)
+        _record((None, kwargs.get("options")), kwargs, _began(kwargs.get("response")), answer)
+
+
+def refused(method: Any) -> Any:
+    """Replace `_make_status_error_from_response`: the server answered with the status of a failure."""
+
+    @callables.wraps(method)
+    def patch(client: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        error = method(client, response, *args, **kwargs)
+        active = _active.get()
+        if (active is None or active.client is not client or active.is_over) and _is_traced(client):
+            with _guard.shield("reading a refused request of OpenAI's client"):
+                options = _SentOptions(response.request)
+                _record_failure((None, options), {}, _began(response), error, None)
+        return error
+
+    return patch
+
+
+class _SentOptions:
+    """What is known of a request from what was sent, in place of the client's own options for it."""
+
+    extra_json = None
+
+    def __init__(self, request: Any) -> None:
+        self.method: str = request.method
+        self.url: str = request.url.path
+        self.params = dict(request.url.params)
+        self.json_data: Any = None
+        with suppress(Exception):  # of an upload, which is no JSON, or a stream, which is gone
+            self.json_data = json.loads(request.content)
+
+
+def _began(response: Any) -> int:
+    """When a request began that only its end was seen of: its client has a `request` of its own.
+
+    Another tool put it there before ours was in the class.
+    """
+    _guard.log_throttled(logging.INFO, "own request", _OWN_REQUEST)
+    try:
+        elapsed_ns = int(response.elapsed.total_seconds() * 1e9)
+    except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
+        _guard.pass_on(error)
+        elapsed_ns = 0
+    return clock.perf_ns() - elapsed_ns
 
 
 _OWN_REQUEST = (
-    "a client of OpenAI had its `request` replaced before instrument_openai() was called: its answers are logged, its "
-    "failures are not; call instrument_openai() first to have both"
+    "a client of OpenAI had its `request` replaced before instrument_openai() was called: its requests are logged, but "
+    "for those that the server never answers; call instrument_openai() first to have these, too"
 )
 
 
