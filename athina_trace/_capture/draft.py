@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _fork, _guard
+from athina_trace import _fork, _guard, _runtime
 from athina_trace._capture import changes
 from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
@@ -41,6 +41,7 @@ class LogDraft:
 
     __slots__ = (
         "_found",
+        "_is_decided",
         "_reference",
         "_token",
         "_waiting",
@@ -53,13 +54,21 @@ class LogDraft:
         "named",
         "parent",
         "redaction",
+        "sample_rate",
         "scope",
         "span",
         "started_ns",
         "streamed",
     )
 
-    def __init__(self, named: Mapping[str, Any], inputs: dict[str, Any], attributes: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, Any],
+        inputs: dict[str, Any],
+        attributes: dict[str, Any],
+        *,
+        sample_rate: float | None = None,
+    ) -> None:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
         self.attributes = attributes
@@ -81,6 +90,10 @@ class LogDraft:
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
         # call with a log of its own.
         self._reference = (-1, "")
+        # What the decorator asks for, and whether the reference was drawn under it.
+        self.sample_rate = sample_rate
+        self._is_decided = False
+        self.parent: LogDraft | None = None
         if named:
             self.name(named)
 
@@ -94,8 +107,37 @@ class LogDraft:
         if given is not None:
             return str(given)
         if self._reference[0] != clock.forks:
-            self._reference = (clock.forks, clock.reference())
+            self._reference = (clock.forks, self._new_reference())
         return self._reference[1]
+
+    def _new_reference(self) -> str:
+        """A UUIDv7. Where not all is logged, it says so of a log that will not be made: its feedback is dropped."""
+        reference, runtime = clock.reference(), _runtime.active()
+        if runtime is None:
+            return reference
+        rate = self.scope.sample_rate if self.sample_rate is None else self.sample_rate
+        if rate is None:
+            if runtime.is_plain:
+                return reference
+            rate = runtime.settings.sample_rate
+        if rate >= 1:
+            return reference
+        from athina_trace._pipeline.sampling import keeps, left_out, sampled_by  # noqa: PLC0415 - only samples need it
+
+        whole = self.session_id() or (sampled_by(reference) if self.parent is None else self.parent.conversation())
+        self._is_decided = True
+        return reference if keeps(str(whole), rate) else left_out(reference)
+
+    def is_in_sample(self, rate: float, session: str | None) -> bool:
+        """Whether the log is made where a share `rate` of all conversations is.
+
+        Its reference decides, since the program may know it already, though not yet the session.
+        """
+        from athina_trace._pipeline.sampling import keeps, says_left_out  # noqa: PLC0415 - only samples need it
+
+        if self._is_decided and (reference := self.external_reference_id) == self._reference[1]:
+            return not says_left_out(reference)
+        return keeps(session or self.conversation(), rate)
 
     @property
     def ended(self) -> bool:
@@ -233,7 +275,12 @@ class LogDraft:
 
     def conversation(self) -> str:
         """What a call without a session is sampled by: the reference of the outermost call around it."""
-        return self.external_reference_id if self.parent is None else self.parent.conversation()
+        from athina_trace._pipeline.sampling import sampled_by  # noqa: PLC0415 - only samples need it
+
+        if self.parent is not None:
+            return self.parent.conversation()
+        reference = self.external_reference_id
+        return sampled_by(reference) if reference == self._reference[1] else reference
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""

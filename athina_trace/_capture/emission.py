@@ -35,7 +35,7 @@ def emit(
         return runtime.write(
             fields,
             rate=rate,
-            conversation=draft.conversation,
+            kept=draft.is_in_sample,
             failed=error is not None and outcome(error) is None,
             outermost=draft.parent is None,
             written=draft.note_written,
