@@ -1,10 +1,11 @@
-"""`import`: send logs from a file, such as one that `export` wrote."""
+"""`import`: send logs from a file, such as one that `export` wrote, or what OpenAI has stored."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,8 +19,9 @@ from pydantic_core import from_json
 from athina_trace._delivery.entry import Entry, log_entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._pipeline.wire import to_wire
+from athina_trace.cli.openai_history import History
 from athina_trace.cli.options import add_outbox, outbox_path
-from athina_trace.cli.terminal import CommandError, Terminal
+from athina_trace.cli.terminal import CommandError, Terminal, UsageError
 from athina_trace.inference_log import InferenceLog
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 from athina_trace.settings import Settings
@@ -51,13 +53,20 @@ def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
         "import",
-        help="send logs from a file",
+        help="send logs from a file, or from OpenAI",
         description="Put the logs of a file of JSON lines into the outbox, from where they are sent: what `export` "
         "wrote, or objects with Athina's field names. The whole file is checked first. A log that was imported before "
         "is left out, so that an import that broke off is simply started again. Hooks, masks and sampling are not "
         "applied. Athina stamps logs with the time of their arrival: when they were made is in custom_attributes.",
     )
-    command.add_argument("file", type=Path, help="JSON lines")
+    command.add_argument("file", type=Path, nargs="?", help="JSON lines")
+    command.add_argument(
+        "--openai",
+        nargs="*",
+        metavar="ID",
+        help="instead of a file, what OpenAI or a server like it has stored: conversations, responses, threads and "
+        "chat completions by id; without an id all stored chat completions (needs the package openai)",
+    )
     command.add_argument("--delivered", action="store_true", help="also logs that the file calls delivered")
     command.add_argument("--dry-run", action="store_true", help="check and count, and import nothing")
     command.add_argument("--yes", action="store_true", help="do not ask")
@@ -67,8 +76,25 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Check the file, ask, and import what is new."""
+    if (options.file is None) == (options.openai is None):
+        raise UsageError("import takes either a file or --openai")
+    if options.openai is None:
+        _import(options.file, options, terminal)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="athina_trace-") as folder:
+        file = Path(folder) / "openai.jsonl"
+        with file.open("w", encoding="utf-8") as lines:
+            for number, log in enumerate(History().logs(options.openai), 1):
+                lines.write(json.dumps(log) + "\n")
+                terminal.progress(f"{number} answers read")
+        terminal.progress("")
+        _import(file, options, terminal)
+    return 0
+
+
+def _import(file: Path, options: argparse.Namespace, terminal: Terminal) -> None:
     path = outbox_path(options.outbox)
-    plan = _plan(options.file, path, terminal, with_delivered=options.delivered)
+    plan = _plan(file, path, terminal, with_delivered=options.delivered)
     logs, sessions = formatting.integer(len(plan.references)), formatting.integer(len(plan.sessions))
     terminal.say(f"{logs} new logs of {sessions} sessions, {formatting.byte_size(plan.size)}")
     terminal.say(f"their calls cost {formatting.money(plan.cost)}" if plan.cost else "the file names no cost")
@@ -76,13 +102,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         delivered = formatting.integer(plan.delivered)
         terminal.say(f"{delivered} were delivered before and are left out; --delivered takes them, too")
     if options.dry_run or not plan.references:
-        return 0
+        return
     terminal.say("Each counts as a log of your plan at Athina, and evaluations that run on all new logs run on it.")
     if not options.yes and not (terminal.can_ask and terminal.ask(f"Import {logs} logs into {path}?")):
         raise CommandError("nothing was imported; to import without being asked, add --yes")
-    done = _put(path, options.file, plan.references, terminal)
+    done = _put(path, file, plan.references, terminal)
     terminal.say(f"{formatting.integer(done)} imported; a running program sends them, or `athina-trace flush`")
-    return 0
 
 
 class Plan(NamedTuple):
