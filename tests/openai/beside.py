@@ -3,7 +3,7 @@
 One process for each tool and order, since most tools cannot be undone. Plays all scripts and writes what became of each
 as one JSON object on its last line of output: the exception that ended it, and the logs.
 
-ORDER is `theirs` (without ours), `ours` (without theirs), `theirs-first` or `ours-first`.
+ORDER is `ours` (without theirs), `ours-first`, or `theirs-first`, which also says what became of each without ours.
 """
 
 from __future__ import annotations
@@ -168,20 +168,22 @@ def played(wrap: Wrap, *, most: int | None = None) -> dict[str, dict[str, Any]]:
 def main(tool: str, order: str) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
+    found: dict[str, Any] = {}
     wrap: Wrap = as_it_is
-    for step in {"theirs": "t", "ours": "o", "theirs-first": "to", "ours-first": "ot"}[order]:
-        if step == "t":
-            wrap = TOOLS[tool][1]()
-        else:
-            instrument_openai()
-    scripts = played(wrap)
+    if order == "theirs-first":
+        wrap = TOOLS[tool][1]()
+        found["without ours"] = played(wrap)
+    instrument_openai()
+    if order == "ours-first":
+        wrap = TOOLS[tool][1]()
+    found["scripts"] = played(wrap)
     both = methods()
     uninstrument_openai()
     replaced = {name: both[name] for name, method in methods().items() if both.get(name, method) is not method}
     changed = [name for name, method in replaced.items() if not _is_patch(method)]
     after = played(wrap, most=1)
     left = {name: each["logs"] for name, each in after.items() if each["logs"]}
-    found = {"scripts": scripts, "theirs changed": changed, "logged when removed": left}
+    found |= {"theirs changed": changed, "logged when removed": left}
     sys.stdout.write(f"{json.dumps(found)}\n")
     sys.stdout.flush()
     os._exit(0)  # some tools would wait for a server that is not there
