@@ -152,7 +152,8 @@ class Function:
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
-        draft = LogDraft(self._named, inputs, attributes, sample_rate=self._options.sample_rate)
+        draft = LogDraft(self._named, inputs, attributes)
+        draft.sample_rate = self._options.sample_rate
         draft.named.update(self._constants)
         return draft
 

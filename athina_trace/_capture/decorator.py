@@ -96,7 +96,8 @@ class Trace:
 
     def __enter__(self) -> LogDraft:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
-        call = _TracedCall(LogDraft(self._options.named, {}, {}, sample_rate=self._options.sample_rate), self._options)
+        call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
+        call.draft.sample_rate = self._options.sample_rate
         self._entered.append(call)
         with _guard.shield("opening a log"):
             call.enter()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,6 @@ class LogDraft:
 
     __slots__ = (
         "_found",
-        "_is_decided",
         "_reference",
         "_token",
         "_waiting",
@@ -66,8 +66,6 @@ class LogDraft:
         named: Mapping[str, Any],
         inputs: dict[str, Any],
         attributes: dict[str, Any],
-        *,
-        sample_rate: float | None = None,
     ) -> None:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
@@ -84,16 +82,14 @@ class LogDraft:
         # Of OpenTelemetry, where the call was made in one.
         self.span: Mapping[str, str] | None = None
         # Changes that came after the call, and before its log was written; None from then on.
-        self._waiting: list[Callable[[], None]] | None = []
+        self._waiting: Sequence[Callable[[], None]] | None = ()
         # What is kept out of what is recorded when the call has ended; None while it runs.
         self.late_redaction: Redaction | None = None
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
         # call with a log of its own.
-        self._reference = (-1, "")
-        # What the decorator asks for, and whether the reference was drawn under it.
-        self.sample_rate = sample_rate
-        self._is_decided = False
-        self.parent: LogDraft | None = None
+        self._reference: tuple[int, str, bool] = (-1, "", False)
+        self.sample_rate: float | None = None  # which the decorator asks for
+        self.parent: LogDraft | None  # from `open` on
         if named:
             self.name(named)
 
@@ -107,26 +103,26 @@ class LogDraft:
         if given is not None:
             return str(given)
         if self._reference[0] != clock.forks:
-            self._reference = (clock.forks, self._new_reference())
+            # Where everything is logged, a log pays for no more than these questions.
+            if _runtime.may_leave_out or self.sample_rate is not None or self.scope.sample_rate is not None:
+                self._reference = (clock.forks, *self._sampled_reference())
+            else:
+                self._reference = (clock.forks, clock.reference(), False)
         return self._reference[1]
 
-    def _new_reference(self) -> str:
-        """A UUIDv7. Where not all is logged, it says so of a log that will not be made: its feedback is dropped."""
+    def _sampled_reference(self) -> tuple[str, bool]:
+        """A UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
         reference, runtime = clock.reference(), _runtime.active()
         if runtime is None:
-            return reference
+            return reference, False
         rate = self.scope.sample_rate if self.sample_rate is None else self.sample_rate
-        if rate is None:
-            if runtime.is_plain:
-                return reference
-            rate = runtime.settings.sample_rate
+        rate = runtime.settings.sample_rate if rate is None else rate
         if rate >= 1:
-            return reference
+            return reference, False
         from athina_trace._pipeline.sampling import keeps, left_out, sampled_by  # noqa: PLC0415 - only samples need it
 
         whole = self.session_id() or (sampled_by(reference) if self.parent is None else self.parent.conversation())
-        self._is_decided = True
-        return reference if keeps(str(whole), rate) else left_out(reference)
+        return reference if keeps(str(whole), rate) else left_out(reference), True
 
     def is_in_sample(self, rate: float, session: str | None) -> bool:
         """Whether the log is made where a share `rate` of all conversations is.
@@ -135,7 +131,9 @@ class LogDraft:
         """
         from athina_trace._pipeline.sampling import keeps, says_left_out  # noqa: PLC0415 - only samples need it
 
-        if self._is_decided and (reference := self.external_reference_id) == self._reference[1]:
+        reference = self.external_reference_id
+        _, own, is_decided = self._reference
+        if is_decided and reference == own:
             return not says_left_out(reference)
         return keeps(session or self.conversation(), rate)
 
@@ -222,19 +220,21 @@ class LogDraft:
         change = partial(changes.send, "update", reference, fields, redaction, is_captured=is_captured)
         with _lock:
             if self._waiting is not None:
-                self._waiting.append(change)
+                self._waiting = (*self._waiting, change)
                 return
         change()
 
     def note_written(self) -> None:
         """Write the changes that came while the log was written; those that come from now on are written at once."""
-        waiting: list[Callable[[], None]] | None = []
-        while waiting is not None:
+        while True:
+            with _lock:
+                waiting = self._waiting
+                self._waiting = () if waiting else None
+            if not waiting:
+                return
+            # Without the lock, since masks of the program run; then again, so that none overtakes another.
             for change in waiting:
                 change()
-            # Without the lock, since masks of the program run; again, so that none overtakes another.
-            with _lock:
-                waiting, self._waiting = (self._waiting, []) if self._waiting else (None, None)
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
@@ -286,7 +286,9 @@ class LogDraft:
         """Start the clock and become the current log of this context."""
         # Entered again before the steps of a stream that was returned: the call began before.
         if not self.started_ns:
-            self.started_ns, self.span = clock.perf_ns(), span_attributes()
+            self.started_ns = clock.perf_ns()
+            if "opentelemetry.trace" in sys.modules:
+                self.span = span_attributes()
         scope, self.parent = current.get()
         self.scope = EMPTY if scope is None else scope
         self._found = scope

@@ -75,12 +75,21 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
     """
     # All that it uses is in its closure. Its globals are those of `function`: FastAPI looks annotations up there, and
     # doctest sees by them to which module it belongs.
-    begin, fail, leave, finish, anything = _begin, _fail, _leave, _finish, BaseException
+    swallow, fail, finish = _guard.swallow, _fail, _finish
+    anything, fault, too_deep = BaseException, Exception, RecursionError
 
     def plain(*args: Any, **kwargs: Any) -> Any:
         if enabled is not None and not enabled():
             return function(*args, **kwargs)
-        call = begin(opened, function, None, args, kwargs)
+        try:  # what `attempt` does, without the time that it takes
+            call = opened(function, None, args, kwargs)
+            if call is not None:
+                call.enter()
+        except too_deep:
+            call = None
+        except fault:
+            swallow("opening a call")
+            call = None
         if call is None:
             return function(*args, **kwargs)
         try:
@@ -89,7 +98,10 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
             fail(call, error)
             raise
         finally:
-            leave(call)
+            try:
+                call.leave()
+            except fault:
+                swallow("leaving a call")
         return finish(result, call)
 
     made = types.FunctionType(plain.__code__, function.__globals__, plain.__name__, None, plain.__closure__)
@@ -97,42 +109,23 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
     return made
 
 
-def _begin(opened: Open, function: Any, instance: object, args: Any, kwargs: Any) -> Call | None:
-    try:  # what `attempt` does, without the time that it takes
-        call = opened(function, instance, args, kwargs)
-        if call is not None:
-            call.enter()
-    except RecursionError:
-        return None
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("opening a call")
-        return None
-    return call
-
-
 def _fail(call: Call, error: BaseException) -> None:
     run_now(attempt(call.failed, error))
 
 
-def _leave(call: Call) -> None:
-    try:  # as in `_begin`
-        call.leave()
-    except Exception:  # noqa: BLE001 - the guard decides
-        _guard.swallow("leaving a call")
-
-
 def _plain_wrapper(opened: Open) -> Callable[..., Any]:
     def plain(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        call = _begin(opened, wrapped, instance, args, kwargs)
+        call = attempt(opened, wrapped, instance, args, kwargs)
         if call is None:
             return wrapped(*args, **kwargs)
+        attempt(call.enter)
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
             _fail(call, error)
             raise
         finally:
-            _leave(call)
+            attempt(call.leave)
         return _finish(result, call)
 
     return plain
