@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai test-others lint format shape coverage bench bench-servers soak pictures clean
+.PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest lint format
+.PHONY: shape coverage bench bench-servers soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -19,6 +20,7 @@ help:
 	@echo "make test-only  the tests alone"
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
 	@echo "make test-others  those beside the real packages of nine other tools that watch OpenAI's client"
+	@echo "make test-integrations  those with the packages of other sources (test-integrations-newest: their newest releases)"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff fix what it can"
 	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
@@ -64,6 +66,23 @@ $(VENV)-others/.installed: tests/openai/beside.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-others
 	@$(VENV)-others/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/openai/beside.txt
 	@touch $@
+
+# What the other sources of answers bring along would make the environment of the tests large, so they have one of their own.
+test-integrations: $(VENV)-integrations/.installed
+	@$(VENV)-integrations/bin/python -m pytest tests/integrations
+
+$(VENV)-integrations/.installed: tests/integrations/requirements.txt pyproject.toml
+	@echo "Installing the packages of other sources in $(VENV)-integrations"
+	@$(PYTHON) -m venv $(VENV)-integrations
+	@$(VENV)-integrations/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $<
+	@touch $@
+
+# Made again each time: it is to show whether today's releases still work, whatever the ranges say.
+test-integrations-newest:
+	@$(PYTHON) -m venv --clear $(VENV)-newest
+	@sed 's/[<>=~! #].*//' tests/integrations/requirements.txt >$(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $(VENV)-newest/requirements.txt
+	@$(VENV)-newest/bin/python -m pytest tests/integrations
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet

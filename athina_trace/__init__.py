@@ -17,6 +17,7 @@ if _TYPE_CHECKING:
     from athina_trace._delivery.stats import FlushReport, Status
     from athina_trace._pipeline.hooks import Delivered, Refused
     from athina_trace.inference_log import InferenceLog
+    from athina_trace.integrations.everything import instrument, uninstrument
     from athina_trace.integrations.openai.instrument import instrument_openai, uninstrument_openai
     from athina_trace.settings import Settings
 
@@ -44,6 +45,7 @@ __all__ = [
     "extract",
     "flush",
     "inject",
+    "instrument",
     "instrument_openai",
     "log_feedback",
     "log_inference",
@@ -52,6 +54,7 @@ __all__ = [
     "set_session",
     "shutdown",
     "status",
+    "uninstrument",
     "uninstrument_openai",
     "update_log",
     "wrap",
@@ -65,7 +68,9 @@ _ELSEWHERE = {
     "Refused": "athina_trace._pipeline.hooks",
     "Settings": "athina_trace.settings",
     "Status": "athina_trace._delivery.stats",
+    "instrument": "athina_trace.integrations.everything",
     "instrument_openai": "athina_trace.integrations.openai.instrument",
+    "uninstrument": "athina_trace.integrations.everything",
     "uninstrument_openai": "athina_trace.integrations.openai.instrument",
 }
 """Names that are loaded when they are first asked for: to decorate takes none of them, nor what comes with them."""

@@ -78,7 +78,7 @@ class AnswerAccumulator:
             self._take_all(records)
 
     def fields(self) -> dict[str, Any]:
-        """Return the log's fields under Athina's names, as plain data; what is unknown is absent."""
+        """Return the log's fields under Athina's names, as JSON-safe data; what is unknown is absent."""
         with self._lock:
             for _, reader in self._readers or ():
                 self._take_all(reader.streamed())
@@ -88,13 +88,11 @@ class AnswerAccumulator:
                 by_request = all(answer.order is not None for answer in answers)
                 answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
             placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
-            outputs = {call: list(values) for call, values in self._outputs.items()}
+            outputs = self._outputs.copy()
             records = LogRecords(
                 answers=answers,
                 messages=[message for _, message in placed],
-                calls=sorted(self._distinct_calls(outputs), key=lambda call: _time(call.created))
-                if self._calls
-                else [],
+                calls=self._distinct_calls(outputs) if self._calls else [],
                 outputs=outputs,
                 sessions=tuple(self._sessions),
                 documents=tuple(self._documents),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
+from athina_trace._serialization import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,37 +45,40 @@ def merge(records: LogRecords) -> dict[str, Any]:
     answers = records.answers or _implied_run(records)
     if records.messages:
         answers = [_with_messages(answer, records) for answer in answers]
-    calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
     own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
+    fields: dict[str, Any] = {}
     usage: dict[str, int] = {}
+    functions: list[object] = []
+    tools: list[object] = []
+    costs: list[float] = []
     for answer in answers:
         for name, count in answer.usage.items():
             usage[name] = usage.get(name, 0) + count
-    fields: dict[str, Any] = {}
-    for answer in reversed(answers):
+        functions += answer.functions
+        tools += answer.tools
+        if answer.cost is not None:
+            costs.append(answer.cost)
         if answer.further:
-            fields.update(answer.further)
+            fields = {**answer.further, **fields}
     if answers:
         fields |= _question_fields(answers)
         fields |= _answer_fields(answers)
     for name in _TOKENS:
         fields[name] = usage.pop(name, None)
     fields["session_id"] = _session(answers, records)
-    if calls:
-        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
-    fields["functions"] = _distinct([function for answer in answers for function in answer.functions])
-    # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
-    results = [each["content"] for answer in answers for each in answer.prompt if each["role"] == "function"]
-    fields["function_call_response"] = results[-1] if results else None
-    fields["tools"] = _distinct([tool for answer in answers for tool in answer.tools])
-    costs = [answer.cost for answer in answers if answer.cost is not None]
+    fields["functions"] = _distinct(functions)
+    fields["tools"] = _distinct(tools)
     if costs:
         fields["cost"] = sum(costs)
-    found = [*records.documents, *[text for call in calls for text in call.context]]
+    found = [*records.documents]
+    if records.calls:
+        calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
+        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
+        found += [text for call in calls for text in call.context]
     fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
     fields["custom_attributes"] = {**_attributes(answers, own), **usage}
-    # A count of zero says something, in contrast to an empty text or list.
-    return {name: value for name, value in fields.items() if value or value == 0}
+    # A count of zero says something, in contrast to an empty text or list. What a model or a tool gave may be base64.
+    return {name: shown(value) for name, value in fields.items() if value or value == 0}
 
 
 def _implied_run(records: LogRecords) -> list[Answer]:
@@ -135,7 +139,13 @@ def _question_fields(answers: list[Answer]) -> dict[str, object]:
     if first is None:
         return {}
     system = [{"role": "system", "content": "\n".join(first.system)}] if first.system else []
-    return {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+    fields: dict[str, object] = {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+    for answer in answers:
+        for message in answer.prompt:
+            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+            if message["role"] == "function":
+                fields["function_call_response"] = message["content"]
+    return fields
 
 
 def _answer_fields(answers: list[Answer]) -> dict[str, object]:
@@ -161,14 +171,17 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
 
 def _session(answers: list[Answer], records: LogRecords) -> str | None:
     """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
-    chain = {answer.details.get("response_id", ""): answer for answer in answers}
     for answer in answers:
-        session, seen = answer.session or answer.previous, set[str]()
-        # A chain is followed as far back as is known; a conversation on the way names the session.
-        while session in chain and session not in seen and not answer.session:
-            seen.add(session)
-            session = chain[session].session or chain[session].previous or session
+        if answer.session:
+            return answer.session
+        session = answer.previous
         if session:
+            # A chain is followed as far back as is known; a conversation on the way names the session.
+            chain = {each.details.get("response_id", ""): each for each in answers}
+            seen: set[str] = set()
+            while session in chain and session not in seen:
+                seen.add(session)
+                session = chain[session].session or chain[session].previous or session
             return session
     made = next(iter(records.sessions), None)
     return made or next((message.thread for message in records.messages if message.thread), None)
@@ -197,17 +210,21 @@ def _distinct(values: Iterable[object]) -> list[object]:
 
 def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, object]:
     """Gather ids and details; several values of one name are joined with commas."""
-    texts = [pair for answer in answers for pair in answer.details.items()]
-    texts += [("files", name) for message in own for name in message.files]
-    texts += [("citations", name) for answer in answers for name in answer.citations]
-    texts += [("citations", name) for message in own for name in message.citations]
+    texts: list[tuple[str, str]] = []
+    choices: list[str] = []
+    for answer in answers:
+        texts += answer.details.items()
+        texts += [("citations", name) for name in answer.citations]
+        choices += answer.choices
+    for message in own:
+        texts += [("files", name) for name in message.files]
+        texts += [("citations", name) for name in message.citations]
     if len(answers) > 1:
         models = dict.fromkeys(answer.model for answer in answers if answer.model)
         texts += [("models", model) for model in models if len(models) > 1]
     known: dict[str, object] = {}
     for name, text in dict.fromkeys(texts):
         known[name] = f"{known[name]}, {text}" if name in known else text
-    choices = [text for answer in answers for text in answer.choices]
     if choices:
         # As JSON text: Athina's dashboard shows attributes with scalar values only.
         known["choices"] = json.dumps(choices, ensure_ascii=False)

@@ -14,7 +14,7 @@ import contextvars
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -34,6 +34,7 @@ from athina_trace.context import Scope, current_scope
 
 __all__ = [
     "Origin",
+    "add_surrounding",
     "begin",
     "end",
     "expect",
@@ -42,6 +43,7 @@ __all__ = [
     "log_documents",
     "log_tool_output",
     "reset",
+    "subject_of",
     "within",
 ]
 
@@ -103,6 +105,8 @@ class _Running:
     """A span or run that has begun."""
 
     parent: Key | None
+    subject: Any
+    """What its source keeps of it."""
     documents: list[str] = field(default_factory=list)
     """What was retrieved inside, for the next answer inside."""
 
@@ -173,39 +177,69 @@ _fork.register("answers", after_in_child=reset)
 # What runs around requests -------------------------------------------------------------------------------------------
 
 
-def begin(name: Key, parent: Key | None = None) -> tuple[Key, ...]:
+def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Key, ...]:
     """Note that a span or run begins here: requests made in this context from now on are within it.
 
     It need not end in this context, so that none is restored: what has ended is passed over.
 
     Args:
         name: the kind of span or run, and its id.
-        parent: what it is in; by default what runs around the code that is running now.
+        parent: what it is in, where that is known better than by what runs around the code that is running now.
+        subject: what its source wants back from `end`.
 
     Returns:
         What is around it, the innermost first, without itself.
     """
     with _state.lock:
-        around = _state.ancestors(parent) if parent is not None else within()
-        _state.running.put(name, _Running(around[0] if around else None))
+        around = within()
+        if parent is not None and parent not in around:
+            around = _state.ancestors(parent) or around
+        _state.running.put(name, _Running(around[0] if around else None, subject))
     _around.set((name, *around[: _MOST_AROUND - 1]))
     return around
 
 
-def end(name: Key) -> None:
-    """Note that a span or run has ended. What was retrieved inside and not used yet is for what is around it."""
+def end(name: Key) -> Any:
+    """Note that a span or run has ended; returns its subject, None where it is not known (any more).
+
+    What was retrieved inside and not used yet is for what is around it.
+    """
     with _state.lock:
         ended = _state.running.pop(name)
-        if ended is not None and ended.documents and ended.parent is not None:
-            around = _state.running.get(ended.parent)
-            if around is not None:
-                around.documents += ended.documents
+        if ended is None:
+            return None
+        around = _state.running.get(ended.parent) if ended.documents else None
+        if around is not None:
+            around.documents += ended.documents
+        return ended.subject
+
+
+def subject_of(name: Key) -> Any:
+    """Return what the source of a span or run that is running keeps of it."""
+    with _state.lock:
+        running = _state.running.get(name)
+        return None if running is None else running.subject
 
 
 def within() -> tuple[Key, ...]:
     """Return the spans and runs around the code that is running now, the innermost first."""
     around = _around.get()
-    return tuple(name for name in around if name in _state.running) if around else around
+    if around:
+        around = tuple(name for name in around if name in _state.running)
+    for name_here in _unseen:
+        name = name_here()
+        if name is not None and name not in around:
+            around = (name, *around)
+    return around
+
+
+def add_surrounding(name_here: Callable[[], Key | None]) -> None:
+    """Have `name_here` say what else is around the code that is running, whose beginning nothing could see."""
+    if name_here not in _unseen:
+        _unseen.append(name_here)
+
+
+_unseen: list[Callable[[], Key | None]] = []
 
 
 # What sources see ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, redacted, type_only, without_arguments
-from athina_trace._serialization import plain, shown, text
+from athina_trace._serialization import plain, text
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -52,7 +52,7 @@ def assemble(
         error: what it raised instead.
     """
     answer = _response(draft, options, result, failed=error is not None)
-    recorded: Mapping[str, Any] = shown(draft.accumulator.fields()) if draft.accumulator is not None else _NOTHING
+    recorded: Mapping[str, Any] = draft.accumulator.fields() if draft.accumulator is not None else _NOTHING
     if draft.answers:
         recorded = {**messages.merged(draft.answers), **recorded}
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000

@@ -14,7 +14,7 @@ from athina_trace._capture import changes
 from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
-from athina_trace._serialization import plain, shown
+from athina_trace._serialization import plain
 from athina_trace._wrapping.state import current
 from athina_trace.context import EMPTY, Scope
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
@@ -212,7 +212,7 @@ class LogDraft:
             changed["custom_attributes"] = {**changed["custom_attributes"], **self.scope.attributes, **self.attributes}
         changed.update({name: value for name, value in added.items() if value is not None})
         redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
-        self._change(shown(changed), redaction, is_captured=is_captured)
+        self._change(changed, redaction, is_captured=is_captured)
 
     def _change(self, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False) -> None:
         """Write a change behind the log, which may still be masked or wait for a hook, in another thread."""
@@ -238,12 +238,14 @@ class LogDraft:
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
-        from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
+        accumulator = self.accumulator
+        if accumulator is None:
+            from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
-        # Several threads may record into the log of one call.
-        with _lock:
-            self.accumulator = self.accumulator or AnswerAccumulator()
-            return self.accumulator
+            # Several threads may record into the log of one call.
+            with _lock:
+                accumulator = self.accumulator = self.accumulator or AnswerAccumulator()
+        return accumulator
 
     def recognises(self, value: object) -> bool:
         """Record `value`, if it is an object that an integration understands; whether it is."""

@@ -8,6 +8,8 @@ that was recreated, or restored from a backup, the same id may be another log's.
 from __future__ import annotations
 
 import os
+import re
+import stat
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,6 +21,8 @@ from athina_trace._delivery import files
 # Earlier versions wrote ids alone, under another name: those files are left, and never read.
 _SUFFIX = ".acknowledged"
 _FULL_BYTES = 65_536
+_NAME = re.compile(r"[1-9][0-9]{0,17}")
+"""An owner's id has at most 60 bits."""
 _RECORD = struct.Struct("<q8s")
 
 
@@ -60,8 +64,9 @@ class Acknowledgements:
 
 
 def owners(folder: Path) -> list[int]:
-    """Whose files are in `folder`, whether they live or not."""
-    return [int(path.stem) for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()]
+    """Whose files are in `folder`, whether they live or not. What has no owner's name, or is no file, is another's."""
+    named = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem)]
+    return [int(path.stem) for path in named if stat.S_ISREG(path.lstat().st_mode)]
 
 
 def take(folder: Path, owner: int, reference_of: Callable[[int], str | None], store: bytes) -> list[int]:

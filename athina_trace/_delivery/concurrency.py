@@ -19,6 +19,9 @@ QUICK_SECONDS = 0.005
 """A server that answers within this takes hundreds a second on one connection: another thread would only cost."""
 PAYS = 1.5
 """Twice as many requests must not take longer than this many times as long, each; else they are not worth it."""
+CROWDED = 1.0
+TOO_CROWDED = 4.0
+"""Threads of ours that wait for the interpreter at a time, beyond which there is no other, or half as many."""
 ROUND_SECONDS = 0.25
 """A round ends with its eighth answer, or with fewer after this time: slow servers must not delay what is learned."""
 _ROUND_ANSWERS = 8
@@ -99,6 +102,9 @@ class Limit:
     Two neighbouring levels are compared by what a good answer costs, in seconds of requests: time spent on bad answers
     counts, too. A server that is busy, one that sheds load and an interpreter whose threads take turns all look alike:
     more requests in flight bring no more answers. A round of which two thirds are bad halves the level at once.
+
+    A program that computes is different: the more threads of ours wait for the interpreter, the more of it they get,
+    and the program the less. How long they wait bounds the level then.
     """
 
     def __init__(self, most: int) -> None:
@@ -113,8 +119,11 @@ class Limit:
         self._next_up = self._next_down = 0.0  # when there may be another
         self._round: _Round | None = None
 
-    def record(self, now: float, seconds: float, *, good: bool) -> bool:
-        """Note one request of the present level, made while more was waiting; True where the level changes."""
+    def record(self, now: float, seconds: float, *, good: bool, delay: float = 0.0) -> bool:
+        """Note one request of the present level, made while more was waiting; True where the level changes.
+
+        `delay`: how long a thread of ours waits for the interpreter, seconds.
+        """
         level, round_ = self.value, self._round or _Round(now - seconds)
         round_.seconds += seconds
         round_.answers += 1
@@ -124,7 +133,8 @@ class Limit:
         if self._round is not None:
             return False
         cost = round_.seconds / round_.good if round_.good else math.inf
-        is_bad = level > 1 and round_.good * 3 <= round_.answers
+        crowd = level * delay * round_.answers / (round_.seconds or math.inf)
+        is_bad = level > 1 and (round_.good * 3 <= round_.answers or crowd > TOO_CROWDED)
         if is_bad:
             self.value, self._compared, self._next_up = level // 2, None, now + UP_SECONDS
         elif self._compared is not None:
@@ -135,7 +145,8 @@ class Limit:
             self._next_up = now if paid and self._upwards else now + UP_SECONDS
             self._next_down = now if paid and not self._upwards else now + DOWN_SECONDS
         if self.value == level and not is_bad:
-            if level < self.most and cost >= QUICK_SECONDS and now >= self._next_up:
+            may_grow = level < self.most and crowd <= CROWDED
+            if may_grow and cost >= QUICK_SECONDS and now >= self._next_up:
                 self._compared, self._upwards, self.value = (level, cost), True, min(2 * level, self.most)
             elif level > 1 and now >= self._next_down:
                 self._compared, self._upwards, self.value = (level, cost), False, level // 2
@@ -344,7 +355,9 @@ class Concurrency:
         delay = self._rate.delay(now)
         return Request(key, reference, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
 
-    def end(self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float) -> Verdict:
+    def end(
+        self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float, delay: float = 0.0
+    ) -> Verdict:
         """Note what a request came to; what becomes of its log.
 
         Args:
@@ -353,6 +366,7 @@ class Concurrency:
             now: monotonic seconds.
             waiting: whether there is more to send than may be in flight.
             chance: 0 to 1.
+            delay: how long a thread of ours waits for the interpreter, seconds.
         """
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
         if found is Verdict.SHRINK:  # and is as short as it can be
@@ -371,7 +385,7 @@ class Concurrency:
                 self._limit.reset()
         elif is_current and waiting and not request.is_paced:
             good = found is not Verdict.RETRY
-            self._ticket += self._limit.record(now, now - request.begins, good=good)
+            self._ticket += self._limit.record(now, now - request.begins, good=good, delay=delay)
         return found
 
     def _failed(self, request: Request, outcome: Outcome, now: float, chance: float) -> None:

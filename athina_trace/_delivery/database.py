@@ -48,6 +48,13 @@ def is_locked(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
+def is_corrupt(error: BaseException) -> bool:
+    """Whether an error says that the file is damaged: what only a fault of ours can raise does not."""
+    if isinstance(error, UnicodeDecodeError):  # of SQLite's own message, which quotes the damage
+        return b"malformed" in error.object
+    return type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError) or "Could not decode" in str(error)
+
+
 class Database:
     """A connection to the file at `path`, for all threads of this process."""
 
@@ -63,6 +70,7 @@ class Database:
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._is_sound = False
         self._on_commit: list[Callable[[], object]] = []
         with self.locked():
             self._open()
@@ -174,6 +182,15 @@ class Database:
             return Path(self.path).stat().st_ino == self._inode
         except FileNotFoundError:
             return False
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds no damage in the file. It reads all of it, and is asked once at most."""
+        with self.locked():
+            try:
+                self._is_sound = self._is_sound or self._db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            except Exception as error:  # noqa: BLE001 - it may be damaged in a way that even this meets
+                return not is_corrupt(error)
+            return self._is_sound
 
     def size(self) -> int:
         """Bytes in use, by what is stored and its indexes."""

@@ -19,7 +19,10 @@ from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
 
 _READ_SECONDS = 1.0
-"""How long a caller who asks for recent logs waits for a step of our own engine."""
+"""How long a caller waits for our own engine who asks for recent logs, or for counts of which nothing is known yet.
+
+Reading waits for no other process, but a busy machine may hold that step up: to give nothing would be a wrong answer.
+"""
 _DISK_SECONDS = 30.0
 """How long to use memory before the disk is tried again."""
 
@@ -37,8 +40,8 @@ class Snapshot(NamedTuple):
         return Snapshot(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
 
 
-def _snapshot(outbox: Outbox) -> Snapshot | None:
-    with waiting_at_most():
+def _snapshot(outbox: Outbox, seconds: float) -> Snapshot | None:
+    with waiting_at_most(seconds):
         _collect(outbox)
         try:
             return Snapshot(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
@@ -58,8 +61,6 @@ def _collect(outbox: Outbox) -> None:
 
 
 def _newest(outbox: Outbox, limit: int) -> list[bytes]:
-    # Reading waits for no other process, but for a step of our own engine, which a busy machine may hold up: to give
-    # nothing would be a wrong answer.
     with waiting_at_most(_READ_SECONDS):
         _collect(outbox)
         try:
@@ -83,7 +84,7 @@ class Delivery:
         self._seconds = seconds
         self._fallback: tuple[MemoryOutbox, Worker] | None = None
         self._memory_until = 0.0
-        self._known = Snapshot(Counts(), None, 0)
+        self._known: Snapshot | None = None
         """What the outbox held when it could last be read."""
         self._dropped = 0
         self.memory_only: str | None = None
@@ -114,12 +115,14 @@ class Delivery:
         except OutboxFullError as error:
             self._drop(error)
             self.worker.wake()  # deliveries make room, and a process may have nothing else to put
-        except OutboxError as error:
+        except Exception as error:  # noqa: BLE001 - no fault of ours may lose a log that memory can take
+            if not isinstance(error, OutboxError):
+                _guard.swallow("putting a log into the outbox")
             if not self._memory_until:
                 words = "%s: logs are kept in memory and delivered from there"
                 _guard.log_throttled(logging.ERROR, "memory", words, error)
             self._memory_until = self._seconds() + _DISK_SECONDS
-            self.memory_only = str(error)
+            self.memory_only = str(error) or repr(error)
             try:
                 self._put_in_memory(entry)
             except OutboxFullError as full:
@@ -170,9 +173,10 @@ class Delivery:
 
     def snapshot(self) -> Snapshot:
         """What became of all entries, on disk (by all processes) and in this process's memory."""
-        self._known = _snapshot(self.outbox) or self._known
-        memory = _snapshot(self._fallback[0]) if self._fallback else None
-        return self._known.joined(memory) if memory else self._known
+        self._known = _snapshot(self.outbox, _READ_SECONDS if self._known is None else PROGRAM_SECONDS) or self._known
+        known = self._known or Snapshot(Counts(), None, 0)
+        memory = _snapshot(self._fallback[0], PROGRAM_SECONDS) if self._fallback else None
+        return known.joined(memory) if memory else known
 
     def newest(self, limit: int) -> list[bytes]:
         """The bodies of the newest logs, oldest first, in any state; nothing of a disk that cannot be read."""

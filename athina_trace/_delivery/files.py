@@ -15,7 +15,8 @@ from pathlib import Path
 from athina_trace.errors import OutboxError
 
 # Windows has neither links that matter here nor numbers for users.
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+# A pipe in the place of a file would let us wait for its other end.
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _HAS_USERS = hasattr(os, "geteuid")
 
 
@@ -27,7 +28,7 @@ def open_private(path: Path, flags: int) -> int:
         OSError: the system cannot open it.
     """
     try:
-        fd = os.open(path, flags | _NO_FOLLOW, 0o600)
+        fd = os.open(path, flags | _SAFELY, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OutboxError(

@@ -27,6 +27,7 @@ short program knows of the limit.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from array import array
@@ -56,6 +57,7 @@ _LOOK_SECONDS = 0.02
 """How often a writer that may not write looks whether there is room again."""
 
 _SUFFIX = ".journal"
+_NAME = re.compile(r"[0-9]{8}\.journal")
 
 
 class Journal(Protocol):
@@ -135,13 +137,13 @@ class FileJournal:
             segments = self._segments()
             number = int(segments[-1].stem) if segments else 1
             while True:
-                with suppress(BlockingIOError):
-                    segment = Segment(
-                        self._folder / f"{number:08d}{_SUFFIX}", look_bytes=min(_LOOK_BYTES, self._segment_bytes / 2)
-                    )
-                    if segment.size() < self._segment_bytes:
-                        break
+                path = self._folder / f"{number:08d}{_SUFFIX}"
                 number += 1
+                if path in segments or not os.path.lexists(path):  # else there is something that is no segment
+                    with suppress(BlockingIOError):
+                        segment = Segment(path, look_bytes=min(_LOOK_BYTES, self._segment_bytes / 2))
+                        if segment.size() < self._segment_bytes:
+                            break
             self._allow(segment, *self._published())
             self._segment = segment
             return segment
@@ -185,10 +187,11 @@ class FileJournal:
         try:
             files.check_file(path)
             taken, offsets = from_json(path.read_bytes())
-            return float(taken), {str(name): int(offset) for name, offset in offsets.items()}
-        except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
+            # An infinite number becomes no integer: it is none of ours.
+            return float(int(taken)), {str(name): int(offset) for name, offset in offsets.items()}
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
             _guard.pass_on(error)
-            return 0.0, {}  # no engine has been here yet
+            return 0.0, {}  # no engine has been here yet, or what is there is not its own
 
     def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:
         # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
@@ -246,10 +249,15 @@ class FileJournal:
     def _segments(self) -> list[Path]:
         """All segments, oldest first."""
         try:
-            # Another name may hold bytes that are no text, which the store could not remember.
-            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX and path.stem.isdecimal())
+            with os.scandir(self._folder) as found:
+                # Another name may hold bytes that are no text, which the store could not remember. A folder or a pipe
+                # cannot be read, and a link may lead anywhere.
+                names = [
+                    each.name for each in found if _NAME.fullmatch(each.name) and each.is_file(follow_symlinks=False)
+                ]
         except FileNotFoundError:
             return []
+        return [self._folder / name for name in sorted(names)]
 
     def close(self) -> None:
         self._segment = None

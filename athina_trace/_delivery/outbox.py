@@ -237,6 +237,10 @@ class Outbox:
         self._let_go()
         return True
 
+    def is_damaged(self) -> bool:
+        """Whether the store is found to be damaged, after an error that may come of it."""
+        return False
+
     def quarantine(self) -> str | None:
         """Move a store that cannot be read out of the way; where to. None where another process just did."""
         self._let_go()

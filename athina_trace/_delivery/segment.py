@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections.abc import Callable, Sequence
@@ -188,6 +189,9 @@ def _decode(line: bytes) -> Entry | None:
         return None
     try:
         kind, ordering_key, reference, made = from_json(header)
-        return Entry(str(ordering_key), kind, str(reference), float(made), body)
-    except (ValueError, TypeError):
+        seconds = float(made)
+    except (ValueError, TypeError, OverflowError):
         return None
+    # What the store cannot hold would keep all others out of it.
+    is_sound = isinstance(kind, str) and math.isfinite(seconds)
+    return Entry(str(ordering_key), kind, str(reference), seconds, body) if is_sound else None

@@ -231,7 +231,12 @@ class Senders:
         with self._changed:
             sender.request = None
             verdict = self.controller.end(
-                request, outcome, self._clock.monotonic(), waiting=self._is_waiting(), chance=self._clock.uniform()
+                request,
+                outcome,
+                self._clock.monotonic(),
+                waiting=self._is_waiting(),
+                chance=self._clock.uniform(),
+                delay=self._results.wake_event.delay,
             )
             self._changed.notify_all()
         self._start_where_needed()

@@ -24,3 +24,4 @@ else:
         sqlite3.Error = type("Error", (Exception,), {})
         sqlite3.DatabaseError = type("DatabaseError", (sqlite3.Error,), {})
         sqlite3.OperationalError = type("OperationalError", (sqlite3.DatabaseError,), {})
+        sqlite3.IntegrityError = type("IntegrityError", (sqlite3.DatabaseError,), {})

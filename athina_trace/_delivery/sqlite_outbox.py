@@ -12,6 +12,7 @@ from typing import cast
 
 from athina_trace._delivery import acknowledged, files, locks
 from athina_trace._delivery.acknowledged import Acknowledgements
+from athina_trace._delivery.database import is_corrupt
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.journal import FileJournal
 from athina_trace._delivery.machine import Presence
@@ -86,6 +87,10 @@ class SqliteOutbox(Outbox):
         if is_last:
             self._presence.leave()
 
+    def is_damaged(self) -> bool:
+        store = self._opened_store
+        return isinstance(store, Store) and not store.is_sound()
+
     def quarantine(self) -> str | None:
         """Rename a store that cannot be read, with what belongs to it; its new path, or None where another process did.
 
@@ -99,8 +104,12 @@ class SqliteOutbox(Outbox):
             if not alone:
                 return None
             if not was_open:
-                with suppress(sqlite3.DatabaseError):
+                try:
                     self._open().close()
+                except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                    if not is_corrupt(error):
+                        raise
+                else:
                     return None  # another process has just put a new one here
             suffix = time.strftime(".corrupt-%Y%m%d-%H%M%S")
             for name in (f"{self.path}-wal", f"{self.path}-shm", self.path):

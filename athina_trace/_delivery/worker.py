@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from athina_trace import _guard, _periodic
-from athina_trace._delivery.database import is_locked, waiting_at_most
+from athina_trace._delivery.database import is_corrupt, is_locked, waiting_at_most
 from athina_trace._delivery.engine import LINGER, Engine
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.sqlite import sqlite3
@@ -127,7 +127,17 @@ class Worker:
             wait, puts = _periodic.tick(now), self._puts
             wait = min(wait, self.engine.step(now))
             self._puts_collected = puts
-        except (OSError, sqlite3.OperationalError) as error:
+        except Exception as error:
+            # Damage shows itself by any error, such as a missing value where none may be missing.
+            is_ours = not isinstance(error, (OSError, sqlite3.OperationalError))
+            if is_corrupt(error) or (is_ours and self.engine.outbox.is_damaged()):
+                with suppress(OSError):
+                    kept = self.engine.outbox.quarantine()
+                    renamed = f" and was renamed to {kept}" if kept else ""
+                    self._store_replaced(f"its file cannot be read ({error}){renamed}")
+                return _FAULT_SECONDS
+            if is_ours:
+                raise
             if is_locked(error):
                 self.locked = f"the outbox {self.engine.outbox.path} is locked by another process ({error})"
                 _guard.log_throttled(
@@ -143,12 +153,6 @@ class Worker:
             _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
             self.engine.end_flushes()
             return _STUCK_SECONDS
-        except sqlite3.DatabaseError as error:
-            with suppress(OSError):
-                kept = self.engine.outbox.quarantine()
-                renamed = f" and was renamed to {kept}" if kept else ""
-                self._store_replaced(f"its file cannot be read ({error}){renamed}")
-            return 1.0
         self.stuck = self.locked = None
         return wait
 

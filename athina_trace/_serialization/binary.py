@@ -51,11 +51,17 @@ def media_type(head: bytes) -> str:
 
 def shown(value: Any) -> Any:
     """Replace base64 in the texts of JSON-safe data, at any depth, by its length."""
-    if type(value) is str:
+    kind = type(value)
+    if kind is str:
         return value if len(value) < _SHORTEST else without_base64(value)[0]
-    if type(value) is list:
+    if kind is list:
         return [shown(part) for part in value]
-    return {name: shown(part) for name, part in value.items()} if type(value) is dict else value
+    # Most values are short texts, and need no call.
+    return (
+        {name: part if type(part) is str and len(part) < _SHORTEST else shown(part) for name, part in value.items()}
+        if kind is dict
+        else value
+    )
 
 
 def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:

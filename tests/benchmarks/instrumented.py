@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.instrumented [turns]
 
-A client makes 300 calls to a server, a process of its own that answers each request with the same bytes as soon as it
-can; then it is instrumented and makes as many again, and so on in turns. Each turn is compared with those before and
+A client makes 300 calls to a server, a process of its own that answers each request alike, but for the id, as soon as
+it can; then it is instrumented and makes as many again, and so on in turns. Each turn is compared with those before and
 after it, since machines are now quicker, now slower: the shorter the turns, the less it shows. The engine leaves calls
 that come so quickly alone, and has time for its work after every few turns; what it takes beside calls is not in this
 figure. Client, engine and server share one processor core where the system lets us choose: to wake another one takes
@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +35,9 @@ from tests.openai.samples import output_text, response
 _CALLS, _UNCOUNTED = 300, 100
 _TURNS_TO_REST = 4
 _REST = 0.5
+_ID = "resp_00000001"
+"""Of the answer; each has a number of as many digits in its place, since no server of OpenAI's repeats an id."""
+_numbers = count(1)
 
 
 def turn(client: OpenAI) -> float:
@@ -76,7 +80,7 @@ def server() -> Iterator[str]:
 
 def serve(told: Connection) -> None:
     """Answer every request alike, with as little work as can be."""
-    body = json.dumps(response("resp_1", output_text("The capital of France is Paris.")), indent=2).encode()
+    body = json.dumps(response(_ID, output_text("The capital of France is Paris.")), indent=2).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         told.send(listener.getsockname()[1])
@@ -85,6 +89,7 @@ def serve(told: Connection) -> None:
 
 
 def _answer(connection: socket.socket, answer: bytes) -> None:
+    before, after = answer.split(_ID.encode())
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     received = b""
     while piece := connection.recv(65_536):
@@ -93,7 +98,7 @@ def _answer(connection: socket.socket, answer: bytes) -> None:
         length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
         if end and len(body) >= int(length.partition(b":")[2]):
             received = b""
-            connection.sendall(answer)
+            connection.sendall(b"%b%0*d%b" % (before, len(_ID), next(_numbers), after))
 
 
 def main() -> None:

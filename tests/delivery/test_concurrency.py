@@ -29,6 +29,8 @@ class Simulation:
         self.random = Random(seed)
         self.now = 1000.0
         self.in_flight = 0
+        self.delay = 0.0
+        """How long a thread of ours waits for the interpreter."""
         self.most_in_flight = 0
         self.statuses = Counter[int | None]()
         self.taken: list[float] = []
@@ -64,7 +66,8 @@ class Simulation:
         self.statuses[outcome.status] += 1
         if outcome is TAKEN:
             self.taken.append(self.now)
-        self.controller.end(request, outcome, self.now, waiting=True, chance=self.random.random())
+        chance = self.random.random()
+        self.controller.end(request, outcome, self.now, waiting=True, chance=chance, delay=self.delay)
 
     def rate(self, seconds: float) -> float:
         """Logs a second that Athina took in the last `seconds`."""
@@ -82,6 +85,19 @@ def unreliable(seconds: float, share: float, *bad: Outcome) -> Server:
 def taking_turns(seconds: float, server: float) -> Server:
     """Each request keeps the one interpreter of all senders for `seconds`, and waits for `server` seconds."""
     return lambda sim: (seconds * sim.in_flight + server, TAKEN)
+
+
+def computing(server: float) -> Server:
+    """The program computes: four times in each request a thread of ours waits for the interpreter.
+
+    The program gives it up every 5 ms, and then all of ours that wait take their turns of 0.1 ms.
+    """
+
+    def serve(sim: Simulation) -> tuple[float, Outcome]:
+        sim.delay = 0.005 + 0.0001 * sim.in_flight * 0.02 / (0.02 + server)
+        return 4 * sim.delay + server, TAKEN
+
+    return serve
 
 
 def allowed(number: int, seconds: float = 0.0005) -> Server:
@@ -127,6 +143,25 @@ def test_a_slow_server_gets_as_many_as_may_be_within_seconds() -> None:
     assert sim.controller.limit == 64
     sim.run(17)
     assert sim.rate(17) > 150
+
+
+def test_a_program_that_computes_keeps_most_of_its_speed() -> None:
+    sim = run(computing(0.0))
+    assert sim.rate(15) > 300
+    assert 0.005 / sim.delay > 0.85
+    assert sim.most_in_flight <= 8
+
+
+def test_a_slow_server_gets_as_many_all_the_same() -> None:
+    assert run(computing(0.3)).controller.limit == 64
+
+
+def test_those_in_flight_become_fewer_when_the_program_begins_to_compute() -> None:
+    sim = run(slow(0.02), 5)
+    assert sim.controller.limit == 64
+    sim.server = computing(0.0)
+    sim.run(5)
+    assert sim.controller.limit <= 16
 
 
 @pytest.mark.parametrize("most", [1, 3, 8, 100])

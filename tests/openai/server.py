@@ -106,6 +106,7 @@ class Server:
 
 class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 512  # hundreds of tasks may connect at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that left early: clients may."""

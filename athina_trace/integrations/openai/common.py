@@ -54,8 +54,7 @@ def content_text(content: Any) -> str:
     if type(content) is dict and content:
         # Some servers give an answer in JSON mode as an object.
         return _part_text(content) or json.dumps(content, ensure_ascii=False)
-    texts = [_part_text(part) for part in content] if type(content) is list else ()
-    return "\n".join(text for text in texts if text)
+    return "\n".join(filter(None, map(_part_text, content))) if type(content) is list else ""
 
 
 def _part_text(part: Any) -> str | None:
@@ -189,6 +188,8 @@ _CREDENTIALS = frozenset({"authorization", "headers"})
 def offered_tools(data: Data) -> tuple[object, ...]:
     """Read the tools that the model could call, without what a remote server is opened with."""
     tools = members(data, "tools")
+    if not tools:
+        return ()
     return tuple(
         {name: MASKED if name in _CREDENTIALS and part else part for name, part in known(tool).items()}
         if type(tool) is dict
@@ -206,12 +207,14 @@ _USAGE = {
     "output_tokens": "completion_tokens",
     "total_tokens": "total_tokens",
 }
-_USAGE_DETAILS = (
-    "prompt_tokens_details",
-    "prompt_token_details",  # so spelt in runs and run steps
-    "input_tokens_details",
-    "completion_tokens_details",
-    "output_tokens_details",
+_USAGE_DETAILS = frozenset(
+    {
+        "prompt_tokens_details",
+        "prompt_token_details",  # so spelt in runs and run steps
+        "input_tokens_details",
+        "completion_tokens_details",
+        "output_tokens_details",
+    }
 )
 
 
@@ -219,17 +222,15 @@ def usage_counts(data: Data) -> dict[str, int]:
     """Read token counts under Athina's names, a missing total summed; details under their own names."""
     usage = child(data, "usage")
     counts: dict[str, int] = {}
-    if not usage:
-        return counts
-    for group in [name for name in _USAGE_DETAILS if name in usage]:
-        details = child(usage, group)
-        for name in details:
-            # Both groups may have `audio_tokens`, which are added up; a count of zero says nothing.
-            if of_kind := count(details, name):
-                counts[name] = counts.get(name, 0) + of_kind
-    for name in [name for name in _USAGE if name in usage]:
-        if (tokens := count(usage, name)) is not None:
-            counts.setdefault(_USAGE[name], tokens)
+    for name, given in usage.items():
+        if name in _USAGE:
+            if (tokens := count(usage, name)) is not None:
+                counts.setdefault(_USAGE[name], tokens)
+        elif name in _USAGE_DETAILS and type(given) is dict:
+            for kind in given:
+                # Both groups may have `audio_tokens`, which are added up; a count of zero says nothing.
+                if of_kind := count(given, kind):
+                    counts[kind] = counts.get(kind, 0) + of_kind
     if "total_tokens" not in counts and "prompt_tokens" in counts and "completion_tokens" in counts:
         counts["total_tokens"] = counts["prompt_tokens"] + counts["completion_tokens"]
     return counts
@@ -253,12 +254,12 @@ def model_options(data: Data) -> dict[str, object]:
     """Read model options under Athina's names, from what a server says it used or a request asked for."""
     options: dict[str, object] = {}
     extra: dict[str, object] = {}
-    for name in [name for name in _OPTIONS if name in data]:
-        value = data[name]
+    # In an order that leaves `max_completion_tokens` the last word.
+    for name in sorted(_OPTIONS.keys() & data.keys(), reverse=True):
+        value, ours = data[name], _OPTIONS[name]
         if type(value) is list:
             value = [text for text in value if type(text) is str] or None
         if value is not None and type(value) is not dict:
-            ours = _OPTIONS[name]
             (extra if ours is None else options)[ours or name] = value
     for group, name, ours in (("reasoning", "effort", "reasoning_effort"), ("text", "verbosity", "verbosity")):
         if group in data and (value := string(child(data, group), name)):

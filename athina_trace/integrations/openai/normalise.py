@@ -237,10 +237,10 @@ def number(data: Data, name: str) -> float | None:
 
 def count(data: Data, name: str) -> int | None:
     """Return the count found there (a float without fraction counts); None for anything else."""
-    value = number(data, name)
-    if value is None or value < 0 or value != int(value):
-        return None
-    return int(value)
+    value = data.get(name)
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value >= 0 else None
 
 
 def child(data: Data, name: str) -> Data:

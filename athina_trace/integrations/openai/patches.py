@@ -11,9 +11,11 @@ import contextvars
 import json
 import logging
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from athina_trace import _guard, _runtime
+from athina_trace._capture.answered import begin, end
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
 from athina_trace.integrations.openai.normalise import NOTHING, body_of, normalise, normalise_fresh
@@ -41,10 +43,13 @@ switch = Switch()
 class _ActiveRequest:
     """A request that is under way, and what the client itself made of it."""
 
-    __slots__ = ("answer", "client", "is_over", "is_recorded", "options", "unparsed")
+    __slots__ = ("answer", "client", "is_over", "is_recorded", "name", "options", "unparsed", "within")
 
     def __init__(self, client: Any, options: Any) -> None:
         self.client, self.options = client, options
+        # A tool that was switched on before may begin its span inside.
+        self.name = ("request", str(next(_numbers)))
+        self.within = begin(self.name)
         self.answer: Any = None
         """What `_process_response` returned: other tools may wrap it on its way out."""
         self.unparsed: Any = None
@@ -52,6 +57,7 @@ class _ActiveRequest:
         self.is_recorded = self.is_over = False
 
 
+_numbers = count()
 _active: contextvars.ContextVar[_ActiveRequest | None] = contextvars.ContextVar("athina_trace_request", default=None)
 
 
@@ -171,11 +177,11 @@ def requested(method: Any, *, is_base: bool = True) -> Any:
         except BaseException as error:
             _end(active, around, token)
             if not active.is_recorded:
-                _record_failure(args, kwargs, started_ns, error, active.unparsed)
+                _record_failure(args, kwargs, started_ns, error, active)
             raise
         _end(active, around, token)
         own = answer if active.answer is None and is_base else active.answer
-        request = _record(args, kwargs, started_ns, own) if own is not None and not active.is_recorded else None
+        request = _record(args, kwargs, started_ns, own, active) if own is not None and not active.is_recorded else None
         if request is not None and switch.fetches:
             fetch(client, request)
         return answer
@@ -197,11 +203,11 @@ def requested_async(method: Any, *, is_base: bool = True) -> Any:
         except BaseException as error:
             _end(active, around, token)
             if not active.is_recorded:
-                _record_failure(args, kwargs, started_ns, error, active.unparsed)
+                _record_failure(args, kwargs, started_ns, error, active)
             raise
         _end(active, around, token)
         own = answer if active.answer is None and is_base else active.answer
-        request = _record(args, kwargs, started_ns, own) if own is not None and not active.is_recorded else None
+        request = _record(args, kwargs, started_ns, own, active) if own is not None and not active.is_recorded else None
         if request is not None and switch.fetches:
             await fetch_async(client, request)
         return answer
@@ -212,6 +218,7 @@ def requested_async(method: Any, *, is_base: bool = True) -> Any:
 def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextvars.Token[Any]) -> None:
     """End a request. What a subclass has around it, which is the same request, has nothing left to record."""
     active.is_over = True
+    end(active.name)
     with suppress(ValueError):  # an async request that is closed in another context than it began in
         _active.reset(token)
     if around is None or around.client is not active.client or around.is_over:
@@ -235,7 +242,7 @@ def _is_traced(client: Any) -> bool:
     return False
 
 
-def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
+def _begin(args: Any, kwargs: Any, started_ns: int, active: _ActiveRequest | None) -> RequestRecord | None:
     """Return the record of a request; None where it concerns no answer of a model."""
     options = _options(args, kwargs)
     about = route(options.method, options.url)
@@ -243,7 +250,10 @@ def _begin(args: Any, kwargs: Any, started_ns: int) -> RequestRecord | None:
         _report_unlogged(unlogged(options.method, options.url))
         return None
     _runtime.active()  # which ends what still waits for its log when the process ends
-    return RequestRecord(about, options, started_ns)
+    request = RequestRecord(about, options, started_ns)
+    if active is not None:
+        request.name, request.within = active.name, active.within
+    return request
 
 
 def connecting(method: Any) -> Any:
@@ -276,19 +286,24 @@ def _report_unlogged(api: str | None) -> None:
         _guard.log_throttled(logging.INFO, f"unlogged {api}", message, api)
 
 
-def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException, unparsed: Any) -> None:
+def _record_failure(
+    args: Any, kwargs: Any, started_ns: int, error: BaseException, active: _ActiveRequest | None
+) -> None:
     with _guard.shield("recording a failed request of OpenAI's client"):
-        request = _begin(args, kwargs, started_ns)
+        request = _begin(args, kwargs, started_ns, active)
         if request is not None:
             # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.
+            unparsed = None if active is None else active.unparsed
             body = body_of(unparsed) if unparsed is not None else normalise(getattr(error, "completion", None))
             request.finished(body, error)
 
 
-def _record(args: Any, kwargs: Any, started_ns: int, answer: Any) -> RequestRecord | None:
+def _record(
+    args: Any, kwargs: Any, started_ns: int, answer: Any, active: _ActiveRequest | None = None
+) -> RequestRecord | None:
     """Record an answer; returns its request."""
     with _guard.shield("recording an answer of OpenAI's client"):
-        request = _begin(args, kwargs, started_ns)
+        request = _begin(args, kwargs, started_ns, active)
         if request is None:
             return None
         streamed = bool(kwargs.get("stream"))

@@ -45,7 +45,8 @@ def parse_response(response: Data) -> list[Record]:
         kind = string(item, "type") or ""
         if kind == "message" and item.get("role") in ("assistant", None):  # what was compacted has the user's, too
             texts.append(content_text(item.get("content")))
-            notes += [note for part in children(item, "content") for note in children(part, "annotations")]
+            for part in children(item, "content"):
+                notes += children(part, "annotations")
         elif kind.endswith(("_call", "_approval_request")):
             others.append(_call(item, kind, place, key))
         elif kind.endswith("_call_output") and (call := string(item, "call_id")) is not None:
@@ -61,7 +62,7 @@ def parse_response(response: Data) -> list[Record]:
         session=conversation_of(response),
         previous=previous,
         model=string(response, "model"),
-        text="\n".join(text for text in texts if text),
+        text="\n".join(filter(None, texts)),
         system=system,
         prompt=template,
         usage=usage_counts(response),
@@ -82,7 +83,8 @@ def parse_response(response: Data) -> list[Record]:
 
 def conversation_of(data: Data) -> str | None:
     """Return the id of the conversation that a request or a response names, by itself or in an object."""
-    return string(data, "conversation") or string(child(data, "conversation"), "id")
+    conversation = data.get("conversation")
+    return string(conversation, "id") if type(conversation) is dict else string(data, "conversation")
 
 
 def _call(item: Data, kind: str, place: int, owner: Key) -> ToolCall:

@@ -1,0 +1,62 @@
+"""`instrument_opentelemetry`: have the global tracer provider log the answers of models, set before or afterwards."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import wrapt
+from opentelemetry import trace
+
+from athina_trace import _guard
+from athina_trace.integrations.opentelemetry.processor import AthinaSpanProcessor, report_sampler
+
+__all__ = ["instrument_opentelemetry", "uninstrument_opentelemetry"]
+
+_SETTER = "_set_tracer_provider"
+"""What `set_tracer_provider` calls, by whichever name a program has imported that."""
+_processor = AthinaSpanProcessor()
+_processor.enabled = False
+_providers: weakref.WeakSet[Any] = weakref.WeakSet()
+_lock = threading.Lock()
+
+
+def instrument_opentelemetry() -> None:
+    """Log the answers of models that spans of the global tracer provider show, set already or still to come.
+
+    May be called again; `uninstrument_opentelemetry` undoes it. For a provider of your own, add an
+    `AthinaSpanProcessor()` to it instead.
+
+    >>> instrument_opentelemetry()
+    """
+    with _lock:
+        _processor.enabled = True
+        if not isinstance(getattr(trace, _SETTER, None), wrapt.ObjectProxy):
+            wrapt.wrap_function_wrapper(trace, _SETTER, _after_setting)
+        _add_to_current()
+
+
+def uninstrument_opentelemetry() -> None:
+    """Undo `instrument_opentelemetry`. A provider takes no processor away again: it stays there, and does nothing.
+
+    >>> uninstrument_opentelemetry()
+    """
+    _processor.enabled = False
+
+
+def _after_setting(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
+    result = wrapped(*args, **kwargs)
+    with _guard.shield("adding a span processor"), _lock:
+        if _processor.enabled:
+            _add_to_current()
+    return result
+
+
+def _add_to_current() -> None:
+    provider: Any = trace.get_tracer_provider()
+    # Until a program sets one, this is a stand-in without such a method.
+    if hasattr(provider, "add_span_processor") and provider not in _providers:
+        provider.add_span_processor(_processor)
+        _providers.add(provider)
+        report_sampler(provider)

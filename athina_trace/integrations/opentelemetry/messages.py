@@ -1,0 +1,281 @@
+"""What was asked and answered, as each convention writes it: into messages of one form.
+
+    gen_ai, current   `gen_ai.input.messages`, `gen_ai.output.messages`: lists of `{role, parts}`
+    gen_ai, older     `gen_ai.prompt.0.content`, `gen_ai.completion.0.content`, or events
+    OpenInference     `llm.input_messages.0.message.content`
+    AI SDK            `ai.prompt.messages`, `ai.response.text`
+
+Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the AI SDK's
+documentation, and spans of the instrumentations that the tests run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from athina_trace.integrations.opentelemetry.spans import SpanRecord
+from athina_trace.integrations.opentelemetry.values import compact, items, mapping, nested, string_of
+
+__all__ = ["Call", "Content", "Message", "Output", "read_content"]
+
+
+class Call(NamedTuple):
+    """A call of a tool."""
+
+    id: str | None
+    name: str | None
+    arguments: Any
+    """JSON, as far as the convention has it so."""
+
+
+class Output(NamedTuple):
+    """What a tool gave back."""
+
+    call: str | None
+    value: Any
+
+
+@dataclass(slots=True)
+class Message:
+    """One message of the prompt, or one answer."""
+
+    role: str | None
+    text: str | None = None
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    finish: str | None = None
+
+
+@dataclass(slots=True)
+class Content:
+    """What a span says of what was asked and answered."""
+
+    system: tuple[str, ...] = ()
+    asked: list[Message] = field(default_factory=list)
+    answers: list[Message] = field(default_factory=list)
+
+
+def read_content(span: SpanRecord) -> Content:
+    """Return what was asked and answered, by the first convention that the span follows."""
+    attributes = span.attributes
+    content = _current(attributes)
+    for event in () if content.asked else span.events:
+        # The conventions of today have one event with what may be on the span, too.
+        if event.name == "gen_ai.client.inference.operation.details":
+            content = _current(event.attributes)
+    if not (content.asked or content.answers):
+        content = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _events(span)
+    _name_calls(content.asked)
+    return content
+
+
+# The current conventions ---------------------------------------------------------------------------------------------
+
+
+def _current(attributes: Mapping[str, Any]) -> Content:
+    instructions = items(attributes.get("gen_ai.system_instructions"))
+    return Content(
+        system=tuple(part.text for part in map(_message, instructions) if part is not None and part.text),
+        asked=_messages(attributes.get("gen_ai.input.messages")),
+        answers=_messages(attributes.get("gen_ai.output.messages")),
+    )
+
+
+def _messages(value: Any) -> list[Message]:
+    return [message for each in items(value) if (message := _message(each)) is not None]
+
+
+def _message(data: Any) -> Message | None:
+    """Read a message, or a part that is by itself, such as one of the instructions."""
+    if not isinstance(data, Mapping):
+        return Message(None, data) if type(data) is str else None
+    message = Message(string_of(data, "role"), finish=string_of(data, "finish_reason"))
+    texts: list[str] = []
+    for part in items(data["parts"]) if "parts" in data else [data]:
+        if type(part) is str:
+            texts.append(part)
+        elif isinstance(part, Mapping):
+            kind = part.get("type", "text")
+            if kind in ("tool_call", "server_tool_call"):
+                arguments = part.get("arguments", part.get("server_tool_call"))
+                message.calls.append(Call(string_of(part, "id"), string_of(part, "name"), compact(arguments)))
+            elif kind in ("tool_call_response", "server_tool_call_response"):
+                value = next((part[name] for name in _RESPONSES if part.get(name) is not None), None)
+                message.outputs.append(Output(string_of(part, "id"), value))
+            elif kind in ("text", "refusal", "output_text") and (text := string_of(part, "content", "text", "refusal")):
+                texts.append(text)
+    message.text = "\n".join(texts) if texts else None
+    return message
+
+
+_RESPONSES = ("response", "result", "server_tool_call_response")
+"""Pydantic AI's name for what a tool gave back is the second."""
+
+
+# The older ones ------------------------------------------------------------------------------------------------------
+
+
+def _indexed(attributes: Mapping[str, Any]) -> Content | None:
+    asked = [_indexed_message(each) for each in nested(attributes, "gen_ai.prompt")]
+    answers = [_indexed_message(each) for each in nested(attributes, "gen_ai.completion")]
+    return Content(asked=asked, answers=answers) if asked or answers else None
+
+
+def _indexed_message(data: Mapping[str, Any]) -> Message:
+    """Read `{role, content, tool_calls: {"0": {id, name, arguments}}, tool_call_id}`."""
+    message = Message(string_of(data, "role"), _content_text(data.get("content")))
+    message.finish = string_of(data, "finish_reason")
+    message.calls = [
+        Call(string_of(call, "id"), string_of(call, "name"), compact(call.get("arguments")))
+        for call in map(mapping, mapping(data.get("tool_calls")).values())
+    ]
+    _move_output(message, string_of(data, "tool_call_id"))
+    return message
+
+
+def _events(span: SpanRecord) -> Content:
+    """Read events of the span, or what Logfire's spans of agents have in their place, an attribute of this name."""
+    named: list[tuple[Any, Mapping[str, Any]]] = [(event.name, event.attributes) for event in span.events]
+    named += [(each.get("event.name"), each) for each in map(mapping, items(span.attributes.get("events")))]
+    content = Content()
+    for name, data in named:
+        if name == "gen_ai.content.prompt":
+            content.asked += _chat_messages(data.get("gen_ai.prompt"))
+        elif name == "gen_ai.content.completion":
+            content.answers += _chat_messages(data.get("gen_ai.completion"))
+        elif name == "gen_ai.choice":
+            answer = _chat_message({"role": "assistant", **(mapping(data.get("message")) or data)})
+            answer.finish = string_of(data, "finish_reason")
+            content.answers.append(answer)
+        elif type(name) is str and name.startswith("gen_ai.") and name.endswith(".message"):
+            role = name.removeprefix("gen_ai.").removesuffix(".message")
+            content.asked.append(_chat_message({"role": role, **data}))
+    return content
+
+
+def _chat_messages(value: Any) -> list[Message]:
+    return [_chat_message(each) for each in items(value) if isinstance(each, Mapping)]
+
+
+def _chat_message(data: Mapping[str, Any]) -> Message:
+    """Read a message in the form of chat completions."""
+    message = Message(string_of(data, "role"), _content_text(data.get("content")))
+    for call in map(mapping, items(data.get("tool_calls"))):
+        function = mapping(call.get("function")) or call
+        arguments = compact(function.get("arguments"))
+        message.calls.append(Call(string_of(call, "id"), string_of(function, "name"), arguments))
+    called = string_of(data, "tool_call_id") or (string_of(data, "id") if message.role == "tool" else None)
+    _move_output(message, called)
+    return message
+
+
+def _content_text(content: Any) -> str | None:
+    """Return a content's text: of a list of parts, which may be JSON, that of its texts."""
+    if type(content) is str and content[:1] not in ("[", "{"):
+        return content
+    parts = items(content)
+    texts = [part if type(part) is str else string_of(mapping(part), "text", "content") for part in parts]
+    text = "\n".join(text for text in texts if text)
+    # Words of a user may look like JSON.
+    return text or (content if type(content) is str else None)
+
+
+def _move_output(message: Message, call: str | None) -> None:
+    """Have the text of a message that answers a call be the output of that tool."""
+    if call is not None or message.role == "tool":
+        message.outputs.append(Output(call, message.text))
+        message.text = None
+
+
+# OpenInference -------------------------------------------------------------------------------------------------------
+
+
+def _openinference(attributes: Mapping[str, Any]) -> Content | None:
+    asked = [_openinference_message(each) for each in nested(attributes, "llm.input_messages")]
+    answers = [_openinference_message(each) for each in nested(attributes, "llm.output_messages")]
+    asked += [Message("user", text) for text in _texts(attributes, "llm.prompts", "prompt")]
+    answers += [Message("assistant", text) for text in _texts(attributes, "llm.choices", "completion")]
+    return Content(asked=asked, answers=answers) if asked or answers else None
+
+
+def _texts(attributes: Mapping[str, Any], prefix: str, kind: str) -> Iterable[str]:
+    """Read the texts of legacy completions."""
+    for each in nested(attributes, prefix):
+        text = string_of(mapping(each.get(kind)), "text")
+        if text is not None:
+            yield text
+
+
+def _openinference_message(indexed: Mapping[str, Any]) -> Message:
+    data = mapping(indexed.get("message"))
+    parts = mapping(data.get("contents")).values()
+    texts = [string_of(mapping(mapping(part).get("message_content")), "text") for part in parts]
+    text = string_of(data, "content") or "\n".join(text for text in texts if text) or None
+    message = Message(string_of(data, "role"), text)
+    for each in mapping(data.get("tool_calls")).values():
+        call = mapping(mapping(each).get("tool_call"))
+        function = mapping(call.get("function"))
+        arguments = compact(function.get("arguments"))
+        message.calls.append(Call(string_of(call, "id"), string_of(function, "name"), arguments))
+    _move_output(message, string_of(data, "tool_call_id"))
+    return message
+
+
+# The AI SDK ----------------------------------------------------------------------------------------------------------
+
+
+def _ai_sdk(attributes: Mapping[str, Any]) -> Content | None:
+    prompt = mapping(attributes.get("ai.prompt"))
+    asked = [_ai_sdk_message(each) for each in items(attributes.get("ai.prompt.messages") or prompt.get("messages"))]
+    if not asked and (text := string_of(prompt, "prompt")):
+        asked = [Message("user", text)]
+    answer = Message("assistant", string_of(attributes, "ai.response.text", "ai.response.object"))
+    answer.calls = [_ai_sdk_call(mapping(each)) for each in items(attributes.get("ai.response.toolCalls"))]
+    system = string_of(prompt, "system")
+    answers = [answer] if answer.text or answer.calls else []
+    return Content((system,) if system else (), asked, answers) if asked or answers else None
+
+
+def _ai_sdk_message(value: Any) -> Message:
+    data = mapping(value)
+    content = data.get("content")
+    message = Message(string_of(data, "role"))
+    texts: list[str] = []
+    for part in [{"type": "text", "text": content}] if type(content) is str else items(content):
+        each = mapping(part)
+        kind = each.get("type")
+        if kind == "tool-call":
+            message.calls.append(_ai_sdk_call(each))
+        elif kind == "tool-result":
+            message.outputs.append(Output(string_of(each, "toolCallId"), each.get("output", each.get("result"))))
+        elif text := string_of(each, "text"):
+            texts.append(text)
+    message.text = "\n".join(texts) or None
+    return message
+
+
+def _ai_sdk_call(call: Mapping[str, Any]) -> Call:
+    return Call(
+        string_of(call, "toolCallId"), string_of(call, "toolName"), compact(call.get("input", call.get("args")))
+    )
+
+
+# Calls and outputs ---------------------------------------------------------------------------------------------------
+
+
+def _name_calls(messages: list[Message]) -> None:
+    """Have outputs name the calls before them, where the two have different ids: one convention mixes two kinds."""
+    for place, message in enumerate(messages):
+        made = [call.id for call in message.calls]
+        if not made:
+            continue
+        for later in messages[place + 1 :]:
+            if later.calls:
+                break
+            for number, output in enumerate(later.outputs):
+                if output.call in made:
+                    made.remove(output.call)
+                elif made:
+                    later.outputs[number] = Output(made.pop(0), output.value)

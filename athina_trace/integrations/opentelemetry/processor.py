@@ -1,0 +1,139 @@
+"""`AthinaSpanProcessor`: the answers of models that OpenTelemetry's spans show become logs.
+
+A processor rather than an exporter: `on_start` runs where the request is made, in the program's own context, which has
+session and customer, and `on_end` runs before the call returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from athina_trace import _guard, _runtime
+from athina_trace._capture.answered import Origin, begin, end, subject_of
+from athina_trace.integrations.opentelemetry.reader import name_of
+from athina_trace.integrations.opentelemetry.span_logs import log_span
+from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
+
+__all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of", "report_sampler"]
+
+
+class OpenSpan:
+    """A span that has begun."""
+
+    __slots__ = ("content", "origin", "span")
+
+    def __init__(self, span: Span, origin: Origin) -> None:
+        self.span, self.origin = span, origin
+        self.content: Mapping[str, Any] = {}
+        """Attributes that the completion hook was given and the span was not."""
+
+
+class AthinaSpanProcessor(SpanProcessor):
+    """Logs the answers of models that spans show, each once, before the end of its span returns.
+
+    Understood are the conventions for generative AI of today and the older ones, OpenInference's, and the AI SDK's.
+    Session and customer are those of `athina_session` where the span begins, else what the span says, or one around it.
+
+    >>> from opentelemetry.sdk.trace import TracerProvider
+    >>> provider = TracerProvider()
+    >>> provider.add_span_processor(AthinaSpanProcessor())
+    """
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self._has_reported = False
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
+        """Note where the span begins."""
+        if not (self.enabled and _runtime.may_trace()):
+            return
+        with _guard.shield("noting the start of a span"):
+            if not self._has_reported:
+                self._has_reported = True
+                report_sampler(trace.get_tracer_provider())
+            opened = OpenSpan(span, Origin.here())
+            parent = name_of(_id(span.parent)) if span.parent is not None else None
+            within = begin(name_of(_id(span.context)), parent, opened)
+            opened.origin = opened.origin._replace(within=within)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Log what the span says of an answer."""
+        if not (self.enabled and _runtime.may_trace()):
+            return
+        with _guard.shield("logging a span"):
+            name = name_of(_id(span.context))
+            try:
+                opened = subject_of(name)
+                origin = Origin.here() if opened is None else opened.origin
+                log_span(
+                    record_of(span, opened.content if opened is not None else {}), origin, _attributes_around(origin)
+                )
+            finally:
+                end(name)
+
+    def shutdown(self) -> None:
+        """Do nothing: logs are on disk already."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Deliver what was logged; returns whether all of it was delivered in time."""
+        return bool(_runtime.flush(timeout_millis / 1000))
+
+
+def report_sampler(provider: Any) -> None:
+    """Say once that spans which the sampler of a provider drops are never shown to a processor."""
+    sampler = getattr(provider, "sampler", None)
+    described = sampler.get_description() if sampler is not None else "AlwaysOnSampler"
+    if not described.startswith(("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")):
+        _guard.log_throttled(
+            logging.WARNING,
+            "sampler",
+            "OpenTelemetry's sampler %s drops spans: answers of models in them are not captured; sample with "
+            "ATHINA_SAMPLE_RATE instead, or instrument the client or framework itself",
+            described,
+        )
+
+
+def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord:
+    """Return a span as plain data.
+
+    Args:
+        span: the SDK's.
+        content: attributes that the program keeps off its spans.
+    """
+    # The SDK's own mapping takes long to look into: for nearly each name that is asked for it raises inside.
+    held = getattr(getattr(span, "_attributes", None), "_dict", None)
+    attributes: Mapping[str, Any] = held if isinstance(held, dict) else dict(span.attributes or {})
+    scope, status, parent = span.instrumentation_scope, span.status, span.parent
+    return SpanRecord(
+        name=span.name,
+        scope=scope.name if scope is not None else "",
+        span_id=_id(span.context),
+        parent_id=_id(parent) if parent is not None else None,
+        start_ns=span.start_time or 0,
+        end_ns=span.end_time or span.start_time or 0,
+        attributes={**content, **attributes} if content else attributes,
+        events=[Event(name=event.name, attributes=event.attributes or {}) for event in span.events],
+        resource=span.resource.attributes,
+        failed=not status.is_ok,
+        description=status.description,
+    )
+
+
+def _id(context: SpanContext | None) -> str:
+    return "" if context is None else f"{context.span_id:016x}"
+
+
+def _attributes_around(origin: Origin) -> Iterator[Mapping[str, Any]]:
+    for name in origin.within:
+        opened = subject_of(name)
+        if isinstance(opened, OpenSpan):
+            yield opened.span.attributes or {}

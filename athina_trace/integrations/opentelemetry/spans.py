@@ -1,0 +1,44 @@
+"""A span as plain data, from whichever source: the SDK's processor, OTLP protobuf or OTLP JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Event", "SpanRecord"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Event:
+    """Something that happened while a span ran."""
+
+    name: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class SpanRecord:
+    """A span that has ended.
+
+    Values of attributes are strings, booleans, numbers, and sequences and mappings of them; anything else is passed
+    over.
+    """
+
+    name: str
+    scope: str = ""
+    """The name of the instrumentation that made it."""
+    span_id: str
+    """16 hexadecimal digits, in lower case."""
+    parent_id: str | None = None
+    start_ns: int = 0
+    end_ns: int = 0
+    """Nanoseconds since the epoch."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+    resource: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes of what made it: the service and its deployment."""
+    failed: bool = False
+    """Whether its status is an error."""
+    description: str | None = None
+    """What its status says of the error."""

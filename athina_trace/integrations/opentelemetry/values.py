@@ -1,0 +1,107 @@
+"""Values of attributes: what each convention's reader takes out of them. Nothing here raises.
+
+Attributes are what programs in any language put there: a list may be a JSON string, a number a string, and any of them
+anything at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["compact", "decoded", "items", "mapping", "nested", "number_of", "string_of", "strings"]
+
+_LONGEST_JSON = 4_000_000
+"""Characters of JSON that is read; longer, it is mostly pictures, and reading it would take a tenth of a second."""
+_LARGEST = 2**53
+_MOST_DIGITS = 5
+"""Of an index: no span has more messages."""
+
+
+def string_of(attributes: Mapping[str, Any], *names: str) -> str | None:
+    """Return the first of these attributes that is a text, and no empty one."""
+    for name in names:
+        value = attributes.get(name)
+        if type(value) is str and value:
+            return value
+    return None
+
+
+def number_of(attributes: Mapping[str, Any], *names: str) -> float | None:
+    """Return the first of these attributes that is a number up to 2**53, or the text of one."""
+    for name in names:
+        value = attributes.get(name)
+        if type(value) is str:
+            try:
+                value = float(value)
+            except ValueError:
+                continue
+        if (type(value) is int or type(value) is float) and abs(value) <= _LARGEST:  # which no NaN is
+            return value
+    return None
+
+
+def decoded(value: Any) -> Any:
+    """Return data: of a text the JSON in it, None where that is none; anything else as it is."""
+    if type(value) is not str:
+        return value
+    if len(value) > _LONGEST_JSON:
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def items(value: Any) -> list[Any]:
+    """Return the members of a list, which may be JSON; a single mapping is a list of one."""
+    data = decoded(value)
+    if isinstance(data, Mapping):
+        return [data]
+    return list(data) if isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray) else []
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping, which may be JSON; an empty one for anything else."""
+    data = decoded(value)
+    return data if isinstance(data, Mapping) else {}
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """Return the texts in a list, which may be JSON."""
+    return tuple(each for each in items(value) if type(each) is str)
+
+
+def compact(value: Any) -> Any:
+    """Return a text for data, as a server would have sent it, and a text as it is."""
+    if value is None or type(value) is str:
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def nested(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+    """Put together what is spread over attributes with indexes: `prefix.0.role`, `prefix.0.parts.1.text`.
+
+    Returns:
+        The members in the order of their indexes; an index within becomes a key, such as `{"parts": {"1": …}}`.
+    """
+    start = len(prefix) + 1
+    found: dict[int, dict[str, Any]] = {}
+    for name, value in attributes.items():
+        if type(name) is not str or not name.startswith(prefix) or name[start - 1 : start] != ".":
+            continue
+        index, *path = name[start:].split(".")
+        if not (path and index.isascii() and index.isdigit() and len(index) <= _MOST_DIGITS):
+            continue
+        place = found.setdefault(int(index), {})
+        for part in path[:-1]:
+            inner = place.setdefault(part, {})
+            if type(inner) is not dict:
+                inner = place[part] = {}
+            place = inner
+        place.setdefault(path[-1], value)
+    return [found[index] for index in sorted(found)]

@@ -1,0 +1,131 @@
+"""What others put into the folder of an outbox, and any damage to its store: neither stops a delivery."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+from zlib import crc32
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import athina_trace
+from athina_trace._delivery.database import is_corrupt
+from athina_trace._delivery.engine import Engine
+from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._delivery.worker import Worker
+from tests.conftest import KEY
+from tests.delivery.test_engine import Athina, Clock
+from tests.support.athina_server import AthinaServer
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "².acknowledged": lambda path: path.write_bytes(b"x" * 16),
+    "9" * 30 + ".acknowledged": lambda path: path.write_bytes(b"x" * 16),
+    "5.acknowledged": lambda path: path.mkdir(),
+    "6.acknowledged": os.mkfifo,
+    "00000001.journal": os.mkfifo,
+    "00000002.journal": os.mkfifo,
+    "00000003.journal": lambda path: path.mkdir(),
+    "00000004.journal": lambda path: path.symlink_to("elsewhere"),
+    "٣٣٣٣٣٣٣٣.journal": lambda path: path.write_bytes(b"\n"),
+    "99999999999.journal": lambda path: path.write_bytes(b"\n"),
+    "room": lambda path: path.mkdir(),
+    "a.db": lambda path: path.write_bytes(b"x"),
+}
+
+
+@pytest.mark.parametrize("names", [*([name] for name in FOREIGN), FOREIGN], ids=[*FOREIGN, "all of them"])
+def test_foreign_files_in_the_outbox_stop_nothing(names: Any, athina: AthinaServer, tmp_path: Path) -> None:
+    folder = tmp_path / "outbox.journal"
+    folder.mkdir(mode=0o700)
+    for name in names:
+        FOREIGN[name](folder / name)
+    athina_trace.configure(api_key=KEY, base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
+    for number in range(5):
+        athina_trace.log_inference(response=str(number), session_id="s")
+    report, now = athina_trace.flush(10), athina_trace.status()
+    assert (bool(report), now.delivered, now.memory_only, now.faults) == (True, 5, None, 0)
+    assert [request.json["response"] for request in athina.accepted] == list("01234")
+
+
+@pytest.mark.parametrize(
+    "words", ["[1e400,{}]", "[0,[]]", '[0,{"00000001.journal":1e400}]', "[NaN,{}]", "{", "", "[[]]"]
+)
+def test_nor_does_a_limit_that_nobody_can_read(words: str, athina: AthinaServer, tmp_path: Path) -> None:
+    folder = tmp_path / "outbox.journal"
+    folder.mkdir(mode=0o700)
+    (folder / "room").write_text(words)
+    athina_trace.configure(api_key=KEY, base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
+    athina_trace.log_inference(response="r")
+    assert athina_trace.flush(10)
+    assert len(athina.accepted) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("log"),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(header=JSON | st.lists(JSON, min_size=4, max_size=4))
+@example(header=[None, "key", "ref", 1])
+@example(header=[["log"], "key", "ref", 1])
+@example(header=["log", "key", "ref", float("nan")])
+@example(header=["log", "key", "ref", 10**400])
+@example(header=["log", None, {}, 1])
+def test_whatever_a_record_says_the_others_are_collected(header: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its checksum is right: a fault of another version's, or of another program's."""
+    outbox = SqliteOutbox(str(tmp_path_factory.mktemp("outbox") / "outbox.db"))
+    outbox.put(Entry("key", "log", "before", 1.0, b"{}"))
+    (segment,) = Path(outbox.path).with_suffix(".journal").glob("*.journal")
+    record = b"\n2\t%b\t{}" % json.dumps(header).encode()
+    with segment.open("ab") as file:
+        file.write(record + b"\t%08x\n" % crc32(record))
+    outbox.put(Entry("key", "log", "after", 1.0, b"{}"))
+    outbox.collect_all()
+    assert {entry.reference for entry in outbox.store.waiting()} >= {"before", "after"}
+    outbox.close()
+
+
+@pytest.mark.parametrize("seed", [4, 18, 28, 62, 83, *range(4)])
+def test_a_store_damaged_anywhere_is_replaced(seed: int, tmp_path: Path) -> None:
+    path, random = tmp_path / "outbox.db", Random(seed)
+    outbox = SqliteOutbox(str(path))
+    for number in range(40):
+        body = b'{"n":%d,"x":"%b"}' % (number, b"x" * random.choice([10, 300, 3000]))
+        outbox.put(Entry(f"key{number % 7}", "log", f"old{number}", 1.0, body))
+    outbox.collect_all()
+    outbox.close()
+    data = bytearray(path.read_bytes())
+    for _ in range(random.choice([1, 3, 20, 200])):
+        place = random.randrange(len(data))
+        data[place] = random.randrange(256) if random.random() < 0.7 else 0
+    path.write_bytes(data)
+    athina = Athina()
+    outbox = SqliteOutbox(str(path))
+    worker = Worker(Engine(outbox, lambda: athina, clock=Clock()), clock=Clock())
+    outbox.put(Entry("new", "log", "new", 1.0, b"{}"))
+    ends = time.monotonic() + 20
+    while "new" not in athina.tries and time.monotonic() < ends:
+        worker._step()
+        time.sleep(0.001)
+    assert "new" in athina.tries
+    worker.close(0)
+    outbox.close()
+
+
+def test_words_of_sqlites_that_are_no_text_speak_of_damage() -> None:
+    found = UnicodeDecodeError("utf-8", b'malformed database schema (\xe5dentity) - near "x"', 27, 28, "invalid")
+    assert is_corrupt(found)
+    assert not is_corrupt(UnicodeDecodeError("utf-8", b"\xe5", 0, 1, "invalid"))
+    assert not is_corrupt(sqlite3.ProgrammingError("a fault of ours"))

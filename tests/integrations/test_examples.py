@@ -1,0 +1,36 @@
+"""The examples that need the packages of other sources, as a reader runs them: against the stand-in, without a key."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = {
+    "pydantic_ai_agent.py": {
+        "questions": ["Hello, where is my parcel PX-48213?", "What if I do not like it, can I send it back?"],
+        "shown": ['track_parcel({"parcel_id": "PX-48213"}) -> ', "session   conversation-17", "311 in + 37 out = 348"],
+    },
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_shows_its_conversation(name: str, tmp_path: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
+    environment = inherited | {"XDG_STATE_HOME": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, f"examples/{name}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    questions, shown = EXAMPLES[name]["questions"], EXAMPLES[name]["shown"]
+    assert re.findall(r"^\[\d+\] (.*)$", done.stdout, flags=re.MULTILINE) == questions
+    assert [text for text in shown if text not in done.stdout] == []
+    assert f"{len(questions)} made" in done.stdout
+
+
+def test_examples_are_short() -> None:
+    assert [name for name in EXAMPLES if len((ROOT / "examples" / name).read_text().splitlines()) >= 60] == []

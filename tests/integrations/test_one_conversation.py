@@ -1,0 +1,121 @@
+"""The same conversation, whoever sees it, gives the same logs; seen by all of them at once, it gives them once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import random
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from athina_trace import athina_session
+from athina_trace._capture import answered
+from athina_trace.testing import captured_logs
+from tests.openai.samples import chat
+from tests.openai.server import Server
+from tests.support.changed import as_changed
+
+from .conversation import EXPECTED, FIELDS, MODEL, standin
+from .sources import SOURCES, Source
+
+
+def comparable(log: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are compared; arguments of tools as data, since JSON has several spellings."""
+    found = {name: log[name] for name in FIELDS if log.get(name) is not None}
+    for call in found.get("tool_calls", []):
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return found
+
+
+def expected_of(source: Source) -> list[dict[str, Any]]:
+    lacking = [source.lacks.get(number, {}) for number in range(len(EXPECTED))]
+    return [
+        comparable(json.loads(json.dumps({name: value for name, value in log.items() if name not in lacks})))
+        for log, lacks in zip(EXPECTED, lacking, strict=True)
+    ]
+
+
+@functools.cache  # some instrumentations, switched off and on again, see everything twice
+def seen_by(number: int) -> list[dict[str, Any]]:
+    source = SOURCES[number]
+    answered.reset()  # each stand-in gives the same ids
+    with standin() as server, captured_logs() as logs:
+        with source.switch_on(), athina_session("thread_1", customer_id="acme"):
+            source.talk(server)
+        return [comparable(log) for log in as_changed(logs)]
+
+
+@pytest.mark.parametrize("number", range(len(SOURCES)), ids=lambda number: SOURCES[number].name)
+def test_one_conversation_gives_the_same_logs(number: int) -> None:
+    assert seen_by(number) == expected_of(SOURCES[number])
+
+
+def test_the_table_of_what_each_source_says(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{'':24}" + "".join(f"{name[:11]:12}" for name in FIELDS)]
+    for number, source in enumerate(SOURCES):
+        found = seen_by(number)
+        cells: list[str] = []
+        for name in FIELDS:
+            lacks = [place for place, each in source.lacks.items() if name in each]
+            right = all(log.get(name) == want.get(name) for log, want in zip(found, expected_of(source), strict=True))
+            cells.append(f"{'no' if not right else f'not {lacks[0] + 1}' if lacks else 'yes':12}")
+        lines.append(f"{source.name:24}" + "".join(cells))
+    lines += [
+        f"{source.name}: {name} of log {place + 1}: {why}"
+        for source in SOURCES
+        for place, lacks in source.lacks.items()
+        for name, why in lacks.items()
+    ]
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))  # noqa: T201 - the table is the point
+    assert not any(" no " in line for line in lines[: len(SOURCES) + 1])
+
+
+ORDERS = [random.Random(seed).sample(SOURCES, len(SOURCES)) for seed in range(6)]
+TALKS = list({source.talk: source for source in SOURCES}.values())
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: ", ".join(source.name for source in order))
+@pytest.mark.parametrize("talking", TALKS, ids=lambda source: source.talk.__name__)
+def test_all_of_them_at_once_log_each_answer_once(order: list[Source], talking: Source) -> None:
+    with standin() as server, captured_logs() as logs:
+        with ExitStack() as stack:
+            for source in order:
+                stack.enter_context(source.switch_on())
+            with athina_session("thread_1", customer_id="acme"):
+                talking.talk(server)
+        assert [comparable(log) for log in as_changed(logs)] == expected_of(SOURCES[0])
+
+
+@pytest.mark.parametrize("same_id", [False, True])
+def test_none_of_300_tasks_logs_under_anothers_session(same_id: bool) -> None:
+    count = 300
+    with Server() as server, captured_logs() as logs:
+        answers = [chat("chatcmpl-0" if same_id else f"chatcmpl-{n}", content=f"Answer {n}") for n in range(count)]
+        server.on("POST /chat/completions", *answers)
+        said: dict[str, str | None] = {}
+
+        async def ask(client: AsyncOpenAI, number: int) -> None:
+            with athina_session(f"session {number}", customer_id=f"customer {number % 7}"):
+                question: Any = [{"role": "user", "content": f"Question {number}"}]
+                answer = await client.chat.completions.create(model=MODEL, messages=question)
+                said[f"session {number}"] = answer.choices[0].message.content
+
+        async def main() -> None:
+            async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+                await asyncio.gather(*(ask(client, number) for number in range(count)))
+
+        with ExitStack() as stack:
+            for source in SOURCES:
+                stack.enter_context(source.switch_on())
+            asyncio.run(main())
+        found = as_changed(logs)
+    assert len(found) == count
+    for log in found:
+        number = log["session_id"].removeprefix("session ")
+        expected = (f"customer {int(number) % 7}", f"Question {number}", said[log["session_id"]], 7)
+        assert (log["customer_id"], log["user_query"], log["response"], log["total_tokens"]) == expected

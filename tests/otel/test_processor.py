@@ -1,0 +1,377 @@
+"""Spans of the SDK become logs: with the session where they began, durable when they end, each answer once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai import OpenAI
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+import athina_trace
+from athina_trace import athina_private, athina_session, instrument_openai, uninstrument_openai
+from athina_trace._capture import answered
+from athina_trace.integrations.opentelemetry import AthinaCompletionHook, AthinaSpanProcessor
+from athina_trace.testing import CapturedLogs, captured_logs
+from tests.openai.samples import chat
+from tests.openai.server import Server
+from tests.support.changed import as_changed
+
+from .test_reader import CURRENT, HOSTILE, QUESTION
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def logs() -> Iterator[CapturedLogs]:
+    with captured_logs() as captured:
+        yield captured
+
+
+def tracer(*, sampler: Any = None, **resource: Any) -> trace.Tracer:
+    provider = TracerProvider(sampler=sampler, resource=Resource(resource))
+    provider.add_span_processor(AthinaSpanProcessor())
+    return provider.get_tracer("tests")
+
+
+def chat_span(tracer: trace.Tracer, *, response: str = "msg_1", **more: Any) -> None:
+    attributes = {**CURRENT, "gen_ai.response.id": response, **more}
+    with tracer.start_as_current_span("chat", attributes={n: v for n, v in attributes.items() if v is not None}):
+        pass
+
+
+def test_a_span_is_a_log_with_the_session_where_it_began(logs: CapturedLogs) -> None:
+    with athina_session("desk", customer_id="acme"):
+        span = tracer().start_span("chat", attributes=CURRENT)
+    span.end()
+    (log,) = logs.wire
+    assert (log["session_id"], log["customer_id"], log["customer_user_id"]) == ("desk", "acme", "user_1")
+    assert (log["user_query"], log["total_tokens"]) == (QUESTION, 7)
+    assert log["response_time"] >= 0
+
+
+def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_them(logs: CapturedLogs) -> None:
+    made = tracer()
+    anonymous: dict[str, Any] = {"gen_ai.conversation.id": None, "user.id": None}
+    with made.start_as_current_span("request", attributes={"session.id": "thread_9", "user.id": "user_9"}):
+        with made.start_as_current_span("agent", attributes={"gen_ai.operation.name": "invoke_agent"}):
+            chat_span(made, **anonymous)
+        chat_span(made, response="msg_2")
+    found = [(log["session_id"], log["customer_user_id"]) for log in logs.wire]
+    assert found == [("thread_9", "user_9"), ("thread_1", "user_1")]
+
+
+def test_agents_chains_and_workflows_are_no_logs(logs: CapturedLogs) -> None:
+    made = tracer()
+    others: list[dict[str, Any]] = [
+        {**CURRENT, "gen_ai.operation.name": "invoke_agent"},
+        {"openinference.span.kind": "CHAIN", "llm.token_count.total": 7},
+        {"http.route": "/"},
+    ]
+    for attributes in others:
+        with made.start_as_current_span("any", attributes=attributes):
+            pass
+    assert logs.wire == []
+
+
+@pytest.mark.parametrize(("configured", "expected"), [(None, "production"), ("staging", "staging")])
+def test_the_environment_is_the_services_unless_it_is_configured(configured: str | None, expected: str) -> None:
+    with captured_logs(environment=configured) as logs:
+        chat_span(tracer(**{"deployment.environment.name": "production"}))
+    assert [log["environment"] for log in logs.wire] == [expected]
+
+
+def test_tools_and_retrievals_go_to_the_log_that_called_for_them(logs: CapturedLogs) -> None:
+    made = tracer()
+    calling = [{"role": "assistant", "parts": [{"type": "tool_call", "id": "call_1", "name": "weather"}]}]
+    with made.start_as_current_span("agent", attributes={"gen_ai.operation.name": "invoke_agent"}):
+        with made.start_as_current_span("retrieval", attributes={"gen_ai.operation.name": "retrieval"}) as found:
+            found.set_attribute("gen_ai.retrieval.documents", json.dumps([{"content": "Oslo is cold."}]))
+        chat_span(made, **{"gen_ai.output.messages": json.dumps(calling)})
+        tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.id": "call_1"}
+        with made.start_as_current_span("tool", attributes=tool) as run:
+            run.set_attribute("gen_ai.tool.call.result", "3 degrees")
+        chat_span(made, response="msg_2")
+    first, second = as_changed(logs)
+    assert (first["context"], first["tool_calls"][0]["output"]) == (["Oslo is cold."], "3 degrees")
+    assert ("context" in second, "tool_calls" in second) == (False, False)
+
+
+def test_inside_a_decorated_call_spans_go_into_its_log(logs: CapturedLogs) -> None:
+    made = tracer()
+
+    @athina_trace.athina_trace(prompt_slug="desk")
+    def answer() -> str:
+        chat_span(made)
+        chat_span(made, response="msg_2")
+        return "Both."
+
+    answer()
+    (log,) = logs.wire
+    assert (log["prompt_slug"], log["response"], log["total_tokens"]) == ("desk", "Both.", 14)
+    assert logs.updates == []
+
+
+def test_private_scopes_masks_and_samples_apply(logs: CapturedLogs) -> None:
+    made = tracer()
+    with athina_private():
+        chat_span(made)
+    with athina_session(sample_rate=0.0):
+        chat_span(made, response="msg_2")
+    (log,) = logs.wire
+    assert ("user_query" in log, log["response"], log["total_tokens"]) == (False, "", 7)
+    with captured_logs(mask_patterns=["degrees"]) as masked:
+        chat_span(made, response="msg_3")
+    assert masked.wire[0]["response"] == "Three [masked]."
+
+
+def test_what_was_captured_is_on_disk_when_the_span_has_ended(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    code = (
+        "import os, signal\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from athina_trace.integrations.opentelemetry import AthinaSpanProcessor\n"
+        "from tests.otel.test_reader import CURRENT\n"
+        "provider = TracerProvider()\n"
+        "provider.add_span_processor(AthinaSpanProcessor())\n"
+        "provider.get_tracer('t').start_span('chat', attributes=CURRENT).end()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    look = "import athina_trace, json; print(json.dumps(athina_trace.recent_logs()))"
+    heir = subprocess.run([sys.executable, "-c", look], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert [log["user_query"] for log in json.loads(heir.stdout)] == [QUESTION]
+
+
+def test_the_clients_own_instrumentation_and_spans_around_it_are_one_log(logs: CapturedLogs) -> None:
+    made = tracer()
+    with Server() as server, OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        instrument_openai()
+        try:
+            server.on("POST /chat/completions", chat(content="Rain."))
+            for has_id in (True, False):
+                more = {"gen_ai.response.id": "chatcmpl-1"} if has_id else {}
+                attributes: Any = {"gen_ai.operation.name": "chat", "operation.cost": 0.5, **more}
+                with made.start_as_current_span("chat", attributes=attributes):
+                    client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Rain?"}])
+        finally:
+            uninstrument_openai()
+    found = as_changed(logs)
+    assert [(log["response"], log["total_tokens"], log["cost"]) for log in found] == [("Rain.", 7, 0.5)] * 2
+
+
+def test_a_closed_stream_is_incomplete_and_no_error(logs: CapturedLogs) -> None:
+    span = tracer().start_span("chat", attributes={**CURRENT, "error.type": "GeneratorExit"})
+    span.set_status(trace.StatusCode.ERROR, "GeneratorExit: ")
+    span.end()
+    (log,) = logs.wire
+    assert ("error" in log, log["custom_attributes"]["outcome"]) == (False, "incomplete")
+
+
+def test_tasks_log_under_their_own_sessions(logs: CapturedLogs) -> None:
+    made = tracer()
+
+    async def ask(number: int) -> None:
+        with athina_session(f"session {number}"):
+            question = json.dumps([{"role": "user", "parts": [{"type": "text", "content": f"Question {number}"}]}])
+            with made.start_as_current_span("agent"):
+                attributes = {**CURRENT, "gen_ai.response.id": "msg_0", "gen_ai.input.messages": question}
+                with made.start_as_current_span("chat", attributes=attributes):
+                    await asyncio.sleep(number % 3 / 1000)
+
+    async def main() -> None:
+        await asyncio.gather(*(ask(number) for number in range(300)))
+
+    asyncio.run(main())
+    found = {(log["session_id"], log["user_query"]) for log in logs.wire}
+    assert len(logs) == 300
+    assert found == {(f"session {number}", f"Question {number}") for number in range(300)}
+
+
+@given(HOSTILE, st.text(max_size=20))
+def test_no_span_loses_the_next_log(attributes: dict[str, Any], name: str) -> None:
+    answered.reset()
+    with captured_logs() as logs:
+        processor, made = AthinaSpanProcessor(), tracer()
+        span = TracerProvider().get_tracer("hostile").start_span(name)
+        assert isinstance(span, Span)
+        processor.on_start(span)
+        span.end()
+        span._attributes = attributes
+        processor.on_end(span)
+        answered.reset()
+        chat_span(made)
+    assert logs.wire[-1]["user_query"] == QUESTION
+
+
+class Raising:
+    """A span of another kind than the SDK's."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_a_span_that_raises_never_raises_into_the_program(logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("athina_trace._guard.strict", False)
+    hostile: Any = Raising()
+    processor = AthinaSpanProcessor()
+    processor.on_start(hostile)
+    processor.on_end(hostile)
+    AthinaCompletionHook().on_completion(inputs=hostile, outputs=[hostile], span=hostile)
+    chat_span(tracer())
+    assert len(logs) == 1
+
+
+def test_a_span_whose_start_was_not_seen_is_logged_all_the_same(logs: CapturedLogs) -> None:
+    span = TracerProvider().get_tracer("early").start_span("chat", attributes=CURRENT)
+    assert isinstance(span, ReadableSpan)
+    AthinaSpanProcessor().on_end(span)
+    assert len(logs) == 1
+
+
+# Content that the program keeps off its spans ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Text:
+    content: str
+    type: str = "text"
+
+
+@dataclasses.dataclass
+class Typed:
+    role: str
+    parts: list[Text]
+    finish_reason: str | None = None
+
+
+BARE: dict[str, Any] = {
+    name: value for name, value in CURRENT.items() if "messages" not in name and "instructions" not in name
+}
+GIVEN: dict[str, Any] = {
+    "inputs": [Typed("user", [Text(QUESTION)])],
+    "outputs": [Typed("assistant", [Text("Three.")], "stop")],
+    "system_instruction": [Text("Be brief.")],
+}
+
+
+@pytest.mark.parametrize("sees_spans", [True, False])
+def test_the_completion_hook_gives_content_that_spans_do_not_have(logs: CapturedLogs, sees_spans: bool) -> None:
+    made = tracer() if sees_spans else TracerProvider().get_tracer("unseen")
+    with athina_session("desk"):
+        span = made.start_span("chat", attributes=BARE)
+        AthinaCompletionHook().on_completion(span=span, **GIVEN)
+        span.end()
+    (log,) = logs.wire
+    assert (log["user_query"], log["response"], log["total_tokens"]) == (QUESTION, "Three.", 7)
+    assert (log["prompt"][0], log["session_id"]) == ({"role": "system", "content": "Be brief."}, "desk")
+
+
+def test_the_completion_hook_has_the_content_of_spans_that_are_not_sampled(logs: CapturedLogs) -> None:
+    span = tracer(sampler=ALWAYS_OFF).start_span("chat", attributes=BARE)
+    AthinaCompletionHook().on_completion(span=span, **GIVEN)
+    span.end()
+    (log,) = logs.wire
+    assert (log["user_query"], log["response"]) == (QUESTION, "Three.")
+
+
+def test_the_completion_hook_of_what_is_no_request_of_a_model_makes_no_log(logs: CapturedLogs) -> None:
+    made = TracerProvider().get_tracer("agents")
+    span = made.start_span("agent", attributes={"gen_ai.operation.name": "invoke_agent"})
+    AthinaCompletionHook().on_completion(span=span, **GIVEN)
+    AthinaCompletionHook().on_completion(span=None, **GIVEN)
+    assert logs.wire == []
+
+
+# The global provider -------------------------------------------------------------------------------------------------
+
+
+def in_a_process(code: str) -> str:
+    preamble = (
+        "import logging, sys\n"
+        "logging.basicConfig(stream=sys.stdout, level=logging.INFO)\n"
+        "from opentelemetry import trace\n"
+        "from opentelemetry.trace import set_tracer_provider\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from athina_trace.integrations.opentelemetry import instrument_opentelemetry, uninstrument_opentelemetry\n"
+        "from athina_trace.testing import captured_logs\n"
+        "from tests.otel.test_reader import CURRENT\n"
+        "def ask(answer):\n"
+        "    attributes = {**CURRENT, 'gen_ai.response.id': answer}\n"
+        "    trace.get_tracer('t').start_span('chat', attributes=attributes).end()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", preamble + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_global_provider_is_instrumented_before_and_after_it_is_set_and_once() -> None:
+    for before in (True, False):
+        setting, instrumenting = "set_tracer_provider(TracerProvider())\n", "instrument_opentelemetry()\n" * 2
+        given = instrumenting + setting + instrumenting if before else setting + instrumenting
+        asking = (
+            "with captured_logs() as logs:\n"
+            "    ask('msg_1')\n"
+            "    uninstrument_opentelemetry()\n"
+            "    ask('msg_2')\n"
+            "    instrument_opentelemetry()\n"
+            "    ask('msg_3')\n"
+            "print(len(logs), len(logs.updates))\n"
+        )
+        assert in_a_process(given + asking).splitlines()[-1] == "2 0"
+
+
+def test_a_sampler_that_drops_spans_is_reported_once() -> None:
+    said = in_a_process(
+        "from opentelemetry.sdk.trace.sampling import TraceIdRatioBased\n"
+        "set_tracer_provider(TracerProvider(sampler=TraceIdRatioBased(0.5)))\n"
+        "instrument_opentelemetry()\n"
+        "instrument_opentelemetry()\n"
+    )
+    assert said.count("TraceIdRatioBased{0.5} drops spans: answers of models in them are not captured") == 1
+    assert "drops spans" not in in_a_process("set_tracer_provider(TracerProvider())\ninstrument_opentelemetry()\n")
+
+
+def test_a_sampler_is_reported_where_the_processor_was_added_by_hand() -> None:
+    said = in_a_process(
+        "from opentelemetry.sdk.trace.sampling import TraceIdRatioBased\n"
+        "from athina_trace.integrations.opentelemetry import AthinaSpanProcessor\n"
+        "provider = TracerProvider(sampler=TraceIdRatioBased(1.0))\n"
+        "provider.add_span_processor(AthinaSpanProcessor())\n"
+        "set_tracer_provider(provider)\n"
+        "with captured_logs() as logs:\n"
+        "    ask('msg_1')\n"
+        "    ask('msg_2')\n"
+    )
+    assert said.count("TraceIdRatioBased{1.0} drops spans") == 1
+
+
+def test_flushing_a_provider_flushes_us() -> None:
+    with captured_logs():
+        assert AthinaSpanProcessor().force_flush(10)
+        AthinaSpanProcessor().shutdown()
+
+
+def test_reading_spans_needs_no_package_of_opentelemetrys() -> None:
+    code = (
+        "import sys, athina_trace, athina_trace.integrations.opentelemetry.span_logs\n"
+        "import athina_trace.integrations.openai.instrument\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'opentelemetry'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

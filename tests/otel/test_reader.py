@@ -1,0 +1,429 @@
+"""What spans of each convention say, attribute by attribute."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace.integrations.opentelemetry.reader import (
+    Kind,
+    identity_of,
+    kind_of,
+    read_documents,
+    read_model,
+    read_tool,
+    was_given_up,
+)
+from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
+from athina_trace.integrations.opentelemetry.values import decoded, items, mapping, nested, number_of, string_of
+
+SYSTEM, QUESTION, ANSWER = "Be brief.", "How cold is it?", "Three degrees."
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}
+TOOL = {"type": "function", "function": {"name": "weather"}}
+USED = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def span(name: str = "chat gpt-4o", **more: Any) -> SpanRecord:
+    return SpanRecord(name=name, span_id="00000000000000aa", **more)
+
+
+def fields(span: SpanRecord) -> dict[str, Any]:
+    accumulator = AnswerAccumulator()
+    accumulator.take(read_model(span))
+    return accumulator.fields()
+
+
+def dumped(*messages: dict[str, Any]) -> str:
+    return json.dumps(messages)
+
+
+def text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "content": text}
+
+
+CURRENT: dict[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.response.model": "gpt-4o-2024",
+    "gen_ai.response.id": "msg_1",
+    "gen_ai.response.finish_reasons": ("stop",),
+    "gen_ai.request.temperature": 0.5,
+    "gen_ai.request.stop_sequences": ("END",),
+    "gen_ai.conversation.id": "thread_1",
+    "user.id": "user_1",
+    "gen_ai.prompt.name": "greeting",
+    "gen_ai.prompt.version": "3",
+    "gen_ai.usage.input_tokens": 5,
+    "gen_ai.usage.output_tokens": 2,
+    "gen_ai.usage.cache_read.input_tokens": 1,
+    "operation.cost": 0.25,
+    "gen_ai.tool.definitions": json.dumps([TOOL]),
+    "gen_ai.system_instructions": dumped(text_part(SYSTEM)),
+    "gen_ai.input.messages": dumped({"role": "user", "parts": [text_part(QUESTION)]}),
+    "gen_ai.output.messages": dumped({"role": "assistant", "parts": [text_part(ANSWER)], "finish_reason": "stop"}),
+}
+INDEXED: dict[str, Any] = {
+    "llm.request.type": "chat",
+    "gen_ai.system": "anthropic",
+    "gen_ai.response.model": "gpt-4o-2024",
+    "gen_ai.response.id": "msg_1",
+    "gen_ai.prompt.0.role": "system",
+    "gen_ai.prompt.0.content": SYSTEM,
+    "gen_ai.prompt.1.role": "user",
+    "gen_ai.prompt.1.content": json.dumps([{"type": "text", "text": QUESTION}]),
+    "gen_ai.completion.0.role": "assistant",
+    "gen_ai.completion.0.content": ANSWER,
+    "gen_ai.completion.0.finish_reason": "stop",
+    "gen_ai.usage.prompt_tokens": 5,
+    "gen_ai.usage.completion_tokens": 2,
+    "llm.usage.total_tokens": 7,
+    "llm.request.functions.0.name": "weather",
+    "traceloop.association.properties.session_id": "thread_1",
+    "traceloop.association.properties.user_id": "user_1",
+    "traceloop.prompt.key": "greeting/3",
+}
+OPENINFERENCE: dict[str, Any] = {
+    "openinference.span.kind": "LLM",
+    "llm.model_name": "gpt-4o-2024",
+    "llm.system": "anthropic",
+    "llm.finish_reason": "stop",
+    "llm.invocation_parameters": '{"temperature": 0.5, "stop": ["END"]}',
+    "llm.input_messages.0.message.role": "system",
+    "llm.input_messages.0.message.content": SYSTEM,
+    "llm.input_messages.1.message.role": "user",
+    "llm.input_messages.1.message.contents.0.message_content.type": "text",
+    "llm.input_messages.1.message.contents.0.message_content.text": QUESTION,
+    "llm.output_messages.0.message.role": "assistant",
+    "llm.output_messages.0.message.content": ANSWER,
+    "llm.tools.0.tool.json_schema": json.dumps(TOOL),
+    "llm.token_count.prompt": 5,
+    "llm.token_count.completion": 2,
+    "llm.token_count.total": 7,
+    "llm.cost.total": 0.25,
+    "output.value": '{"id": "msg_1"}',
+    "session.id": "thread_1",
+    "user.id": "user_1",
+    "prompt.id": "greeting/3",
+}
+AI_SDK: dict[str, Any] = {
+    "ai.response.model": "gpt-4o-2024",
+    "ai.model.id": "gpt-4o",
+    "ai.response.id": "msg_1",
+    "ai.response.finishReason": "stop",
+    "ai.prompt.messages": dumped(
+        {"role": "system", "content": SYSTEM}, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
+    ),
+    "ai.prompt.tools": [json.dumps(TOOL)],
+    "ai.response.text": ANSWER,
+    "ai.usage.promptTokens": 5,
+    "ai.usage.outputTokens": 2,
+    "ai.settings.temperature": 0.5,
+    "ai.telemetry.metadata.sessionId": "thread_1",
+    "ai.telemetry.metadata.userId": "user_1",
+}
+EVENTS = [
+    Event(name="gen_ai.system.message", attributes={"content": SYSTEM}),
+    Event(name="gen_ai.user.message", attributes={"content": QUESTION}),
+    Event(
+        name="gen_ai.choice",
+        attributes={"index": 0, "finish_reason": "stop", "message": json.dumps({"content": ANSWER})},
+    ),
+]
+CONTENT_EVENTS = [
+    Event(
+        name="gen_ai.content.prompt",
+        attributes={
+            "gen_ai.prompt": dumped({"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION})
+        },
+    ),
+    Event(
+        name="gen_ai.content.completion",
+        attributes={"gen_ai.completion": dumped({"role": "assistant", "content": ANSWER})},
+    ),
+]
+SMALL = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.response.model": "gpt-4o-2024",
+    "gen_ai.usage.input_tokens": 5,
+    "gen_ai.usage.output_tokens": 2,
+}
+LOGFIRES = [{"event.name": event.name, **event.attributes} for event in EVENTS]
+DETAILS = Event(name="gen_ai.client.inference.operation.details", attributes=CURRENT)
+
+SPANS = {
+    "current": span(attributes=CURRENT),
+    "structured": span(
+        attributes={name: decoded(each) if "messages" in name else each for name, each in CURRENT.items()}
+    ),
+    "details": span(attributes=SMALL, events=[DETAILS]),
+    "indexed": span(attributes=INDEXED),
+    "openinference": span(attributes=OPENINFERENCE),
+    "ai sdk": span("ai.generateText.doGenerate", attributes=AI_SDK),
+    "events": span(attributes=SMALL, events=EVENTS),
+    "content events": span(attributes=SMALL, events=CONTENT_EVENTS),
+    "logfire's events": span(attributes={**SMALL, "events": json.dumps(LOGFIRES)}),
+}
+
+
+@pytest.mark.parametrize("convention", SPANS)
+def test_each_convention_says_what_was_asked_and_answered(convention: str) -> None:
+    log = fields(SPANS[convention])
+    assert (log["user_query"], log["response"], log["language_model_id"]) == (QUESTION, ANSWER, "gpt-4o-2024")
+    assert log["prompt"] == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+    assert {name: log[name] for name in USED} == USED
+
+
+@pytest.mark.parametrize("convention", ["current", "structured", "indexed", "openinference", "ai sdk"])
+def test_each_convention_says_who_asked_and_how(convention: str) -> None:
+    log = fields(SPANS[convention])
+    assert (log["session_id"], log["customer_user_id"]) == ("thread_1", "user_1")
+    assert ("id", "msg_1") in read_model(SPANS[convention])[0].names  # type: ignore[union-attr]
+    assert log["custom_attributes"]["status"] == "stop"
+    if convention != "ai sdk":
+        assert log["prompt_slug"] == "greeting/3"
+        assert log["tools"] == [TOOL] or convention == "indexed"
+    if convention != "indexed":
+        assert log["model_options"]["temperature"] == 0.5
+    assert log.get("cost", 0.25) == 0.25
+
+
+def calling(convention: str) -> SpanRecord:
+    part = {"type": "tool_call", "id": "call_1", "name": "weather", "arguments": {"city": "Oslo"}}
+    function = "llm.output_messages.0.message.tool_calls.0.tool_call"
+    arguments = CALL["function"]["arguments"]  # type: ignore[index]
+    by_convention: dict[str, dict[str, Any]] = {
+        "current": {**SMALL, "gen_ai.output.messages": dumped({"role": "assistant", "parts": [part]})},
+        "indexed": {
+            **SMALL,
+            "gen_ai.completion.0.tool_calls.0.id": "call_1",
+            "gen_ai.completion.0.tool_calls.0.name": "weather",
+            "gen_ai.completion.0.tool_calls.0.arguments": arguments,
+        },
+        "openinference": {
+            "openinference.span.kind": "LLM",
+            f"{function}.id": "call_1",
+            f"{function}.function.name": "weather",
+            f"{function}.function.arguments": arguments,
+        },
+        "ai sdk": {
+            "ai.response.toolCalls": dumped({"toolCallId": "call_1", "toolName": "weather", "input": {"city": "Oslo"}})
+        },
+    }
+    if convention == "events":
+        message = json.dumps({"tool_calls": [CALL]})
+        return span(attributes=SMALL, events=[Event(name="gen_ai.choice", attributes={"message": message})])
+    return span(attributes=by_convention[convention])
+
+
+@pytest.mark.parametrize("convention", ["current", "indexed", "openinference", "ai sdk", "events"])
+def test_calls_of_tools_have_one_form(convention: str) -> None:
+    assert fields(calling(convention))["tool_calls"] == [CALL]
+
+
+ASKED_AGAIN: dict[str, dict[str, Any]] = {
+    "current": {
+        "gen_ai.input.messages": dumped(
+            {"role": "assistant", "parts": [{"type": "tool_call", "id": "call_1", "name": "weather"}]},
+            {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_1", "response": "3"}]},
+        )
+    },
+    "pydantic": {
+        "gen_ai.input.messages": dumped(
+            {"role": "user", "parts": [{"type": "tool_call_response", "id": "call_1", "result": "3"}]},
+        )
+    },
+    "two kinds of ids": {
+        "gen_ai.input.messages": dumped(
+            {"role": "assistant", "parts": [{"type": "tool_call", "id": "call_1", "name": "weather"}]},
+            {"role": "tool", "parts": [{"type": "tool_call_response", "id": "another_1", "response": "3"}]},
+        )
+    },
+    "indexed": {
+        "gen_ai.prompt.0.role": "tool",
+        "gen_ai.prompt.0.tool_call_id": "call_1",
+        "gen_ai.prompt.0.content": "3",
+    },
+    "openinference": {
+        "llm.input_messages.0.message.role": "tool",
+        "llm.input_messages.0.message.tool_call_id": "call_1",
+        "llm.input_messages.0.message.content": "3",
+    },
+    "ai sdk": {
+        "ai.prompt.messages": dumped(
+            {"role": "tool", "content": [{"type": "tool-result", "toolCallId": "call_1", "output": "3"}]}
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("convention", ASKED_AGAIN)
+def test_outputs_in_the_next_prompt_go_to_their_calls_and_are_nobodys_question(convention: str) -> None:
+    asked = {**ASKED_AGAIN[convention], **SMALL}
+    accumulator = AnswerAccumulator()
+    accumulator.take(read_model(calling("current")))
+    accumulator.take(read_model(SpanRecord(name="chat", span_id="00000000000000bb", attributes=asked)))
+    log = accumulator.fields()
+    assert [call["output"] for call in log["tool_calls"]] == ["3"]
+    assert "user_query" not in log
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "kind"),
+    [
+        ("chat", {"gen_ai.operation.name": "chat"}, Kind.MODEL),
+        ("complete", {"gen_ai.operation.name": "text_completion"}, Kind.MODEL),
+        ("generate", {"gen_ai.operation.name": "generate_content"}, Kind.MODEL),
+        ("agent", {"gen_ai.operation.name": "invoke_agent"}, Kind.OTHER),
+        ("workflow", {"gen_ai.operation.name": "invoke_workflow"}, Kind.OTHER),
+        ("embed", {"gen_ai.operation.name": "embeddings"}, Kind.OTHER),
+        ("again", {"gen_ai.operation.name": "fetch_response"}, Kind.OTHER),
+        ("tool", {"gen_ai.operation.name": "execute_tool"}, Kind.TOOL),
+        ("find", {"gen_ai.operation.name": "retrieval"}, Kind.RETRIEVAL),
+        ("llm", {"openinference.span.kind": "LLM"}, Kind.MODEL),
+        ("both", {"openinference.span.kind": "CHAIN", "gen_ai.operation.name": "chat"}, Kind.OTHER),
+        ("agent", {"openinference.span.kind": "AGENT"}, Kind.OTHER),
+        ("tool", {"openinference.span.kind": "TOOL"}, Kind.TOOL),
+        ("find", {"openinference.span.kind": "RETRIEVER"}, Kind.RETRIEVAL),
+        ("ai.generateText", {"ai.usage.promptTokens": 5}, Kind.OTHER),
+        ("ai.generateText.doGenerate", {}, Kind.MODEL),
+        ("ai.streamText.doStream", {}, Kind.MODEL),
+        ("ai.generateObject.doGenerate", {}, Kind.MODEL),
+        ("ai.embed.doEmbed", {}, Kind.OTHER),
+        ("ai.toolCall", {}, Kind.TOOL),
+        ("old", {"llm.request.type": "completion"}, Kind.MODEL),
+        ("task", {"traceloop.span.kind": "workflow"}, Kind.OTHER),
+        ("GET /", {}, Kind.OTHER),
+        ("odd", {"gen_ai.operation.name": ["chat"]}, Kind.OTHER),
+    ],
+)
+def test_only_requests_of_models_are_answers(name: str, attributes: dict[str, Any], kind: Kind) -> None:
+    assert kind_of(name, attributes) is kind
+
+
+@pytest.mark.parametrize(
+    ("description", "attributes", "expected"),
+    [
+        ("Overloaded", {}, ("Overloaded", None)),
+        (None, {"error.type": "timeout"}, ("timeout", None)),
+        ("Busy", {"error.type": "429"}, ("Busy", 429)),
+        ("Error code: 400 - The model is overloaded.", {}, ("The model is overloaded.", 400)),
+        (
+            "RateLimitError: Error code: 429 - {'error': {'message': 'Slow down.', 'type': 'x'}}",
+            {},
+            ("Slow down.", 429),
+        ),
+        ("status_code: 500, model_name: m, body: {'message': 'Broken.'}", {}, ("Broken.", 500)),
+        ("Error code: 500 - {'error': {'message': 'cut o", {}, ("{'error': {'message': 'cut o", 500)),
+        (None, {}, ("failed", None)),
+    ],
+)
+def test_errors_are_what_the_api_said(description: str | None, attributes: Any, expected: tuple[Any, Any]) -> None:
+    log = fields(span(attributes={**SMALL, **attributes}, failed=True, description=description))
+    assert (log["error"], log.get("status_code")) == expected
+
+
+def test_the_message_of_an_exception_is_the_error_where_the_status_says_nothing() -> None:
+    raised = Event(name="exception", attributes={"exception.type": "ValueError", "exception.message": "No."})
+    assert fields(span(attributes=SMALL, events=[raised], failed=True))["error"] == "No."
+
+
+@pytest.mark.parametrize("kind", ["GeneratorExit", "asyncio.exceptions.CancelledError"])
+def test_a_stream_that_was_closed_is_no_error(kind: str) -> None:
+    closed = span(attributes={**SMALL, "error.type": kind}, failed=True, description=f"{kind}: ")
+    assert was_given_up(closed)
+    assert "error" not in fields(closed)
+
+
+def test_logfires_span_of_a_request_whose_stream_is_another_span_is_no_answer() -> None:
+    request = span(scope="logfire.openai", attributes={**SMALL, "gen_ai.input.messages": "[]"})
+    assert read_model(request) == []
+    assert read_model(span(scope="logfire.openai", attributes=CURRENT)) != []
+
+
+def test_tools_say_what_they_gave_back() -> None:
+    current = {
+        "gen_ai.tool.call.id": "call_1",
+        "gen_ai.tool.name": "weather",
+        "gen_ai.tool.call.arguments": '{"city":"Oslo"}',
+        "gen_ai.tool.call.result": '"3 degrees"',
+    }
+    assert read_tool(span(attributes=current)) == ("call_1", "weather", '{"city":"Oslo"}', "3 degrees")
+    ai_sdk = {"ai.toolCall.id": "call_1", "ai.toolCall.name": "weather", "ai.toolCall.result": '{"degrees": 3}'}
+    assert read_tool(span(attributes=ai_sdk)) == ("call_1", "weather", None, '{"degrees": 3}')
+    openinference = {"tool.name": "weather", "input.value": "{}", "output.value": "3"}
+    assert read_tool(span(attributes=openinference)) == (None, "weather", "{}", "3")
+    assert read_tool(span(failed=True, description="No such city.")).output == "No such city."
+    assert read_tool(span()).output is None
+
+
+def test_retrievals_say_what_they_found() -> None:
+    current = {"gen_ai.retrieval.documents": json.dumps([{"id": "1", "content": "Cold."}, {"score": 0.1}])}
+    assert read_documents(span(attributes=current)) == ("Cold.",)
+    openinference = {
+        "retrieval.documents.1.document.content": "Second.",
+        "retrieval.documents.0.document.content": "First.",
+    }
+    assert read_documents(span(attributes=openinference)) == ("First.", "Second.")
+
+
+def test_a_conversation_among_the_parameters_is_the_session() -> None:
+    parameters = {"llm.invocation_parameters": '{"conversation": {"id": "conv_1"}}', "openinference.span.kind": "LLM"}
+    assert fields(span(attributes=parameters))["session_id"] == "conv_1"
+
+
+def test_what_nobody_said_is_absent() -> None:
+    assert fields(span(attributes={"gen_ai.operation.name": "chat"})) == {}
+    assert identity_of({"session.id": "", "user.id": 7}) == {}
+
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=12,
+)
+NAMES = sorted({*CURRENT, *INDEXED, *OPENINFERENCE, *AI_SDK, "gen_ai.completion.0.tool_calls.0.id", "events"})
+ROLES = st.sampled_from(["user", "assistant", "tool", 7, None])
+KINDS = ["text", "tool_call", "tool_call_response", "blob", 7]
+PARTS: Any = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(KINDS)},
+        optional=dict.fromkeys(("content", "id", "name", "arguments", "response", "text"), JSON),
+    )
+    | JSON,
+    max_size=3,
+)
+MESSAGES = st.lists(st.fixed_dictionaries({"role": ROLES, "parts": PARTS | JSON}) | JSON, max_size=3)
+VALUES = JSON | MESSAGES | MESSAGES.map(json.dumps) | st.binary(max_size=4)
+HOSTILE = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), VALUES, max_size=12)
+
+
+@given(HOSTILE, st.lists(st.builds(Event, name=st.sampled_from([each.name for each in EVENTS]), attributes=HOSTILE)))
+def test_no_span_raises(attributes: dict[str, Any], events: list[Event]) -> None:
+    hostile = span(attributes=attributes, events=events, resource=attributes, failed=bool(events))
+    log = fields(hostile)
+    json.dumps(log, allow_nan=False)
+    kind_of("ai.", attributes)
+    read_tool(hostile)
+    read_documents(hostile)
+    assert log.get("response") is None or type(log["response"]) is str
+
+
+@given(JSON)
+def test_values_of_attributes_are_what_they_say(value: Any) -> None:
+    attributes = {"a": value}
+    assert string_of(attributes, "b", "a") == (value if type(value) is str and value else None)
+    assert type(number_of(attributes, "a")) in (int, float, type(None))
+    assert type(items(value)) is list
+    assert hasattr(mapping(value), "get")
+
+
+def test_deep_and_long_json_is_passed_over() -> None:
+    assert decoded("[" * 200_000) is None
+    assert decoded(json.dumps("x" * 5_000_000)) is None
+    assert nested({"a.0.b": 1, "a.1": 2, "a.x.b": 3, "a.99999999999.b": 4, "ab.0.c": 5}, "a") == [{"b": 1}]
