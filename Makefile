@@ -6,8 +6,8 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest lint format
-.PHONY: shape coverage bench bench-servers soak pictures clean
+.PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest test-clients
+.PHONY: lint format shape coverage bench bench-servers soak pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -21,6 +21,7 @@ help:
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
 	@echo "make test-others  those beside the real packages of nine other tools that watch OpenAI's client"
 	@echo "make test-integrations  those with the packages of other sources (test-integrations-newest: their newest releases)"
+	@echo "make test-clients  those with other people's clients of Athina and OTLP against a gateway"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
 	@echo "make format     let ruff fix what it can"
 	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
@@ -83,6 +84,19 @@ test-integrations-newest:
 	@sed 's/[<>=~! #].*//' tests/integrations/requirements.txt >$(VENV)-newest/requirements.txt
 	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $(VENV)-newest/requirements.txt
 	@$(VENV)-newest/bin/python -m pytest tests/integrations
+
+# Clients that would bring half the world into the environment of the tests; the JavaScript ones where there is npm.
+test-clients: $(VENV)-clients/.installed
+	@$(VENV)-clients/bin/python -m pytest tests/clients
+
+$(VENV)-clients/.installed: tests/clients/requirements.txt tests/clients/package.json pyproject.toml
+	@echo "Installing other people's clients in $(VENV)-clients"
+	@$(PYTHON) -m venv $(VENV)-clients
+	@$(VENV)-clients/bin/python -m pip install -qq --disable-pip-version-check --editable '.[gateway,ui]' \
+		-r tests/clients/requirements.txt
+	@if command -v npm >/dev/null; then cp tests/clients/package.json $(VENV)-clients/ && \
+		npm install --prefix $(VENV)-clients --no-audit --no-fund --silent; fi
+	@touch $@
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet

@@ -8,7 +8,7 @@ from athina_trace._capture.decorator import athina_trace
 from athina_trace._capture.draft import LogDraft, current_log
 from athina_trace._capture.manual import log_feedback, log_inference, update_log
 from athina_trace._capture.private import athina_private
-from athina_trace._runtime import aflush, configure, flush, recent_logs, shutdown, status
+from athina_trace._runtime import aflush, configure, flush, metrics, recent_logs, shutdown, status
 from athina_trace.context import athina_session, set_customer, set_session
 from athina_trace.errors import AthinaTraceError, OutboxError, OutboxFullError, SettingsError
 from athina_trace.propagation import ContextThreadPoolExecutor, extract, inject, wrap
@@ -49,6 +49,7 @@ __all__ = [
     "instrument_openai",
     "log_feedback",
     "log_inference",
+    "metrics",
     "recent_logs",
     "set_customer",
     "set_session",

@@ -14,6 +14,7 @@ from athina_trace._delivery import sqlite
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.fallback import Delivery
+from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Connection
@@ -43,8 +44,9 @@ class Runtime(Writer):
         )
         self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
         self.put = self.delivery.put
+        self.put_or_raise = self.delivery.put_on_disk
         if settings.console:
-            self.put = Console(self.put)
+            self.put, self.put_or_raise = Console(self.put), Console(self.put_or_raise)
         elif settings.api_key is None and not settings.quiet and is_read():
             self.put = FirstNote(self.put, path)
         if settings.api_key is None and settings.enabled:
@@ -107,6 +109,10 @@ class Runtime(Writer):
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first; those that only memory could take come last."""
         return [from_json(body) for body in self.delivery.newest(limit)]
+
+    def traffic(self) -> Traffic:
+        """What this process's requests do now, and took."""
+        return self.delivery.traffic()
 
     def status(self) -> Status:
         """The outbox's counts now."""

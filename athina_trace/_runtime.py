@@ -321,6 +321,25 @@ def status() -> Status:
     return Status(paused=paused, faults=_guard.faults)
 
 
+def metrics() -> str:
+    """The state of deliveries as Prometheus text, for a `/metrics` endpoint of the program's own.
+
+    Serve it as `text/plain; version=0.0.4`. Counts of logs are of all processes that share the outbox; requests in
+    flight and their latency are this process's own.
+
+    >>> reference = log_inference(response="Hello")
+    >>> "athina_trace_logs_made_total 1" in metrics().splitlines()
+    True
+    """
+    from athina_trace._delivery.metrics import Traffic, exposition, of_status  # noqa: PLC0415 - few programs need it
+
+    traffic = Traffic()
+    with _guard.shield("metrics()"):
+        runtime = active()
+        traffic = traffic if runtime is None else runtime.traffic()
+    return exposition(of_status(status(), traffic, time.time()))
+
+
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
     """The newest logs that the outbox holds, oldest first, each as it is sent to Athina.
 

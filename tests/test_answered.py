@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections.abc import Sequence
@@ -321,3 +322,21 @@ def test_two_processes_that_see_one_answer_have_two_answers() -> None:
         assert (os.read(read, 10), len(logs)) == (b"2", 1)
         os.close(read)
         os.close(write)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["begin", "end", "retrieve", "answer"]), st.integers(0, 5))))
+def test_documents_that_wait_are_counted_and_bounded(steps: list[tuple[str, int]]) -> None:
+    answered.reset()
+    with captured_logs():
+        for step, number in steps:
+            name: Key = ("span", str(number))
+            if step == "begin":
+                contextvars.Context().run(begin, name, ("span", str(number - 1)))
+            elif step == "end":
+                end(name)
+            elif step == "retrieve":
+                log_documents(["x" * 3_000_000], Origin.here()._replace(within=(name,)))
+            else:
+                log_answer([Answer(key=("chat", f"{number}"), text="a")], Origin.here()._replace(within=(name,)))
+            waiting = sum(len(text) for each in answered._state.running.values() for text in each.documents)
+            assert waiting == answered._state.document_characters <= 8_000_000

@@ -36,6 +36,7 @@ PAGES = (
     "examples/README.md",
     "athina_trace/REFERENCE.md",
     "athina_trace/_delivery/README.md",
+    "athina_trace/gateway/README.md",
     "tests/benchmarks/README.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
@@ -182,8 +183,13 @@ def test_the_readme_can_be_read_on_the_package_index() -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    linked = {path.resolve() for path, _ in internal_links("README.md")}
-    assert {ROOT / page for page in PAGES} - {ROOT / "README.md"} <= linked
+    reached, waiting = set[str](), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        linked = {str(path.resolve().relative_to(ROOT)) for path, _ in internal_links(page)}
+        waiting += linked.intersection(PAGES) - reached
+    assert reached == set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -51,7 +51,7 @@ _MOST_KNOWN: Final = 4096
 """Answers that are recognised when another source sees them, and calls of tools whose outputs may come."""
 _MOST_CHANGEABLE: Final = 1024
 _MOST_CHARACTERS: Final = 8_000_000
-"""Of the prompts and texts of answers whose logs can still be changed."""
+"""Of the prompts and texts of answers whose logs can still be changed, and of documents that wait for an answer."""
 _MOST_RUNNING: Final = 4096
 _MOST_AROUND: Final = 8
 _MOST_ALIKE: Final = 32
@@ -74,6 +74,8 @@ class Origin(NamedTuple):
     """Milliseconds, where the source measured them."""
     span: Mapping[str, str] | None = None
     """OpenTelemetry's span around it, as in `LogDraft`."""
+    reference: str | None = None
+    """The reference of a log of its own, where that is to be the same whenever this is seen."""
 
     @classmethod
     def here(cls) -> Origin:
@@ -97,6 +99,8 @@ class Origin(NamedTuple):
         draft.accumulator = AnswerAccumulator()
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
+        if self.reference is not None:
+            draft.named["external_reference_id"] = self.reference
         return draft
 
 
@@ -138,6 +142,8 @@ class _State:
         """Calls by what they were made in and the tool's name, for outputs that name no call."""
         self.changeable: deque[_Kept] = deque()
         self.characters = 0
+        self.document_characters = 0
+        """Of what was retrieved and not used yet."""
 
     def keep(self, draft: LogDraft, answer: Answer) -> _Kept:
         """Keep the log of an answer changeable, and let go of the oldest ones where that takes too much."""
@@ -152,6 +158,12 @@ class _State:
             self.characters -= oldest.characters
             oldest.draft = None
         return kept
+
+    def forget_documents(self, running: _Running | None) -> None:
+        """Let go of what was retrieved in a span or run."""
+        if running is not None:
+            self.document_characters -= sum(map(len, running.documents))
+            running.documents = []
 
     def ancestors(self, name: Key | None) -> tuple[Key, ...]:
         """Return a span or run and those around it, as far as they are still running."""
@@ -194,7 +206,10 @@ def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Ke
         around = within()
         if parent is not None and parent not in around:
             around = _state.ancestors(parent) or around
-        _state.running.put(name, _Running(around[0] if around else None, subject))
+        begun = _Running(around[0] if around else None, subject)
+        if (known := _state.running.pop(name)) is not None:  # it was begun for what is inside, which was seen first
+            begun.documents = known.documents
+        _state.forget_documents(_state.running.put(name, begun))
     _around.set((name, *around[: _MOST_AROUND - 1]))
     return around
 
@@ -211,6 +226,8 @@ def end(name: Key) -> Any:
         around = _state.running.get(ended.parent) if ended.documents else None
         if around is not None:
             around.documents += ended.documents
+        else:
+            _state.forget_documents(ended)
         return ended.subject
 
 
@@ -334,8 +351,10 @@ def log_documents(texts: Iterable[str], origin: Origin) -> None:
         return
     with _state.lock:
         running = _state.running.get(origin.within[0]) if origin.within else None
-        if running is not None:
+        characters = sum(map(len, given))
+        if running is not None and _state.document_characters + characters <= _MOST_CHARACTERS:
             running.documents += given
+            _state.document_characters += characters
 
 
 def _add(kept: _Kept, records: list[Record], origin: Origin) -> None:
@@ -349,7 +368,8 @@ def _documents_in(name: Key) -> tuple[str, ...]:
     running = _state.running.get(name)
     if running is None or not running.documents:
         return ()
-    texts, running.documents = tuple(running.documents), []
+    texts = tuple(running.documents)
+    _state.forget_documents(running)
     return texts
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from athina_trace._delivery.metrics import Histogram
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.retry import Verdict, verdict
 
@@ -335,6 +336,10 @@ class Concurrency:
 
     def __init__(self, most: int) -> None:
         self.gate = Gate()
+        self.in_flight = 0
+        """Requests that have begun and not ended."""
+        self.latency = Histogram()
+        """Of the requests that ended: seconds from their start to their answer, or to their failure."""
         self._limit = Limit(most)
         self._rate = Rate()
         self._ticket = 0  # grows with each change: what began before it says nothing about what holds since
@@ -353,6 +358,7 @@ class Concurrency:
     def begin(self, now: float, key: str, reference: str) -> Request:
         """Begin a request at `now`, or at the time that it says."""
         delay = self._rate.delay(now)
+        self.in_flight += 1
         return Request(key, reference, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
 
     def end(
@@ -368,6 +374,8 @@ class Concurrency:
             chance: 0 to 1.
             delay: how long a thread of ours waits for the interpreter, seconds.
         """
+        self.in_flight -= 1
+        self.latency.observe(now - request.begins)
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
         if found is Verdict.SHRINK:  # and is as short as it can be
             found = Verdict.REFUSED
@@ -387,6 +395,10 @@ class Concurrency:
             good = found is not Verdict.RETRY
             self._ticket += self._limit.record(now, now - request.begins, good=good, delay=delay)
         return found
+
+    def abandon(self) -> None:
+        """Note that a request will never end: what sent it is dead."""
+        self.in_flight -= 1
 
     def _failed(self, request: Request, outcome: Outcome, now: float, chance: float) -> None:
         if outcome.status == _THROTTLED:

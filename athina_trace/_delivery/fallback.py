@@ -12,6 +12,7 @@ from athina_trace import _guard
 from athina_trace._delivery import sqlite
 from athina_trace._delivery.database import PROGRAM_SECONDS, waiting_at_most
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.metrics import Histogram, Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.stats import Counts, FlushReport
@@ -111,7 +112,7 @@ class Delivery:
             elif self._memory_until and self._seconds() < self._memory_until:
                 self._put_in_memory(entry)
             else:
-                self._put_on_disk(entry)
+                self.put_on_disk(entry)
         except OutboxFullError as error:
             self._drop(error)
             self.worker.wake()  # deliveries make room, and a process may have nothing else to put
@@ -128,7 +129,8 @@ class Delivery:
             except OutboxFullError as full:
                 self._drop(full)
 
-    def _put_on_disk(self, entry: Entry) -> None:
+    def put_on_disk(self, entry: Entry) -> None:
+        """Commit an entry to the outbox itself. Raises `OutboxError` where it is full or cannot be written to."""
         if self.worker.stuck:
             raise OutboxError(self.worker.stuck)
         self.outbox.put(entry)
@@ -171,6 +173,13 @@ class Delivery:
             undelivered=disk.undelivered + memory.undelivered + dropped,
         )
 
+    def traffic(self) -> Traffic:
+        """What this process's requests do now, and took."""
+        workers = [self.worker, *([self._fallback[1]] if self._fallback else [])]
+        controllers = [worker.engine.senders.controller for worker in workers if worker.engine.senders is not None]
+        latency = sum((each.latency for each in controllers), Histogram())
+        return Traffic(sum(each.in_flight for each in controllers), latency)
+
     def snapshot(self) -> Snapshot:
         """What became of all entries, on disk (by all processes) and in this process's memory."""
         self._known = _snapshot(self.outbox, _READ_SECONDS if self._known is None else PROGRAM_SECONDS) or self._known
@@ -199,7 +208,7 @@ class Delivery:
         waiting = list(memory.waiting())
         try:
             while waiting:
-                self._put_on_disk(waiting[0])
+                self.put_on_disk(waiting[0])
                 del waiting[0]
         except OutboxError as error:
             _guard.log_throttled(

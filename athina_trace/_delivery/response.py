@@ -32,7 +32,10 @@ _REDIRECT: Final = 3
 _GATEWAY: Final = (502, 504)
 """What a proxy says that has lost Athina's answer."""
 
-_IGNORED: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE)
+# Linear in any text: what is not closed ends at the next tag, or takes all that follows.
+_IGNORED: Final = re.compile(
+    r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE
+)
 
 
 class NotSentError(Exception):

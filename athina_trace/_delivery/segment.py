@@ -7,7 +7,7 @@ import os
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from zlib import crc32
 
 from pydantic_core import from_json
@@ -15,6 +15,9 @@ from pydantic_core import from_json
 from athina_trace import _fork
 from athina_trace._delivery import files, locks
 from athina_trace._delivery.entry import Entry
+
+if TYPE_CHECKING:
+    from athina_trace._delivery.routes import Kind
 
 COLLECT_BYTES = 1024 * 1024
 """About how much one collection reads, which bounds its memory, and how long the store is locked by it."""
@@ -194,4 +197,4 @@ def _decode(line: bytes) -> Entry | None:
         return None
     # What the store cannot hold would keep all others out of it.
     is_sound = isinstance(kind, str) and math.isfinite(seconds)
-    return Entry(str(ordering_key), kind, str(reference), seconds, body) if is_sound else None
+    return Entry(str(ordering_key), cast("Kind", kind), str(reference), seconds, body) if is_sound else None

@@ -154,6 +154,8 @@ class Senders:
             # came is unknown once there was a connection.
             message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
             outcome = Outcome(None, message=message, possible_duplicate=sent)
+            if sender.request is not None:
+                self.controller.abandon()
             while sender.held:
                 lease = sender.held[0]
                 if lease is not _STOP:

@@ -151,15 +151,19 @@ class Store(Database):
             self.count("delivered", gone)
 
     def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased key back, to be leased again when `due`; a key without entries is forgotten."""
-        self._db.execute(
-            "UPDATE ordering_key SET owner = NULL, due = ?, attempts = ? WHERE name = ?", (due, attempts, ordering_key)
-        )
-        self._db.execute(
+        """Give a leased key back, to be leased again when `due`, after others; a key without entries is forgotten."""
+        gone = self._db.execute(
             "DELETE FROM ordering_key WHERE name = ? AND NOT EXISTS "
             "(SELECT 1 FROM entry WHERE ordering_key = name AND state = 'waiting')",
             (ordering_key,),
-        )
+        ).rowcount
+        if not gone:
+            # With a new id, since those that are due at once come in the order of their ids.
+            self._db.execute(
+                "UPDATE ordering_key SET owner = NULL, due = ?, attempts = ?, "
+                "id = (SELECT max(id) + 1 FROM ordering_key) WHERE name = ?",
+                (due, attempts, ordering_key),
+            )
 
     def owners(self) -> list[int]:
         """All who lease a key."""

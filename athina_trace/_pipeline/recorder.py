@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from athina_trace import _guard
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._pipeline.writer import Writer
 from athina_trace.settings import Settings
@@ -20,7 +21,7 @@ class Recorder(Writer):
         super().__init__(settings)
         self.entries: list[Entry] = []
         # An entry is kept as the bytes that would be sent: tests see what Athina would.
-        self.put = self.entries.append
+        self.put = self.put_or_raise = self.entries.append
 
     def wake(self) -> None:
         """There is no thread to wake."""
@@ -33,6 +34,10 @@ class Recorder(Writer):
         """Everything recorded counts as made and as waiting."""
         made = len(self.entries)
         return Status(made=made, waiting=made, outbox=":memory:", faults=_guard.faults)
+
+    def traffic(self) -> Traffic:
+        """Nothing is sent."""
+        return Traffic()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""

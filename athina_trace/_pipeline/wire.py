@@ -2,6 +2,7 @@
 
     repaired    fields → fields      each value of a type that Athina takes; the response may still be data
     to_wire     fields → the object  repaired, the response as text, custom attributes flat, both spellings
+    forwarded   fields → the object  of another client: repaired, both spellings, the response as it came
 
 Fields are JSON-safe data under the spelling used inside; None means absent. Nothing in front of `to_wire` turns data
 into text, and nothing behind it turns text back.
@@ -50,6 +51,11 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
             }
             break
     return with_aliases(wire)
+
+
+def forwarded(fields: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object to send for fields that another client of Athina's shaped: data stays data where it sent data."""
+    return with_aliases(repaired(fields))
 
 
 def repaired(fields: dict[str, Any]) -> dict[str, Any]:

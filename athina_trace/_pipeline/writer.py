@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +20,8 @@ from athina_trace.schema import attributes_of
 from athina_trace.settings import Settings
 
 _REMEMBERED = 4096
+
+_collected: ContextVar[list[Entry] | None] = ContextVar("athina_trace_collected", default=None)
 
 Change = Literal["update", "update_by_id", "feedback"]
 
@@ -49,8 +53,12 @@ class Writer(ABC):
     Set by each kind of writer: a runtime puts into its `Delivery`, a recorder into a list.
     """
 
+    put_or_raise: Callable[[Entry], None]
+    """Commits an entry where it survives this process, or raises `OutboxError`: for what can be sent to us again."""
+
     def __init__(self, settings: Settings) -> None:
         self.ordering_keys = OrderingKeys()
+        self._may_collect = False
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
@@ -64,6 +72,27 @@ class Writer(ABC):
             "language_model_id": settings.language_model_id,
             "custom_attributes": attributes_of(settings.custom_attributes),
         }
+
+    @contextmanager
+    def collecting(self, entries: list[Entry]) -> Iterator[None]:
+        """Have what is written in this context go into a list, for what has to know whether it can be kept."""
+        token = _collected.set(entries)
+        if not self._may_collect:
+            put, self._may_collect = self.put, True
+
+            def put_or_collect(entry: Entry) -> None:
+                collected = _collected.get()
+                if collected is None:
+                    put(entry)
+                else:
+                    collected.append(entry)
+
+            # From now on: most programs never come here, and none of their calls has to ask.
+            self.put = put_or_collect
+        try:
+            yield
+        finally:
+            _collected.reset(token)
 
     @abstractmethod
     def wake(self) -> None:
@@ -134,6 +163,19 @@ class Writer(ABC):
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
         """Commit a change of a log, or feedback on it, to travel behind the log itself."""
+        entry = self.change_entry(kind, target, fields)
+        if entry is not None:
+            self.put(entry)
+
+    def change_entry(
+        self,
+        kind: Change,
+        target: str,
+        fields: dict[str, Any],
+        *,
+        wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
+    ) -> Entry | None:
+        """The entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
         # The log of another process is not known here: its reference as a key keeps at least its changes in order.
         default: str | None = target
         # Athina's own ids were never masked.
@@ -142,9 +184,9 @@ class Writer(ABC):
             target = self.pipeline.reference(target)
             default = None if is_left_out else target
         key = self.ordering_keys.get(target, default)
-        if key is not None:
-            wire = to_wire(self.pipeline.rewrite_change(fields))
-            self.put(new_entry(key, kind, target, clock.time(), wire))
+        if key is None:
+            return None
+        return new_entry(key, kind, target, clock.time(), wire(self.pipeline.rewrite_change(fields)))
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:

@@ -16,6 +16,7 @@ from athina_trace.cli.commands import (
     demo,
     export,
     flush,
+    gateway,
     import_logs,
     logs,
     purge,
@@ -32,11 +33,11 @@ from athina_trace.errors import OutboxError, SettingsError
 DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _COMMANDS = {
-    "demo": demo, "ui": ui, "serve": serve, "logs": logs, "sessions": sessions, "show": show, "status": status,
-    "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
+    "demo": demo, "ui": ui, "serve": serve, "gateway": gateway, "logs": logs, "sessions": sessions, "show": show,
+    "status": status, "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
     "import": import_logs, "completion": completion,
 }  # fmt: skip
-_DESCRIPTION = "Inspect what was logged, send it, and run a local Athina."
+_DESCRIPTION = "Inspect what was logged, send it, take logs of other programs, and run a local Athina."
 _EPILOG = """\
 exit codes:
   0    success (also where the reader of a pipe stopped reading)

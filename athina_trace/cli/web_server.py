@@ -11,8 +11,8 @@ import webbrowser
 
 from starlette.types import ASGIApp
 
+from athina_trace._serving.server import Server, is_loopback, listen, url_of
 from athina_trace.cli.terminal import Terminal
-from athina_trace.viewer.server import Server, is_loopback, listen, url_of
 
 __all__ = ["access_token", "is_loopback", "serve"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from athina_trace._serving.server import Server, listen
 from athina_trace.local_athina.api import create_local_athina
 from athina_trace.local_athina.faults import Faults
 from athina_trace.local_athina.received_logs import ReceivedLogs
 from athina_trace.viewer.log_fields import parse_object
-from athina_trace.viewer.server import Server, listen
 
 if TYPE_CHECKING:
     from typing_extensions import Self

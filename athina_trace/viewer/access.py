@@ -1,19 +1,15 @@
-"""Which requests may see a page: the host name they ask for, the site they come from, a token.
-
-A server on loopback can still be reached by any website that its owner visits: by a name that resolves to 127.0.0.1
-(DNS rebinding), or by a form that posts here. Each is refused before it reaches a page.
-"""
+"""Which requests may see a page: by the host name they ask for, the site they come from, a token."""
 
 from __future__ import annotations
 
-import ipaddress
-import secrets
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from athina_trace._serving.access import is_cross_site, is_own_host, same
 
 COOKIE = "athina_trace_viewer"
 MAX_QUERY = 4_096
@@ -79,7 +75,7 @@ class AccessMiddleware:
         headers = Headers(scope=scope)
         if len(scope["query_string"]) > MAX_QUERY:
             return PlainTextResponse("This address is too long.", 414)
-        if not self._is_own_host(headers.get("host", "")):
+        if not is_own_host(headers.get("host", ""), self._names):
             return PlainTextResponse("This host name is not one of the viewer's. Use the address that it printed.", 421)
         if scope["method"] not in ("GET", "HEAD") and is_cross_site(scope):
             return PlainTextResponse("This request comes from another site.", 403)
@@ -105,28 +101,3 @@ class AccessMiddleware:
         response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return response
-
-    def _is_own_host(self, host: str) -> bool:
-        # A name can be made to resolve to this machine by its owner; a numeric address cannot.
-        if not 0 < len(host) <= 255 or set(host) & set("/\\@?# \t"):  # noqa: PLR2004 - the longest name in the DNS
-            return False
-        try:
-            name = urlsplit(f"//{host}").hostname
-            return name is not None and (name in self._names or bool(ipaddress.ip_address(name)))
-        except ValueError:
-            return False
-
-
-def is_cross_site(scope: Scope) -> bool:
-    """Return whether a browser reports that a request comes from a page of another site."""
-    headers = Headers(scope=scope)
-    origin = headers.get("origin")
-    if origin is None:
-        return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
-    scheme, _, host = origin.partition("://")
-    return scheme not in ("http", "https") or host != headers.get("host", "")
-
-
-def same(given: str, secret: str) -> bool:
-    """Compare with a secret in a time that does not depend on where they differ; any text may be given."""
-    return secrets.compare_digest(given.encode("utf-8", "replace"), secret.encode())

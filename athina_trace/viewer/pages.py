@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from athina_trace._delivery import maintenance
+from athina_trace._serving.access import same
 from athina_trace.viewer import formatting, queries
-from athina_trace.viewer.access import MAX_FORM, same
+from athina_trace.viewer.access import MAX_FORM
 from athina_trace.viewer.charts import PERIODS, latency_curves, load_charts, stack_bars
 from athina_trace.viewer.conversation import read_turn
 from athina_trace.viewer.filters import FEEDBACK, STATES, Filters

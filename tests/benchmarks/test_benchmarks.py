@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -86,3 +88,10 @@ def test_a_server_that_fails_at_random_is_measured_until_it_has_taken_all() -> N
     assert title.startswith("a third fails")
     assert goal == "600 within 10 s"
     assert delivered.startswith("600 of 600 in ")
+
+
+def test_a_gateway_is_measured() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.gateway", "--rate", "50", "--seconds", "1", "--processes", "2"]
+    printed = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, timeout=50, check=True).stdout
+    assert "0 of 50 not with 200" in printed
+    assert "delivered    550 of 550, exit codes [0, 0]" in printed

@@ -12,9 +12,9 @@ import httpx
 
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 
 _ROUNDS = 5
 _PAGES = (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from athina_trace._delivery import journal, maintenance
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.entry import Entry, Lease
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import OutboxFullError
@@ -61,6 +64,17 @@ def test_a_deferred_key_waits_until_it_is_due_and_others_do_not(outbox: Outbox) 
     assert lease(outbox) == {"free": ["2"]}
     assert outbox.store.next_due() == NOW + 10
     assert lease(outbox, NOW + 10) == {"key": ["1"]}
+
+
+def test_a_busy_key_does_not_hold_up_the_others(outbox: Outbox) -> None:
+    put(outbox, "1", "2", "3", key="busy")
+    put(outbox, "4", "5", key="other")
+    order = []
+    for _ in range(4):
+        (key,) = lease(outbox, keys=1, batch=1)
+        outbox.release(key)
+        order.append(key)
+    assert order == ["busy", "other", "busy", "other"]
 
 
 def test_a_clock_set_back_does_not_stall_a_key(outbox: Outbox) -> None:
@@ -125,6 +139,69 @@ def release_and_fail(outbox: Outbox) -> None:
         outbox.release("key")
         outbox.count_possible_duplicate()
         raise ZeroDivisionError
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "lease", "deliver", "keep", "refuse", "release", "drop", "clamp"]), st.integers(0, 2)
+    ),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(before=STEPS, undone=STEPS, after=STEPS)
+def test_whatever_a_failed_transaction_did_is_undone(
+    where: str, before: Any, undone: Any, after: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With and without it, the same is left."""
+    ends = []
+    for fails in (False, True):
+        folder = tmp_path_factory.mktemp("outbox")
+        outbox = MemoryOutbox() if where == "memory" else SqliteOutbox(str(folder / "outbox.db"))
+        held: dict[str, list[Lease]] = {}
+        take(outbox, before, held)
+        if fails:
+            with pytest.raises(ZeroDivisionError):
+                take_and_fail(outbox, [step for step in undone if step[0] != "put"], {**held})
+        take(outbox, after, held)
+        outbox.store.release_all(outbox._owner.id)
+        counts, left = outbox.counts(), outbox.store.newest(99)
+        rest = outbox.lease(NOW + 100, keys=99, batch=99)
+        ends.append((counts, left, sorted((each.ordering_key, each.attempts, each.entries) for each in rest)))
+        outbox.close()
+    assert ends[0] == ends[1]
+
+
+def take_and_fail(outbox: Outbox, steps: list[tuple[str, int]], held: dict[str, list[Lease]]) -> None:
+    with outbox.transaction():
+        take(outbox, steps, held)
+        raise ZeroDivisionError
+
+
+def take(outbox: Outbox, steps: list[tuple[str, int]], held: dict[str, list[Lease]]) -> None:
+    for number, (step, key) in enumerate(steps):
+        name = f"key{key}"
+        if step == "put":
+            put(outbox, f"{number}", key=name)
+        elif step == "lease":
+            outbox.collect()
+            for leased in outbox.lease(NOW + key, keys=key, batch=2):
+                held[leased.ordering_key] = [leased]
+        elif step == "drop":
+            outbox.store.drop_resolved("delivered", before=NOW + key, over=key)
+            outbox.store.drop_resolved("refused", before=NOW - 1, over=key)
+        elif step == "clamp":
+            outbox.store.clamp_due_times(NOW - key)
+        elif name in held and step == "release":
+            outbox.release(held.pop(name)[0].ordering_key, due=NOW + key, attempts=key)
+        elif name in held and held[name][0].entries:
+            entry = held[name][0].entries[0]
+            if step == "refuse":
+                outbox.refused(entry, NOW + key, status=400, reason="no")
+            else:
+                outbox.delivered(entry, NOW + key, keep=step == "keep")
 
 
 def test_a_full_outbox_takes_nothing_new_until_something_left(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ def test_a_dead_sender_is_replaced_and_the_program_hears_of_it_once(
         athina_trace.log_inference(response=str(number), session_id="one")
     assert [log["response"] for log in delivered()] == list("01234")
     assert athina_trace.status().faults == 2
+    assert "athina_trace_requests_in_flight 0" in athina_trace.metrics().splitlines()
     assert [record.levelname for record in caplog.records if repr(error) in record.getMessage()] == ["WARNING"]
 
 

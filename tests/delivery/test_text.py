@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import athina_trace
 from athina_trace import _guard
 from athina_trace._delivery.entry import Entry, Stored
-from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.response import _IGNORED, Outcome, bounded
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.conftest import KEY
 from tests.delivery.test_engine import Athina, Stepped
@@ -113,6 +114,21 @@ def test_any_text_of_the_program_arrives(text: str, delivered: Logs, athina: Ath
     assert feedback["user_feedback_comment"] == clean
     assert feedback["external_reference_id"] == made["external_reference_id"]
     assert [body for body in sent.values() if body.get("expected_response") == clean]
+
+
+@pytest.mark.parametrize(
+    "words", ["<", "<script", "<script>", "<style ", "</script ", "<script></script ", "<a ", " ", "<>"]
+)
+def test_a_servers_words_take_no_long_to_read(words: str) -> None:
+    """The interpreter is kept meanwhile, so the program waits: 5 ms for a text that took 5 s."""
+    began = time.thread_time()
+    _IGNORED.sub(" ", words * (100_000 // len(words)))
+    assert time.thread_time() - began < 0.5
+
+
+def test_markup_is_left_out_of_a_servers_words() -> None:
+    page = "<html><style>b{}</style><p>too <b>busy</b></p>\n<script>if (a < b) alert()</script><script>and never"
+    assert bounded(page) == "too busy"
 
 
 def test_a_file_whose_name_is_no_text_is_no_segment(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ INSTALLED = [tool for tool, (distribution, _) in TOOLS.items() if is_installed(d
 pytestmark = pytest.mark.skipif(len(INSTALLED) < len(TOOLS), reason="make test-others installs the other tools")
 
 
-# What these three make of an unparsed response that is read in pieces reaches the program past what we observe: its log
-# is there, once, but incomplete.
+# These three parse an unparsed response, too, before the program reads its body in pieces: its log is there, once, but
+# says that it is incomplete.
 READ_ELSEWHERE = {
     (tool, script)
     for tool in ("langsmith", "braintrust", "datadog")

@@ -346,6 +346,27 @@ def test_logfires_span_of_a_request_whose_stream_is_another_span_is_no_answer() 
     assert read_model(span(scope="logfire.openai", attributes=CURRENT)) != []
 
 
+def test_a_request_that_names_no_model_and_says_nothing_is_no_answer() -> None:
+    listing = span(attributes={"openinference.span.kind": "LLM", "llm.system": "openai", "output.value": '{"id": "c"}'})
+    assert read_model(listing) == []
+    refused = span(attributes={"openinference.span.kind": "LLM"}, failed=True, description="No.")
+    assert fields(refused)["error"] == "No."
+
+
+def test_reasoning_and_calls_beside_a_text_are_no_choices() -> None:
+    item = "llm.output_messages.{}.message"
+    attributes = {
+        "openinference.span.kind": "LLM",
+        item.format(0) + ".contents.0.message_content.type": "reasoning",
+        item.format(1) + ".tool_calls.0.tool_call.function.name": "weather",
+        item.format(2) + ".contents.0.message_content.text": ANSWER,
+        item.format(3) + ".content": "Another.",
+    }
+    log = fields(span(attributes=attributes))
+    assert (log["response"], log["custom_attributes"]["choices"]) == (ANSWER, '["Another."]')
+    assert [call["function"] for call in log["tool_calls"]] == [{"name": "weather"}]
+
+
 def test_tools_say_what_they_gave_back() -> None:
     current = {
         "gen_ai.tool.call.id": "call_1",
@@ -373,7 +394,8 @@ def test_retrievals_say_what_they_found() -> None:
 
 
 def test_a_conversation_among_the_parameters_is_the_session() -> None:
-    parameters = {"llm.invocation_parameters": '{"conversation": {"id": "conv_1"}}', "openinference.span.kind": "LLM"}
+    conversation = '{"conversation": {"id": "conv_1"}}'
+    parameters = {"llm.invocation_parameters": conversation, "llm.model_name": "gpt-4o"}
     assert fields(span(attributes=parameters))["session_id"] == "conv_1"
 
 

@@ -39,6 +39,7 @@ PUBLIC = [
     "instrument_openai",
     "log_feedback",
     "log_inference",
+    "metrics",
     "recent_logs",
     "set_customer",
     "set_session",

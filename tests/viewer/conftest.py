@@ -4,10 +4,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 
 
 @pytest.fixture

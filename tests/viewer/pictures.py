@@ -5,10 +5,10 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 from tests.viewer.chromium import CHROMIUM, FLAGS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pictures"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 from tests.viewer.chromium import CHROMIUM, FLAGS
 from tests.viewer.outboxes import log, put, settle
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._serving.server import Server, listen
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from athina_trace.viewer.server import Server, listen
 from tests.viewer.outboxes import feedback, log, opened, put, settle
 
 PAGES = (

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from athina_trace._answers.records import AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
 from athina_trace._serialization import plain
-from athina_trace.integrations.opentelemetry.messages import Call, Content, Message, Output, read_content
+from athina_trace.integrations.opentelemetry.messages import Call, Content, Output, read_content
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
 from athina_trace.integrations.opentelemetry.values import (
     decoded,
@@ -185,8 +185,9 @@ _LONGEST_ERROR = 2000
 def read_model(span: SpanRecord) -> list[Record]:
     """Return what the span of a model's request says: the answer first, then its calls, and outputs of earlier ones.
 
-    An empty list where the answer is another span's: Logfire's span of a streamed request ends before its stream does,
-    and a second one has what came.
+    An empty list where the answer is another span's (Logfire's span of a streamed request ends before its stream does,
+    and a second one has what came), and where the span names no model and says nothing: some instrumentations have all
+    requests of a client look like a model's.
     """
     attributes = span.attributes
     content = read_content(span)
@@ -195,10 +196,13 @@ def read_model(span: SpanRecord) -> list[Record]:
     parameters = mapping(attributes.get("llm.invocation_parameters"))
     own_id = known.get("id") or string_of(mapping(attributes.get("output.value")), "id")
     error, status_code = (None, None) if was_given_up(span) else _error(span)
-    if span.scope.startswith("logfire") and own_id is None and error is None and not content.answers:
+    model = known.get("model") or string_of(mapping(attributes.get("input.value")), "model")
+    is_empty = model is None and not (content.asked or content.answers)
+    if error is None and (is_empty or (span.scope.startswith("logfire") and own_id is None and not content.answers)):
         return []
     key = name_of(span.span_id)
-    first = content.answers[0] if content.answers else Message(None)
+    # What has no text is no choice: reasoning, or calls of tools beside the text.
+    texts = [answer.text for answer in content.answers if answer.text]
     finish = next(iter(strings(attributes.get("gen_ai.response.finish_reasons"))), None)
     prompt = _prompt(content)
     version = f"/{known['version']}" if "version" in known else ""
@@ -214,11 +218,11 @@ def read_model(span: SpanRecord) -> list[Record]:
         fidelity=AS_SPAN,
         request=span.span_id,
         created=span.start_ns / 1e9,
-        status="failed" if error is not None else finish or known.get("finish") or first.finish,
+        status="failed" if error is not None else finish or known.get("finish") or _finish(content),
         session=known.get("session_id") or _conversation(parameters),
-        model=known.get("model") or string_of(mapping(attributes.get("input.value")), "model"),
-        text=first.text,
-        choices=tuple(other.text or "" for other in content.answers[1:]),
+        model=model,
+        text=texts[0] if texts else None,
+        choices=tuple(texts[1:]),
         system=content.system,
         prompt=prompt,
         query=next((each["content"] for each in reversed(prompt) if each["role"] == "user" and each["content"]), None),
@@ -291,6 +295,10 @@ def _error(span: SpanRecord) -> tuple[str | None, int | None]:
         answer = {}
     message = string_of(mapping(answer.get("error")), "message") or string_of(answer, "message")
     return message or body or text, code or int(written["first"] or written["second"])
+
+
+def _finish(content: Content) -> str | None:
+    return next((answer.finish for answer in content.answers if answer.finish is not None), None)
 
 
 def _prompt(content: Content) -> tuple[Mapping[str, str], ...]:

@@ -23,8 +23,8 @@ from athina_trace.integrations.opentelemetry.spans import SpanRecord
 __all__ = ["log_span"]
 
 
-def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any]] = ()) -> None:
-    """Log the answer of a model; give outputs and documents to the log that called for them.
+def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any]] = ()) -> Answer | None:
+    """Log the answer of a model, and return it; give outputs and documents to the log that called for them.
 
     Args:
         span: what has ended. Spans of anything else, of agents for one, are passed over.
@@ -40,6 +40,7 @@ def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any
             milliseconds = max(0, span.end_ns - span.start_ns) // 1_000_000
             error = GeneratorExit() if was_given_up(span) else None
             log_answer(records, origin._replace(response_time=milliseconds), error=error)
+            return answer
     elif kind is Kind.TOOL:
         run = read_tool(span)
         if run.output is not None:
@@ -53,6 +54,7 @@ def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any
             )
     elif kind is Kind.RETRIEVAL:
         log_documents(read_documents(span), origin)
+    return None
 
 
 def _identify(answer: Answer, around: Iterable[Mapping[str, Any]]) -> None:

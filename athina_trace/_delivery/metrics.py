@@ -1,0 +1,113 @@
+"""The state of deliveries in figures that Prometheus reads: its text format, version 0.0.4.
+
+Source of the format: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from athina_trace._delivery.stats import Status
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_BOUNDS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+"""Seconds: from an answer on loopback to what `request_timeout` allows."""
+_ESCAPED: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Histogram:
+    """Durations, counted by ranges. One thread observes at a time; any may read."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS) + 1)
+        """How many were within each bound and over the one before; the last, how many were over all of them."""
+        self.total = 0.0
+        """Seconds in all."""
+
+    def observe(self, seconds: float) -> None:
+        """Count a duration."""
+        self.counts[bisect_left(_BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    def __add__(self, other: Histogram) -> Histogram:
+        both = Histogram()
+        both.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        both.total = self.total + other.total
+        return both
+
+
+class Traffic(NamedTuple):
+    """What requests of this process to Athina do now, and what they took."""
+
+    in_flight: int = 0
+    latency: Histogram = Histogram()
+
+
+class Sample(NamedTuple):
+    """One line: what comes behind the metric's name, the labels, the value."""
+
+    value: float
+    labels: Mapping[str, str] = {}
+    suffix: str = ""
+
+
+class Metric(NamedTuple):
+    """One metric. A counter's name ends in `_total`, as the convention asks."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    samples: Sequence[Sample]
+
+
+def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, str], Histogram]]) -> Metric:
+    """The metric of durations in seconds, one series for each set of labels."""
+    samples: list[Sample] = []
+    for labels, durations in series:
+        count = 0
+        for bound, number in zip((*_BOUNDS, math.inf), durations.counts, strict=True):
+            count += number
+            samples.append(Sample(count, {**labels, "le": _number(bound)}, "_bucket"))
+        samples += [Sample(durations.total, labels, "_sum"), Sample(count, labels, "_count")]
+    return Metric(name, "histogram", description, samples)
+
+
+def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
+    """The metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
+    oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
+    single: list[tuple[str, Literal["counter", "gauge"], str, float]] = [
+        ("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
+        ("logs_delivered_total", "counter", "Those of them that were delivered.", status.delivered),
+        ("logs_dropped_total", "counter", "Those that could not be kept: the outbox was full.", status.dropped),
+        ("logs_waiting", "gauge", "Those that wait for delivery.", status.waiting),
+        ("logs_refused", "gauge", "Those that were refused; they are kept to be looked at.", status.refused),
+        ("possible_duplicates_total", "counter", "Requests whose answer was lost.", status.possible_duplicates),
+        ("oldest_waiting_seconds", "gauge", "Age of the oldest log that waits.", oldest),
+        ("outbox_bytes", "gauge", "What the outbox takes on disk.", status.bytes),
+        ("deliveries_paused", "gauge", "1 where nothing is sent: a wrong key, or an outage.", bool(status.paused)),
+        ("memory_only", "gauge", "1 where logs are in memory alone, as on a full disk.", bool(status.memory_only)),
+        ("requests_in_flight", "gauge", "Requests of this process that are under way.", traffic.in_flight),
+        ("faults_total", "counter", "Errors of athina_trace's own code.", status.faults),
+    ]
+    return [
+        *(Metric(f"athina_trace_{name}", kind, text, [Sample(value)]) for name, kind, text, value in single),
+        histogram("athina_trace_request_seconds", "Time of requests of this process.", [({}, traffic.latency)]),
+    ]
+
+
+def exposition(metrics: Iterable[Metric]) -> str:
+    """Metrics as the text that Prometheus reads."""
+    lines: list[str] = []
+    for name, kind, description, samples in metrics:
+        lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}"]
+        for value, labels, suffix in samples:
+            pairs = ",".join(f'{label}="{text.translate(_ESCAPED)}"' for label, text in labels.items())
+            lines.append(f"{name}{suffix}{{{pairs}}} {_number(value)}" if pairs else f"{name}{suffix} {_number(value)}")
+    return "\n".join([*lines, ""])
+
+
+def _number(value: float) -> str:
+    return "+Inf" if value == math.inf else str(int(value)) if value == int(value) else repr(value)

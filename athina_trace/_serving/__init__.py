@@ -1,0 +1,1 @@
+"""What the servers of this package share: the socket, the rules of access, Athina's endpoints. Needs starlette."""

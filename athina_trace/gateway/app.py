@@ -1,0 +1,198 @@
+"""The gateway as an ASGI application: who may send, what is where, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from athina_trace import _runtime
+from athina_trace._delivery.metrics import CONTENT_TYPE, Histogram, Metric, Sample, exposition, histogram
+from athina_trace._serving.access import is_cross_site, is_own_host, same
+from athina_trace._serving.athina_api import RefusedRequest
+from athina_trace.gateway import connections
+from athina_trace.gateway.athina import RETRY_SECONDS, ForwardingApi
+from athina_trace.gateway.bodies import MAX_BODY, Bodies
+from athina_trace.gateway.connections import Connections
+from athina_trace.gateway.otlp import Traces
+from athina_trace.gateway.traces import SpanLogs
+
+_OPEN: Final = ("/healthz", "/readyz")
+"""What needs no token: an orchestrator's probes have none, and the answers say nothing about anybody."""
+_COUNTED: Final = (*_OPEN, "/metrics", "/v1/traces")
+_NOT_KEPT: Final = (429, 503)
+
+
+def create_gateway(
+    *,
+    token: str | None = None,
+    names: frozenset[str] = frozenset(),
+    max_body: int = MAX_BODY,
+    limits: Connections | None = None,
+) -> Starlette:
+    """Create an application that takes logs into the outbox of this process's settings.
+
+    Args:
+        token: what clients must bring as their `athina-api-key` or as a bearer token; None: any client may send.
+        names: host names by which clients may call it where it asks for no token, besides `localhost`.
+        max_body: most bytes of a body, decompressed.
+        limits: the server's connections, for the metrics.
+    """
+    bodies, counts = Bodies(max_body), Counts(limits)
+    routes = [
+        *ForwardingApi(bodies).routes(),
+        Route("/v1/traces", Traces(bodies, SpanLogs().take).export, methods=["POST"]),
+        Route("/healthz", _healthz),
+        Route("/readyz", counts.readyz),
+        Route("/metrics", counts.metrics),
+    ]
+    middleware = [
+        # Outermost, so that what the next one refuses is counted and timed, too.
+        Middleware(_Counted, counts=counts, bodies=bodies),
+        Middleware(_Guarded, token=token, names=names | {"localhost"}),
+    ]
+    return Starlette(routes=routes, middleware=middleware)
+
+
+class Counts:
+    """What clients asked, and what they were answered."""
+
+    def __init__(self, limits: Connections | None) -> None:
+        self._limits = limits
+        self._answers: Counter[tuple[str, int]] = Counter()
+        self._seconds: dict[str, Histogram] = {}
+        self._not_kept_at = float("-inf")
+
+    def add(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        # Not the path itself: anybody may invent names, and each would be a series of its own.
+        endpoint = "/api" if path.startswith("/api/") else path if path in _COUNTED else "other"
+        self._answers[endpoint, status] += 1
+        if endpoint not in self._seconds:
+            self._seconds[endpoint] = Histogram()
+        self._seconds[endpoint].observe(seconds)
+        if status in _NOT_KEPT:
+            self._not_kept_at = time.monotonic()
+
+    async def readyz(self, _request: Request) -> Response:
+        """Whether logs can be taken: not where the last one could not be kept, or where tracing is off."""
+        if _runtime.active() is None:
+            return PlainTextResponse(f"not ready: {_runtime.status().paused}\n", 503)
+        # Only for as long as clients wait: without requests there would be no other way to see that it works again.
+        if time.monotonic() - self._not_kept_at < RETRY_SECONDS:
+            return PlainTextResponse("not ready: a log could not be kept just now, see /metrics\n", 503)
+        return PlainTextResponse("ready\n")
+
+    async def metrics(self, _request: Request) -> Response:
+        """The metrics of deliveries and of this server."""
+        answers = [
+            Sample(count, {"endpoint": endpoint, "status": str(status)})
+            for (endpoint, status), count in self._answers.items()
+        ]
+        mine = [
+            Metric("athina_trace_gateway_answers_total", "counter", "Answers to clients.", answers),
+            histogram(
+                "athina_trace_gateway_seconds",
+                "Time from a request's head to its answer.",
+                [({"endpoint": endpoint}, seconds) for endpoint, seconds in self._seconds.items()],
+            ),
+        ]
+        if self._limits is not None:
+            connected, refused, slow = len(self._limits.open), self._limits.refused, self._limits.slow
+            mine += [
+                Metric("athina_trace_gateway_connections", "gauge", "Connections of clients.", [Sample(connected)]),
+                Metric(
+                    "athina_trace_gateway_connections_closed_total",
+                    "counter",
+                    "Connections that were closed since there were too many, or their client was too slow.",
+                    [Sample(refused, {"reason": "too many"}), Sample(slow, {"reason": "too slow"})],
+                ),
+            ]
+        # Off the event loop: the counts are the store's, which another process may be writing to.
+        of_deliveries = await asyncio.to_thread(_runtime.metrics)
+        return Response(of_deliveries + exposition(mine), headers={"content-type": CONTENT_TYPE})
+
+
+async def _healthz(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+class _Counted:
+    """Counts answers, keeps the connection's time limits going, and lets go of bodies."""
+
+    def __init__(self, app: ASGIApp, *, counts: Counts, bodies: Bodies) -> None:
+        self._app = app
+        self._counts = counts
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        connection, began, status = connections.current(), time.perf_counter(), 500
+        is_read = False
+
+        async def received() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def answered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # The rest of a body that was refused is not waited for.
+                if not is_read and scope["method"] not in ("GET", "HEAD"):
+                    MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        if connection is not None:
+            connection.request_begins()
+        try:
+            await self._app(scope, received, answered)
+        finally:
+            self._bodies.release(scope)
+            if connection is not None:
+                connection.request_ends()
+            self._counts.add(scope["path"], status, time.perf_counter() - began)
+
+
+class _Guarded:
+    """Refuses requests without the token, and, where there is none, those that a browser was made to send."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None, names: frozenset[str]) -> None:
+        self._app = app
+        self._token = token
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        await (refused.answer() if refused else self._app)(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> RefusedRequest | None:
+        if scope["path"] in _OPEN:
+            return None
+        headers = Headers(scope=scope)
+        # With a token, names and sites do not matter: no website knows it.
+        if self._token is None:
+            if not is_own_host(headers.get("host", ""), self._names):
+                return RefusedRequest(421, "Misdirected Request", "this host name is not the gateway's; see --name")
+            if is_cross_site(scope):
+                return RefusedRequest(403, "Forbidden", "this request comes from a page of another site")
+            return None
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = headers.get("athina-api-key", bearer if scheme.lower() == "bearer" else "")
+        if same(given, self._token):
+            return None
+        message = "neither athina-api-key nor a bearer token in authorization is this gateway's token"
+        return RefusedRequest(401, "Unauthorized", message)

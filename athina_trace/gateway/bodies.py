@@ -1,0 +1,72 @@
+"""Bodies of requests: read within bounds of size, one by one and all together, compressed or not."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
+
+from athina_trace._serving.athina_api import RefusedRequest
+from athina_trace.gateway import connections
+
+MAX_BODY: Final = 10_000_000
+"""Bytes of one body, decompressed."""
+_AT_ONCE: Final = 64_000_000
+"""Bytes of all bodies that are being read or worked on: what a gateway may need in memory is some times as much."""
+_HELD: Final = "athina_trace.held"
+_GZIP: Final = 31
+"""zlib's word for a gzip header and the largest window."""
+
+
+class Bodies:
+    """Reads bodies; `limit`: most bytes of one."""
+
+    def __init__(self, limit: int = MAX_BODY) -> None:
+        self._limit = limit
+        self._held = 0
+
+    async def read(self, request: Request) -> bytes:
+        """Read a body to its end. Raises `RefusedRequest`."""
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip"):
+            raise RefusedRequest(415, "Unsupported Media Type", f"content-encoding {encoding!r} is not gzip")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._limit:
+            raise self._too_large()
+        inflate = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                data = chunk if inflate is None else self._inflated(inflate, chunk, self._limit - len(body))
+                body += data
+                if len(body) > self._limit:
+                    raise self._too_large()
+                request.scope[_HELD] = request.scope.get(_HELD, 0) + len(data)
+                self._held += len(data)
+                if self._held > _AT_ONCE:
+                    message = f"other requests hold {_AT_ONCE} bytes; send this one again"
+                    raise RefusedRequest(429, "Too Many Requests", message, retry_after=1)
+        except ClientDisconnect:
+            raise RefusedRequest(400, "Bad Request", "the body ended early") from None
+        if inflate is not None and (not inflate.eof or inflate.unused_data):
+            raise RefusedRequest(400, "Bad Request", "the body is not one whole gzip stream")
+        if (connection := connections.current()) is not None:
+            connection.body_is_complete()
+        return bytes(body)
+
+    def release(self, scope: Scope) -> None:
+        """Note that a request was answered, and its body is gone."""
+        self._held -= scope.pop(_HELD, 0)
+
+    @staticmethod
+    def _inflated(inflate: zlib._Decompress, chunk: bytes, room: int) -> bytes:
+        # One byte more than there is room for shows that there is too much; a bomb is never unpacked.
+        try:
+            return inflate.decompress(chunk, room + 1) if chunk and not inflate.eof else b""
+        except zlib.error as error:
+            raise RefusedRequest(400, "Bad Request", f"the body is no gzip: {error}") from None
+
+    def _too_large(self) -> RefusedRequest:
+        return RefusedRequest(413, "Payload Too Large", f"a body may have {self._limit} bytes, also decompressed")

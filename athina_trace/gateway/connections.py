@@ -1,0 +1,175 @@
+"""The wall in front of the HTTP parser: how many connections there are, how slow they may be, how large a head may be.
+
+uvicorn gives a connection all the time in the world to send its request, so that a few hundred of them which send a
+byte a minute would keep everybody else out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+MAX_CONNECTIONS: Final = 1000
+HEAD_SECONDS: Final = 10.0
+"""For the head of a request, from its first byte; for the first one, from the connection."""
+BODY_SECONDS: Final = 30.0
+"""For the body, from the end of the head."""
+_MAX_HEAD: Final = 65_536
+"""Bytes of a request's head, about: what came in one piece with its end does not count."""
+
+_current: contextvars.ContextVar[Connection | None] = contextvars.ContextVar("gateway_connection", default=None)
+
+
+def current() -> Connection | None:
+    """The connection whose request is being answered; None where the application runs elsewhere, as in a test."""
+    return _current.get()
+
+
+class Connections:
+    """All connections of a server, and their limits."""
+
+    def __init__(
+        self,
+        limit: int = MAX_CONNECTIONS,
+        *,
+        head_seconds: float = HEAD_SECONDS,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        """`limit`: most connections at once; seconds: how long a client may take to send each part of a request."""
+        self.limit = limit
+        self.head_seconds = head_seconds
+        self.body_seconds = body_seconds
+        self.open: set[Connection] = set()
+        self.refused = 0
+        """How many were closed at once, since there were too many."""
+        self.slow = 0
+        """How many were closed since their client was too slow."""
+
+    def protocol(self, **given: Any) -> asyncio.Protocol:
+        """A protocol for a new connection: what uvicorn's `Config(http=…)` takes."""
+        make = cast("type[Any]", AutoHTTPProtocol)
+        return Connection(self, make(**given))
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a connection, in place of an idle one where there are too many; False where all are at work."""
+        if len(self.open) >= self.limit:
+            # Clients open idle connections again when they need them, and to hold many gains nothing.
+            idle = next((each for each in self.open if each.is_idle), None)
+            if idle is None:
+                self.refused += 1
+                return False
+            self.open.discard(idle)
+            idle.close()
+        self.open.add(connection)
+        return True
+
+
+class Connection(asyncio.Protocol):
+    """One connection: passes everything on to uvicorn's protocol, and ends what takes too long."""
+
+    def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
+        self._all = connections
+        self._inner = inner
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_admitted = self._is_busy = False
+        self._head = 0
+        """Bytes received since the last request was answered."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, nor half of one."""
+        return not self._is_busy and self._head == 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the connection, or answer that there are too many."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._is_admitted = self._all.admit(self)
+        if not self._is_admitted:
+            self._answer_and_close(503, "Service Unavailable")
+            return
+        self._limit(self._all.head_seconds)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what the client sent, and see how large and how slow a head is."""
+        if not self._is_admitted:
+            return
+        if not self._is_busy:
+            self._head += len(data)
+            if self._timer is None:
+                self._limit(self._all.head_seconds)
+        # The task that answers the request inherits it.
+        _current.set(self)
+        self._inner.data_received(data)
+        if self._head > _MAX_HEAD:
+            # After the task that the end of the head starts, which says that all this is a body.
+            asyncio.get_running_loop().call_soon(self._check_head)
+
+    def _check_head(self) -> None:
+        if not self._is_busy and self._head > _MAX_HEAD:
+            self._answer_and_close(431, "Request Header Fields Too Large")
+
+    def request_begins(self) -> None:
+        """Note that a head is complete: its body has a time limit of its own."""
+        self._is_busy, self._head = True, 0
+        self._limit(self._all.body_seconds)
+
+    def body_is_complete(self) -> None:
+        """Note that nothing is awaited from the client any more."""
+        self._unlimit()
+
+    def request_ends(self) -> None:
+        """Note that the request was answered."""
+        self._unlimit()
+        self._is_busy, self._head = False, 0
+
+    def eof_received(self) -> bool | None:
+        """Pass on that the client sends nothing more."""
+        return self._inner.eof_received() if self._is_admitted else None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._unlimit()
+        self._all.open.discard(self)
+        if self._is_admitted:
+            self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass on that the client reads too slowly."""
+        if self._is_admitted:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on that it reads again."""
+        if self._is_admitted:
+            self._inner.resume_writing()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _limit(self, seconds: float) -> None:
+        self._unlimit()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._too_slow)
+
+    def _unlimit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        self._all.slow += 1
+        self._answer_and_close(408, "Request Timeout")
+
+    def _answer_and_close(self, status: int, phrase: str) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            retry = "retry-after: 1\r\n" if status == 503 else ""  # noqa: PLR2004 - another server may have room
+            answer = f"HTTP/1.1 {status} {phrase}\r\n{retry}content-length: 0\r\nconnection: close\r\n\r\n"
+            self._transport.write(answer.encode())
+            self._transport.close()

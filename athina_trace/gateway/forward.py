@@ -1,0 +1,171 @@
+"""What a client sent → an entry of the outbox, by way of the steps that this process's settings ask for.
+
+    cleaned                       bounded, without what gives access
+      → defaults, redaction       as for a captured log
+      → sample → before_emit → masks → the JSON object, as the client shaped it → the outbox
+
+Fields that Athina's documentation does not name travel along, as they would to Athina itself. No hook can see them and
+no redaction knows what is in them, so where one of these is set they stay behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from athina_trace import _runtime
+from athina_trace._clock import clock
+from athina_trace._delivery.entry import log_entry
+from athina_trace._delivery.routes import Kind
+from athina_trace._pipeline.masking import build_mask
+from athina_trace._pipeline.redaction import Redaction, redacted, type_only
+from athina_trace._pipeline.wire import forwarded, json_text
+from athina_trace._pipeline.writer import Writer
+from athina_trace._serialization import MASKED, Limits, looks_secret, plain
+from athina_trace.errors import OutboxError
+from athina_trace.schema import ALIASES, FIELDS
+
+LIMITS: Final = Limits(nodes=200_000, depth=32, string=4_000_000, strings=10_000_000)
+"""Wider than what is captured in a program: the client chose what to send, and its body is bounded."""
+_LEAST_SECRET: Final = 16
+"""Characters from which on a secret is looked for elsewhere in its log: a shorter text may well be a word."""
+_MOST_SECRETS: Final = 32
+_HTTP_ERROR: Final = 400
+_MARKS: Final = (
+    *(MASKED.encode(), b"private key", b"sk-", b"sk_", b"rk-", b"rk_", b"gho_", b"ghp_", b"ghq_", b"ghr_", b"ghs_"),
+    *(b"ghu_", b"github_pat_", b"glpat-", b"xox", b"akia", b"asia", b"aiza", b"ya29.", b"hf_", b"npm_", b"pypi-"),
+    *(b"sg.", b"@", b"eyj", b"bearer", b"basic"),
+)
+"""One of these is in whatever is masked, in lower case."""
+_mask_keys = build_mask(None, (), ("key",))
+
+
+def runtime() -> Writer:
+    """What this process logs with. Raises `OutboxError` where tracing is off or cannot start."""
+    active = _runtime.active()
+    if active is None:
+        raise OutboxError(f"this gateway takes no logs: {_runtime.status().paused}")
+    return active
+
+
+def takes_long(fields: Mapping[str, Any]) -> bool:
+    """Whether to commit `fields` off the event loop."""
+    active = _runtime.active()
+    return active is not None and active.pipeline.takes_long(dict(fields))
+
+
+def commit_log(given: Mapping[str, Any]) -> str:
+    """Commit a log, and return its reference: the client's own, or a new one.
+
+    Raises:
+        OutboxError: it cannot be kept where it survives this process.
+    """
+    writer = runtime()
+    known, others = _split(cleaned(given))
+    defaults: dict[str, Any] = writer.defaults
+    fields = {**defaults, **known}
+    attributes = known.get("custom_attributes") or {}
+    if not isinstance(attributes, dict):
+        attributes = {"invalid.custom_attributes": attributes}
+    fields["custom_attributes"] = {**defaults["custom_attributes"], **attributes}
+    reference = str(fields.get("external_reference_id") or clock.reference())
+    fields["external_reference_id"] = reference
+    pipeline = writer.pipeline
+    if pipeline.redaction:
+        # What Athina requires is empty rather than absent.
+        fields = {"prompt": "", "response": "", **redacted(pipeline.redaction, fields)}
+        if "error" in fields and pipeline.redaction & Redaction.RESPONSE:
+            fields["error"] = type_only(str(fields["error"]))
+    status = fields.get("status_code")
+    failed = fields.get("error") is not None or (isinstance(status, int) and status >= _HTTP_ERROR)
+    # The steps of `Writer.write`, which does not say whether a log could be kept, and makes text of its response.
+    kept: dict[str, Any] | None = fields
+    if not pipeline.samples(fields, rate=None, conversation=lambda: reference, failed=failed):
+        kept = None
+    elif pipeline.rewrites:
+        kept = pipeline.rewrite(fields)
+    if kept is None:
+        writer.drop(reference)
+        return reference
+    wire = forwarded(kept)
+    if "custom_attributes" not in known and not wire.get("custom_attributes"):
+        wire.pop("custom_attributes", None)
+    # Version 2 of the API takes responses as text only.
+    if writer.settings.api_version == "v2" and not isinstance(wire["response"], str):
+        wire["response"] = json_text(wire["response"])
+    if others and not (pipeline.redaction or pipeline.has_hook):
+        wire = {**pipeline.rewrite_change(others), **wire}
+    writer.put_or_raise(log_entry(wire, clock.time()))
+    return reference
+
+
+def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
+    """Commit a change of the log `target`, or feedback on it. Raises as `commit_log` does."""
+    if kind == "log":
+        raise ValueError("a log is no change of one")
+    writer = runtime()
+    known, others = _split(cleaned(given))
+    redaction = writer.pipeline.redaction
+    if redaction:
+        known, others = redacted(redaction, known), {}
+    # `before_emit` sees whole logs only, so that unknown fields of a change pass it as known ones do.
+    rest = writer.pipeline.rewrite_change(others)
+    entry = writer.change_entry(kind, target, known, wire=lambda kept: {**rest, **forwarded(kept)})
+    if entry is not None:
+        writer.put_or_raise(entry)
+
+
+def cleaned(given: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON data that anybody may have sent, bounded, and without what gives access.
+
+    A value under a name that looks like a secret's is masked at any depth, and wherever else the log repeats it, and so
+    is whatever looks like a provider's key or a bearer token: LiteLLM's callback, for one, sends all its arguments.
+    """
+    out = plain(dict(given), limits=LIMITS)
+    # Most logs hold nothing of the kind, which is seen much sooner in one piece than string by string.
+    text = to_json(out).lower()
+    if any(mark in text for mark in _MARKS):
+        secrets = list(_secrets(given))
+
+        def mask(path: str, text: str) -> str:
+            for secret in secrets:
+                text = text.replace(secret, MASKED)
+            return text if _mask_keys is None else _mask_keys(path, text)
+
+        out = plain(dict(given), limits=LIMITS, mask=mask)
+    return out if isinstance(out, dict) else {}
+
+
+def _secrets(value: object) -> Iterator[str]:
+    """The first secrets of JSON data: texts under names that look like a secret's."""
+    found: dict[str, None] = {}
+    waiting: list[object] = [value]
+    while waiting and len(found) < _MOST_SECRETS:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            for name, part in each.items():
+                if isinstance(part, (dict, list)):
+                    waiting.append(part)
+                elif isinstance(part, str) and len(part) >= _LEAST_SECRET and looks_secret(name):
+                    # Of "Bearer abc", the part that counts.
+                    secret = part.split()[-1] if part.split() else ""
+                    if len(secret) >= _LEAST_SECRET:
+                        found[secret] = None
+        elif isinstance(each, list):
+            waiting.extend(part for part in each if isinstance(part, (dict, list)))
+    return iter(found)
+
+
+def _split(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields that Athina's documentation names, under the spelling used inside, and all others."""
+    known: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for name, value in data.items():
+        field = ALIASES.get(name, name)
+        if field not in FIELDS:
+            others[name] = value
+        elif value is not None:
+            known[field] = value
+    return known, others

@@ -1,0 +1,380 @@
+"""The gateway under fire: what is too large, too slow, too much or made to deceive is refused, all else is served."""
+
+import gzip
+import json
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import athina_trace
+from athina_trace.gateway.connections import Connections
+from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, serving
+
+BODY = json.dumps(LOG).encode()
+HEAD = f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nathina-api-key: k\r\n"
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def memory() -> None:
+    athina_trace.configure(outbox=":memory:")
+
+
+@pytest.fixture
+def client(serve: Serve, memory: None) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=serve(), headers=CLIENT, trust_env=False) as client:
+        yield client
+
+
+def zipped(body: bytes, level: int = 9) -> bytes:
+    """The same bytes at any time, so that all workers find the same tests."""
+    return gzip.compress(body, level, mtime=0)
+
+
+def post(url: str, body: bytes = BODY, **headers: str) -> httpx.Response:
+    """On a connection of its own."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(f"{url}{PATH}", content=body, headers={**CLIENT, **names}, trust_env=False)
+
+
+def raw(url: str) -> socket.socket:
+    address = urlsplit(url)
+    assert address.hostname
+    assert address.port
+    return socket.create_connection((address.hostname, address.port), timeout=10)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What the server sends until it closes, or for as long as the socket's time limit."""
+    received = b""
+    with suppress(TimeoutError, ConnectionError):
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return received
+
+
+def logged() -> int:
+    return athina_trace.status().made
+
+
+# ---- sizes
+
+
+def test_gzip_is_read(client: httpx.Client) -> None:
+    answer = client.post(PATH, content=zipped(BODY), headers={"content-encoding": "gzip"})
+    assert answer.status_code == 200
+    assert logged() == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", zipped(b" " * 10_000_001), 413),
+        ("gzip", zipped(bytes(500_000_000), 1), 413),
+        ("gzip", zipped(BODY)[:-1], 400),
+        ("gzip", zipped(BODY) + b"more", 400),
+        ("gzip", zipped(BODY) * 2, 400),
+        ("gzip", BODY, 400),
+        ("gzip", b"", 400),
+        ("deflate", zlib.compress(BODY), 415),
+        ("gzip, gzip", zipped(zipped(BODY)), 415),
+        ("identity", b" " * 10_000_001, 413),
+        ("identity", b"[" * 1_000_000, 400),
+        ("identity", b'{"a":' * 100_000, 400),
+        ("identity", b"\xff\xfe" + BODY, 400),
+        ("identity", b"9" * 5_000_000, 400),
+        ("identity", b'"\\ud800' + b"[" * 100_000, 400),
+    ],
+    ids=[
+        *("large", "bomb", "cut", "longer", "twice", "not-zipped", "empty", "deflate", "zipped-twice", "large-plain"),
+        *("deep-lists", "deep-objects", "no-text", "digits", "surrogate"),
+    ],
+)
+def test_what_is_no_body_is_refused(client: httpx.Client, encoding: str, body: bytes, status: int) -> None:
+    answer = client.post(PATH, content=body, headers={"content-encoding": encoding})
+    assert answer.status_code == status
+    assert answer.json()["details"]["message"]
+    assert client.get("/healthz").status_code == 200
+    assert logged() == 0
+
+
+def test_a_body_of_unknown_length_is_bounded(client: httpx.Client) -> None:
+    with suppress(httpx.HTTPError):  # it may still be sending when the connection is closed
+        answer = client.post(PATH, content=(b" " * 100_000 for _ in range(1000)))
+        assert answer.status_code == 413
+    assert client.get("/healthz").status_code == 200
+
+
+def test_deep_data_is_bounded(client: httpx.Client) -> None:
+    deep: Any = "x"
+    for _ in range(150):
+        deep = {"a": [deep]}
+    body = json.dumps({**LOG, "context": deep, "half": "\ud800"})
+    assert client.post(PATH, content=body).status_code in (200, 400)
+    wide = {**LOG, "context": [[] for _ in range(500_000)]}
+    assert client.post(PATH, json=wide).status_code == 200
+    assert len(json.dumps(athina_trace.recent_logs(1)[0])) < 1_000_000
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(body=st.binary(max_size=200) | st.text().map(lambda text: BODY[:-1] + text.encode("utf-8", "replace") + b"}"))
+def test_any_bytes_get_an_answer(client: httpx.Client, body: bytes) -> None:
+    assert client.post(PATH, content=body).status_code in (200, 400)
+    unzipped = client.post(PATH, content=body, headers={"content-encoding": "gzip"})
+    assert unzipped.status_code == 400
+
+
+def test_a_large_head_is_refused(serve: Serve, memory: None) -> None:
+    url = serve()
+    with closing(raw(url)) as connection, suppress(ConnectionError):
+        connection.sendall(HEAD.encode())
+        for _ in range(100):
+            connection.sendall(b"x-more: " + b"a" * 10_000 + b"\r\n")
+    with closing(raw(url)) as connection:
+        connection.sendall(HEAD.encode() + b"x-long: ")
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                connection.sendall(b"a" * 10_000)
+            rest(connection)
+    assert post(url).status_code == 200
+
+
+# ---- time
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /api", HEAD.encode(), HEAD.encode() + b"content-length: 9\r\n\r\n{"])
+def test_a_slow_sender_is_sent_away(serve: Serve, memory: None, sent: bytes) -> None:
+    url = serve(limits=Connections(head_seconds=0.2, body_seconds=0.2))
+    with closing(raw(url)) as connection:
+        connection.sendall(sent)
+        assert rest(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_slow_second_request_is_sent_away_too(serve: Serve, memory: None) -> None:
+    url = serve(limits=Connections(head_seconds=0.2))
+    with closing(raw(url)) as connection:
+        connection.sendall(HEAD.encode() + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        time.sleep(0.5)  # idle connections may wait
+        connection.sendall(b"POST")
+        assert rest(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_trickle_does_not_extend_the_time(serve: Serve, memory: None) -> None:
+    url = serve(limits=Connections(head_seconds=0.5))
+    with closing(raw(url)) as connection:
+        ends = time.monotonic() + 5
+        with suppress(ConnectionError):
+            while time.monotonic() < ends:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() < ends
+
+
+def test_there_are_so_many_connections_and_no_more(serve: Serve, memory: None) -> None:
+    limits = Connections(3)
+    url = serve(limits=limits)
+    busy = [raw(url) for _ in range(3)]
+    try:
+        for connection in busy:
+            connection.sendall(HEAD.encode())
+        while not all(each._head for each in limits.open) or len(limits.open) < 3:
+            time.sleep(0.01)
+        with closing(raw(url)) as one_more:
+            assert rest(one_more).startswith(b"HTTP/1.1 503 ")
+        assert limits.refused == 1
+    finally:
+        for connection in busy:
+            connection.close()
+    ends = time.monotonic() + 10
+    while limits.open and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert post(url).status_code == 200
+
+
+def test_idle_connections_make_room(serve: Serve, memory: None) -> None:
+    limits = Connections(2)
+    url = serve(limits=limits)
+    idle = [raw(url) for _ in range(2)]
+    while len(limits.open) < 2:
+        time.sleep(0.01)
+    assert post(url).status_code == 200
+    assert limits.refused == 0
+    for connection in idle:
+        connection.close()
+
+
+# ---- who may send
+
+
+def test_a_token_is_asked_for(serve: Serve, memory: None) -> None:
+    url = serve(token=TOKEN)
+    refused = {"": None, "a": "", "b": "wrong", "c": TOKEN[:-1], "d": TOKEN + "0", "e": "\xff"}
+    for given_token in refused.values():
+        headers = {} if given_token is None else {b"athina-api-key": given_token.encode("latin-1")}
+        answer = httpx.post(f"{url}{PATH}", content=BODY, headers=headers, trust_env=False)
+        assert answer.status_code == 401
+        assert TOKEN not in answer.text
+    assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 401
+    assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+    assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    assert logged() == 0
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert httpx.post(f"{url}{PATH}", content=BODY, headers=bearer, trust_env=False).status_code == 200
+    assert post(url, athina_api_key=TOKEN).status_code == 200
+    assert logged() == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),  # a name that resolves to 127.0.0.1
+        ({"host": "gateway.internal"}, 200),
+        ({"host": "localhost:80"}, 200),
+        ({"host": "[::1]"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"athina-api-key": ""}, 200),
+    ],
+)
+def test_without_a_token_no_website_gets_in(serve: Serve, memory: None, headers: dict[str, str], status: int) -> None:
+    url = serve(names=frozenset({"gateway.internal"}))
+    answer = httpx.post(f"{url}{PATH}", content=BODY, headers={**CLIENT, **headers}, trust_env=False)
+    assert answer.status_code == status
+
+
+def test_a_form_of_a_website_has_no_key(serve: Serve, memory: None) -> None:
+    answer = httpx.post(f"{serve()}{PATH}", content=BODY, headers={"content-type": "text/plain"}, trust_env=False)
+    assert answer.status_code == 401
+    assert logged() == 0
+
+
+# ---- requests in requests
+
+INNER = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: k\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        f"content-length: {len(INNER)}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".encode() + INNER,
+        f"content-length: 0\r\ncontent-length: {len(INNER)}\r\n\r\n".encode() + INNER,
+        b"content-length: +0\r\n\r\n" + INNER,
+        b"content-length: 0x0\r\n\r\n" + INNER,
+        b"content-length : 0\r\n\r\n" + INNER,
+        b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + INNER,
+        b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n" + INNER,
+        b"transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + INNER,
+        b"transfer-encoding: chunked\r\n\r\n0x5\r\nabcde\r\n0\r\n\r\n" + INNER,
+        b"transfer-encoding: chunked\r\n\r\n-1\r\n" + INNER,
+        b"transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n" + INNER,
+        b"transfer-encoding: chunked\r\n\r\n5;a=\x00\r\nabcde\r\n" + INNER,
+        b"x: a\x00b\r\ncontent-length: 0\r\n\r\n" + INNER,
+        b" folded: a\r\n  b\r\ncontent-length: 0\r\n\r\n" + INNER,
+        b"upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 0\r\n\r\n" + INNER,
+    ],
+)
+def test_no_request_hides_in_another(serve: Serve, memory: None, shape: bytes) -> None:
+    url = serve(limits=Connections(head_seconds=0.3, body_seconds=0.3))
+    with closing(raw(url)) as connection:
+        connection.sendall(HEAD.encode() + shape)
+        answer = rest(connection)
+    assert logged() == 0, answer
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ", b"")), answer
+    assert post(url).status_code == 200
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(data=st.binary(min_size=1, max_size=300) | st.binary(max_size=50).map(lambda end: HEAD.encode() + end))
+def test_whatever_comes_in_the_gateway_stays_up(steady: str, data: bytes) -> None:
+    with closing(raw(steady)) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        rest(connection)
+    assert httpx.get(f"{steady}/healthz", trust_env=False).status_code == 200
+
+
+@pytest.fixture
+def steady(memory: None) -> Iterator[str]:
+    with serving(Connections(head_seconds=0.5, body_seconds=0.5)) as url:
+        yield url
+
+
+def test_the_gateway_counts_what_it_answers(client: httpx.Client) -> None:
+    client.post(PATH, json=LOG)
+    client.post(PATH, content=b"{")
+    client.get("/a/path/that/anybody/may/invent")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    assert "athina_trace_logs_made_total 1" in lines
+    assert 'athina_trace_gateway_answers_total{endpoint="/api",status="200"} 1' in lines
+    assert 'athina_trace_gateway_answers_total{endpoint="/api",status="400"} 1' in lines
+    assert 'athina_trace_gateway_answers_total{endpoint="other",status="404"} 1' in lines
+    assert 'athina_trace_gateway_seconds_count{endpoint="/api"} 2' in lines
+    assert "athina_trace_gateway_connections 1" in lines
+
+
+# ---- what cannot be kept
+
+
+def test_a_full_outbox_asks_to_wait(serve: Serve) -> None:
+    athina_trace.configure(max_outbox_bytes=65_536)
+    url = serve()
+    answers = [post(url, json.dumps({**LOG, "context": "x" * 20_000}).encode()) for _ in range(12)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[0] == 200
+    full = answers[-1]
+    assert full.status_code == 429
+    assert int(full.headers["retry-after"]) > 0
+    assert "max_outbox_bytes" in full.json()["details"]["message"]
+    assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 503
+    # The client keeps it: nothing is lost, and nothing counts as dropped.
+    assert athina_trace.status().dropped == 0
+    assert athina_trace.status().made == statuses.count(200)
+
+
+def test_a_disk_that_cannot_be_written_to_keeps_no_log_in_memory(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "no-folder"
+    folder.write_text("")
+    athina_trace.configure(outbox=str(folder / "outbox.db"))
+    url = serve()
+    answer = post(url)
+    assert answer.status_code == 503
+    assert str(folder) in answer.json()["details"]["message"]
+    assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 503
+    folder.unlink()
+    assert post(url).status_code == 200
+    assert athina_trace.status().made == 1
+
+
+def test_without_a_disk_an_answer_waits_for_the_delivery(
+    serve: Serve, local_athina: Any, arrived: Callable[[], list[dict[str, Any]]]
+) -> None:
+    athina_trace.configure(
+        api_key="k", base_url=local_athina.url, outbox=":memory:", flush_each_call=True, flush_timeout=5
+    )
+    url = serve()
+    assert post(url).status_code == 200
+    assert len(local_athina.logs()) == 1
+    athina_trace.configure(
+        api_key="k", base_url="http://127.0.0.1:9", outbox=":memory:", flush_each_call=True, flush_timeout=0.2
+    )
+    assert post(url).status_code == 503
+
+
+def test_with_tracing_off_nothing_is_taken(serve: Serve) -> None:
+    athina_trace.configure(enabled=False)
+    url = serve()
+    assert post(url).status_code == 503
+    assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 503
