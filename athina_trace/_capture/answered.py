@@ -27,6 +27,7 @@ from athina_trace._answers.records import Answer, Documents, Key, Record, ToolCa
 from athina_trace._capture import emission
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
+from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
 from athina_trace._wrapping.calls import run_now
 from athina_trace.context import Scope, current_scope
@@ -71,13 +72,15 @@ class Origin(NamedTuple):
     """The spans and runs around it, the innermost first."""
     response_time: int | None = None
     """Milliseconds, where the source measured them."""
+    span: Mapping[str, str] | None = None
+    """OpenTelemetry's span around it, as in `LogDraft`."""
     reference: str | None = None
     """The reference of a log of its own, where that is to be the same whenever this is seen."""
 
     @classmethod
     def here(cls) -> Origin:
         """Return the code that is running now as an origin."""
-        return cls(clock.perf_ns(), current_scope(), current_draft(), within=within())
+        return cls(clock.perf_ns(), current_scope(), current_draft(), within=within(), span=span_attributes())
 
     @property
     def session(self) -> str | None:
@@ -92,7 +95,7 @@ class Origin(NamedTuple):
     def own_draft(self) -> LogDraft:
         """Return a draft that no code of the program sees."""
         draft = LogDraft({}, {}, dict(self.attributes or {}))
-        draft.scope, draft.parent, draft.started_ns = self.scope, self.draft, self.started_ns
+        draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
         draft.accumulator = AnswerAccumulator()
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
