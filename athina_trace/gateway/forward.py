@@ -21,6 +21,7 @@ from athina_trace._delivery.entry import log_entry
 from athina_trace._delivery.routes import Kind
 from athina_trace._pipeline.masking import build_mask
 from athina_trace._pipeline.redaction import Redaction, redacted, type_only
+from athina_trace._pipeline.sampling import keeps
 from athina_trace._pipeline.wire import forwarded, json_text
 from athina_trace._pipeline.writer import Writer
 from athina_trace._serialization import MASKED, Limits, looks_secret, plain
@@ -82,7 +83,9 @@ def commit_log(given: Mapping[str, Any]) -> str:
     failed = fields.get("error") is not None or (isinstance(status, int) and status >= _HTTP_ERROR)
     # The steps of `Writer.write`, which does not say whether a log could be kept, and makes text of its response.
     kept: dict[str, Any] | None = fields
-    if not pipeline.samples(fields, rate=None, conversation=lambda: reference, failed=failed):
+    if not pipeline.samples(
+        fields, rate=None, kept=lambda rate, session: keeps(session or reference, rate), failed=failed
+    ):
         kept = None
     elif pipeline.rewrites:
         kept = pipeline.rewrite(fields)
