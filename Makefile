@@ -6,8 +6,8 @@ BIN = $(VENV)/bin
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo test test-only test-openai test-integrations test-integrations-newest test-clients lint format shape coverage
-.PHONY: bench bench-servers fleet soak soak-fleet pictures clean
+.PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest test-clients
+.PHONY: lint format shape coverage bench bench-servers fleet soak soak-fleet pictures clean
 # Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
 PARALLEL = -n 2 --dist loadfile
 # Two installations into one environment would meet.
@@ -19,6 +19,7 @@ help:
 	@echo "make test       lint, then the tests"
 	@echo "make test-only  the tests alone"
 	@echo "make test-openai  those about OpenAI, with older versions of its client"
+	@echo "make test-others  those beside the real packages of nine other tools that watch OpenAI's client"
 	@echo "make test-integrations  those with the packages of other sources (test-integrations-newest: their newest releases)"
 	@echo "make test-clients  those with other people's clients of Athina and OTLP against a gateway"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
@@ -57,6 +58,16 @@ $(VENV)-openai-%/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-openai-$*
 	@$(VENV)-openai-$*/bin/python -m pip install -qq --disable-pip-version-check --editable . \
 		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3'
+	@touch $@
+
+# The other tools bring half the world, too, so they have an environment of their own.
+test-others: $(VENV)-others/.installed
+	@$(VENV)-others/bin/python -m pytest tests/openai/test_beside.py
+
+$(VENV)-others/.installed: tests/openai/beside.txt pyproject.toml
+	@echo "Installing the other tools in $(VENV)-others"
+	@$(PYTHON) -m venv $(VENV)-others
+	@$(VENV)-others/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/openai/beside.txt
 	@touch $@
 
 # What the other sources of answers bring along would make the environment of the tests large, so they have one of their own.

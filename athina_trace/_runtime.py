@@ -37,6 +37,8 @@ _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half made."""
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
+may_leave_out = False
+"""Whether the settings of now or before leave some logs out."""
 _maker: int | None = None
 """The thread that is making a runtime, which holds `_once`."""
 _afterwards: list[Callable[[], object]] = []
@@ -103,6 +105,7 @@ def _recording() -> Recorder | None:
 def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
     """Have this context's logs go to `recorder`; `stop_recording` ends it."""
     _recorders.append(recorder)
+    _note_sampling(recorder.settings)
     return _recorder.set(recorder)
 
 
@@ -175,9 +178,15 @@ def _made(settings: Settings) -> Runtime:
 def _install(runtime: Runtime) -> None:
     global _runtime, _may_trace, _trouble
     is_first = _runtime is None
+    _note_sampling(runtime.settings)
     _runtime, _may_trace, _trouble = runtime, runtime.settings.enabled, None
     if is_first:
         _register_exit()
+
+
+def _note_sampling(settings: Settings) -> None:
+    global may_leave_out  # noqa: PLW0603 - there is one for each process
+    may_leave_out = may_leave_out or settings.sample_rate < 1
 
 
 def _register_exit() -> None:
@@ -234,6 +243,7 @@ def configure(**settings: Any) -> Settings:
         built = _settings().build(**settings)
     if _recorders and (recorder := _recording()) is not None:
         recorder.use(built)
+        _note_sampling(built)
         return built
     if _runtime is not None:
         _close(_runtime)

@@ -25,8 +25,9 @@ from tests.benchmarks.workload import arguments, handler
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MOST_CALLS_OF_PYTHON = 80
-"""Python functions that run for one decorated call: 72 with Python 3.11, fewer with later ones."""
+MOST_CALLS_OF_PYTHON = 81
+"""Python functions that run for one decorated call, fewer with later versions. The last of them has changes of the log
+wait no longer, which came before it was written."""
 MOST_STATEMENTS = 9
 """SQL statements for one log of a conversation of its own, from the journal until it is delivered."""
 
@@ -103,7 +104,8 @@ def test_a_disabled_call_asks_once_and_does_nothing(tmp_path: Path) -> None:
     decorated, given = athina_trace(handler), arguments(0)
     with Counted() as counted:
         decorated(*given)
-    assert counted.python <= 2 + 1  # the question, the function, and this block's end
+    # The function in its place, the question, the function, and this block's end.
+    assert counted.python <= 3 + 1
     assert list(tmp_path.iterdir()) == []
 
 

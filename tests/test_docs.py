@@ -246,6 +246,9 @@ ERRORS = {name for name in athina_trace.__all__ if name.endswith("Error")}
     ("module", "name"),
     [
         *(("athina_trace", name) for name in sorted({*athina_trace.__all__} - RECORDS - ERRORS)),
+        ("athina_trace.log_context", "LogContextFilter"),
+        ("athina_trace.log_context", "add_log_context"),
+        ("athina_trace.log_context", "log_context"),
         ("athina_trace.testing", "captured_logs"),
         ("athina_trace.web", "ASGIMiddleware"),
         ("athina_trace.web", "WSGIMiddleware"),

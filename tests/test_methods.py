@@ -346,6 +346,21 @@ def bolted_on(self: Any, question: str) -> str:
     return f"{self.at and question}"
 
 
+class Bolted:
+    """Has methods that were written elsewhere, with any name for the instance."""
+
+    at = MARK
+    ask = athina_trace(lambda this, question: f"{this.at and question}")
+    made = athina_trace(classmethod(lambda klass, question: f"{klass.at and question}"))
+
+
+@wrapping
+@athina_trace
+def bolted_unusually(this: Any, question: str) -> str:
+    return f"{this.at and question}"
+
+
+Bolted.later = bolted_unusually  # type: ignore[attr-defined]
 DESK = Desk()
 CALLS: dict[str, Callable[[], Any]] = {
     "bound": lambda: DESK.ask("q"),
@@ -361,7 +376,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "partial": lambda: functools.partial(Desk.unusual, DESK)("q"),
     "partial by name": lambda: athina_trace(functools.partial(bolted_on.__wrapped__, self=DESK))(question="q"),  # type: ignore[attr-defined]
     "partial, decorated": lambda: athina_trace(functools.partial(inspect.unwrap(Desk.unusual), DESK))("q"),
-    "bound, decorated": lambda: athina_trace(DESK.ask.__wrapped__)("q"),  # type: ignore[attr-defined]
+    "bound, decorated": lambda: athina_trace(inspect.unwrap(Desk.ask).__get__(DESK))("q"),
     "partialmethod": DESK.half,
     "singledispatchmethod": lambda: DESK.dispatched("q"),
     "classmethod": lambda: Desk.made("q"),
@@ -372,6 +387,11 @@ CALLS: dict[str, Callable[[], Any]] = {
     "async": lambda: asyncio.run(DESK.later("q")),
     "stream": lambda: list(DESK.stream("q")),
     "subclass": lambda: type("Sub", (Desk,), {})().unusual("q"),
+    "written elsewhere": lambda: Bolted().ask("q"),
+    "written elsewhere, by class": lambda: Bolted.ask(Bolted(), "q"),
+    "written elsewhere, in a subclass": lambda: type("Sub", (Bolted,), {})().ask("q"),
+    "written elsewhere, below another decorator": lambda: Bolted().later("q"),  # type: ignore[attr-defined]
+    "classmethod written elsewhere": lambda: Bolted.made("q"),
 }
 
 

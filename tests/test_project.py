@@ -71,8 +71,9 @@ def imported_packages() -> set[str]:
 def test_what_is_imported_is_required() -> None:
     required = {re.split(r"[^\w-]", line)[0].lower() for line in requires("athina-trace") or []}
     # Pydantic-core is half of pydantic, which requires it in one version only.
-    known = {"markdown_it": "markdown-it-py", "pydantic_core": "pydantic"}
+    known = {"genai_prices": "genai-prices", "markdown_it": "markdown-it-py", "pydantic_core": "pydantic"}
     known |= {"google": "protobuf", "nats": "nats-py", "opentelemetry": "opentelemetry-proto"}
+    known |= {"agents": "openai-agents", "langchain_core": "langchain-core"}
     assert {known.get(name, name) for name in imported_packages()} <= required
 
 

@@ -27,6 +27,7 @@ from athina_trace._answers.records import Answer, Documents, Key, Record, ToolCa
 from athina_trace._capture import emission
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
+from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
 from athina_trace._wrapping.calls import run_now
 from athina_trace.context import Scope, current_scope
@@ -71,13 +72,15 @@ class Origin(NamedTuple):
     """The spans and runs around it, the innermost first."""
     response_time: int | None = None
     """Milliseconds, where the source measured them."""
+    span: Mapping[str, str] | None = None
+    """OpenTelemetry's span around it, as in `LogDraft`."""
     reference: str | None = None
     """The reference of a log of its own, where that is to be the same whenever this is seen."""
 
     @classmethod
     def here(cls) -> Origin:
         """Return the code that is running now as an origin."""
-        return cls(clock.perf_ns(), current_scope(), current_draft(), within=within())
+        return cls(clock.perf_ns(), current_scope(), current_draft(), within=within(), span=span_attributes())
 
     @property
     def session(self) -> str | None:
@@ -92,7 +95,7 @@ class Origin(NamedTuple):
     def own_draft(self) -> LogDraft:
         """Return a draft that no code of the program sees."""
         draft = LogDraft({}, {}, dict(self.attributes or {}))
-        draft.scope, draft.parent, draft.started_ns = self.scope, self.draft, self.started_ns
+        draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
         draft.accumulator = AnswerAccumulator()
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
@@ -278,7 +281,8 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         else:
             kept = place.value
             _state.ledger.note(place, answer, within=origin.within)
-        own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
+        if origin.within:
+            own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
         if len(records) > 1:
             elsewhere = _outputs_of_others(own, kept, session)
             _note_calls(records, kept, origin)
@@ -403,8 +407,9 @@ def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:
             if waiting is None:
                 waiting = deque(maxlen=_MOST_ALIKE)
                 _state.unanswered.put((place, record.tool), waiting)
-            # Another source may know the call by another id.
-            if not any(log is kept and call.arguments == record.arguments for log, call in waiting):
+            # Another source may know the call by another id; one source has as many calls as it says.
+            others = (call for log, call in waiting if log is kept and call.source != record.source)
+            if not any(call.arguments == record.arguments for call in others):
                 waiting.append((kept, record))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,18 +77,27 @@ class Function:
 
     __slots__ = ("_constants", "_defaults", "_named", "_names", "_never", "_options", "_roles", "_star", "name")
 
-    def __init__(self, target: Any, options: Options, *, bound: bool, static_method: bool = False) -> None:
+    def __init__(
+        self,
+        target: Any,
+        declared: Sequence[inspect.Parameter],
+        options: Options,
+        *,
+        bound: bool,
+        static_method: bool = False,
+    ) -> None:
         """Read the target's declaration.
 
         Args:
             target: the function, or another callable.
+            declared: its parameters.
             options: what the decorator was given.
             bound: whether calls come without the first parameter, `self` or `cls`.
             static_method: whether a parameter named `self` is one like any other.
         """
         self.name = ".".join(callables.names(target))
         self._options = options
-        parameters = callables.parameters(target)
+        parameters = [*declared]
         never = () if static_method else [p.name for p in parameters if p.name in callables.OWNER_NAMES]
         if bound and parameters and parameters[0].kind in callables.POSITIONAL:
             owner = parameters.pop(0)
@@ -144,6 +153,7 @@ class Function:
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
         draft = LogDraft(self._named, inputs, attributes)
+        draft.sample_rate = self._options.sample_rate
         draft.named.update(self._constants)
         return draft
 
@@ -155,12 +165,11 @@ class Function:
         return capture is not False and parameter in capture
 
 
-def check_inputs(target: Any, options: Options) -> None:
+def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Options) -> None:
     """Raise `TypeError` where `inputs=...` maps a parameter that the function does not have."""
-    parameters = callables.parameters(target)
-    names = sorted(p.name for p in parameters)
+    names = sorted(p.name for p in declared)
     unknown = [name for name in options.inputs.values() if name not in names]
-    if unknown and names and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if unknown and names and not any(p.kind is p.VAR_KEYWORD for p in declared):
         function = ".".join(callables.names(target))
         raise TypeError(
             f"athina_trace(inputs=...) maps the parameter {unknown[0]!r}, which {function}() does not have; "

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from athina_trace import _guard
-from athina_trace._capture import messages, streams
+from athina_trace._capture import failures, messages, streams
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
@@ -17,8 +17,6 @@ from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, re
 from athina_trace._serialization import plain, text
 
 _NOTHING: Mapping[str, Any] = {}
-_MOST_HELD = 100
-"""Exceptions of a group that are named."""
 
 
 def assemble(
@@ -58,7 +56,8 @@ def assemble(
     if draft.answers:
         recorded = {**messages.merged(draft.answers), **recorded}
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
-    failure = _NOTHING if error is None else _failure(error)
+    ended = None if error is None else failures.outcome(error)
+    failure = _NOTHING if error is None or ended is not None else failures.failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
     # By identity: nearly every log keeps everything, and to ask a flag whether it is empty takes a call.
     if not redaction is draft.redaction is scope.redaction is NOTHING:
@@ -92,12 +91,13 @@ def assemble(
     fields["custom_attributes"] = {
         **(defaults.get("custom_attributes") or _NOTHING),
         **(recorded.get("custom_attributes") or _NOTHING),
+        **(draft.span or _NOTHING),
         **scope.attributes,
         **(inputs.get("custom_attributes") or _NOTHING),
         **attributes,
     }
-    if error is not None or draft.streamed is not None or draft.parent is not None:
-        fields["custom_attributes"].update(_circumstances(draft, error))
+    if ended is not None or draft.streamed is not None or draft.parent is not None:
+        fields["custom_attributes"].update(_circumstances(draft, ended))
     _complete(fields, draft.parent)
     return fields
 
@@ -111,7 +111,7 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
             answer = options.response(answer)
         except Exception as error:  # noqa: BLE001 - the program's function may raise anything
             _guard.pass_on(error)
-            draft.attributes["response_error"] = _message(error)
+            draft.attributes["response_error"] = failures.message(error)
         # The function has the last word, also where it gives nothing.
         return "" if answer is None else plain(answer)
     if streamed is not None:
@@ -155,59 +155,9 @@ def _content_text(content: object) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-def _failure(error: BaseException) -> Mapping[str, Any]:
-    """`error` and `status_code` of a failed call; a cancelled or abandoned one has not failed."""
-    if not isinstance(error, Exception):
-        return _NOTHING
-    failure: dict[str, Any] = {"error": _message(error)}
-    for each in _held(error):
-        response = _attribute(each, "response")
-        status = _attribute(each, "status_code") or _attribute(response, "status_code")
-        if isinstance(status, int):
-            failure["status_code"] = status
-            break
-    return failure
-
-
-def _held(error: BaseException) -> list[BaseException]:
-    """The exception, or those that a group holds, at any depth; at most 100."""
-    found: list[BaseException] = []
-    waiting = [error]
-    while waiting and len(found) < _MOST_HELD:
-        each = waiting.pop(0)
-        # Python 3.10 has no groups of its own; the package that brings them names them alike.
-        held = _attribute(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
-        inner = [part for part in held if isinstance(part, BaseException)] if isinstance(held, tuple) else []
-        waiting = inner + waiting
-        if not inner:
-            found.append(each)
-    return found
-
-
-def _attribute(value: object, name: str) -> Any:
-    try:
-        return getattr(value, name, None)
-    except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
-        _guard.pass_on(fault)
-        return None
-
-
-def _message(error: BaseException) -> str:
-    kind = type(error).__name__
-    try:
-        message = f"{kind}: {error}" if str(error) else kind
-        held = _held(error)
-        return text(message if held == [error] else "\n".join([message, *map(_message, held)]))
-    except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
-        _guard.pass_on(fault)
-        return kind
-
-
-def _circumstances(draft: LogDraft, error: BaseException | None) -> dict[str, Any]:
+def _circumstances(draft: LogDraft, ended: str | None) -> dict[str, Any]:
     """Custom attributes that say how the call ended, and in which other one it was made."""
-    attributes: dict[str, Any] = {}
-    if error is not None and not isinstance(error, Exception):
-        attributes["outcome"] = "incomplete" if isinstance(error, GeneratorExit) else "cancelled"
+    attributes: dict[str, Any] = {} if ended is None else {"outcome": ended}
     if draft.streamed is not None:
         attributes["chunks"] = draft.streamed.count
         attributes["time_to_first_chunk_ms"] = (draft.streamed.first_ns - draft.started_ns) // 1_000_000

@@ -67,10 +67,12 @@ class Trace:
         """
         options = self._options
         target = callables.without_binding(function)
-        check_inputs(target, options)
+        declared = callables.parameters(target)
+        check_inputs(target, declared, options)
         static_method = callables.is_static_method(function)
-        free, bound = (Function(target, options, bound=bound, static_method=static_method) for bound in (False, True))
-        owner = callables.Owner(target, callables.parameters(target), static_method=static_method)
+        free = Function(target, declared, options, bound=False, static_method=static_method)
+        bound = Function(target, declared, options, bound=True, static_method=static_method)
+        owner = callables.Owner(function, declared)
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             try:
@@ -86,6 +88,7 @@ class Trace:
                 return None
 
         decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace, decorator=self)
+        owner.decorated = decorated
         return decorated
 
     def __reduce__(self) -> Any:
@@ -94,6 +97,7 @@ class Trace:
     def __enter__(self) -> LogDraft:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
         call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
+        call.draft.sample_rate = self._options.sample_rate
         self._entered.append(call)
         with _guard.shield("opening a log"):
             call.enter()

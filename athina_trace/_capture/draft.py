@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _fork, _guard
+from athina_trace import _fork, _guard, _runtime
 from athina_trace._capture import changes
+from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
 from athina_trace._serialization import plain
@@ -41,21 +44,30 @@ class LogDraft:
         "_found",
         "_reference",
         "_token",
+        "_waiting",
         "accumulator",
         "answers",
         "attributes",
         "has_result",
         "inputs",
         "late_redaction",
+        "logged_attributes",
         "named",
         "parent",
         "redaction",
+        "sample_rate",
         "scope",
+        "span",
         "started_ns",
         "streamed",
     )
 
-    def __init__(self, named: Mapping[str, Any], inputs: dict[str, Any], attributes: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, Any],
+        inputs: dict[str, Any],
+        attributes: dict[str, Any],
+    ) -> None:
         self.named: dict[str, Any] = {}
         self.inputs = inputs
         self.attributes = attributes
@@ -68,11 +80,19 @@ class LogDraft:
         # Fields of answers in messages of libraries such as LangChain, of a stream each piece.
         self.answers: list[dict[str, Any]] | None = None
         self.started_ns = 0
+        # Of OpenTelemetry, where the call was made in one.
+        self.span: Mapping[str, str] | None = None
+        # Changes that came after the call, and before its log was written; None from then on.
+        self._waiting: Sequence[Callable[[], None]] | None = ()
         # What is kept out of what is recorded when the call has ended; None while it runs.
         self.late_redaction: Redaction | None = None
+        # Custom attributes of the log that was written: a change replaces them all.
+        self.logged_attributes: Mapping[str, Any] = EMPTY.attributes
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
         # call with a log of its own.
-        self._reference = (-1, "")
+        self._reference: tuple[int, str, bool] = (-1, "", False)
+        self.sample_rate: float | None = None  # which the decorator asks for
+        self.parent: LogDraft | None  # from `open` on
         if named:
             self.name(named)
 
@@ -86,8 +106,39 @@ class LogDraft:
         if given is not None:
             return str(given)
         if self._reference[0] != clock.forks:
-            self._reference = (clock.forks, clock.reference())
+            # Where everything is logged, a log pays for no more than these questions.
+            if _runtime.may_leave_out or self.sample_rate is not None or self.scope.sample_rate is not None:
+                self._reference = (clock.forks, *self._sampled_reference())
+            else:
+                self._reference = (clock.forks, clock.reference(), False)
         return self._reference[1]
+
+    def _sampled_reference(self) -> tuple[str, bool]:
+        """A UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
+        reference, runtime = clock.reference(), _runtime.active()
+        if runtime is None:
+            return reference, False
+        rate = self.scope.sample_rate if self.sample_rate is None else self.sample_rate
+        rate = runtime.settings.sample_rate if rate is None else rate
+        if rate >= 1:
+            return reference, False
+        from athina_trace._pipeline.sampling import keeps, left_out, sampled_by  # noqa: PLC0415 - only samples need it
+
+        whole = self.session_id() or (sampled_by(reference) if self.parent is None else self.parent.conversation())
+        return reference if keeps(str(whole), rate) else left_out(reference), True
+
+    def is_in_sample(self, rate: float, session: str | None) -> bool:
+        """Whether the log is made where a share `rate` of all conversations is.
+
+        Its reference decides, since the program may know it already, though not yet the session.
+        """
+        from athina_trace._pipeline.sampling import keeps, says_left_out  # noqa: PLC0415 - only samples need it
+
+        reference = self.external_reference_id
+        _, own, is_decided = self._reference
+        if is_decided and reference == own:
+            return not says_left_out(reference)
+        return keeps(session or self.conversation(), rate)
 
     @property
     def ended(self) -> bool:
@@ -110,8 +161,7 @@ class LogDraft:
             named = {name: value for name, value in later.named.items() if name != "external_reference_id"}
             if later.attributes:
                 named["custom_attributes"] = later.attributes
-            redaction = of_named(self.redaction | self.scope.redaction)
-            changes.send("update", self.external_reference_id, named, redaction)
+            self._change(named, of_named(self.redaction | self.scope.redaction))
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("current_log().update()")
 
@@ -162,10 +212,33 @@ class LogDraft:
         known = self.own_accumulator().fields().items()
         changed = {name: value for name, value in known if logged.get(name) != value and stronger.get(name) is None}
         if "custom_attributes" in changed:
-            changed["custom_attributes"] = {**changed["custom_attributes"], **self.scope.attributes, **self.attributes}
+            known_now = {**self.logged_attributes, **changed["custom_attributes"]}
+            changed["custom_attributes"] = {**known_now, **self.scope.attributes, **self.attributes}
         changed.update({name: value for name, value in added.items() if value is not None})
         redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
-        changes.send("update", self.external_reference_id, changed, redaction, is_captured=is_captured)
+        self._change(changed, redaction, is_captured=is_captured)
+
+    def _change(self, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False) -> None:
+        """Write a change behind the log, which may still be masked or wait for a hook, in another thread."""
+        reference = self.external_reference_id
+        change = partial(changes.send, "update", reference, fields, redaction, is_captured=is_captured)
+        with _lock:
+            if self._waiting is not None:
+                self._waiting = (*self._waiting, change)
+                return
+        change()
+
+    def note_written(self) -> None:
+        """Write the changes that came while the log was written; those that come from now on are written at once."""
+        while True:
+            with _lock:
+                waiting = self._waiting
+                self._waiting = () if waiting else None
+            if not waiting:
+                return
+            # Without the lock, since masks of the program run; then again, so that none overtakes another.
+            for change in waiting:
+                change()
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
@@ -174,7 +247,7 @@ class LogDraft:
             from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
             # Several threads may record into the log of one call.
-            with _accumulator_lock:
+            with _lock:
                 accumulator = self.accumulator = self.accumulator or AnswerAccumulator()
         return accumulator
 
@@ -182,18 +255,9 @@ class LogDraft:
         """Record `value`, if it is an object that an integration understands; whether it is."""
         if isinstance(value, _NOT_OBJECTS):
             return False
-        from athina_trace._answers.accumulator import (  # noqa: PLC0415 - loaded with the first log
-            AnswerAccumulator,
-            may_be_known,
-        )
+        from athina_trace._answers.accumulator import may_be_known  # noqa: PLC0415 - loaded with the first log
 
-        if not may_be_known(value):
-            return False
-        accumulator = self.accumulator or AnswerAccumulator()
-        if not accumulator.add(value):
-            return False
-        self.accumulator = accumulator
-        return True
+        return may_be_known(value) and self.own_accumulator().add(value)
 
     def name(self, fields: Mapping[str, Any]) -> None:
         """What `update` does, without its guard."""
@@ -217,12 +281,20 @@ class LogDraft:
 
     def conversation(self) -> str:
         """What a call without a session is sampled by: the reference of the outermost call around it."""
-        return self.external_reference_id if self.parent is None else self.parent.conversation()
+        from athina_trace._pipeline.sampling import sampled_by  # noqa: PLC0415 - only samples need it
+
+        if self.parent is not None:
+            return self.parent.conversation()
+        reference = self.external_reference_id
+        return sampled_by(reference) if reference == self._reference[1] else reference
 
     def open(self) -> None:
         """Start the clock and become the current log of this context."""
         # Entered again before the steps of a stream that was returned: the call began before.
-        self.started_ns = self.started_ns or clock.perf_ns()
+        if not self.started_ns:
+            self.started_ns = clock.perf_ns()
+            if "opentelemetry.trace" in sys.modules:
+                self.span = span_attributes()
         scope, self.parent = current.get()
         self.scope = EMPTY if scope is None else scope
         self._found = scope
@@ -260,13 +332,13 @@ class _NoLog:
 
 
 _NO_LOG = _NoLog()
-_accumulator_lock = threading.Lock()
+_lock = threading.Lock()
 
 
 def _renew_lock() -> None:
-    global _accumulator_lock  # noqa: PLW0603 - one for the process
+    global _lock  # noqa: PLW0603 - one for the process
     # In a forked child, which may find it held by a thread that it does not have.
-    _accumulator_lock = threading.Lock()
+    _lock = threading.Lock()
 
 
 _fork.register("capture", after_in_child=_renew_lock)

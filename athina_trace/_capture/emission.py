@@ -6,6 +6,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.assemble import assemble
 from athina_trace._capture.draft import LogDraft
+from athina_trace._capture.failures import outcome
 from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import DeferredWork, run_now
 
@@ -25,17 +26,20 @@ def emit(
         if redaction is not NOTHING:
             draft.late_redaction |= redaction
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
+        draft.logged_attributes = fields["custom_attributes"]
         # The decorator is closest to the call, then the session, then the setting.
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
             runtime.commit(fields)
+            draft.note_written()
             return None
         return runtime.write(
             fields,
             rate=rate,
-            conversation=draft.conversation,
-            failed=isinstance(error, Exception),
+            kept=draft.is_in_sample,
+            failed=error is not None and outcome(error) is None,
             outermost=draft.parent is None,
+            written=draft.note_written,
         )
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("writing a log")

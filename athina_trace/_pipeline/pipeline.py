@@ -43,14 +43,14 @@ class Pipeline:
         self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
 
     def samples(
-        self, fields: dict[str, Any], *, rate: float | None, conversation: Callable[[], str], failed: bool
+        self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool
     ) -> bool:
         """Whether a log is in the sample; the rate of a sample is noted in it.
 
         Args:
             fields: the log's.
             rate: the share that the decorator or the session asks for; None for the setting's.
-            conversation: gives what is kept or dropped as a whole, where the log has no session.
+            kept: decides by the rate and the log's session.
             failed: whether the call raised an exception.
         """
         rate = self._sample_rate if rate is None else rate
@@ -59,9 +59,7 @@ class Pipeline:
         fields["custom_attributes"]["sample_rate"] = rate
         if failed and self._keep_failed:
             return True
-        from athina_trace._pipeline.sampling import keeps  # noqa: PLC0415 - only samples need it
-
-        return keeps(fields.get("session_id") or conversation(), rate)
+        return kept(rate, fields.get("session_id"))
 
     def takes_long(self, fields: dict[str, Any]) -> bool:
         """Whether `rewrite` should not be run on an event loop."""

@@ -39,7 +39,7 @@ class OrderingKeys:
             self._old, self._new = self._new, {}
         self._new[reference] = key
 
-    def get(self, reference: str, default: str) -> str | None:
+    def get(self, reference: str, default: str | None) -> str | None:
         """The key of the log `reference`; None where the log was dropped; `default` where it is not known."""
         return self._new.get(reference, self._old.get(reference, default))
 
@@ -107,34 +107,40 @@ class Writer(ABC):
         fields: dict[str, Any],
         *,
         rate: float | None,
-        conversation: Callable[[], str],
+        kept: Callable[[float, str | None], bool],
         failed: bool,
         outermost: bool,
+        written: Callable[[], None],
     ) -> DeferredWork:
         """Commit one log as the settings want it, or give the work that does, where that takes long.
 
         Args:
             fields: the log's, as data; see `wire`.
             rate: the share of conversations that the decorator or the session asks for; None for the setting's.
-            conversation: gives what is kept or dropped as a whole, where the log has no session.
+            kept: decides by the rate and the log's session whether it is in the sample.
             failed: whether the call raised an exception.
             outermost: whether the call was made in no other one.
+            written: called when the log is committed, or dropped: changes of it may follow.
         """
-        if not self.pipeline.samples(fields, rate=rate, conversation=conversation, failed=failed):
+        if not self.pipeline.samples(fields, rate=rate, kept=kept, failed=failed):
             self.drop(fields["external_reference_id"])
+            written()
             return None
+        if failed and _says_left_out(reference := fields["external_reference_id"]):
+            self.ordering_keys[reference] = reference  # kept all the same: so are its changes, in this process
         flushes = self.settings.flush_each_call and outermost
         # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
         if not self.pipeline.rewrites:
             self.commit(fields)
+            written()
             return self._flush if flushes else None
-        finish = partial(self._finish, fields, flushes=flushes)
+        finish = partial(self._finish, fields, written, flushes=flushes)
         if flushes or self.pipeline.takes_long(fields):
             return finish
         finish()
         return None
 
-    def _finish(self, fields: dict[str, Any], *, flushes: bool) -> None:
+    def _finish(self, fields: dict[str, Any], written: Callable[[], None], *, flushes: bool) -> None:
         """Rewrite and commit one log. Never raises."""
         with _guard.shield("writing a log"):
             kept = self.pipeline.rewrite(fields)
@@ -142,6 +148,7 @@ class Writer(ABC):
                 self.drop(fields["external_reference_id"])
             else:
                 self.commit(kept)
+            written()
         if flushes:
             self._flush()
 
@@ -169,11 +176,14 @@ class Writer(ABC):
         wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
     ) -> Entry | None:
         """The entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
+        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
+        default: str | None = target
         # Athina's own ids were never masked.
         if kind != "update_by_id":
+            is_left_out = _says_left_out(target)
             target = self.pipeline.reference(target)
-        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
-        key = self.ordering_keys.get(target, target)
+            default = None if is_left_out else target
+        key = self.ordering_keys.get(target, default)
         if key is None:
             return None
         return new_entry(key, kind, target, clock.time(), wire(self.pipeline.rewrite_change(fields)))
@@ -189,3 +199,9 @@ class Writer(ABC):
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""
+
+
+def _says_left_out(reference: str) -> bool:
+    from athina_trace._pipeline.sampling import says_left_out  # noqa: PLC0415 - hashlib comes with it
+
+    return says_left_out(reference)

@@ -16,7 +16,7 @@ class Mark(str):
 
 # Read through `type` itself, since a metaclass may answer anything, or raise.
 mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
-_dict_of: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
+vars_of: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
 qualname_of: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 _module_of: Callable[[type], object] = type.__dict__["__module__"].__get__
 
@@ -36,7 +36,7 @@ def nameplate(value: object) -> Mark:
 
 def static(cls: type, *names: str) -> Any:
     """Give the first of these class attributes that exists, without binding it."""
-    found = (_dict_of(base).get(name, ABSENT) for name in names for base in mro_of(cls))
+    found = (vars_of(base).get(name, ABSENT) for name in names for base in mro_of(cls))
     return next((value for value in found if value is not ABSENT), ABSENT)
 
 

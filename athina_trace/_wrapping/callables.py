@@ -16,13 +16,22 @@ from typing import Any, Final, TypeVar, cast
 
 import wrapt
 
-from athina_trace._serialization.introspection import ABSENT, instance_dict, mro_of, qualname_of, static, type_name
+from athina_trace._serialization.introspection import (
+    ABSENT,
+    instance_dict,
+    mro_of,
+    qualname_of,
+    static,
+    type_name,
+    vars_of,
+)
 
 _F = TypeVar("_F")
 
 _MOST_LAYERS: Final = 100
 _HOLD_A_FUNCTION: Final = (types.MethodType, classmethod, staticmethod)
 POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_DATA: Final = frozenset({str, type(None), dict, list, tuple, int, float, bool, bytes})
 OWNER_NAMES: Final = frozenset({"self", "cls", "mcs", "mcls", "metacls"})
 """Parameters for the instance or the class."""
 
@@ -155,32 +164,63 @@ def is_coroutine_function(target: Any) -> bool:
 class Owner:
     """Decides whether a call of a function as a plain one gives it its instance or class first, as methods get it.
 
-    Decorators, properties, caches and `types.MethodType` call a method's function so. The first argument is an owner
-    where the parameter is named `self`, `cls`, `mcs`, `mcls` or `metacls`, in a function outside of every class, too:
-    no input is called so. Under any other name it is one where the function was written in a class and the argument is
-    that class or an instance of it, unless the class holds a static method there.
+    Python binds methods so; decorators, properties, caches and `types.MethodType` call their functions so. The first
+    argument is an owner where the parameter is named `self`, `cls`, `mcs`, `mcls` or `metacls`, in a function outside
+    of every class, too: no input is called so. Under any other name it is one where the function was written in a class
+    and the argument is that class or an instance of it, or where the argument has the function as a method; unless the
+    class holds a static method there.
     """
 
-    __slots__ = ("_always", "_class", "_first", "_function", "_module")
+    __slots__ = ("_always", "_class", "_first", "_function", "_holders", "_module", "_never", "decorated")
 
-    def __init__(self, target: Any, declared: Sequence[inspect.Parameter], *, static_method: bool) -> None:
+    def __init__(self, function: Any, declared: Sequence[inspect.Parameter]) -> None:
+        """Read the function's declaration.
+
+        Args:
+            function: what is decorated, which may be a class method object or a static one.
+            declared: the parameters of the function inside.
+        """
+        target, static_method = without_binding(function), is_static_method(function)
         self._module, qualname = names(target)
         outer, _, self._function = qualname.rpartition(".")
-        in_class = not outer.endswith("<locals>") and not static_method
-        if issubclass(type(target), type) or (issubclass(type(target), functools.partial) and target.args):
-            in_class = False  # a class takes no owner, and a partial has taken it already
-        self._class = outer if in_class else ""
+        # A class takes no owner, and a partial has taken it already.
+        takes_none = issubclass(type(target), type) or (issubclass(type(target), functools.partial) and target.args)
+        self._never = bool(static_method or takes_none)
+        self._class = "" if outer.endswith("<locals>") else outer
         first = declared[0] if declared and declared[0].kind in POSITIONAL else None
         self._first = first.name if first is not None else ""
-        self._always = self._first in OWNER_NAMES and not static_method
+        self._always = not static_method and (self._first in OWNER_NAMES or type(function) is classmethod)
+        self._holders: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+        self.decorated: Any = None
+        """What takes the function's place."""
 
     def is_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the first of these arguments is the owner, which may come by the parameter's name."""
-        if self._always or not self._class:
+        if self._always or self._never:
             return self._always
         first: Any = args[0] if args else kwargs.get(self._first)
-        own = mro_of(first) if issubclass(type(first), type) else ()
-        for kind in (*own, *mro_of(type(first))):
-            if qualname_of(kind) == self._class and static(kind, "__module__") == self._module:
-                return not is_static_method(static(kind, self._function))
-        return False
+        kind = type(first)
+        if kind in _DATA:
+            return False
+        if self._class:
+            own = mro_of(first) if issubclass(kind, type) else ()
+            for each in (*own, *mro_of(kind)):
+                if qualname_of(each) == self._class and static(each, "__module__") == self._module:
+                    return not is_static_method(static(each, self._function))
+        return bool(args) and self._has_method(kind)
+
+    def _has_method(self, kind: type) -> bool:
+        """Whether instances of `kind` have the function as a method: it was put there when they are first seen."""
+        try:
+            known = self._holders.get(kind)
+        except TypeError:  # even a class can refuse to be looked up
+            return False
+        if known is None:
+            held = (
+                value
+                for each in mro_of(kind)
+                for value in [*vars_of(each).values()]
+                if type(value) is types.FunctionType
+            )
+            known = self._holders[kind] = any(self.decorated is layer for value in held for layer in layers(value))
+        return known

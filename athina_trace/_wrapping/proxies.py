@@ -8,12 +8,15 @@ import importlib
 import operator
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from athina_trace._serialization.introspection import ABSENT, static
 from athina_trace._wrapping import callables
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Run = Callable[[Any, object, Any, Any], Any]
 """(function, instance, args, kwargs) → the result of the call."""
@@ -108,43 +111,37 @@ class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any], metaclass=_MadeOfTwo):
         return _BoundWrapper(self.__func__, instance)  # type: ignore[call-arg]  # as above
 
 
-class Wrapper(wrapt.FunctionWrapper[Any, Any]):
-    """A decorated function; pickles by reference and copies as itself, as functions do (wrapt's own refuse)."""
+class _CopiedAsFunctions:
+    """Pickles by reference and copies as itself, as functions do: wrapt's own proxies refuse both."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        decorated: Any = self
+        wrapped = decorated.__wrapped__
+        qualname = getattr(wrapped, "__qualname__", None)
+        if type(qualname) is str and not callables.is_opaque(wrapped):
+            return qualname
+        decorator = getattr(self, "_self_decorator", None)
+        # What `wrap` made is bound to a context, which no other process has.
+        return wrapped.__reduce_ex__(protocol) if decorator is None else (decorator, (wrapped,))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class Wrapper(_CopiedAsFunctions, wrapt.FunctionWrapper[Any, Any]):
+    """A decorated function, or whatever else can be a descriptor."""
 
     # Past the metaclass: this is done for each access of each method.
     __bound_function_wrapper__ = staticmethod(functools.partial(type.__call__, _BoundWrapper))  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        super().__set_name__(owner, name)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # wrapt's stubs leave it out
-        # Python makes these class methods where they are plain functions, which a proxy is not.
-        if name in ("__init_subclass__", "__class_getitem__") and isinstance(self.__wrapped__, types.FunctionType):
-            setattr(owner, name, classmethod(self))
-
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _reduced(self, protocol)
 
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self
-
-
-def _reduced(decorated: Any, protocol: Any) -> Any:
-    """How a decorated callable is pickled: by the name that it has, else as what it wraps, decorated when unpickled."""
-    wrapped = decorated.__wrapped__
-    qualname = getattr(wrapped, "__qualname__", None)
-    if type(qualname) is str and not callables.is_opaque(wrapped):
-        return qualname
-    decorator = getattr(decorated, "_self_decorator", None)
-    # What `wrap` made is bound to a context, which no other process has.
-    return wrapped.__reduce_ex__(protocol) if decorator is None else (decorator, (wrapped,))
-
-
-class ForwardingWrapper(wrapt.BaseObjectProxy[Any]):
+class ForwardingWrapper(_CopiedAsFunctions, wrapt.BaseObjectProxy[Any]):
     """A decorated mock, proxy or remote object, asked for no attribute that the caller does not ask for.
 
     wrapt's `FunctionWrapper` reads `__self__` of what it wraps in each call, which a proxy may answer with anything.
@@ -158,12 +155,3 @@ class ForwardingWrapper(wrapt.BaseObjectProxy[Any]):
         if self._self_enabled is not None and not self._self_enabled():
             return self.__wrapped__(*args, **kwargs)
         return self._self_run(self.__wrapped__, None, args, kwargs)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _reduced(self, protocol)
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self

@@ -55,7 +55,10 @@ _by_shape: weakref.WeakKeyDictionary[type, Follow] = weakref.WeakKeyDictionary()
 
 
 def drive(kind: type, driver: Follow) -> None:
-    """Have results of exactly this type end their calls through `driver`, which gives the result back."""
+    """Have results of exactly this type end their calls through `driver`.
+
+    It gives what the program gets, or None for a result that is like any other of its shape.
+    """
     _exact[kind] = driver
 
 
@@ -63,9 +66,11 @@ def follow(result: Any, call: Call) -> Any:
     """Have `call` end with `result` and give what the program gets; None where the call ends with its return."""
     kind = type(result)
     try:
-        driver = _exact.get(kind) or _by_shape.get(kind)
+        exact, driver = _exact.get(kind), _by_shape.get(kind)
     except TypeError:  # even a class can refuse to be looked up
         return None
+    if exact is not None and (followed := exact(result, call)) is not None:
+        return followed
     if driver is None:
         driver = _by_shape[kind] = _driver(kind)
     return driver(result, call)

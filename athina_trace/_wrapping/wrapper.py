@@ -6,7 +6,9 @@ package that decorates. `generators` drives what the function makes, and `result
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +31,9 @@ def surround(
 ) -> Any:
     """Wrap `function` so that each call runs inside the `Call` that `opened` gives for it.
 
+    A plain function, also one in a class or static method object, is replaced by a function, which is bound, pickled
+    and compared as any other; everything else by a proxy.
+
     Args:
         function: a function of any kind, a method, a class or static method object, a partial or a callable instance;
             the wrapper keeps its signature, kind, attributes and pickling.
@@ -48,48 +53,90 @@ def surround(
         target, inspect.isasyncgenfunction
     ):
         run = _stream_wrapper(opened)
+    elif type(target) is types.FunctionType and type(function) in _FUNCTIONS:
+        made = _plain_function(target, opened, enabled)
+        if function is target:
+            return made
+        method = type(function)(made)
+        vars(method).update({name: value for name, value in vars(function).items() if name not in vars(method)})
+        return method
     else:
         run = _plain_wrapper(opened)
     return proxies.proxy(function, run, enabled=enabled, decorator=decorator)
 
 
-def _plain_wrapper(opened: Open) -> Callable[..., Any]:
-    def plain(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
+_FUNCTIONS = (types.FunctionType, classmethod, staticmethod)
+
+
+def _plain_function(function: types.FunctionType, opened: Open, enabled: Callable[[], bool] | None) -> Any:
+    """A function in place of `function`, which Python binds, copies, compares and pickles as any other.
+
+    Before Python 3.12 each call of a proxy also counts as one more level of a recursion.
+    """
+    # All that it uses is in its closure. Its globals are those of `function`: FastAPI looks annotations up there, and
+    # doctest sees by them to which module it belongs.
+    swallow, fail, finish = _guard.swallow, _fail, _finish
+    anything, fault, too_deep = BaseException, Exception, RecursionError
+
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        if enabled is not None and not enabled():
+            return function(*args, **kwargs)
         try:  # what `attempt` does, without the time that it takes
-            call = opened(wrapped, instance, args, kwargs)
+            call = opened(function, None, args, kwargs)
             if call is not None:
                 call.enter()
-        except RecursionError:
+        except too_deep:
             call = None
-        except Exception:  # noqa: BLE001 - the guard decides
-            _guard.swallow("opening a call")
+        except fault:
+            swallow("opening a call")
             call = None
         if call is None:
-            return wrapped(*args, **kwargs)
+            return function(*args, **kwargs)
         try:
-            result = wrapped(*args, **kwargs)
-        except BaseException as error:
-            run_now(attempt(call.failed, error))
+            result = function(*args, **kwargs)
+        except anything as error:
+            fail(call, error)
             raise
         finally:
             try:
                 call.leave()
-            except Exception:  # noqa: BLE001 - the guard decides
-                _guard.swallow("leaving a call")
+            except fault:
+                swallow("leaving a call")
+        return finish(result, call)
+
+    made = types.FunctionType(plain.__code__, function.__globals__, plain.__name__, None, plain.__closure__)
+    functools.update_wrapper(made, function)
+    return made
+
+
+def _fail(call: Call, error: BaseException) -> None:
+    run_now(attempt(call.failed, error))
+
+
+def _plain_wrapper(opened: Open) -> Callable[..., Any]:
+    def plain(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
+        call = attempt(opened, wrapped, instance, args, kwargs)
+        if call is None:
+            return wrapped(*args, **kwargs)
+        attempt(call.enter)
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            _fail(call, error)
+            raise
+        finally:
+            attempt(call.leave)
         return _finish(result, call)
 
     return plain
 
 
 def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
-    async def run(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        call = attempt(opened, wrapped, instance, args, kwargs)
-        if call is None:
-            return await wrapped(*args, **kwargs)
-        return await generators.awaiting(wrapped(*args, **kwargs), call, follow=results.follow)
-
     def coroutine(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        return generators.named(run(wrapped, instance, args, kwargs), wrapped)
+        def begin() -> tuple[Call | None, Any]:  # when it is first awaited, as an undecorated one
+            return attempt(opened, wrapped, instance, args, kwargs), wrapped(*args, **kwargs)
+
+        return generators.named(generators.awaiting(begin, results.follow), wrapped)
 
     return coroutine
 

@@ -40,7 +40,7 @@ def dataset_record(log: StoredLog) -> dict[str, Any]:
 
 
 def session_record(row: Row) -> dict[str, Any]:
-    """Return the sums of a session."""
+    """Return the sums of a session; of its cost, which part is an estimate, and for how many logs none is known."""
     return {
         "session_id": row["name"],
         "customer_id": row["customer"],
@@ -48,8 +48,11 @@ def session_record(row: Row) -> dict[str, Any]:
         "environment": row["environment"],
         "user_query": row["question"],
         "turns": row["turns"],
+        "steps": row["steps"],
         "total_tokens": row["tokens"],
         "cost": row["cost"],
+        "estimated_cost": row["estimated"],
+        "unpriced": row["unpriced"],
         "errors": row["errors"],
         "liked": row["liked"],
         "disliked": row["disliked"],

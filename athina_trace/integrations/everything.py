@@ -43,6 +43,24 @@ INTEGRATIONS = (
         "instrument_opentelemetry",
         "uninstrument_opentelemetry",
     ),
+    Integration(
+        "agents.tracing",
+        "athina_trace.integrations.openai_agents",
+        "instrument_openai_agents",
+        "uninstrument_openai_agents",
+    ),
+    Integration(
+        "langchain_core",
+        "athina_trace.integrations.langchain",
+        "instrument_langchain",
+        "uninstrument_langchain",
+    ),
+    Integration(
+        "litellm",
+        "athina_trace.integrations.litellm",
+        "instrument_litellm",
+        "uninstrument_litellm",
+    ),
 )
 
 _logger = logging.getLogger("athina_trace")
@@ -53,8 +71,9 @@ _switched_on: set[str] = set()
 def instrument() -> None:
     """Log the answers that any known client or framework of this process gets, each once, whatever sees it.
 
-    Instrumented are those that the program has imported or that are installed: OpenAI's client, and the spans of
-    OpenTelemetry. A log message of the level INFO names them. May be called again; `uninstrument` undoes it.
+    Instrumented are those that the program has imported or that are installed: OpenAI's client and its Agents SDK,
+    LangChain and LangGraph, LiteLLM, and the spans of OpenTelemetry. A log message of the level INFO names them. May be
+    called again; `uninstrument` undoes it.
 
     >>> instrument()
     """

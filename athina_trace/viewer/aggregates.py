@@ -1,44 +1,51 @@
 """Totals for the charts: calls, errors, tokens, cost, feedback and latencies by minute, hour and day, and by dimension.
 
+The steps of a turn are counted apart from the turns.
+
 Latencies are counted in a histogram whose bins are each a tenth wider than the one before: percentiles of any period
 are then a sum of histograms, and within five per cent of the exact value.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from sqlite3 import Connection
 
 from athina_trace.viewer.log_fields import LogRow
 
+_Key = tuple[int, str, str, int, int]
+ToolsOf = Callable[[int], Iterable[tuple[str, int, int]]]
+
 SCHEMA = """
 CREATE TABLE totals (
-    level INTEGER, by TEXT, bucket INTEGER, value TEXT, calls INTEGER, errors INTEGER, tokens INTEGER, cost REAL,
-    liked INTEGER, disliked INTEGER,
-    PRIMARY KEY (level, by, bucket, value)
+    level INTEGER, by TEXT, value TEXT, bucket INTEGER, step INTEGER, calls INTEGER, errors INTEGER, tokens INTEGER,
+    cost REAL, estimated REAL, unpriced INTEGER, liked INTEGER, disliked INTEGER,
+    PRIMARY KEY (level, by, value, bucket, step)
 ) WITHOUT ROWID;
 CREATE TABLE histogram (
-    level INTEGER, by TEXT, bucket INTEGER, value TEXT, bin INTEGER, calls INTEGER,
-    PRIMARY KEY (level, by, bucket, value, bin)
+    level INTEGER, by TEXT, value TEXT, bucket INTEGER, step INTEGER, quantity TEXT, bin INTEGER, calls INTEGER,
+    PRIMARY KEY (level, by, value, bucket, step, quantity, bin)
 ) WITHOUT ROWID;
 """
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 LEVELS = (MINUTE, HOUR, DAY)
 """Widths of a bucket, seconds."""
-DIMENSIONS = ("all", "customer", "slug", "model")
+DIMENSIONS = ("all", "customer", "slug", "model", "environment", "tool")
+"""What totals are kept by. A log counts once in each but the last, where each of its tool calls counts."""
+QUANTITIES = ("latency", "first_chunk")
+"""What percentiles are kept of; columns of the table `log`."""
 _BIN_GROWTH = math.log(1.1)
 
 _ADD_TOTALS = """
-INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    calls = calls + excluded.calls, errors = errors + excluded.errors,
-    tokens = tokens + excluded.tokens, cost = cost + excluded.cost,
+INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    calls = calls + excluded.calls, errors = errors + excluded.errors, tokens = tokens + excluded.tokens,
+    cost = cost + excluded.cost, estimated = estimated + excluded.estimated, unpriced = unpriced + excluded.unpriced,
     liked = liked + excluded.liked, disliked = disliked + excluded.disliked
 """
 _ADD_LATENCIES = (
-    "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
+    "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"
 )
 
 
@@ -63,22 +70,47 @@ def percentile(bins: dict[int, int], share: float) -> float | None:
     return None
 
 
-def add_rows(db: Connection, rows: Iterable[LogRow], *, sign: int = 1) -> None:
-    """Add `rows` to the totals; with the sign -1, take them out again."""
-    totals: dict[tuple[int, str, int, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0.0, 0, 0])
-    latencies: dict[tuple[int, str, int, str, int], int] = defaultdict(int)
+def add_rows(db: Connection, rows: Iterable[LogRow], tools: ToolsOf, *, sign: int = 1) -> None:
+    """Add `rows` to the totals; with the sign -1, take them out again.
+
+    Args:
+        db: the index.
+        rows: logs, with their place in a conversation known.
+        tools: returns the name, the calls and the failures of each tool of a log, by its id.
+        sign: 1 or -1.
+    """
+    totals: dict[_Key, list[float]] = defaultdict(lambda: [0.0] * 8)
+    latencies: dict[tuple[_Key, str, int], int] = defaultdict(int)
     for row in rows:
-        values = (("all", ""), ("customer", row.customer), ("slug", row.slug), ("model", row.model))
         feedback = row.feedback or 0
-        numbers = (1, row.error is not None, row.tokens or 0, row.cost or 0.0, feedback > 0, feedback < 0)
-        for level, (by, value) in itertools.product(LEVELS, values):
-            key = (level, by, int(row.made // level) * level, value or "")
+        cost = row.cost or 0.0
+        numbers = (
+            1, row.error is not None, row.tokens or 0, cost, cost * row.is_estimate, row.is_unpriced,
+            feedback > 0, feedback < 0,
+        )  # fmt: skip
+        bins = [(name, bin_of(value)) for name in QUANTITIES if (value := getattr(row, name)) is not None]
+        bucket, is_step = int(row.made // MINUTE) * MINUTE, int(row.root is not None)
+        for by in DIMENSIONS[:-1]:
+            key = (MINUTE, by, getattr(row, by, None) or "", bucket, is_step)
             totals[key] = [total + sign * number for total, number in zip(totals[key], numbers, strict=True)]
-            if row.latency is not None:
-                where = (*key, bin_of(row.latency))
-                latencies[where] += sign
+            for quantity, number in bins:
+                latencies[key, quantity, number] += sign
+        for name, calls, failures in tools(row.id):
+            total = totals[MINUTE, "tool", name, bucket, is_step]
+            total[0] += sign * calls
+            total[1] += sign * failures
+    # Hours and days are sums of minutes.
+    for (_, by, value, bucket, is_step), sums in list(totals.items()):
+        for level in LEVELS[1:]:
+            key = (level, by, value, bucket // level * level, is_step)
+            totals[key] = [total + number for total, number in zip(totals[key], sums, strict=True)]
+    for ((_, by, value, bucket, is_step), quantity, number), calls in list(latencies.items()):
+        for level in LEVELS[1:]:
+            latencies[(level, by, value, bucket // level * level, is_step), quantity, number] += calls
     db.executemany(_ADD_TOTALS, ((*key, *sums) for key, sums in totals.items()))
-    db.executemany(_ADD_LATENCIES, ((*key, calls) for key, calls in latencies.items()))
+    db.executemany(
+        _ADD_LATENCIES, ((*key, quantity, number, calls) for (key, quantity, number), calls in latencies.items())
+    )
     if sign < 0:
         # Otherwise a customer whose logs are all deleted would stay in the charts' legends with no calls.
         db.execute("DELETE FROM totals WHERE calls <= 0")

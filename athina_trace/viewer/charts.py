@@ -1,19 +1,21 @@
-"""The charts: totals over time, and the SVG shapes that draw them."""
+"""The charts: totals over time by a dimension, as the page draws them and as its tables show them."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from sqlite3 import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from athina_trace.viewer.aggregates import DAY, DIMENSIONS, HOUR, MINUTE, percentile
-from athina_trace.viewer.formatting import readable_time
+from athina_trace.viewer.aggregates import DAY, DIMENSIONS, HOUR, MINUTE, QUANTITIES, percentile
+from athina_trace.viewer.filters import parse_moment
+from athina_trace.viewer.formatting import exact_time
 
-PERIODS = {"1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR, "30d": 720 * HOUR, "all": 0}
-"""Name → seconds; 0: from the first log to the last."""
+PERIODS = ("1h", "24h", "today", "yesterday", "7d", "30d", "all")
+"""What may be shown; "all" is from the first log to the last."""
 MAX_COLUMNS = 60
 _WIDTHS = (
     [MINUTE * n for n in (1, 2, 5, 15)] + [HOUR * n for n in (1, 3, 6)] + [DAY * n for n in (1, 2, 7, 30, 90, 365)]
@@ -24,25 +26,48 @@ OTHERS = "others"
 
 
 class Totals(NamedTuple):
-    """What happened in one column."""
+    """What happened in one column, or in the whole period.
+
+    Attributes:
+        calls: turns, or all calls; as for errors, feedback and latencies.
+        tokens: those of steps, too, as for costs.
+        cost: dollars.
+        estimated: the part of it that no program named.
+        unpriced: calls of a model whose cost is not known.
+    """
 
     calls: int = 0
     errors: int = 0
     tokens: int = 0
+    cost: float = 0.0
+    estimated: float = 0.0
+    unpriced: int = 0
     liked: int = 0
     disliked: int = 0
 
 
+class Latencies(NamedTuple):
+    """Percentiles in milliseconds; None without calls."""
+
+    p50: float | None = None
+    p95: float | None = None
+    chunk_p50: float | None = None
+    chunk_p95: float | None = None
+
+    @classmethod
+    def of(cls, bins: dict[str, dict[int, int]]) -> Latencies:
+        """Compute them from a histogram of each of `QUANTITIES`."""
+        return cls(*(percentile(bins.get(name, {}), share) for name in QUANTITIES for share in (0.5, 0.95)))
+
+
 class Line(NamedTuple):
-    """One value of the dimension: its columns in order, with percentiles of their latencies in milliseconds."""
+    """One value of the dimension: its columns in order, and the whole period."""
 
     name: str
     columns: list[Totals]
-    p50: list[float | None]
-    p95: list[float | None]
+    latencies: list[Latencies]
     total: Totals
-    total_p50: float | None
-    total_p95: float | None
+    total_latencies: Latencies
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,7 @@ class Charts:
     Attributes:
         by: the dimension, one of `DIMENSIONS`.
         period: one of `PERIODS`.
+        steps: whether the steps of turns are counted as calls.
         width: seconds of one column.
         starts: when each column begins, seconds since the epoch.
         lines: the largest values of the dimension, and what is left of the total.
@@ -59,134 +85,174 @@ class Charts:
 
     by: str
     period: str
+    steps: bool
     width: int
     starts: list[int]
     lines: list[Line]
 
+    @property
+    def span(self) -> dict[str, str]:
+        """The filters of all logs of the period."""
+        return {} if self.period == "all" else {"since": exact_time(self.starts[0]), "until": self._end(-1)}
 
-def load_charts(db: Connection, *, by: str = "all", period: str = "all", now: float | None = None) -> Charts:
+    def _end(self, place: int) -> str:
+        return exact_time(self.starts[place] + self.width - 0.001)
+
+    def column(self, place: int) -> Totals:
+        """Return what happened in one column, in all lines together."""
+        return _sum(line.columns[place] for line in self.lines)
+
+    def address_of(self, place: int) -> dict[str, str]:
+        """Return the filters of the logs in one column."""
+        return {"since": exact_time(self.starts[place]), "until": self._end(place)}
+
+    def data(self) -> dict[str, Any]:
+        """Return what the page's script draws, as JSON has it."""
+        return {
+            "by": self.by,
+            "steps": self.steps,
+            "width": self.width,
+            "starts": self.starts,
+            "lines": [
+                {
+                    "name": line.name,
+                    "isOthers": line.name == OTHERS,
+                    **{name: [getattr(each, name) for each in line.columns] for name in Totals._fields},
+                    **{name: [getattr(each, name) for each in line.latencies] for name in Latencies._fields},
+                }
+                for line in self.lines
+            ],
+        }
+
+
+def load_charts(
+    db: Connection, *, by: str = "all", period: str = "all", steps: bool = False, now: float | None = None
+) -> Charts:
     """Sum up calls over time by a dimension; an unknown dimension or period means "all"."""
     by = by if by in DIMENSIONS else "all"
     period = period if period in PERIODS else "all"
-    end = int(time.time() if now is None else now)
-    begin = end - (PERIODS[period] or HOUR)
-    if period == "all":
-        first, last = db.execute(
-            "SELECT min(bucket), max(bucket) FROM totals WHERE level = ? AND by = 'all'", (MINUTE,)
-        ).fetchone()
-        # At least ten minutes, so that a first log is a column rather than the whole chart.
-        begin, end = (begin, end) if first is None else (min(first, last - 9 * MINUTE), last)
+    begin, end = _span(db, period, time.time() if now is None else now)
     width = next((width for width in _WIDTHS if (end - begin) / width <= MAX_COLUMNS - 1), _WIDTHS[-1])
     starts = list(range(begin // width * width, end + 1, width))[-MAX_COLUMNS:]
-    where = (next(level for level in (DAY, HOUR, MINUTE) if width >= level), by, starts[0])
-    largest = db.execute(
-        "SELECT value FROM totals WHERE level = ? AND by = ? AND bucket >= ? "
-        "GROUP BY value ORDER BY sum(calls) DESC, value LIMIT ?",
-        (*where, _MAX_LINES),
-    ).fetchall()
-    lines = [_load_line(db, where, value, width, starts) for (value,) in largest]
-    if by != "all":
-        whole = _load_line(db, (where[0], "all", where[2]), "", width, starts)
+    reader = _Reader(db, steps=steps, width=width, starts=starts)
+    # A model that only steps without tokens name has nothing to show among the turns.
+    lines = [line for value in reader.largest(by) if any((line := reader.line(by, value)).total)]
+    if by not in ("all", "tool"):
+        whole = reader.line("all", "")
         rest = [
             Totals(*(total - sum(parts) for total, *parts in zip(*column, strict=True)))
             for column in zip(whole.columns, *(line.columns for line in lines), strict=True)
         ]
         total = _sum(rest)
-        if total.calls:
+        if total.calls or total.tokens:
             # No percentiles: histograms of the rest would have to be read for every value.
-            unknown: list[float | None] = [None] * len(rest)
-            lines.append(Line(OTHERS, rest, unknown, unknown, total, None, None))
-    return Charts(by, period, width, starts, lines)
+            lines.append(Line(OTHERS, rest, [Latencies()] * len(rest), total, Latencies()))
+    return Charts(by, period, steps, width, starts, lines)
 
 
-def _load_line(db: Connection, where: tuple[int, str, int], value: str, width: int, starts: Sequence[int]) -> Line:
-    """Read the buckets of one value, and add them up into columns of `width` seconds."""
-    totals: dict[int, list[int]] = defaultdict(lambda: [0] * len(Totals._fields))
-    for bucket, *numbers in db.execute(
-        f"SELECT bucket, {', '.join(Totals._fields)} FROM totals "
-        "WHERE level = ? AND by = ? AND bucket >= ? AND value = ?",
-        (*where, value),
-    ):
-        column = totals[(bucket - starts[0]) // width]
-        column[:] = map(sum, zip(column, numbers, strict=True))
-    bins: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    all_bins: dict[int, int] = defaultdict(int)
-    for bucket, bin_number, calls in db.execute(
-        "SELECT bucket, bin, calls FROM histogram WHERE level = ? AND by = ? AND bucket >= ? AND value = ?",
-        (*where, value),
-    ):
-        bins[(bucket - starts[0]) // width][bin_number] += calls
-        all_bins[bin_number] += calls
-    columns = [Totals(*totals[place]) for place in range(len(starts))]
-    p50, p95 = ([percentile(bins[place], share) for place in range(len(starts))] for share in (0.5, 0.95))
-    return Line(value, columns, p50, p95, _sum(columns), percentile(all_bins, 0.5), percentile(all_bins, 0.95))
+def load_line(db: Connection, *, by: str, value: str, period: str, now: float | None = None) -> Line:
+    """Sum up one value of a dimension over a period."""
+    begin, end = _span(db, period, time.time() if now is None else now)
+    level = DAY if end - begin > 7 * DAY else HOUR if end - begin > 2 * HOUR else MINUTE
+    starts = [begin // level * level]
+    return _Reader(db, steps=False, width=end - starts[0] + 1, starts=starts, level=level).line(by, value)
 
 
-def _sum(columns: list[Totals]) -> Totals:
-    return Totals(*map(sum, zip(*columns, strict=True))) if columns else Totals()
+def _span(db: Connection, period: str, now: float) -> tuple[int, int]:
+    """Return when a period begins and ends, seconds since the epoch."""
+    end = int(now)
+    if period == "all":
+        first, last = db.execute(
+            "SELECT min(bucket), max(bucket) FROM totals WHERE level = ? AND by = 'all'", (MINUTE,)
+        ).fetchone()
+        # At least ten minutes, so that a first log is a column rather than the whole chart.
+        return (end - HOUR, end) if first is None else (min(first, last - 9 * MINUTE), last)
+    moment = datetime.fromtimestamp(now).astimezone()
+    begin = int(parse_moment(period, now=moment) or end)
+    return begin, int(parse_moment("today", now=moment) or end) - 1 if period == "yesterday" else end
 
 
-# -- shapes, in a box of 1000 by 100 with its origin at the top
+class _Reader:
+    """Reads buckets of the totals, and adds them up into columns."""
+
+    def __init__(self, db: Connection, *, steps: bool, width: int, starts: list[int], level: int | None = None) -> None:
+        self._db = db
+        self._width = width
+        self._starts = starts
+        self._level = level or next(level for level in (DAY, HOUR, MINUTE) if width >= level)
+        # Tokens and money are spent by steps, too; whose answer was liked, and how long it took, is a turn's.
+        self._steps = int(steps)
+        self._end = starts[-1] + width
+
+    def largest(self, by: str) -> list[str]:
+        """Return the values of a dimension with most calls."""
+        rows = self._db.execute(
+            "SELECT value FROM totals WHERE level = ? AND by = ? AND bucket >= ? AND bucket < ? "
+            "GROUP BY value ORDER BY sum(calls) DESC, value LIMIT ?",
+            (self._level, by, self._starts[0], self._end, _MAX_LINES),
+        )
+        return [value for (value,) in rows]
+
+    def line(self, by: str, value: str) -> Line:
+        """Read the buckets of one value."""
+        # A tool is called by a step as by a turn.
+        values = {"steps": 1 if by == "tool" else self._steps, "level": self._level, "by": by, "value": value}
+        values |= {"first": self._starts[0], "end": self._end}
+        where = "WHERE level = :level AND by = :by AND bucket >= :first AND bucket < :end AND value = :value"
+        totals: dict[int, list[float]] = defaultdict(lambda: [0] * len(Totals._fields))
+        for bucket, *numbers in self._db.execute(
+            "SELECT bucket, calls * (step <= :steps), errors * (step <= :steps), tokens, cost, estimated, unpriced, "
+            f"liked * (step <= :steps), disliked * (step <= :steps) FROM totals {where}",
+            values,
+        ):
+            column = totals[(bucket - self._starts[0]) // self._width]
+            column[:] = map(sum, zip(column, numbers, strict=True))
+        bins: dict[int, dict[str, dict[int, int]]] = defaultdict(_histograms)
+        all_bins = _histograms()
+        for bucket, quantity, bin_number, calls in self._db.execute(
+            f"SELECT bucket, quantity, bin, calls FROM histogram {where} AND step <= :steps", values
+        ):
+            bins[(bucket - self._starts[0]) // self._width][quantity][bin_number] += calls
+            all_bins[quantity][bin_number] += calls
+        places = range(len(self._starts))
+        columns = [Totals._make(totals[place]) for place in places]
+        return Line(
+            value, columns, [Latencies.of(bins[place]) for place in places], _sum(columns), Latencies.of(all_bins)
+        )
 
 
-class Bar(NamedTuple):
-    """A rectangle, the number of its line, and its tooltip."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    line: int
-    title: str
+def _histograms() -> dict[str, dict[int, int]]:
+    return {name: defaultdict(int) for name in QUANTITIES}
 
 
-class Curve(NamedTuple):
-    """A percentile of one line over time; each piece is an SVG path through neighbouring values."""
-
-    line: int
-    percentile: str
-    name: str
-    pieces: list[str]
+def _sum(columns: Iterable[Totals]) -> Totals:
+    return Totals(*map(sum, zip(Totals(), *columns, strict=True)))
 
 
-def stack_bars(charts: Charts, name: str) -> tuple[list[Bar], int]:
-    """Return the stacked columns of one of the fields of `Totals`, and the value of the largest column."""
-    stacks = [[getattr(line.columns[place], name) for line in charts.lines] for place in range(len(charts.starts))]
-    top = max((sum(stack) for stack in stacks), default=0)
-    step = 1000 / max(1, len(stacks))
-    bars: list[Bar] = []
-    for place, stack in enumerate(stacks):
-        height = 0
-        for line, value in enumerate(stack):
-            height += value
-            if value > 0:
-                when = f"{readable_time(charts.starts[place])[:16]} UTC"
-                title = f"{when}: {value} {name} {charts.lines[line].name}".rstrip()
-                y = 100 - 100 * height / top
-                bars.append(Bar(place * step + step * 0.1, y, step * 0.8, 100 * value / top, line, title))
-    return bars, top
+LINE_COLUMNS: dict[str, Callable[[Line], float | None]] = {
+    "calls": lambda line: line.total.calls,
+    "errors": lambda line: line.total.errors,
+    "share": lambda line: line.total.errors / line.total.calls if line.total.calls else None,
+    "p50": lambda line: line.total_latencies.p50,
+    "p95": lambda line: line.total_latencies.p95,
+    "chunk": lambda line: line.total_latencies.chunk_p50,
+    "tokens": lambda line: line.total.tokens,
+    "cost": lambda line: line.total.cost,
+    "liked": lambda line: line.total.liked,
+    "disliked": lambda line: line.total.disliked,
+}
+"""Columns of the table below the charts, by which it can be sorted."""
 
 
-def latency_curves(charts: Charts) -> tuple[list[Curve], float]:
-    """Return the latency curves and the longest latency, milliseconds.
+def sorted_lines(lines: list[Line], column: str) -> list[Line]:
+    """Return lines with the largest value first, or the smallest with a minus before the column; others come last."""
+    read = LINE_COLUMNS.get(column.removeprefix("-"))
+    if read is None:
+        return lines
+    sign = 1 if column.startswith("-") else -1
 
-    Both percentiles of a single line, the 95th alone of several.
-    """
-    kinds = ("p50", "p95") if len(charts.lines) == 1 else ("p95",)
-    series = [
-        (place, kind, line.name, getattr(line, kind)) for place, line in enumerate(charts.lines) for kind in kinds
-    ]
-    top = max((value for *_, values in series for value in values if value is not None), default=0.0)
-    step = 1000 / max(1, len(charts.starts))
-    curves: list[Curve] = []
-    for line, kind, name, values in series:
-        pieces: list[list[str]] = [[]]
-        for place, value in enumerate(values):
-            if value is None:
-                pieces.append([])
-            else:
-                pieces[-1].append(f"{(place + 0.5) * step:.1f},{100 - 96 * value / top if top else 100:.1f}")
-        # A path through one point draws nothing: a lone value becomes a short stroke.
-        paths = [f"M{' L'.join(piece)}" + (" h4" if len(piece) == 1 else "") for piece in pieces if piece]
-        curves.append(Curve(line, kind, name, paths))
-    return curves, top
+    def key(line: Line) -> tuple[bool, bool, float]:
+        value = read(line)
+        return line.name == OTHERS, value is None, sign * (value or 0)
+
+    return sorted(lines, key=key)

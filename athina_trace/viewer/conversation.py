@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from sqlite3 import Row
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from athina_trace.viewer.log_fields import error_of, messages_of, question_of, text_of
+from athina_trace.viewer.attachments import Attachment, attachments_of
+from athina_trace.viewer.log_fields import error_of, messages_of, question_of, readable_error, text_of, tool_calls
 from athina_trace.viewer.queries import StoredLog
 
 _INSTRUCTION_ROLES = ("system", "developer")
@@ -19,6 +23,8 @@ _SHOWN_ELSEWHERE = {
     "error", "response_time", "completion", "user_feedback", "user_feedback_comment", "tools", "total_tokens",
 }  # fmt: skip
 """Fields that are not repeated among a turn's details."""
+
+_MAX_DEPTH = 12
 
 
 class TurnLimits(NamedTuple):
@@ -62,6 +68,12 @@ class ToolUse(NamedTuple):
     name: str
     arguments: Excerpt
     output: Excerpt
+    failed: bool
+
+    @property
+    def failure(self) -> str:
+        """What a failed tool says, on one line."""
+        return " ".join(readable_error(self.output.shown).split())
 
 
 class Message(NamedTuple):
@@ -69,6 +81,36 @@ class Message(NamedTuple):
 
     role: str
     content: Excerpt
+
+
+class Step(NamedTuple):
+    """A call that was made inside another one, with those that were made inside of it."""
+
+    row: Row
+    name: str
+    steps: list[Step]
+
+
+class Steps(NamedTuple):
+    """All calls that were made inside a turn.
+
+    Attributes:
+        steps: those made by the turn itself.
+        ids: of all of them, at any depth.
+        failed: how many of them failed.
+        longest: that of the turn's own steps which took longest.
+        tokens: those of all of them.
+        cost: that of all of them, dollars; None where none is known.
+        is_estimate: whether a part of it is an estimate.
+    """
+
+    steps: list[Step]
+    ids: set[int]
+    failed: int
+    longest: Step | None
+    tokens: int
+    cost: float | None
+    is_estimate: bool
 
 
 @dataclass(frozen=True)
@@ -79,6 +121,8 @@ class Turn:
         log: the log itself.
         system: instructions to the model.
         history: the messages before the question, as sent.
+        attachments: images and files of the question.
+        error: why the call failed, in words; the log's field may hold a server's whole answer.
         context: what was retrieved.
         comment: what the user wrote with a feedback.
         details: all other fields and custom attributes, by name.
@@ -86,6 +130,7 @@ class Turn:
 
     log: StoredLog
     question: Excerpt
+    attachments: list[Attachment]
     answer: Excerpt
     expected: Excerpt
     error: Excerpt
@@ -114,6 +159,7 @@ def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
     return Turn(
         log=log,
         question=cut(question, "user_query"),
+        attachments=attachments_of(fields)[: limits.items],
         answer=cut(text_of(fields.get("response")), "response"),
         expected=cut(text_of(fields.get("expected_response")), "expected_response"),
         error=cut(error_of(fields), "error"),
@@ -126,8 +172,13 @@ def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
         ],
         context=[cut(text, "context") for text in _documents(fields.get("context"), limits)],
         tools=[
-            ToolUse(name, cut(arguments, "tool_calls"), cut(output, "tool_calls"))
-            for name, arguments, output in _tool_uses(fields.get("tool_calls"), prompt, limits)
+            ToolUse(
+                call.name,
+                cut(indented(call.arguments), "tool_calls"),
+                cut(indented(call.output), "tool_calls"),
+                call.failed,
+            )
+            for call in islice(tool_calls(fields), limits.items)
         ],
         comment=cut(text_of(fields.get("user_feedback_comment")), "user_feedback_comment"),
         details=list(_details(fields, limits)),
@@ -148,25 +199,11 @@ def _documents(context: Any, limits: TurnLimits) -> Iterator[str]:
         yield text_of(context)
 
 
-def _tool_uses(calls: Any, prompt: list[dict[str, Any]], limits: TurnLimits) -> Iterator[tuple[str, str, str]]:
-    """Yield the name, arguments and output of each tool call, in OpenAI's shape or in a flat one."""
-    # An output may be in the call itself, or in a later message of the prompt that names the call's id.
-    outputs = {text_of(each.get("tool_call_id")): each.get("content") for each in prompt if each.get("role") == "tool"}
-    usable = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    for call in usable[: limits.items]:
-        function = call.get("function")
-        inner = function if isinstance(function, dict) else call
-        own = (each[name] for each in (call, inner) for name in ("output", "result") if each.get(name) is not None)
-        output = next(own, None)
-        if output is None:
-            output = outputs.get(text_of(call.get("id")))
-        name = text_of(inner.get("name") or call.get("type") or "tool")
-        yield name, indented(inner.get("arguments")), indented(output)
-
-
 def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, str]]:
     """Yield all fields that have no place of their own, custom attributes, and the names of the tools on offer."""
     attributes = fields.get("custom_attributes")
+    if (error := text_of(fields.get("error"))) != readable_error(error):
+        yield "error", error[: limits.detail]
     rest = {name: value for name, value in fields.items() if name not in _SHOWN_ELSEWHERE}
     inner = rest.pop("custom_attributes") if isinstance(attributes, dict) else {}
     most = None if limits.items is None else limits.items * 2
@@ -189,3 +226,31 @@ def indented(value: Any) -> str:
         except ValueError:
             return value
     return json.dumps(parsed, ensure_ascii=False, indent=2) if isinstance(parsed, (dict, list)) else text_of(parsed)
+
+
+def steps_of(rows: Sequence[Row], turn: Row) -> Steps:
+    """Arrange the steps of a turn by the calls in which they were made; what has lost its parent is the turn's own."""
+    names = {row["reference"] for row in rows}
+    children: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        children[row["parent"] if row["parent"] in names else turn["reference"]].append(row)
+
+    def below(reference: str, depth: int) -> list[Step]:
+        # Taken out, so that no reference that two logs share is arranged twice; and no screen shows so many levels.
+        inner = children.pop(reference, []) if depth < _MAX_DEPTH else []
+        return [
+            Step(row, row["function"] or row["model"] or "call", below(row["reference"], depth + 1)) for row in inner
+        ]
+
+    costs = [row["cost"] for row in rows if row["cost"] is not None]
+    own = below(turn["reference"], 0)
+    timed = [step for step in own if step.row["latency"] is not None]
+    return Steps(
+        own,
+        {row["id"] for row in rows},
+        longest=max(timed, key=lambda step: int(step.row["latency"]), default=None),
+        failed=sum(row["error"] is not None for row in rows),
+        tokens=sum(row["tokens"] or 0 for row in rows),
+        cost=sum(costs) if costs else None,
+        is_estimate=any(row["is_estimate"] for row in rows),
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlencode
+
+from athina_trace.viewer.search_text import match_sql
 
 FEEDBACK = {"liked": "l.feedback > 0", "disliked": "l.feedback < 0", "any": "1"}
 """Kind of feedback → condition."""
@@ -16,24 +18,61 @@ _MAX_LENGTH = 300
 """Characters of one filter that count."""
 _PERIOD = re.compile(r"(\d{1,6})\s*([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_EQUALITY = ("customer", "environment", "slug", "model", "session")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|min|m)?")
+_MILLISECONDS = {"ms": 1, "s": 1000, "": 1000, "min": 60_000, "m": 60_000}
+_DAYS = {"today": 0, "yesterday": 1}
+VIEWS = {
+    "Disliked": {"feedback": "disliked"},
+    "Liked": {"feedback": "liked"},
+    "Errors": {"errors": "1"},
+    "Failed tools": {"tool_errors": "1"},
+    "Over 10 s": {"slower": "10s"},
+    "Today": {"since": "today", "until": ""},
+    "Yesterday": {"since": "yesterday", "until": "today"},
+    "7 days": {"since": "7d", "until": ""},
+}
+"""Filters that are one click away; each can be combined with the others."""
+_EQUALITY = ("session", "user", "customer", "slug", "model", "environment")
+"""Columns that must equal a filter; those with more different values first."""
+KINDS = {"turns": "l.root IS NULL", "steps": "l.root IS NOT NULL"}
+"""Kind of call → condition: what a user asked, and the calls made inside of a call."""
+_FLAGS = {"errors": "l.error IS NOT NULL", "tool_errors": "l.failed_tools > 0"}
 _MAX_HITS = 5000
 """The newest matches of a search, among which the other filters choose. Bounds what a common word costs."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What a log must match; an empty filter matches every log. Times: see `parse_time`."""
+    """What a log must match; an empty filter matches every log.
+
+    Attributes:
+        q: what the search asks for; see `search_text.terms`.
+        user: the customer's user.
+        errors: "1": the call failed.
+        slower: took longer than this; see `parse_duration`.
+        tool: the model called this tool.
+        tool_errors: "1": a tool failed.
+        attribute: a custom attribute, as `name=value`, or `name` for any value of it.
+        kind: one of `KINDS`.
+        since: made at that time or later; see `parse_moment`.
+        until: made at that time or earlier.
+    """
 
     q: str = ""
     session: str = ""
     customer: str = ""
+    user: str = ""
     environment: str = ""
     slug: str = ""
     model: str = ""
     state: str = ""
     errors: str = ""
     feedback: str = ""
+    slower: str = ""
+    tool: str = ""
+    tool_errors: str = ""
+    attribute: str = ""
+    kind: str = ""
     since: str = ""
     until: str = ""
 
@@ -48,52 +87,75 @@ class Filters:
         return {name: value for name, value in asdict(self).items() if value}
 
     def query(self, **more: object) -> str:
-        """Return the query of an address with these filters and `more` parameters."""
-        return urlencode({**self.active(), **{name: value for name, value in more.items() if value not in (None, "")}})
+        """Return the query of an address with these filters and `more` parameters; an empty one removes a filter."""
+        return urlencode({name: value for name, value in {**self.active(), **more}.items() if value not in (None, "")})
+
+    def holds(self, view: Mapping[str, str]) -> bool:
+        """Return whether these filters are set as in `view`."""
+        return all(getattr(self, name) == value for name, value in view.items())
+
+    def beyond_views(self) -> dict[str, str]:
+        """Return the active filters, but for the search, that belong to no view which holds."""
+        shown = {"q", *(name for view in VIEWS.values() if self.holds(view) for name in view)}
+        return {name: value for name, value in self.active().items() if name not in shown}
+
+    def toggled(self, view: Mapping[str, str], **more: object) -> str:
+        """Return the query of an address with a view put on or, where it holds, taken off."""
+        return self.query(**(dict.fromkeys(view, "") if self.holds(view) else view), **more)
 
     def sql(self, *, now: datetime | None = None) -> tuple[str, list[Any]]:
         """Return a condition over `log AS l` and `box.entry AS e`, and its parameters."""
-        parts = [f"l.{name} = ?" for name in _EQUALITY if getattr(self, name)]
-        values: list[Any] = [value for name in _EQUALITY if (value := getattr(self, name))]
-        for name, sign in (("since", ">="), ("until", "<=")):
-            if (when := parse_time(getattr(self, name), now=now)) is not None:
-                parts.append(f"l.made {sign} ?")
-                values.append(when)
-        if words := fts_query(self.q):
+        equal = [name for name in _EQUALITY if getattr(self, name)]
+        parts: list[tuple[str, Sequence[Any]]] = [
+            # SQLite does not know which column has more values. A plus keeps it from choosing the index of another one.
+            *((f"{'+' * bool(place)}l.{name} = ?", [getattr(self, name)]) for place, name in enumerate(equal)),
+            *self._bounds(now),
+            *((condition, ()) for name, condition in _FLAGS.items() if getattr(self, name)),
+            *self._details(),
+        ]
+        expression, searched = match_sql(clean(self.q))
+        if expression:
             # Two subqueries rather than two conditions: LIMIT bounds each, and logs are looked up by their id.
-            hits = "SELECT rowid FROM (SELECT rowid FROM {0} WHERE {0} MATCH ? ORDER BY rowid DESC LIMIT {1})"
-            both = " UNION ALL ".join(hits.format(table, _MAX_HITS) for table in ("words", "comments"))
-            parts.append(f"l.id IN ({both})")
-            values += [words, words]
-        if self.errors:
-            parts.append("l.error IS NOT NULL")
+            hits = "SELECT rowid FROM (SELECT rowid FROM {0} WHERE {0} MATCH {1} ORDER BY rowid DESC LIMIT {2})"
+            both = " UNION ALL ".join(hits.format(table, expression, _MAX_HITS) for table in ("words", "comments"))
+            parts.append((f"l.id IN ({both})", [*searched, *searched]))
         if self.feedback:
-            parts += ["l.feedback IS NOT NULL", FEEDBACK.get(self.feedback, "0")]
-        if self.state in STATES:
+            parts.append((f"l.feedback IS NOT NULL AND {FEEDBACK.get(self.feedback, '0')}", ()))
+        if self.kind:
+            parts.append((KINDS.get(self.kind, "0"), ()))
+        if self.state:
             # Literals, and the seemingly idle second condition: only so does SQLite see that a partial index fits.
-            parts.append(f"e.state = '{self.state}'" + (" AND e.state != 'waiting'" if self.state != "waiting" else ""))
-        elif self.state:
-            parts.append("0")
-        return " AND ".join(parts) or "1", values
+            state = f"e.state = '{self.state}'" + " AND e.state != 'waiting'" * (self.state != "waiting")
+            parts.append((state if self.state in STATES else "0", ()))
+        return " AND ".join(condition for condition, _ in parts) or "1", [
+            value for _, given in parts for value in given
+        ]
+
+    def _bounds(self, now: datetime | None) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield the conditions on amounts; what is no amount is no condition."""
+        amounts = (
+            ("l.made >= ?", parse_moment(self.since, now=now)),
+            ("l.made <= ?", parse_moment(self.until, now=now)),
+            ("l.latency > ?", parse_duration(self.slower)),
+        )
+        return ((condition, [amount]) for condition, amount in amounts if amount is not None)
+
+    def _details(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield the conditions on what a log has several of."""
+        if self.tool:
+            failed = " AND failures > 0" * bool(self.tool_errors)
+            yield f"l.id IN (SELECT log FROM tool WHERE name = ?{failed})", [self.tool]
+        if self.attribute:
+            name, separator, value = map(str.strip, self.attribute.partition("="))
+            if separator:
+                yield "l.id IN (SELECT log FROM attribute WHERE name = ? AND value = ?)", [name, value]
+            else:
+                yield "l.id IN (SELECT log FROM attribute WHERE name = ?)", [name]
 
 
 def clean(text: str) -> str:
     """Replace half surrogates, which SQLite cannot take and which arguments and addresses may hold."""
     return text.encode("utf-8", "replace").decode()
-
-
-def fts_query(text: str) -> str:
-    """Translate a search as a person types it into the language of SQLite's FTS5.
-
-    Every word must occur, in any order; a word of two letters or more may be the beginning of a longer one. Double
-    quotes make a phrase. Everything is quoted, so that no word of the text becomes an operator.
-    """
-    terms: list[str] = []
-    text = clean(text).replace("\0", " ")  # FTS5 reads its query as a C string: it would end inside a quote
-    for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text):
-        if any(letter.isalnum() for letter in phrase or word):
-            terms.append(f'"{phrase}"' if phrase else f'"{word}"' + "*" * (len(word) > 1))
-    return " ".join(terms)
 
 
 def parse_time(text: str, *, now: datetime | None = None) -> float | None:
@@ -108,3 +170,22 @@ def parse_time(text: str, *, now: datetime | None = None) -> float | None:
         return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def parse_moment(text: str, *, now: datetime | None = None) -> float | None:
+    """Parse a time as `parse_time` does, or `today` and `yesterday`: when it began in this machine's time zone."""
+    days = _DAYS.get(text.strip().lower())
+    if days is None:
+        return parse_time(text, now=now)
+    day = (now or datetime.now(timezone.utc)).astimezone() - timedelta(days=days)
+    return day.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None).timestamp()
+
+
+def parse_duration(text: str) -> int | None:
+    """Parse a duration such as `10s`, `1.5 s`, `800ms` or `2min`, a bare number as seconds; None for anything else.
+
+    Returns:
+        Milliseconds.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    return round(float(found[1]) * _MILLISECONDS[found[2] or ""]) if found else None

@@ -24,6 +24,11 @@ def iso_time(when: float | None) -> str:
     return "" if when is None else datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def exact_time(when: float) -> str:
+    """Format a time in UTC, to the millisecond, for an address."""
+    return datetime.fromtimestamp(when, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def readable_time(when: float | None) -> str:
     """Format a time in UTC, to the second, for people."""
     return "" if when is None else datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -41,9 +46,21 @@ def duration(milliseconds: float | None) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"  # noqa: PLR2004
 
 
+def percent(value: float | None) -> str:
+    """Format a share of 1 in per cent."""
+    return NO_VALUE if value is None else f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"  # noqa: PLR2004
+
+
 def money(value: float | None) -> str:
     """Format dollars; below one dollar with four decimal places, since single calls cost fractions of a cent."""
     return NO_VALUE if value is None else f"${value:.4f}" if value < 1 else f"${value:,.2f}"
+
+
+def price(value: float | None, *, estimate: object = False, partial: object = False) -> str:
+    """Format a cost, with what is known about it: an estimate, or a sum in which some are missing."""
+    if value is None:
+        return NO_VALUE
+    return f"{'≈ ' if estimate else ''}{money(value)}{' +' if partial else ''}"
 
 
 def feedback(value: int | None) -> str:

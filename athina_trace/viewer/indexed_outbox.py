@@ -19,6 +19,9 @@ _CLEANUP_SECONDS = 2.0
 """How often at most the index is searched for logs that are gone from the outbox."""
 _PAGE_SECONDS = 0.05
 """How long a page may wait for the newest logs."""
+_FIRST_PAGE_SECONDS = 5.0
+"""How long the very first page may, for which what reads logs is loaded; with a large backlog it does not wait."""
+_LARGE_BACKLOG = 1000
 
 
 class IndexedOutbox:
@@ -133,12 +136,13 @@ class Refresher:
 
     def __init__(self, outbox: IndexedOutbox) -> None:
         self.outbox = outbox
-        self._requested = threading.Event()
-        self._done = threading.Event()
+        # Numbers rather than events: a refresh that began before a request does not answer it.
+        self._changed = threading.Condition()
+        self._requested = 0
+        self._answered = 0
         self._no_readers = threading.Event()
         self._no_readers.set()
         self._readers = 0
-        self._lock = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="athina-trace-viewer", daemon=True)
 
@@ -148,17 +152,23 @@ class Refresher:
 
     def stop(self) -> None:
         """End the thread, and close the outbox."""
-        self._stopping = True
-        self._requested.set()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
         self._thread.join(10.0)
         self.outbox.close()
 
     def request(self) -> None:
         """Ask for the newest logs and wait for them, but not for long: a large backlog is read behind the page."""
-        self._done.clear()
-        self._requested.set()
-        if not self.outbox.backlog:
-            self._done.wait(_PAGE_SECONDS)
+        with self._changed:
+            self._requested += 1
+            number = self._requested
+            self._changed.notify_all()
+            if not self.outbox.backlog or not self._answered:
+                self._changed.wait_for(
+                    lambda: self._answered >= number or self.outbox.backlog > _LARGE_BACKLOG,
+                    _PAGE_SECONDS if self._answered else _FIRST_PAGE_SECONDS,
+                )
 
     @contextmanager
     def reading(self) -> Iterator[ReadSnapshot]:
@@ -173,19 +183,22 @@ class Refresher:
 
     def _count_readers(self, change: int) -> None:
         # Reading a backlog competes with pages for the interpreter's lock: it pauses while there are readers.
-        with self._lock:
+        with self._changed:
             self._readers += change
             (self._no_readers.clear if self._readers else self._no_readers.set)()
 
     def _run(self) -> None:
         while not self._stopping:
             self._no_readers.wait(_POLL_SECONDS)
+            with self._changed:
+                number = self._requested
             try:
                 is_current = self.outbox.refresh(chunks=1)
             except (OSError, sqlite3.Error):  # busy, or just replaced: the next request tries again
                 time.sleep(_POLL_SECONDS)
                 is_current = True
-            if is_current:
-                self._done.set()
-                self._requested.wait()
-            self._requested.clear()
+            with self._changed:
+                self._answered = number if is_current else self._answered
+                self._changed.notify_all()
+                if is_current:
+                    self._changed.wait_for(lambda: self._stopping or self._requested > self._answered)

@@ -5,16 +5,30 @@ Nothing here raises for odd values: a log holds whatever a program sent.
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
+
+from athina_trace.viewer import prices
 
 _MAX_LINE = 280
 """Characters of a question, answer or error that a list shows at most."""
 _MAX_SEARCHED = 50_000
 """Characters of one field that the search covers."""
+_MAX_REPR = 20_000
+"""Characters of an error that are read as the Python literal that they may be."""
+MAX_NAMES = 50
+"""Tools and attributes of one log by which it can be found."""
+MAX_VALUE = 100
+"""Characters of an attribute by which a log can be found; a longer one is a text."""
+_NOT_CHOSEN = {"parent_reference", "time_to_first_chunk_ms", "chunks", "made_at"}
+"""Attributes that differ in every log: no filter is made of them."""
+_BODY = re.compile(r"(?s)(?P<head>[^{\[]{0,200}?)(?:Error code: (?P<code>\d{3}) - )?(?P<body>[{\[].*[}\]])\s*")
+_FAILED_OUTPUT = re.compile(r"(?i)(?:error|traceback|exception|failed)\b|[\w.]{1,80}(?:Error|Exception)\b")
 
 
 class LogRow(NamedTuple):
@@ -24,14 +38,24 @@ class LogRow(NamedTuple):
         id: the number of the log's entry in the outbox.
         made: seconds since the epoch.
         session: the log's session, or its own reference where it belongs to none.
+        parent: the reference of the call in which this one was made.
+        root: the id of the turn of which this call is a step; None for a turn.
+        cost: dollars.
+        is_estimate: whether the cost was computed here, rather than named by the program.
+        is_unpriced: whether a model was called and no cost is known.
         latency: milliseconds.
+        first_chunk: milliseconds until the first piece of a stream.
+        failed_tools: tool calls that failed.
         size: bytes of the log's JSON.
+        comment: what the user wrote with a feedback.
     """
 
     id: int
     made: float
     session: str
     reference: str
+    parent: str | None
+    root: int | None
     customer: str | None
     user: str | None
     environment: str | None
@@ -39,40 +63,128 @@ class LogRow(NamedTuple):
     model: str | None
     tokens: int | None
     cost: float | None
+    is_estimate: bool
+    is_unpriced: bool
     latency: int | None
+    first_chunk: int | None
+    failed_tools: int
+    feedback: int | None
+    size: int
     error: str | None
     question: str
     answer: str
-    feedback: int | None
-    size: int
+    comment: str | None
+
+
+class ToolCall(NamedTuple):
+    """A tool that the model called, as it is in the log."""
+
+    name: str
+    arguments: Any
+    output: Any
+    failed: bool
 
 
 def log_row(entry_id: int, made: float, reference: str, fields: dict[str, Any], *, size: int) -> LogRow:
-    """Build the row of a log from its `fields`."""
+    """Build the row of a log from its `fields`, as a turn of its own."""
+    prompt, completion = (_integer(fields.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     tokens = _integer(fields.get("total_tokens"))
-    if tokens is None:
-        parts = [_integer(fields.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-        known = [part for part in parts if part is not None]
-        tokens = sum(known) if known else None
+    if tokens is None and (prompt, completion) != (None, None):
+        tokens = (prompt or 0) + (completion or 0)
+    attributes = attributes_of(fields)
+    model = _label(fields.get("language_model_id"))
+    error = error_of(fields)
+    cost, estimate = _number(fields.get("cost")), None
+    if cost is None and model and prompt is not None and completion is not None:
+        cached = _integer(attributes.get("cached_tokens")) or 0
+        estimate = prices.estimate(model, prompt=prompt, completion=completion, cached=cached, made=made)
+    called = tokens is not None or model not in (None, "unknown")
+    parent = _label(attributes.get("parent_reference"))
     return LogRow(
         id=entry_id,
         made=made,
         session=_label(fields.get("session_id")) or reference,
         reference=reference,
+        parent=None if parent == reference else parent,
+        root=None,
         customer=_label(fields.get("customer_id")),
         user=_label(fields.get("customer_user_id")),
         environment=_label(fields.get("environment")),
         slug=_label(fields.get("prompt_slug")),
-        model=_label(fields.get("language_model_id")),
+        model=model,
         tokens=tokens,
-        cost=_number(fields.get("cost")),
+        cost=estimate if cost is None else cost,
+        is_estimate=cost is None and estimate is not None,
+        # A call that failed is not charged for.
+        is_unpriced=cost is None and estimate is None and called and not error,
         latency=_integer(fields.get("response_time")),
-        error=_line(error_of(fields)) or None,
-        question=_line(question_of(fields)),
-        answer=_line(text_of(fields.get("response"))),
+        first_chunk=_integer(attributes.get("time_to_first_chunk_ms")),
+        failed_tools=sum(call.failed for call in tool_calls(fields)),
         feedback=_integer(fields.get("user_feedback")),
         size=size,
+        error=_line(error) or None,
+        question=_line(question_of(fields)),
+        answer=_line(text_of(fields.get("response"))),
+        comment=_line(text_of(fields.get("user_feedback_comment"))) or None,
     )
+
+
+def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the custom attributes of a log."""
+    attributes = fields.get("custom_attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def searchable_attributes(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the custom attributes by which a log can be found: short values that are not its alone."""
+    for name, value in list(attributes_of(fields).items())[:MAX_NAMES]:
+        if (
+            name not in _NOT_CHOSEN
+            and isinstance(value, (str, int, float))
+            and len(text := text_of(value)) <= MAX_VALUE
+        ):
+            yield name[:MAX_VALUE], text
+
+
+def tool_calls(fields: dict[str, Any]) -> Iterator[ToolCall]:
+    """Yield each tool call, in OpenAI's shape or in a flat one, with its output and whether it failed."""
+    calls = fields.get("tool_calls")
+    usable = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    if not usable:
+        return
+    # An output may be in the call itself, or in a later message of the prompt that names the call's id.
+    prompt = messages_of(fields.get("prompt"))
+    outputs = {text_of(each.get("tool_call_id")): each.get("content") for each in prompt if each.get("role") == "tool"}
+    for call in usable:
+        function = call.get("function")
+        inner = function if isinstance(function, dict) else call
+        own = (each[name] for each in (call, inner) for name in ("output", "result") if each.get(name) is not None)
+        output = next(own, None)
+        if output is None:
+            output = outputs.get(text_of(call.get("id")))
+        failure = next(
+            (each[name] for each in (call, inner) for name in ("error", "last_error") if each.get(name)), None
+        )
+        yield ToolCall(
+            name=text_of(inner.get("name") or call.get("type") or "tool"),
+            arguments=inner.get("arguments"),
+            output=failure if output is None else output,
+            failed=failure is not None or call.get("status") in ("failed", "error") or _is_failure(output),
+        )
+
+
+def _is_failure(output: Any) -> bool:
+    """Return whether a tool's output reports a failure: by a field of JSON, or by its first word."""
+    value = output
+    if isinstance(value, str):
+        if not value.lstrip().startswith("{"):
+            return _FAILED_OUTPUT.match(value.lstrip()) is not None
+        value = parse_object(value)
+    if not isinstance(value, dict):
+        return False
+    status = value.get("status")
+    refused = isinstance(status, str) and status.lower() in ("error", "failed", "failure")
+    return bool(value.get("error") or value.get("is_error") or value.get("isError")) or refused
 
 
 def parse_object(text: bytes | str) -> dict[str, Any]:
@@ -103,10 +215,41 @@ def question_of(fields: dict[str, Any]) -> str:
 
 
 def error_of(fields: dict[str, Any]) -> str:
-    """Return why the call failed; empty where it did not."""
+    """Return why the call failed, in words; empty where it did not."""
     code = fields.get("status_code")
     failed = isinstance(code, int) and code >= 400  # noqa: PLR2004 - where HTTP's errors begin
-    return text_of(fields.get("error")) or (f"status {code}" if failed else "")
+    return readable_error(text_of(fields.get("error"))) or (f"status {code}" if failed else "")
+
+
+def readable_error(text: str) -> str:
+    """Return the message inside an error that ends in the server's whole answer, as clients of HTTP APIs raise it.
+
+    >>> readable_error("RateLimitError: Error code: 429 - {'error': {'message': 'Slow down.', 'code': None}}")
+    'RateLimitError 429: Slow down.'
+    """
+    found = _BODY.fullmatch(text) if len(text) <= _MAX_REPR else None
+    if found is None:
+        return text
+    try:
+        body = from_json(found["body"])
+    except ValueError:
+        try:
+            body = ast.literal_eval(found["body"])
+        # Whatever a hostile text does to a parser, the text itself is still worth showing.
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return text
+    while isinstance(body, list) and body:
+        body = body[0]
+    inner = body.get("error") if isinstance(body, dict) else None
+    places = [inner] if isinstance(inner, dict) else []
+    places += [body] if isinstance(body, dict) else []
+    messages = [place.get(name) for place in places for name in ("message", "detail", "error_description", "error")]
+    message = next((each for each in messages if isinstance(each, str) and each.strip()), None)
+    if message is None:
+        return text
+    head = found["head"].strip().removesuffix(":").removesuffix(" -").strip()
+    head = f"{head} {found['code']}".strip() if found["code"] else head
+    return f"{head}: {message}" if head else message
 
 
 def messages_of(prompt: Any) -> list[dict[str, Any]]:
@@ -120,9 +263,11 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    parts = [part.get("text") for part in value if isinstance(part, dict)] if isinstance(value, list) else []
-    if parts and all(isinstance(part, str) for part in parts):
-        return "\n".join(map(str, parts))
+    parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    # Of a message whose other parts are images and files, the texts alone are text.
+    if texts and all("text" in part or "type" in part for part in parts):
+        return "\n".join(texts)
     return json.dumps(value, ensure_ascii=False)
 
 

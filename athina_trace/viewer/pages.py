@@ -7,8 +7,9 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
+from sqlite3 import Row
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
@@ -17,17 +18,23 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from athina_trace._delivery import maintenance
 from athina_trace._serving.access import same
-from athina_trace.viewer import formatting, queries
+from athina_trace.viewer import compare, formatting, queries
 from athina_trace.viewer.access import MAX_FORM
-from athina_trace.viewer.charts import PERIODS, latency_curves, load_charts, stack_bars
-from athina_trace.viewer.conversation import read_turn
-from athina_trace.viewer.filters import FEEDBACK, STATES, Filters
+from athina_trace.viewer.attachments import attachments_of, decoded
+from athina_trace.viewer.charts import LINE_COLUMNS, PERIODS, load_charts, sorted_lines
+from athina_trace.viewer.conversation import read_turn, steps_of
+from athina_trace.viewer.filters import FEEDBACK, KINDS, STATES, VIEWS, Filters
 from athina_trace.viewer.indexed_outbox import ReadSnapshot, Refresher
-from athina_trace.viewer.log_fields import text_of
-from athina_trace.viewer.markdown import render
+from athina_trace.viewer.log_fields import question_of, text_of
+from athina_trace.viewer.markdown import mark, render
+from athina_trace.viewer.search_text import snippet
 
 _MAX_JSON = 200_000
 """Characters of a log's JSON on its page; all of it can be copied and saved."""
+_MAX_MESSAGE = 200_000
+"""Characters of one text that are rendered as Markdown on a page of their own."""
+_MAX_SNIPPET_LOG = 200_000
+"""Bytes of a log in which a list looks for what was found beyond the beginning of its texts."""
 
 
 class Pages:
@@ -57,30 +64,43 @@ class Pages:
             duration=formatting.duration,
             iso=formatting.iso_time,
             money=formatting.money,
+            percent=formatting.percent,
+            mark=mark,
         )
         self._templates.globals.update(
-            markdown=render, states=STATES, feedback_kinds=list(FEEDBACK), periods=list(PERIODS)
+            markdown=render,
+            price=formatting.price,
+            states=STATES,
+            feedback_kinds=list(FEEDBACK),
+            kinds=list(KINDS),
+            views=VIEWS,
+            max_steps=queries.MAX_STEPS,
+            periods=PERIODS,
         )
 
     # -- lists
 
     def sessions(self, request: Request) -> Response:
         """All sessions, or those with a log that matches the filters."""
-        return self._list(request, "sessions", queries.sessions)
+        return self._list(request, "sessions", queries.sessions, queries.SESSION_COLUMNS)
 
     def logs(self, request: Request) -> Response:
         """All logs, or those that match the filters, newest first."""
-        return self._list(request, "logs", queries.logs)
+        return self._list(request, "logs", queries.logs, queries.LOG_COLUMNS)
 
-    def _list(self, request: Request, name: str, query: Callable[..., Any]) -> Response:
+    def _list(self, request: Request, name: str, query: Callable[..., Any], columns: dict[str, str]) -> Response:
         filters, before = Filters.of(request.query_params), _integer(request, "before")
+        sort = queries.Sort.of(request.query_params.get("sort", ""), columns)
         with self._refresher.reading() as snapshot:
+            page = query(snapshot.db, filters, before=before, sort=sort)
             return self._render(
                 name,
                 snapshot,
-                page=query(snapshot.db, filters, before=before),
+                page=page,
+                snippets=_snippets(snapshot, page.rows, filters.q) if name == "logs" else {},
                 choices=queries.choices(snapshot.db),
                 filters=filters,
+                sort=sort.name if sort else "",
                 before=before,
                 server_url=_server_url(request),
                 example_key=self._example_key,
@@ -90,22 +110,36 @@ class Pages:
     # -- one conversation, one log
 
     def session(self, request: Request) -> Response:
-        """A conversation, turn by turn."""
+        """A conversation, turn by turn, and its neighbours in the list from which it was opened."""
         name, after = request.query_params.get("id", ""), _integer(request, "after") or 0
+        filters = Filters.of(request.query_params)
         with self._refresher.reading() as snapshot:
-            session = queries.session(snapshot.db, name)
+            db = snapshot.db
+            session = queries.session(db, name)
             if session is None:
                 return self._render("missing", snapshot, status=404)
-            logs, following = queries.turns(snapshot.db, name, after=after)
+            chosen = queries.log(db, request.query_params.get("at", ""))
+            chosen_row = chosen.row if chosen and chosen.row["session"] == session["name"] else None
+            turn = (chosen_row["root"] or chosen_row["id"]) if chosen_row is not None else None
+            if turn is not None:
+                after = queries.page_with(db, session["name"], turn)
+            logs, following = queries.turns(db, session["name"], after=after)
+            if turn is not None and turn not in {log.row["id"] for log in logs}:
+                # Large turns before it filled the page: it begins a page of its own.
+                after = turn - 1
+                logs, following = queries.turns(db, session["name"], after=after)
             return self._render(
                 "session",
                 snapshot,
                 name=name,
                 session=session,
-                turns=[read_turn(log) for log in logs],
-                first=queries.count_turns(snapshot.db, name, up_to=after) + 1,
+                turns=[(read_turn(log), steps_of(queries.steps(db, log.row["id"]), log.row)) for log in logs],
+                chosen=chosen_row["id"] if chosen_row is not None else None,
+                first=queries.count_turns(db, name, up_to=after) + 1,
                 after=after,
                 next=following,
+                search=filters.q,
+                neighbours=_neighbours(request, snapshot, filters, session, chosen_row),
             )
 
     def log(self, request: Request) -> Response:
@@ -115,7 +149,16 @@ class Pages:
             if log is None:
                 return self._render("missing", snapshot, status=404)
             text = json.dumps(log.fields, ensure_ascii=False, indent=2)
-            return self._render("log", snapshot, log=log, json=text[:_MAX_JSON], length=len(text), limit=_MAX_JSON)
+            return self._render(
+                "log",
+                snapshot,
+                log=log,
+                turn=read_turn(log),
+                tree=steps_of(queries.steps(snapshot.db, log.row["id"]), log.row),
+                json=text[:_MAX_JSON],
+                length=len(text),
+                limit=_MAX_JSON,
+            )
 
     def log_json(self, request: Request) -> Response:
         """One log's JSON and nothing else, to be copied or saved."""
@@ -134,15 +177,50 @@ class Pages:
             return PlainTextResponse("There is no such text.", 404)
         return PlainTextResponse(text_of(log.fields[name]))
 
-    # -- charts, delivery
+    def message(self, request: Request) -> Response:
+        """One long answer, whole, as the conversation would show it."""
+        name = request.query_params.get("field", "")
+        with self._refresher.reading() as snapshot:
+            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+            if log is None or name not in ("response", "expected_response"):
+                return self._render("missing", snapshot, status=404)
+            text = text_of(log.fields.get(name))
+            return self._render(
+                "message", snapshot, log=log, field=name, text=text[:_MAX_MESSAGE], length=len(text), limit=_MAX_MESSAGE
+            )
+
+    def image(self, request: Request) -> Response:
+        """An image of a question, by its place among the question's attachments."""
+        number = _integer(request, "n") or 0
+        with self._refresher.reading() as snapshot:
+            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+        attachments = attachments_of(log.fields) if log is not None else []
+        image = decoded(attachments[number]) if number < len(attachments) else None
+        if image is None:
+            return PlainTextResponse("There is no such image.", 404)
+        media_type, data = image
+        return Response(data, media_type=media_type)
+
+    # -- charts, comparison, delivery
 
     def charts(self, request: Request) -> Response:
         """Totals over time."""
-        by, period = (request.query_params.get(name, "all") for name in ("by", "period"))
+        by, period, sort = (request.query_params.get(name, "") for name in ("by", "period", "sort"))
         with self._refresher.reading() as snapshot:
-            charts = load_charts(snapshot.db, by=by, period=period)
-            bars = {name: stack_bars(charts, name) for name in ("calls", "errors", "tokens")}
-            return self._render("charts", snapshot, charts=charts, bars=bars, latency=latency_curves(charts))
+            charts = load_charts(
+                snapshot.db, by=by, period=period or "all", steps=request.query_params.get("calls") == "all"
+            )
+            sort = sort if sort.removeprefix("-") in LINE_COLUMNS else ("errors" if by == "tool" else "")
+            rows = sorted_lines(charts.lines, sort)
+            return self._render("charts", snapshot, charts=charts, data=charts.data(), rows=rows, sort=sort)
+
+    def compare(self, request: Request) -> Response:
+        """Two sessions, or two values of a dimension, side by side."""
+        by, period = (request.query_params.get(name, "") for name in ("by", "period"))
+        picked = [value for name in ("a", "b", "pick") for value in request.query_params.getlist(name) if value]
+        with self._refresher.reading() as snapshot:
+            comparison = compare.load(snapshot.db, by=by, picked=picked, period=period or "all")
+            return self._render("compare", snapshot, comparison=comparison, kinds_of_things=compare.KINDS)
 
     def delivery(self, request: Request) -> Response:
         """What waits, and what was refused with the server's answer."""
@@ -199,6 +277,43 @@ class Pages:
             page_name=page_name,
         )
         return HTMLResponse(html, status)
+
+
+def _snippets(snapshot: ReadSnapshot, rows: list[Row], search: str) -> dict[int, str]:
+    """Return where each log of a list holds what was searched for, by id, if the beginnings that it shows do not."""
+    found: dict[int, str] = {}
+    for row in rows if search else []:
+        shown = " ".join(row[name] or "" for name in ("question", "answer", "error", "comment"))
+        if not snippet(shown, search, length=1) and row["size"] <= _MAX_SNIPPET_LOG:
+            fields = queries.stored_log(snapshot.db, row).fields
+            names = ("response", "context", "tool_calls", "expected_response")
+            texts = [question_of(fields), *(text_of(fields.get(name)) for name in names)]
+            found[row["id"]] = next((part for text in texts if (part := snippet(text, search, length=200))), "")
+    return found
+
+
+def _neighbours(
+    request: Request, snapshot: ReadSnapshot, filters: Filters, session: Row, chosen: Row | None
+) -> dict[str, Any] | None:
+    """Return the list from which a conversation was opened, and the addresses before and after it there."""
+    name = request.query_params.get("list", "")
+    more = {"list": name, "sort": request.query_params.get("sort", "")}
+    if name == "logs" and chosen is not None:
+        sort = queries.Sort.of(more["sort"], queries.LOG_COLUMNS)
+        pair = queries.log_neighbours(snapshot.db, filters, sort, chosen["id"])
+        found = [
+            row
+            and f"/session?{urlencode({'id': row['session'], 'at': row['id']})}&{filters.query(**more)}#log-{row['id']}"
+            for row in pair
+        ]
+    elif name == "sessions":
+        sort = queries.Sort.of(more["sort"], queries.SESSION_COLUMNS)
+        rows = queries.session_neighbours(snapshot.db, filters, sort, session)
+        found = [row and f"/session?{urlencode({'id': row['name']})}&{filters.query(**more)}" for row in rows]
+    else:
+        return None
+    path = "/logs" if name == "logs" else "/"
+    return {"name": name, "list": f"{path}?{filters.query(sort=more['sort'])}".rstrip("?"), "pair": found}
 
 
 def _server_url(request: Request) -> str:

@@ -16,6 +16,9 @@ _MAX_PAGE_BYTES = 2_000_000
 """Bytes of logs on one page of a conversation; a larger log has a page to itself."""
 _MAX_WALK = 3000
 """Matching logs that one page of sessions reads at most."""
+_MAX_CHOICES = 100
+MAX_STEPS = 200
+"""Steps of one turn that are shown."""
 
 # The outbox's tables, attached as `box`; with `index.py` these are all statements that name them.
 _DELIVERY = "e.state, e.status, e.reason, e.prompt_run_id, e.resolved"
@@ -24,6 +27,11 @@ _LOGS_BY_STATE = {
     state: f"SELECT l.*, {_DELIVERY} FROM box.entry AS e INDEXED BY {index} CROSS JOIN log AS l ON l.id = e.id"
     for state, index in (("waiting", "entry_oldest"), *((each, "entry_resolved") for each in STATES[1:]))
 }
+_STEPS = f"""
+SELECT l.*, {_DELIVERY}, a.value AS function FROM log AS l JOIN box.entry AS e ON e.id = l.id
+LEFT JOIN attribute AS a ON a.log = l.id AND a.name = 'function'
+WHERE l.root = ? ORDER BY l.id LIMIT ?
+"""
 _HAS_LATER_MATCH = """
 SELECT 1 FROM log AS l INDEXED BY log_session JOIN box.entry AS e ON e.id = l.id
 WHERE l.session = ? AND l.id >= ? AND {condition} LIMIT 1
@@ -73,6 +81,7 @@ class OutboxStatus(NamedTuple):
 
     Attributes:
         made: logs, updates and feedback ever made.
+        steps: logs of calls that were made inside of another call.
         kept: delivered logs that are still in the outbox.
         delivered: logs, updates and feedback ever delivered.
         damaged: records of the journal that could not be read.
@@ -90,6 +99,7 @@ class OutboxStatus(NamedTuple):
     possible_duplicates: int
     damaged: int
     logs: int
+    steps: int
     sessions: int
     kept: int
     received: int
@@ -102,14 +112,92 @@ class OutboxStatus(NamedTuple):
     paused_since: float | None
 
 
-def logs(db: Connection, filters: Filters, *, before: int | None = None, limit: int = PAGE) -> Page:
-    """Return logs that match `filters`, newest first, those with an id below `before`."""
+class Sort(NamedTuple):
+    """An order of a list: by a column, or against its usual direction with a minus before the name; "" is newest first.
+
+    Attributes:
+        name: the name of the column.
+        key: its SQL expression; what has no value comes last.
+        direction: `ASC` or `DESC`, for SQL.
+    """
+
+    name: str
+    key: str
+    direction: str
+
+    @classmethod
+    def of(cls, text: str, columns: dict[str, str]) -> Sort | None:
+        """Read an order from an address; None where it is the usual one, or unknown."""
+        name = text.removeprefix("-")
+        if name not in columns:
+            return None
+        column = columns[name]
+        is_text = name in _TEXTS
+        is_ascending = is_text != text.startswith("-")
+        if is_text:
+            last = "char(1114111)" if is_ascending else "''"
+            return cls(text, f"coalesce(nullif({column}, ''), {last})", "ASC" if is_ascending else "DESC")
+        return cls(text, f"coalesce({column}, {1e300 if is_ascending else -1e300})", "ASC" if is_ascending else "DESC")
+
+    def order(self, number: str, *, backwards: bool = False) -> tuple[str, str]:
+        """Return an ORDER BY with `number` for what is equal, and the comparison of what comes after a cursor."""
+        direction = self.direction if not backwards else {"ASC": "DESC", "DESC": "ASC"}[self.direction]
+        comparison = f"({self.key}, {number}) {'>' if direction == 'ASC' else '<'}"
+        return f"ORDER BY {self.key} {direction}, {number} {direction}", comparison
+
+
+LOG_COLUMNS = {
+    "question": "l.question", "customer": "l.customer", "user": "l.user", "model": "l.model", "tokens": "l.tokens",
+    "cost": "l.cost", "latency": "l.latency", "feedback": "-l.feedback", "made": "l.made",
+}  # fmt: skip
+SESSION_COLUMNS = {
+    "question": "s.question", "customer": "s.customer", "turns": "s.turns", "tokens": "s.tokens", "cost": "s.cost",
+    "errors": "s.errors", "feedback": "s.disliked", "last": "s.last",
+}  # fmt: skip
+_TEXTS = {"question", "customer", "user", "model"}
+
+
+def logs(
+    db: Connection, filters: Filters, *, before: int | None = None, limit: int = PAGE, sort: Sort | None = None
+) -> Page:
+    """Return logs that match `filters`, newest first or in the order of `sort`: those after the log `before`."""
+    if sort is not None:
+        rows = _sorted_logs(db, filters, sort, cursor=before, limit=limit + 1)
+        return _page(rows, limit, "id")
     start, key = _start(filters)
     condition, values = filters.sql()
     rows = db.execute(
         f"{start} WHERE {condition} AND {key} < ? ORDER BY {key} DESC LIMIT ?", (*values, _below(before), limit + 1)
     ).fetchall()
     return _page(rows, limit, "id")
+
+
+def _sorted_logs(
+    db: Connection, filters: Filters, sort: Sort, *, cursor: int | None, limit: int, backwards: bool = False
+) -> list[Row]:
+    """Return the first logs in an order, or those after or, `backwards`, before the one with the id `cursor`."""
+    order, comparison = sort.order("l.id", backwards=backwards)
+    condition, values = filters.sql()
+    place = db.execute(f"SELECT {sort.key}, l.id FROM log AS l WHERE l.id = ?", (cursor,)).fetchone()
+    if place is not None:
+        condition, values = f"{condition} AND {comparison} (?, ?)", [*values, *place]
+    # Only the table of logs, which is small, is read and sorted; the entries of a page are looked up afterwards.
+    source = "log AS l" if not filters.state else _start(filters)[0].partition(" FROM ")[2]
+    return db.execute(
+        f"SELECT l.*, {_DELIVERY} FROM (SELECT l.id AS chosen FROM {source} WHERE {condition} {order} LIMIT ?) "
+        f"JOIN log AS l ON l.id = chosen JOIN box.entry AS e ON e.id = chosen {order}",
+        (*values, limit),
+    ).fetchall()
+
+
+def log_neighbours(db: Connection, filters: Filters, sort: Sort | None, log_id: int) -> tuple[Row | None, Row | None]:
+    """Return what comes before and after a log in the list with these filters and this order."""
+    sort = sort or Sort("", "l.id", "DESC")
+    found = (
+        _sorted_logs(db, filters, sort, cursor=log_id, limit=1, backwards=backwards) for backwards in (True, False)
+    )
+    before, after = (rows[0] if rows else None for rows in found)
+    return before, after
 
 
 def logs_after(db: Connection, filters: Filters, *, after: int, limit: int = 500) -> list[Row]:
@@ -119,8 +207,13 @@ def logs_after(db: Connection, filters: Filters, *, after: int, limit: int = 500
     return db.execute(statement, (*values, after, limit)).fetchall()
 
 
-def sessions(db: Connection, filters: Filters, *, before: int | None = None, limit: int = PAGE) -> Page:
-    """Return sessions with a log that matches `filters`, in the order of their last such log, newest first."""
+def sessions(
+    db: Connection, filters: Filters, *, before: int | None = None, limit: int = PAGE, sort: Sort | None = None
+) -> Page:
+    """Return sessions with a log that matches `filters`, newest match first or in the order of `sort`."""
+    if sort is not None:
+        rows = _sorted_sessions(db, filters, sort, cursor=before, limit=limit + 1)
+        return _page(rows, limit, "cursor")
     if not filters.active():
         rows = db.execute(
             "SELECT *, last_id AS cursor FROM session WHERE last_id < ? ORDER BY last_id DESC LIMIT ?",
@@ -153,12 +246,60 @@ def sessions(db: Connection, filters: Filters, *, before: int | None = None, lim
     return Page(found, walk[-1]["id"] if len(walk) == _MAX_WALK else None)
 
 
+def _sorted_sessions(
+    db: Connection, filters: Filters, sort: Sort, *, cursor: int | None, limit: int, backwards: bool = False
+) -> list[Row]:
+    """Return the first sessions in an order, or those after or, `backwards`, before the one with this last id."""
+    order, comparison = sort.order("s.last_id", backwards=backwards)
+    condition, values = filters.sql()
+    source = "log AS l" if not filters.state else _start(filters)[0].partition(" FROM ")[2]
+    where = f"s.name IN (SELECT l.session FROM {source} WHERE {condition})" if filters.active() else "1"
+    place = db.execute(f"SELECT {sort.key}, s.last_id FROM session AS s WHERE s.last_id = ?", (cursor,)).fetchone()
+    if place is not None:
+        where, values = f"{where} AND {comparison} (?, ?)", [*values, *place]
+    return db.execute(
+        f"SELECT s.*, s.last_id AS cursor FROM session AS s WHERE {where} {order} LIMIT ?", (*values, limit)
+    ).fetchall()
+
+
+def session_neighbours(db: Connection, filters: Filters, sort: Sort | None, row: Row) -> tuple[Row | None, Row | None]:
+    """Return what comes before and after a session in the list with these filters and this order."""
+    if sort is None and filters.active():
+        return _matching_neighbours(db, filters, row["name"])
+    order = sort or Sort("", "s.last_id", "DESC")
+    found = (
+        _sorted_sessions(db, filters, order, cursor=row["last_id"], limit=1, backwards=backwards)
+        for backwards in (True, False)
+    )
+    before, after = (rows[0] if rows else None for rows in found)
+    return before, after
+
+
+def _matching_neighbours(db: Connection, filters: Filters, name: str) -> tuple[Row | None, Row | None]:
+    """Return the neighbours of a session where each has the place of its last match."""
+    condition, values = filters.sql()
+    source = _start(filters)[0].partition(" FROM ")[2]
+    last = f"SELECT max(l.id) FROM {source} WHERE l.session = ? AND {condition}"
+    (place,) = db.execute(last, (name, *values)).fetchone()
+    if place is None:  # it no longer matches
+        return None, None
+    newer = db.execute(
+        f"SELECT l.id, l.session FROM {source} WHERE {condition} AND l.id > ? ORDER BY l.id LIMIT {_MAX_WALK}",
+        (*values, place),
+    )
+    is_last = (row for row in newer if db.execute(last, (row["session"], *values)).fetchone()[0] == row["id"])
+    before = next(is_last, None)
+    after = sessions(db, filters, before=place, limit=1).rows
+    return session(db, before["session"]) if before is not None else None, after[0] if after else None
+
+
 def _start(filters: Filters) -> tuple[str, str]:
     """Return the start of a statement over logs and its sort key.
 
     By state, for which the outbox has indexes, unless another filter is likely to leave fewer rows.
     """
-    if filters.q or filters.customer or filters.session or filters.state not in _LOGS_BY_STATE:
+    narrow = (filters.q, filters.customer, filters.user, filters.session, filters.tool, filters.attribute)
+    if any(narrow) or filters.state not in _LOGS_BY_STATE:
         return _LOGS, "l.id"
     return _LOGS_BY_STATE[filters.state], "e.id"
 
@@ -178,9 +319,9 @@ def session(db: Connection, name: str) -> Row | None:
 
 
 def turns(db: Connection, name: str, *, after: int = 0) -> tuple[list[StoredLog], int | None]:
-    """Return a page of a session's logs in order, those with an id above `after`, and the next page's cursor."""
+    """Return a page of a session's turns in order, those with an id above `after`, and the next page's cursor."""
     rows = db.execute(
-        f"{_LOGS} WHERE l.session = ? AND l.id > ? ORDER BY l.id LIMIT ?", (name, after, PAGE + 1)
+        f"{_LOGS} WHERE l.session = ? AND l.root IS NULL AND l.id > ? ORDER BY l.id LIMIT ?", (name, after, PAGE + 1)
     ).fetchall()
     size = 0
     fitting: list[Row] = []
@@ -192,10 +333,26 @@ def turns(db: Connection, name: str, *, after: int = 0) -> tuple[list[StoredLog]
     return [stored_log(db, row) for row in fitting], fitting[-1]["id"] if len(fitting) < len(rows) else None
 
 
+def steps(db: Connection, turn_id: int) -> list[Row]:
+    """Return the calls that were made inside a turn, in the order in which they ended."""
+    return db.execute(_STEPS, (turn_id, MAX_STEPS)).fetchall()
+
+
 def count_turns(db: Connection, name: str, up_to: int) -> int:
-    """Count the logs of a session up to and including the id `up_to`."""
-    row = db.execute("SELECT count(*) FROM log WHERE session = ? AND id <= ?", (name, up_to)).fetchone()
+    """Count the turns of a session up to and including the id `up_to`."""
+    row = db.execute(
+        "SELECT count(*) FROM log WHERE session = ? AND root IS NULL AND id <= ?", (name, up_to)
+    ).fetchone()
     return int(row[0])
+
+
+def page_with(db: Connection, name: str, turn_id: int) -> int:
+    """Return the cursor of the page of a session that shows a turn."""
+    before = count_turns(db, name, turn_id - 1) // PAGE * PAGE
+    row = db.execute(
+        "SELECT id FROM log WHERE session = ? AND root IS NULL ORDER BY id LIMIT 1 OFFSET ?", (name, max(0, before - 1))
+    ).fetchone()
+    return int(row[0]) if before and row else 0
 
 
 def stored_log(db: Connection, row: Row) -> StoredLog:
@@ -229,17 +386,28 @@ def imported(db: Connection) -> set[str]:
 
 
 def choices(db: Connection) -> dict[str, list[str]]:
-    """Return which customers, environments, slugs and models there are: the first hundred of each."""
-    found: dict[str, list[str]] = {}
-    for name in ("customer", "environment", "slug", "model"):
-        # A recursive query hops from one value to the next along the index; DISTINCT would read every row.
-        rows = db.execute(
-            f"WITH RECURSIVE each (value) AS (SELECT min({name}) FROM log UNION ALL "
-            f"SELECT (SELECT min({name}) FROM log WHERE {name} > value) FROM each WHERE value IS NOT NULL LIMIT 101) "
-            "SELECT value FROM each WHERE value IS NOT NULL"
-        )
-        found[name] = [row[0] for row in rows]
+    """Return which values there are to filter by: the first hundred of each kind."""
+    found = {name: _distinct(db, "log", name) for name in ("customer", "user", "environment", "slug", "model")}
+    found["tool"] = _distinct(db, "tool", "name")
+    pairs: list[str] = []
+    for name in _distinct(db, "attribute", "name"):
+        pairs += [f"{name}={value}" for value in _distinct(db, "attribute", "value", within=name)]
+        if len(pairs) >= _MAX_CHOICES:
+            break
+    found["attribute"] = pairs[:_MAX_CHOICES]
     return found
+
+
+def _distinct(db: Connection, table: str, column: str, *, within: str | None = None) -> list[str]:
+    # A recursive query hops from one value to the next along the index; DISTINCT would read every row.
+    inside = "1" if within is None else "name = :within"
+    rows = db.execute(
+        f"WITH RECURSIVE each (value) AS (SELECT min({column}) FROM {table} WHERE {inside} UNION ALL "
+        f"SELECT (SELECT min({column}) FROM {table} WHERE {inside} AND {column} > value) FROM each "
+        f"WHERE value IS NOT NULL LIMIT {_MAX_CHOICES + 1}) SELECT value FROM each WHERE value IS NOT NULL",
+        {"within": within} if within is not None else {},
+    )
+    return [row[0] for row in rows]
 
 
 def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
@@ -262,6 +430,7 @@ def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
         possible_duplicates=counters.get("possible_duplicates", 0),
         damaged=counters.get("damaged", 0),
         logs=one("SELECT count(*) FROM log"),
+        steps=one("SELECT count(*) FROM log WHERE root IS NOT NULL"),
         sessions=one("SELECT count(*) FROM session"),
         kept=states.get("delivered", 0),
         received=states.get("received", 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import time
@@ -17,6 +18,7 @@ from athina_trace._pipeline.wire import to_wire
 SESSIONS = 64
 _SPAN = 3 * 86_400
 _SCRIPTS = Path(__file__).parent / "sample.json"
+_PICTURE = Path(__file__).parent / "sample.jpg"
 _CUSTOMERS = ("disney-usa-2314832", "nordwind-gmbh", "hanoi-ceramics", "casa-verde", "acme-books", "atlas-cycles")
 _USERS = ("michaelmouse@gmail.com", "lena@nordwind.example", "minh@ceramics.example", "ana@verde.example")
 _MODELS = ("gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "claude-sonnet-4")
@@ -62,10 +64,11 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
 
 
 def _entries(chance: random.Random, now: float) -> Iterator[Entry]:
-    scripts = [_Script(**script) for script in json.loads(_SCRIPTS.read_text(encoding="utf-8"))]
+    # The last script is a long conversation with everything in it, and is played once.
+    *scripts, long = [_Script(**script) for script in json.loads(_SCRIPTS.read_text(encoding="utf-8"))]
     for number in range(SESSIONS):
         began = now - 60 - _SPAN * (SESSIONS - 1 - number) / SESSIONS - chance.uniform(0, 1800)
-        script = scripts[(SESSIONS - 1 - number) % len(scripts)]
+        script = long if number == SESSIONS - 2 else scripts[(SESSIONS - 1 - number) % len(scripts)]
         yield from _conversation(chance, script, number, began)
 
 
@@ -73,36 +76,71 @@ def _conversation(chance: random.Random, script: _Script, number: int, began: fl
     # The newest conversation is always the same: pictures and tests show it.
     is_newest = number == SESSIONS - 1
     parcel = "PX-48213" if is_newest else f"PX-{chance.randrange(10_000, 99_999)}"
-    session = f"thread_{chance.getrandbits(80):020x}"
     customer = 0 if is_newest else chance.randrange(len(_CUSTOMERS))
+    shared = {
+        "session_id": f"thread_{chance.getrandbits(80):020x}",
+        "customer_id": _CUSTOMERS[customer],
+        "customer_user_id": _USERS[customer % len(_USERS)],
+        "environment": "staging" if number % 9 == 0 else "production",
+        "prompt_slug": script.slug,
+    }
     model = _MODELS[min(chance.randrange(6), 3) if number % 3 else 0]
     for place, template in enumerate(script.turns):
         began += chance.uniform(6, 50)
         turn = json.loads(json.dumps(template).replace("PX-00000", parcel))
-        feedback = turn.pop("feedback", None)
+        feedback, steps = turn.pop("feedback", None), turn.pop("steps", [])
+        reference = f"sample-{number:03d}-{place}"
+        content: Any = turn["user_query"]
+        if turn.pop("picture", False):
+            url = f"data:image/jpeg;base64,{base64.b64encode(_PICTURE.read_bytes()).decode()}"
+            content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": {"url": url}}]
         prompt_tokens = round(len(json.dumps(turn)) / 4 + len(script.system) / 4 + chance.uniform(40, 400))
         completion_tokens = round(len(turn.get("response", "")) / 4 + 8)
         slowness = chance.lognormvariate(0, 0.5)
-        reference = f"sample-{number:03d}-{place}"
-        fields = {
-            "session_id": session,
-            "customer_id": _CUSTOMERS[customer],
-            "customer_user_id": _USERS[customer % len(_USERS)],
-            "environment": "staging" if number % 9 == 0 else "production",
-            "prompt_slug": script.slug,
-            "language_model_id": model,
-            "response": "",
-            **turn,
-            "prompt": [{"role": "system", "content": script.system}, {"role": "user", "content": turn["user_query"]}],
+        spent = {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
             "cost": round((prompt_tokens * 0.4 + completion_tokens * 1.6) / 1e6, 6),
-            "response_time": round((500 + 9 * completion_tokens) * slowness),
-            "custom_attributes": {"function": "support.answer", "time_to_first_chunk_ms": round(180 * slowness)},
-            "external_reference_id": reference,
         }
-        yield Entry(session, "log", reference, began, json.dumps(to_wire(fields), ensure_ascii=False).encode())
+        fields = {
+            **shared,
+            "language_model_id": model,
+            "response": "",
+            **turn,
+            "prompt": [{"role": "system", "content": script.system}, {"role": "user", "content": content}],
+            # Where steps call the models, the tokens are theirs.
+            **({} if steps else spent),
+            "response_time": round((500 + 9 * completion_tokens) * slowness)
+            + sum(step["response_time"] for step in steps),
+            "custom_attributes": {"function": "support.answer", "time_to_first_chunk_ms": round(180 * slowness)},
+        }
+        for each, parent, body in [*_steps(steps, reference), (reference, None, fields)]:
+            attributes = {**body["custom_attributes"], **({"parent_reference": parent} if parent else {})}
+            whole = {**shared, **body, "custom_attributes": attributes, "external_reference_id": each}
+            yield Entry(
+                shared["session_id"], "log", each, began, json.dumps(to_wire(whole), ensure_ascii=False).encode()
+            )
         if feedback:
-            body = json.dumps({**feedback, "external_reference_id": reference}, ensure_ascii=False).encode()
-            yield Entry(session, "feedback", reference, began + 5, body)
+            body = {**feedback, "external_reference_id": reference}
+            yield Entry(
+                shared["session_id"], "feedback", reference, began + 5, json.dumps(body, ensure_ascii=False).encode()
+            )
+
+
+def _steps(steps: list[dict[str, Any]], parent: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the reference, the parent and the fields of each step, inner ones first, as calls end."""
+    for place, step in enumerate(steps):
+        reference = f"{parent}.{place}"
+        yield from _steps(step.pop("steps", []), reference)
+        function = step.pop("function")
+        yield (
+            reference,
+            parent,
+            {
+                "language_model_id": "unknown",
+                "prompt": step["user_query"],
+                **step,
+                "custom_attributes": {"function": function},
+            },
+        )

@@ -82,16 +82,29 @@ def _choose(history: Sequence[Said], tools: Offer) -> Step:
     question, outputs = _last_question(history)
     if outputs:
         return Step(_tracked(outputs[-1]))
+    if transfer := _colleague(question, tools):
+        return Step(call=Call(transfer, "{}"))
     parcel = PARCEL.search(question)
     if parcel and "track_parcel" in tools.functions:
         return Step(call=Call("track_parcel", json.dumps({"parcel_id": parcel[0]})))
-    if _mentions(question, "return", "refund", "send it back", "don't want"):
+    if _is_on_returns(question):
         return Step(_on_returns(history), search=question if tools.file_search else None)
     return Step(_small_talk(question))
 
 
+def _colleague(question: str, tools: Offer) -> str | None:
+    """The function that hands the conversation over to the agent for it, as the Agents SDK names such."""
+    subject = "returns" if _is_on_returns(question) else "tracking" if PARCEL.search(question) else None
+    return next((name for name in tools.functions if name == f"transfer_to_{subject}"), None)
+
+
+def _is_on_returns(question: str) -> bool:
+    return _mentions(question, "return", "refund", "send it back", "don't want")
+
+
 def _last_question(history: Sequence[Said]) -> tuple[str, list[str]]:
-    """The last message of the user, and what tools have answered since."""
+    """The last message of the user, and what tools have answered since; that a colleague took over is no answer."""
+    history = [said for said in history if not (said.role == "tool" and said.text.startswith('{"assistant"'))]
     for number in range(len(history) - 1, -1, -1):
         if history[number].role == "user":
             return history[number].text, [said.text for said in history[number + 1 :] if said.role == "tool"]

@@ -25,6 +25,11 @@ _PAGES = (
     "/logs?state=waiting", "/logs?q=common", "/logs?q=common&customer=c5&state=refused", "/logs?until=22d",
     "/logs?customer=nobody&environment=prod", "/charts", "/charts?by=customer", "/charts?by=customer&period=30d",
     "/charts?by=model&period=24h", "/delivery", "/log?id=r77", "/session?id=s00042", "/live",
+    "/?q=mmo", "/?feedback=disliked", "/?sort=cost", "/?sort=turns&environment=prod", "/logs?slower=10s",
+    "/logs?sort=latency", "/logs?sort=-cost&environment=prod", "/logs?sort=tokens&q=common",
+    "/logs?sort=latency&state=waiting", "/logs?tool=none", "/compare", "/compare?by=session",
+    "/session?id=s00042&list=sessions&environment=prod",
+    "/session?id=s00042&list=logs&at=43&environment=prod&sort=latency",
 )  # fmt: skip
 
 

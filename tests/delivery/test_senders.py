@@ -118,6 +118,7 @@ def stepping(wire: StepTripwire, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("lenient")
+@pytest.mark.timeout(300)  # a hundred outboxes on disk
 def test_a_step_that_fails_in_any_line_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wire = StepTripwire(0)
     stepping(wire, SqliteOutbox(str(tmp_path / "0.db")), monkeypatch)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 from athina_trace._capture import answered
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
+from athina_trace.testing import captured_logs
+from tests.openai.server import Server
+from tests.support.changed import as_changed
 
 if find_spec("openinference") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -20,17 +25,35 @@ if find_spec("openinference") is None:
 os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
 os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
 os.environ["LOGFIRE_SEND_TO_LOGFIRE"] = "false"
+# Read when it is imported: it would ask the network for prices.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
 # Of the packages, which warn of each other.
 logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
+Logs = Callable[[], list[dict[str, Any]]]
+
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
     with warnings.catch_warnings():
-        # What the packages deprecate among themselves is not ours.
+        # What the packages deprecate among themselves, and what they leave open, is not ours.
         warnings.simplefilter("ignore")
         yield
+        gc.collect()
     answered.reset()
     standalone_logs.reset()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        yield made
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """Calling it gives the logs so far, each with the changes that followed it."""
+    with captured_logs() as captured:
+        yield lambda: as_changed(captured)

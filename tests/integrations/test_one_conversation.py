@@ -20,7 +20,8 @@ from tests.openai.server import Server
 from tests.support.changed import as_changed
 
 from .conversation import EXPECTED, FIELDS, MODEL, standin
-from .sources import SOURCES, Source
+from .frameworks import SOURCES
+from .sources import Source
 
 
 def comparable(log: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def test_all_of_them_at_once_log_each_answer_once(order: list[Source], talking: 
         assert [comparable(log) for log in as_changed(logs)] == expected_of(SOURCES[0])
 
 
+@pytest.mark.timeout(300)  # ten sources read each of the answers
 @pytest.mark.parametrize("same_id", [False, True])
 def test_none_of_300_tasks_logs_under_anothers_session(same_id: bool) -> None:
     count = 300

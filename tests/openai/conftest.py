@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -68,11 +68,11 @@ def play(script: Script, server: Server, client: OpenAI) -> list[Any]:
     return seen
 
 
-def play_async(script: AsyncScript, server: Server) -> list[Any]:
+def play_async(script: AsyncScript, server: Server, made: Callable[..., Any] = AsyncOpenAI) -> list[Any]:
     """`play` on an async client of its own."""
 
     async def main() -> list[Any]:
-        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        async with made(base_url=server.base_url, api_key="any", max_retries=0) as client:
             return await _collected(script(server, client))
 
     return asyncio.run(main())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -30,8 +32,10 @@ from athina_trace import (
     uninstrument_openai,
 )
 from athina_trace._clock import clock
-from athina_trace.integrations.openai import request_record
+from athina_trace._wrapping import callables
+from athina_trace.integrations.openai import patches, request_record
 from athina_trace.integrations.openai import standalone_logs as standalone
+from athina_trace.integrations.openai.instrument import _is_patch
 from athina_trace.integrations.openai.routes import route
 from athina_trace.integrations.openai.standalone_logs import PATIENCE, standalone_logs
 
@@ -857,3 +861,54 @@ def test_the_clients_one_request_method_is_where_it_was() -> None:
 def test_paths_tell_what_a_request_is_about(line: str, kind: str | None) -> None:
     found = route(*line.split())
     assert (found.kind if found is not None else "nothing") == kind
+
+
+@pytest.fixture
+def notices(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[str, str]]]:
+    """What was written about requests that are not logged: level, and text up to the colon or semicolon."""
+    monkeypatch.setattr(patches, "_reported", set())
+    caplog.set_level(logging.INFO, "athina_trace")
+    return lambda: [(each.levelname, re.split("[:;]", each.message)[0]) for each in caplog.records]
+
+
+def test_what_answers_no_question_is_reported_once_and_not_logged(
+    server: Server, client: OpenAI, instrumented: Logs, notices: Callable[[], list[tuple[str, str]]]
+) -> None:
+    vector = {"object": "list", "model": "m", "data": [{"object": "embedding", "index": 0, "embedding": [0.1]}]}
+    verdict = {"id": "modr_1", "model": "m", "results": []}
+    for _ in range(2):
+        server.on("POST /embeddings", vector)
+        server.on("POST /moderations", verdict)
+        server.on("POST /images/generations", {"created": 1, "data": []})
+        server.on("POST /audio/transcriptions", {"text": "On its way."})
+        client.embeddings.create(model="m", input="q")
+        client.moderations.create(input="q")
+        client.images.generate(prompt="q")
+        client.audio.transcriptions.create(model="m", file=("q.wav", b"RIFF"))
+    server.on("GET /models", {"object": "list", "data": []})
+    client.models.list()
+    assert instrumented() == []
+    assert notices() == [
+        ("INFO", f"requests of OpenAI's client to {api} are not logged")
+        for api in ("embeddings", "moderations", "images", "audio")
+    ]
+
+
+def test_conversations_that_are_not_read_are_warned_of_once(
+    server: Server, client: OpenAI, instrumented: Logs, notices: Callable[[], list[tuple[str, str]]]
+) -> None:
+    server.on("POST /batches", {"id": "batch_1", "object": "batch"})
+    client.batches.create(completion_window="24h", endpoint="/v1/chat/completions", input_file_id="file_1")
+    connecting = [("realtime.connect", "realtime"), ("responses.connect", "responses")]
+    for _ in range(2):
+        for _, resource in connecting:
+            if hasattr(getattr(client, resource, None), "connect"):  # before openai 2 there is none
+                getattr(client, resource).connect(**({"model": "m"} if resource == "realtime" else {}))
+    assert instrumented() == []
+    offered = [name for name, resource in connecting if hasattr(getattr(client, resource, None), "connect")]
+    assert notices() == [
+        ("WARNING", f"answers that OpenAI's client gets by {api} are not logged") for api in ("batches", *offered)
+    ]
+    uninstrument_openai()
+    for cls in {type(getattr(client, resource)) for name, resource in connecting if name in offered}:
+        assert not any(map(_is_patch, callables.layers(vars(cls)["connect"])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -150,3 +151,54 @@ def test_async_clients_of_theirs_are_seen_too(server: Server, local: Logs) -> No
 
     asyncio.run(main())
     assert [log["response"] for log in local()] == [RAIN] * 6
+
+
+def test_a_refused_request_of_a_client_with_its_own_request_is_logged_once(
+    server: Server, client: OpenAI, local: Logs
+) -> None:
+    client.request = functools.partial(client.request)  # type: ignore[method-assign]
+    instrument_openai()
+    server.on("POST /chat/completions", Failure(400, "No."))
+    with pytest.raises(BadRequestError):
+        ask(client)
+    with athina_trace.athina_trace(user_query="mine"), pytest.raises(BadRequestError):
+        ask(client, stream=True)
+    alone, inside = local()
+    assert (alone["error"], alone["status_code"], alone["user_query"]) == ("No.", 400, ASK[0]["content"])
+    assert (inside["error"], inside["user_query"]) == ("No.", "mine")
+
+
+def test_a_refused_request_of_an_async_client_with_its_own_request_is_logged_once(server: Server, local: Logs) -> None:
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            theirs = client.request
+
+            async def request(*args: Any, **kwargs: Any) -> Any:
+                return await theirs(*args, **kwargs)
+
+            client.request = request  # type: ignore[method-assign]
+            instrument_openai()
+            with pytest.raises(BadRequestError):
+                await client.embeddings.create(model="m", input="q")  # no question
+            with pytest.raises(BadRequestError):
+                await ask(client)
+
+    server.on("POST /chat/completions", Failure(400, "No."))
+    server.on("POST /embeddings", Failure(400, "No."))
+    asyncio.run(main())
+    (log,) = local()
+    assert (log["error"], log["status_code"]) == ("No.", 400)
+
+
+def test_a_stream_that_was_not_observed_ends_the_call_that_returns_it(
+    server: Server, client: OpenAI, local: Logs
+) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    stream = ask(client, stream=True)
+    instrument_openai()
+    returned = athina_trace.athina_trace(lambda question: stream)("q")
+    assert isinstance(returned, openai.Stream)
+    assert local() == []
+    list(returned)
+    (log,) = local()
+    assert (log["user_query"], log["response"], log["total_tokens"]) == ("q", RAIN, 7)

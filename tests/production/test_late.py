@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -120,3 +121,39 @@ def test_a_log_that_was_dropped_has_no_changes() -> None:
     with captured_logs(before_emit=lambda _log: None) as logs:
         ended().update(total_tokens=1)
     assert logs.updates == []
+
+
+@pytest.mark.parametrize("rewrite", ["mask", "before_emit"])
+def test_a_change_that_comes_while_its_log_waits_for_a_mask_stays_behind_it(athina: AthinaServer, rewrite: str) -> None:
+    began, changed = threading.Event(), threading.Event()
+
+    def held(*given: Any) -> Any:
+        # The log is rewritten in a thread of its own; a change is, too, once the log is written.
+        if not changed.is_set():
+            began.set()
+            assert changed.wait(10)
+        return given[-1]
+
+    at.configure(api_key="any", base_url=athina.url, hook_timeout=30, **{rewrite: held})
+
+    @at.athina_trace
+    async def answer(question: str) -> str:
+        drafts.append(at.current_log())
+        return "a" * 100_000
+
+    async def main() -> None:
+        answering = asyncio.create_task(answer("q"))
+        assert await asyncio.to_thread(began.wait, 10)
+        for number in range(3):
+            drafts[0].update(total_tokens=number)
+        drafts[0].record(COMPLETION)
+        changed.set()
+        await answering
+        drafts[0].update(total_tokens=9)
+
+    drafts: list[Any] = []
+    asyncio.run(main())
+    assert at.flush(10)
+    log, *updates = [request.json for request in athina.accepted]
+    assert len(log["response"]) >= 100_000
+    assert [update.get("total_tokens") for update in updates] == [0, 1, 2, 7, 9]

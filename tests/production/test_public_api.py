@@ -51,6 +51,7 @@ PUBLIC = [
     "wrap",
 ]
 ROOMS = {
+    "athina_trace.log_context": ["LogContextFilter", "add_log_context", "log_context"],
     "athina_trace.testing": ["CapturedLogs", "captured_logs"],
     "athina_trace.web": ["ASGIMiddleware", "Identify", "Request", "WSGIMiddleware"],
 }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import athina_trace as at
-from athina_trace._pipeline.sampling import keeps
+from athina_trace._pipeline.sampling import keeps, says_left_out
 from athina_trace.testing import captured_logs
 
 
@@ -101,6 +101,68 @@ def test_feedback_on_what_was_left_out_has_nowhere_to_go() -> None:
         at.log_feedback(reference, 1)
         at.update_log(external_reference_id=reference, response="b")
     assert (len(logs), logs.feedback, logs.updates) == (0, [], [])
+
+
+@given(st.floats(0, 1), st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=20))
+def test_a_reference_says_to_every_process_that_no_log_was_made(rate: float, sessions: list[str | None]) -> None:
+    references: list[Any] = []
+
+    @at.athina_trace
+    def call(session_id: str | None, depth: int) -> None:
+        references.append(at.current_log().external_reference_id)
+        if depth:
+            call(None, depth - 1)
+
+    with captured_logs(sample_rate=rate) as logs:
+        for number, session in enumerate(sessions):
+            call(session, number % 3)
+    kept = {log.external_reference_id for log in logs}
+    with captured_logs(sample_rate=rate) as elsewhere:
+        for reference in references:
+            at.log_feedback(reference, 1)
+            at.update_log(external_reference_id=reference, response="b")
+    for changes in (elsewhere.feedback, elsewhere.updates):
+        assert [change["external_reference_id"] for change in changes] == [ref for ref in references if ref in kept]
+
+
+def test_references_of_the_programs_own_are_sampled_whole_and_say_nothing() -> None:
+    names = [f"order 2026-11-26, customer disney, number {number}" for number in range(40)]
+    with captured_logs(sample_rate=0.5) as logs:
+        for name in names:
+            at.log_inference(external_reference_id=name, response="a")
+    assert 0 < len(logs) < 40
+    with captured_logs(sample_rate=0.5) as elsewhere:
+        at.log_feedback(names[0], 1)
+    assert len(elsewhere.feedback) == 1
+
+
+def test_a_failed_call_is_kept_and_changed_though_its_conversation_is_left_out() -> None:
+    drafts: list[Any] = []
+
+    @at.athina_trace
+    def broken(question: str) -> None:
+        drafts.append(at.current_log())
+        raise LookupError
+
+    with captured_logs(sample_rate=0) as logs:
+        with pytest.raises(LookupError):
+            broken("q")
+        drafts[0].update(expected_response="more")
+        at.log_feedback(drafts[0].external_reference_id, -1)
+    assert (len(logs), len(logs.updates), len(logs.feedback)) == (1, 1, 1)
+
+
+def test_a_session_that_is_learned_after_the_reference_was_read_changes_no_verdict() -> None:
+    def learn(number: int) -> Any:
+        with at.athina_trace() as log:
+            reference = log.external_reference_id
+            log.update(session_id=f"thread {number}", response="a")
+        return reference
+
+    with captured_logs(sample_rate=0.5) as logs:
+        references = [learn(number) for number in range(40)]
+    assert 0 < len(logs) < 40
+    assert {log.external_reference_id for log in logs} == {ref for ref in references if not says_left_out(ref)}
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1])

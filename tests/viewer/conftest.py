@@ -3,11 +3,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
+from tests.viewer.chromium import CHROMIUM, FLAGS
 
 
 @pytest.fixture
@@ -27,3 +29,22 @@ def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(sample_server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=sample_server.url, trust_env=False) as made:
         yield made
+
+
+@pytest.fixture
+def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
+    with (
+        Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()

@@ -7,27 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
+from athina_trace.viewer.formatting import NO_VALUE
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from tests.viewer.chromium import CHROMIUM, FLAGS
+from tests.viewer.browsing import NO_BROWSER, fresh_page
 from tests.viewer.outboxes import log, put, settle
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="there is no Chromium on this machine: install the package chromium"
-)
+pytestmark = NO_BROWSER
 AXE = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +32,6 @@ def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(outbox: Path) -> Iterator[Server]:
     with Server(create_app(IndexedOutbox(str(outbox))), listen("127.0.0.1", 0)) as running:
         yield running
-
-
-def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
-    """A page in a context of its own, which must say nothing on its console but what a 404 says."""
-    context = browser.new_context(base_url=server.url, **options)
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    yield page
-    context.close()
-    assert [text for text in errors if "404" not in text] == []
 
 
 @pytest.fixture
@@ -89,8 +67,11 @@ def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
     for page in fresh_page(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme):
         open_first_session(page)
         session = page.url
-        for address in ("/", "/?customer=casa-verde&q=parcel", "/logs", "/charts?by=model", "/delivery",
-                        "/log?id=sample-040-0", "/nothing", "/?q=zzz", session):  # fmt: skip
+        open_showcase(page)
+        showcase = page.url
+        for address in ("/", "/?customer=casa-verde&q=parcel", "/logs", "/charts?by=model", "/charts?by=tool",
+                        "/compare", "/compare?by=session", "/delivery", "/log?id=sample-040-0", "/nothing",
+                        "/?q=zzz", session, showcase):  # fmt: skip
             page.goto(address)
             page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
             page.evaluate(AXE)
@@ -183,13 +164,13 @@ def test_older_pages_are_reached_and_left(page: Page) -> None:
 
 def test_charts_tell_models_apart_and_lead_to_their_logs(page: Page) -> None:
     page.goto("/charts")
-    assert page.locator("svg rect").count() > 20
+    expect(page.locator(".plot canvas")).to_have_count(7)
     page.get_by_role("link", name="By model").click()
-    expect(page.locator(".legend li")).to_have_count(4)
+    expect(page.locator(".legend li")).to_have_count(6)
     page.get_by_role("link", name="24h").click()
     page.wait_for_url("**by=model&period=24h")
-    page.locator(".sums a").first.click()
-    page.wait_for_url("**/logs?model=**")
+    page.locator(".sums tbody a").first.click()
+    page.wait_for_url(re.compile(r"/logs\?.*model="))
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
@@ -299,3 +280,103 @@ def test_a_message_of_a_megabyte_is_readable(own_page: Page, path: Path) -> None
     own_page.goto("/session?id=a")
     own_page.get_by_role("link", name="All 1\u202f000\u202f000 characters").click()
     assert len(own_page.locator("body").inner_text()) > 999_000
+
+
+# -- reading
+
+
+SHOWCASE = "Hi! The courier left my parcel"
+
+
+def open_showcase(page: Page) -> None:
+    page.goto("/")
+    page.locator("a.row", has_text=SHOWCASE).click()
+    page.wait_for_url("**/session?**")
+
+
+def test_a_conversation_of_fourteen_turns_shows_everything_in_it(page: Page) -> None:
+    open_showcase(page)
+    turns = page.locator("article.turn")
+    expect(turns).to_have_count(14)
+    picture = turns.nth(1).locator("img")
+    picture.scroll_into_view_if_needed()
+    expect(picture).to_have_js_property("naturalWidth", 480)
+    expect(turns.nth(2).locator(".fold.failed summary")).to_contain_text("No courier is free before tomorrow noon.")
+    steps = turns.nth(0).locator(".steps")
+    expect(steps.locator(".step").first).not_to_be_visible()
+    steps.locator("summary").click()
+    expect(steps.locator(".tree .tree .name")).to_have_text(["embeddings.create"])
+    expect(turns.nth(5).locator(".failed")).to_contain_text("RateLimitError 429: Rate limit reached")
+    expect(turns.nth(8).locator("figure.code .k").first).to_have_text("def")
+    assert turns.nth(7).locator(".message.user [dir]").evaluate("(one) => getComputedStyle(one).direction") == "rtl"
+    heights = turns.locator(".meta").evaluate_all("(all) => all.map((each) => each.clientHeight)")
+    assert max(heights) <= 32  # one line
+
+
+def test_code_is_copied_without_its_colours(browser: Browser, server: Server) -> None:
+    for page in fresh_page(browser, server, permissions=["clipboard-read", "clipboard-write"]):
+        open_showcase(page)
+        page.locator("figure.code button").click()
+        expect(page.get_by_text("Copied")).to_be_visible()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied.startswith("import hashlib, hmac\n\ndef is_from_us(")
+
+
+def test_a_long_answer_unfolds(own_page: Page, path: Path) -> None:
+    put(path, log("a", response="A paragraph of some length. " * 20 + "\n\n" + "word " * 1500 + "needle"))
+    own_page.goto("/session?id=a")
+    answer = own_page.locator(".message.assistant .prose")
+    assert answer.evaluate("(one) => one.clientHeight") <= 460
+    own_page.get_by_role("button", name="Show all").click()
+    assert answer.evaluate("(one) => one.clientHeight") > 460
+    expect(own_page.get_by_role("button", name="Show all")).not_to_be_visible()
+    own_page.goto("/session?id=a&q=needle")
+    expect(own_page.get_by_text("needle", exact=True)).to_be_visible()
+    assert answer.evaluate("(one) => one.clientHeight") > 460
+
+
+def test_next_and_previous_are_keys(page: Page) -> None:
+    page.goto("/?feedback=disliked")
+    first = page.locator("a.row").nth(0).inner_text()
+    page.locator("a.row").first.click()
+    page.wait_for_url("**/session?**")
+    page.keyboard.press("n")
+    expect(page.get_by_role("heading", level=1)).not_to_have_text(first)
+    page.keyboard.press("p")
+    expect(page.get_by_role("heading", level=1)).to_have_text(first)
+
+
+def test_lists_are_sorted_by_a_click_on_a_column(page: Page) -> None:
+    page.goto("/logs")
+    for order in (True, False):
+        page.locator("thead").get_by_role("link", name="Tokens").click()
+        page.wait_for_url(re.compile(f"sort={'' if order else '-'}tokens"))
+        texts = page.locator('[data-name="tokens"]').all_inner_texts()
+        numbers = [int(text.replace("\u202f", "")) for text in texts if text != NO_VALUE]
+        assert numbers == sorted(numbers, reverse=order)
+        expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", "descending" if order else "ascending")
+
+
+def test_charts_are_drawn_again_in_the_other_colours(page: Page) -> None:
+    page.goto("/charts?by=model")
+    colours = "[...document.querySelectorAll('.plot canvas')].map((each) => each.toDataURL())"
+    light = page.evaluate(colours)
+    page.get_by_label("Light or dark").click()
+    expect(page.locator(".plot canvas")).to_have_count(7)
+    assert page.evaluate(colours) != light
+
+
+def test_every_page_is_of_use_without_scripts(browser: Browser, server: Server) -> None:
+    for page in fresh_page(browser, server, java_script_enabled=False):
+        open_showcase(page)
+        page.locator(".steps summary").first.click()
+        expect(page.locator(".step").first).to_be_visible()
+        page.get_by_role("link", name="Next →").click()
+        page.goto("/charts?by=model")
+        page.get_by_text("The same by time").click()
+        page.locator(".by-time a").first.click()
+        expect(page.locator("a.row").first).to_be_visible()
+        page.goto("/compare")
+        page.get_by_label("The other").select_option(index=2)
+        page.get_by_role("button", name="Compare").click()
+        expect(page.locator(".beside-table")).to_be_visible()

@@ -1,6 +1,7 @@
 """The index follows the outbox: what is new, what changed, what is gone, and another file under the same name."""
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from athina_trace.viewer import queries
 from athina_trace.viewer.filters import Filters
-from athina_trace.viewer.indexed_outbox import IndexedOutbox
+from athina_trace.viewer.indexed_outbox import IndexedOutbox, Refresher
 from tests.viewer.outboxes import feedback, log, opened, put, settle
 
 
@@ -174,3 +175,44 @@ def test_a_writer_never_waits_for_a_reader(path: Path) -> None:
         source.refresh()
         assert len(queries.sessions(db, Filters()).rows) == 1  # the page is still of its own moment
         assert names(source) == ["b", "a"]
+
+
+class SlowOutbox:
+    """An outbox whose refresh reads what is there when it begins, and ends when it is let."""
+
+    def __init__(self) -> None:
+        self.backlog = self.newest = self.read = 0
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+
+    def refresh(self, *, chunks: float) -> bool:
+        newest = self.newest
+        self.began.set()
+        self.may_end.wait(10)
+        self.read = newest
+        return True
+
+    def close(self) -> None: ...
+
+
+def test_a_page_waits_for_a_refresh_that_began_after_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
+    outbox = SlowOutbox()
+    refresher = Refresher(outbox)  # type: ignore[arg-type]
+    refresher.start()
+    assert outbox.began.wait(10)
+    outbox.newest = 1  # logged while a refresh is under way
+    read: list[int] = []
+
+    def ask() -> None:
+        refresher.request()
+        read.append(outbox.read)
+
+    page = threading.Thread(target=ask)
+    page.start()
+    while not refresher._requested:
+        time.sleep(0.001)
+    outbox.may_end.set()
+    page.join(10)
+    refresher.stop()
+    assert read == [1]

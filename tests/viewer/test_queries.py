@@ -1,8 +1,10 @@
 """Filters, search and paging, each against a plain reading of the same logs."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace.viewer import queries
-from athina_trace.viewer.filters import Filters, fts_query, parse_time
+from athina_trace.viewer.filters import Filters, parse_duration, parse_time
 from tests.viewer.outboxes import NOON, log, opened, put
 
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
@@ -34,10 +36,19 @@ def test_times_are_read_as_people_write_them(text: str, expected: float | None) 
 
 
 @given(st.text(max_size=60))
-def test_no_search_and_no_time_is_ever_an_error(text: str) -> None:
+def test_no_search_and_no_time_is_ever_an_error(searched: Connection, text: str) -> None:
     parse_time(text, now=NOW)
-    Filters.of({"q": text}).sql(now=NOW)
-    assert fts_query(text).count('"') % 2 == 0
+    parse_duration(text)
+    queries.logs(searched, Filters.of({"q": text}))
+    queries.logs(searched, Filters.of({"attribute": text, "slower": text, "kind": text}))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    path = tmp_path_factory.mktemp("searched") / "outbox.db"
+    put(path, *LOGS)
+    with opened(path) as source, source.open() as db:
+        yield db
 
 
 KINDS: list[dict[str, Any]] = [
@@ -157,9 +168,12 @@ def test_what_fills_the_choices_is_what_there_is(path: Path) -> None:
     with opened(path) as source, source.open() as db:
         assert queries.choices(db) == {
             "customer": ["acme", "boxes"],
+            "user": [],
             "environment": ["prod", "test"],
             "slug": ["claims/v1"],
             "model": ["gpt-4.1", "gpt-4o-mini"],
+            "tool": [],
+            "attribute": [],
         }
 
 

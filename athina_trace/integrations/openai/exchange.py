@@ -20,7 +20,7 @@ from athina_trace.integrations.openai.objects import parse, parse_as
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Exchange", "error_text", "read_exchange"]
+__all__ = ["Exchange", "add_request", "error_text", "read_exchange"]
 
 _APIS: dict[str | None, ModuleType] = {RUN: assistants, "response": responses, "chat": chat}
 
@@ -64,11 +64,11 @@ def read_exchange(exchange: Exchange) -> Sequence[Record] | None:
         records = [Answer(key=(kind, f"{status}-{exchange.order}"), status=status)]
     for record in records:
         if isinstance(record, Answer) and record.key[0] == kind:
-            _add_request(record, exchange)
+            add_request(record, exchange)
     return [*records, *_APIS[kind].request_outputs(params)]
 
 
-def _add_request(answer: Answer, exchange: Exchange) -> None:
+def add_request(answer: Answer, exchange: Exchange) -> None:
     """Add what the request asked to what the answer says."""
     params, error = exchange.params, exchange.error
     answer.order, answer.request = exchange.order, exchange.request

@@ -4,8 +4,9 @@ Every call of every client, sync or async, OpenAI or Azure, its own class or a s
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body show what it is about.
-Beside them `_process_response` is, which makes the answer: other tools may wrap it, or answer in place of `request`. To
-instrument one client is to patch its class and to mark the client.
+Beside them is `_process_response`, which makes the answer: other tools may wrap it, or answer in place of `request`. A
+client whose own `request` was replaced before is seen by it, and by `_make_status_error_from_response`. To instrument
+one client is to patch its class and to mark the client.
 
 `openai` is never imported from here: the patch waits until the program imports it.
 """
@@ -24,12 +25,14 @@ import wrapt
 
 from athina_trace import _fork, _guard
 from athina_trace._wrapping import callables, wrapper
-from athina_trace._wrapping.calls import Call, run_now
+from athina_trace._wrapping.calls import Call
 from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
+    connecting,
     processed,
     processed_async,
+    refused,
     requested,
     requested_async,
     switch,
@@ -44,9 +47,16 @@ if TYPE_CHECKING:
 _BASE = "openai._base_client"
 _STREAMS = "openai._streaming"
 _CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
-_METHODS = ("request", "_process_response")
+_METHODS = ("request", "_process_response", "_make_status_error_from_response", "connect")
+_CONNECTING = tuple(
+    f"openai.resources.{name}"
+    for name in ("responses.responses", "realtime.realtime", "beta.responses.responses", "beta.realtime.realtime")
+)
+"""Modules with resources that open WebSockets. Each is loaded when it is first used."""
 _COPIES = ("copy", "with_options")
 _hooked = False
+_awaited: set[str] = set()
+"""Modules of `_CONNECTING` that are patched when the program imports them."""
 _lock = threading.Lock()
 """Held while classes are patched: two threads would put one patch around the other."""
 _clients: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -124,13 +134,28 @@ def _patch(owner: Any) -> None:
     with _lock:
         _put(owner, "request", requested_async if is_async else requested)
         _put(owner, "_process_response", processed_async if is_async else processed)
+        _put(owner, "_make_status_error_from_response", refused)
         for cls in _subclasses(owner):
             if "request" in vars(cls):
                 _put(cls, "request", functools.partial(requested_async if is_async else requested, is_base=False))
+    for name in _CONNECTING:
+        if name in sys.modules:
+            _connecting_imported(sys.modules[name])
+        elif name not in _awaited:
+            _awaited.add(name)
+            wrapt.register_post_import_hook(_connecting_imported, name)
     for name in _CLASSES.values():
         stream = getattr(sys.modules.get(_STREAMS), name, None)
         if isinstance(stream, type):
             wrapper.drive(stream, _returned)
+
+
+def _connecting_imported(module: ModuleType) -> None:
+    """Patch the resources of a module that open WebSockets, which are no requests."""
+    if switch.everything or _clients:
+        for cls in list(vars(module).values()):
+            if isinstance(cls, type) and cls.__module__ == module.__name__ and "connect" in vars(cls):
+                _put(cls, "connect", connecting)
 
 
 def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
@@ -167,12 +192,13 @@ def _instrument_client(client: Any) -> None:
     owner = next((kind for kind in client.__class__.__mro__ if kind.__name__ in _CLASSES), None)  # a proxy's, too
     if not all(callable(getattr(client, name, None)) for name in ("request", "with_options")) or owner is None:
         raise TypeError(f"instrument_openai() takes a client of the openai package, got {type(client).__name__}")
+    known = client in _clients
+    _clients.add(client)
     _patch(owner)
-    if client not in _clients:
+    if not known:
         for name in _COPIES:
             setattr(client, name, wrapt.FunctionWrapper(getattr(client, name), _copied))
         setattr(client, MARK, True)
-        _clients.add(client)
 
 
 def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
@@ -191,11 +217,12 @@ def _forget_client(client: Any) -> None:
 
 
 def _returned(stream: Any, call: Call) -> Any:
-    """A decorated function returned a stream of the client: its call ends when the stream does."""
+    """A decorated function returned a stream of the client: its call ends when the stream does.
+
+    One that is not observed, or not for this call, is an iterator like any other.
+    """
     observer = stream_observer.observer_of(stream)
-    if observer is None or not observer.end_with(call):
-        run_now(call.done(stream))
-    return stream
+    return stream if observer is not None and observer.end_with(call) else None
 
 
 def _reset() -> None:

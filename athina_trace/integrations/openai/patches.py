@@ -8,6 +8,7 @@ call, which takes three times as long.
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 from contextlib import suppress
 from itertools import count
@@ -19,7 +20,7 @@ from athina_trace._clock import clock
 from athina_trace._wrapping import callables
 from athina_trace.integrations.openai.normalise import NOTHING, body_of, normalise, normalise_fresh
 from athina_trace.integrations.openai.request_record import RequestRecord
-from athina_trace.integrations.openai.routes import route
+from athina_trace.integrations.openai.routes import CONVERSING, route, unlogged
 from athina_trace.integrations.openai.run_details import fetch, fetch_async
 from athina_trace.integrations.openai.stream_observer import StreamObserver
 
@@ -103,19 +104,56 @@ def _note_answer(client: Any, kwargs: Any, answer: Any) -> None:
     if active is not None and active.client is client and not active.is_over:
         active.answer = answer
     elif _is_traced(client):
-        # The client has a `request` of its own, which another tool put there before ours was in the class.
-        _guard.log_throttled(logging.INFO, "own request", _OWN_REQUEST)
-        try:
-            elapsed_ns = int(kwargs["response"].elapsed.total_seconds() * 1e9)
-        except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
-            _guard.pass_on(error)
-            elapsed_ns = 0
-        _record((None, kwargs.get("options")), kwargs, clock.perf_ns() - elapsed_ns, answer)
+        _record((None, kwargs.get("options")), kwargs, _began(kwargs.get("response")), answer)
+
+
+def refused(method: Any) -> Any:
+    """Replace `_make_status_error_from_response`: the server answered with the status of a failure."""
+
+    @callables.wraps(method)
+    def patch(client: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        error = method(client, response, *args, **kwargs)
+        active = _active.get()
+        if (active is None or active.client is not client or active.is_over) and _is_traced(client):
+            with _guard.shield("reading a refused request of OpenAI's client"):
+                options = _SentOptions(response.request)
+                _record_failure((None, options), {}, _began(response), error, None)
+        return error
+
+    return patch
+
+
+class _SentOptions:
+    """What is known of a request from what was sent, in place of the client's own options for it."""
+
+    extra_json = None
+
+    def __init__(self, request: Any) -> None:
+        self.method: str = request.method
+        self.url: str = request.url.path
+        self.params = dict(request.url.params)
+        self.json_data: Any = None
+        with suppress(Exception):  # of an upload, which is no JSON, or a stream, which is gone
+            self.json_data = json.loads(request.content)
+
+
+def _began(response: Any) -> int:
+    """When a request began that only its end was seen of: its client has a `request` of its own.
+
+    Another tool put it there before ours was in the class.
+    """
+    _guard.log_throttled(logging.INFO, "own request", _OWN_REQUEST)
+    try:
+        elapsed_ns = int(response.elapsed.total_seconds() * 1e9)
+    except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
+        _guard.pass_on(error)
+        elapsed_ns = 0
+    return clock.perf_ns() - elapsed_ns
 
 
 _OWN_REQUEST = (
-    "a client of OpenAI had its `request` replaced before instrument_openai() was called: its answers are logged, its "
-    "failures are not; call instrument_openai() first to have both"
+    "a client of OpenAI had its `request` replaced before instrument_openai() was called: its requests are logged, but "
+    "for those that the server never answers; call instrument_openai() first to have these, too"
 )
 
 
@@ -209,6 +247,7 @@ def _begin(args: Any, kwargs: Any, started_ns: int, active: _ActiveRequest | Non
     options = _options(args, kwargs)
     about = route(options.method, options.url)
     if about is None:
+        _report_unlogged(unlogged(options.method, options.url))
         return None
     _runtime.active()  # which ends what still waits for its log when the process ends
     request = RequestRecord(about, options, started_ns)
@@ -217,12 +256,44 @@ def _begin(args: Any, kwargs: Any, started_ns: int, active: _ActiveRequest | Non
     return request
 
 
-def _record_failure(args: Any, kwargs: Any, started_ns: int, error: BaseException, active: _ActiveRequest) -> None:
+def connecting(method: Any) -> Any:
+    """Replace `connect` of a resource, which opens a WebSocket: `request` has no part in that."""
+    api = "realtime" if "realtime" in method.__module__ else "live" if "live" in method.__module__ else "responses"
+
+    @callables.wraps(method)
+    def patch(resource: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_traced(resource._client):  # noqa: SLF001 - how the client's own resources find it
+            _report_unlogged(f"{api}.connect")
+        return method(resource, *args, **kwargs)
+
+    return patch
+
+
+_reported: set[str] = set()
+
+
+def _report_unlogged(api: str | None) -> None:
+    """Say once in a process that what comes of this API is not logged."""
+    if api is None or api in _reported:
+        return
+    _reported.add(api)
+    # Who instruments the client may wait for the logs of a conversation, and hardly for those of embeddings.
+    if api in CONVERSING or api.endswith(".connect"):
+        message = "answers that OpenAI's client gets by %s are not logged; log_inference(...) logs them by hand"
+        _guard.log_throttled(logging.WARNING, f"unlogged {api}", message, api)
+    else:
+        message = "requests of OpenAI's client to %s are not logged: they give no answer to a question"
+        _guard.log_throttled(logging.INFO, f"unlogged {api}", message, api)
+
+
+def _record_failure(
+    args: Any, kwargs: Any, started_ns: int, error: BaseException, active: _ActiveRequest | None
+) -> None:
     with _guard.shield("recording a failed request of OpenAI's client"):
         request = _begin(args, kwargs, started_ns, active)
         if request is not None:
             # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.
-            unparsed = active.unparsed
+            unparsed = None if active is None else active.unparsed
             body = body_of(unparsed) if unparsed is not None else normalise(getattr(error, "completion", None))
             request.finished(body, error)
 

@@ -12,6 +12,7 @@ from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, Record, SessionSeen, ThreadMessage
 from athina_trace._capture.answered import Origin, expect, log_answer, within
 from athina_trace._capture.draft import current_draft
+from athina_trace._capture.spans import span_attributes
 from athina_trace.context import current_scope
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
@@ -31,7 +32,19 @@ _numbers = count()
 class RequestRecord:
     """A request that concerns an answer of a model."""
 
-    __slots__ = ("answer", "attributes", "draft", "name", "params", "query", "route", "scope", "started_ns", "within")
+    __slots__ = (
+        "answer",
+        "attributes",
+        "draft",
+        "name",
+        "params",
+        "query",
+        "route",
+        "scope",
+        "span",
+        "started_ns",
+        "within",
+    )
 
     def __init__(self, route: Route, options: Any, started_ns: int) -> None:
         """Take over the request, and what surrounds it now.
@@ -53,6 +66,7 @@ class RequestRecord:
         self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
         self.draft = current_draft()
         self.scope = current_scope()
+        self.span = span_attributes()
         self.name: Key | None = None
         """What it is known by among the spans and runs around it, and inside."""
         self.within = within()
@@ -117,7 +131,7 @@ class RequestRecord:
     def _record_answer(self, answer: Answer, records: Sequence[Record], error: BaseException | None) -> None:
         if self.name is not None:
             answer.names = (*answer.names, self.name)
-        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.within)
+        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.within, span=self.span)
         if origin.open_draft is not None:
             if self.route.asks and answer.ended and answer.key[0] != RUN:
                 log_answer(records, origin)

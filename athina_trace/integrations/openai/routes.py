@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["Route", "route"]
+__all__ = ["CONVERSING", "Route", "route", "unlogged"]
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,15 @@ def route(method: str, url: str) -> Route | None:
     if found is not None and path[0] in ("threads", "conversations") and len(path) > 1 and path[1] not in _WORDS:
         return replace(found, session=path[1])
     return found
+
+
+CONVERSING = frozenset({"agents", "batches", "chatkit", "live", "realtime"})
+"""APIs in which models answer questions in ways that are not read here."""
+_UNLOGGED = CONVERSING | {"audio", "embeddings", "images", "moderations", "videos"}
+
+
+def unlogged(method: str, url: str) -> str | None:
+    """Return the API that a request without a route has a model work for; None for any other request."""
+    parts = url.partition("?")[0].strip("/").split("/")
+    start = parts.index("deployments") + 2 if "deployments" in parts else 0
+    return next((part for part in parts[start:] if part in _UNLOGGED), None) if method.lower() == "post" else None

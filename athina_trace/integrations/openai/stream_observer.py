@@ -59,7 +59,7 @@ class StreamObserver:
         self._body: ResponseTee | None = None
         self._raw: Any = None
         """The unparsed response whose body is the answer itself."""
-        self._finalizer: Any = None
+        self._finalizers: list[weakref.finalize[Any, Any]] = []
         _open.add(self)
 
     # What is observed
@@ -86,8 +86,6 @@ class StreamObserver:
             with _guard.shield("observing a stream"):
                 if hasattr(stream, "_iterator") and getattr(stream, _MARK, None) is None:
                     self.attach(stream)
-                    if self._body is not None:
-                        self._body.discard()
             return stream
 
         def parsed(*args: Any, **kwargs: Any) -> Any:
@@ -105,12 +103,16 @@ class StreamObserver:
             if close is not None:
                 observed = _closing_async if inspect.iscoroutinefunction(close) else _closing
                 setattr(response, name, observed(close, self))
-        # A stream parsed out of a raw response lives longer than that response.
-        if self._finalizer is not None:
-            self._finalizer.detach()
+        # A raw response and a stream parsed out of it: either may live longer, and be read.
+        finalizer = weakref.finalize(stream, self._note_dropped)
+        finalizer.atexit = False
+        self._finalizers.append(finalizer)
+
+    def _note_dropped(self) -> None:
+        """Note that the program dropped all there is to read of the answer."""
         # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
-        self._finalizer = weakref.finalize(stream, _dropped.append, self)
-        self._finalizer.atexit = False
+        if not any(finalizer.alive for finalizer in self._finalizers):
+            _dropped.append(self)
 
     # What comes of it
 
@@ -119,6 +121,8 @@ class StreamObserver:
         try:
             if self._count == 0:
                 self._first_ns = clock.perf_ns()
+                if self._body is not None:  # a tool may parse it, and the program read the body all the same
+                    self._body.discard()
             self._count += 1
             chunk = normalise_fresh(item)
             if type(chunk) is dict:
@@ -145,8 +149,8 @@ class StreamObserver:
             return
         _open.discard(self)
         with _guard.shield("recording a stream"):
-            if self._finalizer is not None:
-                self._finalizer.detach()
+            for finalizer in self._finalizers:
+                finalizer.detach()
             self._record(error)
         # Last: the log of the decorated call has what was recorded above.
         for call in self._calls:

@@ -75,9 +75,9 @@ def read_content(span: SpanRecord) -> Content:
 
 
 def _current(attributes: Mapping[str, Any]) -> Content:
-    instructions = items(attributes.get("gen_ai.system_instructions"))
+    instructions = _messages(attributes.get("gen_ai.system_instructions"))
     return Content(
-        system=tuple(part.text for part in map(_message, instructions) if part is not None and part.text),
+        system=tuple([part.text for part in instructions if part.text]),
         asked=_messages(attributes.get("gen_ai.input.messages")),
         answers=_messages(attributes.get("gen_ai.output.messages")),
     )
@@ -89,14 +89,14 @@ def _messages(value: Any) -> list[Message]:
 
 def _message(data: Any) -> Message | None:
     """Read a message, or a part that is by itself, such as one of the instructions."""
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         return Message(None, data) if type(data) is str else None
     message = Message(string_of(data, "role"), finish=string_of(data, "finish_reason"))
     texts: list[str] = []
     for part in items(data["parts"]) if "parts" in data else [data]:
         if type(part) is str:
             texts.append(part)
-        elif isinstance(part, Mapping):
+        elif type(part) is dict or isinstance(part, Mapping):
             kind = part.get("type", "text")
             if kind in ("tool_call", "server_tool_call"):
                 arguments = part.get("arguments", part.get("server_tool_call"))

@@ -109,9 +109,7 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         span: the SDK's.
         content: attributes that the program keeps off its spans.
     """
-    # The SDK's own mapping takes long to look into: for nearly each name that is asked for it raises inside.
-    held = getattr(getattr(span, "_attributes", None), "_dict", None)
-    attributes: Mapping[str, Any] = held if isinstance(held, dict) else dict(span.attributes or {})
+    attributes = _attributes(span)
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
     return SpanRecord(
         name=span.name,
@@ -122,10 +120,16 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         end_ns=span.end_time or span.start_time or 0,
         attributes={**content, **attributes} if content else attributes,
         events=[Event(name=event.name, attributes=event.attributes or {}) for event in span.events],
-        resource=span.resource.attributes,
+        resource=_attributes(span.resource),
         failed=not status.is_ok,
         description=status.description,
     )
+
+
+def _attributes(holder: Any) -> Mapping[str, Any]:
+    """Return the attributes of a span or a resource as a dictionary: to look into the SDK's own mapping takes long."""
+    held = getattr(getattr(holder, "_attributes", None), "_dict", None)
+    return held if isinstance(held, dict) else dict(holder.attributes or {})
 
 
 def _id(context: SpanContext | None) -> str:
@@ -136,4 +140,4 @@ def _attributes_around(origin: Origin) -> Iterator[Mapping[str, Any]]:
     for name in origin.within:
         opened = subject_of(name)
         if isinstance(opened, OpenSpan):
-            yield opened.span.attributes or {}
+            yield _attributes(opened.span)

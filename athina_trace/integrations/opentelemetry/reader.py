@@ -193,17 +193,22 @@ def read_model(span: SpanRecord) -> list[Record]:
     content = read_content(span)
     known = _known(attributes)
     # OpenInference has these inside of JSON alone, and none of the others has that.
-    parameters = mapping(attributes.get("llm.invocation_parameters"))
-    own_id = known.get("id") or string_of(mapping(attributes.get("output.value")), "id")
-    error, status_code = (None, None) if was_given_up(span) else _error(span)
-    model = known.get("model") or string_of(mapping(attributes.get("input.value")), "model")
-    is_empty = model is None and not (content.asked or content.answers)
+    parameters = mapping(attributes["llm.invocation_parameters"]) if "llm.invocation_parameters" in attributes else {}
+    own_id = known.get("id")
+    if own_id is None and "output.value" in attributes:
+        own_id = string_of(mapping(attributes["output.value"]), "id")
+    error, status_code = _error(span) if _may_have_failed(span) and not was_given_up(span) else (None, None)
+    model = known.get("model")
+    if model is None and "input.value" in attributes:
+        model = string_of(mapping(attributes["input.value"]), "model")
+    is_empty = model is None and not (content.asked or content.answers or known.keys() & _NUMBERS.keys())
     if error is None and (is_empty or (span.scope.startswith("logfire") and own_id is None and not content.answers)):
         return []
     key = name_of(span.span_id)
     # What has no text is no choice: reasoning, or calls of tools beside the text.
     texts = [answer.text for answer in content.answers if answer.text]
-    finish = next(iter(strings(attributes.get("gen_ai.response.finish_reasons"))), None)
+    reasons = attributes.get("gen_ai.response.finish_reasons")
+    finish = next(iter(strings(reasons)), None) if reasons is not None else None
     prompt = _prompt(content)
     version = f"/{known['version']}" if "version" in known else ""
     further = {
@@ -225,10 +230,10 @@ def read_model(span: SpanRecord) -> list[Record]:
         choices=tuple(texts[1:]),
         system=content.system,
         prompt=prompt,
-        query=next((each["content"] for each in reversed(prompt) if each["role"] == "user" and each["content"]), None),
+        query=_question(prompt),
         usage=_usage(known),
         tools=_tools(attributes),
-        options=_options(known, parameters, strings(attributes.get("gen_ai.request.stop_sequences"))),
+        options=_options(known, parameters, attributes.get("gen_ai.request.stop_sequences")),
         error=error,
         status_code=status_code,
         cost=known.get("cost"),
@@ -263,25 +268,34 @@ def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
         if target is None:
             continue
         field, rank, is_number = target
-        if rank < ranks.get(field, len(_TARGETS)):
-            value = number_of(attributes, name) if is_number else string_of(attributes, name)
-            if value is not None:
-                known[field], ranks[field] = value, rank
+        if field in known and rank > ranks[field]:
+            continue
+        value = attributes[name]
+        if is_number and type(value) is not int:
+            value = number_of(attributes, name)
+        elif not is_number and type(value) is not str:
+            continue
+        if value or value == 0:
+            known[field], ranks[field] = value, rank
     return known
+
+
+def _may_have_failed(span: SpanRecord) -> bool:
+    return span.failed or "error.type" in span.attributes
 
 
 def was_given_up(span: SpanRecord) -> bool:
     """Whether a stream was closed early, or a task cancelled: some instrumentations call that an error."""
+    if not _may_have_failed(span):
+        return False
     kinds = [string_of(span.attributes, "error.type"), span.description]
     kinds += [string_of(event.attributes, "exception.type") for event in span.events if event.name == "exception"]
     return any(kind.partition(":")[0].endswith(_GIVEN_UP) for kind in kinds if kind is not None)
 
 
-def _error(span: SpanRecord) -> tuple[str | None, int | None]:
+def _error(span: SpanRecord) -> tuple[str, int | None]:
     """Return what failed, and the status code of the API; of its clients' exceptions, the API's own message."""
     kind = string_of(span.attributes, "error.type")
-    if not span.failed and kind is None:
-        return None, None
     raised = next((event.attributes for event in span.events if event.name == "exception"), {})
     text = (span.description or string_of(raised, "exception.message") or kind or "failed")[:_LONGEST_ERROR]
     code = int(kind) if kind is not None and kind.isascii() and kind.isdigit() and len(kind) == len("400") else None
@@ -295,6 +309,13 @@ def _error(span: SpanRecord) -> tuple[str | None, int | None]:
         answer = {}
     message = string_of(mapping(answer.get("error")), "message") or string_of(answer, "message")
     return message or body or text, code or int(written["first"] or written["second"])
+
+
+def _question(prompt: Sequence[Mapping[str, str]]) -> str | None:
+    for message in reversed(prompt):
+        if message["role"] == "user" and message["content"]:
+            return message["content"]
+    return None
 
 
 def _finish(content: Content) -> str | None:
@@ -365,13 +386,15 @@ def _tools_of(defined: str) -> tuple[object, ...]:
 _LONGEST_CACHED = 100_000
 
 
-def _options(known: Mapping[str, Any], parameters: Mapping[str, Any], stop: Sequence[str]) -> dict[str, object]:
+def _options(known: Mapping[str, Any], parameters: Mapping[str, Any], stop: Any) -> dict[str, object]:
     options: dict[str, object] = {name: known[name] for name in _OPTIONS if name in known}
     for name in _OPTIONS if parameters else ():
         value = number_of(parameters, name)
         if value is not None:
             options.setdefault(name, value)
-    return {**options, "stop": list(stop)} if stop else options
+    if stop is not None:
+        options["stop"] = list(strings(stop))
+    return options
 
 
 def _conversation(parameters: Mapping[str, Any]) -> str | None:
@@ -398,7 +421,7 @@ def read_tool(span: SpanRecord) -> ToolRun:
     """Return what the span of a tool says."""
     attributes = span.attributes
     output = next((attributes[name] for name in _RESULTS if attributes.get(name) is not None), None)
-    if output is None:
+    if output is None and _may_have_failed(span):
         # What the model is given in place of an output.
         output, _ = _error(span)
     return ToolRun(

@@ -8,6 +8,7 @@ document.getElementById("theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
   localStorage.setItem("theme", root.dataset.theme);
+  dispatchEvent(new Event("themed"));
 });
 
 // -- copying
@@ -27,7 +28,8 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   const label = button.textContent;
   try {
-    const text = button.dataset.copy ?? (await (await fetch(button.dataset.fetch)).text());
+    const code = "copyCode" in button.dataset ? button.closest("figure").querySelector("code").textContent : null;
+    const text = code ?? button.dataset.copy ?? (await (await fetch(button.dataset.fetch)).text());
     await toClipboard(text);
     button.textContent = "Copied";
   } catch {
@@ -35,6 +37,19 @@ document.addEventListener("click", async (event) => {
   }
   setTimeout(() => (button.textContent = label), 1200);
 });
+
+// -- long answers: folded, unless what was searched for is in one
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button.unfold");
+  if (button) button.previousElementSibling.classList.remove("folded");
+});
+
+function unfoldMatches() {
+  for (const long of document.querySelectorAll(".folded:has(mark)")) long.classList.remove("folded");
+}
+unfoldMatches();
+addEventListener("renewed", unfoldMatches);
 
 // -- filters: an address holds what was chosen and nothing else
 
@@ -49,11 +64,11 @@ addEventListener("pageshow", () => {
 
 // -- keyboard
 
-const pages = { s: "/", l: "/logs", c: "/charts", d: "/delivery" };
+const pages = { s: "/", l: "/logs", c: "/charts", p: "/compare", d: "/delivery" };
 let leading = false;
 
 function step(by) {
-  const rows = [...document.querySelectorAll("#live .list tbody a, #live .turn")];
+  const rows = [...document.querySelectorAll("#live .list tbody a.row, #live .turn")];
   const place = rows.findIndex((row) => row === document.activeElement || row.contains(document.activeElement));
   const next = rows[place < 0 ? (by > 0 ? 0 : rows.length - 1) : place + by];
   if (!next) return;
@@ -70,6 +85,8 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (leading && pages[event.key]) location.href = pages[event.key];
+  else if (event.key === "n") document.querySelector(".neighbours [rel=next]")?.click();
+  else if (event.key === "p") document.querySelector(".neighbours [rel=prev]")?.click();
   leading = event.key === "g";
   if (event.key === "j") step(1);
   if (event.key === "k") step(-1);
@@ -107,6 +124,7 @@ async function renew() {
   document.querySelector("header nav").replaceWith(document.importNode(page.querySelector("header nav"), true));
   version = page.body.dataset.version;
   fresh.hidden = true;
+  dispatchEvent(new Event("renewed"));
 }
 
 async function look() {

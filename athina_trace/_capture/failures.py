@@ -1,0 +1,116 @@
+"""How a call ended that raised: with a failure, or with an exception that only steers the program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from athina_trace import _guard
+from athina_trace._serialization import text
+from athina_trace._serialization.introspection import mro_of, type_name
+
+_MOST_HELD: Final = 100
+"""Exceptions of a group that are named."""
+
+# By name, so that no library is imported. The first of an exception's classes that is here decides.
+_STEERING: Final[Mapping[str, str]] = {
+    "GeneratorExit": "incomplete",
+    "concurrent.futures._base.CancelledError": "cancelled",
+    "StopIteration": "exhausted",
+    "StopAsyncIteration": "exhausted",
+    "SystemExit": "exited",
+    "click.exceptions.Exit": "exited",
+    "celery.exceptions.Retry": "retried",
+    "celery.exceptions.TaskPredicate": "ignored",
+    "arq.worker.Retry": "retried",
+    "dramatiq.errors.Retry": "retried",
+    "huey.exceptions.RetryTask": "retried",
+    "huey.exceptions.CancelExecution": "cancelled",
+    "procrastinate.exceptions.JobRetry": "retried",
+    "tenacity.TryAgain": "retried",
+    "pydantic_ai.exceptions.ModelRetry": "retried",
+    "pydantic_ai.exceptions.CallDeferred": "deferred",
+    "pydantic_ai.exceptions.ApprovalRequired": "deferred",
+    "langgraph.errors.ParentCommand": "redirected",
+    "langgraph.errors.GraphBubbleUp": "interrupted",
+    "tornado.web.Finish": "responded",
+}
+"""Exceptions that are no failures → the `outcome` of a call that raised one."""
+
+_RESPONSES: Final = frozenset(
+    {
+        "starlette.exceptions.HTTPException",
+        "werkzeug.exceptions.HTTPException",
+        "aiohttp.web_exceptions.HTTPException",
+        "litestar.exceptions.http_exceptions.HTTPException",
+    }
+)
+"""Exceptions by which a web framework answers; with a status below 400, that is no failure."""
+_FIRST_FAILURE: Final = 400
+
+
+def outcome(error: BaseException) -> str | None:
+    """What a call came to that raised `error`; None where that is a failure.
+
+    A group of exceptions is a failure where it holds one.
+    """
+    outcomes = [_outcome(each) for each in _held(error)]
+    return None if None in outcomes else outcomes[0]
+
+
+def _outcome(error: BaseException) -> str | None:
+    names = [type_name(base) for base in mro_of(type(error))]
+    steering = next((_STEERING[name] for name in names if name in _STEERING), None)
+    if steering is not None:
+        return steering
+    if not _RESPONSES.isdisjoint(names):
+        status = _status(error) or _attribute(error, "code")
+        return "redirected" if isinstance(status, int) and status < _FIRST_FAILURE else None
+    # Whatever else is no `Exception` ends a call from outside: the cancellation of a task, or Ctrl-C.
+    return None if isinstance(error, Exception) else "cancelled"
+
+
+def failure(error: BaseException) -> Mapping[str, Any]:
+    """`error` and `status_code` of a call that failed with `error`."""
+    fields: dict[str, Any] = {"error": message(error)}
+    status = next((status for each in _held(error) if isinstance(status := _status(each), int)), None)
+    return fields if status is None else {**fields, "status_code": status}
+
+
+def message(error: BaseException) -> str:
+    """The type and the text of an exception, and of those that it holds."""
+    kind = type(error).__name__
+    try:
+        own = f"{kind}: {error}" if str(error) else kind
+        held = _held(error)
+        return text(own if held == [error] else "\n".join([own, *map(message, held)]))
+    except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
+        _guard.pass_on(fault)
+        return kind
+
+
+def _status(error: BaseException) -> Any:
+    return _attribute(error, "status_code") or _attribute(_attribute(error, "response"), "status_code")
+
+
+def _held(error: BaseException) -> list[BaseException]:
+    """The exception, or those that a group holds, at any depth; at most 100."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(found) < _MOST_HELD:
+        each = waiting.pop(0)
+        # Python 3.10 has no groups of its own; the package that brings them names them alike.
+        held = _attribute(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
+        inner = [part for part in held if isinstance(part, BaseException)] if isinstance(held, tuple) else []
+        waiting = inner + waiting
+        if not inner:
+            found.append(each)
+    return found
+
+
+def _attribute(value: object, name: str) -> Any:
+    try:
+        return getattr(value, name, None)
+    except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
+        _guard.pass_on(fault)
+        return None

@@ -1,0 +1,26 @@
+"""The span of OpenTelemetry that a call is made in, so that a log can be found from a trace and the other way round."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from athina_trace import _guard
+
+
+def span_attributes() -> dict[str, str] | None:
+    """`trace_id` and `span_id` of the active span, in hexadecimal as OpenTelemetry prints them; None without one.
+
+    Nothing is imported: a program that has not loaded OpenTelemetry's API has no span.
+    """
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    try:
+        context = trace.get_current_span().get_span_context()
+        known = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+        is_valid = context.is_valid
+    except Exception as error:  # noqa: BLE001 - another tool's span, or a module that is still being loaded
+        _guard.pass_on(error)
+        return None
+    return known if is_valid else None

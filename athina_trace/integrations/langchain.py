@@ -1,0 +1,365 @@
+"""LangChain and LangGraph: what chat models and LLMs of any provider answer, as their callbacks show it.
+
+    chain.invoke(question, config={"callbacks": [AthinaCallbackHandler()]})   # one call
+    instrument_langchain()                                                    # every call of this process
+
+Each run of a model is one log; runs of chains and graphs are none, and show what belongs together. A tool's output goes
+to the log that called for it, what a retriever found to the next answer beside it. The session is that of the scope
+around, else LangGraph's thread.
+
+Source of the callbacks' arguments: langchain-core 0.3 to 1.8, langgraph 1.2.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from athina_trace import _guard
+from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
+from athina_trace._capture.answered import Origin, begin, end, log_answer, log_documents, log_tool_output
+from athina_trace._capture.draft import current_draft
+from athina_trace._clock import clock
+from athina_trace.context import current_scope
+from athina_trace.integrations.frameworks import Begun, identifier, named_by
+from athina_trace.integrations.openai.common import (
+    content_text,
+    function_body,
+    messages,
+    model_options,
+    offered_tools,
+    outputs,
+    question,
+    usage_counts,
+)
+from athina_trace.integrations.openai.exchange import error_text
+from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, count, members, normalise, string
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    # The host need not be installed where types are checked.
+    class BaseCallbackHandler: ...
+
+    def register_configure_hook(context_var: object, *, inheritable: bool, handle_class: type) -> None: ...
+else:
+    from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.tracers.context import register_configure_hook
+
+__all__ = ["AthinaCallbackHandler", "instrument_langchain", "uninstrument_langchain"]
+
+_SOURCE: Final = "langchain"
+_ROLES: Final = {"human": "user", "ai": "assistant"}
+"""LangChain's types of messages that OpenAI calls otherwise."""
+_FIELDS: Final = ("type", "role", "content", "name", "tool_call_id")
+"""Of a message of a prompt; its response metadata, which may be large, concerns an earlier answer."""
+_USAGE_DETAILS: Final = (
+    ("input_token_details", {"cache_read": "cached_tokens", "cache_creation": "cache_write_tokens"}),
+    ("output_token_details", {"reasoning": "reasoning_tokens"}),
+)
+"""Source: `UsageMetadata` of langchain-core; the names on the right are OpenAI's."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """A run of a model that has begun."""
+
+    origin: Origin
+    prompt: Sequence[Any] = ()
+    """Messages of the request as plain data with a role."""
+    params: Data = field(default_factory=dict)
+    session: str | None = None
+    node: str | None = None
+
+
+class AthinaCallbackHandler(BaseCallbackHandler):
+    """Logs each run of a model that it is called for. For sync and async code, and for any number of calls at once.
+
+    >>> model.invoke("Where is it?", config={"callbacks": [AthinaCallbackHandler()]})
+    """
+
+    # On the event loop rather than in a thread for each token and each step of a chain, and in order.
+    run_inline = True
+
+    def __init__(self) -> None:
+        self._models: Begun[_Run] = Begun()
+        self._tools: Begun[tuple[Origin, str | None, str | None, Any]] = Begun()
+        self._retrievers: Begun[Origin] = Begun()
+
+    # Models ----------------------------------------------------------------------------------------------------------
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
+        """Take over what a chat model is asked. `messages`: a list with one list of messages."""
+        with _guard.shield("reading the start of LangChain's model"):
+            listed = [each for one in messages for each in one]
+            self._began(run_id, [_with_role(normalise(_picked(message))) for message in listed], given)
+
+    def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
+        """Take over what an LLM is asked. `prompts`: a list with one text."""
+        with _guard.shield("reading the start of LangChain's model"):
+            self._began(run_id, [{"role": "user", "content": text} for text in normalise(prompts) or ()], given)
+
+    def _began(self, run_id: object, prompt: Sequence[Any], given: dict[str, Any]) -> None:
+        metadata = given.get("metadata")
+        origin = _origin(run_id, given.get("parent_run_id"))
+        known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
+        params = {"model": known.get("ls_model_name"), **(normalise(given.get("invocation_params")) or NOTHING)}
+        self._models.put(
+            run_id,
+            _Run(
+                origin=origin._replace(scope=named_by(metadata, origin.scope)),
+                prompt=prompt,
+                params=params,
+                session=identifier(known.get("thread_id")),
+                node=identifier(known.get("langgraph_node")),
+            ),
+        )
+
+    def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
+        """Log what a model answered."""
+        with _guard.shield("reading an answer of LangChain"):
+            self._ended(run_id, response, None)
+
+    def on_llm_error(self, error: BaseException, *, run_id: Any, **given: Any) -> None:
+        """Log what ended a model's run early: a failure, or a stream that was closed with what had come by then."""
+        with _guard.shield("reading a failure of LangChain"):
+            self._ended(run_id, given.get("response"), error)
+
+    def _ended(self, run_id: object, result: object, error: BaseException | None) -> None:
+        # A handler that was added while the model ran knows no more than the answer.
+        run = self._models.pop(run_id) or _Run(origin=_origin(run_id, None))
+        try:
+            records = _records(_name(run_id), run, normalise(result), error)
+        finally:
+            end(_name(run_id))
+        log_answer(records, run.origin, error=None if isinstance(error, Exception) else error)
+
+    # Tools and retrievers --------------------------------------------------------------------------------------------
+
+    def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: Any, **given: Any) -> None:
+        """Note which call of a tool is carried out."""
+        with _guard.shield("reading the start of LangChain's tool"):
+            name = given.get("name") or string(normalise(serialized) or NOTHING, "name")
+            inputs = normalise(given.get("inputs"))
+            origin = _origin(run_id, given.get("parent_run_id"))
+            call = identifier(given.get("tool_call_id"))
+            self._tools.put(run_id, (origin, call, name, input_str if inputs is None else inputs))
+
+    def on_tool_end(self, output: Any, *, run_id: Any, **_: Any) -> None:
+        """Give what a tool gave back to the log of the answer that called for it."""
+        with _guard.shield("reading LangChain's output of a tool"):
+            plain = normalise(output)
+            call = None
+            if isinstance(plain, dict) and "tool_call_id" in plain:
+                call, plain = string(plain, "tool_call_id"), content_text(plain.get("content"))
+            self._tool_ended(run_id, plain, call)
+
+    def on_tool_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
+        """Have the failure of a tool be its output; an interrupt, after which the tool is called again, is none."""
+        with _guard.shield("reading LangChain's failure of a tool"):
+            is_interrupt = any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
+            failed = isinstance(error, Exception) and not is_interrupt
+            self._tool_ended(run_id, error_text(error) if failed else None, None)
+
+    def _tool_ended(self, run_id: object, output: object, call: str | None) -> None:
+        run = self._tools.pop(run_id)
+        if run is not None and output is not None:
+            origin, called, tool, given = run
+            call = called or call
+            log_tool_output(output, origin, call=call, tool=tool, arguments=given, name=_name(run_id))
+        end(_name(run_id))
+
+    def on_retriever_start(self, serialized: Any, query: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
+        """Note where a retriever runs."""
+        with _guard.shield("reading the start of LangChain's retriever"):
+            self._retrievers.put(run_id, _origin(run_id, given.get("parent_run_id")))
+
+    def on_retriever_end(self, documents: Any, *, run_id: Any, **_: Any) -> None:
+        """Keep what was found for the answer that it is retrieved for."""
+        with _guard.shield("reading LangChain's documents"):
+            origin = self._retrievers.pop(run_id)
+            texts = [string(child({"": document}, ""), "page_content") for document in normalise(documents) or ()]
+            if origin is not None:
+                log_documents([text for text in texts if text], origin)
+            end(_name(run_id))
+
+    def on_retriever_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
+        """Note that a retriever has failed: nothing was found."""
+        self._retrievers.pop(run_id)
+        end(_name(run_id))
+
+    # Chains and graphs -----------------------------------------------------------------------------------------------
+
+    def on_chain_start(
+        self,
+        serialized: Any,  # noqa: ARG002
+        inputs: Any,  # noqa: ARG002
+        *,
+        run_id: Any,
+        parent_run_id: Any = None,
+        **_: Any,
+    ) -> None:
+        """Note what models, tools and retrievers run in."""
+        begin(_name(run_id), None if parent_run_id is None else _name(parent_run_id))
+
+    def on_chain_end(self, outputs: Any, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
+        """Note that a chain has ended; its answers are logged already."""
+        end(_name(run_id))
+
+    def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
+        """Note that a chain has ended; a failure is in the log of the model that failed, and an interrupt is none."""
+        with _guard.shield("reading the end of LangChain's chain"):
+            if not isinstance(error, Exception):
+                # Of a model whose task is cancelled LangChain says nothing.
+                for model in [each for each, run in self._models.items() if _name(run_id) in run.origin.within]:
+                    self._ended(model, None, error)
+            end(_name(run_id))
+
+
+def _name(run_id: object) -> Key:
+    return (_SOURCE, str(run_id))
+
+
+def _origin(run_id: object, parent: object) -> Origin:
+    """Begin a run here."""
+    around = begin(_name(run_id), None if parent is None else _name(parent))
+    return Origin(clock.perf_ns(), current_scope(), current_draft(), within=around)
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def _picked(message: Any) -> Any:
+    stored = getattr(message, "__dict__", None)
+    return {name: stored[name] for name in _FIELDS if name in stored} if type(stored) is dict else message
+
+
+def _with_role(message: Any) -> Any:
+    """Give a message of LangChain's the role that OpenAI has for its type."""
+    if type(message) is not dict or "role" in message:
+        return message
+    kind = (string(message, "type") or "").removesuffix("MessageChunk").lower()
+    return {**message, "role": _ROLES.get(kind, kind) or None}
+
+
+def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> list[Record]:
+    """Read a result, and what was asked for it, as records.
+
+    Args:
+        name: that of the run.
+        run: what was asked.
+        result: an `LLMResult` as plain data; None where there is none.
+        error: what ended the run early.
+    """
+    result = result if type(result) is dict else NOTHING
+    candidates = next((each for each in members(result, "generations") if type(each) is list and each), [])
+    candidates = [each for each in candidates if type(each) is dict] or [{}]
+    first, message = candidates[0], child(candidates[0], "message")
+    metadata, llm_output = child(message, "response_metadata"), child(result, "llm_output")
+    places = (metadata, child(first, "generation_info"), llm_output, run.params)
+    texts = [_text(each) for each in candidates]
+    own = string(metadata, "id") or string(message, "id") or ""
+    # Messages without an id of the provider's have one that LangChain made of the run's.
+    own = "" if own.startswith(("lc_", "run-")) else own
+    details = {"response_id" if own.startswith("resp_") else "completion_id": own} if own else {}
+    answer = Answer(
+        key=name,
+        names=(("id", own),) if own else (),
+        source=_SOURCE,
+        fidelity=AS_TYPED,
+        request=name[1],
+        order=run.origin.started_ns,
+        progress=FINISHED,
+        status=_first(places, ("finish_reason", "stop_reason", "status")),
+        session=run.session,
+        model=_first(places, ("model_name", "model", "model_id")),
+        text=texts[0],
+        choices=tuple(texts[1:]),
+        prompt=messages(run.prompt),
+        usage=_usage(message, places),
+        tools=offered_tools(run.params),
+        functions=tuple(members(run.params, "functions")),
+        options=model_options(run.params),
+        details=details if run.node is None else {**details, "langgraph_node": run.node},
+    )
+    answer.query = question(reversed(answer.prompt))
+    if isinstance(error, Exception):
+        answer.error, answer.status = error_text(error), "failed"
+        code = getattr(error, "status_code", None)
+        answer.status_code = code if type(code) is int else None
+    return [answer, *_calls(message, name), *outputs(run.prompt)]
+
+
+def _text(candidate: Data) -> str:
+    message = child(candidate, "message")
+    return string(candidate, "text") or content_text(message.get("content")) or ""
+
+
+def _first(places: Iterable[Data], names: Sequence[str]) -> str | None:
+    return next((text for place in places for name in names if (text := string(place, name))), None)
+
+
+def _usage(message: Data, places: Iterable[Data]) -> dict[str, int]:
+    """Read tokens: LangChain's own counts, else the provider's."""
+    usage = child(message, "usage_metadata")
+    if not usage:
+        found = (child(place, name) for place in places for name in ("token_usage", "usage"))
+        return next((counts for each in found if (counts := usage_counts({"usage": each}))), {})
+    counts = usage_counts(
+        {"usage": {name: usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")}}
+    )
+    for group, names in _USAGE_DETAILS:
+        for given, ours in names.items():
+            if tokens := count(child(usage, group), given):
+                counts[ours] = tokens
+    return counts
+
+
+def _calls(message: Data, owner: Key) -> list[ToolCall]:
+    calls: list[ToolCall] = []
+    for place, call in enumerate([*children(message, "tool_calls"), *children(message, "invalid_tool_calls")]):
+        own, arguments = string(call, "id"), call.get("args")
+        if not isinstance(arguments, str):
+            # Written as OpenAI's models do, so that both sources give the same text.
+            arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+        body = function_body(own, {"name": call.get("name"), "arguments": arguments})
+        calls.append(ToolCall(key=own or f"#{place}", owner=owner, source=_SOURCE, body=body))
+    return calls
+
+
+# Every run of this process -------------------------------------------------------------------------------------------
+
+
+class _Switch:
+    """What LangChain takes for a context variable, so that it holds in every thread and context.
+
+    With the handler where it is switched on, else None: then LangChain adds nothing.
+    """
+
+    def __init__(self) -> None:
+        self.handler: AthinaCallbackHandler | None = None
+        self.is_registered = False
+
+    def get(self) -> AthinaCallbackHandler | None:
+        return self.handler
+
+
+_switch = _Switch()
+
+
+def instrument_langchain() -> None:
+    """Log what every model answers that is run through LangChain or LangGraph in this process.
+
+    May be called again; `uninstrument_langchain` undoes it. A run that was given an `AthinaCallbackHandler` of its own
+    is logged by that one.
+    """
+    _switch.handler = _switch.handler or AthinaCallbackHandler()
+    if not _switch.is_registered:
+        _switch.is_registered = True
+        register_configure_hook(_switch, inheritable=True, handle_class=AthinaCallbackHandler)
+
+
+def uninstrument_langchain() -> None:
+    """Undo `instrument_langchain`: runs that begin from now on are not logged."""
+    _switch.handler = None

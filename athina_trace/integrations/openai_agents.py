@@ -1,0 +1,236 @@
+"""OpenAI's Agents SDK: what the models of an agent answer, as the SDK's own tracing shows it.
+
+    instrument_openai_agents()      # beside OpenAI's own upload of traces, which is left as it is
+
+Each span of a response or a generation is one log. The sums that spans of tasks and turns have are not counted, since
+their models' tokens were counted already. Outputs of tools go to the log that called for them; handoffs and guardrails
+are noted in the log of the answer that they concern. The session is the run's `group_id`, else
+that of the scope around, else the conversation.
+
+With `trace_include_sensitive_data=False` the SDK gives away tokens and failures only: the log says so.
+
+Source of the spans: openai-agents 0.6 to 0.24.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from athina_trace import _guard
+from athina_trace._answers.records import Answer, Key
+from athina_trace._capture.answered import Origin, begin, end, log_answer, log_tool_output
+from athina_trace._capture.draft import current_draft
+from athina_trace._clock import clock
+from athina_trace.context import Given, ScopeCall, current_scope
+from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
+from athina_trace.integrations.openai.common import usage_counts
+from athina_trace.integrations.openai.exchange import Exchange, add_request, read_exchange
+from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
+
+if TYPE_CHECKING:
+    # The host need not be installed where types are checked.
+    def add_trace_processor(processor: object, /) -> None: ...
+    def get_current_trace() -> object: ...
+else:
+    from agents.tracing import add_trace_processor, get_current_trace
+
+__all__ = ["AthinaTracingProcessor", "instrument_openai_agents", "uninstrument_openai_agents"]
+
+_SOURCE: Final = "openai_agents"
+_WITHHELD: Final = {"content": "withheld by trace_include_sensitive_data=False"}
+_MODELS: Final = ("response", "generation")
+_AGENTS: Final = {"agent": "name", "turn": "agent_name"}
+"""Of the spans that answers are given in, where they name the agent."""
+_OF_CLIENT: Final = re.compile(r"Error code: (\d{3}) - (.+)", re.DOTALL)
+"""A failure as OpenAI's client writes it down: the span has its text alone. Source: `openai._base_client`."""
+_FAKE_ID: Final = "__fake_id__"
+"""What the SDK calls a response that it made of chat completions. Source: `agents.models.fake_id`."""
+
+
+@dataclass(slots=True)
+class _Span:
+    """A span that has begun."""
+
+    origin: Origin
+    parent: _Span | None
+    session: ScopeCall | None
+    """The session that a model is asked in, where the run names one."""
+    agent: str | None = None
+    """Of an agent's span and a turn's."""
+    answer: tuple[Answer, Origin] | None = None
+    """What names the last answer that was given inside."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What to add to the next answer that is given inside."""
+
+    def around(self) -> list[_Span]:
+        """Return the turn and the agent that this is in; before 0.20 there are no turns."""
+        inner = self.parent
+        outer = None if inner is None else inner.parent
+        return [each for each in (inner, outer) if each is not None and each.agent is not None]
+
+
+class AthinaTracingProcessor:
+    """A tracing processor, for `add_trace_processor(...)`. For any number of runs at once.
+
+    >>> add_trace_processor(AthinaTracingProcessor())
+    """
+
+    def __init__(self) -> None:
+        self._spans: Begun[_Span] = Begun()
+        self.is_on = True
+
+    def on_trace_start(self, trace: object) -> None:
+        """Do nothing: a trace is read where a model is asked."""
+
+    def on_trace_end(self, trace: object) -> None:
+        """Do nothing: its answers are logged already."""
+
+    def on_span_start(self, span: Any) -> None:
+        """Take over where a model is asked."""
+        if self.is_on:
+            with _guard.shield("reading the start of a span of the Agents SDK"):
+                self._spans.put(span.span_id, self._begun(span))
+
+    def on_span_end(self, span: Any) -> None:
+        """Log an answer, or add to one what concerns it."""
+        if self.is_on:
+            with _guard.shield("reading a span of the Agents SDK"):
+                # A processor that was added while the span ran begins with its end.
+                begun = self._spans.pop(span.span_id) or self._begun(span)
+                try:
+                    _read(span, begun)
+                finally:
+                    end(_name(span))
+                    if begun.session is not None:
+                        begun.session.leave()
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Do nothing: logs are on disk already."""
+
+    def force_flush(self) -> None:
+        """Do nothing: logs are on disk already."""
+
+    def _begun(self, span: Any) -> _Span:
+        data, parent = span.span_data, self._spans.get(span.parent_id)
+        around = begin(_name(span), None if parent is None else (_SOURCE, str(span.parent_id)))
+        session, trace = None, get_current_trace()
+        if data.type in _MODELS and (group := identifier(getattr(trace, "group_id", None))) is not None:
+            # For an instrumented client, too, that is asked in this span.
+            session = ScopeCall(Given({"session_id": group}))
+            session.enter()
+        scope = named_by(getattr(trace, "metadata", None), current_scope())
+        origin = Origin(clock.perf_ns(), scope, current_draft(), within=around)
+        place = _AGENTS.get(data.type)
+        return _Span(origin, parent, session, None if place is None else identifier(getattr(data, place, None)))
+
+
+def _name(span: Any) -> Key:
+    return (_SOURCE, str(span.span_id))
+
+
+def _read(span: Any, begun: _Span) -> None:
+    """Log what a span that has ended says, or add it to the answer that it concerns."""
+    data = span.span_data
+    if data.type in _MODELS:
+        _log(span, begun)
+    elif data.type == "function" and (output := normalise(data.output)) is not None:
+        tool, given = identifier(data.name), normalise(data.input)
+        log_tool_output(output, begun.origin, call=None, tool=tool, arguments=given, name=_name(span))
+    elif data.type == "handoff":
+        _note(begun, {"handoff": f"{data.from_agent} -> {data.to_agent}"})
+    elif data.type == "guardrail":
+        _note(begun, {f"guardrail_{data.name}": "triggered" if data.triggered else "passed"})
+
+
+def _log(span: Any, begun: _Span) -> None:
+    """Log the answer of a model, or what became of the request for one."""
+    data, origin, given_up = span.span_data, begun.origin, None
+    usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
+    records, is_answered = _records(data, origin.started_ns)
+    if not is_answered and usage:
+        # Of its own log only: an instrumented client may have seen the content.
+        origin = origin._replace(attributes=_WITHHELD)
+    elif not is_answered and failure is None:
+        given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
+    answer = seen_by(_SOURCE, str(span.span_id), records)
+    answer.usage = answer.usage or usage
+    if type(failure) is dict:
+        text = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
+        found = _OF_CLIENT.fullmatch(text)
+        answer.error, answer.status = (found[2] if found else text), "failed"
+        answer.status_code = int(found[1]) if found else None
+    for place in begun.around():
+        answer.details = {"agent": place.agent or "", **answer.details, **place.notes}
+        place.notes = {}
+        place.answer = Answer(key=answer.key, source=_SOURCE, request=answer.request, progress=0), origin
+    log_answer(records, origin, error=given_up)
+
+
+def _note(begun: _Span, notes: dict[str, str]) -> None:
+    """Add something to the last answer of the turn, or of the agent, that it was noted in; else to the next one."""
+    place = begun.parent
+    if place is not None and place.answer is not None:
+        named, origin = place.answer
+        log_answer([replace(named, details=notes)], origin)
+    elif place is not None:
+        place.notes |= notes
+
+
+def _records(data: Any, order: int) -> tuple[list[Any], bool]:
+    """Read an answer, and what was asked for it, as records, the answer first; and whether the span has one."""
+    kind, given, asked = "response", normalise(getattr(data, "response", None)), {"input": normalise(data.input)}
+    if data.type == "generation":
+        kind, given, asked = _generation(normalise(data.output), normalise(data.model_config), asked["input"])
+        asked["model"] = identifier(data.model)
+    exchange = Exchange(kind=kind, order=order, params=asked, answer=given)
+    records = read_exchange(exchange) if given else None
+    if not records or not isinstance(records[0], Answer):
+        answer = Answer(key=(kind, ""), order=order)
+        add_request(answer, exchange)
+        return [answer], False
+    answer = records[0]
+    if answer.details.get("response_id") == _FAKE_ID:
+        provided = (string(child(item, "provider_data"), "response_id") for item in children(given, "output"))
+        own = next((text for text in provided if text), None)
+        answer.details = {} if own is None else {"completion_id": own}
+        answer.names = () if own is None else (("id", own),)
+    return [*records], True
+
+
+def _generation(output: Any, config: Any, messages: Any) -> tuple[str, Data, dict[str, Any]]:
+    """Read a generation: messages of chat completions, or a response that the SDK made of their stream.
+
+    Returns:
+        The kind of the answer, the answer, and the parameters of its request.
+    """
+    asked = {**(config if type(config) is dict else NOTHING), "messages": messages, "input": messages}
+    given = children({"": output}, "")
+    if given and given[0].get("object") == "response":
+        return "response", given[0], asked
+    choices = [{"index": place, "message": message} for place, message in enumerate(given)]
+    return "chat", {"object": "chat.completion", "choices": choices} if choices else NOTHING, asked
+
+
+_processor: AthinaTracingProcessor | None = None
+
+
+def instrument_openai_agents() -> None:
+    """Log what the models of every agent in this process answer. OpenAI's own upload of traces stays as it is.
+
+    May be called again; `uninstrument_openai_agents` undoes it. Call the SDK's `set_trace_processors` before, which
+    takes out this processor, too.
+    """
+    global _processor  # noqa: PLW0603 - the SDK has one list of processors
+    if _processor is None:
+        _processor = AthinaTracingProcessor()
+        add_trace_processor(_processor)
+
+
+def uninstrument_openai_agents() -> None:
+    """Undo `instrument_openai_agents`."""
+    global _processor  # noqa: PLW0603 - the SDK has one list of processors
+    if _processor is not None:
+        _processor.is_on = False  # the SDK can add a processor, but take out none
+        _processor = None

@@ -1,0 +1,105 @@
+"""Two sessions, or two values of a dimension such as the prompt slug, side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from sqlite3 import Connection, Row
+from typing import NamedTuple
+
+from athina_trace.viewer import queries
+from athina_trace.viewer.aggregates import DIMENSIONS, QUANTITIES, bin_of
+from athina_trace.viewer.charts import PERIODS, Latencies, Totals, load_line
+from athina_trace.viewer.filters import Filters
+
+KINDS = {"slug": "Prompt slugs", "model": "Models", "customer": "Customers", "environment": "Environments",
+         "session": "Sessions"}  # fmt: skip
+"""What may be compared → what a page calls it."""
+_ANSWERS = 5
+_MAX_LATENCIES = 20_000
+
+
+class Side(NamedTuple):
+    """One of the two, with its newest answers, and the address of all its logs."""
+
+    name: str
+    title: str
+    total: Totals
+    latencies: Latencies
+    answers: list[Row]
+    address: str
+
+    def per_call(self, value: float) -> float | None:
+        """Return an amount for each call; None without calls."""
+        return value / self.total.calls if self.total.calls else None
+
+
+class Comparison(NamedTuple):
+    """What is compared, and what could be.
+
+    Attributes:
+        by: one of `KINDS`.
+        names: values to choose from.
+        sides: none, one or two.
+    """
+
+    by: str
+    period: str
+    names: list[tuple[str, str]]
+    sides: list[Side]
+
+
+def load(db: Connection, *, by: str, picked: list[str], period: str) -> Comparison:
+    """Read two sides; where fewer are picked, the largest values, or the newest sessions, fill the places."""
+    by = by if by in KINDS else "slug"
+    period = period if period in PERIODS else "all"
+    if by == "session":
+        recent = queries.sessions(db, Filters()).rows
+        names = [(row["name"], row["question"] or row["name"]) for row in recent]
+    else:
+        rows = db.execute(
+            "SELECT value FROM totals WHERE level = 86400 AND by = ? AND value != '' GROUP BY value "
+            "ORDER BY sum(calls) DESC, value LIMIT 100",
+            (by,),
+        )
+        names = [(value, value) for (value,) in rows]
+    chosen = list(dict.fromkeys([*picked, *(name for name, _ in names)]))
+    if len(picked) < 2 and by in ("slug", "model"):  # noqa: PLR2004 - a pair
+        # Beside the first, what is named most alike: another version of a prompt, the smaller model of a family.
+        chosen[1:] = sorted(chosen[1:], key=lambda other: -_common(chosen[0], other))
+    chosen = chosen[:2]
+    sides = [side for name in chosen if (side := _side(db, by, name, period)) is not None]
+    # A session that was picked may not be among the newest.
+    names += [(side.name, side.title) for side in sides if side.name not in dict(names)]
+    return Comparison(by, period, names, sides)
+
+
+def _common(one: str, other: str) -> int:
+    """Return with how many of the same characters both begin."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+def _side(db: Connection, by: str, name: str, period: str) -> Side | None:
+    filters = Filters.of({by: name, "kind": "turns"})
+    answers = queries.logs(db, filters, limit=_ANSWERS).rows
+    address = f"/logs?{Filters.of({by: name}).query()}"
+    if by in DIMENSIONS:
+        line = load_line(db, by=by, value=name, period=period)
+        return Side(name, name, line.total, line.total_latencies, answers, address)
+    row = queries.session(db, name)
+    if row is None:
+        return None
+    total = Totals(
+        calls=row["turns"], errors=row["errors"], tokens=row["tokens"], cost=row["cost"] or 0.0,
+        estimated=row["estimated"], unpriced=row["unpriced"], liked=row["liked"], disliked=row["disliked"],
+    )  # fmt: skip
+    bins: dict[str, dict[int, int]] = {quantity: defaultdict(int) for quantity in QUANTITIES}
+    for latency in db.execute(
+        f"SELECT {', '.join(QUANTITIES)} FROM log WHERE session = ? AND root IS NULL ORDER BY id DESC LIMIT ?",
+        (name, _MAX_LATENCIES),
+    ):
+        for quantity in QUANTITIES:
+            if latency[quantity] is not None:
+                bins[quantity][bin_of(latency[quantity])] += 1
+    return Side(name, row["question"] or name, total, Latencies.of(bins), answers, address)

@@ -1,0 +1,424 @@
+"""LangChain and LangGraph on their real packages: each run of a model is one log, with all that belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnablePassthrough
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+
+from athina_trace import _guard, athina_session, athina_trace, instrument_openai, uninstrument_openai
+from athina_trace.integrations.langchain import (
+    AthinaCallbackHandler,
+    instrument_langchain,
+    uninstrument_langchain,
+)
+from athina_trace.testing import captured_logs
+from tests.openai.samples import chat, function_call, output_text, response
+from tests.openai.scripts import RAIN, RAIN_CHUNKS
+from tests.openai.server import Events, Failure, Server
+
+from .conftest import Logs
+from .hostile import values
+
+CALL = function_call(name="track", arguments='{"parcel":"PX-1"}')
+
+
+@pytest.fixture(autouse=True)
+def _instrumented() -> Iterator[None]:
+    instrument_langchain()
+    yield
+    uninstrument_langchain()
+    uninstrument_openai()
+
+
+@pytest.fixture
+def model(server: Server) -> ChatOpenAI:
+    return ChatOpenAI(model="gpt-4o", base_url=server.base_url, api_key="any", max_retries=0, temperature=0.3)
+
+
+@tool
+def track(parcel: str) -> str:
+    """Say where a parcel is."""
+    return f"{parcel} is in Leipzig."
+
+
+def test_a_chat_model_with_its_question_options_tokens_and_tools(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+    model.bind_tools([track]).invoke([("system", "Be kind."), ("human", "What is the weather?")])
+    (log,) = logs()
+    assert log["prompt"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "What is the weather?"},
+    ]
+    assert (log["user_query"], log["response"]) == ("What is the weather?", RAIN)
+    assert log["language_model_id"] == "gpt-4o-mini"  # that answered, not that was asked for
+    assert [log[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")] == [5, 2, 7]
+    assert log["model_options"]["temperature"] == 0.3
+    assert log["tools"][0]["function"]["name"] == "track"
+    assert log["custom_attributes"]["completion_id"] == "chatcmpl-1"
+    assert log["response_time"] >= 0
+
+
+def test_a_response_of_the_responses_api(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+    model.model_copy(update={"use_responses_api": True}).invoke("What is the weather?")
+    (log,) = logs()
+    assert (log["response"], log["language_model_id"], log["total_tokens"]) == (RAIN, "gpt-4.1", 26)
+    assert log["custom_attributes"] == {
+        "response_id": "resp_1", "cached_tokens": 8, "reasoning_tokens": 4, "status": "completed"
+    }  # fmt: skip
+
+
+def test_a_legacy_llm_and_models_of_other_providers(server: Server, logs: Logs) -> None:
+    legacy = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "gpt-3.5-turbo-instruct"}
+    choice = {"text": RAIN, "index": 0, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    server.on("POST /completions", {**legacy, "choices": [choice], "usage": usage})
+    OpenAI(model="gpt-3.5-turbo-instruct", base_url=server.base_url, api_key="any", max_retries=0).invoke("Weather?")
+    other = AIMessage(
+        [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "No."}],
+        usage_metadata={
+            "input_tokens": 9, "output_tokens": 1, "total_tokens": 10, "input_token_details": {"cache_read": 4}
+        },
+        response_metadata={"id": "msg_01", "model": "claude-sonnet-4-5", "stop_reason": "end_turn"},
+    )  # fmt: skip
+    GenericFakeChatModel(messages=iter([other])).invoke([HumanMessage("Is it late?")])
+    FakeListLLM(responses=["a", "b"]).batch(["1", "2"])
+    first, second, *batch = logs()
+    assert (first["user_query"], first["response"], first["total_tokens"]) == ("Weather?", RAIN, 7)
+    assert first["language_model_id"] == "gpt-3.5-turbo-instruct"
+    assert (second["response"], second["language_model_id"]) == ("No.", "claude-sonnet-4-5")
+    assert (second["total_tokens"], second["custom_attributes"]["cached_tokens"]) == (10, 4)
+    assert [(log["user_query"], log["response"]) for log in batch] == [("1", "a"), ("2", "b")]
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_streams_whole_and_closed_early(model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    assert "".join(str(each.content) for each in model.stream("Weather?", stream_usage=True)) == RAIN
+    left: Any = model.stream("Weather?")
+    while next(left).content != "It rains":
+        pass
+    left.close()
+    gc.collect()
+
+    async def main() -> None:
+        assert "".join([str(each.content) async for each in model.astream("Weather?")]) == RAIN
+        left: Any = model.astream("Weather?")
+        while (await anext(left)).content != "It rains":
+            pass
+        await left.aclose()
+
+    asyncio.run(main())
+    whole, part, async_whole, async_part = logs()
+    assert [log["response"] for log in (whole, async_whole)] == [RAIN, RAIN]
+    assert whole["total_tokens"] == 7
+    assert "outcome" not in whole["custom_attributes"]
+    for log in (part, async_part):
+        assert log["response"].startswith("It rains")
+        assert log["custom_attributes"]["outcome"] == "incomplete"
+        assert "error" not in log
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_failure_has_the_servers_message_and_status(
+    model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
+) -> None:
+    server.on("POST /chat/completions", Failure(400, "No such thing."))
+    with pytest.raises(Exception, match="No such thing"):
+        asyncio.run(model.ainvoke("Weather?")) if is_async else model.invoke("Weather?")
+    (log,) = logs()
+    assert (log["error"], log["status_code"], log["response"]) == ("No such thing.", 400, "")
+    assert (log["user_query"], log["language_model_id"]) == ("Weather?", "gpt-4o")
+
+
+def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
+    async def main() -> None:
+        entered = asyncio.Event()
+
+        class Waiting(GenericFakeChatModel):
+            async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+                entered.set()
+                await asyncio.sleep(60)
+
+        # LangChain says nothing of a cancelled model, but of the chain around it.
+        chain: Any = RunnablePassthrough() | Waiting(messages=iter([]))
+        task = asyncio.create_task(chain.ainvoke("Weather?"))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    (log,) = logs()
+    assert (log["user_query"], log["custom_attributes"]["outcome"]) == ("Weather?", "cancelled")
+    assert "error" not in log
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_fallbacks_and_retries_are_one_log_for_each_attempt(
+    model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", Failure(500, "Not now."), chat("chatcmpl-1", content="One."))
+    model.with_fallbacks([model]).invoke("Weather?")
+    server._replies.clear()
+    server.on("POST /chat/completions", Failure(500, "Not now."), chat("chatcmpl-2", content="Two."))
+    model.with_retry(wait_exponential_jitter=False).invoke("Weather?")
+    assert [(log.get("error"), log["response"]) for log in logs()] == [
+        ("Not now.", ""), (None, "One."), ("Not now.", ""), (None, "Two.")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_batches_even_where_the_server_repeats_its_ids(
+    model: ChatOpenAI, server: Server, logs: Logs, is_async: bool, also_the_client: bool
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", chat(content=RAIN))
+    questions = [f"Question {number}" for number in range(5)]
+    asyncio.run(model.abatch(questions)) if is_async else model.batch(questions)
+    model.generate([[HumanMessage("Question 5")], [HumanMessage("Question 6")]])
+    asked = sorted((log["user_query"] for log in logs()), key=lambda text: int(text.split()[1]))
+    assert asked == [*questions, "Question 5", "Question 6"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_agent_of_langgraph_has_its_thread_as_session_and_its_tools_outputs(
+    model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
+) -> None:
+    server.on("POST /chat/completions", chat("c1", content=None, tool_calls=[CALL]), chat("c2", content="In Leipzig."))
+    agent = create_agent(model, [track], checkpointer=InMemorySaver())
+    asked: Any = {"messages": [("user", "Where is PX-1?")]}
+    config: Any = {"configurable": {"thread_id": "thread-7"}}
+    with athina_session(customer_id="disney"):
+        asyncio.run(agent.ainvoke(asked, config)) if is_async else agent.invoke(asked, config)
+    first, second = logs()
+    assert [log["session_id"] for log in (first, second)] == ["thread-7"] * 2
+    assert [log["customer_id"] for log in (first, second)] == ["disney"] * 2
+    assert first["tool_calls"] == [{**CALL, "output": "PX-1 is in Leipzig."}]
+    assert (second["response"], second["user_query"]) == ("In Leipzig.", "Where is PX-1?")
+    assert second["prompt"][-1] == {"role": "tool", "content": "PX-1 is in Leipzig."}
+    assert second["custom_attributes"]["langgraph_node"] == "model"
+
+
+def test_the_scope_around_wins_over_langgraphs_thread(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+    metadata = {"thread_id": uuid4(), "customer_id": "disney", "customer_user_id": 7, "prompt_slug": "support/v2"}
+    with athina_session("ours", customer_id="pixar"):
+        model.invoke("Weather?", {"metadata": metadata})
+    model.invoke("Weather?", {"metadata": {**metadata, "session_id": "theirs"}})
+    inside, outside = logs()
+    assert (inside["session_id"], inside["customer_id"], inside["customer_user_id"]) == ("ours", "pixar", "7")
+    assert (outside["session_id"], outside["customer_id"]) == ("theirs", "disney")
+    assert outside["prompt_slug"] == "support/v2"
+
+
+def test_an_interrupt_is_no_failure_and_asks_no_model_twice(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    server.on("POST /chat/completions", chat("c1", content=None, tool_calls=[CALL]), chat("c2", content="Sent back."))
+
+    @tool("track")
+    def ask_first(parcel: str) -> str:
+        """Say where a parcel is."""
+        return str(interrupt(f"May I open {parcel}?"))
+
+    agent = create_agent(model, [ask_first], checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "thread-7"}}
+    assert "__interrupt__" in agent.invoke({"messages": [("user", "Where is PX-1?")]}, config)
+    (first,) = logs()
+    assert "error" not in first
+    assert "output" not in first["tool_calls"][0]
+    agent.invoke(Command(resume="you may"), config)
+    first, second = logs()
+    assert first["tool_calls"][0]["output"] == "you may"
+    assert second["response"] == "Sent back."
+
+
+def test_the_failure_of_a_tool_is_its_output(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    server.on("POST /chat/completions", chat(content=None, tool_calls=[CALL]))
+
+    @tool("track")
+    def broken(parcel: str) -> str:
+        """Say where a parcel is."""
+        raise LookupError(parcel)
+
+    agent = create_agent(model, [broken])
+    with pytest.raises(LookupError):
+        agent.invoke({"messages": [("user", "Where is PX-1?")]})
+    (log,) = logs()
+    assert log["tool_calls"][0]["output"] == "LookupError: PX-1"
+
+
+class Shelf(BaseRetriever):
+    """Finds the same document always."""
+
+    def _get_relevant_documents(self, query: str, **_: Any) -> list[Document]:
+        return [Document("Parcels may be returned within 30 days.")]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_a_retriever_found_is_the_context_of_the_answer(
+    model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
+) -> None:
+    server.on("POST /chat/completions", chat(content="You may."))
+    template = ChatPromptTemplate.from_template("{documents} {question}")
+    chain: Any = {"documents": Shelf(), "question": RunnablePassthrough()} | template | model
+    asyncio.run(chain.ainvoke("May I?")) if is_async else chain.invoke("May I?")
+    model.invoke("Something else?")
+    first, second = logs()
+    assert first["context"] == ["Parcels may be returned within 30 days."]
+    assert "context" not in second
+
+
+def test_a_graph_in_a_decorated_call_is_one_log(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    server.on("POST /chat/completions", chat("c1", content=None, tool_calls=[CALL]), chat("c2", content="In Leipzig."))
+    instrument_openai()
+    agent = create_agent(model, [track])
+
+    @athina_trace
+    def answer(question: str) -> str:
+        return str(agent.invoke({"messages": [("user", question)]})["messages"][-1].content)
+
+    with athina_session("thread-7"):
+        answer("Where is PX-1?")
+    (log,) = logs()
+    assert (log["session_id"], log["response"], log["total_tokens"]) == ("thread-7", "In Leipzig.", 14)
+    assert log["tool_calls"] == [{**CALL, "output": "PX-1 is in Leipzig."}]
+
+
+@pytest.mark.parametrize("first", ["client", "langchain"])
+def test_over_an_instrumented_client_each_answer_is_once_with_the_richest_content(
+    model: ChatOpenAI, server: Server, logs: Logs, first: str
+) -> None:
+    if first == "langchain":
+        instrument_langchain()
+    instrument_openai()
+    instrument_langchain()
+    server.on("POST /chat/completions", chat("c1", content=None, tool_calls=[CALL]), Events.of_chat(*RAIN_CHUNKS))
+    agent = create_agent(model, [track], checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "thread-7"}}
+    agent.invoke({"messages": [("user", "Where is PX-1?")]}, config, interrupt_after=["tools"])
+    list(agent.stream(None, config, stream_mode="messages"))
+    asked, answered = logs()
+    assert [log["session_id"] for log in (asked, answered)] == ["thread-7"] * 2
+    assert (asked["total_tokens"], answered["total_tokens"]) == (7, 7)
+    assert asked["tool_calls"] == [{**CALL, "output": "PX-1 is in Leipzig."}]
+    assert answered["response"] == RAIN
+
+
+def test_one_instrumentation_handler_and_hook_however_often_they_are_given(
+    model: ChatOpenAI, server: Server, logs: Logs
+) -> None:
+    instrument_langchain()
+    server.on("POST /chat/completions", chat(content=RAIN))
+    config: Any = {"callbacks": [AthinaCallbackHandler(), AthinaCallbackHandler()]}
+    (RunnablePassthrough() | model.with_config(callbacks=[AthinaCallbackHandler()])).invoke("Weather?", config)
+    assert len(logs()) == 1
+    uninstrument_langchain()
+    model.invoke("Weather?")
+    assert len(logs()) == 1
+    model.invoke("Weather?", {"callbacks": [AthinaCallbackHandler()]})
+    assert len(logs()) == 2
+
+
+def test_300_tasks_with_sessions_of_their_own(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    instrument_openai()
+    numbers = count()
+
+    class Answers(GenericFakeChatModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0.001 * (next(numbers) % 7))
+            return await super()._agenerate(*args, **kwargs)
+
+    graph: Any = StateGraph(dict)
+
+    async def node(state: dict[str, Any]) -> dict[str, Any]:
+        fake = Answers(messages=iter([AIMessage(f"Answer {state['n']}")]))
+        await fake.ainvoke(f"Question {state['n']}")
+        return state
+
+    graph.add_node("n", node)
+    graph.add_edge(START, "n")
+    compiled = graph.compile()
+
+    async def one(number: int) -> None:
+        if number % 2:
+            with athina_session(f"session {number}", customer_id=f"customer {number}"):
+                await compiled.ainvoke({"n": number})
+        else:
+            metadata = {"thread_id": f"session {number}", "customer_id": f"customer {number}"}
+            await compiled.ainvoke({"n": number}, {"metadata": metadata})
+
+    async def main() -> None:
+        await asyncio.gather(*map(one, range(300)))
+
+    asyncio.run(main())
+    seen = sorted((int(log["user_query"].split()[1]), log) for log in logs())
+    assert [number for number, _ in seen] == list(range(300))
+    for number, log in seen:
+        assert (log["session_id"], log["customer_id"]) == (f"session {number}", f"customer {number}")
+        assert log["response"] == f"Answer {number}"
+
+
+EVENTS = ("on_chat_model_start", "on_llm_start", "on_tool_start", "on_retriever_start", "on_chain_start")
+ENDS = ("on_llm_end", "on_llm_error", "on_tool_end", "on_tool_error", "on_retriever_end", "on_chain_end")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*EVENTS, *ENDS]), values, values, st.sampled_from([None, 1, UUID(int=1)]),
+            st.dictionaries(
+                st.sampled_from(["parent_run_id", "metadata", "invocation_params", "name"]), values,
+                max_size=3,
+            ),
+        ),
+        max_size=8,
+    )
+)  # fmt: skip
+def test_hostile_callbacks_raise_nothing_and_lose_no_later_log(
+    callbacks: list[tuple[str, Any, Any, Any, dict[str, Any]]],
+) -> None:
+    _guard.strict = False  # the program's objects may raise: nothing of it may reach the program
+    handler = AthinaCallbackHandler()
+    for name, first, second, run, more in callbacks:
+        arguments = (first, second) if name in EVENTS else (first,)
+        getattr(handler, name)(*arguments, run_id=run, **more)
+    _guard.strict = True
+    with captured_logs() as captured:
+        GenericFakeChatModel(messages=iter([AIMessage("Here.")])).invoke("Where?", {"callbacks": [handler]})
+    assert [log.response for log in captured] == ["Here."]
+
+
+def test_the_handler_is_one_of_langchains_and_an_unknown_run_is_logged_with_what_there_is(logs: Logs) -> None:
+    handler = AthinaCallbackHandler()
+    assert isinstance(handler, BaseCallbackHandler)
+    handler.on_llm_end(LLMResult(generations=[[]]), run_id=uuid4())
+    (log,) = logs()
+    assert (log["response"], log["language_model_id"]) == ("", "unknown")

@@ -1,0 +1,435 @@
+"""LiteLLM on its real package: each request to a provider is one log, and never holds a key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import litellm
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from litellm.integrations.custom_logger import CustomLogger
+
+import athina_trace
+from athina_trace import _guard, athina_session, instrument_openai, uninstrument_openai
+from athina_trace import athina_trace as traced
+from athina_trace.integrations.litellm import (
+    AthinaLogger,
+    athina_logger,
+    instrument_litellm,
+    uninstrument_litellm,
+)
+from athina_trace.testing import captured_logs
+from tests.openai.samples import chat, function_call, output_text, response
+from tests.openai.scripts import RAIN, RAIN_CHUNKS, events
+from tests.openai.server import Events, Failure, Server
+from tests.support.athina_server import AthinaServer
+
+from .conftest import Logs
+from .hostile import values
+
+# LiteLLM's own models warn of what their serializers meet, and its clients are left open.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+KEY = "sk-marker-of-a-providers-key"
+MASTER_KEY = "sk-6f0d1c9e4b7a4f2e8d3c5b1a9e7f2d4c"
+ASK: Any = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is the weather?"}]
+
+
+@pytest.fixture(autouse=True)
+def _instrumented() -> Iterator[None]:
+    instrument_litellm()
+    yield
+    uninstrument_litellm()
+    uninstrument_openai()
+
+
+@pytest.fixture
+def given_to(server: Server) -> dict[str, Any]:
+    return {"api_base": server.base_url, "api_key": KEY, "max_retries": 0, "model": "openai/gpt-4o"}
+
+
+Soon = Callable[[int], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def soon(logs: Logs) -> Soon:
+    """LiteLLM calls its loggers after the call: wait for so many logs."""
+
+    def wait(count: int) -> list[dict[str, Any]]:
+        until = time.monotonic() + 20
+        while len(logs()) < count and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.05)  # whatever is too much
+        return logs()
+
+    return wait
+
+
+async def called(awaitable: Any) -> Any:
+    """Await a call, read its stream, and let the task that calls loggers finish."""
+    try:
+        answer = await awaitable
+        if hasattr(answer, "__aiter__"):
+            return [each async for each in answer]
+        return answer
+    finally:
+        await asyncio.sleep(0.2)
+
+
+def test_a_completion_with_cost_session_and_customer(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+    call = function_call(name="track", arguments='{"parcel":"PX-1"}')
+    server.on("POST /chat/completions", chat(content="One moment.", tool_calls=[call]))
+    tools = [{"type": "function", "function": {"name": "track", "parameters": {}}}]
+    litellm.completion(
+        **given_to, messages=ASK, temperature=0.2, tools=tools, user="mickey", metadata={"session_id": "thread-7"}
+    )
+    (log,) = soon(1)
+    assert (log["user_query"], log["response"], log["language_model_id"]) == (
+        "What is the weather?", "One moment.", "gpt-4o-mini"
+    )  # fmt: skip
+    assert [log[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")] == [5, 2, 7]
+    assert log["cost"] == pytest.approx(1.95e-06)
+    assert (log["session_id"], log["customer_user_id"]) == ("thread-7", "mickey")
+    assert (log["tool_calls"], log["tools"]) == ([call], tools)
+    assert log["model_options"]["temperature"] == 0.2
+    assert log["prompt"][0] == {"role": "system", "content": "Be kind."}
+    assert 0 <= log["response_time"] < 20_000
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["whole", "stream"])
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_completions_in_the_session_of_the_scope_around(
+    is_async: bool, kind: str, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if kind == "stream" else chat(content=RAIN))
+    more = {"stream": True, "stream_options": {"include_usage": True}} if kind == "stream" else {}
+    with athina_session("thread-7", customer_id="disney"):
+        if is_async:
+            asyncio.run(called(litellm.acompletion(**given_to, messages=ASK, **more)))
+        else:
+            answer = litellm.completion(**given_to, messages=ASK, **more)
+            list(answer) if kind == "stream" else None
+    (log,) = soon(1)
+    assert (log["session_id"], log["customer_id"], log["response"]) == ("thread-7", "disney", RAIN)
+    assert (log["total_tokens"], log["language_model_id"]) == (7, "gpt-4o-mini")
+    if also_the_client:
+        deadline = time.monotonic() + 10
+        while "cost" not in (log := soon(1)[0]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert log["cost"] > 0
+
+
+@pytest.mark.parametrize("kind", ["whole", "async", "stream"])
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_responses_are_known_by_the_providers_id(
+    kind: str, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on(
+        "POST /responses",
+        Events.of_response(*events()) if kind == "stream" else response("resp_1", output_text(RAIN)),
+    )
+    if kind == "whole":
+        litellm.responses(**given_to, input="What is the weather?", instructions="Be kind.")
+    else:
+        asyncio.run(called(litellm.aresponses(**given_to, input="What is the weather?", stream=kind == "stream")))
+    (log,) = soon(1)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == ("What is the weather?", RAIN, 26)
+    assert log["custom_attributes"]["response_id"] == "resp_1"
+
+
+def test_text_completions_are_logged_and_embeddings_are_not(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    embedding = {"object": "embedding", "index": 0, "embedding": [0.1]}
+    server.on(
+        "POST /embeddings",
+        {"object": "list", "data": [embedding], "model": "text-embedding-3-small", "usage": usage},
+    )
+    legacy = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "gpt-3.5-turbo-instruct"}
+    choice = {"text": RAIN, "index": 0, "finish_reason": "stop"}
+    server.on("POST /completions", {**legacy, "choices": [choice], "usage": usage})
+    litellm.embedding(**{**given_to, "model": "openai/text-embedding-3-small"}, input=["a"])
+    litellm.text_completion(
+        **{**given_to, "model": "text-completion-openai/gpt-3.5-turbo-instruct"}, prompt="What is the weather?"
+    )
+    (log,) = soon(1)
+    assert (log["user_query"], log["response"], log["total_tokens"]) == ("What is the weather?", RAIN, 7)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_failures(is_async: bool, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", Failure(400, "No such thing."))
+    with athina_session("thread-7"), pytest.raises(litellm.BadRequestError):
+        asyncio.run(called(litellm.acompletion(**given_to, messages=ASK))) if is_async else litellm.completion(
+            **given_to, messages=ASK
+        )
+    (log,) = soon(1)
+    assert (log["error"], log["status_code"], log["session_id"]) == ("No such thing.", 400, "thread-7")
+    assert (log["user_query"], log["language_model_id"]) == ("What is the weather?", "gpt-4o")
+    assert not log.get("cost")
+
+
+def test_each_attempt_of_a_router_is_a_log_of_its_own(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+    server.on("POST /chat/completions", Failure(500, "Not now."), chat(content=RAIN))
+    models = [
+        {"model_name": name, "litellm_params": {**given_to, "model": f"openai/{model}"}}
+        for name, model in (("large", "gpt-4o"), ("small", "gpt-4o-mini"))
+    ]
+    router = litellm.Router(model_list=models, fallbacks=[{"large": ["small"]}], num_retries=0)
+    metadata = {"session_id": "thread-7"}
+    asyncio.run(called(router.acompletion(model="large", messages=ASK, metadata=metadata)))
+    failed, answered = soon(2)
+    assert [log["session_id"] for log in (failed, answered)] == ["thread-7"] * 2
+    assert (failed["error"], failed["language_model_id"]) == ("Not now.", "gpt-4o")
+    assert answered["response"] == RAIN
+    assert [log["custom_attributes"]["model_group"] for log in (failed, answered)] == ["large", "small"]
+
+
+def test_an_answer_out_of_the_cache_is_one_of_its_own(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+    litellm.cache = litellm.Cache()
+    try:
+        for _ in range(2):
+            litellm.completion(**given_to, messages=ASK, caching=True)
+    finally:
+        litellm.cache = None
+    first, again = soon(2)
+    assert [log["response"] for log in (first, again)] == [RAIN, RAIN]
+    assert (first["cost"] > 0, again["custom_attributes"]["cache_hit"]) == (True, "true")
+
+
+def test_all_that_litellms_own_callback_for_athina_took_from_metadata(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+    named = {
+        "environment": "production",
+        "prompt_slug": "support/v2",
+        "customer_id": "disney",
+        "customer_user_id": "mickey",
+        "session_id": "thread-7",
+        "external_reference_id": "ours-1",
+        "context": {"document": "Weather is local."},
+        "expected_response": "It rains.",
+        "user_query": "Rain?",
+        "user_feedback": 1,
+        "model_options": {"temperature": 0.1},
+    }
+    litellm.completion(
+        **given_to, messages=ASK, metadata={**named, "tags": ["a", "b"], "custom_attributes": {"plan": "gold"}}
+    )
+    (log,) = soon(1)
+    assert {name: log[name] for name in named} == named
+    assert (log["custom_attributes"]["tags"], log["custom_attributes"]["plan"]) == ("a, b", "gold")
+
+
+def test_a_completion_in_a_decorated_call_goes_into_its_log(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+
+    @traced
+    async def answer(question: str) -> str:
+        await called(litellm.acompletion(**given_to, messages=[{"role": "user", "content": question}]))
+        return "So it does."
+
+    with athina_session("thread-7"):
+        asyncio.run(answer("Does it rain?"))
+    (log,) = soon(1)
+    assert (log["response"], log["total_tokens"], log["session_id"]) == ("So it does.", 7, "thread-7")
+    assert log["cost"] > 0
+
+
+def test_no_byte_of_the_outbox_has_a_providers_key(given_to: dict[str, Any], server: Server, tmp_path: Path) -> None:
+    athina_trace.configure(outbox=str(tmp_path / "outbox"))
+    server.on("POST /chat/completions", chat(content=RAIN), Failure(401, f"Incorrect API key provided: {KEY}"))
+    headers = {"authorization": f"Bearer {KEY}", "x-more": KEY}
+    with athina_session("thread-7"):
+        litellm.completion(**given_to, messages=ASK, extra_headers=headers)
+        with pytest.raises(litellm.AuthenticationError):
+            litellm.completion(**given_to, messages=ASK, extra_headers=headers)
+        with pytest.raises(litellm.AuthenticationError):
+            asyncio.run(called(litellm.acompletion(**given_to, messages=ASK)))
+    until = time.monotonic() + 20
+    while len(athina_trace.recent_logs()) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(athina_trace.recent_logs()) == 3
+    athina_trace.flush(0.2)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"What is the weather?" in written
+    assert KEY.encode() not in written
+
+
+def test_instrumenting_again_adds_nothing_and_undoing_it_leaves_others(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    class Other(CustomLogger):
+        pass
+
+    other = Other()
+    litellm.callbacks.append(other)
+    instrument_litellm()
+    assert litellm.callbacks.count(athina_logger) == 1
+    server.on("POST /chat/completions", chat(content=RAIN))
+    litellm.completion(**given_to, messages=ASK)
+    assert len(soon(1)) == 1
+    uninstrument_litellm()
+    litellm.completion(**given_to, messages=ASK)
+    time.sleep(0.5)
+    assert len(soon(1)) == 1
+    assert litellm.callbacks == [other]
+    litellm.callbacks.clear()
+
+
+def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
+    async def one(number: int) -> None:
+        asked = [{"role": "user", "content": f"Question {number}"}]
+        mock = {"model": "gpt-4o", "messages": asked, "mock_response": f"Answer {number}"}
+        if number % 2:
+            with athina_session(f"session {number}", customer_id=f"customer {number}"):
+                await litellm.acompletion(**mock)
+        else:
+            metadata = {"session_id": f"session {number}", "customer_id": f"customer {number}"}
+            await litellm.acompletion(**mock, metadata=metadata)
+
+    async def main() -> None:
+        await asyncio.gather(*map(one, range(300)))
+        for _ in range(100):  # LiteLLM calls its loggers in a task of this loop
+            if len(logs()) < 300:
+                await asyncio.sleep(0.2)
+
+    asyncio.run(main())
+    seen = {int(log["user_query"].split()[1]): log for log in logs()}
+    assert sorted(seen) == list(range(300))
+    for number, log in seen.items():
+        assert (log["session_id"], log["customer_id"]) == (f"session {number}", f"customer {number}")
+        assert log["response"] == f"Answer {number}"
+
+
+@pytest.mark.timeout(240)  # it takes half a minute to begin where the machine has nothing else to do
+def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))
+    config = tmp_path / "config.yaml"
+    settings = {
+        "model_list": [
+            {
+                "model_name": "desk",
+                "litellm_params": {"model": "openai/gpt-4o", "api_base": server.base_url, "api_key": KEY},
+            }
+        ],
+        "litellm_settings": {"callbacks": "athina_trace.integrations.litellm.athina_logger"},
+    }
+    config.write_text(json.dumps(settings), encoding="utf-8")  # YAML, too
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "ATHINA_API_KEY": "any",
+        "ATHINA_BASE_URL": athina.url,
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MASTER_KEY": MASTER_KEY,
+    }
+    command = ["-c", "from litellm.proxy.proxy_cli import run_server; run_server()"]
+    arguments = ["--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
+    with (tmp_path / "output").open("wb") as output:
+        proxy = subprocess.Popen(
+            [sys.executable, *command, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        body = {"model": "desk", "messages": ASK, "user": "mickey", "metadata": {"session_id": "thread-7"}}
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {MASTER_KEY}"},
+        )
+        until = time.monotonic() + 200
+        while True:
+            try:
+                with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310 - the loopback
+                    assert json.load(answer)["choices"][0]["message"]["content"] == RAIN
+                break
+            except OSError:
+                said = (tmp_path / "output").read_text()[-2000:]
+                assert proxy.poll() is None, said
+                assert time.monotonic() < until, said
+                time.sleep(0.3)
+        while not athina.accepted and time.monotonic() < until:
+            time.sleep(0.1)
+    finally:
+        proxy.terminate()
+        proxy.wait(20)
+    (sent,) = athina.accepted
+    log = sent.json
+    assert (log["response"], log["session_id"], log["customer_user_id"]) == (RAIN, "thread-7", "mickey")
+    assert (log["user_query"], log["total_tokens"]) == ("What is the weather?", 7)
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("state/**/*") if path.is_file())
+
+
+PAYLOAD = (
+    *("call_type", "litellm_call_id", "status", "model", "messages", "response", "model_parameters", "end_user"),
+    *("response_cost", "session_id", "model_group", "cache_hit", "error_str"),
+)
+payloads = st.one_of(
+    values,
+    st.builds(
+        lambda kind, fields: {"call_type": kind, **fields},
+        st.sampled_from(["completion", "aresponses", "embedding"]),
+        st.dictionaries(st.sampled_from(PAYLOAD), values),
+    ),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["log_pre_api_call", "log_success_event", "log_failure_event"]),
+            payloads,
+            st.dictionaries(st.sampled_from(["litellm_params", "exception", "api_key", "litellm_call_id"]), values),
+            values,
+        ),
+        max_size=6,
+    )
+)
+def test_hostile_callbacks_raise_nothing_and_lose_no_later_log(
+    callbacks: list[tuple[str, Any, dict[str, Any], Any]],
+) -> None:
+    _guard.strict = False  # the program's objects may raise: nothing of it may reach the program
+    logger = AthinaLogger()
+    for name, payload, kwargs, odd in callbacks:
+        kwargs["standard_logging_object"] = payload
+        if name == "log_pre_api_call":
+            logger.log_pre_api_call(odd, odd, kwargs)
+        else:
+            getattr(logger, name)(kwargs=kwargs, response_obj=odd, start_time=odd, end_time=odd)
+    _guard.strict = True
+    with captured_logs() as captured:
+        payload = {"call_type": "completion", "response": chat(content="Here."), "messages": ASK}
+        now = datetime.now().astimezone()
+        logger.log_success_event(
+            kwargs={"standard_logging_object": {**payload, "cache_hit": True}}, response_obj=None, start_time=now,
+            end_time=now,
+        )  # fmt: skip
+    assert [log.response for log in captured] == ["Here."]

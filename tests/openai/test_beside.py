@@ -1,0 +1,63 @@
+"""The real packages of other tools that watch OpenAI's client, before ours or after it: `make test-others`.
+
+Each answer is logged once and whole, as without them, and removing ours leaves theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from tests.support.processes import run
+
+from .beside import TOOLS
+
+
+def is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+INSTALLED = [tool for tool, (distribution, _) in TOOLS.items() if is_installed(distribution)]
+# OpenTelemetry comes with several of them, and structlog or Sentry with programs: one alone proves nothing.
+pytestmark = pytest.mark.skipif(len(INSTALLED) < len(TOOLS), reason="make test-others installs the other tools")
+
+
+# These three parse an unparsed response, too, before the program reads its body in pieces: its log is there, once, but
+# says that it is incomplete.
+READ_ELSEWHERE = {
+    (tool, script)
+    for tool in ("langsmith", "braintrust", "datadog")
+    for script in ("chat_read_in_pieces", "response_read_in_pieces", "read_in_pieces_async")
+}
+
+
+@lru_cache
+def played(tool: str, order: str) -> dict[str, Any]:
+    out, _ = run("import runpy; runpy.run_module('tests.openai.beside', run_name='__main__')", tool, order, timeout=300)
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return found
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("order", ["theirs-first", "ours-first"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_each_answer_is_logged_once_and_whole_beside(tool: str, order: str) -> None:
+    alone, theirs, both = played("none", "ours"), played(tool, "theirs-first")["without ours"], played(tool, order)
+    for name, script in both["scripts"].items():
+        # What their wrapper alone makes of a script is theirs.
+        assert script["ended by"] == theirs[name]["ended by"], name
+        expected = alone["scripts"][name]
+        if (tool, name) in READ_ELSEWHERE:
+            assert len(script["logs"]) == len(expected["logs"]), name
+        elif script["ended by"] == expected["ended by"]:
+            assert script["logs"] == expected["logs"], name
+    assert both["theirs changed"] == []
+    assert both["logged when removed"] == {}
