@@ -144,7 +144,9 @@ async def _oldest(client: NatsClient, names: Names, partition: int) -> float | N
 
 def moment(text: str) -> float:
     """Read a time of JetStream's, which may count nanoseconds, as seconds since the epoch."""
-    parsed = datetime.fromisoformat(_FRACTION.sub(r"\1", text.replace("Z", "+00:00")).replace("Z", "+00:00"))
+    # Python 3.10 reads six digits of a fraction, and no Z.
+    six_digits = _FRACTION.sub(lambda found: found[1].ljust(7, "0"), text.replace("Z", "+00:00"))
+    parsed = datetime.fromisoformat(six_digits)
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
 
