@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from athina_trace.relay.status import RelayStatus
 
 _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_SHOWN = 20
-"""Partitions in the table, those that are furthest behind."""
 _FOLLOW_SECONDS = 2.0
 _PARTITIONS = (
     Column("Partition", 9, right=True),
@@ -187,10 +185,8 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace.relay.status import read  # noqa: PLC0415
 
     async def look(client: Any, names: Any) -> None:
-        earlier = await read(client, names)
-        await asyncio.sleep(0.5)
         while True:
-            status = (await read(client, names)).since(earlier)
+            status = await read(client, names)
             if options.json:
                 terminal.json(status.as_json())
             else:
@@ -198,7 +194,6 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
             terminal.flush()
             if not options.follow:
                 return
-            earlier = status
             await asyncio.sleep(_FOLLOW_SECONDS)
             if not options.json:
                 terminal.say()
@@ -208,8 +203,6 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _print(status: RelayStatus, terminal: Terminal) -> None:
-    from athina_trace.relay.status import worst  # noqa: PLC0415 - an optional extra
-
     limit = f" of {formatting.byte_size(status.max_bytes)}" if status.max_bytes > 0 else ""
     oldest = f", the oldest since {formatting.readable_time(status.waiting_since)}" if status.waiting_since else ""
     terminal.say(f"{'waiting':<12} {formatting.integer(status.waiting)}{oldest}")
@@ -217,7 +210,7 @@ def _print(status: RelayStatus, terminal: Terminal) -> None:
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}{limit}")
     hint = ": see `athina-trace logs --relay`" if status.refused else ""
     terminal.say(f"{'refused':<12} {formatting.integer(status.refused)}{hint}")
-    behind = worst(status.partitions, _SHOWN)
+    behind = status.behind()
     count = sum(1 for each in status.partitions if each.lag)
     terminal.say(f"{'partitions':<12} {len(status.partitions)}, {count} with logs that wait")
     for fault in status.faults:
