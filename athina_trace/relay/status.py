@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -75,6 +75,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
     seconds = time.monotonic() - began
     partitions: list[Partition] = []
     faults = stream_faults(info["config"])
+    behind: list[int] = []
     for number in range(len(info["config"]["subjects"])):
         name = names.consumer(number)
         consumer = known.get(name)
@@ -83,15 +84,19 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
             continue
         faults.extend(consumer_faults(consumer["config"]))
         lag, taken = consumer["num_pending"] + consumer["num_ack_pending"], consumer["ack_floor"]["consumer_seq"]
+        behind += [number] if lag else []
         partitions.append(
             Partition(
                 number,
                 lag,
                 in_flight=consumer["num_ack_pending"] > 0,
-                waiting_since=await _oldest(client, names, number) if lag else None,
+                waiting_since=None,
                 rate=round(max(0, taken - earlier.get(name, consumer)["ack_floor"]["consumer_seq"]) / seconds, 1),
             )
         )
+    # All at once: where a server has just stopped, each answer may take as long as a request may.
+    oldest = dict(zip(behind, await asyncio.gather(*(_oldest(client, names, each) for each in behind)), strict=True))
+    partitions = [replace(each, waiting_since=oldest.get(each.number)) for each in partitions]
     return RelayStatus(
         at=time.time(),
         stream=names.stream,
