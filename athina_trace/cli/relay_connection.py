@@ -68,5 +68,7 @@ def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
         raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY") from None
     except asyncio.TimeoutError:
         raise CommandError(f"the relay at {address} did not answer in time: check ATHINA_RELAY") from None
+    except OSError as error:
+        raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY_CERTIFICATE") from None
     except ApiError as error:
         raise CommandError(f"the relay at {address} refused: {error}; run `athina-trace relay --setup`") from None

@@ -14,7 +14,9 @@ from os import environ
 from pathlib import Path
 
 import httpx
+import pytest
 
+from athina_trace.cli.commands import ui
 from tests.relay.test_working import publish, until
 from tests.support.athina_server import AthinaServer, answer
 from tests.support.nats_servers import NatsServers, RunningWorker
@@ -73,6 +75,20 @@ def test_the_delivery_page_opens_while_the_relay_is_away_or_hangs(tmp_path: Path
             assert "s3cret" not in page
             mute.close()
             until(lambda: "check ATHINA_RELAY" in delivery_page(client) and "in time" not in delivery_page(client))
+
+
+def test_the_delivery_page_opens_with_wrong_settings_of_the_relay(tmp_path: Path) -> None:
+    settings = {"ATHINA_RELAY": "tls://127.0.0.1:1", "ATHINA_RELAY_CERTIFICATE": str(tmp_path / "none.pem")}
+    with viewer(tmp_path, **settings) as client:
+        assert "check ATHINA_RELAY_CERTIFICATE" in delivery_page(client)
+
+
+def test_the_delivery_page_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATHINA_RELAY", "nats://127.0.0.1:4222")
+    monkeypatch.setitem(sys.modules, "athina_trace.cli.relay_connection", None)
+    relay_status = ui._relay_status()
+    assert relay_status is not None
+    assert "pip install 'athina-trace[nats]'" in str(relay_status())
 
 
 def test_without_a_relay_the_delivery_page_says_nothing_of_one(tmp_path: Path) -> None:
