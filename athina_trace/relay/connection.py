@@ -186,6 +186,7 @@ async def connect(
     await asyncio.wait({connecting}, timeout=CONNECT_SECONDS * 2)
     if not connecting.done():
         connecting.cancel()
+        await close(client)
         raise NoAnswerError(f"no server let us in within {CONNECT_SECONDS * 2:g} seconds")
     error = connecting.exception()
     if error is not None:
@@ -201,6 +202,10 @@ async def connect(
 async def close(client: NatsClient) -> None:
     """Close a connection, within a second: after a failed handshake the client's own would wait for ever."""
     await asyncio.wait({asyncio.ensure_future(client.close())}, timeout=_CLOSE_SECONDS)
+    # What the client leaves open when it fails to close, the interpreter would complain about.
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
 
 
 async def api(client: NatsClient, endpoint: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
