@@ -6,7 +6,6 @@ and is rebuilt. It mirrors the outbox: what is deleted there is deleted here, to
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from athina_trace import _prices
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.viewer import aggregates
 from athina_trace.viewer.log_fields import (
     MAX_NAMES,
