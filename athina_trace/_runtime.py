@@ -162,7 +162,8 @@ def afterwards(task: Callable[[], object]) -> None:
 def _catch_up() -> None:
     with _once:
         while _afterwards:
-            _afterwards.pop(0)()
+            with _guard.shield("logging what came while logging was started"):
+                _afterwards.pop(0)()
 
 
 def _made(settings: Settings) -> Runtime:

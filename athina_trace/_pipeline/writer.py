@@ -14,6 +14,7 @@ from athina_trace._clock import clock
 from athina_trace._delivery.entry import Entry, log_entry, new_entry
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._pipeline.pipeline import Pipeline
+from athina_trace._pipeline.sampling import says_left_out
 from athina_trace._pipeline.wire import to_wire
 from athina_trace._wrapping.calls import DeferredWork
 from athina_trace.schema import attributes_of
@@ -126,7 +127,7 @@ class Writer(ABC):
             self.drop(fields["external_reference_id"])
             written()
             return None
-        if failed and _says_left_out(reference := fields["external_reference_id"]):
+        if failed and says_left_out(reference := fields["external_reference_id"]):
             self.ordering_keys[reference] = reference  # kept all the same: so are its changes, in this process
         flushes = self.settings.flush_each_call and outermost
         # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
@@ -180,7 +181,7 @@ class Writer(ABC):
         default: str | None = target
         # Athina's own ids were never masked.
         if kind != "update_by_id":
-            is_left_out = _says_left_out(target)
+            is_left_out = says_left_out(target)
             target = self.pipeline.reference(target)
             default = None if is_left_out else target
         key = self.ordering_keys.get(target, default)
@@ -199,9 +200,3 @@ class Writer(ABC):
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs, oldest first."""
-
-
-def _says_left_out(reference: str) -> bool:
-    from athina_trace._pipeline.sampling import says_left_out  # noqa: PLC0415 - hashlib comes with it
-
-    return says_left_out(reference)

@@ -137,6 +137,8 @@ class Loop(asyncio.SelectorEventLoop):
             if left:
                 # Not for ever: there are tasks of the client's that do not heed it.
                 self.run_until_complete(asyncio.wait(left, timeout=_CLOSE_SECONDS))
+            # A connection that was closed lets go of its socket in the next round of the loop.
+            self.run_until_complete(asyncio.sleep(0))
             self.close()
 
 

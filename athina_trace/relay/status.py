@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -92,6 +92,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
     workers = asyncio.ensure_future(_workers(client, names))
     partitions: list[Partition] = []
     faults = stream_faults(info["config"])
+    behind: list[int] = []
     for number in range(len(info["config"]["subjects"])):
         consumer = known.get(names.consumer(number))
         if consumer is None:
@@ -99,15 +100,19 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
             continue
         faults.extend(consumer_faults(consumer["config"]))
         lag = consumer["num_pending"] + consumer["num_ack_pending"]
+        behind += [number] if lag else []
         partitions.append(
             Partition(
                 number,
                 lag,
                 in_flight=consumer["num_ack_pending"] > 0,
-                waiting_since=await _oldest(client, names, number) if lag else None,
+                waiting_since=None,
                 acknowledged=consumer["ack_floor"]["consumer_seq"],
             )
         )
+    # All at once: where a server has just stopped, each answer may take as long as a request may.
+    oldest = dict(zip(behind, await asyncio.gather(*(_oldest(client, names, each) for each in behind)), strict=True))
+    partitions = [replace(each, waiting_since=oldest.get(each.number)) for each in partitions]
     return RelayStatus(
         at=time.time(),
         stream=names.stream,

@@ -27,7 +27,7 @@ def test_responses_without_a_decorator(tmp_path: Path) -> None:
     assert root.startswith("resp_")
     assert printed.count('tool call track_parcel({"parcel_id": "PX-48213"})') == 1
     assert "last seen at the Leipzig hub" in printed
-    assert "4 made, 0 delivered, 4 waiting" in printed
+    assert "5 made, 0 delivered, 5 waiting" in printed, "four answers, and the output of the tool as a change"
 
 
 def test_streams(tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ INSTALLED = [tool for tool, (distribution, _) in TOOLS.items() if is_installed(d
 pytestmark = pytest.mark.skipif(len(INSTALLED) < len(TOOLS), reason="make test-others installs the other tools")
 
 
-# These three parse an unparsed response, too, before the program reads its body in pieces: its log is there, once, but
+# These parse an unparsed response, too, before the program reads its body in pieces: its log is there, once, but
 # says that it is incomplete.
 READ_ELSEWHERE = {
     (tool, script)
-    for tool in ("langsmith", "braintrust", "datadog")
+    for tool in ("openinference", "openllmetry", "langsmith", "braintrust", "datadog")
     for script in ("chat_read_in_pieces", "response_read_in_pieces", "read_in_pieces_async")
 }
 
