@@ -1,11 +1,14 @@
-"""A fleet on one machine, and everything that can go wrong with it: six pods, three servers of NATS, two workers.
+"""A fleet on one machine, and everything that can go wrong with it.
+
+There are six pods, a gateway with a client, three servers of NATS and two workers.
 
 python examples/run_fleet.py                  a minute of it
 python examples/run_fleet.py --seconds 600 --pods 8 --workers 3 --delete-disks --stop
 
-Pods answer one another's conversations, each with an outbox on a disk of its own. Workers deliver to a local Athina
-that fails at random. Meanwhile pods, workers and servers are killed, one after the other. At the end the books show
-that everything arrived, in the order of each conversation.
+Pods answer one another's conversations, each with an outbox on a disk of its own. The client knows the gateway alone,
+and Athina's API. Workers deliver to a local Athina that fails at random. Meanwhile pods, workers, servers and the
+gateway are killed, one after the other. At the end the books show that everything arrived, in the order of each
+conversation.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.request import urlopen
 
-from fleet.books import Books, check
+from fleet.books import GATEWAY_CLIENT, Books, check
 from fleet.machines import Machine, cluster, free_port, until_it_works
 
 ATHINA_TRACE = [sys.executable, "-m", "athina_trace"]
@@ -59,6 +62,18 @@ class Fleet:
             Machine(f"worker-{number}", [*ATHINA_TRACE, "relay"], folder, **self.relay)
             for number in range(options.workers)
         ]
+        port = free_port()
+        (folder / "gateway").mkdir()
+        self.gateway = Machine(
+            "gateway",
+            [*ATHINA_TRACE, "gateway", "--port", str(port)],
+            folder,
+            **self.relay,
+            ATHINA_OUTBOX=str(folder / "gateway" / "outbox.db"),
+        )
+        script = str(Path(__file__).parent / "fleet" / "client.py")
+        arguments = [f"http://127.0.0.1:{port}", str(folder / "book"), GATEWAY_CLIENT]
+        self.client = Machine(GATEWAY_CLIENT, [sys.executable, script, *arguments], folder)
         self.pods = [self.pod(f"pod-{number}") for number in range(options.pods)]
         self.harm: Counter[str] = Counter()
         self.deleted: set[str] = set()
@@ -86,14 +101,14 @@ class Fleet:
             self.athina.start()
         setup = ["--setup", "--partitions", "16", "--replicas", str(len(self.nodes)), "--ack-wait", "5"]
         print(until_it_works([*ATHINA_TRACE, "relay", *setup], self.relay))
-        for machine in (*self.workers, *self.pods):
+        for machine in (*self.workers, self.gateway, *self.pods, self.client):
             machine.start()
 
     def kill_one(self) -> str:
         """Harm one machine; what happened."""
-        kind = self.chance.choices(["pod", "worker", "node"], [5, 2, 1])[0]
-        machines = {"pod": self.pods, "worker": self.workers, "node": self.nodes}[kind]
-        machine = self.chance.choice(machines)
+        machines = {"pod": self.pods, "worker": self.workers, "gateway": [self.gateway], "node": self.nodes}
+        kind = self.chance.choices([*machines], [5, 2, 1, 1])[0]
+        machine = self.chance.choice(machines[kind])
         if not machine.runs:
             return ""  # it comes back by itself
         if kind == "node":
@@ -159,14 +174,14 @@ class Fleet:
             time.sleep(0.05)
 
     def drain(self) -> None:
-        """End the pods, publish what is on their disks, and wait until the workers have delivered it."""
+        """End pods and gateway, publish what is on their disks, and wait until the workers have delivered it."""
         self.wake(now=float("inf"))
-        for pod in self.pods:
-            pod.end()
+        for machine in (self.client, self.gateway, *self.pods):
+            machine.end()
         for machine in (*self.nodes, *self.workers):
             machine.send(signal.SIGCONT)
-        for pod in self.pods:
-            until_it_works([*ATHINA_TRACE, "flush"], pod.variables)
+        for machine in (self.gateway, *self.pods):
+            until_it_works([*ATHINA_TRACE, "flush"], machine.variables)
         print("all is published; waiting for the workers", flush=True)
         least, patience = self.waiting(), time.monotonic() + _PATIENCE_SECONDS
         while least:
@@ -184,7 +199,7 @@ class Fleet:
 
     def end(self) -> None:
         """End everything."""
-        for machine in (*self.pods, *self.workers, self.athina, *self.nodes):
+        for machine in (self.client, self.gateway, *self.pods, *self.workers, self.athina, *self.nodes):
             machine.end(signal.SIGTERM if machine in self.workers else signal.SIGKILL)
 
 

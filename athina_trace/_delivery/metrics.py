@@ -75,25 +75,36 @@ def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, s
     return Metric(name, "histogram", description, samples)
 
 
+def single(name: str, kind: Literal["counter", "gauge"], description: str, value: float) -> Metric:
+    """The metric of one value."""
+    return Metric(f"athina_trace_{name}", kind, description, [Sample(value)])
+
+
 def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
     """The metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
     oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
-    single: list[tuple[str, Literal["counter", "gauge"], str, float]] = [
-        ("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
-        ("logs_delivered_total", "counter", "Those of them that were delivered.", status.delivered),
-        ("logs_dropped_total", "counter", "Those that could not be kept: the outbox was full.", status.dropped),
-        ("logs_waiting", "gauge", "Those that wait for delivery.", status.waiting),
-        ("logs_refused", "gauge", "Those that were refused; they are kept to be looked at.", status.refused),
-        ("possible_duplicates_total", "counter", "Requests whose answer was lost.", status.possible_duplicates),
-        ("oldest_waiting_seconds", "gauge", "Age of the oldest log that waits.", oldest),
-        ("outbox_bytes", "gauge", "What the outbox takes on disk.", status.bytes),
-        ("deliveries_paused", "gauge", "1 where nothing is sent: a wrong key, or an outage.", bool(status.paused)),
-        ("memory_only", "gauge", "1 where logs are in memory alone, as on a full disk.", bool(status.memory_only)),
-        ("requests_in_flight", "gauge", "Requests of this process that are under way.", traffic.in_flight),
-        ("faults_total", "counter", "Errors of athina_trace's own code.", status.faults),
-    ]
     return [
-        *(Metric(f"athina_trace_{name}", kind, text, [Sample(value)]) for name, kind, text, value in single),
+        single("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
+        single("logs_delivered_total", "counter", "Those of them that were delivered.", status.delivered),
+        single("logs_dropped_total", "counter", "Those that could not be kept: the outbox was full.", status.dropped),
+        single("logs_waiting", "gauge", "Those that wait for delivery.", status.waiting),
+        single("logs_refused", "gauge", "Those that were refused; they are kept to be looked at.", status.refused),
+        single("possible_duplicates_total", "counter", "Requests whose answer was lost.", status.possible_duplicates),
+        single("oldest_waiting_seconds", "gauge", "Age of the oldest log that waits.", oldest),
+        single("outbox_bytes", "gauge", "What the outbox takes on disk.", status.bytes),
+        single(
+            "memory_only", "gauge", "1 where logs are in memory alone, as on a full disk.", bool(status.memory_only)
+        ),
+        *of_process(traffic, paused=bool(status.paused), faults=status.faults),
+    ]
+
+
+def of_process(traffic: Traffic, *, paused: bool, faults: int) -> list[Metric]:
+    """The metrics of this process's requests to Athina."""
+    return [
+        single("deliveries_paused", "gauge", "1 where nothing is sent: a wrong key, or an outage.", paused),
+        single("requests_in_flight", "gauge", "Requests of this process that are under way.", traffic.in_flight),
+        single("faults_total", "counter", "Errors of athina_trace's own code.", faults),
         histogram("athina_trace_request_seconds", "Time of requests of this process.", [({}, traffic.latency)]),
     ]
 

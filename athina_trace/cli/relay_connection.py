@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,13 +13,37 @@ from nats.aio.client import Client
 from athina_trace.cli.terminal import CommandError
 from athina_trace.relay.connection import Address, ApiError, Loop, NoAnswerError, close, connect
 from athina_trace.relay.names import Names
+from athina_trace.relay.status import RelayStatus, read
 from athina_trace.settings import Settings
 
 T = TypeVar("T")
+_FRESH_SECONDS = 2.0
+_PATIENCE_SECONDS = 4.0
+"""How long a page may wait for a relay: less than a connection to servers that do not answer takes."""
 
 
-def ask_relay(question: Callable[[Client, Names], Awaitable[T]]) -> T:
-    """Connect, ask, and give the answer. Raises `CommandError` with the remedy."""
+class RelayWatch:
+    """How the relay is, for pages: many may ask at once, and none waits for long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shown: RelayStatus | str = ""
+        self._shown_until = float("-inf")
+
+    def status(self) -> RelayStatus | str:
+        """Give the status, two seconds old at most, or in a sentence why it is not known."""
+        with self._lock:
+            if time.monotonic() > self._shown_until:
+                try:
+                    self._shown = ask_relay(read, patience=_PATIENCE_SECONDS)
+                except CommandError as error:
+                    self._shown = str(error)
+                self._shown_until = time.monotonic() + _FRESH_SECONDS
+            return self._shown
+
+
+def ask_relay(question: Callable[[Client, Names], Awaitable[T]], *, patience: float | None = None) -> T:
+    """Connect, ask, and give the answer, within `patience` seconds. Raises `CommandError` with the remedy."""
     address = Address.of(Settings.build())
 
     async def run() -> T:
@@ -26,7 +53,7 @@ def ask_relay(question: Callable[[Client, Names], Awaitable[T]]) -> T:
         finally:
             await close(client)
 
-    return run_relay(run(), address)
+    return run_relay(asyncio.wait_for(run(), patience), address)
 
 
 def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
@@ -39,5 +66,9 @@ def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
         ) from None
     except NoAnswerError as error:
         raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY") from None
+    except asyncio.TimeoutError:
+        raise CommandError(f"the relay at {address} did not answer in time: check ATHINA_RELAY") from None
+    except OSError as error:
+        raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY_CERTIFICATE") from None
     except ApiError as error:
         raise CommandError(f"the relay at {address} refused: {error}; run `athina-trace relay --setup`") from None

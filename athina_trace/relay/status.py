@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -19,7 +18,7 @@ from athina_trace.relay.names import Names
 from athina_trace.relay.setup import consumer_faults, consumers, stream_faults
 
 _ANSWER_SECONDS = 0.5
-"""How long workers have to say how they are: a stopped one says nothing."""
+"""How long workers have to say how they are, since a stopped one says nothing; rates are those of this time."""
 _NOT_FOUND = 404
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 
@@ -32,16 +31,14 @@ class Partition:
         lag: logs that wait, the one under way included.
         in_flight: whether a worker has one.
         waiting_since: when the oldest was stored, seconds since the epoch; None where none waits.
-        acknowledged: how many were taken or refused since the stream was made, about.
-        rate: of those, a second; None where it was looked at once.
+        rate: how many are taken or refused a second.
     """
 
     number: int
     lag: int
     in_flight: bool
     waiting_since: float | None
-    acknowledged: int
-    rate: float | None = None
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class RelayStatus:
     bytes: int
     max_bytes: int
     refused: int
-    rate: float | None
+    rate: float
     waiting_since: float | None
     partitions: list[Partition]
     workers: list[dict[str, Any]]
@@ -64,42 +61,29 @@ class RelayStatus:
         """Give it as JSON can carry it."""
         return asdict(self)
 
-    def since(self, earlier: RelayStatus) -> RelayStatus:
-        """Give this status with the rates since an earlier one."""
-        seconds = max(self.at - earlier.at, 1e-3)
-        before = {each.number: each.acknowledged for each in earlier.partitions}
-        partitions = [
-            Partition(
-                **{
-                    **asdict(each),
-                    "rate": round(max(0, each.acknowledged - before.get(each.number, each.acknowledged)) / seconds, 1),
-                }
-            )
-            for each in self.partitions
-        ]
-        rate = round(sum(each.rate or 0.0 for each in partitions), 1)
-        return RelayStatus(**{**_shallow(self), "partitions": partitions, "rate": rate})
-
-
-def _shallow(status: RelayStatus) -> dict[str, Any]:
-    return {name: getattr(status, name) for name in RelayStatus.__dataclass_fields__}
+    def behind(self, most: int = 20) -> list[Partition]:
+        """Give the partitions with logs that wait, those that are furthest behind first."""
+        return sorted((each for each in self.partitions if each.lag), key=lambda each: -each.lag)[:most]
 
 
 async def read(client: NatsClient, names: Names) -> RelayStatus:
     """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
     info = await api(client, f"STREAM.INFO.{names.stream}")
+    earlier, began = await consumers(client, names), time.monotonic()
+    workers = await _workers(client, names)
     known = await consumers(client, names)
-    workers = asyncio.ensure_future(_workers(client, names))
+    seconds = time.monotonic() - began
     partitions: list[Partition] = []
     faults = stream_faults(info["config"])
     behind: list[int] = []
     for number in range(len(info["config"]["subjects"])):
-        consumer = known.get(names.consumer(number))
+        name = names.consumer(number)
+        consumer = known.get(name)
         if consumer is None:
             faults.append(f"partition {number} has no consumer: run `athina-trace relay --setup`")
             continue
         faults.extend(consumer_faults(consumer["config"]))
-        lag = consumer["num_pending"] + consumer["num_ack_pending"]
+        lag, taken = consumer["num_pending"] + consumer["num_ack_pending"], consumer["ack_floor"]["consumer_seq"]
         behind += [number] if lag else []
         partitions.append(
             Partition(
@@ -107,7 +91,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
                 lag,
                 in_flight=consumer["num_ack_pending"] > 0,
                 waiting_since=None,
-                acknowledged=consumer["ack_floor"]["consumer_seq"],
+                rate=round(max(0, taken - earlier.get(name, consumer)["ack_floor"]["consumer_seq"]) / seconds, 1),
             )
         )
     # All at once: where a server has just stopped, each answer may take as long as a request may.
@@ -120,10 +104,10 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
         bytes=info["state"]["bytes"],
         max_bytes=info["config"]["max_bytes"],
         refused=await _refused(client, names),
-        rate=None,
+        rate=round(sum(each.rate for each in partitions), 1),
         waiting_since=min((each.waiting_since for each in partitions if each.waiting_since), default=None),
         partitions=partitions,
-        workers=await workers,
+        workers=workers,
         faults=faults,
     )
 
@@ -169,8 +153,3 @@ async def _workers(client: NatsClient, names: Names) -> list[dict[str, Any]]:
     await asyncio.sleep(_ANSWER_SECONDS)
     await subscription.unsubscribe()
     return sorted(found, key=lambda each: str(each["name"]))
-
-
-def worst(partitions: Sequence[Partition], most: int) -> list[Partition]:
-    """Give those that are furthest behind, the first first."""
-    return sorted((each for each in partitions if each.lag), key=lambda each: -each.lag)[:most]

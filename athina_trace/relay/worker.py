@@ -30,6 +30,7 @@ from nats.aio.subscription import Subscription
 from athina_trace import _guard
 from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import Verdict
@@ -39,6 +40,7 @@ from athina_trace._delivery.senders import Connection, Senders
 from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, close, connect, store
 from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Message, read
 from athina_trace.relay.setup import SECOND, consumer_faults, consumers, stream_faults
+from athina_trace.relay.status import moment
 
 PULL_SECONDS = 10.0
 """How long a request for the next log waits at the server: what a stopped worker may still be given after that time."""
@@ -484,6 +486,30 @@ class Worker:
             "last_error": self._retry_policy.last_error,
             "began": self.counters.began,
         }
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing is taken from the stream; None where it is, or would be once Athina is back."""
+        if self._stopping.is_set():
+            return "this worker ends"
+        if self._client is None or self._client.is_closed or not self._partitions:
+            return "there is no connection to the relay"
+        return "Athina refuses the API key" if self._senders.controller.gate.paused else None
+
+    def traffic(self) -> Traffic:
+        """What this worker's requests do now, and took."""
+        controller = self._senders.controller
+        return Traffic(controller.in_flight, controller.latency)
+
+    async def backlog(self) -> tuple[int, float | None] | None:
+        """How many logs are in the stream, and since when the oldest waits; None where no server says."""
+        if self._client is None or self._client.is_closed:
+            return None
+        try:
+            state = (await api(self._client, f"STREAM.INFO.{self._names.stream}"))["state"]
+        except (ApiError, NoAnswerError):
+            return None
+        return state["messages"], moment(state["first_ts"]) if state["messages"] else None
 
     async def _give_back(self) -> None:
         """Let present requests end within the exit timeout, and give everything else to other workers at once."""

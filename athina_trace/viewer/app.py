@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -15,6 +16,9 @@ from athina_trace.viewer.access import AccessMiddleware
 from athina_trace.viewer.indexed_outbox import IndexedOutbox, Refresher
 from athina_trace.viewer.pages import Pages
 
+if TYPE_CHECKING:
+    from athina_trace.relay.status import RelayStatus
+
 
 def create_app(  # noqa: PLR0913 - settings of one application, all by name
     outbox: IndexedOutbox,
@@ -24,6 +28,7 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
     names: Sequence[str] = (),
     has_engine: bool = True,
     example_key: str | None = None,
+    relay_status: Callable[[], RelayStatus | str] | None = None,
     more_routes: Sequence[BaseRoute] = (),
     open_to: tuple[str, ...] = (),
 ) -> Starlette:
@@ -36,6 +41,7 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
         names: host names of the pages.
         has_engine: whether what waits in this outbox is meant to be sent.
         example_key: for a server that takes logs, the API key that its empty page shows in an example.
+        relay_status: where logs go to a relay, gives how that is, or in a sentence why it is not known.
         more_routes: routes to serve besides the pages.
         open_to: prefixes of paths that need no token.
     """
@@ -48,7 +54,7 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
         refresher.stop()
 
     title = title or Path(outbox.path).name
-    pages = Pages(refresher, title=title, has_engine=has_engine, example_key=example_key)
+    pages = Pages(refresher, title=title, has_engine=has_engine, example_key=example_key, relay_status=relay_status)
     routes = [
         *more_routes,
         Route("/", pages.sessions),

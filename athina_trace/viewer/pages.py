@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,6 +29,9 @@ from athina_trace.viewer.log_fields import question_of, text_of
 from athina_trace.viewer.markdown import mark, render
 from athina_trace.viewer.search_text import snippet
 
+if TYPE_CHECKING:
+    from athina_trace.relay.status import RelayStatus
+
 _MAX_JSON = 200_000
 """Characters of a log's JSON on its page; all of it can be copied and saved."""
 _MAX_MESSAGE = 200_000
@@ -41,13 +44,20 @@ class Pages:
     """All pages of one outbox."""
 
     def __init__(
-        self, refresher: Refresher, *, title: str, has_engine: bool = True, example_key: str | None = None
+        self,
+        refresher: Refresher,
+        *,
+        title: str,
+        has_engine: bool = True,
+        example_key: str | None = None,
+        relay_status: Callable[[], RelayStatus | str] | None = None,
     ) -> None:
         """The arguments are those of `create_app`."""
         self._refresher = refresher
         self._title = title
         self._has_engine = has_engine
         self._example_key = example_key
+        self._relay_status = relay_status
         # In every form of ours: another site can post a form, but cannot read a page to find this.
         self._form_secret = secrets.token_urlsafe(24)
         self._templates = Environment(
@@ -223,11 +233,19 @@ class Pages:
             return self._render("compare", snapshot, comparison=comparison, kinds_of_things=compare.KINDS)
 
     def delivery(self, request: Request) -> Response:
-        """What waits, and what was refused with the server's answer."""
+        """What waits, and what was refused with the server's answer, here and in the relay."""
         before, retried = _integer(request, "before"), _integer(request, "again")
+        relay = self._relay_status() if self._relay_status is not None else None
         with self._refresher.reading() as snapshot:
-            refused, waiting = queries.refused(snapshot.db, before=before), queries.waiting(snapshot.db)
-            return self._render("delivery", snapshot, refused=refused, waiting=waiting, before=before, retried=retried)
+            return self._render(
+                "delivery",
+                snapshot,
+                refused=queries.refused(snapshot.db, before=before),
+                waiting=queries.waiting(snapshot.db),
+                before=before,
+                retried=retried,
+                relay=relay,
+            )
 
     async def retry(self, request: Request) -> Response:
         """Make refused entries wait again: the one whose id the form holds, or all."""

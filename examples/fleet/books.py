@@ -5,13 +5,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+GATEWAY_CLIENT = "client"
+"""The name in the book of the one that logs through the gateway."""
+
 
 @dataclass
 class Books:
     """What a fleet came to.
 
     Attributes:
-        made: logs whose call returned.
+        made: logs whose call returned, or which the gateway answered.
+        through_gateway: how many of them the gateway answered.
         arrived: logs that Athina has.
         lost: those that it lacks although the disk of their pod survived, or the stream had stored them.
         lost_with_disks: those that only a deleted disk held.
@@ -20,6 +24,7 @@ class Books:
     """
 
     made: int
+    through_gateway: int
     arrived: int
     lost: int
     lost_with_disks: int
@@ -56,6 +61,7 @@ def check(book: Path, arrived: Sequence[str], deleted: Iterable[str]) -> Books:
             newest = max(newest, place.get(reference, -1))
     return Books(
         made=len(made),
+        through_gateway=sum(pod == GATEWAY_CLIENT for pod, *_ in made),
         arrived=len(place),
         lost=len(safe - place.keys()),
         lost_with_disks=len({reference for *_, reference in made} - safe - place.keys()),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace._clock import clock
 from athina_trace.cli.options import between
+from athina_trace.cli.server_options import port_number
 from athina_trace.cli.terminal import Column, CommandError, Terminal, UsageError
 from athina_trace.settings import Settings
 from athina_trace.viewer import formatting
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from athina_trace.relay.status import RelayStatus
 
 _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_SHOWN = 20
-"""Partitions in the table, those that are furthest behind."""
 _FOLLOW_SECONDS = 2.0
 _PARTITIONS = (
     Column("Partition", 9, right=True),
@@ -53,6 +52,16 @@ def add(commands: Any) -> None:
     doing = command.add_mutually_exclusive_group()
     doing.add_argument("--setup", action="store_true", help="make or check the stream instead")
     doing.add_argument("--status", action="store_true", help="show how far behind it is instead")
+    worker = command.add_argument_group("a worker")
+    worker.add_argument(
+        "--metrics-port",
+        type=port_number,
+        metavar="PORT",
+        help="serve /healthz, /readyz and /metrics (0: any free port)",
+    )
+    worker.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="where to serve them (default: this machine alone)"
+    )
     made = command.add_argument_group("with --setup")
     made.add_argument("--partitions", type=_partitions, help="conversations in flight at once, 1 to 1024 (default: 64)")
     made.add_argument("--replicas", type=_replicas, help="servers that store each log, 1 to 5 (default: 1)")
@@ -116,14 +125,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _set_up(options, terminal)
     if options.status:
         return _show(options, terminal)
-    return _work(settings, terminal)
+    return _work(settings, options, terminal)
 
 
-def _work(settings: Settings, terminal: Terminal) -> int:
+def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace._delivery.client import Client  # noqa: PLC0415 - what only a worker needs
     from athina_trace._delivery.costs import estimator  # noqa: PLC0415
     from athina_trace.cli.relay_connection import run_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.connection import Address  # noqa: PLC0415
+    from athina_trace.relay.probes import Probes  # noqa: PLC0415
     from athina_trace.relay.worker import Worker  # noqa: PLC0415
 
     if settings.api_key is None:
@@ -154,7 +164,16 @@ def _work(settings: Settings, terminal: Terminal) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
-        terminal.say(f"Delivering from {address} to {settings.base_url}   (Ctrl-C or SIGTERM ends it)")
+        served = ""
+        if options.metrics_port is not None:
+            host = options.metrics_host
+            try:
+                server = await Probes(worker).listen(host, options.metrics_port)
+            except OSError as error:
+                raise CommandError(f"nothing can be served at {host}:{options.metrics_port}: {error}") from None
+            shown = f"[{host}]" if ":" in host else host
+            served = f", metrics at http://{shown}:{server.sockets[0].getsockname()[1]}/metrics"
+        terminal.say(f"Delivering from {address} to {settings.base_url}{served}   (Ctrl-C or SIGTERM ends it)")
         terminal.flush()
         await worker.run()
         return worker
@@ -189,10 +208,8 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace.relay.status import read  # noqa: PLC0415
 
     async def look(client: Any, names: Any) -> None:
-        earlier = await read(client, names)
-        await asyncio.sleep(0.5)
         while True:
-            status = (await read(client, names)).since(earlier)
+            status = await read(client, names)
             if options.json:
                 terminal.json(status.as_json())
             else:
@@ -200,7 +217,6 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
             terminal.flush()
             if not options.follow:
                 return
-            earlier = status
             await asyncio.sleep(_FOLLOW_SECONDS)
             if not options.json:
                 terminal.say()
@@ -210,8 +226,6 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _print(status: RelayStatus, terminal: Terminal) -> None:
-    from athina_trace.relay.status import worst  # noqa: PLC0415 - an optional extra
-
     limit = f" of {formatting.byte_size(status.max_bytes)}" if status.max_bytes > 0 else ""
     oldest = f", the oldest since {formatting.readable_time(status.waiting_since)}" if status.waiting_since else ""
     terminal.say(f"{'waiting':<12} {formatting.integer(status.waiting)}{oldest}")
@@ -219,7 +233,7 @@ def _print(status: RelayStatus, terminal: Terminal) -> None:
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}{limit}")
     hint = ": see `athina-trace logs --relay`" if status.refused else ""
     terminal.say(f"{'refused':<12} {formatting.integer(status.refused)}{hint}")
-    behind = worst(status.partitions, _SHOWN)
+    behind = status.behind()
     count = sum(1 for each in status.partitions if each.lag)
     terminal.say(f"{'partitions':<12} {len(status.partitions)}, {count} with logs that wait")
     for fault in status.faults:

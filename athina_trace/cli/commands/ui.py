@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from athina_trace.cli.options import add_outbox, outbox_path
 from athina_trace.cli.server_options import add_server_options, require_packages
 from athina_trace.cli.terminal import Terminal
+from athina_trace.settings import Settings
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
+
+if TYPE_CHECKING:
+    from athina_trace.relay.status import RelayStatus
 
 PORT = 7345
 
@@ -35,5 +40,19 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     # The outboxes of programs without a key and of the demo: what waits there is not meant to be sent, and the page
     # does not ask why it is not.
     has_engine = Path(path).stem not in ("local", "demo")
-    app = create_app(IndexedOutbox(path), token=token, names=options.name, has_engine=has_engine)
+    app = create_app(
+        IndexedOutbox(path), token=token, names=options.name, has_engine=has_engine, relay_status=_relay_status()
+    )
     return web_server.serve(app, options, terminal, token)
+
+
+def _relay_status() -> Callable[[], RelayStatus | str] | None:
+    """How to learn about the relay that the settings name; None where they name none."""
+    if Settings.build().relay is None:
+        return None
+    try:
+        from athina_trace.cli.relay_connection import RelayWatch  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        reason = f"a package is missing ({error}): pip install 'athina-trace[nats]'"
+        return lambda: reason
+    return RelayWatch().status

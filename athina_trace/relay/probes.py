@@ -1,0 +1,95 @@
+"""What an orchestrator and Prometheus ask a worker over HTTP: `/healthz`, `/readyz` and `/metrics`.
+
+Served by the worker's own loop, so that one which hangs answers nothing. A request has one line that matters; there is
+no framework among the packages that a worker needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from athina_trace import _guard
+from athina_trace._delivery.metrics import CONTENT_TYPE, Metric, exposition, of_process, single
+from athina_trace.relay.worker import Worker
+
+_MAX_HEAD: Final = 8192
+_MAX_CONNECTIONS: Final = 64
+_SECONDS: Final = 8.0
+"""How long a connection may take in all: more than a server of NATS may take to say what waits."""
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+class Probes:
+    """Answers for one worker. Nothing in the answers is a secret, or a part of a log."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._open = 0
+
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Answer at this address from now on. Raises OSError where it is taken, or not one of this machine's."""
+        return await asyncio.start_server(self._connected, host, port, limit=_MAX_HEAD)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            if self._open <= _MAX_CONNECTIONS:
+                await asyncio.wait_for(self._exchange(reader, writer), _SECONDS)
+        except (asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            pass  # too slow, gone, or no HTTP
+        finally:
+            self._open -= 1
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, _, rest = head.partition(b" ")
+        if method in (b"GET", b"HEAD"):
+            status, content_type, body = await self._answer(
+                rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+            )
+        else:
+            status, content_type, body = "405 Method Not Allowed", _TEXT, "only GET is answered here\n"
+        data = body.encode()
+        lines = (f"HTTP/1.1 {status}", f"content-type: {content_type}", f"content-length: {len(data)}")
+        writer.write("\r\n".join((*lines, "connection: close", "", "")).encode() + (b"" if method == b"HEAD" else data))
+        writer.close()
+        await writer.wait_closed()
+
+    async def _answer(self, path: str) -> tuple[str, str, str]:
+        """Give status, type and body."""
+        if path == "/healthz":
+            return "200 OK", _TEXT, "ok\n"
+        if path == "/readyz":
+            obstacle = self._worker.obstacle
+            return (
+                ("200 OK", _TEXT, "ready\n")
+                if obstacle is None
+                else ("503 Service Unavailable", _TEXT, f"{obstacle}\n")
+            )
+        if path == "/metrics":
+            return "200 OK", CONTENT_TYPE, exposition(await self._metrics())
+        return "404 Not Found", _TEXT, "there are /healthz, /readyz and /metrics\n"
+
+    async def _metrics(self) -> list[Metric]:
+        backlog = await self._worker.backlog()
+        report = self._worker.report()
+        metrics = [
+            single("relay_delivered_total", "counter", "Logs that Athina took from this worker.", report["delivered"]),
+            single("relay_refused_total", "counter", "Logs that it refused; they are kept.", report["refused"]),
+            single("relay_failed_total", "counter", "Attempts that failed and are made again.", report["failed"]),
+            single("relay_held", "gauge", "Logs that this worker has claimed.", report["held"]),
+            single("relay_connected", "gauge", "1 where the stream says what waits.", backlog is not None),
+            *of_process(self._worker.traffic(), paused=bool(report["paused"]), faults=_guard.faults),
+        ]
+        if backlog is None:
+            return metrics  # neither of the next two is 0: it is not known
+        waiting, since = backlog
+        age = 0.0 if since is None else max(0.0, time.time() - since)
+        return [
+            *metrics,
+            single("relay_waiting", "gauge", "Logs in the stream, for all workers.", waiting),
+            single("relay_oldest_waiting_seconds", "gauge", "Age of the oldest of them.", age),
+        ]
