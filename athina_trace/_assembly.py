@@ -89,8 +89,18 @@ class Runtime(Writer):
             return _relay_pool(settings)
         if settings.api_key is None:
             return None
+        revise = None
+        if settings.estimate_cost:
+            from athina_trace._delivery.costs import estimator  # noqa: PLC0415 - most programs do without it
+
+            revise = estimator()
         return lambda results: Senders(
-            self._connect, results, clock=clock, limit=settings.connections, max_bytes=settings.max_log_bytes
+            self._connect,
+            results,
+            clock=clock,
+            limit=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            revise=revise,
         )
 
     def _connect(self) -> Connection:

@@ -152,6 +152,10 @@ class Settings(BaseModel):
         ge=0,
         description="Hours that delivered logs stay in the outbox to be looked at, in a tenth of it; 0: none do.",
     )
+    estimate_cost: bool = Field(
+        default=False,
+        description="On: a log that names no cost is sent with an estimate by list prices; needs `genai-prices`.",
+    )
     console: bool = Field(
         default=False, description="On: each log is also shown on standard error as it is made, for development."
     )

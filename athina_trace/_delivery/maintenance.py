@@ -5,10 +5,10 @@ Each function works on a live outbox in short transactions, and moves each count
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 _AT_ONCE = 1000

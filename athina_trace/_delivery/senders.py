@@ -90,14 +90,25 @@ class Senders:
         clock: Any,
         limit: int = 64,
         max_bytes: int = 1_000_000,
+        revise: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """`limit`: most requests in flight. `max_bytes`: longer entries are shortened."""
+        """Start nothing.
+
+        Args:
+            connect: makes the connection of a sender.
+            results: what came of each entry goes there.
+            clock: has `monotonic` (seconds) and `uniform` (0 to 1).
+            limit: most requests in flight.
+            max_bytes: longer entries are shortened.
+            revise: gives the JSON to send of a log; must not raise.
+        """
         self.destination = ATHINA
         self.controller = Concurrency(limit)
         self._connect = connect
         self._results = results
         self._clock = clock
         self._max_bytes = max_bytes
+        self._revise = revise
         self._inbox: queue.SimpleQueue[Lease] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
         self._changed = threading.Condition()
@@ -207,10 +218,13 @@ class Senders:
         sender.connection = sender.connection or self._connect()
         failed: Attempt | None = None
         for entry in lease.entries:
+            # Before the request begins, whose time the controller judges the server by.
+            revise = self._revise if entry.kind == "log" else None
+            revised = entry._replace(body=revise(entry.body)) if revise is not None else entry
             request = self._begin(lease, entry, sender)
             if request is None:
                 break
-            outcome = send(entry, sender.connection, max_bytes=self._max_bytes)
+            outcome = send(revised, sender.connection, max_bytes=self._max_bytes)
             attempt = Attempt(entry, outcome, self._end(request, outcome, sender))
             if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
                 failed = attempt

@@ -1,20 +1,28 @@
-"""The standard library's `sqlite3`, or, where Python was built without it, the names of its errors.
+"""The standard library's `sqlite3`, or, where Python was built without it, what lets every module be loaded.
 
-Every module can be loaded there, logs are kept in memory, and nothing raises these errors.
+Without it, logs are kept in memory, and the commands that read outbox files say what is missing.
 """
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["missing", "sqlite3"]
+from athina_trace.errors import OutboxError
+
+__all__ = ["Connection", "Row", "missing", "sqlite3"]
 
 missing: str | None = None
 """Why there is no SQLite; None where there is."""
 
+
+def _connect(*_: Any, **__: Any) -> Any:
+    raise OutboxError(f"{missing}, which reads outbox files: install a Python with its module `sqlite3`")
+
+
 if TYPE_CHECKING:
     import sqlite3
+    from sqlite3 import Connection, Row
 else:
     try:
         import sqlite3
@@ -25,3 +33,7 @@ else:
         sqlite3.DatabaseError = type("DatabaseError", (sqlite3.Error,), {})
         sqlite3.OperationalError = type("OperationalError", (sqlite3.DatabaseError,), {})
         sqlite3.IntegrityError = type("IntegrityError", (sqlite3.DatabaseError,), {})
+        sqlite3.Connection = sqlite3.Row = object
+        sqlite3.sqlite_version_info = (0,)
+        sqlite3.connect = _connect
+    Connection, Row = sqlite3.Connection, sqlite3.Row

@@ -6,9 +6,9 @@ Times are seconds since the epoch, as in `status()`; their names end in `_at` or
 
 from __future__ import annotations
 
-from sqlite3 import Row
 from typing import Any
 
+from athina_trace._delivery.sqlite import Row
 from athina_trace.viewer.conversation import NO_LIMITS, read_turn
 from athina_trace.viewer.queries import OutboxStatus, StoredLog
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import sqlite3
 import sys
 from collections.abc import Sequence
 
 from athina_trace import __version__
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.cli.commands import (
     check,
     completion,

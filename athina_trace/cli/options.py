@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from sqlite3 import Connection
 from tempfile import TemporaryDirectory
 
+from athina_trace._delivery.sqlite import Connection
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import Literal, NamedTuple
 from pydantic_core import to_json
 
 from athina_trace._delivery.routes import Kind
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 # The only statements here that name the outbox's columns.

@@ -143,6 +143,7 @@ class Worker:
         max_bytes: int = 1_000_000,
         max_attempts: int = 500,
         exit_timeout: float = 2.0,
+        revise: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """Take the settings; see `settings.Settings` for each."""
         self.counters = Counters()
@@ -159,6 +160,7 @@ class Worker:
             clock=clock,
             limit=connections,
             max_bytes=max_bytes,
+            revise=revise,
         )
         self._partitions: list[_Partition] = []
         self._claims: dict[tuple[Kind, str], float] = {}

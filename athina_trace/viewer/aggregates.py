@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from sqlite3 import Connection
 
+from athina_trace._delivery.sqlite import Connection
 from athina_trace.viewer.log_fields import LogRow
 
 _Key = tuple[int, str, str, int, int]

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from sqlite3 import Connection
 from typing import Any, NamedTuple
 
+from athina_trace._delivery.sqlite import Connection
 from athina_trace.viewer.aggregates import DAY, DIMENSIONS, HOUR, MINUTE, QUANTITIES, percentile
 from athina_trace.viewer.filters import parse_moment
 from athina_trace.viewer.formatting import exact_time

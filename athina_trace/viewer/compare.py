@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from sqlite3 import Connection, Row
 from typing import NamedTuple
 
+from athina_trace._delivery.sqlite import Connection, Row
 from athina_trace.viewer import queries
 from athina_trace.viewer.aggregates import DIMENSIONS, QUANTITIES, bin_of
 from athina_trace.viewer.charts import PERIODS, Latencies, Totals, load_line

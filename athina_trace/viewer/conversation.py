@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from sqlite3 import Row
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from athina_trace._delivery.sqlite import Row
 from athina_trace.viewer.attachments import Attachment, attachments_of
 from athina_trace.viewer.log_fields import error_of, messages_of, question_of, readable_error, text_of, tool_calls
 from athina_trace.viewer.queries import StoredLog

@@ -6,7 +6,6 @@ and is rebuilt. It mirrors the outbox: what is deleted there is deleted here, to
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from athina_trace import _prices
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.viewer import aggregates
 from athina_trace.viewer.log_fields import (
     MAX_NAMES,
@@ -28,7 +29,6 @@ from athina_trace.viewer.log_fields import (
     text_of,
     tool_calls,
 )
-from athina_trace.viewer.prices import AVAILABLE
 from athina_trace.viewer.search_text import spaced, words
 
 VERSION = 4
@@ -143,7 +143,7 @@ class Index:
         self._known_words: set[str] = set()
         if self._db.execute("PRAGMA main.user_version").fetchone()[0] != VERSION:
             self.clear()
-        elif AVAILABLE and not self._db.execute("SELECT has_prices FROM progress").fetchone()[0]:
+        elif _prices.AVAILABLE and not self._db.execute("SELECT has_prices FROM progress").fetchone()[0]:
             self.clear()  # read in by a process that had no price table
 
     def close(self) -> None:
@@ -163,7 +163,9 @@ class Index:
             for statement in SCHEMA.split(";"):
                 self._db.execute(statement)
             self._db.execute(_VOCABULARY)
-            self._db.execute("UPDATE progress SET outbox_file = ?, has_prices = ?", (self._outbox_file(), AVAILABLE))
+            self._db.execute(
+                "UPDATE progress SET outbox_file = ?, has_prices = ?", (self._outbox_file(), _prices.AVAILABLE)
+            )
             self._db.execute(f"PRAGMA main.user_version = {VERSION}")
         with suppress(sqlite3.OperationalError):  # beside a reader: free pages are overwritten later
             # Deleted texts stay legible in free pages until the file is rewritten.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.index import Index, read_only
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from athina_trace.viewer import prices
+from athina_trace import _prices
+from athina_trace._delivery.costs import MARK
 
 _MAX_LINE = 280
 """Characters of a question, answer or error that a list shows at most."""
@@ -97,7 +98,7 @@ def log_row(entry_id: int, made: float, reference: str, fields: dict[str, Any], 
     cost, estimate = _number(fields.get("cost")), None
     if cost is None and model and prompt is not None and completion is not None:
         cached = _integer(attributes.get("cached_tokens")) or 0
-        estimate = prices.estimate(model, prompt=prompt, completion=completion, cached=cached, made=made)
+        estimate = _prices.estimate(model, prompt=prompt, completion=completion, cached=cached, made=made)
     called = tokens is not None or model not in (None, "unknown")
     parent = _label(attributes.get("parent_reference"))
     return LogRow(
@@ -114,7 +115,7 @@ def log_row(entry_id: int, made: float, reference: str, fields: dict[str, Any], 
         model=model,
         tokens=tokens,
         cost=estimate if cost is None else cost,
-        is_estimate=cost is None and estimate is not None,
+        is_estimate=estimate is not None or (cost is not None and attributes.get(MARK) is True),
         # A call that failed is not charged for.
         is_unpriced=cost is None and estimate is None and called and not error,
         latency=_integer(fields.get("response_time")),

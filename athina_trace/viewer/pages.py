@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from sqlite3 import Row
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from athina_trace._delivery import maintenance
+from athina_trace._delivery.sqlite import Row
 from athina_trace._serving.access import same
 from athina_trace.viewer import compare, formatting, queries
 from athina_trace.viewer.access import MAX_FORM

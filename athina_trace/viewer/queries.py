@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from sqlite3 import Connection, Row
 from typing import Any, NamedTuple
 
+from athina_trace._delivery.sqlite import Connection, Row
 from athina_trace.viewer.filters import STATES, Filters, clean
 from athina_trace.viewer.log_fields import merge_updates, parse_object
 

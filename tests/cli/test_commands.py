@@ -424,9 +424,10 @@ def test_an_export_to_a_file_keeps_every_character(run: Run, tmp_path: Path) -> 
     run("export", "--format", "csv", "--outbox", str(path), "--output", str(target))
     with target.open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["response"] == NASTY.replace("\0", "\ufffd")
+    stored = NASTY.replace("\0", "\ufffd")
+    assert row["response"] == stored
     run("export", "--outbox", str(path), "--output", str(target))
-    assert json.loads(target.read_text(encoding="utf-8"))["log"]["response"] == NASTY
+    assert json.loads(target.read_text(encoding="utf-8"))["log"]["response"] == stored
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "\x1b]0;title\x07", "a\rb", "\u202eabc", "\x9b31m", "\x00"])
@@ -441,3 +442,39 @@ def test_importing_the_package_brings_none_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--version",), 0), (("--help",), 0), (("completion", "bash"), 0), (("check",), 1), (("logs",), 1),
+        (("show", "1"), 1), (("sessions",), 1), (("status",), 1), (("export",), 1), (("retry", "--all"), 1),
+        (("purge", "--state", "waiting", "--yes"), 1),
+    ],
+)  # fmt: skip
+def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
+    environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    path = tmp_path / "outbox.db"
+    put(path, log())
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['_sqlite3'] = None")
+    done = subprocess.run(
+        [sys.executable, "-m", "athina_trace", *arguments],
+        env={
+            **environment,
+            "PYTHONPATH": str(hidden),
+            "ATHINA_OUTBOX": str(path),
+            "ATHINA_BASE_URL": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    if code:
+        assert "this Python was built without SQLite" in done.stdout + done.stderr
+        assert "install a Python with its module `sqlite3`" in " ".join((done.stdout + done.stderr).split())

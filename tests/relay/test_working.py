@@ -27,11 +27,11 @@ from tests.support.athina_server import AthinaServer, Request, answer, busy, del
 from tests.support.nats_servers import NatsServers, RunningWorker
 
 
-def publish(nats: NatsServers, *entries: tuple[str, str], kind: Kind = "log") -> None:
-    """Publish (session, name) pairs in order."""
+def publish(nats: NatsServers, *entries: tuple[str, str], kind: Kind = "log", **more: Any) -> None:
+    """Publish (session, name) pairs in order, with `more` fields."""
     stepped = Stepped(Athina(), outbox=MemoryOutbox(), make_pool=partial(Publisher, nats.address))
     for session, name in entries:
-        fields = {"external_reference_id": name, "session_id": session, "response": name}
+        fields = {"external_reference_id": name, "session_id": session, "response": name, **more}
         stepped.outbox.put(Entry(session, kind, name, stepped.clock.now, json.dumps(fields).encode()))
     stepped.settle()
     stepped.engine.finish(5)
@@ -251,6 +251,20 @@ def test_a_worker_process_ends_with_sigterm_and_says_what_it_did(
     assert process.returncode == 0
     assert out.splitlines()[0].startswith(f"Delivering from {nats.address} to {athina.url}")
     assert "20 delivered, 0 refused" in out
+
+
+def test_a_worker_process_adds_the_costs_that_it_is_to_estimate(
+    nats: NatsServers,
+    athina: AthinaServer,
+    worker_processes: Callable[[], subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ATHINA_ESTIMATE_COST", "1")
+    nats.set_up(partitions=1)
+    publish(nats, ("s", "one"), language_model_id="gpt-4o-mini", prompt_tokens=1000, completion_tokens=100)
+    worker_processes()
+    athina.wait_for(1, timeout=20)
+    assert athina.accepted[0].json["cost"] == pytest.approx(0.00021)
 
 
 def test_what_a_killed_worker_held_is_delivered_by_another(

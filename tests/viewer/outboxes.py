@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.entry import Entry, log_entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
@@ -27,9 +27,7 @@ def log(session: str | None = "s1", *, made: float | None = None, **fields: Any)
         **({"session_id": session} if session else {}),
         **fields,
     }
-    ordering_key = session or body["external_reference_id"]
-    made = NOON + number if made is None else made
-    return Entry(ordering_key, "log", body["external_reference_id"], made, json.dumps(body).encode())
+    return log_entry(body, NOON + number if made is None else made)
 
 
 def feedback(of: Entry, value: int, comment: str = "") -> Entry:

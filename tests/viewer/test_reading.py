@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace.viewer import markdown, prices
+from athina_trace import _prices
+from athina_trace.viewer import markdown
 from athina_trace.viewer.attachments import attachments_of
 from athina_trace.viewer.log_fields import log_row, readable_error, text_of, tool_calls
 from athina_trace.viewer.markdown import MAX_PART, parts, render
@@ -290,14 +291,14 @@ def test_a_cost_is_named_or_estimated_or_not_known(
 
 
 def test_without_a_price_table_nothing_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prices, "AVAILABLE", False)
+    monkeypatch.setattr(_prices, "AVAILABLE", False)
     row = log_row(1, time.time(), "r", spent(), size=1)
     assert (row.cost, row.is_unpriced) == (None, True)
 
 
 @pytest.mark.parametrize("made", [0.0, -1e12, 1e18, float("inf")])
 def test_a_price_of_any_day_is_asked_for(made: float) -> None:
-    found = prices.estimate("gpt-4o-mini", prompt=1, completion=1, made=made)
+    found = _prices.estimate("gpt-4o-mini", prompt=1, completion=1, made=made)
     assert found is None or found > 0
 
 

@@ -240,8 +240,7 @@ def test_an_index_without_prices_is_read_in_again_where_there_are_some(
 ) -> None:
     put(path, call("a", language_model_id="gpt-4o-mini", prompt_tokens=1000, completion_tokens=100))
     for known, expected in ((False, None), (True, pytest.approx(0.00021))):
-        monkeypatch.setattr("athina_trace.viewer.prices.AVAILABLE", known)
-        monkeypatch.setattr("athina_trace.viewer.index.AVAILABLE", known)
+        monkeypatch.setattr("athina_trace._prices.AVAILABLE", known)
         source = IndexedOutbox(str(path))
         source.refresh()
         with source.open() as db:

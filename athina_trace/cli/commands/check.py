@@ -17,6 +17,7 @@ import httpx
 from pydantic_core import to_json
 
 from athina_trace._clock import clock
+from athina_trace._delivery import sqlite
 from athina_trace._delivery.client import Client
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
@@ -127,6 +128,10 @@ def check_server(settings: Settings) -> Iterator[Finding]:
 
 def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
     """Check whether the outbox can be written to, whether only its owner may read it, and whether there is room."""
+    if sqlite.missing is not None:
+        message = f"{sqlite.missing}: logs are kept in memory only; install a Python with its module `sqlite3`"
+        yield Finding("outbox", is_ok=False, message=message)
+        return
     # The first log makes missing folders: what counts is the nearest one that exists.
     folder = next(each for each in path.parents if each.exists())
     blocked = [each for each in (folder, path) if each.exists() and not os.access(each, os.W_OK)]

@@ -130,6 +130,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace._delivery.client import Client  # noqa: PLC0415 - what only a worker needs
+    from athina_trace._delivery.costs import estimator  # noqa: PLC0415
     from athina_trace.cli.relay_connection import run_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.connection import Address  # noqa: PLC0415
     from athina_trace.relay.probes import Probes  # noqa: PLC0415
@@ -158,6 +159,7 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
             max_bytes=settings.max_log_bytes,
             max_attempts=settings.max_attempts,
             exit_timeout=settings.exit_timeout,
+            revise=estimator() if settings.estimate_cost else None,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from sqlite3 import Row
 from typing import Any
 
+from athina_trace._delivery.sqlite import Row
 from athina_trace.cli.json_records import session_record
 from athina_trace.cli.options import add_filters, add_outbox, explain_nothing, filters_of, open_outbox, positive
 from athina_trace.cli.terminal import Column, Terminal
