@@ -112,17 +112,19 @@ class Publisher:
 
     async def _take(self) -> None:
         """Serve every lease in a task of its own, until closed and nothing is under way."""
-        while not self._is_closing:
-            await self._woken.wait()
-            self._woken.clear()
-            while self._inbox:
-                task = asyncio.get_running_loop().create_task(self._serve(self._inbox.popleft()))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._stream is not None:
-            await self._stream.close()
+        try:
+            while not self._is_closing:
+                await self._woken.wait()
+                self._woken.clear()
+                while self._inbox:
+                    task = asyncio.get_running_loop().create_task(self._serve(self._inbox.popleft()))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            if self._stream is not None:
+                await self._stream.close()
 
     async def _serve(self, lease: Lease) -> None:
         """Publish the entries of a lease in order, for as long as they are taken or refused, and report each."""
