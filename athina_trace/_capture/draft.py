@@ -92,7 +92,7 @@ class LogDraft:
         # call with a log of its own.
         self._reference: tuple[int, str, bool] = (-1, "", False)
         self.sample_rate: float | None = None  # which the decorator asks for
-        self.parent: LogDraft | None  # from `open` on
+        self.parent: LogDraft | None = None
         if named:
             self.name(named)
 
