@@ -25,7 +25,8 @@ def talk(base_url: str) -> None:
             ("small", "gpt-4.1-mini", base_url),
         )
     ]
-    router = Router(model_list=models, fallbacks=[{"large": ["small"]}], num_retries=0)
+    # Without cooldowns, so that the second question is tried with the model that is not there, too.
+    router = Router(model_list=models, fallbacks=[{"large": ["small"]}], num_retries=0, disable_cooldowns=True)
     with athina_session("conversation-17", customer_id="disney-usa-2314832"):
         for question in QUESTIONS:
             router.completion(model="large", messages=[{"role": "user", "content": question}])
@@ -37,7 +38,8 @@ if __name__ == "__main__":
     with StandIn() as server:
         talk(server.base_url)
     # LiteLLM calls its loggers in a thread of its own, after the call has returned.
-    while status().made - before < 2 * len(QUESTIONS):
+    ends = time.monotonic() + 30
+    while status().made - before < 2 * len(QUESTIONS) and time.monotonic() < ends:
         time.sleep(0.05)
     show_conversation(recent_logs(status().made - before))
     show_delivery(flush(timeout=10), status())

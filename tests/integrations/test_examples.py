@@ -50,7 +50,10 @@ def test_an_example_shows_its_conversation(name: str, tmp_path: Path) -> None:
     questions, shown = EXAMPLES[name]["questions"], EXAMPLES[name]["shown"]
     assert re.findall(r"^\[\d+\] (.*)$", done.stdout, flags=re.MULTILINE) == questions
     assert [text for text in shown if text not in done.stdout] == []
-    assert f"{len(questions)} made" in done.stdout
+    made = re.search(r"^(\d+) made", done.stdout, flags=re.MULTILINE)
+    # Changes of logs, such as outputs of tools, are counted, too.
+    assert made is not None
+    assert int(made[1]) >= len(questions)
 
 
 def test_examples_are_short() -> None:
