@@ -342,6 +342,7 @@ def test_next_and_previous_are_keys(page: Page) -> None:
     page.wait_for_url("**/session?**")
     page.keyboard.press("n")
     expect(page.get_by_role("heading", level=1)).not_to_have_text(first)
+    page.wait_for_load_state()  # keys are listened for once the page's script has run
     page.keyboard.press("p")
     expect(page.get_by_role("heading", level=1)).to_have_text(first)
 
