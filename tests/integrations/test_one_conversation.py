@@ -76,13 +76,14 @@ def test_the_table_of_what_each_source_says(capsys: pytest.CaptureFixture[str]) 
     assert not any(" no " in line for line in lines[: len(SOURCES) + 1])
 
 
-ORDERS = [random.Random(seed).sample(SOURCES, len(SOURCES)) for seed in range(6)]
 TALKS = list({source.talk: source for source in SOURCES}.values())
+# Each way of talking in an order of its own. Not every way in every order: some packages, switched off and on again,
+# wrap their wrappers, so that the twentieth time takes minutes.
+ORDERS = [(talking, random.Random(seed).sample(SOURCES, len(SOURCES))) for seed, talking in enumerate(TALKS)]
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=lambda order: ", ".join(source.name for source in order))
-@pytest.mark.parametrize("talking", TALKS, ids=lambda source: source.talk.__name__)
-def test_all_of_them_at_once_log_each_answer_once(order: list[Source], talking: Source) -> None:
+@pytest.mark.parametrize(("talking", "order"), ORDERS, ids=[source.talk.__name__ for source in TALKS])
+def test_all_of_them_at_once_log_each_answer_once(talking: Source, order: list[Source]) -> None:
     with standin() as server, captured_logs() as logs:
         with ExitStack() as stack:
             for source in order:
