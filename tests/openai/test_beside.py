@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(len(INSTALLED) < len(TOOLS), reason="make test-o
 READ_ELSEWHERE = {
     (tool, script)
     for tool in ("openinference", "openllmetry", "langsmith", "braintrust", "datadog")
-    for script in ("chat_read_in_pieces", "response_read_in_pieces", "read_in_pieces_async")
+    for script in ("chat_read_in_pieces", "response_read_in_pieces", "run_read_in_pieces", "read_in_pieces_async")
 }
 
 
