@@ -231,7 +231,9 @@ async def consumers(client: NatsClient, names: Names) -> dict[str, dict[str, Any
     """Give what JetStream knows of all consumers of the stream, by name."""
     found: dict[str, dict[str, Any]] = {}
     while True:
-        page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": len(found)})
+        known = len(found)
+        page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": known})
         found |= {each["name"]: each for each in page["consumers"] or ()}
-        if not page["consumers"] or len(found) >= page["total"]:
+        # While a server is away, those that it leads are counted and missing: the same page comes again and again.
+        if len(found) in (known, page["total"]):
             return found
