@@ -167,12 +167,13 @@ class MemoryStore:
         if not self._of_reference[row.entry.reference]:
             del self._of_reference[row.entry.reference]
 
-    def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:  # noqa: ARG002 - nobody looks at it here
-        """Athina has `entry`: delete it, or keep it to be looked at."""
-        done = self._resolve(entry, self._delivered if keep else None, now)
-        self.count("delivered", done)
-        if keep:
-            self.count("delivered_bytes", done * len(entry.body))
+    def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        """Athina has these: delete them, or keep them to be looked at."""
+        for entry, _ in entries:
+            done = self._resolve(entry, self._delivered if keep else None, now)
+            self.count("delivered", done)
+            if keep:
+                self.count("delivered_bytes", done * len(entry.body))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - as above
         """Athina will never take `entry` as it is: keep it."""
@@ -180,13 +181,14 @@ class MemoryStore:
             self.count("refused")
             self.count("refused_bytes", len(entry.body))
 
-    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased key back, to be leased again when `due`; a key without entries is forgotten."""
-        if self._of_key.get(ordering_key):
-            self._free(ordering_key, due=due, attempts=attempts)
-        else:
-            self._set(self._keys, ordering_key, None)
-            self._of_key.pop(ordering_key, None)
+    def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
+        """Give leased keys back, to be leased again when `due`; a key without entries is forgotten."""
+        for name in ordering_keys:
+            if self._of_key.get(name):
+                self._free(name, due=due, attempts=attempts)
+            else:
+                self._set(self._keys, name, None)
+                self._of_key.pop(name, None)
 
     def release_all(self, owner: int) -> None:
         """Free what `owner` leases."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -198,9 +198,13 @@ class Outbox:
 
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
         """Athina has it: forget the entry, or keep it to be looked at."""
-        self.store.delivered(entry, now, keep=keep, prompt_run_id=prompt_run_id)
+        self.all_delivered([(entry, prompt_run_id)], now, keep=keep)
+
+    def all_delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        """The same for many, each with the name that Athina gave to it."""
+        self.store.delivered(entries, now, keep=keep)
         if keep:
-            self._newly_delivered += len(entry.body)
+            self._newly_delivered += sum(len(entry.body) for entry, _ in entries)
             if self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes):
                 self.drop_delivered(before=float("-inf"))
 
@@ -212,9 +216,9 @@ class Outbox:
         """Count an attempt whose answer was lost: Athina may have the entry, and will be given it again."""
         self.store.count("possible_duplicates")
 
-    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased key back: free at once, or not before `due`."""
-        self.store.release(ordering_key, due=due, attempts=attempts)
+    def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
+        """Give leased keys back: free at once, or not before `due`."""
+        self.store.release(*ordering_keys, due=due, attempts=attempts)
 
     def acknowledge(self, entry: Stored) -> None:
         """Athina has it, as the next step will record; known to others even if we die before. For any thread."""
