@@ -6,7 +6,6 @@ Each has a connection of its own.
 
 from __future__ import annotations
 
-import _thread
 import math
 import queue
 import threading
@@ -71,6 +70,7 @@ class _Sender:
         is_parked: whether it waits with a lease until another request may be in flight.
         is_resting: whether it waits without one, since as many have one as may send.
         may_continue: set for one that waits.
+        spent: processor time that it has taken, seconds.
         error: what it died of.
     """
 
@@ -81,20 +81,26 @@ class _Sender:
         self.request: Request | None = None
         self.is_parked = self.is_resting = False
         self.may_continue = threading.Event()
+        self.spent = 0.0
         self.error: BaseException | None = None
 
 
-class _TurnLock(_thread.RLock):
-    """A lock that only the running thread takes, those that wait try again and again.
+class _TurnLock:
+    """A lock that only the running thread takes; those that wait try again and again.
 
     A lock of the library is handed to a waiting thread, which keeps it while it waits 5 ms for the interpreter that the
     program computes in. Whatever comes meanwhile waits as well, so that it is handed on like this for ever after.
     """
 
-    def __enter__(self) -> bool:
-        while not self.acquire(blocking=False):
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        while not self._lock.acquire(blocking=False):
             time.sleep(_TRY_SECONDS)
-        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class Senders:
@@ -267,7 +273,8 @@ class Senders:
     def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> Request | None:
         """Wait until a request may be sent; None where none may be for long, or the process ends."""
         request: Request | None = None
-        while not self._closed.is_set() and not self.controller.gate.wait(now := self._clock.monotonic()):
+        now = self._clock.monotonic()
+        while not self._closed.is_set() and not self.controller.gate.wait(now):
             with self._lock:
                 sender.is_parked = sum(each.request is not None for each in self._senders) >= self.controller.limit
                 if not sender.is_parked:
@@ -276,6 +283,7 @@ class Senders:
                 sender.may_continue.clear()
             sender.may_continue.wait()
             sender.is_parked = False
+            now = self._clock.monotonic()
         if request is not None and request.is_paced:
             self._closed.wait(request.begins - now)
         return None if self._closed.is_set() else request
@@ -290,14 +298,16 @@ class Senders:
                 self._clock.monotonic(),
                 waiting=self._is_waiting(),
                 chance=self._clock.uniform(),
-                delay=self._results.wake_event.delay,
+                share=self._results.interpreter.share,
             )
             self._wake()
         self._start_where_needed()
+        sender.spent = self._results.interpreter.spent(sender.spent)
+        self._results.interpreter.look()
         return verdict
 
     def _wake(self) -> None:
-        """Wake those that may continue, and no other: in a program that computes each waits 5 ms for the interpreter."""
+        """Wake those that may continue, and no other: each has to wait for the interpreter first."""
         limit, gate = self.controller.limit, self.controller.gate
         parked = [each for each in self._senders if each.is_parked]
         room = len(parked) if gate.is_shut else limit - sum(each.request is not None for each in self._senders)

@@ -94,12 +94,12 @@ class Store(Database):
             room -= int(size)
         entries = self._known([number for _, numbers in chosen.values() for number in numbers], now)
         leases: list[Lease] = []
-        for name, (attempts, numbers) in chosen.items():
+        for key, (failures, numbers) in chosen.items():
             oldest = [entries[number] for number in numbers if number in entries]
             if oldest:
-                leases.append(Lease(name, attempts, oldest))
+                leases.append(Lease(key, failures, oldest))
             else:  # its last owner died after the last entry, or none is of a known kind
-                self.release(name)
+                self.release(key)
         for some in _chunks([lease.ordering_key for lease in leases], 1):
             places = ", ".join("?" * len(some))
             self._db.execute(f"UPDATE ordering_key SET owner = ? WHERE name IN ({places})", (owner, *some))  # noqa: S608
@@ -150,7 +150,8 @@ class Store(Database):
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will never take `entry` as it is: keep it with the server's words."""
         done = self._db.execute(
-            "UPDATE entry SET state = 'refused', status = ?, reason = ?, resolved = ? WHERE id = ? AND state = 'waiting'",
+            "UPDATE entry SET state = 'refused', status = ?, reason = ?, resolved = ? "
+            "WHERE id = ? AND state = 'waiting'",
             (status, reason, now, entry.id),
         ).rowcount  # 0 where it was purged meanwhile: each counter moves with its row
         self.count("refused", done)
@@ -178,9 +179,9 @@ class Store(Database):
                 # With new ids, since those that are due at once come in the order of their ids.
                 last = self._db.execute("SELECT max(id) FROM ordering_key").fetchone()[0]
                 ids = [value for place, name in enumerate(some, last + 1) for value in (name, place)]
+                new = f"CASE name {'WHEN ? THEN ? ' * len(some)}END"
                 self._db.execute(
-                    "UPDATE ordering_key SET owner = NULL, due = ?, attempts = ?, "
-                    f"id = CASE name {'WHEN ? THEN ? ' * len(some)}END WHERE name IN ({places})",  # noqa: S608
+                    f"UPDATE ordering_key SET owner = NULL, due = ?, attempts = ?, id = {new} WHERE name IN ({places})",  # noqa: S608
                     (due, attempts, *ids, *some),
                 )
 
@@ -331,7 +332,14 @@ class Store(Database):
     ) -> Iterator[tuple[bytes, ...]]:
         """Give the rows of a query, all columns as bytes, which SQLite hands over as one; none may be NULL."""
         names = ", ".join(f"CAST({column} AS BLOB) AS c{number}" for number, column in enumerate(columns))
-        joined = ", ".join(f"group_concat(length(c{n})), CAST(group_concat(c{n}, '') AS BLOB)" for n in range(len(columns)))
-        found = self._db.execute(f"SELECT {joined} FROM (SELECT {names} {source})", parameters).fetchone()  # noqa: S608
-        lengths = [[0, *accumulate(map(int, each.split(",")))] if each else [] for each in found[::2]]
-        return zip(*([data[start:end] for start, end in pairwise(ends)] for ends, data in zip(lengths, found[1::2])))
+        joined = ", ".join(
+            f"group_concat(length(c{number})), CAST(group_concat(c{number}, '') AS BLOB)"
+            for number in range(len(columns))
+        )
+        query = f"SELECT {joined} FROM (SELECT {names} {source})"  # noqa: S608
+        found = self._db.execute(query, parameters).fetchone()
+        ends = ([0, *accumulate(map(int, lengths.split(",")))] if lengths else [] for lengths in found[::2])
+        pieces = (
+            [data[start:end] for start, end in pairwise(each)] for each, data in zip(ends, found[1::2], strict=True)
+        )
+        return zip(*pieces, strict=True)
