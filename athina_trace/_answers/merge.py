@@ -47,7 +47,10 @@ def merge(records: LogRecords) -> dict[str, Any]:
     if records.messages:
         answers = [_with_messages(answer, records) for answer in answers]
         own = [message for answer in answers for message in _messages_of(answer, records)]
-    fields, details = _sums(answers)
+    fields, usage = _gathered(answers), _usage(answers)
+    for name in _TOKENS:
+        if name in usage:
+            fields[name] = usage.pop(name)
     if answers:
         _add_question(fields, answers)
         _add_answer(fields, answers)
@@ -55,38 +58,41 @@ def merge(records: LogRecords) -> dict[str, Any]:
         fields["session_id"] = session
     if records.calls or records.documents or own:
         _add_found(fields, answers, own, records)
-    if attributes := {**_attributes(answers, own), **details}:
+    if attributes := {**_attributes(answers, own), **usage}:
         fields["custom_attributes"] = attributes
     return fields
 
 
-def _sums(answers: list[Answer]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Sum and gather over all answers: fields, and the details of their usage."""
-    fields: dict[str, Any] = {}
+def _usage(answers: list[Answer]) -> dict[str, int]:
+    """Sum the tokens of all answers by kind."""
     usage: dict[str, int] = {}
-    functions: list[object] = []
-    tools: list[object] = []
     for answer in answers:
         if usage:
             for name, count in answer.usage.items():
                 usage[name] = usage.get(name, 0) + count
         else:
             usage = {**answer.usage}
+    return usage
+
+
+def _gathered(answers: list[Answer]) -> dict[str, Any]:
+    """Gather what every answer may add to."""
+    fields: dict[str, Any] = {}
+    functions: list[object] = []
+    tools: list[object] = []
+    for answer in answers:
         functions += answer.functions
         tools += answer.tools
         if answer.cost is not None:
             fields["cost"] = fields.get("cost", 0) + answer.cost
         for name, value in answer.further.items():
-            if value and fields.get(name) is None:
+            if value and name not in fields:
                 fields[name] = shown(value)
-    for name in _TOKENS:
-        if name in usage:
-            fields[name] = usage.pop(name)
     if functions:
         fields["functions"] = shown(_distinct(functions))
     if tools:
         fields["tools"] = shown(_distinct(tools))
-    return fields, usage
+    return fields
 
 
 def _add_found(fields: dict[str, Any], answers: list[Answer], own: list[ThreadMessage], records: LogRecords) -> None:
