@@ -322,6 +322,7 @@ class _Upkeep:
         """Whether there may be space to give back."""
         self._outbox = outbox
         self._keep = keep
+        self._is_keeping_more = False  # than it should
         self._stepped = self._looked = self._compacted = float("-inf")
 
     def look_around(self, now: float, patience: float) -> bool:
@@ -340,8 +341,9 @@ class _Upkeep:
             self._outbox.reclaim()
             self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
-            if self._keep:
-                self._outbox.drop_delivered(before=now - self._keep)
+            self._is_keeping_more = self._keep > 0
+        if self._is_keeping_more:
+            self._is_keeping_more = not self._outbox.drop_delivered(before=now - self._keep)
         self._stepped = now
         return clock_set_back
 

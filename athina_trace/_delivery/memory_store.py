@@ -62,8 +62,9 @@ class MemoryStore:
             self._of_reference[row.entry.reference][number] = row.entry.ordering_key
         for number, row in self._waiting.items():
             self._of_key[row.entry.ordering_key][number] = None
-        self._ready = [(key.due, key.turn, name) for name, key in self._keys.items() if key.owner is None]
-        heapq.heapify(self._ready)
+        free = sorted((key.due, key.turn, name) for name, key in self._keys.items() if key.owner is None)
+        self._ready = [each for each in free if not each[0]]
+        self._later = free[len(self._ready) :]
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         """Set a value of a table, or delete it where it is None."""
@@ -117,23 +118,30 @@ class MemoryStore:
         self.count("turns")
         key = _Key(None, due, attempts, self._numbers["turns"])
         self._set(self._keys, name, key)
-        heapq.heappush(self._ready, (due, key.turn, name))
+        heapq.heappush(self._later if due else self._ready, (due, key.turn, name))
 
     def next_due(self) -> float | None:
         """When the next free key is due; None where no key is free."""
-        while self._ready:
-            due, turn, name = self._ready[0]
-            key = self._keys.get(name)
-            if key is not None and key.owner is None and key.turn == turn:
-                return due
-            heapq.heappop(self._ready)  # it was leased or forgotten since
+        for heap in (self._ready, self._later):
+            while heap:
+                due, turn, name = heap[0]
+                key = self._keys.get(name)
+                if key is not None and key.owner is None and key.turn == turn:
+                    return due
+                heapq.heappop(heap)  # it was leased or forgotten since
         return None
 
     def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, oldest first, each with up to `batch` of its oldest entries.
+        """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
 
         `room` bounds their bytes together: the entry that exceeds it is the last.
         """
+        while self._later and self._later[0][0] <= now:
+            _, turn, name = heapq.heappop(self._later)
+            key = self._keys.get(name)
+            if key is not None and key.owner is None and key.turn == turn:
+                self._set(self._keys, name, key._replace(due=0.0))
+                heapq.heappush(self._ready, (0.0, turn, name))
         leases: list[Lease] = []
         while len(leases) < keys and room > 0 and (due := self.next_due()) is not None and due <= now:
             _, turn, name = heapq.heappop(self._ready)

@@ -74,10 +74,12 @@ class Store(Database):
         self.count("made", len(entries))
 
     def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, oldest first, each with up to `batch` of its oldest entries.
+        """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
 
         `room` bounds their bytes together: the entry that exceeds it is the last.
         """
+        # They take their turn, by their ids, among those that did not have to wait: under load there are always more.
+        self._db.execute("UPDATE ordering_key SET due = 0 WHERE owner IS NULL AND due > 0 AND due <= ?", (now,))
         found = self._rows(
             ("free.name", "free.attempts", "coalesce(entry.id, 0)", "coalesce(length(entry.body), 0)"),
             "FROM (SELECT * FROM ordering_key WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?) AS free "
@@ -86,7 +88,6 @@ class Store(Database):
             (now, keys, batch),
         )
         chosen: dict[str, tuple[int, list[int]]] = {}
-        # Keys in the order in which they came due, so that a busy conversation does not hold up the others.
         for name, attempts, number, size in found:
             if room <= 0:
                 break
