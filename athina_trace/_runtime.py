@@ -207,9 +207,14 @@ def _register_exit() -> None:
 
 
 def _at_childs_end() -> None:
-    """Before Python 3.13 a child's threads are waited for after this: what they log needs a runtime."""
-    _at_exit()
-    shutdown(0)
+    """Before Python 3.13 a child's threads are waited for after this: what they log needs a runtime, at any moment."""
+    runtime = _runtime
+    if runtime is None:
+        return
+    with _guard.shield("ending deliveries"):
+        _periodic.finish(ending=True)
+        _install(_made(runtime.settings))
+    _close(runtime)
 
 
 def _settings() -> type[Settings]:

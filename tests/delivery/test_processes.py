@@ -167,11 +167,13 @@ def test_a_child_of_multiprocessing_delivers_before_it_ends(
     assert questions(athina) == dict.fromkeys(["a:0", "a:1", "a:2", "b:0", "b:1", "b:2"], 1)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.6], ids=["after the end", "while it ends"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_threads_that_outlive_a_childs_function_are_delivered_too(
-    method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
+    method: str, seconds: float, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Before Python 3.13 a child's own finalizers are called before its threads are waited for."""
+    athina.when(lambda _: True, delay(seconds))
     work = """
     import athina_trace, threading, time
     def late():
