@@ -231,6 +231,34 @@ def test_one_request_that_hangs_holds_up_no_other_session() -> None:
     stepped.engine.finish(5)
 
 
+def test_senders_beyond_the_limit_rest_without_a_lease_until_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that had a lease would be woken by each answer, and hold up its conversation meanwhile."""
+    athina, may_answer = Athina(), threading.Semaphore(0)
+    athina.answer = lambda *_: TAKEN if may_answer.acquire(timeout=20) else DOWN
+    senders = senders_of(athina)
+    limit = senders.controller._limit
+    monkeypatch.setattr(limit, "record", lambda *_, **__: False)
+    limit.value = 4
+    for number in range(12):
+        senders.submit(lease_of(str(number)))
+    for _ in range(4):
+        senders.start()
+    wait_until(lambda: athina.in_flight == 4)
+    limit.value = 1
+    for _ in range(4):
+        may_answer.release()
+    wait_until(lambda: [sender.is_resting for sender in senders._senders].count(True) == 3)
+    assert [bool(sender.held) for sender in senders._senders].count(True) == 1
+    assert len(athina.tries) <= 8
+    limit.value = 4
+    senders.tend()
+    wait_until(lambda: athina.in_flight == 4)
+    for _ in range(12):
+        may_answer.release()
+    wait_until(lambda: len(athina.tries) == 12 and not athina.in_flight)
+    senders.close(5)
+
+
 def senders_of(athina: Athina) -> Senders:
     return Senders(lambda: athina, Results(lambda _: None), clock=clock, limit=4, max_bytes=1000)
 
