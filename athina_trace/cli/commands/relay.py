@@ -7,10 +7,8 @@ import asyncio
 import logging
 import signal
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from athina_trace._clock import clock
 from athina_trace.cli.options import between
 from athina_trace.cli.server_options import port_number
 from athina_trace.cli.terminal import Column, CommandError, Terminal, UsageError
@@ -20,6 +18,7 @@ from athina_trace.viewer import formatting
 if TYPE_CHECKING:
     from athina_trace.relay.setup import Findings
     from athina_trace.relay.status import RelayStatus
+    from athina_trace.relay.worker import Worker
 
 _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _FOLLOW_SECONDS = 2.0
@@ -129,51 +128,22 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -> int:
-    from athina_trace._delivery.client import Client  # noqa: PLC0415 - what only a worker needs
-    from athina_trace._delivery.costs import estimator  # noqa: PLC0415
     from athina_trace.cli.relay_connection import run_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.connection import Address  # noqa: PLC0415
-    from athina_trace.relay.probes import Probes  # noqa: PLC0415
     from athina_trace.relay.worker import Worker  # noqa: PLC0415
 
-    if settings.api_key is None:
-        raise UsageError("there is no ATHINA_API_KEY, so nothing can be delivered")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # whose errors we report ourselves
     address = Address.of(settings)
-    Client.prepare(settings.base_url)
-    connect = partial(
-        Client,
-        base_url=settings.base_url,
-        key=settings.api_key.get_secret_value(),
-        api_version=settings.api_version,
-        total=settings.request_timeout,
-    )
 
     async def deliver() -> Worker:
-        worker = Worker(
-            address,
-            connect,
-            clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
-            max_attempts=settings.max_attempts,
-            exit_timeout=settings.exit_timeout,
-            revise=estimator() if settings.estimate_cost else None,
-        )
-        loop = asyncio.get_running_loop()
+        worker = Worker.of(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-        served = ""
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        metrics = ""
         if options.metrics_port is not None:
-            host = options.metrics_host
-            try:
-                server = await Probes(worker).listen(host, options.metrics_port)
-            except OSError as error:
-                raise CommandError(f"nothing can be served at {host}:{options.metrics_port}: {error}") from None
-            shown = f"[{host}]" if ":" in host else host
-            served = f", metrics at http://{shown}:{server.sockets[0].getsockname()[1]}/metrics"
-        terminal.say(f"Delivering from {address} to {settings.base_url}{served}   (Ctrl-C or SIGTERM ends it)")
+            metrics = f", metrics at {await _serve_probes(worker, options.metrics_host, options.metrics_port)}"
+        terminal.say(f"Delivering from {address} to {settings.base_url}{metrics}   (Ctrl-C or SIGTERM ends it)")
         terminal.flush()
         await worker.run()
         return worker
@@ -181,6 +151,18 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
     done = run_relay(deliver(), address)
     terminal.say(f"{done.counters.delivered} delivered, {done.counters.refused} refused")
     return 0
+
+
+async def _serve_probes(worker: Worker, host: str, port: int) -> str:
+    """Serve a worker's probes and metrics; the address of the latter."""
+    from athina_trace.relay.probes import Probes  # noqa: PLC0415 - an optional extra
+
+    try:
+        server = await Probes(worker).listen(host, port)
+    except OSError as error:
+        raise CommandError(f"nothing can be served at {host}:{port}: {error}") from None
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.sockets[0].getsockname()[1]}/metrics"
 
 
 def _set_up(options: argparse.Namespace, terminal: Terminal) -> int:
