@@ -66,9 +66,13 @@ def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
             f"the relay at {address} does not let us in ({error}): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
         ) from None
     except NoAnswerError as error:
-        raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY and its servers") from None
+        raise CommandError(
+            f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY and its servers"
+        ) from None
     except asyncio.TimeoutError:
-        raise CommandError(f"the relay at {address} did not answer in time: check ATHINA_RELAY and its servers") from None
+        raise CommandError(
+            f"the relay at {address} did not answer in time: check ATHINA_RELAY and its servers"
+        ) from None
     except OSError as error:
         raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY_CERTIFICATE") from None
     except ApiError as error:

@@ -69,7 +69,7 @@ class RelayStatus:
 async def read(client: NatsClient, names: Names) -> RelayStatus:
     """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
     info = await api(client, f"STREAM.INFO.{names.stream}")
-    # All under way together: where a server is away, a count takes JetStream four seconds, and an answer may never come.
+    # All under way together: where a server is away, a count takes four seconds, and an answer may never come.
     asking, began = asyncio.gather(consumers(client, names), _refused(client, names)), time.monotonic()
     workers = await _workers(client, names)
     seconds = time.monotonic() - began
