@@ -43,7 +43,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class RelayStatus:
-    """A relay at one moment: `at`, seconds since the epoch; `refused` is None where no server says how many they are."""
+    """A relay at one moment: `at`, seconds since the epoch; `refused` is None where no server says it."""
 
     at: float
     stream: str
