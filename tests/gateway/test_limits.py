@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 import socket
 import time
 import zlib
@@ -147,6 +148,71 @@ def test_a_large_head_is_refused(serve: Serve, memory: None) -> None:
                 connection.sendall(b"a" * 10_000)
             rest(connection)
     assert post(url).status_code == 200
+
+
+def memory_of_this_process() -> int:
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def is_closed_by(connection: socket.socket, data: bytes) -> bool:
+    """Whether the server closes a connection on which this is sent over and over."""
+    with suppress(ConnectionError):
+        for _ in range(400):
+            connection.sendall(data)
+        return False
+    return True
+
+
+CHUNKED = HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 10_000),
+        (CHUNKED + b"2\r\n{}\r\n0\r\na", b"a" * 60_000),
+        (CHUNKED + b"1;", b"a" * 60_000),
+        (CHUNKED, (b"1;" + b"a" * 10_000 + b"\r\n \r\n") * 6),
+        (CHUNKED, b"1\r\n \r\n" * 10_000),
+        (b"", b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 1000),
+    ],
+    ids=["trailers", "one-trailer", "extension", "extensions", "tiny-chunks", "pipelined"],
+)
+def test_what_is_sent_beside_bodies_is_bounded(serve: Serve, memory: None, begins: bytes, goes_on: bytes) -> None:
+    url = serve()
+    before = memory_of_this_process()
+    with closing(raw(url)) as connection:
+        connection.sendall(begins)
+        # Nothing of what is answered is read.
+        assert is_closed_by(connection, goes_on * 10)
+    assert memory_of_this_process() - before < 100_000_000
+    assert post(url).status_code == 200
+
+
+def test_a_body_in_chunks_of_any_usual_size_is_read(serve: Serve, memory: None) -> None:
+    body = json.dumps({**LOG, "context": "x" * 5_000_000}).encode()
+    for size in (50, 1000, 1_000_000):
+        chunks = (body[at : at + size] for at in range(0, len(body), size))
+        answer = httpx.post(f"{serve()}{PATH}", content=chunks, headers=CLIENT, trust_env=False, timeout=30)
+        assert answer.status_code == 200
+
+
+def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) -> None:
+    limits = Connections(body_seconds=0.5)
+    url = serve(limits=limits)
+    with closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((urlsplit(url).hostname, urlsplit(url).port))
+        ends = time.monotonic() + 30
+        while not limits.slow and time.monotonic() < ends:
+            with suppress(ConnectionError):
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 8)
+                time.sleep(0.05)
+        assert limits.slow == 1
+        while limits.open and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert not limits.open
 
 
 # ---- time
