@@ -174,7 +174,7 @@ def trouble() -> list[list[str]]:
         urls = {
             "answers": fine.url,
             "is full": full.url,
-            "lets nobody in": shut.url,
+            "refuses the credentials": shut.url,
             "is away": f"nats://127.0.0.1:{free_port()}",
         }
         cases = {"without a relay": {}, **{f"the broker {name}": {"ATHINA_RELAY": url} for name, url in urls.items()}}

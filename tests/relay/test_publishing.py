@@ -290,7 +290,7 @@ def seconds_of_calls(**settings: str) -> float:
     return seconds
 
 
-def test_a_call_costs_what_it_costs_without_a_relay_while_the_broker_is_away_full_or_lets_nobody_in(
+def test_a_call_costs_what_it_costs_without_a_relay_while_the_broker_is_away_full_or_refuses_us(
     servers: NatsServers, tmp_path: Path
 ) -> None:
     servers.set_up(max_bytes=20_000)
