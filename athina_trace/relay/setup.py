@@ -209,7 +209,7 @@ async def _make_consumers(
             "durable_name": name,
             "filter_subject": names.subject(number),
             "ack_policy": "explicit",
-            # One at a time, whoever takes it: that is what keeps a conversation in order.
+            # One at a time, whichever worker takes it: that is what keeps a conversation in order.
             "max_ack_pending": 1,
             "max_deliver": -1,
             "deliver_policy": "all",
