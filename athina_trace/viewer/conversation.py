@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from athina_trace._delivery.sqlite import Row
-from athina_trace.viewer.attachments import Attachment, attachments_of
+from athina_trace.viewer.attachments import Attachment, attachments_in, attachments_of
 from athina_trace.viewer.log_fields import error_of, messages_of, question_of, readable_error, text_of, tool_calls
 from athina_trace.viewer.queries import StoredLog
 
@@ -81,6 +81,7 @@ class Message(NamedTuple):
 
     role: str
     content: Excerpt
+    attachments: list[Attachment]
 
 
 class Step(NamedTuple):
@@ -167,7 +168,11 @@ def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
             cut(text_of(each.get("content")), "prompt") for each in prompt if each.get("role") in _INSTRUCTION_ROLES
         ],
         history=[
-            Message(text_of(each.get("role")) or "message", cut(text_of(each["content"]), "prompt"))
+            Message(
+                text_of(each.get("role")) or "message",
+                cut(text_of(each["content"]), "prompt"),
+                attachments_in(each["content"])[: limits.items],
+            )
             for each in history[-limits.items if limits.items else 0 :]
         ],
         context=[cut(text, "context") for text in _documents(fields.get("context"), limits)],

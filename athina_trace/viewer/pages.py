@@ -81,6 +81,7 @@ class Pages:
             iso=formatting.iso_time,
             money=formatting.money,
             percent=formatting.percent,
+            unmarked=formatting.unmarked,
             mark=mark,
         )
         self._templates.globals.update(
