@@ -449,7 +449,8 @@ def test_importing_the_package_brings_none_of_it() -> None:
     [
         (("--version",), 0), (("--help",), 0), (("completion", "bash"), 0), (("check",), 1), (("logs",), 1),
         (("show", "1"), 1), (("sessions",), 1), (("status",), 1), (("export",), 1), (("retry", "--all"), 1),
-        (("purge", "--state", "waiting", "--yes"), 1),
+        (("purge", "--state", "waiting", "--yes"), 1), (("flush",), 1), (("demo",), 1), (("ui", "--port", "0"), 1),
+        (("serve", "--port", "0"), 1), (("import", "logs.jsonl", "--yes"), 1), (("gateway", "--port", "0"), 2),
     ],
 )  # fmt: skip
 def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
@@ -460,6 +461,7 @@ def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys; sys.modules['_sqlite3'] = None")
+    (tmp_path / "logs.jsonl").write_text('{"language_model_id": "m", "prompt": "q", "response": "a"}')
     done = subprocess.run(
         [sys.executable, "-m", "athina_trace", *arguments],
         env={
@@ -467,13 +469,15 @@ def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
             "PYTHONPATH": str(hidden),
             "ATHINA_OUTBOX": str(path),
             "ATHINA_BASE_URL": "http://127.0.0.1:9",
+            "ATHINA_API_KEY": "key",
         },
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=40,
         check=False,
     )
-    assert done.returncode == code
+    assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     if code:
         assert "this Python was built without SQLite" in done.stdout + done.stderr

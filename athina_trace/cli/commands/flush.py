@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from athina_trace import _runtime
+from athina_trace._delivery import sqlite
 from athina_trace.cli.options import add_outbox, between, existing_outbox
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal
 from athina_trace.settings import Settings
@@ -41,6 +42,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     settings = Settings.build()
     if settings.api_key is None and settings.relay is None:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
+    if sqlite.missing is not None:  # a program would deliver from memory: nothing in the file would be sent
+        raise CommandError(
+            f"{sqlite.missing}, so that what waits in {path} is not sent: install a Python with its module `sqlite3`"
+        )
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting
     terminal.say(f"{waiting} waiting in {path}")
