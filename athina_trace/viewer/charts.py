@@ -46,6 +46,11 @@ class Totals(NamedTuple):
     liked: int = 0
     disliked: int = 0
 
+    @property
+    def liked_share(self) -> float | None:
+        """How many of all thumbs are up, as a share of 1; None without any."""
+        return self.liked / thumbs if (thumbs := self.liked + self.disliked) else None
+
 
 class Latencies(NamedTuple):
     """Percentiles in milliseconds; None without calls."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _SHOWN_ELSEWHERE = {
 """Fields that are not repeated among a turn's details."""
 
 _MAX_DEPTH = 12
+_ERROR_NAME = re.compile(r"[A-Za-z_]\w{0,60}(?:Error|Exception|Timeout)\b")
 
 
 class TurnLimits(NamedTuple):
@@ -141,6 +143,12 @@ class Turn:
     tools: list[ToolUse]
     comment: Excerpt
     details: list[tuple[str, str]]
+
+    @property
+    def error_name(self) -> str:
+        """The name of the exception that the error begins with; empty where it begins with something else."""
+        found = _ERROR_NAME.match(self.error.shown)
+        return found[0] if found else ""
 
 
 def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
