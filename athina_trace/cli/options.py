@@ -13,7 +13,7 @@ from athina_trace._delivery.sqlite import Connection
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
-from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_time
+from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_moment, parse_time
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 RELAY = "relay:"
@@ -50,7 +50,9 @@ def add_filters(command: argparse.ArgumentParser) -> None:
     group.add_argument("--text", dest="q", metavar="WORDS", help='that contain these words; "a phrase" in quotes')
     for name, description in _FILTERS.items():
         group.add_argument(f"--{name}", metavar=name.upper(), help=description)
-    group.add_argument("--since", type=_time, help="made since: 90m, 24h, 7d ago, or a date such as 2025-06-30T12:00")
+    group.add_argument(
+        "--since", type=_time, help="made since: 90m, 24h, 7d ago, today, yesterday, or a date such as 2025-06-30T12:00"
+    )
     group.add_argument("--until", type=_time, help="made until, in the same form")
     group.add_argument("--state", choices=STATES, help="in this state")
     group.add_argument("--errors", action="store_const", const="1", help="that failed")
@@ -63,9 +65,11 @@ def filters_of(options: argparse.Namespace) -> Filters:
 
 
 def _time(text: str) -> str:
-    """Check a time, and keep it as it is written: `parse_time` counts from the moment of each query."""
-    if parse_time(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90m, 24h, 7d, or a date such as 2025-06-30T12:00")
+    """Check a time, and keep it as it is written: `parse_moment` counts from the moment of each query."""
+    if parse_moment(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"
+        )
     return text
 
 

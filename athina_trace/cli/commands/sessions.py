@@ -17,7 +17,7 @@ _COLUMNS = (
     Column("First question"),
     Column("Customer", 18),
     Column("Turns", 5, right=True),
-    Column("Tokens", 8, right=True, shown_from=100),
+    Column("Tokens", 8, right=True, shown_from=140),
     Column("Errors", 6, right=True),
     Column("Liked", 5, right=True, shown_from=120, plain=False),
     Column("Disliked", 8, right=True, shown_from=120, plain=False),
