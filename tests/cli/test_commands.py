@@ -174,12 +174,19 @@ def test_show_tells_one_log(run: Run, sampled: str) -> None:
     assert "there is no log 'nothing'" in missing.stderr
 
 
+ATTACHED = [
+    {"type": "text", "text": "Where is it?"},
+    {"type": "image", "title": "label.png", "source": {"type": "url", "url": "https://a.example/label.png"}},
+    {"type": "image_url", "image_url": {"url": "<5000 base64 characters of image/png>"}},
+]
+
+
 def test_show_is_whole(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     entry = log(
         response="x" * 200_000 + "THE END",
         prompt=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Earlier question"},
-                {"role": "assistant", "content": "Earlier answer"}, {"role": "user", "content": "Where is it?"}],
+                {"role": "assistant", "content": "Earlier answer"}, {"role": "user", "content": ATTACHED}],
         context=[f"document {number}" for number in range(120)],
         tool_calls=[{"function": {"name": f"tool{number}", "arguments": "{}"}} for number in range(120)],
         tools=[{"function": {"name": "track_parcel"}}],
@@ -192,7 +199,8 @@ def test_show_is_whole(run: Run, tmp_path: Path) -> None:
     shown = run("show", "1", "--outbox", str(path)).stdout
     for part in ("THE END", "Be kind.", "Earlier answer", "document 119", "Tool tool119", "track_parcel", "31", "11",
                  "0.5", "418", "status 418", "staging", "gold", "NOTE END", "the attribute's own", "f1", "disliked",
-                 "wrong parcel", "400", "user_query: Expected string", entry.reference):  # fmt: skip
+                 "wrong parcel", "400", "user_query: Expected string", entry.reference,
+                 "label.png https://a.example/label.png\nimage/png 3.8 KB, not kept\n"):  # fmt: skip
         assert part in shown, part
     assert "…" not in shown
 
