@@ -48,33 +48,6 @@ LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.
 WHERE {after} {order} LIMIT ?
 """
 _REFUSED_IDS = "SELECT id FROM box.entry WHERE reference = ? AND state = 'refused'"
-_BY_STATE = {
-    state: f"SELECT l.*, {_DELIVERY} FROM box.entry AS e INDEXED BY {index} CROSS JOIN log AS l ON l.id = e.id"
-    for state, index in (("waiting", "entry_oldest"), *((each, "entry_resolved") for each in STATES[1:]))
-}
-_STEPS = f"""
-SELECT l.*, {_DELIVERY}, a.value AS function FROM log AS l JOIN box.entry AS e ON e.id = l.id
-LEFT JOIN attribute AS a ON a.log = l.id AND a.name = 'function'
-WHERE l.root = ? ORDER BY l.id LIMIT ?
-"""
-_HAS_LATER_MATCH = """
-SELECT 1 FROM log AS l INDEXED BY log_session JOIN box.entry AS e ON e.id = l.id
-WHERE l.session = ? AND l.id >= ? AND {condition} LIMIT 1
-"""
-_ENTRIES_OF_LOG = "SELECT id, kind, made, body, state, status, reason FROM box.entry WHERE reference = ? ORDER BY id"
-_ENTRIES = """
-SELECT e.id, e.kind, e.reference, e.made, e.resolved, e.status, e.reason, l.question, l.session, l.customer, n.attempts,
-n.owner
-FROM (SELECT id FROM box.entry WHERE {chosen}) AS chosen JOIN box.entry AS e ON e.id = chosen.id
-LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key
-WHERE {after} {order} LIMIT ?
-"""
-_REFUSED_IDS = "SELECT id FROM box.entry WHERE reference = ? AND state = 'refused'"
-_WAITING = """
-SELECT e.id, e.kind, e.reference, e.made, l.question, l.session, l.customer, n.attempts, n.due, n.owner
-FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key
-WHERE e.state = 'waiting' ORDER BY e.id LIMIT ?
-"""
 _BY_STATE = "SELECT state, count(*) FROM box.entry WHERE state != 'waiting' GROUP BY state"
 _WAITING_COUNT = "SELECT count(*) FROM box.entry WHERE state = 'waiting'"
 _OLDEST_WAITING = "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"

@@ -403,8 +403,9 @@ def hostile_log(number: int) -> Entry:
         {"type": "image_url", "image_url": {"url": "javascript:window.taken=1"}},
         {"type": "file", "filename": HOSTILE, "file_url": f"https://a.example/{HOSTILE}"},
     ]
+    texts: dict[str, Any] = dict.fromkeys(names, HOSTILE) | {"response": f"[a](javascript:window.taken=1) {HOSTILE}"}
     return log(
-        **{name: HOSTILE if name != "response" else f"[a](javascript:window.taken=1) {HOSTILE}" for name in names},
+        **texts,
         external_reference_id=f"{HOSTILE}{number}",
         context=[HOSTILE, {HOSTILE: HOSTILE}],
         tool_calls=[{"function": {"name": HOSTILE, "arguments": HOSTILE}, "output": f"Error: {HOSTILE}"}],

@@ -116,7 +116,7 @@ def test_the_table_is_sorted_by_any_column(filled: Path) -> None:
     assert [line.name for line in sorted_lines(lines, "name")] == sorted(names)
     assert [line.name for line in sorted_lines(lines, "-name")] == sorted(names, reverse=True)
     for name, read in list(charts.LINE_COLUMNS.items())[1:]:
-        down, up = ([read(line) for line in sorted_lines(lines, minus + name)] for minus in ("", "-"))
+        down, up = ([float(read(line) or 0) for line in sorted_lines(lines, minus + name)] for minus in ("", "-"))
         assert down == sorted(down, key=lambda value: -(value or 0))
         assert up == sorted(up, key=lambda value: value or 0)
     assert sorted_lines(lines, "nonsense") == lines
