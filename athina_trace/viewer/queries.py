@@ -43,7 +43,7 @@ _ENTRIES_OF_LOG = "SELECT id, kind, made, body, state, status, reason FROM box.e
 _ENTRIES = """
 SELECT e.id, e.kind, e.reference, e.made, e.resolved, e.status, e.reason, l.question, l.session, l.customer, n.attempts,
 n.owner
-FROM (SELECT id FROM box.entry WHERE {chosen}) AS chosen JOIN box.entry AS e ON e.id = chosen.id
+FROM (SELECT id FROM box.entry WHERE {chosen}) AS chosen CROSS JOIN box.entry AS e ON e.id = chosen.id
 LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key
 WHERE {after} {order} LIMIT ?
 """
@@ -487,7 +487,7 @@ def refused(db: Connection, *, before: int | None = None, sort: Sort | None = No
     """Return the refused entries of every kind, newest first or in the order of `sort`: those after `before`."""
     chosen = "state = 'refused' AND state != 'waiting'"
     if sort is None:
-        statement = _ENTRIES.format(chosen=f"{chosen} AND id < ?", after="1", order="ORDER BY e.id DESC")
+        statement = _ENTRIES.format(chosen=f"{chosen} AND id < ?", after="1", order="ORDER BY chosen.id DESC")
         return _page(db.execute(statement, (_below(before), PAGE + 1)).fetchall(), PAGE, "id")
     order, comparison = sort.order("e.id")
     place = db.execute(
@@ -508,7 +508,7 @@ def refused_ids(db: Connection, references: Iterable[str]) -> list[int]:
 
 def waiting(db: Connection, *, limit: int = 20, sort: Sort | None = None) -> list[Row]:
     """Return the oldest waiting entries, what is sent next, or the first in the order of `sort`."""
-    most = limit if sort is None else MAX_SORTED
-    order = "ORDER BY e.id" if sort is None else sort.order("e.id")[0]
-    statement = _ENTRIES.format(chosen=f"state = 'waiting' ORDER BY id LIMIT {most}", after="1", order=order)
-    return db.execute(statement, (limit,)).fetchall()
+    chosen, order = "state = 'waiting'", "ORDER BY chosen.id"
+    if sort is not None:
+        chosen, order = f"{chosen} ORDER BY id LIMIT {MAX_SORTED}", sort.order("e.id")[0]
+    return db.execute(_ENTRIES.format(chosen=chosen, after="1", order=order), (limit,)).fetchall()
