@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,15 +89,30 @@ def positive(text: str) -> int:
     return int(text[:9])
 
 
-def between(text: str, least: float, most: float) -> float:
-    """Parse a number within limits."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan  # which is not within any limits
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
-    return number
+def between(least: float, most: float) -> Callable[[str], float]:
+    """Return what parses a number within limits."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan  # which is not within any limits
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def whole_between(least: int, most: int) -> Callable[[str], int]:
+    """Return what parses a whole number within limits."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def outbox_path(chosen: str | None) -> str:

@@ -22,14 +22,14 @@ def add(commands: Any) -> None:
         "flush", help="send what waits", description="Send what waits, now, and report how much was sent."
     )
     command.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="give up after (default: %(default)s)"
+        "--timeout",
+        type=between(0, 86_400),
+        default=60.0,
+        metavar="SECONDS",
+        help="give up after (default: %(default)s)",
     )
     add_outbox(command)
     command.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    return between(text, 0, 86_400)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
