@@ -31,7 +31,7 @@ help:
 	@echo "make soak       kill workers for four minutes while Athina fails or is slow, and deliver a large backlog"
 	@echo "make soak-fleet  kill pods, workers and servers of a fleet for ten minutes"
 	@echo "make fleet      the same for a minute, to watch (examples/run_fleet.py)"
-	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
+	@echo "make pictures   the README's pictures of the viewer (needs Chromium, and the fonts Inter and JetBrains Mono)"
 	@echo "make clean      remove environments, caches and builds"
 
 demo: $(VENV)/.installed-examples

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace import _prices
+from athina_trace._serialization import binary
 from athina_trace.viewer import markdown
 from athina_trace.viewer.attachments import attachments_of
 from athina_trace.viewer.log_fields import log_row, readable_error, text_of, tool_calls
@@ -194,11 +195,53 @@ def question(*content: dict[str, Any]) -> dict[str, Any]:
         ({"type": "file", "file": {"file_id": "f2"}}, ("file", "f2")),
         ({"type": "image_url", "image_url": {"url": "<5000 base64 characters of image/png>"}}, ("image", "image/png")),
         ({"type": "image_url", "image_url": 5}, ("image", "image")),
+        (
+            {"type": "input_audio", "input_audio": {"data": "<5000 base64 characters>", "format": "wav"}},
+            ("file", "file"),
+        ),
+        ({"type": "file", "data": "<5000 bytes of application/pdf>", "mime_type": "x"}, ("file", "application/pdf")),
+        ({"type": "image", "data": PNG, "mime_type": "image/png"}, ("image", "image/png")),
+        (
+            {"type": "document", "title": "Terms", "source": {"type": "url", "url": "https://a.example/t"}},
+            ("file", "Terms"),
+        ),
     ],
 )
 def test_what_came_with_a_question_is_found(part: dict[str, Any], expected: tuple[str, str]) -> None:
     (found,) = attachments_of(question(part))
     assert (found.kind, found.name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "note"),
+    [
+        ("", "<5000 base64 characters of image/png>", "3.8 KB, not kept"),
+        ("cat.png", "<5000 base64 characters of image/png>", "image/png, 3.8 KB, not kept"),
+        ("", "data:image/webp;base64,<1200000 base64 characters>", "900.0 KB, not kept"),
+        ("", "<700 bytes of image/gif>", "700 bytes, not kept"),
+        ("", f"<{'9' * 400} bytes>", "image, 408 characters"),
+    ],
+)
+def test_data_that_was_replaced_says_what_it_was(name: str, url: str, note: str) -> None:
+    (found,) = attachments_of(question({"type": "image", "filename": name, "url": url}))
+    assert found.note == note
+    assert found.was_replaced == ("not kept" in note)
+
+
+def test_a_picture_as_the_pipeline_keeps_it_is_shown_with_its_size(path: Path, shown: httpx.Client) -> None:
+    """A small one is kept whole; of a large one, what took its place says what it was."""
+    small, large = (f"data:image/png;base64,{PNG * times}" for times in (1, 200))
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in (small, large)]
+    before = {"role": "user", "content": [{"type": "text", "text": "An earlier one"}, parts[1]]}
+    fields = question(*parts)
+    body = {**fields, "prompt": [before, *fields["prompt"]]}
+    put(path, log("a", user_query="What is this?", **binary.shown(body)))
+    page = unescape(shown.get("/session?id=a").text)
+    assert page.count('<img src="/image?') == 1
+    assert shown.get("/image?id=1&n=0").content == base64.b64decode(PNG)
+    size = f"{len(large) * 0.75 / 1000:.1f} KB, not kept"
+    assert page.count(size) == 2  # with the question, and with the earlier message
+    assert page.count('title="Logs keep the type and the size') == 2
 
 
 def test_a_question_with_a_picture_is_a_question(path: Path, shown: httpx.Client) -> None:

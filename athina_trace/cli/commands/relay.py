@@ -9,7 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from athina_trace.cli.options import between
+from athina_trace.cli.options import between, whole_between
 from athina_trace.cli.server_options import port_number
 from athina_trace.cli.terminal import Column, CommandError, Terminal, UsageError
 from athina_trace.settings import Settings
@@ -62,20 +62,22 @@ def add(commands: Any) -> None:
         "--metrics-host", default="127.0.0.1", metavar="HOST", help="where to serve them (default: this machine alone)"
     )
     made = command.add_argument_group("with --setup")
-    made.add_argument("--partitions", type=_partitions, help="conversations in flight at once, 1 to 1024 (default: 64)")
-    made.add_argument("--replicas", type=_replicas, help="servers that store each log, 1 to 5 (default: 1)")
+    made.add_argument(
+        "--partitions", type=whole_between(1, 1024), help="conversations in flight at once, 1 to 1024 (default: 64)"
+    )
+    made.add_argument("--replicas", type=whole_between(1, 5), help="servers that store each log, 1 to 5 (default: 1)")
     made.add_argument(
         "--max-bytes", type=_size, metavar="SIZE", help="such as 20G; over it new logs are refused (default: 1G)"
     )
     made.add_argument(
         "--duplicate-window",
-        type=_seconds,
+        type=between(1, 86_400),
         metavar="SECONDS",
         help="for which a log that is published again is known (default: 600)",
     )
     made.add_argument(
         "--ack-wait",
-        type=_seconds,
+        type=between(1, 86_400),
         metavar="SECONDS",
         help="after which the log of a worker that died is another's (default: 30)",
     )
@@ -85,30 +87,12 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
 
 
-def _partitions(text: str) -> int:
-    return _whole(text, 1024)
-
-
-def _replicas(text: str) -> int:
-    return _whole(text, 5)
-
-
-def _whole(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 to {most}")
-    return int(text)
-
-
 def _size(text: str) -> int:
     factor = _SIZES.get(text[-1:].upper(), 0)
     number = text[:-1] if factor else text
     if not (number.isascii() and number.isdigit() and int(number[:15]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 500M, 20G or a number of bytes")
     return int(number) * (factor or 1)
-
-
-def _seconds(text: str) -> float:
-    return between(text, 1, 86_400)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
