@@ -159,16 +159,15 @@ def test_wraps_of_a_decorated_function_says_no_more_than_of_an_undecorated_one()
 def test_celery_checks_the_arguments_of_a_task(decorate: Decorate, local: Logs) -> None:
     app: Any = celery.Celery("tests", broker="memory://", task_always_eager=True, task_store_eager_result=False)
 
-    @app.task
     @decorate
     def add(x: int, y: int = 2, *, z: int = 3) -> int:
         return x + y + z
 
-    @app.task(bind=True)
     @decorate
     def named(self: Any, x: int) -> tuple[str, int]:
         return self.name.rpartition(".")[2], x
 
+    add, named = app.task(add), app.task(bind=True)(named)
     assert [add.delay(1).get(), add.delay(1, y=1, z=1).get(), named.delay(1).get()] == [6, 3, ("named", 1)]
     for args, kwargs in (((), {}), ((1, 2, 3), {}), ((1,), {"wrong": 1})):
         with pytest.raises(TypeError, match="add"):
