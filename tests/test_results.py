@@ -23,6 +23,7 @@ from typing import Any
 
 import django.http
 import flask
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -526,6 +527,113 @@ def test_flasks_and_djangos_streaming_responses(local: Logs) -> None:
     assert asyncio.run(read()) == ANSWER.encode()
     assert [log["response"] for log in local()] == [ANSWER] * 4
     assert local()[1]["total_tokens"] == len("/context")
+
+
+def response_class(name: str, **attributes: Any) -> Any:
+    """An object as a framework's that is not installed here: known by the name of its class."""
+    module, _, qualname = name.rpartition(".")
+    response = type(qualname, (), {"__module__": module})()
+    vars(response).update(attributes)
+    return response
+
+
+@pytest.mark.parametrize("subclass", [False, True])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("quart.wrappers.response.Response", ("response", "iter")),
+        ("litestar.response.streaming.Stream", ("iterator",)),
+        ("litestar.response.sse.ServerSentEvent", ("iterator", "content_async_iterator")),
+        ("aiohttp.web_response.Response", ("_body", "_iter")),
+        ("bottle.BaseResponse", ("body",)),
+    ],
+)
+def test_streaming_responses_of_other_frameworks(local: Logs, name: str, path: tuple[str, ...], subclass: bool) -> None:
+    *outer, attribute = path
+    holder: Any = types.SimpleNamespace(**{attribute: gen()})
+    response = response_class(name, **({outer[0]: holder} if outer else vars(holder)))
+    if subclass:
+        response.__class__ = type("Mine", (type(response),), {})
+    got = athina_trace(lambda: response)()
+    assert got is response
+    assert local() == []
+    body: Any = getattr(holder if outer else response, attribute)
+    assert list(body) == [*PIECES]
+    assert [log["response"] for log in local()] == [ANSWER]
+
+
+def test_a_streamed_response_of_httpx(local: Logs) -> None:
+    class Body(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (piece.encode() for piece in PIECES)
+
+    class AsyncBody(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in PIECES:
+                yield piece.encode()
+
+    @athina_trace
+    def ask(client: httpx.Client, *, stream: bool) -> httpx.Response:
+        return client.send(client.build_request("GET", "http://athina.test/"), stream=stream)
+
+    @athina_trace
+    async def ask_async(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.send(client.build_request("GET", "http://athina.test/"), stream=True)
+
+    async def read() -> str:
+        async with httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=AsyncBody()))
+        ) as client:
+            response = await ask_async(client)
+            return "".join([piece async for piece in response.aiter_text()])
+
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Body()))) as client:
+        response = ask(client, stream=True)
+        assert local() == []
+        assert "".join(response.iter_text()) == ANSWER
+        assert ask(client, stream=True).read() == ask(client, stream=False).content == ANSWER.encode()
+    assert asyncio.run(read()) == ANSWER
+    assert [log["response"] for log in local()] == [ANSWER] * 4
+
+
+def test_a_stream_beside_what_is_known_of_it(local: Logs) -> None:
+    app, headers = flask.Flask("app"), {"x-model": "gpt"}
+
+    @app.get("/")
+    @athina_trace
+    def chat() -> Any:
+        return gen(), 201, headers
+
+    @app.get("/response")
+    @athina_trace
+    def response() -> Any:
+        return flask.Response(gen()), 201
+
+    client = Client(app)
+    for path in ("/", "/response"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.text) == (201, ANSWER)
+
+    sources, stream = athina_trace(lambda: (["a"], Words()))()
+    assert (sources, isinstance(stream, Words), "".join(stream)) == (["a"], True, ANSWER)
+
+    async def read() -> str:
+        stream, status = athina_trace(lambda: (agen(), 200))()
+        return "".join([piece async for piece in stream]) + str(status)
+
+    assert asyncio.run(read()) == f"{ANSWER}200"
+    assert [log["response"] for log in local()] == [ANSWER] * 4
+
+
+def test_tuples_that_are_results_as_they_are(local: Logs) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        # Which of two streams would be the answer? And a future is no stream: it may be anybody's.
+        for result in ((gen(), gen()), (1, 2), (loop.create_future(), 1), (gen(), *range(8)), (flask.Response("a"), 1)):
+            assert athina_trace(lambda result=result: result)() is result
+    finally:
+        loop.close()
+    assert len(local()) == 5
 
 
 def test_a_streaming_response_whose_body_is_not_read(local: Logs) -> None:
