@@ -113,6 +113,11 @@ class LogDraft:
                 self._reference = (clock.forks, clock.reference(), False)
         return self._reference[1]
 
+    def keep(self) -> None:
+        """Have the log made, whatever the sample: the reference must not say otherwise, unless it was read already."""
+        if self._reference[0] != clock.forks:
+            self._reference = (clock.forks, clock.reference(), False)
+
     def _sampled_reference(self) -> tuple[str, bool]:
         """A UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
         reference, runtime = clock.reference(), _runtime.active()
