@@ -11,14 +11,19 @@ import gc
 import io
 import itertools
 import logging
+import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import types
 import unittest.mock
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import django.http
@@ -37,7 +42,7 @@ from typing_extensions import Self
 from werkzeug.local import LocalProxy
 from werkzeug.test import Client
 
-from athina_trace import athina_session, athina_trace, current_log
+from athina_trace import athina_session, athina_trace, configure, current_log, recent_logs
 from athina_trace.context import current_scope
 from athina_trace.testing import captured_logs
 from tests.production import apps
@@ -323,6 +328,34 @@ def test_what_was_never_begun_is_a_result_like_others(local: Logs) -> None:
     (log,) = local()
     assert log["response"] == "<tests.test_results.Words>"
     assert "outcome" not in log["custom_attributes"]
+
+
+def test_generators_that_a_plain_function_gave_and_nobody_began(local: Logs) -> None:
+    streams = [athina_trace(lambda make=make: make())() for make in (gen, agen)]
+    assert local() == []
+    streams.clear()
+    gc.collect()
+    assert sorted(log["response"] for log in local()) == ["<async_generator>", "<generator>"]
+
+
+def test_streams_that_are_there_at_the_end_of_the_program(tmp_path: Path) -> None:
+    outbox = str(tmp_path / "outbox.db")
+    script = """
+        from athina_trace import athina_trace
+
+        def words():
+            yield "On"
+            yield " its way."
+
+        begun, unbegun = athina_trace(words)(), athina_trace(lambda: words())()
+        proxied = athina_trace(lambda: map(str, "ab"))()
+        next(begun)
+        """
+    environment = {**os.environ, "ATHINA_OUTBOX": outbox}
+    ended = subprocess.run([sys.executable, "-c", dedent(script)], env=environment, capture_output=True, check=True)
+    assert ended.stderr == b""
+    configure(outbox=outbox, api_key=None)
+    assert sorted(log["response"] for log in recent_logs(9)) == ["<generator>", "<map>", "On"]
 
 
 def test_a_stream_that_fails(local: Logs) -> None:

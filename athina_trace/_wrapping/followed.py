@@ -7,6 +7,7 @@ call's end; everything else is done by the object inside.
 from __future__ import annotations
 
 import copy
+import sys
 import types
 from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any
 
 import wrapt
 
-from athina_trace._serialization.introspection import ABSENT, static
+from athina_trace._serialization.introspection import ABSENT, Mark, nameplate, static
 from athina_trace._wrapping import generators
 from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import current
@@ -105,6 +106,9 @@ class _Following:
 
     def abandon(self) -> None:
         """The program is through with the result, wherever it is; one that it never began is a result like others."""
+        # At the end of the program nothing can be loaded any more, and to read an object may take that.
+        if sys.is_finalizing() and type(self._unbegun) is not Mark:
+            self._unbegun = nameplate(self._unbegun)
         run_now(self.end(None, GeneratorExit()) if self._begun else self.end(self._unbegun))
 
 

@@ -39,12 +39,12 @@ def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
     """A generator that does what `inner` does, and ends `call` when it ends."""
     if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, and no stream
         return named(_iterable_coroutine(inner, call, follow), inner)
-    return named(_generate(inner, call, current.get()), inner)
+    return named(_generate(inner, call, current.get(), _Frame(inner, call)), inner)
 
 
 def drive_async_generator(inner: Any, call: Call) -> Any:
     """An async generator that does what `inner` does, and ends `call` when it ends."""
-    return named(_generate_async(inner, call, current.get()), inner)
+    return named(_generate_async(inner, call, current.get(), _Frame(inner, call)), inner)
 
 
 def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow) -> Any:
@@ -52,7 +52,19 @@ def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow)
     return named(awaiting(lambda: (call, inner), follow), inner)
 
 
-def _generate(inner: Any, call: Call, outside: State) -> Generator[Any, Any, Any]:
+class _Frame:
+    """Goes with the frame that holds it, also one that was never begun, or waits for an event loop that is closed."""
+
+    __slots__ = ("_call", "_inner")
+
+    def __init__(self, inner: Any, call: Call) -> None:
+        self._inner, self._call = inner, call
+
+    def __del__(self) -> None:
+        attempt(self._call.collected, self._inner)
+
+
+def _generate(inner: Any, call: Call, outside: State, _held: object = None) -> Generator[Any, Any, Any]:
     state = entered(call, outside)
     # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`, and from Python 3.11
     # on it does not count as a level of a recursion.
@@ -94,7 +106,7 @@ def _generate(inner: Any, call: Call, outside: State) -> Generator[Any, Any, Any
         raise
 
 
-async def _generate_async(inner: Any, call: Call, outside: State) -> AsyncGenerator[Any, Any]:
+async def _generate_async(inner: Any, call: Call, outside: State, _held: object = None) -> AsyncGenerator[Any, Any]:
     state = entered(call, outside)
     enter, now = current.set, current.get
     texts: list[Any] = []
