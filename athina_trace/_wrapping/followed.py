@@ -24,26 +24,39 @@ from athina_trace._wrapping.state import current
 class _Following:
     """A result that continues: its call, and the state in which its steps run."""
 
-    __slots__ = ("_begun", "_call", "_ended", "_follow", "_state", "_unbegun")
+    __slots__ = ("_begun", "_call", "_ended", "_follow", "_state", "_texts", "_unbegun", "_waits")
 
     def __init__(self, call: Call, follow: generators.Follow, unbegun: object) -> None:
         self._call, self._follow, self._unbegun = call, follow, unbegun
         self._begun = self._ended = False
         self._state = generators.entered(call, current.get())
+        self._texts: list[Any] = []
+        self._waits: type | None = None  # as in `generators`
 
     def step(self, resume: Callable[..., Any], *given: Any) -> Any:
         """One step of a sync iterator: what it gives is a chunk."""
         self._begun = True
         try:
-            item = self.inside(resume, *given)
+            token = current.set(self._state)
+            try:
+                item = resume(*given)
+            finally:
+                self._state = current.get()
+                current.reset(token)
         except StopIteration as stop:
             run_now(self.end(stop.value))
             raise
         except BaseException as error:
             run_now(self.end(None, error))
             raise
-        attempt(self._call.chunks, [item])
+        self._keep(item)
         return item
+
+    def _keep(self, item: object) -> None:
+        self._texts.append(item)
+        if type(item) is not self._waits or len(self._texts) > generators.BATCH:
+            generators.hand_over(self._texts, self._call)
+            self._waits = str
 
     def inside(self, resume: Callable[..., Any], *given: Any) -> Any:
         """Run code of the result's, which sees the call's log and session."""
@@ -67,7 +80,7 @@ class _Following:
             if (work := self.end(None, error)) is not None:
                 await run_in_thread(work, error)
             raise
-        attempt(self._call.chunks, [item])
+        self._keep(item)
         return item
 
     async def inside_async(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -102,6 +115,7 @@ class _Following:
         if self._ended:
             return None
         self._ended = True
+        generators.hand_over(self._texts, self._call)
         return attempt(self._call.done, value) if error is None else attempt(self._call.failed, error)
 
     def abandon(self) -> None:

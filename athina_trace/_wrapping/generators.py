@@ -22,7 +22,7 @@ from athina_trace._wrapping.state import State, current
 Follow = Callable[[Any, Call], Any]
 """(result, call) → what the program gets, where the call ends with the result; None where it ends with its return."""
 
-_BATCH = 255
+BATCH = 255
 """Texts of a stream that are handed over together: a call for each would be a third of what a stream costs."""
 
 
@@ -68,14 +68,14 @@ def _generate(inner: Any, call: Call, outside: State, _held: object = None) -> G
     state = entered(call, outside)
     # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`, and from Python 3.11
     # on it does not count as a level of a recursion.
-    enter, now, leave, advance = current.set, current.get, current.reset, next
-    resume: Callable[..., Any] = inner.send
+    enter, now, leave, advance, send = current.set, current.get, current.reset, next, inner.send
+    resume: Callable[..., Any] = send
     value: Any = None
     texts: list[Any] = []
-    waits: type | None = None  # the first chunk does not wait, whatever it is: its time is noted
+    waits: type | None = None  # what may be handed over later; the first chunk may not, since its time is noted
     try:
         while True:
-            for _ in range(_BATCH):
+            for _ in range(BATCH):
                 token = enter(state)
                 try:
                     item = advance(inner) if value is None else resume(value)
@@ -85,30 +85,30 @@ def _generate(inner: Any, call: Call, outside: State, _held: object = None) -> G
                 texts.append(item)
                 # Text cannot change any more and may wait; anything else is read before the program gets it.
                 if type(item) is not waits:
-                    _hand_over(texts, call)
+                    hand_over(texts, call)
                     waits = str
                 # The next step is taken outside this handler: an exception that the user's generator raises in it must
                 # not get the thrown one as its context, which it would not have had undecorated.
                 try:
                     value = yield item
-                    resume = inner.send
+                    resume = send
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                     value, resume = thrown, inner.throw
-            _hand_over(texts, call)
+            hand_over(texts, call)
     except StopIteration as stop:
-        _hand_over(texts, call)
+        hand_over(texts, call)
         run_now(attempt(call.done, stop.value))
         return stop.value
     except BaseException as error:
         del value  # may be the error itself, which would then live in a circle with its own traceback
-        _hand_over(texts, call)
+        hand_over(texts, call)
         run_now(attempt(call.failed, error))
         raise
 
 
 async def _generate_async(inner: Any, call: Call, outside: State, _held: object = None) -> AsyncGenerator[Any, Any]:
     state = entered(call, outside)
-    enter, now = current.set, current.get
+    enter, now, asend = current.set, current.get, inner.asend
     texts: list[Any] = []
     waits: type | None = None
     closing: GeneratorExit | None = None
@@ -117,12 +117,12 @@ async def _generate_async(inner: Any, call: Call, outside: State, _held: object 
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
     try:
-        step = inner.asend(None)
+        step = asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
     try:
         while True:  # as in `_generate`
-            for _ in range(_BATCH):
+            for _ in range(BATCH):
                 token = enter(state)
                 try:
                     item = await step
@@ -131,23 +131,23 @@ async def _generate_async(inner: Any, call: Call, outside: State, _held: object 
                     leave(token)
                 texts.append(item)
                 if type(item) is not waits:
-                    _hand_over(texts, call)
+                    hand_over(texts, call)
                     waits = str
                 try:
                     value = yield item
-                    resume = inner.asend
+                    resume = asend
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                     value, resume = thrown, inner.athrow
                     closing = thrown if isinstance(thrown, GeneratorExit) else None
                 step = resume(value)
-            _hand_over(texts, call)
+            hand_over(texts, call)
     except StopAsyncIteration:
-        _hand_over(texts, call)
+        hand_over(texts, call)
         if (work := attempt(call.done, None)) is not None:
             await run_in_thread(work)
     except BaseException as error:
         del value
-        _hand_over(texts, call)
+        hand_over(texts, call)
         # trio cancels what a generator awaits while it is closed: it was abandoned all the same.
         ended = error if closing is None or isinstance(error, Exception) else closing
         if (work := attempt(call.failed, ended)) is not None:
@@ -155,7 +155,7 @@ async def _generate_async(inner: Any, call: Call, outside: State, _held: object 
         raise
 
 
-def _hand_over(texts: list[Any], call: Call) -> None:
+def hand_over(texts: list[Any], call: Call) -> None:
     """Have the call read what was yielded since the last time."""
     if texts:
         attempt(call.chunks, texts)
