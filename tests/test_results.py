@@ -447,6 +447,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"bytes",
     "deque": lambda: collections.deque(PIECES),
     "iterable": Repeated,
+    "no iterator": type("NoIterator", (Words,), {"__next__": None, "__anext__": None}),
     "file": lambda: io.StringIO(ANSWER),
     "temporary file": lambda: tempfile.SpooledTemporaryFile(mode="w+"),  # noqa: SIM115 - closed by the test
     "array": lambda: np.zeros(3),
@@ -499,6 +500,22 @@ def test_classes_that_refuse_to_be_looked_up(local: Logs) -> None:
     result = Unhashable()
     assert athina_trace(lambda: result)() is result
     assert len(local()) == 1
+
+
+class Mute:
+    """Answers no question, not even that for its class."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_objects_that_answer_no_question(local: Logs) -> None:
+    mute = Mute()
+    assert athina_trace(lambda: mute)() is mute
+    assert next(athina_trace(lambda: (each for each in [mute]))()) is mute
+    assert athina_trace(lambda _: "")(mute) == ""
+    athina_trace(lambda: (mute, mute))()
+    assert len(local()) == 4
 
 
 # ---- responses

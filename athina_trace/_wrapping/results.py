@@ -113,7 +113,9 @@ def _abilities(kind: type) -> tuple[bool, bool, bool]:
     names = (type_name(base) for base in mro_of(kind))
     if static(kind, *_USED_NOT_READ) is not ABSENT or any(name.endswith(("Cursor", "cursor")) for name in names):
         return False, False, False
-    sync, is_async, awaited = (static(kind, name) is not ABSENT for name in ("__next__", "__anext__", "__await__"))
+    # A class that says None is not what its base is.
+    methods = (static(kind, name) for name in ("__next__", "__anext__", "__await__"))
+    sync, is_async, awaited = (method is not ABSENT and method is not None for method in methods)
     return sync, is_async, awaited
 
 
