@@ -509,6 +509,22 @@ class Mute:
         raise RuntimeError(name)
 
 
+def test_no_attribute_is_asked_for(local: Logs) -> None:
+    asked: list[str] = []
+
+    class Asked:
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            raise AttributeError(name)
+
+    result = Asked()
+    assert athina_trace(lambda _: result)(result) is result
+    assert next(athina_trace(lambda: iter([result]))()) is result
+    assert asked == []
+
+
 def test_objects_that_answer_no_question(local: Logs) -> None:
     mute = Mute()
     assert athina_trace(lambda: mute)() is mute
