@@ -38,6 +38,7 @@ __all__ = [
     "begin",
     "end",
     "expect",
+    "follow_nesting",
     "is_logged",
     "log_answer",
     "log_documents",
@@ -188,6 +189,17 @@ _fork.register("answers", after_in_child=reset)
 
 # What runs around requests -------------------------------------------------------------------------------------------
 
+is_nesting_followed = False
+
+
+def follow_nesting() -> None:
+    """Have instrumented clients note, too, what runs around their requests and in them.
+
+    Every other source calls this when it is switched on: the answer that it sees may be that of such a request.
+    """
+    global is_nesting_followed  # noqa: PLW0603 - one for the process
+    is_nesting_followed = True
+
 
 def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Key, ...]:
     """Note that a span or run begins here: requests made in this context from now on are within it.
@@ -240,6 +252,8 @@ def subject_of(name: Key) -> Any:
 
 def within() -> tuple[Key, ...]:
     """Return the spans and runs around the code that is running now, the innermost first."""
+    if not is_nesting_followed:
+        return ()
     around = _around.get()
     if around:
         around = tuple(name for name in around if name in _state.running)
@@ -270,8 +284,12 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         origin: where the request was made.
         error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
     """
-    answer = next(record for record in records if isinstance(record, Answer))
     own, elsewhere = list(records), {}
+    for answer in records:
+        if isinstance(answer, Answer):
+            break
+    else:
+        return
     session = origin.session
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session)

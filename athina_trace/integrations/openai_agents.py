@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import Answer, Key
-from athina_trace._capture.answered import Origin, begin, end, log_answer, log_tool_output
+from athina_trace._capture.answered import Origin, begin, end, follow_nesting, log_answer, log_tool_output
 from athina_trace._capture.draft import current_draft
 from athina_trace._clock import clock
 from athina_trace.context import Given, ScopeCall, current_scope
@@ -78,6 +78,7 @@ class AthinaTracingProcessor:
     """
 
     def __init__(self) -> None:
+        follow_nesting()
         self._spans: Begun[_Span] = Begun()
         self.is_on = True
 
