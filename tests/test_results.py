@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextvars
 import copy
 import csv
 import gc
 import io
 import itertools
 import logging
+import operator
 import os
 import pickle
 import sqlite3
@@ -420,6 +422,133 @@ def test_an_async_stream_that_is_closed(local: Logs) -> None:
 
     asyncio.run(run())
     assert [(log["response"], log["custom_attributes"]["outcome"]) for log in local()] == [("On", "incomplete")] * 2
+
+
+# ---- iterators of any class, whatever is done to them
+
+VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("VARIABLE", default="nothing")
+
+
+class Poke(BaseException):
+    """What no code catches."""
+
+
+EVENTS = st.sampled_from(["a", "b", 1, None, LookupError, StopIteration, StopAsyncIteration, Poke])
+OPERATIONS = st.sampled_from(["next", "iter", "for", "close", "hint", "elsewhere", "set", "attribute", "in"])
+
+
+class Tape:
+    """An iterator, sync and async, that gives or raises what is on it, and goes on after that as generators do not."""
+
+    def __init__(self, events: list[Any], *, waits: bool) -> None:
+        self.events, self.waits = [*events], waits
+        self.log: list[Any] = []
+
+    def __iter__(self) -> Self:
+        self.log.append(("iter", VARIABLE.get()))
+        return self
+
+    __aiter__ = __iter__
+
+    def __next__(self) -> Any:
+        self.log.append(VARIABLE.get())
+        VARIABLE.set(len(self.events))
+        event = self.events.pop(0) if self.events else StopIteration
+        if isinstance(event, type):
+            raise event
+        return event
+
+    async def __anext__(self) -> Any:
+        if self.waits:
+            await asyncio.sleep(0)
+        try:
+            return next(self)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def __length_hint__(self) -> int:
+        return len(self.events)
+
+    def close(self) -> str:
+        self.log.append("close")
+        return "closed"
+
+
+async def operate(tape: Any, operations: list[str]) -> list[Any]:
+    seen: list[Any] = []
+    for number, operation in enumerate(operations):
+        try:
+            if operation == "next":
+                seen.append(await anext(tape))
+            elif operation == "for":
+                seen.extend([each async for each in tape])
+            elif operation == "elsewhere":
+                seen.append(await asyncio.ensure_future(anext(tape)))
+            else:
+                seen.append(operated(tape, operation, number))
+        except BaseException as error:  # noqa: BLE001 - they are the result
+            seen.append(repr(error))
+        seen.append((VARIABLE.get(), bool(current_log()), current_scope().fields.get("session_id")))
+    return [*seen, tape.log]
+
+
+def operated(tape: Any, operation: str, number: int) -> Any:
+    if operation == "set":
+        VARIABLE.set(f"consumer {number}")
+    if operation == "attribute":
+        tape.extra = number
+    simple: dict[str, Callable[[], Any]] = {
+        "next": lambda: next(tape),
+        "iter": lambda: iter(tape) is tape,
+        "for": lambda: [*tape],
+        "close": tape.close,
+        "hint": lambda: (operator.length_hint(tape), bool(tape), isinstance(tape, Tape)),
+        "elsewhere": lambda: contextvars.copy_context().run(next, tape),
+        "attribute": lambda: vars(tape).keys(),
+        "in": lambda: "b" in tape,
+    }
+    return simple[operation]() if operation in simple else None
+
+
+def operate_sync(tape: Any, operations: list[str]) -> list[Any]:
+    seen: list[Any] = []
+    for number, operation in enumerate(operations):
+        try:
+            seen.append(operated(tape, operation, number))
+        except BaseException as error:  # noqa: BLE001 - they are the result
+            seen.append(repr(error))
+        seen.append((VARIABLE.get(), bool(current_log()), current_scope().fields.get("session_id")))
+    return [*seen, tape.log]
+
+
+@given(events=st.lists(EVENTS, max_size=6), operations=st.lists(OPERATIONS, max_size=8), waits=st.booleans())
+def test_iterators_behave_as_undecorated(events: list[Any], operations: list[str], waits: bool) -> None:
+    def make() -> Tape:
+        return Tape(events, waits=waits)
+
+    async def played(decorate: Callable[[Any], Any]) -> list[Any]:
+        return await operate(decorate(make)(), [each for each in operations if each != "iter"])
+
+    for decorate in (athina_trace, athina_session("s")):
+        sync = [contextvars.copy_context().run(operate_sync, made, operations) for made in (decorate(make)(), make())]
+        assert sync[0] == sync[1]
+        assert asyncio.run(played(decorate)) == asyncio.run(played(lambda function: function))
+
+
+@given(events=st.lists(EVENTS, min_size=1, max_size=6), asynchronous=st.booleans())
+def test_iterators_are_logged_once(events: list[Any], asynchronous: bool) -> None:
+    operations = ["next"] * (len(events) + 2)
+    with captured_logs() as logs:
+        tape = athina_trace(lambda: Tape(events, waits=True))()
+        if asynchronous:
+            asyncio.run(operate(tape, operations))
+        else:
+            operate_sync(tape, operations)
+        del tape
+        gc.collect()
+    (log,) = logs
+    given = [*itertools.takewhile(lambda event: not isinstance(event, type), events)]
+    assert log.response == "".join(str(each) for each in given if each is not None)
 
 
 # ---- what is a result as it is

@@ -217,6 +217,10 @@ def _closing(close: Callable[..., Any], following: _Following) -> Callable[..., 
 
 
 class _Iterating(_Followed):
+    def __length_hint__(self) -> Any:  # which wrapt does not hand on
+        hint = getattr(type(self.__wrapped__), "__length_hint__", None)
+        return NotImplemented if hint is None else hint(self.__wrapped__)
+
     def __iter__(self) -> Any:
         self._self_iterator = self._self_following.inside(iter, self.__wrapped__)
         return self
