@@ -113,6 +113,11 @@ class LogDraft:
                 self._reference = (clock.forks, clock.reference(), False)
         return self._reference[1]
 
+    def keep(self) -> None:
+        """Have the log made, whatever the sample: the reference must not say otherwise, unless it was read already."""
+        if self._reference[0] != clock.forks:
+            self._reference = (clock.forks, clock.reference(), False)
+
     def _sampled_reference(self) -> tuple[str, bool]:
         """A UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
         reference, runtime = clock.reference(), _runtime.active()
@@ -253,7 +258,7 @@ class LogDraft:
 
     def recognises(self, value: object) -> bool:
         """Record `value`, if it is an object that an integration understands; whether it is."""
-        if isinstance(value, _NOT_OBJECTS):
+        if issubclass(type(value), _NOT_OBJECTS):  # `isinstance` would ask the object
             return False
         from athina_trace._answers.accumulator import may_be_known  # noqa: PLC0415 - loaded with the first log
 

@@ -215,14 +215,13 @@ class Writer(ABC):
         wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
     ) -> Entry | None:
         """The entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
-        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
-        default: str | None = target
-        # Athina's own ids were never masked.
-        if kind != "update_by_id":
-            is_left_out = says_left_out(target)
+        if kind != "update_by_id":  # Athina's own ids were never masked
+            # Every process can see this alone, so it decides, also where the call failed later and was logged.
+            if says_left_out(target):
+                return None
             target = self.pipeline.reference(target)
-            default = None if is_left_out else target
-        key = self.ordering_keys.get(target, default)
+        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
+        key = self.ordering_keys.get(target, target)
         if key is None:
             return None
         return new_entry(key, kind, target, clock.time(), wire(self.pipeline.rewrite_change(fields)))
