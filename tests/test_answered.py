@@ -6,6 +6,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,42 @@ def test_many_answers_at_once_are_each_one_log_and_none_under_anothers_session(
                 log_answer([new], origin(source, answer))
     found = sorted((log["session_id"], log["response"]) for log in as_changed(logs))
     assert found == sorted({(f"session {answer}", f"Answer {answer}") for answer, _ in order})
+
+
+@given(st.permutations(SOURCES), st.booleans(), st.sampled_from([None, "ours"]), st.sampled_from([None, "decorated"]))
+def test_the_session_is_what_the_framework_was_given_whichever_source_comes_first(
+    order: list[Source], identified: bool, scope: str | None, call: str | None
+) -> None:
+    answered.reset()
+    with captured_logs() as logs, athina_session(scope), ExitStack() as stack:
+        if call is not None:
+            stack.enter_context(athina_trace.athina_trace())
+        for source in order:
+            where = origin(source)
+            if source.name == "framework":
+                where = where._replace(conversation="thread")
+            log_answer([seen(source, 0, has_id=identified)], where)
+    (log,) = as_changed(logs)
+    # A decorated call is the program's own, and its scope has named it.
+    assert log["session_id"] == ("thread" if call is None or scope is None else scope)
+
+
+def test_a_run_hands_its_conversation_down_except_to_scopes_that_were_entered_inside() -> None:
+    def here() -> str | None:
+        return Origin.here().named_conversation()
+
+    with athina_session("ours"):
+        outer = Origin.of_run(("run", "1"), conversation="thread")
+        inner = Origin.of_run(("run", "2"), ("run", "1"), conversation="thread")
+        assert (outer.conversation, inner.conversation, here()) == ("thread", "thread", "thread")
+        with athina_session("inside"):
+            assert here() is None
+            # A framework hands the same name down to a run that is inside of the scope.
+            assert Origin.of_run(("run", "3"), ("run", "2"), conversation="thread").conversation is None
+            assert Origin.of_run(("run", "4"), ("run", "2"), conversation="another").conversation == "another"
+        for run in "4321":
+            end(("run", run))
+        assert here() is None
 
 
 def test_two_requests_of_one_source_are_two_answers_whatever_their_id() -> None:
