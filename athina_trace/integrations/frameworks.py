@@ -20,7 +20,7 @@ __all__ = ["Begun", "identifier", "named_by", "seen_by"]
 
 _MOST_BEGUN: Final = 8192
 """Runs that are under way; of a run that never ends, as of a stream that is forgotten, no more is heard."""
-_IDENTIFIERS: Final = ("session_id", "customer_id", "customer_user_id", "environment", "prompt_slug")
+_IDENTIFIERS: Final = ("customer_id", "customer_user_id", "environment", "prompt_slug")
 
 V = TypeVar("V")
 
@@ -55,10 +55,10 @@ class Begun(Generic[V]):
 
 
 def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> Scope:
-    """Return a scope, and what the metadata of one call names of what the scope leaves open.
+    """Return a scope, and what the metadata of one call names of what the scope leaves open, but for the session.
 
     The scope wins, so that a log is the same where an instrumented client, which knows no metadata, saw the answer
-    first.
+    first. A session wins over the scope's: `Origin.of_run` makes it known to such a client.
 
     Args:
         metadata: what the program gave to the framework, any object.

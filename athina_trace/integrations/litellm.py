@@ -7,9 +7,10 @@ In the configuration of its proxy:
     litellm_settings:
       callbacks: athina_trace.integrations.litellm.athina_logger
 
-Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session and what else
-`metadata` names win over the scope around. LiteLLM calls its loggers after the call has returned, in a thread or task
-of its own. Of what it hands over only what makes a log is read: never a provider's key.
+Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session that
+`metadata` names wins over that of the scope around; what else it names adds to it. LiteLLM calls its loggers after the
+call has returned, in a thread or task of its own. Of what it hands over only what makes a log is read: never a
+provider's key.
 
 Source of the callbacks' arguments: litellm 1.80 to 1.108.
 """
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import Answer
-from athina_trace._capture.answered import Origin, begin, end, log_answer
+from athina_trace._capture.answered import Origin, end, log_answer
 from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
@@ -83,8 +84,7 @@ class AthinaLogger(CustomLogger):
         with _guard.shield("reading the start of LiteLLM's call"):
             call = identifier(kwargs.get("litellm_call_id"))
             if call is not None and self._begun.get(call) is None:
-                origin = Origin.here()
-                self._begun.put(call, origin._replace(within=begin((_SOURCE, call))))
+                self._begun.put(call, Origin.of_run((_SOURCE, call), conversation=_session(_params(kwargs))))
 
     def log_success_event(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Log an answer."""
@@ -119,8 +119,8 @@ class AthinaLogger(CustomLogger):
             end((_SOURCE, call))
         if string(payload, "call_type") not in _ANSWERING:
             return
-        params = kwargs.get("litellm_params")
-        params = params if isinstance(params, dict) else {}
+        params = _params(kwargs)
+        origin = origin._replace(conversation=origin.conversation or _session(params) or string(payload, "session_id"))
         metadata = _metadata(params)
         for place in metadata:
             scope = named_by(place, origin.scope, further=_NAMED)
@@ -134,12 +134,22 @@ class AthinaLogger(CustomLogger):
             error = RuntimeError(string(payload, "error_str") or "failed")
         records = _records(payload, error, origin.started_ns)
         answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
-        answer.session = string(payload, "session_id") or identifier(params.get("litellm_session_id"))
         _add_details(answer, payload, metadata)
         key = kwargs.get("api_key")
         if answer.error is not None and isinstance(key, str) and key:
             answer.error = answer.error.replace(key, MASKED)
         log_answer(records, origin)
+
+
+def _params(kwargs: Any) -> dict[str, Any]:
+    params = kwargs.get("litellm_params")
+    return params if isinstance(params, dict) else {}
+
+
+def _session(params: dict[str, Any]) -> str | None:
+    """Return what a program named the session of a request."""
+    named = (params.get("litellm_session_id"), *(place.get("session_id") for place in _metadata(params)))
+    return next((own for each in named if (own := identifier(each)) is not None), None)
 
 
 def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:

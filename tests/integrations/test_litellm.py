@@ -134,6 +134,20 @@ def test_completions_in_the_session_of_the_scope_around(
     assert log["cost"] > 0
 
 
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_the_session_that_a_call_names_wins_over_the_scope_around(
+    also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", chat(content=RAIN))
+    with athina_session("ours", customer_id="pixar"):
+        named = {"session_id": "thread-7", "customer_id": "disney", "customer_user_id": "mickey"}
+        litellm.completion(**given_to, messages=ASK, metadata=named)
+    (log,) = soon(1)
+    assert (log["session_id"], log["customer_id"]) == ("thread-7", "pixar")
+
+
 @pytest.mark.parametrize("kind", ["whole", "async", "stream"])
 @pytest.mark.parametrize("also_the_client", [False, True])
 def test_responses_are_known_by_the_providers_id(
