@@ -120,15 +120,16 @@ class AthinaLogger(CustomLogger):
         if string(payload, "call_type") not in _ANSWERING:
             return
         params = _params(kwargs)
-        origin = origin._replace(conversation=origin.conversation or _session(params) or string(payload, "session_id"))
-        metadata = _metadata(params)
+        metadata, scope, reference = _metadata(params), origin.scope, origin.reference
         for place in metadata:
-            scope = named_by(place, origin.scope, further=_NAMED)
-            reference = identifier(place.get("external_reference_id")) or origin.reference
-            origin = origin._replace(scope=scope, reference=reference)
+            scope = named_by(place, scope, further=_NAMED)
+            reference = identifier(place.get("external_reference_id")) or reference
+        took = None
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock it would last until this logger is called.
-            origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
+            took = round((end_time - start_time).total_seconds() * 1000)
+        conversation = origin.conversation or _session(params) or string(payload, "session_id")
+        origin = origin._replace(scope=scope, reference=reference, response_time=took, conversation=conversation)
         error = kwargs.get("exception")
         if error is None and payload.get("status") == "failure":
             error = RuntimeError(string(payload, "error_str") or "failed")
@@ -195,8 +196,7 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
         answer.names, details["cache_hit"] = (), "true"
     plain = [each for place in metadata if type(each := normalise(_picked(place))) is dict]
     # The answer of a stream has the model's name that was asked for.
-    served = [string(child(each, "hidden_params"), "provider_response_model") for each in plain]
-    answer.model = next((model for model in served if model), answer.model)
+    answer.model = next((model for each in plain if (model := string(each, "served"))), answer.model)
     if answer.model is not None and answer.error is not None:
         # Of a request that failed, a router gives the name by which LiteLLM finds the provider.
         answer.model = answer.model.removeprefix(f"{string(payload, 'custom_llm_provider')}/")
@@ -212,7 +212,9 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
 
 
 def _picked(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: metadata.get(name) for name in ("hidden_params", "tags")}
+    hidden = metadata.get("hidden_params")
+    served = hidden.get("provider_response_model") if isinstance(hidden, dict) else None
+    return {"served": served, "tags": metadata.get("tags")}
 
 
 def _provided(own: str) -> str:
