@@ -18,9 +18,19 @@ import athina_trace
 from athina_trace import athina_private, athina_session, current_log
 from athina_trace._answers.records import AS_OBJECT, AS_SPAN, AS_TYPED, Answer, Key, ToolCall, ToolOutput
 from athina_trace._capture import answered
-from athina_trace._capture.answered import Origin, begin, end, log_answer, log_documents, log_tool_output
+from athina_trace._capture.answered import (
+    Origin,
+    begin,
+    end,
+    follow_nesting,
+    log_answer,
+    log_documents,
+    log_tool_output,
+)
 from athina_trace.testing import captured_logs
 from tests.support.changed import as_changed
+
+follow_nesting()
 
 OUTER: Key = ("span", "outer")
 INNER: Key = ("span", "inner")

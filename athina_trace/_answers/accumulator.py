@@ -147,6 +147,10 @@ class AnswerAccumulator:
 
     def _take_answer(self, new: Answer) -> Key:
         """Keep an answer; returns the key that it is kept under."""
+        if not self._answers:  # of most logs the only one
+            self._names = dict.fromkeys((new.key, *new.names), new.key)
+            self._answers[new.key] = {new.source: new}
+            return new.key
         known_as = self._names.get(new.key, new.key)
         if known_as not in self._answers:
             # What one source names alike may be two answers; what another one names so is this one.

@@ -60,8 +60,12 @@ class Ledger(Generic[V]):
             within: the spans and runs that this source saw it in.
             session: what the program's own scope names the session; an id alone makes no answer of two sessions one.
         """
+        names = _names(answer)
+        # Most answers are new.
+        if not within and self._named.keys().isdisjoint(names) and self._enclosed.keys().isdisjoint(names):
+            return None
         best, most = None, 0
-        for place, vote in self._votes(answer, within).items():
+        for place, vote in self._votes(names, within).items():
             known = place.requests.get(answer.source)
             if known is not None and answer.request is not None:
                 # Two requests of one source only look like one answer, where a server repeats its ids.
@@ -75,10 +79,10 @@ class Ledger(Generic[V]):
                 best, most = place, score
         return best
 
-    def _votes(self, answer: Answer, within: tuple[Key, ...]) -> dict[Place[V], int]:
+    def _votes(self, names: tuple[Key, ...], within: tuple[Key, ...]) -> dict[Place[V], int]:
         """Return what speaks for each place that has a name of this answer."""
         votes: dict[Place[V], int] = {}
-        for name in answer.names if answer.key in answer.names else (answer.key, *answer.names):
+        for name in names:
             for place in self._named.get(name, ()):
                 votes[place] = votes.get(place, 0) + (_BY_ID if name[0] == "id" else _BY_NAME)
             for place in self._enclosed.get(name, ()):
@@ -101,13 +105,17 @@ class Ledger(Generic[V]):
 
     def note(self, place: Place[V], answer: Answer, *, within: tuple[Key, ...] = ()) -> None:
         """Note what a further source calls an answer."""
-        _add(self._named, place.names, (answer.key, *answer.names), place)
+        _add(self._named, place.names, _names(answer), place)
         if within:
             _add(self._enclosed, place.within, within, place)
         if answer.request is not None:
             place.requests.setdefault(answer.source, answer.request)
         if answer.error is not None:
             place.failed = True
+
+
+def _names(answer: Answer) -> tuple[Key, ...]:
+    return answer.names if answer.key in answer.names else (answer.key, *answer.names)
 
 
 def _add(index: dict[Key, list[Place[V]]], own: list[Key], names: tuple[Key, ...], place: Place[V]) -> None:

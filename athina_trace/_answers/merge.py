@@ -43,42 +43,71 @@ class LogRecords:
 def merge(records: LogRecords) -> dict[str, Any]:
     """Return the fields of one log under Athina's names; what is unknown is absent."""
     answers = records.answers or _implied_run(records)
+    own: list[ThreadMessage] = []
     if records.messages:
         answers = [_with_messages(answer, records) for answer in answers]
-    own = [message for answer in answers for message in _messages_of(answer, records)] if records.messages else []
-    fields: dict[str, Any] = {}
+        own = [message for answer in answers for message in _messages_of(answer, records)]
+    fields, usage = _gathered(answers), _usage(answers)
+    for name in _TOKENS:
+        if name in usage:
+            fields[name] = usage.pop(name)
+    if answers:
+        _add_question(fields, answers)
+        _add_answer(fields, answers)
+    if session := _session(answers, records):
+        fields["session_id"] = session
+    if records.calls or records.documents or own:
+        _add_found(fields, answers, own, records)
+    if attributes := {**_attributes(answers, own), **usage}:
+        fields["custom_attributes"] = attributes
+    return fields
+
+
+def _usage(answers: list[Answer]) -> dict[str, int]:
+    """Sum the tokens of all answers by kind."""
     usage: dict[str, int] = {}
+    for answer in answers:
+        if usage:
+            for name, count in answer.usage.items():
+                usage[name] = usage.get(name, 0) + count
+        else:
+            usage = {**answer.usage}
+    return usage
+
+
+def _gathered(answers: list[Answer]) -> dict[str, Any]:
+    """Gather what every answer may add to."""
+    fields: dict[str, Any] = {}
     functions: list[object] = []
     tools: list[object] = []
-    costs: list[float] = []
     for answer in answers:
-        for name, count in answer.usage.items():
-            usage[name] = usage.get(name, 0) + count
         functions += answer.functions
         tools += answer.tools
         if answer.cost is not None:
-            costs.append(answer.cost)
-        if answer.further:
-            fields = {**answer.further, **fields}
-    if answers:
-        fields |= _question_fields(answers)
-        fields |= _answer_fields(answers)
-    for name in _TOKENS:
-        fields[name] = usage.pop(name, None)
-    fields["session_id"] = _session(answers, records)
-    fields["functions"] = _distinct(functions)
-    fields["tools"] = _distinct(tools)
-    if costs:
-        fields["cost"] = sum(costs)
-    found = [*records.documents]
+            fields["cost"] = fields.get("cost", 0) + answer.cost
+        for name, value in answer.further.items():
+            if value and name not in fields:
+                fields[name] = shown(value)
+    if functions:
+        fields["functions"] = shown(_distinct(functions))
+    if tools:
+        fields["tools"] = shown(_distinct(tools))
+    return fields
+
+
+def _add_found(fields: dict[str, Any], answers: list[Answer], own: list[ThreadMessage], records: LogRecords) -> None:
+    """Add the calls of tools with their outputs, and what was retrieved."""
+    context = [*records.documents]
     if records.calls:
         calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
-        fields["tool_calls"] = _calls_with_outputs(calls, records.outputs)
-        found += [text for call in calls for text in call.context]
-    fields["context"] = _distinct(found + [quote for message in own for quote in message.quotes])
-    fields["custom_attributes"] = {**_attributes(answers, own), **usage}
-    # A count of zero says something, in contrast to an empty text or list. What a model or a tool gave may be base64.
-    return {name: shown(value) for name, value in fields.items() if value or value == 0}
+        if calls:
+            fields["tool_calls"] = shown(_calls_with_outputs(calls, records.outputs))
+        for call in calls:
+            context += call.context
+    for message in own:
+        context += message.quotes
+    if context:
+        fields["context"] = shown(_distinct(context))
 
 
 def _implied_run(records: LogRecords) -> list[Answer]:
@@ -128,27 +157,28 @@ def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogReco
     return before[last_other + 1 :] or [m for m in thread if m.role == "user"][:1]
 
 
-def _question_fields(answers: list[Answer]) -> dict[str, object]:
-    first = None
-    for answer in answers:
-        if answer.query:
-            first = answer
-            break
-        if first is None and (answer.prompt or answer.system):
-            first = answer
-    if first is None:
-        return {}
-    system = [{"role": "system", "content": "\n".join(first.system)}] if first.system else []
-    fields: dict[str, object] = {"user_query": first.query, "prompt": [*system, *map(dict, first.prompt)]}
+def _add_question(fields: dict[str, Any], answers: list[Answer]) -> None:
+    """Add what was asked. What users, models and tools say may hold base64."""
+    asked = [answer for answer in answers if answer.query or answer.prompt or answer.system]
+    if not asked:
+        return
+    first = next((answer for answer in asked if answer.query), asked[0])
+    if first.query:
+        fields["user_query"] = shown(first.query)
+    prompt = [shown(message) for message in first.prompt]
+    if first.system:
+        prompt.insert(0, {"role": "system", "content": shown("\n".join(first.system))})
+    if prompt:
+        fields["prompt"] = prompt
     for answer in answers:
         for message in answer.prompt:
             # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
             if message["role"] == "function":
-                fields["function_call_response"] = message["content"]
-    return fields
+                fields["function_call_response"] = shown(message["content"])
 
 
-def _answer_fields(answers: list[Answer]) -> dict[str, object]:
+def _add_answer(fields: dict[str, Any], answers: list[Answer]) -> None:
+    """Add what was answered."""
     # Where the last answer has no text, it called tools or failed: the text before it is what the user was shown.
     speaker = last = answers[-1]
     for answer in reversed(answers):
@@ -160,13 +190,16 @@ def _answer_fields(answers: list[Answer]) -> dict[str, object]:
         if answer.model:
             named = answer
             break
-    return {
-        "response": speaker.text,
-        "language_model_id": named.model,
-        "model_options": dict(named.options),
-        "error": last.error,
-        "status_code": last.status_code,
-    }
+    if speaker.text:
+        fields["response"] = shown(speaker.text)
+    if named.model:
+        fields["language_model_id"] = named.model
+    if named.options:
+        fields["model_options"] = {**named.options}
+    if last.error:
+        fields["error"] = shown(last.error)
+    if last.status_code is not None:
+        fields["status_code"] = last.status_code
 
 
 def _session(answers: list[Answer], records: LogRecords) -> str | None:
@@ -214,7 +247,8 @@ def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, ob
     choices: list[str] = []
     for answer in answers:
         texts += answer.details.items()
-        texts += [("citations", name) for name in answer.citations]
+        if answer.citations:
+            texts += [("citations", name) for name in answer.citations]
         choices += answer.choices
     for message in own:
         texts += [("files", name) for name in message.files]
@@ -227,7 +261,7 @@ def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, ob
         known[name] = f"{known[name]}, {text}" if name in known else text
     if choices:
         # As JSON text: Athina's dashboard shows attributes with scalar values only.
-        known["choices"] = json.dumps(choices, ensure_ascii=False)
+        known["choices"] = json.dumps(shown(choices), ensure_ascii=False)
     if answers and answers[-1].status is not None:
         known["status"] = answers[-1].status
     return known

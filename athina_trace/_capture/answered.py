@@ -38,6 +38,7 @@ __all__ = [
     "begin",
     "end",
     "expect",
+    "follow_nesting",
     "is_logged",
     "log_answer",
     "log_documents",
@@ -214,6 +215,17 @@ _fork.register("answers", after_in_child=reset)
 
 # What runs around requests -------------------------------------------------------------------------------------------
 
+is_nesting_followed = False
+
+
+def follow_nesting() -> None:
+    """Have instrumented clients note, too, what runs around their requests and in them.
+
+    Every other source calls this when it is switched on: the answer that it sees may be that of such a request.
+    """
+    global is_nesting_followed  # noqa: PLW0603 - one for the process
+    is_nesting_followed = True
+
 
 def begin(
     name: Key, parent: Key | None = None, subject: Any = None, *, conversation: str | None = None
@@ -276,6 +288,8 @@ def subject_of(name: Key) -> Any:
 
 def within() -> tuple[Key, ...]:
     """Return the spans and runs around the code that is running now, the innermost first."""
+    if not is_nesting_followed:
+        return ()
     around = _around.get()
     if around:
         around = tuple(name for name in around if name in _state.running)
@@ -306,11 +320,13 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         origin: where the request was made.
         error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
     """
-    answer = next(record for record in records if isinstance(record, Answer))
     own, elsewhere = list(records), {}
-    session, conversation = origin.session, origin.named_conversation()
-    if conversation is not None and answer.key[0] != RUN:
-        answer.session = conversation
+    for answer in records:
+        if isinstance(answer, Answer):
+            break
+    else:
+        return
+    session, conversation = origin.session, _with_conversation(answer, origin)
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session)
         if is_new := place is None:
@@ -336,6 +352,14 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
             draft.take(own, scope=origin.scope, session=conversation if kept.is_own else None)
             if is_new and kept.is_own:
                 run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+def _with_conversation(answer: Answer, origin: Origin) -> str | None:
+    """Give an answer the conversation that a framework around it names, if any, and return that."""
+    conversation = origin.named_conversation()
+    if conversation is not None and answer.key[0] != RUN:  # whose messages are found by its thread
+        answer.session = conversation
+    return conversation
 
 
 def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:

@@ -18,9 +18,8 @@ def span_attributes() -> dict[str, str] | None:
         return None
     try:
         context = trace.get_current_span().get_span_context()
-        known = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
-        is_valid = context.is_valid
+        if context.is_valid:
+            return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
     except Exception as error:  # noqa: BLE001 - another tool's span, or a module that is still being loaded
         _guard.pass_on(error)
-        return None
-    return known if is_valid else None
+    return None

@@ -47,9 +47,13 @@ def plain(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None =
     kind = type(value)
     if mask is None and limits is DEFAULT_LIMITS:  # the commonest arguments need no walk
         simple: Any = value
-        if value is None or kind is bool or (kind is str and is_clean(simple)):
-            return simple  # type: ignore[no-any-return]
-        if kind is int and -_EXACT_INT < simple < _EXACT_INT:
+        if kind is str:
+            if is_clean(simple):
+                return simple  # type: ignore[no-any-return]
+        elif kind is int:
+            if -_EXACT_INT < simple < _EXACT_INT:
+                return simple  # type: ignore[no-any-return]
+        elif value is None or kind is bool:
             return simple  # type: ignore[no-any-return]
     try:
         return _EXACT.get(kind, read_other)(Walk(limits, mask), value, 1, name)

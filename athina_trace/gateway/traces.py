@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_SPAN, Answer, Key
-from athina_trace._capture.answered import Origin, begin, end, is_logged, log_answer
+from athina_trace._capture.answered import Origin, begin, end, follow_nesting, is_logged, log_answer
 from athina_trace._delivery.entry import MAX_KEY_LENGTH, Entry
 from athina_trace._pipeline.writer import Writer
 from athina_trace.context import EMPTY
@@ -63,6 +63,7 @@ class SpanLogs:
     """Logs what spans say. `monotonic` is a clock, seconds."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        follow_nesting()
         self._monotonic = monotonic
         # What is remembered is one state: two requests at a time would see halves of it.
         self._lock = asyncio.Lock()

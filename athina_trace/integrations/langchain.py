@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
-from athina_trace._capture.answered import Origin, end, log_answer, log_documents, log_tool_output
+from athina_trace._capture.answered import (
+    Origin,
+    end,
+    follow_nesting,
+    log_answer,
+    log_documents,
+    log_tool_output,
+)
 from athina_trace.integrations.frameworks import Begun, identifier, named_by
 from athina_trace.integrations.openai.common import (
     content_text,
@@ -79,6 +86,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     run_inline = True
 
     def __init__(self) -> None:
+        follow_nesting()
         self._models: Begun[_Run] = Begun()
         self._tools: Begun[tuple[Origin, str | None, str | None, Any]] = Begun()
         self._retrievers: Begun[Origin] = Begun()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import Answer
-from athina_trace._capture.answered import Origin, end, log_answer
+from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer
 from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
@@ -75,6 +75,7 @@ class AthinaLogger(CustomLogger):
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
+        follow_nesting()
         self._begun: Begun[Origin] = Begun()
 
     # LiteLLM passes some of these by name.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import Answer, Key
-from athina_trace._capture.answered import Origin, end, log_answer, log_tool_output
+from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer, log_tool_output
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
 from athina_trace.integrations.openai.exchange import Exchange, add_request, read_exchange
@@ -73,6 +73,7 @@ class AthinaTracingProcessor:
     """
 
     def __init__(self) -> None:
+        follow_nesting()
         self._spans: Begun[_Span] = Begun()
         self.is_on = True
 

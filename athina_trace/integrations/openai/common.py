@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import ToolOutput
 from athina_trace._serialization.secrets import MASKED
-from athina_trace.integrations.openai.normalise import Data, child, children, count, members, string
+from athina_trace.integrations.openai.normalise import Data, as_count, child, children, members, string
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -224,12 +224,12 @@ def usage_counts(data: Data) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, given in usage.items():
         if name in _USAGE:
-            if (tokens := count(usage, name)) is not None:
+            if (tokens := as_count(given)) is not None:
                 counts.setdefault(_USAGE[name], tokens)
         elif name in _USAGE_DETAILS and type(given) is dict:
-            for kind in given:
+            for kind, tokens_of_kind in given.items():
                 # Both groups may have `audio_tokens`, which are added up; a count of zero says nothing.
-                if of_kind := count(given, kind):
+                if of_kind := as_count(tokens_of_kind):
                     counts[kind] = counts.get(kind, 0) + of_kind
     if "total_tokens" not in counts and "prompt_tokens" in counts and "completion_tokens" in counts:
         counts["total_tokens"] = counts["prompt_tokens"] + counts["completion_tokens"]
@@ -261,9 +261,10 @@ def model_options(data: Data) -> dict[str, object]:
             value = [text for text in value if type(text) is str] or None
         if value is not None and type(value) is not dict:
             (extra if ours is None else options)[ours or name] = value
-    for group, name, ours in (("reasoning", "effort", "reasoning_effort"), ("text", "verbosity", "verbosity")):
-        if group in data and (value := string(child(data, group), name)):
-            extra[ours] = value
+    if "reasoning" in data and (effort := string(child(data, "reasoning"), "effort")):
+        extra["reasoning_effort"] = effort
+    if "text" in data and (verbosity := string(child(data, "text"), "verbosity")):
+        extra["verbosity"] = verbosity
     if extra:
         options["extra_options"] = extra
     return options
@@ -276,8 +277,7 @@ def failure(data: Data, *, what: str) -> str | None:
     """
     for place in ("last_error", "error"):
         error = data.get(place)
-        parts = [text for name in ("code", "message") if (text := string(error, name))] if type(error) is dict else ()
-        if parts:
+        if type(error) is dict and (parts := [text for name in ("code", "message") if (text := string(error, name))]):
             return ": ".join(parts)
     status = data.get("status")
     if status not in ("failed", "cancelled", "expired", "incomplete"):
@@ -287,14 +287,15 @@ def failure(data: Data, *, what: str) -> str | None:
 
 def incomplete_reason(data: Data) -> str | None:
     """Return why a run or response was not given whole."""
-    return string(child(data, "incomplete_details"), "reason")
+    details = data.get("incomplete_details")
+    return string(details, "reason") if type(details) is dict else None
 
 
 def served(data: Data, **ids: str | None) -> dict[str, str]:
     """Collect what is worth keeping beside the log's own fields: ids, and how the request was served."""
     ids["incomplete_reason"] = incomplete_reason(data)
-    tier = string(data, "service_tier")
-    ids["service_tier"] = tier if tier not in _ORDINARY_TIERS else None
+    if "service_tier" in data and (tier := string(data, "service_tier")) not in _ORDINARY_TIERS:
+        ids["service_tier"] = tier
     return {name: text for name, text in ids.items() if text}
 
 

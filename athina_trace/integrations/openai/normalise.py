@@ -22,6 +22,8 @@ from athina_trace import _guard
 __all__ = [
     "NOTHING",
     "Data",
+    "answer_of",
+    "as_count",
     "body_of",
     "child",
     "children",
@@ -42,6 +44,8 @@ _DEEPEST = 40
 """Levels: OpenAI's own schemas of tools allow ten, and are five levels deep in requests."""
 _MOST_VALUES = 200_000
 _LONG = 4096
+_SMALL = 65_536
+"""Bytes of a body."""
 _MOST_CHARACTERS = 32_000_000
 """Of all strings longer than `_LONG` together."""
 _SCALARS = frozenset({int, float, bool, type(None)})
@@ -67,6 +71,19 @@ def normalise_fresh(answer: object) -> Any:
     """
     written = _written(answer, mode="json")
     return normalise(answer) if written is None or "data" in written else written  # a page knows more: its order
+
+
+def answer_of(response: Any, answer: object) -> Any:
+    """Return what the client made of an HTTP response as plain data, by the quickest way: its body, if that is small.
+
+    A small body is within all bounds. What it was parsed to is another matter: the program may have named any class.
+    """
+    content = getattr(response, "_content", None)  # `content` raises where the response was not read
+    if type(content) is bytes and len(content) <= _SMALL:
+        body = decode(content)
+        if type(body) is dict and "data" not in body:  # a page knows more than its body: its order
+            return body
+    return normalise(answer)
 
 
 def body_of(response: Any) -> Any:
@@ -237,10 +254,14 @@ def number(data: Data, name: str) -> float | None:
 
 def count(data: Data, name: str) -> int | None:
     """Return the count found there (a float without fraction counts); None for anything else."""
-    value = data.get(name)
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return as_count(data.get(name))
+
+
+def as_count(value: Any) -> int | None:
+    """Return a count as an exact integer; None for what is none."""
+    if type(value) is int:
+        return value if value >= 0 else None
+    return int(value) if type(value) is float and value >= 0 and value.is_integer() else None
 
 
 def child(data: Data, name: str) -> Data:
@@ -257,4 +278,5 @@ def members(data: Data, name: str) -> list[Any]:
 
 def children(data: Data, name: str) -> list[Data]:
     """Return the dictionaries of the list found there."""
-    return [each for each in members(data, name) if type(each) is dict]
+    value = data.get(name)
+    return [each for each in value if type(each) is dict] if type(value) is list and value else []

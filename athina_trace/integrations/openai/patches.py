@@ -15,10 +15,11 @@ from itertools import count
 from typing import Any
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.answered import begin, end
+from athina_trace._answers.records import Key
+from athina_trace._capture import answered
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
-from athina_trace.integrations.openai.normalise import NOTHING, body_of, normalise, normalise_fresh
+from athina_trace.integrations.openai.normalise import NOTHING, answer_of, body_of, normalise
 from athina_trace.integrations.openai.request_record import RequestRecord
 from athina_trace.integrations.openai.routes import CONVERSING, route, unlogged
 from athina_trace.integrations.openai.run_details import fetch, fetch_async
@@ -43,17 +44,21 @@ switch = Switch()
 class _ActiveRequest:
     """A request that is under way, and what the client itself made of it."""
 
-    __slots__ = ("answer", "client", "is_over", "is_recorded", "name", "options", "unparsed", "within")
+    __slots__ = ("answer", "client", "is_over", "is_recorded", "name", "options", "response", "within")
 
     def __init__(self, client: Any, options: Any) -> None:
         self.client, self.options = client, options
-        # A tool that was switched on before may begin its span inside.
-        self.name = ("request", str(next(_numbers)))
-        self.within = begin(self.name)
+        self.name: Key | None = None
+        """What it is known by among the spans and runs around it, and inside."""
+        self.within: tuple[Key, ...] = ()
+        if answered.is_nesting_followed:
+            # A tool that was switched on before may begin its span inside.
+            self.name = ("request", str(next(_numbers)))
+            self.within = answered.begin(self.name)
         self.answer: Any = None
         """What `_process_response` returned: other tools may wrap it on its way out."""
-        self.unparsed: Any = None
-        """HTTP's response, where its body could not be parsed to what the program wants."""
+        self.response: Any = None
+        """HTTP's response that it made this of, or could not: its body may not fit what the program wants."""
         self.is_recorded = self.is_over = False
 
 
@@ -66,12 +71,13 @@ def processed(method: Any) -> Any:
 
     @callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
+        response = kwargs.get("response")
         try:
             answer = method(client, *args, **kwargs)
         except Exception:
-            _note_unparsed(kwargs)
+            _note_unparsed(response)
             raise
-        _note_answer(client, kwargs, answer)
+        _note_answer(client, kwargs, response, answer)
         return answer
 
     return patch
@@ -82,29 +88,30 @@ def processed_async(method: Any) -> Any:
 
     @callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
+        response = kwargs.get("response")
         try:
             answer = await method(client, *args, **kwargs)
         except Exception:
-            _note_unparsed(kwargs)
+            _note_unparsed(response)
             raise
-        _note_answer(client, kwargs, answer)
+        _note_answer(client, kwargs, response, answer)
         return answer
 
     return patch
 
 
-def _note_unparsed(kwargs: Any) -> None:
+def _note_unparsed(response: Any) -> None:
     active = _active.get()
     if active is not None:
-        active.unparsed = kwargs.get("response")
+        active.response = response
 
 
-def _note_answer(client: Any, kwargs: Any, answer: Any) -> None:
+def _note_answer(client: Any, kwargs: Any, response: Any, answer: Any) -> None:
     active = _active.get()
     if active is not None and active.client is client and not active.is_over:
-        active.answer = answer
+        active.answer, active.response = answer, response
     elif _is_traced(client):
-        _record((None, kwargs.get("options")), kwargs, _began(kwargs.get("response")), answer)
+        _record(kwargs.get("options"), kwargs, _began(response), answer, response)
 
 
 def refused(method: Any) -> Any:
@@ -116,8 +123,7 @@ def refused(method: Any) -> Any:
         active = _active.get()
         if (active is None or active.client is not client or active.is_over) and _is_traced(client):
             with _guard.shield("reading a refused request of OpenAI's client"):
-                options = _SentOptions(response.request)
-                _record_failure((None, options), {}, _began(response), error, None)
+                _record_failure(_SentOptions(response.request), _began(response), error)
         return error
 
     return patch
@@ -177,11 +183,13 @@ def requested(method: Any, *, is_base: bool = True) -> Any:
         except BaseException as error:
             _end(active, around, token)
             if not active.is_recorded:
-                _record_failure(args, kwargs, started_ns, error, active)
+                _record_failure(active.options, started_ns, error, active)
             raise
         _end(active, around, token)
         own = answer if active.answer is None and is_base else active.answer
-        request = _record(args, kwargs, started_ns, own, active) if own is not None and not active.is_recorded else None
+        request = None
+        if own is not None and not active.is_recorded:
+            request = _record(active.options, kwargs, started_ns, own, active.response, active)
         if request is not None and switch.fetches:
             fetch(client, request)
         return answer
@@ -203,11 +211,13 @@ def requested_async(method: Any, *, is_base: bool = True) -> Any:
         except BaseException as error:
             _end(active, around, token)
             if not active.is_recorded:
-                _record_failure(args, kwargs, started_ns, error, active)
+                _record_failure(active.options, started_ns, error, active)
             raise
         _end(active, around, token)
         own = answer if active.answer is None and is_base else active.answer
-        request = _record(args, kwargs, started_ns, own, active) if own is not None and not active.is_recorded else None
+        request = None
+        if own is not None and not active.is_recorded:
+            request = _record(active.options, kwargs, started_ns, own, active.response, active)
         if request is not None and switch.fetches:
             await fetch_async(client, request)
         return answer
@@ -218,7 +228,8 @@ def requested_async(method: Any, *, is_base: bool = True) -> Any:
 def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextvars.Token[Any]) -> None:
     """End a request. What a subclass has around it, which is the same request, has nothing left to record."""
     active.is_over = True
-    end(active.name)
+    if active.name is not None:
+        answered.end(active.name)
     with suppress(ValueError):  # an async request that is closed in another context than it began in
         _active.reset(token)
     if around is None or around.client is not active.client or around.is_over:
@@ -242,9 +253,8 @@ def _is_traced(client: Any) -> bool:
     return False
 
 
-def _begin(args: Any, kwargs: Any, started_ns: int, active: _ActiveRequest | None) -> RequestRecord | None:
+def _begin(options: Any, started_ns: int, active: _ActiveRequest | None) -> RequestRecord | None:
     """Return the record of a request; None where it concerns no answer of a model."""
-    options = _options(args, kwargs)
     about = route(options.method, options.url)
     if about is None:
         _report_unlogged(unlogged(options.method, options.url))
@@ -286,24 +296,26 @@ def _report_unlogged(api: str | None) -> None:
         _guard.log_throttled(logging.INFO, f"unlogged {api}", message, api)
 
 
-def _record_failure(
-    args: Any, kwargs: Any, started_ns: int, error: BaseException, active: _ActiveRequest | None
-) -> None:
+def _record_failure(options: Any, started_ns: int, error: BaseException, active: _ActiveRequest | None = None) -> None:
     with _guard.shield("recording a failed request of OpenAI's client"):
-        request = _begin(args, kwargs, started_ns, active)
+        request = _begin(options, started_ns, active)
         if request is not None:
             # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.
-            unparsed = None if active is None else active.unparsed
-            body = body_of(unparsed) if unparsed is not None else normalise(getattr(error, "completion", None))
-            request.finished(body, error)
+            body = body_of(active.response) if active is not None and active.response is not None else None
+            request.finished(normalise(getattr(error, "completion", None)) if body is None else body, error)
 
 
 def _record(
-    args: Any, kwargs: Any, started_ns: int, answer: Any, active: _ActiveRequest | None = None
+    options: Any,
+    kwargs: Any,
+    started_ns: int,
+    answer: Any,
+    response: Any,
+    active: _ActiveRequest | None = None,
 ) -> RequestRecord | None:
-    """Record an answer; returns its request."""
+    """Record an answer, which the client made of HTTP's `response`; returns its request."""
     with _guard.shield("recording an answer of OpenAI's client"):
-        request = _begin(args, kwargs, started_ns, active)
+        request = _begin(options, started_ns, active)
         if request is None:
             return None
         streamed = bool(kwargs.get("stream"))
@@ -314,6 +326,6 @@ def _record(
         elif raw is not None and (streamed or not hasattr(raw, "_content")):
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
-            request.finished(normalise_fresh(answer))
+            request.finished(answer_of(response, answer))
         return request
     return None

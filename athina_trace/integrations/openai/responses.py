@@ -46,13 +46,16 @@ def parse_response(response: Data) -> list[Record]:
         if kind == "message" and item.get("role") in ("assistant", None):  # what was compacted has the user's, too
             texts.append(content_text(item.get("content")))
             for part in children(item, "content"):
-                notes += children(part, "annotations")
+                if "annotations" in part:
+                    notes += children(part, "annotations")
         elif kind.endswith(("_call", "_approval_request")):
             others.append(_call(item, kind, place, key))
         elif kind.endswith("_call_output") and (call := string(item, "call_id")) is not None:
             others.append(ToolOutput(call=call, value=item.get("output")))
     system, template = instructions(response.get("instructions"))
-    stored_prompt = child(response, "prompt")
+    details = {"response_id": own, "previous_response_id": previous}
+    if stored_prompt := child(response, "prompt"):
+        details |= {"prompt_id": string(stored_prompt, "id"), "prompt_version": string(stored_prompt, "version")}
     answer = Answer(
         key=key,
         names=(("id", own),) if own else (),
@@ -69,13 +72,7 @@ def parse_response(response: Data) -> list[Record]:
         tools=offered_tools(response),
         options=model_options(response),
         error=failure(response, what="response"),
-        details=served(
-            response,
-            response_id=own,
-            previous_response_id=previous,
-            prompt_id=string(stored_prompt, "id"),
-            prompt_version=string(stored_prompt, "version"),
-        ),
+        details=served(response, **details),
         citations=citations(notes),
     )
     return [answer, *others]
@@ -84,6 +81,8 @@ def parse_response(response: Data) -> list[Record]:
 def conversation_of(data: Data) -> str | None:
     """Return the id of the conversation that a request or a response names, by itself or in an object."""
     conversation = data.get("conversation")
+    if conversation is None:
+        return None
     return string(conversation, "id") if type(conversation) is dict else string(data, "conversation")
 
 

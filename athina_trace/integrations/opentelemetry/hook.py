@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from athina_trace import _guard, _runtime
 from athina_trace._answers.records import Key
-from athina_trace._capture.answered import Origin, add_surrounding, subject_of
+from athina_trace._capture.answered import Origin, add_surrounding, follow_nesting, subject_of
 from athina_trace._serialization import plain
 from athina_trace.integrations.opentelemetry.processor import OpenSpan, record_of
 from athina_trace.integrations.opentelemetry.reader import name_of
@@ -33,6 +33,7 @@ class AthinaCompletionHook:
     """Gives the content of answers to the logs of their spans; of a span that no processor sees it makes the log."""
 
     def __init__(self) -> None:
+        follow_nesting()
         add_surrounding(_dropped_span)
 
     def on_completion(

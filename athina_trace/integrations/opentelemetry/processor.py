@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.answered import Origin, begin, end, subject_of
+from athina_trace._capture.answered import Origin, begin, end, follow_nesting, subject_of
 from athina_trace.integrations.opentelemetry.reader import name_of
 from athina_trace.integrations.opentelemetry.span_logs import log_span
 from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
@@ -49,6 +49,7 @@ class AthinaSpanProcessor(SpanProcessor):
     """
 
     def __init__(self) -> None:
+        follow_nesting()
         self.enabled = True
         self._has_reported = False
 

@@ -259,6 +259,7 @@ _TARGETS = {
 def _known(attributes: Mapping[str, Any]) -> _Known:
     """Return what single attributes say, in one walk: most of those that are asked for are absent."""
     known: _Known = ({}, {}, {}, {})
+    tables: tuple[dict[str, Any], ...] = known
     ranks: dict[str, int] = {}
     for name in attributes:
         target = _TARGETS.get(name)
@@ -271,7 +272,7 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
             if value is None:
                 continue
         if entry not in ranks or rank <= ranks[entry]:
-            known[table][entry], ranks[entry] = value, rank
+            tables[table][entry], ranks[entry] = value, rank
     texts, usage, options, others = known
     if "stop" in others:
         options["stop"] = list(strings(others["stop"]))
