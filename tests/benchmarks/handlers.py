@@ -37,7 +37,7 @@ _CONTESTANTS = ("nothing", "athina_trace", "langfuse", "langsmith")
 _FIGURES = ("median", "p99", "cpu")
 _QUESTION = "Where is my parcel PX-48213, and when will it arrive at my neighbour's? " * 4
 _ANSWER = "It is on its way, last seen at the Leipzig hub, and should reach you tomorrow by 14:00. " * 4
-_NOBODY = "nobody"
+_NOWHERE = "nowhere"
 """In place of the sink's address: nothing is sent."""
 
 
@@ -54,8 +54,8 @@ class _Burst(NamedTuple):
 
 def _settings(url: str) -> None:
     """What the contestants read: whom to send to. Ours has no key where nothing is to be sent."""
-    os.environ |= {} if url == _NOBODY else {"ATHINA_API_KEY": "key"}
-    url = "http://127.0.0.1:9" if url == _NOBODY else url
+    os.environ |= {} if url == _NOWHERE else {"ATHINA_API_KEY": "key"}
+    url = "http://127.0.0.1:9" if url == _NOWHERE else url
     os.environ |= {
         "ATHINA_BASE_URL": url,
         "LANGFUSE_PUBLIC_KEY": "pk-lf-x",
@@ -177,7 +177,7 @@ async def work(framework: str, contestant: str, url: str) -> dict[str, Any]:
         Microseconds: of CPU for each log where nothing is sent, else of each call or handler; or which package is
         `missing`.
     """
-    is_sent = url != _NOBODY
+    is_sent = url != _NOWHERE
     _settings(url)
     try:
         burst = {"langchain": _langchain, "litellm": _litellm}[framework](contestant)
@@ -210,7 +210,7 @@ def measure(url: str, rounds: int) -> list[list[str]]:
     taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for place in product(_FRAMEWORKS, _CONTESTANTS):
-            for to in (url, _NOBODY):
+            for to in (url, _NOWHERE):
                 with runs.state() as folder:
                     runs.ask(url, "start?0")
                     taken.setdefault(place, []).append(runs.work("handlers", *place, to, at=folder, longest=240))

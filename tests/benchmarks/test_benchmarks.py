@@ -93,7 +93,7 @@ def test_a_server_that_fails_at_random_is_measured_until_it_has_taken_all() -> N
 
 @pytest.mark.parametrize(("framework", "needs"), [("langchain", "langchain_core"), ("litellm", "litellm")])
 def test_a_handler_is_measured_or_what_is_missing_is_named(framework: str, needs: str, tmp_path: Path) -> None:
-    figures = runs.work("handlers", framework, "athina_trace", "nobody", at=tmp_path)
+    figures = runs.work("handlers", framework, "athina_trace", "nowhere", at=tmp_path)
     assert "cpu" in figures if find_spec(needs) else figures["missing"] == needs
 
 
@@ -102,7 +102,7 @@ def test_the_table_of_handlers_names_what_is_missing(sink: str, monkeypatch: pyt
         if framework == "litellm":
             return {} if contestant == "langfuse" else {"missing": "litellm"}
         took = 10.0 if contestant == "nothing" else 40.0
-        return {"cpu": took} if to == "nobody" else {"median": took, "p99": took}
+        return {"cpu": took} if to == "nowhere" else {"median": took, "p99": took}
 
     monkeypatch.setattr(runs, "work", work)
     _, nothing, ours, langfuse, _ = handlers.measure(sink, rounds=1)

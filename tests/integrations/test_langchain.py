@@ -243,9 +243,9 @@ def test_what_a_call_names_the_session_wins_and_what_else_it_names_does_not(
         model.invoke("Weather?")
     model.invoke("Weather?", {"metadata": {**metadata, "session_id": "theirs"}})
     model.invoke("Weather?")
-    inside, plain, outside, nobodys = logs()
+    inside, plain, outside, without = logs()
     assert (inside["session_id"], inside["customer_id"], inside["customer_user_id"]) == (str(thread), "pixar", "7")
-    assert (plain["session_id"], outside["session_id"], nobodys.get("session_id")) == ("ours", "theirs", None)
+    assert (plain["session_id"], outside["session_id"], without.get("session_id")) == ("ours", "theirs", None)
     assert (outside["customer_id"], outside["prompt_slug"]) == ("disney", "support/v2")
 
 

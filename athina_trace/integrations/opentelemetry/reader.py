@@ -11,7 +11,7 @@ import enum
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from athina_trace._answers.records import AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
 from athina_trace._serialization import plain
@@ -259,7 +259,7 @@ _TARGETS = {
 def _known(attributes: Mapping[str, Any]) -> _Known:
     """Return what single attributes say, in one walk: most of those that are asked for are absent."""
     known: _Known = ({}, {}, {}, {})
-    tables: tuple[dict[str, Any], ...] = known
+    tables = cast("tuple[dict[str, Any], ...]", known)
     ranks: dict[str, int] = {}
     for name in attributes:
         target = _TARGETS.get(name)
