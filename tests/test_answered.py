@@ -164,6 +164,17 @@ def test_two_requests_of_one_source_are_two_answers_whatever_their_id() -> None:
     assert [log["response"] for log in as_changed(logs)] == ["Answer 1", "Answer 2"]
 
 
+@pytest.mark.parametrize("ends_first", ["what is within", "what is around"])
+def test_what_is_asked_while_a_stream_is_read_is_another_answer_where_ids_say_so(ends_first: str) -> None:
+    framework, _, client = SOURCES
+    stream = seen(framework, 0, server_id="msg_1", text="Streamed"), origin(framework)
+    beside = seen(client, 0, server_id="chatcmpl-1", text="Asked meanwhile"), origin(client)
+    with captured_logs() as logs:
+        for answer, where in (beside, stream) if ends_first == "what is within" else (stream, beside):
+            log_answer([answer], where)
+    assert sorted(log["response"] for log in as_changed(logs)) == ["Asked meanwhile", "Streamed"]
+
+
 def test_of_several_attempts_within_one_span_the_one_that_ended_alike_is_its_answer() -> None:
     framework, _, client = SOURCES
     with captured_logs() as logs:

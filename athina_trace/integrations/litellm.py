@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,6 +58,8 @@ _READ: Final = (
 """What is read of LiteLLM's standard payload: nothing that holds a key, nor the traceback of a failure."""
 _NAMED: Final = ("context", "user_query", "user_feedback", "user_feedback_comment", "model_options")
 """What `metadata` may name besides identifiers, as for LiteLLM's own callback for Athina."""
+_INVENTED: Final = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The id that LiteLLM gives to answers of providers whose ids it does not pass on. Source: `litellm.types.utils`."""
 _LISTS: Final = (
     *("callbacks", "input_callback", "success_callback", "failure_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
@@ -85,7 +88,15 @@ class AthinaLogger(CustomLogger):
         with _guard.shield("reading the start of LiteLLM's call"):
             call = identifier(kwargs.get("litellm_call_id"))
             if call is not None and self._begun.get(call) is None:
-                self._begun.put(call, Origin.of_run((_SOURCE, call), conversation=_session(_params(kwargs))))
+                # Without its session: what this calls later may still be to come when the next call is made here.
+                self._begun.put(call, Origin.of_run((_SOURCE, call)))
+
+    def log_post_api_call(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
+        """Note that a request was answered: what is asked here from now on is another one."""
+        with _guard.shield("reading the end of LiteLLM's request"):
+            call = identifier(kwargs.get("litellm_call_id"))
+            if call is not None:
+                end((_SOURCE, call))
 
     def log_success_event(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Log an answer."""
@@ -129,7 +140,7 @@ class AthinaLogger(CustomLogger):
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock it would last until this logger is called.
             took = round((end_time - start_time).total_seconds() * 1000)
-        conversation = origin.conversation or _session(params) or string(payload, "session_id")
+        conversation = _session(params) or string(payload, "session_id") or origin.conversation
         origin = origin._replace(scope=scope, reference=reference, response_time=took, conversation=conversation)
         error = kwargs.get("exception")
         if error is None and payload.get("status") == "failure":
@@ -192,6 +203,8 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
     if (own := details.get("response_id")) is not None:
         details["response_id"] = _provided(own)
         answer.names = (("id", details["response_id"]),)
+    if _INVENTED.fullmatch(details.get("completion_id", "")):
+        answer.names = ()
     if payload.get("cache_hit") is True:
         # Served again: it has the id of the answer that it was, and is one of its own.
         answer.names, details["cache_hit"] = (), "true"
