@@ -128,10 +128,11 @@ bench: .venv-bench/.installed
 bench-servers: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.benchmarks.servers $(ROWS)
 
-.venv-bench/.installed: tests/benchmarks/requirements.txt pyproject.toml
+.venv-bench/.installed: tests/benchmarks/requirements.txt tests/benchmarks/apart.txt pyproject.toml
 	@echo "Installing what is measured in .venv-bench"
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/benchmarks/requirements.txt
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r tests/benchmarks/apart.txt
 	@touch $@
 
 soak: $(VENV)/.installed-test

@@ -184,20 +184,28 @@ class LogDraft:
             if self.ended:
                 self._send_later(logged)
 
-    def take(self, records: Iterable[Record], scope: Scope = EMPTY) -> None:
+    def take(self, records: Iterable[Record], scope: Scope = EMPTY, session: str | None = None) -> None:
         """Take what a source saw of an answer; when the call has ended, what that adds is a change of its log.
 
         Args:
             records: what the source says.
             scope: where it saw that; what it names is added where this log has nothing.
+            session: what wins over a scope's session, unless one such is known already.
         """
         accumulator = self.own_accumulator()
+        is_named = self.named.get("session_id") is not None
+        if session is not None and not is_named:
+            self.named["session_id"] = session
         if self.late_redaction is None:
             accumulator.take(records)
             return
         logged = accumulator.fields()
         accumulator.take(records)
         added = {name: value for name, value in scope.fields.items() if self.scope.fields.get(name) is None}
+        if is_named:
+            added.pop("session_id", None)
+        elif session is not None and session != self.scope.fields.get("session_id"):
+            added["session_id"] = session
         self.scope = Scope({**self.scope.fields, **added}, redaction=self.scope.redaction | scope.redaction)
         self._send_later(logged, added, is_captured=True)
 
