@@ -160,22 +160,16 @@ class Writer(ABC):
         kept: Callable[[float, str | None], bool],
         failed: bool,
         wire: Callable[[dict[str, Any]], dict[str, Any]],
-    ) -> bool:
-        """Commit one log of another program, as `write` does, and as `wire` made the JSON object of it.
-
-        Returns:
-            Whether it was kept; the settings drop it otherwise.
+    ) -> None:
+        """Commit one log of another program as the settings want it, as `write` does; `wire` makes the JSON object.
 
         Raises:
-            OutboxError: it cannot be kept where it survives this process.
+            OutboxError: it cannot be kept where it survives this process. What the settings drop raises nothing.
         """
-        if not self._samples(fields, rate=None, kept=kept, failed=failed):
-            return False
-        rewritten = self._rewrite(fields) if self.pipeline.rewrites else fields
-        if rewritten is None:
-            return False
-        self.put_or_raise(log_entry(wire(rewritten), clock.time()))
-        return True
+        if self._samples(fields, rate=None, kept=kept, failed=failed):
+            rewritten = self._rewrite(fields) if self.pipeline.rewrites else fields
+            if rewritten is not None:
+                self.put_or_raise(log_entry(wire(rewritten), clock.time()))
 
     def _samples(
         self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool

@@ -306,6 +306,28 @@ def test_a_token_is_asked_for(serve: Serve, memory: None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "length", "answer"),
+    [
+        (TOKEN, len(BODY), b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (TOKEN, 99_999_999_999, b"HTTP/1.1 413 "),
+        ("wrong", len(BODY), b"HTTP/1.1 401 "),
+    ],
+)
+def test_no_client_is_asked_for_a_body_that_is_not_taken(
+    serve: Serve, memory: None, key: str, length: int, answer: bytes
+) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: {key}\r\nexpect: 100-continue\r\n"
+    with closing(raw(serve(token=TOKEN))) as connection:
+        connection.sendall(f"{head}content-length: {length}\r\n\r\n".encode())
+        received = connection.recv(65_536)
+        assert received.startswith(answer)
+        if b" 100 " in answer:
+            connection.sendall(BODY)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert logged() == (b" 100 " in answer)
+
+
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({"host": "evil.example"}, 421),  # a name that resolves to 127.0.0.1
