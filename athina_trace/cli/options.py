@@ -13,7 +13,7 @@ from athina_trace._delivery.sqlite import Connection
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
-from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_moment, parse_time
+from athina_trace.viewer.filters import FEEDBACK, KINDS, STATES, Filters, parse_duration, parse_moment, parse_time
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 RELAY = "relay:"
@@ -21,9 +21,12 @@ RELAY = "relay:"
 _FILTERS = {
     "session": "of this session",
     "customer": "of this customer",
+    "user": "of this user of a customer",
     "environment": "of this environment, such as production",
     "slug": "of this prompt slug",
     "model": "answered by this model",
+    "tool": "in which the model called this tool",
+    "attribute": "with this custom attribute: NAME or NAME=VALUE",
 }
 
 
@@ -55,7 +58,10 @@ def add_filters(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--until", type=_time, help="made until, in the same form")
     group.add_argument("--state", choices=STATES, help="in this state")
+    group.add_argument("--kind", choices=KINDS, help="turns, or steps made inside of a call (default: both)")
+    group.add_argument("--slower", type=_duration, metavar="TIME", help="that took longer: 10s, 800ms or 2min")
     group.add_argument("--errors", action="store_const", const="1", help="that failed")
+    group.add_argument("--tool-errors", action="store_const", const="1", help="in which a tool failed")
     group.add_argument("--feedback", choices=FEEDBACK, help="that users liked, disliked, or gave any feedback on")
 
 
@@ -70,6 +76,12 @@ def _time(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"
         )
+    return text
+
+
+def _duration(text: str) -> str:
+    if parse_duration(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 10s, 800ms or 2min")
     return text
 
 

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from athina_trace import Status
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._serialization import printable
+from athina_trace.cli.main import parse
 from athina_trace.cli.terminal import display_width, fit, safe_json
+from athina_trace.viewer.filters import Filters
 from tests.cli.conftest import Run, lines
 from tests.viewer.outboxes import feedback, log, put, settle
 
@@ -63,6 +65,8 @@ def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
         ("logs", "--limit", "many"),
         ("logs", "--since", "soon"),
         ("logs", "--until", ""),
+        ("logs", "--slower", "long"),
+        ("logs", "--kind", "both"),
         ("logs", "--nonsense"),
         ("sessions", "--limit", "1.5"),
         ("sessions", "--since", "2025-13-01"),
@@ -137,6 +141,10 @@ def test_logs_as_json_lines_hold_the_whole_log(run: Run, sampled: str) -> None:
         (["--text", "leipzig hub"], None),
         (["--since", "1h", "--slug", "customer-support/v1"], None),
         (["--customer", "nobody"], 0),
+        (["--user", "ana@verde.example", "--kind", "steps"], 11),
+        (["--slower", "2s", "--kind", "turns"], None),
+        (["--tool", "book_courier", "--tool-errors"], 1),
+        (["--attribute", "function=support.plan"], 1),
     ],
 )
 def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int | None) -> None:
@@ -144,6 +152,12 @@ def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int 
     assert done.returncode == 0
     found = len(lines(done.stdout))
     assert found == number if number is not None else 0 < found < 100
+
+
+@pytest.mark.parametrize("command", ["logs", "sessions", "export"])
+def test_every_filter_of_the_viewer_is_an_option(command: str) -> None:
+    options = vars(parse([command]))
+    assert {field.name for field in dataclasses.fields(Filters)} <= set(options)
 
 
 def test_a_time_that_is_none_is_told(run: Run, sampled: str) -> None:

@@ -28,7 +28,9 @@ def in_bash(script: str, *words: str) -> set[str]:
 def test_bash_completes_commands_options_values_and_files(run: Run, tmp_path: Path) -> None:
     script = run("completion", "bash").stdout
     assert in_bash(script, "athina-trace", "s") == {"serve", "sessions", "show", "status"}
-    assert in_bash(script, "athina-trace", "logs", "--s") == {"--session", "--slug", "--since", "--state"}
+    assert in_bash(script, "athina-trace", "logs", "--s") == {
+        "--session", "--slug", "--slower", "--since", "--state",
+    }  # fmt: skip
     assert in_bash(script, "athina-trace", "logs", "--state", "re") == {"refused", "received"}
     assert in_bash(script, "athina-trace", "logs", "--limit", "") == set()
     assert in_bash(script, "athina-trace", "completion", "f") == {"fish"}
@@ -83,7 +85,7 @@ def test_zsh_completes_what_is_typed(run: Run, tmp_path: Path) -> None:
         answer(f"autoload -U compinit && compinit -u -D && source {path} && print rea''dy\n", r"ready\r?\n")
         for typed, expected in (
             ("athina-trace stat\t", "athina-trace status "),
-            ("athina-trace logs --sl\t", "--slug"),
+            ("athina-trace logs --slu\t", "--slug"),
             ("athina-trace logs --state rec\t", "--state received "),
             ("athina-trace completion f\t", "completion fish "),
             ("athina-trace import scr\t", "script "),
