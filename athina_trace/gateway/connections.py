@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._head = 0
         """Bytes received since the last request was answered."""
         self._ahead = 0
-        """Bytes received since the head of the present one, beside what of its body was read and the chunks around it."""
+        """Bytes received since the head of the present one, beside what was read of its body."""
 
     @property
     def is_idle(self) -> bool:
