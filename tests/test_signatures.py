@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import gc
 import inspect
 import itertools
 import typing
@@ -109,21 +111,38 @@ def test_it_declares_the_same_parameters(declared: str, kind: str, decorate: Dec
 
 @given(
     declared=declarations(),
+    kind=st.sampled_from(KINDS[:4]),
     args=st.lists(st.integers(), max_size=4),
     kwargs=st.dictionaries(st.sampled_from(NAMES), st.integers(), max_size=3),
     decorate=st.sampled_from(DECORATORS),
 )
 def test_it_takes_the_same_arguments(
-    declared: str, args: list[int], kwargs: dict[str, int], decorate: Decorate
+    declared: str, kind: str, args: list[int], kwargs: dict[str, int], decorate: Decorate
 ) -> None:
     def outcome(function: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
+        try:  # of the call alone: what it gives is begun later
+            given = function(*args, **kwargs)
         except TypeError as error:
             return str(error)
+        if kind == "async def":
+            return asyncio.run(given)
+        return given if kind == "def" else type(given)
 
-    plain = make(declared, "def")
+    plain = make(declared, kind)
     assert outcome(decorate(plain)) == outcome(plain)
+
+
+def test_a_coroutine_that_nobody_awaits_is_warned_of_once(local: Logs) -> None:
+    @athina_trace
+    async def ask(question: str) -> str:
+        return question
+
+    with pytest.warns(RuntimeWarning) as warned:
+        [ask("q")].clear()
+    gc.collect()
+    assert [str(warning.message) for warning in warned] == [f"coroutine '{ask.__qualname__}' was never awaited"]
+    ask("q").close()
+    assert local() == []
 
 
 def test_defaults_that_are_changed_later(local: Logs) -> None:
