@@ -151,7 +151,14 @@ def test_a_run_hands_its_conversation_down_except_to_scopes_that_were_entered_in
             # A framework hands the same name down to a run that is inside of the scope.
             assert Origin.of_run(("run", "3"), ("run", "2"), conversation="thread").conversation is None
             assert Origin.of_run(("run", "4"), ("run", "2"), conversation="another").conversation == "another"
-        for run in "4321":
+            end(("run", "3"))
+            end(("run", "4"))
+        assert Origin.of_run(("another framework's", "1")).conversation == "thread"
+        end(("another framework's", "1"))
+        # As where a stream of run 1 was left open: this is another run of that framework, or a request inside of one.
+        assert Origin.of_run(("run", "5")).conversation is None
+        assert here() is None
+        for run in "521":
             end(("run", run))
         assert here() is None
 

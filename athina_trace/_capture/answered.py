@@ -249,7 +249,8 @@ def begin(
         if parent is not None and parent not in around:
             around = _state.ancestors(parent) or around
         begun = _Running(around[0] if around else None, subject)
-        outer = _state.running.get(around[0]) if around else None
+        # A run that its framework has in no other is in none, also where one was left open here before.
+        outer = _state.running.get(next((each for each in around if parent is not None or each[0] != name[0]), None))
         # Frameworks hand down to each run what the outermost one was given.
         if outer is not None and conversation in (None, outer.conversation):
             begun.conversation, begun.session = outer.conversation, outer.session

@@ -12,9 +12,11 @@ Source of the callbacks' arguments: langchain-core 0.3 to 1.8, langgraph 1.2.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from athina_trace import _guard
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
@@ -74,6 +76,8 @@ class _Run:
     """Messages of the request as plain data with a role."""
     params: Data = field(default_factory=dict)
     node: str | None = None
+    of_task: set[object] | None = None
+    """The runs of the task that this one began in, unless that is no task's."""
 
 
 class AthinaCallbackHandler(BaseCallbackHandler):
@@ -88,6 +92,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def __init__(self) -> None:
         follow_nesting()
         self._models: Begun[_Run] = Begun()
+        self._of_tasks: WeakKeyDictionary[asyncio.Task[Any], set[object]] = WeakKeyDictionary()
         self._tools: Begun[tuple[Origin, str | None, str | None, Any]] = Begun()
         self._retrievers: Begun[Origin] = Begun()
 
@@ -115,8 +120,31 @@ class AthinaCallbackHandler(BaseCallbackHandler):
                 prompt=prompt,
                 params=params,
                 node=identifier(known.get("langgraph_node")),
+                of_task=self._noted_in_task(run_id),
             ),
         )
+
+    def _noted_in_task(self, run_id: object) -> set[object] | None:
+        """Note that a model runs in the task that is running: where that is cancelled, LangChain says nothing."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # there is no event loop
+            return None
+        if task is None:
+            return None
+        runs = self._of_tasks.get(task)
+        if runs is None:
+            runs = self._of_tasks[task] = set()
+            task.add_done_callback(self._task_ended)
+        runs.add(run_id)
+        return runs
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        with _guard.shield("reading what LangChain left in a task"):
+            runs = self._of_tasks.pop(task, ())
+            # One that ended otherwise may have been LangChain's own, for the callbacks alone.
+            for run_id in tuple(runs) if task.cancelled() else ():
+                self._ended(run_id, None, asyncio.CancelledError())
 
     def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
         """Log what a model answered."""
@@ -131,6 +159,8 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def _ended(self, run_id: object, result: object, error: BaseException | None) -> None:
         # A handler that was added while the model ran knows no more than the answer.
         run = self._models.pop(run_id) or _Run(origin=_origin(run_id, {}))
+        if run.of_task is not None:
+            run.of_task.discard(run_id)
         try:
             records = _records(_name(run_id), run, normalise(result), error)
         finally:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
+from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
@@ -177,6 +177,45 @@ def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
     (log,) = logs()
     assert (log["user_query"], log["custom_attributes"]["outcome"]) == ("Weather?", "cancelled")
     assert "error" not in log
+
+
+def test_a_model_whose_task_is_cancelled_is_logged_though_langchain_says_nothing(logs: Logs) -> None:
+    class Waiting(GenericFakeChatModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            entered.set()
+            await asyncio.sleep(60)
+
+    entered = asyncio.Event()
+
+    async def main() -> None:
+        task = asyncio.create_task(Waiting(messages=iter([])).ainvoke("Weather?"))
+        await entered.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    (log,) = logs()
+    assert (log["user_query"], log["response"]) == ("Weather?", "")
+    assert log["custom_attributes"]["outcome"] == "cancelled"
+    assert "error" not in log
+
+
+def test_tasks_keep_nothing_of_what_has_ended(logs: Logs) -> None:
+    handler = AthinaCallbackHandler()
+    models: list[Any] = [FakeListLLM(responses=["a"]), FakeListChatModel(responses=["b"])]
+
+    async def ask() -> None:
+        for model in models:
+            for _ in range(20):
+                await model.ainvoke("Weather?", {"callbacks": [handler]})
+        assert not any(handler._of_tasks.values())
+
+    asyncio.run(ask())
+    found = logs()
+    assert [log["response"] for log in found] == ["a"] * 20 + ["b"] * 20
+    assert not any("outcome" in log["custom_attributes"] for log in found)
+    assert not handler._of_tasks
+    assert not handler._models.items()
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
