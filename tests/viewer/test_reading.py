@@ -288,6 +288,15 @@ def test_the_text_of_a_message_is_that_of_its_parts(value: Any, text: str) -> No
 # -- long answers
 
 
+def test_long_messages_are_not_kept_in_memory(path: Path, shown: httpx.Client) -> None:
+    put(path, log("a", response="A paragraph.\n\n" * 12_000))
+    render.cache_clear()
+    assert "A paragraph." in shown.get("/message?id=1&field=response").text
+    assert render.cache_info().currsize == 0
+    shown.get("/session?id=a")
+    assert render.cache_info().currsize == 1
+
+
 def test_a_long_answer_is_folded_and_can_be_read_whole(path: Path, shown: httpx.Client) -> None:
     put(path, log("a", response=LONG), log("b", response="short"))
     page = shown.get("/session?id=a").text
