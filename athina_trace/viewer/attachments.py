@@ -66,6 +66,8 @@ def _attachments(parts: list[dict[str, Any]]) -> Iterator[Attachment]:
             url = (value.get("url") if isinstance(value, dict) else value) or url
         if not url and isinstance(inner.get("data"), str):
             media_type = text_of(next((inner[each] for each in _MEDIA_TYPES if inner.get(each)), ""))
+            # OpenAI's audio names a format alone.
+            media_type = f"audio/{media_type}" if "audio" in kind and "/" not in media_type else media_type
             url = f"data:{media_type};base64,{inner['data']}"
         yield _attachment("image" if is_image else "file", name, text_of(url))
 

@@ -108,6 +108,11 @@ class Charts:
         """Return what happened in one column, in all lines together."""
         return _sum(line.columns[place] for line in self.lines)
 
+    @property
+    def total(self) -> Totals:
+        """What happened in the whole period, in all lines together."""
+        return _sum(line.total for line in self.lines)
+
     def busy_columns(self) -> list[tuple[int, Totals]]:
         """Return the columns in which something happened, each with its place."""
         columns = ((place, self.column(place)) for place in range(len(self.starts)))

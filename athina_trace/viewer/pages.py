@@ -86,6 +86,7 @@ class Pages:
         )
         self._templates.globals.update(
             markdown=render,
+            markdown_once=render.__wrapped__,
             price=formatting.price,
             states=STATES,
             feedback_kinds=list(FEEDBACK),

@@ -166,7 +166,7 @@ WAITING_COLUMNS = {
 TEXTS = {"question", "customer", "user", "model", "reason"}
 """Columns that are sorted from A to Z first, all others with the largest value first."""
 _BY_URGENCY = ("refused", "waiting", "received", "delivered")
-"""States in the order in which a list is sorted by them: first those that somebody has to look after."""
+"""States in the order in which a list is sorted by them: first those that need attention."""
 
 
 def logs(

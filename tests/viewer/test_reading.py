@@ -197,7 +197,7 @@ def question(*content: dict[str, Any]) -> dict[str, Any]:
         ({"type": "image_url", "image_url": 5}, ("image", "image")),
         (
             {"type": "input_audio", "input_audio": {"data": "<5000 base64 characters>", "format": "wav"}},
-            ("file", "file"),
+            ("file", "audio/wav"),
         ),
         ({"type": "file", "data": "<5000 bytes of application/pdf>", "mime_type": "x"}, ("file", "application/pdf")),
         ({"type": "image", "data": PNG, "mime_type": "image/png"}, ("image", "image/png")),
@@ -228,19 +228,15 @@ def test_data_that_was_replaced_says_what_it_was(name: str, url: str, note: str)
     assert found.was_replaced == ("not kept" in note)
 
 
-def test_a_picture_as_the_pipeline_keeps_it_is_shown_with_its_size(path: Path, shown: httpx.Client) -> None:
-    """A small one is kept whole; of a large one, what took its place says what it was."""
-    small, large = (f"data:image/png;base64,{PNG * times}" for times in (1, 200))
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in (small, large)]
-    before = {"role": "user", "content": [{"type": "text", "text": "An earlier one"}, parts[1]]}
-    fields = question(*parts)
-    body = {**fields, "prompt": [before, *fields["prompt"]]}
+def test_a_picture_that_the_pipeline_left_out_is_shown_by_type_and_size(path: Path, shown: httpx.Client) -> None:
+    large = f"data:image/png;base64,{PNG * 200}"
+    earlier = {"type": "image_url", "image_url": {"url": large}}
+    before = {"role": "user", "content": [{"type": "text", "text": "An earlier one"}, earlier]}
+    body = {"prompt": [before, *question(earlier)["prompt"]]}
     put(path, log("a", user_query="What is this?", **binary.shown(body)))
     page = unescape(shown.get("/session?id=a").text)
-    assert page.count('<img src="/image?') == 1
-    assert shown.get("/image?id=1&n=0").content == base64.b64decode(PNG)
-    size = f"{len(large) * 0.75 / 1000:.1f} KB, not kept"
-    assert page.count(size) == 2  # with the question, and with the earlier message
+    assert '<img src="/image?' not in page
+    assert page.count(f"{len(large) * 0.75 / 1000:.1f} KB, not kept") == 2  # with the question, and earlier
     assert page.count('title="Logs keep the type and the size') == 2
 
 
@@ -290,6 +286,15 @@ def test_the_text_of_a_message_is_that_of_its_parts(value: Any, text: str) -> No
 
 
 # -- long answers
+
+
+def test_long_messages_are_not_kept_in_memory(path: Path, shown: httpx.Client) -> None:
+    put(path, log("a", response="A paragraph.\n\n" * 12_000))
+    render.cache_clear()
+    assert "A paragraph." in shown.get("/message?id=1&field=response").text
+    assert render.cache_info().currsize == 0
+    shown.get("/session?id=a")
+    assert render.cache_info().currsize == 1
 
 
 def test_a_long_answer_is_folded_and_can_be_read_whole(path: Path, shown: httpx.Client) -> None:
