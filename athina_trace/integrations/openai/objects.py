@@ -68,10 +68,10 @@ def _may_be_known(subject: object) -> bool:
         return any(map(_may_be_known, subject[:_FIRST_FEW]))
     # Of strangers not by `getattr`: it may be code of theirs.
     fields = subject if type(subject) is dict else instance_dict(subject)
-    if not fields:
-        return issubclass(type(subject), Mapping | list | tuple)
     # A model of pydantic's keeps undeclared fields beside its own.
     extra = getattr(subject, "__pydantic_extra__", None) if hasattr(type(subject), "__pydantic_extra__") else None
+    if not fields and extra is None and type(subject) is not dict:
+        return issubclass(type(subject), Mapping | list | tuple)
     return _has_known_fields(fields) or (type(extra) is dict and _has_known_fields(extra))
 
 
