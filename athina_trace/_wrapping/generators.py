@@ -62,7 +62,7 @@ class _Held:
         self.texts: list[Any] = []
 
     def __del__(self) -> None:
-        # Nobody began it, or it waits for an event loop that is closed; where it has ended, this does nothing.
+        # It was never begun, or waits for an event loop that is closed; where it has ended, this does nothing.
         hand_over(self.texts, self.call)
         attempt(self.call.collected, self.inner)
 
