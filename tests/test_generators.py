@@ -491,6 +491,7 @@ def test_a_step_that_still_waits_when_it_is_collected(local: Logs, recwarn: pyte
     @athina_trace
     async def wait(question: str) -> AsyncGenerator[str, None]:
         yield "On"
+        yield " its"
         await asyncio.get_running_loop().create_future()
 
     async def read() -> None:
@@ -508,7 +509,7 @@ def test_a_step_that_still_waits_when_it_is_collected(local: Logs, recwarn: pyte
         gc.collect()
         assert here() == ("around", None, False)
     (log,) = local()
-    assert (log["response"], log["custom_attributes"]["outcome"], log.get("error")) == ("On", "incomplete", None)
+    assert (log["response"], log["custom_attributes"]["outcome"], log.get("error")) == ("On its", "incomplete", None)
     assert [str(warning.message) for warning in recwarn] == []
 
 

@@ -508,7 +508,9 @@ def response_class(name: str, **attributes: Any) -> Any:
     ("response", "body"),
     [
         (PlainTextResponse("Größe"), "Größe"),
-        (JSONResponse({"a": "Größe"}), '{"a":"Größe"}'),
+        (JSONResponse({"a": "Größe", "api_key": "sk-1"}), {"a": "Größe", "api_key": "[masked]"}),
+        (PlainTextResponse("[no JSON"), "[no JSON"),
+        (PlainTextResponse("[" * 100_000), "[" * 100_000),
         (flask.Response(["Grö", "ße"]), "Größe"),
         (response_class("django.http.response.HttpResponse", _container=[b"Gr\xc3", b"\xb6\xc3\x9fe"]), "Größe"),
         (httpx.Response(200, text="Größe"), "Größe"),

@@ -10,12 +10,14 @@ import codecs
 import datetime as dt
 import decimal
 import enum
+import json
 import pathlib
 import types
 import uuid
 from collections import OrderedDict, UserString, deque
 from collections.abc import Callable, Iterable, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -177,9 +179,13 @@ def read_body(response: object, path: tuple[str, ...]) -> object:
         body = b"".join(part if isinstance(part, bytes) else part.encode() for part in body)
     if isinstance(body, bytes) and body:
         try:  # the last character may be cut
-            return codecs.getincrementaldecoder("utf-8")().decode(body[:_LARGEST_BODY])
+            body = codecs.getincrementaldecoder("utf-8")().decode(body[:_LARGEST_BODY])
         except UnicodeDecodeError:
             return body
+    if isinstance(body, str) and body[:1] in ("{", "["):
+        # As data, of which what looks like a secret by its name is masked.
+        with suppress(ValueError, RecursionError):
+            return json.loads(body)
     return body if body and isinstance(body, (str, dict, list)) else nameplate(response)
 
 

@@ -39,12 +39,12 @@ def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
     """A generator that does what `inner` does, and ends `call` when it ends."""
     if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, and no stream
         return named(_iterable_coroutine(inner, call, follow), inner)
-    return named(_generate(inner, call, current.get(), _Frame(inner, call)), inner)
+    return named(_generate(_Held(inner, call), current.get()), inner)
 
 
 def drive_async_generator(inner: Any, call: Call) -> Any:
     """An async generator that does what `inner` does, and ends `call` when it ends."""
-    return named(_generate_async(inner, call, current.get(), _Frame(inner, call)), inner)
+    return named(_generate_async(_Held(inner, call), current.get()), inner)
 
 
 def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow) -> Any:
@@ -52,26 +52,29 @@ def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow)
     return named(awaiting(lambda: (call, inner), follow), inner)
 
 
-class _Frame:
-    """Goes with the frame that holds it, also one that was never begun, or waits for an event loop that is closed."""
+class _Held:
+    """What a frame that drives a stream holds. It goes with the frame, also with one that never runs (again)."""
 
-    __slots__ = ("_call", "_inner")
+    __slots__ = ("call", "inner", "texts")
 
     def __init__(self, inner: Any, call: Call) -> None:
-        self._inner, self._call = inner, call
+        self.inner, self.call = inner, call
+        self.texts: list[Any] = []
 
     def __del__(self) -> None:
-        attempt(self._call.collected, self._inner)
+        # It was never begun, or waits for an event loop that is closed; where it has ended, this does nothing.
+        hand_over(self.texts, self.call)
+        attempt(self.call.collected, self.inner)
 
 
-def _generate(inner: Any, call: Call, outside: State, _held: object = None) -> Generator[Any, Any, Any]:
+def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
+    inner, call, texts = held.inner, held.call, held.texts
     state = entered(call, outside)
     # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`, and from Python 3.11
     # on it does not count as a level of a recursion.
     enter, now, leave, advance, send = current.set, current.get, current.reset, next, inner.send
     resume: Callable[..., Any] = send
     value: Any = None
-    texts: list[Any] = []
     waits: type | None = None  # what may be handed over later; the first chunk may not, since its time is noted
     try:
         while True:
@@ -106,10 +109,10 @@ def _generate(inner: Any, call: Call, outside: State, _held: object = None) -> G
         raise
 
 
-async def _generate_async(inner: Any, call: Call, outside: State, _held: object = None) -> AsyncGenerator[Any, Any]:
+async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, Any]:
+    inner, call, texts = held.inner, held.call, held.texts
     state = entered(call, outside)
     enter, now, asend = current.set, current.get, inner.asend
-    texts: list[Any] = []
     waits: type | None = None
     closing: GeneratorExit | None = None
     value: Any = None
@@ -217,9 +220,9 @@ def drive_in(result: Any, context: contextvars.Context) -> Any:
     if isinstance(result, types.GeneratorType):
         if result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             return named(_iterable_coroutine(_Awaited(result, context), Call(), _nothing), result)
-        return named(_generate(_InContext(result, context), Call(), current.get()), result)
+        return named(_generate(_Held(_InContext(result, context), Call()), current.get()), result)
     if isinstance(result, types.AsyncGeneratorType):
-        return named(_generate_async(_InContext(result, context), Call(), current.get()), result)
+        return named(_generate_async(_Held(_InContext(result, context), Call()), current.get()), result)
     if isinstance(result, types.CoroutineType):
         return named(awaiting(lambda: (Call(), _Awaited(result, context)), _nothing), result)
     return result
@@ -262,4 +265,4 @@ class _Awaited:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = self._awaitable if isinstance(self._awaitable, types.GeneratorType) else self._awaitable.__await__()
-        return (yield from _generate(_InContext(steps, self._context), Call(), current.get()))
+        return (yield from _generate(_Held(_InContext(steps, self._context), Call()), current.get()))

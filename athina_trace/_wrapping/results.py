@@ -122,7 +122,10 @@ def _abilities(kind: type) -> tuple[bool, bool, bool]:
 def _follow_in_tuple(result: tuple[Any, ...], call: Call) -> Any:
     if len(result) > _MOST_BESIDE:
         return None
-    streams = [at for at, item in enumerate(result) if type(item) not in RETURNED and _is_stream(type(item))]
+    try:
+        streams = [at for at, item in enumerate(result) if type(item) not in RETURNED and _is_stream(type(item))]
+    except TypeError:  # even a class can refuse to be looked up
+        return None
     if len(streams) != 1 or (followed := follow(result[streams[0]], call)) is None:
         return None
     return *result[: streams[0]], followed, *result[streams[0] + 1 :]

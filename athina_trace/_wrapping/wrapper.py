@@ -188,7 +188,7 @@ def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
 
 
 class _Made:
-    """Closes a coroutine with the one that should await it: Python would warn of both where nobody awaits either."""
+    """Closes a coroutine with the one that should await it: Python would warn of both where both are dropped."""
 
     __slots__ = ("awaitable",)
 

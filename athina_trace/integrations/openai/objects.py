@@ -70,7 +70,7 @@ def _may_be_known(subject: object) -> bool:
     fields = subject if type(subject) is dict else instance_dict(subject)
     # A model of pydantic's keeps undeclared fields beside its own.
     extra = getattr(subject, "__pydantic_extra__", None) if hasattr(type(subject), "__pydantic_extra__") else None
-    if not fields and type(extra) is not dict:
+    if not fields and extra is None and type(subject) is not dict:
         return issubclass(type(subject), Mapping | list | tuple)
     return _has_known_fields(fields) or (type(extra) is dict and _has_known_fields(extra))
 
