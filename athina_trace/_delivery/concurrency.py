@@ -20,9 +20,14 @@ QUICK_SECONDS = 0.005
 """A server that answers within this takes hundreds a second on one connection: another thread would only cost."""
 PAYS = 1.5
 """Twice as many requests must not take longer than this many times as long, each; else they are not worth it."""
-CROWDED = 1.0
-TOO_CROWDED = 4.0
-"""Threads of ours that wait for the interpreter at a time, beyond which there is no other, or half as many."""
+SHARE = 0.125
+"""What our threads may take of the time of a program that computes: it keeps seven eighths."""
+_NEAR = 0.15
+"""By which part of it the share may differ before the level follows."""
+_FEW = 8
+"""Requests in flight that are allowed up to that share, whatever a server makes of them."""
+SHARE_SECONDS = 1.0
+"""From a change of the level until the share says something about it."""
 ROUND_SECONDS = 0.25
 """A round ends with its eighth answer, or with fewer after this time: slow servers must not delay what is learned."""
 _ROUND_ANSWERS = 8
@@ -105,7 +110,7 @@ class Limit:
     more requests in flight bring no more answers. A round of which two thirds are bad halves the level at once.
 
     A program that computes is different: the more threads of ours wait for the interpreter, the more of it they get,
-    and the program the less. How long they wait bounds the level then.
+    and the program the less. Their share bounds the level then.
     """
 
     def __init__(self, most: int) -> None:
@@ -118,12 +123,13 @@ class Limit:
         self._compared: tuple[int, float] | None = None  # the level before the present trial, and its cost
         self._upwards = True  # where it goes
         self._next_up = self._next_down = 0.0  # when there may be another
+        self._next_share = 0.0  # when the share may speak again
         self._round: _Round | None = None
 
-    def record(self, now: float, seconds: float, *, good: bool, delay: float = 0.0) -> bool:
+    def record(self, now: float, seconds: float, *, good: bool, share: float = 0.0) -> bool:
         """Note one request of the present level, made while more was waiting; True where the level changes.
 
-        `delay`: how long a thread of ours waits for the interpreter, seconds.
+        `share`: what our threads take of the time of a program that computes, 0 to 1.
         """
         level, round_ = self.value, self._round or _Round(now - seconds)
         round_.seconds += seconds
@@ -134,24 +140,39 @@ class Limit:
         if self._round is not None:
             return False
         cost = round_.seconds / round_.good if round_.good else math.inf
-        crowd = level * delay * round_.answers / (round_.seconds or math.inf)
-        is_bad = level > 1 and (round_.good * 3 <= round_.answers or crowd > TOO_CROWDED)
+        is_bad = level > 1 and round_.good * 3 <= round_.answers
         if is_bad:
             self.value, self._compared, self._next_up = level // 2, None, now + UP_SECONDS
-        elif self._compared is not None:
+        elif share > (1 + _NEAR) * SHARE or (share and level < _FEW and self._compared is None):
+            self._follow(now, share)
+        else:
+            self._compare(now, cost, may_grow=share < (1 - _NEAR) * SHARE)
+        return self.value != level
+
+    def _follow(self, now: float, share: float) -> None:
+        """Bring the level to where our threads take `SHARE`."""
+        self._compared = None
+        if now >= self._next_share and abs(share - SHARE) > _NEAR * SHARE:
+            level = self.value * min(SHARE / share, 2.0)
+            level = math.ceil(level) if share < SHARE else max(1, math.floor(level))
+            self.value = min(level, self.most, max(_FEW, self.value))
+            self._next_share = self._next_up = now + SHARE_SECONDS
+
+    def _compare(self, now: float, cost: float, *, may_grow: bool) -> None:
+        """Look what a trial brought, and begin another: `cost` is what a good answer took, seconds."""
+        level = self.value
+        if self._compared is not None:
             before, cost_before = self._compared
             paid = cost <= PAYS * cost_before if self._upwards else cost_before > PAYS * cost
             self.value, self._compared = level if paid else before, None
             # What pays is tried again at once, and its contrary not soon.
             self._next_up = now if paid and self._upwards else now + UP_SECONDS
             self._next_down = now if paid and not self._upwards else now + DOWN_SECONDS
-        if self.value == level and not is_bad:
-            may_grow = level < self.most and crowd <= CROWDED
-            if may_grow and cost >= QUICK_SECONDS and now >= self._next_up:
+        if self.value == level:
+            if level < self.most and may_grow and cost >= QUICK_SECONDS and now >= self._next_up:
                 self._compared, self._upwards, self.value = (level, cost), True, min(2 * level, self.most)
             elif level > 1 and now >= self._next_down:
                 self._compared, self._upwards, self.value = (level, cost), False, level // 2
-        return self.value != level
 
     def halve(self) -> None:
         """Allow half as many."""
@@ -366,7 +387,7 @@ class Concurrency:
         return Request(key, reference, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
 
     def end(
-        self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float, delay: float = 0.0
+        self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float, share: float = 0.0
     ) -> Verdict:
         """Note what a request came to; what becomes of its log.
 
@@ -376,7 +397,7 @@ class Concurrency:
             now: monotonic seconds.
             waiting: whether there is more to send than may be in flight.
             chance: 0 to 1.
-            delay: how long a thread of ours waits for the interpreter, seconds.
+            share: what our threads take of the time of a program that computes, 0 to 1.
         """
         self.in_flight -= 1
         self.latency.observe(now - request.begins)
@@ -397,7 +418,7 @@ class Concurrency:
                 self._limit.reset()
         elif is_current and waiting and not request.is_paced:
             good = found is not Verdict.RETRY
-            self._ticket += self._limit.record(now, now - request.begins, good=good, delay=delay)
+            self._ticket += self._limit.record(now, now - request.begins, good=good, share=share)
         return found
 
     def abandon(self) -> None:

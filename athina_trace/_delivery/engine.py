@@ -24,7 +24,7 @@ from athina_trace._delivery.sqlite import sqlite3
 
 LINGER = 0.02
 """Seconds between a put and the step that serves it, so that a burst is served by few steps."""
-WINDOW = 64
+WINDOW = 128
 """Ordering keys on lease at once, or twice as many as requests may be in flight, if that is more."""
 BATCH = 16
 """Entries of one ordering key on lease at once."""
@@ -183,6 +183,8 @@ class Engine:
         """Write down what senders report; the leases that are still under way, and what was taken or refused."""
         held = dict(self._leased)
         announced: list[tuple[str, Attempt]] = []
+        delivered: list[Attempt] = []
+        released: list[str] = []
         for lease, attempt, ended in results:
             if held.get(lease.ordering_key) is not lease:
                 continue  # of a store that is gone
@@ -191,9 +193,16 @@ class Engine:
                 attempt, due, attempts = self._acknowledge(lease, attempt, now)  # noqa: PLW2901 - it may be refused
                 if attempt.verdict in (Verdict.DELIVERED, Verdict.REFUSED):
                     announced.append((lease.ordering_key, attempt))
+                if attempt.verdict is Verdict.DELIVERED:
+                    delivered.append(attempt)
             if ended:
-                self.outbox.release(lease.ordering_key, due=due, attempts=attempts)
+                if attempts:
+                    self.outbox.release(lease.ordering_key, due=due, attempts=attempts)
+                else:
+                    released.append(lease.ordering_key)
                 del held[lease.ordering_key]
+        self._acknowledge.delivered(delivered, now)
+        self.outbox.release(*released)
         return list(held.values()), announced
 
     def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
@@ -260,7 +269,7 @@ class Engine:
 
 
 class _Acknowledger:
-    """Writes down what became of an entry, and says when its ordering key may be tried again."""
+    """Writes down what became of entries, and says when their ordering keys may be tried again."""
 
     def __init__(self, outbox: Outbox, retry_policy: RetryPolicy, *, keep: bool) -> None:
         self._outbox = outbox
@@ -268,7 +277,7 @@ class _Acknowledger:
         self._keep = keep
 
     def __call__(self, lease: Lease, attempt: Attempt, now: float) -> tuple[Attempt, float, int]:
-        """Write down one attempt.
+        """Write down one attempt, unless Athina took its entry: see `delivered`.
 
         Returns:
             The attempt, refused where it failed too often; when its ordering key is due again; after how many failures.
@@ -279,23 +288,30 @@ class _Acknowledger:
         attempt, wait = self._retry_policy.decide(attempt, attempts, now)
         if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
             return attempt, now + wait, attempts
-        try:
-            self._write(attempt, now)
-        except (OSError, sqlite3.OperationalError):
-            raise  # the store takes nothing now: the result waits
-        except Exception as error:  # noqa: BLE001 - one answer that no row can hold must not keep the others waiting
-            _guard.swallow("keeping an answer of Athina's")
-            bare = Outcome(None, message=f"an answer that cannot be kept: {error!a}")
-            self._write(attempt._replace(outcome=bare), now)
+        entry, outcome, verdict = attempt
+        if verdict is Verdict.REFUSED:
+            try:
+                self._outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
+            except Exception as error:  # noqa: BLE001 - see there
+                _swallow_unless_of_the_store(error)
+                self._outbox.refused(entry, now, status=None, reason=f"an answer that cannot be kept: {error!a}")
         return attempt, 0.0, 0
 
-    def _write(self, attempt: Attempt, now: float) -> None:
-        """Keep what Athina answered to an entry that it took or refused."""
-        entry, outcome, verdict = attempt
-        if verdict is Verdict.DELIVERED:
-            self._outbox.delivered(entry, now, keep=self._keep, prompt_run_id=outcome.prompt_run_id)
-        else:
-            self._outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
+    def delivered(self, attempts: Sequence[Attempt], now: float) -> None:
+        """Write down that Athina took the entries of `attempts`."""
+        entries = [(entry, outcome.prompt_run_id) for entry, outcome, _ in attempts]
+        try:
+            self._outbox.all_delivered(entries, now, keep=self._keep)
+        except Exception as error:  # noqa: BLE001 - see there
+            _swallow_unless_of_the_store(error)
+            self._outbox.all_delivered([(entry, None) for entry, _ in entries], now, keep=self._keep)
+
+
+def _swallow_unless_of_the_store(error: Exception) -> None:
+    """One answer that no row can hold must not keep the others waiting; where the store takes nothing, results wait."""
+    if isinstance(error, (OSError, sqlite3.OperationalError)):
+        raise error
+    _guard.swallow("keeping an answer of Athina's")
 
 
 class _Upkeep:
@@ -306,6 +322,7 @@ class _Upkeep:
         """Whether there may be space to give back."""
         self._outbox = outbox
         self._keep = keep
+        self._is_keeping_more = False  # than it should
         self._stepped = self._looked = self._compacted = float("-inf")
 
     def look_around(self, now: float, patience: float) -> bool:
@@ -324,8 +341,9 @@ class _Upkeep:
             self._outbox.reclaim()
             self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
-            if self._keep:
-                self._outbox.drop_delivered(before=now - self._keep)
+            self._is_keeping_more = self._keep > 0
+        if self._is_keeping_more:
+            self._is_keeping_more = not self._outbox.drop_delivered(before=now - self._keep)
         self._stepped = now
         return clock_set_back
 

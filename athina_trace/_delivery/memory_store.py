@@ -62,8 +62,9 @@ class MemoryStore:
             self._of_reference[row.entry.reference][number] = row.entry.ordering_key
         for number, row in self._waiting.items():
             self._of_key[row.entry.ordering_key][number] = None
-        self._ready = [(key.due, key.turn, name) for name, key in self._keys.items() if key.owner is None]
-        heapq.heapify(self._ready)
+        free = sorted((key.due, key.turn, name) for name, key in self._keys.items() if key.owner is None)
+        self._ready = [each for each in free if not each[0]]
+        self._later = free[len(self._ready) :]
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         """Set a value of a table, or delete it where it is None."""
@@ -117,23 +118,30 @@ class MemoryStore:
         self.count("turns")
         key = _Key(None, due, attempts, self._numbers["turns"])
         self._set(self._keys, name, key)
-        heapq.heappush(self._ready, (due, key.turn, name))
+        heapq.heappush(self._later if due else self._ready, (due, key.turn, name))
 
     def next_due(self) -> float | None:
         """When the next free key is due; None where no key is free."""
-        while self._ready:
-            due, turn, name = self._ready[0]
-            key = self._keys.get(name)
-            if key is not None and key.owner is None and key.turn == turn:
-                return due
-            heapq.heappop(self._ready)  # it was leased or forgotten since
+        for heap in (self._ready, self._later):
+            while heap:
+                due, turn, name = heap[0]
+                key = self._keys.get(name)
+                if key is not None and key.owner is None and key.turn == turn:
+                    return due
+                heapq.heappop(heap)  # it was leased or forgotten since
         return None
 
     def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, oldest first, each with up to `batch` of its oldest entries.
+        """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
 
         `room` bounds their bytes together: the entry that exceeds it is the last.
         """
+        while self._later and self._later[0][0] <= now:
+            _, turn, name = heapq.heappop(self._later)
+            key = self._keys.get(name)
+            if key is not None and key.owner is None and key.turn == turn:
+                self._set(self._keys, name, key._replace(due=0.0))
+                heapq.heappush(self._ready, (0.0, turn, name))
         leases: list[Lease] = []
         while len(leases) < keys and room > 0 and (due := self.next_due()) is not None and due <= now:
             _, turn, name = heapq.heappop(self._ready)
@@ -167,12 +175,13 @@ class MemoryStore:
         if not self._of_reference[row.entry.reference]:
             del self._of_reference[row.entry.reference]
 
-    def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:  # noqa: ARG002 - nobody looks at it here
-        """Athina has `entry`: delete it, or keep it to be looked at."""
-        done = self._resolve(entry, self._delivered if keep else None, now)
-        self.count("delivered", done)
-        if keep:
-            self.count("delivered_bytes", done * len(entry.body))
+    def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        """Athina has these: delete them, or keep them to be looked at."""
+        for entry, _ in entries:
+            done = self._resolve(entry, self._delivered if keep else None, now)
+            self.count("delivered", done)
+            if keep:
+                self.count("delivered_bytes", done * len(entry.body))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - as above
         """Athina will never take `entry` as it is: keep it."""
@@ -180,13 +189,14 @@ class MemoryStore:
             self.count("refused")
             self.count("refused_bytes", len(entry.body))
 
-    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased key back, to be leased again when `due`; a key without entries is forgotten."""
-        if self._of_key.get(ordering_key):
-            self._free(ordering_key, due=due, attempts=attempts)
-        else:
-            self._set(self._keys, ordering_key, None)
-            self._of_key.pop(ordering_key, None)
+    def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
+        """Give leased keys back, to be leased again when `due`; a key without entries is forgotten."""
+        for name in ordering_keys:
+            if self._of_key.get(name):
+                self._free(name, due=due, attempts=attempts)
+            else:
+                self._set(self._keys, name, None)
+                self._of_key.pop(name, None)
 
     def release_all(self, owner: int) -> None:
         """Free what `owner` leases."""

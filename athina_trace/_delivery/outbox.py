@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -76,7 +76,7 @@ class Outbox:
         self._max_delivered_bytes = min(_DELIVERED_SHARE * max_bytes, max_delivered_bytes)
         self._newly_delivered = 0
         """Bytes kept since it was seen whether older ones must leave."""
-        self._unmeasured = 0
+        self._unmeasured = 0.0
         """Bytes collected since the room was measured."""
         self._drops = count(1)
         self._dropped = self._drops_written = 0
@@ -163,10 +163,11 @@ class Outbox:
     def measure(self) -> None:
         """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
         with self.store.transaction():
-            self._unmeasured = 0
+            self._unmeasured = 0.0
             store = self.store
             if store.size() - store.empty_bytes > 0.75 * self._max_bytes:
-                self.drop_delivered(before=float("inf"))
+                # The next time that entries are collected drops more.
+                self._unmeasured = 0.0 if self.drop_delivered(before=float("inf")) else self._max_bytes
             self.drop_refused(before=float("-inf"))
             self._journal.allow(max(0, store.size() - store.empty_bytes), store.offsets())
 
@@ -185,12 +186,13 @@ class Outbox:
                 KEEP_REFUSED_SECONDS // 86_400,
             )
 
-    def drop_delivered(self, *, before: float) -> None:
-        """Forget the oldest delivered entries: those delivered before a time, and those beyond their share."""
+    def drop_delivered(self, *, before: float) -> bool:
+        """Forget the oldest delivered entries: those delivered before a time, and those beyond their share.
+
+        Few at once, so that the file is not locked for long; True where none were left to forget.
+        """
         with self.store.transaction():
-            self._newly_delivered = 0
-            while self.store.drop_resolved("delivered", before=before, over=self._max_delivered_bytes):
-                pass
+            return not self.store.drop_resolved("delivered", before=before, over=self._max_delivered_bytes)
 
     def lease(self, now: float, *, keys: int, batch: int, room: float = float("inf")) -> list[Lease]:
         """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all."""
@@ -198,11 +200,16 @@ class Outbox:
 
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
         """Athina has it: forget the entry, or keep it to be looked at."""
-        self.store.delivered(entry, now, keep=keep, prompt_run_id=prompt_run_id)
+        self.all_delivered([(entry, prompt_run_id)], now, keep=keep)
+
+    def all_delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        """The same for many, each with the name that Athina gave to it."""
+        self.store.delivered(entries, now, keep=keep)
         if keep:
-            self._newly_delivered += len(entry.body)
-            if self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes):
-                self.drop_delivered(before=float("-inf"))
+            self._newly_delivered += sum(len(entry.body) for entry, _ in entries)
+            is_much = self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes)
+            if is_much and self.drop_delivered(before=float("-inf")):
+                self._newly_delivered = 0
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will not take it: keep the entry, with the server's words."""
@@ -212,9 +219,9 @@ class Outbox:
         """Count an attempt whose answer was lost: Athina may have the entry, and will be given it again."""
         self.store.count("possible_duplicates")
 
-    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased key back: free at once, or not before `due`."""
-        self.store.release(ordering_key, due=due, attempts=attempts)
+    def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
+        """Give leased keys back: free at once, or not before `due`."""
+        self.store.release(*ordering_keys, due=due, attempts=attempts)
 
     def acknowledge(self, entry: Stored) -> None:
         """Athina has it, as the next step will record; known to others even if we die before. For any thread."""

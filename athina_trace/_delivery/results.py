@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from athina_trace._delivery.entry import Lease, Stored
+from athina_trace._delivery.interpreter import Interpreter
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.retry import Verdict
 
-_WEIGHT = 1 / 8
-"""Of one delay in their mean."""
+_SOON, _NOW = False, True
 
 
 class WakeEvent:
@@ -23,35 +22,26 @@ class WakeEvent:
     def __init__(self) -> None:
         self.is_set = False
         """Whether the thread was woken since it looked last."""
-        self.delay = 0.0
-        """CPU seconds that this process spends from a wake until the thread runs, on the average of late.
-
-        So long the program keeps the interpreter to itself. What other processes spend would count with a clock.
-        """
         # Of the standard library's means to wake a thread the only one that a signal handler may use, which can
         # interrupt its own thread in the middle of the same call.
-        self._queue: queue.SimpleQueue[tuple[bool, float]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def wake(self) -> None:
         """Have the thread look soon."""
         if not self.is_set:
             self.is_set = True
-            self._queue.put((False, time.process_time()))
+            self._queue.put(_SOON)
 
     def wake_now(self) -> None:
         """Have the thread look at once."""
-        self._queue.put((True, time.process_time()))
+        self._queue.put(_NOW)
 
     def wait(self, seconds: float) -> bool:
         """Wait to be woken, at most `seconds`; whether that was urgent."""
-        began = time.process_time()
         try:
-            is_urgent, woken = self._queue.get(timeout=seconds)
+            return self._queue.get(timeout=seconds)
         except queue.Empty:
             return False
-        if woken > began:  # else it was heard at once
-            self.delay += (time.process_time() - woken - self.delay) * _WEIGHT
-        return is_urgent
 
     def clear(self) -> None:
         """Forget what was heard, which the caller is about to serve."""
@@ -84,6 +74,7 @@ class Results:
         """`delivered` is called at once, by the sender's thread, with each entry that Athina took."""
         self.queue: deque[Result] = deque()
         self.wake_event = WakeEvent()
+        self.interpreter = Interpreter()
         self.is_urgent = False
         """Whether senders that run out of work want a step at once: more waits than they have, or a caller does."""
         self._delivered = delivered

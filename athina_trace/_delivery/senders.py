@@ -29,6 +29,7 @@ _TEND_SECONDS = 1.0
 _STALL_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 """How long a sender without work lives on, with its connection; one always does."""
+_TRY_SECONDS = 0.0005
 _FEW = 16
 """Leases in the inbox below which the engine is asked for more."""
 
@@ -66,7 +67,10 @@ class _Sender:
     Attributes:
         held: leases that it took from the inbox and whose end it has not reported yet.
         request: what it has in flight.
-        is_parked: whether it waits until another request may be in flight.
+        is_parked: whether it waits with a lease until another request may be in flight.
+        is_resting: whether it waits without one, since as many have one as may send.
+        may_continue: set for one that waits.
+        spent: processor time that it has taken, seconds.
         error: what it died of.
     """
 
@@ -75,8 +79,28 @@ class _Sender:
         self.connection: Connection | None = None
         self.held: list[Lease] = []
         self.request: Request | None = None
-        self.is_parked = False
+        self.is_parked = self.is_resting = False
+        self.may_continue = threading.Event()
+        self.spent = 0.0
         self.error: BaseException | None = None
+
+
+class _TurnLock:
+    """A lock that only the running thread takes; those that wait try again and again.
+
+    A lock of the library is handed to a waiting thread, which keeps it while it waits 5 ms for the interpreter that the
+    program computes in. Whatever comes meanwhile waits as well, so that it is handed on like this for ever after.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        while not self._lock.acquire(blocking=False):
+            time.sleep(_TRY_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class Senders:
@@ -111,7 +135,7 @@ class Senders:
         self._revise = revise
         self._inbox: queue.SimpleQueue[Lease] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
-        self._changed = threading.Condition()
+        self._lock = _TurnLock()
         self._closed = threading.Event()
 
     @property
@@ -127,7 +151,7 @@ class Senders:
         """Start one more sender. Raises RuntimeError where no thread can be started."""
         # The lock makes listing and starting one: a sender that is listed but not yet alive would look dead, and one
         # that is done at once would retire before it is listed.
-        with self._changed:
+        with self._lock:
             sender = _Sender(self._run, f"athina-trace-sender-{len(self._senders) + 1}")
             self._senders.append(sender)
             try:
@@ -147,11 +171,11 @@ class Senders:
         for sender in senders:
             if sender.connection is not None:
                 sender.connection.expire()
-        with self._changed:
+        with self._lock:
             begun = [sender.request.begins for sender in senders if sender.request is not None]
             if self._is_waiting() and begun and self._clock.monotonic() - max(begun) > _STALL_SECONDS:
                 self.controller.stalled()
-                self._changed.notify_all()
+            self._wake()
         self._start_where_needed()
         return _TEND_SECONDS if self._is_waiting() or any(sender.held for sender in senders) else math.inf
 
@@ -166,7 +190,7 @@ class Senders:
 
     def _replace_dead(self) -> None:
         """Report what dead senders held as failed; others are started where work waits."""
-        with self._changed:
+        with self._lock:
             dead = [sender for sender in self._senders if not sender.thread.is_alive()]
         for sender in dead:
             # A failure, so that an entry which kills its senders is tried less and less often. How far its request
@@ -180,9 +204,8 @@ class Senders:
                 if lease is not _STOP:
                     self._results.put(Result(lease, Attempt(lease.entries[0], outcome, Verdict.RETRY), ended=True))
                 sender.held.remove(lease)
-            with self._changed:
+            with self._lock:
                 self._senders.remove(sender)
-                self._changed.notify_all()
 
     def _run(self, sender: _Sender) -> None:
         try:
@@ -200,17 +223,31 @@ class Senders:
     def _take(self, sender: _Sender) -> bool:
         """Wait for a lease to be held; False where the sender is to end."""
         while not self._closed.is_set():
+            is_idle = False
             try:
                 # In one step: an error in between would lose a lease.
                 sender.held.append(self._inbox.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None))
-            except queue.Empty:  # noqa: PERF203 - once in half a minute
-                with self._changed:
-                    if len(self._senders) > 1:
-                        self._senders.remove(sender)
-                        return False
+            except queue.Empty:
+                is_idle = True
             else:
-                self._start_where_needed()
-                return sender.held[-1] is not _STOP
+                if sender.held[-1] is _STOP:
+                    return False
+                with self._lock:
+                    sender.is_resting = sum(bool(each.held) for each in self._senders) > self.controller.limit
+                    if sender.is_resting:
+                        # Rather than wait with it: the first that may send it takes it out again.
+                        sender.may_continue.clear()
+                        self._inbox.put(sender.held[-1])
+                        sender.held.pop()
+                if not sender.is_resting:
+                    self._start_where_needed()
+                    return True
+                is_idle = not sender.may_continue.wait(_IDLE_SECONDS)
+            with self._lock:
+                sender.is_resting = False
+                if is_idle and len(self._senders) > 1:
+                    self._senders.remove(sender)
+                    return False
         return False
 
     def _serve(self, lease: Lease, sender: _Sender) -> None:
@@ -237,22 +274,23 @@ class Senders:
         """Wait until a request may be sent; None where none may be for long, or the process ends."""
         request: Request | None = None
         now = self._clock.monotonic()
-        with self._changed:
-            while request is None and not self._closed.is_set() and not self.controller.gate.wait(now):
-                if sum(each.request is not None for each in self._senders) < self.controller.limit:
+        while not self._closed.is_set() and not self.controller.gate.wait(now):
+            with self._lock:
+                sender.is_parked = sum(each.request is not None for each in self._senders) >= self.controller.limit
+                if not sender.is_parked:
                     request = sender.request = self.controller.begin(now, lease.ordering_key, entry.reference)
-                else:
-                    sender.is_parked = True
-                    self._changed.wait()
-                    sender.is_parked = False
-                    now = self._clock.monotonic()
+                    break
+                sender.may_continue.clear()
+            sender.may_continue.wait()
+            sender.is_parked = False
+            now = self._clock.monotonic()
         if request is not None and request.is_paced:
             self._closed.wait(request.begins - now)
         return None if self._closed.is_set() else request
 
     def _end(self, request: Request, outcome: Outcome, sender: _Sender) -> Verdict:
         """Let the controller know what came of a request; what becomes of its log."""
-        with self._changed:
+        with self._lock:
             sender.request = None
             verdict = self.controller.end(
                 request,
@@ -260,19 +298,31 @@ class Senders:
                 self._clock.monotonic(),
                 waiting=self._is_waiting(),
                 chance=self._clock.uniform(),
-                delay=self._results.wake_event.delay,
+                share=self._results.interpreter.share,
             )
-            self._changed.notify_all()
+            self._wake()
         self._start_where_needed()
+        sender.spent = self._results.interpreter.spent(sender.spent)
+        self._results.interpreter.look()
         return verdict
+
+    def _wake(self) -> None:
+        """Wake those that may continue, and no other: each has to wait for the interpreter first."""
+        limit, gate = self.controller.limit, self.controller.gate
+        parked = [each for each in self._senders if each.is_parked]
+        room = len(parked) if gate.is_shut else limit - sum(each.request is not None for each in self._senders)
+        resting = [each for each in self._senders if each.is_resting]
+        more = min(limit - sum(bool(each.held) for each in self._senders), self._inbox.qsize())
+        for sender in (*parked[: max(0, room)], *resting[: max(0, more)]):
+            sender.may_continue.set()
 
     def close(self, seconds: float) -> None:
         """Let every sender end after its present request, which is aborted if it takes most of `seconds`."""
         self._closed.set()
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
             senders = list(self._senders)
-        for _ in senders:
+        for sender in senders:
+            sender.may_continue.set()
             self._inbox.put(_STOP)
         _join(senders, seconds * 0.7)
         for sender in senders:

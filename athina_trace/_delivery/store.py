@@ -2,6 +2,9 @@
 
 What the engine asks of the file is here; `maintenance` has what people do to it by hand, and the viewer has readers of
 its own. A `Store` belongs to one engine; several processes may have one on the same file.
+
+Each statement, and each row that it gives, lets go of the interpreter, and waits 5 ms to have it back where the program
+computes. So there are few statements, each about many rows, and what they find comes in one.
 """
 
 from __future__ import annotations
@@ -10,20 +13,29 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from itertools import accumulate, pairwise
+from typing import Literal, TypeVar, cast
 
 from athina_trace import _guard
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Lease, Stored, without_nul
 from athina_trace._delivery.migrations import MIGRATIONS
-from athina_trace._delivery.routes import KINDS
+from athina_trace._delivery.routes import KINDS, Kind
 from athina_trace._delivery.segment import Mark, Piece
 from athina_trace._delivery.stats import Counts
 
 _AT_ONCE = 1000
 """How many entries are dropped in one transaction."""
-_ROWS = 150
-"""In one statement: SQLite takes 999 values at least."""
+_VALUES = 999
+"""In one statement: SQLite takes so many at least."""
+
+_T = TypeVar("_T")
+
+
+def _chunks(rows: Sequence[_T], values: int) -> Iterator[Sequence[_T]]:
+    """Give as many at once as one statement may be about that takes so many values for each, and a few more."""
+    size = (_VALUES - 9) // values
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 class Store(Database):
@@ -52,8 +64,7 @@ class Store(Database):
                 ).fetchone()
                 key = found[0] if found else entry.ordering_key
             rows.append((key, entry.kind, entry.reference, entry.made, without_nul(entry.body)))
-        # Many rows in one statement: each lets go of the interpreter, and waits 5 ms for it where the program computes.
-        for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
+        for some in _chunks(rows, 5):
             places = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
             insert = f"INSERT INTO entry (ordering_key, kind, reference, made, body) VALUES {places}"  # noqa: S608
             self._db.execute(insert, [value for row in some for value in row])
@@ -63,40 +74,48 @@ class Store(Database):
         self.count("made", len(entries))
 
     def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, oldest first, each with up to `batch` of its oldest entries.
+        """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
 
         `room` bounds their bytes together: the entry that exceeds it is the last.
         """
-        rows = self._db.execute(
-            "SELECT name, attempts FROM ordering_key WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?",
-            (now, keys),
-        ).fetchall()
-        leases: list[Lease] = []
-        # Keys in the order in which they came due, so that a busy conversation does not hold up the others.
-        for name, attempts in rows:
+        # They take their turn, by their ids, among those that did not have to wait: under load there are always more.
+        self._db.execute("UPDATE ordering_key SET due = 0 WHERE owner IS NULL AND due > 0 AND due <= ?", (now,))
+        found = self._rows(
+            ("free.name", "free.attempts", "coalesce(entry.id, 0)", "coalesce(length(entry.body), 0)"),
+            "FROM (SELECT * FROM ordering_key WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?) AS free "
+            "LEFT JOIN entry ON entry.id IN (SELECT id FROM entry AS oldest WHERE oldest.ordering_key = free.name "
+            "AND oldest.state = 'waiting' ORDER BY oldest.id LIMIT ?) ORDER BY free.due, free.id, entry.id",
+            (now, keys, batch),
+        )
+        chosen: dict[str, tuple[int, list[int]]] = {}
+        for name, attempts, number, size in found:
             if room <= 0:
                 break
-            entries = self._oldest(name, batch, room, now)
-            room -= sum(len(entry.body) for entry in entries)
-            if entries:
-                leases.append(Lease(name, attempts, entries))
-            else:  # its last owner died after the last entry
-                self.release(name)
-        self._db.executemany(
-            "UPDATE ordering_key SET owner = ? WHERE name = ?", ((owner, lease.ordering_key) for lease in leases)
-        )
+            chosen.setdefault(name.decode(), (int(attempts), []))[1].append(int(number))
+            room -= int(size)
+        entries = self._known([number for _, numbers in chosen.values() for number in numbers], now)
+        leases: list[Lease] = []
+        for key, (failures, numbers) in chosen.items():
+            oldest = [entries[number] for number in numbers if number in entries]
+            if oldest:
+                leases.append(Lease(key, failures, oldest))
+            else:  # its last owner died after the last entry, or none is of a known kind
+                self.release(key)
+        for some in _chunks([lease.ordering_key for lease in leases], 1):
+            places = ", ".join("?" * len(some))
+            self._db.execute(f"UPDATE ordering_key SET owner = ? WHERE name IN ({places})", (owner, *some))  # noqa: S608
         return leases
 
-    def _oldest(self, ordering_key: str, batch: int, room: float, now: float) -> list[Stored]:
-        rows = self._db.execute(
-            "SELECT id, kind, reference, body FROM entry WHERE ordering_key = ? AND state = 'waiting' "
-            "ORDER BY id LIMIT ?",
-            (ordering_key, batch),
-        ).fetchall()
-        entries: list[Stored] = []
-        for row in rows:
-            entry = Stored(*row)
-            if entry.kind not in KINDS:
+    def _known(self, numbers: Sequence[int], now: float) -> dict[int, Stored]:
+        """The entries with these ids; those of an unknown kind are refused."""
+        entries: dict[int, Stored] = {}
+        for some in _chunks(numbers, 1):
+            source = f"FROM entry WHERE id IN ({', '.join('?' * len(some))})"
+            for number, kind, reference, body in self._rows(("id", "kind", "reference", "body"), source, some):
+                entry = Stored(int(number), cast("Kind", kind.decode()), reference.decode(), body)
+                if entry.kind in KINDS:
+                    entries[entry.id] = entry
+                    continue
                 # Of a newer version, or changed on the disk. It must not hold up those behind it.
                 self.refused(entry, now, status=None, reason=f"unknown kind {entry.kind!r}, which was not sent")
                 _guard.log_throttled(
@@ -107,37 +126,37 @@ class Store(Database):
                     self.path,
                     entry.kind,
                 )
-                continue
-            entries.append(entry)
-            room -= len(entry.body)
-            if room <= 0:
-                break
         return entries
 
-    def delivered(self, entry: Stored, now: float, *, keep: bool, prompt_run_id: str | None) -> None:
-        """Athina has `entry`: delete it, or keep it to be looked at."""
-        if keep:
-            done = self._resolve(entry, "delivered", now, None, None, prompt_run_id)
-            self.count("delivered_bytes", done * len(entry.body))
-        else:
-            done = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (entry.id,)).rowcount
-        self.count("delivered", done)
+    def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        """Athina has these, each with the name that it gave: delete them, or keep them to be looked at."""
+        for some in _chunks(entries, 3):
+            ids = [entry.id for entry, _ in some]
+            places = f"({', '.join('?' * len(ids))}) AND state = 'waiting'"
+            if not keep:
+                done = self._db.execute(f"DELETE FROM entry WHERE id IN {places}", ids).rowcount  # noqa: S608
+            else:
+                # Asked before: an entry that was purged meanwhile counts nowhere.
+                query = f"SELECT coalesce(sum(length(body)), 0) FROM entry WHERE id IN {places}"  # noqa: S608
+                size = self._db.execute(query, ids).fetchone()[0]
+                names = [value for entry, name in some if name is not None for value in (entry.id, name)]
+                name = f"CASE id {'WHEN ? THEN ? ' * (len(names) // 2)}END" if names else "NULL"
+                done = self._db.execute(
+                    f"UPDATE entry SET state = 'delivered', resolved = ?, prompt_run_id = {name} WHERE id IN {places}",  # noqa: S608
+                    (now, *names, *ids),
+                ).rowcount
+                self.count("delivered_bytes", size)
+            self.count("delivered", done)
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will never take `entry` as it is: keep it with the server's words."""
-        done = self._resolve(entry, "refused", now, status, reason, None)
+        done = self._db.execute(
+            "UPDATE entry SET state = 'refused', status = ?, reason = ?, resolved = ? "
+            "WHERE id = ? AND state = 'waiting'",
+            (status, reason, now, entry.id),
+        ).rowcount  # 0 where it was purged meanwhile: each counter moves with its row
         self.count("refused", done)
         self.count("refused_bytes", done * len(entry.body))
-
-    def _resolve(
-        self, entry: Stored, state: str, now: float, status: int | None, reason: str | None, run: str | None
-    ) -> int:
-        """Give a waiting entry its last state; 0 where it was purged meanwhile: each counter moves with its row."""
-        return self._db.execute(
-            "UPDATE entry SET state = ?, status = ?, reason = ?, prompt_run_id = ?, resolved = ? "
-            "WHERE id = ? AND state = 'waiting'",
-            (state, status, reason, run, now, entry.id),
-        ).rowcount
 
     def reference_of(self, entry: int) -> str | None:
         """The reference of a waiting entry; None where no entry with that id waits."""
@@ -146,24 +165,26 @@ class Store(Database):
 
     def acknowledge(self, ids: Iterable[int]) -> None:
         """Athina has these waiting entries, as a dead owner has noted."""
-        for number in ids:
-            gone = self._db.execute("DELETE FROM entry WHERE id = ? AND state = 'waiting'", (number,)).rowcount
-            self.count("delivered", gone)
+        self.delivered([(Stored(number, "log", "", b""), None) for number in ids], 0.0, keep=False)
 
-    def release(self, ordering_key: str, *, due: float = 0.0, attempts: int = 0) -> None:
-        """Give a leased key back, to be leased again when `due`, after others; a key without entries is forgotten."""
-        gone = self._db.execute(
-            "DELETE FROM ordering_key WHERE name = ? AND NOT EXISTS "
-            "(SELECT 1 FROM entry WHERE ordering_key = name AND state = 'waiting')",
-            (ordering_key,),
-        ).rowcount
-        if not gone:
-            # With a new id, since those that are due at once come in the order of their ids.
-            self._db.execute(
-                "UPDATE ordering_key SET owner = NULL, due = ?, attempts = ?, "
-                "id = (SELECT max(id) + 1 FROM ordering_key) WHERE name = ?",
-                (due, attempts, ordering_key),
-            )
+    def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
+        """Give leased keys back, to be leased again when `due`, after others; a key without entries is forgotten."""
+        for some in _chunks(ordering_keys, 3):
+            places = ", ".join("?" * len(some))
+            gone = self._db.execute(
+                f"DELETE FROM ordering_key WHERE name IN ({places}) AND NOT EXISTS "  # noqa: S608
+                "(SELECT 1 FROM entry WHERE ordering_key = name AND state = 'waiting')",
+                some,
+            ).rowcount
+            if gone < len(some):
+                # With new ids, since those that are due at once come in the order of their ids.
+                last = self._db.execute("SELECT max(id) FROM ordering_key").fetchone()[0]
+                ids = [value for place, name in enumerate(some, last + 1) for value in (name, place)]
+                new = f"CASE name {'WHEN ? THEN ? ' * len(some)}END"
+                self._db.execute(
+                    f"UPDATE ordering_key SET owner = NULL, due = ?, attempts = ?, id = {new} WHERE name IN ({places})",  # noqa: S608
+                    (due, attempts, *ids, *some),
+                )
 
     def owners(self) -> list[int]:
         """All who lease a key."""
@@ -304,4 +325,22 @@ class Store(Database):
     def counts(self) -> Counts:
         """All counters; what is neither delivered, refused nor dropped waits."""
         with self.locked():
-            return Counts.of(dict(self._db.execute("SELECT name, value FROM counter")))
+            found = self._rows(("name", "value"), "FROM counter")
+        return Counts.of({name.decode(): int(value) for name, value in found})
+
+    def _rows(
+        self, columns: Sequence[str], source: str, parameters: Sequence[object] = ()
+    ) -> Iterator[tuple[bytes, ...]]:
+        """Give the rows of a query, all columns as bytes, which SQLite hands over as one; none may be NULL."""
+        names = ", ".join(f"CAST({column} AS BLOB) AS c{number}" for number, column in enumerate(columns))
+        joined = ", ".join(
+            f"group_concat(length(c{number})), CAST(group_concat(c{number}, '') AS BLOB)"
+            for number in range(len(columns))
+        )
+        query = f"SELECT {joined} FROM (SELECT {names} {source})"  # noqa: S608
+        found = self._db.execute(query, parameters).fetchone()
+        ends = ([0, *accumulate(map(int, lengths.split(",")))] if lengths else [] for lengths in found[::2])
+        pieces = (
+            [data[start:end] for start, end in pairwise(each)] for each, data in zip(ends, found[1::2], strict=True)
+        )
+        return zip(*pieces, strict=True)

@@ -84,7 +84,7 @@ class Worker:
                     self._thread = self._thread if self._thread.is_alive() else None
 
     def _run(self) -> None:
-        wait = took = 0.0
+        wait = took = spent = 0.0
         while self._ends is None:
             try:
                 # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
@@ -94,6 +94,7 @@ class Worker:
                 began = time.monotonic()
                 wait = self._step()
                 took = time.monotonic() - began
+                spent = self.engine.results.interpreter.spent(spent)
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
                 self._event.is_set = False  # should the guard raise after all, the next log starts another thread

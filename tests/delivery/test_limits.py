@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from athina_trace._clock import clock
 from athina_trace._delivery import maintenance
+from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.journal import _SEGMENTS
 from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, MemoryOutbox, Outbox
@@ -153,13 +155,29 @@ def test_the_oldest_delivered_logs_leave_what_is_kept_to_be_looked_at(kind: str,
     outbox.drop_delivered(before=float("-inf"))
     kept = sum(map(len, outbox.store.newest(10_000)))
     assert share - 2 * len(BODY) < kept <= share, "no more leave than must"
-    outbox.drop_delivered(before=NOW + 19)
+    while not outbox.drop_delivered(before=NOW + 19):
+        pass
     assert len(outbox.store.newest(10_000)) == 100, "after their time all leave"
     outbox.drop_delivered(before=float("inf"))
     assert outbox.store.newest(10_000) == []
     counts = outbox.counts()
     assert (counts.made, counts.delivered, counts.dropped) == (2_000, 2_000, 0)
     outbox.close()
+
+
+def test_delivered_logs_are_dropped_few_at_a_time(tmp_path: Path) -> None:
+    """Else another process might wait for long: each step is one transaction."""
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    for _ in range(25):
+        put(outbox, 100)
+        resolve_all(outbox, keep=True)
+    engine, kept = Engine(outbox, None, clock=clock, keep=10.0), [2_500]
+    while kept[-1]:
+        assert len(kept) < 9
+        engine.step(NOW + 100)
+        kept.append(len(outbox.store.newest(10_000)))
+        assert kept[-2] - kept[-1] <= 1_000
+    engine.finish(1)
 
 
 def test_kept_logs_keep_no_new_ones_out(tmp_path: Path) -> None:

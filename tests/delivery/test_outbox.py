@@ -308,8 +308,8 @@ def test_another_owner_takes_over_only_what_a_dead_one_held(tmp_path: Path) -> N
         heir.reclaim()
     assert lease(heir) == {}
     with dying.transaction():
-        (leased,) = [dying.store._oldest("key", 1, 1e9, NOW)]
-    dying.acknowledge(leased[0])
+        first = dying.store._known([1], NOW)[1]
+    dying.acknowledge(first)
     dying._owner.release()
     with heir.transaction():
         heir.reclaim()
@@ -332,3 +332,20 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 def descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_conversation_that_failed_has_its_turn_however_many_new_ones_come(outbox: Outbox) -> None:
+    outbox.put(Entry("failed", "log", "1", NOW, b"{}"))
+    for number in range(20):
+        outbox.put(Entry(f"key {number}", "log", "1", NOW, b"{}"))
+    outbox.collect()
+    with outbox.transaction():
+        (failed,) = outbox.lease(NOW, keys=1, batch=1)
+        outbox.release(failed.ordering_key, due=NOW + 1, attempts=1)
+    served = list[str]()
+    for number in range(20, 60):
+        outbox.put(Entry(f"key {number}", "log", "1", NOW, b"{}"))
+        outbox.collect()
+        with outbox.transaction():
+            served += [each.ordering_key for each in outbox.lease(NOW + 2, keys=1, batch=1)]
+    assert served.index("failed") == 20, "behind those that waited already, and before all that came later"

@@ -48,6 +48,8 @@ class Tripwire:
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         if not threading.current_thread().name.startswith("athina-trace-sender"):
             return None
+        if frame.f_code.co_name in {"__enter__", "__exit__"}:
+            return None  # as below
         path = frame.f_code.co_filename
         # The line of a `with` comes twice: what is raised where it is left would keep its lock from being released.
         if event == "line" and path.startswith(FOLDER) and "with " not in linecache.getline(path, frame.f_lineno):

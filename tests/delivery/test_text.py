@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +162,20 @@ def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(
     stepped = Stepped(athina := Athina(), outbox=outbox, keep=3600)
     athina.answer = lambda reference, _: Outcome(status, None, reference, reference)
     store = outbox.store
-    resolve = store._resolve
+    delivered, refused = store.delivered, store.refused
 
-    def refuses(entry: Stored, *values: Any) -> int:
-        if "poison" in values:
+    def takes(entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        if any(name == "poison" for _, name in entries):
             raise error
-        return resolve(entry, *values)
+        delivered(entries, now, keep=keep)
 
-    monkeypatch.setattr(store, "_resolve", refuses)
+    def refuses(entry: Stored, now: float, *, status: int | None, reason: str) -> None:
+        if reason == "poison":
+            raise error
+        refused(entry, now, status=status, reason=reason)
+
+    monkeypatch.setattr(store, "delivered", takes)
+    monkeypatch.setattr(store, "refused", refuses)
     stepped.put("one", "before", "poison", "behind")
     stepped.put("two", "other")
     stepped.settle()

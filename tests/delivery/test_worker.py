@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,7 +18,6 @@ from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
-from athina_trace._delivery.results import WakeEvent
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.worker import Worker
 from tests.delivery.test_engine import Athina, Stepped
@@ -73,26 +71,6 @@ def test_the_thread_outlives_an_error_in_any_of_its_steps(
     report = worker.flush(10)
     assert (report.delivered, report.waiting) == (1, 0)
     assert _guard.faults == 1
-
-
-@pytest.mark.parametrize("computes", [True, False])
-def test_a_thread_that_waits_for_the_interpreter_knows_how_long(computes: bool) -> None:
-    event, seen = WakeEvent(), list[bool]()
-
-    def hear() -> None:
-        while len(seen) < 16:
-            seen.append(event.wait(10))
-
-    thread = threading.Thread(target=hear)
-    thread.start()
-    while thread.is_alive():
-        time.sleep(0.02)  # until it waits
-        event.wake_now()
-        ends = time.thread_time() + 0.02
-        while computes and time.thread_time() < ends:
-            pass
-    # Other threads of the process get their turn after 5 ms.
-    assert (event.delay > 0.002) is computes, event.delay
 
 
 def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(

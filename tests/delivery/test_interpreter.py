@@ -1,0 +1,64 @@
+"""What our threads take of the interpreter, measured beside programs that compute, serve and sleep."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import takewhile
+
+import pytest
+
+from athina_trace._delivery.interpreter import Interpreter
+
+
+def computes(ended: threading.Event) -> None:
+    while not ended.is_set():
+        sum(range(1000))
+
+
+def serves(ended: threading.Event) -> None:
+    """Compute as much, but wait for a socket in between, as a server does."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        while not ended.is_set():
+            for _ in range(20):
+                sum(range(1000))
+            ours.send(b"x")
+            theirs.recv(1)
+
+
+def sleeps(ended: threading.Event) -> None:
+    ended.wait()
+
+
+def shares(program: Callable[[threading.Event], None]) -> Generator[float, None, None]:
+    """Do beside `program` what a sender does; what share is measured."""
+    interpreter, ended, spent = Interpreter(), threading.Event(), time.thread_time()
+    thread = threading.Thread(target=program, args=(ended,))
+    thread.start()
+    try:
+        while True:
+            sum(range(5000))
+            time.sleep(0.005)
+            spent = interpreter.spent(spent)
+            interpreter.look()
+            yield interpreter.share
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_the_share_of_our_threads_is_known_where_the_program_computes() -> None:
+    with closing(shares(computes)) as measured:
+        assert 0.0 < next(share for share in measured if share) < 0.3
+
+
+@pytest.mark.parametrize("program", [serves, sleeps])
+def test_a_program_that_lets_us_in_is_left_out_of_it(program: Callable[[threading.Event], None]) -> None:
+    ends = time.monotonic() + 2
+    with closing(shares(program)) as measured:
+        found = list(takewhile(lambda _: time.monotonic() < ends, measured))
+    assert sorted(found)[len(found) // 2] == 0.0
