@@ -31,7 +31,7 @@ help:
 	@echo "make soak       kill workers for four minutes while Athina fails or is slow, and deliver a large backlog"
 	@echo "make soak-fleet  kill pods, workers and servers of a fleet for ten minutes"
 	@echo "make fleet      the same for a minute, to watch (examples/run_fleet.py)"
-	@echo "make pictures   the README's pictures of the viewer (needs Chromium)"
+	@echo "make pictures   the README's pictures of the viewer (needs Chromium, and the fonts Inter and JetBrains Mono)"
 	@echo "make clean      remove environments, caches and builds"
 
 demo: $(VENV)/.installed-examples
@@ -128,10 +128,11 @@ bench: .venv-bench/.installed
 bench-servers: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.benchmarks.servers $(ROWS)
 
-.venv-bench/.installed: tests/benchmarks/requirements.txt pyproject.toml
+.venv-bench/.installed: tests/benchmarks/requirements.txt tests/benchmarks/apart.txt pyproject.toml
 	@echo "Installing what is measured in .venv-bench"
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/benchmarks/requirements.txt
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r tests/benchmarks/apart.txt
 	@touch $@
 
 soak: $(VENV)/.installed-test

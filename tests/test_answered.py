@@ -6,6 +6,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,12 +120,66 @@ def test_many_answers_at_once_are_each_one_log_and_none_under_anothers_session(
     assert found == sorted({(f"session {answer}", f"Answer {answer}") for answer, _ in order})
 
 
+@given(st.permutations(SOURCES), st.booleans(), st.sampled_from([None, "ours"]), st.sampled_from([None, "decorated"]))
+def test_the_session_is_what_the_framework_was_given_whichever_source_comes_first(
+    order: list[Source], identified: bool, scope: str | None, call: str | None
+) -> None:
+    answered.reset()
+    with captured_logs() as logs, athina_session(scope), ExitStack() as stack:
+        if call is not None:
+            stack.enter_context(athina_trace.athina_trace())
+        for source in order:
+            where = origin(source)
+            if source.name == "framework":
+                where = where._replace(conversation="thread")
+            log_answer([seen(source, 0, has_id=identified)], where)
+    (log,) = as_changed(logs)
+    # A decorated call is the program's own, and its scope has named it.
+    assert log["session_id"] == ("thread" if call is None or scope is None else scope)
+
+
+def test_a_run_hands_its_conversation_down_except_to_scopes_that_were_entered_inside() -> None:
+    def here() -> str | None:
+        return Origin.here().named_conversation()
+
+    with athina_session("ours"):
+        outer = Origin.of_run(("run", "1"), conversation="thread")
+        inner = Origin.of_run(("run", "2"), ("run", "1"), conversation="thread")
+        assert (outer.conversation, inner.conversation, here()) == ("thread", "thread", "thread")
+        with athina_session("inside"):
+            assert here() is None
+            # A framework hands the same name down to a run that is inside of the scope.
+            assert Origin.of_run(("run", "3"), ("run", "2"), conversation="thread").conversation is None
+            assert Origin.of_run(("run", "4"), ("run", "2"), conversation="another").conversation == "another"
+            end(("run", "3"))
+            end(("run", "4"))
+        assert Origin.of_run(("another framework's", "1")).conversation == "thread"
+        end(("another framework's", "1"))
+        # As where a stream of run 1 was left open: this is another run of that framework, or a request inside of one.
+        assert Origin.of_run(("run", "5")).conversation is None
+        assert here() is None
+        for run in "521":
+            end(("run", run))
+        assert here() is None
+
+
 def test_two_requests_of_one_source_are_two_answers_whatever_their_id() -> None:
     with captured_logs() as logs:
         for answer in (1, 2):
             for source in reversed(SOURCES):
                 log_answer([seen(source, answer, server_id="chatcmpl-0")], origin(source, answer))
     assert [log["response"] for log in as_changed(logs)] == ["Answer 1", "Answer 2"]
+
+
+@pytest.mark.parametrize("ends_first", ["what is within", "what is around"])
+def test_what_is_asked_while_a_stream_is_read_is_another_answer_where_ids_say_so(ends_first: str) -> None:
+    framework, _, client = SOURCES
+    stream = seen(framework, 0, server_id="msg_1", text="Streamed"), origin(framework)
+    beside = seen(client, 0, server_id="chatcmpl-1", text="Asked meanwhile"), origin(client)
+    with captured_logs() as logs:
+        for answer, where in (beside, stream) if ends_first == "what is within" else (stream, beside):
+            log_answer([answer], where)
+    assert sorted(log["response"] for log in as_changed(logs)) == ["Asked meanwhile", "Streamed"]
 
 
 def test_of_several_attempts_within_one_span_the_one_that_ended_alike_is_its_answer() -> None:

@@ -306,6 +306,22 @@ def async_generator_recursion(decorate: Callable[[Any], Any]) -> Callable[[int],
     return lambda number: asyncio.run(read(number))
 
 
+def waiting_generator_recursion(decorate: Callable[[Any], Any]) -> Callable[[int], object]:
+    @decorate
+    async def down(number: int) -> AsyncIterator[int]:
+        if number:
+            async for each in down(number - 1):
+                yield each
+        else:
+            await asyncio.sleep(0)  # with all of them around it
+            yield number
+
+    async def read(number: int) -> list[int]:
+        return [each async for each in down(number)]
+
+    return lambda number: asyncio.run(read(number))
+
+
 # On Python 3.10 each call of a C function is one level, too, and nothing else gives a generator's return value.
 since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of a generator takes a call of `next`")
 
@@ -318,7 +334,8 @@ since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of a g
         classmethod_recursion,
         coroutine_recursion,
         pytest.param(generator_recursion, marks=since_311),
-        pytest.param(async_generator_recursion, marks=since_311),
+        async_generator_recursion,
+        waiting_generator_recursion,
     ],
 )
 def test_recursion_is_at_least_half_as_deep(

@@ -129,9 +129,11 @@ class Injected:
 
     def __init__(self, nth: int, error: Exception) -> None:
         self.left, self.error = nth, error
+        # Kept: Python 3.11 lets go of it when it raises, and may call it once more where that was in a `__del__`.
+        self.profile = self._count
 
     def __enter__(self) -> Self:
-        sys.setprofile(self._count)
+        sys.setprofile(self.profile)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -485,6 +485,34 @@ def test_scopes_inside_of_an_async_stream_stay_inside_from_step_to_step(local: L
     assert len(local()) == 2
 
 
+def test_a_step_that_still_waits_when_it_is_collected(local: Logs, recwarn: pytest.WarningsRecorder) -> None:
+    """A loop that stops leaves its tasks where they are; they end where the collector finds them."""
+
+    @athina_trace
+    async def wait(question: str) -> AsyncGenerator[str, None]:
+        yield "On"
+        yield " its"
+        await asyncio.get_running_loop().create_future()
+
+    async def read() -> None:
+        async for _ in wait("q"):
+            pass
+
+    async def main() -> None:
+        asyncio.create_task(read())  # noqa: RUF006 - nobody awaits it
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    with athina_session("around"):
+        loop.run_until_complete(main())
+        loop.close()
+        gc.collect()
+        assert here() == ("around", None, False)
+    (log,) = local()
+    assert (log["response"], log["custom_attributes"]["outcome"], log.get("error")) == ("On its", "incomplete", None)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_a_customer_named_inside_of_a_call_is_named_for_the_rest_of_the_scope_around_it(local: Logs) -> None:
     @athina_trace
     def identify(question: str) -> None:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextvars
 import copy
 import csv
 import gc
 import io
 import itertools
 import logging
+import operator
+import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import types
 import unittest.mock
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import django.http
 import flask
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +44,7 @@ from typing_extensions import Self
 from werkzeug.local import LocalProxy
 from werkzeug.test import Client
 
-from athina_trace import athina_session, athina_trace, current_log
+from athina_trace import athina_session, athina_trace, configure, current_log, recent_logs
 from athina_trace.context import current_scope
 from athina_trace.testing import captured_logs
 from tests.production import apps
@@ -324,6 +332,34 @@ def test_what_was_never_begun_is_a_result_like_others(local: Logs) -> None:
     assert "outcome" not in log["custom_attributes"]
 
 
+def test_generators_that_a_plain_function_gave_and_nobody_began(local: Logs) -> None:
+    streams = [athina_trace(lambda make=make: make())() for make in (gen, agen)]
+    assert local() == []
+    streams.clear()
+    gc.collect()
+    assert sorted(log["response"] for log in local()) == ["<async_generator>", "<generator>"]
+
+
+def test_streams_that_are_there_at_the_end_of_the_program(tmp_path: Path) -> None:
+    outbox = str(tmp_path / "outbox.db")
+    script = """
+        from athina_trace import athina_trace
+
+        def words():
+            yield "On"
+            yield " its way."
+
+        begun, unbegun = athina_trace(words)(), athina_trace(lambda: words())()
+        proxied = athina_trace(lambda: map(str, "ab"))()
+        next(begun)
+        """
+    environment = {**os.environ, "ATHINA_OUTBOX": outbox}
+    ended = subprocess.run([sys.executable, "-c", dedent(script)], env=environment, capture_output=True, check=True)
+    assert ended.stderr == b""
+    configure(outbox=outbox, api_key=None)
+    assert sorted(log["response"] for log in recent_logs(9)) == ["<generator>", "<map>", "On"]
+
+
 def test_a_stream_that_fails(local: Logs) -> None:
     def pieces() -> Iterator[str]:
         yield "On"
@@ -388,6 +424,132 @@ def test_an_async_stream_that_is_closed(local: Logs) -> None:
     assert [(log["response"], log["custom_attributes"]["outcome"]) for log in local()] == [("On", "incomplete")] * 2
 
 
+# ---- iterators of any class, whatever is done to them
+
+VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("VARIABLE", default="nothing")
+
+
+class Poke(BaseException):
+    """What no code catches."""
+
+
+EVENTS = st.sampled_from(["a", "b", 1, None, LookupError, StopIteration, StopAsyncIteration, Poke])
+OPERATIONS = st.sampled_from(["next", "iter", "for", "close", "hint", "elsewhere", "set", "attribute", "in"])
+
+
+class Tape:
+    """An iterator, sync and async, that gives or raises what is on it, and goes on after that as generators do not."""
+
+    def __init__(self, events: list[Any], *, waits: bool) -> None:
+        self.events, self.waits = [*events], waits
+        self.log: list[Any] = []
+
+    def __iter__(self) -> Self:
+        self.log.append(("iter", VARIABLE.get()))
+        return self
+
+    __aiter__ = __iter__
+
+    def __next__(self) -> Any:
+        self.log.append(VARIABLE.get())
+        VARIABLE.set(len(self.events))
+        event = self.events.pop(0) if self.events else StopIteration
+        if isinstance(event, type):
+            raise event
+        return event
+
+    async def __anext__(self) -> Any:
+        if self.waits:
+            await asyncio.sleep(0)
+        try:
+            return next(self)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def __length_hint__(self) -> int:
+        return len(self.events)
+
+    def close(self) -> str:
+        self.log.append("close")
+        return "closed"
+
+
+async def operate(tape: Any, operations: list[str]) -> list[Any]:
+    seen: list[Any] = []
+    for number, operation in enumerate(operations):
+        try:
+            if operation == "next":
+                seen.append(await anext(tape))
+            elif operation == "for":
+                seen.extend([each async for each in tape])
+            elif operation == "elsewhere":
+                seen.append(await asyncio.ensure_future(anext(tape)))
+            else:
+                seen.append(operated(tape, operation, number))
+        except BaseException as error:  # noqa: BLE001 - they are the result
+            seen.append(repr(error))
+        seen.append((VARIABLE.get(), bool(current_log()), current_scope().fields.get("session_id")))
+    return [*seen, tape.log]
+
+
+def operated(tape: Any, operation: str, number: int) -> Any:
+    if operation == "set":
+        VARIABLE.set(f"consumer {number}")
+    if operation == "attribute":
+        tape.extra = number
+    simple: dict[str, Callable[[], Any]] = {
+        "next": lambda: next(tape),
+        "iter": lambda: iter(tape) is tape,
+        "for": lambda: [*tape],
+        "close": tape.close,
+        "hint": lambda: (operator.length_hint(tape), bool(tape), isinstance(tape, Tape)),
+        "elsewhere": lambda: contextvars.copy_context().run(next, tape),
+        "attribute": lambda: vars(tape).keys(),
+        "in": lambda: "b" in tape,
+    }
+    return simple[operation]() if operation in simple else None
+
+
+def operate_sync(tape: Any, operations: list[str]) -> list[Any]:
+    seen: list[Any] = []
+    for number, operation in enumerate(operations):
+        try:
+            seen.append(operated(tape, operation, number))
+        except BaseException as error:  # noqa: BLE001 - they are the result
+            seen.append(repr(error))
+        seen.append((VARIABLE.get(), bool(current_log()), current_scope().fields.get("session_id")))
+    return [*seen, tape.log]
+
+
+@given(events=st.lists(EVENTS, max_size=6), operations=st.lists(OPERATIONS, max_size=8), waits=st.booleans())
+def test_iterators_behave_as_undecorated(events: list[Any], operations: list[str], waits: bool) -> None:
+    def make() -> Tape:
+        return Tape(events, waits=waits)
+
+    async def played(decorate: Callable[[Any], Any]) -> list[Any]:
+        return await operate(decorate(make)(), [each for each in operations if each != "iter"])
+
+    for decorate in (athina_trace, athina_session("s")):
+        sync = [contextvars.copy_context().run(operate_sync, made, operations) for made in (decorate(make)(), make())]
+        assert sync[0] == sync[1]
+        assert asyncio.run(played(decorate)) == asyncio.run(played(lambda function: function))
+
+
+@given(events=st.lists(EVENTS, min_size=1, max_size=6), asynchronous=st.booleans())
+def test_iterators_are_logged_once(events: list[Any], asynchronous: bool) -> None:
+    operations = ["next"] * (len(events) + 2)
+    with captured_logs() as logs:
+        tape = athina_trace(lambda: Tape(events, waits=True))()
+        if asynchronous:
+            asyncio.run(operate(tape, operations))
+        else:
+            operate_sync(tape, operations)
+        del tape
+    (log,) = logs
+    given = [*itertools.takewhile(lambda event: not isinstance(event, type), events)]
+    assert log.response == "".join(str(each) for each in given if each is not None)
+
+
 # ---- what is a result as it is
 
 
@@ -413,6 +575,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"bytes",
     "deque": lambda: collections.deque(PIECES),
     "iterable": Repeated,
+    "no iterator": type("NoIterator", (Words,), {"__next__": None, "__anext__": None}),
     "file": lambda: io.StringIO(ANSWER),
     "temporary file": lambda: tempfile.SpooledTemporaryFile(mode="w+"),  # noqa: SIM115 - closed by the test
     "array": lambda: np.zeros(3),
@@ -462,9 +625,41 @@ class Unhashable(metaclass=Weird):
 
 
 def test_classes_that_refuse_to_be_looked_up(local: Logs) -> None:
-    result = Unhashable()
-    assert athina_trace(lambda: result)() is result
-    assert len(local()) == 1
+    for result in (Unhashable(), (Unhashable(), 1)):
+        assert athina_trace(lambda result=result: result)() is result
+    assert len(local()) == 2
+
+
+class Mute:
+    """Answers no question, not even that for its class."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_no_attribute_is_asked_for(local: Logs) -> None:
+    asked: list[str] = []
+
+    class Asked:
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            raise AttributeError(name)
+
+    result = Asked()
+    assert athina_trace(lambda _: result)(result) is result
+    assert next(athina_trace(lambda: iter([result]))()) is result
+    assert asked == []
+
+
+def test_objects_that_answer_no_question(local: Logs) -> None:
+    mute = Mute()
+    assert athina_trace(lambda: mute)() is mute
+    assert next(athina_trace(lambda: (each for each in [mute]))()) is mute
+    assert athina_trace(lambda _: "")(mute) == ""
+    athina_trace(lambda: (mute, mute))()
+    assert len(local()) == 4
 
 
 # ---- responses
@@ -526,6 +721,113 @@ def test_flasks_and_djangos_streaming_responses(local: Logs) -> None:
     assert asyncio.run(read()) == ANSWER.encode()
     assert [log["response"] for log in local()] == [ANSWER] * 4
     assert local()[1]["total_tokens"] == len("/context")
+
+
+def response_class(name: str, **attributes: Any) -> Any:
+    """An object as a framework's that is not installed here: known by the name of its class."""
+    module, _, qualname = name.rpartition(".")
+    response = type(qualname, (), {"__module__": module})()
+    vars(response).update(attributes)
+    return response
+
+
+@pytest.mark.parametrize("subclass", [False, True])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("quart.wrappers.response.Response", ("response", "iter")),
+        ("litestar.response.streaming.Stream", ("iterator",)),
+        ("litestar.response.sse.ServerSentEvent", ("iterator", "content_async_iterator")),
+        ("aiohttp.web_response.Response", ("_body", "_iter")),
+        ("bottle.BaseResponse", ("body",)),
+    ],
+)
+def test_streaming_responses_of_other_frameworks(local: Logs, name: str, path: tuple[str, ...], subclass: bool) -> None:
+    *outer, attribute = path
+    holder: Any = types.SimpleNamespace(**{attribute: gen()})
+    response = response_class(name, **({outer[0]: holder} if outer else vars(holder)))
+    if subclass:
+        response.__class__ = type("Mine", (type(response),), {})
+    got = athina_trace(lambda: response)()
+    assert got is response
+    assert local() == []
+    body: Any = getattr(holder if outer else response, attribute)
+    assert list(body) == [*PIECES]
+    assert [log["response"] for log in local()] == [ANSWER]
+
+
+def test_a_streamed_response_of_httpx(local: Logs) -> None:
+    class Body(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (piece.encode() for piece in PIECES)
+
+    class AsyncBody(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in PIECES:
+                yield piece.encode()
+
+    @athina_trace
+    def ask(client: httpx.Client, *, stream: bool) -> httpx.Response:
+        return client.send(client.build_request("GET", "http://athina.test/"), stream=stream)
+
+    @athina_trace
+    async def ask_async(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.send(client.build_request("GET", "http://athina.test/"), stream=True)
+
+    async def read() -> str:
+        async with httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=AsyncBody()))
+        ) as client:
+            response = await ask_async(client)
+            return "".join([piece async for piece in response.aiter_text()])
+
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Body()))) as client:
+        response = ask(client, stream=True)
+        assert local() == []
+        assert "".join(response.iter_text()) == ANSWER
+        assert ask(client, stream=True).read() == ask(client, stream=False).content == ANSWER.encode()
+    assert asyncio.run(read()) == ANSWER
+    assert [log["response"] for log in local()] == [ANSWER] * 4
+
+
+def test_a_stream_beside_what_is_known_of_it(local: Logs) -> None:
+    app, headers = flask.Flask("app"), {"x-model": "gpt"}
+
+    @app.get("/")
+    @athina_trace
+    def chat() -> Any:
+        return gen(), 201, headers
+
+    @app.get("/response")
+    @athina_trace
+    def response() -> Any:
+        return flask.Response(gen()), 201
+
+    client = Client(app)
+    for path in ("/", "/response"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.text) == (201, ANSWER)
+
+    sources, stream = athina_trace(lambda: (["a"], Words()))()
+    assert (sources, isinstance(stream, Words), "".join(stream)) == (["a"], True, ANSWER)
+
+    async def read() -> str:
+        stream, status = athina_trace(lambda: (agen(), 200))()
+        return "".join([piece async for piece in stream]) + str(status)
+
+    assert asyncio.run(read()) == f"{ANSWER}200"
+    assert [log["response"] for log in local()] == [ANSWER] * 4
+
+
+def test_tuples_that_are_results_as_they_are(local: Logs) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        # Which of two streams would be the answer? And a future is no stream: it may be anybody's.
+        for result in ((gen(), gen()), (1, 2), (loop.create_future(), 1), (gen(), *range(8)), (flask.Response("a"), 1)):
+            assert athina_trace(lambda result=result: result)() is result
+    finally:
+        loop.close()
+    assert len(local()) == 5
 
 
 def test_a_streaming_response_whose_body_is_not_read(local: Logs) -> None:

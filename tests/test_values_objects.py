@@ -26,6 +26,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, NoReturn, TypedDict
 
 import attrs
+import flask
 import httpx
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ import pydantic.v1
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from athina_trace._serialization import Limits, plain, text
 
@@ -489,3 +491,42 @@ def test_classes_made_on_the_fly_can_go() -> None:
     del cls
     gc.collect()
     assert gone() is None
+
+
+# ---- responses of HTTP
+
+
+def response_class(name: str, **attributes: Any) -> Any:
+    """An object as a framework's that is not installed here: known by the name of its class, or of one above."""
+    module, _, qualname = name.rpartition(".")
+    response = type("Mine", (type(qualname, (), {"__module__": module}),), {})()
+    vars(response).update(attributes)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("response", "body"),
+    [
+        (PlainTextResponse("Größe"), "Größe"),
+        (JSONResponse({"a": "Größe", "api_key": "sk-1"}), {"a": "Größe", "api_key": "[masked]"}),
+        (PlainTextResponse("[no JSON"), "[no JSON"),
+        (PlainTextResponse("[" * 100_000), "[" * 100_000),
+        (flask.Response(["Grö", "ße"]), "Größe"),
+        (response_class("django.http.response.HttpResponse", _container=[b"Gr\xc3", b"\xb6\xc3\x9fe"]), "Größe"),
+        (httpx.Response(200, text="Größe"), "Größe"),
+        (response_class("quart.wrappers.response.Response", response=types.SimpleNamespace(data=b"a")), "a"),
+        (response_class("litestar.response.base.Response", content={"a": [1]}), {"a": [1]}),
+        (response_class("aiohttp.web_response.StreamResponse", _body=b"a"), "a"),
+        (response_class("sanic.response.types.HTTPResponse", body=b"a"), "a"),
+        (response_class("bottle.BaseResponse", body="a"), "a"),
+        (response_class("requests.models.Response", _content=b"a"), "a"),
+        # Not read, empty, binary, large.
+        (response_class("requests.models.Response", _content=False), f"<{HERE}.Mine>"),
+        (flask.Response(iter(["a"])), "<flask.wrappers.Response>"),
+        (flask.Response(), "<flask.wrappers.Response>"),
+        (Response(b"\xff\x00"), "<2 bytes>"),
+        (PlainTextResponse("ä" * 600_000), "ä" * 500_000),
+    ],
+)
+def test_responses_of_http_are_their_body(response: Any, body: object) -> None:
+    assert plain(response, limits=Limits(string=2_000_000)) == body

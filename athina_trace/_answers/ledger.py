@@ -73,6 +73,8 @@ class Ledger(Generic[V]):
                     continue
             elif vote == _BY_ID and session is not None is not place.session != session:
                 continue
+            if _are_others(names, place.names):
+                continue
             # Of several attempts within one span, it is the one that ended alike; of those the last.
             score = 2 * vote + (place.failed == (answer.error is not None))
             if score >= most:
@@ -112,6 +114,12 @@ class Ledger(Generic[V]):
             place.requests.setdefault(answer.source, answer.request)
         if answer.error is not None:
             place.failed = True
+
+
+def _are_others(names: tuple[Key, ...], known: list[Key]) -> bool:
+    """Whether two answers have ids, and no name in common: a program may ask another model while it reads a stream."""
+    ids = [name for name in names if name[0] == "id"]
+    return bool(ids) and any(name[0] == "id" for name in known) and not any(name in known for name in names)
 
 
 def _names(answer: Answer) -> tuple[Key, ...]:

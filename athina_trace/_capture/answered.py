@@ -23,7 +23,7 @@ from athina_trace import _fork
 from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.ledger import Ledger
 from athina_trace._answers.memory import Newest
-from athina_trace._answers.records import Answer, Documents, Key, Record, ToolCall, ToolOutput
+from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
 from athina_trace._capture import emission
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
@@ -77,16 +77,35 @@ class Origin(NamedTuple):
     """OpenTelemetry's span around it, as in `LogDraft`."""
     reference: str | None = None
     """The reference of a log of its own, where that is to be the same whenever this is seen."""
+    conversation: str | None = None
+    """The session that the program named to the framework which makes the request."""
 
     @classmethod
     def here(cls) -> Origin:
         """Return the code that is running now as an origin."""
         return cls(clock.perf_ns(), current_scope(), current_draft(), within=within(), span=span_attributes())
 
+    @classmethod
+    def of_run(cls, name: Key, parent: Key | None = None, *, conversation: str | None = None) -> Origin:
+        """Begin a framework's run here, see `begin`, and return it as an origin."""
+        around = begin(name, parent, conversation=conversation)
+        here = cls(clock.perf_ns(), current_scope(), current_draft(), within=(name, *around), span=span_attributes())
+        return here._replace(within=around, conversation=here.named_conversation())
+
     @property
     def session(self) -> str | None:
-        """What the program's own scope names the session."""
+        """What the program's own scope names the session: the same for all sources that see a request."""
         return self.scope.fields.get("session_id")
+
+    def named_conversation(self) -> str | None:
+        """Return what a framework around calls the conversation, unless a scope that was entered inside names one."""
+        if self.conversation is not None:
+            return self.conversation
+        for name in self.within:
+            running = _state.running.get(name)
+            if running is not None:
+                return running.conversation if running.session == self.session else None
+        return None
 
     @property
     def open_draft(self) -> LogDraft | None:
@@ -102,6 +121,8 @@ class Origin(NamedTuple):
             draft.named["response_time"] = self.response_time
         if self.reference is not None:
             draft.named["external_reference_id"] = self.reference
+        if (conversation := self.named_conversation()) is not None:
+            draft.named["session_id"] = conversation
         return draft
 
 
@@ -112,6 +133,9 @@ class _Running:
     parent: Key | None
     subject: Any
     """What its source keeps of it."""
+    conversation: str | None = None
+    session: str | None = None
+    """What the scope named the session where the conversation was named: another one was entered inside."""
     documents: list[str] = field(default_factory=list)
     """What was retrieved inside, for the next answer inside."""
 
@@ -123,6 +147,8 @@ class _Kept:
     draft: LogDraft | None
     """None where too much came since for it to be changed."""
     characters: int = 0
+    is_own: bool = True
+    """Whether it is this answer's alone, and no decorated call's."""
     lock: Any = field(default_factory=threading.RLock)
     """Held while the log is written, so that no change of it comes before it."""
 
@@ -146,12 +172,12 @@ class _State:
         self.document_characters = 0
         """Of what was retrieved and not used yet."""
 
-    def keep(self, draft: LogDraft, answer: Answer) -> _Kept:
+    def keep(self, draft: LogDraft, answer: Answer, *, is_own: bool) -> _Kept:
         """Keep the log of an answer changeable, and let go of the oldest ones where that takes too much."""
         characters = len(answer.text or "")
         for message in answer.prompt:
             characters += len(message["content"])
-        kept = _Kept(draft, characters)
+        kept = _Kept(draft, characters, is_own)
         self.changeable.append(kept)
         self.characters += characters
         while len(self.changeable) > _MOST_CHANGEABLE or self.characters > _MOST_CHARACTERS:
@@ -201,7 +227,9 @@ def follow_nesting() -> None:
     is_nesting_followed = True
 
 
-def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Key, ...]:
+def begin(
+    name: Key, parent: Key | None = None, subject: Any = None, *, conversation: str | None = None
+) -> tuple[Key, ...]:
     """Note that a span or run begins here: requests made in this context from now on are within it.
 
     It need not end in this context, so that none is restored: what has ended is passed over.
@@ -210,6 +238,8 @@ def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Ke
         name: the kind of span or run, and its id.
         parent: what it is in, where that is known better than by what runs around the code that is running now.
         subject: what its source wants back from `end`.
+        conversation: the session that the program named to the framework whose run this is. It holds for what is
+            inside, too, except where a scope entered inside names another.
 
     Returns:
         What is around it, the innermost first, without itself.
@@ -219,6 +249,13 @@ def begin(name: Key, parent: Key | None = None, subject: Any = None) -> tuple[Ke
         if parent is not None and parent not in around:
             around = _state.ancestors(parent) or around
         begun = _Running(around[0] if around else None, subject)
+        # A run that its framework has in no other is in none, also where one was left open here before.
+        outer = _state.running.get(next((each for each in around if parent is not None or each[0] != name[0]), None))
+        # Frameworks hand down to each run what the outermost one was given.
+        if outer is not None and conversation in (None, outer.conversation):
+            begun.conversation, begun.session = outer.conversation, outer.session
+        elif conversation is not None:
+            begun.conversation, begun.session = conversation, current_scope().fields.get("session_id")
         if (known := _state.running.pop(name)) is not None:  # it was begun for what is inside, which was seen first
             begun.documents = known.documents
         _state.forget_documents(_state.running.put(name, begun))
@@ -290,11 +327,12 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
             break
     else:
         return
-    session = origin.session
+    session, conversation = origin.session, _with_conversation(answer, origin)
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session)
         if is_new := place is None:
-            kept = _state.keep(origin.open_draft or origin.own_draft(), answer)
+            open_draft = origin.open_draft
+            kept = _state.keep(open_draft or origin.own_draft(), answer, is_own=open_draft is None)
             place = _state.ledger.put(answer, kept, within=origin.within, session=session)
         else:
             kept = place.value
@@ -302,7 +340,7 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         if origin.within:
             own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
         if len(records) > 1:
-            elsewhere = _outputs_of_others(own, kept, session)
+            elsewhere = _outputs_of_others(own, kept, conversation or session)
             _note_calls(records, kept, origin)
     if place.key != answer.key:
         _rename(own, answer.key, place.key)
@@ -312,15 +350,24 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
     with kept.lock:
         draft = kept.draft
         if draft is not None:
-            draft.take(own, scope=origin.scope)
-            if is_new and draft is not origin.draft:
+            draft.take(own, scope=origin.scope, session=conversation if kept.is_own else None)
+            if is_new and kept.is_own:
                 run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+def _with_conversation(answer: Answer, origin: Origin) -> str | None:
+    """Give an answer the conversation that a framework around it names, if any, and return that."""
+    conversation = origin.named_conversation()
+    if conversation is not None and answer.key[0] != RUN:  # whose messages are found by its thread
+        answer.session = conversation
+    return conversation
 
 
 def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:
     """Have what other sources say of an answer go into `draft`, which is logged when the answer is whole."""
     with _state.lock:
-        _state.ledger.put(answer, _Kept(draft), within=origin.within, session=origin.session)
+        kept = _Kept(draft, is_own=draft is not origin.draft)
+        _state.ledger.put(answer, kept, within=origin.within, session=origin.session)
 
 
 def is_logged(answer: Answer, origin: Origin) -> bool:
@@ -349,7 +396,7 @@ def log_tool_output(
         name: the span or run of the tool, which has not ended yet: what was retrieved in it is the call's, too.
     """
     with _state.lock:
-        kept = _state.callers.get((origin.session, call))
+        kept = _state.callers.get((origin.named_conversation() or origin.session, call))
         if kept is None and call is None and tool is not None:
             kept, call = _unanswered(tool, arguments, origin)
         texts = _documents_in(name) if name is not None else ()
@@ -415,12 +462,13 @@ def _rename(records: Iterable[Record], answer: Key, key: Key) -> None:
 
 def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:
     """Remember which log calls of tools are in. Under the lock."""
+    session = origin.named_conversation() or origin.session
     for record in records:
         if not isinstance(record, ToolCall):
             continue
         if not record.key.startswith("#"):  # what has no id of its own is numbered
-            _state.callers.put((origin.session, record.key), kept)
-        for place in origin.within or (origin.session,):
+            _state.callers.put((session, record.key), kept)
+        for place in origin.within or (session,):
             waiting = _state.unanswered.get((place, record.tool))
             if waiting is None:
                 waiting = deque(maxlen=_MOST_ALIKE)
@@ -434,11 +482,12 @@ def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:
 def _unanswered(tool: str, arguments: object, origin: Origin) -> tuple[_Kept | None, str | None]:
     """Take the call of a tool that was made around its run: of several the one with these arguments, else the first."""
     given = _decoded(arguments)
-    for place in (*origin.within, origin.session):
+    places = (*origin.within, origin.named_conversation() or origin.session)
+    for place in places:
         waiting = _state.unanswered.get((place, tool))
         if waiting:
             found = next((each for each in waiting if _decoded(each[1].arguments) == given), waiting[0])
-            for other in (*origin.within, origin.session):
+            for other in places:
                 alike = _state.unanswered.get((other, tool))
                 if alike and found in alike:
                     alike.remove(found)

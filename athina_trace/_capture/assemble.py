@@ -102,7 +102,7 @@ def assemble(
     return fields
 
 
-def _response(draft: LogDraft, options: Options, result: object, *, failed: bool) -> Any:
+def _response(draft: LogDraft, options: Options, result: Any, *, failed: bool) -> Any:
     """What the call answered, as data; None where the result says nothing and other sources may."""
     streamed = draft.streamed
     if options.response is not None and (streamed is not None or not failed):
@@ -120,7 +120,7 @@ def _response(draft: LogDraft, options: Options, result: object, *, failed: bool
         return text(result)
     if result is None or draft.recognises(result):
         return None
-    data: Any = streams.text_of_bytes(result) if isinstance(result, bytes) else plain(result)
+    data: Any = streams.text_of_bytes(result) if issubclass(type(result), bytes) else plain(result)
     message = messages.answer_of(data)
     if message is None:
         return data

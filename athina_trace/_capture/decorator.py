@@ -12,6 +12,7 @@ from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
 from athina_trace._capture.streams import Streamed
 from athina_trace._serialization import plain
+from athina_trace._serialization.introspection import nameplate
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Call, DeferredWork, run_in_thread, run_now
 
@@ -48,6 +49,11 @@ class _TracedCall(Call):
 
     def failed(self, error: BaseException) -> DeferredWork:
         return emit(self.draft, self._options, error=error)
+
+    def collected(self, stream: object) -> None:
+        if self.draft.started_ns and not self.draft.ended:
+            # What was never begun is a result like others.
+            run_now(self.done(nameplate(stream)) if self.draft.streamed is None else self.failed(GeneratorExit()))
 
 
 class Trace:

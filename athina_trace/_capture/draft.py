@@ -113,6 +113,11 @@ class LogDraft:
                 self._reference = (clock.forks, clock.reference(), False)
         return self._reference[1]
 
+    def keep(self) -> None:
+        """Have the log made, whatever the sample: the reference must not say otherwise, unless it was read already."""
+        if self._reference[0] != clock.forks:
+            self._reference = (clock.forks, clock.reference(), False)
+
     def _sampled_reference(self) -> tuple[str, bool]:
         """A UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
         reference, runtime = clock.reference(), _runtime.active()
@@ -179,20 +184,28 @@ class LogDraft:
             if self.ended:
                 self._send_later(logged)
 
-    def take(self, records: Iterable[Record], scope: Scope = EMPTY) -> None:
+    def take(self, records: Iterable[Record], scope: Scope = EMPTY, session: str | None = None) -> None:
         """Take what a source saw of an answer; when the call has ended, what that adds is a change of its log.
 
         Args:
             records: what the source says.
             scope: where it saw that; what it names is added where this log has nothing.
+            session: what wins over a scope's session, unless one such is known already.
         """
         accumulator = self.own_accumulator()
+        is_named = self.named.get("session_id") is not None
+        if session is not None and not is_named:
+            self.named["session_id"] = session
         if self.late_redaction is None:
             accumulator.take(records)
             return
         logged = accumulator.fields()
         accumulator.take(records)
         added = {name: value for name, value in scope.fields.items() if self.scope.fields.get(name) is None}
+        if is_named:
+            added.pop("session_id", None)
+        elif session is not None and session != self.scope.fields.get("session_id"):
+            added["session_id"] = session
         self.scope = Scope({**self.scope.fields, **added}, redaction=self.scope.redaction | scope.redaction)
         self._send_later(logged, added, is_captured=True)
 
@@ -253,7 +266,7 @@ class LogDraft:
 
     def recognises(self, value: object) -> bool:
         """Record `value`, if it is an object that an integration understands; whether it is."""
-        if isinstance(value, _NOT_OBJECTS):
+        if issubclass(type(value), _NOT_OBJECTS):  # `isinstance` would ask the object
             return False
         from athina_trace._answers.accumulator import may_be_known  # noqa: PLC0415 - loaded with the first log
 

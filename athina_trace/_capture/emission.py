@@ -25,6 +25,9 @@ def emit(
         redaction = runtime.pipeline.redaction
         if redaction is not NOTHING:
             draft.late_redaction |= redaction
+        failed = error is not None and outcome(error) is None
+        if failed and runtime.settings.keep_failed:
+            draft.keep()
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
         draft.logged_attributes = fields["custom_attributes"]
         # The decorator is closest to the call, then the session, then the setting.
@@ -37,7 +40,7 @@ def emit(
             fields,
             rate=rate,
             kept=draft.is_in_sample,
-            failed=error is not None and outcome(error) is None,
+            failed=failed,
             outermost=draft.parent is None,
             written=draft.note_written,
         )

@@ -69,7 +69,7 @@ class Streamed:
             self._add_object(values[-1], draft, unread=unread)
 
     def _add_object(self, value: Any, draft: Recording, *, unread: bool) -> None:
-        if unread or isinstance(value, bytes | bytearray | memoryview):
+        if unread or issubclass(type(value), bytes | bytearray | memoryview):  # `isinstance` would ask the object
             self.chunks.append(value if unread or type(value) is bytes else bytes(value))
             # Each object counts one character at least, so that a stream of empty ones has an end, too.
             self._characters += len(value) if isinstance(value, bytes | bytearray) else 1

@@ -123,12 +123,9 @@ class Writer(ABC):
             outermost: whether the call was made in no other one.
             written: called when the log is committed, or dropped: changes of it may follow.
         """
-        if not self.pipeline.samples(fields, rate=rate, kept=kept, failed=failed):
-            self.drop(fields["external_reference_id"])
+        if not self._samples(fields, rate=rate, kept=kept, failed=failed):
             written()
             return None
-        if failed and says_left_out(reference := fields["external_reference_id"]):
-            self.ordering_keys[reference] = reference  # kept all the same: so are its changes, in this process
         flushes = self.settings.flush_each_call and outermost
         # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
         if not self.pipeline.rewrites:
@@ -144,10 +141,8 @@ class Writer(ABC):
     def _finish(self, fields: dict[str, Any], written: Callable[[], None], *, flushes: bool) -> None:
         """Rewrite and commit one log. Never raises."""
         with _guard.shield("writing a log"):
-            kept = self.pipeline.rewrite(fields)
-            if kept is None:
-                self.drop(fields["external_reference_id"])
-            else:
+            kept = self._rewrite(fields)
+            if kept is not None:
                 self.commit(kept)
             written()
         if flushes:
@@ -158,8 +153,45 @@ class Writer(ABC):
         with _guard.shield("flushing at the end of a call"):
             self.flush(self.settings.flush_timeout)
 
-    def drop(self, reference: str) -> None:
-        """Note that this log is not in the sample, or that a hook dropped it: its changes have nowhere to go."""
+    def write_or_raise(
+        self,
+        fields: dict[str, Any],
+        *,
+        kept: Callable[[float, str | None], bool],
+        failed: bool,
+        wire: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
+        """Commit one log of another program as the settings want it, as `write` does; `wire` makes the JSON object.
+
+        Raises:
+            OutboxError: it cannot be kept where it survives this process. What the settings drop raises nothing.
+        """
+        if self._samples(fields, rate=None, kept=kept, failed=failed):
+            rewritten = self._rewrite(fields) if self.pipeline.rewrites else fields
+            if rewritten is not None:
+                self.put_or_raise(log_entry(wire(rewritten), clock.time()))
+
+    def _samples(
+        self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool
+    ) -> bool:
+        """Whether a log is in the sample; what that means for its changes is noted."""
+        reference = fields["external_reference_id"]
+        if not self.pipeline.samples(fields, rate=rate, kept=kept, failed=failed):
+            self._drop(reference)
+            return False
+        if failed and says_left_out(reference):
+            self.ordering_keys[reference] = reference  # kept all the same: so are its changes, in this process
+        return True
+
+    def _rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """The log after `before_emit` and the masks; None, and noted, where the former drops it."""
+        rewritten = self.pipeline.rewrite(fields)
+        if rewritten is None:
+            self._drop(fields["external_reference_id"])
+        return rewritten
+
+    def _drop(self, reference: str) -> None:
+        """Note that there is no log under this reference: its changes have nowhere to go."""
         self.ordering_keys[reference] = None
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
@@ -177,14 +209,13 @@ class Writer(ABC):
         wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
     ) -> Entry | None:
         """The entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
-        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
-        default: str | None = target
-        # Athina's own ids were never masked.
-        if kind != "update_by_id":
-            is_left_out = says_left_out(target)
+        if kind != "update_by_id":  # Athina's own ids were never masked
+            # Every process can see this alone, so it decides, also where the call failed later and was logged.
+            if says_left_out(target):
+                return None
             target = self.pipeline.reference(target)
-            default = None if is_left_out else target
-        key = self.ordering_keys.get(target, default)
+        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
+        key = self.ordering_keys.get(target, target)
         if key is None:
             return None
         return new_entry(key, kind, target, clock.time(), wire(self.pipeline.rewrite_change(fields)))

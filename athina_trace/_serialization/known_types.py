@@ -6,15 +6,18 @@ objects.
 """
 
 import array
+import codecs
 import datetime as dt
 import decimal
 import enum
+import json
 import pathlib
 import types
 import uuid
 from collections import OrderedDict, UserString, deque
 from collections.abc import Callable, Iterable, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -65,6 +68,7 @@ class Items(NamedTuple):
 
 Reader: TypeAlias = Callable[[Any], object]
 
+_LARGEST_BODY: Final = 1_000_000  # bytes; the rest of a larger one is left out
 _SMALL_ARRAY: Final = 32  # elements; a larger array is logged as type and shape
 
 # Weak, so that classes made on the fly can go.
@@ -89,6 +93,9 @@ def _reader(cls: type) -> Reader:
         return masked
     if static(cls, "_sa_class_manager") is not ABSENT:  # an SQLAlchemy row; reading one may query
         return nameplate
+    body = next((_BODIES[name] for name in map(type_name, mro_of(cls)) if name in _BODIES), None)
+    if body is not None:
+        return lambda value: read_body(value, body)
     found = (
         _BY_NAME.get(type_name(cls))
         or _by_class(cls, _BEFORE_FIELDS)
@@ -163,6 +170,25 @@ def read_sequence(value: Iterable[object]) -> Items:
     return Items(value, None)
 
 
+def read_body(response: object, path: tuple[str, ...]) -> object:
+    """Read an HTTP response as the text of its body, or what the body is made from; a stream as its type."""
+    body: Any = response
+    for name in path:
+        body = getattr(body, name, None)
+    if type(body) in (list, tuple) and body and {*map(type, body)} <= {bytes, str}:
+        body = b"".join(part if isinstance(part, bytes) else part.encode() for part in body)
+    if isinstance(body, bytes) and body:
+        try:  # the last character may be cut
+            body = codecs.getincrementaldecoder("utf-8")().decode(body[:_LARGEST_BODY])
+        except UnicodeDecodeError:
+            return body
+    if isinstance(body, str) and body[:1] in ("{", "["):
+        # As data, of which what looks like a secret by its name is masked.
+        with suppress(ValueError, RecursionError):
+            return json.loads(body)
+    return body if body and isinstance(body, (str, dict, list)) else nameplate(response)
+
+
 def read_array(value: Any) -> object:
     """Read arrays of numpy as lists while they are small, everything else of that shape by type and shape."""
     shape = value.shape
@@ -199,6 +225,20 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
 }
+
+_BODIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "starlette.responses.Response": ("body",),
+    "werkzeug.wrappers.response.Response": ("response",),
+    "django.http.response.HttpResponse": ("_container",),
+    "quart.wrappers.response.Response": ("response", "data"),
+    "litestar.response.base.Response": ("content",),
+    "aiohttp.web_response.StreamResponse": ("_body",),
+    "sanic.response.types.HTTPResponse": ("body",),
+    "bottle.BaseResponse": ("body",),
+    "httpx.Response": ("_content",),
+    "requests.models.Response": ("_content",),
+}
+"""Responses of HTTP → where they keep the body that is there: an attribute of an attribute."""
 
 _BEFORE_FIELDS: Final[tuple[tuple[type, Reader], ...]] = (
     (enum.Enum, enum_value),

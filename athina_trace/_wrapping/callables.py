@@ -200,7 +200,10 @@ class Owner:
             return self._always
         first: Any = args[0] if args else kwargs.get(self._first)
         kind = type(first)
-        if kind in _DATA:
+        try:
+            if kind in _DATA:
+                return False
+        except TypeError:  # even a class can refuse to be looked up
             return False
         if self._class:
             own = mro_of(first) if issubclass(kind, type) else ()

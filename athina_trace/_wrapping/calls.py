@@ -45,6 +45,9 @@ class Call:
         """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Gives deferred work."""
         return None
 
+    def collected(self, stream: object) -> None:
+        """End the call, unless it has ended or never began: its `stream` is collected and runs no more."""
+
 
 def attempt(step: Callable[..., T], *given: Any) -> T | None:
     """Take a step of ours, which must not fail in the program's call; None where it does."""

@@ -7,13 +7,15 @@ call's end; everything else is done by the object inside.
 from __future__ import annotations
 
 import copy
+import sys
+import types
 from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
 from typing import Any
 
 import wrapt
 
-from athina_trace._serialization.introspection import ABSENT, static
+from athina_trace._serialization.introspection import ABSENT, Mark, nameplate, static
 from athina_trace._wrapping import generators
 from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import current
@@ -22,44 +24,54 @@ from athina_trace._wrapping.state import current
 class _Following:
     """A result that continues: its call, and the state in which its steps run."""
 
-    __slots__ = ("_begun", "_call", "_ended", "_follow", "_unbegun", "steps")
+    __slots__ = ("_begun", "_call", "_ended", "_follow", "_state", "_texts", "_unbegun", "_waits")
 
     def __init__(self, call: Call, follow: generators.Follow, unbegun: object) -> None:
         self._call, self._follow, self._unbegun = call, follow, unbegun
         self._begun = self._ended = False
-        self.steps = generators.Steps(generators.entered(call, current.get()))
+        self._state = generators.entered(call, current.get())
+        self._texts: list[Any] = []
+        self._waits: type | None = None  # as in `generators`
 
     def step(self, resume: Callable[..., Any], *given: Any) -> Any:
         """One step of a sync iterator: what it gives is a chunk."""
         self._begun = True
         try:
-            item = self.inside(resume, *given)
+            token = current.set(self._state)
+            try:
+                item = resume(*given)
+            finally:
+                self._state = current.get()
+                current.reset(token)
         except StopIteration as stop:
             run_now(self.end(stop.value))
             raise
         except BaseException as error:
             run_now(self.end(None, error))
             raise
-        attempt(self._call.chunks, [item])
+        self._keep(item)
         return item
+
+    def _keep(self, item: object) -> None:
+        self._texts.append(item)
+        if type(item) is not self._waits or len(self._texts) > generators.BATCH:
+            generators.hand_over(self._texts, self._call)
+            self._waits = str
 
     def inside(self, resume: Callable[..., Any], *given: Any) -> Any:
         """Run code of the result's, which sees the call's log and session."""
-        token = current.set(self.steps.state)
+        token = current.set(self._state)
         try:
             return resume(*given)
         finally:
-            self.steps.state = current.get()
+            self._state = current.get()
             current.reset(token)
 
     async def step_async(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
         """One step of an async iterator, while which the proxy must not seem to be abandoned."""
         self._begun = True
-        work: DeferredWork
         try:
-            item = self.steps.begin(generators.iterator_of(self.inside(resume, *given)))
-            if item is self.steps:
-                item = await self.steps
+            item = await self.inside_async(resume, *given)
         except StopAsyncIteration:
             if (work := self.end(None)) is not None:
                 await run_in_thread(work)
@@ -68,19 +80,26 @@ class _Following:
             if (work := self.end(None, error)) is not None:
                 await run_in_thread(work, error)
             raise
-        attempt(self._call.chunks, [item])
+        self._keep(item)
         return item
 
-    def wait(self, awaitable: Any) -> Generator[Any, Any, Any]:
-        """What `await` iterates over in place of the awaitable; its result ends the call, or continues in its turn."""
+    async def inside_async(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What `inside` does, with code that may wait."""
+        token = current.set(self._state)
+        try:
+            return await resume(*given, **named)
+        finally:
+            self._state = current.get()
+            generators.leave(token)
+
+    async def wait(self, awaitable: Any) -> Any:
+        """Await a result, whose own result ends the call, or continues in its turn."""
         self._begun = True
         try:
-            result = self.steps.begin(self.inside(generators.iterator_of, awaitable))
-            if result is self.steps:
-                result = yield from self.steps.__await__()
+            result = await self.inside_async(_awaited, awaitable)
         except BaseException as error:
             if (work := self.end(None, error)) is not None:
-                yield from run_in_thread(work, error).__await__()
+                await run_in_thread(work, error)
             raise
         # Some objects, such as pools of connections, are what awaiting them gives: that is not followed again.
         ends = self._ended or result is awaitable
@@ -88,7 +107,7 @@ class _Following:
             self._ended = True
             return followed
         if (work := self.end(result)) is not None:
-            yield from run_in_thread(work).__await__()
+            await run_in_thread(work)
         return result
 
     def end(self, value: object, error: BaseException | None = None) -> DeferredWork:
@@ -96,11 +115,21 @@ class _Following:
         if self._ended:
             return None
         self._ended = True
+        generators.hand_over(self._texts, self._call)
         return attempt(self._call.done, value) if error is None else attempt(self._call.failed, error)
 
     def abandon(self) -> None:
         """The program is through with the result, wherever it is; one that it never began is a result like others."""
+        # At the end of the program nothing can be loaded any more, and to read an object may take that.
+        if sys.is_finalizing() and type(self._unbegun) is not Mark:
+            self._unbegun = nameplate(self._unbegun)
         run_now(self.end(None, GeneratorExit()) if self._begun else self.end(self._unbegun))
+
+
+@types.coroutine
+def _awaited(awaitable: Any) -> Generator[Any, Any, Any]:
+    # By the method, which other tools' proxies hand on, though they are not awaitable as `await` sees it.
+    return (yield from awaitable.__await__())
 
 
 class _Followed(wrapt.BaseObjectProxy[Any]):
@@ -180,8 +209,7 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
 def _closing(close: Callable[..., Any], following: _Following) -> Callable[..., Any]:
     async def closed(*given: Any, **named: Any) -> Any:
         try:
-            closed = following.steps.begin(generators.iterator_of(following.inside(close, *given, **named)))
-            return await closed if closed is following.steps else closed
+            return await following.inside_async(close, *given, **named)
         finally:
             following.abandon()
 
@@ -189,6 +217,10 @@ def _closing(close: Callable[..., Any], following: _Following) -> Callable[..., 
 
 
 class _Iterating(_Followed):
+    def __length_hint__(self) -> Any:  # which wrapt does not hand on
+        hint = getattr(type(self.__wrapped__), "__length_hint__", None)
+        return NotImplemented if hint is None else hint(self.__wrapped__)
+
     def __iter__(self) -> Any:
         self._self_iterator = self._self_following.inside(iter, self.__wrapped__)
         return self
@@ -211,7 +243,7 @@ class _AsyncIterating(_Followed):
 class _Awaitable(_Followed):
     def __await__(self) -> Generator[Any, Any, Any]:
         # Not handed on: `await` keeps nothing but this generator, and that keeps the proxy from being abandoned.
-        return (yield from self._self_following.wait(self.__wrapped__))
+        return (yield from self._self_following.wait(self.__wrapped__).__await__())
 
 
 @lru_cache(maxsize=8)

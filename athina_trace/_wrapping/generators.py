@@ -3,6 +3,8 @@
 `send`, `throw`, `close`, the return value and their async twins reach the inner one, which runs in its caller's own
 context. Around each step only our variable is set and restored: no token is held across a `yield`, what the program
 sets in its variables flows as undecorated, and the consumer never sees the log or the session of a stream it reads.
+While a step waits for the event loop, our variable stays set: its task does nothing else then, and others have contexts
+of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from athina_trace._wrapping.state import State, current
 Follow = Callable[[Any, Call], Any]
 """(result, call) → what the program gets, where the call ends with the result; None where it ends with its return."""
 
-_BATCH = 255
+BATCH = 255
 """Texts of a stream that are handed over together: a call for each would be a third of what a stream costs."""
 
 
@@ -37,12 +39,12 @@ def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
     """A generator that does what `inner` does, and ends `call` when it ends."""
     if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, and no stream
         return named(_iterable_coroutine(inner, call, follow), inner)
-    return named(_generate(inner, call, current.get()), inner)
+    return named(_generate(_Held(inner, call), current.get()), inner)
 
 
 def drive_async_generator(inner: Any, call: Call) -> Any:
     """An async generator that does what `inner` does, and ends `call` when it ends."""
-    return named(_generate_async(inner, call, current.get()), inner)
+    return named(_generate_async(_Held(inner, call), current.get()), inner)
 
 
 def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow) -> Any:
@@ -50,96 +52,105 @@ def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow)
     return named(awaiting(lambda: (call, inner), follow), inner)
 
 
-def _generate(inner: Any, call: Call, outside: State) -> Generator[Any, Any, Any]:
+class _Held:
+    """What a frame that drives a stream holds. It goes with the frame, also with one that never runs (again)."""
+
+    __slots__ = ("call", "inner", "texts")
+
+    def __init__(self, inner: Any, call: Call) -> None:
+        self.inner, self.call = inner, call
+        self.texts: list[Any] = []
+
+    def __del__(self) -> None:
+        # It was never begun, or waits for an event loop that is closed; where it has ended, this does nothing.
+        hand_over(self.texts, self.call)
+        attempt(self.call.collected, self.inner)
+
+
+def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
+    inner, call, texts = held.inner, held.call, held.texts
     state = entered(call, outside)
-    # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`, and before Python
-    # 3.12 it does not count as a level of a recursion.
-    enter, now, leave, send, advance = current.set, current.get, current.reset, inner.send, next
-    texts: list[Any] = []
-    keep = texts.append
-    room = 0  # so that the first chunk is handed over at once, which notes its time
-    resume: Callable[..., Any] = advance
-    value: Any = inner
+    # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`, and from Python 3.11
+    # on it does not count as a level of a recursion.
+    enter, now, leave, advance, send = current.set, current.get, current.reset, next, inner.send
+    resume: Callable[..., Any] = send
+    value: Any = None
+    waits: type | None = None  # what may be handed over later; the first chunk may not, since its time is noted
     try:
         while True:
-            token = enter(state)
-            try:
-                item = resume(value)
-            finally:
-                state = now()
-                leave(token)
-            keep(item)
-            # Text cannot change any more and may wait; anything else is read before the program gets it.
-            if type(item) is not str or len(texts) > room:
-                _hand_over(texts, call)
-                room = _BATCH
-            # The next step is taken outside this handler: an exception that the user's generator raises in it must
-            # not get the thrown one as its context, which it would not have had undecorated.
-            try:
-                value = yield item
-                if value is None:
-                    resume, value = advance, inner
-                else:
+            for _ in range(BATCH):
+                token = enter(state)
+                try:
+                    item = advance(inner) if value is None else resume(value)
+                finally:
+                    state = now()
+                    leave(token)
+                texts.append(item)
+                # Text cannot change any more and may wait; anything else is read before the program gets it.
+                if type(item) is not waits:
+                    hand_over(texts, call)
+                    waits = str
+                # The next step is taken outside this handler: an exception that the user's generator raises in it must
+                # not get the thrown one as its context, which it would not have had undecorated.
+                try:
+                    value = yield item
                     resume = send
-            except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
-                value, resume = thrown, inner.throw
+                except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
+                    value, resume = thrown, inner.throw
+            hand_over(texts, call)
     except StopIteration as stop:
-        _hand_over(texts, call)
+        hand_over(texts, call)
         run_now(attempt(call.done, stop.value))
         return stop.value
     except BaseException as error:
         del value  # may be the error itself, which would then live in a circle with its own traceback
-        _hand_over(texts, call)
+        hand_over(texts, call)
         run_now(attempt(call.failed, error))
         raise
 
 
-async def _generate_async(inner: Any, call: Call, outside: State) -> AsyncGenerator[Any, Any]:
-    steps = Steps(entered(call, outside))
-    item: Any
-    texts: list[Any] = []
-    room = 0
+async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, Any]:
+    inner, call, texts = held.inner, held.call, held.texts
+    state = entered(call, outside)
+    enter, now, asend = current.set, current.get, inner.asend
+    waits: type | None = None
     closing: GeneratorExit | None = None
+    value: Any = None
     # The event loop is to know of the outer generator only: it would close both at its end, in any order.
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
     try:
-        step = inner.asend(None)
+        step = asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
-    value: Any = None
     try:
-        while True:
-            # `steps.begin(step)`, without the call: see `_generate`.
-            token = current.set(steps.state)
-            try:
-                steps.pending, steps.step = next(step), step
-                item = steps
-            except StopIteration as stop:
-                item = stop.value
-            finally:
-                steps.state = current.get()
-                current.reset(token)
-            if item is steps:
-                item = await steps
-            texts.append(item)
-            if type(item) is not str or len(texts) > room:
-                _hand_over(texts, call)
-                room = _BATCH
-            try:
-                value = yield item
-                resume = inner.asend
-            except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
-                value, resume = thrown, inner.athrow
-                closing = thrown if isinstance(thrown, GeneratorExit) else None
-            step = resume(value)
+        while True:  # as in `_generate`
+            for _ in range(BATCH):
+                token = enter(state)
+                try:
+                    item = await step
+                finally:
+                    state = now()
+                    leave(token)
+                texts.append(item)
+                if type(item) is not waits:
+                    hand_over(texts, call)
+                    waits = str
+                try:
+                    value = yield item
+                    resume = asend
+                except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
+                    value, resume = thrown, inner.athrow
+                    closing = thrown if isinstance(thrown, GeneratorExit) else None
+                step = resume(value)
+            hand_over(texts, call)
     except StopAsyncIteration:
-        _hand_over(texts, call)
+        hand_over(texts, call)
         if (work := attempt(call.done, None)) is not None:
             await run_in_thread(work)
     except BaseException as error:
-        del value  # as in `_generate`
-        _hand_over(texts, call)
+        del value
+        hand_over(texts, call)
         # trio cancels what a generator awaits while it is closed: it was abandoned all the same.
         ended = error if closing is None or isinstance(error, Exception) else closing
         if (work := attempt(call.failed, ended)) is not None:
@@ -147,65 +158,20 @@ async def _generate_async(inner: Any, call: Call, outside: State) -> AsyncGenera
         raise
 
 
-def _hand_over(texts: list[Any], call: Call) -> None:
+def hand_over(texts: list[Any], call: Call) -> None:
     """Have the call read what was yielded since the last time."""
     if texts:
         attempt(call.chunks, texts)
         texts.clear()
 
 
-class Steps:
-    """Runs awaitables, one after the other, whose code sees our variable as `state`, and may change it."""
-
-    __slots__ = ("pending", "state", "step")
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.step: Any = None
-        """What runs, and in `pending` what it waits for."""
-        self.pending: Any = None
-
-    def begin(self, step: Any) -> Any:
-        """Run `step` until it has to wait. Gives its result; or this object, which is to be awaited for that."""
-        self.step = step
-        token = current.set(self.state)
-        try:
-            self.pending = next(step)
-        except StopIteration as stop:
-            return stop.value
-        finally:
-            self.state = current.get()
-            current.reset(token)
-        return self
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        step, pending = self.step, self.pending
-        resume: Callable[..., Any]
-        while True:
-            try:
-                value = yield pending
-                if value is None:
-                    resume, value = next, step
-                else:
-                    resume = step.send
-            except BaseException as thrown:  # noqa: BLE001 - all of them belong to what is awaited
-                value, resume = thrown, step.throw
-            token = current.set(self.state)
-            try:
-                pending = resume(value)
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                self.state = current.get()
-                current.reset(token)
-
-
-def iterator_of(awaitable: Any) -> Any:
-    """What `await` iterates over, with `send` and `throw`, which iterators of any class need not have."""
-    if isinstance(awaitable, types.GeneratorType):  # of `types.coroutine`
-        return awaitable
-    steps = awaitable.__await__()
-    return steps if hasattr(steps, "send") and hasattr(steps, "throw") else (step for step in steps)
+def leave(token: contextvars.Token[State]) -> None:
+    """Restore our variable after a step that may have waited."""
+    try:  # noqa: SIM105 - for each chunk, and a context manager takes three times as long
+        current.reset(token)
+    except ValueError:
+        # What still waits when it is collected ends in any context, where there is nothing to restore.
+        pass
 
 
 async def awaiting(begin: Callable[[], tuple[Call | None, Awaitable[Any]]], follow: Follow) -> Any:
@@ -254,9 +220,9 @@ def drive_in(result: Any, context: contextvars.Context) -> Any:
     if isinstance(result, types.GeneratorType):
         if result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             return named(_iterable_coroutine(_Awaited(result, context), Call(), _nothing), result)
-        return named(_generate(_InContext(result, context), Call(), current.get()), result)
+        return named(_generate(_Held(_InContext(result, context), Call()), current.get()), result)
     if isinstance(result, types.AsyncGeneratorType):
-        return named(_generate_async(_InContext(result, context), Call(), current.get()), result)
+        return named(_generate_async(_Held(_InContext(result, context), Call()), current.get()), result)
     if isinstance(result, types.CoroutineType):
         return named(awaiting(lambda: (Call(), _Awaited(result, context)), _nothing), result)
     return result
@@ -271,6 +237,9 @@ class _InContext:
 
     def __init__(self, generator: Any, context: contextvars.Context) -> None:
         self._generator, self._context = generator, context
+
+    def __await__(self) -> _InContext:
+        return self
 
     def __next__(self) -> Any:
         return self._context.run(next, self._generator)
@@ -295,5 +264,5 @@ class _Awaited:
         self._awaitable, self._context = awaitable, context
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        steps = _InContext(iterator_of(self._awaitable), self._context)
-        return (yield from _generate(steps, Call(), current.get()))
+        steps = self._awaitable if isinstance(self._awaitable, types.GeneratorType) else self._awaitable.__await__()
+        return (yield from _generate(_Held(_InContext(steps, self._context), Call()), current.get()))

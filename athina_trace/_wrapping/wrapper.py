@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from athina_trace import _guard
 from athina_trace._wrapping import callables, generators, proxies, results
@@ -73,40 +75,82 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
 
     Before Python 3.12 each call of a proxy also counts as one more level of a recursion.
     """
-    # All that it uses is in its closure. Its globals are those of `function`: FastAPI looks annotations up there, and
-    # doctest sees by them to which module it belongs.
-    swallow, fail, finish = _guard.swallow, _fail, _finish
-    anything, fault, too_deep = BaseException, Exception, RecursionError
+    # Declares the parameters of `function`: `inspect.getfullargspec`, and libraries that read code objects, do not look
+    # at `__wrapped__`. All that it uses is in its closure. Its globals are those of `function`: FastAPI looks
+    # annotations up there, and doctest sees by them to which module it belongs.
+    plain = _compiled(*_parameters(function.__code__))(
+        function, opened, enabled, _guard.swallow, _fail, _finish, BaseException, Exception, RecursionError
+    )
+    made = types.FunctionType(
+        plain.__code__, function.__globals__, plain.__name__, function.__defaults__, plain.__closure__
+    )
+    made.__kwdefaults__ = function.__kwdefaults__ and {**function.__kwdefaults__}
+    functools.update_wrapper(made, function)
+    return made
 
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        if enabled is not None and not enabled():
-            return function(*args, **kwargs)
+
+def _parameters(code: types.CodeType) -> tuple[str, str, str, str, str]:
+    """Source: how `code` declares its parameters, passes them on, those given by position, and those given by name.
+
+    The last is a prefix that makes a name none of theirs.
+    """
+    names = iter(code.co_varnames)
+    by_position = [*islice(names, code.co_argcount)]
+    by_name = [*islice(names, code.co_kwonlyargcount)]
+    star = [f"*{next(names)}"] if code.co_flags & inspect.CO_VARARGS else []
+    stars = [f"**{next(names)}"] if code.co_flags & inspect.CO_VARKEYWORDS else []
+    only_by_position = code.co_posonlyargcount
+    slash = ["/"] if only_by_position else []
+    declared = [*by_position[:only_by_position], *slash, *by_position[only_by_position:]]
+    declared += [*(star or ["*"] if by_name else star), *by_name, *stars]
+    passed = [*by_position, *star, *(f"{name}={name}" for name in by_name), *stars]
+    args = "".join(f"{each}, " for each in [*by_position, *star])
+    kwargs = ", ".join([*(f"{name!r}: {name}" for name in by_name), *stars])
+    longest = max(map(len, [*by_position, *by_name, *star, *stars]), default=0)
+    return ", ".join(declared), ", ".join(passed), args, kwargs, "_" * (longest + 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(declared: str, passed: str, args: str, kwargs: str, prefix: str) -> Callable[..., types.FunctionType]:
+    """What makes functions that declare these parameters."""
+    source = _PLAIN.replace("$", prefix).format(declared=declared, passed=passed, args=args, kwargs=kwargs)
+    made: dict[str, Any] = {}
+    # At the lines where it is written below, which tracebacks then show.
+    exec(compile("\n" * _PLAIN_AT + source, __file__, "exec"), made)  # noqa: S102 - made of names of parameters
+    make: Callable[..., types.FunctionType] = made["make"]
+    return make
+
+
+_PLAIN_AT: Final = sys._getframe().f_lineno  # noqa: SLF001 - documented
+_PLAIN: Final = """
+def make($function, $opened, $enabled, $swallow, $fail, $finish, $anything, $fault, $too_deep):
+    def plain({declared}):
+        if $enabled is not None and not $enabled():
+            return $function({passed})
         try:  # what `attempt` does, without the time that it takes
-            call = opened(function, None, args, kwargs)
-            if call is not None:
-                call.enter()
-        except too_deep:
-            call = None
-        except fault:
-            swallow("opening a call")
-            call = None
-        if call is None:
-            return function(*args, **kwargs)
+            $call = $opened($function, None, ({args}), {{{kwargs}}})
+            if $call is not None:
+                $call.enter()
+        except $too_deep:
+            $call = None
+        except $fault:
+            $swallow("opening a call")
+            $call = None
+        if $call is None:
+            return $function({passed})
         try:
-            result = function(*args, **kwargs)
-        except anything as error:
-            fail(call, error)
+            $result = $function({passed})
+        except $anything as $error:
+            $fail($call, $error)
             raise
         finally:
             try:
-                call.leave()
-            except fault:
-                swallow("leaving a call")
-        return finish(result, call)
-
-    made = types.FunctionType(plain.__code__, function.__globals__, plain.__name__, None, plain.__closure__)
-    functools.update_wrapper(made, function)
-    return made
+                $call.leave()
+            except $fault:
+                $swallow("leaving a call")
+        return $finish($result, $call)
+    return plain
+"""
 
 
 def _fail(call: Call, error: BaseException) -> None:
@@ -133,12 +177,27 @@ def _plain_wrapper(opened: Open) -> Callable[..., Any]:
 
 def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
     def coroutine(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        def begin() -> tuple[Call | None, Any]:  # when it is first awaited, as an undecorated one
-            return attempt(opened, wrapped, instance, args, kwargs), wrapped(*args, **kwargs)
+        made = _Made(wrapped(*args, **kwargs))  # now, since arguments that do not fit fail before anything is awaited
+
+        def begin() -> tuple[Call | None, Any]:
+            return attempt(opened, wrapped, instance, args, kwargs), made.awaitable
 
         return generators.named(generators.awaiting(begin, results.follow), wrapped)
 
     return coroutine
+
+
+class _Made:
+    """Closes a coroutine with the one that should await it: Python would warn of both where both are dropped."""
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self, awaitable: Any) -> None:
+        self.awaitable = awaitable
+
+    def __del__(self) -> None:
+        if type(self.awaitable) is types.CoroutineType:
+            self.awaitable.close()
 
 
 def _stream_wrapper(opened: Open) -> Callable[..., Any]:

@@ -67,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, SettingsError) as error:
         terminal.complain(str(error))
         return USAGE
-    except (CommandError, OutboxError, OSError, sqlite3.Error) as error:
+    except OSError as error:
+        terminal.complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return PROBLEM
+    except (CommandError, OutboxError, sqlite3.Error) as error:
         terminal.complain(str(error))
         return PROBLEM
     return int(code or DONE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from athina_trace._delivery.sqlite import Connection
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
-from athina_trace.viewer.filters import FEEDBACK, STATES, Filters, parse_time
+from athina_trace.viewer.filters import FEEDBACK, KINDS, STATES, Filters, parse_duration, parse_moment, parse_time
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 RELAY = "relay:"
@@ -21,9 +21,12 @@ RELAY = "relay:"
 _FILTERS = {
     "session": "of this session",
     "customer": "of this customer",
+    "user": "of this user of a customer",
     "environment": "of this environment, such as production",
     "slug": "of this prompt slug",
     "model": "answered by this model",
+    "tool": "in which the model called this tool",
+    "attribute": "with this custom attribute: NAME or NAME=VALUE",
 }
 
 
@@ -50,10 +53,15 @@ def add_filters(command: argparse.ArgumentParser) -> None:
     group.add_argument("--text", dest="q", metavar="WORDS", help='that contain these words; "a phrase" in quotes')
     for name, description in _FILTERS.items():
         group.add_argument(f"--{name}", metavar=name.upper(), help=description)
-    group.add_argument("--since", type=_time, help="made since: 90m, 24h, 7d ago, or a date such as 2025-06-30T12:00")
+    group.add_argument(
+        "--since", type=_time, help="made since: 90m, 24h, 7d ago, today, yesterday, or a date such as 2025-06-30T12:00"
+    )
     group.add_argument("--until", type=_time, help="made until, in the same form")
     group.add_argument("--state", choices=STATES, help="in this state")
+    group.add_argument("--kind", choices=KINDS, help="turns, or steps made inside of a call (default: both)")
+    group.add_argument("--slower", type=_duration, metavar="TIME", help="that took longer: 10s, 800ms or 2min")
     group.add_argument("--errors", action="store_const", const="1", help="that failed")
+    group.add_argument("--tool-errors", action="store_const", const="1", help="in which a tool failed")
     group.add_argument("--feedback", choices=FEEDBACK, help="that users liked, disliked, or gave any feedback on")
 
 
@@ -63,9 +71,17 @@ def filters_of(options: argparse.Namespace) -> Filters:
 
 
 def _time(text: str) -> str:
-    """Check a time, and keep it as it is written: `parse_time` counts from the moment of each query."""
-    if parse_time(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90m, 24h, 7d, or a date such as 2025-06-30T12:00")
+    """Check a time, and keep it as it is written: `parse_moment` counts from the moment of each query."""
+    if parse_moment(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"
+        )
+    return text
+
+
+def _duration(text: str) -> str:
+    if parse_duration(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 10s, 800ms or 2min")
     return text
 
 
@@ -85,15 +101,30 @@ def positive(text: str) -> int:
     return int(text[:9])
 
 
-def between(text: str, least: float, most: float) -> float:
-    """Parse a number within limits."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan  # which is not within any limits
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
-    return number
+def between(least: float, most: float) -> Callable[[str], float]:
+    """Return what parses a number within limits."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan  # which is not within any limits
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def whole_between(least: int, most: int) -> Callable[[str], int]:
+    """Return what parses a whole number within limits."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def outbox_path(chosen: str | None) -> str:

@@ -18,8 +18,9 @@ from athina_trace.settings import Settings
 
 T = TypeVar("T")
 _FRESH_SECONDS = 2.0
-_PATIENCE_SECONDS = 4.0
-"""How long a page may wait for a relay: less than a connection to servers that do not answer takes."""
+_PATIENCE_SECONDS = 4.9
+"""How long a page may wait for a relay: more than JetStream takes to find that a partition has no leader, which is four
+seconds, and less than a connection to servers that hang takes."""
 
 
 class RelayWatch:
@@ -65,9 +66,13 @@ def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
             f"the relay at {address} does not let us in ({error}): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
         ) from None
     except NoAnswerError as error:
-        raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY") from None
+        raise CommandError(
+            f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY and its servers"
+        ) from None
     except asyncio.TimeoutError:
-        raise CommandError(f"the relay at {address} did not answer in time: check ATHINA_RELAY") from None
+        raise CommandError(
+            f"the relay at {address} did not answer in time: check ATHINA_RELAY and its servers"
+        ) from None
     except OSError as error:
         raise CommandError(f"the relay at {address} cannot be used: {error}; check ATHINA_RELAY_CERTIFICATE") from None
     except ApiError as error:

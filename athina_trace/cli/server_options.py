@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
+from athina_trace.cli.options import whole_between
 from athina_trace.cli.terminal import UsageError
 
 _PACKAGES = {
@@ -12,7 +13,6 @@ _PACKAGES = {
     "gateway": ("google.protobuf", "httptools", "opentelemetry.proto", "starlette", "uvicorn"),
 }
 """Extra → the packages that it brings."""
-_MAX_PORT = 65_535
 
 
 def add_server_options(command: argparse.ArgumentParser, *, port: int) -> None:
@@ -25,11 +25,8 @@ def add_server_options(command: argparse.ArgumentParser, *, port: int) -> None:
     command.set_defaults(default_port=port)
 
 
-def port_number(text: str) -> int:
-    """Parse a port."""
-    if not (text.isascii() and text.isdigit() and int(text[:9]) <= _MAX_PORT):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a port from 0 to {_MAX_PORT}")
-    return int(text)
+port_number = whole_between(0, 65_535)
+"""Parses a port; 0 means any free one."""
 
 
 def _token(text: str) -> str:

@@ -36,9 +36,12 @@ class Bodies:
         if length.isdecimal() and int(length[:20]) > self._limit:
             raise self._too_large()
         inflate = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
+        connection = connections.current()
         body = bytearray()
         try:
             async for chunk in request.stream():
+                if connection is not None:
+                    connection.body_was_read(len(chunk))
                 data = chunk if inflate is None else self._inflated(inflate, chunk, self._limit - len(body))
                 body += data
                 if len(body) > self._limit:
@@ -52,7 +55,7 @@ class Bodies:
             raise RefusedRequest(400, "Bad Request", "the body ended early") from None
         if inflate is not None and (not inflate.eof or inflate.unused_data):
             raise RefusedRequest(400, "Bad Request", "the body is not one whole gzip stream")
-        if (connection := connections.current()) is not None:
+        if connection is not None:
             connection.body_is_complete()
         return bytes(body)
 

@@ -19,6 +19,10 @@ BODY_SECONDS: Final = 30.0
 """For the body, from the end of the head."""
 _MAX_HEAD: Final = 65_536
 """Bytes of a request's head, about: what came in one piece with its end does not count."""
+_MOST_AHEAD: Final = 524_288
+"""Bytes of a request beside its body: what chunks are wrapped in, trailers, and what is yet to be read."""
+_MOST_REQUESTS: Final = 32
+"""Requests on one connection that wait for the answer to an earlier one; hardly any client sends even two."""
 
 _current: contextvars.ContextVar[Connection | None] = contextvars.ContextVar("gateway_connection", default=None)
 
@@ -75,9 +79,11 @@ class Connection(asyncio.Protocol):
         self._inner = inner
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_admitted = self._is_busy = False
+        self._is_admitted = self._is_busy = self._is_stuck = False
         self._head = 0
         """Bytes received since the last request was answered."""
+        self._ahead = 0
+        """Bytes received since the head of the present one, beside what was read of its body."""
 
     @property
     def is_idle(self) -> bool:
@@ -98,13 +104,21 @@ class Connection(asyncio.Protocol):
         """Pass on what the client sent, and see how large and how slow a head is."""
         if not self._is_admitted:
             return
-        if not self._is_busy:
+        if self._is_busy:
+            self._ahead += len(data)
+            if self._ahead > _MOST_AHEAD:
+                self._answer_and_close(400, "Bad Request")
+                return
+        else:
             self._head += len(data)
             if self._timer is None:
                 self._limit(self._all.head_seconds)
         # The task that answers the request inherits it.
         _current.set(self)
         self._inner.data_received(data)
+        # uvicorn reads on with each answer, whatever waits by then. Its other protocol parses one request at a time.
+        if len(getattr(self._inner, "pipeline", ())) > _MOST_REQUESTS:
+            self._answer_and_close(429, "Too Many Requests")
         if self._head > _MAX_HEAD:
             # After the task that the end of the head starts, which says that all this is a body.
             asyncio.get_running_loop().call_soon(self._check_head)
@@ -115,8 +129,12 @@ class Connection(asyncio.Protocol):
 
     def request_begins(self) -> None:
         """Note that a head is complete: its body has a time limit of its own."""
-        self._is_busy, self._head = True, 0
+        self._is_busy, self._head, self._ahead = True, 0, 0
         self._limit(self._all.body_seconds)
+
+    def body_was_read(self, count: int) -> None:
+        """Note that the application read so much more of a body; the chunks around it may take a quarter of that."""
+        self._ahead -= count + count // 4
 
     def body_is_complete(self) -> None:
         """Note that nothing is awaited from the client any more."""
@@ -124,7 +142,8 @@ class Connection(asyncio.Protocol):
 
     def request_ends(self) -> None:
         """Note that the request was answered."""
-        self._unlimit()
+        if not self._is_stuck:
+            self._unlimit()
         self._is_busy, self._head = False, 0
 
     def eof_received(self) -> bool | None:
@@ -139,19 +158,26 @@ class Connection(asyncio.Protocol):
             self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass on that the client reads too slowly."""
+        """Pass on that the client reads too slowly; it is not waited for any longer than for a body."""
+        self._is_stuck = True
+        self._limit(self._all.body_seconds)
         if self._is_admitted:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass on that it reads again."""
+        self._is_stuck = False
+        self._unlimit()
         if self._is_admitted:
             self._inner.resume_writing()
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close the connection, whatever the client has yet to read."""
         if self._transport is not None:
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()  # one who does not read would keep it open
+            else:
+                self._transport.close()
 
     def _limit(self, seconds: float) -> None:
         self._unlimit()
@@ -172,4 +198,4 @@ class Connection(asyncio.Protocol):
             retry = "retry-after: 1\r\n" if status == 503 else ""  # noqa: PLR2004 - another server may have room
             answer = f"HTTP/1.1 {status} {phrase}\r\n{retry}content-length: 0\r\nconnection: close\r\n\r\n"
             self._transport.write(answer.encode())
-            self._transport.close()
+            self.close()

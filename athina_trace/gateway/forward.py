@@ -17,7 +17,6 @@ from pydantic_core import to_json
 
 from athina_trace import _runtime
 from athina_trace._clock import clock
-from athina_trace._delivery.entry import log_entry
 from athina_trace._delivery.routes import Kind
 from athina_trace._pipeline.masking import build_mask
 from athina_trace._pipeline.redaction import Redaction, redacted, type_only
@@ -81,26 +80,21 @@ def commit_log(given: Mapping[str, Any]) -> str:
             fields["error"] = type_only(str(fields["error"]))
     status = fields.get("status_code")
     failed = fields.get("error") is not None or (isinstance(status, int) and status >= _HTTP_ERROR)
-    # The steps of `Writer.write`, which does not say whether a log could be kept, and makes text of its response.
-    kept: dict[str, Any] | None = fields
-    if not pipeline.samples(
-        fields, rate=None, kept=lambda rate, session: keeps(session or reference, rate), failed=failed
-    ):
-        kept = None
-    elif pipeline.rewrites:
-        kept = pipeline.rewrite(fields)
-    if kept is None:
-        writer.drop(reference)
-        return reference
-    wire = forwarded(kept)
-    if "custom_attributes" not in known and not wire.get("custom_attributes"):
-        wire.pop("custom_attributes", None)
-    # Version 2 of the API takes responses as text only.
-    if writer.settings.api_version == "v2" and not isinstance(wire["response"], str):
-        wire["response"] = json_text(wire["response"])
-    if others and not (pipeline.redaction or pipeline.has_hook):
-        wire = {**pipeline.rewrite_change(others), **wire}
-    writer.put_or_raise(log_entry(wire, clock.time()))
+
+    def wire(kept: dict[str, Any]) -> dict[str, Any]:
+        out = forwarded(kept)
+        if "custom_attributes" not in known and not out.get("custom_attributes"):
+            out.pop("custom_attributes", None)
+        # Version 2 of the API takes responses as text only.
+        if writer.settings.api_version == "v2" and not isinstance(out["response"], str):
+            out["response"] = json_text(out["response"])
+        if others and not (pipeline.redaction or pipeline.has_hook):
+            out = {**pipeline.rewrite_change(others), **out}
+        return out
+
+    writer.write_or_raise(
+        fields, kept=lambda rate, session: keeps(session or reference, rate), failed=failed, wire=wire
+    )
     return reference
 
 

@@ -6,6 +6,7 @@ exporter to send the same again, any other failure to drop it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -26,11 +27,15 @@ from starlette.responses import JSONResponse, Response
 
 from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway.bodies import Bodies
+from athina_trace.gateway.sizes import holds_more, table_of
 from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
+MOST_MESSAGES: Final = 300_000
+"""Spans, events, attributes and nested values of a request: as objects, some hundred bytes each."""
+_TABLE: Final = table_of(ExportTraceServiceRequest.DESCRIPTOR)
 _LONGEST_SCOPE: Final = 256
 """Characters of an instrumentation's name, which is remembered with each log."""
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
@@ -53,8 +58,9 @@ class Traces:
             message = f"content-type {kind!r} is not {PROTOBUF} or {JSON}"
             return _failure(RefusedRequest(415, "Unsupported Media Type", message), kind)
         try:
-            export = _decoded(await self._bodies.read(request), kind)
-            spans, rejected = _spans(export)
+            body = await self._bodies.read(request)
+            # Off the event loop: a large body takes a second or more.
+            spans, rejected = await asyncio.to_thread(lambda: _spans(_decoded(body, kind)))
             await self._take(spans)
         except RefusedRequest as refused:
             return _failure(refused, kind)
@@ -65,9 +71,13 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
     export = ExportTraceServiceRequest()
     try:
         if kind == PROTOBUF:
+            if holds_more(body, _TABLE, MOST_MESSAGES):
+                raise _too_many()
             export.ParseFromString(body)
         else:
             data = from_json(body)
+            if _has_more(data, MOST_MESSAGES):
+                raise _too_many()
             # Protobuf's own JSON has bytes in base64, OTLP's has ids in hexadecimal.
             for resource in data.get("resourceSpans") or ():
                 for scope in resource.get("scopeSpans") or ():
@@ -81,6 +91,22 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
         message = f"the body is no export of traces: {str(error)[:500]}"
         raise RefusedRequest(400, "Bad Request", message) from None
     return export
+
+
+def _too_many() -> RefusedRequest:
+    message = f"a request may hold {MOST_MESSAGES:,} spans, events, attributes and values: send fewer spans at once"
+    return RefusedRequest(413, "Payload Too Large", message)
+
+
+def _has_more(data: Any, limit: int) -> bool:
+    """Whether JSON data holds more than so many objects and lists."""
+    waiting = [data]
+    for each in waiting:
+        parts = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        waiting.extend(part for part in parts if isinstance(part, (dict, list)))
+        if len(waiting) > limit:
+            return True
+    return False
 
 
 def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from uuid import UUID
 
 from athina_trace._answers.records import AS_TYPED, Answer, Record, ToolCall
@@ -20,7 +20,7 @@ __all__ = ["Begun", "identifier", "named_by", "seen_by"]
 
 _MOST_BEGUN: Final = 8192
 """Runs that are under way; of a run that never ends, as of a stream that is forgotten, no more is heard."""
-_IDENTIFIERS: Final = ("session_id", "customer_id", "customer_user_id", "environment", "prompt_slug")
+_IDENTIFIERS: Final = ("customer_id", "customer_user_id", "environment", "prompt_slug")
 
 V = TypeVar("V")
 
@@ -55,10 +55,10 @@ class Begun(Generic[V]):
 
 
 def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> Scope:
-    """Return a scope, and what the metadata of one call names of what the scope leaves open.
+    """Return a scope, and what the metadata of one call names of what the scope leaves open, but for the session.
 
     The scope wins, so that a log is the same where an instrumented client, which knows no metadata, saw the answer
-    first.
+    first. A session wins over the scope's: `Origin.of_run` makes it known to such a client.
 
     Args:
         metadata: what the program gave to the framework, any object.
@@ -67,13 +67,14 @@ def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> 
     """
     if not isinstance(metadata, dict) or not metadata:
         return scope
-    fields: dict[str, Any] = {name: identifier(metadata.get(name)) for name in _IDENTIFIERS}
-    fields |= {name: normalise(metadata.get(name)) for name in ("expected_response", *further)}
-    added = {name: value for name, value in fields.items() if value is not None and name not in scope.fields}
-    attributes = normalise(metadata.get("custom_attributes"))
-    attributes = attributes_of(attributes) if isinstance(attributes, dict) else {}
-    if not added and not attributes:
+    # Frameworks put much of their own into it, and programs seldom anything.
+    names = [name for name in (*_IDENTIFIERS, "expected_response", *further) if metadata.get(name) is not None]
+    attributes = normalise(metadata["custom_attributes"]) if "custom_attributes" in metadata else None
+    if not names and attributes is None:
         return scope
+    read = {name: (identifier if name in _IDENTIFIERS else normalise)(metadata[name]) for name in names}
+    added = {name: value for name, value in read.items() if value is not None}
+    attributes = attributes_of(attributes) if isinstance(attributes, dict) else {}
     return replace(scope, fields={**added, **scope.fields}, attributes={**attributes, **scope.attributes})
 
 

@@ -4,32 +4,30 @@
     instrument_langchain()                                                    # every call of this process
 
 Each run of a model is one log; runs of chains and graphs are none, and show what belongs together. A tool's output goes
-to the log that called for it, what a retriever found to the next answer beside it. The session is that of the scope
-around, else LangGraph's thread.
+to the log that called for it, what a retriever found to the next answer beside it. The session is LangGraph's thread,
+else that of the scope around.
 
 Source of the callbacks' arguments: langchain-core 0.3 to 1.8, langgraph 1.2.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from athina_trace import _guard
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
 from athina_trace._capture.answered import (
     Origin,
-    begin,
     end,
     follow_nesting,
     log_answer,
     log_documents,
     log_tool_output,
 )
-from athina_trace._capture.draft import current_draft
-from athina_trace._clock import clock
-from athina_trace.context import current_scope
 from athina_trace.integrations.frameworks import Begun, identifier, named_by
 from athina_trace.integrations.openai.common import (
     content_text,
@@ -77,8 +75,9 @@ class _Run:
     prompt: Sequence[Any] = ()
     """Messages of the request as plain data with a role."""
     params: Data = field(default_factory=dict)
-    session: str | None = None
     node: str | None = None
+    of_task: set[object] | None = None
+    """The runs of the task that this one began in, unless that is no task's."""
 
 
 class AthinaCallbackHandler(BaseCallbackHandler):
@@ -93,6 +92,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def __init__(self) -> None:
         follow_nesting()
         self._models: Begun[_Run] = Begun()
+        self._of_tasks: WeakKeyDictionary[asyncio.Task[Any], set[object]] = WeakKeyDictionary()
         self._tools: Begun[tuple[Origin, str | None, str | None, Any]] = Begun()
         self._retrievers: Begun[Origin] = Begun()
 
@@ -110,8 +110,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             self._began(run_id, [{"role": "user", "content": text} for text in normalise(prompts) or ()], given)
 
     def _began(self, run_id: object, prompt: Sequence[Any], given: dict[str, Any]) -> None:
-        metadata = given.get("metadata")
-        origin = _origin(run_id, given.get("parent_run_id"))
+        metadata, origin = given.get("metadata"), _origin(run_id, given)
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         params = {"model": known.get("ls_model_name"), **(normalise(given.get("invocation_params")) or NOTHING)}
         self._models.put(
@@ -120,10 +119,32 @@ class AthinaCallbackHandler(BaseCallbackHandler):
                 origin=origin._replace(scope=named_by(metadata, origin.scope)),
                 prompt=prompt,
                 params=params,
-                session=identifier(known.get("thread_id")),
                 node=identifier(known.get("langgraph_node")),
+                of_task=self._noted_in_task(run_id),
             ),
         )
+
+    def _noted_in_task(self, run_id: object) -> set[object] | None:
+        """Note that a model runs in the task that is running: where that is cancelled, LangChain says nothing."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # there is no event loop
+            return None
+        if task is None:
+            return None
+        runs = self._of_tasks.get(task)
+        if runs is None:
+            runs = self._of_tasks[task] = set()
+            task.add_done_callback(self._task_ended)
+        runs.add(run_id)
+        return runs
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        with _guard.shield("reading what LangChain left in a task"):
+            runs = self._of_tasks.pop(task, ())
+            # One that ended otherwise may have been LangChain's own, for the callbacks alone.
+            for run_id in tuple(runs) if task.cancelled() else ():
+                self._ended(run_id, None, asyncio.CancelledError())
 
     def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
         """Log what a model answered."""
@@ -137,7 +158,9 @@ class AthinaCallbackHandler(BaseCallbackHandler):
 
     def _ended(self, run_id: object, result: object, error: BaseException | None) -> None:
         # A handler that was added while the model ran knows no more than the answer.
-        run = self._models.pop(run_id) or _Run(origin=_origin(run_id, None))
+        run = self._models.pop(run_id) or _Run(origin=_origin(run_id, {}))
+        if run.of_task is not None:
+            run.of_task.discard(run_id)
         try:
             records = _records(_name(run_id), run, normalise(result), error)
         finally:
@@ -151,7 +174,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         with _guard.shield("reading the start of LangChain's tool"):
             name = given.get("name") or string(normalise(serialized) or NOTHING, "name")
             inputs = normalise(given.get("inputs"))
-            origin = _origin(run_id, given.get("parent_run_id"))
+            origin = _origin(run_id, given)
             call = identifier(given.get("tool_call_id"))
             self._tools.put(run_id, (origin, call, name, input_str if inputs is None else inputs))
 
@@ -182,7 +205,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def on_retriever_start(self, serialized: Any, query: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
         """Note where a retriever runs."""
         with _guard.shield("reading the start of LangChain's retriever"):
-            self._retrievers.put(run_id, _origin(run_id, given.get("parent_run_id")))
+            self._retrievers.put(run_id, _origin(run_id, given))
 
     def on_retriever_end(self, documents: Any, *, run_id: Any, **_: Any) -> None:
         """Keep what was found for the answer that it is retrieved for."""
@@ -206,11 +229,11 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         inputs: Any,  # noqa: ARG002
         *,
         run_id: Any,
-        parent_run_id: Any = None,
-        **_: Any,
+        **given: Any,
     ) -> None:
         """Note what models, tools and retrievers run in."""
-        begin(_name(run_id), None if parent_run_id is None else _name(parent_run_id))
+        with _guard.shield("reading the start of LangChain's chain"):
+            _origin(run_id, given)
 
     def on_chain_end(self, outputs: Any, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
         """Note that a chain has ended; its answers are logged already."""
@@ -230,10 +253,14 @@ def _name(run_id: object) -> Key:
     return (_SOURCE, str(run_id))
 
 
-def _origin(run_id: object, parent: object) -> Origin:
-    """Begin a run here."""
-    around = begin(_name(run_id), None if parent is None else _name(parent))
-    return Origin(clock.perf_ns(), current_scope(), current_draft(), within=around)
+def _origin(run_id: object, given: dict[str, Any]) -> Origin:
+    """Begin a run here. `given`: what the callback was called with."""
+    parent, metadata = given.get("parent_run_id"), given.get("metadata")
+    conversation = None
+    if isinstance(metadata, dict):
+        # The thread is LangGraph's; the other one is that of histories of messages, or named for Athina.
+        conversation = identifier(metadata.get("session_id")) or identifier(metadata.get("thread_id"))
+    return Origin.of_run(_name(run_id), None if parent is None else _name(parent), conversation=conversation)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -281,7 +308,6 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
         order=run.origin.started_ns,
         progress=FINISHED,
         status=_first(places, ("finish_reason", "stop_reason", "status")),
-        session=run.session,
         model=_first(places, ("model_name", "model", "model_id")),
         text=texts[0],
         choices=tuple(texts[1:]),

@@ -7,9 +7,10 @@ In the configuration of its proxy:
     litellm_settings:
       callbacks: athina_trace.integrations.litellm.athina_logger
 
-Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session and what else
-`metadata` names win over the scope around. LiteLLM calls its loggers after the call has returned, in a thread or task
-of its own. Of what it hands over only what makes a log is read: never a provider's key.
+Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session that
+`metadata` names wins over that of the scope around; what else it names adds to it. LiteLLM calls its loggers after the
+call has returned, in a thread or task of its own. Of what it hands over only what makes a log is read: never a
+provider's key.
 
 Source of the callbacks' arguments: litellm 1.80 to 1.108.
 """
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import Answer
-from athina_trace._capture.answered import Origin, begin, end, follow_nesting, log_answer
+from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer
 from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
@@ -56,6 +58,8 @@ _READ: Final = (
 """What is read of LiteLLM's standard payload: nothing that holds a key, nor the traceback of a failure."""
 _NAMED: Final = ("context", "user_query", "user_feedback", "user_feedback_comment", "model_options")
 """What `metadata` may name besides identifiers, as for LiteLLM's own callback for Athina."""
+_INVENTED: Final = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The id that LiteLLM gives to answers of providers whose ids it does not pass on. Source: `litellm.types.utils`."""
 _LISTS: Final = (
     *("callbacks", "input_callback", "success_callback", "failure_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
@@ -84,8 +88,15 @@ class AthinaLogger(CustomLogger):
         with _guard.shield("reading the start of LiteLLM's call"):
             call = identifier(kwargs.get("litellm_call_id"))
             if call is not None and self._begun.get(call) is None:
-                origin = Origin.here()
-                self._begun.put(call, origin._replace(within=begin((_SOURCE, call))))
+                # Without its session: what this calls later may still be to come when the next call is made here.
+                self._begun.put(call, Origin.of_run((_SOURCE, call)))
+
+    def log_post_api_call(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
+        """Note that a request was answered: what is asked here from now on is another one."""
+        with _guard.shield("reading the end of LiteLLM's request"):
+            call = identifier(kwargs.get("litellm_call_id"))
+            if call is not None:
+                end((_SOURCE, call))
 
     def log_success_event(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Log an answer."""
@@ -120,27 +131,38 @@ class AthinaLogger(CustomLogger):
             end((_SOURCE, call))
         if string(payload, "call_type") not in _ANSWERING:
             return
-        params = kwargs.get("litellm_params")
-        params = params if isinstance(params, dict) else {}
-        metadata = _metadata(params)
+        params = _params(kwargs)
+        metadata, scope, reference = _metadata(params), origin.scope, origin.reference
         for place in metadata:
-            scope = named_by(place, origin.scope, further=_NAMED)
-            reference = identifier(place.get("external_reference_id")) or origin.reference
-            origin = origin._replace(scope=scope, reference=reference)
+            scope = named_by(place, scope, further=_NAMED)
+            reference = identifier(place.get("external_reference_id")) or reference
+        took = None
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock it would last until this logger is called.
-            origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
+            took = round((end_time - start_time).total_seconds() * 1000)
+        conversation = _session(params) or string(payload, "session_id") or origin.conversation
+        origin = origin._replace(scope=scope, reference=reference, response_time=took, conversation=conversation)
         error = kwargs.get("exception")
         if error is None and payload.get("status") == "failure":
             error = RuntimeError(string(payload, "error_str") or "failed")
         records = _records(payload, error, origin.started_ns)
         answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
-        answer.session = string(payload, "session_id") or identifier(params.get("litellm_session_id"))
         _add_details(answer, payload, metadata)
         key = kwargs.get("api_key")
         if answer.error is not None and isinstance(key, str) and key:
             answer.error = answer.error.replace(key, MASKED)
         log_answer(records, origin)
+
+
+def _params(kwargs: Any) -> dict[str, Any]:
+    params = kwargs.get("litellm_params")
+    return params if isinstance(params, dict) else {}
+
+
+def _session(params: dict[str, Any]) -> str | None:
+    """Return what a program named the session of a request."""
+    named = (params.get("litellm_session_id"), *(place.get("session_id") for place in _metadata(params)))
+    return next((own for each in named if (own := identifier(each)) is not None), None)
 
 
 def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
@@ -181,13 +203,14 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
     if (own := details.get("response_id")) is not None:
         details["response_id"] = _provided(own)
         answer.names = (("id", details["response_id"]),)
+    if _INVENTED.fullmatch(details.get("completion_id", "")):
+        answer.names = ()
     if payload.get("cache_hit") is True:
         # Served again: it has the id of the answer that it was, and is one of its own.
         answer.names, details["cache_hit"] = (), "true"
     plain = [each for place in metadata if type(each := normalise(_picked(place))) is dict]
     # The answer of a stream has the model's name that was asked for.
-    served = [string(child(each, "hidden_params"), "provider_response_model") for each in plain]
-    answer.model = next((model for model in served if model), answer.model)
+    answer.model = next((model for each in plain if (model := string(each, "served"))), answer.model)
     if answer.model is not None and answer.error is not None:
         # Of a request that failed, a router gives the name by which LiteLLM finds the provider.
         answer.model = answer.model.removeprefix(f"{string(payload, 'custom_llm_provider')}/")
@@ -203,7 +226,9 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
 
 
 def _picked(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: metadata.get(name) for name in ("hidden_params", "tags")}
+    hidden = metadata.get("hidden_params")
+    served = hidden.get("provider_response_model") if isinstance(hidden, dict) else None
+    return {"served": served, "tags": metadata.get("tags")}
 
 
 def _provided(own: str) -> str:

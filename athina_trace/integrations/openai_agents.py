@@ -4,8 +4,8 @@
 
 Each span of a response or a generation is one log. The sums that spans of tasks and turns have are not counted, since
 their models' tokens were counted already. Outputs of tools go to the log that called for them; handoffs and guardrails
-are noted in the log of the answer that they concern. The session is the run's `group_id`, else
-that of the scope around, else the conversation.
+are noted in the log of the answer that they concern. The session is the run's `group_id`, else the conversation, else
+that of the scope around.
 
 With `trace_include_sensitive_data=False` the SDK gives away tokens and failures only: the log says so.
 
@@ -20,10 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
 from athina_trace._answers.records import Answer, Key
-from athina_trace._capture.answered import Origin, begin, end, follow_nesting, log_answer, log_tool_output
-from athina_trace._capture.draft import current_draft
-from athina_trace._clock import clock
-from athina_trace.context import Given, ScopeCall, current_scope
+from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer, log_tool_output
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
 from athina_trace.integrations.openai.exchange import Exchange, add_request, read_exchange
@@ -55,8 +52,6 @@ class _Span:
 
     origin: Origin
     parent: _Span | None
-    session: ScopeCall | None
-    """The session that a model is asked in, where the run names one."""
     agent: str | None = None
     """Of an agent's span and a turn's."""
     answer: tuple[Answer, Origin] | None = None
@@ -104,8 +99,6 @@ class AthinaTracingProcessor:
                     _read(span, begun)
                 finally:
                     end(_name(span))
-                    if begun.session is not None:
-                        begun.session.leave()
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Do nothing: logs are on disk already."""
@@ -114,17 +107,17 @@ class AthinaTracingProcessor:
         """Do nothing: logs are on disk already."""
 
     def _begun(self, span: Any) -> _Span:
-        data, parent = span.span_data, self._spans.get(span.parent_id)
-        around = begin(_name(span), None if parent is None else (_SOURCE, str(span.parent_id)))
-        session, trace = None, get_current_trace()
-        if data.type in _MODELS and (group := identifier(getattr(trace, "group_id", None))) is not None:
-            # For an instrumented client, too, that is asked in this span.
-            session = ScopeCall(Given({"session_id": group}))
-            session.enter()
-        scope = named_by(getattr(trace, "metadata", None), current_scope())
-        origin = Origin(clock.perf_ns(), scope, current_draft(), within=around)
+        data, parent, trace = span.span_data, self._spans.get(span.parent_id), get_current_trace()
+        metadata = getattr(trace, "metadata", None)
+        named = metadata.get("session_id") if isinstance(metadata, dict) else None
+        origin = Origin.of_run(
+            _name(span),
+            None if parent is None else (_SOURCE, str(span.parent_id)),
+            conversation=identifier(getattr(trace, "group_id", None)) or identifier(named),
+        )
         place = _AGENTS.get(data.type)
-        return _Span(origin, parent, session, None if place is None else identifier(getattr(data, place, None)))
+        agent = None if place is None else identifier(getattr(data, place, None))
+        return _Span(origin._replace(scope=named_by(metadata, origin.scope)), parent, agent)
 
 
 def _name(span: Any) -> Key:
@@ -157,6 +150,7 @@ def _log(span: Any, begun: _Span) -> None:
         given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
+    origin = origin._replace(conversation=origin.conversation or answer.session)
     if type(failure) is dict:
         text = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
         found = _OF_CLIENT.fullmatch(text)

@@ -222,6 +222,8 @@ async def ask(client: NatsClient, subject: str, payload: bytes, headers: dict[st
         return (await client.request(subject, payload, timeout=REQUEST_SECONDS, headers=headers)).data
     except nats.errors.NoRespondersError:
         raise NoAnswerError(f"no server answers {subject}") from None
+    except nats.errors.TimeoutError:
+        raise NoAnswerError(f"no server answered {subject} within {REQUEST_SECONDS:g} seconds") from None
     except nats.errors.Error as error:
         raise NoAnswerError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 

@@ -16,8 +16,8 @@ from athina_trace.relay.worker import Worker
 
 _MAX_HEAD: Final = 8192
 _MAX_CONNECTIONS: Final = 64
-_SECONDS: Final = 8.0
-"""How long a connection may take in all: more than a server of NATS may take to say what waits."""
+_SECONDS: Final = 5.0
+"""How long a connection may take in all: more than the stream's figures may take."""
 _TEXT: Final = "text/plain; charset=utf-8"
 
 

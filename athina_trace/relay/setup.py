@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client as NatsClient
 
-from athina_trace.relay.connection import ApiError, api
+from athina_trace.relay.connection import ApiError, NoAnswerError, api
 from athina_trace.relay.names import DEFAULT_PARTITIONS, Names
 
 SECOND: Final = 1_000_000_000
@@ -18,6 +19,8 @@ _REFUSED_SECONDS = 30 * 86_400
 _REFUSED_SHARE = 4
 """Refused logs may take one part of so many of what the stream may."""
 _LEAST_WINDOW_SECONDS = 120
+_ELECTION_SECONDS = 20.0
+"""How long a set-up waits for consumers without a leader: servers elect one within ten."""
 SYNC_NOTE: Final = (
     "By default a server writes to its disk every two minutes (sync_interval): acknowledged logs of that time are lost "
     "where its machine loses power, unless other replicas have them. Set `jetstream { sync_interval: always }`, or "
@@ -191,12 +194,12 @@ async def _make_consumers(
     client: NatsClient, names: Names, wanted: Wanted, config: dict[str, Any], found: Findings
 ) -> None:
     """Make one consumer for each partition, and delete those of partitions that are no more."""
-    there = {name: each["config"] for name, each in (await consumers(client, names)).items()}
+    there = await _all_consumers(client, names)
     needed = {names.consumer(number): number for number in range(len(config["subjects"]))}
+    ack_wait = int(wanted.ack_wait_seconds * SECOND) if wanted.ack_wait_seconds else None
     made = 0
     for name, number in needed.items():
         present = there.get(name)
-        ack_wait = int(wanted.ack_wait_seconds * SECOND) if wanted.ack_wait_seconds else None
         if present is not None:
             faults = consumer_faults(present)
             found.faults.extend(faults)
@@ -206,7 +209,7 @@ async def _make_consumers(
             "durable_name": name,
             "filter_subject": names.subject(number),
             "ack_policy": "explicit",
-            # One at a time, whoever takes it: that is what keeps a conversation in order.
+            # One at a time, whichever worker takes it: that is what keeps a conversation in order.
             "max_ack_pending": 1,
             "max_deliver": -1,
             "deliver_policy": "all",
@@ -227,13 +230,58 @@ async def _make_consumers(
         found.made.append(f"{made} consumers")
 
 
-async def consumers(client: NatsClient, names: Names) -> dict[str, dict[str, Any]]:
-    """Give what JetStream knows of all consumers of the stream, by name."""
-    found: dict[str, dict[str, Any]] = {}
+async def _all_consumers(client: NatsClient, names: Names) -> dict[str, dict[str, Any]]:
+    """Give the settings of all consumers by name, once each has a leader. Raises `NoAnswerError` where one has none."""
+    ends = time.monotonic() + _ELECTION_SECONDS
+    while (there := await consumers(client, names)).silent:
+        if time.monotonic() > ends:
+            raise NoAnswerError(there.silence)
+    return {name: each["config"] for name, each in there.known.items()}
+
+
+class Consumers(NamedTuple):
+    """The consumers of a stream.
+
+    Attributes:
+        known: what JetStream knows of each, by name.
+        silent: names of those that exist and whose leader does not answer, as while a server is away.
+    """
+
+    known: dict[str, dict[str, Any]]
+    silent: frozenset[str]
+
+    @property
+    def silence(self) -> str:
+        """What is wrong with those that are silent, and the remedy; empty where none is."""
+        if not self.silent:
+            return ""
+        return (
+            f"no server of NATS leads {', '.join(sorted(self.silent))} now: their logs wait until another takes over, "
+            "which takes seconds; if this lasts, start the server that is away"
+        )
+
+
+async def consumers(client: NatsClient, names: Names) -> Consumers:
+    """Give all consumers of the stream; JetStream waits four seconds for those that are silent."""
+    known: dict[str, dict[str, Any]] = {}
+    silent: set[str] = set()
     while True:
-        known = len(found)
-        page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": known})
-        found |= {each["name"]: each for each in page["consumers"] or ()}
-        # While a server is away, those that it leads are counted and missing: the same page comes again and again.
-        if len(found) in (known, page["total"]):
-            return found
+        offset = len(known) + len(silent)
+        page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": offset})
+        known |= {each["name"]: each for each in page["consumers"] or ()}
+        silent.update(page.get("missing") or ())
+        # A page without a new name would come again and again.
+        if len(known) + len(silent) in (offset, page["total"]):
+            return Consumers(known, frozenset(silent))
+
+
+def partition_faults(names: Names, partitions: int, there: Consumers) -> list[str]:
+    """Give what is wrong with the consumers of so many partitions; those that are silent may well be right."""
+    faults: list[str] = []
+    for number in range(partitions):
+        name = names.consumer(number)
+        if name in there.known:
+            faults += consumer_faults(there.known[name]["config"])
+        elif name not in there.silent:
+            faults.append(f"partition {number} has no consumer: run `athina-trace relay --setup`")
+    return faults

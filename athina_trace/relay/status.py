@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from athina_trace.relay.connection import ApiError, NoAnswerError, api
 from athina_trace.relay.names import Names
-from athina_trace.relay.setup import consumer_faults, consumers, stream_faults
+from athina_trace.relay.setup import consumers, partition_faults, stream_faults
 
 _ANSWER_SECONDS = 0.5
 """How long workers have to say how they are, since a stopped one says nothing; rates are those of this time."""
@@ -43,14 +43,14 @@ class Partition:
 
 @dataclass(frozen=True)
 class RelayStatus:
-    """A relay at one moment: `at`, seconds since the epoch."""
+    """A relay at one moment: `at`, seconds since the epoch; `refused` is None where no server says it."""
 
     at: float
     stream: str
     waiting: int
     bytes: int
     max_bytes: int
-    refused: int
+    refused: int | None
     rate: float
     waiting_since: float | None
     partitions: list[Partition]
@@ -69,20 +69,18 @@ class RelayStatus:
 async def read(client: NatsClient, names: Names) -> RelayStatus:
     """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
     info = await api(client, f"STREAM.INFO.{names.stream}")
-    earlier, began = await consumers(client, names), time.monotonic()
+    # All under way together: where a server is away, a count takes four seconds, and an answer may never come.
+    asking, began = asyncio.gather(consumers(client, names), _refused(client, names)), time.monotonic()
     workers = await _workers(client, names)
-    known = await consumers(client, names)
     seconds = time.monotonic() - began
+    there, (earlier, refused) = await asyncio.gather(consumers(client, names), asking)
+    count = len(info["config"]["subjects"])
     partitions: list[Partition] = []
-    faults = stream_faults(info["config"])
     behind: list[int] = []
-    for number in range(len(info["config"]["subjects"])):
-        name = names.consumer(number)
-        consumer = known.get(name)
+    for number, name in enumerate(map(names.consumer, range(count))):
+        consumer = there.known.get(name)
         if consumer is None:
-            faults.append(f"partition {number} has no consumer: run `athina-trace relay --setup`")
             continue
-        faults.extend(consumer_faults(consumer["config"]))
         lag, taken = consumer["num_pending"] + consumer["num_ack_pending"], consumer["ack_floor"]["consumer_seq"]
         behind += [number] if lag else []
         partitions.append(
@@ -91,10 +89,9 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
                 lag,
                 in_flight=consumer["num_ack_pending"] > 0,
                 waiting_since=None,
-                rate=round(max(0, taken - earlier.get(name, consumer)["ack_floor"]["consumer_seq"]) / seconds, 1),
+                rate=round(max(0, taken - earlier.known.get(name, consumer)["ack_floor"]["consumer_seq"]) / seconds, 1),
             )
         )
-    # All at once: where a server has just stopped, each answer may take as long as a request may.
     oldest = dict(zip(behind, await asyncio.gather(*(_oldest(client, names, each) for each in behind)), strict=True))
     partitions = [replace(each, waiting_since=oldest.get(each.number)) for each in partitions]
     return RelayStatus(
@@ -103,22 +100,24 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
         waiting=info["state"]["messages"],
         bytes=info["state"]["bytes"],
         max_bytes=info["config"]["max_bytes"],
-        refused=await _refused(client, names),
+        refused=refused,
         rate=round(sum(each.rate for each in partitions), 1),
         waiting_since=min((each.waiting_since for each in partitions if each.waiting_since), default=None),
         partitions=partitions,
         workers=workers,
-        faults=faults,
+        faults=[*filter(None, (*stream_faults(info["config"]), *partition_faults(names, count, there), there.silence))],
     )
 
 
-async def _refused(client: NatsClient, names: Names) -> int:
+async def _refused(client: NatsClient, names: Names) -> int | None:
     try:
         return int((await api(client, f"STREAM.INFO.{names.refused_stream}"))["state"]["messages"])
     except ApiError as error:
         if error.code != _NOT_FOUND:
             raise
         return 0
+    except NoAnswerError:
+        return None  # it has a leader of its own, which may be away
 
 
 async def _oldest(client: NatsClient, names: Names, partition: int) -> float | None:

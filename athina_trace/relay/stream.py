@@ -19,6 +19,7 @@ _LOOK_SECONDS = 0.5
 _COUNT_SECONDS = 30.0
 """How often the partitions are counted again: some may have been added."""
 _LOST = "the connection to the relay was lost before its answer"
+_NO_SERVER = "no server takes logs of this partition now: it has no leader for some seconds, or is no more"
 _PERMISSION = "permissions violation"
 
 
@@ -61,12 +62,9 @@ class Stream:
         except ApiError as error:
             if error.code != 404:  # noqa: PLR2004 - as in HTTP
                 raise
-            raise NoAnswerError(self._no_stream) from error
+            missing = f"there is no stream {self._names.stream} at {self._address}"
+            raise NoAnswerError(f"{missing}: run `athina-trace relay --setup`") from error
         return len(info["config"]["subjects"])
-
-    @property
-    def _no_stream(self) -> str:
-        return f"there is no stream {self._names.stream} at {self._address}: run `athina-trace relay --setup`"
 
     async def publish(self, ordering_key: str, entry: Stored, body: bytes) -> Outcome:
         """Publish `entry` as `body`; what came of it once the stream has stored it, or has not."""
@@ -98,18 +96,14 @@ class Stream:
         if b'"error"' not in message.data and message.data:
             pending[0].set_result(_TAKEN)
         elif not message.data:
-            # Nobody listens to that subject: the stream is gone, or has fewer partitions now.
-            self._partitions_changed()
-            pending[0].set_result(Outcome(503, message=self._no_stream))
+            # No server listens to that subject: another connection is opened for what comes, which finds out why.
+            self.is_closed = True
+            pending[0].set_result(Outcome(503, message=_NO_SERVER))
         else:
             try:
                 raise_error(json.loads(message.data))
             except ApiError as error:
                 pending[0].set_result(outcome_of(error, self._names))
-
-    def _partitions_changed(self) -> None:
-        """Open another connection for what comes, which counts the partitions."""
-        self.is_closed = True
 
     def _on_error(self, error: Exception) -> None:
         if _PERMISSION in str(error).lower():

@@ -3,9 +3,6 @@
 Each partition has one consumer, with one log in flight, for all workers: any worker may take the next log of any
 partition, and none may while the one before it is under way. So workers share the work, come and go, and keep the order
 of every conversation, without knowing of each other.
-
-What a worker holds it claims until some time, and renews that while the server answers. A worker that was stopped, or
-cut off, for longer sends nothing of what it held: another has it by then.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field as data_field
+from functools import partial
 from typing import Any
 
 import nats.errors
@@ -28,6 +26,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from athina_trace import _guard
+from athina_trace._clock import clock
+from athina_trace._delivery.client import Client
+from athina_trace._delivery.costs import estimator
 from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.metrics import Traffic
@@ -37,60 +38,30 @@ from athina_trace._delivery.retry import Verdict
 from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.senders import Connection, Senders
+from athina_trace.errors import SettingsError
+from athina_trace.relay.claims import Claims, Held, Partition
 from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, close, connect, store
-from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Message, read
-from athina_trace.relay.setup import SECOND, consumer_faults, consumers, stream_faults
+from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, read
+from athina_trace.relay.setup import SECOND, consumers, partition_faults, stream_faults
 from athina_trace.relay.status import moment
+from athina_trace.settings import Settings
 
 PULL_SECONDS = 10.0
 """How long a request for the next log waits at the server: what a stopped worker may still be given after that time."""
 _TICK_SECONDS = 0.25
 _NO_LOG = ("404", "408")
 """Status of a request that found no log, at once or within its time."""
+_NO_LEADER = "503"
+_CHANGES = ("Leadership Change", "Server Shutdown")
+"""What becomes of a request that waits at a server which leads its partition no longer."""
 _RECONNECT_SECONDS = (0.25, 15.0)
 """Pause after the first failure to connect, and the longest."""
 _LEARN_SECONDS = 30.0
 """How often the stream is looked at again: its partitions may be more, or fewer."""
+_BACKLOG_SECONDS = 1.0
+"""How long metrics wait for the stream's: a server that hangs must not take all other figures with it."""
 _GRACE_SECONDS = 2.0
 """How much later than it should a request may end before it is made again."""
-
-
-@dataclass
-class _Partition:
-    """What this worker knows of one partition.
-
-    Attributes:
-        pulled_until: when the request for its next log ends, monotonic; 0 where there is none.
-        held: what it works on, and None between two logs.
-        acknowledge: where the last log has to be acknowledged, until the server shows that it knows.
-        taken: the number in the stream of the last log that Athina took or refused.
-    """
-
-    number: int
-    pulled_until: float = 0.0
-    held: _Held | None = None
-    acknowledge: str | None = None
-    taken: int = 0
-
-
-@dataclass
-class _Held:
-    """A log that this worker has claimed.
-
-    Attributes:
-        reply: where to acknowledge it.
-        sequence: its number in the stream.
-        deliveries: how often it was given to a worker, this time included.
-        claimed_until: when another worker may be given it, monotonic.
-    """
-
-    lease: Lease
-    message: Message
-    headers: dict[str, str]
-    reply: str
-    sequence: int
-    deliveries: int
-    claimed_until: float
 
 
 @dataclass
@@ -113,21 +84,6 @@ class _Results(Results):
 
     def put(self, result: Result, *, is_low: bool = False) -> None:  # noqa: ARG002 - an engine's
         self._hand_over(result)
-
-
-class _Claimed:
-    """A connection to Athina that sends only what is still claimed."""
-
-    def __init__(self, connection: Connection, is_claimed: Callable[[Kind, str], bool]) -> None:
-        self._connection = connection
-        self._is_claimed = is_claimed
-        self.expire = connection.expire
-        self.close = connection.close
-
-    def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome:
-        if not self._is_claimed(kind, target):
-            return Outcome(None, message="this worker held the log for too long, and another may have it")
-        return self._connection.deliver(kind, target, body)
 
 
 class Worker:
@@ -154,16 +110,16 @@ class Worker:
         self._exit_timeout = exit_timeout
         self._retry_policy = RetryPolicy(clock, ATHINA, max_attempts=max_attempts)
         self._results = _Results(self._hand_over)
+        self._claims = Claims(clock.monotonic)
         self._senders = Senders(
-            lambda: _Claimed(connect_athina(), self._is_claimed),
+            lambda: self._claims.connection(connect_athina()),
             self._results,
             clock=clock,
             limit=connections,
             max_bytes=max_bytes,
             revise=revise,
         )
-        self._partitions: list[_Partition] = []
-        self._claims: dict[tuple[Kind, str], float] = {}
+        self._partitions: list[Partition] = []
         self._ack_wait = 30.0
         self._client: NatsClient | None = None
         self._inbox = ""
@@ -174,6 +130,30 @@ class Worker:
         self._subscription: Subscription | None = None
         self._learned = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Worker:
+        """Make the worker that the settings ask for. Raises `SettingsError` where they lack a relay or a key."""
+        if settings.api_key is None:
+            raise SettingsError("there is no ATHINA_API_KEY, so nothing can be delivered")
+        Client.prepare(settings.base_url)
+        connect_athina = partial(
+            Client,
+            base_url=settings.base_url,
+            key=settings.api_key.get_secret_value(),
+            api_version=settings.api_version,
+            total=settings.request_timeout,
+        )
+        return cls(
+            Address.of(settings),
+            connect_athina,
+            clock=clock,
+            connections=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            max_attempts=settings.max_attempts,
+            exit_timeout=settings.exit_timeout,
+            revise=estimator() if settings.estimate_cost else None,
+        )
 
     def stop(self) -> None:
         """End soon. From the loop, as signal handlers of the loop are called."""
@@ -207,7 +187,7 @@ class Worker:
         if isinstance(error, PermissionError):
             words = "the relay at %s does not let us in (%s): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
         elif isinstance(error, NoAnswerError):
-            words = "the relay at %s cannot be used (%s): tried again; check ATHINA_RELAY and the network"
+            words = "the relay at %s cannot be used (%s): tried again; check ATHINA_RELAY, its servers and the network"
         else:
             words = "the relay at %s cannot be used (%s): run `athina-trace relay --setup`; tried again"
         _guard.log_throttled(logging.WARNING, f"relay {type(error).__name__}", words, self._address, error)
@@ -233,20 +213,15 @@ class Worker:
         """Learn which partitions there are. Raises `ApiError` where something of the stream would lose logs."""
         self._learned = self._clock.monotonic()
         config = (await api(client, f"STREAM.INFO.{self._names.stream}"))["config"]
-        known = await consumers(client, self._names)
-        faults = stream_faults(config)
-        for number in range(len(config["subjects"])):
-            consumer = known.get(self._names.consumer(number))
-            if consumer is None:
-                faults.append(f"partition {number} has no consumer")
-                continue
-            faults += consumer_faults(consumer["config"])
+        there = await consumers(client, self._names)
+        faults = stream_faults(config) + partition_faults(self._names, len(config["subjects"]), there)
+        for consumer in there.known.values():
             self._ack_wait = consumer["config"]["ack_wait"] / SECOND
         if faults:
             raise ApiError(412, 0, "; ".join(faults[:3]))
-        there, wanted = len(self._partitions), len(config["subjects"])
+        had, wanted = len(self._partitions), len(config["subjects"])
         # Their number changes only while the stream is empty: nothing is held of those that go.
-        self._partitions = self._partitions[:wanted] + [_Partition(number) for number in range(there, wanted)]
+        self._partitions = self._partitions[:wanted] + [Partition(number) for number in range(had, wanted)]
 
     async def _take(self) -> None:
         """Look after everything until the connection is lost, or we are to stop."""
@@ -269,11 +244,14 @@ class Worker:
         for partition in self._partitions:
             held = partition.held
             if held is not None and now > held.claimed_until:
-                self._drop_claim(partition, held)
+                self.counters.lost_claims += 1
+                self._claims.release(partition, held)
             elif held is not None and held.claimed_until - now < self._ack_wait * 2 / 3:
                 self._spawn(self._renew(held))
         if self._client is not None and now - self._learned > _LEARN_SECONDS:
-            await self._learn(self._client)
+            # While servers elect a leader none may answer, and what was learned still holds.
+            with suppress(NoAnswerError):
+                await self._learn(self._client)
         gate = self._senders.controller.gate
         ATHINA.warn(paused=gate.paused, outage=gate.outage)
         if gate.is_shut:
@@ -294,16 +272,7 @@ class Worker:
         self._next_probe += 1
         await self._pull(partition, now, is_probe=True)
 
-    def _drop_claim(self, partition: _Partition, held: _Held) -> None:
-        self.counters.lost_claims += 1
-        self._claims.pop((held.lease.entries[0].kind, held.message.reference), None)
-        partition.held = None
-
-    def _is_claimed(self, kind: Kind, reference: str) -> bool:
-        """Whether what is about to be sent is still ours. Called by senders."""
-        return bool(self._claims.get((kind, reference), 0.0) > self._clock.monotonic())
-
-    async def _renew(self, held: _Held) -> None:
+    async def _renew(self, held: Held) -> None:
         """Say that we are still at it, and believe it once the server has answered."""
         asked = self._clock.monotonic()
         client = self._client
@@ -312,11 +281,8 @@ class Worker:
         with suppress(NoAnswerError):
             await ask(client, held.reply, b"+WPI")
             held.claimed_until = max(held.claimed_until, asked + self._ack_wait)
-            key = held.lease.entries[0].kind, held.message.reference
-            if key in self._claims:
-                self._claims[key] = held.claimed_until
 
-    async def _pull(self, partition: _Partition, now: float, *, is_probe: bool = False) -> None:
+    async def _pull(self, partition: Partition, now: float, *, is_probe: bool = False) -> None:
         """Ask for the next log of a partition."""
         if self._client is None:
             return
@@ -340,8 +306,10 @@ class Worker:
             # No log within the time is usual; anything else is better not asked again at once.
             partition.pulled_until = 0.0 if status in _NO_LOG else now + 1.0
             if status not in _NO_LOG:
-                words = (message.headers or {}).get("Description", "no server answers")
-                self._warn(ApiError(int(status), 0, f"{self._names.consumer(partition.number)}: {words}"))
+                words = (message.headers or {}).get("Description", "no server leads it now")
+                shown = f"{self._names.consumer(partition.number)}: {words}"
+                is_passing = status == _NO_LEADER or words in _CHANGES
+                self._warn(NoAnswerError(shown) if is_passing else ApiError(int(status), 0, shown))
             elif self._senders.controller.gate.is_shut:
                 await self._probe(now)
             elif not self._stopping.is_set():
@@ -358,22 +326,21 @@ class Worker:
             return
         self._hold(partition, message, deliveries, sequence, now)
 
-    def _hold(self, partition: _Partition, message: Msg, deliveries: int, sequence: int, now: float) -> None:
+    def _hold(self, partition: Partition, message: Msg, deliveries: int, sequence: int, now: float) -> None:
         """Claim a log and have it sent."""
         read_message = read(message.headers, message.data)
         kind: Kind = read_message.kind or "log"
         entry = Stored(sequence, kind, read_message.reference, message.data)
         lease = Lease(str(partition.number), deliveries - 1, [entry])
-        held = _Held(
+        held = Held(
             lease, read_message, message.headers or {}, message.reply, sequence, deliveries, now + self._ack_wait
         )
-        partition.held = held
+        self._claims.take(partition, held)
         if read_message.kind is None:
             words = "a message of an unknown kind, which was not sent"
             attempt = Attempt(entry, Outcome(None, message=words), Verdict.REFUSED)
             self._hand_over(Result(lease, attempt, ended=True))
             return
-        self._claims[kind, read_message.reference] = held.claimed_until
         self._senders.submit(lease)
 
     def _hand_over(self, result: Result) -> None:
@@ -389,11 +356,11 @@ class Worker:
             return  # done with, or another's by now
         if result.attempt is None:
             if result.ended:
-                self._release(partition, held)
+                self._claims.release(partition, held)
                 self._spawn(self._send(held.reply, b"-NAK"))  # nothing may be sent now: others may try
             return
         attempt, wait = self._retry_policy.decide(result.attempt, held.deliveries, self._clock.time())
-        self._release(partition, held)
+        self._claims.release(partition, held)
         if attempt.verdict is Verdict.DELIVERED:
             self.counters.delivered += 1
             partition.taken = held.sequence
@@ -404,11 +371,7 @@ class Worker:
             self.counters.failed += 1
             self._spawn(self._send(held.reply, b'-NAK {"delay":%d}' % int(wait * SECOND)))
 
-    def _release(self, partition: _Partition, held: _Held) -> None:
-        partition.held = None
-        self._claims.pop((held.lease.entries[0].kind, held.message.reference), None)
-
-    async def _acknowledge(self, partition: _Partition, reply: str) -> None:
+    async def _acknowledge(self, partition: Partition, reply: str) -> None:
         """Acknowledge a log, and ask for the next one of its partition, in one message."""
         partition.acknowledge = reply
         client = self._client
@@ -426,7 +389,7 @@ class Worker:
         if client is not None and not client.is_closed:
             await client.publish(reply, answer)
 
-    async def _refuse(self, partition: _Partition, held: _Held, outcome: Outcome) -> None:
+    async def _refuse(self, partition: Partition, held: Held, outcome: Outcome) -> None:
         """Keep a log that Athina refused in the stream of those, and only then acknowledge it."""
         headers = {
             **held.headers,
@@ -502,12 +465,13 @@ class Worker:
         return Traffic(controller.in_flight, controller.latency)
 
     async def backlog(self) -> tuple[int, float | None] | None:
-        """How many logs are in the stream, and since when the oldest waits; None where no server says."""
+        """How many logs are in the stream, and since when the oldest waits; None where no server says so in time."""
         if self._client is None or self._client.is_closed:
             return None
+        asking = api(self._client, f"STREAM.INFO.{self._names.stream}")
         try:
-            state = (await api(self._client, f"STREAM.INFO.{self._names.stream}"))["state"]
-        except (ApiError, NoAnswerError):
+            state = (await asyncio.wait_for(asking, _BACKLOG_SECONDS))["state"]
+        except (ApiError, NoAnswerError, asyncio.TimeoutError):
             return None
         return state["messages"], moment(state["first_ts"]) if state["messages"] else None
 
@@ -521,7 +485,7 @@ class Worker:
         for partition in self._partitions:
             held = partition.held
             if held is not None:
-                self._release(partition, held)
+                self._claims.release(partition, held)
                 await self._send(held.reply, b"-NAK")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)

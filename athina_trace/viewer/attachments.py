@@ -8,13 +8,16 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from athina_trace.viewer.formatting import byte_size
 from athina_trace.viewer.log_fields import messages_of, text_of
 
 MAX_IMAGE = 3_000_000
 """Characters of a data URL that is shown as an image."""
 _IMAGE = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=\s]+)")
 # What the pipeline and other tools put in place of data that they did not keep.
-_PLACEHOLDER = re.compile(r"<(\d+) (?:base64 characters|bytes)(?: of ([\w.+/-]+))?>")
+_PLACEHOLDER = re.compile(r"<(\d{1,15}) (base64 characters|bytes)(?: of ([\w.+/-]{1,160}))?>")
+_MEDIA_TYPES = ("media_type", "mime_type", "mimeType", "mediaType", "format")
+"""Under which names the APIs name the type of data."""
 _MEDIA_TYPE = re.compile(r"data:([\w.+-]{1,80}/[\w.+-]{1,80})")
 
 
@@ -27,6 +30,7 @@ class Attachment(NamedTuple):
         url: an address on the web, which a reader may open; empty where there is none.
         data: the data URL of an image that can be shown; empty where there is none.
         note: what is known about data that is not shown.
+        was_replaced: whether its data was left out when the call was logged.
     """
 
     kind: str
@@ -34,14 +38,18 @@ class Attachment(NamedTuple):
     url: str = ""
     data: str = ""
     note: str = ""
+    was_replaced: bool = False
 
 
 def attachments_of(fields: dict[str, Any]) -> list[Attachment]:
     """Return what came with the question: with the last message of the user in the prompt."""
     asked = [message for message in messages_of(fields.get("prompt")) if message.get("role") == "user"]
-    content = asked[-1].get("content") if asked else None
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    return list(_attachments(parts))
+    return attachments_in(asked[-1].get("content")) if asked else []
+
+
+def attachments_in(content: Any) -> list[Attachment]:
+    """Return the images and files among the parts of a message."""
+    return list(_attachments([part for part in content if isinstance(part, dict)] if isinstance(content, list) else []))
 
 
 def _attachments(parts: list[dict[str, Any]]) -> Iterator[Attachment]:
@@ -49,26 +57,32 @@ def _attachments(parts: list[dict[str, Any]]) -> Iterator[Attachment]:
         kind = text_of(part.get("type"))
         inner = next((part[name] for name in (kind, "source", "file") if isinstance(part.get(name), dict)), part)
         name = text_of(inner.get("filename") or part.get("title") or inner.get("file_id"))
-        if "image" in kind:
+        is_image = "image" in kind
+        if not is_image and not any(word in kind for word in ("file", "document", "audio", "video")):
+            continue
+        url = inner.get("url") or inner.get("file_url") or inner.get("file_data")
+        if is_image:
             value = part.get("image_url")
-            url = text_of(value.get("url") if isinstance(value, dict) else value or inner.get("url"))
-            if not url and isinstance(inner.get("data"), str):
-                url = f"data:{text_of(inner.get('media_type'))};base64,{inner['data']}"
-            yield _attachment("image", name, url)
-        elif "file" in kind or "document" in kind or "audio" in kind:
-            yield _attachment(
-                "file", name, text_of(inner.get("url") or inner.get("file_url") or inner.get("file_data"))
-            )
+            url = (value.get("url") if isinstance(value, dict) else value) or url
+        if not url and isinstance(inner.get("data"), str):
+            media_type = text_of(next((inner[each] for each in _MEDIA_TYPES if inner.get(each)), ""))
+            # OpenAI's audio names a format alone.
+            media_type = f"audio/{media_type}" if "audio" in kind and "/" not in media_type else media_type
+            url = f"data:{media_type};base64,{inner['data']}"
+        yield _attachment("image" if is_image else "file", name, text_of(url))
 
 
 def _attachment(kind: str, name: str, url: str) -> Attachment:
     if url.startswith(("https://", "http://")):
         return Attachment(kind, name or url, url=url)
-    if placeholder := _PLACEHOLDER.search(url):
-        media = placeholder[2] or kind
-        return Attachment(kind, name or media, note=f"{media}, {int(placeholder[1]):,} characters, not kept")
+    placeholder = _PLACEHOLDER.search(url)
     media_type = _MEDIA_TYPE.match(url)
-    media = media_type[1] if media_type else kind
+    media = (placeholder and placeholder[3]) or (media_type[1] if media_type else kind)
+    if placeholder:
+        # Four characters of base64 are three bytes.
+        size = int(placeholder[1]) * (1 if placeholder[2] == "bytes" else 0.75)
+        note = f"{media + ', ' if name else ''}{byte_size(size)}, not kept"
+        return Attachment(kind, name or media, note=note, was_replaced=True)
     if kind == "image" and len(url) <= MAX_IMAGE and _IMAGE.fullmatch(url):
         return Attachment(kind, name or media, data=url)
     return Attachment(kind, name or media, note=f"{media}, {len(url):,} characters" if url else "")

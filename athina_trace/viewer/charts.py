@@ -13,6 +13,7 @@ from athina_trace._delivery.sqlite import Connection
 from athina_trace.viewer.aggregates import DAY, DIMENSIONS, HOUR, MINUTE, QUANTITIES, percentile
 from athina_trace.viewer.filters import parse_moment
 from athina_trace.viewer.formatting import exact_time
+from athina_trace.viewer.sorting import in_order
 
 PERIODS = ("1h", "24h", "today", "yesterday", "7d", "30d", "all")
 """What may be shown; "all" is from the first log to the last."""
@@ -44,6 +45,11 @@ class Totals(NamedTuple):
     unpriced: int = 0
     liked: int = 0
     disliked: int = 0
+
+    @property
+    def liked_share(self) -> float | None:
+        """How many of all thumbs are up, as a share of 1; None without any."""
+        return self.liked / thumbs if (thumbs := self.liked + self.disliked) else None
 
 
 class Latencies(NamedTuple):
@@ -101,6 +107,16 @@ class Charts:
     def column(self, place: int) -> Totals:
         """Return what happened in one column, in all lines together."""
         return _sum(line.columns[place] for line in self.lines)
+
+    @property
+    def total(self) -> Totals:
+        """What happened in the whole period, in all lines together."""
+        return _sum(line.total for line in self.lines)
+
+    def busy_columns(self) -> list[tuple[int, Totals]]:
+        """Return the columns in which something happened, each with its place."""
+        columns = ((place, self.column(place)) for place in range(len(self.starts)))
+        return [(place, total) for place, total in columns if total.calls or total.tokens]
 
     def address_of(self, place: int) -> dict[str, str]:
         """Return the filters of the logs in one column."""
@@ -229,7 +245,8 @@ def _sum(columns: Iterable[Totals]) -> Totals:
     return Totals(*map(sum, zip(Totals(), *columns, strict=True)))
 
 
-LINE_COLUMNS: dict[str, Callable[[Line], float | None]] = {
+LINE_COLUMNS: dict[str, Callable[[Line], float | str | None]] = {
+    "name": lambda line: line.name,
     "calls": lambda line: line.total.calls,
     "errors": lambda line: line.total.errors,
     "share": lambda line: line.total.errors / line.total.calls if line.total.calls else None,
@@ -242,17 +259,19 @@ LINE_COLUMNS: dict[str, Callable[[Line], float | None]] = {
     "disliked": lambda line: line.total.disliked,
 }
 """Columns of the table below the charts, by which it can be sorted."""
+TIME_COLUMNS: dict[str, Callable[[tuple[int, Totals]], float]] = {
+    "start": lambda column: column[0],
+    "calls": lambda column: column[1].calls,
+    "errors": lambda column: column[1].errors,
+    "tokens": lambda column: column[1].tokens,
+    "cost": lambda column: column[1].cost,
+    "liked": lambda column: column[1].liked,
+    "disliked": lambda column: column[1].disliked,
+}
+"""Those of the same by time."""
 
 
 def sorted_lines(lines: list[Line], column: str) -> list[Line]:
-    """Return lines with the largest value first, or the smallest with a minus before the column; others come last."""
-    read = LINE_COLUMNS.get(column.removeprefix("-"))
-    if read is None:
-        return lines
-    sign = 1 if column.startswith("-") else -1
-
-    def key(line: Line) -> tuple[bool, bool, float]:
-        value = read(line)
-        return line.name == OTHERS, value is None, sign * (value or 0)
-
-    return sorted(lines, key=key)
+    """Return lines in the order of one of `LINE_COLUMNS`; what has no line of its own comes last."""
+    own = in_order((line for line in lines if line.name != OTHERS), column, LINE_COLUMNS)
+    return [*own, *(line for line in lines if line.name == OTHERS)]

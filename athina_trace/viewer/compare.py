@@ -14,12 +14,15 @@ from athina_trace.viewer.filters import Filters
 KINDS = {"slug": "Prompt slugs", "model": "Models", "customer": "Customers", "environment": "Environments",
          "session": "Sessions"}  # fmt: skip
 """What may be compared → what a page calls it."""
+ORDERS = {"": "newest", "errors": "failed ones first", "feedback": "disliked ones first", "latency": "slowest first",
+          "chunk": "slowest to begin first", "tokens": "most tokens first", "cost": "most expensive first"}  # fmt: skip
+"""How the answers of both may be sorted, by a column of the list of logs → what a page calls it."""
 _ANSWERS = 5
 _MAX_LATENCIES = 20_000
 
 
 class Side(NamedTuple):
-    """One of the two, with its newest answers, and the address of all its logs."""
+    """One of the two, with some of its answers, and the address of all its logs."""
 
     name: str
     title: str
@@ -38,20 +41,23 @@ class Comparison(NamedTuple):
 
     Attributes:
         by: one of `KINDS`.
+        sort: one of `ORDERS`.
         names: values to choose from.
         sides: none, one or two.
     """
 
     by: str
     period: str
+    sort: str
     names: list[tuple[str, str]]
     sides: list[Side]
 
 
-def load(db: Connection, *, by: str, picked: list[str], period: str) -> Comparison:
+def load(db: Connection, *, by: str, picked: list[str], period: str, sort: str = "") -> Comparison:
     """Read two sides; where fewer are picked, the largest values, or the newest sessions, fill the places."""
     by = by if by in KINDS else "slug"
     period = period if period in PERIODS else "all"
+    sort = sort if sort in ORDERS else ""
     if by == "session":
         recent = queries.sessions(db, Filters()).rows
         names = [(row["name"], row["question"] or row["name"]) for row in recent]
@@ -67,10 +73,10 @@ def load(db: Connection, *, by: str, picked: list[str], period: str) -> Comparis
         # Beside the first, what is named most alike: another version of a prompt, the smaller model of a family.
         chosen[1:] = sorted(chosen[1:], key=lambda other: -_common(chosen[0], other))
     chosen = chosen[:2]
-    sides = [side for name in chosen if (side := _side(db, by, name, period)) is not None]
+    sides = [side for name in chosen if (side := _side(db, by, name, period, sort)) is not None]
     # A session that was picked may not be among the newest.
     names += [(side.name, side.title) for side in sides if side.name not in dict(names)]
-    return Comparison(by, period, names, sides)
+    return Comparison(by, period, sort, names, sides)
 
 
 def _common(one: str, other: str) -> int:
@@ -80,10 +86,10 @@ def _common(one: str, other: str) -> int:
     )
 
 
-def _side(db: Connection, by: str, name: str, period: str) -> Side | None:
+def _side(db: Connection, by: str, name: str, period: str, sort: str) -> Side | None:
     filters = Filters.of({by: name, "kind": "turns"})
-    answers = queries.logs(db, filters, limit=_ANSWERS).rows
-    address = f"/logs?{Filters.of({by: name}).query()}"
+    answers = queries.logs(db, filters, limit=_ANSWERS, sort=queries.Sort.of(sort, queries.LOG_COLUMNS)).rows
+    address = f"/logs?{Filters.of({by: name}).query(sort=sort)}"
     if by in DIMENSIONS:
         line = load_line(db, by=by, value=name, period=period)
         return Side(name, name, line.total, line.total_latencies, answers, address)

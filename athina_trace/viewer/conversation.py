@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from athina_trace._delivery.sqlite import Row
-from athina_trace.viewer.attachments import Attachment, attachments_of
+from athina_trace.viewer.attachments import Attachment, attachments_in, attachments_of
 from athina_trace.viewer.log_fields import error_of, messages_of, question_of, readable_error, text_of, tool_calls
 from athina_trace.viewer.queries import StoredLog
 
@@ -25,6 +26,7 @@ _SHOWN_ELSEWHERE = {
 """Fields that are not repeated among a turn's details."""
 
 _MAX_DEPTH = 12
+_ERROR_NAME = re.compile(r"[A-Za-z_]\w{0,60}(?:Error|Exception|Timeout)\b")
 
 
 class TurnLimits(NamedTuple):
@@ -81,6 +83,7 @@ class Message(NamedTuple):
 
     role: str
     content: Excerpt
+    attachments: list[Attachment]
 
 
 class Step(NamedTuple):
@@ -141,6 +144,12 @@ class Turn:
     comment: Excerpt
     details: list[tuple[str, str]]
 
+    @property
+    def error_name(self) -> str:
+        """The name of the exception that the error begins with; empty where it begins with something else."""
+        found = _ERROR_NAME.match(self.error.shown)
+        return found[0] if found else ""
+
 
 def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
     """Read the texts of a log from its fields."""
@@ -167,7 +176,11 @@ def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
             cut(text_of(each.get("content")), "prompt") for each in prompt if each.get("role") in _INSTRUCTION_ROLES
         ],
         history=[
-            Message(text_of(each.get("role")) or "message", cut(text_of(each["content"]), "prompt"))
+            Message(
+                text_of(each.get("role")) or "message",
+                cut(text_of(each["content"]), "prompt"),
+                attachments_in(each["content"])[: limits.items],
+            )
             for each in history[-limits.items if limits.items else 0 :]
         ],
         context=[cut(text, "context") for text in _documents(fields.get("context"), limits)],

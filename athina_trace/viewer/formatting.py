@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 
 NO_VALUE = "\N{EN DASH}"
 """Shown where there is no value."""
+_MARKDOWN = re.compile(r"(\*{1,3}|`)(?=\S)(.+?)(?<=\S)\1|\[([^\]\[]+)\]\(\S+?\)")
 
 
 def time_ago(when: float | None, *, now: float) -> str:
@@ -75,3 +77,8 @@ def byte_size(value: float) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def unmarked(line: str) -> str:
+    """Leave Markdown's signs for bold text, code and links out of a line that is shown as plain text."""
+    return _MARKDOWN.sub(lambda found: found[2] or found[3], line)

@@ -34,7 +34,8 @@ _parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["tab
 _formatter = HtmlFormatter(nowrap=True)
 
 
-@lru_cache(maxsize=2_000)
+# Of the texts of pages alone, which are cut: `render.__wrapped__` renders a message of any length and keeps nothing.
+@lru_cache(maxsize=500)
 def render(text: str, search: str = "") -> Markup:
     """Render `text` to HTML in which nothing is executable and nothing is loaded from elsewhere.
 

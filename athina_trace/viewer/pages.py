@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -21,13 +22,14 @@ from athina_trace._serving.access import same
 from athina_trace.viewer import compare, formatting, queries
 from athina_trace.viewer.access import MAX_FORM
 from athina_trace.viewer.attachments import attachments_of, decoded
-from athina_trace.viewer.charts import LINE_COLUMNS, PERIODS, load_charts, sorted_lines
+from athina_trace.viewer.charts import LINE_COLUMNS, PERIODS, TIME_COLUMNS, load_charts, sorted_lines
 from athina_trace.viewer.conversation import read_turn, steps_of
 from athina_trace.viewer.filters import FEEDBACK, KINDS, STATES, VIEWS, Filters
 from athina_trace.viewer.indexed_outbox import ReadSnapshot, Refresher
 from athina_trace.viewer.log_fields import question_of, text_of
 from athina_trace.viewer.markdown import mark, render
 from athina_trace.viewer.search_text import snippet
+from athina_trace.viewer.sorting import in_order
 
 if TYPE_CHECKING:
     from athina_trace.relay.status import RelayStatus
@@ -38,6 +40,10 @@ _MAX_MESSAGE = 200_000
 """Characters of one text that are rendered as Markdown on a page of their own."""
 _MAX_SNIPPET_LOG = 200_000
 """Bytes of a log in which a list looks for what was found beyond the beginning of its texts."""
+_WORKER_COLUMNS = {
+    name: itemgetter(name) for name in ("name", "paused", "delivered", "refused", "failed", "held", "began")
+}
+_PARTITION_COLUMNS = {name: attrgetter(name) for name in ("number", "in_flight", "lag", "rate", "waiting_since")}
 
 
 class Pages:
@@ -75,16 +81,20 @@ class Pages:
             iso=formatting.iso_time,
             money=formatting.money,
             percent=formatting.percent,
+            unmarked=formatting.unmarked,
             mark=mark,
         )
         self._templates.globals.update(
             markdown=render,
+            markdown_once=render.__wrapped__,
             price=formatting.price,
             states=STATES,
             feedback_kinds=list(FEEDBACK),
             kinds=list(KINDS),
             views=VIEWS,
             max_steps=queries.MAX_STEPS,
+            max_sorted=queries.MAX_SORTED,
+            texts={*queries.TEXTS, "name", "paused"},
             periods=PERIODS,
         )
 
@@ -215,33 +225,50 @@ class Pages:
 
     def charts(self, request: Request) -> Response:
         """Totals over time."""
-        by, period, sort = (request.query_params.get(name, "") for name in ("by", "period", "sort"))
+        by, period, sort, by_time = (request.query_params.get(name, "") for name in ("by", "period", "sort", "by_time"))
         with self._refresher.reading() as snapshot:
             charts = load_charts(
                 snapshot.db, by=by, period=period or "all", steps=request.query_params.get("calls") == "all"
             )
             sort = sort if sort.removeprefix("-") in LINE_COLUMNS else ("errors" if by == "tool" else "")
-            rows = sorted_lines(charts.lines, sort)
-            return self._render("charts", snapshot, charts=charts, data=charts.data(), rows=rows, sort=sort)
+            return self._render(
+                "charts",
+                snapshot,
+                charts=charts,
+                data=charts.data(),
+                rows=sorted_lines(charts.lines, sort),
+                sort=sort,
+                columns=in_order(charts.busy_columns(), by_time, TIME_COLUMNS),
+                by_time=by_time,
+            )
 
     def compare(self, request: Request) -> Response:
         """Two sessions, or two values of a dimension, side by side."""
-        by, period = (request.query_params.get(name, "") for name in ("by", "period"))
+        by, period, sort = (request.query_params.get(name, "") for name in ("by", "period", "sort"))
         picked = [value for name in ("a", "b", "pick") for value in request.query_params.getlist(name) if value]
         with self._refresher.reading() as snapshot:
-            comparison = compare.load(snapshot.db, by=by, picked=picked, period=period or "all")
-            return self._render("compare", snapshot, comparison=comparison, kinds_of_things=compare.KINDS)
+            comparison = compare.load(snapshot.db, by=by, picked=picked, period=period or "all", sort=sort)
+            return self._render(
+                "compare", snapshot, comparison=comparison, kinds_of_things=compare.KINDS, orders=compare.ORDERS
+            )
 
     def delivery(self, request: Request) -> Response:
         """What waits, and what was refused with the server's answer, here and in the relay."""
         before, retried = _integer(request, "before"), _integer(request, "again")
+        sorts = {name: request.query_params.get(name, "") for name in ("refused", "waiting", "workers", "partitions")}
         relay = self._relay_status() if self._relay_status is not None else None
         with self._refresher.reading() as snapshot:
             return self._render(
                 "delivery",
                 snapshot,
-                refused=queries.refused(snapshot.db, before=before),
-                waiting=queries.waiting(snapshot.db),
+                refused=queries.refused(
+                    snapshot.db, before=before, sort=queries.Sort.of(sorts["refused"], queries.REFUSED_COLUMNS)
+                ),
+                waiting=queries.waiting(snapshot.db, sort=queries.Sort.of(sorts["waiting"], queries.WAITING_COLUMNS)),
+                in_order=in_order,
+                worker_columns=_WORKER_COLUMNS,
+                partition_columns=_PARTITION_COLUMNS,
+                sorts=sorts,
                 before=before,
                 retried=retried,
                 relay=relay,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from athina_trace._delivery.sqlite import Connection, Row
@@ -16,6 +17,8 @@ _MAX_PAGE_BYTES = 2_000_000
 """Bytes of logs on one page of a conversation; a larger log has a page to itself."""
 _MAX_WALK = 3000
 """Matching logs that one page of sessions reads at most."""
+MAX_SORTED = 5000
+"""The newest refused, and the oldest waiting entries, which alone are sorted by another column than their age."""
 _MAX_CHOICES = 100
 MAX_STEPS = 200
 """Steps of one turn that are shown."""
@@ -37,17 +40,14 @@ SELECT 1 FROM log AS l INDEXED BY log_session JOIN box.entry AS e ON e.id = l.id
 WHERE l.session = ? AND l.id >= ? AND {condition} LIMIT 1
 """
 _ENTRIES_OF_LOG = "SELECT id, kind, made, body, state, status, reason FROM box.entry WHERE reference = ? ORDER BY id"
-_REFUSED = """
-SELECT e.id, e.kind, e.reference, e.made, e.resolved, e.status, e.reason, l.question, l.session, l.customer
-FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id
-WHERE e.state = 'refused' AND e.state != 'waiting' AND e.id < ? ORDER BY e.id DESC LIMIT ?
+_ENTRIES = """
+SELECT e.id, e.kind, e.reference, e.made, e.resolved, e.status, e.reason, l.question, l.session, l.customer, n.attempts,
+n.owner
+FROM (SELECT id FROM box.entry WHERE {chosen}) AS chosen CROSS JOIN box.entry AS e ON e.id = chosen.id
+LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key
+WHERE {after} {order} LIMIT ?
 """
 _REFUSED_IDS = "SELECT id FROM box.entry WHERE reference = ? AND state = 'refused'"
-_WAITING = """
-SELECT e.id, e.kind, e.reference, e.made, l.question, l.session, l.customer, n.attempts, n.due, n.owner
-FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id LEFT JOIN box.ordering_key AS n ON n.name = e.ordering_key
-WHERE e.state = 'waiting' ORDER BY e.id LIMIT ?
-"""
 _BY_STATE = "SELECT state, count(*) FROM box.entry WHERE state != 'waiting' GROUP BY state"
 _WAITING_COUNT = "SELECT count(*) FROM box.entry WHERE state = 'waiting'"
 _OLDEST_WAITING = "SELECT made FROM box.entry WHERE state = 'waiting' ORDER BY id LIMIT 1"
@@ -132,7 +132,7 @@ class Sort(NamedTuple):
         if name not in columns:
             return None
         column = columns[name]
-        is_text = name in _TEXTS
+        is_text = name in TEXTS
         is_ascending = is_text != text.startswith("-")
         if is_text:
             last = "char(1114111)" if is_ascending else "''"
@@ -148,13 +148,25 @@ class Sort(NamedTuple):
 
 LOG_COLUMNS = {
     "question": "l.question", "customer": "l.customer", "user": "l.user", "model": "l.model", "tokens": "l.tokens",
-    "cost": "l.cost", "latency": "l.latency", "feedback": "-l.feedback", "made": "l.made",
+    "cost": "l.cost", "latency": "l.latency", "chunk": "l.first_chunk", "errors": "l.error IS NOT NULL",
+    "feedback": "-l.feedback", "state": "e.state", "made": "l.made",
 }  # fmt: skip
 SESSION_COLUMNS = {
     "question": "s.question", "customer": "s.customer", "turns": "s.turns", "tokens": "s.tokens", "cost": "s.cost",
     "errors": "s.errors", "feedback": "s.disliked", "last": "s.last",
 }  # fmt: skip
-_TEXTS = {"question", "customer", "user", "model"}
+REFUSED_COLUMNS = {
+    "question": "l.question", "reason": "coalesce(e.status, '') || ' ' || coalesce(e.reason, '')",
+    "resolved": "e.resolved",
+}  # fmt: skip
+WAITING_COLUMNS = {
+    "question": "l.question", "customer": "l.customer", "made": "e.made",
+    "attempts": "CASE WHEN n.owner IS NULL THEN n.attempts ELSE 1e9 END",
+}  # fmt: skip
+TEXTS = {"question", "customer", "user", "model", "reason"}
+"""Columns that are sorted from A to Z first, all others with the largest value first."""
+_BY_URGENCY = ("refused", "waiting", "received", "delivered")
+"""States in the order in which a list is sorted by them: first those that need attention."""
 
 
 def logs(
@@ -162,20 +174,47 @@ def logs(
 ) -> Page:
     """Return logs that match `filters`, newest first or in the order of `sort`: those after the log `before`."""
     if sort is not None:
-        rows = _sorted_logs(db, filters, sort, cursor=before, limit=limit + 1)
-        return _page(rows, limit, "id")
+        return _page(_sorted_logs(db, filters, sort, cursor=before, limit=limit + 1), limit, "id")
+    return _page(_logs_by_id(db, filters, cursor=before, limit=limit + 1), limit, "id")
+
+
+def _logs_by_id(
+    db: Connection, filters: Filters, *, cursor: int | None, limit: int, is_ascending: bool = False
+) -> list[Row]:
+    """Return the newest logs or, `is_ascending`, the oldest: those after the one with the id `cursor` in this order."""
     start, key = _start(filters)
     condition, values = filters.sql()
-    rows = db.execute(
-        f"{start} WHERE {condition} AND {key} < ? ORDER BY {key} DESC LIMIT ?", (*values, _below(before), limit + 1)
-    ).fetchall()
-    return _page(rows, limit, "id")
+    after = "1" if cursor is None else f"{key} {'>' if is_ascending else '<'} {cursor:d}"
+    order = f"ORDER BY {key} {'ASC' if is_ascending else 'DESC'}"
+    return db.execute(f"{start} WHERE {condition} AND {after} {order} LIMIT ?", (*values, limit)).fetchall()
+
+
+def _logs_by_state(
+    db: Connection, filters: Filters, *, cursor: int | None, limit: int, is_ascending: bool
+) -> list[Row]:
+    """Return logs sorted by their state. States are read one by one: only then no more than a page is read."""
+    states = _BY_URGENCY[::-1] if is_ascending else _BY_URGENCY
+    place = db.execute("SELECT state FROM box.entry WHERE id = ?", (cursor,)).fetchone()
+    rows: list[Row] = []
+    for state in states[states.index(place[0]) if place else 0 :]:
+        if filters.state in ("", state) and len(rows) < limit:
+            rows += _logs_by_id(
+                db,
+                replace(filters, state=state),
+                cursor=cursor if place and place[0] == state else None,
+                limit=limit - len(rows),
+                is_ascending=is_ascending,
+            )
+    return rows
 
 
 def _sorted_logs(
     db: Connection, filters: Filters, sort: Sort, *, cursor: int | None, limit: int, backwards: bool = False
 ) -> list[Row]:
     """Return the first logs in an order, or those after or, `backwards`, before the one with the id `cursor`."""
+    if sort.name.removeprefix("-") == "state":
+        is_ascending = (sort.direction == "ASC") != backwards
+        return _logs_by_state(db, filters, cursor=cursor, limit=limit, is_ascending=is_ascending)
     order, comparison = sort.order("l.id", backwards=backwards)
     condition, values = filters.sql()
     place = db.execute(f"SELECT {sort.key}, l.id FROM log AS l WHERE l.id = ?", (cursor,)).fetchone()
@@ -192,10 +231,10 @@ def _sorted_logs(
 
 def log_neighbours(db: Connection, filters: Filters, sort: Sort | None, log_id: int) -> tuple[Row | None, Row | None]:
     """Return what comes before and after a log in the list with these filters and this order."""
-    sort = sort or Sort("", "l.id", "DESC")
-    found = (
-        _sorted_logs(db, filters, sort, cursor=log_id, limit=1, backwards=backwards) for backwards in (True, False)
-    )
+    if sort is None:
+        found = [_logs_by_id(db, filters, cursor=log_id, limit=1, is_ascending=each) for each in (True, False)]
+    else:
+        found = [_sorted_logs(db, filters, sort, cursor=log_id, limit=1, backwards=each) for each in (True, False)]
     before, after = (rows[0] if rows else None for rows in found)
     return before, after
 
@@ -444,9 +483,22 @@ def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
     )
 
 
-def refused(db: Connection, *, before: int | None = None) -> Page:
-    """Return the refused entries of every kind, newest first."""
-    return _page(db.execute(_REFUSED, (_below(before), PAGE + 1)).fetchall(), PAGE, "id")
+def refused(db: Connection, *, before: int | None = None, sort: Sort | None = None) -> Page:
+    """Return the refused entries of every kind, newest first or in the order of `sort`: those after `before`."""
+    chosen = "state = 'refused' AND state != 'waiting'"
+    if sort is None:
+        statement = _ENTRIES.format(chosen=f"{chosen} AND id < ?", after="1", order="ORDER BY chosen.id DESC")
+        return _page(db.execute(statement, (_below(before), PAGE + 1)).fetchall(), PAGE, "id")
+    order, comparison = sort.order("e.id")
+    place = db.execute(
+        f"SELECT {sort.key}, e.id FROM box.entry AS e LEFT JOIN log AS l ON l.id = e.id WHERE e.id = ?", (before,)
+    ).fetchone()
+    statement = _ENTRIES.format(
+        chosen=f"{chosen} ORDER BY id DESC LIMIT {MAX_SORTED}",
+        after="1" if place is None else f"{comparison} (?, ?)",
+        order=order,
+    )
+    return _page(db.execute(statement, (*(place or ()), PAGE + 1)).fetchall(), PAGE, "id")
 
 
 def refused_ids(db: Connection, references: Iterable[str]) -> list[int]:
@@ -454,6 +506,9 @@ def refused_ids(db: Connection, references: Iterable[str]) -> list[int]:
     return [row[0] for reference in references for row in db.execute(_REFUSED_IDS, (clean(reference),))]
 
 
-def waiting(db: Connection, *, limit: int = 20) -> list[Row]:
-    """Return the oldest waiting entries: what is sent next."""
-    return db.execute(_WAITING, (limit,)).fetchall()
+def waiting(db: Connection, *, limit: int = 20, sort: Sort | None = None) -> list[Row]:
+    """Return the oldest waiting entries, what is sent next, or the first in the order of `sort`."""
+    chosen, order = "state = 'waiting'", "ORDER BY chosen.id"
+    if sort is not None:
+        chosen, order = f"{chosen} ORDER BY id LIMIT {MAX_SORTED}", sort.order("e.id")[0]
+    return db.execute(_ENTRIES.format(chosen=chosen, after="1", order=order), (limit,)).fetchall()

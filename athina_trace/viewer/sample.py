@@ -90,42 +90,41 @@ def _conversation(chance: random.Random, script: _Script, number: int, began: fl
         turn = json.loads(json.dumps(template).replace("PX-00000", parcel))
         feedback, steps = turn.pop("feedback", None), turn.pop("steps", [])
         reference = f"sample-{number:03d}-{place}"
-        content: Any = turn["user_query"]
-        if turn.pop("picture", False):
-            url = f"data:image/jpeg;base64,{base64.b64encode(_PICTURE.read_bytes()).decode()}"
-            content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": {"url": url}}]
-        prompt_tokens = round(len(json.dumps(turn)) / 4 + len(script.system) / 4 + chance.uniform(40, 400))
-        completion_tokens = round(len(turn.get("response", "")) / 4 + 8)
-        slowness = chance.lognormvariate(0, 0.5)
-        spent = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "cost": round((prompt_tokens * 0.4 + completion_tokens * 1.6) / 1e6, 6),
-        }
-        fields = {
-            **shared,
-            "language_model_id": model,
-            "response": "",
-            **turn,
-            "prompt": [{"role": "system", "content": script.system}, {"role": "user", "content": content}],
-            # Where steps call the models, the tokens are theirs.
-            **({} if steps else spent),
-            "response_time": round((500 + 9 * completion_tokens) * slowness)
-            + sum(step["response_time"] for step in steps),
-            "custom_attributes": {"function": "support.answer", "time_to_first_chunk_ms": round(180 * slowness)},
-        }
+        fields = {"language_model_id": model, **_answered(chance, turn, script.system, steps)}
         for each, parent, body in [*_steps(steps, reference), (reference, None, fields)]:
             attributes = {**body["custom_attributes"], **({"parent_reference": parent} if parent else {})}
             whole = {**shared, **body, "custom_attributes": attributes, "external_reference_id": each}
-            yield Entry(
-                shared["session_id"], "log", each, began, json.dumps(to_wire(whole), ensure_ascii=False).encode()
-            )
+            yield Entry(shared["session_id"], "log", each, began, _json(to_wire(whole)))
         if feedback:
             body = {**feedback, "external_reference_id": reference}
-            yield Entry(
-                shared["session_id"], "feedback", reference, began + 5, json.dumps(body, ensure_ascii=False).encode()
-            )
+            yield Entry(shared["session_id"], "feedback", reference, began + 5, _json(body))
+
+
+def _answered(chance: random.Random, turn: dict[str, Any], system: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a turn: what was asked and answered, and what a model would have spent on it."""
+    content: Any = turn["user_query"]
+    if turn.pop("picture", False):
+        url = f"data:image/jpeg;base64,{base64.b64encode(_PICTURE.read_bytes()).decode()}"
+        content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": {"url": url}}]
+    prompt_tokens = round(len(json.dumps(turn)) / 4 + len(system) / 4 + chance.uniform(40, 400))
+    completion_tokens = round(len(turn.get("response", "")) / 4 + 8)
+    slowness = chance.lognormvariate(0, 0.5)
+    spent = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "cost": round((prompt_tokens * 0.4 + completion_tokens * 1.6) / 1e6, 6),
+    }
+    own_time = round((500 + 9 * completion_tokens) * slowness)
+    return {
+        "response": "",
+        **turn,
+        "prompt": [{"role": "system", "content": system}, {"role": "user", "content": content}],
+        # Where steps call the models, the tokens are theirs.
+        **({} if steps else spent),
+        "response_time": own_time + sum(step["response_time"] for step in steps),
+        "custom_attributes": {"function": "support.answer", "time_to_first_chunk_ms": round(180 * slowness)},
+    }
 
 
 def _steps(steps: list[dict[str, Any]], parent: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -144,3 +143,7 @@ def _steps(steps: list[dict[str, Any]], parent: str) -> Iterator[tuple[str, str,
                 "custom_attributes": {"function": function},
             },
         )
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode()

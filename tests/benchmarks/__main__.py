@@ -14,11 +14,13 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import runs
+from . import handlers, runs
 from .growth import growth
 from .peers import PACKAGES
 from .scenarios import Figures, Scenario, scenarios, summary
 from .tables import TABLES, Results, grid, markdown, terminal, turned
+
+_ALL = [*scenarios(quick=True), "growth", "handlers", "spans"]
 
 
 def measured(scenario: Scenario, url: str) -> dict[str, Figures]:
@@ -28,6 +30,16 @@ def measured(scenario: Scenario, url: str) -> dict[str, Figures]:
         for name in scenario.contestants:
             taken[name].append(scenario.measure(name, url, scenario.calls))
     return {name: summary(rounds) for name, rounds in taken.items()}
+
+
+def _ends_of_spans(turns: int) -> list[list[str]]:
+    with runs.state() as folder:
+        figures = runs.work("spans", turns, "as-json", at=folder)
+    named = {"alone": "nothing", "added": "added with AthinaSpanProcessor"}
+    return [
+        [*named.values()],
+        [f"{figures[name]:,.1f}" if name in figures else "— (no opentelemetry)" for name in named],
+    ]
 
 
 def versions() -> str:
@@ -57,10 +69,10 @@ def report(results: Results, more: list[tuple[str, list[list[str]]]], *, as_mark
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of a fifth of the calls")
-    parser.add_argument("--only", default="", help="these scenarios, with commas between; `growth` is one, too")
+    parser.add_argument("--only", default="", help=f"these, with commas between: {', '.join(_ALL)}")
     parser.add_argument("--markdown", type=Path, help="write the tables here, too")
     options = parser.parse_args()
-    chosen = options.only.split(",") if options.only else [*scenarios(quick=True), "growth"]
+    chosen = options.only.split(",") if options.only else _ALL
     results: dict[str, dict[str, Figures]] = {}
     with runs.sink() as url:
         for name, scenario in scenarios(quick=options.quick).items():
@@ -69,6 +81,10 @@ def main() -> None:
                 results[name] = measured(scenario, url)
                 print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         more = growth(url, quick=options.quick) if "growth" in chosen else []
+        if "handlers" in chosen:
+            more.append((handlers.TITLE, handlers.measure(url, rounds=1 if options.quick else 5)))
+        if "spans" in chosen:
+            more.append(("The end of a model's span, microseconds", _ends_of_spans(turns=10 if options.quick else 30)))
     print(report(results, more, as_markdown=False))
     if options.markdown:
         options.markdown.write_text(report(results, more, as_markdown=True), encoding="utf-8")

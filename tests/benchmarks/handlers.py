@@ -5,36 +5,58 @@
 The models answer at once, without a network, so that all that is measured is the framework and the handler; the line
 `nothing` is the framework alone. Each contestant works in a process of its own, in turn, against one sink on loopback.
 LangChain calls its handlers while the program waits, so that the call's own time shows what they take. LiteLLM calls
-them on the event loop after its calls have returned: the time of the handler itself is taken. athina_trace's logs are
-on disk by then, the peers' are in memory.
+them on the event loop after its calls have returned: what it gives them is kept, and given to them again in a burst.
+athina_trace's logs are on disk by then, the peers' are in memory, and one of them has not looked at what it was given.
+
+So the CPU of the whole process is taken, too, until each contestant has done all that it does for a log but send it:
+ours has no key to send with, and for the peers whatever is sent is answered at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import import_module
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from . import runs
 from .tables import terminal
 
-_CALLS, _UNCOUNTED = 400, 50
-_FRAMEWORKS = ("langchain", "litellm")
+TITLE = "Handlers of LangChain and LiteLLM: what each adds, microseconds"
+_CALLS, _UNCOUNTED = 2000, 50
+_FRAMEWORKS = {"langchain": "LangChain", "litellm": "LiteLLM"}
 _CONTESTANTS = ("nothing", "athina_trace", "langfuse", "langsmith")
+_FIGURES = ("median", "p99", "cpu")
 _QUESTION = "Where is my parcel PX-48213, and when will it arrive at my neighbour's? " * 4
 _ANSWER = "It is on its way, last seen at the Leipzig hub, and should reach you tomorrow by 14:00. " * 4
+_NOWHERE = "nowhere"
+"""In place of the sink's address: nothing is sent."""
+
+
+class _Burst(NamedTuple):
+    """One framework with one contestant's handler."""
+
+    prepare: Callable[[int], Awaitable[None]]
+    """Do for so many calls what is not measured."""
+    call: Callable[[], Awaitable[object]]
+    """Make a call, or have one handled."""
+    rest: Callable[[], Awaitable[object]]
+    """Wait for what is done later."""
 
 
 def _settings(url: str) -> None:
-    """What the contestants read: whom to send to."""
+    """What the contestants read: whom to send to. Ours has no key where nothing is to be sent."""
+    os.environ |= {} if url == _NOWHERE else {"ATHINA_API_KEY": "key"}
+    url = "http://127.0.0.1:9" if url == _NOWHERE else url
     os.environ |= {
-        "ATHINA_API_KEY": "key",
         "ATHINA_BASE_URL": url,
         "LANGFUSE_PUBLIC_KEY": "pk-lf-x",
         "LANGFUSE_SECRET_KEY": "sk-lf-x",
@@ -47,13 +69,27 @@ def _settings(url: str) -> None:
     }
 
 
-def _langchain(contestant: str) -> Callable[[], object]:
-    """Return one call of a chat model with the contestant's handler."""
-    language_models, messages = (
-        import_module("langchain_core.language_models"),
-        import_module("langchain_core.messages"),
+def _answer_at_once() -> None:
+    """Have whatever a peer sends be answered before it has left."""
+    httpx, requests = import_module("httpx"), import_module("requests")
+
+    def by_requests(_session: object, request: Any, **_: object) -> Any:
+        answer = requests.Response()
+        answer.status_code, answer._content, answer.request = 200, b"{}", request
+        return answer
+
+    async def by_httpx(_client: object, request: Any, **_: object) -> Any:
+        return httpx.Response(200, json={}, request=request)
+
+    requests.Session.send = by_requests
+    httpx.AsyncClient.send = by_httpx
+    httpx.Client.send = lambda _client, request, **_: httpx.Response(200, json={}, request=request)
+
+
+def _langchain(contestant: str) -> _Burst:
+    language_models, messages, outputs = (
+        import_module(f"langchain_core.{name}") for name in ("language_models", "messages", "outputs")
     )
-    outputs = import_module("langchain_core.outputs")
     usage = {"input_tokens": 60, "output_tokens": 70, "total_tokens": 130}
     answer = messages.AIMessage(_ANSWER, usage_metadata=usage, response_metadata={"model_name": "gpt-4o"})
 
@@ -66,96 +102,143 @@ def _langchain(contestant: str) -> Callable[[], object]:
             return outputs.ChatResult(generations=[outputs.ChatGeneration(message=answer.model_copy())])
 
     handlers: list[Any] = []
+    flush: Callable[[], object] = int
     if contestant == "athina_trace":
         handlers = [import_module("athina_trace.integrations.langchain").AthinaCallbackHandler()]
     elif contestant == "langfuse":
-        import_module("langfuse").get_client()
+        flush = import_module("langfuse").get_client().flush
         handlers = [import_module("langfuse.langchain").CallbackHandler()]
     elif contestant == "langsmith":
         client = import_module("langsmith").Client()
+        flush = client.flush
         handlers = [import_module("langchain_core.tracers").LangChainTracer(client=client)]
     model, config = Instant(), {"callbacks": handlers}
     asked = [messages.SystemMessage("Be kind."), messages.HumanMessage(_QUESTION)]
-    return lambda: model.invoke(asked, config)
+
+    async def nothing(_: int) -> None: ...
+
+    async def call() -> None:
+        model.invoke(asked, config)
+
+    async def rest() -> None:
+        flush()
+
+    return _Burst(nothing, call, rest)
 
 
-def work(framework: str, contestant: str, url: str) -> dict[str, float]:
-    """Make the calls in this process; microseconds for each."""
-    _settings(url)
-    return asyncio.run(_litellm_calls(contestant)) if framework == "litellm" else _langchain_calls(contestant)
-
-
-def _langchain_calls(contestant: str) -> dict[str, float]:
-    call = _langchain(contestant)
-    for _ in range(_UNCOUNTED):
-        call()
-    took = []
-    for _ in range(_CALLS):
-        at = time.perf_counter()
-        call()
-        took.append((time.perf_counter() - at) * 1e6)
-    return {"median": statistics.median(took), "p99": sorted(took)[int(_CALLS * 0.99)]}
-
-
-async def _litellm_calls(contestant: str) -> dict[str, float]:
+def _litellm(contestant: str) -> _Burst:
     litellm: Any = import_module("litellm")
     worker = import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
     if contestant == "athina_trace":
         litellm.callbacks = [import_module("athina_trace.integrations.litellm").AthinaLogger()]
     elif contestant != "nothing":
         litellm.callbacks = [{"langfuse": "langfuse_otel", "langsmith": "langsmith"}[contestant]]
+    logger_class = import_module("litellm.integrations.custom_logger").CustomLogger
     asked = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": _QUESTION}]
+    loggers: list[Any] = []
+    kept: list[Callable[[], Awaitable[object]]] = []
 
-    async def calls(count: int) -> None:
+    async def prepare(count: int) -> None:
         for _ in range(count):
             await litellm.acompletion(model="gpt-4o", messages=asked, mock_response=_ANSWER)
+            # Of a contestant's name LiteLLM makes its logger with the first call.
+            for logger in (*litellm.callbacks, *litellm._async_success_callback):
+                if isinstance(logger, logger_class) and logger not in loggers:
+                    loggers.append(logger)
+                    logger.async_log_success_event = _keeping(logger.async_log_success_event, kept)
         await worker.flush()
 
-    await calls(_UNCOUNTED)
+    async def call() -> None:
+        if kept:
+            await kept.pop()()
+
+    return _Burst(prepare, call, partial(_flush, contestant, loggers))
+
+
+async def _flush(contestant: str, loggers: list[Any]) -> None:
+    for logger in loggers:
+        if contestant == "langsmith":
+            await logger.flush_queue()
+        elif contestant == "langfuse":
+            logger._tracer_provider.force_flush()
+
+
+def _keeping(handler: Any, kept: list[Callable[[], Awaitable[object]]]) -> Any:
+    async def keep(*given: Any, **named: Any) -> None:
+        kept.append(partial(handler, *given, **named))
+
+    return keep
+
+
+async def work(framework: str, contestant: str, url: str) -> dict[str, Any]:
+    """Make the calls in this process.
+
+    Returns:
+        Microseconds: of CPU for each log where nothing is sent, else of each call or handler; or which package is
+        `missing`.
+    """
+    is_sent = url != _NOWHERE
+    _settings(url)
+    try:
+        burst = {"langchain": _langchain, "litellm": _litellm}[framework](contestant)
+        if not is_sent:
+            _answer_at_once()
+    except ModuleNotFoundError as error:
+        return {"missing": error.name}
+    await burst.prepare(_UNCOUNTED + _CALLS)
+    for _ in range(_UNCOUNTED):
+        await burst.call()
+    await burst.rest()
+    if not is_sent:
+        await asyncio.sleep(1)  # threads that have just begun, and load what they need
+    gc.collect()
     took: list[float] = []
-    for logger in {id(each): each for each in [*litellm.callbacks, *litellm._async_success_callback]}.values():
-        if hasattr(logger, "async_log_success_event"):
-            logger.async_log_success_event = _timed(logger.async_log_success_event, took)
-    await calls(_CALLS)
-    return {"median": statistics.median(took or [0]), "p99": sorted(took or [0])[int(len(took) * 0.99)]}
-
-
-def _timed(handler: Any, took: list[float]) -> Any:
-    async def timed(*given: Any, **named: Any) -> None:
+    before = time.process_time()
+    for _ in range(_CALLS):
         began = time.perf_counter()
-        await handler(*given, **named)
+        await burst.call()
         took.append((time.perf_counter() - began) * 1e6)
+    await burst.rest()
+    if not is_sent:
+        await asyncio.sleep(1)  # threads that still have something to do
+        return {"cpu": (time.process_time() - before) / _CALLS * 1e6}
+    return {"median": statistics.median(took), "p99": sorted(took)[int(len(took) * 0.99)]}
 
-    return timed
+
+def measure(url: str, rounds: int) -> list[list[str]]:
+    """Measure all in turn; a table of what each adds to `nothing`, and of what is missing."""
+    taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for _ in range(rounds):
+        for place in product(_FRAMEWORKS, _CONTESTANTS):
+            for to in (url, _NOWHERE):
+                with runs.state() as folder:
+                    runs.ask(url, "start?0")
+                    taken.setdefault(place, []).append(runs.work("handlers", *place, to, at=folder, longest=240))
+
+    def cell(framework: str, contestant: str, name: str) -> str:
+        rounds_of = {who: taken[framework, who] for who in (contestant, "nothing")}
+        missing = [str(figures["missing"]) for of in rounds_of.values() for figures in of if "missing" in figures]
+        values = [[figures[name] for figures in of if name in figures] for of in rounds_of.values()]
+        if missing or not all(values):
+            return f"— (no {missing[0]})" if missing else "— (failed)"
+        each = statistics.median(values[0])
+        return f"{each:,.0f}" if contestant == "nothing" else f"{each - statistics.median(values[-1]):+,.0f}"
+
+    titles = [f"{title}, {name}" for title in _FRAMEWORKS.values() for name in ("median", "99 %", "CPU in all")]
+    return [["µs", *titles]] + [
+        [contestant, *(cell(framework, contestant, name) for framework, name in product(_FRAMEWORKS, _FIGURES))]
+        for contestant in _CONTESTANTS
+    ]
 
 
 def main() -> None:
-    """Measure all in turn, and print what each adds to `nothing`."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    rows = [["", "LangChain, median", "p99", "LiteLLM, median", "p99"]]
-    taken: dict[tuple[str, str], list[dict[str, float]]] = {}
+    """Measure and print."""
     with runs.sink() as url:
-        for _ in range(rounds):
-            for framework in _FRAMEWORKS:
-                for contestant in _CONTESTANTS:
-                    with runs.state() as folder:
-                        runs.ask(url, "start?0")
-                        figures = runs.work("handlers", framework, contestant, url, at=folder, longest=240)
-                        taken.setdefault((framework, contestant), []).append(figures)
-    columns = [(framework, name) for framework in _FRAMEWORKS for name in ("median", "p99")]
-    for contestant in _CONTESTANTS:
-        row = [contestant]
-        for framework, name in columns:
-            each, alone = (
-                statistics.median(figures[name] for figures in taken[framework, who]) for who in (contestant, "nothing")
-            )
-            row.append(f"{each:,.0f} µs" if contestant == "nothing" else f"+{each - alone:,.0f} µs")
-        rows.append(row)
-    print(terminal(rows))
+        print(terminal(measure(url, int(sys.argv[1]) if len(sys.argv) > 1 else 5)))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in _FRAMEWORKS:
-        print(json.dumps(work(*sys.argv[1:4])), flush=True)
+        print(json.dumps(asyncio.run(work(*sys.argv[1:4]))), flush=True)
         os._exit(0)  # what a contestant still has to send is not in these figures
     main()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from tests.support.nats_servers import NatsServers
+from tests.support.nats_servers import NatsServers, free_port
 
 from .tables import terminal
 
@@ -164,6 +164,29 @@ def function_as_a_service() -> list[list[str]]:
     return rows
 
 
+def trouble() -> list[list[str]]:
+    """What a call costs while the broker is in trouble, beside one without a relay: each twice, in turn."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        fine, full = (stack.enter_context(NatsServers(Path(folder) / name)) for name in ("fine", "full"))
+        shut = stack.enter_context(NatsServers(Path(folder) / "shut", config='authorization { token: "another" }'))
+        fine.set_up(partitions=16)
+        full.set_up(partitions=16, max_bytes=20_000)
+        urls = {
+            "answers": fine.url,
+            "is full": full.url,
+            "refuses the credentials": shut.url,
+            "is away": f"nats://127.0.0.1:{free_port()}",
+        }
+        cases = {"without a relay": {}, **{f"the broker {name}": {"ATHINA_RELAY": url} for name, url in urls.items()}}
+        rounds = [{name: _each_call(variables) for name, variables in cases.items()} for _ in range(2)]
+    least = {name: min(each[name] for each in rounds) for name in cases}
+    base = least["without a relay"]
+    return [
+        ["", "a call, us, median", "times without"],
+        *([name, f"{1e3 * each:.0f}", f"{each / base:.2f}"] for name, each in least.items()),
+    ]
+
+
 def side_by_side(logs: int) -> list[list[str]]:
     """Direct delivery and the relay, at a server of 50 ms and at a quick one."""
     rows = [["", "logs/s", "CPU for each log, us", "times direct"]]
@@ -219,7 +242,7 @@ def growth(*, quick: bool) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.relay", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=["side", "keep", "function", "growth"])
+    parser.add_argument("--only", choices=["side", "keep", "function", "trouble", "growth"])
     parser.add_argument("--log", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--pace", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--calls", action="store_true", help=argparse.SUPPRESS)
@@ -234,6 +257,7 @@ def main() -> None:
         "side": ("Side by side", lambda: side_by_side(3000 if options.quick else 10_000)),
         "keep": ("A program that makes 2,000 calls a second", lambda: keeping_up(5 if options.quick else 20)),
         "function": ("The acknowledgement of the stream as the durable point", function_as_a_service),
+        "trouble": ("A call while the broker is in trouble", trouble),
         "growth": ("Growth", lambda: growth(quick=options.quick)),
     }
     for name, (title, measure) in tables.items():

@@ -80,7 +80,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         athina_trace.configure(outbox=str(Path(folder) / "outbox.db"), api_key=None)
         own, added = measure(turns)
-        print(f"the end of a span alone {own:.1f} µs, with AthinaSpanProcessor {added:.1f} µs more", flush=True)
+        if sys.argv[2:] == ["as-json"]:
+            print(json.dumps({"alone": own, "added": added}), flush=True)
+        else:
+            print(f"the end of a span alone {own:.1f} µs, with AthinaSpanProcessor {added:.1f} µs more", flush=True)
         athina_trace.shutdown(timeout=0)
 
 

@@ -6,12 +6,13 @@ import gzip
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.benchmarks import runs, servers
+from tests.benchmarks import handlers, runs, servers
 from tests.benchmarks.peers import CONTESTANTS, IMPORTS, PACKAGES, SETUPS
 from tests.benchmarks.scenarios import scenarios, summary
 from tests.benchmarks.tables import TABLES, grid, markdown, terminal, turned
@@ -88,6 +89,30 @@ def test_a_server_that_fails_at_random_is_measured_until_it_has_taken_all() -> N
     assert title.startswith("a third fails")
     assert goal == "600 within 10 s"
     assert delivered.startswith("600 of 600 in ")
+
+
+@pytest.mark.parametrize(("framework", "needs"), [("langchain", "langchain_core"), ("litellm", "litellm")])
+def test_a_handler_is_measured_or_what_is_missing_is_named(framework: str, needs: str, tmp_path: Path) -> None:
+    figures = runs.work("handlers", framework, "athina_trace", "nowhere", at=tmp_path)
+    assert "cpu" in figures if find_spec(needs) else figures["missing"] == needs
+
+
+def test_the_table_of_handlers_names_what_is_missing(sink: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_module: str, framework: str, contestant: str, to: str, **_: object) -> dict[str, object]:
+        if framework == "litellm":
+            return {} if contestant == "langfuse" else {"missing": "litellm"}
+        took = 10.0 if contestant == "nothing" else 40.0
+        return {"cpu": took} if to == "nowhere" else {"median": took, "p99": took}
+
+    monkeypatch.setattr(runs, "work", work)
+    _, nothing, ours, langfuse, _ = handlers.measure(sink, rounds=1)
+    assert nothing == ["nothing", "10", "10", "10", *["— (no litellm)"] * 3]
+    assert ours[:4] == ["athina_trace", "+30", "+30", "+30"]
+    assert langfuse[4:] == ["— (no litellm)"] * 3
+
+
+def test_the_end_of_a_span_is_measured(tmp_path: Path) -> None:
+    assert runs.work("spans", 1, "as-json", at=tmp_path).keys() == {"alone", "added"}
 
 
 def test_a_gateway_is_measured() -> None:

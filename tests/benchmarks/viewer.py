@@ -28,7 +28,9 @@ _PAGES = (
     "/?q=mmo", "/?feedback=disliked", "/?sort=cost", "/?sort=turns&environment=prod", "/logs?slower=10s",
     "/logs?sort=latency", "/logs?sort=-cost&environment=prod", "/logs?sort=tokens&q=common",
     "/logs?sort=latency&state=waiting", "/logs?tool=none", "/compare", "/compare?by=session",
-    "/session?id=s00042&list=sessions&environment=prod",
+    "/logs?sort=state", "/logs?sort=-state&environment=prod", "/logs?sort=state&errors=1", "/delivery?refused=reason",
+    "/delivery?waiting=question", "/delivery?waiting=attempts", "/compare?sort=latency", "/compare?by=model&sort=cost",
+    "/session?id=s00042&list=logs&at=43&sort=-state", "/session?id=s00042&list=sessions&environment=prod",
     "/session?id=s00042&list=logs&at=43&environment=prod&sort=latency",
 )  # fmt: skip
 

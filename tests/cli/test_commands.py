@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from athina_trace import Status
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._serialization import printable
+from athina_trace.cli.main import parse
 from athina_trace.cli.terminal import display_width, fit, safe_json
+from athina_trace.viewer.filters import Filters
 from tests.cli.conftest import Run, lines
 from tests.viewer.outboxes import feedback, log, put, settle
 
@@ -63,6 +65,8 @@ def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
         ("logs", "--limit", "many"),
         ("logs", "--since", "soon"),
         ("logs", "--until", ""),
+        ("logs", "--slower", "long"),
+        ("logs", "--kind", "both"),
         ("logs", "--nonsense"),
         ("sessions", "--limit", "1.5"),
         ("sessions", "--since", "2025-13-01"),
@@ -137,6 +141,10 @@ def test_logs_as_json_lines_hold_the_whole_log(run: Run, sampled: str) -> None:
         (["--text", "leipzig hub"], None),
         (["--since", "1h", "--slug", "customer-support/v1"], None),
         (["--customer", "nobody"], 0),
+        (["--user", "ana@verde.example", "--kind", "steps"], 11),
+        (["--slower", "2s", "--kind", "turns"], None),
+        (["--tool", "book_courier", "--tool-errors"], 1),
+        (["--attribute", "function=support.plan"], 1),
     ],
 )
 def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int | None) -> None:
@@ -146,10 +154,18 @@ def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int 
     assert found == number if number is not None else 0 < found < 100
 
 
+@pytest.mark.parametrize("command", ["logs", "sessions", "export"])
+def test_every_filter_of_the_viewer_is_an_option(command: str) -> None:
+    options = vars(parse([command]))
+    assert {field.name for field in dataclasses.fields(Filters)} <= set(options)
+
+
 def test_a_time_that_is_none_is_told(run: Run, sampled: str) -> None:
-    done = run("logs", "--outbox", sampled, "--since", "yesterday")
+    done = run("logs", "--outbox", sampled, "--since", "someday")
     assert done.returncode == 2
-    assert "--since: 'yesterday' is no time" in done.stderr
+    assert "--since: 'someday' is no time" in done.stderr
+    recent = run("logs", "--outbox", sampled, "--since", "yesterday", "--json", "--limit", "1000")
+    assert 0 < len(lines(recent.stdout)) < 142
 
 
 def test_sessions_and_status(run: Run, sampled: str) -> None:
@@ -172,12 +188,19 @@ def test_show_tells_one_log(run: Run, sampled: str) -> None:
     assert "there is no log 'nothing'" in missing.stderr
 
 
+ATTACHED = [
+    {"type": "text", "text": "Where is it?"},
+    {"type": "image", "title": "label.png", "source": {"type": "url", "url": "https://a.example/label.png"}},
+    {"type": "image_url", "image_url": {"url": "<5000 base64 characters of image/png>"}},
+]
+
+
 def test_show_is_whole(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     entry = log(
         response="x" * 200_000 + "THE END",
         prompt=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Earlier question"},
-                {"role": "assistant", "content": "Earlier answer"}, {"role": "user", "content": "Where is it?"}],
+                {"role": "assistant", "content": "Earlier answer"}, {"role": "user", "content": ATTACHED}],
         context=[f"document {number}" for number in range(120)],
         tool_calls=[{"function": {"name": f"tool{number}", "arguments": "{}"}} for number in range(120)],
         tools=[{"function": {"name": "track_parcel"}}],
@@ -190,7 +213,8 @@ def test_show_is_whole(run: Run, tmp_path: Path) -> None:
     shown = run("show", "1", "--outbox", str(path)).stdout
     for part in ("THE END", "Be kind.", "Earlier answer", "document 119", "Tool tool119", "track_parcel", "31", "11",
                  "0.5", "418", "status 418", "staging", "gold", "NOTE END", "the attribute's own", "f1", "disliked",
-                 "wrong parcel", "400", "user_query: Expected string", entry.reference):  # fmt: skip
+                 "wrong parcel", "400", "user_query: Expected string", entry.reference,
+                 "label.png https://a.example/label.png\nimage/png 3.8 KB, not kept\n"):  # fmt: skip
         assert part in shown, part
     assert "…" not in shown
 
@@ -449,7 +473,8 @@ def test_importing_the_package_brings_none_of_it() -> None:
     [
         (("--version",), 0), (("--help",), 0), (("completion", "bash"), 0), (("check",), 1), (("logs",), 1),
         (("show", "1"), 1), (("sessions",), 1), (("status",), 1), (("export",), 1), (("retry", "--all"), 1),
-        (("purge", "--state", "waiting", "--yes"), 1),
+        (("purge", "--state", "waiting", "--yes"), 1), (("flush",), 1), (("demo",), 1), (("ui", "--port", "0"), 1),
+        (("serve", "--port", "0"), 1), (("import", "logs.jsonl", "--yes"), 1), (("gateway", "--port", "0"), 2),
     ],
 )  # fmt: skip
 def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
@@ -460,6 +485,7 @@ def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys; sys.modules['_sqlite3'] = None")
+    (tmp_path / "logs.jsonl").write_text('{"language_model_id": "m", "prompt": "q", "response": "a"}')
     done = subprocess.run(
         [sys.executable, "-m", "athina_trace", *arguments],
         env={
@@ -467,13 +493,15 @@ def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
             "PYTHONPATH": str(hidden),
             "ATHINA_OUTBOX": str(path),
             "ATHINA_BASE_URL": "http://127.0.0.1:9",
+            "ATHINA_API_KEY": "key",
         },
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=40,
         check=False,
     )
-    assert done.returncode == code
+    assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     if code:
         assert "this Python was built without SQLite" in done.stdout + done.stderr

@@ -106,19 +106,27 @@ def test_what_a_client_logs_is_what_it_logs_directly(
     assert local_athina.changes() == direct.changes()
 
 
-CURL = shutil.which("curl")
+FETCH = """
+const [url, body] = process.argv.slice(1, 3);
+fetch(`${url}/api/v1/log/inference`, {
+  method: "POST", headers: { "athina-api-key": "any", "content-type": "application/json" }, body,
+}).then(async (answer) => console.log(await answer.text()));
+"""
 
 
-@pytest.mark.skipif(CURL is None, reason="needs curl")
-def test_curl_logs_as_the_page_says(local_athina: LocalAthina) -> None:
+@pytest.mark.parametrize("client", ["curl", "node"])
+def test_programs_of_any_language_log_as_the_page_says(local_athina: LocalAthina, client: str) -> None:
+    arguments = {
+        "curl": ("-s", "@url/api/v1/log/inference", "-H", "athina-api-key: any", "-d", "@body"),
+        "node": ("-e", FETCH, "@url", "@body"),
+    }
+    program = shutil.which(client)
+    if program is None:
+        pytest.skip(f"needs {client}")
     athina_trace.configure(api_key="k", base_url=local_athina.url)
-    body = json.dumps({"language_model_id": "gpt-4o", "prompt": "p", "response": "r", "session_id": "s"})
+    body = json.dumps({"language_model_id": "gpt-4o", "prompt": "p", "response": "r ü", "session_id": "s"})
     with serving() as url:
-        answer = subprocess.run(
-            [str(CURL), "-s", f"{url}/api/v1/log/inference", "-H", "athina-api-key: any", "-d", body],
-            capture_output=True,
-            check=True,
-            timeout=30,
-        )
+        given = [each.replace("@url", url).replace("@body", body) for each in arguments[client]]
+        answer = subprocess.run([program, *given], capture_output=True, check=True, timeout=30)
     reference = json.loads(answer.stdout)["data"]["external_reference_id"]
-    assert arrived(local_athina)[reference]["response"] == "r"
+    assert arrived(local_athina)[reference]["response"] == "r ü"

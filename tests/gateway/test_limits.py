@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 import socket
 import time
 import zlib
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 import athina_trace
 from athina_trace.gateway.connections import Connections
 from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, serving
+from tests.relay.test_working import until
 
 BODY = json.dumps(LOG).encode()
 HEAD = f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nathina-api-key: k\r\n"
@@ -149,6 +151,74 @@ def test_a_large_head_is_refused(serve: Serve, memory: None) -> None:
     assert post(url).status_code == 200
 
 
+def memory_of_this_process() -> int:
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def is_closed_by(connection: socket.socket, data: bytes) -> bool:
+    """Whether the server closes a connection on which this is sent over and over."""
+    with suppress(ConnectionError):
+        for _ in range(400):
+            connection.sendall(data)
+        return False
+    return True
+
+
+CHUNKED = HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 10_000),
+        (CHUNKED + b"2\r\n{}\r\n0\r\na", b"a" * 60_000),
+        (CHUNKED + b"1;", b"a" * 60_000),
+        (CHUNKED, (b"1;" + b"a" * 10_000 + b"\r\n \r\n") * 6),
+        (CHUNKED, b"1\r\n \r\n" * 10_000),
+        (b"", b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 1000),
+    ],
+    ids=["trailers", "one-trailer", "extension", "extensions", "tiny-chunks", "pipelined"],
+)
+def test_what_is_sent_beside_bodies_is_bounded(serve: Serve, memory: None, begins: bytes, goes_on: bytes) -> None:
+    url = serve()
+    before = memory_of_this_process()
+    with closing(raw(url)) as connection:
+        connection.sendall(begins)
+        # Nothing of what is answered is read.
+        assert is_closed_by(connection, goes_on * 10)
+    assert memory_of_this_process() - before < 100_000_000
+    assert post(url).status_code == 200
+
+
+def test_a_body_in_chunks_of_any_usual_size_is_read(serve: Serve, memory: None) -> None:
+    body = json.dumps({**LOG, "context": "x" * 5_000_000}).encode()
+    for size in (50, 1000, 1_000_000):
+        chunks = (body[at : at + size] for at in range(0, len(body), size))
+        answer = httpx.post(f"{serve()}{PATH}", content=chunks, headers=CLIENT, trust_env=False, timeout=30)
+        assert answer.status_code == 200
+
+
+def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) -> None:
+    limits = Connections(body_seconds=0.5)
+    url = serve(limits=limits)
+    with closing(socket.socket()) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((urlsplit(url).hostname, urlsplit(url).port))
+        until(lambda: limits.open)
+        (connection,) = limits.open
+        transport = connection._transport
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        while transport.get_write_buffer_size() < 65_536:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            time.sleep(0.02)
+        # All that it asked for is answered: no request has a time limit any more.
+        until(lambda: not limits.open)
+        assert limits.slow == 1
+    assert post(url).status_code == 200
+
+
 # ---- time
 
 
@@ -233,6 +303,28 @@ def test_a_token_is_asked_for(serve: Serve, memory: None) -> None:
     assert httpx.post(f"{url}{PATH}", content=BODY, headers=bearer, trust_env=False).status_code == 200
     assert post(url, athina_api_key=TOKEN).status_code == 200
     assert logged() == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "length", "answer"),
+    [
+        (TOKEN, len(BODY), b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (TOKEN, 99_999_999_999, b"HTTP/1.1 413 "),
+        ("wrong", len(BODY), b"HTTP/1.1 401 "),
+    ],
+)
+def test_no_client_is_asked_for_a_body_that_is_not_taken(
+    serve: Serve, memory: None, key: str, length: int, answer: bytes
+) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: {key}\r\nexpect: 100-continue\r\n"
+    with closing(raw(serve(token=TOKEN))) as connection:
+        connection.sendall(f"{head}content-length: {length}\r\n\r\n".encode())
+        received = connection.recv(65_536)
+        assert received.startswith(answer)
+        if b" 100 " in answer:
+            connection.sendall(BODY)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert logged() == (b" 100 " in answer)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from athina_trace._capture import answered
 from athina_trace._serialization import looks_secret
 from athina_trace.gateway import traces
 from athina_trace.gateway.otlp import JSON, PROTOBUF, _spans
+from athina_trace.gateway.sizes import holds_more, table_of
 from athina_trace.integrations.opentelemetry import reader
 from athina_trace.local_athina import LocalAthina
 from tests.gateway.conftest import CLIENT, Serve
@@ -353,3 +354,68 @@ def test_what_is_remembered_of_a_span_is_short(client: httpx.Client) -> None:
     athina_trace.configure(outbox=":memory:")
     send(client, span(1, {"session.id": "s" * 300}, name="turn"), span(2, MODEL, parent=1))
     assert {log.get("session_id") for log in _entries().values()} == {None}
+
+
+def in_field(number: int, body: bytes) -> bytes:
+    """A field of protobuf that holds a message."""
+    length, size = b"", len(body)
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + body
+
+
+EMPTY = {kind: in_field(number, b"") * 2_000_000 for number, kind in ((1, "values"), (2, "spans"), (9, "attributes"))}
+VALID = in_field(1, TRACE) + in_field(2, bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (EMPTY["values"], PROTOBUF),  # as resources
+        (in_field(1, EMPTY["spans"]), PROTOBUF),  # as scopes
+        (in_field(1, in_field(2, EMPTY["spans"])), PROTOBUF),
+        (in_field(1, in_field(2, in_field(2, VALID + EMPTY["attributes"]))), PROTOBUF),
+        (
+            in_field(1, in_field(2, in_field(2, VALID + in_field(9, in_field(2, in_field(5, EMPTY["values"])))))),
+            PROTOBUF,
+        ),
+        (b'{"resourceSpans": [%s{}]}' % (b"{}," * 2_000_000), JSON),
+        (b'{"resourceSpans": [%s[]]}' % (b"[]," * 2_000_000), JSON),
+    ],
+    ids=["resources", "scopes", "spans", "attributes", "values", "json-objects", "json-lists"],
+)
+def test_a_small_body_that_would_be_large_as_objects_is_refused(client: httpx.Client, body: bytes, kind: str) -> None:
+    headers = {"content-type": kind, "content-encoding": "gzip"}
+    answer = client.post("/v1/traces", content=gzip.compress(body, 1), headers=headers, timeout=60)
+    assert answer.status_code == 413
+    assert b"send fewer spans at once" in answer.content
+    assert client.get("/healthz").status_code == 200
+
+
+def messages_in(message: Any) -> int:
+    """How many messages are inside a message."""
+    count = 0
+    for field, found in message.ListFields():
+        if field.message_type is not None:
+            count += sum(1 + messages_in(each) for each in (found if field.is_repeated else [found]))
+    return count
+
+
+any_value = st.recursive(
+    st.text(max_size=3) | st.integers(-5, 5) | st.binary(max_size=3) | st.booleans(),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=2), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), any_value, max_size=4), max_size=4), st.binary(max_size=20))
+def test_messages_are_counted_as_they_are_parsed(found: list[dict[str, Any]], junk: bytes) -> None:
+    request = export(
+        [span(number, attributes, events=[Span.Event(name="e")]) for number, attributes in enumerate(found)]
+    )
+    count, table = messages_in(request), table_of(ExportTraceServiceRequest.DESCRIPTOR)
+    body = request.SerializeToString()
+    assert holds_more(body, table, count - 1)
+    assert not holds_more(body, table, count)
+    for broken in (junk, body[: len(junk)] + junk + body, junk + body):
+        holds_more(broken, table, 1)  # whatever it says, it ends, and raises nothing

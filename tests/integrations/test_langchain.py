@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
+from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
@@ -26,6 +26,7 @@ from langchain_openai import ChatOpenAI, OpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
+from openai import OpenAI as Client
 
 from athina_trace import _guard, athina_session, athina_trace, instrument_openai, uninstrument_openai
 from athina_trace.integrations.langchain import (
@@ -178,6 +179,45 @@ def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
     assert "error" not in log
 
 
+def test_a_model_whose_task_is_cancelled_is_logged_though_langchain_says_nothing(logs: Logs) -> None:
+    class Waiting(GenericFakeChatModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            entered.set()
+            await asyncio.sleep(60)
+
+    entered = asyncio.Event()
+
+    async def main() -> None:
+        task = asyncio.create_task(Waiting(messages=iter([])).ainvoke("Weather?"))
+        await entered.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    (log,) = logs()
+    assert (log["user_query"], log["response"]) == ("Weather?", "")
+    assert log["custom_attributes"]["outcome"] == "cancelled"
+    assert "error" not in log
+
+
+def test_tasks_keep_nothing_of_what_has_ended(logs: Logs) -> None:
+    handler = AthinaCallbackHandler()
+    models: list[Any] = [FakeListLLM(responses=["a"]), FakeListChatModel(responses=["b"])]
+
+    async def ask() -> None:
+        for model in models:
+            for _ in range(20):
+                await model.ainvoke("Weather?", {"callbacks": [handler]})
+        assert not any(handler._of_tasks.values())
+
+    asyncio.run(ask())
+    found = logs()
+    assert [log["response"] for log in found] == ["a"] * 20 + ["b"] * 20
+    assert not any("outcome" in log["custom_attributes"] for log in found)
+    assert not handler._of_tasks
+    assert not handler._models.items()
+
+
 @pytest.mark.parametrize("also_the_client", [False, True])
 def test_fallbacks_and_retries_are_one_log_for_each_attempt(
     model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
@@ -228,16 +268,65 @@ def test_an_agent_of_langgraph_has_its_thread_as_session_and_its_tools_outputs(
     assert second["custom_attributes"]["langgraph_node"] == "model"
 
 
-def test_the_scope_around_wins_over_langgraphs_thread(model: ChatOpenAI, server: Server, logs: Logs) -> None:
-    server.on("POST /chat/completions", chat(content=RAIN))
-    metadata = {"thread_id": uuid4(), "customer_id": "disney", "customer_user_id": 7, "prompt_slug": "support/v2"}
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_what_a_call_names_the_session_wins_and_what_else_it_names_does_not(
+    also_the_client: bool, model: ChatOpenAI, server: Server, logs: Logs
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", *(chat(f"c{number}", content=RAIN) for number in range(4)))
+    thread = uuid4()
+    metadata = {"thread_id": thread, "customer_id": "disney", "customer_user_id": 7, "prompt_slug": "support/v2"}
     with athina_session("ours", customer_id="pixar"):
         model.invoke("Weather?", {"metadata": metadata})
+        model.invoke("Weather?")
     model.invoke("Weather?", {"metadata": {**metadata, "session_id": "theirs"}})
-    inside, outside = logs()
-    assert (inside["session_id"], inside["customer_id"], inside["customer_user_id"]) == ("ours", "pixar", "7")
-    assert (outside["session_id"], outside["customer_id"]) == ("theirs", "disney")
-    assert outside["prompt_slug"] == "support/v2"
+    model.invoke("Weather?")
+    inside, plain, outside, without = logs()
+    assert (inside["session_id"], inside["customer_id"], inside["customer_user_id"]) == (str(thread), "pixar", "7")
+    assert (plain["session_id"], outside["session_id"], without.get("session_id")) == ("ours", "theirs", None)
+    assert (outside["customer_id"], outside["prompt_slug"]) == ("disney", "support/v2")
+
+
+def test_the_innermost_one_that_names_the_session_wins(server: Server, model: ChatOpenAI, logs: Logs) -> None:
+    """A client that a node of a graph calls is in the graph's thread; in a scope of its own in that scope's session."""
+    instrument_openai()
+    server.on("POST /chat/completions", *(chat(f"c{number}", content=RAIN) for number in range(7)))
+    client = Client(base_url=server.base_url, api_key="any", max_retries=0)
+
+    def ask(question: str) -> None:
+        messages: Any = [{"role": "user", "content": question}]
+        client.chat.completions.create(model="gpt-4o", messages=messages)
+
+    @athina_trace
+    def decorated(question: str) -> str:
+        model.invoke(question)
+        return RAIN
+
+    def node(state: dict[str, Any]) -> dict[str, Any]:
+        ask("in the node")
+        decorated("decorated in the node")
+        with athina_session("moderation"):
+            ask("in a scope")
+            model.invoke("a model in a scope")
+            decorated("decorated in a scope")
+        return state
+
+    graph: Any = StateGraph(dict).add_node("node", node).add_edge(START, "node").compile(checkpointer=InMemorySaver())
+    with athina_session("ours"):
+        for _ in graph.stream({"n": 0}, {"configurable": {"thread_id": "thread-7"}}):
+            with athina_session("beside"):
+                ask("between two steps")
+        ask("after it")
+    assert {log["user_query"]: log["session_id"] for log in logs()} == {
+        "in the node": "thread-7",
+        "decorated in the node": "ours",
+        "in a scope": "moderation",
+        "a model in a scope": "moderation",
+        "decorated in a scope": "moderation",
+        "between two steps": "beside",
+        "after it": "ours",
+    }
 
 
 def test_an_interrupt_is_no_failure_and_asks_no_model_twice(model: ChatOpenAI, server: Server, logs: Logs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from litellm.integrations.custom_logger import CustomLogger
+from openai import OpenAI
 
 import athina_trace
 from athina_trace import _guard, athina_session, instrument_openai, uninstrument_openai
@@ -132,6 +134,51 @@ def test_completions_in_the_session_of_the_scope_around(
         while "cost" not in (log := soon(1)[0]) and time.monotonic() < deadline:
             time.sleep(0.05)
     assert log["cost"] > 0
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_the_session_that_a_call_names_wins_over_the_scope_around(
+    also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", chat(content=RAIN))
+    with athina_session("ours", customer_id="pixar"):
+        named = {"session_id": "thread-7", "customer_id": "disney", "customer_user_id": "mickey"}
+        litellm.completion(**given_to, messages=ASK, metadata=named)
+    (log,) = soon(1)
+    assert (log["session_id"], log["customer_id"]) == ("thread-7", "pixar")
+
+
+@pytest.mark.parametrize("kind", ["whole", "stream", "left"])
+def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
+    kind: str, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    """LiteLLM says that a call has ended after it has returned, and of a stream that is left it never does."""
+    instrument_openai()
+    answer = chat("c1", content=RAIN) if kind == "whole" else Events.of_chat(*RAIN_CHUNKS)
+    server.on("POST /chat/completions", answer, chat("c2", content="Asked meanwhile."))
+    client = OpenAI(base_url=server.base_url, api_key="any", max_retries=0)
+    more = {} if kind == "whole" else {"stream": True, "stream_options": {"include_usage": True}}
+    given: Any = litellm.completion(**given_to, messages=ASK, metadata={"session_id": "thread-7"}, **more)
+    if kind != "whole":
+        next(given)
+    client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Is that so?"}])
+    if kind == "stream":
+        list(given)
+    del given
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while kind != "left" and time.monotonic() < deadline and not any("cost" in log for log in soon(2)):
+        time.sleep(0.05)
+    found = {log["user_query"]: log for log in soon(2)}
+    assert len(found) == 2
+    beside, own = found["Is that so?"], found["What is the weather?"]
+    assert (beside["response"], beside.get("session_id")) == ("Asked meanwhile.", None)
+    if kind == "left":  # as the client has seen it
+        assert own["custom_attributes"]["outcome"] == "incomplete"
+    else:
+        assert (own["response"], own["session_id"], own["total_tokens"]) == (RAIN, "thread-7", 7)
 
 
 @pytest.mark.parametrize("kind", ["whole", "async", "stream"])

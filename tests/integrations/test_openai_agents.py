@@ -150,7 +150,7 @@ def test_an_output_is_logged_before_the_next_answer(server: Server, logs: Logs) 
 SESSIONS: list[tuple[str | None, str | None, str | None, str | None]] = [
     ("thread-7", "conv_1", "ours", "thread-7"),
     (None, "conv_1", None, "conv_1"),
-    (None, "conv_1", "ours", "ours"),
+    (None, "conv_1", "ours", "conv_1"),
     (None, None, "ours", "ours"),
     (None, None, None, None),
 ]

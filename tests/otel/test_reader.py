@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -397,6 +398,21 @@ def test_a_conversation_among_the_parameters_is_the_session() -> None:
     conversation = '{"conversation": {"id": "conv_1"}}'
     parameters = {"llm.invocation_parameters": conversation, "llm.model_name": "gpt-4o"}
     assert fields(span(attributes=parameters))["session_id"] == "conv_1"
+
+
+def test_numbers_are_numbers_however_they_are_written() -> None:
+    given: dict[str, Any] = {
+        "gen_ai.request.model": "m",
+        "gen_ai.response.model": "",
+        "gen_ai.usage.input_tokens": "31",
+        "gen_ai.usage.output_tokens": 2.0,
+        "gen_ai.request.temperature": 1,
+        "gen_ai.request.top_p": math.nan,
+        "gen_ai.request.max_tokens": True,
+    }
+    log = fields(span(attributes=given))
+    assert (log["language_model_id"], log["model_options"]) == ("m", {"temperature": 1})
+    assert [str(log[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")] == ["31", "2", "33"]
 
 
 def test_what_nobody_said_is_absent() -> None:

@@ -152,6 +152,32 @@ def test_a_failed_call_is_kept_and_changed_though_its_conversation_is_left_out()
     assert (len(logs), len(logs.updates), len(logs.feedback)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_changes_of_a_failed_call_are_kept_or_dropped_by_every_process_alike(is_read: bool) -> None:
+    drafts: list[Any] = []
+
+    @at.athina_trace
+    def broken(question: str) -> None:
+        drafts.append(at.current_log())
+        if is_read:  # and the program may have given it away, before anything is known of a failure
+            drafts.append(drafts[0].external_reference_id)
+        raise LookupError
+
+    def change() -> None:
+        at.log_feedback(drafts[0].external_reference_id, 1)
+        at.update_log(external_reference_id=drafts[0].external_reference_id, response="b")
+
+    with captured_logs(sample_rate=0) as logs:
+        with pytest.raises(LookupError):
+            broken("q")
+        change()
+    with captured_logs(sample_rate=0) as elsewhere:
+        change()
+    assert len(logs) == 1
+    assert [len(logs.feedback), len(logs.updates)] == [len(elsewhere.feedback), len(elsewhere.updates)]
+    assert len(elsewhere.feedback) == (not is_read)
+
+
 def test_a_session_that_is_learned_after_the_reference_was_read_changes_no_verdict() -> None:
     def learn(number: int) -> Any:
         with at.athina_trace() as log:

@@ -9,15 +9,18 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 import athina_trace
 from athina_trace import _guard, _runtime
+from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import SettingsError
-from athina_trace.relay.connection import Address
+from athina_trace.relay.connection import Address, api
 from athina_trace.relay.names import KIND, MESSAGE_ID, ORDERING_KEY, partition_of
 from athina_trace.relay.publisher import Publisher
 from athina_trace.relay.stream import Stream
@@ -124,24 +127,32 @@ def test_without_the_package_logs_are_kept_and_the_remedy_is_logged(tmp_path: Pa
 
 
 class Counting(Stream):
-    """Counts how often it is opened, or that is tried."""
+    """Counts how often it is opened, or that is tried, and notes what became of each log."""
 
     opened = 0
+    outcomes: ClassVar[list[Outcome]] = []
 
     async def open(self) -> None:
         Counting.opened += 1
         await super().open()
 
+    async def publish(self, ordering_key: str, entry: Stored, body: bytes) -> Outcome:
+        Counting.outcomes.append(await super().publish(ordering_key, entry, body))
+        return Counting.outcomes[-1]
+
 
 class Trouble:
     """An engine on a clock of its own, which publishes to servers that a test troubles."""
 
-    def __init__(self, servers: NatsServers, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, servers: NatsServers, outbox: Outbox, caplog: pytest.LogCaptureFixture, address: Address | None = None
+    ) -> None:
         self.servers = servers
         self._caplog = caplog
         caplog.set_level(logging.WARNING)
         Counting.opened = 0
-        pool = partial(Publisher, servers.address, patience=2.0, stream_type=Counting)
+        Counting.outcomes.clear()
+        pool = partial(Publisher, address or servers.address, patience=2.0, stream_type=Counting)
         self.stepped = Stepped(Athina(), outbox=outbox, make_pool=pool)
         self._made = 0
 
@@ -243,6 +254,32 @@ def test_a_broker_that_comes_back_empty_is_given_what_it_did_not_acknowledge(tro
     trouble.assert_all_arrive(earlier=40)
 
 
+def test_while_servers_elect_a_leader_logs_wait_and_no_setup_is_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NatsServers(tmp_path, nodes=3) as cluster:
+        cluster.set_up(partitions=4, replicas=3)
+        info = cluster.ask(lambda client, names: api(client, f"STREAM.INFO.{names.stream}"))
+        leader = int(info["cluster"]["leader"].removeprefix("node-"))
+        # Connected to another server, whose words are what is shown.
+        others = [url for node, url in enumerate(cluster.url.split(",")) if node != leader]
+        trouble = Trouble(cluster, MemoryOutbox(), caplog, Address.parse(",".join(others)))
+        trouble.put(20)
+        trouble.stepped.settle()
+        assert {outcome.status for outcome in Counting.outcomes} == {200}
+        cluster.kill(leader)
+        trouble.put(20)
+        trouble.stepped.settle()
+        assert trouble.stepped.outbox.counts().waiting == 20
+        cluster.restart(leader)
+        cluster.set_up(partitions=4, replicas=3)  # once there is a leader again
+        trouble.assert_all_arrive()
+        trouble.stepped.engine.finish(1)
+    failed = [outcome for outcome in Counting.outcomes if outcome.status != 200]
+    assert any("has no leader for some seconds" in outcome.message for outcome in failed)
+    assert "--setup" not in caplog.text + str(failed)
+
+
 def test_more_partitions_are_used_without_a_restart_and_fewer_at_once(trouble: Trouble) -> None:
     trouble.put(20)
     trouble.stepped.settle()
@@ -254,8 +291,6 @@ def test_more_partitions_are_used_without_a_restart_and_fewer_at_once(trouble: T
 
 
 async def purge(client: object, stream: str) -> None:
-    from athina_trace.relay.connection import api  # noqa: PLC0415
-
     await api(client, f"STREAM.PURGE.{stream}")  # type: ignore[arg-type]
 
 
@@ -270,6 +305,39 @@ def test_a_call_takes_no_notice_of_a_broker_that_is_away(tmp_path: Path) -> None
     assert report.waiting == 201
     assert _runtime._runtime is not None
     athina_trace.shutdown(1)
+
+
+def seconds_of_calls(**settings: str) -> float:
+    """Processor time of the calling thread for 300 calls."""
+    athina_trace.configure(**settings)
+
+    @athina_trace.athina_trace
+    def answer(question: str) -> str:
+        return question
+
+    answer("the first one loads everything")
+    time.sleep(0.1)  # whatever is found out about the broker is known by now
+    began = time.thread_time()
+    for number in range(300):
+        answer(f"question {number}")
+    seconds = time.thread_time() - began
+    athina_trace.shutdown(0)
+    return seconds
+
+
+def test_a_call_costs_what_it_costs_without_a_relay_while_the_broker_is_away_full_or_refuses_us(
+    servers: NatsServers, tmp_path: Path
+) -> None:
+    servers.set_up(max_bytes=20_000)
+    with NatsServers(tmp_path / "shut", config='authorization { token: "another" }') as shut:
+        relays = {"away": f"nats://127.0.0.1:{free_port()}", "full": servers.url, "shut": shut.url}
+        best = dict.fromkeys(["none", *relays], 9.0)
+        for _ in range(5):  # in turn: the machine may be busy for a while
+            best["none"] = min(best["none"], seconds_of_calls(outbox=str(tmp_path / "none.db")))
+            for name, url in relays.items():
+                spent = seconds_of_calls(relay=url, outbox=str(tmp_path / f"{name}.db"))
+                best[name] = min(best[name], spent)
+    assert max(best.values()) < 1.5 * best["none"], best
 
 
 def test_with_memory_and_a_flush_for_each_call_the_stream_is_where_a_log_is_durable(nats: NatsServers) -> None:

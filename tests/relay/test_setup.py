@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from athina_trace.cli.main import main
+from athina_trace.relay import worker
 from athina_trace.relay.connection import api, store
 from athina_trace.relay.names import Names
+from athina_trace.relay.setup import consumers
 from athina_trace.relay.status import moment
 from tests.relay.test_working import names_of, publish, status, until
 from tests.support.athina_server import AthinaServer, answer
@@ -163,6 +167,36 @@ def test_servers_that_are_away_or_empty_are_explained(relay: Run, monkeypatch: p
     monkeypatch.setenv("ATHINA_RELAY", f"nats://127.0.0.1:{free_port()}")
     code, _, err = relay("relay", "--status")
     assert (code, "check ATHINA_RELAY" in err) == (1, True)
+
+
+def test_while_partitions_have_no_leader_that_is_what_is_shown_and_no_setup_is_asked_for(
+    tmp_path: Path, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NatsServers(tmp_path, nodes=3) as cluster:
+        cluster.set_up(partitions=24, replicas=3)
+        info = cluster.ask(lambda client, names: api(client, f"STREAM.INFO.{names.stream}"))
+        led = Counter(each["cluster"]["leader"] for each in cluster.ask(consumers).known.values())
+        # Without a leader of the stream, or of the cluster, no server answers questions about them.
+        del led[info["cluster"]["leader"]]
+        for log in tmp_path.glob("*/log"):
+            if "Self is new JetStream cluster metadata leader" in log.read_text():
+                del led[log.parent.name]
+        ((node, count),) = led.most_common(1)
+        monkeypatch.setattr(worker, "_LEARN_SECONDS", 0.0)
+        with RunningWorker(cluster.address, athina.url) as running:
+            until(lambda: running.worker.obstacle is None)
+            cluster.kill(int(node.removeprefix("node-")))
+            shown = status(cluster)
+            until(lambda: running.worker.obstacle is None)  # it may have been connected to that one
+        (fault,) = shown.faults
+        assert "no server of NATS leads partition-" in fault
+        assert "start the server that is away" in fault
+        assert "--setup" not in fault + caplog.text
+        assert len(shown.partitions) == 24 - count
+        # A set-up waits for the election: what has no leader is not made again, with other settings than it has.
+        assert cluster.set_up(ack_wait_seconds=20.0).made == ["24 consumers"]
+        assert status(cluster).faults == []
+        assert len(status(cluster).partitions) == 24
 
 
 def test_the_status_shows_lag_workers_and_refused_logs(relay: Run, nats: NatsServers, athina: AthinaServer) -> None:

@@ -19,7 +19,8 @@ import pytest
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.routes import Kind
-from athina_trace.relay.connection import store
+from athina_trace.relay import worker
+from athina_trace.relay.connection import NoAnswerError, store
 from athina_trace.relay.publisher import Publisher
 from athina_trace.relay.status import RelayStatus, read
 from tests.delivery.test_engine import Athina, Stepped
@@ -98,6 +99,25 @@ def test_a_log_that_has_to_wait_keeps_its_place_and_other_partitions_overtake(
     assert names_of(athina).index("stuck") < names_of(athina).index("behind")
     assert failures["stuck"] == 5
     assert len(names_of(athina)) == 22
+
+
+def test_a_worker_goes_on_while_no_server_says_which_consumers_there_are(
+    nats: NatsServers, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nats.set_up(partitions=2)
+    asked: list[object] = []
+
+    async def silent(*given: object) -> None:
+        asked.append(given)
+        raise NoAnswerError("no server answered")
+
+    with RunningWorker(nats.address, athina.url) as running:
+        until(lambda: running.worker.obstacle is None)
+        monkeypatch.setattr(worker, "consumers", silent)
+        monkeypatch.setattr(worker, "_LEARN_SECONDS", 0.0)
+        until(lambda: len(asked) > 2)
+        publish(nats, ("s", "one"), ("t", "two"))
+        athina.wait_for(2)
 
 
 def test_two_workers_share_the_work_and_one_that_leaves_is_not_missed(nats: NatsServers, athina: AthinaServer) -> None:

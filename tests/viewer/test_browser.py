@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from athina_trace._delivery.entry import Entry
 from athina_trace._serving.server import Server, listen
 from athina_trace.viewer import sample
 from athina_trace.viewer.app import create_app
@@ -375,9 +377,61 @@ def test_every_page_is_of_use_without_scripts(browser: Browser, server: Server) 
         page.get_by_role("link", name="Next →").click()
         page.goto("/charts?by=model")
         page.get_by_text("The same by time").click()
-        page.locator(".by-time a").first.click()
+        page.locator(".by-time tbody a").first.click()
         expect(page.locator("a.row").first).to_be_visible()
         page.goto("/compare")
         page.get_by_label("The other").select_option(index=2)
         page.get_by_role("button", name="Compare").click()
         expect(page.locator(".beside-table")).to_be_visible()
+
+
+HOSTILE = (
+    "<img src=x onerror='window.taken = 1'><script>window.taken = 1</script></title></script>"
+    "<style>*{display:none}</style>\"' onmouseover=window.taken=1 {{ 7 * 7 }} javascript:window.taken=1 "
+    "../../%00?&#/\u202e\x00\x1b[31m\x07"
+)
+
+
+def hostile_log(number: int) -> Entry:
+    """A log whose every field, and every name that a program chooses, is an attack."""
+    names = (
+        "session_id", "customer_id", "customer_user_id", "user_query", "response", "expected_response", "error",
+        "prompt_slug", "environment", "language_model_id", "user_feedback_comment",
+    )  # fmt: skip
+    parts = [
+        {"type": "text", "text": HOSTILE},
+        {"type": "image_url", "image_url": {"url": "javascript:window.taken=1"}},
+        {"type": "file", "filename": HOSTILE, "file_url": f"https://a.example/{HOSTILE}"},
+    ]
+    texts: dict[str, Any] = dict.fromkeys(names, HOSTILE) | {"response": f"[a](javascript:window.taken=1) {HOSTILE}"}
+    return log(
+        **texts,
+        external_reference_id=f"{HOSTILE}{number}",
+        context=[HOSTILE, {HOSTILE: HOSTILE}],
+        tool_calls=[{"function": {"name": HOSTILE, "arguments": HOSTILE}, "output": f"Error: {HOSTILE}"}],
+        tools=[{"function": {"name": HOSTILE}}],
+        prompt=[{"role": HOSTILE, "content": HOSTILE}, {"role": "user", "content": parts}],
+        custom_attributes={HOSTILE: HOSTILE},
+        user_feedback=-1,
+    )
+
+
+def test_no_field_and_no_name_in_a_log_is_obeyed(own_page: Page, path: Path) -> None:
+    put(path, hostile_log(1), hostile_log(2))
+    own_page.goto("/")
+    addresses = ["/", "/logs", "/delivery", "/compare?by=session", "/log?id=1", "/message?id=1&field=response"]
+    addresses += [f"/charts?by={name}" for name in ("customer", "slug", "model", "environment", "tool")]
+    addresses += [f"/logs?{urlencode({'q': HOSTILE, 'customer': HOSTILE, 'attribute': HOSTILE})}"]
+    own_page.locator("a.row").first.click()
+    own_page.wait_for_url("**/session?**")
+    expect(own_page.locator("article.turn")).to_have_count(2)
+    for address in (own_page.url, *addresses):
+        own_page.goto(address)
+        own_page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+        assert own_page.evaluate("window.taken") is None, address
+        assert own_page.evaluate("getComputedStyle(document.body).display") == "block", address
+        assert own_page.evaluate("document.documentElement.scrollWidth") <= 1280, address
+        unsafe = (
+            "[...document.querySelectorAll('[href], [src]')].filter((each) => !/^https?:/.test(each.href || each.src))"
+        )
+        assert own_page.evaluate(f"{unsafe}.length") == 0, address

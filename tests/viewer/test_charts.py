@@ -13,6 +13,7 @@ import pytest
 from athina_trace.viewer import charts, queries
 from athina_trace.viewer.charts import Totals, load_charts, load_line, sorted_lines
 from athina_trace.viewer.filters import Filters
+from athina_trace.viewer.sorting import in_order
 from tests.viewer.outboxes import NOON, log, opened, put
 
 DAY = 86_400
@@ -111,11 +112,27 @@ def test_a_period_holds_its_logs(filled: Path, period: str) -> None:
 def test_the_table_is_sorted_by_any_column(filled: Path) -> None:
     with opened(filled) as source, source.open() as db:
         lines = load_charts(db, by="customer", now=NOON).lines
-    for name, read in charts.LINE_COLUMNS.items():
-        down, up = ([read(line) for line in sorted_lines(lines, minus + name)] for minus in ("", "-"))
+    names = [line.name for line in lines]
+    assert [line.name for line in sorted_lines(lines, "name")] == sorted(names)
+    assert [line.name for line in sorted_lines(lines, "-name")] == sorted(names, reverse=True)
+    for name, read in list(charts.LINE_COLUMNS.items())[1:]:
+        down, up = ([float(read(line) or 0) for line in sorted_lines(lines, minus + name)] for minus in ("", "-"))
         assert down == sorted(down, key=lambda value: -(value or 0))
         assert up == sorted(up, key=lambda value: value or 0)
     assert sorted_lines(lines, "nonsense") == lines
+
+
+def test_the_same_by_time_is_sorted_by_any_column(filled: Path) -> None:
+    with opened(filled) as source, source.open() as db:
+        columns = load_charts(db, now=NOON).busy_columns()
+    assert len(columns) > 2
+    for name, read in charts.TIME_COLUMNS.items():
+        down, up = (
+            [read(each) for each in in_order(columns, minus + name, charts.TIME_COLUMNS)] for minus in ("", "-")
+        )
+        assert down == sorted(down, reverse=True)
+        assert up == sorted(up)
+    assert in_order(columns, "nonsense", charts.TIME_COLUMNS) == columns
 
 
 def test_what_has_no_line_of_its_own_shares_the_last(path: Path, shown: httpx.Client) -> None:

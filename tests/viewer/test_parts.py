@@ -5,6 +5,7 @@ import random
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from athina_trace.viewer import charts, formatting
 from athina_trace.viewer.aggregates import bin_of, latency_of, percentile
 from athina_trace.viewer.markdown import render
+from athina_trace.viewer.sorting import in_order
 from tests.viewer.outboxes import NOON, log, opened, put
 
 
@@ -131,3 +133,29 @@ def test_amounts_are_readable() -> None:
     assert formatting.money(12.5) == "$12.50"
     assert formatting.byte_size(999) == "999 bytes"
     assert formatting.byte_size(2_500_000) == "2.5 MB"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("Parcel **PX-1** arrives *tomorrow* by `14:00`.", "Parcel PX-1 arrives tomorrow by 14:00."),
+        ("See [returns](https://a.example/r).", "See returns."),
+        ("2 * 3 * 4 = 24, [1] and a ** b", "2 * 3 * 4 = 24, [1] and a ** b"),
+        ("***Both*** and **cut o", "Both and **cut o"),
+    ],
+)
+def test_a_line_of_a_list_has_no_signs_of_markdown(line: str, text: str) -> None:
+    assert formatting.unmarked(line) == text
+
+
+@given(st.lists(st.none() | st.integers()) | st.lists(st.none() | st.text(max_size=3)), st.sampled_from(["", "-"]))
+def test_rows_are_sorted_with_what_has_no_value_last(values: list[Any], minus: str) -> None:
+    rows = list(enumerate(values))
+    found = in_order(rows, f"{minus}value", {"value": lambda row: row[1]})
+    known = [value for value in values if value is not None]
+    is_text = any(isinstance(value, str) for value in known)
+    assert sorted(found, key=lambda row: row[0]) == rows
+    assert [row[1] for row in found] == [
+        *sorted(known, reverse=is_text == bool(minus)), *[None] * (len(values) - len(known))
+    ]  # fmt: skip
+    assert in_order(rows, "other", {"value": lambda row: row[1]}) == rows

@@ -185,6 +185,8 @@ def test_a_list_never_reads_the_whole_outbox(path: Path) -> None:
         db.set_trace_callback(plans.append)
         for filters in ({}, {"customer": "acme"}, {"state": "refused"}, {"state": "waiting"}, {"session": "s1"}):
             queries.logs(db, Filters(**filters))
+            queries.logs(db, Filters(**filters), sort=queries.Sort.of("state", queries.LOG_COLUMNS))
+            queries.logs(db, Filters(**filters), sort=queries.Sort.of("-state", queries.LOG_COLUMNS))
             queries.sessions(db, Filters(**filters))
         queries.refused(db)
         queries.waiting(db)

@@ -41,6 +41,7 @@ def entries() -> Iterator[Entry]:
         "t1", now, "cargo", response_time=14_000, external_reference_id="slow", language_model_id="big", cost=0.5
     )
     yield from (slow, feedback(slow, -1, "I waited for ages"))
+    yield turn("t20", now - 3 * 86_400, "boxes", error=LIMIT, language_model_id="small", response_time=200)
     yield turn("t2", now, "boxes", error=LIMIT, status_code=429, language_model_id="small", response_time=300)
     for number in range(4):
         yield turn(f"t3{number}", now, "acme", tool_calls=tool("book", "Error: full" if number else "ok"))
@@ -177,3 +178,49 @@ def test_what_did_each_customer_cost_this_month(lead: Lead) -> None:
     lead.link("30d")
     cost = dict(zip(lead.column("Customer"), lead.column("Cost"), strict=True))
     assert [cost[name].split()[0] for name in ("acme", "boxes", "cargo")] == ["$0.7500", "$0.2500", "$0.5000"]
+
+
+def test_which_customer_is_the_unhappiest(lead: Lead) -> None:
+    lead.link("Charts")
+    lead.link("By customer")
+    lead.click(lead.page.locator(".sums thead a", has_text="Disliked"))
+    assert {lead.column("Customer")[0], lead.column("Customer")[1]} == {"acme", "cargo"}
+    assert lead.column("Disliked") == ["1", "1", "0"]
+
+
+def test_how_many_of_our_users_are_happy(lead: Lead) -> None:
+    lead.link("Charts")
+    expect(lead.page.locator("#chart-feedback")).to_contain_text("▲ 1 ▼ 2, 33% liked")
+
+
+def test_which_conversations_were_the_longest(lead: Lead) -> None:
+    lead.click(lead.page.locator("thead a", has_text="Turns"))
+    turns = [int(text) for text in lead.column("Turns")]
+    assert turns == sorted(turns, reverse=True)
+
+
+def test_who_else_met_this_error(lead: Lead) -> None:
+    lead.click(lead.page.locator(".views").get_by_role("link", name="Errors"))
+    lead.click(lead.page.locator("a.row").first)
+    lead.link("All logs with RateLimitError")
+    assert lead.column("Customer") == ["boxes", "boxes"]
+
+
+def test_what_did_this_customer_ask_yesterday(lead: Lead) -> None:
+    lead.click(lead.page.locator("a.row", has_text="A question of boxes").first)
+    lead.link("boxes")
+    lead.link("Yesterday")
+    expect(lead.page.locator("a.row")).to_have_text(["A question of boxes"])
+
+
+def test_which_answers_make_the_new_prompt_slow(lead: Lead) -> None:
+    lead.link("Compare")
+    lead.link("Latency, p95")
+    expect(lead.page.locator(".two-columns h2").nth(1)).to_have_text("help/v2: answers, slowest first")
+    expect(lead.page.locator(".two-columns section").nth(1).locator(".card .none")).to_contain_text("12.0 s")
+
+
+def test_what_is_not_at_athina_yet(lead: Lead) -> None:
+    lead.link("Logs")
+    lead.click(lead.page.locator("thead a", has_text="Delivery"))
+    assert set(lead.column("Delivery")) == {"waiting"}

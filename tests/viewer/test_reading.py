@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace import _prices
+from athina_trace._serialization import binary
 from athina_trace.viewer import markdown
 from athina_trace.viewer.attachments import attachments_of
 from athina_trace.viewer.log_fields import log_row, readable_error, text_of, tool_calls
@@ -194,11 +195,49 @@ def question(*content: dict[str, Any]) -> dict[str, Any]:
         ({"type": "file", "file": {"file_id": "f2"}}, ("file", "f2")),
         ({"type": "image_url", "image_url": {"url": "<5000 base64 characters of image/png>"}}, ("image", "image/png")),
         ({"type": "image_url", "image_url": 5}, ("image", "image")),
+        (
+            {"type": "input_audio", "input_audio": {"data": "<5000 base64 characters>", "format": "wav"}},
+            ("file", "audio/wav"),
+        ),
+        ({"type": "file", "data": "<5000 bytes of application/pdf>", "mime_type": "x"}, ("file", "application/pdf")),
+        ({"type": "image", "data": PNG, "mime_type": "image/png"}, ("image", "image/png")),
+        (
+            {"type": "document", "title": "Terms", "source": {"type": "url", "url": "https://a.example/t"}},
+            ("file", "Terms"),
+        ),
     ],
 )
 def test_what_came_with_a_question_is_found(part: dict[str, Any], expected: tuple[str, str]) -> None:
     (found,) = attachments_of(question(part))
     assert (found.kind, found.name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "note"),
+    [
+        ("", "<5000 base64 characters of image/png>", "3.8 KB, not kept"),
+        ("cat.png", "<5000 base64 characters of image/png>", "image/png, 3.8 KB, not kept"),
+        ("", "data:image/webp;base64,<1200000 base64 characters>", "900.0 KB, not kept"),
+        ("", "<700 bytes of image/gif>", "700 bytes, not kept"),
+        ("", f"<{'9' * 400} bytes>", "image, 408 characters"),
+    ],
+)
+def test_data_that_was_replaced_says_what_it_was(name: str, url: str, note: str) -> None:
+    (found,) = attachments_of(question({"type": "image", "filename": name, "url": url}))
+    assert found.note == note
+    assert found.was_replaced == ("not kept" in note)
+
+
+def test_a_picture_that_the_pipeline_left_out_is_shown_by_type_and_size(path: Path, shown: httpx.Client) -> None:
+    large = f"data:image/png;base64,{PNG * 200}"
+    earlier = {"type": "image_url", "image_url": {"url": large}}
+    before = {"role": "user", "content": [{"type": "text", "text": "An earlier one"}, earlier]}
+    body = {"prompt": [before, *question(earlier)["prompt"]]}
+    put(path, log("a", user_query="What is this?", **binary.shown(body)))
+    page = unescape(shown.get("/session?id=a").text)
+    assert '<img src="/image?' not in page
+    assert page.count(f"{len(large) * 0.75 / 1000:.1f} KB, not kept") == 2  # with the question, and earlier
+    assert page.count('title="Logs keep the type and the size') == 2
 
 
 def test_a_question_with_a_picture_is_a_question(path: Path, shown: httpx.Client) -> None:
@@ -247,6 +286,15 @@ def test_the_text_of_a_message_is_that_of_its_parts(value: Any, text: str) -> No
 
 
 # -- long answers
+
+
+def test_long_messages_are_not_kept_in_memory(path: Path, shown: httpx.Client) -> None:
+    put(path, log("a", response="A paragraph.\n\n" * 12_000))
+    render.cache_clear()
+    assert "A paragraph." in shown.get("/message?id=1&field=response").text
+    assert render.cache_info().currsize == 0
+    shown.get("/session?id=a")
+    assert render.cache_info().currsize == 1
 
 
 def test_a_long_answer_is_folded_and_can_be_read_whole(path: Path, shown: httpx.Client) -> None:

@@ -3,16 +3,22 @@
 import json
 import random
 import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from html import unescape
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from athina_trace._serving.server import Server, listen
+from athina_trace.relay.status import Partition, RelayStatus
 from athina_trace.viewer import compare, queries
+from athina_trace.viewer.app import create_app
 from athina_trace.viewer.filters import VIEWS, Filters, parse_duration, parse_moment
+from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from athina_trace.viewer.queries import LOG_COLUMNS, SESSION_COLUMNS, Sort
 from tests.viewer.outboxes import NOON, log, opened, put, settle
 
@@ -98,6 +104,13 @@ def test_each_filter_lets_through_what_it_names(filled: Path, filters: dict[str,
         assert sessions == {body["session_id"] for body in BODIES if fits(body)}
 
 
+KEYS: dict[str, Any] = {name: itemgetter(name) for name in LOG_COLUMNS} | {
+    "chunk": itemgetter("first_chunk"),
+    "errors": lambda row: row["error"] is not None,
+    "state": lambda row: ["delivered", "received", "waiting", "refused"].index(row["state"]),
+}
+
+
 @pytest.mark.parametrize(
     "filters", [{}, {"customer": "acme"}, {"state": "refused"}, {"state": "waiting"}, {"q": "question"}]
 )
@@ -120,11 +133,13 @@ def test_logs_are_sorted_by_any_column_page_by_page(
             before = page.next
     assert {row["id"] for row in pages} == {row["id"] for row in everything}
     assert len(pages) == len(everything) > 7
-    values = [row[name] for row in pages]
+    values = [KEYS[name](row) for row in pages]
     known = [value for value in values if value not in (None, "")]
     assert all(value in (None, "") for value in values[len(known) :])  # what has no value comes last
     usual = [-value for value in known] if name == "feedback" else known
     is_text = name in ("question", "customer", "user", "model")
+    if name == "state" and not filters:
+        assert len(set(values)) == 3
     assert usual == sorted(usual, reverse=is_text == bool(minus))
 
 
@@ -143,7 +158,7 @@ def test_next_and_previous_walk_the_list_of_sessions(filled: Path, filters: dict
 
 
 @pytest.mark.parametrize("filters", [{}, {"feedback": "disliked"}, {"q": "question", "slower": "5s"}])
-@pytest.mark.parametrize("text", ["", "latency", "-cost", "customer"])
+@pytest.mark.parametrize("text", ["", "latency", "-cost", "customer", "state", "-state"])
 def test_next_and_previous_walk_the_list_of_logs(filled: Path, filters: dict[str, str], text: str) -> None:
     sort = Sort.of(text, LOG_COLUMNS)
     with opened(filled) as source, source.open() as db:
@@ -277,3 +292,94 @@ def test_a_conversation_knows_the_list_that_it_was_opened_from(path: Path, shown
         assert f"list={list_name}" in next_link[1]
         last = unescape(shown.get(next_link[1].partition("#")[0]).text)
         assert '<span class="none">Next →</span>' in last
+
+
+def relay_status() -> RelayStatus:
+    workers = [
+        {"name": f"w{number}", "paused": "no key" if number == 1 else None, "delivered": number, "refused": 2 - number,
+         "failed": 0, "held": 1, "began": NOON - number}
+        for number in range(3)
+    ]  # fmt: skip
+    partitions = [
+        Partition(number, 9 - number, in_flight=number == 1, waiting_since=NOON + number or None, rate=number)
+        for number in range(3)
+    ]
+    return RelayStatus(NOON, "logs", 3, 1, 1, 0, 1.0, None, partitions, workers, [])
+
+
+@pytest.fixture
+def whole(filled: Path) -> Iterator[httpx.Client]:
+    """A viewer with everything that has a table."""
+    app = create_app(IndexedOutbox(str(filled)), relay_status=relay_status)
+    with (
+        Server(app, listen("127.0.0.1", 0)) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(("address", "tables"), [("/", 1), ("/logs", 1), ("/charts?by=model", 2), ("/delivery", 4)])
+def test_every_column_of_every_table_sorts_it(whole: httpx.Client, address: str, tables: int) -> None:
+    bodies = re.findall(r"(?s)<thead>(.*?)</thead>\s*<tbody>(.*?)</tbody>", whole.get(address).text)
+    assert len(bodies) == tables
+    for place, (head, _) in enumerate(bodies):
+        columns = re.findall(r"(?s)<th[^>]*>(.*?)</th>", head)
+        links = [re.search('href="([^"]+)"', column) for column in columns]
+        # Only a column of buttons has none.
+        assert [column for column, link in zip(columns, links, strict=True) if link is None] in (
+            [],
+            ['<span class="unseen">Action</span>'],
+        )
+        for link in filter(None, links):
+            once = whole.get(unescape(link[1]))
+            first, rows = re.findall(r"(?s)<thead>(.*?)</thead>\s*<tbody>(.*?)</tbody>", once.text)[place]
+            sorted_column = re.search(r'aria-sort="(\w+)"><a href="([^"]+)"', first)
+            assert sorted_column is not None
+            other, turned = re.findall(
+                r"(?s)<thead>(.*?)</thead>\s*<tbody>(.*?)</tbody>", whole.get(unescape(sorted_column[2])).text
+            )[place]
+            directions = {sorted_column[1], *re.findall(r'aria-sort="(\w+)"', other)}
+            assert directions == {"ascending", "descending"}
+            assert re.findall("<tr>", turned) == re.findall("<tr>", rows)
+
+
+@pytest.mark.parametrize("name", queries.REFUSED_COLUMNS)
+@pytest.mark.parametrize("minus", ["", "-"])
+def test_the_refused_are_sorted_page_by_page(
+    filled: Path, name: str, minus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "PAGE", 4)
+    sort = Sort.of(minus + name, queries.REFUSED_COLUMNS)
+    with opened(filled) as source, source.open() as db:
+        pages, before = [], None
+        while True:
+            page = queries.refused(db, before=before, sort=sort)
+            pages += page.rows
+            before = page.next
+            if before is None:
+                break
+    assert {row["reference"] for row in pages} == {entry.reference for entry in LOGS[1::8]}
+    values = [row[name] for row in pages]
+    assert len(values) == 15
+    assert values == sorted(values, reverse=(name == "resolved") != bool(minus))
+
+
+def test_what_waits_is_sorted_among_the_oldest(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MAX_SORTED", 30)
+    with opened(filled) as source, source.open() as db:
+        oldest = [row["id"] for row in queries.waiting(db, limit=30)]
+        assert oldest == sorted(oldest)
+        rows = queries.waiting(db, limit=10, sort=Sort.of("question", queries.WAITING_COLUMNS))
+        questions = [row["question"] for row in queries.waiting(db, limit=30)]
+        assert [row["question"] for row in rows] == sorted(questions)[:10]
+
+
+@pytest.mark.parametrize("sort", compare.ORDERS)
+def test_answers_of_both_sides_are_sorted_by_a_figure(filled: Path, sort: str) -> None:
+    with opened(filled) as source, source.open() as db:
+        comparison = compare.load(db, by="slug", picked=["help/v1", "help/v2"], period="all", sort=sort)
+        for side in comparison.sides:
+            expected = queries.logs(db, Filters(slug=side.name), sort=Sort.of(sort, LOG_COLUMNS)).rows[:5]
+            assert [row["id"] for row in side.answers] == [row["id"] for row in expected]
+            assert side.address == f"/logs?slug=help%2F{side.name[-2:]}{sort and '&sort='}{sort}"
+    assert compare.ORDERS[comparison.sort] == compare.ORDERS[sort]

@@ -25,11 +25,13 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One command."""
+    """One command: the words that may follow it, and whether one of them is a file."""
 
     name: str
     description: str
     options: list[Option]
+    words: list[str]
+    takes_file: bool
 
 
 def add(commands: Any) -> None:
@@ -67,7 +69,10 @@ def describe(parsers: Mapping[str, argparse.ArgumentParser], descriptions: Mappi
             for action in parser._actions  # noqa: SLF001 - argparse has no public list of a parser's options
             if action.option_strings
         ]
-        found.append(Command(name, descriptions[name], options))
+        operands = [action for action in parser._actions if not action.option_strings]  # noqa: SLF001 - as above
+        words = [str(word) for action in operands for word in action.choices or ()]
+        takes_file = any(action.metavar in _FILES for action in operands)
+        found.append(Command(name, descriptions[name], options, words, takes_file))
     return found
 
 
@@ -77,7 +82,8 @@ def bash_script(commands: list[Command]) -> str:
     values: list[str] = []
     options: list[str] = []
     for command in commands:
-        options.append(f"    {command.name}) words={shlex.quote(' '.join(each.name for each in command.options))} ;;")
+        words = shlex.quote(" ".join([*(each.name for each in command.options), *command.words]))
+        options.append(f"    {command.name}) words={words}{' files=1' * command.takes_file} ;;")
         for option in command.options:
             if option.takes_value:
                 case = f"{command.name} {option.name}"
@@ -85,7 +91,7 @@ def bash_script(commands: list[Command]) -> str:
                 values.append(f'    "{case}") COMPREPLY=($(compgen {reply} -- "$cur")); return ;;')
     return f"""\
 _athina_trace() {{
-  local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD - 1]}}" words=""
+  local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD - 1]}}" words="" files=""
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "{names}" -- "$cur"))
@@ -97,7 +103,7 @@ _athina_trace() {{
   case "${{COMP_WORDS[1]}}" in
 {chr(10).join(options)}
   esac
-  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+  COMPREPLY=($(compgen -W "$words" -- "$cur") $([ -z "$files" ] || compgen -f -- "$cur"))
 }}
 complete -F _athina_trace athina-trace
 """
@@ -118,6 +124,9 @@ def zsh_script(commands: list[Command]) -> str:
             value = f"({' '.join(option.values)})" if option.values else "_files" if option.is_file else " "
             argument = f":value:{value}" if option.takes_value else ""
             specifications.append(shlex.quote(f"{option.name}[{quoted(option.description)}]{argument}"))
+        if command.words:
+            specifications.append(shlex.quote(f":word:({' '.join(command.words)})"))
+        specifications += ["':file:_files'"] * command.takes_file
         cases.append(f"    {command.name}) _arguments {' '.join(specifications)} ;;")
     return f"""\
 #compdef athina-trace
@@ -143,14 +152,15 @@ def fish_script(commands: list[Command]) -> str:
     for command in commands:
         description = shlex.quote(command.description)
         lines.append(f"complete -c athina-trace -n __fish_use_subcommand -a {command.name} -d {description}")
+        follows = f"complete -c athina-trace -n '__fish_seen_subcommand_from {command.name}'"
+        lines += [f"{follows} -a {shlex.quote(' '.join(command.words))}"] * bool(command.words)
+        lines += [f"{follows} -F"] * command.takes_file
         for option in command.options:
             # -x: a value that is no file; -r -F: a file.
             values = f" -x -a {shlex.quote(' '.join(option.values))}" if option.values else " -x"
             argument = "" if not option.takes_value else " -r -F" if option.is_file else values
-            lines.append(
-                f"complete -c athina-trace -n '__fish_seen_subcommand_from {command.name}' "
-                f"-l {option.name.removeprefix('--')}{argument} -d {shlex.quote(option.description)}"
-            )
+            name, description = option.name.removeprefix("--"), shlex.quote(option.description)
+            lines.append(f"{follows} -l {name}{argument} -d {description}")
     return "\n".join(lines)
 
 

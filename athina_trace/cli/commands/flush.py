@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from athina_trace import _runtime
+from athina_trace._delivery import sqlite
 from athina_trace.cli.options import add_outbox, between, existing_outbox
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal
 from athina_trace.settings import Settings
@@ -21,14 +22,14 @@ def add(commands: Any) -> None:
         "flush", help="send what waits", description="Send what waits, now, and report how much was sent."
     )
     command.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="give up after (default: %(default)s)"
+        "--timeout",
+        type=between(0, 86_400),
+        default=60.0,
+        metavar="SECONDS",
+        help="give up after (default: %(default)s)",
     )
     add_outbox(command)
     command.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    return between(text, 0, 86_400)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -41,6 +42,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     settings = Settings.build()
     if settings.api_key is None and settings.relay is None:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
+    if sqlite.missing is not None:  # a program would deliver from memory: nothing in the file would be sent
+        raise CommandError(
+            f"{sqlite.missing}, so that what waits in {path} is not sent: install a Python with its module `sqlite3`"
+        )
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting
     terminal.say(f"{waiting} waiting in {path}")

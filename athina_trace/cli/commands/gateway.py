@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from athina_trace import _runtime
+from athina_trace._delivery import sqlite
 from athina_trace.cli.options import positive
 from athina_trace.cli.server_options import port_number, require_packages
 from athina_trace.cli.terminal import Terminal, UsageError
@@ -70,10 +71,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     settings = _runtime.configure()
     if not settings.enabled:
         raise UsageError("ATHINA_TRACE_ENABLED is off: a gateway would take no logs")
-    if settings.outbox_path() == MEMORY and not settings.flush_each_call:
+    in_memory, remedy = f"ATHINA_OUTBOX={MEMORY}", "name a file"
+    if sqlite.missing is not None:
+        in_memory, remedy = f"{sqlite.missing}, so that a gateway", "install a Python with its module `sqlite3`"
+    is_durable = settings.outbox_path() != MEMORY and sqlite.missing is None
+    if not is_durable and not settings.flush_each_call:
         raise UsageError(
-            f"ATHINA_OUTBOX={MEMORY} would lose logs that were answered: name a file, or set ATHINA_FLUSH_EACH_CALL=1, "
-            "so that an answer waits for the delivery"
+            f"{in_memory} would lose logs that were answered: {remedy}, or set ATHINA_FLUSH_EACH_CALL=1, so that an "
+            "answer waits for the delivery"
         )
     limits = Connections(allow_files(options.connections))
     app = create_gateway(token=token, names=frozenset(options.name), max_body=options.max_body, limits=limits)
@@ -81,7 +86,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     terminal.say(f"Gateway listens. Point programs here: ATHINA_BASE_URL={url_of(listener).rstrip('/')}")
     where = settings.base_url if settings.api_key else "nowhere: ATHINA_API_KEY is not set, so logs are only kept"
     where = "the relay" if settings.relay else where
-    terminal.say(f"Logs are kept in {settings.outbox_path()} and sent to {where}.")
+    terminal.say(f"Logs are kept in {settings.outbox_path() if is_durable else 'memory'} and sent to {where}.")
     if limits.limit < options.connections:
         terminal.complain(f"open files are limited (ulimit -n), so at most {limits.limit} connections are taken")
     terminal.flush()

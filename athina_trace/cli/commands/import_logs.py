@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
         "is left out, so that an import that broke off is simply started again. Hooks, masks and sampling are not "
         "applied. Athina stamps logs with the time of their arrival: when they were made is in custom_attributes.",
     )
-    command.add_argument("file", type=Path, nargs="?", help="JSON lines")
+    command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="JSON lines")
     command.add_argument(
         "--openai",
         nargs="*",

@@ -7,11 +7,9 @@ import asyncio
 import logging
 import signal
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from athina_trace._clock import clock
-from athina_trace.cli.options import between
+from athina_trace.cli.options import between, whole_between
 from athina_trace.cli.server_options import port_number
 from athina_trace.cli.terminal import Column, CommandError, Terminal, UsageError
 from athina_trace.settings import Settings
@@ -20,6 +18,7 @@ from athina_trace.viewer import formatting
 if TYPE_CHECKING:
     from athina_trace.relay.setup import Findings
     from athina_trace.relay.status import RelayStatus
+    from athina_trace.relay.worker import Worker
 
 _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _FOLLOW_SECONDS = 2.0
@@ -63,20 +62,22 @@ def add(commands: Any) -> None:
         "--metrics-host", default="127.0.0.1", metavar="HOST", help="where to serve them (default: this machine alone)"
     )
     made = command.add_argument_group("with --setup")
-    made.add_argument("--partitions", type=_partitions, help="conversations in flight at once, 1 to 1024 (default: 64)")
-    made.add_argument("--replicas", type=_replicas, help="servers that store each log, 1 to 5 (default: 1)")
+    made.add_argument(
+        "--partitions", type=whole_between(1, 1024), help="conversations in flight at once, 1 to 1024 (default: 64)"
+    )
+    made.add_argument("--replicas", type=whole_between(1, 5), help="servers that store each log, 1 to 5 (default: 1)")
     made.add_argument(
         "--max-bytes", type=_size, metavar="SIZE", help="such as 20G; over it new logs are refused (default: 1G)"
     )
     made.add_argument(
         "--duplicate-window",
-        type=_seconds,
+        type=between(1, 86_400),
         metavar="SECONDS",
         help="for which a log that is published again is known (default: 600)",
     )
     made.add_argument(
         "--ack-wait",
-        type=_seconds,
+        type=between(1, 86_400),
         metavar="SECONDS",
         help="after which the log of a worker that died is another's (default: 30)",
     )
@@ -86,30 +87,12 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
 
 
-def _partitions(text: str) -> int:
-    return _whole(text, 1024)
-
-
-def _replicas(text: str) -> int:
-    return _whole(text, 5)
-
-
-def _whole(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 to {most}")
-    return int(text)
-
-
 def _size(text: str) -> int:
     factor = _SIZES.get(text[-1:].upper(), 0)
     number = text[:-1] if factor else text
     if not (number.isascii() and number.isdigit() and int(number[:15]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 500M, 20G or a number of bytes")
     return int(number) * (factor or 1)
-
-
-def _seconds(text: str) -> float:
-    return between(text, 1, 86_400)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -129,51 +112,22 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -> int:
-    from athina_trace._delivery.client import Client  # noqa: PLC0415 - what only a worker needs
-    from athina_trace._delivery.costs import estimator  # noqa: PLC0415
     from athina_trace.cli.relay_connection import run_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.connection import Address  # noqa: PLC0415
-    from athina_trace.relay.probes import Probes  # noqa: PLC0415
     from athina_trace.relay.worker import Worker  # noqa: PLC0415
 
-    if settings.api_key is None:
-        raise UsageError("there is no ATHINA_API_KEY, so nothing can be delivered")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # whose errors we report ourselves
     address = Address.of(settings)
-    Client.prepare(settings.base_url)
-    connect = partial(
-        Client,
-        base_url=settings.base_url,
-        key=settings.api_key.get_secret_value(),
-        api_version=settings.api_version,
-        total=settings.request_timeout,
-    )
 
     async def deliver() -> Worker:
-        worker = Worker(
-            address,
-            connect,
-            clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
-            max_attempts=settings.max_attempts,
-            exit_timeout=settings.exit_timeout,
-            revise=estimator() if settings.estimate_cost else None,
-        )
-        loop = asyncio.get_running_loop()
+        worker = Worker.of(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-        served = ""
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        metrics = ""
         if options.metrics_port is not None:
-            host = options.metrics_host
-            try:
-                server = await Probes(worker).listen(host, options.metrics_port)
-            except OSError as error:
-                raise CommandError(f"nothing can be served at {host}:{options.metrics_port}: {error}") from None
-            shown = f"[{host}]" if ":" in host else host
-            served = f", metrics at http://{shown}:{server.sockets[0].getsockname()[1]}/metrics"
-        terminal.say(f"Delivering from {address} to {settings.base_url}{served}   (Ctrl-C or SIGTERM ends it)")
+            metrics = f", metrics at {await _serve_probes(worker, options.metrics_host, options.metrics_port)}"
+        terminal.say(f"Delivering from {address} to {settings.base_url}{metrics}   (Ctrl-C or SIGTERM ends it)")
         terminal.flush()
         await worker.run()
         return worker
@@ -181,6 +135,18 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
     done = run_relay(deliver(), address)
     terminal.say(f"{done.counters.delivered} delivered, {done.counters.refused} refused")
     return 0
+
+
+async def _serve_probes(worker: Worker, host: str, port: int) -> str:
+    """Serve a worker's probes and metrics; the address of the latter."""
+    from athina_trace.relay.probes import Probes  # noqa: PLC0415 - an optional extra
+
+    try:
+        server = await Probes(worker).listen(host, port)
+    except OSError as error:
+        raise CommandError(f"nothing can be served at {host}:{port}: {error}") from None
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.sockets[0].getsockname()[1]}/metrics"
 
 
 def _set_up(options: argparse.Namespace, terminal: Terminal) -> int:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from athina_trace.cli.options import between, outbox_path
+from athina_trace.cli.options import between, outbox_path, whole_between
 from athina_trace.cli.server_options import add_server_options, require_packages
 from athina_trace.cli.terminal import Terminal
 
@@ -27,31 +27,23 @@ def add(commands: Any) -> None:
         "--outbox", metavar="PATH", help="the file for what arrives (default: received.db beside the outboxes)"
     )
     command.add_argument(
-        "--fail", type=_share, default=0.0, metavar="SHARE", help="answer this share of requests, 0 to 1, with --status"
+        "--fail",
+        type=between(0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="answer this share of requests, 0 to 1, with --status",
     )
     command.add_argument(
         "--status",
-        type=_status,
+        type=whole_between(200, 599),
         default=_DEFAULT_STATUS,
         metavar="CODE",
         help="the status of failures (default: %(default)s); given without --fail, all fail",
     )
-    command.add_argument("--delay", type=_seconds, default=0.0, metavar="SECONDS", help="delay each answer")
+    command.add_argument("--delay", type=between(0, 3600), default=0.0, metavar="SECONDS", help="delay each answer")
     command.add_argument("--key", help="the only API key to accept (default on loopback: any)")
     add_server_options(command, port=_PORT)
     command.set_defaults(run=run)
-
-
-def _share(text: str) -> float:
-    return between(text, 0, 1)
-
-
-def _seconds(text: str) -> float:
-    return between(text, 0, 3600)
-
-
-def _status(text: str) -> int:
-    return int(between(text, 200, 599))
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:

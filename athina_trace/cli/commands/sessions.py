@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
 from typing import Any
 
-from athina_trace._delivery.sqlite import Row
 from athina_trace.cli.json_records import session_record
 from athina_trace.cli.options import add_filters, add_outbox, explain_nothing, filters_of, open_outbox, positive
 from athina_trace.cli.terminal import Column, Terminal
@@ -17,7 +15,7 @@ _COLUMNS = (
     Column("First question"),
     Column("Customer", 18),
     Column("Turns", 5, right=True),
-    Column("Tokens", 8, right=True, shown_from=100),
+    Column("Tokens", 8, right=True, shown_from=140),
     Column("Errors", 6, right=True),
     Column("Liked", 5, right=True, shown_from=120, plain=False),
     Column("Disliked", 8, right=True, shown_from=120, plain=False),
@@ -47,14 +45,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             for row in rows:
                 terminal.json(session_record(row))
         elif rows:
-            terminal.table(_COLUMNS, _cells(rows))
+            now, names = time.time(), ("question", "customer", "turns", "tokens", "errors", "liked", "disliked")
+            times = ((formatting.time_ago(row["last"], now=now), formatting.iso_time(row["last"])) for row in rows)
+            cells = (
+                (*(row[name] for name in names), *last, row["name"]) for row, last in zip(rows, times, strict=True)
+            )
+            terminal.table(_COLUMNS, cells)
         else:
             explain_nothing(db, filters, terminal)
     return 0
-
-
-def _cells(rows: Sequence[Row]) -> Iterator[tuple[object, ...]]:
-    now = time.time()
-    for row in rows:
-        sums = (row[name] for name in ("question", "customer", "turns", "tokens", "errors", "liked", "disliked"))
-        yield (*sums, formatting.time_ago(row["last"], now=now), formatting.iso_time(row["last"]), row["name"])

@@ -52,6 +52,10 @@ def texts_of(turn: Turn) -> list[tuple[str, str]]:
         *(("System", each.shown) for each in turn.system),
         *((f"Before ({each.role})", each.content.shown) for each in turn.history),
         ("User", turn.question.shown),
+        (
+            "Attached",
+            "\n".join(" ".join(dict.fromkeys(filter(None, (it.name, it.url, it.note)))) for it in turn.attachments),
+        ),
         *(("Context", each.shown) for each in turn.context),
         *((f"Tool {each.name}", f"{each.arguments.shown}\n→ {each.output.shown}") for each in turn.tools),
         ("Assistant", turn.answer.shown),

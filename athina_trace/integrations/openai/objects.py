@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
 from athina_trace._answers.records import RUN, Record, ThreadMessage
+from athina_trace._serialization.introspection import instance_dict
 from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
 from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
 from athina_trace.integrations.openai.normalise import (
@@ -65,11 +66,12 @@ def may_be_known(subject: object) -> bool:
 def _may_be_known(subject: object) -> bool:
     if type(subject) is list or type(subject) is tuple:
         return any(map(_may_be_known, subject[:_FIRST_FEW]))
-    fields = subject if type(subject) is dict else getattr(subject, "__dict__", None)
-    if type(fields) is not dict:
-        return isinstance(subject, Mapping | list | tuple)
+    # Of strangers not by `getattr`: it may be code of theirs.
+    fields = subject if type(subject) is dict else instance_dict(subject)
     # A model of pydantic's keeps undeclared fields beside its own.
     extra = getattr(subject, "__pydantic_extra__", None) if hasattr(type(subject), "__pydantic_extra__") else None
+    if not fields and extra is None and type(subject) is not dict:
+        return issubclass(type(subject), Mapping | list | tuple)
     return _has_known_fields(fields) or (type(extra) is dict and _has_known_fields(extra))
 
 

@@ -75,12 +75,14 @@ def read_content(span: SpanRecord) -> Content:
 
 
 def _current(attributes: Mapping[str, Any]) -> Content:
-    instructions = _messages(attributes.get("gen_ai.system_instructions"))
-    return Content(
-        system=tuple([part.text for part in instructions if part.text]),
+    content = Content(
         asked=_messages(attributes.get("gen_ai.input.messages")),
         answers=_messages(attributes.get("gen_ai.output.messages")),
     )
+    if "gen_ai.system_instructions" in attributes:
+        instructions = _messages(attributes["gen_ai.system_instructions"])
+        content.system = tuple([part.text for part in instructions if part.text])
+    return content
 
 
 def _messages(value: Any) -> list[Message]:
@@ -91,25 +93,30 @@ def _message(data: Any) -> Message | None:
     """Read a message, or a part that is by itself, such as one of the instructions."""
     if type(data) is not dict and not isinstance(data, Mapping):
         return Message(None, data) if type(data) is str else None
-    message = Message(string_of(data, "role"), finish=string_of(data, "finish_reason"))
+    message = Message(string_of(data, "role"))
+    if "finish_reason" in data:
+        message.finish = string_of(data, "finish_reason")
     texts: list[str] = []
-    for part in items(data["parts"]) if "parts" in data else [data]:
+    parts = data.get("parts", (data,))
+    for part in parts if type(parts) is list else items(parts):
         if type(part) is str:
             texts.append(part)
         elif type(part) is dict or isinstance(part, Mapping):
             kind = part.get("type", "text")
-            if kind in ("tool_call", "server_tool_call"):
+            if kind in _TEXTS:
+                if text := string_of(part, "content", "text", "refusal"):
+                    texts.append(text)
+            elif kind in ("tool_call", "server_tool_call"):
                 arguments = part.get("arguments", part.get("server_tool_call"))
                 message.calls.append(Call(string_of(part, "id"), string_of(part, "name"), compact(arguments)))
             elif kind in ("tool_call_response", "server_tool_call_response"):
                 value = next((part[name] for name in _RESPONSES if part.get(name) is not None), None)
                 message.outputs.append(Output(string_of(part, "id"), value))
-            elif kind in ("text", "refusal", "output_text") and (text := string_of(part, "content", "text", "refusal")):
-                texts.append(text)
     message.text = "\n".join(texts) if texts else None
     return message
 
 
+_TEXTS = ("text", "refusal", "output_text")
 _RESPONSES = ("response", "result", "server_tool_call_response")
 """Pydantic AI's name for what a tool gave back is the second."""
 
@@ -268,9 +275,9 @@ def _ai_sdk_call(call: Mapping[str, Any]) -> Call:
 def _name_calls(messages: list[Message]) -> None:
     """Have outputs name the calls before them, where the two have different ids: one convention mixes two kinds."""
     for place, message in enumerate(messages):
-        made = [call.id for call in message.calls]
-        if not made:
+        if not message.calls:
             continue
+        made = [call.id for call in message.calls]
         for later in messages[place + 1 :]:
             if later.calls:
                 break

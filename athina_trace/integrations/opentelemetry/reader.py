@@ -10,12 +10,12 @@ import ast
 import enum
 import functools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 from athina_trace._answers.records import AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
 from athina_trace._serialization import plain
-from athina_trace.integrations.opentelemetry.messages import Call, Content, Output, read_content
+from athina_trace.integrations.opentelemetry.messages import Call, Content, Message, Output, read_content
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
 from athina_trace.integrations.opentelemetry.values import (
     decoded,
@@ -171,7 +171,16 @@ _OPTIONS = {
     "frequency_penalty": ("gen_ai.request.frequency_penalty",),
     "seed": ("gen_ai.request.seed",),
 }
-_NUMBERS = {**_USAGE, **_OPTIONS, "cost": ("operation.cost", "gen_ai.usage.cost", "llm.cost.total")}
+_OTHERS = {
+    "cost": ("operation.cost", "gen_ai.usage.cost", "llm.cost.total"),
+    "reasons": ("gen_ai.response.finish_reasons",),
+    "tools": ("gen_ai.tool.definitions",),
+    "stop": ("gen_ai.request.stop_sequences",),
+    # OpenInference's: JSON of the request and of the answer, with what none of its attributes has.
+    "parameters": ("llm.invocation_parameters",),
+    "request": ("input.value",),
+    "response": ("output.value",),
+}
 _ENVIRONMENT = ("deployment.environment.name", "deployment.environment")
 _GIVEN_UP = ("GeneratorExit", "CancelledError", "KeyboardInterrupt")
 _OF_CLIENT = re.compile(
@@ -189,33 +198,17 @@ def read_model(span: SpanRecord) -> list[Record]:
     and a second one has what came), and where the span names no model and says nothing: some instrumentations have all
     requests of a client look like a model's.
     """
-    attributes = span.attributes
+    texts, usage, options, others = _known(span.attributes)
     content = read_content(span)
-    known = _known(attributes)
-    # OpenInference has these inside of JSON alone, and none of the others has that.
-    parameters = mapping(attributes["llm.invocation_parameters"]) if "llm.invocation_parameters" in attributes else {}
-    own_id = known.get("id")
-    if own_id is None and "output.value" in attributes:
-        own_id = string_of(mapping(attributes["output.value"]), "id")
     error, status_code = _error(span) if _may_have_failed(span) and not was_given_up(span) else (None, None)
-    model = known.get("model")
-    if model is None and "input.value" in attributes:
-        model = string_of(mapping(attributes["input.value"]), "model")
-    is_empty = model is None and not (content.asked or content.answers or known.keys() & _NUMBERS.keys())
-    if error is None and (is_empty or (span.scope.startswith("logfire") and own_id is None and not content.answers)):
+    own_id, model = texts.get("id"), texts.get("model")
+    is_empty = model is None and not (content.asked or content.answers or usage or "cost" in others)
+    if error is None and (is_empty or (own_id is None and not content.answers and span.scope.startswith("logfire"))):
         return []
     key = name_of(span.span_id)
     # What has no text is no choice: reasoning, or calls of tools beside the text.
-    texts = [answer.text for answer in content.answers if answer.text]
-    reasons = attributes.get("gen_ai.response.finish_reasons")
-    finish = next(iter(strings(reasons)), None) if reasons is not None else None
-    prompt = _prompt(content)
-    version = f"/{known['version']}" if "version" in known else ""
-    further = {
-        "customer_user_id": known.get("customer_user_id") or string_of(parameters, "user"),
-        "prompt_slug": f"{known['prompt']}{version}" if "prompt" in known else None,
-        "environment": string_of(span.resource, *_ENVIRONMENT),
-    }
+    answered = [answer.text for answer in content.answers if answer.text]
+    prompt = _prompt(content.asked)
     answer = Answer(
         key=key,
         names=(key, ("id", own_id)) if own_id is not None else (key,),
@@ -223,61 +216,119 @@ def read_model(span: SpanRecord) -> list[Record]:
         fidelity=AS_SPAN,
         request=span.span_id,
         created=span.start_ns / 1e9,
-        status="failed" if error is not None else finish or known.get("finish") or _finish(content),
-        session=known.get("session_id") or _conversation(parameters),
+        status="failed" if error is not None else _finish(others, texts, content),
+        session=texts.get("session_id"),
         model=model,
-        text=texts[0] if texts else None,
-        choices=tuple(texts[1:]),
+        text=answered[0] if answered else None,
+        choices=tuple(answered[1:]),
         system=content.system,
         prompt=prompt,
         query=_question(prompt),
-        usage=_usage(known),
-        tools=_tools(attributes),
-        options=_options(known, parameters, attributes.get("gen_ai.request.stop_sequences")),
+        usage=usage,
+        tools=_tools(others.get("tools"), span.attributes),
+        options=options,
         error=error,
         status_code=status_code,
-        cost=known.get("cost"),
-        further={field: value for field, value in further.items() if value is not None},
-        details={"provider": known["provider"]} if "provider" in known else {},
+        cost=number_of(others, "cost") if "cost" in others else None,
+        further=_further(texts, span.resource),
+        details={"provider": texts["provider"]} if "provider" in texts else {},
     )
-    records: list[Record] = [answer]
-    for choice, message in enumerate(content.answers):
-        records += [_tool_call(call, answer, f"#{choice}/{place}") for place, call in enumerate(message.calls)]
-    for message in content.asked:
-        records += [
-            ToolOutput(call=each.call, value=_output(each)) for each in message.outputs if each.call is not None
-        ]
-    return records
+    calls = [
+        _tool_call(call, answer, f"#{choice}/{place}")
+        for choice, message in enumerate(content.answers)
+        for place, call in enumerate(message.calls)
+    ]
+    earlier = [each for message in content.asked for each in message.outputs]
+    outputs = [ToolOutput(call=each.call, value=_output(each)) for each in earlier if each.call is not None]
+    return [answer, *calls, *outputs]
 
 
+_Known = tuple[dict[str, str], dict[str, int], dict[str, object], dict[str, Any]]
+"""What single attributes say: texts, counts of tokens, options, and what is as it was given."""
+_TEXT, _COUNT, _OPTION, _OTHER = range(4)
+_TABLES = ((_TEXT, _TEXTS, str), (_COUNT, _USAGE, int), (_OPTION, _OPTIONS, int), (_OTHER, _OTHERS, str))
 _TARGETS = {
-    name: (field, rank, fields is _NUMBERS)
-    for fields in (_TEXTS, _NUMBERS)
-    for field, names in fields.items()
+    name: (table, entry, rank, kind)
+    for table, entries, kind in _TABLES
+    for entry, names in entries.items()
     for rank, name in enumerate(names)
 }
-"""Attribute → what it says, how many others say it better, and whether that is a number."""
+"""Attribute → the place of its table in `_Known`, what it says, how many others say that better, its usual type."""
 
 
-def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _known(attributes: Mapping[str, Any]) -> _Known:
     """Return what single attributes say, in one walk: most of those that are asked for are absent."""
-    known: dict[str, Any] = {}
+    known: _Known = ({}, {}, {}, {})
+    tables = cast("tuple[dict[str, Any], ...]", known)
     ranks: dict[str, int] = {}
     for name in attributes:
         target = _TARGETS.get(name)
         if target is None:
             continue
-        field, rank, is_number = target
-        if field in known and rank > ranks[field]:
-            continue
+        table, entry, rank, kind = target
         value = attributes[name]
-        if is_number and type(value) is not int:
-            value = number_of(attributes, name)
-        elif not is_number and type(value) is not str:
-            continue
-        if value or value == 0:
-            known[field], ranks[field] = value, rank
+        if type(value) is not kind or value == "":
+            value = _converted(value, table)
+            if value is None:
+                continue
+        if entry not in ranks or rank <= ranks[entry]:
+            tables[table][entry], ranks[entry] = value, rank
+    texts, usage, options, others = known
+    if "stop" in others:
+        options["stop"] = list(strings(others["stop"]))
+    if not others.keys().isdisjoint(("parameters", "request", "response")):
+        _add_json(texts, options, others)
+    if "total_tokens" not in usage and "prompt_tokens" in usage and "completion_tokens" in usage:
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
     return known
+
+
+def _converted(value: Any, table: int) -> Any:
+    """Return a value of another type than usual as the table wants it; None where it says nothing."""
+    if table == _TEXT:
+        return None
+    if table == _OTHER:
+        return value
+    number = number_of({"": value}, "")
+    return number if number is None or table != _COUNT else int(number)
+
+
+def _add_json(texts: dict[str, str], options: dict[str, object], others: Mapping[str, Any]) -> None:
+    """Add what OpenInference has in no attribute of its own, but in the JSON of requests and answers."""
+    parameters = mapping(others.get("parameters"))
+    conversation = parameters.get("conversation")
+    named = {
+        "session_id": conversation if type(conversation) is str else string_of(mapping(conversation), "id"),
+        "customer_user_id": string_of(parameters, "user"),
+        "id": None if "id" in texts else string_of(mapping(others.get("response")), "id"),
+        "model": None if "model" in texts else string_of(mapping(others.get("request")), "model"),
+    }
+    for entry, text in named.items():
+        if text:
+            texts.setdefault(entry, text)
+    for entry in _OPTIONS:
+        value = number_of(parameters, entry)
+        if value is not None:
+            options.setdefault(entry, value)
+
+
+def _finish(others: Mapping[str, Any], texts: Mapping[str, str], content: Content) -> str | None:
+    first = strings(others["reasons"])[:1] if "reasons" in others else ()
+    if first:
+        return first[0]
+    return texts.get("finish") or next((answer.finish for answer in content.answers if answer.finish), None)
+
+
+def _further(texts: Mapping[str, str], resource: Mapping[str, Any]) -> dict[str, object]:
+    """Return fields of the log that no other record has."""
+    further: dict[str, object] = {}
+    if "customer_user_id" in texts:
+        further["customer_user_id"] = texts["customer_user_id"]
+    if "prompt" in texts:
+        further["prompt_slug"] = f"{texts['prompt']}/{texts['version']}" if "version" in texts else texts["prompt"]
+    if (environment := string_of(resource, *_ENVIRONMENT)) is not None:
+        further["environment"] = environment
+    return further
 
 
 def _may_have_failed(span: SpanRecord) -> bool:
@@ -318,13 +369,9 @@ def _question(prompt: Sequence[Mapping[str, str]]) -> str | None:
     return None
 
 
-def _finish(content: Content) -> str | None:
-    return next((answer.finish for answer in content.answers if answer.finish is not None), None)
-
-
-def _prompt(content: Content) -> tuple[Mapping[str, str], ...]:
+def _prompt(asked: Iterable[Message]) -> tuple[Mapping[str, str], ...]:
     messages: list[Mapping[str, str]] = []
-    for message in content.asked:
+    for message in asked:
         if message.text is not None or not message.outputs:
             messages.append({"role": message.role or "user", "content": message.text or ""})
         # Some conventions give the outputs of tools the role of the user.
@@ -358,19 +405,13 @@ def _tool_call(call: Call, answer: Answer, numbered: str) -> ToolCall:
     )
 
 
-def _usage(known: Mapping[str, Any]) -> dict[str, int]:
-    usage = {name: int(known[name]) for name in _USAGE if name in known}
-    if "total_tokens" not in usage and "prompt_tokens" in usage and "completion_tokens" in usage:
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-    return usage
-
-
-def _tools(attributes: Mapping[str, Any]) -> tuple[object, ...]:
-    defined = attributes.get("gen_ai.tool.definitions")
+def _tools(defined: Any, attributes: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the tools that were offered, as they are `defined` by the current conventions, or by the others."""
     if type(defined) is str and len(defined) < _LONGEST_CACHED:
         return _tools_of(defined)
     offered = items(defined)
-    if not offered:
+    # Most spans offer none, and each of the other conventions is looked for in all attributes.
+    if not offered and ("llm." in "\n".join(attributes) or "ai.prompt.tools" in attributes):
         offered = [mapping(mapping(each.get("tool")).get("json_schema")) for each in nested(attributes, "llm.tools")]
         offered += nested(attributes, "llm.request.functions")
         offered += [decoded(each) for each in items(attributes.get("ai.prompt.tools"))]
@@ -384,23 +425,6 @@ def _tools_of(defined: str) -> tuple[object, ...]:
 
 
 _LONGEST_CACHED = 100_000
-
-
-def _options(known: Mapping[str, Any], parameters: Mapping[str, Any], stop: Any) -> dict[str, object]:
-    options: dict[str, object] = {name: known[name] for name in _OPTIONS if name in known}
-    for name in _OPTIONS if parameters else ():
-        value = number_of(parameters, name)
-        if value is not None:
-            options.setdefault(name, value)
-    if stop is not None:
-        options["stop"] = list(strings(stop))
-    return options
-
-
-def _conversation(parameters: Mapping[str, Any]) -> str | None:
-    """Return the conversation that OpenInference leaves among the parameters of a request for a response."""
-    named = parameters.get("conversation")
-    return named if type(named) is str and named else string_of(mapping(named), "id")
 
 
 # Tools and retrieval ------------------------------------------------------------------------------------------------

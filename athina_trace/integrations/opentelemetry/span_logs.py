@@ -64,6 +64,8 @@ def _identify(answer: Answer, around: Iterable[Mapping[str, Any]]) -> None:
         answer.session = answer.session or named.get("session_id")
         if "customer_user_id" in named:
             answer.further = {**named, **answer.further}
+    if not answer.further:
+        return
     # What the program configured says more than what describes the service to every tool.
     runtime = _runtime.active()
     is_configured = runtime is not None and runtime.settings.environment is not None

@@ -21,10 +21,13 @@ _MOST_DIGITS = 5
 """Of an index: no span has more messages."""
 
 
-def string_of(attributes: Mapping[str, Any], *names: str) -> str | None:
+def string_of(attributes: Mapping[str, Any], name: str, *names: str) -> str | None:
     """Return the first of these attributes that is a text, and no empty one."""
-    for name in names:
-        value = attributes.get(name)
+    value = attributes.get(name)
+    if type(value) is str and value:
+        return value
+    for further in names:
+        value = attributes.get(further)
         if type(value) is str and value:
             return value
     return None
@@ -60,10 +63,12 @@ def items(value: Any) -> list[Any]:
     """Return the members of a list, which may be JSON; a single mapping is a list of one."""
     if value is None:
         return []
-    data = decoded(value)
     # Asked first: what an abstract class takes for its own takes ten times as long to find out.
+    data = value if type(value) is list else decoded(value)
     if type(data) is list:
         return data
+    if type(data) is tuple:
+        return [*data]
     if isinstance(data, Mapping):
         return [data]
     return list(data) if isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray) else []
@@ -96,12 +101,12 @@ def nested(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
     Returns:
         The members in the order of their indexes; an index within becomes a key, such as `{"parts": {"1": …}}`.
     """
-    start = len(prefix) + 1
+    prefix = f"{prefix}."
     found: dict[int, dict[str, Any]] = {}
     for name, value in attributes.items():
-        if type(name) is not str or not name.startswith(prefix) or name[start - 1 : start] != ".":
+        if not name.startswith(prefix):
             continue
-        index, *path = name[start:].split(".")
+        index, *path = name.removeprefix(prefix).split(".")
         if not (path and index.isascii() and index.isdigit() and len(index) <= _MOST_DIGITS):
             continue
         place = found.setdefault(int(index), {})

@@ -163,7 +163,7 @@ function draw(place, chart, data) {
     width: place.clientWidth,
     height: HEIGHT,
     legend: { show: false },
-    padding: [10, 8, 0, 0],
+    padding: [10, 20, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { show: !isBars } },
     scales: {
       x: { range: () => [data.starts[0], data.starts[data.starts.length - 1] + data.width] },
