@@ -21,7 +21,7 @@ QUICK_SECONDS = 0.005
 PAYS = 1.5
 """Twice as many requests must not take longer than this many times as long, each; else they are not worth it."""
 SHARE = 0.125
-"""What our threads may take of the time of a program that computes: it keeps seven eighths."""
+"""What our threads may take of the time of a program that computes: it keeps about seven eighths."""
 _NEAR = 0.15
 """By which part of it the share may differ before the level follows."""
 _FEW = 8
