@@ -286,3 +286,30 @@ def test_a_sender_that_cannot_be_started_is_not_listed(monkeypatch: pytest.Monke
 
 def no_thread(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def test_no_thread_holds_the_lock_while_it_waits_for_the_interpreter() -> None:
+    lock, interval = senders_module._TurnLock(), sys.getswitchinterval()
+    began = threading.Event()
+
+    def wait() -> None:
+        began.set()
+        with lock:
+            pass
+
+    thread = threading.Thread(target=wait)
+    try:
+        with lock:
+            thread.start()
+            assert began.wait(10)
+            time.sleep(0.05)  # it waits for the lock by now
+            sys.setswitchinterval(1)
+        ends = time.perf_counter() + 0.05
+        while time.perf_counter() < ends:
+            pass  # as the program that computes
+        assert lock._lock.acquire(blocking=False)
+        lock._lock.release()
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join(10)
+    assert not thread.is_alive()
