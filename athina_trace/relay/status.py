@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
@@ -147,8 +148,11 @@ async def _workers(client: NatsClient, names: Names) -> list[dict[str, Any]]:
             found.append(json.loads(message.data))
 
     inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox, cb=note)
-    await client.publish(names.workers_subject, b"", reply=inbox)
-    await asyncio.sleep(_ANSWER_SECONDS)
-    await subscription.unsubscribe()
+    try:
+        subscription = await client.subscribe(inbox, cb=note)
+        await client.publish(names.workers_subject, b"", reply=inbox)
+        await asyncio.sleep(_ANSWER_SECONDS)
+        await subscription.unsubscribe()
+    except nats.errors.Error as error:
+        raise NoAnswerError(f"{type(error).__name__}: {error}") from error
     return sorted(found, key=lambda each: str(each["name"]))

@@ -170,8 +170,10 @@ class Worker:
                 await self._open()
                 pause = _RECONNECT_SECONDS[0]
                 await self._take()
-            except (ApiError, NoAnswerError, PermissionError) as error:
-                self._warn(error)
+            except (ApiError, NoAnswerError, PermissionError, nats.errors.Error) as error:
+                # Publishing into a connection that was just lost raises the client's own errors.
+                is_own = isinstance(error, nats.errors.Error)
+                self._warn(NoAnswerError(f"{type(error).__name__}: {error}") if is_own else error)
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause * (1 + self._clock.uniform() / 4))
                 pause = min(2 * pause, _RECONNECT_SECONDS[1])

@@ -220,6 +220,26 @@ def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_t
         assert sorted(map(int, names_of(athina))) == list(range(8))
 
 
+def test_a_connection_that_is_lost_while_it_is_looked_after_is_made_again(
+    nats: NatsServers, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nats.set_up(partitions=2)
+    learn, looked = worker.Worker._learn, []
+
+    async def lose(self: worker.Worker, client: Any) -> None:
+        await learn(self, client)
+        looked.append(client)
+        if len(looked) == 2:  # after the first look at a new connection, and before the next logs are asked for
+            await client.close()
+
+    monkeypatch.setattr(worker.Worker, "_learn", lose)
+    monkeypatch.setattr(worker, "_LEARN_SECONDS", 0.0)
+    publish(nats, ("s", "one"), ("t", "two"))
+    with RunningWorker(nats.address, athina.url):
+        athina.wait_for(2)
+    assert sorted(names_of(athina)) == ["one", "two"]
+
+
 def test_a_lost_answer_makes_a_copy_under_the_same_reference(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=1)
     athina.script(lose_answer)
