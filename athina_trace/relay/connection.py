@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -116,15 +117,25 @@ class Address:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that looks names up in its own thread.
+    """An event loop that looks names up in its own thread, and leaves no connection open when it is closed.
 
     A thread pool, which asyncio uses, takes no more work once the interpreter ends, when the last logs are sent; and
     it would keep the process from ending for as long as a look-up takes.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._connections: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
+
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         """Look a name up; other connections of this loop wait meanwhile."""
         return socket.getaddrinfo(host, port, **options)
+
+    async def create_connection(self, *given: Any, **options: Any) -> Any:
+        """Connect. The client of NATS forgets connections that it is making, or closing, when that is cancelled."""
+        made = await super().create_connection(*given, **options)
+        self._connections.add(made[0])
+        return made
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end, cancel what it left, and close: once, as `asyncio.Runner` from Python 3.11 on."""
@@ -137,6 +148,8 @@ class Loop(asyncio.SelectorEventLoop):
             if left:
                 # Not for ever: there are tasks of the client's that do not heed it.
                 self.run_until_complete(asyncio.wait(left, timeout=_CLOSE_SECONDS))
+            for connection in [*self._connections]:
+                connection.abort()
             # A connection that was closed lets go of its socket in the next round of the loop.
             self.run_until_complete(asyncio.sleep(0))
             self.close()

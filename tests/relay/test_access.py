@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import socket
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nkeys
 import pytest
 import trustme
 
 import athina_trace
-from athina_trace.relay.connection import Address
+from athina_trace.relay.connection import Address, Loop
 from tests.relay.test_working import names_of, until
 from tests.support.athina_server import AthinaServer, answer
 from tests.support.nats_servers import NatsServers, RunningWorker
@@ -161,3 +164,18 @@ def test_a_credentials_file_signs_in(tmp_path: Path) -> None:
         servers.set_up(partitions=1)
         assert logged(servers.url, tmp_path).paused is not None
         assert logged(servers.url, tmp_path, relay_credentials=str(file))
+
+
+def test_no_connection_outlives_its_loop() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kept: list[Any] = []
+
+        async def forget() -> None:
+            kept.extend(await asyncio.open_connection(*listener.getsockname()))
+
+        Loop().run(forget())
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.settimeout(5)
+            assert accepted.recv(1) == b""
+    assert kept[1].transport.is_closing()

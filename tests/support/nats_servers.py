@@ -5,7 +5,6 @@ with NatsServers(tmp_path) as nats: ...nats.url, nats.kill(0), nats.start(0), na
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import signal
@@ -146,7 +145,7 @@ class NatsServers:
             finally:
                 await client.close()
 
-        return asyncio.run(run())
+        return Loop().run(run())
 
     def set_up(self, *, seconds: float = 20.0, **wanted: Any) -> Findings:
         """Make the streams, as soon as the servers agree on a leader."""
