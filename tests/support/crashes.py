@@ -92,9 +92,13 @@ class Figures:
 class CrashTest:
     """Three worker slots, each a sequence of processes that are killed and begun again, on one outbox."""
 
-    def __init__(self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"]) -> None:
+    def __init__(
+        self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"], calls: int = 0
+    ) -> None:
+        """Last for so many seconds, and on a busy machine for longer, until so many calls have returned."""
         self._folder = folder
         self._seconds = seconds
+        self._calls = calls
         self._random = Random(seed)
         self._server = server
         self._unanswered: set[int] = set()
@@ -116,7 +120,7 @@ class CrashTest:
             ends = time.monotonic() + self._seconds
             workers = [self._start(slot, 0) for slot in range(3)]
             life = 0
-            while time.monotonic() < ends:
+            while time.monotonic() < ends or (len(self._returned()) < self._calls and time.monotonic() < ends + 100):
                 time.sleep(self._random.uniform(0.2, 0.7))
                 slot, life = self._random.randrange(3), life + 1
                 self._kill(workers[slot])
@@ -126,6 +130,10 @@ class CrashTest:
             self.athina.clear()
             run("import athina_trace; assert athina_trace.flush(100)", timeout=120, **self._environment())
             return self._figures()
+
+    def _returned(self) -> set[str]:
+        path = self._folder / "returned"
+        return set(path.read_text().splitlines()) if path.exists() else set()
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -145,7 +153,7 @@ class CrashTest:
         self._kills += 1
 
     def _figures(self) -> Figures:
-        returned = set((self._folder / "returned").read_text().splitlines())
+        returned = self._returned()
         accepted = [(f"{each.json['session_id']} {each.json['user_query']}", each) for each in self.athina.accepted]
         copies = Counter(name for name, _ in accepted)
         references = defaultdict(set)
