@@ -117,6 +117,6 @@ def test_the_end_of_a_span_is_measured(tmp_path: Path) -> None:
 
 def test_a_gateway_is_measured() -> None:
     command = [sys.executable, "-m", "tests.benchmarks.gateway", "--rate", "50", "--seconds", "1", "--processes", "2"]
-    printed = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, timeout=50, check=True).stdout
+    printed = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, timeout=100, check=True).stdout
     assert "0 of 50 not with 200" in printed
     assert "delivered    550 of 550, exit codes [0, 0]" in printed

@@ -62,7 +62,7 @@ def run_apart(environment: dict[str, str]) -> Run:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=100,
             check=False,
         )
 

@@ -25,7 +25,7 @@ def on_base(environment: dict[str, str], *arguments: str) -> "subprocess.Complet
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=100,
         check=False,
     )
 
@@ -79,7 +79,7 @@ def test_what_serves_pages_names_what_to_install(environment: dict[str, str], co
         f"from athina_trace.cli.main import main; sys.exit(main(['{command}']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 2
     assert f"the command {command} needs uvicorn" in done.stderr

@@ -20,7 +20,7 @@ def in_bash(script: str, *words: str) -> set[str]:
     asked = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _athina_trace"
     command = f"{script}\n{asked}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     bash = shutil.which("bash") or ""
-    done = subprocess.run([bash, "-c", command], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([bash, "-c", command], capture_output=True, text=True, timeout=100, check=True)
     assert done.stderr == ""
     return set(done.stdout.split())
 
@@ -56,7 +56,7 @@ def test_other_shells_read_the_script_without_complaint(run: Run, tmp_path: Path
         f"complete --do-complete 'athina-trace import {tmp_path}/scr'",
     }
     command = [interpreter, "-f" if shell == "zsh" else "--no-config", "-c", commands[shell]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert done.stderr == ""
     if shell == "fish":
         assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [

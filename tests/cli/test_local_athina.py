@@ -267,6 +267,6 @@ def test_ui_off_loopback_asks_for_a_token(environment: dict[str, str], sampled: 
 def test_demo_fills_an_outbox_of_its_own(environment: dict[str, str]) -> None:
     command = [sys.executable, "-W", "error", "-m", "athina_trace", "demo"]
     for _ in range(2):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40, check=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)
         assert "sample conversations are in" in done.stdout
         assert re.search(r"athina-trace ui --outbox \S+demo\.db", done.stdout)

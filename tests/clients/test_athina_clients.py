@@ -127,6 +127,6 @@ def test_programs_of_any_language_log_as_the_page_says(local_athina: LocalAthina
     body = json.dumps({"language_model_id": "gpt-4o", "prompt": "p", "response": "r ü", "session_id": "s"})
     with serving() as url:
         given = [each.replace("@url", url).replace("@body", body) for each in arguments[client]]
-        answer = subprocess.run([program, *given], capture_output=True, check=True, timeout=30)
+        answer = subprocess.run([program, *given], capture_output=True, check=True, timeout=100)
     reference = json.loads(answer.stdout)["data"]["external_reference_id"]
     assert arrived(local_athina)[reference]["response"] == "r ü"

@@ -79,7 +79,7 @@ def log_of(command: list[str], local_athina: LocalAthina, **environment: str) ->
             env={**os.environ, "NO_PROXY": "*", **environment},
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
             check=False,
         )
     assert done.returncode == 0, done.stderr

@@ -53,7 +53,7 @@ def test_eight_processes_of_two_thousand_calls_are_delivered_each_once(
     # Long enough for a busy machine: what is under way at the end of a process is cut when its time is over.
     workers = [start(script, str(number), ATHINA_EXIT_TIMEOUT="30", **environment) for number in range(8)]
     for worker in workers:
-        finish(worker, timeout=50)
+        finish(worker, timeout=100)
     out, _ = run("import athina_trace; assert athina_trace.flush(50); print(athina_trace.status())", **environment)
     assert len(references(athina)) == 16_000
     assert set(questions(athina).values()) == {1}, out
@@ -256,7 +256,7 @@ def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
     assert statuses == [0] * 10, statuses
     """
     )
-    run(script, **environment, timeout=45)
+    run(script, **environment, timeout=100)
     assert sum(question.startswith("child") for question in questions(athina)) == 10
     assert set(questions(athina).values()) == {1}
 

@@ -53,7 +53,7 @@ def raw(url: str) -> socket.socket:
     address = urlsplit(url)
     assert address.hostname
     assert address.port
-    return socket.create_connection((address.hostname, address.port), timeout=10)
+    return socket.create_connection((address.hostname, address.port), timeout=100)
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -195,7 +195,7 @@ def test_a_body_in_chunks_of_any_usual_size_is_read(serve: Serve, memory: None) 
     body = json.dumps({**LOG, "context": "x" * 5_000_000}).encode()
     for size in (50, 1000, 1_000_000):
         chunks = (body[at : at + size] for at in range(0, len(body), size))
-        answer = httpx.post(f"{serve()}{PATH}", content=chunks, headers=CLIENT, trust_env=False, timeout=30)
+        answer = httpx.post(f"{serve()}{PATH}", content=chunks, headers=CLIENT, trust_env=False, timeout=100)
         assert answer.status_code == 200
 
 

@@ -37,7 +37,7 @@ def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         assert process.stdout is not None
         first = process.stdout.readline()
         found = re.search(r"ATHINA_BASE_URL=(http://\S+)", first)
-        assert found, first + process.communicate(timeout=10)[1]
+        assert found, first + process.communicate(timeout=100)[1]
         assert process.stdout.readline().startswith("Logs are kept in ")
         yield process, found[1]
     finally:
@@ -52,7 +52,7 @@ def test_sigterm_answers_delivers_and_ends(local_athina: LocalAthina) -> None:
             for number in range(200):
                 assert client.post(PATH, json={**LOG, "session_id": f"s{number}"}).status_code == 200
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=100)
         assert process.returncode == 0, errors
         assert errors == ""
     assert len(local_athina.logs()) == 200

@@ -34,7 +34,7 @@ WHOLE = {
 
 def talk(url: str) -> None:
     """Log some conversations turn by turn, change logs, and give feedback."""
-    with httpx.Client(base_url=url, headers=CLIENT, trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=url, headers=CLIENT, trust_env=False, timeout=100) as client:
 
         def send(method: str, path: str, fields: dict[str, Any]) -> dict[str, Any]:
             answer = client.request(method, path, json=fields)

@@ -762,7 +762,7 @@ def test_it_does_not_matter_when_it_is_called(server: Server, order: str, tmp_pa
         env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("['Hello?']\n", "")
@@ -797,7 +797,7 @@ def test_what_waits_at_the_end_of_the_process_is_logged(waits: list[str], server
             env=environment,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
         )
         assert (done.stdout, done.stderr) == (told, "")

@@ -81,7 +81,7 @@ def _wait(url: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            httpx.get(url, timeout=20, trust_env=False)
+            httpx.get(url, timeout=100, trust_env=False)
         except httpx.TransportError:
             time.sleep(0.05)
         else:

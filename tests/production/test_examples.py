@@ -39,7 +39,7 @@ def run(athina: AthinaServer, tmp_path: Path, *command: str, **more: str) -> str
         env=environment(athina, tmp_path, **more),
         capture_output=True,
         text=True,
-        timeout=45,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -112,6 +112,6 @@ def test_celery(athina: AthinaServer, tmp_path: Path, worker: dict[str, str]) ->
         [sys.executable, "celery_tasks.py"], cwd=EXAMPLES, env=worker, capture_output=True, text=True, check=True
     )
     assert sent.stdout == "3 tasks sent\n"
-    athina.wait_for(3, timeout=30)
+    athina.wait_for(3, timeout=100)
     found = sorted((r.json["user_query"], r.json["session_id"], r.json["customer_id"]) for r in athina.accepted)
     assert found == [(f"Question {n}?", f"thread-{n}", f"customer-{n}") for n in range(3)]

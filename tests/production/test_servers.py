@@ -37,7 +37,7 @@ APP = """
     @asynccontextmanager
     async def lifespan(app):
         yield
-        await aflush(timeout=20)
+        await aflush(timeout=100)
 
     async def ask(request):
         return PlainTextResponse(answer(request.query_params["q"]))
@@ -73,7 +73,7 @@ def serve_and_stop(command: list[str], environment: dict[str, str], folder: Path
 
 def ask(url: str) -> None:
     deadline = time.monotonic() + 60
-    with httpx.Client(trust_env=False, timeout=20) as client:
+    with httpx.Client(trust_env=False, timeout=100) as client:
         for number in range(REQUESTS):
             while True:
                 try:

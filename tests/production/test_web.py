@@ -58,7 +58,7 @@ def test_flask_and_django_on_gunicorn(athina: AthinaServer, tmp_path: Any, name:
     environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": athina.url, "XDG_STATE_HOME": str(tmp_path)}
     with gunicorn_server(f"tests.production.gunicorn_apps:{name}", environment) as url:
         apps.ask_as_a_hundred(url, "/streamed")
-        athina.wait_for(2 * apps.CUSTOMERS, timeout=20)
+        athina.wait_for(2 * apps.CUSTOMERS, timeout=100)
     check_owners(request.json for request in athina.accepted)
 
 

@@ -47,7 +47,7 @@ def worker(nats: NatsServers, athina: AthinaServer, key: str = "key") -> Iterato
         line = process.stdout.readline()
         found = re.search(r"metrics at (http://127\.0\.0\.1:\d+)/metrics", line)
         assert found, line
-        with httpx.Client(base_url=found[1], trust_env=False, timeout=20) as client:
+        with httpx.Client(base_url=found[1], trust_env=False, timeout=100) as client:
             yield client
     finally:
         process.kill()
@@ -153,6 +153,6 @@ def test_connections_that_say_nothing_are_closed_and_bounded(nats: NatsServers, 
 def test_a_port_that_is_taken_is_explained(nats: NatsServers, athina: AthinaServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        out, _ = command(nats, athina, "--metrics-port", port).communicate(timeout=20)
+        out, _ = command(nats, athina, "--metrics-port", port).communicate(timeout=100)
     assert f"nothing can be served at 127.0.0.1:{port}" in out
     assert "Traceback" not in out

@@ -33,7 +33,7 @@ def viewer(folder: Path, **variables: str) -> Iterator[httpx.Client]:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().split()[1]
-            with httpx.Client(base_url=address, trust_env=False, timeout=20) as client:
+            with httpx.Client(base_url=address, trust_env=False, timeout=100) as client:
                 yield client
         finally:
             process.kill()
