@@ -96,10 +96,13 @@ def test_gzip_is_read(client: httpx.Client) -> None:
         ("identity", b"\xff\xfe" + BODY, 400),
         ("identity", b"9" * 5_000_000, 400),
         ("identity", b'"\\ud800' + b"[" * 100_000, 400),
+        ("identity", BODY[:-1] + b', "context": [%s[]]}' % (b"[]," * 1_000_000), 413),
+        ("identity", BODY[:-1] + b', "context": {%s"":""}}' % (b'"":"",' * 1_000_000), 413),
     ],
     ids=[
         *("large", "bomb", "cut", "longer", "twice", "not-zipped", "empty", "deflate", "zipped-twice", "large-plain"),
-        *("deep-lists", "deep-objects", "no-text", "digits", "surrogate"),
+        *("deep-lists", "deep-objects", "no-text", "digits", "surrogate", "many-lists"),
+        "many-names",
     ],
 )
 def test_what_is_no_body_is_refused(client: httpx.Client, encoding: str, body: bytes, status: int) -> None:

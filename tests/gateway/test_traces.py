@@ -25,7 +25,7 @@ from athina_trace._capture import answered
 from athina_trace._serialization import looks_secret
 from athina_trace.gateway import traces
 from athina_trace.gateway.otlp import JSON, PROTOBUF, _spans
-from athina_trace.gateway.sizes import holds_more, table_of
+from athina_trace.gateway.sizes import CONTAINERS, NAMES, holds_more, json_holds_more, table_of
 from athina_trace.integrations.opentelemetry import reader
 from athina_trace.local_athina import LocalAthina
 from tests.gateway.conftest import CLIENT, Serve
@@ -390,6 +390,28 @@ def test_a_small_body_that_would_be_large_as_objects_is_refused(client: httpx.Cl
     assert answer.status_code == 413
     assert b"send fewer spans at once" in answer.content
     assert client.get("/healthz").status_code == 200
+
+
+marked = st.text('{[:"\\a', max_size=5)
+json_value = st.recursive(
+    st.none() | st.integers() | st.text('{[:"\\\\a', max_size=5),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text('{[:"\\\\a', max_size=5), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+def parts_of(value: Any) -> int:
+    """How many objects, lists and names of fields are in JSON data."""
+    if isinstance(value, dict):
+        return 1 + len(value) + sum(map(parts_of, value.values()))
+    return 1 + sum(map(parts_of, value)) if isinstance(value, list) else 0
+
+
+@given(json_value, st.booleans())
+def test_parts_of_json_are_counted_as_they_are_parsed(found: Any, ascii_only: bool) -> None:
+    body, count = json.dumps(found, ensure_ascii=ascii_only).encode(), parts_of(found)
+    assert json_holds_more(body, CONTAINERS + NAMES, count - 1)
+    assert not json_holds_more(body, CONTAINERS + NAMES, count)
 
 
 def messages_in(message: Any) -> int:
