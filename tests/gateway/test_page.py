@@ -50,6 +50,7 @@ def test_the_metrics_are_these(serve: Serve) -> None:
         f"| {connections.MAX_CONNECTIONS:,}; ",
         f"| {connections.HEAD_SECONDS:g} s, about {connections._MAX_HEAD:,} bytes |",
         f"| {connections.BODY_SECONDS:g} s |",
+        f"its turn | {connections.TURN_SECONDS:g} s, then 429; an export waits {traces.TURN_SECONDS:g} s for",
         f"| {server._KEEP_ALIVE_SECONDS} s |",
         f"of one log | {athina.MOST_PARTS:,}, then 413",
         f"of one export | {otlp.MOST_MESSAGES:,}, then 413",

@@ -1,5 +1,6 @@
 """OTLP over HTTP: spans in any order and encoding become the logs that they are to be, and bad requests are refused."""
 
+import asyncio
 import gzip
 import itertools
 import json
@@ -23,6 +24,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 import athina_trace
 from athina_trace._capture import answered
 from athina_trace._serialization import looks_secret
+from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway import traces
 from athina_trace.gateway.otlp import JSON, PROTOBUF, _spans
 from athina_trace.gateway.sizes import CONTAINERS, NAMES, holds_more, json_holds_more, table_of
@@ -241,6 +243,22 @@ def test_what_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     logs_of_spans._log(_spans(export([span(10_001, ROOT, name="turn")]))[0])
     assert len(logs_of_spans._lacking) == 1
     assert {log.get("session_id") for log in _entries().values()} == {None}
+
+
+def test_an_export_that_waited_too_long_for_others_is_refused() -> None:
+    now = [0.0]
+    logs = traces.SpanLogs(lambda: now[0])
+
+    async def take_behind_another() -> None:
+        async with logs._lock:
+            waiting = asyncio.create_task(logs.take([]))
+            await asyncio.sleep(0)
+            now[0] += traces.TURN_SECONDS + 1
+        await waiting
+
+    with pytest.raises(RefusedRequest) as refused:
+        asyncio.run(take_behind_another())
+    assert (refused.value.status, refused.value.retry_after) == (429, 1)
 
 
 def test_spans_around_in_circles_end(client: httpx.Client) -> None:
