@@ -21,7 +21,7 @@ import athina_trace
 from athina_trace.gateway import app
 from athina_trace.gateway.connections import Connections
 from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, serving
-from tests.relay.test_working import until
+from tests.support.waiting import until
 
 BODY = json.dumps(LOG).encode()
 HEAD = f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nathina-api-key: k\r\n"
