@@ -216,6 +216,7 @@ _fork.register("answers", after_in_child=reset)
 # What runs around requests -------------------------------------------------------------------------------------------
 
 is_nesting_followed = False
+"""Whether a source besides instrumented clients was switched on."""
 
 
 def follow_nesting() -> None:
@@ -282,9 +283,8 @@ def end(name: Key) -> Any:
 
 def subject_of(name: Key) -> Any:
     """Return what the source of a span or run that is running keeps of it."""
-    with _state.lock:
-        running = _state.running.get(name)
-        return None if running is None else running.subject
+    running = _state.running.get(name)
+    return None if running is None else running.subject
 
 
 def within() -> tuple[Key, ...]:
@@ -326,6 +326,13 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         if isinstance(answer, Answer):
             break
     else:
+        return
+    if len(records) == 1 and answer.request is not None and not is_nesting_followed:
+        # No other source will ever know it: what is remembered for them takes as long as the log itself.
+        draft = origin.open_draft or origin.own_draft()
+        draft.take(records, scope=origin.scope)
+        if draft is not origin.draft:
+            run_now(emission.emit(draft, _NO_OPTIONS, error=error))
         return
     session, conversation = origin.session, _with_conversation(answer, origin)
     with _state.lock:
