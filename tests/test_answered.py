@@ -110,7 +110,8 @@ def test_any_order_of_sources_is_one_log_with_the_union(
 def test_what_clients_alone_see_is_logged_as_ever_and_not_remembered(
     decorated: bool, error: BaseException | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, known = SOURCES[2], {"model": "gpt-4o", "query": "Where?", "usage": {"total_tokens": 9}}
+    client = SOURCES[2]
+    known: dict[str, Any] = {"model": "gpt-4o", "query": "Where?", "usage": {"total_tokens": 9}}
     found = []
     for others in (True, False):
         monkeypatch.setattr(answered, "is_nesting_followed", others)

@@ -159,15 +159,10 @@ def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogReco
 
 def _add_question(fields: dict[str, Any], answers: list[Answer]) -> None:
     """Add what was asked. What users, models and tools say may hold base64."""
-    first = None
-    for answer in answers:
-        if answer.query:
-            first = answer
-            break
-        if first is None and (answer.prompt or answer.system):
-            first = answer
-    if first is None:
+    asked = [answer for answer in answers if answer.query or answer.prompt or answer.system]
+    if not asked:
         return
+    first = next((answer for answer in asked if answer.query), asked[0])
     if first.query:
         fields["user_query"] = shown(first.query)
     prompt = [{**message, "content": shown(message["content"])} for message in first.prompt]

@@ -321,19 +321,25 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         origin: where the request was made.
         error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
     """
-    own, elsewhere = list(records), {}
     for answer in records:
         if isinstance(answer, Answer):
             break
     else:
         return
-    if len(records) == 1 and answer.request is not None and not is_nesting_followed:
-        # No other source will ever know it: what is remembered for them takes as long as the log itself.
-        draft = origin.open_draft or origin.own_draft()
-        draft.take(records, scope=origin.scope)
-        if draft is not origin.draft:
-            run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+    if is_nesting_followed or len(records) > 1 or answer.request is None:
+        _log_once(answer, records, origin, error)
         return
+    # No other source knows this answer, nor has it calls whose outputs may come: to remember it, and to let go of it
+    # a thousand answers later, when none of it is in a cache any more, is a fifth of what an instrumented call costs.
+    draft = origin.open_draft or origin.own_draft()
+    draft.take(records, scope=origin.scope)
+    if draft is not origin.draft:
+        run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
+    """Log an answer, and remember where: another source may see it, or has."""
+    own, elsewhere = list(records), {}
     session, conversation = origin.session, _with_conversation(answer, origin)
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session)
