@@ -12,7 +12,7 @@ import pickle
 import sys
 import types
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 import blinker
@@ -322,8 +322,17 @@ def waiting_generator_recursion(decorate: Callable[[Any], Any]) -> Callable[[int
     return lambda number: asyncio.run(read(number))
 
 
+def returning_generator_recursion(decorate: Callable[[Any], Any]) -> Callable[[int], object]:
+    @decorate
+    def down(number: int) -> Generator[int, None, int]:
+        yield number
+        return (yield from down(number - 1)) if number else number
+
+    return lambda number: list(down(number))
+
+
 # On Python 3.10 each call of a C function is one level, too, and nothing else gives a generator's return value.
-since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of a generator takes a call of `next`")
+since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of such a generator takes a call of `next`")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +342,8 @@ since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of a g
         method_recursion,
         classmethod_recursion,
         coroutine_recursion,
-        pytest.param(generator_recursion, marks=since_311),
+        generator_recursion,
+        pytest.param(returning_generator_recursion, marks=since_311),
         async_generator_recursion,
         waiting_generator_recursion,
     ],
