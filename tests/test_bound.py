@@ -15,6 +15,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
+import attrs
 import blinker
 import django.dispatch
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from athina_trace import athina_session, athina_trace
+from athina_trace._wrapping.callables import Owner, parameters
 
 Logs = Callable[[], list[dict[str, Any]]]
 
@@ -245,6 +247,36 @@ def test_decorated_instances_and_partials_are_pickled_with_their_decorator(
 def test_a_function_that_pickle_does_not_find_fails_as_undecorated() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(athina_trace(lambda: None))
+
+
+def test_a_class_that_is_made_again_with_slots_finds_itself(local: Logs) -> None:
+    @attrs.define
+    class Desk:
+        name: str = "desk"
+
+        @athina_trace
+        def ask(self, question: str) -> tuple[str, str, bool]:
+            return question, __class__.__name__, super().__getattribute__("name") == self.name  # type: ignore[name-defined]
+
+        @athina_trace
+        async def ask_async(self) -> str:
+            return str(super().__getattribute__("name"))
+
+    assert Desk().ask("q") == ("q", "Desk", True)
+    assert asyncio.run(Desk().ask_async()) == "desk"
+
+
+def test_what_is_known_of_a_function_is_pickled_with_it_by_value(local: Logs) -> None:
+    """As cloudpickle does with functions of scripts and notebooks, for Ray, Dask and Spark."""
+
+    def ask(this: object, question: str) -> None: ...
+
+    ask.__qualname__ = f"{Plain.__qualname__}.ask"
+    owner = Owner(ask, parameters(ask))
+    assert owner.is_first((Plain(), "q"), {})
+    copied = pickle.loads(pickle.dumps(owner))  # noqa: S301 - ours
+    assert copied.is_first((Plain(), "q"), {})
+    assert not copied.is_first(("a", "q"), {})
 
 
 def plain_recursion(decorate: Callable[[Any], Any]) -> Callable[[int], object]:
