@@ -102,9 +102,9 @@ def test_same_value_gives_same_result(value: Any) -> None:
 def test_ten_million_items_are_not_walked(form: Any) -> None:
     huge = form([0]) * 10_000_000
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.thread_time()
     result = plain({"huge": huge, "question": "still here"})
-    elapsed = time.perf_counter() - started
+    elapsed = time.thread_time() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(result, dict)
@@ -118,9 +118,9 @@ def test_ten_million_items_are_not_walked(form: Any) -> None:
 @pytest.mark.parametrize("letter", ["x", "é", " ", ";", "\ud800"])
 def test_huge_string_is_not_walked(letter: str) -> None:
     huge = letter * 100_000_000
-    started = time.perf_counter()
+    started = time.thread_time()
     result = plain([huge], mask=lambda _path, words: words)
-    elapsed = time.perf_counter() - started
+    elapsed = time.thread_time() - started
     assert isinstance(result, list)
     assert str(result[0]).endswith("… [200000 of 100000000 characters]")
     assert len(str(result[0])) < 200_100
@@ -273,9 +273,9 @@ def test_binary_data_is_told_by_length_and_type(value: Any, expected: str) -> No
 @pytest.mark.parametrize("piece", ["aB1" * 300 + ":", "日本語", '{"a":"b"},', "aB1" * 20 + "\n:", "data:a/b;c"])
 def test_looking_for_base64_takes_no_time(piece: str) -> None:
     value = piece * (200_000 // len(piece))
-    started = time.perf_counter()
+    started = time.thread_time()
     assert plain(value) == value
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 @pytest.mark.parametrize(
@@ -377,9 +377,9 @@ def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, l
 )
 def test_looking_for_credentials_takes_no_time(piece: str) -> None:
     value = "://" + piece * (200_000 // len(piece))
-    started = time.perf_counter()
+    started = time.thread_time()
     plain(value)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 @given(
