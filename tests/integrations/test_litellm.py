@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from tests.openai.samples import chat, function_call, output_text, response
 from tests.openai.scripts import RAIN, RAIN_CHUNKS, events
 from tests.openai.server import Events, Failure, Server
 from tests.support.athina_server import AthinaServer
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 from .conftest import Logs
@@ -386,9 +386,7 @@ def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None
         "litellm_settings": {"callbacks": "athina_trace.integrations.litellm.athina_logger"},
     }
     config.write_text(json.dumps(settings), encoding="utf-8")  # YAML, too
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "ATHINA_API_KEY": "any",
