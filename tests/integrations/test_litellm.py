@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from openai import OpenAI
 
 import athina_trace
@@ -37,6 +38,7 @@ from tests.openai.samples import chat, function_call, output_text, response
 from tests.openai.scripts import RAIN, RAIN_CHUNKS, events
 from tests.openai.server import Events, Failure, Server
 from tests.support.athina_server import AthinaServer
+from tests.support.waiting import until
 
 from .conftest import Logs
 from .hostile import values
@@ -70,9 +72,7 @@ def soon(logs: Logs) -> Soon:
     """LiteLLM calls its loggers after the call: wait for so many logs."""
 
     def wait(count: int) -> list[dict[str, Any]]:
-        until = time.monotonic() + 20
-        while len(logs()) < count and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: len(logs()) >= count)
         time.sleep(0.05)  # whatever is too much
         return logs()
 
@@ -88,6 +88,7 @@ async def called(awaitable: Any) -> Any:
         return answer
     finally:
         await asyncio.sleep(0.2)
+        await GLOBAL_LOGGING_WORKER.flush()
 
 
 def test_a_completion_with_cost_session_and_customer(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
@@ -130,9 +131,8 @@ def test_completions_in_the_session_of_the_scope_around(
     assert (log["session_id"], log["customer_id"], log["response"]) == ("thread-7", "disney", RAIN)
     assert (log["total_tokens"], log["language_model_id"]) == (7, "gpt-4o-mini")
     if also_the_client:
-        deadline = time.monotonic() + 10
-        while "cost" not in (log := soon(1)[0]) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: "cost" in soon(1)[0])
+        (log,) = soon(1)
     assert log["cost"] > 0
 
 
@@ -152,7 +152,7 @@ def test_the_session_that_a_call_names_wins_over_the_scope_around(
 
 @pytest.mark.parametrize("kind", ["whole", "stream", "left"])
 def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
-    kind: str, given_to: dict[str, Any], server: Server, soon: Soon
+    kind: str, given_to: dict[str, Any], server: Server, logs: Logs, soon: Soon
 ) -> None:
     """LiteLLM says that a call has ended after it has returned, and of a stream that is left it never does."""
     instrument_openai()
@@ -167,10 +167,10 @@ def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
     if kind == "stream":
         list(given)
     del given
-    gc.collect()
-    deadline = time.monotonic() + 10
-    while kind != "left" and time.monotonic() < deadline and not any("cost" in log for log in soon(2)):
-        time.sleep(0.05)
+    if kind == "left":  # the stream is part of a cycle of LiteLLM's, and a thread of its own may hold it for a while
+        until(lambda: gc.collect() >= 0 and len(logs()) == 2)
+    else:
+        until(lambda: any("cost" in log for log in soon(2)))
     found = {log["user_query"]: log for log in soon(2)}
     assert len(found) == 2
     beside, own = found["Is that so?"], found["What is the weather?"]
@@ -318,9 +318,7 @@ def test_no_byte_of_the_outbox_has_a_providers_key(given_to: dict[str, Any], ser
             litellm.completion(**given_to, messages=ASK, extra_headers=headers)
         with pytest.raises(litellm.AuthenticationError):
             asyncio.run(called(litellm.acompletion(**given_to, messages=ASK)))
-    until = time.monotonic() + 20
-    while len(athina_trace.recent_logs()) < 3 and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: len(athina_trace.recent_logs()) >= 3)
     assert len(athina_trace.recent_logs()) == 3
     athina_trace.flush(0.2)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -374,7 +372,7 @@ def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
         assert log["response"] == f"Answer {number}"
 
 
-@pytest.mark.timeout(240)  # it takes half a minute to begin where the machine has nothing else to do
+@pytest.mark.timeout(500)  # it takes half a minute to begin where the machine has nothing else to do
 def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None:
     server.on("POST /chat/completions", chat(content=RAIN))
     config = tmp_path / "config.yaml"
@@ -412,22 +410,21 @@ def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None
             json.dumps(body).encode(),
             {"Content-Type": "application/json", "Authorization": f"Bearer {MASTER_KEY}"},
         )
-        until = time.monotonic() + 200
+        ends = time.monotonic() + 400
         while True:
             try:
-                with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310 - the loopback
+                with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - the loopback
                     assert json.load(answer)["choices"][0]["message"]["content"] == RAIN
                 break
             except OSError:
                 said = (tmp_path / "output").read_text()[-2000:]
                 assert proxy.poll() is None, said
-                assert time.monotonic() < until, said
+                assert time.monotonic() < ends, said
                 time.sleep(0.3)
-        while not athina.accepted and time.monotonic() < until:
-            time.sleep(0.1)
+        athina.wait_for(1)
     finally:
         proxy.terminate()
-        proxy.wait(20)
+        proxy.wait(60)
     (sent,) = athina.accepted
     log = sent.json
     assert (log["response"], log["session_id"], log["customer_user_id"]) == (RAIN, "thread-7", "mickey")
