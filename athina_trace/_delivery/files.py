@@ -42,7 +42,8 @@ def disk_of(folder: Path) -> Disk:
         found = os.statvfs(folder)
     except (OSError, AttributeError):  # the folder was just deleted, or this is Windows
         return Disk(float("inf"), _RESERVE_BYTES)
-    if not found.f_blocks:  # some that go over a network do not know
+    # Some that go over a network do not know, and of what is set aside for root nothing is said: a write shows.
+    if not found.f_blocks or not found.f_bavail:
         return Disk(float("inf"), _RESERVE_BYTES)
     total = found.f_blocks * found.f_frsize
     return Disk(found.f_bavail * found.f_frsize, min(_RESERVE_BYTES, _RESERVE_SHARE * total))
