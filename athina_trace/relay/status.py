@@ -73,7 +73,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
         info = await api(client, f"STREAM.INFO.{names.stream}")
     except NoAnswerError as error:
         raise NoAnswerError(
-            f"{error}, although a server let us in: none leads the stream {names.stream}, since most of its servers are "
+            f"{error}, although a server let us in: none leads the stream {names.stream}, as most of its servers are "
             "away, or JetStream is off there"
         ) from None
     # All under way together: where a server is away, a count takes four seconds, and an answer may never come.
