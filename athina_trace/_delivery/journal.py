@@ -122,10 +122,8 @@ class FileJournal:
             segment = self._segment
             if segment is None or segment.about >= self._segment_bytes:
                 segment = self._ready()
-            if segment.about + len(record) > self._may_reach and not self._has_room(segment, len(record)):
-                if segment.about + len(record) > self._disk_reaches:
-                    raise OSError(errno.ENOSPC, "the disk is full, but for what deliveries need")  # noqa: TRY301
-                raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
+            if segment.about + len(record) > self._may_reach:
+                self._require_room(segment, len(record))
             written = segment.write(record)
         except OutboxError:
             raise
@@ -161,12 +159,16 @@ class FileJournal:
             self._segment = segment
             return segment
 
-    def _has_room(self, segment: Segment, size: int) -> bool:
-        """Look again, now and then: other processes may have delivered meanwhile."""
+    def _require_room(self, segment: Segment, size: int) -> None:
+        """Look again, now and then: other processes may have delivered meanwhile. Raises `OutboxError`."""
         if abs(time.monotonic() - self._looked) >= _LOOK_SECONDS:
             self._looked = time.monotonic()
             self._allow(segment, *self._published())
-        return segment.about + size <= self._may_reach
+        if segment.about + size > self._disk_reaches:
+            words = f"cannot write to {self._folder}: the disk is full, but for what deliveries need"
+            raise OutboxError(errno.ENOSPC, words)
+        if segment.about + size > self._may_reach:
+            raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
 
     def _allow(self, segment: Segment, taken: float, offsets: Mapping[str, int]) -> None:
         waiting = 0
@@ -213,7 +215,7 @@ class FileJournal:
     ) -> Iterator[Piece]:
         # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
         # every record that was complete before it, in whichever segment that is.
-        sizes = [(path, path.stat().st_size) for path in reversed(self._present())]
+        sizes = [(path, path.stat().st_size) for path in reversed(self._present(marks))]
         for path, size in reversed(sizes):
             mark = marks.get(path.name, Mark())
             if size == mark.offset and has_tail(path, mark):
@@ -226,11 +228,20 @@ class FileJournal:
             if not piece.is_last:
                 return
 
-    def _present(self) -> list[Path]:
-        """All segments, oldest first. A process that empties the folder takes our own from us, too."""
-        mine = self._segment
-        if mine is not None and mine.is_deleted():
-            self._let_go(mine)
+    def _present(self, marks: Mapping[str, Mark]) -> list[Path]:
+        """All segments, oldest first. Where our own was taken away with its folder, what it holds is written again."""
+        with self._lock:
+            mine = self._segment
+            if mine is not None and mine.is_current():
+                mine.collected = max(mine.collected, marks.get(mine.path.name, Mark()).offset)
+            elif mine is not None:
+                self._segment, lost = None, mine.uncollected()
+                try:
+                    if lost and self._ready().write(lost) < len(lost):
+                        raise OutboxError(errno.ENOSPC, f"cannot write to {self._folder}: the disk is full")  # noqa: TRY301
+                except BaseException:
+                    self._segment = mine
+                    raise
         return self._segments()
 
     def collected(self, offsets: dict[str, int]) -> list[str]:

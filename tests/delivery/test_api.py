@@ -381,7 +381,7 @@ ANSWERS = st.one_of(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(ANSWERS)
 def test_whatever_a_server_says_comes_to_a_verdict_in_time_and_hurts_no_later_log(
     api: Client, server: AthinaServer, answer: bytes

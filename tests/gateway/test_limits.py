@@ -132,7 +132,7 @@ def test_deep_data_is_bounded(client: httpx.Client) -> None:
     assert len(json.dumps(athina_trace.recent_logs(1)[0])) < 1_000_000
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=list(HealthCheck), max_examples=50)
 @given(body=st.binary(max_size=200) | st.text().map(lambda text: BODY[:-1] + text.encode("utf-8", "replace") + b"}"))
 def test_any_bytes_get_an_answer(client: httpx.Client, body: bytes) -> None:
     assert client.post(PATH, content=body).status_code in (200, 400)
@@ -417,7 +417,7 @@ def test_no_request_hides_in_another(serve: Serve, memory: None, shape: bytes) -
     assert post(url).status_code == 200
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=list(HealthCheck), max_examples=40)
 @given(data=st.binary(min_size=1, max_size=300) | st.binary(max_size=50).map(lambda end: HEAD.encode() + end))
 def test_whatever_comes_in_the_gateway_stays_up(steady: str, data: bytes) -> None:
     with closing(raw(steady)) as connection:

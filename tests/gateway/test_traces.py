@@ -189,7 +189,7 @@ TURN = [
 ]
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(order=st.permutations(TURN), sizes=st.lists(st.integers(1, 4), min_size=4, max_size=4))
 def test_spans_come_in_any_order_and_in_any_batches(serve: Serve, order: list[Span], sizes: list[int]) -> None:
     answered.reset()
@@ -309,7 +309,7 @@ def test_what_is_no_export_is_refused(client: httpx.Client, kind: str, body: byt
     assert client.get("/healthz").status_code == 200
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     st.binary(max_size=300)
     | st.dictionaries(
