@@ -124,9 +124,7 @@ class Function:
 
     def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
         """A draft with what the arguments say, read now: the function may change them later."""
-        arguments: dict[str, Any] = dict(zip(self._names, args, strict=False))
-        if kwargs or self._defaults:
-            arguments = {**self._defaults, **arguments, **kwargs}
+        arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
         # What a method is bound to may come by keyword, too, or in another place than it is declared in.
@@ -137,7 +135,7 @@ class Function:
             for parameter in candidates:
                 value = arguments.get(parameter)
                 if value is not None:
-                    inputs[name] = text(value) if name in _TEXTS else _read_as(name, value, parameter)
+                    inputs[name] = _read_as(name, value, parameter)
                     del arguments[parameter]
                     break
         attributes: dict[str, Any] = {"function": self.name}
@@ -180,7 +178,9 @@ def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Op
 
 
 def _read_as(name: str, value: object, parameter: str) -> Any:
-    """An argument as the field `name`, none of a text, takes it: data, or for a prompt text or a list of messages."""
+    """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
+    if name in _TEXTS:
+        return text(value)
     data = plain(value, name=parameter)
     if name == "custom_attributes" and not isinstance(data, dict):
         return {parameter: data}
