@@ -82,7 +82,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def strings(value: Any) -> tuple[str, ...]:
     """Return the texts in a list, which may be JSON."""
-    return tuple(each for each in items(value) if type(each) is str)
+    return tuple([each for each in items(value) if type(each) is str])
 
 
 def compact(value: Any) -> Any:
