@@ -12,6 +12,7 @@ from athina_trace._capture.draft import LogDraft
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._pipeline.wire import is_prompt
 from athina_trace._serialization import looks_secret, plain, text
+from athina_trace._serialization.introspection import nameplate, stored_pairs
 from athina_trace._wrapping import callables
 from athina_trace.schema import ALIASES, check_names
 
@@ -26,7 +27,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 _IDS = frozenset({"id", "key", "model", "slug"})
 _ID_ENDINGS = ("_id", "_key", "_slug")
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
-_TEXTS = frozenset({"session_id", "user_query", "expected_response"})
+_WORDS = ("content", "text")
+_TEXTS = frozenset({"session_id", "expected_response"})
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,13 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
     """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
     if name in _TEXTS:
         return text(value)
+    if name == "user_query":
+        written = text(value)
+        if type(value) is str or written != nameplate(value):
+            return written
+        # A message of a chat framework, such as Chainlit's, Discord's or Telegram's.
+        words = [words for _, words in stored_pairs(value, _WORDS) if isinstance(words, str) and words]
+        return text(words[0]) if words else written
     data = plain(value, name=parameter)
     if name == "custom_attributes" and not isinstance(data, dict):
         return {parameter: data}
