@@ -361,9 +361,10 @@ def test_a_message_of_a_chat_framework_is_what_was_written(local: Logs) -> None:
     class Slotted:  # as Telegram's
         __slots__ = ("text",)
 
-    slotted = Slotted()
-    slotted.text = "In slots?"
-    for message in (Message("Where is it?"), slotted, Message(None), Slotted()):
+        def __init__(self, words: object) -> None:
+            self.text = words
+
+    for message in (Message("Where is it?"), Slotted("In slots?"), Message(None), Slotted("")):
         athina_trace(lambda message: "")(message)
     queries = [log["user_query"] for log in local()]
     assert queries[:2] == ["Where is it?", "In slots?"]

@@ -27,8 +27,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 _IDS = frozenset({"id", "key", "model", "slug"})
 _ID_ENDINGS = ("_id", "_key", "_slug")
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
-_WORDS = ("content", "text")
-_TEXTS = frozenset({"session_id", "expected_response"})
+_TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 
 @dataclass(frozen=True)
@@ -182,14 +181,8 @@ def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Op
 def _read_as(name: str, value: object, parameter: str) -> Any:
     """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
     if name in _TEXTS:
-        return text(value)
-    if name == "user_query":
         written = text(value)
-        if type(value) is str or written != nameplate(value):
-            return written
-        # A message of a chat framework, such as Chainlit's, Discord's or Telegram's.
-        words = [words for _, words in stored_pairs(value, _WORDS) if isinstance(words, str) and words]
-        return text(words[0]) if words else written
+        return written if written is value else _words(value, written)
     data = plain(value, name=parameter)
     if name == "custom_attributes" and not isinstance(data, dict):
         return {parameter: data}
@@ -199,3 +192,11 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
     if prompt is not None:
         return prompt
     return data if is_prompt(data) else text(data)
+
+
+def _words(value: object, written: str) -> str:
+    """What was `written` of a value, or what a message of a chat framework says, as of Chainlit, Discord or Telegram."""
+    if type(value) is str or written != nameplate(value):
+        return written
+    said = [words for _, words in stored_pairs(value, ("content", "text")) if isinstance(words, str) and words]
+    return text(said[0]) if said else written
