@@ -379,7 +379,7 @@ def test_iteration_that_breaks_keeps_what_came() -> None:
 def test_slow_mappings_are_left_after_the_patience() -> None:
     started = time.perf_counter()
     result = plain([Slow(1000), Slow(1000)], limits=Limits(patience=0.05))
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 10  # all of them take 20
     assert "… more items" in str(result)
 
 

@@ -232,6 +232,18 @@ class Engine:
                 outcome.status,
                 outcome.message,
             )
+        elif outcome.message:
+            _guard.log_throttled(
+                logging.WARNING,
+                f"not {self._destination.name}",
+                "%s answered log %s with status %s and %s: it counts as delivered, but may be another service's; "
+                "check %s",
+                self._destination.name,
+                entry.reference,
+                outcome.status,
+                outcome.message,
+                self._destination.address_setting,
+            )
         with _guard.shield("passing on what became of a log"):
             if self._on_result is not None:
                 self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)

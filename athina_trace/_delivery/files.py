@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from athina_trace.errors import OutboxError
 
@@ -18,6 +19,32 @@ from athina_trace.errors import OutboxError
 # A pipe in the place of a file would let us wait for its other end.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _HAS_USERS = hasattr(os, "geteuid")
+_RESERVE_BYTES = 16 * 1024 * 1024
+_RESERVE_SHARE = 0.5
+"""Of a small disk."""
+
+
+class Disk(NamedTuple):
+    """What a file system has left for this user, in bytes; infinite where it cannot be asked.
+
+    The last of it, `reserve`, is for deliveries, which need room before they can give any back: an outbox that had
+    filled its disk to the last byte during an outage could never be emptied again.
+    """
+
+    free: float
+    reserve: float
+
+
+def disk_of(folder: Path) -> Disk:
+    """Look how full the file system of `folder` is."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):  # the folder was just deleted, or this is Windows
+        return Disk(float("inf"), _RESERVE_BYTES)
+    if not found.f_blocks:  # some that go over a network do not know
+        return Disk(float("inf"), _RESERVE_BYTES)
+    total = found.f_blocks * found.f_frsize
+    return Disk(found.f_bavail * found.f_frsize, min(_RESERVE_BYTES, _RESERVE_SHARE * total))
 
 
 def open_private(path: Path, flags: int) -> int:

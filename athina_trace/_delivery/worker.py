@@ -174,7 +174,7 @@ class Worker:
         flush.wait(timeout if self._thread is not None else 0.0)
         refused, self._refused_reported = self.engine.refused - self._refused_reported, self.engine.refused
         new, known = self._puts - self._puts_collected, self.engine.waiting
-        waiting = max(new, 1) if known is None else known + new
+        waiting = max((known or 0) + new, 1) if new or known is None else known
         return flush.report(self.paused, waiting=waiting, undelivered=refused)
 
     def close(self, timeout: float) -> bool:

@@ -101,7 +101,7 @@ class Stepped:
 
     def settle(self) -> float:
         """Step until nothing is under way; the seconds that the engine would sleep then."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             wait = self.engine.step(self.clock.now)
             self.steps += 1

@@ -26,7 +26,7 @@ _TRACED = """
         return question
 """
 _EXIT_SECONDS = 1.0
-_MARGIN = 1.5  # for an interpreter to end on a busy machine; a server that hangs would be waited for far longer
+_MARGIN = 10.0  # for an interpreter to end on a busy machine; a server that hangs would be waited for far longer
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_however_a_process_ends_its_logs_arrive(ending: str, athina: AthinaServe
     """,
         **environment,
     )
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == expected, err
     assert "athina" not in err
     if ending in _ABRUPT:
@@ -96,10 +96,10 @@ def test_a_flush_and_a_log_after_the_exit_hooks_wait_for_nobody(
     import atexit, athina_trace, time
     def last():
         began = time.monotonic()
-        first = athina_trace.flush(20)
+        first = athina_trace.flush(60)
         athina_trace.log_inference(user_query="late")
-        second = athina_trace.flush(20)
-        print(bool(first), bool(second), second.waiting, second.paused, time.monotonic() - began < 5)
+        second = athina_trace.flush(60)
+        print(bool(first), bool(second), second.waiting, second.paused, time.monotonic() - began < 30)
         athina_trace.shutdown()
     atexit.register(last)
     athina_trace.log_inference(user_query="early")
@@ -338,7 +338,7 @@ def test_an_exit_within_a_signal_handler(athina: AthinaServer, environment: dict
         _TRACED
         + """
     import faulthandler
-    faulthandler.dump_traceback_later(20, exit=True)  # if it hangs, say where
+    faulthandler.dump_traceback_later(60, exit=True)  # if it hangs, say where
     def stop(*_):
         answer("last words")
         sys.exit(0)

@@ -23,8 +23,8 @@ from tests.support.athina_server import AthinaServer
 # Python 3.12 and newer warn of each fork of a process with threads, which is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
-LONG = 1.0
-"""Seconds. Ten times what anything may take, for a busy machine; without care it is 5 to 20."""
+LONG = 4.0
+"""Seconds. Forty times what anything may take, for a busy machine; without care it is 5 to 20."""
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -27,6 +27,7 @@ from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.delivery.test_engine import DOWN, TAKEN, Athina, Stepped
+from tests.support.waiting import until
 
 FOLDER = str(Path(senders_module.__file__).parent)
 LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
@@ -209,7 +210,7 @@ def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypat
     senders.start()
     senders.submit(lease_of("quick"))
     senders.start()
-    wait_until(lambda: len(senders._senders) == 1)
+    until(lambda: len(senders._senders) == 1)
     assert [sender.thread.is_alive() for sender in senders._senders] == [True]
     assert _guard.faults == 0
     senders.close(5)
@@ -217,12 +218,12 @@ def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypat
 
 def test_one_request_that_hangs_holds_up_no_other_session() -> None:
     athina, is_over = Athina(), threading.Event()
-    athina.answer = lambda reference, _: TAKEN if reference != "hangs" or is_over.wait(20) else DOWN
+    athina.answer = lambda reference, _: TAKEN if reference != "hangs" or is_over.wait(60) else DOWN
     stepped = Stepped(athina)
     stepped.put("first", "hangs")
     for number in range(20):
         stepped.put(str(number), str(number))
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while stepped.outbox.counts().delivered < 20:
         assert time.monotonic() < ends
         stepped.engine.step(stepped.clock.now)
@@ -234,7 +235,7 @@ def test_one_request_that_hangs_holds_up_no_other_session() -> None:
 def test_senders_beyond_the_limit_rest_without_a_lease_until_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that had a lease would be woken by each answer, and hold up its conversation meanwhile."""
     athina, may_answer = Athina(), threading.Semaphore(0)
-    athina.answer = lambda *_: TAKEN if may_answer.acquire(timeout=20) else DOWN
+    athina.answer = lambda *_: TAKEN if may_answer.acquire(timeout=60) else DOWN
     senders = senders_of(athina)
     limit = senders.controller._limit
     monkeypatch.setattr(limit, "record", lambda *_, **__: False)
@@ -243,19 +244,19 @@ def test_senders_beyond_the_limit_rest_without_a_lease_until_it_grows(monkeypatc
         senders.submit(lease_of(str(number)))
     for _ in range(4):
         senders.start()
-    wait_until(lambda: athina.in_flight == 4)
+    until(lambda: athina.in_flight == 4)
     limit.value = 1
     for _ in range(4):
         may_answer.release()
-    wait_until(lambda: [sender.is_resting for sender in senders._senders].count(True) == 3)
+    until(lambda: [sender.is_resting for sender in senders._senders].count(True) == 3)
     assert [bool(sender.held) for sender in senders._senders].count(True) == 1
     assert len(athina.tries) <= 8
     limit.value = 4
     senders.tend()
-    wait_until(lambda: athina.in_flight == 4)
+    until(lambda: athina.in_flight == 4)
     for _ in range(12):
         may_answer.release()
-    wait_until(lambda: len(athina.tries) == 12 and not athina.in_flight)
+    until(lambda: len(athina.tries) == 12 and not athina.in_flight)
     senders.close(5)
 
 
@@ -265,13 +266,6 @@ def senders_of(athina: Athina) -> Senders:
 
 def lease_of(reference: str) -> Lease:
     return Lease(reference, 0, [Stored(1, "log", reference, b"{}")])
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < ends
-        time.sleep(0.001)
 
 
 def test_a_sender_that_cannot_be_started_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tests.support.athina_server import AthinaServer, answer
 Logs = Callable[[], list[dict[str, Any]]]
 
 TEXTS = st.text(st.one_of(st.characters(codec="utf-8"), st.characters(categories=["Cs"]), st.sampled_from("\0\\u0")))
-PER_TEST = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PER_TEST = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 def as_sent(text: str) -> str:

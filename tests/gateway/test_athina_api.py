@@ -73,7 +73,7 @@ DATA = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=list(HealthCheck))
 @given(fields=st.dictionaries(NAMES, DATA, max_size=5), response=DATA, attributes=st.dictionaries(NAMES, DATA))
 def test_whatever_is_sent_arrives(
     local: Callable[[], list[dict[str, Any]]], fields: dict[str, Any], response: Any, attributes: dict[str, Any]

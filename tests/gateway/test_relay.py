@@ -13,8 +13,8 @@ from athina_trace.local_athina import LocalAthina
 from athina_trace.schema import ALIASES
 from tests.gateway.conftest import CLIENT, LOG, PATH
 from tests.gateway.test_process import started
-from tests.relay.test_working import until
 from tests.support.nats_servers import NatsServers, RunningWorker
+from tests.support.waiting import until
 
 WHOLE = {
     "language_model_id": "gpt-4o",

@@ -21,7 +21,8 @@ def cyclic() -> dict[str, Any]:
 
 
 def huge() -> list[Any]:
-    return [{"role": "user", "content": "x" * 1_000_000}] * 50
+    # More than a text, and than a log, may have; and no more, for each may be read, or shown, hundreds of times.
+    return [{"role": "user", "content": "x" * 300_000}] * 10
 
 
 values: st.SearchStrategy[Any] = st.one_of(

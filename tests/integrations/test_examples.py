@@ -39,13 +39,13 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.timeout(240)  # some packages take half a minute to be imported where the machine is busy
+@pytest.mark.timeout(500)  # some packages take half a minute to be imported where the machine is busy
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_shows_its_conversation(name: str, tmp_path: Path) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
     environment = inherited | {"XDG_STATE_HOME": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, f"examples/{name}"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=230, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=480, check=False)
     assert done.returncode == 0, done.stderr
     questions, shown = EXAMPLES[name]["questions"], EXAMPLES[name]["shown"]
     assert re.findall(r"^\[\d+\] (.*)$", done.stdout, flags=re.MULTILINE) == questions

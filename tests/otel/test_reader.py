@@ -441,7 +441,10 @@ VALUES = JSON | MESSAGES | MESSAGES.map(json.dumps) | st.binary(max_size=4)
 HOSTILE = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), VALUES, max_size=12)
 
 
-@given(HOSTILE, st.lists(st.builds(Event, name=st.sampled_from([each.name for each in EVENTS]), attributes=HOSTILE)))
+HOSTILE_EVENTS = st.builds(Event, name=st.sampled_from([each.name for each in EVENTS]), attributes=HOSTILE)
+
+
+@given(HOSTILE, st.lists(HOSTILE_EVENTS, max_size=4))
 def test_no_span_raises(attributes: dict[str, Any], events: list[Event]) -> None:
     hostile = span(attributes=attributes, events=events, resource=attributes, failed=bool(events))
     log = fields(hostile)

@@ -18,9 +18,10 @@ import trustme
 
 import athina_trace
 from athina_trace.relay.connection import Address, Loop
-from tests.relay.test_working import names_of, until
+from tests.relay.test_working import names_of
 from tests.support.athina_server import AthinaServer, answer
 from tests.support.nats_servers import NatsServers, RunningWorker
+from tests.support.waiting import until
 
 PAGE = (Path(__file__).parents[2] / "athina_trace" / "relay" / "README.md").read_text()
 

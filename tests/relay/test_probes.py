@@ -17,9 +17,10 @@ import pytest
 
 from athina_trace._delivery.metrics import CONTENT_TYPE
 from tests.delivery.test_metrics import values
-from tests.relay.test_working import publish, until
+from tests.relay.test_working import publish
 from tests.support.athina_server import AthinaServer, answer, busy
 from tests.support.nats_servers import NatsServers
+from tests.support.waiting import until
 
 
 def command(nats: NatsServers, athina: AthinaServer, *arguments: str, key: str = "key") -> subprocess.Popen[str]:
@@ -82,7 +83,7 @@ def test_the_metrics_agree_with_what_happened(nats: NatsServers, athina: AthinaS
             until(lambda: metrics(client)["athina_trace_relay_connected"] == 0)
             began = time.monotonic()
             found = metrics(client)
-            assert time.monotonic() - began < 3  # far less than a request to a server of NATS may take
+            assert time.monotonic() - began < 4.5  # a request to a server of NATS may take five
             assert "athina_trace_relay_waiting" not in found
             assert found["athina_trace_relay_delivered_total"] == 2
         finally:

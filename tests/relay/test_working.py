@@ -26,6 +26,7 @@ from athina_trace.relay.status import RelayStatus, read
 from tests.delivery.test_engine import Athina, Stepped
 from tests.support.athina_server import AthinaServer, Request, answer, busy, delay, lose_answer
 from tests.support.nats_servers import NatsServers, RunningWorker
+from tests.support.waiting import until
 
 
 def publish(nats: NatsServers, *entries: tuple[str, str], kind: Kind = "log", **more: Any) -> None:
@@ -45,13 +46,6 @@ def names_of(athina: AthinaServer) -> list[str]:
 
 def status(nats: NatsServers) -> RelayStatus:
     return nats.ask(read)
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it does not become true"
-        time.sleep(0.02)
 
 
 def test_what_was_published_is_delivered_in_order(nats: NatsServers, athina: AthinaServer) -> None:
@@ -196,10 +190,10 @@ def test_an_end_gives_back_at_once_what_is_not_sent_yet(nats: NatsServers, athin
         until(lambda: running.worker.report()["held"] >= 4)
         began = time.monotonic()
         running.stop()
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 15  # a request takes 30
     athina.clear()
     with RunningWorker(nats.address, athina.url):
-        athina.wait_for(40, timeout=10)  # far below the time after which the server would give them to another
+        athina.wait_for(40, timeout=30)  # far below the time after which the server would give them to another
     assert set(map(int, names_of(athina))) == set(range(40))
 
 
@@ -211,7 +205,7 @@ def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_t
         publish(nats, *((f"s{number}", f"{number}") for number in range(8)))
         athina.when(lambda _: True, delay(0.4))
         with RunningWorker(nats.address, athina.url):
-            until(lambda: len(athina.requests) == 3)
+            until(lambda: len(athina.requests) >= 3)
             nats.kill()  # while it is under way
             until(lambda: len(athina.accepted) == len(athina.requests))
             nats.restart()
@@ -285,9 +279,9 @@ def test_a_worker_process_ends_with_sigterm_and_says_what_it_did(
     nats.set_up(partitions=4)
     publish(nats, *((f"s{number}", f"{number}") for number in range(20)))
     process = worker_processes()
-    athina.wait_for(20, timeout=20)
+    athina.wait_for(20)
     process.terminate()
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out.splitlines()[0].startswith(f"Delivering from {nats.address} to {athina.url}")
     assert "20 delivered, 0 refused" in out
@@ -303,7 +297,7 @@ def test_a_worker_process_adds_the_costs_that_it_is_to_estimate(
     nats.set_up(partitions=1)
     publish(nats, ("s", "one"), language_model_id="gpt-4o-mini", prompt_tokens=1000, completion_tokens=100)
     worker_processes()
-    athina.wait_for(1, timeout=20)
+    athina.wait_for(1)
     assert athina.accepted[0].json["cost"] == pytest.approx(0.00021)
 
 

@@ -174,11 +174,11 @@ class AthinaServer:
             self._rules.clear()
             self._faults = 0.0
 
-    def wait_for(self, count: int, *, timeout: float = 10.0) -> list[Request]:
+    def wait_for(self, count: int, *, timeout: float = 60.0) -> list[Request]:
         """Wait until so many requests were accepted, and return them."""
         return self._wait(lambda: self.accepted, count, timeout)
 
-    def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> list[Request]:
+    def wait_for_requests(self, count: int, *, timeout: float = 60.0) -> list[Request]:
         """Wait until so many requests arrived, whatever became of them, and return them."""
         return self._wait(lambda: self.requests, count, timeout)
 

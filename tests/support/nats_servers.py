@@ -107,7 +107,7 @@ class NatsServers:
                 [str(Path(sys.executable).parent / "nats-server"), "-c", str(folder / "nats.conf")], stderr=log
             )
 
-    def _wait(self, node: int, seconds: float = 20.0) -> None:
+    def _wait(self, node: int, seconds: float = 60.0) -> None:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             try:
@@ -147,7 +147,7 @@ class NatsServers:
 
         return Loop().run(run())
 
-    def set_up(self, *, seconds: float = 20.0, **wanted: Any) -> Findings:
+    def set_up(self, *, seconds: float = 60.0, **wanted: Any) -> Findings:
         """Make the streams, as soon as the servers agree on a leader."""
         ends = time.monotonic() + seconds
         while True:
@@ -199,7 +199,7 @@ class RunningWorker:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -208,5 +208,5 @@ class RunningWorker:
     def stop(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self.worker.stop)
-            self._thread.join(15)
+            self._thread.join(60)
             assert not self._thread.is_alive(), "the worker does not end"

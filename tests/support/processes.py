@@ -24,7 +24,7 @@ def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen[
     )
 
 
-def finish(process: subprocess.Popen[str], *, timeout: float = 30.0) -> tuple[str, str]:
+def finish(process: subprocess.Popen[str], *, timeout: float = 100.0) -> tuple[str, str]:
     """Wait for a process; what it wrote to standard output and error. Its exit code must be 0."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -36,6 +36,6 @@ def finish(process: subprocess.Popen[str], *, timeout: float = 30.0) -> tuple[st
     return out, err
 
 
-def run(script: str, *arguments: str, timeout: Any = 30.0, **environment: str) -> tuple[str, str]:
+def run(script: str, *arguments: str, timeout: Any = 100.0, **environment: str) -> tuple[str, str]:
     """Start and finish. `timeout` is in seconds; its type is Any since `**environment` might hold it, too."""
     return finish(start(script, *arguments, **environment), timeout=timeout)

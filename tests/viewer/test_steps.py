@@ -148,7 +148,7 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     calls=CALLS, chunk=st.integers(1, 9), liked=st.sampled_from(REFERENCES), gone=st.sets(st.sampled_from(REFERENCES))
 )

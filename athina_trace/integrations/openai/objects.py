@@ -15,6 +15,7 @@ from athina_trace._answers.records import RUN, Record, ThreadMessage
 from athina_trace._serialization.introspection import instance_dict
 from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
 from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
+from athina_trace.integrations.openai.common import stated_failure
 from athina_trace.integrations.openai.normalise import (
     Data,
     child,
@@ -96,7 +97,11 @@ def parse(plain: Any) -> list[Record] | None:
 
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
     """Read what was given for an answer of this kind, though it does not look like one: an error, for one."""
-    if kind == RUN or type(plain) is not dict or _ANSWER_NAMES.isdisjoint(plain):
+    if type(plain) is list and len(plain) == 1:  # as Gemini lists its errors
+        plain = plain[0]
+    if kind == RUN or type(plain) is not dict:
+        return None
+    if _ANSWER_NAMES.isdisjoint(plain) and stated_failure(plain) is None:
         return None
     return _PARSERS["chat.completion" if kind == "chat" else "response"](plain)
 

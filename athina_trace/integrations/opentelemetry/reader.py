@@ -261,14 +261,13 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
     known: _Known = ({}, {}, {}, {})
     tables = cast("tuple[dict[str, Any], ...]", known)
     ranks: dict[str, int] = {}
-    for name in attributes:
+    for name, value in attributes.items():
         target = _TARGETS.get(name)
         if target is None:
             continue
         table, entry, rank, kind = target
-        value = attributes[name]
         if type(value) is not kind or value == "":
-            value = _converted(value, table)
+            value = _converted(value, table)  # noqa: PLW2901 - as the table wants it
             if value is None:
                 continue
         if entry not in ranks or rank <= ranks[entry]:
