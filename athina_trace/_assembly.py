@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -135,7 +136,7 @@ class Runtime(Writer):
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
         """The newest logs in the outbox, oldest first; those that only memory could take come last."""
-        return [from_json(body) for body in self.delivery.newest(limit)]
+        return [from_json(body) for body in self.delivery.newest(min(max(0, limit), sys.maxsize))]
 
     def traffic(self) -> Traffic:
         """What this process's requests do now, and took."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from athina_trace._pipeline.recorder import Recorder
     from athina_trace.settings import Settings
 
+_LONGEST_SECONDS = threading.TIMEOUT_MAX / 2
+"""That a thread can wait for: a caller may ask for more, such as infinity."""
 _RETRY_SECONDS = 1.0
 """After a first log that could not be made: what failed may have been a deep recursion, or a module that is missing."""
 
@@ -89,7 +91,7 @@ def active() -> Runtime | Recorder | None:
 
 
 def _recording() -> Recorder | None:
-    """The recorder of this context, or the only one there is: threads do not inherit the context they were made in."""
+    """The recorder of this context, or the only one there is: few threads inherit the context they were made in."""
     here = _recorder.get()
     if here is not None or len(_recorders) == 1:
         return here or _recorders[0]
@@ -262,7 +264,8 @@ def _close(runtime: Runtime, timeout: float | None = None, *, ending: bool = Fal
     """Deliver what can be delivered in time, by default in `exit_timeout` seconds, and stop."""
     with _guard.shield("ending deliveries"):
         _periodic.finish(ending=ending)
-        runtime.delivery.close(runtime.settings.exit_timeout if timeout is None else timeout)
+        seconds = runtime.settings.exit_timeout if timeout is None else timeout
+        runtime.delivery.close(min(max(0.0, seconds), _LONGEST_SECONDS))
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
@@ -277,11 +280,12 @@ def flush(timeout: float = 10.0) -> FlushReport:
         _periodic.finish()
         runtime = active()
         if runtime is not None:
-            return runtime.flush(timeout)
+            return runtime.flush(min(max(0.0, timeout), _LONGEST_SECONDS))
     if asked.error is not None:
         # Something may wait: the report is false.
         return FlushReport(0, 1, 0, f"flush() failed: {asked.error!r}", 0.0)
-    return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0)
+    # Where we could not start, calls went unlogged.
+    return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0, undelivered=int(_trouble is not None))
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:

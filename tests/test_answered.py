@@ -105,6 +105,28 @@ def test_any_order_of_sources_is_one_log_with_the_union(
     assert log["response"] == ("Answer 0" if len(order) > 1 else "Answer, cut")
 
 
+@pytest.mark.parametrize("decorated", [False, True])
+@pytest.mark.parametrize("error", [None, GeneratorExit()])
+def test_what_clients_alone_see_is_logged_as_ever_and_not_remembered(
+    decorated: bool, error: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = SOURCES[2]
+    known: dict[str, Any] = {"model": "gpt-4o", "query": "Where?", "usage": {"total_tokens": 9}}
+    found = []
+    for others in (True, False):
+        monkeypatch.setattr(answered, "is_nesting_followed", others)
+        answered.reset()
+        with captured_logs() as logs, athina_session("thread", customer_id="disney"), ExitStack() as stack:
+            if decorated:
+                stack.enter_context(athina_trace.athina_trace())
+            log_answer([seen(client, 0, **known)], Origin.here(), error=error)
+        assert answered.is_logged(seen(client, 0, **known), Origin.here()) is others
+        (log,) = logs
+        found.append({**dict(log), "external_reference_id": None, "response_time": None})
+    assert found[0] == found[1]
+    assert found[0]["response"] == "Answer 0"
+
+
 @given(SEVERAL, st.booleans(), st.sets(st.integers(0, 4)))
 def test_many_answers_at_once_are_each_one_log_and_none_under_anothers_session(
     order: list[tuple[int, Source]], same_id: bool, identified: set[int]

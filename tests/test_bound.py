@@ -12,9 +12,10 @@ import pickle
 import sys
 import types
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
+import attrs
 import blinker
 import django.dispatch
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from athina_trace import athina_session, athina_trace
+from athina_trace._wrapping.callables import Owner, parameters
 
 Logs = Callable[[], list[dict[str, Any]]]
 
@@ -247,6 +249,36 @@ def test_a_function_that_pickle_does_not_find_fails_as_undecorated() -> None:
         pickle.dumps(athina_trace(lambda: None))
 
 
+def test_a_class_that_is_made_again_with_slots_finds_itself(local: Logs) -> None:
+    @attrs.define
+    class Desk:
+        name: str = "desk"
+
+        @athina_trace
+        def ask(self, question: str) -> tuple[str, str, bool]:
+            return question, __class__.__name__, super().__getattribute__("name") == self.name  # type: ignore[name-defined]
+
+        @athina_trace
+        async def ask_async(self) -> str:
+            return str(super().__getattribute__("name"))
+
+    assert Desk().ask("q") == ("q", "Desk", True)
+    assert asyncio.run(Desk().ask_async()) == "desk"
+
+
+def test_what_is_known_of_a_function_is_pickled_with_it_by_value(local: Logs) -> None:
+    """As cloudpickle does with functions of scripts and notebooks, for Ray, Dask and Spark."""
+
+    def ask(this: object, question: str) -> None: ...
+
+    ask.__qualname__ = f"{Plain.__qualname__}.ask"
+    owner = Owner(ask, parameters(ask))
+    assert owner.is_first((Plain(), "q"), {})
+    copied = pickle.loads(pickle.dumps(owner))  # noqa: S301 - ours
+    assert copied.is_first((Plain(), "q"), {})
+    assert not copied.is_first(("a", "q"), {})
+
+
 def plain_recursion(decorate: Callable[[Any], Any]) -> Callable[[int], object]:
     @decorate
     def down(number: int) -> int:
@@ -322,8 +354,17 @@ def waiting_generator_recursion(decorate: Callable[[Any], Any]) -> Callable[[int
     return lambda number: asyncio.run(read(number))
 
 
+def returning_generator_recursion(decorate: Callable[[Any], Any]) -> Callable[[int], object]:
+    @decorate
+    def down(number: int) -> Generator[int, None, int]:
+        yield number
+        return (yield from down(number - 1)) if number else number
+
+    return lambda number: list(down(number))
+
+
 # On Python 3.10 each call of a C function is one level, too, and nothing else gives a generator's return value.
-since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of a generator takes a call of `next`")
+since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of such a generator takes a call of `next`")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +374,8 @@ since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="a step of a g
         method_recursion,
         classmethod_recursion,
         coroutine_recursion,
-        pytest.param(generator_recursion, marks=since_311),
+        generator_recursion,
+        pytest.param(returning_generator_recursion, marks=since_311),
         async_generator_recursion,
         waiting_generator_recursion,
     ],

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import contextvars
 import copy
 import csv
+import functools
 import gc
 import io
 import itertools
 import logging
+import multiprocessing.pool
 import operator
 import os
 import pickle
@@ -28,12 +31,14 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import anyio
 import django.http
 import flask
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
+import trio
 import wrapt
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -131,6 +136,10 @@ async def late() -> str:
 
 def gen() -> Iterator[str]:
     yield from PIECES
+
+
+def gen_once() -> Iterator[str]:
+    yield ANSWER
 
 
 async def agen() -> AsyncIterator[str]:
@@ -291,6 +300,221 @@ def test_futures_that_fail_or_are_cancelled(local: Logs, caplog: pytest.LogCaptu
     assert first["error"] == third["error"] == "LookupError: no"
     assert second["custom_attributes"]["outcome"] == "cancelled"
     assert ["never retrieved" in record.message for record in caplog.records] == [True]
+
+
+def test_results_of_a_pool(local: Logs) -> None:
+    begin = threading.Event()
+
+    def work(number: int) -> str:
+        assert begin.wait(30)
+        return "0123"[number]
+
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        one = athina_trace(lambda: pool.apply_async(work, (3,)))()
+        many = athina_trace(lambda: pool.map_async(work, range(4)))()
+        failed = athina_trace(lambda: pool.apply_async(work, (4,)))()
+        assert local() == []
+        begin.set()
+        assert (type(one), one.get(30), many.get(30)) == (multiprocessing.pool.ApplyResult, "3", [*"0123"])
+        with pytest.raises(IndexError):
+            failed.get(30)
+        ready = pool.apply_async(work, (2,))
+        ready.wait(30)
+        assert athina_trace(lambda: ready)().get() == "2"
+        pool.close()
+        pool.join()  # its thread may be about to log what was got
+    logs = local()
+    assert [log["response"] for log in logs] == ["3", '["0","1","2","3"]', "", "2"]
+    assert logs[2]["error"] == "IndexError: string index out of range"
+
+
+def test_a_result_of_a_pool_that_never_comes(local: Logs) -> None:
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        go_on = threading.Event()
+        pool.apply_async(go_on.wait, (30,))
+        made: Any = athina_trace(lambda: pool.apply_async(str))()
+        made._cache.clear()
+        del made
+        gc.collect()
+        go_on.set()
+    assert [log["response"] for log in local()] == ["<multiprocessing.pool.ApplyResult>"]
+
+
+def test_futures_as_they_are_completed(local: Logs) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for done in athina_trace(lambda: concurrent.futures.as_completed([pool.submit(str, 1), pool.submit(str, 2)]))():
+            assert done.result() in ("1", "2")
+        running = athina_trace(lambda: [pool.submit(str, 3), concurrent.futures.Future()])()
+        assert running[0].result() == "3"
+        athina_trace(lambda: {"done": running[0], "not done": running[1]})()
+    logs = local()
+    assert sorted(logs[0]["response"]) == ["1", "2"]
+    assert logs[2]["response"] == '{"done":"3","not done":"<concurrent.futures._base.Future>"}'
+
+
+def test_channels_of_anyio_and_trio_also_by_receive(local: Logs) -> None:
+    async def by_anyio() -> str:
+        send, receive = anyio.create_memory_object_stream[str](3)
+        async with send:
+            for piece in PIECES:
+                send.send_nowait(piece)
+            stream = athina_trace(lambda: receive)()
+            got = stream.receive_nowait() + await stream.receive()
+            with anyio.move_on_after(0):
+                await stream.receive()
+            got += await stream.receive()
+            with pytest.raises(anyio.WouldBlock):
+                stream.receive_nowait()
+        with pytest.raises(anyio.EndOfStream):
+            await stream.receive()
+        stream.close()
+        return got
+
+    open_channel: Any = trio.open_memory_channel
+
+    async def by_trio() -> str:
+        send, receive = open_channel(3)
+        async with send:
+            for piece in PIECES:
+                send.send_nowait(piece)
+            stream = athina_trace(lambda: receive)()
+        got: str = await stream.receive() + "".join([piece async for piece in stream])
+        with pytest.raises(trio.EndOfChannel):
+            stream.receive_nowait()
+        return got
+
+    assert asyncio.run(by_anyio()) == trio.run(by_trio) == ANSWER
+    assert [(log["response"], log["custom_attributes"].get("outcome")) for log in local()] == [(ANSWER, None)] * 2
+
+
+def test_an_iterator_that_can_be_called(local: Logs) -> None:
+    class Callable(Words):
+        def __call__(self, number: int) -> int:
+            return number
+
+    stream = athina_trace(Callable)()
+    assert callable(stream)
+    assert stream(7) == 7
+    assert not callable(athina_trace(Words)())
+    assert isinstance(stream, contextlib.AbstractContextManager)
+    assert not isinstance(stream, contextlib.AbstractAsyncContextManager)
+    assert not isinstance(athina_trace(lambda: map(str, ()))(), contextlib.AbstractContextManager)
+
+
+# ---- context managers
+
+
+def opened(give: Callable[[], Any]) -> Any:
+    @contextlib.contextmanager
+    def manager() -> Iterator[Any]:
+        assert current_log()
+        with athina_session("of the manager"):
+            yield give()
+        assert current_log()
+
+    return manager()
+
+
+def opened_async(give: Callable[[], Any]) -> Any:
+    @contextlib.asynccontextmanager
+    async def manager() -> AsyncIterator[Any]:
+        assert current_log()
+        with athina_session("of the manager"):
+            await asyncio.sleep(0)
+            yield give()
+
+    return manager()
+
+
+@pytest.mark.parametrize("give", [gen, Words, lambda: iter(PIECES)])
+def test_what_a_context_manager_gives_ends_the_call(local: Logs, give: Callable[[], Any]) -> None:
+    answer = athina_trace(opened)
+    with athina_session("outside"):
+        with answer(give) as stream:
+            assert local() == []
+            assert not current_log()
+            assert current_scope().fields["session_id"] == "of the manager"
+            assert "".join(stream) == ANSWER
+        assert current_scope().fields["session_id"] == "outside"
+    with contextlib.ExitStack() as stack:
+        assert next(stack.enter_context(answer(give))) == "On"
+    with pytest.raises(LookupError), answer(give) as stream:
+        raise LookupError
+    assert not current_scope().fields
+    del stream
+    with answer(lambda: "text") as value:
+        assert value == "text"
+        assert len(local()) == 3
+    answer(give)
+    whole, begun, unbegun, text, unentered = local()
+    assert (whole["response"], begun["response"], text["response"]) == (ANSWER, "On", "text")
+    assert (whole["session_id"], begun["session_id"]) == ("of the manager",) * 2
+    assert (begun["custom_attributes"]["outcome"], unbegun["response"][0]) == ("incomplete", "<")
+    assert unentered["response"] == "<contextlib._GeneratorContextManager>"
+
+
+def test_what_an_async_context_manager_gives_ends_the_call(local: Logs) -> None:
+    async def run() -> None:
+        answer = athina_trace(opened_async)
+        async with answer(agen) as stream:
+            assert local() == []
+            assert current_scope().fields["session_id"] == "of the manager"
+            assert await drain(stream) == ANSWER
+        assert not current_scope().fields
+        async with answer(lambda: 5) as number:
+            assert number == 5
+
+    asyncio.run(run())
+    assert [log["response"] for log in local()] == [ANSWER, "5"]
+
+
+def test_a_context_manager_that_fails_to_open(local: Logs) -> None:
+    def fail() -> None:
+        raise LookupError("closed")
+
+    async def run() -> None:
+        async with athina_trace(opened_async)(fail):
+            pass
+
+    with pytest.raises(LookupError), athina_trace(opened)(fail):
+        pass
+    with pytest.raises(LookupError):
+        asyncio.run(run())
+    assert [log["error"] for log in local()] == ["LookupError: closed"] * 2
+
+
+def test_a_context_manager_as_a_decorator(local: Logs) -> None:
+    @athina_trace(contextlib.contextmanager(gen_once))()
+    def work() -> int:
+        return 2
+
+    assert (work(), work()) == (2, 2)
+
+
+def test_httpx_streams_that_a_function_opens(local: Logs) -> None:
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (piece.encode() for piece in PIECES)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in PIECES:
+                yield piece.encode()
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Body()))
+
+    async def read() -> str:
+        async with (
+            httpx.AsyncClient(transport=transport) as client,
+            athina_trace(client.stream)("GET", "http://athina.test/") as response,
+        ):
+            return "".join([piece async for piece in response.aiter_text()])
+
+    with (
+        httpx.Client(transport=transport) as client,
+        athina_trace(client.stream)("GET", "http://athina.test/") as response,
+    ):
+        assert "".join(response.iter_text()) == asyncio.run(read()) == ANSWER
+    assert [log["response"] for log in local()] == [ANSWER] * 2
 
 
 def test_steps_see_the_calls_log_and_session_and_the_consumer_does_not(local: Logs) -> None:
@@ -756,6 +980,61 @@ def test_streaming_responses_of_other_frameworks(local: Logs, name: str, path: t
     assert [log["response"] for log in local()] == [ANSWER]
 
 
+def test_a_response_whose_stream_is_made_when_it_is_called_for(local: Logs) -> None:
+    seen: list[bool] = []
+
+    def body() -> Iterator[str]:
+        seen.append(bool(current_log()))
+        yield from PIECES
+
+    def fail() -> Iterator[str]:
+        raise LookupError("no body")
+
+    def litestar(iterator: Any) -> Any:
+        response = response_class("litestar.response.streaming.Stream", iterator=iterator)
+        assert athina_trace(lambda: response)() is response
+        return response.iterator
+
+    make = litestar(body)
+    assert local() == []
+    assert ("".join(make()), "".join(make())) == (ANSWER, ANSWER)
+    make = litestar(functools.partial(agen))
+    assert asyncio.run(drain(make())) == ANSWER
+    assert litestar(lambda: [ANSWER])() == [ANSWER]
+    with pytest.raises(LookupError):
+        litestar(fail)()
+    litestar(body)
+    gc.collect()
+    responses = [log["response"] for log in local()]
+    assert responses == [ANSWER, ANSWER, f'["{ANSWER}"]', "", "<litestar.response.streaming.Stream>"]
+    assert local()[3]["error"] == "LookupError: no body"
+    assert seen == [True, False]
+
+
+def test_a_streamed_response_of_requests(local: Logs) -> None:
+    class Response:
+        __module__, __qualname__ = "requests.models", "Response"
+
+        def __init__(self) -> None:
+            self._content: Any = False
+
+        def iter_content(self, size: int = 1) -> Iterator[bytes]:
+            return (piece.encode() for piece in PIECES)
+
+        @property
+        def content(self) -> bytes:
+            self._content = self._content or b"".join(self.iter_content(9))
+            return self._content  # type: ignore[no-any-return]
+
+    streamed, read = Response(), Response()
+    assert read.content.decode() == ANSWER
+    assert athina_trace(lambda: read)() is read
+    assert athina_trace(lambda: streamed)() is streamed
+    assert len(local()) == 1
+    assert streamed.content.decode() == ANSWER
+    assert [log["response"] for log in local()] == [ANSWER] * 2
+
+
 def test_a_streamed_response_of_httpx(local: Logs) -> None:
     class Body(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
@@ -817,6 +1096,15 @@ def test_a_stream_beside_what_is_known_of_it(local: Logs) -> None:
 
     assert asyncio.run(read()) == f"{ANSWER}200"
     assert [log["response"] for log in local()] == [ANSWER] * 4
+
+
+def test_a_stream_in_a_dictionary(local: Logs) -> None:
+    result = {"sources": ["a"], "answer": gen(), "status": 200}
+    assert athina_trace(lambda: result)() is result
+    assert local() == []
+    assert "".join(result["answer"]) == ANSWER  # type: ignore[arg-type]
+    assert {**result, "answer": 0} == {"sources": ["a"], "answer": 0, "status": 200}
+    assert [log["response"] for log in local()] == [ANSWER]
 
 
 def test_tuples_that_are_results_as_they_are(local: Logs) -> None:

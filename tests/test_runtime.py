@@ -224,6 +224,41 @@ def test_flush_says_what_it_did_and_ends_in_time(athina: AthinaServer, delivered
     assert status().waiting == 0
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, threading.TIMEOUT_MAX + 1])
+def test_a_caller_may_wait_for_as_long_as_it_takes(seconds: float, athina: AthinaServer, delivered: Logs) -> None:
+    ask("first")
+    assert flush(seconds)
+    assert asyncio.run(aflush(seconds))
+    ask("second")
+    shutdown(seconds)
+    assert [request.json["user_query"] for request in athina.accepted] == ["first", "second"]
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -1.0, float("-inf")])
+def test_no_time_is_no_time(seconds: float, athina: AthinaServer, delivered: Logs) -> None:
+    athina.stop()
+    ask("q")
+    assert flush(seconds).waiting == 1
+    shutdown(seconds)
+    athina.start()
+    assert flush(10)
+    assert athina_trace.recent_logs(10**30)
+    assert athina_trace.recent_logs(-1) == []
+
+
+def test_a_web_page_instead_of_athina_is_reported(
+    athina: AthinaServer, delivered: Logs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The status decides, so that the log counts as delivered; that its answer is none of Athina's is said."""
+    athina.script(html(200))
+    ask("q")
+    assert flush(10)
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warned) == 1
+    assert "with status 200 and a web page: it counts as delivered" in warned[0]
+    assert "check ATHINA_BASE_URL" in warned[0]
+
+
 def test_aflush_leaves_the_event_loop_free(athina: AthinaServer, delivered: Logs) -> None:
     may_answer = threading.Event()
 

@@ -286,6 +286,7 @@ def test_looking_for_base64_takes_no_time(piece: str) -> None:
         *("authorization", "Authorization", "cookie", "Set-Cookie", "private_key", "credential"),
         *("credentials", "aws_access_key", "auth", "ssn", "jwt", "connection_string", "x-amz-security-token"),
         *("dsn", "sentryDsn", "DB_DSN", "db_pass", "smtpPass", "DB_PASSWORD", "PGPASSWORD"),
+        *("auth_key", "webhookKey", "anthropic_key", "conn_str", "creds", "auth_header", "mfa_code", "recovery-codes"),
     ],
 )
 def test_secret_names(name: str) -> None:
@@ -301,7 +302,8 @@ def test_secret_names(name: str) -> None:
         *("tokens", "max_tokens", "prompt_tokens", "total_tokens", "token_count", "maxTokens", "tokenizer"),
         *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
         *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
-        *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url"),
+        *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url", "status_code", "item_key"),
+        "How do I change my password?",
     ],
 )
 def test_harmless_names(name: str) -> None:
@@ -318,6 +320,16 @@ URLS = [
     ("see https://h/x?a=1&api_key=hunter2&b=2#c", "see https://h/x?a=1&api_key=[masked]&b=2#c"),
     ("two: http://a:hunter2@h1, http://b:hunter2@h2", "two: http://[masked]@h1, http://[masked]@h2"),
     ("ünïcode ftp://a:hunter2@h", "ünïcode ftp://[masked]@h"),
+    ("https://app.test/#access_token=hunter2", "https://app.test/#access_token=[masked]"),
+    (
+        "https://s3.test/x?X-Amz-Signature=hunter2&X-Amz-Date=1",
+        "https://s3.test/x?X-Amz-Signature=[masked]&X-Amz-Date=1",
+    ),
+    ("https://blob.test/x?sv=1&sig=hunter2", "https://blob.test/x?sv=1&sig=[masked]"),
+    ('{"password": "hunter2", "user": "u"}', '{"password": "[masked]", "user": "u"}'),
+    ("{'api_key': 'hunter2'}", "{'api_key': '[masked]'}"),
+    ("curl -H 'Authorization: Bearer hunter2hunter2hunter2'", "curl -H 'Authorization: Bearer [masked]'"),
+    ("authorization: basic aHVudGVyMjpodW50ZXIyCg==", "authorization: basic [masked]"),
 ]
 
 
@@ -342,9 +354,12 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "http://[::1]:80/ and user:pass@host",
         "a::b://c",
         "key=1&token=2",
+        'a bearer of "news": none, "tokens": "9", "password": 9, "secret": ""',
+        '{"secret": "", "user": "u"}',
+        "Note: basic understanding2 of it; bearer:",
     ],
 )
-def test_urls_without_credentials_stay(words: str) -> None:
+def test_texts_without_credentials_stay(words: str) -> None:
     assert text(words) == plain([words], name="x")[0] == words  # type: ignore[index]
 
 
@@ -353,12 +368,44 @@ def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, l
     assert "hunter2" not in text(f"{before} postgres://app:hunter2@db/prod{'.' * length}", limits=SMALL)
 
 
-@pytest.mark.parametrize("piece", ["://a:b", "://" + "a" * 19, "?a=", "&token", "://:" + "@" * 9])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("://a:b", "://" + "a" * 19, "?a=", "&token", "://:" + "@" * 9),
+        *('"a":"', "\\", '\\"a\\":\\"', "'a':\"", '"' + "a" * 64, 'bearer ":', '"a" ', "Basic a"),
+    ],
+)
 def test_looking_for_credentials_takes_no_time(piece: str) -> None:
     value = "://" + piece * (200_000 // len(piece))
     started = time.thread_time()
     plain(value)
     assert time.thread_time() - started < 0.5
+
+
+@given(
+    inner=st.recursive(
+        st.sampled_from(["hunter2 \"quoted\" \\ 'once'", "hunter2\\"]).map(lambda secret: {"b": "\\", "token": secret}),
+        lambda inside: st.builds(lambda value: {"a": value, "b": [1]}, st.one_of(inside, inside.map(json.dumps))),
+        max_leaves=4,
+    ),
+    cut=st.integers(0, 80),
+)
+def test_secrets_within_texts_of_json_are_masked_however_deep(inner: Any, cut: int) -> None:
+    words = json.dumps(inner)
+    assert "hunter2" not in text(f"before: {words} after")
+    assert "hunter2" not in text(words, limits=Limits(string=cut))
+    assert json.loads(text(words))
+
+
+def test_headers_in_lists_of_any_kind() -> None:
+    assert plain([["Cookie", "hunter2"], ("token", "hunter2")]) == [["Cookie", MASKED], ["token", MASKED]]
+    assert plain({"name": "X-Api-Key", "value": "hunter2"}) == {"name": "X-Api-Key", "value": MASKED}
+    assert plain({"key": "secret", "value": "hunter2", "on": True}) == {"key": "secret", "value": MASKED, "on": True}
+    assert plain({"name": "a", "value": "shown"}) == {"name": "a", "value": "shown"}
+    documents = ["How to change your password", "Parcels"]
+    assert plain(documents) == plain((*documents,)) == documents
+    assert plain({"your new password": "hunter2"}) == {"your new password": MASKED}
+    assert plain({documents[0] + " at once": "shown"}) == {documents[0] + " at once": "shown"}
 
 
 def test_nothing_is_no_secret_and_structures_are() -> None:

@@ -45,6 +45,18 @@ def may_be_known(subject: object) -> bool:
 class AnswerAccumulator:
     """What is known of the answers that belong to one log. Several threads may use it at once."""
 
+    __slots__ = (
+        "_answers",
+        "_calls",
+        "_documents",
+        "_lock",
+        "_messages",
+        "_names",
+        "_outputs",
+        "_readers",
+        "_sessions",
+    )
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Made when a program records an object itself: most logs have only what an integration saw.
@@ -87,11 +99,14 @@ class AnswerAccumulator:
             if len(answers) > 1:
                 by_request = all(answer.order is not None for answer in answers)
                 answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
-            placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
+            messages: list[ThreadMessage] = []
+            if self._messages:
+                placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
+                messages = [message for _, message in placed]
             outputs = self._outputs.copy()
             records = LogRecords(
                 answers=answers,
-                messages=[message for _, message in placed],
+                messages=messages,
                 calls=self._distinct_calls(outputs) if self._calls else [],
                 outputs=outputs,
                 sessions=tuple(self._sessions),

@@ -165,7 +165,7 @@ def _add_question(fields: dict[str, Any], answers: list[Answer]) -> None:
     first = next((answer for answer in asked if answer.query), asked[0])
     if first.query:
         fields["user_query"] = shown(first.query)
-    prompt = [shown(message) for message in first.prompt]
+    prompt = [{**message, "content": shown(message["content"])} for message in first.prompt]
     if first.system:
         prompt.insert(0, {"role": "system", "content": shown("\n".join(first.system))})
     if prompt:

@@ -216,6 +216,7 @@ _fork.register("answers", after_in_child=reset)
 # What runs around requests -------------------------------------------------------------------------------------------
 
 is_nesting_followed = False
+"""Whether a source besides instrumented clients was switched on."""
 
 
 def follow_nesting() -> None:
@@ -282,9 +283,8 @@ def end(name: Key) -> Any:
 
 def subject_of(name: Key) -> Any:
     """Return what the source of a span or run that is running keeps of it."""
-    with _state.lock:
-        running = _state.running.get(name)
-        return None if running is None else running.subject
+    running = _state.running.get(name)
+    return None if running is None else running.subject
 
 
 def within() -> tuple[Key, ...]:
@@ -321,12 +321,25 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         origin: where the request was made.
         error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
     """
-    own, elsewhere = list(records), {}
     for answer in records:
         if isinstance(answer, Answer):
             break
     else:
         return
+    if is_nesting_followed or len(records) > 1 or answer.request is None:
+        _log_once(answer, records, origin, error)
+        return
+    # No other source knows this answer, nor has it calls whose outputs may come: to remember it, and to let go of it
+    # a thousand answers later, when none of it is in a cache any more, is a fifth of what an instrumented call costs.
+    draft = origin.open_draft or origin.own_draft()
+    draft.take(records, scope=origin.scope)
+    if draft is not origin.draft:
+        run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
+    """Log an answer, and remember where: another source may see it, or has."""
+    own, elsewhere = list(records), {}
     session, conversation = origin.session, _with_conversation(answer, origin)
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session)

@@ -69,8 +69,8 @@ def owners(folder: Path) -> list[int]:
     return [int(path.stem) for path in named if stat.S_ISREG(path.lstat().st_mode)]
 
 
-def take(folder: Path, owner: int, reference_of: Callable[[int], str | None], store: bytes) -> list[int]:
-    """The entries of `store` that a dead owner delivered; its file is gone afterwards.
+def read(folder: Path, owner: int, reference_of: Callable[[int], str | None], store: bytes) -> list[int]:
+    """The entries of `store` that a dead owner delivered.
 
     `reference_of` gives the reference of the entry with an id, or None where there is none.
     """
@@ -78,7 +78,6 @@ def take(folder: Path, owner: int, reference_of: Callable[[int], str | None], st
     try:
         files.check_file(path)
         data = path.read_bytes()
-        path.unlink()
     except FileNotFoundError:
         return []
     found: list[int] = []
@@ -88,3 +87,9 @@ def take(folder: Path, owner: int, reference_of: Callable[[int], str | None], st
         if reference is not None and given == digest(store, reference):
             found.append(number)
     return found
+
+
+def forget(folder: Path, owner: int) -> None:
+    """Delete what `read` has read of a dead owner, once that is committed."""
+    with suppress(OSError):
+        (folder / f"{owner}{_SUFFIX}").unlink()

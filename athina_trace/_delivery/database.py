@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from athina_trace import _fork
+from athina_trace._delivery import files
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.errors import OutboxError
 
@@ -26,6 +27,9 @@ _PATIENT_SECONDS = 10.0
 _TRY_SECONDS = 0.005
 """How long SQLite itself waits for another process, while no other thread of this process gets in."""
 _PAUSE_SECONDS = 0.01
+_PAGE_BYTES = 4096
+_MOST_LOG_BYTES = 1000 * _PAGE_BYTES
+"""What the write-ahead log grows to before it is written back, or a quarter of what deliveries need on a full disk."""
 _VACUUM_PAGES = 4096
 """Pages given back at once: others may have to wait meanwhile."""
 
@@ -108,7 +112,13 @@ class Database:
             raise OutboxError(f"the outbox {self.path} has schema {version}, made by a newer athina_trace than this")
         if version == 0:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        for setting in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 4194304"):
+        log_bytes = min(_MOST_LOG_BYTES, files.disk_of(Path(self.path).parent).reserve / 4)
+        for setting in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            f"journal_size_limit = {int(log_bytes)}",
+            f"wal_autocheckpoint = {int(log_bytes / _PAGE_BYTES)}",
+        ):
             connection.execute(f"PRAGMA {setting}")
         if version < len(self._migrations):
             connection.execute("BEGIN IMMEDIATE")

@@ -200,8 +200,9 @@ class Delivery:
         ends = time.monotonic() + timeout
         if self._fallback is not None:
             outbox, worker = self._fallback
-            if worker.close(timeout / 2):
-                self._rescue(outbox)
+            worker.close(timeout / 2)
+            # Whether its thread has ended or not: what is sent twice does less harm than what is lost.
+            self._rescue(outbox)
         self.worker.close(max(0.0, ends - time.monotonic()))
 
     def _rescue(self, memory: MemoryOutbox) -> None:

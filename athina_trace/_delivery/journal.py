@@ -26,6 +26,7 @@ short program knows of the limit.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -66,8 +67,10 @@ class Journal(Protocol):
     def put(self, entry: Entry) -> None:
         """Commit `entry`; it survives the process once this returns. Raises `OutboxError`."""
 
-    def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:
-        """What is behind `marks` (of each segment), oldest first, about `COLLECT_BYTES` of it.
+    def read(
+        self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]], room: int = COLLECT_BYTES
+    ) -> Iterator[Piece]:
+        """What is behind `marks` (of each segment), oldest first, about `room` bytes of it.
 
         `fingerprints` gives those of all lines that were collected of a segment.
         """
@@ -87,6 +90,11 @@ class Journal(Protocol):
         """Let go of files; the journal can be used again and opens them again."""
 
 
+def _full_bytes(room: float) -> float:
+    """Give the size of a full segment, of which several are to fit into `room` bytes."""
+    return min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, room / _SEGMENTS))
+
+
 class FileJournal:
     """A journal in a directory, which is made by the first `put`; `limit` bounds its uncollected bytes and the store's.
 
@@ -97,10 +105,11 @@ class FileJournal:
         self._folder = folder
         self._check = check
         self._limit = limit
-        self._segment_bytes = min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, limit / _SEGMENTS))
+        self._segment_bytes = _full_bytes(limit)
         self._segment: Segment | None = None
         self._may_reach = limit
-        """Bytes that the present segment may have."""
+        """Bytes that the present segment may have: the lesser of what `limit` and the disk allow."""
+        self._disk_reaches = float("inf")
         self._looked = float("-inf")
         # Only for moving on to another segment. Reentrant: a signal handler or a finalizer may log meanwhile.
         self._lock = threading.RLock()
@@ -113,8 +122,8 @@ class FileJournal:
             segment = self._segment
             if segment is None or segment.about >= self._segment_bytes:
                 segment = self._ready()
-            if segment.about + len(record) > self._may_reach and not self._has_room(segment, len(record)):
-                raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
+            if segment.about + len(record) > self._may_reach:
+                self._require_room(segment, len(record))
             written = segment.write(record)
         except OutboxError:
             raise
@@ -134,6 +143,8 @@ class FileJournal:
             files.make_folder(self._folder.parent)
             files.make_folder(self._folder)
             self._check()
+            # A put does not look at the disk: its reserve is kept to about a segment for each process.
+            self._segment_bytes = _full_bytes(min(self._limit, files.disk_of(self._folder).reserve))
             segments = self._segments()
             number = int(segments[-1].stem) if segments else 1
             while True:
@@ -148,12 +159,16 @@ class FileJournal:
             self._segment = segment
             return segment
 
-    def _has_room(self, segment: Segment, size: int) -> bool:
-        """Look again, now and then: other processes may have delivered meanwhile."""
+    def _require_room(self, segment: Segment, size: int) -> None:
+        """Look again, now and then: other processes may have delivered meanwhile. Raises `OutboxError`."""
         if abs(time.monotonic() - self._looked) >= _LOOK_SECONDS:
             self._looked = time.monotonic()
             self._allow(segment, *self._published())
-        return segment.about + size <= self._may_reach
+        if segment.about + size > self._disk_reaches:
+            words = f"cannot write to {self._folder}: the disk is full, but for what deliveries need"
+            raise OutboxError(errno.ENOSPC, words)
+        if segment.about + size > self._may_reach:
+            raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
 
     def _allow(self, segment: Segment, taken: float, offsets: Mapping[str, int]) -> None:
         waiting = 0
@@ -161,7 +176,9 @@ class FileJournal:
             if path != segment.path:
                 with suppress(FileNotFoundError):
                     waiting += max(0, path.stat().st_size - offsets.get(path.name, 0))
-        self._may_reach = self._limit - taken - waiting + offsets.get(segment.path.name, 0)
+        disk = files.disk_of(self._folder)
+        self._disk_reaches = segment.about + disk.free - disk.reserve
+        self._may_reach = min(self._limit - taken - waiting + offsets.get(segment.path.name, 0), self._disk_reaches)
 
     def allow(self, taken: float, offsets: dict[str, int]) -> None:
         segment = self._segment
@@ -193,11 +210,12 @@ class FileJournal:
             _guard.pass_on(error)
             return 0.0, {}  # no engine has been here yet, or what is there is not its own
 
-    def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:
+    def read(
+        self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]], room: int = COLLECT_BYTES
+    ) -> Iterator[Piece]:
         # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
         # every record that was complete before it, in whichever segment that is.
-        sizes = [(path, path.stat().st_size) for path in reversed(self._present())]
-        room = COLLECT_BYTES
+        sizes = [(path, path.stat().st_size) for path in reversed(self._present(marks))]
         for path, size in reversed(sizes):
             mark = marks.get(path.name, Mark())
             if size == mark.offset and has_tail(path, mark):
@@ -210,11 +228,20 @@ class FileJournal:
             if not piece.is_last:
                 return
 
-    def _present(self) -> list[Path]:
-        """All segments, oldest first. A process that empties the folder takes our own from us, too."""
-        mine = self._segment
-        if mine is not None and mine.is_deleted():
-            self._let_go(mine)
+    def _present(self, marks: Mapping[str, Mark]) -> list[Path]:
+        """All segments, oldest first. Where our own was taken away with its folder, what it holds is written again."""
+        with self._lock:
+            mine = self._segment
+            if mine is not None and mine.is_current():
+                mine.collected = max(mine.collected, marks.get(mine.path.name, Mark()).offset)
+            elif mine is not None:
+                self._segment, lost = None, mine.uncollected()
+                try:
+                    if lost and self._ready().write(lost) < len(lost):
+                        raise OutboxError(errno.ENOSPC, f"cannot write to {self._folder}: the disk is full")  # noqa: TRY301
+                except BaseException:
+                    self._segment = mine
+                    raise
         return self._segments()
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
@@ -286,7 +313,12 @@ class MemoryJournal:
     def allow(self, taken: float, offsets: dict[str, int]) -> None:  # noqa: ARG002 - `collected` keeps count
         self._allowed = self._limit - taken
 
-    def read(self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]]) -> Iterator[Piece]:  # noqa: ARG002
+    def read(
+        self,
+        marks: Mapping[str, Mark],
+        fingerprints: Callable[[str], Sequence[int]],  # noqa: ARG002
+        room: int = COLLECT_BYTES,  # noqa: ARG002
+    ) -> Iterator[Piece]:
         start = marks.get(self.name, Mark()).offset
         # They stay until `collected`: the transaction that stores them may fail.
         with self._lock:

@@ -251,8 +251,9 @@ class MemoryStore:
             return next((row.entry.made for row in self._waiting.values()), None)
 
     def waiting(self) -> Iterator[Entry]:
-        """Every entry that waits, in order. For a store without an engine."""
-        yield from (row.entry for row in self._waiting.values())
+        """Every entry that waits, in order. For a store whose engine is at work no more."""
+        with self._lock:
+            return iter([row.entry for row in self._waiting.values()])
 
     def marks(self) -> dict[str, Mark]:
         """How far the journal was collected, in entries."""

@@ -15,6 +15,7 @@ from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.journal import Journal, MemoryJournal
 from athina_trace._delivery.memory_store import MemoryStore
 from athina_trace._delivery.ownership import SoleOwner
+from athina_trace._delivery.segment import COLLECT_BYTES
 from athina_trace._delivery.stats import Counts
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ class Outbox:
     def collect(self) -> int:
         """Move what was put, by any process, from the journal to the store; how many entries that were."""
         moved = damaged = 0
-        self.is_behind = False
         with self.store.transaction():
-            for piece in self._journal.read(self.store.marks(), self.store.fingerprints):
+            room = self._make_room()
+            self.is_behind = not room
+            for piece in self._journal.read(self.store.marks(), self.store.fingerprints, room) if room else ():
                 self.store.add(piece.entries)
                 self.store.remember(piece)
                 moved += len(piece.entries)
@@ -135,6 +137,10 @@ class Outbox:
                 self.path,
             )
         return moved
+
+    def _make_room(self) -> int:
+        """See that the store has room; how many bytes it may take in at once, 0 where deliveries must come first."""
+        return COLLECT_BYTES
 
     def collect_all(self, *, seconds: float = float("inf")) -> None:
         """Move everything that was put before this call, or what can be moved in so many seconds."""

@@ -66,7 +66,7 @@ class Outcome:
     """Seconds that the server asked to wait."""
     message: str = ""
     """The server's own words about a failure, or the network error's type and text; at most `MESSAGE`
-    characters, never the key."""
+    characters, never the key. Of a success: what came that no Athina answers; mostly nothing."""
     prompt_run_id: str | None = None
     """Athina's own name for the log, where it gave one."""
     possible_duplicate: bool = False
@@ -86,9 +86,14 @@ def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
     """
     status, headers, body = answer
     if status // 100 == _SUCCESS:
-        found = _json(_unpacked(body))
+        unpacked = _unpacked(body)
+        found = _json(unpacked)
         run = _field(_field(found, "data"), "prompt_run_id") or _field(found, "prompt_run_id")
-        return Outcome(status, prompt_run_id=bounded(run, secrets=secrets) if isinstance(run, str) else None)
+        return Outcome(
+            status,
+            message="a web page" if unpacked.lstrip()[:1] == b"<" else "",
+            prompt_run_id=bounded(run, secrets=secrets) if isinstance(run, str) else None,
+        )
     if status // 100 == _REDIRECT:
         # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
         words = f"redirected to {headers.get('location') or 'nowhere'}, which is never followed: check the base URL"

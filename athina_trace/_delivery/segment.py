@@ -62,7 +62,7 @@ class Piece(NamedTuple):
 class Segment:
     """A segment open for writing, closed with its last reference: a thread that writes there holds one."""
 
-    __slots__ = ("_look_at", "_look_bytes", "about", "fd", "path")
+    __slots__ = ("_look_at", "_look_bytes", "about", "collected", "fd", "path")
 
     def __init__(self, path: Path, *, look_bytes: float) -> None:
         """Open or make the file and hold it against deletion.
@@ -70,16 +70,18 @@ class Segment:
         `look_bytes`: how much a writer writes before it looks again what others have written.
 
         Raises:
-            BlockingIOError: the segment is just being deleted.
+            BlockingIOError: the segment is just being deleted, or another takes its place.
             OutboxError: the path is a link, or another user's.
             OSError: it cannot be opened or locked.
         """
         self._look_bytes = look_bytes
         self.path = path
-        self.fd = files.open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.collected = 0
+        """How far it was collected, as far as this process knows: bytes."""
+        self.fd = files.open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         _segments[id(self)] = self.fd
         locks.share(self.fd)
-        if self.is_deleted():  # between the two lines above
+        if not self.is_current():  # since it was opened
             raise BlockingIOError
         self.size()
 
@@ -98,9 +100,16 @@ class Segment:
             self.size()
         return written
 
-    def is_deleted(self) -> bool:
-        """Whether no other process will find it."""
-        return not os.fstat(self.fd).st_nlink
+    def is_current(self) -> bool:
+        """Whether it is what others find under its path: its folder may have been deleted, or another put there."""
+        try:
+            return os.path.samestat(self.path.lstat(), os.fstat(self.fd))
+        except OSError:
+            return False
+
+    def uncollected(self) -> bytes:
+        """What was written to it and not collected, wherever its file is by now."""
+        return os.pread(self.fd, self.size() - self.collected, self.collected)
 
     def __del__(self) -> None:
         if id(self) in _segments:

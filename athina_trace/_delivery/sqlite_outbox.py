@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +18,11 @@ from athina_trace._delivery.journal import FileJournal
 from athina_trace._delivery.machine import Presence
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.ownership import FileOwner
+from athina_trace._delivery.segment import COLLECT_BYTES
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.store import Store
+
+_LEAST_COLLECTED_BYTES = 16 * 1024
 
 
 class SqliteOutbox(Outbox):
@@ -55,6 +58,20 @@ class SqliteOutbox(Outbox):
     def _acknowledgements(self) -> Acknowledgements:
         return Acknowledgements(self._folder, self._owner.id, self.store.identity)
 
+    def _make_room(self) -> int:
+        # What is collected takes room twice before its segment is deleted: in the store's log, and in the store.
+        disk = files.disk_of(self._folder)
+        if disk.free < disk.reserve:
+            self.drop_delivered(before=float("inf"))
+        if disk.free < disk.reserve / 2 and self.store.oldest_waiting() < float("inf"):
+            return 0
+        return int(min(COLLECT_BYTES, max(_LEAST_COLLECTED_BYTES, disk.free / 8)))
+
+    def all_delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
+        # To keep an entry means that SQLite writes it once more.
+        disk = files.disk_of(self._folder)
+        super().all_delivered(entries, now, keep=keep and disk.free >= disk.reserve)
+
     def acknowledge(self, entry: Stored) -> None:
         # In a sender's thread: a store that cannot be read now costs a copy at most, if we are killed before the step.
         with suppress(OSError, sqlite3.Error):
@@ -66,12 +83,13 @@ class SqliteOutbox(Outbox):
 
     def reclaim(self) -> None:
         self._presence.beat()  # raises where another machine took over meanwhile: then nothing here is ours
-        for owner in {*self.store.owners(), *acknowledged.owners(self._folder)}:
-            if not self._owner.is_alive(owner):
-                self.store.acknowledge(
-                    acknowledged.take(self._folder, owner, self.store.reference_of, self.store.identity)
-                )
-                self.store.release_all(owner)
+        store = self.store
+        with store.transaction():
+            for owner in {*store.owners(), *acknowledged.owners(self._folder)}:
+                if not self._owner.is_alive(owner):
+                    store.delete_delivered(acknowledged.read(self._folder, owner, store.reference_of, store.identity))
+                    store.release_all(owner)
+                    store.on_commit(partial(acknowledged.forget, self._folder, owner))
 
     def _let_go(self) -> None:
         if (kept := self.__dict__.pop("_acknowledgements", None)) is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Literal, TypeVar, cast
 
@@ -130,23 +130,29 @@ class Store(Database):
 
     def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
         """Athina has these, each with the name that it gave: delete them, or keep them to be looked at."""
+        if not keep:
+            self.delete_delivered([entry.id for entry, _ in entries])
+            return
         for some in _chunks(entries, 3):
             ids = [entry.id for entry, _ in some]
             places = f"({', '.join('?' * len(ids))}) AND state = 'waiting'"
-            if not keep:
-                done = self._db.execute(f"DELETE FROM entry WHERE id IN {places}", ids).rowcount  # noqa: S608
-            else:
-                # Asked before: an entry that was purged meanwhile counts nowhere.
-                query = f"SELECT coalesce(sum(length(body)), 0) FROM entry WHERE id IN {places}"  # noqa: S608
-                size = self._db.execute(query, ids).fetchone()[0]
-                names = [value for entry, name in some if name is not None for value in (entry.id, name)]
-                name = f"CASE id {'WHEN ? THEN ? ' * (len(names) // 2)}END" if names else "NULL"
-                done = self._db.execute(
-                    f"UPDATE entry SET state = 'delivered', resolved = ?, prompt_run_id = {name} WHERE id IN {places}",  # noqa: S608
-                    (now, *names, *ids),
-                ).rowcount
-                self.count("delivered_bytes", size)
+            # Asked before: an entry that was purged meanwhile counts nowhere.
+            query = f"SELECT coalesce(sum(length(body)), 0) FROM entry WHERE id IN {places}"  # noqa: S608
+            self.count("delivered_bytes", self._db.execute(query, ids).fetchone()[0])
+            names = [value for entry, name in some if name is not None for value in (entry.id, name)]
+            name = f"CASE id {'WHEN ? THEN ? ' * (len(names) // 2)}END" if names else "NULL"
+            done = self._db.execute(
+                f"UPDATE entry SET state = 'delivered', resolved = ?, prompt_run_id = {name} WHERE id IN {places}",  # noqa: S608
+                (now, *names, *ids),
+            ).rowcount
             self.count("delivered", done)
+
+    def delete_delivered(self, ids: Sequence[int]) -> None:
+        """Athina has the waiting entries with these ids: delete them."""
+        for some in _chunks(ids, 1):
+            places = ", ".join("?" * len(some))
+            done = self._db.execute(f"DELETE FROM entry WHERE id IN ({places}) AND state = 'waiting'", some)  # noqa: S608
+            self.count("delivered", done.rowcount)
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Athina will never take `entry` as it is: keep it with the server's words."""
@@ -162,10 +168,6 @@ class Store(Database):
         """The reference of a waiting entry; None where no entry with that id waits."""
         row = self._db.execute("SELECT reference FROM entry WHERE id = ? AND state = 'waiting'", (entry,)).fetchone()
         return None if row is None else str(row[0])
-
-    def acknowledge(self, ids: Iterable[int]) -> None:
-        """Athina has these waiting entries, as a dead owner has noted."""
-        self.delivered([(Stored(number, "log", "", b""), None) for number in ids], 0.0, keep=False)
 
     def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
         """Give leased keys back, to be leased again when `due`, after others; a key without entries is forgotten."""

@@ -68,9 +68,9 @@ class Writer(ABC):
         self.pipeline = Pipeline(settings)
         self.is_plain = self.pipeline.is_empty and not settings.flush_each_call
         """Whether the settings leave every log as it is: the short way for most programs."""
-        self.defaults = {
-            "environment": settings.environment,
-            "language_model_id": settings.language_model_id,
+        constants = {"environment": settings.environment, "language_model_id": settings.language_model_id}
+        self.defaults: dict[str, Any] = {
+            **{name: value for name, value in constants.items() if value is not None},
             "custom_attributes": attributes_of(settings.custom_attributes),
         }
 

@@ -42,6 +42,7 @@ from athina_trace._serialization.scalars import (
     duration,
     enum_value,
     exception,
+    finished,
     function_name,
     masked,
     method_function,
@@ -224,6 +225,7 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
     ),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
+    **dict.fromkeys(("concurrent.futures._base.Future", "_asyncio.Future", "_asyncio.Task"), finished),
 }
 
 _BODIES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -236,6 +238,7 @@ _BODIES: Final[Mapping[str, tuple[str, ...]]] = {
     "sanic.response.types.HTTPResponse": ("body",),
     "bottle.BaseResponse": ("body",),
     "httpx.Response": ("_content",),
+    "httpx2.Response": ("_content",),
     "requests.models.Response": ("_content",),
 }
 """Responses of HTTP → where they keep the body that is there: an attribute of an attribute."""

@@ -1,4 +1,4 @@
-"""Readers for what is one value: each gives something simpler, a built-in value or a `Mark`."""
+"""Readers for what is one value: each gives something simpler, mostly a built-in value or a `Mark`."""
 
 import datetime as dt
 import enum
@@ -62,6 +62,13 @@ def exception(error: BaseException) -> str:
     else:
         message = ", ".join(str(arg)[:_LONGEST_MESSAGE] for arg in scalars)
     return f"{type_name(type(error))}: {message}" if message else type_name(type(error))
+
+
+def finished(future: Any) -> object:
+    """Give what came of a future. Its methods would count as retrieving that: asyncio warns where nothing does."""
+    if future._state != "FINISHED":  # noqa: SLF001
+        return nameplate(future)
+    return future._result if future._exception is None else future._exception  # noqa: SLF001
 
 
 def class_name(value: type) -> Mark:

@@ -99,10 +99,13 @@ def read_float(_walk: Walk, value: float, _depth: int, _path: str) -> float | st
 
 
 def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path: str) -> JSON:
+    """Read a list; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
     taken = value[: walk.nodes]
+    if len(value) == 2 and type(value[0]) is str and " " not in value[0] and looks_secret(value[0]):  # noqa: PLR2004
+        taken = (value[0], Mark(MASKED))
     walk.active.add(here)
     out = _fill_list(walk, taken, depth + 1, path)
     walk.active.discard(here)
@@ -111,19 +114,16 @@ def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, 
     return out
 
 
-def read_tuple(walk: Walk, value: tuple[object, ...], depth: int, path: str) -> JSON:
-    """Read a tuple; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
-    if len(value) == 2 and type(value[0]) is str and looks_secret(value[0]):  # noqa: PLR2004  a pair
-        value = (value[0], Mark(MASKED))
-    return read_list(walk, value, depth, path)
-
-
 def read_dict(walk: Walk, value: dict[object, object], depth: int, path: str) -> JSON:
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
     # Both copy in one step of the interpreter, so that another thread cannot change the size in between.
     taken = value.copy().items() if len(value) <= walk.nodes else list(islice(value.items(), walk.nodes))
+    if "value" in value:  # as headers are listed, too: {"name": "authorization", "value": "Bearer …"}
+        name = value.get("name", value.get("key"))
+        if type(name) is str and " " not in name and looks_secret(name):
+            taken = [(key, Mark(MASKED) if key == "value" else item) for key, item in taken]
     walk.active.add(here)
     out = _fill_dict(walk, taken, depth + 1, path)
     walk.active.discard(here)
@@ -306,7 +306,7 @@ _EXACT: Final[dict[type, Callable[[Walk, Any, int, str], JSON]]] = {
     bool: read_same,
     type(None): read_same,
     list: read_list,
-    tuple: read_tuple,
+    tuple: read_list,
     dict: read_dict,
     Mark: read_mark,
     Pairs: read_pairs,

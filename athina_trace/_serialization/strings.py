@@ -7,7 +7,7 @@ from athina_trace import _guard
 from athina_trace._serialization.binary import without_base64
 from athina_trace._serialization.introspection import Mark
 from athina_trace._serialization.limits import Walk
-from athina_trace._serialization.secrets import without_credentials
+from athina_trace._serialization.secrets import may_hold_credentials, without_credentials
 
 SHORT: Final = 64  # characters that need no look for base64
 LONG: Final = 1024  # characters from which on base64 is looked for without its data URL
@@ -17,14 +17,19 @@ _MARGIN: Final = 200  # characters that a mask sees beyond the cut, lest it meet
 
 
 def is_clean(value: str) -> bool:
-    """Whether a string can be taken as it is: too short for a blob, without a URL of any kind, and fit for UTF-8."""
-    # Every URL has a colon: most strings need no further look.
-    return len(value) < LONG and (":" not in value or not (";" in value or "://" in value)) and value.isascii()
+    """Whether a string can be taken as it is: too short for a blob, fit for UTF-8, no URL and nothing under a name."""
+    # All of these have a colon: most strings need no further look. Without the call of `may_hold_credentials`, which
+    # would take longer than its answer.
+    if len(value) >= LONG or not value.isascii():
+        return False
+    return ":" not in value or not (
+        ";" in value or "://" in value or '":' in value or "':" in value or "earer " in value or "asic " in value
+    )
 
 
 def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
     size = len(value)
-    if (size > SHORT and (size >= LONG or ";" in value)) or "://" in value:
+    if (size > SHORT and (size >= LONG or ";" in value)) or may_hold_credentials(value):
         return _long_text(walk, value, path)
     if size > walk.chars or size > walk.limits.string or walk.mask is not None:
         return _long_text(walk, value, path)
@@ -35,7 +40,7 @@ def read_text(walk: Walk, value: str, _depth: int, path: str) -> str:
 def _long_text(walk: Walk, value: str, path: str) -> str:
     size = len(value)
     room = max(0, min(walk.limits.string, walk.chars))
-    margin = 0 if size <= room or (walk.mask is None and "://" not in value) else _MARGIN
+    margin = 0 if size <= room or (walk.mask is None and not may_hold_credentials(value)) else _MARGIN
     seen, unseen = without_base64(value[: room + margin], max(0, size - room - margin))
     seen = without_credentials(seen)
     if walk.mask is not None:

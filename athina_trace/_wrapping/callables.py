@@ -194,6 +194,15 @@ class Owner:
         self.decorated: Any = None
         """What takes the function's place."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but what is known of classes: cloudpickle takes functions of scripts and notebooks by value."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "_holders"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._holders = weakref.WeakKeyDictionary()
+
     def is_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the first of these arguments is the owner, which may come by the parameter's name."""
         if self._always or self._never:

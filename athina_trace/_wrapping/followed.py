@@ -1,4 +1,4 @@
-"""Proxies of results that continue after the return: an iterator, an async iterator or an awaitable of any class.
+"""Proxies of results that continue after the return: iterators, awaitables and context managers of any class.
 
 The proxy is transparent. Its steps run with the call's log and session, what they give is read, and their end is the
 call's end; everything else is done by the object inside.
@@ -7,33 +7,46 @@ call's end; everything else is done by the object inside.
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 import types
-from collections.abc import Callable, Generator, Iterable
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, Final
 
 import wrapt
 
-from athina_trace._serialization.introspection import ABSENT, Mark, nameplate, static
+from athina_trace._serialization.introspection import ABSENT, Mark, mro_of, nameplate, static, type_name
 from athina_trace._wrapping import generators
 from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import current
+
+_EXHAUSTED: Final = frozenset({"anyio.EndOfStream", "trio.EndOfChannel"})
+"""What `receive()` of a channel raises at its end. Whatever else it raises, the next one may give something."""
+_TAKEN: Final = {
+    "send": ("throw", "step"),  # of connections, for one, it is something else
+    "throw": ("throw", "step"),
+    "asend": ("athrow", "step_async"),
+    "athrow": ("athrow", "step_async"),
+    "receive": ("__anext__", "receive_async"),
+    "receive_nowait": ("__anext__", "receive"),
+}
+"""Methods that take a step → what an object has of which they do, and the method of `_Following` that runs them."""
 
 
 class _Following:
     """A result that continues: its call, and the state in which its steps run."""
 
-    __slots__ = ("_begun", "_call", "_ended", "_follow", "_state", "_texts", "_unbegun", "_waits")
+    __slots__ = ("_begun", "_call", "_ended", "_entered", "_follow", "_state", "_texts", "_unbegun", "_waits")
 
     def __init__(self, call: Call, follow: generators.Follow, unbegun: object) -> None:
         self._call, self._follow, self._unbegun = call, follow, unbegun
         self._begun = self._ended = False
+        self._entered: Any = None  # a proxy of what a context manager gave
         self._state = generators.entered(call, current.get())
         self._texts: list[Any] = []
         self._waits: type | None = None  # as in `generators`
 
-    def step(self, resume: Callable[..., Any], *given: Any) -> Any:
+    def step(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
         """One step of a sync iterator: what it gives is a chunk."""
         self._begun = True
         try:
@@ -58,11 +71,11 @@ class _Following:
             generators.hand_over(self._texts, self._call)
             self._waits = str
 
-    def inside(self, resume: Callable[..., Any], *given: Any) -> Any:
+    def inside(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """Run code of the result's, which sees the call's log and session."""
         token = current.set(self._state)
         try:
-            return resume(*given)
+            return resume(*given, **named)
         finally:
             self._state = current.get()
             current.reset(token)
@@ -92,6 +105,74 @@ class _Following:
             self._state = current.get()
             generators.leave(token)
 
+    def receive(self, _proxy: object, receive: Callable[..., Any], *given: Any) -> Any:
+        """Take what a channel holds."""
+        self._begun = True
+        try:
+            item = self.inside(receive, *given)
+        except Exception as error:
+            self._note_exhausted(error)
+            raise
+        self._keep(item)
+        return item
+
+    async def receive_async(self, _proxy: object, receive: Callable[..., Any], *given: Any) -> Any:
+        """Wait for what a channel holds."""
+        self._begun = True
+        try:
+            item = await self.inside_async(receive, *given)
+        except Exception as error:
+            self._note_exhausted(error)
+            raise
+        self._keep(item)
+        return item
+
+    def _note_exhausted(self, error: Exception) -> None:
+        if not _EXHAUSTED.isdisjoint(map(type_name, mro_of(type(error)))):
+            run_now(self.end(None))
+
+    def across(self, resume: Callable[..., Any], *given: Any) -> Any:
+        """What `inside` does, for a context manager: the session that it enters holds in its block, as undecorated."""
+        scope, (_, log) = self._state[0], current.get()
+        try:
+            return self.inside(resume, *given)
+        finally:
+            if self._state[0] is not scope:
+                current.set((self._state[0], log))
+
+    async def across_async(self, resume: Callable[..., Any], *given: Any) -> Any:
+        """What `across` does, with code that may wait."""
+        scope, (_, log) = self._state[0], current.get()
+        try:
+            return await self.inside_async(resume, *given)
+        finally:
+            if self._state[0] is not scope:
+                current.set((self._state[0], log))
+
+    def enter(self, given: Any) -> Any:
+        """What the block is given: what its context manager gave on entering, or that followed."""
+        followed = None if self._ended else attempt(self._follow, given, self._call)
+        if followed is None:
+            self._unbegun = given
+            return given
+        self._ended, self._entered = True, followed
+        return followed
+
+    def make(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Have a function give its stream, which ends the call where it is the first."""
+        is_first, self._begun = not self._begun, True
+        try:
+            made = self.inside(make, *args, **kwargs)
+        except BaseException as error:
+            run_now(self.end(None, error))
+            raise
+        followed = attempt(self._follow, made, self._call) if is_first else None
+        if followed is None:
+            run_now(self.end(made))
+            return made
+        self._ended = True
+        return followed
+
     async def wait(self, awaitable: Any) -> Any:
         """Await a result, whose own result ends the call, or continues in its turn."""
         self._begun = True
@@ -120,6 +201,10 @@ class _Following:
 
     def abandon(self) -> None:
         """The program is through with the result, wherever it is; one that it never began is a result like others."""
+        if self._entered is not None:
+            entered, self._entered = self._entered, None
+            if issubclass(type(entered), _Followed):
+                entered._self_following.abandon()  # noqa: SLF001 - how wrapt keeps what is not the wrapped one's
         # At the end of the program nothing can be loaded any more, and to read an object may take that.
         if sys.is_finalizing() and type(self._unbegun) is not Mark:
             self._unbegun = nameplate(self._unbegun)
@@ -153,11 +238,9 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
     def __getattr__(self, name: str) -> Any:
         found = super().__getattr__(name)  # wrapt's, for what the class does not have
         following = self._self_following
-        # Of connections, for one, `send` is something else.
-        if name in ("send", "throw") and hasattr(self.__wrapped__, "throw"):
-            return lambda *given: following.step(found, *given)
-        if name in ("asend", "athrow"):
-            return lambda *given: following.step_async(self, found, *given)
+        needed, run = _TAKEN.get(name, ("", ""))
+        if run and hasattr(self.__wrapped__, needed):
+            return functools.partial(getattr(following, run), self, found)
         if name == "aclose":
             return _closing(found, following)
         if name != "close":
@@ -172,26 +255,6 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
             return closing
 
         return close
-
-    def __enter__(self) -> Any:
-        entered = self.__wrapped__.__enter__()
-        return self if entered is self.__wrapped__ else entered
-
-    def __exit__(self, *error: object) -> Any:
-        try:
-            return self.__wrapped__.__exit__(*error)
-        finally:
-            self._self_following.abandon()
-
-    async def __aenter__(self) -> Any:
-        entered = await self.__wrapped__.__aenter__()
-        return self if entered is self.__wrapped__ else entered
-
-    async def __aexit__(self, *error: object) -> Any:
-        try:
-            return await self.__wrapped__.__aexit__(*error)
-        finally:
-            self._self_following.abandon()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__wrapped__.__reduce_ex__(protocol)
@@ -227,7 +290,7 @@ class _Iterating(_Followed):
 
     def __next__(self) -> Any:
         iterator = self.__wrapped__ if self._self_iterator is None else self._self_iterator
-        return self._self_following.step(next, iterator)
+        return self._self_following.step(self, next, iterator)
 
 
 class _AsyncIterating(_Followed):
@@ -246,8 +309,79 @@ class _Awaitable(_Followed):
         return (yield from self._self_following.wait(self.__wrapped__).__await__())
 
 
-@lru_cache(maxsize=8)
-def proxy_class(abilities: Iterable[bool]) -> type[Any]:
-    """The proxy that can do just this: to be an iterator is a question that programs ask of the class."""
-    parts = (_Iterating, _AsyncIterating, _Awaitable)
-    return type("Followed", tuple(part for part, has in zip(parts, abilities, strict=True) if has), {})
+class _Entered(_Followed):
+    def __enter__(self) -> Any:
+        following = self._self_following
+        try:
+            given = following.across(self.__wrapped__.__enter__)
+        except BaseException as error:
+            run_now(following.end(None, error))
+            raise
+        return self if given is self.__wrapped__ else following.enter(given)
+
+    def __exit__(self, *error: object) -> Any:
+        try:
+            return self._self_following.across(self.__wrapped__.__exit__, *error)
+        finally:
+            self._self_following.abandon()
+
+
+class _AsyncEntered(_Followed):
+    async def __aenter__(self) -> Any:
+        following = self._self_following
+        try:
+            given = await following.across_async(self.__wrapped__.__aenter__)
+        except BaseException as error:
+            if (work := following.end(None, error)) is not None:
+                await run_in_thread(work, error)
+            raise
+        return self if given is self.__wrapped__ else following.enter(given)
+
+    async def __aexit__(self, *error: object) -> Any:
+        try:
+            return await self._self_following.across_async(self.__wrapped__.__aexit__, *error)
+        finally:
+            self._self_following.abandon()
+
+
+class _Called(_Followed):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+
+_PARTS: Final[dict[str, type[_Followed]]] = {
+    "__next__": _Iterating,
+    "__anext__": _AsyncIterating,
+    "__await__": _Awaitable,
+    "__enter__": _Entered,
+    "__aenter__": _AsyncEntered,
+    "__call__": _Called,
+}
+Abilities = frozenset[str]
+"""Which of these methods a proxy has: what an object can do is a question that programs ask of its class."""
+
+
+def abilities_of(kind: type) -> Abilities:
+    """Those that a class has; one that says None is not what its base is."""
+    methods = ((name, static(kind, name)) for name in _PARTS)
+    return frozenset(name for name, method in methods if method is not ABSENT and method is not None)
+
+
+@functools.lru_cache(maxsize=64)
+def proxy_class(abilities: Abilities) -> type[Any]:
+    """The proxy that can do just this; wrapt's own can enter everything."""
+    lacks = {name: None for name in ("__enter__", "__aenter__") if name not in abilities}
+    return type("Followed", tuple(part for name, part in _PARTS.items() if name in abilities), lacks)
+
+
+class StreamMaker:
+    """In place of a function that is called for the stream that a response is made of: that stream ends the call."""
+
+    def __init__(self, make: Callable[..., Any], call: Call, follow: generators.Follow, unbegun: object) -> None:
+        self._make, self._following = make, _Following(call, follow, unbegun)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._following.make(self._make, *args, **kwargs)
+
+    def __del__(self) -> None:
+        attempt(self._following.abandon)

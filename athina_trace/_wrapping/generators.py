@@ -10,10 +10,13 @@ of their own.
 from __future__ import annotations
 
 import contextvars
+import dis
 import inspect
 import sys
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from athina_trace._wrapping.calls import Call, attempt, run_in_thread, run_now
@@ -70,9 +73,11 @@ class _Held:
 def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
     inner, call, texts = held.inner, held.call, held.texts
     state = entered(call, outside)
-    # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`, and from Python 3.11
-    # on it does not count as a level of a recursion.
-    enter, now, leave, advance, send = current.set, current.get, current.reset, next, inner.send
+    # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`.
+    enter, now, leave, advance, send, keep = current.set, current.get, current.reset, next, inner.send, texts.append
+    # Before Python 3.11 a call of `next` is one more level of a recursion. A loop takes the step without a call, and
+    # loses what the generator returns.
+    by_loop = sys.version_info < (3, 11) and type(inner) is types.GeneratorType and _returns_nothing(inner.gi_code)
     resume: Callable[..., Any] = send
     value: Any = None
     waits: type | None = None  # what may be handed over later; the first chunk may not, since its time is noted
@@ -81,11 +86,20 @@ def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
             for _ in range(BATCH):
                 token = enter(state)
                 try:
-                    item = advance(inner) if value is None else resume(value)
+                    if value is not None:
+                        item = resume(value)
+                        resume = send
+                    elif by_loop:
+                        for item in inner:  # noqa: B007 - used behind the loop
+                            break
+                        else:
+                            item = advance(inner)  # raises that it has ended
+                    else:
+                        item = advance(inner)
                 finally:
                     state = now()
                     leave(token)
-                texts.append(item)
+                keep(item)
                 # Text cannot change any more and may wait; anything else is read before the program gets it.
                 if type(item) is not waits:
                     hand_over(texts, call)
@@ -94,7 +108,6 @@ def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
                 # not get the thrown one as its context, which it would not have had undecorated.
                 try:
                     value = yield item
-                    resume = send
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                     value, resume = thrown, inner.throw
             hand_over(texts, call)
@@ -107,6 +120,16 @@ def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
         hand_over(texts, call)
         run_now(attempt(call.failed, error))
         raise
+
+
+@lru_cache(maxsize=1024)
+def _returns_nothing(code: types.CodeType) -> bool:
+    """Whether no `return` of a generator gives anything but None, as Python 3.10 compiles it."""
+    return all(
+        before.opname == "LOAD_CONST" and before.argval is None and not instruction.is_jump_target
+        for before, instruction in pairwise(dis.get_instructions(code))
+        if instruction.opname == "RETURN_VALUE"
+    )
 
 
 async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, Any]:

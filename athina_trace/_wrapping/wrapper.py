@@ -77,13 +77,15 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
     """
     # Declares the parameters of `function`: `inspect.getfullargspec`, and libraries that read code objects, do not look
     # at `__wrapped__`. All that it uses is in its closure. Its globals are those of `function`: FastAPI looks
-    # annotations up there, and doctest sees by them to which module it belongs.
-    plain = _compiled(*_parameters(function.__code__))(
+    # annotations up there, and doctest sees by them to which module it belongs. attrs makes a class with slots again,
+    # and puts that into the cell that `super()` reads, where a method has it.
+    own_cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    plain = _compiled(*_parameters(function.__code__), "__class__" if "__class__" in own_cells else "")(
         function, opened, enabled, _guard.swallow, _fail, _finish, BaseException, Exception, RecursionError
     )
-    made = types.FunctionType(
-        plain.__code__, function.__globals__, plain.__name__, function.__defaults__, plain.__closure__
-    )
+    cells = zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
+    closure = tuple(own_cells[name] if name == "__class__" else cell for name, cell in cells)
+    made = types.FunctionType(plain.__code__, function.__globals__, plain.__name__, function.__defaults__, closure)
     made.__kwdefaults__ = function.__kwdefaults__ and {**function.__kwdefaults__}
     functools.update_wrapper(made, function)
     return made
@@ -111,9 +113,12 @@ def _parameters(code: types.CodeType) -> tuple[str, str, str, str, str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(declared: str, passed: str, args: str, kwargs: str, prefix: str) -> Callable[..., types.FunctionType]:
+def _compiled(
+    declared: str, passed: str, args: str, kwargs: str, prefix: str, owner: str
+) -> Callable[..., types.FunctionType]:
     """What makes functions that declare these parameters."""
-    source = _PLAIN.replace("$", prefix).format(declared=declared, passed=passed, args=args, kwargs=kwargs)
+    source = _PLAIN.replace("$", prefix)
+    source = source.format(declared=declared, passed=passed, args=args, kwargs=kwargs, owner=owner)
     made: dict[str, Any] = {}
     # At the lines where it is written below, which tracebacks then show.
     exec(compile("\n" * _PLAIN_AT + source, __file__, "exec"), made)  # noqa: S102 - made of names of parameters
@@ -123,7 +128,7 @@ def _compiled(declared: str, passed: str, args: str, kwargs: str, prefix: str) -
 
 _PLAIN_AT: Final = sys._getframe().f_lineno  # noqa: SLF001 - documented
 _PLAIN: Final = """
-def make($function, $opened, $enabled, $swallow, $fail, $finish, $anything, $fault, $too_deep):
+def make($function, $opened, $enabled, $swallow, $fail, $finish, $anything, $fault, $too_deep, __class__=None):
     def plain({declared}):
         if $enabled is not None and not $enabled():
             return $function({passed})
@@ -149,6 +154,7 @@ def make($function, $opened, $enabled, $swallow, $fail, $finish, $anything, $fau
             except $fault:
                 $swallow("leaving a call")
         return $finish($result, $call)
+        {owner}
     return plain
 """
 

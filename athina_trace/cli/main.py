@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.complain(str(error))
         return USAGE
     except OSError as error:
-        terminal.complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        terminal.complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         return PROBLEM
     except (CommandError, OutboxError, sqlite3.Error) as error:
         terminal.complain(str(error))

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from athina_trace._delivery.sqlite import Connection
+from athina_trace._delivery.database import is_corrupt
+from athina_trace._delivery.sqlite import Connection, sqlite3
 from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
@@ -160,11 +161,24 @@ def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> Non
         terminal.complain("no logs here yet")
 
 
+DAMAGED = "the next program that logs there puts a damaged outbox aside, beside it, and begins a new one"
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Turn what SQLite says into a message that names the file and what helps."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise CommandError(f"{path}: {error}{f'; {DAMAGED}' if is_corrupt(error) else ''}") from None
+
+
 @contextmanager
 def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbox]:
     """Open an outbox whose index is up to date."""
     with ExitStack() as stack:
         path = existing_outbox(chosen) if chosen != RELAY else _copy_of_refused(stack)
+        stack.enter_context(_naming(path))
         outbox = IndexedOutbox(path)
         stack.callback(outbox.close)
         # The first look at a large outbox reads every log in it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import shutil
 import sys
 import time
@@ -53,9 +54,12 @@ class Terminal:
     """Standard output and standard error of one command."""
 
     def __init__(self) -> None:
-        # A log may hold any character: a terminal of another encoding must not end a command half-way.
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed by the shell, as by `>&-`
+                setattr(sys, name, io.StringIO())
+            # A log may hold any character: a terminal of another encoding must not end a command half-way.
+            elif isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         self._last_progress = time.monotonic()
         self._shows_progress = False
@@ -131,6 +135,13 @@ class Terminal:
             ]
             styles = ["dim" if line is headings else _STATE_STYLES.get(value) for value in line]
             sys.stdout.write("  ".join(map(self._styled, cells, styles)).rstrip() + "\n")
+
+    def raise_where_unread(self) -> None:
+        """Raise `BrokenPipeError` where the output is a pipe whose reader has ended, which else the next line shows."""
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError
 
     def ask(self, question: str) -> bool:
         """Ask, and return whether the answer begins with y."""

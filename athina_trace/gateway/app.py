@@ -29,7 +29,9 @@ from athina_trace.gateway.traces import SpanLogs
 _OPEN: Final = ("/healthz", "/readyz")
 """What needs no token: an orchestrator's probes have none, and the answers say nothing about anybody."""
 _COUNTED: Final = (*_OPEN, "/metrics", "/v1/traces")
-_NOT_KEPT: Final = (429, 503)
+_NOT_KEPT: Final = f"{RETRY_SECONDS:g}"
+"""The `Retry-After` of answers to what cannot be kept. What is refused since there is too much to do has another: were
+that gateway no longer ready, the others would have its load as well, and soon none of them would be."""
 
 
 def create_gateway(
@@ -72,7 +74,7 @@ class Counts:
         self._seconds: dict[str, Histogram] = {}
         self._not_kept_at = float("-inf")
 
-    def add(self, path: str, status: int, seconds: float) -> None:
+    def add(self, path: str, status: int, seconds: float, *, retry_after: str) -> None:
         """Count an answer."""
         # Not the path itself: anybody may invent names, and each would be a series of its own.
         endpoint = "/api" if path.startswith("/api/") else path if path in _COUNTED else "other"
@@ -80,7 +82,7 @@ class Counts:
         if endpoint not in self._seconds:
             self._seconds[endpoint] = Histogram()
         self._seconds[endpoint].observe(seconds)
-        if status in _NOT_KEPT:
+        if retry_after == _NOT_KEPT:
             self._not_kept_at = time.monotonic()
 
     async def readyz(self, _request: Request) -> Response:
@@ -138,7 +140,7 @@ class _Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        connection, began, status = connections.current(), time.perf_counter(), 500
+        connection, began, status, retry_after = connections.current(), time.perf_counter(), 500, ""
         is_read = False
 
         async def received() -> Message:
@@ -148,12 +150,13 @@ class _Counted:
             return message
 
         async def answered(message: Message) -> None:
-            nonlocal status
+            nonlocal status, retry_after
             if message["type"] == "http.response.start":
-                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                status, retry_after = message["status"], headers.get("retry-after", "")
                 # The rest of a body that was refused is not waited for.
                 if not is_read and scope["method"] not in ("GET", "HEAD"):
-                    MutableHeaders(scope=message)["connection"] = "close"
+                    headers["connection"] = "close"
             await send(message)
 
         if connection is not None:
@@ -164,7 +167,7 @@ class _Counted:
             self._bodies.release(scope)
             if connection is not None:
                 connection.request_ends()
-            self._counts.add(scope["path"], status, time.perf_counter() - began)
+            self._counts.add(scope["path"], status, time.perf_counter() - began, retry_after=retry_after)
 
 
 class _Guarded:

@@ -13,6 +13,8 @@ from athina_trace.gateway import connections
 
 MAX_BODY: Final = 10_000_000
 """Bytes of one body, decompressed."""
+BUSY_SECONDS: Final = 1
+"""After which a client may try again where there is too much to do just now."""
 _AT_ONCE: Final = 64_000_000
 """Bytes of all bodies that are being read or worked on: what a gateway may need in memory is some times as much."""
 _HELD: Final = "athina_trace.held"
@@ -49,14 +51,13 @@ class Bodies:
                 request.scope[_HELD] = request.scope.get(_HELD, 0) + len(data)
                 self._held += len(data)
                 if self._held > _AT_ONCE:
-                    message = f"other requests hold {_AT_ONCE} bytes; send this one again"
-                    raise RefusedRequest(429, "Too Many Requests", message, retry_after=1)
+                    raise too_busy(f"other requests hold {_AT_ONCE} bytes; send this one again")
         except ClientDisconnect:
             raise RefusedRequest(400, "Bad Request", "the body ended early") from None
         if inflate is not None and (not inflate.eof or inflate.unused_data):
             raise RefusedRequest(400, "Bad Request", "the body is not one whole gzip stream")
-        if connection is not None:
-            connection.body_is_complete()
+        if connection is not None and not connection.body_is_complete():
+            raise too_busy("more is asked than this gateway can do; send this again")
         return bytes(body)
 
     def release(self, scope: Scope) -> None:
@@ -73,3 +74,8 @@ class Bodies:
 
     def _too_large(self) -> RefusedRequest:
         return RefusedRequest(413, "Payload Too Large", f"a body may have {self._limit} bytes, also decompressed")
+
+
+def too_busy(message: str) -> RefusedRequest:
+    """The answer to what may succeed in a moment."""
+    return RefusedRequest(429, "Too Many Requests", message, retry_after=BUSY_SECONDS)

@@ -17,6 +17,8 @@ HEAD_SECONDS: Final = 10.0
 """For the head of a request, from its first byte; for the first one, from the connection."""
 BODY_SECONDS: Final = 30.0
 """For the body, from the end of the head."""
+TURN_SECONDS: Final = 1.0
+"""How long a request that is here may wait for its turn, before it is refused rather than answered late."""
 _MAX_HEAD: Final = 65_536
 """Bytes of a request's head, about: what came in one piece with its end does not count."""
 _MOST_AHEAD: Final = 524_288
@@ -41,12 +43,22 @@ class Connections:
         *,
         head_seconds: float = HEAD_SECONDS,
         body_seconds: float = BODY_SECONDS,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
-        """`limit`: most connections at once; seconds: how long a client may take to send each part of a request."""
+        """Set the limits.
+
+        Args:
+            limit: most connections at once.
+            head_seconds: how long a client may take to send the head of a request.
+            body_seconds: how long it may take to send the body.
+            turn_seconds: how long a request that is here may wait for its turn.
+        """
         self.limit = limit
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
-        self.open: set[Connection] = set()
+        self.turn_seconds = turn_seconds
+        self.open: dict[Connection, None] = {}
+        """The oldest first."""
         self.refused = 0
         """How many were closed at once, since there were too many."""
         self.slow = 0
@@ -65,9 +77,9 @@ class Connections:
             if idle is None:
                 self.refused += 1
                 return False
-            self.open.discard(idle)
+            del self.open[idle]
             idle.close()
-        self.open.add(connection)
+        self.open[connection] = None
         return True
 
 
@@ -80,6 +92,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_admitted = self._is_busy = self._is_stuck = False
+        self._is_new = True
+        self._received_at = 0.0
+        """When the last bytes were received, by the event loop's clock."""
         self._head = 0
         """Bytes received since the last request was answered."""
         self._ahead = 0
@@ -87,8 +102,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way, nor half of one."""
-        return not self._is_busy and self._head == 0
+        """Whether no request is under way, nor half of one, nor one that nobody has looked for yet."""
+        return not (self._is_busy or self._is_new or self._head)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or answer that there are too many."""
@@ -99,11 +114,19 @@ class Connection(asyncio.Protocol):
             return
         self._limit(self._all.head_seconds)
         self._inner.connection_made(transport)
+        # Of many that come at once, none is to make room for the next before its first bytes were looked for, which is
+        # done in the loop's next turn.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._has_been_read)
+
+    def _has_been_read(self) -> None:
+        self._is_new = False
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client sent, and see how large and how slow a head is."""
         if not self._is_admitted:
             return
+        self._received_at = asyncio.get_running_loop().time()
         if self._is_busy:
             self._ahead += len(data)
             if self._ahead > _MOST_AHEAD:
@@ -136,9 +159,14 @@ class Connection(asyncio.Protocol):
         """Note that the application read so much more of a body; the chunks around it may take a quarter of that."""
         self._ahead -= count + count // 4
 
-    def body_is_complete(self) -> None:
-        """Note that nothing is awaited from the client any more."""
+    def body_is_complete(self) -> bool:
+        """Note that nothing is awaited from the client any more; whether the request's turn came in time.
+
+        Where more is asked than one process can do, everything waits. Without an end to that, every answer would come
+        after its client had given up, and the work for it would be lost as well.
+        """
         self._unlimit()
+        return asyncio.get_running_loop().time() - self._received_at <= self._all.turn_seconds
 
     def request_ends(self) -> None:
         """Note that the request was answered."""
@@ -153,7 +181,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._unlimit()
-        self._all.open.discard(self)
+        self._all.open.pop(self, None)
         if self._is_admitted:
             self._inner.connection_lost(exc)
 

@@ -64,7 +64,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
     """
     writer = runtime()
     known, others = _split(cleaned(given))
-    defaults: dict[str, Any] = writer.defaults
+    defaults = writer.defaults
     fields = {**defaults, **known}
     attributes = known.get("custom_attributes") or {}
     if not isinstance(attributes, dict):

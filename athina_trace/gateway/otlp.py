@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 
 from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway.bodies import Bodies
-from athina_trace.gateway.sizes import holds_more, table_of
+from athina_trace.gateway.sizes import CONTAINERS, holds_more, json_holds_more, table_of
 from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
 PROTOBUF: Final = "application/x-protobuf"
@@ -75,9 +75,9 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
                 raise _too_many()
             export.ParseFromString(body)
         else:
-            data = from_json(body)
-            if _has_more(data, MOST_MESSAGES):
+            if json_holds_more(body, CONTAINERS, MOST_MESSAGES):
                 raise _too_many()
+            data = from_json(body)
             # Protobuf's own JSON has bytes in base64, OTLP's has ids in hexadecimal.
             for resource in data.get("resourceSpans") or ():
                 for scope in resource.get("scopeSpans") or ():
@@ -96,17 +96,6 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
 def _too_many() -> RefusedRequest:
     message = f"a request may hold {MOST_MESSAGES:,} spans, events, attributes and values: send fewer spans at once"
     return RefusedRequest(413, "Payload Too Large", message)
-
-
-def _has_more(data: Any, limit: int) -> bool:
-    """Whether JSON data holds more than so many objects and lists."""
-    waiting = [data]
-    for each in waiting:
-        parts = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
-        waiting.extend(part for part in parts if isinstance(part, (dict, list)))
-        if len(waiting) > limit:
-            return True
-    return False
 
 
 def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:

@@ -40,6 +40,7 @@ class GatewayServer(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=protocol,
+            loop="asyncio",  # uvloop accepts one connection a turn: under load they would wait unseen in the kernel
             log_level="error",  # a warning for each request that is no HTTP would fill a disk
             access_log=False,
             server_header=False,

@@ -1,7 +1,8 @@
-"""How many messages a protobuf body holds, counted before it is parsed.
+"""How many objects a body makes, counted before it is parsed.
 
-An empty message takes two bytes of a body and some hundred of memory, and compression makes a thousand of them out of
-one byte: a body that is small enough may be far too much as objects.
+An empty message of protobuf takes two bytes of a body and some hundred of memory, an empty list of JSON three, and
+compression makes a thousand of them out of one byte: a body that is small enough may be far too much as objects. Nor
+does a thread help: both parsers keep the interpreter to themselves until they are done.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ _MORE: Final = 128
 """The bit of a byte of a number that says that there is another."""
 _FIXED: Final = {1: 8, 5: 4}
 """Wire types of a fixed number of bytes."""
+
+CONTAINERS: Final = (b"{", b"[")
+"""Each begins an object or a list of JSON."""
+NAMES: Final = (b":",)
+"""Each follows the name of a field."""
 
 Table = dict[int, Any]
 """The number of each field that holds messages → the table of those."""
@@ -48,6 +54,15 @@ def holds_more(body: bytes, table: Table, limit: int) -> bool:
     if len(body) <= limit * _LEAST_BYTES:
         return False
     return any(islice(_messages(body, table), limit, None))
+
+
+def json_holds_more(body: bytes, marks: tuple[bytes, ...], limit: int) -> bool:
+    """Whether a body of JSON holds more than so many of these marks. What is no JSON is the parser's to refuse."""
+    # At first with those inside texts: nearly every body holds few enough even then, and is not taken apart.
+    if sum(map(body.count, marks)) <= limit:
+        return False
+    outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    return sum(map(outside.count, marks)) > limit
 
 
 def _messages(body: bytes, table: Table) -> Iterator[bool]:

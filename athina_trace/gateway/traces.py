@@ -22,10 +22,13 @@ from athina_trace._pipeline.writer import Writer
 from athina_trace.context import EMPTY
 from athina_trace.gateway import forward
 from athina_trace.gateway.athina import kept
+from athina_trace.gateway.bodies import too_busy
 from athina_trace.integrations.opentelemetry.reader import Kind, identity_of, kind_of, name_of
 from athina_trace.integrations.opentelemetry.span_logs import log_span
 from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
 
+TURN_SECONDS: Final = 5.0
+"""How long an export may wait for those before it."""
 _MOST_SPANS: Final = 50_000
 """Spans whose identity is remembered for those inside that arrive later."""
 _MOST_PARENTS: Final = 4_096
@@ -76,7 +79,11 @@ class SpanLogs:
 
     async def take(self, spans: Sequence[SpanRecord]) -> None:
         """Log what spans say, durably. Raises `RefusedRequest` where that cannot be kept."""
+        began = self._monotonic()
         async with self._lock:
+            # An exporter gives up after ten seconds and sends the same again: all that is done for it then is lost.
+            if self._monotonic() - began > TURN_SECONDS:
+                raise too_busy("other exports wait, too; send this one again")
             # A context of its own, since it is a stranger's program that these spans were around.
             context = contextvars.Context()
             await kept(lambda: context.run(self._log, spans), takes_long=True)

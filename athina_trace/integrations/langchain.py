@@ -12,11 +12,13 @@ Source of the callbacks' arguments: langchain-core 0.3 to 1.8, langgraph 1.2.
 
 from __future__ import annotations
 
-import asyncio
+import contextvars
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+
+import wrapt
 
 from athina_trace import _guard
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
@@ -48,9 +50,13 @@ if TYPE_CHECKING:
     # The host need not be installed where types are checked.
     class BaseCallbackHandler: ...
 
+    BaseChatModel: Any
+    BaseLLM: Any
+
     def register_configure_hook(context_var: object, *, inheritable: bool, handle_class: type) -> None: ...
 else:
     from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.language_models import BaseChatModel, BaseLLM
     from langchain_core.tracers.context import register_configure_hook
 
 __all__ = ["AthinaCallbackHandler", "instrument_langchain", "uninstrument_langchain"]
@@ -76,8 +82,6 @@ class _Run:
     """Messages of the request as plain data with a role."""
     params: Data = field(default_factory=dict)
     node: str | None = None
-    of_task: set[object] | None = None
-    """The runs of the task that this one began in, unless that is no task's."""
 
 
 class AthinaCallbackHandler(BaseCallbackHandler):
@@ -91,8 +95,8 @@ class AthinaCallbackHandler(BaseCallbackHandler):
 
     def __init__(self) -> None:
         follow_nesting()
+        _follow_cancellation()
         self._models: Begun[_Run] = Begun()
-        self._of_tasks: WeakKeyDictionary[asyncio.Task[Any], set[object]] = WeakKeyDictionary()
         self._tools: Begun[tuple[Origin, str | None, str | None, Any]] = Begun()
         self._retrievers: Begun[Origin] = Begun()
 
@@ -120,31 +124,10 @@ class AthinaCallbackHandler(BaseCallbackHandler):
                 prompt=prompt,
                 params=params,
                 node=identifier(known.get("langgraph_node")),
-                of_task=self._noted_in_task(run_id),
             ),
         )
-
-    def _noted_in_task(self, run_id: object) -> set[object] | None:
-        """Note that a model runs in the task that is running: where that is cancelled, LangChain says nothing."""
-        try:
-            task = asyncio.current_task()
-        except RuntimeError:  # there is no event loop
-            return None
-        if task is None:
-            return None
-        runs = self._of_tasks.get(task)
-        if runs is None:
-            runs = self._of_tasks[task] = set()
-            task.add_done_callback(self._task_ended)
-        runs.add(run_id)
-        return runs
-
-    def _task_ended(self, task: asyncio.Task[Any]) -> None:
-        with _guard.shield("reading what LangChain left in a task"):
-            runs = self._of_tasks.pop(task, ())
-            # One that ended otherwise may have been LangChain's own, for the callbacks alone.
-            for run_id in tuple(runs) if task.cancelled() else ():
-                self._ended(run_id, None, asyncio.CancelledError())
+        if (begun := _begun_inside.get()) is not None:
+            begun.append((self, run_id))
 
     def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
         """Log what a model answered."""
@@ -159,13 +142,17 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def _ended(self, run_id: object, result: object, error: BaseException | None) -> None:
         # A handler that was added while the model ran knows no more than the answer.
         run = self._models.pop(run_id) or _Run(origin=_origin(run_id, {}))
-        if run.of_task is not None:
-            run.of_task.discard(run_id)
         try:
             records = _records(_name(run_id), run, normalise(result), error)
         finally:
             end(_name(run_id))
         log_answer(records, run.origin, error=None if isinstance(error, Exception) else error)
+
+    def give_up(self, run_id: object, error: BaseException) -> None:
+        """Log a model's run that was given up, unless it has ended."""
+        with _guard.shield("reading what LangChain left of a model"):
+            if self._models.get(run_id) is not None:
+                self._ended(run_id, None, error)
 
     # Tools and retrievers --------------------------------------------------------------------------------------------
 
@@ -239,14 +226,9 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         """Note that a chain has ended; its answers are logged already."""
         end(_name(run_id))
 
-    def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
+    def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
         """Note that a chain has ended; a failure is in the log of the model that failed, and an interrupt is none."""
-        with _guard.shield("reading the end of LangChain's chain"):
-            if not isinstance(error, Exception):
-                # Of a model whose task is cancelled LangChain says nothing.
-                for model in [each for each, run in self._models.items() if _name(run_id) in run.origin.within]:
-                    self._ended(model, None, error)
-            end(_name(run_id))
+        end(_name(run_id))
 
 
 def _name(run_id: object) -> Key:
@@ -261,6 +243,38 @@ def _origin(run_id: object, given: dict[str, Any]) -> Origin:
         # The thread is LangGraph's; the other one is that of histories of messages, or named for Athina.
         conversation = identifier(metadata.get("session_id")) or identifier(metadata.get("thread_id"))
     return Origin.of_run(_name(run_id), None if parent is None else _name(parent), conversation=conversation)
+
+
+# Calls that are given up ---------------------------------------------------------------------------------------------
+
+_begun_inside: contextvars.ContextVar[list[tuple[AthinaCallbackHandler, object]] | None] = contextvars.ContextVar(
+    "athina_trace_langchain_models", default=None
+)
+"""The models that began in the asynchronous call around, in whichever task of it."""
+_follows_cancellation = False
+
+
+def _follow_cancellation() -> None:
+    """Have models end that a cancelled task or a time limit gives up: LangChain calls no handler then."""
+    global _follows_cancellation  # noqa: PLW0603 - the classes are the process's
+    if not _follows_cancellation:
+        _follows_cancellation = True
+        for kind in (BaseChatModel, BaseLLM):
+            wrapt.wrap_function_wrapper(kind, "agenerate", _until_given_up)
+
+
+async def _until_given_up(wrapped: Callable[..., Awaitable[Any]], _instance: object, args: Any, kwargs: Any) -> Any:
+    begun: list[tuple[AthinaCallbackHandler, object]] = []
+    token = _begun_inside.set(begun)
+    try:
+        return await wrapped(*args, **kwargs)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            for handler, run_id in begun:
+                handler.give_up(run_id, error)
+        raise
+    finally:
+        _begun_inside.reset(token)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

@@ -59,8 +59,8 @@ def money(value: float | None) -> str:
 
 
 def price(value: float | None, *, estimate: object = False, partial: object = False) -> str:
-    """Format a cost, with what is known about it: an estimate, or a sum in which some are missing."""
-    if value is None:
+    """Format a cost, with what is known about it: an estimate, or a sum in which some are missing; no value for all."""
+    if value is None or (partial and not value):
         return NO_VALUE
     return f"{'≈ ' if estimate else ''}{money(value)}{' +' if partial else ''}"
 

@@ -327,6 +327,35 @@ def test_a_reader_that_has_seen_enough_is_no_error(environment: dict[str, str], 
     assert len(done.stdout.splitlines()) == 1
 
 
+def test_following_ends_when_nobody_reads_any_more(environment: dict[str, str], sampled: str) -> None:
+    command = f"{sys.executable} -W error -m athina_trace logs --follow --outbox {sampled} | head -n 1"
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=40, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_output_ends_no_command_half_way(environment: dict[str, str], sampled: str) -> None:
+    shell = ["bash", "-c", f"{sys.executable} -W error -m athina_trace logs --outbox {sampled} >&-"]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["logs", "status", "check"])
+def test_a_damaged_outbox_is_named(run: Run, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "outbox.db"
+    path.write_bytes(b"no database" * 1000)
+    done = run(command, "--outbox", str(path))
+    assert done.returncode == 1
+    assert f"{path}: file is not a database; the next program" in done.stdout + done.stderr
+
+
+def test_status_says_that_nothing_is_sent_without_a_key(run: Run, tmp_path: Path) -> None:
+    put(tmp_path / "local.db", log())
+    put(tmp_path / "other.db", log())
+    assert "ATHINA_API_KEY" in run("status", "--outbox", str(tmp_path / "local.db")).stdout
+    assert "ATHINA_API_KEY" not in run("status", "--outbox", str(tmp_path / "other.db")).stdout
+
+
 def test_following_tells_new_logs_until_ctrl_c(environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, log(user_query="first"))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
+import time
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import athina_trace
 from athina_trace import _runtime
 from athina_trace._assembly import Runtime
+from athina_trace._delivery import files
+from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.migrations import MIGRATIONS
+from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
+from tests.support.athina_faults import answer as fails
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 
@@ -96,6 +104,26 @@ def test_a_deleted_folder_is_noticed(path: Path, athina: AthinaServer) -> None:
     answer("after")
     assert athina_trace.flush(10)
     assert questions(athina) == ["before", "after"]
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted", "a file instead"])
+def test_what_is_put_after_its_folder_was_taken_away_is_delivered(how: str, path: Path, athina: AthinaServer) -> None:
+    answer("before")
+    assert athina_trace.flush(10)
+    folder, elsewhere = path.parent, path.parent.with_name("elsewhere")
+    folder.rename(elsewhere)
+    if how != "moved":
+        shutil.rmtree(elsewhere)
+    if how == "a file instead":
+        folder.touch()
+        answer("meanwhile")
+        athina_trace.flush(10)
+        folder.unlink()
+    answer("after")
+    while not athina_trace.flush(10):
+        time.sleep(0.01)
+    assert {"before", "after"} <= set(questions(athina))
+    assert "meanwhile" in questions(athina) or how != "a file instead"
 
 
 def test_a_store_from_the_future_is_left_alone_and_memory_is_used(
@@ -211,6 +239,75 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
     assert set(questions(athina)) == {"first", "last", *map(str, range(1000))}
     assert err.count("kept in memory and delivered from there") == 1
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the files of a test be all that there is on a disk of 3 MB; what was free whenever anything asked, bytes."""
+    seen: list[int] = []
+
+    def disk_of(_: Path) -> files.Disk:
+        used = 0
+        for path in tmp_path.rglob("*"):
+            with suppress(FileNotFoundError):
+                used += path.stat().st_blocks * 512
+        seen.append(3_000_000 - used)
+        return files.Disk(seen[-1], 1_500_000)
+
+    monkeypatch.setattr(files, "disk_of", disk_of)
+    return seen
+
+
+def test_an_outbox_that_filled_its_disk_is_emptied_again(
+    path: Path, athina: AthinaServer, small_disk: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deliveries need room before they can give any back, so that the last of it is theirs."""
+    athina.when(lambda _: True, fails(503))
+    for number in range(150):
+        answer(f"{number} {'x' * 20_000}")
+    assert path.with_suffix(".journal").exists()
+    assert "the disk is full, but for what deliveries need" in (athina_trace.status().memory_only or "")
+    athina.clear()
+    assert athina_trace.flush(60)
+    assert {int(question.split()[0]) for question in questions(athina)} == set(range(150))
+    assert min(small_disk) > 0
+    assert max(small_disk) > 2_000_000  # what was delivered has given its room back
+    assert said(caplog, "kept in memory") == 1
+
+
+def test_on_a_full_disk_the_store_takes_in_what_it_can_deliver(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = SqliteOutbox(str(path))
+    for number in range(16):
+        outbox.put(Entry(str(number), "log", str(number), 0.0, b'"%b"' % (b"x" * 10_000)))
+    monkeypatch.setattr(files, "disk_of", lambda _: files.Disk(free=10_000, reserve=100_000))
+    delivered = 0
+    while delivered < 16:
+        with outbox.transaction():
+            moved = outbox.collect()
+            leases = outbox.lease(0.0, keys=64, batch=16)
+            assert 0 < moved < 5
+            assert outbox.collect() == 0
+            assert outbox.is_behind
+            for lease in leases:
+                outbox.delivered(lease.entries[0], 0.0, keep=True)
+                outbox.release(lease.ordering_key)
+        delivered += len(leases)
+    assert outbox.collect() == 0
+    assert not outbox.is_behind
+    assert outbox.counts().delivered == 16
+    assert not outbox.store.newest(1)  # what was only kept to be looked at has made room
+    outbox.close()
+
+
+def test_a_disk_that_cannot_be_asked_is_no_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert files.disk_of(tmp_path / "missing").free == float("inf")
+    assert 0 < files.disk_of(tmp_path).reserve < float("inf")
+    says_nothing = SimpleNamespace(f_blocks=1000, f_bavail=0, f_frsize=4096)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "statvfs", lambda _: says_nothing)
+        assert files.disk_of(tmp_path).free == float("inf")
+    monkeypatch.delattr(os, "statvfs")  # Windows
+    assert files.disk_of(tmp_path).free == float("inf")
 
 
 @pytest.mark.parametrize("missing", ["fcntl", "register_at_fork"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -21,6 +24,7 @@ import athina_trace
 from athina_trace._delivery.database import is_corrupt
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
@@ -131,3 +135,71 @@ def test_words_of_sqlites_that_are_no_text_speak_of_damage() -> None:
     assert is_corrupt(found)
     assert not is_corrupt(UnicodeDecodeError("utf-8", b"\xe5", 0, 1, "invalid"))
     assert not is_corrupt(sqlite3.ProgrammingError("a fault of ours"))
+
+
+def move(path: Path) -> None:
+    path.parent.rename(path.parent.with_name(f"moved {time.monotonic_ns()}"))
+
+
+def move_and_put_an_empty_folder_there(path: Path) -> None:
+    move(path)
+    path.parent.mkdir()
+
+
+def delete(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def delete_the_journal(path: Path) -> None:
+    shutil.rmtree(path.with_suffix(".journal"))
+
+
+def delete_the_store(path: Path) -> None:
+    for each in path.parent.glob("outbox.db*"):
+        each.unlink()
+
+
+def deliver(outbox: Outbox) -> set[str]:
+    """Deliver all that is there, as a worker would; what that was."""
+    taken = set[str]()
+    outbox.refresh()
+    while True:
+        with outbox.transaction():
+            moved = outbox.collect()
+            leases = outbox.lease(0.0, keys=99, batch=99)
+            for lease in leases:
+                taken |= {entry.reference for entry in lease.entries}
+                outbox.all_delivered([(entry, None) for entry in lease.entries], 0.0, keep=False)
+                outbox.release(lease.ordering_key)
+        if not moved and not leases:
+            return taken
+
+
+STEPS = st.lists(
+    st.sampled_from([
+        "put", "put", "deliver", move, move_and_put_an_empty_folder_there, delete, delete_the_journal, delete_the_store,
+    ]),
+    max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=15)
+@given(STEPS)
+@example(["put", "deliver", "put", move, "put"])
+@example(["put", delete_the_journal, "put", delete])
+def test_whatever_is_taken_away_what_is_put_is_delivered(steps: list[str | Callable[[Path], None]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state" / "outbox.db"
+        outbox = SqliteOutbox(str(path))
+        put, taken = 0, set[str]()
+        for step in (*steps, "deliver"):
+            if step == "put":
+                put += 1
+                outbox.put(Entry("key", "log", str(put), 0.0, b"{}"))
+            elif step == "deliver":
+                taken |= deliver(outbox)
+            elif callable(step):
+                with suppress(FileNotFoundError):
+                    step(path)
+        assert taken == set(map(str, range(1, put + 1)))
+        outbox.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,23 @@ def test_acknowledgements_name_the_reference_too(tmp_path: Path) -> None:
     with heir.transaction():
         heir.reclaim()
     assert [each.reference for each in lease(heir)] == ["1"]
+    heir.close()
+    dying.store.close()
+
+
+def test_what_a_dead_owner_acknowledged_is_kept_until_it_is_committed(tmp_path: Path) -> None:
+    dying, heir = (SqliteOutbox(str(tmp_path / "outbox.db")) for _ in range(2))
+    put(dying, "1", "2")
+    first, _ = lease(dying)
+    dying.acknowledge(first)
+    dying._opened_owner.release()  # type: ignore[union-attr]
+    with suppress(OSError), heir.transaction():
+        heir.reclaim()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with heir.transaction():
+        heir.reclaim()
+    assert [each.reference for each in lease(heir)] == ["2"]
+    assert not list((tmp_path / "outbox.journal").glob("*.acknowledged"))
     heir.close()
     dying.store.close()
 

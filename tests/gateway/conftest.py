@@ -25,13 +25,16 @@ Serve = Callable[..., str]
 
 
 @contextmanager
-def serving(limits: Connections | None = None, **options: Any) -> Iterator[str]:
-    """A gateway of this process's settings on a free port; its address."""
-    limits = limits or Connections()
+def serving(
+    limits: Connections | None = None, *, before: Callable[[str], None] = lambda _url: None, **options: Any
+) -> Iterator[str]:
+    """A gateway of this process's settings on a free port; its address. `before` connects before it takes any."""
+    limits = limits or Connections(turn_seconds=60)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener).rstrip("/")
     server = GatewayServer(create_gateway(limits=limits, **options), limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    before(url)
     thread.start()
     try:
         yield url

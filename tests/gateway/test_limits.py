@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import athina_trace
+from athina_trace.gateway import app
 from athina_trace.gateway.connections import Connections
 from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, serving
 from tests.support.waiting import until
@@ -96,10 +97,13 @@ def test_gzip_is_read(client: httpx.Client) -> None:
         ("identity", b"\xff\xfe" + BODY, 400),
         ("identity", b"9" * 5_000_000, 400),
         ("identity", b'"\\ud800' + b"[" * 100_000, 400),
+        ("identity", BODY[:-1] + b', "context": [%s[]]}' % (b"[]," * 1_000_000), 413),
+        ("identity", BODY[:-1] + b', "context": {%s"":""}}' % (b'"":"",' * 1_000_000), 413),
     ],
     ids=[
         *("large", "bomb", "cut", "longer", "twice", "not-zipped", "empty", "deflate", "zipped-twice", "large-plain"),
-        *("deep-lists", "deep-objects", "no-text", "digits", "surrogate"),
+        *("deep-lists", "deep-objects", "no-text", "digits", "surrogate", "many-lists"),
+        "many-names",
     ],
 )
 def test_what_is_no_body_is_refused(client: httpx.Client, encoding: str, body: bytes, status: int) -> None:
@@ -284,6 +288,33 @@ def test_idle_connections_make_room(serve: Serve, memory: None) -> None:
         connection.close()
 
 
+def test_what_comes_at_once_is_answered(memory: None) -> None:
+    clients: list[socket.socket] = []
+
+    def connect(url: str) -> None:
+        for _ in range(6):
+            clients.append(raw(url))
+            clients[-1].sendall(f"{HEAD}connection: close\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY)
+
+    with serving(Connections(2, turn_seconds=60), before=connect):
+        statuses = sorted(rest(each).split(b" ", 2)[1] for each in clients)
+    assert statuses == [b"200"] * 2 + [b"503"] * 4
+    for each in clients:
+        each.close()
+
+
+def test_what_waited_too_long_for_its_turn_is_refused(serve: Serve, memory: None) -> None:
+    url = serve(limits=Connections(turn_seconds=-1))
+    with httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
+        answers = [client.post(PATH, json=LOG) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [429, 429]
+        assert answers[0].headers["retry-after"] == "1"
+        assert "connection" not in answers[0].headers
+        # The other gateways are as busy: a probe is not to send them what this one would have had.
+        assert client.get("/readyz").status_code == 200
+    assert logged() == 0
+
+
 # ---- who may send
 
 
@@ -448,6 +479,17 @@ def test_a_disk_that_cannot_be_written_to_keeps_no_log_in_memory(serve: Serve, t
     folder.unlink()
     assert post(url).status_code == 200
     assert athina_trace.status().made == 1
+
+
+def test_probes_do_not_keep_a_gateway_from_getting_ready(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "RETRY_SECONDS", 0.2)
+    (tmp_path / "no-folder").write_text("")
+    athina_trace.configure(outbox=str(tmp_path / "no-folder" / "outbox.db"))
+    url = serve()
+    assert post(url).status_code == 503
+    until(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
 
 
 def test_without_a_disk_an_answer_waits_for_the_delivery(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import athina_trace
-from athina_trace.gateway import bodies, connections, server, traces
+from athina_trace.gateway import athina, bodies, connections, otlp, server, traces
 from tests.gateway.conftest import CLIENT, LOG, PATH, Serve
 
 PAGE = (Path(str(athina_trace.__file__)).parent / "gateway" / "README.md").read_text()
@@ -50,7 +50,10 @@ def test_the_metrics_are_these(serve: Serve) -> None:
         f"| {connections.MAX_CONNECTIONS:,}; ",
         f"| {connections.HEAD_SECONDS:g} s, about {connections._MAX_HEAD:,} bytes |",
         f"| {connections.BODY_SECONDS:g} s |",
+        f"its turn | {connections.TURN_SECONDS:g} s, then 429; an export waits {traces.TURN_SECONDS:g} s for",
         f"| {server._KEEP_ALIVE_SECONDS} s |",
+        f"of one log | {athina.MOST_PARTS:,}, then 413",
+        f"of one export | {otlp.MOST_MESSAGES:,}, then 413",
         f"the last {traces._MOST_SPANS:,} spans",
         f"of {traces._MOST_PARENTS:,} spans that have not arrived up to {traces._MOST_LOGS} logs",
     ],

@@ -1,5 +1,6 @@
 """OTLP over HTTP: spans in any order and encoding become the logs that they are to be, and bad requests are refused."""
 
+import asyncio
 import gzip
 import itertools
 import json
@@ -23,9 +24,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 import athina_trace
 from athina_trace._capture import answered
 from athina_trace._serialization import looks_secret
+from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway import traces
 from athina_trace.gateway.otlp import JSON, PROTOBUF, _spans
-from athina_trace.gateway.sizes import holds_more, table_of
+from athina_trace.gateway.sizes import CONTAINERS, NAMES, holds_more, json_holds_more, table_of
 from athina_trace.integrations.opentelemetry import reader
 from athina_trace.local_athina import LocalAthina
 from tests.gateway.conftest import CLIENT, Serve
@@ -243,6 +245,22 @@ def test_what_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert {log.get("session_id") for log in _entries().values()} == {None}
 
 
+def test_an_export_that_waited_too_long_for_others_is_refused() -> None:
+    now = [0.0]
+    logs = traces.SpanLogs(lambda: now[0])
+
+    async def take_behind_another() -> None:
+        async with logs._lock:
+            waiting = asyncio.create_task(logs.take([]))
+            await asyncio.sleep(0)
+            now[0] += traces.TURN_SECONDS + 1
+        await waiting
+
+    with pytest.raises(RefusedRequest) as refused:
+        asyncio.run(take_behind_another())
+    assert (refused.value.status, refused.value.retry_after) == (429, 1)
+
+
 def test_spans_around_in_circles_end(client: httpx.Client) -> None:
     athina_trace.configure(outbox=":memory:")
     circle = [span(1, MODEL, parent=2), span(2, {"a": "b"}, parent=3), span(3, {"a": "b"}, parent=1)]
@@ -390,6 +408,28 @@ def test_a_small_body_that_would_be_large_as_objects_is_refused(client: httpx.Cl
     assert answer.status_code == 413
     assert b"send fewer spans at once" in answer.content
     assert client.get("/healthz").status_code == 200
+
+
+marked = st.text('{[:"\\a', max_size=5)
+json_value = st.recursive(
+    st.none() | st.integers() | st.text('{[:"\\\\a', max_size=5),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text('{[:"\\\\a', max_size=5), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+def parts_of(value: Any) -> int:
+    """How many objects, lists and names of fields are in JSON data."""
+    if isinstance(value, dict):
+        return 1 + len(value) + sum(map(parts_of, value.values()))
+    return 1 + sum(map(parts_of, value)) if isinstance(value, list) else 0
+
+
+@given(json_value, st.booleans())
+def test_parts_of_json_are_counted_as_they_are_parsed(found: Any, ascii_only: bool) -> None:
+    body, count = json.dumps(found, ensure_ascii=ascii_only).encode(), parts_of(found)
+    assert json_holds_more(body, CONTAINERS + NAMES, count - 1)
+    assert not json_holds_more(body, CONTAINERS + NAMES, count)
 
 
 def messages_in(message: Any) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,8 +17,8 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnablePassthrough
@@ -179,28 +180,74 @@ def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
     assert "error" not in log
 
 
-def test_a_model_whose_task_is_cancelled_is_logged_though_langchain_says_nothing(logs: Logs) -> None:
-    class Waiting(GenericFakeChatModel):
-        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
-            entered.set()
-            await asyncio.sleep(60)
+class WaitingChat(GenericFakeChatModel):
+    """Says when it was asked, and answers never."""
 
+    messages: Iterator[AIMessage | str] = iter(["Rain."])
+    entered: Any
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+        self.entered.set()
+        await asyncio.sleep(60)
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+        yield ChatGenerationChunk(message=AIMessageChunk("Rain"))
+        self.entered.set()
+        await asyncio.sleep(60)
+
+
+class WaitingLLM(FakeListLLM):
+    """The same."""
+
+    responses: Any = ()
+    entered: Any
+
+    async def _acall(self, *args: Any, **kwargs: Any) -> Any:
+        self.entered.set()
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("kind", ["chat", "llm", "batch", "stream"])
+@pytest.mark.parametrize("by_time_limit", [False, True])
+def test_a_model_that_is_given_up_is_logged_though_langchain_says_nothing(
+    kind: str, by_time_limit: bool, logs: Logs
+) -> None:
     entered = asyncio.Event()
+    model: Any = (WaitingLLM if kind == "llm" else WaitingChat)(entered=entered)
 
-    async def main() -> None:
-        task = asyncio.create_task(Waiting(messages=iter([])).ainvoke("Weather?"))
+    async def ask() -> None:
+        if kind == "stream":
+            async for _ in model.astream("Weather?"):
+                pass
+        elif kind == "batch":
+            await model.abatch(["Weather?", "Weather?"])
+        else:
+            await model.ainvoke("Weather?")
+
+    async def give_up(task: asyncio.Task[Any]) -> None:
         await entered.wait()
         task.cancel()
-        await asyncio.wait([task])
+
+    async def main() -> None:
+        if by_time_limit:  # it cancels its own task, which continues
+            given_up = asyncio.create_task(give_up(cast("asyncio.Task[Any]", asyncio.current_task())))
+            with suppress(asyncio.CancelledError):
+                await ask()
+            await given_up
+            assert logs()
+        else:
+            task = asyncio.create_task(ask())
+            await give_up(task)
+            await asyncio.wait([task])
 
     asyncio.run(main())
-    (log,) = logs()
-    assert (log["user_query"], log["response"]) == ("Weather?", "")
-    assert log["custom_attributes"]["outcome"] == "cancelled"
-    assert "error" not in log
+    found = logs()
+    assert [log["user_query"] for log in found] == ["Weather?"] * (2 if kind == "batch" else 1)
+    for log in found:
+        assert (log["custom_attributes"]["outcome"], log.get("error")) == ("cancelled", None)
 
 
-def test_tasks_keep_nothing_of_what_has_ended(logs: Logs) -> None:
+def test_models_that_have_ended_are_not_kept(logs: Logs) -> None:
     handler = AthinaCallbackHandler()
     models: list[Any] = [FakeListLLM(responses=["a"]), FakeListChatModel(responses=["b"])]
 
@@ -208,13 +255,11 @@ def test_tasks_keep_nothing_of_what_has_ended(logs: Logs) -> None:
         for model in models:
             for _ in range(20):
                 await model.ainvoke("Weather?", {"callbacks": [handler]})
-        assert not any(handler._of_tasks.values())
 
     asyncio.run(ask())
     found = logs()
     assert [log["response"] for log in found] == ["a"] * 20 + ["b"] * 20
     assert not any("outcome" in log["custom_attributes"] for log in found)
-    assert not handler._of_tasks
     assert not handler._models.items()
 
 

@@ -243,6 +243,44 @@ def test_a_tier_that_was_asked_for_is_kept() -> None:
     assert streamed([{**chat(), "service_tier": "flex"}])["custom_attributes"]["service_tier"] == "flex"
 
 
+def delta(finish: str | None = None, *, message: Wire | None = None, **parts: Any) -> Wire:
+    """Return a chunk with one choice."""
+    choice = {"index": 0, "finish_reason": finish, **({"delta": parts} if message is None else {"message": message})}
+    return {"id": "c-1", "object": "chat.completion.chunk", "created": HOUR, "model": "m", "choices": [choice]}
+
+
+def test_usage_is_read_where_moonshot_puts_it() -> None:
+    last = delta("stop")
+    last["choices"][0]["usage"] = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    assert streamed([delta(content=RAIN), last, delta()])["total_tokens"] == 6
+
+
+def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:
+    """MiniMax sends one; Perplexity sends the answer so far beside each piece."""
+    end = delta("stop", message={"role": "assistant", "content": RAIN})
+    assert streamed([delta(content=RAIN[:2]), delta(content=RAIN[2:]), end])["response"] == RAIN
+    pieces = [delta(content=RAIN[:2]), delta("stop", content=RAIN[2:])]
+    for piece, whole in zip(pieces, (RAIN[:2], RAIN), strict=True):
+        piece["choices"][0]["message"] = {"role": "assistant", "content": whole}
+    assert streamed(pieces)["response"] == RAIN
+
+
+def test_a_call_that_is_streamed_without_a_list() -> None:
+    """As TGI does."""
+    parts = [{"name": "weather", "arguments": '{"city":'}, {"name": None, "arguments": '"Oslo"}'}]
+    made = [delta(tool_calls={"index": 0, "id": "", "type": "function", "function": part}) for part in parts]
+    (call,) = streamed([*made, delta("eos_token")])["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"city":"Oslo"}'}
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_addresses_beside_an_answer_are_its_citations(in_stream: bool) -> None:
+    """Perplexity and xAI list them."""
+    cited = {"citations": ["https://a.test", "https://b.test"]}
+    made = [{**delta(content=RAIN), **cited}, delta("stop")] if in_stream else [{**chat(content=RAIN), **cited}]
+    assert streamed(made)["custom_attributes"]["citations"] == "https://a.test, https://b.test"
+
+
 # Failures with status 200 -------------------------------------------------------------------------------------------
 
 FILTERED: Wire = {"error": {"message": "The prompt was filtered.", "type": None, "code": "content_filter"}}
@@ -259,6 +297,32 @@ def raw(client: OpenAI) -> None:
 def raw_and_streamed(client: OpenAI) -> None:
     with client.chat.completions.with_streaming_response.create(model="gpt-4o-mini", messages=ASK) as answer:
         answer.parse()
+
+
+FAILURES: dict[str, Any] = {
+    "Ollama": {"error": "No such model."},
+    "Groq": {"choices": [], "x_groq": {"id": "req_1", "error": "No such model."}},
+    "MiniMax": {"id": "1", "choices": None, "base_resp": {"status_code": 1008, "status_msg": "No such model."}},
+    "Qianfan": {"error_code": 336003, "error_msg": "No such model."},
+    "Cloudflare": {"result": None, "success": False, "errors": [{"message": "No such model.", "code": 5007}]},
+    "Gemini": [{"error": {"code": 404, "message": "No such model.", "status": "NOT_FOUND"}}],
+}
+
+
+@pytest.mark.parametrize("maker", FAILURES)
+def test_failures_that_servers_state_in_ways_of_their_own(
+    maker: str, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", FAILURES[maker])
+    ask(client)
+    log = only_log(instrumented)
+    assert (log["user_query"], log["error"]) == (QUERY, "No such model.")
+
+
+def test_a_failure_within_a_stream_that_goes_on() -> None:
+    failed = {**delta("stop"), "x_groq": {"error": "internal server error"}}
+    log = streamed([delta(content=RAIN), failed, {**delta(), "choices": [], "base_resp": {"status_code": 0}}])
+    assert (log["response"], log["error"]) == (RAIN, "internal server error")
 
 
 @DECORATED

@@ -131,6 +131,9 @@ def test_amounts_are_readable() -> None:
     assert formatting.duration(1500) == "1.5 s"
     assert formatting.money(0.0042) == "$0.0042"
     assert formatting.money(12.5) == "$12.50"
+    assert formatting.price(0.5, estimate=0.5, partial=1) == "≈ $0.5000 +"
+    assert formatting.price(0.0) == "$0.0000"
+    assert formatting.price(0.0, partial=1) == formatting.NO_VALUE
     assert formatting.byte_size(999) == "999 bytes"
     assert formatting.byte_size(2_500_000) == "2.5 MB"
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from athina_trace._delivery import sqlite
 from athina_trace._delivery.client import Client
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
-from athina_trace.cli.options import add_outbox, outbox_path
+from athina_trace.cli.options import DAMAGED, add_outbox, outbox_path
 from athina_trace.cli.terminal import CommandError, Terminal
 from athina_trace.settings import Settings
 from athina_trace.viewer.formatting import byte_size
@@ -136,9 +137,12 @@ def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
     folder = next(each for each in path.parents if each.exists())
     blocked = [each for each in (folder, path) if each.exists() and not os.access(each, os.W_OK)]
     message = str(path) if path.exists() else f"{path}, made with the first log"
+    damage = _damage(path)
     if blocked:
         message = f"{blocked[0]} cannot be written to: set ATHINA_OUTBOX elsewhere"
-    yield Finding("outbox", not blocked, message)
+    elif damage is not None:
+        message = f"{path}: {damage}; {DAMAGED}"
+    yield Finding("outbox", not blocked and damage is None, message)
     is_private = not path.exists() or not path.stat().st_mode & 0o077
     # Conversations of customers: neither the group nor others.
     message = "only you may read the outbox" if is_private else f"others may read the outbox: chmod 600 {path}"
@@ -148,6 +152,20 @@ def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
     has_room = free >= min(_MIN_FREE_BYTES, settings.max_outbox_bytes)
     message = f"{byte_size(free)} free" if has_room else f"only {byte_size(free)} free at {folder}: make room"
     yield Finding("disk", has_room, message)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the outbox file, in SQLite's words; None where nothing is, or where there is none."""
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite.sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite.sqlite3.OperationalError:
+        return None  # it is busy, or may not be read: nothing is known about it
+    except sqlite.sqlite3.DatabaseError as error:
+        return str(error)
+    return None if found == "ok" else found
 
 
 def check_sending(settings: Settings) -> Finding:

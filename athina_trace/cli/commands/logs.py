@@ -64,6 +64,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         while options.follow:
             last = rows[-1]["id"] if rows else 0
             time.sleep(_FOLLOW_SECONDS)
+            terminal.raise_where_unread()
             outbox.refresh()
             with outbox.open() as db:
                 new = queries.logs_after(db, filters, after=last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from athina_trace.cli.json_records import status_record
@@ -34,6 +35,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}")
     if status.waiting_since is not None:
         terminal.say(f"{'oldest waits':<12} since {formatting.readable_time(status.waiting_since)}")
+    if status.waiting and Path(outbox.path).stem == "local":
+        terminal.say(f"{'key':<12} none: what waits here stays here; set ATHINA_API_KEY to have new logs sent")
     if status.paused is not None:
         terminal.say(f"{'paused':<12} {status.paused} (since {formatting.readable_time(status.paused_since)})")
     if status.next_attempt_at is not None:

@@ -18,6 +18,7 @@ from athina_trace.integrations.openai.common import (
     outputs,
     question,
     served,
+    stated_failure,
     usage_counts,
 )
 from athina_trace.integrations.openai.deltas import grow
@@ -49,7 +50,7 @@ def parse_chat(chat: Data) -> list[Record]:
         usage=usage_counts(chat) or usage_counts(child(chat, "x_groq")),
         error=failure(chat, what="completion") or failure(first, what="completion"),
         details=served(chat, completion_id=own),
-        citations=citations([note for message in contents for note in children(message, "annotations")]),
+        citations=_citations(chat, contents),
     )
     return [answer, *(call for place, message in enumerate(contents) for call in _calls(message, key, place))]
 
@@ -57,6 +58,13 @@ def parse_chat(chat: Data) -> list[Record]:
 def _message(choice: Data) -> Data:
     """Return what a choice says; legacy completions have a text in place of a message."""
     return child(choice, "message") or ({"content": choice["text"]} if string(choice, "text") else {})
+
+
+def _citations(chat: Data, contents: list[Data]) -> tuple[str, ...]:
+    """Name what an answer refers to: in annotations, or in a list of addresses beside it, as Perplexity and xAI do."""
+    addresses = tuple(place for place in members(chat, "citations") if type(place) is str and place)
+    notes = [note for message in contents for note in children(message, "annotations")]
+    return citations(notes) or addresses
 
 
 def _text(message: Data) -> str | None:
@@ -117,20 +125,25 @@ class ChatChunks:
         if chunk.get("type") == "chunk":
             chunk = child(chunk, "chunk")
         usage = chunk.get("usage") or child(chunk, "x_groq").get("usage")
+        error = chunk.get("error") or stated_failure(chunk)
         # Some servers send the usage in a chunk without choices, or a failure in place of them.
-        if type(chunk.get("choices")) is not list and usage is None and chunk.get("error") is None:
+        if type(chunk.get("choices")) is not list and usage is None and error is None:
             return
-        for name in ("id", "created", "model", "service_tier", "error"):
+        for name in ("id", "created", "model", "service_tier", "citations"):
             value = chunk.get(name)
             if value or name not in self._whole:
                 self._whole[name] = value
-        self._whole["usage"] = usage or self._whole.get("usage")
+        self._whole["error"] = error or self._whole.get("error")
         for choice in children(chunk, "choices"):
+            usage = usage or choice.get("usage")  # where Moonshot has it
             built = self._choices.setdefault(count(choice, "index") or 0, {"message": {}})
+            if not choice.get("delta") and child(choice, "message"):
+                built["message"] = {}  # MiniMax ends a stream with the whole answer
             _add_delta(built["message"], child(choice, "delta") or _message(choice))
             reason = string(choice, "finish_reason")
             if reason is not None:
                 built["finish_reason"] = reason
+        self._whole["usage"] = usage or self._whole.get("usage")
 
     def result(self) -> dict[str, Any] | None:
         """Return the completion as far as it came."""
@@ -154,7 +167,8 @@ def _add_delta(message: dict[str, Any], delta: Data) -> None:
     if legacy := child(delta, "function_call"):
         _add_function(message.setdefault("function_call", {}), legacy)
     calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
-    for part in children(delta, "tool_calls"):
+    parts = delta.get("tool_calls")
+    for part in [parts] if type(parts) is dict else children(delta, "tool_calls"):  # TGI sends no list
         call = next((each for each in reversed(calls) if _is_same_place(each, part)), None)
         if call is None or _begins_call(call, part):
             call = {"function": {}} if "function" in part else {}

@@ -36,6 +36,7 @@ __all__ = [
     "outputs",
     "question",
     "served",
+    "stated_failure",
     "usage_counts",
 ]
 
@@ -279,10 +280,26 @@ def failure(data: Data, *, what: str) -> str | None:
         error = data.get(place)
         if type(error) is dict and (parts := [text for name in ("code", "message") if (text := string(error, name))]):
             return ": ".join(parts)
+    if (stated := stated_failure(data)) is not None:
+        return stated
     status = data.get("status")
     if status not in ("failed", "cancelled", "expired", "incomplete"):
         return None
     return ": ".join(filter(None, (f"{what} {status}", incomplete_reason(data))))
+
+
+def stated_failure(data: Data) -> str | None:
+    """Return what a server of another make says was wrong, outside of an error of OpenAI's form; None where nothing.
+
+    Known are a text as `error` (Ollama, TGI), Groq's below `x_groq`, MiniMax's status beside the answer, Qianfan's
+    `error_msg`, and Cloudflare's list.
+    """
+    status = child(data, "base_resp")
+    words = [data.get("error"), child(data, "x_groq").get("error"), data.get("error_msg")]
+    words += [error.get("message") for error in children(data, "errors")]
+    if status.get("status_code"):
+        words.append(status.get("status_msg"))
+    return next((text for text in words if type(text) is str and text), None)
 
 
 def incomplete_reason(data: Data) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace import _guard
 from athina_trace._answers.records import FINISHED, RUN, Answer, Record, SessionSeen
 from athina_trace.integrations.openai import assistants, chat, responses
-from athina_trace.integrations.openai.common import model_options, offered_tools
+from athina_trace.integrations.openai.common import model_options, offered_tools, stated_failure
 from athina_trace.integrations.openai.normalise import Data, child, normalise, string
 from athina_trace.integrations.openai.objects import parse, parse_as
 
@@ -95,7 +95,7 @@ def error_text(error: object) -> str:
     places: list[Any] = [body]
     if type(body) is dict:
         # Where servers say what was wrong: OpenAI, Azure, and smaller ones.
-        places = [body.get("message"), child(body, "error").get("message"), body.get("error"), body.get("detail")]
+        places = [body.get("message"), child(body, "error").get("message"), stated_failure(body), body.get("detail")]
     message = next((place for place in places if type(place) is str and place), None)
     if message is not None:
         return message[:_LONGEST]

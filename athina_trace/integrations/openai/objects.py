@@ -15,6 +15,7 @@ from athina_trace._answers.records import RUN, Record, ThreadMessage
 from athina_trace._serialization.introspection import instance_dict
 from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
 from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
+from athina_trace.integrations.openai.common import stated_failure
 from athina_trace.integrations.openai.normalise import (
     Data,
     child,
@@ -46,6 +47,9 @@ _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
 
 _NAMES = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})
 """Names of fields, one of which every known object has."""
+_REPEATING = ("content.", "refusal.", "tool_calls.function.arguments.", "logprobs.")
+_EVENTS = ("response.", "chunk", *_REPEATING)
+"""How the types of events begin: of responses, and of the client's helper `stream()`, which repeats parts of chunks."""
 _FIRST_FEW = 3
 _MOST_MEMBERS = 10_000
 _NESTED = 3
@@ -79,7 +83,7 @@ def _has_known_fields(fields: dict[str, Any]) -> bool:
     if not _NAMES.isdisjoint(fields):
         return True
     kind, listed = fields.get("type"), fields.get("data")
-    return (type(kind) is str and kind.startswith("response.")) or (
+    return (type(kind) is str and kind.startswith(_EVENTS)) or (
         (type(listed) is list or type(listed) is tuple) and _may_be_known(listed)
     )
 
@@ -96,7 +100,11 @@ def parse(plain: Any) -> list[Record] | None:
 
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
     """Read what was given for an answer of this kind, though it does not look like one: an error, for one."""
-    if kind == RUN or type(plain) is not dict or _ANSWER_NAMES.isdisjoint(plain):
+    if type(plain) is list and len(plain) == 1:  # as Gemini lists its errors
+        plain = plain[0]
+    if kind == RUN or type(plain) is not dict:
+        return None
+    if _ANSWER_NAMES.isdisjoint(plain) and stated_failure(plain) is None:
         return None
     return _PARSERS["chat.completion" if kind == "chat" else "response"](plain)
 
@@ -186,6 +194,11 @@ class Reader:
     def _add_chunk(self, plain: Data) -> str | None:
         """Take a chunk or an event of a stream; returns the kind of answer that it is of, None for anything else."""
         name, kind = string(plain, "object"), string(plain, "type") or ""
+        if kind == "chunk":
+            plain = child(plain, "chunk")
+            name = string(plain, "object")
+        elif self._chats and kind.startswith(_REPEATING):
+            return "chat"
         key = (string(plain, "id"), number(plain, "created"))
         if name == "chat.completion.chunk":
             # Azure's first chunk, about the prompt, has no id and belongs to no completion yet.

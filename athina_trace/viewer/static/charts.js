@@ -153,6 +153,15 @@ function tooltip(chart, data, series) {
 
 function draw(place, chart, data) {
   const series = seriesOf(chart, data);
+  place.textContent = "";
+  // No calls and no errors are a figure; a latency that nothing names, and a cost, are none.
+  const isKnown = (value) => value !== null && (value !== 0 || chart.name !== "cost");
+  const isEmpty = (chart.kind === "lines" || chart.name === "cost") && !series.some((each) => each.values.some(isKnown));
+  place.classList.toggle("empty-plot", isEmpty);
+  if (isEmpty) {
+    place.textContent = "Not known for any of these calls";
+    return [];
+  }
   for (const each of series) each.css = colour(each.colour);
   const isBars = chart.kind !== "lines";
   const bars = uPlot.paths.bars({ size: [0.82, 46], radius: 0.08 });
@@ -175,7 +184,7 @@ function draw(place, chart, data) {
         ...axis,
         font,
         size: 62,
-        incrs: chart.format === integer ? wholeSteps : undefined,
+        incrs: chart.format === money ? undefined : wholeSteps,
         values: (plot, values) => values.map((value) => chart.format(Math.abs(value))),
       },
     ],
@@ -198,7 +207,7 @@ function draw(place, chart, data) {
   plot.over.addEventListener("click", () => {
     if (plot.cursor.idx !== null) location.href = addressOf(chart, data, plot.cursor.idx, hit(plot, chart, series, plot.cursor.idx));
   });
-  return plot;
+  return [plot];
 }
 
 function drawAll() {
@@ -206,7 +215,7 @@ function drawAll() {
   const data = JSON.parse(document.getElementById("chart-data").textContent);
   drawn = charts.flatMap((chart) => {
     const place = document.querySelector(`[data-chart="${chart.name}"]`);
-    return place ? [draw(place, chart, data)] : [];
+    return place ? draw(place, chart, data) : [];
   });
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   for (const each of document.querySelectorAll(".zone")) each.textContent = zone;
