@@ -8,8 +8,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest test-clients
 .PHONY: lint format shape coverage bench bench-servers fleet soak soak-fleet pictures clean
-# Most tests wait for sockets and processes rather than for a processor, so that two workers are twice as quick.
-PARALLEL = -n 2 --dist loadfile
+# Most tests wait for sockets, disks and processes rather than for a processor: two processors keep four workers busy.
+PARALLEL = -n 4 --dist loadfile
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
