@@ -234,7 +234,7 @@ def test_an_answer_waits_for_no_acknowledgement(local_athina: LocalAthina) -> No
             began = time.perf_counter()
             assert client.post("/api/v1/log/inference", json=LOG).status_code == 200
             times.append(time.perf_counter() - began)
-    assert sorted(times)[15] < 0.03  # with Nagle's algorithm and delayed acknowledgements: 44 ms and more
+    assert min(times) < 0.03  # with Nagle's algorithm and delayed acknowledgements, each takes 44 ms and more
 
 
 def test_the_empty_page_of_serve_says_how_to_log(local_athina: LocalAthina) -> None:
