@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections import defaultdict
@@ -40,6 +41,7 @@ class Deliveries(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.mkdtemp()
         self.now = 1_000_000.0
+        self.numbers = itertools.count(1)  # of no two logs alike, though what is purged counts as made no more
         self.made = 0
         self.put_in: dict[str, list[str]] = defaultdict(list)
         self.waiting: dict[str, list[str]] = defaultdict(list)
@@ -55,7 +57,7 @@ class Deliveries(RuleBasedStateMachine):
     def put(self, key: str, owner: int, count: int) -> None:
         for _ in range(count):
             self.made += 1
-            name = f"{key}{self.made}"
+            name = f"{key}{next(self.numbers)}"
             self.outboxes[owner].put(Entry(key, "log", name, self.now, b"{}"))
             self.waiting[key].append(name)
 
