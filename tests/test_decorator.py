@@ -353,6 +353,25 @@ def test_where_the_question_comes_from(local: Logs) -> None:
     assert local()[6]["custom_attributes"]["input.questions"] == '["a","b"]'
 
 
+def test_a_message_of_a_chat_framework_is_what_was_written(local: Logs) -> None:
+    class Message:  # as Chainlit's
+        def __init__(self, words: object) -> None:
+            self.content, self.author = words, "u"
+
+    class Slotted:  # as Telegram's
+        __slots__ = ("text",)
+
+        def __init__(self, words: object) -> None:
+            self.text = words
+
+    for message in (Message("Where is it?"), Slotted("In slots?"), Message(None), Slotted("")):
+        athina_trace(lambda message: "")(message)
+    queries = [log["user_query"] for log in local()]
+    assert queries[:2] == ["Where is it?", "In slots?"]
+    assert queries[2].endswith(".Message>")
+    assert queries[3].endswith(".Slotted>")
+
+
 def test_arguments_are_read_before_the_function_changes_them(local: Logs) -> None:
     @athina_trace
     def answer(messages: list[dict[str, str]]) -> str:

@@ -396,6 +396,9 @@ def test_an_iterator_that_can_be_called(local: Logs) -> None:
     assert callable(stream)
     assert stream(7) == 7
     assert not callable(athina_trace(Words)())
+    assert isinstance(stream, contextlib.AbstractContextManager)
+    assert not isinstance(stream, contextlib.AbstractAsyncContextManager)
+    assert not isinstance(athina_trace(lambda: map(str, ()))(), contextlib.AbstractContextManager)
 
 
 # ---- context managers

@@ -12,6 +12,7 @@ from athina_trace._capture.draft import LogDraft
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._pipeline.wire import is_prompt
 from athina_trace._serialization import looks_secret, plain, text
+from athina_trace._serialization.introspection import nameplate, stored_pairs
 from athina_trace._wrapping import callables
 from athina_trace.schema import ALIASES, check_names
 
@@ -180,7 +181,8 @@ def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Op
 def _read_as(name: str, value: object, parameter: str) -> Any:
     """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
     if name in _TEXTS:
-        return text(value)
+        written = text(value)
+        return written if written is value else _words(value, written)
     data = plain(value, name=parameter)
     if name == "custom_attributes" and not isinstance(data, dict):
         return {parameter: data}
@@ -190,3 +192,11 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
     if prompt is not None:
         return prompt
     return data if is_prompt(data) else text(data)
+
+
+def _words(value: object, written: str) -> str:
+    """What was `written` of a value, or what a chat framework's message says, such as Chainlit's or Telegram's."""
+    if type(value) is str or written != nameplate(value):
+        return written
+    said = [words for _, words in stored_pairs(value, ("content", "text")) if isinstance(words, str) and words]
+    return text(said[0]) if said else written

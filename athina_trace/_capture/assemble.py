@@ -15,6 +15,7 @@ from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, redacted, type_only, without_arguments
 from athina_trace._serialization import plain, text
+from athina_trace._serialization.introspection import Mark, nameplate
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -49,15 +50,14 @@ def assemble(
         defaults: see 1.
         redaction: what the settings keep out of logs, on top of what the draft and its scope do.
         result: what the call returned.
-        error: what it raised instead.
+        error: what it raised instead; the draft's `outcome` says where that is no failure.
     """
     answer = _response(draft, options, result, failed=error is not None)
     recorded: Mapping[str, Any] = draft.accumulator.fields() if draft.accumulator is not None else _NOTHING
     if draft.answers:
         recorded = {**messages.merged(draft.answers), **recorded}
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
-    ended = None if error is None else failures.outcome(error)
-    failure = _NOTHING if error is None or ended is not None else failures.failure(error)
+    failure = _NOTHING if error is None or draft.outcome is not None else failures.failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
     # By identity: nearly every log keeps everything, and to ask a flag whether it is empty takes a call.
     if not redaction is draft.redaction is scope.redaction is NOTHING:
@@ -96,8 +96,8 @@ def assemble(
         **(inputs.get("custom_attributes") or _NOTHING),
         **attributes,
     }
-    if ended is not None or draft.streamed is not None or draft.parent is not None:
-        fields["custom_attributes"].update(_circumstances(draft, ended))
+    if draft.outcome is not None or draft.streamed is not None or draft.parent is not None:
+        fields["custom_attributes"].update(_circumstances(draft))
     _complete(fields, draft.parent)
     return fields
 
@@ -123,7 +123,10 @@ def _response(draft: LogDraft, options: Options, result: Any, *, failed: bool) -
     data: Any = streams.text_of_bytes(result) if issubclass(type(result), bytes) else plain(result)
     message = messages.answer_of(data)
     if message is None:
-        return data
+        # What is not data says less than what the model answered within the call.
+        is_no_data = type(result) is Mark or data == nameplate(result)
+        answered = is_no_data and draft.accumulator is not None and draft.accumulator.fields().get("response")
+        return None if answered else data
     draft.answers = [message]
     return message.get("response", "")
 
@@ -155,9 +158,9 @@ def _content_text(content: object) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-def _circumstances(draft: LogDraft, ended: str | None) -> dict[str, Any]:
+def _circumstances(draft: LogDraft) -> dict[str, Any]:
     """Custom attributes that say how the call ended, and in which other one it was made."""
-    attributes: dict[str, Any] = {} if ended is None else {"outcome": ended}
+    attributes: dict[str, Any] = {} if draft.outcome is None else {"outcome": draft.outcome}
     if draft.streamed is not None:
         attributes["chunks"] = draft.streamed.count
         attributes["time_to_first_chunk_ms"] = (draft.streamed.first_ns - draft.started_ns) // 1_000_000

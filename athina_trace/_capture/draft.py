@@ -53,6 +53,7 @@ class LogDraft:
         "late_redaction",
         "logged_attributes",
         "named",
+        "outcome",
         "parent",
         "redaction",
         "sample_rate",
@@ -80,6 +81,8 @@ class LogDraft:
         # Fields of answers in messages of libraries such as LangChain, of a stream each piece.
         self.answers: list[dict[str, Any]] | None = None
         self.started_ns = 0
+        # What the call came to that raised an exception which is no failure.
+        self.outcome: str | None = None
         # Of OpenTelemetry, where the call was made in one.
         self.span: Mapping[str, str] | None = None
         # Changes that came after the call, and before its log was written; None from then on.

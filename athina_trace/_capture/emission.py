@@ -25,7 +25,10 @@ def emit(
         redaction = runtime.pipeline.redaction
         if redaction is not NOTHING:
             draft.late_redaction |= redaction
-        failed = error is not None and outcome(error) is None
+        failed = False
+        if error is not None:
+            draft.outcome = outcome(error)
+            failed = draft.outcome is None
         if failed and runtime.settings.keep_failed:
             draft.keep()
         fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)

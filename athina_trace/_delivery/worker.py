@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -70,11 +72,16 @@ class Worker:
 
     def _start(self) -> None:
         """Start the thread, where it does not run: the first time, or after whatever ended it."""
-        if self._thread is not None and self._thread.is_alive():
+        # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
+        if (self._thread is not None and self._thread.is_alive()) or sys.is_finalizing():
             return
         with self._start_lock:
             if self._ends is None and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="athina-trace-engine", daemon=True)
+                # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
+                # 3.14 on, and a callback would log into the session of the request that came first.
+                self._thread = threading.Thread(
+                    target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
+                )
                 try:
                     self._thread.start()
                     # At once: a short program may be ending already when the engine has its first log ready.

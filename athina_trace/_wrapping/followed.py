@@ -369,8 +369,9 @@ def abilities_of(kind: type) -> Abilities:
 
 @functools.lru_cache(maxsize=64)
 def proxy_class(abilities: Abilities) -> type[Any]:
-    """The proxy that can do just this."""
-    return type("Followed", tuple(part for name, part in _PARTS.items() if name in abilities), {})
+    """The proxy that can do just this; wrapt's own can enter everything."""
+    lacks = {name: None for name in ("__enter__", "__aenter__") if name not in abilities}
+    return type("Followed", tuple(part for name, part in _PARTS.items() if name in abilities), lacks)
 
 
 class StreamMaker:

@@ -18,7 +18,8 @@ from athina_trace.relay.setup import consumers
 from athina_trace.relay.status import moment
 from tests.relay.test_working import names_of, publish, status
 from tests.support.athina_server import AthinaServer, answer
-from tests.support.nats_servers import NatsServers, RunningWorker, free_port
+from tests.support.nats_servers import NatsServers, RunningWorker
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 Run = Callable[..., tuple[int, str, str]]

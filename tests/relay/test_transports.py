@@ -24,7 +24,8 @@ from athina_trace.relay.connection import Address
 from athina_trace.relay.names import REFERENCE, read
 from athina_trace.relay.publisher import Publisher
 from tests.support.athina_server import AthinaServer, answer
-from tests.support.nats_servers import NatsServers, free_port
+from tests.support.nats_servers import NatsServers
+from tests.support.ports import free_port
 
 LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
 
@@ -132,8 +133,8 @@ class Driver:
             assert time.monotonic() < ends, "not every lease ended"
             self.pool.tend()
             time.sleep(0.005)
-            taken = sum(result.ended for result in list(self.results.queue))
-        found = list(self.results.queue)
+            taken = sum(result.ended for result in self.results.uncommitted())
+        found = self.results.uncommitted()
         self.results.discard(len(found))
         return found
 

@@ -45,8 +45,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _BASE = "openai._base_client"
-_STREAMS = "openai._streaming"
-_CLASSES = {"SyncAPIClient": "Stream", "AsyncAPIClient": "AsyncStream"}
+_CLASSES = ("SyncAPIClient", "AsyncAPIClient")
+_STREAMS = {
+    "openai._streaming": ("Stream", "AsyncStream"),
+    "openai._response": ("APIResponse", "AsyncAPIResponse"),
+    "openai._legacy_response": ("LegacyAPIResponse",),
+}
+"""What is read after a call returned it: streams, and responses that are not parsed."""
 _METHODS = ("request", "_process_response", "_make_status_error_from_response", "connect")
 _CONNECTING = tuple(
     f"openai.resources.{name}"
@@ -144,10 +149,10 @@ def _patch(owner: Any) -> None:
         elif name not in _awaited:
             _awaited.add(name)
             wrapt.register_post_import_hook(_connecting_imported, name)
-    for name in _CLASSES.values():
-        stream = getattr(sys.modules.get(_STREAMS), name, None)
-        if isinstance(stream, type):
-            wrapper.drive(stream, _returned)
+    for name, classes in _STREAMS.items():
+        for stream in (getattr(sys.modules.get(name), each, None) for each in classes):
+            if isinstance(stream, type):
+                wrapper.drive(stream, _returned)
 
 
 def _connecting_imported(module: ModuleType) -> None:
@@ -217,7 +222,7 @@ def _forget_client(client: Any) -> None:
 
 
 def _returned(stream: Any, call: Call) -> Any:
-    """A decorated function returned a stream of the client: its call ends when the stream does.
+    """A decorated function returned a stream of the client, or a response to be parsed: its call ends when that does.
 
     One that is not observed, or not for this call, is an iterator like any other.
     """

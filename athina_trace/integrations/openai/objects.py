@@ -47,6 +47,9 @@ _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
 
 _NAMES = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})
 """Names of fields, one of which every known object has."""
+_REPEATING = ("content.", "refusal.", "tool_calls.function.arguments.", "logprobs.")
+_EVENTS = ("response.", "chunk", *_REPEATING)
+"""How the types of events begin: of responses, and of the client's helper `stream()`, which repeats parts of chunks."""
 _FIRST_FEW = 3
 _MOST_MEMBERS = 10_000
 _NESTED = 3
@@ -80,7 +83,7 @@ def _has_known_fields(fields: dict[str, Any]) -> bool:
     if not _NAMES.isdisjoint(fields):
         return True
     kind, listed = fields.get("type"), fields.get("data")
-    return (type(kind) is str and kind.startswith("response.")) or (
+    return (type(kind) is str and kind.startswith(_EVENTS)) or (
         (type(listed) is list or type(listed) is tuple) and _may_be_known(listed)
     )
 
@@ -191,6 +194,11 @@ class Reader:
     def _add_chunk(self, plain: Data) -> str | None:
         """Take a chunk or an event of a stream; returns the kind of answer that it is of, None for anything else."""
         name, kind = string(plain, "object"), string(plain, "type") or ""
+        if kind == "chunk":
+            plain = child(plain, "chunk")
+            name = string(plain, "object")
+        elif self._chats and kind.startswith(_REPEATING):
+            return "chat"
         key = (string(plain, "id"), number(plain, "created"))
         if name == "chat.completion.chunk":
             # Azure's first chunk, about the prompt, has no id and belongs to no completion yet.

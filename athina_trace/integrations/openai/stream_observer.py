@@ -75,6 +75,7 @@ class StreamObserver:
         """Observe a response that the client gave unparsed: its `parse` makes a stream, or its reading gives a body."""
         self._raw = None if streamed else response
         self._body = ResponseTee(response.http_response)
+        setattr(response, _MARK, self)
         if streamed:
             self._observe_parsing(response)
         self._observe_end_of(response, response)
@@ -184,7 +185,7 @@ class StreamObserver:
 
 
 def observer_of(stream: object) -> StreamObserver | None:
-    """Return what observes a stream."""
+    """Return what observes a stream, or a response that is not parsed."""
     found = getattr(stream, _MARK, None)
     return found if isinstance(found, StreamObserver) else None
 
