@@ -19,6 +19,7 @@ PLACES: Final = (
     "capture",  # locks of the logs that are being written
     "answers",  # which answers the parent's logs have
     "openai",  # what the parent waits for, and will log
+    "litellm",  # the same
     "tls",  # OpenSSL is not forked while it holds locks of its own
     "database",  # SQLite's connections do not survive a fork
     "ownership",  # lock files say that the parent lives

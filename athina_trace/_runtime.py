@@ -284,7 +284,8 @@ def flush(timeout: float = 10.0) -> FlushReport:
     if asked.error is not None:
         # Something may wait: the report is false.
         return FlushReport(0, 1, 0, f"flush() failed: {asked.error!r}", 0.0)
-    return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0)
+    # Where we could not start, calls went unlogged.
+    return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0, undelivered=int(_trouble is not None))
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:

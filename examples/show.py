@@ -33,12 +33,12 @@ def show_body(log: Log) -> None:
 
 
 def show_delivery(report: FlushReport, now: Status) -> None:
-    """Print how many logs the outbox was given since it was made, and what became of them."""
+    """Print what became of all logs of the outbox, those of earlier runs included."""
     others = [f", {count} {name}" for name, count in (("waiting", now.waiting), ("refused", now.refused)) if count]
     print(f"\n{now.made} made, {now.delivered} delivered{''.join(others)} (flushed in {report.elapsed:.2f} s)")
     if now.paused:
         print(now.paused)
-    print(f"Outbox: {now.outbox}")
+    print(f"Outbox, whose counts include earlier runs: {now.outbox}")
 
 
 def offer_viewer(athina: LocalAthina | None, session: str) -> None:

@@ -298,6 +298,7 @@ def test_what_failed_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> Non
             assert plain(question) == question
         assert status().faults == 1  # not with each call
         assert status().paused == "athina_trace could not start: ZeroDivisionError('division by zero')"
+        assert not flush(0)
     _runtime._retry_at = time.monotonic()
     assert plain("kept") == "kept"
     assert [log["user_query"] for log in recent_logs()] == ["kept"]

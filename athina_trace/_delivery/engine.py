@@ -236,7 +236,7 @@ class Engine:
             _guard.log_throttled(
                 logging.WARNING,
                 f"not {self._destination.name}",
-                "%s answered log %s with status %s and %s: it counts as delivered, but may be another service's; "
+                "%s answered log %s with status %s and %s: it counts as delivered, but another service may have it; "
                 "check %s",
                 self._destination.name,
                 entry.reference,

@@ -18,6 +18,7 @@ from athina_trace.errors import OutboxError
 # Windows has neither links that matter here nor numbers for users.
 # A pipe in the place of a file would let us wait for its other end.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_OWNERS = stat.S_IRUSR | stat.S_IWUSR
 _HAS_USERS = hasattr(os, "geteuid")
 _RESERVE_BYTES = 16 * 1024 * 1024
 _RESERVE_SHARE = 0.5
@@ -41,21 +42,22 @@ def disk_of(folder: Path) -> Disk:
         found = os.statvfs(folder)
     except (OSError, AttributeError):  # the folder was just deleted, or this is Windows
         return Disk(float("inf"), _RESERVE_BYTES)
-    if not found.f_blocks:  # some that go over a network do not know
+    # Some that go over a network do not know, and of what is set aside for root nothing is said: a write shows.
+    if not found.f_blocks or not found.f_bavail:
         return Disk(float("inf"), _RESERVE_BYTES)
     total = found.f_blocks * found.f_frsize
     return Disk(found.f_bavail * found.f_frsize, min(_RESERVE_BYTES, _RESERVE_SHARE * total))
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open or make a file (mode 0600) and give its descriptor.
+    """Open or make a file, mode 0600 whatever the umask, and give its descriptor.
 
     Raises:
         OutboxError: the path is a link, no regular file, or another user's.
         OSError: the system cannot open it.
     """
     try:
-        fd = os.open(path, flags | _SAFELY, 0o600)
+        fd = os.open(path, flags | _SAFELY, _OWNERS)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OutboxError(
@@ -64,7 +66,10 @@ def open_private(path: Path, flags: int) -> int:
             ) from error
         raise
     try:
-        _check(path, os.fstat(fd), stat.S_ISREG)
+        found = os.fstat(fd)
+        _check(path, found, stat.S_ISREG)
+        if flags & os.O_CREAT and found.st_mode & _OWNERS != _OWNERS:
+            os.fchmod(fd, _OWNERS)  # the umask may have taken away even the owner's own rights
     except BaseException:
         os.close(fd)
         raise
@@ -101,7 +106,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         return  # another process was quicker
-    folder.chmod(0o700)  # the umask may have taken away even the owner's own rights
+    folder.chmod(0o700)  # as above
 
 
 def _check(path: Path, found: os.stat_result, is_right: Callable[[int], bool], *, or_roots: bool = False) -> None:

@@ -115,7 +115,7 @@ class Outbox:
         """Move what was put, by any process, from the journal to the store; how many entries that were."""
         moved = damaged = 0
         with self.store.transaction():
-            room = self._room_to_collect()
+            room = self._make_room()
             self.is_behind = not room
             for piece in self._journal.read(self.store.marks(), self.store.fingerprints, room) if room else ():
                 self.store.add(piece.entries)
@@ -138,8 +138,8 @@ class Outbox:
             )
         return moved
 
-    def _room_to_collect(self) -> int:
-        """Give how many bytes the store may take in at once; 0 where it must give some back before."""
+    def _make_room(self) -> int:
+        """See that the store has room; how many bytes it may take in at once, 0 where deliveries must come first."""
         return COLLECT_BYTES
 
     def collect_all(self, *, seconds: float = float("inf")) -> None:

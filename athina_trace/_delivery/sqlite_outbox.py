@@ -58,7 +58,7 @@ class SqliteOutbox(Outbox):
     def _acknowledgements(self) -> Acknowledgements:
         return Acknowledgements(self._folder, self._owner.id, self.store.identity)
 
-    def _room_to_collect(self) -> int:
+    def _make_room(self) -> int:
         # What is collected takes room twice before its segment is deleted: in the store's log, and in the store.
         disk = files.disk_of(self._folder)
         if disk.free < disk.reserve:

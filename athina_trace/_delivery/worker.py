@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -70,7 +71,8 @@ class Worker:
 
     def _start(self) -> None:
         """Start the thread, where it does not run: the first time, or after whatever ended it."""
-        if self._thread is not None and self._thread.is_alive():
+        # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
+        if (self._thread is not None and self._thread.is_alive()) or sys.is_finalizing():
             return
         with self._start_lock:
             if self._ends is None and (self._thread is None or not self._thread.is_alive()):

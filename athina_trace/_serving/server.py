@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import threading
@@ -36,8 +37,10 @@ def listen(host: str, port: int, *, or_any_port: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((address, port), family=family, backlog=128)
-    except OSError:
+    except OSError as error:
         if not or_any_port:
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(error.errno, f"port {port} of {host} is in use: choose another one with --port") from None
             raise
         listener = socket.create_server((address, 0), family=family, backlog=128)
     # Connections inherit it. asyncio sets it only on sockets that were made with an explicit protocol number, which

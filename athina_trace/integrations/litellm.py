@@ -9,7 +9,8 @@ In the configuration of its proxy:
 
 Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session that
 `metadata` names wins over that of the scope around; what else it names adds to it. LiteLLM calls its loggers after the
-call has returned, in a thread or task of its own. Of what it hands over only what makes a log is read: never a
+call has returned, in a thread or task of its own. It says nothing of a stream that is left or a call that is cancelled:
+such a call is logged when LiteLLM lets go of it. Of what it hands over only what makes a log is read: never a
 provider's key.
 
 Source of the callbacks' arguments: litellm 1.80 to 1.108.
@@ -19,27 +20,40 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from athina_trace import _guard
+import wrapt
+
+from athina_trace import _fork, _guard, _periodic
 from athina_trace._answers.records import Answer
 from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer
 from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
+from athina_trace.integrations.openai.chat import ChatChunks
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 from athina_trace.integrations.openai.normalise import Data, child, members, normalise, number, string
 
 if TYPE_CHECKING:
     # The host need not be installed where types are checked.
     class CustomLogger:
+        turn_off_message_logging: bool
+
         def __init__(self, **options: object) -> None: ...
 
     litellm: Any
+
+    def should_redact_message_logging(details: dict[str, Any], /) -> bool: ...
 else:
     import litellm
     from litellm.integrations.custom_logger import CustomLogger
+    from litellm.litellm_core_utils.redact_messages import should_redact_message_logging
 
 __all__ = ["AthinaLogger", "athina_logger", "instrument_litellm", "uninstrument_litellm"]
 
@@ -67,6 +81,48 @@ _LISTS: Final = (
 """Where LiteLLM keeps its loggers: it puts those of the first list into the others when a call is made."""
 
 
+_NAMING: Final = ("metadata", "litellm_metadata", "litellm_session_id")
+"""Where LiteLLM's parameters of a call have what a program names."""
+_MARK: Final = "athina_trace"
+"""Where our mark is in what LiteLLM keeps of a call."""
+_NO_LOGGING: Final = "x-litellm-disable-callbacks"
+"""The header by which a client of the proxy switches loggers off."""
+_VISIT_SECONDS: Final = 5.0
+
+
+class _Mark:
+    """Put into what LiteLLM keeps of a call: once this is gone, it says no more of that."""
+
+    __slots__ = ("__weakref__",)
+
+    def __deepcopy__(self, _memo: object) -> _Mark:
+        return self
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    """A request to a provider that has begun, with what makes a log of it where LiteLLM says no more."""
+
+    call: str
+    """LiteLLM's id of it."""
+    origin: Origin
+    payload: dict[str, Any]
+    """As in LiteLLM's standard payload."""
+    params: dict[str, Any]
+    """What names the session and fields of the log."""
+    is_wanted: bool
+    """Whether a model answers with words, and the program has not kept it from loggers."""
+    chunks: Sequence[Any] | None = None
+    """Of a stream what has come; LiteLLM adds to it."""
+    is_answered: bool = False
+    """Whether the answer came, or a stream of it began."""
+
+
+_requests: Begun[_Request] = Begun()
+_left: deque[_Request] = deque()
+"""Those that LiteLLM has let go of."""
+
+
 class AthinaLogger(CustomLogger):
     """A logger for `litellm.callbacks`. For sync and async code, and for any number of calls at once.
 
@@ -79,17 +135,22 @@ class AthinaLogger(CustomLogger):
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         follow_nesting()
-        self._begun: Begun[Origin] = Begun()
+        _follow_streams()
 
     # LiteLLM passes some of these by name.
 
     def log_pre_api_call(self, model: object, messages: object, kwargs: Any) -> None:  # noqa: ARG002
         """Note where a request is made: what LiteLLM calls later may run in a thread that does not know."""
         with _guard.shield("reading the start of LiteLLM's call"):
+            _log_left()
             call = identifier(kwargs.get("litellm_call_id"))
-            if call is not None and self._begun.get(call) is None:
-                # Without its session: what this calls later may still be to come when the next call is made here.
-                self._begun.put(call, Origin.of_run((_SOURCE, call)))
+            if call is None or _requests.get(call) is not None:
+                return
+            request = _request(call, kwargs, hides=self.turn_off_message_logging)
+            _requests.put(call, request)
+            kwargs[_MARK] = mark = _Mark()
+            # The garbage collector may call at any moment, even in the middle of our own work.
+            weakref.finalize(mark, _left.append, request).atexit = False
 
     def log_post_api_call(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Note that a request was answered: what is asked here from now on is another one."""
@@ -97,6 +158,8 @@ class AthinaLogger(CustomLogger):
             call = identifier(kwargs.get("litellm_call_id"))
             if call is not None:
                 end((_SOURCE, call))
+            if (request := _requests.get(call)) is not None:
+                request.is_answered = True
 
     def log_success_event(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Log an answer."""
@@ -126,32 +189,111 @@ class AthinaLogger(CustomLogger):
             return  # a stream that is still under way
         payload: Data = normalise({name: given.get(name) for name in _READ})
         call = string(payload, "litellm_call_id") or identifier(kwargs.get("litellm_call_id"))
-        origin = self._begun.pop(call) or Origin.here()
+        request = _requests.pop(call)
+        origin = Origin.here() if request is None else request.origin
         if call is not None:
             end((_SOURCE, call))
         if string(payload, "call_type") not in _ANSWERING:
             return
-        params = _params(kwargs)
-        metadata, scope, reference = _metadata(params), origin.scope, origin.reference
-        for place in metadata:
-            scope = named_by(place, scope, further=_NAMED)
-            reference = identifier(place.get("external_reference_id")) or reference
-        took = None
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock it would last until this logger is called.
-            took = round((end_time - start_time).total_seconds() * 1000)
-        conversation = _session(params) or string(payload, "session_id") or origin.conversation
-        origin = origin._replace(scope=scope, reference=reference, response_time=took, conversation=conversation)
+            origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
         error = kwargs.get("exception")
         if error is None and payload.get("status") == "failure":
             error = RuntimeError(string(payload, "error_str") or "failed")
-        records = _records(payload, error, origin.started_ns)
-        answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
-        _add_details(answer, payload, metadata)
+        answer, records, origin = _read(payload, _params(kwargs), origin, error, call=call)
         key = kwargs.get("api_key")
         if answer.error is not None and isinstance(key, str) and key:
             answer.error = answer.error.replace(key, MASKED)
         log_answer(records, origin)
+
+
+# Calls that LiteLLM says nothing of ---------------------------------------------------------------------------------
+
+
+def _request(call: str, kwargs: Any, *, hides: bool) -> _Request:
+    """Take over what a log needs where LiteLLM says nothing more. `hides`: whether to leave out what is said."""
+    params, is_hidden = _params(kwargs), hides or should_redact_message_logging(kwargs)
+    messages = [] if is_hidden else kwargs.get("messages")
+    proxied = params.get("proxy_server_request")
+    headers = proxied.get("headers") if isinstance(proxied, dict) else None
+    is_silenced = params.get("no-log") is True or (isinstance(headers, dict) and _NO_LOGGING in headers)
+    return _Request(
+        call=call,
+        # Without its session: what this calls later may still be to come when the next call is made here.
+        origin=Origin.of_run((_SOURCE, call)),
+        payload={
+            "model": kwargs.get("model"),
+            # The program may go on with its list.
+            "messages": list(messages) if isinstance(messages, list) else messages,
+            "model_parameters": kwargs.get("optional_params"),
+            "custom_llm_provider": kwargs.get("custom_llm_provider"),
+            "response": {} if is_hidden else None,
+        },
+        params={name: params.get(name) for name in _NAMING},
+        is_wanted=kwargs.get("call_type") in _ANSWERING and not is_silenced,
+    )
+
+
+def _follow_streams() -> None:
+    """Have each stream's request know its chunks: no logger is given those of an asynchronous one."""
+    if not isinstance(litellm.CustomStreamWrapper.__dict__["__init__"], wrapt.ObjectProxy):
+        wrapt.wrap_function_wrapper(litellm.CustomStreamWrapper, "__init__", _stream_begins)
+
+
+def _stream_begins(wrapped: Callable[..., None], stream: Any, args: Any, kwargs: Any) -> None:
+    wrapped(*args, **kwargs)
+    with _guard.shield("reading the start of LiteLLM's stream"):
+        request = _requests.get(identifier(stream.logging_obj.litellm_call_id))
+        if request is not None and request.chunks is None:  # a router has one stream around another
+            request.chunks = stream.chunks
+
+
+def _log_left(*, ending: bool = False) -> None:
+    """Log what LiteLLM has let go of and said nothing of, at the end of the process all that has not ended."""
+    while _left:
+        _log_incomplete(_left.popleft())
+    for _, request in _requests.items() if ending else ():
+        _log_incomplete(request)
+
+
+def _log_incomplete(request: _Request) -> None:
+    if _requests.get(request.call) is not request:
+        return  # it was logged
+    _requests.pop(request.call)
+    end((_SOURCE, request.call))
+    built = ChatChunks()
+    for chunk in tuple(request.chunks or ()):
+        if type(plain := normalise(chunk)) is dict:
+            built.add(plain)
+    # What came whole was logged, or is not to be.
+    if built.ended or (request.is_answered and request.chunks is None) or not request.is_wanted:
+        return
+    payload = normalise(request.payload)
+    if payload["response"] is None:
+        payload["response"] = built.result()
+    given_up = GeneratorExit()
+    answer, records, origin = _read(payload, request.params, request.origin, given_up, call=request.call)
+    answer.progress = 0
+    log_answer(records, origin, error=given_up)
+
+
+def _run_periodically(_now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
+    _log_left(ending=ending)
+    return _VISIT_SECONDS if _requests.items() else math.inf
+
+
+def _reset() -> None:
+    """Forget all requests: a forked child must not log its parent's."""
+    global _requests  # noqa: PLW0603 - one for the process
+    _requests = Begun()
+    _left.clear()
+
+
+_periodic.register(_run_periodically)
+_fork.register("litellm", after_in_child=_reset)
+
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
 def _params(kwargs: Any) -> dict[str, Any]:
@@ -172,6 +314,33 @@ def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
         outer = params.get(name)
         places += [outer.get("requester_metadata"), outer] if isinstance(outer, dict) else []
     return [place for place in places if isinstance(place, dict)]
+
+
+def _read(
+    payload: Data, params: dict[str, Any], origin: Origin, error: BaseException | None, *, call: str | None
+) -> tuple[Answer, list[Any], Origin]:
+    """Read what makes a log of a request.
+
+    Args:
+        payload: what was taken over of LiteLLM's standard payload.
+        params: LiteLLM's own parameters of the call.
+        origin: where it was made.
+        error: what it failed with.
+        call: LiteLLM's id of it.
+
+    Returns:
+        The answer, all records of it, and the origin with what the program named for this call.
+    """
+    metadata, scope, reference = _metadata(params), origin.scope, origin.reference
+    for place in metadata:
+        scope = named_by(place, scope, further=_NAMED)
+        reference = identifier(place.get("external_reference_id")) or reference
+    conversation = _session(params) or string(payload, "session_id") or origin.conversation
+    origin = origin._replace(scope=scope, reference=reference, conversation=conversation)
+    records = _records(payload, error, origin.started_ns)
+    answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
+    _add_details(answer, payload, metadata)
+    return answer, records, origin
 
 
 def _records(payload: Data, error: BaseException | None, order: int) -> list[Any]:

@@ -69,7 +69,13 @@ class RelayStatus:
 
 async def read(client: NatsClient, names: Names) -> RelayStatus:
     """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
-    info = await api(client, f"STREAM.INFO.{names.stream}")
+    try:
+        info = await api(client, f"STREAM.INFO.{names.stream}")
+    except NoAnswerError as error:
+        raise NoAnswerError(
+            f"{error}, although a server let us in: none leads the stream {names.stream}, as most of its servers are "
+            "away, or JetStream is off there"
+        ) from None
     # All under way together: where a server is away, a count takes four seconds, and an answer may never come.
     asking, began = asyncio.gather(consumers(client, names), _refused(client, names)), time.monotonic()
     workers = await _workers(client, names)

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -301,6 +302,10 @@ def test_on_a_full_disk_the_store_takes_in_what_it_can_deliver(path: Path, monke
 def test_a_disk_that_cannot_be_asked_is_no_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.disk_of(tmp_path / "missing").free == float("inf")
     assert 0 < files.disk_of(tmp_path).reserve < float("inf")
+    says_nothing = SimpleNamespace(f_blocks=1000, f_bavail=0, f_frsize=4096)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "statvfs", lambda _: says_nothing)
+        assert files.disk_of(tmp_path).free == float("inf")
     monkeypatch.delattr(os, "statvfs")  # Windows
     assert files.disk_of(tmp_path).free == float("inf")
 

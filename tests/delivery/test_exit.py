@@ -35,8 +35,13 @@ def environment(athina: AthinaServer, tmp_path: Path) -> dict[str, str]:
         "ATHINA_API_KEY": "key",
         "ATHINA_BASE_URL": athina.url,
         "ATHINA_OUTBOX": str(tmp_path / "outbox.db"),
-        "ATHINA_EXIT_TIMEOUT": str(_EXIT_SECONDS),
+        "ATHINA_EXIT_TIMEOUT": "20",
     }
+
+
+@pytest.fixture
+def hurried(environment: dict[str, str]) -> dict[str, str]:
+    return {**environment, "ATHINA_EXIT_TIMEOUT": str(_EXIT_SECONDS)}
 
 
 def questions(athina: AthinaServer) -> list[str]:
@@ -114,7 +119,7 @@ def test_a_flush_and_a_log_after_the_exit_hooks_wait_for_nobody(
 
 @pytest.mark.parametrize("fault", [hang, drip_headers(0.05)], ids=["hangs", "drips"])
 def test_a_server_that_hangs_delays_an_exit_by_no_more_than_was_allowed(
-    fault: object, athina: AthinaServer, environment: dict[str, str]
+    fault: object, athina: AthinaServer, hurried: dict[str, str]
 ) -> None:
     athina.when(lambda request: True, fault)  # type: ignore[arg-type]
     out, err = run(
@@ -125,17 +130,17 @@ def test_a_server_that_hangs_delays_an_exit_by_no_more_than_was_allowed(
     time.sleep(0.3)
     print(time.time())
     """,
-        **environment,
+        **hurried,
     )
     assert time.time() - float(out) < _EXIT_SECONDS + _MARGIN
     assert err == ""
     athina.clear()
-    deliver_the_rest(environment)
+    deliver_the_rest(hurried)
     assert len(questions(athina)) == 100
 
 
 def test_an_unreachable_server_delays_an_exit_by_no_more_than_was_allowed(
-    athina: AthinaServer, environment: dict[str, str]
+    athina: AthinaServer, hurried: dict[str, str]
 ) -> None:
     athina.stop()
     out, err = run(
@@ -145,17 +150,17 @@ def test_an_unreachable_server_delays_an_exit_by_no_more_than_was_allowed(
         answer(str(number))
     print(time.time())
     """,
-        **environment,
+        **hurried,
     )
     assert time.time() - float(out) < _EXIT_SECONDS + _MARGIN
     assert "Traceback" not in err
     athina.start()
-    deliver_the_rest(environment)
+    deliver_the_rest(hurried)
     assert len(questions(athina)) == 100
 
 
 def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
-    athina: AthinaServer, environment: dict[str, str]
+    athina: AthinaServer, hurried: dict[str, str]
 ) -> None:
     athina.when(lambda request: True, delay(0.2))
     run(
@@ -165,11 +170,11 @@ def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
         answer(str(number))
     """,
         ATHINA_CONNECTIONS="4",
-        **environment,
+        **hurried,
     )
     assert 0 < len(athina.accepted) < 200
     athina.clear()
-    deliver_the_rest(environment)
+    deliver_the_rest(hurried)
     assert len(athina.accepted) == len(questions(athina)) == 200
 
 
@@ -184,10 +189,13 @@ def test_daemon_threads_still_calling_while_the_interpreter_ends_lose_nothing(
         for number in range(10**6):
             answer(f"{name}:{number}")
             os.write(1, f"{name}:{number}\\n".encode())
+            returned.append(number)
             time.sleep(0.001)
+    returned = []
     for name in "ab":
         threading.Thread(target=talk, args=(name,), daemon=True).start()
-    time.sleep(0.2)
+    while len(returned) < 20:
+        time.sleep(0.001)
     """,
         **environment,
     )
@@ -308,7 +316,7 @@ def test_a_process_that_logged_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, environment: dict[str, str]) -> None:
+def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, hurried: dict[str, str]) -> None:
     """Its parent's exit hook is its own, too; and the parent's logs are not its to wait for."""
     athina.when(lambda request: True, hang)
     out, err = run(
@@ -323,12 +331,12 @@ def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, enviro
     assert os.waitpid(child, 0)[1] == 0
     print(time.monotonic() - began)
     """,
-        **environment,
+        **hurried,
     )
     assert float(out) < _EXIT_SECONDS + _MARGIN
     assert "Traceback" not in err
     athina.clear()
-    deliver_the_rest(environment)
+    deliver_the_rest(hurried)
     assert questions(athina) == ["child", "parent"]
 
 

@@ -91,11 +91,13 @@ def test_logs_are_kept_in_memory_where_the_folder_is_another_users(
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o777])
-def test_folders_that_are_made_are_their_owners_alone_whatever_the_umask(mask: int, tmp_path: Path) -> None:
+def test_what_is_made_is_its_owners_alone_whatever_the_umask(mask: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         files.make_folder(tmp_path / "one" / "two" / "three")
+        os.close(files.open_private(tmp_path / "one" / "file", os.O_RDWR | os.O_CREAT))
     finally:
         os.umask(before)
+    assert (tmp_path / "one" / "file").stat().st_mode & 0o777 == 0o600
     for name in ("one", "one/two", "one/two/three"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700

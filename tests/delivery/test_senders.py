@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +38,12 @@ class Died(BaseException):
     """No `Exception`, as few errors are that end a thread."""
 
 
+@cache
+def is_with(path: str, line: int) -> bool:
+    """Such a line comes twice: what is raised where it is left would keep its lock from being released."""
+    return "with " in linecache.getline(path, line)
+
+
 class Tripwire:
     """Raises `Died` in the first sender that begins the line number `place` of all lines that senders execute."""
 
@@ -52,8 +59,9 @@ class Tripwire:
         if frame.f_code.co_name in {"__enter__", "__exit__"}:
             return None  # as below
         path = frame.f_code.co_filename
-        # The line of a `with` comes twice: what is raised where it is left would keep its lock from being released.
-        if event == "line" and path.startswith(FOLDER) and "with " not in linecache.getline(path, frame.f_lineno):
+        if not path.startswith(FOLDER):
+            return None
+        if event == "line" and not is_with(path, frame.f_lineno):
             with self._lock:
                 self.lines += 1
                 is_here = self.lines == self.place
@@ -93,7 +101,9 @@ class StepTripwire:
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         path, number = frame.f_code.co_filename, frame.f_lineno
-        if path == engine_module.__file__ and event == "line" and "with " not in linecache.getline(path, number):
+        if path != engine_module.__file__:
+            return None
+        if event == "line" and not is_with(path, number):
             is_new = number not in self.lines
             self.lines.add(number)
             if is_new and number == self.number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -102,6 +103,16 @@ def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     assert closed.is_set()
     assert ended.is_set()
     assert "ending deliveries" in caplog.text
+
+
+def test_no_thread_is_started_while_the_interpreter_ends(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12 its start is waited for without end: an object may log something when it is let go of."""
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    put(worker, "late")
+    assert worker._thread is None
+    monkeypatch.undo()
+    put(worker, "later")
+    assert worker.flush(10)
 
 
 def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 import athina_trace
+from athina_trace._serving.server import listen
 from athina_trace.cli.main import main
 from athina_trace.gateway.server import allow_files
 from athina_trace.local_athina import LocalAthina
@@ -127,3 +128,10 @@ def test_what_would_be_unsafe_does_not_start(
         monkeypatch.setenv(name, value)
     assert main(["gateway", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(listen("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["gateway", "--port", str(port)]) == 1
+    assert f"port {port} of 127.0.0.1 is in use: choose another one with --port" in capsys.readouterr().err

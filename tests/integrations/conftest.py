@@ -35,8 +35,15 @@ logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 Logs = Callable[[], list[dict[str, Any]]]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _imported() -> None:
+    """What the packages made when they were imported stays: it need not be looked through at the end of each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
+def _forgotten(_imported: None) -> Iterator[None]:
     with warnings.catch_warnings():
         # What the packages deprecate among themselves, and what they leave open, is not ours.
         warnings.simplefilter("ignore")

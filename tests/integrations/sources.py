@@ -10,6 +10,8 @@ from typing import Any
 
 import logfire
 from openai import AsyncOpenAI, OpenAI
+from openai.resources.chat.completions import AsyncCompletions, Completions
+from openai.resources.responses import AsyncResponses, Responses
 from openinference.instrumentation.openai import OpenAIInstrumentor as OpenInference
 from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor as GenAI
 from opentelemetry.instrumentation.openai import OpenAIInstrumentor as OpenLLMetry
@@ -60,11 +62,24 @@ def traced() -> Iterator[TracerProvider]:
         processor.enabled = False
 
 
+@contextmanager
+def put_back() -> Iterator[None]:
+    """Undo what an instrumentation leaves in the client: the wrappers of OpenLLMetry's would go on making spans."""
+    owners = Completions, AsyncCompletions, Responses, AsyncResponses
+    before = [(owner, name, member) for owner in owners for name, member in vars(owner).items() if callable(member)]
+    try:
+        yield
+    finally:
+        for owner, name, member in before:
+            if vars(owner)[name] is not member:
+                setattr(owner, name, member)
+
+
 def by_instrumentor(kind: Any) -> Callable[[], SwitchedOn]:
     @contextmanager
     def switch_on() -> Iterator[None]:
         instrumentor = kind()
-        with traced() as provider:
+        with traced() as provider, put_back():
             instrumentor.instrument(tracer_provider=provider, skip_dep_check=True)
             try:
                 yield

@@ -1,7 +1,4 @@
-"""Content that a program keeps off its spans, by the official instrumentation's hook.
-
-Before the tests of other instrumentations, some of which leave spans of their own in the client when they are undone.
-"""
+"""Content that a program keeps off its spans, by the official instrumentation's hook."""
 
 from __future__ import annotations
 

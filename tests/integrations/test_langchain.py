@@ -17,8 +17,8 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnablePassthrough
@@ -180,30 +180,40 @@ def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
     assert "error" not in log
 
 
+class WaitingChat(GenericFakeChatModel):
+    """Says when it was asked, and answers never."""
+
+    messages: Iterator[AIMessage | str] = iter(["Rain."])
+    entered: Any
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+        self.entered.set()
+        await asyncio.sleep(60)
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+        yield ChatGenerationChunk(message=AIMessageChunk("Rain"))
+        self.entered.set()
+        await asyncio.sleep(60)
+
+
+class WaitingLLM(FakeListLLM):
+    """The same."""
+
+    responses: Any = ()
+    entered: Any
+
+    async def _acall(self, *args: Any, **kwargs: Any) -> Any:
+        self.entered.set()
+        await asyncio.sleep(60)
+
+
 @pytest.mark.parametrize("kind", ["chat", "llm", "batch", "stream"])
 @pytest.mark.parametrize("by_time_limit", [False, True])
 def test_a_model_that_is_given_up_is_logged_though_langchain_says_nothing(
     kind: str, by_time_limit: bool, logs: Logs
 ) -> None:
     entered = asyncio.Event()
-
-    class WaitingChat(GenericFakeChatModel):
-        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
-            entered.set()
-            await asyncio.sleep(60)
-
-        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
-            async for each in super()._astream(*args, **kwargs):
-                yield each
-                entered.set()
-                await asyncio.sleep(60)
-
-    class WaitingLLM(FakeListLLM):
-        async def _acall(self, *args: Any, **kwargs: Any) -> Any:
-            entered.set()
-            await asyncio.sleep(60)
-
-    model: Any = (WaitingLLM if kind == "llm" else WaitingChat)(responses=[], messages=iter([AIMessage("Rain.")]))
+    model: Any = (WaitingLLM if kind == "llm" else WaitingChat)(entered=entered)
 
     async def ask() -> None:
         if kind == "stream":

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,8 +24,9 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from openai import OpenAI
 
 import athina_trace
-from athina_trace import _guard, athina_session, instrument_openai, uninstrument_openai
+from athina_trace import _guard, _periodic, athina_session, instrument_openai, uninstrument_openai
 from athina_trace import athina_trace as traced
+from athina_trace.integrations import litellm as litellm_integration
 from athina_trace.integrations.litellm import (
     AthinaLogger,
     athina_logger,
@@ -38,6 +38,7 @@ from tests.openai.samples import chat, function_call, output_text, response
 from tests.openai.scripts import RAIN, RAIN_CHUNKS, events
 from tests.openai.server import Events, Failure, Server
 from tests.support.athina_server import AthinaServer
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 from .conftest import Logs
@@ -57,6 +58,7 @@ def _instrumented() -> Iterator[None]:
     yield
     uninstrument_litellm()
     uninstrument_openai()
+    litellm_integration._reset()  # what LiteLLM lets go of later is no test's
 
 
 @pytest.fixture
@@ -199,6 +201,108 @@ def test_responses_are_known_by_the_providers_id(
     (log,) = soon(1)
     assert (log["user_query"], log["response"], log["total_tokens"]) == ("What is the weather?", RAIN, 26)
     assert log["custom_attributes"]["response_id"] == "resp_1"
+
+
+# LiteLLM says nothing of what follows, and OpenAI's client does not see it.
+LEFT: Any = {"model": "anthropic/claude-3-5-sonnet-20240620", "mock_response": "It rains in Leipzig.", "stream": True}
+
+
+@pytest.fixture
+def once_left(soon: Soon) -> Soon:
+    """Wait for so many logs, as time passes in a process."""
+
+    def is_all_logged() -> bool:
+        gc.collect()  # LiteLLM's threads may have let go of it only now
+        _periodic.tick(time.time())
+        return not litellm_integration._requests.items()
+
+    def wait(count: int) -> list[dict[str, Any]]:
+        until(is_all_logged)
+        return soon(count)
+
+    return wait
+
+
+def leave(*, is_async: bool, read: int = 2, **more: Any) -> None:
+    """Read some of a stream and leave it; the program goes on with its list of messages."""
+    messages = list(ASK)
+
+    async def main() -> None:
+        stream = await litellm.acompletion(**LEFT, **more, messages=messages)
+        for _ in range(read):
+            await anext(stream)
+        await stream.aclose()
+
+    if is_async:
+        asyncio.run(called(main()))
+    else:
+        stream: Any = litellm.completion(**LEFT, **more, messages=messages)
+        for _ in range(read):
+            next(stream)
+    messages.append({"role": "user", "content": "Later."})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_stream_that_is_left_is_logged_with_what_came(is_async: bool, once_left: Soon) -> None:
+    with athina_session("ours", customer_id="disney"):
+        leave(is_async=is_async, metadata={"session_id": "thread-7", "prompt_slug": "support/v2"})
+    (log,) = once_left(1)
+    assert (log["user_query"], log["session_id"], log["customer_id"]) == ("What is the weather?", "thread-7", "disney")
+    assert log["prompt"][0] == {"role": "system", "content": "Be kind."}
+    assert "It rains".startswith(log["response"])
+    assert log["response"]
+    assert (log["prompt_slug"], log["language_model_id"]) == ("support/v2", "claude-3-5-sonnet-20240620")
+    assert (log["custom_attributes"]["outcome"], log.get("error")) == ("incomplete", None)
+
+
+def test_a_request_that_is_cancelled_is_logged(once_left: Soon) -> None:
+    async def main(silent: socket.socket) -> None:
+        given: Any = {"api_base": f"http://127.0.0.1:{silent.getsockname()[1]}", "api_key": KEY, "max_retries": 0}
+        asked = litellm.acompletion(**given, model="anthropic/claude-3-5-sonnet-20240620", messages=ASK)
+        task = asyncio.create_task(asked)
+        silent.setblocking(False)
+        connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+        task.cancel()
+        await asyncio.wait([task])
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent, athina_session("thread-7"):
+        asyncio.run(main(silent))
+    (log,) = once_left(1)
+    assert (log["user_query"], log["session_id"], log["response"]) == ("What is the weather?", "thread-7", "")
+    assert (log["custom_attributes"]["outcome"], log.get("error")) == ("incomplete", None)
+    assert KEY not in json.dumps(log)
+
+
+def test_what_a_program_keeps_from_loggers_is_kept_from_them_in_streams_that_are_left(once_left: Soon) -> None:
+    leave(is_async=True, turn_off_message_logging=True)
+    (log,) = once_left(1)
+    assert (log.get("user_query"), log["response"], log["custom_attributes"]["outcome"]) == (None, "", "incomplete")
+    assert "weather" not in json.dumps(log)
+    request = {"headers": {"x-litellm-disable-callbacks": "athina"}}
+    for more in ({"no-log": True}, {"proxy_server_request": request}):
+        leave(is_async=True, **more)
+    assert once_left(1) == [log]
+
+
+def test_streams_that_are_open_at_the_end_of_the_process_are_logged_then(soon: Soon) -> None:
+    stream: Any = litellm.completion(**LEFT, messages=ASK)
+    next(stream)
+    _periodic.finish(ending=True)
+    (log,) = soon(1)
+    assert log["custom_attributes"]["outcome"] == "incomplete"
+    list(stream)  # it was not the end
+    until(lambda: soon(1)[0]["response"] == LEFT["mock_response"])
+
+
+def test_a_forked_child_logs_none_of_its_parents_streams(soon: Soon) -> None:
+    stream: Any = litellm.completion(**LEFT, messages=ASK)
+    next(stream)
+    litellm_integration._reset()  # as in a child
+    del stream
+    gc.collect()
+    _periodic.finish(ending=True)
+    assert soon(0) == []
 
 
 def test_text_completions_are_logged_and_embeddings_are_not(
@@ -386,9 +490,7 @@ def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None
         "litellm_settings": {"callbacks": "athina_trace.integrations.litellm.athina_logger"},
     }
     config.write_text(json.dumps(settings), encoding="utf-8")  # YAML, too
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "ATHINA_API_KEY": "any",

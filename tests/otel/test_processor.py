@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tests.openai.samples import chat
 from tests.openai.server import Server
 from tests.support.changed import as_changed
 
-from .test_reader import CURRENT, HOSTILE, QUESTION
+from .test_reader import ANSWER, CURRENT, HOSTILE, QUESTION
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +63,21 @@ def test_a_span_is_a_log_with_the_session_where_it_began(logs: CapturedLogs) -> 
     assert (log["session_id"], log["customer_id"], log["customer_user_id"]) == ("desk", "acme", "user_1")
     assert (log["user_query"], log["total_tokens"]) == (QUESTION, 7)
     assert log["response_time"] >= 0
+
+
+def test_names_and_values_of_attributes_may_be_members_of_an_enum(logs: CapturedLogs) -> None:
+    """The hash of such a member is that of its own name, so that it is not found by its text."""
+    members: Any = Enum  # to type checkers, an enum's members are those that are written down
+    operations = members("Operation", {"CHAT": "chat"}, type=str)
+    names = members("Name", {name.replace(".", "_").upper(): name for name in CURRENT}, type=str)
+    span: Any = tracer().start_span("chat")
+    span.set_attributes({names(name): value for name, value in CURRENT.items()})
+    span.set_attribute(names("gen_ai.operation.name"), operations("chat"))
+    span.add_event("exception", {names("gen_ai.provider.name"): "x"})
+    span.end()
+    (log,) = logs.wire
+    assert (log["user_query"], log["response"], log["session_id"]) == (QUESTION, ANSWER, "thread_1")
+    assert (log["total_tokens"], log["language_model_id"]) == (7, "gpt-4o-2024")
 
 
 def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_them(logs: CapturedLogs) -> None:

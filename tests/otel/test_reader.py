@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace._answers.records import ToolOutput
 from athina_trace.integrations.opentelemetry.reader import (
     Kind,
     identity_of,
@@ -320,6 +321,11 @@ def test_only_requests_of_models_are_answers(name: str, attributes: dict[str, An
             ("Slow down.", 429),
         ),
         ("status_code: 500, model_name: m, body: {'message': 'Broken.'}", {}, ("Broken.", 500)),
+        (
+            """("<class 'OpenAIChat'> failed", BadRequestError("Error code: 400 - {'error': {'message': 'No.'}}"))""",
+            {},
+            ("No.", 400),
+        ),
         ("Error code: 500 - {'error': {'message': 'cut o", {}, ("{'error': {'message': 'cut o", 500)),
         (None, {}, ("failed", None)),
     ],
@@ -345,6 +351,120 @@ def test_logfires_span_of_a_request_whose_stream_is_another_span_is_no_answer() 
     request = span(scope="logfire.openai", attributes={**SMALL, "gen_ai.input.messages": "[]"})
     assert read_model(request) == []
     assert read_model(span(scope="logfire.openai", attributes=CURRENT)) != []
+
+
+OPERATION = "gen_ai.client.inference.operation.details"
+BLOCKS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    # Strands Agents: an event for each attribute, or the older events with the blocks of Bedrock's messages.
+    "an event for each": [
+        (OPERATION, {"gen_ai.system_instructions": dumped(text_part(SYSTEM))}),
+        (
+            OPERATION,
+            {
+                "gen_ai.input.messages": dumped(
+                    {"role": "user", "parts": [text_part(QUESTION)]},
+                    {
+                        "role": "assistant",
+                        "parts": [{"type": "tool_call", "id": "call_0", "name": "weather", "arguments": {}}],
+                    },
+                    {
+                        "role": "user",
+                        "parts": [{"type": "tool_call_response", "id": "call_0", "response": [{"text": "Cold."}]}],
+                    },
+                )
+            },
+        ),
+        (
+            OPERATION,
+            {
+                "gen_ai.output.messages": dumped(
+                    {
+                        "role": "assistant",
+                        "parts": [
+                            {"type": "tool_call", "id": "call_1", "name": "weather", "arguments": {"city": "Oslo"}}
+                        ],
+                    }
+                )
+            },
+        ),
+    ],
+    "blocks of Bedrock": [
+        ("gen_ai.system.message", {"content": dumped({"text": SYSTEM})}),
+        ("gen_ai.user.message", {"content": dumped({"text": QUESTION})}),
+        (
+            "gen_ai.assistant.message",
+            {"content": dumped({"toolUse": {"toolUseId": "call_0", "name": "weather", "input": {}}})},
+        ),
+        (
+            "gen_ai.tool.message",
+            {"content": dumped({"toolResult": {"toolUseId": "call_0", "content": [{"text": "Cold."}]}})},
+        ),
+        (
+            "gen_ai.choice",
+            {"message": dumped({"toolUse": {"toolUseId": "call_1", "name": "weather", "input": {"city": "Oslo"}}})},
+        ),
+    ],
+    "blocks of Anthropic": [
+        ("gen_ai.system.message", {"content": SYSTEM}),
+        ("gen_ai.user.message", {"content": dumped({"type": "text", "text": QUESTION})}),
+        (
+            "gen_ai.assistant.message",
+            {"content": dumped({"type": "tool_use", "id": "call_0", "name": "weather", "input": {}})},
+        ),
+        (
+            "gen_ai.user.message",
+            {"content": dumped({"type": "tool_result", "tool_use_id": "call_0", "content": "Cold."})},
+        ),
+        (
+            "gen_ai.choice",
+            {
+                "message": json.dumps(
+                    {"content": [{"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Oslo"}}]}
+                )
+            },
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("written", BLOCKS)
+def test_calls_and_outputs_in_blocks_of_contents(written: str) -> None:
+    asked = span(
+        attributes={"gen_ai.operation.name": "chat", "gen_ai.request.model": "claude"},
+        events=[Event(name=name, attributes=attributes) for name, attributes in BLOCKS[written]],
+    )
+    records = read_model(asked)
+    found = fields(asked)
+    assert (found["user_query"], found.get("response"), found["tool_calls"]) == (QUESTION, None, [CALL])
+    assert found["prompt"] == [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": ""},
+        {"role": "tool", "content": "Cold."},
+    ]
+    assert [each for each in records if isinstance(each, ToolOutput)] == [ToolOutput(call="call_0", value="Cold.")]
+
+
+def test_a_tool_gave_back_what_is_more_than_text() -> None:
+    given = [{"text": "Cold.", "score": 1}]
+    part = {"type": "tool_call_response", "id": "call_0", "response": given}
+    records = read_model(
+        span(attributes={**CURRENT, "gen_ai.input.messages": dumped({"role": "user", "parts": [part]})})
+    )
+    assert [each.value for each in records if isinstance(each, ToolOutput)] == [given]
+
+
+def test_a_function_of_the_programs_that_is_said_to_ask_a_model() -> None:
+    decorated = {"openinference.span.kind": "LLM", "input.value": QUESTION, "output.value": ANSWER}
+    found = fields(span(attributes={**decorated, "output.mime_type": "text/plain"}))
+    assert (found["user_query"], found["response"]) == (QUESTION, ANSWER)
+    hidden = {**decorated, "input.value": "__REDACTED__"}
+    assert fields(span(attributes=hidden)).get("user_query") is None
+    # Data that is in none of the attributes for it is a function's, such as LlamaIndex's that prepares a request.
+    prepares = {**decorated, "llm.model_name": "gpt-4o", "input.value": "{}", "output.value": "{}"}
+    prepares |= dict.fromkeys(("input.mime_type", "output.mime_type"), "application/json")
+    assert read_model(span(attributes=prepares)) == []
+    assert read_model(span(attributes=prepares, failed=True, description="CancelledError")) != []
 
 
 def test_a_request_that_names_no_model_and_says_nothing_is_no_answer() -> None:

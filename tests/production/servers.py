@@ -78,7 +78,7 @@ def gunicorn_server(app: str, environment: dict[str, str]) -> Iterator[str]:
 
 
 def _wait(url: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             httpx.get(url, timeout=20, trust_env=False)

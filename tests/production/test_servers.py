@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from tests.production.servers import ROOT
 from tests.support.athina_server import AthinaServer
+from tests.support.ports import free_port
 from tests.support.processes import run
 
 REQUESTS = 5
@@ -53,11 +53,6 @@ GUNICORN = ["gunicorn", "-w", "2", "--log-level", "warning", "--no-control-socke
 UVICORN = ["uvicorn", "--log-level", "warning", "--port", "{port}"]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def serve_and_stop(command: list[str], environment: dict[str, str], folder: Path) -> None:
     """Start a server, ask it some questions, stop it with SIGTERM at once, and wait for its end."""
     (folder / "served.py").write_text(dedent(APP))
@@ -70,14 +65,14 @@ def serve_and_stop(command: list[str], environment: dict[str, str], folder: Path
     try:
         ask(f"http://127.0.0.1:{port}")
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     finally:
         process.kill()
-        process.wait(20)
+        process.wait(60)
 
 
 def ask(url: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     with httpx.Client(trust_env=False, timeout=20) as client:
         for number in range(REQUESTS):
             while True:

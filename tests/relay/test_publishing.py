@@ -26,7 +26,8 @@ from athina_trace.relay.publisher import Publisher
 from athina_trace.relay.stream import Stream
 from athina_trace.settings import Settings
 from tests.delivery.test_engine import Athina, Stepped
-from tests.support.nats_servers import NatsServers, free_port
+from tests.support.nats_servers import NatsServers
+from tests.support.ports import free_port
 from tests.support.processes import run
 
 

@@ -12,13 +12,14 @@ import pytest
 
 from athina_trace.cli.main import main
 from athina_trace.relay import worker
-from athina_trace.relay.connection import api, store
+from athina_trace.relay.connection import NoAnswerError, api, store
 from athina_trace.relay.names import Names
 from athina_trace.relay.setup import consumers
 from athina_trace.relay.status import moment
 from tests.relay.test_working import names_of, publish, status
 from tests.support.athina_server import AthinaServer, answer
-from tests.support.nats_servers import NatsServers, RunningWorker, free_port
+from tests.support.nats_servers import NatsServers, RunningWorker
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 Run = Callable[..., tuple[int, str, str]]
@@ -220,6 +221,13 @@ def test_the_status_shows_lag_workers_and_refused_logs(relay: Run, nats: NatsSer
     code, out, err = relay("relay", "--status")
     assert "no worker answers" in err
     assert "2, 1 with logs that wait" in out
+
+
+def test_the_status_says_that_servers_answer_of_which_none_leads_the_stream(tmp_path: Path) -> None:
+    # A server without JetStream gives those requests no answer, as servers do of which none leads the stream.
+    with NatsServers(tmp_path / "nats", config="jetstream: false") as servers, pytest.raises(NoAnswerError) as raised:
+        status(servers)
+    assert "although a server let us in: none leads the stream athina" in str(raised.value)
 
 
 def test_refused_logs_are_listed_shown_exported_and_retried(

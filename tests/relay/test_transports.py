@@ -24,7 +24,8 @@ from athina_trace.relay.connection import Address
 from athina_trace.relay.names import REFERENCE, read
 from athina_trace.relay.publisher import Publisher
 from tests.support.athina_server import AthinaServer, answer
-from tests.support.nats_servers import NatsServers, free_port
+from tests.support.nats_servers import NatsServers
+from tests.support.ports import free_port
 
 LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
 

@@ -89,16 +89,16 @@ class Figures:
         return "\n".join(f"{field.name.replace('_', ' '):>20} {getattr(self, field.name):>8}" for field in fields(self))
 
 
-LEAST = 100
-"""Calls that have returned, without which a test of kills shows little."""
-
-
 class CrashTest:
     """Three worker slots, each a sequence of processes that are killed and begun again, on one outbox."""
 
-    def __init__(self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"]) -> None:
+    def __init__(
+        self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"], calls: int = 0
+    ) -> None:
+        """Last for so many seconds, and on a busy machine for longer, until so many calls have returned."""
         self._folder = folder
         self._seconds = seconds
+        self._calls = calls
         self._random = Random(seed)
         self._server = server
         self._unanswered: set[int] = set()
@@ -115,16 +115,12 @@ class CrashTest:
         return noted
 
     def run(self) -> Figures:
-        """Kill and begin again for so many seconds, then let one more process deliver what is left.
-
-        On a busy machine, where a worker is killed before its first call, for up to a minute more: until `LEAST` calls
-        have returned.
-        """
+        """Kill and begin again for so many seconds, then let one more process deliver what is left."""
         with self.athina:
             ends = time.monotonic() + self._seconds
             workers = [self._start(slot, 0) for slot in range(3)]
             life = 0
-            while time.monotonic() < ends or (self._returned() <= LEAST and time.monotonic() < ends + 60):
+            while time.monotonic() < ends or (len(self._returned()) < self._calls and time.monotonic() < ends + 100):
                 time.sleep(self._random.uniform(0.2, 0.7))
                 slot, life = self._random.randrange(3), life + 1
                 self._kill(workers[slot])
@@ -134,6 +130,10 @@ class CrashTest:
             self.athina.clear()
             run("import athina_trace; assert athina_trace.flush(100)", timeout=120, **self._environment())
             return self._figures()
+
+    def _returned(self) -> set[str]:
+        path = self._folder / "returned"
+        return set(path.read_text().splitlines()) if path.exists() else set()
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -152,12 +152,8 @@ class CrashTest:
         worker.communicate()
         self._kills += 1
 
-    def _returned(self) -> int:
-        file = self._folder / "returned"
-        return len(file.read_text().splitlines()) if file.exists() else 0
-
     def _figures(self) -> Figures:
-        returned = set((self._folder / "returned").read_text().splitlines())
+        returned = self._returned()
         accepted = [(f"{each.json['session_id']} {each.json['user_query']}", each) for each in self.athina.accepted]
         copies = Counter(name for name, _ in accepted)
         references = defaultdict(set)

@@ -24,17 +24,12 @@ from athina_trace.relay.connection import Address, ApiError, Loop, api, connect
 from athina_trace.relay.names import Names
 from athina_trace.relay.setup import Findings, Wanted, set_up
 from athina_trace.relay.worker import Worker
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class NatsServers:

@@ -84,9 +84,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     app = create_gateway(token=token, names=frozenset(options.name), max_body=options.max_body, limits=limits)
     listener = listen(options.host, options.port)
     terminal.say(f"Gateway listens. Point programs here: ATHINA_BASE_URL={url_of(listener).rstrip('/')}")
-    where = settings.base_url if settings.api_key else "nowhere: ATHINA_API_KEY is not set, so logs are only kept"
-    where = "the relay" if settings.relay else where
-    terminal.say(f"Logs are kept in {settings.outbox_path() if is_durable else 'memory'} and sent to {where}.")
+    where = f"sent to {settings.base_url}" if settings.api_key else "not sent, since ATHINA_API_KEY is not set"
+    where = "sent to the relay" if settings.relay else where
+    terminal.say(f"Logs are kept in {settings.outbox_path() if is_durable else 'memory'} and {where}.")
     if limits.limit < options.connections:
         terminal.complain(f"open files are limited (ulimit -n), so at most {limits.limit} connections are taken")
     terminal.flush()

@@ -62,9 +62,11 @@ def read_content(span: SpanRecord) -> Content:
     attributes = span.attributes
     content = _current(attributes)
     for event in () if content.asked else span.events:
-        # The conventions of today have one event with what may be on the span, too.
+        # The conventions of today have one event with what may be on the span, too; some write one for each attribute.
         if event.name == "gen_ai.client.inference.operation.details":
-            content = _current(event.attributes)
+            more = _current(event.attributes)
+            content.system, content.asked = more.system or content.system, more.asked or content.asked
+            content.answers = more.answers or content.answers
     if not (content.asked or content.answers):
         content = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _events(span)
     _name_calls(content.asked)
@@ -111,7 +113,7 @@ def _message(data: Any) -> Message | None:
                 message.calls.append(Call(string_of(part, "id"), string_of(part, "name"), compact(arguments)))
             elif kind in ("tool_call_response", "server_tool_call_response"):
                 value = next((part[name] for name in _RESPONSES if part.get(name) is not None), None)
-                message.outputs.append(Output(string_of(part, "id"), value))
+                message.outputs.append(Output(string_of(part, "id"), _without_blocks(value)))
     message.text = "\n".join(texts) if texts else None
     return message
 
@@ -153,7 +155,10 @@ def _events(span: SpanRecord) -> Content:
         elif name == "gen_ai.content.completion":
             content.answers += _chat_messages(data.get("gen_ai.completion"))
         elif name == "gen_ai.choice":
-            answer = _chat_message({"role": "assistant", **(mapping(data.get("message")) or data)})
+            written = data.get("message")
+            # Strands Agents write the content in place of the message.
+            message = mapping(written) or ({"content": written} if items(written) else data)
+            answer = _chat_message({"role": "assistant", **message})
             answer.finish = string_of(data, "finish_reason")
             content.answers.append(answer)
         elif type(name) is str and name.startswith("gen_ai.") and name.endswith(".message"):
@@ -167,8 +172,9 @@ def _chat_messages(value: Any) -> list[Message]:
 
 
 def _chat_message(data: Mapping[str, Any]) -> Message:
-    """Read a message in the form of chat completions."""
+    """Read a message in the form of chat completions; its content may be blocks, as Bedrock and Anthropic have them."""
     message = Message(string_of(data, "role"), _content_text(data.get("content")))
+    _add_blocks(message, data.get("content"))
     for call in map(mapping, items(data.get("tool_calls"))):
         function = mapping(call.get("function")) or call
         arguments = compact(function.get("arguments"))
@@ -189,9 +195,37 @@ def _content_text(content: Any) -> str | None:
     return text or (content if type(content) is str else None)
 
 
+def _add_blocks(message: Message, content: Any) -> None:
+    """Add the calls and outputs of a content's blocks; the text is that of the others."""
+    blocks = [mapping(block) for block in ([] if type(content) is str and content[:1] != "[" else items(content))]
+    others: list[Mapping[str, Any]] = []
+    for block in blocks:
+        kind = block.get("type")
+        if called := mapping(block.get("toolUse")) or (block if kind == "tool_use" else {}):
+            own = string_of(called, "toolUseId", "id")
+            message.calls.append(Call(own, string_of(called, "name"), compact(called.get("input"))))
+        elif given := mapping(block.get("toolResult")) or (block if kind == "tool_result" else {}):
+            own = string_of(given, "toolUseId", "tool_use_id")
+            message.outputs.append(Output(own, _without_blocks(given.get("content"))))
+        else:
+            others.append(block)
+    if len(others) < len(blocks):
+        message.text = _content_text(others)
+
+
+def _without_blocks(output: Any) -> Any:
+    """Return what a tool gave back: of blocks that are nothing but text, that text."""
+    if type(output) is list and output and all(isinstance(each, dict) and each.keys() <= _OF_TEXT for each in output):
+        return "\n".join(text for each in output if (text := string_of(each, "text")))
+    return output
+
+
+_OF_TEXT = {"type", "text"}
+
+
 def _move_output(message: Message, call: str | None) -> None:
     """Have the text of a message that answers a call be the output of that tool."""
-    if call is not None or message.role == "tool":
+    if (call is not None or message.role == "tool") and not message.outputs:
         message.outputs.append(Output(call, message.text))
         message.text = None
 
@@ -204,7 +238,18 @@ def _openinference(attributes: Mapping[str, Any]) -> Content | None:
     answers = [_openinference_message(each) for each in nested(attributes, "llm.output_messages")]
     asked += [Message("user", text) for text in _texts(attributes, "llm.prompts", "prompt")]
     answers += [Message("assistant", text) for text in _texts(attributes, "llm.choices", "completion")]
+    if not (asked or answers) and "openinference.span.kind" in attributes:
+        # What a program's own function was given and gave back, which is decorated as one that asks a model.
+        asked = [Message("user", text) for text in _whole(attributes, "input")]
+        answers = [Message("assistant", text) for text in _whole(attributes, "output")]
     return Content(asked=asked, answers=answers) if asked or answers else None
+
+
+def _whole(attributes: Mapping[str, Any], side: str) -> list[str]:
+    text, kind = string_of(attributes, f"{side}.value"), attributes.get(f"{side}.mime_type")
+    if text is None or text == "__REDACTED__":
+        return []
+    return [text] if kind == "text/plain" or (kind is None and text[0] not in "{[") else []
 
 
 def _texts(attributes: Mapping[str, Any], prefix: str, kind: str) -> Iterable[str]:

@@ -18,6 +18,7 @@ from athina_trace._capture.answered import Origin, begin, end, follow_nesting, s
 from athina_trace.integrations.opentelemetry.reader import name_of
 from athina_trace.integrations.opentelemetry.span_logs import log_span
 from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
+from athina_trace.integrations.opentelemetry.values import exact
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -110,7 +111,7 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         span: the SDK's.
         content: attributes that the program keeps off its spans.
     """
-    attributes = _attributes(span)
+    attributes = exact(_attributes(span))
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
     return SpanRecord(
         name=span.name,
@@ -120,7 +121,7 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         start_ns=span.start_time or 0,
         end_ns=span.end_time or span.start_time or 0,
         attributes={**content, **attributes} if content else attributes,
-        events=[Event(name=event.name, attributes=event.attributes or {}) for event in span.events],
+        events=[Event(name=event.name, attributes=exact(event.attributes or {})) for event in span.events],
         resource=_attributes(span.resource),
         failed=not status.is_ok,
         description=status.description,
@@ -141,4 +142,4 @@ def _attributes_around(origin: Origin) -> Iterator[Mapping[str, Any]]:
     for name in origin.within:
         opened = subject_of(name)
         if isinstance(opened, OpenSpan):
-            yield _attributes(opened.span)
+            yield exact(_attributes(opened.span))

@@ -11,6 +11,7 @@ import enum
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from athina_trace._answers.records import AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
@@ -196,14 +197,16 @@ def read_model(span: SpanRecord) -> list[Record]:
 
     An empty list where the answer is another span's (Logfire's span of a streamed request ends before its stream does,
     and a second one has what came), and where the span names no model and says nothing: some instrumentations have all
-    requests of a client look like a model's.
+    requests of a client look like a model's, and some of OpenInference's have what prepares a request look like one.
     """
     texts, usage, options, others = _known(span.attributes)
     content = read_content(span)
     error, status_code = _error(span) if _may_have_failed(span) and not was_given_up(span) else (None, None)
     own_id, model = texts.get("id"), texts.get("model")
-    is_empty = model is None and not (content.asked or content.answers or usage or "cost" in others)
-    if error is None and (is_empty or (own_id is None and not content.answers and span.scope.startswith("logfire"))):
+    is_empty = not (content.asked or content.answers or usage or error or "cost" in others)
+    if is_empty and (model is None or ("openinference.span.kind" in span.attributes and not was_given_up(span))):
+        return []
+    if own_id is None and error is None and not content.answers and span.scope.startswith("logfire"):
         return []
     key = name_of(span.span_id)
     # What has no text is no choice: reasoning, or calls of tools beside the text.
@@ -352,12 +355,14 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
     written = _OF_CLIENT.search(text)
     if written is None:
         return text, code
-    body = written["body"]
-    try:
-        answer = ast.literal_eval(body) if body.startswith("{") else {}
-    except (ValueError, SyntaxError, MemoryError, RecursionError):  # cut off, or no data after all
-        answer = {}
-    message = string_of(mapping(answer.get("error")), "message") or string_of(answer, "message")
+    body, answer = written["body"], None
+    # Frameworks write the client's exception within their own, so that more may follow.
+    for text_of_data in (body, body[: body.find("}}") + 2]) if body.startswith("{") else ():
+        # What is cut off is no data after all.
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            answer = answer or ast.literal_eval(text_of_data)
+    data = mapping(answer)
+    message = string_of(mapping(data.get("error")), "message") or string_of(data, "message")
     return message or body or text, code or int(written["first"] or written["second"])
 
 

@@ -12,13 +12,33 @@ from typing import Any
 
 from pydantic_core import from_json
 
-__all__ = ["compact", "decoded", "items", "mapping", "nested", "number_of", "string_of", "strings"]
+__all__ = ["compact", "decoded", "exact", "items", "mapping", "nested", "number_of", "string_of", "strings"]
 
 _LONGEST_JSON = 4_000_000
 """Characters of JSON that is read; longer, it is mostly pictures, and reading it would take a tenth of a second."""
 _LARGEST = 2**53
 _MOST_DIGITS = 5
 """Of an index: no span has more messages."""
+
+
+_EXACT = frozenset({str, int, float, bool, tuple, list, dict, type(None)})
+
+
+def exact(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return attributes whose names and values are of these types alone: some frameworks write members of an `Enum`.
+
+    A name that is such a member is not found by its text: its hash is that of the member's own name.
+    """
+    # In the interpreter's own loops: hardly any span has such attributes.
+    if _EXACT.issuperset(map(type, attributes)) and _EXACT.issuperset(map(type, attributes.values())):
+        return attributes
+    return {_plain(name): _plain(value) for name, value in attributes.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int(value) if isinstance(value, int) and type(value) is not bool else value
 
 
 def string_of(attributes: Mapping[str, Any], name: str, *names: str) -> str | None:
@@ -82,7 +102,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def strings(value: Any) -> tuple[str, ...]:
     """Return the texts in a list, which may be JSON."""
-    return tuple(each for each in items(value) if type(each) is str)
+    return tuple([each for each in items(value) if type(each) is str])
 
 
 def compact(value: Any) -> Any:
