@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
