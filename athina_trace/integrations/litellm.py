@@ -253,7 +253,7 @@ def _log_left(*, ending: bool = False) -> None:
     """Log what LiteLLM has let go of and said nothing of, at the end of the process all that has not ended."""
     while _left:
         _log_incomplete(_left.popleft())
-    for _, request in _requests.items() if ending else ():
+    for request in _requests.values() if ending else ():
         _log_incomplete(request)
 
 
@@ -280,7 +280,7 @@ def _log_incomplete(request: _Request) -> None:
 
 def _run_periodically(_now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
     _log_left(ending=ending)
-    return _VISIT_SECONDS if _requests.items() else math.inf
+    return _VISIT_SECONDS if _requests.values() else math.inf
 
 
 def _reset() -> None:
@@ -431,3 +431,6 @@ def uninstrument_litellm() -> None:
         listed: Any = getattr(litellm, name, None)
         if isinstance(listed, list):
             listed[:] = [each for each in listed if each is not athina_logger]
+    if not any(isinstance(each, AthinaLogger) for each in litellm.callbacks):
+        for request in _requests.values():
+            request.is_wanted = False  # how it ends is not heard of

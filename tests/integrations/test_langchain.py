@@ -260,7 +260,7 @@ def test_models_that_have_ended_are_not_kept(logs: Logs) -> None:
     found = logs()
     assert [log["response"] for log in found] == ["a"] * 20 + ["b"] * 20
     assert not any("outcome" in log["custom_attributes"] for log in found)
-    assert not handler._models.items()
+    assert not handler._models.values()
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])

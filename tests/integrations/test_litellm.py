@@ -215,7 +215,7 @@ def once_left(soon: Soon) -> Soon:
     def is_all_logged() -> bool:
         gc.collect()  # LiteLLM's threads may have let go of it only now
         _periodic.tick(time.time())
-        return not litellm_integration._requests.items()
+        return not litellm_integration._requests.values()
 
     def wait(count: int) -> list[dict[str, Any]]:
         until(is_all_logged)
@@ -308,6 +308,15 @@ def test_streams_that_are_open_at_the_end_of_the_process_are_logged_then(soon: S
     assert log["custom_attributes"]["outcome"] == "incomplete"
     list(stream)  # it was not the end
     until(lambda: soon(1)[0]["response"] == LEFT["mock_response"])
+
+
+def test_a_request_whose_end_is_not_heard_of_is_not_logged_as_incomplete(once_left: Soon) -> None:
+    stream: Any = litellm.completion(**LEFT, messages=ASK)
+    next(stream)
+    uninstrument_litellm()
+    list(stream)
+    del stream
+    assert once_left(0) == []
 
 
 def test_a_forked_child_logs_none_of_its_parents_streams(soon: Soon) -> None:
