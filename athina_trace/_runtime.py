@@ -91,7 +91,7 @@ def active() -> Runtime | Recorder | None:
 
 
 def _recording() -> Recorder | None:
-    """The recorder of this context, or the only one there is: threads do not inherit the context they were made in."""
+    """The recorder of this context, or the only one there is: few threads inherit the context they were made in."""
     here = _recorder.get()
     if here is not None or len(_recorders) == 1:
         return here or _recorders[0]

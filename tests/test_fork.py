@@ -40,7 +40,7 @@ def test_hooks_are_called_in_order_and_none_is_left_out_for_another_that_fails()
         for place in reversed(("clock", "runtime", "database")):
             moments = ("before", "after_in_parent", "after_in_child")
             _fork.register(place, **{moment: noting(moment, place) for moment in moments})
-        sys.unraisablehook = lambda failed: print("reported", type(failed.exc_value).__name__, flush=True)
+        sys.unraisablehook = lambda failed: noting("reported", type(failed.exc_value).__name__)()
         child = os.fork()
         if child == 0: os._exit(0)
         os.waitpid(child, 0)

@@ -195,7 +195,7 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
 
 
 def _words(value: object, written: str) -> str:
-    """What was `written` of a value, or what a message of a chat framework says, as of Chainlit, Discord or Telegram."""
+    """What was `written` of a value, or what a chat framework's message says, such as Chainlit's or Telegram's."""
     if type(value) is str or written != nameplate(value):
         return written
     said = [words for _, words in stored_pairs(value, ("content", "text")) if isinstance(words, str) and words]

@@ -120,7 +120,7 @@ class Engine:
 
         Raises what the store raises, and has done nothing then.
         """
-        results = list(self.results.queue)
+        results = self.results.uncommitted()
         before = self._leased, self._unsubmitted, self._noted
         try:
             with self.outbox.transaction():
@@ -137,7 +137,7 @@ class Engine:
             self._destination.warn(paused=gate.paused, outage=gate.outage)
         self._upkeep.is_due |= bool(collected or results)
         self.outbox.acknowledgements_committed(
-            result.attempt.entry for result in list(self.results.queue) if result.attempt
+            result.attempt.entry for result in self.results.uncommitted() if result.attempt
         )
         for key, attempt in announced:
             self._announce(key, attempt)
@@ -268,7 +268,7 @@ class Engine:
             self.senders.close(seconds)
         try:
             with self.outbox.transaction():
-                _, announced = self._commit(list(self.results.queue), self._clock.time())
+                _, announced = self._commit(self.results.uncommitted(), self._clock.time())
             for key, attempt in announced:
                 self._announce(key, attempt)
         finally:

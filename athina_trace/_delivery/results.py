@@ -79,6 +79,11 @@ class Results:
         """Whether senders that run out of work want a step at once: more waits than they have, or a caller does."""
         self._delivered = delivered
 
+    def uncommitted(self) -> list[Result]:
+        """Those that the engine has not taken out, the oldest first."""
+        # The copy is one step for senders that put some meanwhile, also where there is no interpreter lock.
+        return list(self.queue.copy())
+
     def discard(self, number: int) -> None:
         """Take out the oldest, which are committed."""
         for _ in range(number):

@@ -6,6 +6,7 @@ Each has a connection of its own.
 
 from __future__ import annotations
 
+import contextvars
 import math
 import queue
 import threading
@@ -75,7 +76,8 @@ class _Sender:
     """
 
     def __init__(self, run: Callable[[_Sender], None], name: str) -> None:
-        self.thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
+        # In a context of its own, as the engine's.
+        self.thread = threading.Thread(target=contextvars.Context().run, args=(run, self), name=name, daemon=True)
         self.connection: Connection | None = None
         self.held: list[Lease] = []
         self.request: Request | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import sys
 import threading
@@ -76,7 +77,11 @@ class Worker:
             return
         with self._start_lock:
             if self._ends is None and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="athina-trace-engine", daemon=True)
+                # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
+                # 3.14 on, and a callback would log into the session of the request that came first.
+                self._thread = threading.Thread(
+                    target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
+                )
                 try:
                     self._thread.start()
                     # At once: a short program may be ending already when the engine has its first log ready.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import threading
 from collections import deque
@@ -85,8 +86,12 @@ class Publisher:
             self._loop, self._woken, self._stream, self._opening = Loop(), asyncio.Event(), None, None
             if self._inbox:
                 self._woken.set()
+            # In a context of its own, as the engine's.
             self._thread = threading.Thread(
-                target=self._run, args=(self._loop,), name="athina-trace-publisher", daemon=True
+                target=contextvars.Context().run,
+                args=(self._run, self._loop),
+                name="athina-trace-publisher",
+                daemon=True,
             )
             self._thread.start()
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from tests.support.nats_servers import NatsServers, free_port
+from tests.support.nats_servers import NatsServers
+from tests.support.ports import free_port
 
 from .tables import terminal
 

@@ -11,6 +11,7 @@ import pytest
 
 import athina_trace as at
 from athina_trace.testing import captured_logs
+from tests.support import processes
 from tests.support.athina_server import AthinaServer, answer
 from tests.support.waiting import until
 
@@ -119,6 +120,25 @@ def test_callbacks_that_raise_or_hang_stop_no_delivery(athina: AthinaServer) -> 
     assert at.flush(0.1)
     assert len(athina.accepted) == 5
     release.set()
+
+
+def test_callbacks_run_in_no_session_also_where_threads_inherit_their_makers_context(athina: AthinaServer) -> None:
+    out, err = processes.run(
+        """
+        import athina_trace as at
+        def on_delivered(event):
+            if event.external_reference_id == "first":
+                at.log_inference(response="from the callback")
+        at.configure(api_key="key", on_delivered=on_delivered)
+        with at.athina_session("thread_1"):
+            at.log_inference(response="a", external_reference_id="first")
+        assert at.flush(60) and at.flush(60)
+        print([log.get("session_id") for log in at.recent_logs()])
+        """,
+        ATHINA_BASE_URL=athina.url,
+        PYTHON_THREAD_INHERIT_CONTEXT="1",  # from Python 3.14 on; the default of its free-threaded build
+    )
+    assert (out.strip(), err) == ("['thread_1', None]", "")
 
 
 def test_hooks_can_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +100,8 @@ def test_tasks_and_threads_side_by_side_are_apart() -> None:
 
 def test_a_stray_thread_is_warned_of_where_several_captures_are_open(caplog: pytest.LogCaptureFixture) -> None:
     with captured_logs() as outer, captured_logs() as inner:
-        stray = threading.Thread(target=ask, args=("stray",))
+        # In a context of its own: from Python 3.14 on, threads may inherit that of their maker.
+        stray = threading.Thread(target=contextvars.Context().run, args=(ask, "stray"))
         stray.start()
         stray.join()
         followed = threading.Thread(target=at.wrap(ask), args=("followed",))

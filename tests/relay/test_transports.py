@@ -133,8 +133,8 @@ class Driver:
             assert time.monotonic() < ends, "not every lease ended"
             self.pool.tend()
             time.sleep(0.005)
-            taken = sum(result.ended for result in list(self.results.queue))
-        found = list(self.results.queue)
+            taken = sum(result.ended for result in self.results.uncommitted())
+        found = self.results.uncommitted()
         self.results.discard(len(found))
         return found
 
