@@ -198,5 +198,5 @@ def _words(value: object, written: str) -> str:
     """What was `written` of a value, or what a chat framework's message says, such as Chainlit's or Telegram's."""
     if type(value) is str or written != nameplate(value):
         return written
-    said = [words for _, words in stored_pairs(value, ("content", "text")) if isinstance(words, str) and words]
-    return text(said[0]) if said else written
+    found = [words for _, words in stored_pairs(value, ("content", "text")) if isinstance(words, str) and words]
+    return text(found[0]) if found else written

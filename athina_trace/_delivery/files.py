@@ -42,7 +42,7 @@ def disk_of(folder: Path) -> Disk:
         found = os.statvfs(folder)
     except (OSError, AttributeError):  # the folder was just deleted, or this is Windows
         return Disk(float("inf"), _RESERVE_BYTES)
-    # Some that go over a network do not know, and of what is set aside for root nothing is said: a write shows.
+    # Some that go over a network do not know, and what is set aside for root is not counted: a write shows.
     if not found.f_blocks or not found.f_bavail:
         return Disk(float("inf"), _RESERVE_BYTES)
     total = found.f_blocks * found.f_frsize

@@ -111,7 +111,7 @@ class _Following:
         try:
             item = self.inside(receive, *given)
         except Exception as error:
-            self._note_exhausted(error)
+            run_now(self._end_if_exhausted(error))
             raise
         self._keep(item)
         return item
@@ -122,14 +122,15 @@ class _Following:
         try:
             item = await self.inside_async(receive, *given)
         except Exception as error:
-            self._note_exhausted(error)
+            if (work := self._end_if_exhausted(error)) is not None:
+                await run_in_thread(work)
             raise
         self._keep(item)
         return item
 
-    def _note_exhausted(self, error: Exception) -> None:
-        if not _EXHAUSTED.isdisjoint(map(type_name, mro_of(type(error)))):
-            run_now(self.end(None))
+    def _end_if_exhausted(self, error: Exception) -> DeferredWork:
+        names = map(type_name, mro_of(type(error)))
+        return None if _EXHAUSTED.isdisjoint(names) else self.end(None)
 
     def across(self, resume: Callable[..., Any], *given: Any) -> Any:
         """What `inside` does, for a context manager: the session that it enters holds in its block, as undecorated."""

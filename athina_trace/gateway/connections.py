@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import select
+from itertools import islice
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -23,6 +25,8 @@ _MAX_HEAD: Final = 65_536
 """Bytes of a request's head, about: what came in one piece with its end does not count."""
 _MOST_AHEAD: Final = 524_288
 """Bytes of a request beside its body: what chunks are wrapped in, trailers, and what is yet to be read."""
+_MOST_LOOKED_AT: Final = 16
+"""Connections that are asked whether they can make room for one: each takes a call of the system."""
 _MOST_REQUESTS: Final = 32
 """Requests on one connection that wait for the answer to an earlier one; hardly any client sends even two."""
 
@@ -73,7 +77,8 @@ class Connections:
         """Take a connection, in place of an idle one where there are too many; False where all are at work."""
         if len(self.open) >= self.limit:
             # Clients open idle connections again when they need them, and to hold many gains nothing.
-            idle = next((each for each in self.open if each.is_idle), None)
+            quiet = islice((each for each in self.open if each.is_idle), _MOST_LOOKED_AT)
+            idle = next((each for each in quiet if not each.has_unread), None)
             if idle is None:
                 self.refused += 1
                 return False
@@ -92,7 +97,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_admitted = self._is_busy = self._is_stuck = False
-        self._is_new = True
         self._received_at = 0.0
         """When the last bytes were received, by the event loop's clock."""
         self._head = 0
@@ -102,8 +106,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way, nor half of one, nor one that nobody has looked for yet."""
-        return not (self._is_busy or self._is_new or self._head)
+        """Whether no request is under way, nor half of one."""
+        return not self._is_busy and self._head == 0
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the client has sent something that was not read yet: where all is busy, that is a request."""
+        if self._transport is None:
+            return False
+        unread = select.poll()
+        unread.register(self._transport.get_extra_info("socket"), select.POLLIN)
+        return bool(unread.poll(0))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or answer that there are too many."""
@@ -114,13 +127,6 @@ class Connection(asyncio.Protocol):
             return
         self._limit(self._all.head_seconds)
         self._inner.connection_made(transport)
-        # Of many that come at once, none is to make room for the next before its first bytes were looked for, which is
-        # done in the loop's next turn.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, self._has_been_read)
-
-    def _has_been_read(self) -> None:
-        self._is_new = False
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client sent, and see how large and how slow a head is."""

@@ -45,9 +45,9 @@ class Begun(Generic[V]):
         """Return what belongs to a run."""
         return self._values.get(run)
 
-    def items(self) -> list[tuple[object, V]]:
-        """Return all runs that have not ended."""
-        return list(self._values.items())
+    def values(self) -> list[V]:
+        """Return what belongs to all runs that have not ended."""
+        return list(self._values.values())
 
     def pop(self, run: object) -> V | None:
         """Take out what belongs to a run that has ended."""

@@ -313,9 +313,13 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
     # Messages without an id of the provider's have one that LangChain made of the run's.
     own = "" if own.startswith(("lc_", "run-")) else own
     details = {"response_id" if own.startswith("resp_") else "completion_id": own} if own else {}
+    # So LangChain marks what is out of its cache: it has the id of the answer that it was, and is one of its own.
+    is_cached = child(message, "usage_metadata").get("total_cost") == 0
+    if is_cached:
+        details["cache_hit"] = "true"
     answer = Answer(
         key=name,
-        names=(("id", own),) if own else (),
+        names=(("id", own),) if own and not is_cached else (),
         source=_SOURCE,
         fidelity=AS_TYPED,
         request=name[1],

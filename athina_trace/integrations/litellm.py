@@ -116,11 +116,12 @@ class _Request:
     """Of a stream what has come; LiteLLM adds to it."""
     is_answered: bool = False
     """Whether the answer came, or a stream of it began."""
+    mark: weakref.ref[_Mark] | None = None
 
 
 _requests: Begun[_Request] = Begun()
-_left: deque[_Request] = deque()
-"""Those that LiteLLM has let go of."""
+_left: deque[str] = deque()
+"""LiteLLM's ids of those that it has let go of."""
 
 
 class AthinaLogger(CustomLogger):
@@ -149,8 +150,8 @@ class AthinaLogger(CustomLogger):
             request = _request(call, kwargs, hides=self.turn_off_message_logging)
             _requests.put(call, request)
             kwargs[_MARK] = mark = _Mark()
-            # The garbage collector may call at any moment, even in the middle of our own work.
-            weakref.finalize(mark, _left.append, request).atexit = False
+            # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
+            request.mark = weakref.ref(mark, lambda _: _left.append(call))
 
     def log_post_api_call(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Note that a request was answered: what is asked here from now on is another one."""
@@ -253,15 +254,15 @@ def _log_left(*, ending: bool = False) -> None:
     """Log what LiteLLM has let go of and said nothing of, at the end of the process all that has not ended."""
     while _left:
         _log_incomplete(_left.popleft())
-    for _, request in _requests.items() if ending else ():
-        _log_incomplete(request)
+    for request in _requests.values() if ending else ():
+        _log_incomplete(request.call)
 
 
-def _log_incomplete(request: _Request) -> None:
-    if _requests.get(request.call) is not request:
+def _log_incomplete(call: str) -> None:
+    request = _requests.pop(call)
+    if request is None:
         return  # it was logged
-    _requests.pop(request.call)
-    end((_SOURCE, request.call))
+    end((_SOURCE, call))
     built = ChatChunks()
     for chunk in tuple(request.chunks or ()):
         if type(plain := normalise(chunk)) is dict:
@@ -273,14 +274,14 @@ def _log_incomplete(request: _Request) -> None:
     if payload["response"] is None:
         payload["response"] = built.result()
     given_up = GeneratorExit()
-    answer, records, origin = _read(payload, request.params, request.origin, given_up, call=request.call)
+    answer, records, origin = _read(payload, request.params, request.origin, given_up, call=call)
     answer.progress = 0
     log_answer(records, origin, error=given_up)
 
 
 def _run_periodically(_now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
     _log_left(ending=ending)
-    return _VISIT_SECONDS if _requests.items() else math.inf
+    return _VISIT_SECONDS if _requests.values() else math.inf
 
 
 def _reset() -> None:
@@ -431,3 +432,6 @@ def uninstrument_litellm() -> None:
         listed: Any = getattr(litellm, name, None)
         if isinstance(listed, list):
             listed[:] = [each for each in listed if each is not athina_logger]
+    if not any(isinstance(each, AthinaLogger) for each in litellm.callbacks):
+        for request in _requests.values():
+            request.is_wanted = False  # how it ends is not heard of

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
@@ -157,6 +158,21 @@ def test_a_failure_has_the_servers_message_and_status(
     assert (log["user_query"], log["language_model_id"]) == ("Weather?", "gpt-4o")
 
 
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_an_answer_out_of_the_cache_is_one_of_its_own(
+    model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", chat(content=RAIN))
+    cached = model.model_copy(update={"cache": InMemoryCache()})
+    for _ in range(2):
+        cached.invoke("Weather?")
+    first, again = logs()
+    assert [log["response"] for log in (first, again)] == [RAIN, RAIN]
+    assert [log["custom_attributes"].get("cache_hit") for log in (first, again)] == [None, "true"]
+
+
 def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
     async def main() -> None:
         entered = asyncio.Event()
@@ -260,7 +276,7 @@ def test_models_that_have_ended_are_not_kept(logs: Logs) -> None:
     found = logs()
     assert [log["response"] for log in found] == ["a"] * 20 + ["b"] * 20
     assert not any("outcome" in log["custom_attributes"] for log in found)
-    assert not handler._models.items()
+    assert not handler._models.values()
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])

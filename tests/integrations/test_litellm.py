@@ -215,7 +215,7 @@ def once_left(soon: Soon) -> Soon:
     def is_all_logged() -> bool:
         gc.collect()  # LiteLLM's threads may have let go of it only now
         _periodic.tick(time.time())
-        return not litellm_integration._requests.items()
+        return not litellm_integration._requests.values()
 
     def wait(count: int) -> list[dict[str, Any]]:
         until(is_all_logged)
@@ -286,6 +286,20 @@ def test_what_a_program_keeps_from_loggers_is_kept_from_them_in_streams_that_are
     assert once_left(1) == [log]
 
 
+def test_a_request_that_is_let_go_of_is_logged_without_what_it_was_authorised_by(once_left: Soon) -> None:
+    keys = {"api_key": KEY, "aws_secret_access_key": KEY, "extra_headers": {"authorization": f"Bearer {KEY}"}}
+    kwargs = {"litellm_call_id": "call-1", "call_type": "acompletion", "model": "claude", "messages": ASK, **keys}
+    kwargs["optional_params"] = {"temperature": 0.5, "extra_body": keys, **keys}
+    kwargs["litellm_params"] = {"metadata": {"session_id": "thread-7", "headers": keys, **keys}, **keys}
+    athina_logger.log_pre_api_call("claude", ASK, kwargs)
+    del kwargs
+    (log,) = once_left(1)
+    assert (log["user_query"], log["session_id"], log["model_options"]) == (
+        "What is the weather?", "thread-7", {"temperature": 0.5}
+    )  # fmt: skip
+    assert KEY not in json.dumps(log)
+
+
 def test_streams_that_are_open_at_the_end_of_the_process_are_logged_then(soon: Soon) -> None:
     stream: Any = litellm.completion(**LEFT, messages=ASK)
     next(stream)
@@ -294,6 +308,15 @@ def test_streams_that_are_open_at_the_end_of_the_process_are_logged_then(soon: S
     assert log["custom_attributes"]["outcome"] == "incomplete"
     list(stream)  # it was not the end
     until(lambda: soon(1)[0]["response"] == LEFT["mock_response"])
+
+
+def test_a_request_whose_end_is_not_heard_of_is_not_logged_as_incomplete(once_left: Soon) -> None:
+    stream: Any = litellm.completion(**LEFT, messages=ASK)
+    next(stream)
+    uninstrument_litellm()
+    list(stream)
+    del stream
+    assert once_left(0) == []
 
 
 def test_a_forked_child_logs_none_of_its_parents_streams(soon: Soon) -> None:

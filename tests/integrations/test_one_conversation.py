@@ -80,12 +80,9 @@ def test_the_table_of_what_each_source_says(capsys: pytest.CaptureFixture[str]) 
 TALKS = list({source.talk: source for source in SOURCES}.values())
 NAMING = (frameworks.talk_with_langgraph, frameworks.talk_with_agents)
 """Those who name the conversation to the framework: this wins over the scope around."""
-# Not every way in every order: OpenLLMetry, switched off and on again, wraps its wrappers, so that the twentieth time
-# takes minutes. So it is there the first time only.
-TOGETHER = {"thread_1": SOURCES, "ours": [source for source in SOURCES if source.name != "OpenLLMetry"]}
 ORDERS = [
-    (talking, random.Random(scope + talking.name).sample(sources, len(sources)), scope)
-    for scope, sources in TOGETHER.items()
+    (talking, random.Random(scope + talking.name).sample(SOURCES, len(SOURCES)), scope)
+    for scope in ("thread_1", "ours")
     for talking in TALKS
 ]
 

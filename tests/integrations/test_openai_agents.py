@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from agents import (
     Agent,
@@ -26,9 +27,20 @@ from agents import (
 from agents.tracing import (
     TracingProcessor,
     add_trace_processor,
+    custom_span,
     get_trace_provider,
+    mcp_tools_span,
     response_span,
     set_trace_processors,
+    transcription_span,
+)
+from agents.voice import (
+    AudioInput,
+    SingleAgentVoiceWorkflow,
+    STTModel,
+    TTSModel,
+    VoicePipeline,
+    VoicePipelineConfig,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -277,6 +289,67 @@ def test_a_question_that_a_guardrail_stopped_has_no_answer_to_log(run: Run, serv
 
     with pytest.raises(InputGuardrailTripwireTriggered):
         run("Weather?", input_guardrails=[never])
+    assert logs() == []
+
+
+class Ears(STTModel):
+    """Hears one question; its span is as that of OpenAI's own."""
+
+    model_name = "whisper-1"
+
+    async def transcribe(self, *_: Any) -> str:
+        with transcription_span(model=self.model_name, input="AAAA", input_format="pcm") as span:
+            span.span_data.output = "What is the weather?"
+        return "What is the weather?"
+
+    async def create_session(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+class Voice(TTSModel):
+    """Says nothing."""
+
+    model_name = "tts-1"
+
+    async def run(self, *_: Any) -> AsyncIterator[bytes]:
+        yield b"\0\0" * 100
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_a_voice_pipeline_gives_one_log_for_the_answer_and_none_for_hearing_and_speaking(
+    also_the_client: bool, server: Server, logs: Logs, upload: Upload
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /responses", Events.of_response(*events()))
+
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            agent = Agent(name="Desk", model=OpenAIResponsesModel("gpt-4.1", client))
+            pipeline = VoicePipeline(
+                workflow=SingleAgentVoiceWorkflow(agent),
+                stt_model=Ears(),
+                tts_model=Voice(),
+                config=VoicePipelineConfig(group_id="call-7"),
+            )
+            heard = AudioInput(buffer=np.zeros(240, dtype=np.int16))
+            async for _ in (await pipeline.run(heard)).stream():
+                pass
+
+    with athina_session("ours", customer_id="disney"):
+        asyncio.run(main())
+    (log,) = logs()
+    assert (log["user_query"], log["response"]) == ("What is the weather?", RAIN)
+    assert (log["session_id"], log["customer_id"], log["total_tokens"]) == ("call-7", "disney", 26)
+    assert {"transcription", "speech", "speech_group", "response"} <= set(upload.ended)
+
+
+def test_spans_of_other_kinds_are_no_answers(logs: Logs, upload: Upload) -> None:
+    with trace("all kinds"):
+        for made in (custom_span("mine", {"usage": {"input_tokens": 5}}), mcp_tools_span("server", ["track"])):
+            with made:
+                pass
+    assert upload.ended == ["custom", "mcp_tools"]
     assert logs() == []
 
 

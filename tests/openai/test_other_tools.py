@@ -20,6 +20,9 @@ from .samples import chat
 from .scripts import ASK, RAIN, RAIN_CHUNKS
 from .server import Events, Failure, Server
 
+NOWHERE = "http://127.0.0.1:9/v1"
+"""Where no server listens."""
+
 Logs = Callable[[], list[dict[str, Any]]]
 
 
@@ -188,6 +191,36 @@ def test_a_refused_request_of_an_async_client_with_its_own_request_is_logged_onc
     asyncio.run(main())
     (log,) = local()
     assert (log["error"], log["status_code"]) == ("No.", 400)
+
+
+def test_an_unanswered_request_of_a_client_with_its_own_request_is_logged_once(local: Logs) -> None:
+    with OpenAI(base_url=NOWHERE, api_key="any", max_retries=0) as client:
+        client.request = functools.partial(client.request)  # type: ignore[method-assign]
+        instrument_openai()
+        with athina_trace.athina_trace(user_query="mine"), pytest.raises(openai.APIConnectionError):
+            ask(client)
+        with pytest.raises(openai.APIConnectionError):
+            client.embeddings.create(model="m", input="q")  # no question
+        client.max_retries = 1
+        with pytest.raises(openai.APIConnectionError):
+            ask(client)
+    inside, alone = local()
+    assert inside["error"] == alone["error"] == "APIConnectionError: Connection error."
+    assert (inside["user_query"], alone["user_query"]) == ("mine", ASK[0]["content"])
+    assert alone["response_time"] >= 300  # with the pause before it was sent again
+
+
+def test_an_unanswered_request_of_an_async_client_with_its_own_request_is_logged_once(local: Logs) -> None:
+    async def main() -> None:
+        async with AsyncOpenAI(base_url=NOWHERE, api_key="any", max_retries=0) as client:
+            client.request = functools.partial(client.request)  # type: ignore[method-assign]
+            instrument_openai()
+            with pytest.raises(openai.APIConnectionError):
+                await ask(client)
+
+    asyncio.run(main())
+    (log,) = local()
+    assert (log["error"], log["user_query"]) == ("APIConnectionError: Connection error.", ASK[0]["content"])
 
 
 def test_a_stream_that_was_not_observed_ends_the_call_that_returns_it(

@@ -5,8 +5,8 @@ Every call of every client, sync or async, OpenAI or Azure, its own class or a s
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body show what it is about.
 Beside them is `_process_response`, which makes the answer: other tools may wrap it, or answer in place of `request`. A
-client whose own `request` was replaced before is seen by it, and by `_make_status_error_from_response`. To instrument
-one client is to patch its class and to mark the client.
+client whose own `request` was replaced before is seen by it, by `_make_status_error_from_response`, and by the
+exception for what was never answered. To instrument one client is to patch its class and to mark the client.
 
 `openai` is never imported from here: the patch waits until the program imports it.
 """
@@ -29,6 +29,7 @@ from athina_trace._wrapping.calls import Call
 from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
+    built,
     connecting,
     processed,
     processed_async,
@@ -36,6 +37,7 @@ from athina_trace.integrations.openai.patches import (
     requested,
     requested_async,
     switch,
+    unanswered,
 )
 from athina_trace.integrations.openai.request_record import memory
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
@@ -52,7 +54,8 @@ _STREAMS = {
     "openai._legacy_response": ("LegacyAPIResponse",),
 }
 """What is read after a call returned it: streams, and responses that are not parsed."""
-_METHODS = ("request", "_process_response", "_make_status_error_from_response", "connect")
+_METHODS = ("request", "_process_response", "_make_status_error_from_response", "_build_request", "connect", "__init__")
+_UNANSWERED = ("openai._exceptions", "APIConnectionError")
 _CONNECTING = tuple(
     f"openai.resources.{name}"
     for name in ("responses.responses", "realtime.realtime", "beta.responses.responses", "beta.realtime.realtime")
@@ -140,6 +143,10 @@ def _patch(owner: Any) -> None:
         _put(owner, "request", requested_async if is_async else requested)
         _put(owner, "_process_response", processed_async if is_async else processed)
         _put(owner, "_make_status_error_from_response", refused)
+        _put(owner, "_build_request", built)
+        module, name = _UNANSWERED
+        if (error := getattr(sys.modules.get(module), name, None)) is not None:
+            _put(error, "__init__", unanswered)
         for cls in _subclasses(owner):
             if "request" in vars(cls):
                 _put(cls, "request", functools.partial(requested_async if is_async else requested, is_base=False))

@@ -1,4 +1,4 @@
-"""What replaces two methods of OpenAI's clients: `request`, and `_process_response`, which `request` ends with.
+"""What replaces methods of OpenAI's clients: `request` above all, and `_process_response`, which `request` ends with.
 
 The first sees a request and what came of it; the second the answer that the client itself made, and the body of one
 that cannot be parsed to what the program wants. Both are plain functions: wrapt's wrappers make an object for each
@@ -12,7 +12,7 @@ import json
 import logging
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from athina_trace import _guard, _runtime
 from athina_trace._answers.records import Key
@@ -111,6 +111,7 @@ def _note_answer(client: Any, kwargs: Any, response: Any, answer: Any) -> None:
     if active is not None and active.client is client and not active.is_over:
         active.answer, active.response = answer, response
     elif _is_traced(client):
+        _sent.set(None)
         _record(kwargs.get("options"), kwargs, _began(response), answer, response)
 
 
@@ -122,9 +123,54 @@ def refused(method: Any) -> Any:
         error = method(client, response, *args, **kwargs)
         active = _active.get()
         if (active is None or active.client is not client or active.is_over) and _is_traced(client):
+            _sent.set(None)
             with _guard.shield("reading a refused request of OpenAI's client"):
                 _record_failure(_SentOptions(response.request), _began(response), error)
         return error
+
+    return patch
+
+
+class _Sent(NamedTuple):
+    """A request that a client with a `request` of its own sends."""
+
+    request: Any
+    client: Any
+    options: Any
+    started_ns: int
+
+
+_sent: contextvars.ContextVar[_Sent | None] = contextvars.ContextVar("athina_trace_sent", default=None)
+
+
+def built(method: Any) -> Any:
+    """Replace `_build_request`: the client is about to send a request, for the first time or again."""
+
+    @callables.wraps(method)
+    def patch(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+        request = method(client, options, *args, **kwargs)
+        active = _active.get()
+        if (active is None or active.client is not client or active.is_over) and _is_traced(client):
+            before = _sent.get()
+            is_again = before is not None and before.client is client and kwargs.get("retries_taken")
+            started_ns = before.started_ns if before is not None and is_again else clock.perf_ns()
+            _sent.set(_Sent(request, client, options, started_ns))
+        return request
+
+    return patch
+
+
+def unanswered(method: Any) -> Any:
+    """Replace `__init__` of the exception that a client raises where no server answered."""
+
+    @callables.wraps(method)
+    def patch(error: Any, *args: Any, **kwargs: Any) -> None:
+        method(error, *args, **kwargs)
+        sent = _sent.get()
+        if sent is not None and sent.request is getattr(error, "request", None):
+            _sent.set(None)
+            _report_own_request()
+            _record_failure(sent.options, sent.started_ns, error)
 
     return patch
 
@@ -148,7 +194,7 @@ def _began(response: Any) -> int:
 
     Another tool put it there before ours was in the class.
     """
-    _guard.log_throttled(logging.INFO, "own request", _OWN_REQUEST)
+    _report_own_request()
     try:
         elapsed_ns = int(response.elapsed.total_seconds() * 1e9)
     except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
@@ -157,10 +203,12 @@ def _began(response: Any) -> int:
     return clock.perf_ns() - elapsed_ns
 
 
-_OWN_REQUEST = (
-    "a client of OpenAI had its `request` replaced before instrument_openai() was called: its requests are logged, but "
-    "for those that the server never answers; call instrument_openai() first to have these, too"
-)
+def _report_own_request() -> None:
+    message = (
+        "a client of OpenAI had its `request` replaced before instrument_openai() was called: its requests are logged, "
+        "but for those that are cancelled before they are answered; call instrument_openai() first to have these, too"
+    )
+    _guard.log_throttled(logging.INFO, "own request", message)
 
 
 def requested(method: Any, *, is_base: bool = True) -> Any:
