@@ -235,14 +235,14 @@ def test_a_slow_sender_is_sent_away(serve: Serve, memory: None, sent: bytes) -> 
 
 
 def test_a_slow_second_request_is_sent_away_too(serve: Serve, memory: None) -> None:
-    url = serve(limits=Connections(head_seconds=0.2))
+    url = serve(limits=Connections(head_seconds=1.0))
     with closing(raw(url)) as connection:
         connection.sendall(HEAD.encode() + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
         answered = b""
         while not answered.endswith(b"}"):  # head and body may come apart
             answered += connection.recv(65_536)
         assert answered.startswith(b"HTTP/1.1 200 ")
-        time.sleep(0.5)  # idle connections may wait
+        time.sleep(1.5)  # idle connections may wait
         connection.sendall(b"POST")
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
