@@ -77,7 +77,7 @@ def test_a_damaged_record_is_counted_and_never_sent(
     assert athina_trace.flush(10)
     now = athina_trace.status()
     assert (now.made, now.delivered, now.damaged) == (2, 2, 1)
-    assert questions(athina) == ["before", "after"]
+    assert set(questions(athina)) == {"before", "after"}
     assert said(caplog, "1 records in the journal of the outbox") == 1
 
 
@@ -103,7 +103,7 @@ def test_a_deleted_folder_is_noticed(path: Path, athina: AthinaServer) -> None:
     assert athina_trace.flush(10)
     answer("after")
     assert athina_trace.flush(10)
-    assert questions(athina) == ["before", "after"]
+    assert set(questions(athina)) == {"before", "after"}
 
 
 @pytest.mark.parametrize("how", ["moved", "deleted", "a file instead"])

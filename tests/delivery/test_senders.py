@@ -54,12 +54,11 @@ class Tripwire:
         self._lock = threading.Lock()
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not threading.current_thread().name.startswith("athina-trace-sender"):
-            return None
-        if frame.f_code.co_name in {"__enter__", "__exit__"}:
-            return None  # as below
         path = frame.f_code.co_filename
-        if not path.startswith(FOLDER):
+        if not path.startswith(FOLDER) or frame.f_code.co_name in {"__enter__", "__exit__"}:
+            return None
+        # Not in the last steps of a thread, none of them ours: it is known no longer, and would be listed again.
+        if not threading.current_thread().name.startswith("athina-trace-sender"):
             return None
         if event == "line" and not is_with(path, frame.f_lineno):
             with self._lock:
