@@ -44,9 +44,10 @@ async def main() -> None:
     before = status().made
     async with open_async_client() as client:
         await asyncio.gather(*(talk(client, customer) for customer in QUESTIONS))
+    report = await aflush(timeout=10)
     logs = recent_logs(status().made - before)
     show_conversation(sorted(logs, key=lambda log: str(log["session_id"])))
-    show_delivery(await aflush(timeout=10), status())
+    show_delivery(report, status())
 
 
 if __name__ == "__main__":

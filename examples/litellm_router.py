@@ -41,5 +41,6 @@ if __name__ == "__main__":
     ends = time.monotonic() + 30
     while status().made - before < 2 * len(QUESTIONS) and time.monotonic() < ends:
         time.sleep(0.05)
+    report = flush(timeout=10)
     show_conversation(recent_logs(status().made - before))
-    show_delivery(flush(timeout=10), status())
+    show_delivery(report, status())

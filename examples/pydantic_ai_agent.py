@@ -51,5 +51,6 @@ if __name__ == "__main__":
     before = status().made
     with StandIn() as server:
         asyncio.run(talk(server.base_url))
+    report = flush(timeout=10)
     show_conversation(recent_logs(status().made - before))
-    show_delivery(flush(timeout=10), status())
+    show_delivery(report, status())

@@ -44,8 +44,9 @@ def main() -> None:
         before = status().made
         talk(client)
         chain(client)
+    report = flush(timeout=10)
     show_conversation(recent_logs(status().made - before))
-    show_delivery(flush(timeout=10), status())
+    show_delivery(report, status())
 
 
 if __name__ == "__main__":

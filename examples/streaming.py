@@ -53,8 +53,9 @@ def main() -> None:
             print(event.delta if event.type == "response.output_text.delta" else "", end="", flush=True)
         print()
         print(helper(client, "Thank you!"))
+    report = flush(timeout=10)
     show_conversation(recent_logs(status().made - before))
-    show_delivery(flush(timeout=10), status())
+    show_delivery(report, status())
 
 
 if __name__ == "__main__":
