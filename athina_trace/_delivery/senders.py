@@ -32,7 +32,7 @@ _IDLE_SECONDS = 30.0
 """How long a sender without work lives on, with its connection; one always does."""
 _TRY_SECONDS = 0.0005
 _FEW = 16
-"""Leases in the inbox below which the engine is asked for more."""
+"""Leases in the queue below which the engine is asked for more."""
 
 
 class Connection(Protocol):
@@ -66,7 +66,7 @@ class _Sender:
     """One thread, its connection, and what it works on.
 
     Attributes:
-        held: leases that it took from the inbox and whose end it has not reported yet.
+        held: leases that it took from the queue and whose end it has not reported yet.
         request: what it has in flight.
         is_parked: whether it waits with a lease until another request may be in flight.
         is_resting: whether it waits without one, since as many have one as may send.
@@ -106,7 +106,7 @@ class _TurnLock:
 
 
 class Senders:
-    """The threads, their inbox and the controller that they ask. Everything public is for the engine's thread."""
+    """The threads, their queue and the controller that they ask. Everything public is for the engine's thread."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Senders:
         self._clock = clock
         self._max_bytes = max_bytes
         self._revise = revise
-        self._inbox: queue.SimpleQueue[Lease] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Lease] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
         self._lock = _TurnLock()
         self._closed = threading.Event()
@@ -147,7 +147,7 @@ class Senders:
 
     def submit(self, lease: Lease) -> None:
         """Take a lease whose entries are to be sent."""
-        self._inbox.put(lease)
+        self._queue.put(lease)
 
     def start(self) -> None:
         """Start one more sender. Raises RuntimeError where no thread can be started."""
@@ -183,10 +183,10 @@ class Senders:
 
     def _is_waiting(self) -> bool:
         """Whether there is more to send than may be in flight."""
-        return not self._inbox.empty() or any(sender.is_parked for sender in list(self._senders))
+        return not self._queue.empty() or any(sender.is_parked for sender in list(self._senders))
 
     def _start_where_needed(self) -> None:
-        if not self._inbox.empty() and len(self._senders) < self.controller.limit and not self._closed.is_set():
+        if not self._queue.empty() and len(self._senders) < self.controller.limit and not self._closed.is_set():
             with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
                 self.start()
 
@@ -228,7 +228,7 @@ class Senders:
             is_idle = False
             try:
                 # In one step: an error in between would lose a lease.
-                sender.held.append(self._inbox.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None))
+                sender.held.append(self._queue.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None))
             except queue.Empty:
                 is_idle = True
             else:
@@ -239,7 +239,7 @@ class Senders:
                     if sender.is_resting:
                         # Rather than wait with it: the first that may send it takes it out again.
                         sender.may_continue.clear()
-                        self._inbox.put(sender.held[-1])
+                        self._queue.put(sender.held[-1])
                         sender.held.pop()
                 if not sender.is_resting:
                     self._start_where_needed()
@@ -269,7 +269,7 @@ class Senders:
                 failed = attempt
                 break
             self._results.put(Result(lease, attempt, ended=False))
-        self._results.put(Result(lease, failed, ended=True), is_low=self._inbox.qsize() < _FEW)
+        self._results.put(Result(lease, failed, ended=True), is_low=self._queue.qsize() < _FEW)
         sender.held.remove(lease)
 
     def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> Request | None:
@@ -314,7 +314,7 @@ class Senders:
         parked = [each for each in self._senders if each.is_parked]
         room = len(parked) if gate.is_shut else limit - sum(each.request is not None for each in self._senders)
         resting = [each for each in self._senders if each.is_resting]
-        more = min(limit - sum(bool(each.held) for each in self._senders), self._inbox.qsize())
+        more = min(limit - sum(bool(each.held) for each in self._senders), self._queue.qsize())
         for sender in (*parked[: max(0, room)], *resting[: max(0, more)]):
             sender.may_continue.set()
 
@@ -325,7 +325,7 @@ class Senders:
             senders = list(self._senders)
         for sender in senders:
             sender.may_continue.set()
-            self._inbox.put(_STOP)
+            self._queue.put(_STOP)
         _join(senders, seconds * 0.7)
         for sender in senders:
             if sender.connection is not None:
