@@ -59,7 +59,7 @@ _SIGNATURES: Final = frozenset({"sig", "signature", "x-amz-signature", "x-goog-s
 # A name and a text in JSON, or in Python's own spelling; within a text of JSON, quotation marks have backslashes, and
 # within that each of these has one more. What ends a text has none before it, but for pairs that are backslashes.
 _NAMED = re.compile(
-    r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\*\Z)""", re.DOTALL
+    r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\{0,31}\Z)""", re.DOTALL
 )
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
 
