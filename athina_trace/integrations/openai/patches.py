@@ -121,14 +121,19 @@ def refused(method: Any) -> Any:
     @callables.wraps(method)
     def patch(client: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         error = method(client, response, *args, **kwargs)
-        active = _active.get()
-        if (active is None or active.client is not client or active.is_over) and _is_traced(client):
+        if _has_own_request(client):
             _sent.set(None)
             with _guard.shield("reading a refused request of OpenAI's client"):
                 _record_failure(_SentOptions(response.request), _began(response), error)
         return error
 
     return patch
+
+
+def _has_own_request(client: Any) -> bool:
+    """Whether a client that is logged does this in a `request` of its own, which ours does not surround."""
+    active = _active.get()
+    return (active is None or active.client is not client or active.is_over) and _is_traced(client)
 
 
 class _Sent(NamedTuple):
@@ -149,8 +154,7 @@ def built(method: Any) -> Any:
     @callables.wraps(method)
     def patch(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
         request = method(client, options, *args, **kwargs)
-        active = _active.get()
-        if (active is None or active.client is not client or active.is_over) and _is_traced(client):
+        if _has_own_request(client):
             before = _sent.get()
             is_again = before is not None and before.client is client and kwargs.get("retries_taken")
             started_ns = before.started_ns if before is not None and is_again else clock.perf_ns()
