@@ -57,7 +57,7 @@ class Terminal:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:  # closed by the shell, as by `>&-`
-                setattr(sys, name, io.StringIO())
+                setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
             # A log may hold any character: a terminal of another encoding must not end a command half-way.
             elif isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")

@@ -340,6 +340,13 @@ def test_a_closed_output_ends_no_command_half_way(environment: dict[str, str], s
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_closed_output_is_followed_as_one_that_is_thrown_away(environment: dict[str, str], sampled: str) -> None:
+    command = f"timeout 3 {sys.executable} -W error -m athina_trace logs --follow --outbox {sampled} >&-"
+    shell = ["bash", "-c", command]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (124, "")
+
+
 @pytest.mark.parametrize("command", ["logs", "status", "check"])
 def test_a_damaged_outbox_is_named(run: Run, tmp_path: Path, command: str) -> None:
     path = tmp_path / "outbox.db"
