@@ -49,7 +49,9 @@ class Runtime(Writer):
             if path == MEMORY
             else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
         )
-        self.delivery = Delivery(self.outbox, self._work, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic)
+        self.delivery = Delivery(
+            self.outbox, self._make_worker, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic
+        )
         self.put = self.delivery.put
         self.put_or_raise = self.delivery.put_on_disk
         if settings.console:
@@ -65,13 +67,13 @@ class Runtime(Writer):
             # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
             # thread that they know nothing of. The openai package does so with each request.
             try:
-                _transport().prepare(settings.base_url)
+                _client_class().prepare(settings.base_url)
             except Exception as error:  # noqa: BLE001 - broken proxies, certificates: what the first request meets, too
                 _guard.pass_on(error)
-                message = "athina_trace cannot make ready to send: %r; logs are kept and tried again"
+                message = "athina_trace cannot prepare to send: %r; logs are kept and tried again"
                 _guard.log_throttled(logging.WARNING, "prepare", message, error)
 
-    def _work(self, outbox: Outbox) -> Worker:
+    def _make_worker(self, outbox: Outbox) -> Worker:
         settings = self.settings
         engine = Engine(
             outbox,
@@ -84,7 +86,7 @@ class Runtime(Writer):
         return Worker(engine, clock=clock, unsent=_NO_KEY if settings.relay is None else _NO_PACKAGE)
 
     def _make_pool(self) -> Callable[[Results], Pool] | None:
-        """What sends to where the settings say; None where they do not."""
+        """Return what sends to where the settings say; None where they do not."""
         settings = self.settings
         if settings.relay is not None:
             return _relay_pool(settings)
@@ -106,7 +108,7 @@ class Runtime(Writer):
 
     def _connect(self) -> Connection:
         key = self.settings.api_key
-        return _transport()(
+        return _client_class()(
             base_url=self.settings.base_url,
             key=key.get_secret_value() if key else "",
             api_version=self.settings.api_version,
@@ -131,19 +133,19 @@ class Runtime(Writer):
         return report
 
     def wake(self) -> None:
-        """Have the worker see what there is to do."""
+        """Wake the worker."""
         self.delivery.worker.wake()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest logs in the outbox, oldest first; those that only memory could take come last."""
+        """Return the newest logs in the outbox, oldest first; those that only memory could take come last."""
         return [from_json(body) for body in self.delivery.newest(min(max(0, limit), sys.maxsize))]
 
     def traffic(self) -> Traffic:
-        """What this process's requests do now, and took."""
+        """Return what this process's requests do now, and took."""
         return self.delivery.traffic()
 
     def status(self) -> Status:
-        """The outbox's counts now."""
+        """Return the outbox's counts now."""
         counts, waiting_since, size = self.delivery.snapshot()
         return Status(
             made=counts.made,
@@ -181,7 +183,7 @@ def _path(settings: Settings) -> str:
 
 
 def _relay_pool(settings: Settings) -> Callable[[Results], Pool] | None:
-    """What publishes to the relay; None, with a warning, where its client is not installed."""
+    """Return what publishes to the relay; None, with a warning, where its client is not installed."""
     try:
         from athina_trace.relay.connection import Address  # noqa: PLC0415 - an optional extra
         from athina_trace.relay.publisher import Publisher  # noqa: PLC0415
@@ -194,8 +196,8 @@ def _relay_pool(settings: Settings) -> Callable[[Results], Pool] | None:
     )
 
 
-def _transport() -> type[Client]:
-    """Give the class that speaks to Athina, loaded in the thread that makes the first log."""
+def _client_class() -> type[Client]:
+    """Return the class that speaks to Athina, loaded in the thread that makes the first log."""
     from athina_trace._delivery.client import Client  # noqa: PLC0415 - see above
 
     return Client

@@ -29,14 +29,14 @@ class Clock:
     """Wall-clock time, seconds since the epoch."""
 
     def reference(self, made: float | None = None) -> str:
-        """A new UUIDv7 as its canonical string of 36 characters; `made`: seconds since the epoch, where not now."""
+        """Return a new UUIDv7, a canonical string of 36 characters; `made`: seconds since the epoch (default: now)."""
         milliseconds = time.time_ns() // 1_000_000 if made is None else int(made * 1000)
         number = milliseconds << 80 | self._random.getrandbits(76) & _RANDOM_BITS | _VERSION_7
         text = number.to_bytes(16, "big").hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def uniform(self) -> float:
-        """A random number from 0 up to, but not including, 1."""
+        """Return a random number from 0 up to, but not including, 1."""
         return self._random.random()
 
     def after_fork(self) -> None:

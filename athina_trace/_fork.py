@@ -18,6 +18,7 @@ PLACES: Final = (
     "runtime",  # a runtime is not forked half made; the child makes its own
     "capture",  # locks of the logs that are being written
     "answers",  # which answers the parent's logs have
+    "chains",  # what was asked in conversations
     "openai",  # what the parent waits for, and will log
     "litellm",  # the same
     "tls",  # OpenSSL is not forked while it holds locks of its own
@@ -46,7 +47,7 @@ def register(
     after_in_parent: Hook | None = None,
     after_in_child: Hook | None = None,
 ) -> None:
-    """Have these called around each fork from now on.
+    """Call these around each fork from now on.
 
     A module that is loaded while another thread forks may have its `after` called without its `before`. Hooks must
     neither log nor wait for a thread in the child, which has only one. Raises `ValueError` for an unknown place.

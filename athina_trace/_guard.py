@@ -46,7 +46,7 @@ class shield:  # noqa: N801 - reads as a verb, like contextlib's
 
 
 def swallow(doing: str) -> None:
-    """What `shield` does, in an `except Exception` block: for the few places where a call's time is counted in ns."""
+    """Do what `shield` does, in an `except Exception` block: for the few places where nanoseconds of a call count."""
     error = sys.exc_info()[1]
     if error is not None:
         pass_on(error)
@@ -69,7 +69,7 @@ def pass_on(error: BaseException) -> None:
 
 
 def is_the_programs(error: BaseException) -> bool:
-    """Whether the program raised `error` in a signal handler, such as a time limit, that ran on top of our code.
+    """Return whether the program raised `error` in a signal handler, such as a time limit, that ran on top of our code.
 
     Python calls a handler between any two instructions of the main thread and gives it the frame that it interrupts.
     So a frame of the traceback which took its own caller as an argument belongs to a handler, or to the trace function

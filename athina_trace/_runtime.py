@@ -40,7 +40,7 @@ _once = threading.RLock()
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
 may_leave_out = False
-"""Whether the settings of now or before leave some logs out."""
+"""Whether the present or earlier settings leave some logs out."""
 _maker: int | None = None
 """The thread that is making a runtime, which holds `_once`."""
 _afterwards: list[Callable[[], object]] = []
@@ -60,38 +60,38 @@ def _after_fork_in_child() -> None:
     if _runtime is not None:
         _abandoned.append(_runtime)
         _runtime = None
-    _after_fork()
+    _let_go()
 
 
-def _after_fork() -> None:
+def _let_go() -> None:
     # Never acquired, where this module was just being loaded when the fork began.
     with suppress(RuntimeError):
         _once.release()
 
 
-_fork.register("runtime", before=_once.acquire, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+_fork.register("runtime", before=_once.acquire, after_in_parent=_let_go, after_in_child=_after_fork_in_child)
 
 
 def may_trace() -> bool:
-    """False where tracing is known to be off. The cheapest of questions, asked before each call."""
+    """Return False where tracing is known to be off. The cheapest of questions, asked before each call."""
     return _may_trace or bool(_recorders)
 
 
 def active() -> Runtime | Recorder | None:
-    """This process's runtime, made from the environment when first asked for; None where tracing is off.
+    """Return this process's runtime, made from the environment when first asked for; None where tracing is off.
 
     None, too, where it cannot be made, and for what runs on top of its making: see `afterwards`. While logs are being
     recorded: the recorder of this context.
     """
     if _recorders:
         return _recording()
-    runtime = _runtime if _runtime is not None else _first()
+    runtime = _runtime if _runtime is not None else _make_first()
     # What `runtime.settings.enabled` says, without two look-ups of attributes in each call.
     return runtime if _may_trace else None
 
 
 def _recording() -> Recorder | None:
-    """The recorder of this context, or the only one there is: few threads inherit the context they were made in."""
+    """Return the recorder of this context, or the only one: few threads inherit the context they were made in."""
     here = _recorder.get()
     if here is not None or len(_recorders) == 1:
         return here or _recorders[0]
@@ -105,7 +105,7 @@ def _recording() -> Recorder | None:
 
 
 def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
-    """Have this context's logs go to `recorder`; `stop_recording` ends it."""
+    """Send this context's logs to `recorder`, until `stop_recording`."""
     _recorders.append(recorder)
     _note_sampling(recorder.settings)
     return _recorder.set(recorder)
@@ -119,8 +119,8 @@ def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]
         _recorder.reset(token)
 
 
-def _first() -> Runtime | None:
-    """The first runtime of this process: of the environment's settings, or, in a forked child, of its parent's.
+def _make_first() -> Runtime | None:
+    """Return the first runtime of this process: of the environment's settings, or, in a forked child, of its parent's.
 
     None where it cannot be made: the call that asked goes unlogged, and soon a later one tries again.
     """
@@ -130,7 +130,7 @@ def _first() -> Runtime | None:
     with _guard.shield("starting, without which nothing is logged,") as start, _making():
         # Another thread may have been quicker.
         if _runtime is None:
-            _install(_made(_abandoned[-1].settings if _abandoned else _environment_settings()))
+            _install(_make(_abandoned[-1].settings if _abandoned else _environment_settings()))
     if start.error is not None:
         _retry_at = time.monotonic() + _RETRY_SECONDS
         _trouble = f"athina_trace could not start: {start.error!r}"
@@ -151,7 +151,7 @@ def _making() -> Iterator[None]:
 
 
 def is_being_made() -> bool:
-    """Whether we run on top of the making of the runtime, as signal handlers and finalizers may."""
+    """Return whether we run on top of the making of the runtime, as signal handlers and finalizers may."""
     return _maker == threading.get_ident()
 
 
@@ -168,8 +168,8 @@ def _catch_up() -> None:
                 _afterwards.pop(0)()
 
 
-def _made(settings: Settings) -> Runtime:
-    """A runtime of these settings. With the first one, everything is loaded that only a program which logs needs."""
+def _make(settings: Settings) -> Runtime:
+    """Make a runtime of these settings. With the first one, everything is loaded that only logging programs need."""
     with _making():
         from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
 
@@ -193,33 +193,37 @@ def _note_sampling(settings: Settings) -> None:
 
 
 def _register_exit() -> None:
-    """Have this process deliver what it can before it ends.
+    """Register with the interpreter's exit, so that this process delivers what it can before it ends.
 
     A forked child of multiprocessing calls no function of atexit before Python 3.13, and none of its parent's since;
-    all its children call multiprocessing's own finalizers, the one of the lowest priority last.
+    all its children call multiprocessing's own finalizers, the one of the lowest priority last. Those of Celery's pool
+    call neither, but send a signal.
     """
     # In a child it is loaded; elsewhere another thread may just be loading it.
     parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     is_child = parent is not None and parent() is not None
     if is_child:
         import_module("multiprocessing.util").Finalize(None, _at_childs_end, exitpriority=-1000)
+    ends_of_celerys = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if ends_of_celerys is not None:
+        ends_of_celerys.connect(_at_childs_end, weak=False, dispatch_uid=__name__)
     # Any other forked child has it from its parent.
     if is_child or not _abandoned:
         atexit.register(_at_exit)
 
 
-def _at_childs_end() -> None:
-    """Before Python 3.13 a child's threads are waited for after this: what they log needs a runtime, at any moment."""
+def _at_childs_end(**_: object) -> None:
+    """Close the runtime and make another: before Python 3.13, a child's threads are waited for after this, and log."""
     runtime = _runtime
     if runtime is None:
         return
     with _guard.shield("ending deliveries"):
         _periodic.finish(ending=True)
-        _install(_made(runtime.settings))
+        _install(_make(runtime.settings))
     _close(runtime)
 
 
-def _settings() -> type[Settings]:
+def _settings_class() -> type[Settings]:
     with _making():
         from athina_trace.settings import Settings  # noqa: PLC0415 - pydantic comes with it
 
@@ -228,14 +232,14 @@ def _settings() -> type[Settings]:
 
 def _environment_settings() -> Settings:
     try:
-        return _settings().build()
+        return _settings_class().build()
     except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
         _guard.pass_on(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
         reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
         _guard.log_throttled(logging.ERROR, "settings", message, reason)
-        return _settings()()
+        return _settings_class()()
 
 
 def configure(**settings: Any) -> Settings:
@@ -248,14 +252,14 @@ def configure(**settings: Any) -> Settings:
     'staging'
     """
     with _making():
-        built = _settings().build(**settings)
+        built = _settings_class().build(**settings)
     if _recorders and (recorder := _recording()) is not None:
         recorder.use(built)
         _note_sampling(built)
         return built
     if _runtime is not None:
         _close(_runtime)
-    _install(_made(built))
+    _install(_make(built))
     _catch_up()
     return built
 
@@ -289,7 +293,7 @@ def flush(timeout: float = 10.0) -> FlushReport:
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """`flush` for async code, under asyncio or trio: the event loop runs meanwhile.
+    """Flush from async code, under asyncio or trio: the event loop runs meanwhile.
 
     >>> import asyncio
     >>> bool(asyncio.run(aflush(timeout=5)))
@@ -312,11 +316,11 @@ def shutdown(timeout: float | None = None) -> None:
         return
     _close(runtime, timeout)
     with _guard.shield("shutdown()"):
-        _install(_made(runtime.settings))
+        _install(_make(runtime.settings))
 
 
 def status() -> Status:
-    """The outbox's counts: logs made, delivered, waiting, refused and dropped.
+    """Return the outbox's counts: logs made, delivered, waiting, refused and dropped.
 
     >>> status().dropped
     0
@@ -332,7 +336,7 @@ def status() -> Status:
 
 
 def metrics() -> str:
-    """The state of deliveries as Prometheus text, for a `/metrics` endpoint of the program's own.
+    """Return the state of deliveries as Prometheus text, for a `/metrics` endpoint of the program's own.
 
     Serve it as `text/plain; version=0.0.4`. Counts of logs are of all processes that share the outbox; requests in
     flight and their latency are this process's own.
@@ -351,7 +355,7 @@ def metrics() -> str:
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
-    """The newest logs that the outbox holds, oldest first, each as it is sent to Athina.
+    """Return the newest logs that the outbox holds, oldest first, each as it is sent to Athina.
 
     Waiting and refused logs are there, and delivered ones for as long as the setting `keep_delivered` keeps them.
 

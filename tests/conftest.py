@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 
 import athina_trace
 from athina_trace import _guard, _runtime
@@ -18,12 +20,24 @@ from athina_trace._capture import answered
 from tests.support.athina_server import AthinaServer
 
 # A busy machine is no failure: not to Hypothesis, nor to httpx, which waits five seconds for an answer by default.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("unhurried", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 _patience: httpx.Timeout = inspect.signature(httpx.Client).parameters["timeout"].default
 _patience.connect = _patience.read = _patience.write = _patience.pool = 60.0
 
+# A shell has its background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 KEY = "marker-key-5f1c"
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported and collected out of the garbage collector's sight: it would look at it many times."""
+    # Hypothesis looks for who holds its generator of random numbers, once: it must find what is about to be hidden.
+    given(strategies.none())(lambda _: None)()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +69,7 @@ def delivered(athina: AthinaServer) -> Callable[[], list[dict[str, Any]]]:
     athina_trace.configure(api_key=KEY, base_url=athina.url)
 
     def logs() -> list[dict[str, Any]]:
-        report = athina_trace.flush(10)
+        report = athina_trace.flush(60)
         assert report.waiting == 0, report
         return [request.json for request in athina.accepted]
 

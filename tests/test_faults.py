@@ -134,11 +134,13 @@ class Injected:
         self.profile = self._count
 
     def __enter__(self) -> Self:
+        gc.disable()  # what is collected meanwhile may call functions of ours, and Python prints what those raise
         sys.setprofile(self.profile)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        gc.enable()
 
     def _count(self, frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
@@ -194,7 +196,7 @@ def test_no_step_of_the_runtime_can_fail_in_what_the_program_asks_for(
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
-    for step in ("_made", "_environment_settings", "_settings", "_install", "_catch_up", "_register_exit"):
+    for step in ("_make", "_environment_settings", "_settings_class", "_install", "_catch_up", "_register_exit"):
         for error in ERRORS:
             _runtime._runtime, _runtime._retry_at = None, -math.inf
 
@@ -239,7 +241,7 @@ def test_without_a_home_directory_logs_are_kept_in_memory(
         configure(api_key=KEY, base_url=athina.url, **settings)
     assert [plain("one"), plain("two")] == ["one", "two"]
     assert status().outbox == ":memory:"
-    assert flush(10)
+    assert flush(60)
     assert [request.json["user_query"] for request in athina.accepted] == ["one", "two"]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "set ATHINA_OUTBOX" in caplog.text
@@ -280,7 +282,7 @@ def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> N
     )
     if module == "http.client":  # to send is all that cannot be done
         assert out.startswith("one two 36\n")
-        assert "athina_trace cannot make ready to send" in err
+        assert "athina_trace cannot prepare to send" in err
         return
     assert out.startswith("one two 36\nathina_trace could not start: ModuleNotFoundError(")
     assert out.endswith(") 0 [] None\n0 True\n")
@@ -292,7 +294,7 @@ def test_what_failed_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
     with monkeypatch.context() as broken:
-        broken.setattr(_runtime, "_settings", lambda: 1 / 0)
+        broken.setattr(_runtime, "_settings_class", lambda: 1 / 0)
         broken.setattr(_runtime, "_RETRY_SECONDS", 60.0)
         for question in ("lost", "lost, too"):
             assert plain(question) == question
@@ -371,7 +373,7 @@ def test_a_logging_handler_that_raises_harms_neither_calls_nor_deliveries(
     athina: AthinaServer,
 ) -> None:
     def delivered() -> list[str]:
-        assert flush(10).waiting == 0
+        assert flush(60).waiting == 0
         return sorted(request.json["user_query"] for request in athina.accepted)
 
     configure(api_key="key", base_url=athina.url)
@@ -421,7 +423,7 @@ def test_without_another_thread_a_hook_waits_for_one_that_there_is(monkeypatch: 
     configure(outbox=":memory:", before_emit=hook, hook_timeout=10)
     other = threading.Thread(target=plain, args=("one",))
     other.start()
-    assert busy.wait(5)
+    assert busy.wait(60)
     with monkeypatch.context() as broken:
         broken.setattr(threading.Thread, "start", refuses)
         assert plain("two") == "two"
@@ -440,7 +442,7 @@ def test_callbacks_that_had_no_thread_are_called_with_the_next(monkeypatch: pyte
         broken.setattr(threading.Thread, "start", refuses)
         notifier.notify(first)
     notifier.notify(second)
-    assert notifier.wait(5)
+    assert notifier.wait(60)
     assert called == [first, second]
 
 
@@ -497,7 +499,9 @@ def test_a_fork_in_the_middle_of_the_first_log_leaves_locks_in_order(tmp_path: P
         """,
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
     )
-    assert (out, err) == ("36\nTrue\n", "")
+    assert out == "36\nTrue\n"
+    # The engine of the first log may be inside SQLite by then, and the child uses memory, as it may.
+    assert all("was being written to when this process was forked" in line for line in err.splitlines()), err
 
 
 def test_a_hook_that_ends_its_thread_does_not_end_the_program() -> None:

@@ -84,4 +84,6 @@ def test_forks_beside_a_thread_that_makes_runtimes_never_wait_for_each_other(tmp
         """,
         FOLDER=str(tmp_path),
     )
-    assert (out, err) == ("0\n", "")
+    # On a busy machine, a fork may wait in vain until no transaction is under way, and its child uses memory.
+    strange = [line for line in err.splitlines() if "was being written to when this process was forked" not in line]
+    assert (out, strange) == ("0\n", [])

@@ -101,7 +101,7 @@ def test_a_log_is_on_disk_before_the_call_returns(athina: AthinaServer, tmp_path
     )
     assert killed.returncode == -signal.SIGKILL
     athina.start()
-    done = run("import athina_trace as a; print(a.flush(10))", **environment)
+    done = run("import athina_trace as a; print(a.flush(60))", **environment)
     assert "delivered=20, waiting=0" in done.stdout, done
     assert [request.json["user_query"] for request in athina.accepted] == [str(n) for n in range(20)]
 
@@ -111,6 +111,7 @@ def test_a_short_script_delivers_before_it_ends(athina: AthinaServer, tmp_path: 
         "import athina_trace as a; a.athina_trace(lambda question: question)('q')",
         ATHINA_API_KEY=KEY,
         ATHINA_BASE_URL=athina.url,
+        ATHINA_EXIT_TIMEOUT="60",
         XDG_STATE_HOME=str(tmp_path),
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -175,7 +176,7 @@ def test_a_hanging_server_never_holds_the_caller(athina: AthinaServer, delivered
     assert flush(0.1).waiting == 1
 
 
-@pytest.mark.parametrize("code", [400, 404, 422])
+@pytest.mark.parametrize("code", [400, 422])
 def test_what_athina_refuses_is_kept_and_stops_nothing(
     athina: AthinaServer, delivered: Logs, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
@@ -183,7 +184,7 @@ def test_what_athina_refuses_is_kept_and_stops_nothing(
     with athina_session("s"):
         ask("bad")
         ask("good")
-    report = flush(10)
+    report = flush(60)
     assert (report.delivered, report.refused, report.waiting) == (1, 1, 0)
     assert [request.json["user_query"] for request in athina.accepted] == ["good"]
     assert [log["user_query"] for log in athina_trace.recent_logs()] == ["bad", "good"]
@@ -197,7 +198,7 @@ def test_a_wrong_key_pauses_and_keeps_everything(
     athina.when(lambda _: True, answer(code, b'{"error": "invalid key"}'))
     for number in range(20):
         ask(str(number))
-    report = flush(10)
+    report = flush(60)
     assert not report
     assert report.waiting == 20
     assert report.paused == f"status {code}: invalid key"
@@ -206,7 +207,7 @@ def test_a_wrong_key_pauses_and_keeps_everything(
     assert "check ATHINA_API_KEY" in warnings[0]
     athina.clear()
     configure(api_key=KEY, base_url=athina.url)
-    assert flush(10)
+    assert flush(60)
     assert len({request.json["user_query"] for request in athina.accepted}) == 20
 
 
@@ -220,7 +221,7 @@ def test_flush_says_what_it_did_and_ends_in_time(athina: AthinaServer, delivered
     assert 0.3 <= time.monotonic() - began < 10
     assert 0.3 <= report.elapsed < 10
     athina.start()
-    assert flush(10)
+    assert flush(60)
     assert status().waiting == 0
 
 
@@ -241,7 +242,7 @@ def test_no_time_is_no_time(seconds: float, athina: AthinaServer, delivered: Log
     assert flush(seconds).waiting == 1
     shutdown(seconds)
     athina.start()
-    assert flush(10)
+    assert flush(60)
     assert athina_trace.recent_logs(10**30)
     assert athina_trace.recent_logs(-1) == []
 
@@ -252,7 +253,7 @@ def test_a_web_page_instead_of_athina_is_reported(
     """The status decides, so that the log counts as delivered; that its answer is none of Athina's is said."""
     athina.script(html(200))
     ask("q")
-    assert flush(10)
+    assert flush(60)
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == 1
     assert "with status 200 and a web page: it counts as delivered" in warned[0]
@@ -263,14 +264,14 @@ def test_aflush_leaves_the_event_loop_free(athina: AthinaServer, delivered: Logs
     may_answer = threading.Event()
 
     def answer_once_the_loop_has_turned(exchange: athina_server.Exchange) -> None:
-        if may_answer.wait(9):
+        if may_answer.wait(50):
             athina_server.accept(exchange)
 
     athina.script(answer_once_the_loop_has_turned)
 
     async def main() -> FlushReport:
         ask("q")
-        flushing = asyncio.create_task(aflush(10))
+        flushing = asyncio.create_task(aflush(60))
         for _ in range(10):
             await asyncio.sleep(0.01)
         may_answer.set()
@@ -288,7 +289,7 @@ def test_shutdown_stops_the_threads_and_a_later_log_starts_anew(delivered: Logs)
     assert {thread.name for thread in mine} >= {"athina-trace-engine", "athina-trace-sender-1"}
     shutdown()
     for thread in mine:
-        thread.join(5)
+        thread.join(60)
     assert not [thread for thread in mine if thread.is_alive()]
     ask("second")
     assert [log["user_query"] for log in delivered()] == ["first", "second"]
@@ -299,7 +300,7 @@ def test_configure_again_delivers_to_the_new_place(athina: AthinaServer, deliver
     with AthinaServer() as other:
         configure(api_key="another key", base_url=other.url)
         ask("new")
-        assert flush(10)
+        assert flush(60)
         assert [request.json["user_query"] for request in other.accepted] == ["new"]
         assert [request.headers["athina-api-key"] for request in other.accepted] == ["another key"]
     assert [request.json["user_query"] for request in athina.accepted] == ["old"]

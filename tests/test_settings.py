@@ -179,4 +179,4 @@ def test_without_a_key_one_line_says_where_logs_are(caplog: pytest.LogCaptureFix
     answer("q")
     (message,) = [r.getMessage() for r in caplog.records if "ATHINA_API_KEY" in r.getMessage()]
     assert "logs stay in the local outbox" in message
-    assert athina_trace.flush(5).waiting == 2
+    assert athina_trace.flush(60).waiting == 2

@@ -13,15 +13,13 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from athina_trace._delivery import trust
-from athina_trace._delivery.response import Answer, NotSentError, Outcome, bounded
+from athina_trace._delivery.response import HttpResponse, NotSentError, Outcome, bounded
 from athina_trace._delivery.response import read as read_answer
 from athina_trace._delivery.routes import Kind, route
 from athina_trace._delivery.transport import DirectTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["Client", "Kind", "Outcome", "route"]
 
 _LONGEST_PATH: Final = 65_536
 _UNREADABLE_KEY: Final = Outcome(
@@ -30,9 +28,9 @@ _UNREADABLE_KEY: Final = Outcome(
 
 
 class Transport(Protocol):
-    """A connection to Athina: `direct.DirectTransport`, or `proxied.ProxyTransport`."""
+    """A connection to Athina: `transport.DirectTransport`, or `proxy_transport.ProxyTransport`."""
 
-    def send(self, method: str, path: str, body: bytes) -> Answer: ...
+    def send(self, method: str, path: str, body: bytes) -> HttpResponse: ...
 
     def abort(self) -> None: ...
 
@@ -43,7 +41,7 @@ class Client:
     """One connection to Athina, for one sender thread at a time; `expire` may be called from another.
 
     The connection is made by the first request and made again whenever it was lost. After a fork the child needs
-    an `Client` of its own.
+    a `Client` of its own.
     """
 
     __slots__ = (
@@ -102,7 +100,7 @@ class Client:
         return self.send(*route(kind, target, version=self._version), body)
 
     def send(self, method: str, path: str, body: bytes) -> Outcome:
-        """Send `body`, JSON, to `path`; what came of it.
+        """Send `body`, JSON, to `path`, and return the outcome.
 
         Only what is no `Exception`, such as `KeyboardInterrupt`, passes.
 
@@ -126,7 +124,7 @@ class Client:
             self._began = None
 
     def expire(self, *, now: float | None = None) -> bool:
-        """Abort a request that is under way for over `total` seconds at `now`; whether one was.
+        """Abort a request that is under way for over `total` seconds at `now`; return whether one was.
 
         For another thread to call now and then: a server that sends its headers byte by byte, or "100
         Continue" for ever, keeps the sending thread inside a single read. The request then ends as if the
@@ -165,7 +163,7 @@ class Client:
 
 
 def _headers(key: str) -> dict[str, str]:
-    """Give the headers that every request carries; none where `key` fits into no header."""
+    """Return the headers that every request carries; none where `key` fits into no header."""
     if not (key and key.isascii() and key.isprintable()):
         return {}
     return {

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from athina_trace._delivery.metrics import Histogram
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.retry import Verdict, verdict
+from athina_trace._delivery.routes import Kind
 
 QUICK_SECONDS = 0.005
 """A server that answers within this takes hundreds a second on one connection: another thread would only cost."""
@@ -26,30 +27,56 @@ _NEAR = 0.15
 """By which part of it the share may differ before the level follows."""
 _FEW = 8
 """Requests in flight that are allowed up to that share, whatever a server makes of them."""
-SHARE_SECONDS = 1.0
+SHARE_SECONDS = 0.75
 """From a change of the level until the share says something about it."""
 ROUND_SECONDS = 0.25
 """A round ends with its eighth answer, or with fewer after this time: slow servers must not delay what is learned."""
 _ROUND_ANSWERS = 8
 _STALLED_LIMIT = 8
 """Requests in flight up to which a server without any answer is asked for more: one that hangs is not all."""
+FIRST_UP_SECONDS = 0.03
 UP_SECONDS = 2.0
 DOWN_SECONDS = 4.0
-"""From a trial to the next in the same direction, or in the other: a round of one costs half of what is delivered
-meanwhile, at most."""
+"""From a trial to the next upwards, or downwards: a round of one costs half of what is delivered meanwhile, at most.
+
+One upwards that did not pay may have met slow answers by chance, so the next comes soon, and each further one twice as
+late.
+"""
 
 TRIP = 9
-"""Failures without a success in between that count as an outage, or twice as many as may be in flight, if that is more:
-a server that fails at random, however often, and one that takes a part of what it gets are not down."""
+"""Failures without a success in between that count as an outage, or `_SURELY` times as many as a success took of late,
+or twice as many as may be in flight, whichever is most: a server that fails at random, however often, and one that
+takes a part of what it gets are not down."""
+_SURELY = 8
+"""A server that fails at random fails so many times longer than usual in one of 3,000 cases."""
+_LEARNED, _UNLEARNED = 1 / 4, 1 / 32
+"""Weight of the last success in what a success takes, where that was more and where it was less: too much costs a few
+requests to a server that is down, and too little stops deliveries."""
+_MOST_TRIES = 400
+"""Requests for one success that are learned from at most."""
 FIRST_PROBE_SECONDS = 0.25
 LONGEST_PROBE_SECONDS = 60.0
+_QUIET_SECONDS = 1200.0
+"""From the first failure to the longest pause between two probes. About half as many are sent until then: a server that
+fails at random and takes one request of 200 goes without a success for so long in one of 20 cases."""
+_UNREACHED_SECONDS = 30.0
+"""The same where not even a connection is made, so that nothing seems to be there which could fail at random; more for
+one that was known to do so."""
+_UNREACHED = 20
+"""Failures in a row without a connection that speak for that."""
+_ASTRAY_SECONDS = 300.0
+"""The same where logs are refused, all of them: nor is that a matter of chance."""
 PAUSE_SECONDS = 300.0
 """How long a wrong key keeps the engine from trying again."""
 _FORBIDDEN = 403
-_SUSPECTS = 1000
+_MOST_SUSPECTS = 1000
 _THROTTLED = 429
 _OPINIONS = 2
-"""Answers of 403 without a success in between before the API key is blamed rather than the log."""
+"""Uncertain answers without a success in between before the API key or the address is blamed rather than the log."""
+_TARGETS = 3
+"""The same for updates and feedback, whose logs may be unknown to Athina: to so many logs' own."""
+_TRIES = 5
+"""Uncertain answers to one entry before it is refused: a part of the servers behind one address may be wrong."""
 
 _CUT = 0.95
 """Part of the rate that Athina took which is kept when it answers 429."""
@@ -72,12 +99,13 @@ _UNLIMITED = 10_000.0
 """Requests a second from which on no bound is held."""
 
 
-class Request(NamedTuple):
+class InFlight(NamedTuple):
     """A request in flight.
 
     Attributes:
         key: the ordering key of its entry.
         reference: what the entry is about.
+        kind: what the entry is.
         ticket: what held when it began; see `Concurrency`.
         begins: when it is sent, monotonic seconds.
         is_paced: whether it had to wait for that.
@@ -86,6 +114,7 @@ class Request(NamedTuple):
 
     key: str
     reference: str
+    kind: Kind
     ticket: int
     begins: float
     is_paced: bool
@@ -123,6 +152,7 @@ class Limit:
         self._compared: tuple[int, float] | None = None  # the level before the present trial, and its cost
         self._upwards = True  # where it goes
         self._next_up = self._next_down = 0.0  # when there may be another
+        self._patience = FIRST_UP_SECONDS  # until the next upwards, where one does not pay
         self._next_share = 0.0  # when the share may speak again
         self._round: _Round | None = None
 
@@ -159,15 +189,20 @@ class Limit:
             self._next_share = self._next_up = now + SHARE_SECONDS
 
     def _compare(self, now: float, cost: float, *, may_grow: bool) -> None:
-        """Look what a trial brought, and begin another: `cost` is what a good answer took, seconds."""
+        """Compare a trial with the level before, and begin another: `cost` is what a good answer took, seconds."""
         level = self.value
         if self._compared is not None:
             before, cost_before = self._compared
             paid = cost <= PAYS * cost_before if self._upwards else cost_before > PAYS * cost
             self.value, self._compared = level if paid else before, None
             # What pays is tried again at once, and its contrary not soon.
-            self._next_up = now if paid and self._upwards else now + UP_SECONDS
-            self._next_down = now if paid and not self._upwards else now + DOWN_SECONDS
+            self._next_up, self._next_down = now + UP_SECONDS, now + DOWN_SECONDS
+            if not self._upwards:
+                self._next_down = now if paid else self._next_down
+            elif paid:
+                self._next_up, self._patience = now, FIRST_UP_SECONDS
+            else:
+                self._next_up, self._patience = now + self._patience, min(2 * self._patience, UP_SECONDS)
         if self.value == level:
             if level < self.most and may_grow and cost >= QUICK_SECONDS and now >= self._next_up:
                 self._compared, self._upwards, self.value = (level, cost), True, min(2 * level, self.most)
@@ -179,7 +214,7 @@ class Limit:
         self.value, self._compared, self._round = max(1, self.value // 2), None, None
 
     def stalled(self) -> bool:
-        """Nothing in flight comes back and more is to be sent: allow a little more. True where the level changes."""
+        """Allow a little more if nothing in flight comes back and more is to be sent. True where the level changes."""
         if self.value >= min(self.most, _STALLED_LIMIT):
             return False
         self._round = None
@@ -211,7 +246,7 @@ class Rate:
         self._passed: deque[float] = deque()  # when requests did, in the last second
 
     def delay(self, now: float) -> float:
-        """Reserve the next place; in how many seconds it is."""
+        """Reserve the next place; return in how many seconds it is."""
         if self._cuts:
             elapsed = now - self._cut_at
             flat = float((self._ceiling * (1 - _CUT) / _GROWTH) ** (1 / 3))  # seconds until it is at the ceiling again
@@ -224,8 +259,8 @@ class Rate:
         self._next = begins + 1 / self.value
         return begins - now
 
-    def passed(self, now: float, request: Request) -> None:
-        """A request was answered with anything but 429."""
+    def passed(self, now: float, request: InFlight) -> None:
+        """Note that a request was answered with anything but 429."""
         self._first = min(self._first, now)
         self._passed.append(now)
         while self._passed[0] <= now - 1.0:
@@ -234,8 +269,8 @@ class Rate:
             self._in_a_row = 0
             self._share *= 1 - _WEIGHT
 
-    def throttled(self, now: float, request: Request) -> bool:
-        """Athina answered 429; True where the rate is cut.
+    def throttled(self, now: float, request: InFlight) -> bool:
+        """Note that Athina answered 429; return whether the rate is cut.
 
         Requests that were in flight at the last slowdown say nothing new.
         """
@@ -272,6 +307,56 @@ class Rate:
         return self._in_a_row >= _MOSTLY
 
 
+class _Suspects:
+    """Entries whose answers may be about them, or about what all share: the API key and the address.
+
+    A firewall answers 403, or leads elsewhere, for a text that it dislikes, and a wrong address does so for every
+    text. So others are asked before an entry is blamed: for a log, other logs, since a way for feedback may be
+    open where theirs is not.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[Kind, str], tuple[int, int]] = {}  # → uncertain answers, successes before the first
+        self._successes = self._taken = 0  # of anything, of logs
+        self._opinions = 0
+        self._targets: set[str] = set()
+
+    def succeeded(self, kind: Kind) -> None:
+        """Note that Athina took or refused an entry."""
+        self._successes += 1
+        self._taken += kind == "log"
+
+    def clear_key_and_address(self) -> None:
+        """Forget what spoke against the API key and the address."""
+        self._opinions = 0
+        self._targets.clear()
+
+    def blame(self, request: InFlight, *, is_key: bool, is_shut: bool) -> Verdict:
+        """Return what an uncertain answer was due to: REFUSED to its entry, PAUSED to what all share, RETRY: not known.
+
+        Args:
+            request: what was answered.
+            is_key: whether the API key may be the reason, else the address.
+            is_shut: whether nothing but probes is sent, so that others cannot be asked.
+        """
+        is_log = is_key or request.kind == "log"
+        taken = self._taken if is_log else self._successes
+        tries, since = self._entries.pop((request.kind, request.reference), (0, taken))
+        is_alone = since < taken
+        if not is_alone and is_log:
+            self._opinions += 1
+        elif not is_alone:
+            self._targets.add(request.reference)
+        is_shared = self._opinions >= _OPINIONS or len(self._targets) >= _TARGETS
+        is_tried = tries + 1 >= (_OPINIONS if is_key else _TRIES)
+        if is_tried and not (is_shared or is_shut) and (is_alone or not is_log):
+            return Verdict.REFUSED
+        self._entries[request.kind, request.reference] = tries + 1, since
+        if len(self._entries) > _MOST_SUSPECTS:
+            del self._entries[next(iter(self._entries))]
+        return Verdict.PAUSED if is_shared else Verdict.RETRY
+
+
 class Gate:
     """Whether anything is sent at all: shut by an outage or a wrong key, and opened by any success.
 
@@ -279,16 +364,23 @@ class Gate:
     nothing gets through; None where all is well.
     """
 
-    def __init__(self, name: str) -> None:
-        """`name`: of what is behind it, for messages."""
+    def __init__(self, name: str, *, is_queue: bool) -> None:
+        """`name`: what is behind the gate, for messages. For `is_queue` see `Concurrency`."""
         self._name = name
+        self._is_queue = is_queue
         self.paused: str | None = None
         self.outage: str | None = None
+        self.tries = 1.0
+        """Requests that one success took of late."""
         self._until = 0.0
-        self._failures = self._probes = self._forbidden = 0
+        self._failures = 0
+        self._failing_since: float | None = None
         self._key: str | None = None
-        self._suspects: dict[str, int] = {}
-        self._successes = 0
+        self._unreached = 0  # failures in a row for which not even a connection was made
+        self.is_astray = False
+        """Whether logs, at least, do not reach Athina under the address, or are refused whatever is in them."""
+        self._suspects = _Suspects()
+        self._refused: set[str] = set()  # ordering keys of logs that were, since one was taken
 
     @property
     def is_shut(self) -> bool:
@@ -296,7 +388,7 @@ class Gate:
         return self.paused is not None or self.outage is not None
 
     def wait(self, now: float) -> float:
-        """Seconds until a probe may be sent."""
+        """Return the seconds until a probe may be sent."""
         return max(0.0, self._until - now) if self.is_shut else 0.0
 
     def probe(self) -> None:
@@ -304,14 +396,42 @@ class Gate:
         if self.paused is None:
             self._until = 0.0
 
-    def succeeded(self) -> None:
-        """Athina took or refused an entry: all is well."""
-        self.paused = self.outage = self._key = None
-        self._failures = self._probes = self._forbidden = 0
-        self._successes += 1
+    def succeeded(self, request: InFlight, now: float) -> None:
+        """Note that Athina took an entry: all is well."""
+        took = self._failures + 1
+        if request.kind == "log":
+            took += len(self._refused)
+            self._refused.clear()
+        if self._answered(request, now):
+            took = min(took, _MOST_TRIES)
+            self.tries += (took - self.tries) * (_LEARNED if took > self.tries else _UNLEARNED)
+
+    def refused(self, request: InFlight, outcome: Outcome, now: float, *, chance: float) -> Verdict:
+        """Note that Athina refused an entry for what is in it; return PAUSED where the logs of every session meet that.
+
+        Then it is something between, or a change at Athina, that takes none, rather than each of them that is bad.
+        """
+        if request.kind == "log" and not self._is_queue:
+            self._refused.add(request.key)
+            if len(self._refused) >= _SURELY * self.tries:
+                return self._led_astray(request, "refuses every log", outcome, now, chance=chance)
+        self._answered(request, now)
+        return Verdict.REFUSED
+
+    def _answered(self, request: InFlight, now: float) -> bool:
+        """Open the gate, since Athina took or refused an entry; False where that says nothing about others."""
+        self._suspects.succeeded(request.kind)
+        if self.is_astray and request.kind != "log":
+            self._until = now + self._pause(now, _ASTRAY_SECONDS)  # feedback has an address of its own
+            return False
+        self.paused = self.outage = self._key = self._failing_since = None
+        self._failures = 0
+        self.is_astray = False
+        self._suspects.clear_key_and_address()
+        return True
 
     def failed(self, key: str, outcome: Outcome, now: float, *, chance: float, limit: int) -> None:
-        """An entry of the ordering key `key` has to be tried again.
+        """Note that an entry of the ordering key `key` has to be tried again.
 
         Args:
             key: of the entry.
@@ -324,43 +444,73 @@ class Gate:
         if outcome.status is None or key != self._key:
             self._failures += 1
             self._key = key
-        if self._failures >= max(TRIP, 2 * limit):
+        is_reached = outcome.status is not None or outcome.possible_duplicate
+        self._unreached = 0 if is_reached else self._unreached + 1
+        unreached = min(max(_UNREACHED_SECONDS, _SURELY * self.tries), _QUIET_SECONDS)
+        pause = self._pause(now, _QUIET_SECONDS if self._unreached < _UNREACHED else unreached)
+        if self._failures >= max(TRIP, _SURELY * self.tries, 2 * limit):
             reach = "takes no logs now" if outcome.status else "cannot be reached"
             self.outage = f"{self._name} {reach}: {outcome.status or 'no answer'}, {outcome.message}"
-            wait = min(FIRST_PROBE_SECONDS * 2**self._probes, LONGEST_PROBE_SECONDS)
-            self._probes = min(self._probes + 1, 8)
+        if self.is_shut:
             # A quarter of chance, so that processes which lost Athina together do not come back together.
-            self._until = now + max(wait, outcome.retry_after or 0.0) * (1 + chance / 4)
+            self._until = now + max(pause, outcome.retry_after or 0.0) * (1 + chance / 4)
+
+    def _pause(self, now: float, quiet: float) -> float:
+        """Return the seconds until the next probe, which grow with the square of the time without a success.
+
+        `quiet`: the time until the longest pause, seconds.
+        """
+        if self._failing_since is None:
+            self._failing_since = now
+        part = ((now - self._failing_since) / quiet) ** 2
+        return min(max(FIRST_PROBE_SECONDS, part * LONGEST_PROBE_SECONDS), LONGEST_PROBE_SECONDS)
 
     def asked_to_wait(self, outcome: Outcome, seconds: float, now: float) -> None:
-        """Athina answers 429 to most requests: what it asks for one key, it asks for all."""
+        """Note that Athina answers 429 to most requests: what it asks for one key, it asks for all."""
         self.outage = f"{self._name} asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
         self._until = now + seconds
 
-    def denied(self, reference: str, outcome: Outcome, now: float) -> Verdict:
-        """Athina, or a proxy on the way, does not accept us, or does not accept this one log."""
-        if outcome.status == _FORBIDDEN:
-            # A firewall answers 403 to a text that it dislikes: another log is asked before the key is blamed.
-            since = self._suspects.pop(reference, None)
-            if since is not None and since < self._successes:
-                return Verdict.REFUSED
-            self._suspects[reference] = self._successes
-            if len(self._suspects) > _SUSPECTS:
-                del self._suspects[next(iter(self._suspects))]
-            self._forbidden += 1
-            if self._forbidden < _OPINIONS:
-                return Verdict.RETRY
+    def denied(self, outcome: Outcome, now: float) -> Verdict:
+        """Note that Athina, or a proxy on the way, does not know us."""
         self.paused = f"status {outcome.status}: {outcome.message}"
         self._until = now + PAUSE_SECONDS
         return Verdict.PAUSED
 
+    def suspected(self, request: InFlight, outcome: Outcome, now: float, *, chance: float) -> Verdict:
+        """Note that an entry was not taken for a reason that may be its own, the API key's or the address's."""
+        is_key = outcome.status == _FORBIDDEN
+        blamed = self._suspects.blame(request, is_key=is_key, is_shut=self.is_shut)
+        if blamed is Verdict.REFUSED:
+            return blamed
+        pause = self._pause(now, _ASTRAY_SECONDS)
+        if is_key and (blamed is Verdict.PAUSED or self.paused):
+            return self.denied(outcome, now)
+        if blamed is Verdict.PAUSED:
+            return self._led_astray(request, "takes nothing under this address", outcome, now, chance=chance)
+        if not self.is_shut:
+            return Verdict.RETRY
+        self._until = now + pause * (1 + chance / 4)
+        return Verdict.PAUSED
+
+    def _led_astray(self, request: InFlight, what: str, outcome: Outcome, now: float, *, chance: float) -> Verdict:
+        self.is_astray |= request.kind == "log"
+        self.outage = f"{self._name}, or what answers in its place, {what}: {outcome.status}, {outcome.message}"
+        self._until = now + self._pause(now, _ASTRAY_SECONDS) * (1 + chance / 4)
+        return Verdict.PAUSED
+
 
 class Concurrency:
-    """The controller. A request starts with `begin`, and `end` is given what it came to."""
+    """The controller. A request starts with `begin`, and `end` is given its outcome."""
 
-    def __init__(self, most: int, name: str = "Athina") -> None:
-        """`most` requests in flight to what has that name."""
-        self.gate = Gate(name)
+    def __init__(self, most: int, name: str = "Athina", *, is_queue: bool = False) -> None:
+        """Start.
+
+        Args:
+            most: requests in flight.
+            name: of what they are sent to.
+            is_queue: whether a log that is kept holds up all behind it, whatever their session.
+        """
+        self.gate = Gate(name, is_queue=is_queue)
         self.in_flight = 0
         """Requests that have begun and not ended."""
         self.latency = Histogram()
@@ -375,21 +525,21 @@ class Concurrency:
         return self._limit.value
 
     def room(self, now: float, most: int) -> int:
-        """How many ordering keys may be on lease at `now`: about `most` of them, one as a probe, or none."""
+        """Return how many ordering keys may be on lease at `now`: about `most` of them, one as a probe, or none."""
         if self.gate.is_shut:
             return 0 if self.gate.wait(now) else 1
         return max(most, 2 * self.limit)
 
-    def begin(self, now: float, key: str, reference: str) -> Request:
+    def begin(self, now: float, key: str, reference: str, kind: Kind = "log") -> InFlight:
         """Begin a request at `now`, or at the time that it says."""
         delay = self._rate.delay(now)
         self.in_flight += 1
-        return Request(key, reference, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
+        return InFlight(key, reference, kind, self._ticket, now + delay, delay > 0, self._rate.slowdowns)
 
     def end(
-        self, request: Request, outcome: Outcome, now: float, *, waiting: bool, chance: float, share: float = 0.0
+        self, request: InFlight, outcome: Outcome, now: float, *, waiting: bool, chance: float, share: float = 0.0
     ) -> Verdict:
-        """Note what a request came to; what becomes of its log.
+        """Note the outcome of a request; return what becomes of its log.
 
         Args:
             request: what `begin` gave.
@@ -402,12 +552,14 @@ class Concurrency:
         self.in_flight -= 1
         self.latency.observe(now - request.begins)
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
-        if found is Verdict.SHRINK:  # and is as short as it can be
-            found = Verdict.REFUSED
         if found is Verdict.PAUSED:
-            found = self.gate.denied(request.reference, outcome, now)
+            found = self.gate.denied(outcome, now)
+        elif found is Verdict.UNCERTAIN:
+            found = self.gate.suspected(request, outcome, now, chance=chance)
+        elif found in (Verdict.REFUSED, Verdict.TRUNCATE):  # which is as short as it can be
+            found = self.gate.refused(request, outcome, now, chance=chance)
         elif found is not Verdict.RETRY:
-            self.gate.succeeded()
+            self.gate.succeeded(request, now)
         elif is_current:
             self._failed(request, outcome, now, chance)
         if outcome.status != _THROTTLED:
@@ -425,7 +577,7 @@ class Concurrency:
         """Note that a request will never end: what sent it is dead."""
         self.in_flight -= 1
 
-    def _failed(self, request: Request, outcome: Outcome, now: float, chance: float) -> None:
+    def _failed(self, request: InFlight, outcome: Outcome, now: float, chance: float) -> None:
         if outcome.status == _THROTTLED:
             if self._rate.throttled(now, request):
                 # Else requests would wait for their places in hundreds, and not see the next cut.

@@ -10,11 +10,13 @@ as long as `waiting_at_most` says.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from athina_trace import _fork
 from athina_trace._delivery import files
@@ -48,15 +50,27 @@ def waiting_at_most(seconds: float = PROGRAM_SECONDS) -> Iterator[None]:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether an error only says that another process or thread is inside the file."""
+    """Return whether an error only says that another process or thread is inside the file."""
     return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
 def is_corrupt(error: BaseException) -> bool:
-    """Whether an error says that the file is damaged: what only a fault of ours can raise does not."""
+    """Return whether an error says that the file is damaged: what only a fault of ours can raise does not."""
     if isinstance(error, UnicodeDecodeError):  # of SQLite's own message, which quotes the damage
         return b"malformed" in error.object
     return type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError) or "Could not decode" in str(error)
+
+
+def version_of(path: Path) -> int:
+    """Return the schema of the file at `path`, without SQLite: what was written back to it last; 0 where that is none.
+
+    Source: https://www.sqlite.org/fileformat2.html#user_version_number
+    """
+    try:
+        with path.open("rb") as file:
+            return int.from_bytes(file.read(64)[60:], "big")
+    except OSError:
+        return 0
 
 
 class Database:
@@ -74,6 +88,7 @@ class Database:
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._descriptors: dict[int, tuple[int, int]] = {}
         self._is_sound = False
         self._on_commit: list[Callable[[], object]] = []
         with self.locked():
@@ -85,11 +100,12 @@ class Database:
         return self._connection or self._open()
 
     def _open(self) -> sqlite3.Connection:
-        self._connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=_TRY_SECONDS
-        )
         until = _until()
+        before = self._look_for_files()
         try:
+            self._connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, timeout=_TRY_SECONDS
+            )
             while True:
                 try:
                     self._prepare(self._connection)
@@ -99,23 +115,40 @@ class Database:
                     if not is_locked(error) or time.monotonic() >= until:
                         raise
                 time.sleep(_PAUSE_SECONDS)
+            self._connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # opens what SQLite opens late
+            self._inode = Path(self.path).stat().st_ino
+            found = self._look_for_files()
+            self._descriptors = {fd: known for fd, known in found.items() if before.get(fd) != known}
         except BaseException:
             self.disconnect()
             raise
-        self._inode = Path(self.path).stat().st_ino
         return self._connection
+
+    def _look_for_files(self) -> dict[int, tuple[int, int]]:
+        """Return the descriptors of this process that are open on the file, or on those that SQLite has beside it."""
+        wanted, found = set[tuple[int, int]](), dict[int, tuple[int, int]]()
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                wanted.add(files.identity(Path(f"{self.path}{suffix}").stat()))
+        with suppress(OSError):  # a system that does not list them
+            for each in Path("/dev/fd").iterdir() if wanted else ():
+                with suppress(OSError):
+                    if (known := files.identity(os.fstat(int(each.name)))) in wanted:
+                        found[int(each.name)] = known
+        return found
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Set up a connection and bring an older file up to the present schema."""
         version = self._pragma("user_version")
         if version > len(self._migrations):
             raise OutboxError(f"the outbox {self.path} has schema {version}, made by a newer athina_trace than this")
-        if version == 0:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         log_bytes = min(_MOST_LOG_BYTES, files.disk_of(Path(self.path).parent).reserve / 4)
+        # Of a file with nothing in it, nothing could be lost, and each sync takes long on a busy disk.
+        first = ("synchronous = NORMAL",) if version else ("synchronous = OFF", "auto_vacuum = INCREMENTAL")
         for setting in (
+            *first,
             "journal_mode = WAL",
-            "synchronous = NORMAL",
+            "temp_store = MEMORY",
             f"journal_size_limit = {int(log_bytes)}",
             f"wal_autocheckpoint = {int(log_bytes / _PAGE_BYTES)}",
         ):
@@ -133,68 +166,111 @@ class Database:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+        connection.execute("PRAGMA synchronous = NORMAL")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other threads of this process out of SQLite meanwhile."""
-        if not self.lock.acquire(timeout=max(0.0, _until() - time.monotonic())):
-            raise sqlite3.OperationalError("database is locked by another thread of this process")
-        lock = self.lock
+        lock: Any = self.lock
+        if lock._is_owned():  # noqa: SLF001 - as the library's conditions ask
+            yield
+            return
         try:
+            # In here: a signal handler of the program's may raise as soon as it is acquired.
+            if not lock.acquire(timeout=max(0.0, _until() - time.monotonic())):
+                raise sqlite3.OperationalError("database is locked by another thread of this process")
+            if self._connection is not None and not self._has_its_files():
+                self._abandon(self._connection)
             yield
         finally:
-            lock.release()
+            # First of all, and without asking whether it was acquired: a handler may raise after any other call.
+            try:  # noqa: SIM105 - such as the one that makes a context manager
+                lock.release()
+            except RuntimeError:
+                pass
+
+    def _has_its_files(self) -> bool:
+        """Return whether SQLite's descriptors are still its own: daemons close whatever is open, by number.
+
+        SQLite would write into a file of the program's that got one of the numbers.
+        """
+        try:
+            return all(files.identity(os.fstat(fd)) == known for fd, known in self._descriptors.items())
+        except OSError:
+            return False
+
+    def _abandon(self, connection: sqlite3.Connection) -> None:
+        """Never use a connection again, nor let it be closed, which would write, too, and close others' files."""
+        self._connection = None
+        _abandoned.append(connection)
+        # Past the end of the interpreter, which finalizes whatever it knows.
+        with suppress(ImportError):
+            import ctypes  # noqa: PLC0415 - for this alone, and not built into every Python
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, with no other process in between. Transactions nest into the outermost one."""
+        """Do all or nothing, with no other process in between. Transactions nest into the outermost one."""
         until = _until()
         while True:
             with self.locked():
                 if self._db.in_transaction:
                     yield
                     return
+                is_inside = False
                 try:
+                    # In here: a signal handler of the program's may raise as soon as it has begun.
                     self._db.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError as error:
-                    if not is_locked(error) or time.monotonic() >= until:
+                    is_inside = True
+                    yield
+                    self._before_commit()
+                    self._db.execute("COMMIT")
+                except BaseException as error:
+                    self._roll_back()
+                    if is_inside or not is_locked(error) or time.monotonic() >= until:
                         raise
                 else:
-                    try:
-                        yield
-                        self._before_commit()
-                        self._db.execute("COMMIT")
-                    except BaseException:
-                        self._on_commit.clear()
-                        self._after_rollback()
-                        with suppress(sqlite3.Error):  # which may have rolled back already
-                            self._db.execute("ROLLBACK")
-                        raise
                     committed, self._on_commit = self._on_commit, []
                     for each in committed:
                         each()
                     return
             time.sleep(_PAUSE_SECONDS)  # our lock is free meanwhile: a fork or a thread of the program may want it
 
+    def _roll_back(self) -> None:
+        self._on_commit.clear()
+        self._after_rollback()
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # which may have rolled back already
+                self._connection.execute("ROLLBACK")
+            # All that came later would be part of it, and never be committed.
+            if self._connection.in_transaction:
+                self.disconnect()
+
     def on_commit(self, work: Callable[[], object]) -> None:
         """Do `work` once the present transaction is committed; never where it is rolled back."""
         self._on_commit.append(work)
 
     def _before_commit(self) -> None:
-        """For what is written once for each transaction."""
+        """Write what is written once for each transaction; by default, nothing is."""
 
     def _after_rollback(self) -> None:
-        """For what was to be written."""
+        """Forget what was to be written; by default, there is nothing."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the file is open now."""
+        return self._connection is not None
 
     def is_current(self) -> bool:
-        """Whether the path still leads to the file that is open: it may have been deleted or quarantined."""
+        """Return whether the path still leads to the file that is open: it may have been deleted or quarantined."""
         try:
             return Path(self.path).stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def is_sound(self) -> bool:
-        """Whether SQLite finds no damage in the file. It reads all of it, and is asked once at most."""
+        """Return whether SQLite finds no damage in the file. It reads all of it, and is asked once at most."""
         with self.locked():
             try:
                 self._is_sound = self._is_sound or self._db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
@@ -203,7 +279,7 @@ class Database:
             return self._is_sound
 
     def size(self) -> int:
-        """Bytes in use, by what is stored and its indexes."""
+        """Return the bytes in use, by what is stored and its indexes."""
         with self.locked():
             return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
@@ -238,7 +314,7 @@ class Database:
 
 
 def _until() -> float:
-    """How long this thread may wait, by the monotonic clock."""
+    """Return how long this thread may wait, by the monotonic clock."""
     until: float | None = getattr(_thread, "until", None)
     return time.monotonic() + _PATIENT_SECONDS if until is None else until
 
@@ -246,6 +322,17 @@ def _until() -> float:
 _open: set[Database] = set()
 _inherited: list[Database] = []
 """What the parent had open: kept, so that nothing of it is finalized here, and never used."""
+_abandoned: list[sqlite3.Connection] = []
+_held: set[str] = set()
+"""Files that the parent was inside when this process was forked.
+
+SQLite keeps in the process which locks it holds of a file, and no thread here will ever let go of them.
+"""
+
+
+def is_held(path: str) -> bool:
+    """Return whether the file at `path` cannot be used in this process, ever."""
+    return path in _held
 
 
 def disconnect_before_fork() -> None:
@@ -263,6 +350,7 @@ def unlock_after_fork_in_parent() -> None:
 
 def forget_after_fork_in_child() -> None:
     """Never use, nor finalize, what the parent had open."""
+    _held.update(database.path for database in _open if database.is_connected)
     _inherited.extend(_open)
     _open.clear()
     Database.lock = threading.RLock()

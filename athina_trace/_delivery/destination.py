@@ -9,7 +9,7 @@ from athina_trace import _guard
 
 
 class Destination(NamedTuple):
-    """What delivers is named after: Athina, or what takes logs on the way to it.
+    """Where logs are delivered to: Athina, or what takes them on the way to it.
 
     Attributes:
         name: of the destination.

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from athina_trace import _guard
-from athina_trace._delivery.concurrency import Concurrency
+from athina_trace._delivery.concurrency import Concurrency, Gate
 from athina_trace._delivery.destination import ATHINA, Destination
 from athina_trace._delivery.entry import Lease, Stored
-from athina_trace._delivery.flush import Flush
+from athina_trace._delivery.flush import Flushes
 from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
-from athina_trace._delivery.retry import LONGEST_WAIT, Verdict
+from athina_trace._delivery.retry import LONGEST_BACKOFF, LONGEST_WAIT, Verdict
 from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.sqlite import sqlite3
 
@@ -36,6 +36,10 @@ RECLAIM_SECONDS = 5.0
 """The same while none does."""
 COMPACT_SECONDS = 2.0
 """How often a busy engine gives back space."""
+
+STEADY_SECONDS = 3600.0
+"""How long the clock must have run without a jump before refused logs leave by their age."""
+_STEADY_WITHIN = 60.0
 
 OnResult = Callable[[str, Stored, Outcome, bool], None]
 """Called with the ordering key, the entry, the outcome, and whether Athina took the entry rather than refuse it."""
@@ -57,7 +61,7 @@ class Pool(Protocol):
 
     def start(self) -> None: ...
 
-    def tend(self) -> float: ...
+    def supervise(self) -> float: ...
 
     def close(self, seconds: float) -> None: ...
 
@@ -75,29 +79,30 @@ class Engine:
         keep: float = 0.0,
         on_result: OnResult | None = None,
     ) -> None:
-        """Nothing is started before `start_sender` or the first step.
+        """Start nothing: that is for `start_sender` or the first step.
 
         Args:
             outbox: what is delivered.
             make_pool: makes what sends; None where nothing is to be sent.
             clock: has `time`, `monotonic` (seconds) and `uniform` (0 to 1).
-            max_attempts: after so many an entry is refused that fails while others are taken.
+            max_attempts: how often an entry is tried that fails while others are taken, before it is refused.
             keep: seconds for which delivered entries stay in the outbox, to be looked at.
             on_result: called by the engine's thread for each entry that Athina took or refused.
         """
         self.outbox = outbox
-        self.flushes: list[Flush] = []
-        """Callers that wait; served by the steps."""
+        self.flushes = Flushes()
         self.results = Results(outbox.acknowledge)
         self.senders = make_pool(self.results) if make_pool is not None else None
         self._destination = self.senders.destination if self.senders is not None else ATHINA
         self._clock = clock
         self._upkeep = _Upkeep(outbox, keep)
         self._retry_policy = RetryPolicy(clock, self._destination, max_attempts=max_attempts)
-        self._acknowledge = _Acknowledger(outbox, self._retry_policy, keep=keep > 0)
+        self._acknowledge = _Acknowledger(outbox, self._retry_policy, self._gate, keep=keep > 0)
         self._on_result = on_result
         self._leased: dict[str, Lease] = {}
         self._unsubmitted: list[Lease] = []
+        self._is_full = False
+        """Whether what is on lease takes `WINDOW_BYTES`: what comes back makes the next step, not what is due."""
         self.refused = 0
         """How many entries Athina refused to this engine."""
         self.waiting: int | None = None
@@ -105,18 +110,23 @@ class Engine:
         self._noted: str | None = ""  # so that the first step takes back what a dead process may have noted
 
     @property
+    def _gate(self) -> Gate | None:
+        """What is shut where a key is wrong, or during an outage; None where nothing is to be sent."""
+        return self.senders.controller.gate if self.senders is not None else None
+
+    @property
     def paused(self) -> str | None:
         """Why nothing is sent now: a wrong key or an outage; None where it is."""
-        gate = self.senders.controller.gate if self.senders is not None else None
+        gate = self._gate
         return (gate.paused or gate.outage) if gate is not None else None
 
     @property
     def last_error(self) -> str | None:
-        """What the last request that failed came to; None where none has."""
+        """The outcome of the last request that failed; None where none has."""
         return self._retry_policy.last_error
 
     def step(self, now: float) -> float:
-        """Do what can be done at `now` (seconds since the epoch); when to step again, seconds from now.
+        """Do what can be done at `now` (seconds since the epoch); return in how many seconds to step again.
 
         Raises what the store raises, and has done nothing then.
         """
@@ -129,10 +139,11 @@ class Engine:
             self._leased, self._unsubmitted, self._noted = before
             raise
         self.results.discard(len(results))
+        self.results.interpreter.spent()  # before senders look what that was
         while self.senders is not None and self._unsubmitted:
             self.senders.submit(self._unsubmitted[0])
             del self._unsubmitted[0]
-        gate = self.senders.controller.gate if self.senders is not None else None
+        gate = self._gate
         if gate is not None:
             self._destination.warn(paused=gate.paused, outage=gate.outage)
         self._upkeep.is_due |= bool(collected or results)
@@ -142,31 +153,30 @@ class Engine:
         for key, attempt in announced:
             self._announce(key, attempt)
         idle = gate is None or gate.paused is not None
-        for flush in list(self.flushes):
-            if flush.is_done(self.outbox, idle=idle):
-                self.flushes.remove(flush)
-                flush.end()
+        self.flushes.serve(self.outbox, idle=idle)
         self.waiting = self.outbox.counts().waiting
         waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leased))]
         if collected:
             waits.append(0.0)
         if self.senders is not None:
-            waits.append(self.senders.tend())
+            waits.append(self.senders.supervise())
             controller = self.senders.controller
             most = 1 if controller.gate.is_shut else max(WINDOW, 2 * controller.limit)
-            if due is not None and len(self._leased) < most:
+            if due is not None and len(self._leased) < most and not self._is_full:
                 waits.append(max(due - now, controller.gate.wait(self._clock.monotonic()), 0.0))
         return min(waits)
 
     def _transact(self, results: list[Result], now: float) -> tuple[list[tuple[str, Attempt]], int, float | None]:
-        """Do in the store what a step does; what was taken or refused, how much was collected, and what is due next."""
-        clock_set_back = self._upkeep.look_around(now, self._patience())
-        begun = [flush for flush in list(self.flushes) if flush.begin(self.outbox)]
-        if self.senders is not None and (begun or clock_set_back):
+        """Do a step's work in the store; return what was taken or refused, how much was collected, what is due next."""
+        clock_set_back = self._upkeep.clean_up(now, self._clock.monotonic(), self._patience())
+        is_flush_new = self.flushes.begin(self.outbox)
+        if self.senders is not None and (is_flush_new or clock_set_back):
             self.senders.controller.gate.probe()
         if self.paused != self._noted:
+            self.outbox.store.note("paused", self.paused, now)
+            if self._noted and self.paused is None:  # what logs wait for since they failed is over
+                self.outbox.store.make_due(now, within=LONGEST_BACKOFF)
             self._noted = self.paused
-            self.outbox.store.note("paused", self._noted, now)
         held, announced = self._commit(results, now)
         collected = self.outbox.collect()
         leases = self._lease(now, held)
@@ -176,7 +186,7 @@ class Engine:
         return announced, collected, self.outbox.store.next_due()
 
     def _patience(self) -> float:
-        """How long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
+        """Return how long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
         return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
 
     def _commit(self, results: Sequence[Result], now: float) -> tuple[list[Lease], list[tuple[str, Attempt]]]:
@@ -208,14 +218,18 @@ class Engine:
     def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
         if self.senders is None:
             return []
-        keys = self.senders.controller.room(self._clock.monotonic(), WINDOW) - len(held)
+        controller = self.senders.controller
+        keys = controller.room(self._clock.monotonic(), WINDOW) - len(held)
         room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
-        if keys <= 0 or room <= 0:
+        self._is_full = room <= 0
+        if keys <= 0 or self._is_full:
             return []
-        leases = self.outbox.lease(now, keys=keys, batch=BATCH, room=room)
+        # Where many were refused, those made since may be better, and must not wait behind all of them.
+        leases = self.outbox.lease(now, keys=keys, batch=BATCH, room=room, newest=controller.gate.is_astray)
         taken = sum(len(entry.body) for lease in leases for entry in lease.entries)
         is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
-        self.results.is_urgent = is_cut or len(leases) == keys or taken >= room or bool(self.flushes)
+        self._is_full = taken >= room
+        self.results.is_urgent = is_cut or len(leases) == keys or self._is_full or bool(self.flushes)
         return leases
 
     def _announce(self, key: str, attempt: Attempt) -> None:
@@ -248,10 +262,10 @@ class Engine:
             if self._on_result is not None:
                 self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
 
-    def tend(self) -> None:
-        """Look after the senders only."""
+    def supervise(self) -> None:
+        """Supervise the senders only."""
         if self.senders is not None:
-            self.senders.tend()
+            self.senders.supervise()
 
     def store_replaced(self) -> None:
         """Forget what is under way: it belongs to a store that is gone."""
@@ -274,17 +288,13 @@ class Engine:
         finally:
             self.outbox.close()
 
-    def end_flushes(self) -> None:
-        """Let every caller that waits continue: there is nothing to wait for."""
-        while self.flushes:
-            self.flushes.pop().end()
-
 
 class _Acknowledger:
     """Writes down what became of entries, and says when their ordering keys may be tried again."""
 
-    def __init__(self, outbox: Outbox, retry_policy: RetryPolicy, *, keep: bool) -> None:
+    def __init__(self, outbox: Outbox, retry_policy: RetryPolicy, gate: Gate | None, *, keep: bool) -> None:
         self._outbox = outbox
+        self._gate = gate
         self._retry_policy = retry_policy
         self._keep = keep
 
@@ -297,7 +307,7 @@ class _Acknowledger:
         if attempt.outcome.possible_duplicate:
             self._outbox.count_possible_duplicate()
         attempts = lease.attempts + 1 if attempt.entry is lease.entries[0] else 1
-        attempt, wait = self._retry_policy.decide(attempt, attempts, now)
+        attempt, wait = self._retry_policy.decide(attempt, attempts, now, tries=self._gate.tries if self._gate else 1.0)
         if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
             return attempt, now + wait, attempts
         entry, outcome, verdict = attempt
@@ -320,7 +330,7 @@ class _Acknowledger:
 
 
 def _swallow_unless_of_the_store(error: Exception) -> None:
-    """One answer that no row can hold must not keep the others waiting; where the store takes nothing, results wait."""
+    """Swallow the error of one result that no row can hold, which must not delay the others; raise one of the store."""
     if isinstance(error, (OSError, sqlite3.OperationalError)):
         raise error
     _guard.swallow("keeping an answer of Athina's")
@@ -336,12 +346,15 @@ class _Upkeep:
         self._keep = keep
         self._is_keeping_more = False  # than it should
         self._stepped = self._looked = self._compacted = float("-inf")
+        self._began = float("-inf")  # by `now`, at zero of the monotonic clock
+        self._steady_since = 0.0
 
-    def look_around(self, now: float, patience: float) -> bool:
-        """Reclaim what dead processes held, and forget what was kept for long enough; whether the clock was set back.
+    def clean_up(self, now: float, monotonic: float, patience: float) -> bool:
+        """Reclaim what dead processes held, forget what was kept long enough; return whether the clock was set back.
 
         Args:
             now: seconds since the epoch.
+            monotonic: seconds that no change of the clock moves.
             patience: how often to look, seconds.
         """
         clock_set_back = now < self._stepped
@@ -351,7 +364,11 @@ class _Upkeep:
         if now - self._looked >= patience:
             self._looked = now
             self._outbox.reclaim()
-            self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
+            if abs(now - monotonic - self._began) > _STEADY_WITHIN:
+                self._began, self._steady_since = now - monotonic, monotonic
+            # A machine may begin in a future that is wrong, until it has asked for the time.
+            if monotonic - self._steady_since >= STEADY_SECONDS:
+                self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
             self._is_keeping_more = self._keep > 0
         if self._is_keeping_more:
@@ -360,7 +377,7 @@ class _Upkeep:
         return clock_set_back
 
     def compact(self, now: float, *, is_busy: bool) -> float:
-        """Give back space now and then; in how many seconds to come back for more."""
+        """Give back space now and then; return in how many seconds to come back for more."""
         if not self.is_due:
             return RECLAIM_SECONDS
         if now - self._compacted >= COMPACT_SECONDS:

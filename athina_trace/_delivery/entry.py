@@ -37,14 +37,14 @@ class Entry(NamedTuple):
 
 
 def log_entry(fields: dict[str, Any], made: float) -> Entry:
-    """The entry of a finished log, a JSON object to send."""
+    """Return the entry of a finished log, a JSON object to send."""
     reference = fields["external_reference_id"]
     # A log outside of any session is a conversation of its own, and waits for no other.
     return new_entry(fields.get("session_id") or reference, "log", reference, made, fields)
 
 
 def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields: dict[str, Any]) -> Entry:
-    """The entry of any text at all: made `storable`, and its body once it is stored, see `without_nul`."""
+    """Return the entry of any text at all: made `storable`, and its body once it is stored, see `without_nul`."""
     try:
         body = to_json(fields)
     except Exception as error:  # noqa: BLE001 - what no rule foresaw: a log in plainer words beats none
@@ -54,7 +54,7 @@ def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields
 
 
 def without_nul(body: bytes) -> bytes:
-    """JSON with U+FFFD for each NUL, which Athina's store stumbles over. To look for it is too slow for a call."""
+    """Put U+FFFD in place of NUL in JSON, which Athina's store cannot hold. Too slow for a call."""
     return _NULS.sub(rb"\1\\ufffd", body) if _NUL in body else body
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +37,7 @@ class Snapshot(NamedTuple):
     bytes: int
 
     def joined(self, other: Snapshot) -> Snapshot:
-        """Both together."""
+        """Add the counts of both."""
         since = [each.waiting_since for each in (self, other) if each.waiting_since is not None]
         return Snapshot(self.counts + other.counts, min(since, default=None), self.bytes + other.bytes)
 
@@ -72,15 +73,15 @@ def _newest(outbox: Outbox, limit: int) -> list[bytes]:
 
 
 class Delivery:
-    """Puts entries and has them delivered. `work` makes the worker of an outbox."""
+    """Puts entries and has them delivered. `make_worker` makes that of an outbox."""
 
     def __init__(
-        self, outbox: Outbox, work: Callable[[Outbox], Worker], *, max_bytes: float, seconds: Callable[[], float]
+        self, outbox: Outbox, make_worker: Callable[[Outbox], Worker], *, max_bytes: float, seconds: Callable[[], float]
     ) -> None:
         """`max_bytes` is for the memory; `seconds` is a monotonic clock."""
         self.outbox = outbox
-        self.worker = work(outbox)
-        self._work = work
+        self.worker = make_worker(outbox)
+        self._make_worker = make_worker
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._fallback: tuple[MemoryOutbox, Worker] | None = None
@@ -92,6 +93,8 @@ class Delivery:
         """Why new logs are kept in memory alone; None where they are on disk."""
         if outbox.path == MemoryOutbox.path:
             self.memory_only = sqlite.missing or "the outbox is `:memory:`"
+        if outbox.unusable is not None:
+            self._use_memory(outbox.unusable, seconds=math.inf)
 
     @property
     def paused(self) -> str | None:
@@ -119,15 +122,17 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - no fault of ours may lose a log that memory can take
             if not isinstance(error, OutboxError):
                 _guard.swallow("putting a log into the outbox")
-            if not self._memory_until:
-                words = "%s: logs are kept in memory and delivered from there"
-                _guard.log_throttled(logging.ERROR, "memory", words, error)
-            self._memory_until = self._seconds() + _DISK_SECONDS
-            self.memory_only = str(error) or repr(error)
+            self._use_memory(str(error) or repr(error), seconds=_DISK_SECONDS)
             try:
                 self._put_in_memory(entry)
             except OutboxFullError as full:
                 self._drop(full)
+
+    def _use_memory(self, why: str, *, seconds: float) -> None:
+        if not self._memory_until:
+            _guard.log_throttled(logging.ERROR, "memory", "%s: logs are kept in memory and delivered from there", why)
+        self._memory_until = self._seconds() + seconds
+        self.memory_only = why
 
     def put_on_disk(self, entry: Entry) -> None:
         """Commit an entry to the outbox itself. Raises `OutboxError` where it is full or cannot be written to."""
@@ -149,7 +154,7 @@ class Delivery:
     def _put_in_memory(self, entry: Entry) -> None:
         if self._fallback is None:
             outbox = MemoryOutbox(max_bytes=self._max_bytes)
-            self._fallback = outbox, self._work(outbox)
+            self._fallback = outbox, self._make_worker(outbox)
         outbox, worker = self._fallback
         outbox.put(entry)
         worker.wake()
@@ -162,7 +167,11 @@ class Delivery:
         ends = time.monotonic() + timeout
         nothing = FlushReport(0, 0, 0, None, 0.0)
         memory = self._fallback[1].flush(timeout) if self._fallback is not None else nothing
-        disk = self.worker.flush(max(0.0, ends - time.monotonic()))
+        # What others may still have to deliver is not for this process to wait for, where it could not.
+        disk = nothing if self.outbox.unusable else self.worker.flush(max(0.0, ends - time.monotonic()))
+        # Who has waited for this much looks at `status()` next, which by itself waits for less on a busy machine.
+        patience = max(PROGRAM_SECONDS, min(_READ_SECONDS, ends - time.monotonic()))
+        self._known = _snapshot(self.outbox, patience) or self._known
         dropped, self._dropped = self._dropped, 0
         return replace(
             disk,
@@ -174,21 +183,21 @@ class Delivery:
         )
 
     def traffic(self) -> Traffic:
-        """What this process's requests do now, and took."""
+        """Return what this process's requests do now, and took."""
         workers = [self.worker, *([self._fallback[1]] if self._fallback else [])]
         controllers = [worker.engine.senders.controller for worker in workers if worker.engine.senders is not None]
         latency = sum((each.latency for each in controllers), Histogram())
         return Traffic(sum(each.in_flight for each in controllers), latency)
 
     def snapshot(self) -> Snapshot:
-        """What became of all entries, on disk (by all processes) and in this process's memory."""
+        """Return what became of all entries, on disk (by all processes) and in this process's memory."""
         self._known = _snapshot(self.outbox, _READ_SECONDS if self._known is None else PROGRAM_SECONDS) or self._known
         known = self._known or Snapshot(Counts(), None, 0)
         memory = _snapshot(self._fallback[0], PROGRAM_SECONDS) if self._fallback else None
         return known.joined(memory) if memory else known
 
     def newest(self, limit: int) -> list[bytes]:
-        """The bodies of the newest logs, oldest first, in any state; nothing of a disk that cannot be read."""
+        """Return the bodies of the newest logs, oldest first, in any state; nothing of a disk that cannot be read."""
         memory = _newest(self._fallback[0], limit) if self._fallback else []
         return [*_newest(self.outbox, limit - len(memory)), *memory]
 
@@ -209,7 +218,7 @@ class Delivery:
         waiting = list(memory.waiting())
         try:
             while waiting:
-                self.put_on_disk(waiting[0])
+                (self.outbox.put if self.outbox.unusable else self.put_on_disk)(waiting[0])
                 del waiting[0]
         except OutboxError as error:
             _guard.log_throttled(

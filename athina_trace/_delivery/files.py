@@ -11,15 +11,25 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from athina_trace.errors import OutboxError
+
+try:
+    import fcntl as _found
+except ImportError:  # Windows
+    _found = None  # type: ignore[assignment]
+
+fcntl: Any = _found
 
 # Windows has neither links that matter here nor numbers for users.
 # A pipe in the place of a file would let us wait for its other end.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _OWNERS = stat.S_IRUSR | stat.S_IWUSR
 _HAS_USERS = hasattr(os, "geteuid")
+_HIGH_NUMBERS = 64
+_HIGHEST_NUMBER = 4000
+"""The kernel keeps a table up to the highest number."""
 _RESERVE_BYTES = 16 * 1024 * 1024
 _RESERVE_SHARE = 0.5
 """Of a small disk."""
@@ -74,6 +84,83 @@ def open_private(path: Path, flags: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+class HeldFile:
+    """A file that stays open, and whose number is never used once it is closed: by us, or by the program.
+
+    Daemons close whatever is open, by number, and their next files get the lowest numbers that are free. So ours are
+    high, and nothing that we do without asking first, such as a write at a call, meets a file of the program's.
+    """
+
+    __slots__ = ("_identity", "_path", "number")
+
+    def __init__(self, path: Path, flags: int) -> None:
+        """Do what `open_private` does."""
+        self._path = path
+        self.number = _moved_up(open_private(path, flags))
+        _numbers.add(self.number)
+        self._identity = identity(os.fstat(self.number))
+
+    @property
+    def fd(self) -> int:
+        """Its number. Raises OSError where it was closed."""
+        if self.number < 0 or identity(os.fstat(self.number)) != self._identity:
+            self._forget()
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
+        return self.number
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write to it. Raises OSError where it was closed.
+
+        Cheaper than to ask for `fd` before, which gives the interpreter away. What does not block has no offsets, such
+        as a socket, or was opened here: a regular file has no other use for that.
+        """
+        if self.number < 0 or os.get_blocking(self.number):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
+        os.pwrite(self.number, data, offset)
+
+    def _forget(self) -> None:
+        _numbers.discard(self.number)
+        self.number = -1
+
+    def is_current(self) -> bool:
+        """Return whether it is open, and is what others find under its path."""
+        try:
+            return identity(self._path.lstat()) == self._identity == identity(os.fstat(self.fd))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close it, unless that has happened."""
+        try:
+            os.close(self.fd)
+        except OSError:
+            pass
+        finally:
+            self._forget()
+
+
+_numbers: set[int] = set()
+"""Those of held files. One that the program has closed is given to no other file of ours before its holder noticed."""
+
+
+def identity(found: os.stat_result) -> tuple[int, int]:
+    """Return what makes a file another one."""
+    return found.st_dev, found.st_ino
+
+
+def _moved_up(fd: int) -> int:
+    """Give a descriptor one of the highest numbers; the one that it has where there is none."""
+    try:
+        least = max(fd, min(os.sysconf("SC_OPEN_MAX") - _HIGH_NUMBERS, _HIGHEST_NUMBER))
+        while (high := cast("int", fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least))) in _numbers:
+            os.close(high)
+            least = high + 1
+    except (OSError, ValueError, AttributeError):
+        return fd
+    os.close(fd)
+    return high
 
 
 def check_file(path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.15
 _LOOKS = 5
-"""How many are looked back, about a second: what the engine takes comes in lumps."""
+"""How many are looked back, three quarters of a second: what the engine takes comes in lumps."""
 _BUSY = 0.2
 """Processors that the program takes at least which computes all the time, on a busy machine, too."""
 _PROBE_SECONDS = 0.0002
+_BEGINS, _STILL = 1 / 2, 1 / 4
+"""What waits for the interpreter come to, in parts of the longest, once a program computes, and while it does."""
 
 
 class Interpreter:
@@ -26,16 +29,17 @@ class Interpreter:
         self.share = 0.0
         """Of the processor time of this process, what our threads take; 0 where the program does not compute."""
         self._ours = 0.0
+        self._thread = threading.local()
         self._looked: deque[tuple[float, float, float]] = deque(maxlen=_LOOKS + 1)
         """When, what we and what all threads had taken by then, all in seconds."""
-        self._waits: deque[float] = deque([0.0] * _LOOKS, maxlen=_LOOKS)
+        self._waits: deque[float] = deque(maxlen=2 * _LOOKS)
         """For the interpreter, seconds."""
 
-    def spent(self, before: float) -> float:
-        """Count what this thread took since it had taken `before`; what it has taken now, in seconds."""
+    def spent(self) -> None:
+        """Count the processor time that this thread took since it last called this."""
         now = time.thread_time()
-        self._ours += max(0.0, now - before)
-        return now
+        self._ours += now - getattr(self._thread, "taken", 0.0)
+        self._thread.taken = now
 
     def look(self) -> None:
         """Measure, unless that was just done. May wait for the interpreter, so not with a lock held."""
@@ -48,6 +52,8 @@ class Interpreter:
         if taken - ours > _BUSY * elapsed:
             time.sleep(_PROBE_SECONDS)
             waited = time.perf_counter() - now
-        self._waits.append(waited)
-        computes = sorted(self._waits)[_LOOKS // 2] > sys.getswitchinterval() / 2
+        # Our threads let in each other, too, so that some waits are short where the program computes all the same.
+        longest = sys.getswitchinterval()
+        self._waits.append(min(waited, longest))
+        computes = sum(self._waits) > (_STILL if self.share else _BEGINS) * longest * len(self._waits)
         self.share = ours / taken if computes else 0.0

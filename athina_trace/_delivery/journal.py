@@ -27,6 +27,7 @@ short program knows of the limit.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import threading
@@ -47,7 +48,7 @@ from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.segment import COLLECT_BYTES, Mark, Piece, Segment, has_tail, read_lines
 from athina_trace.errors import OutboxError, OutboxFullError
 
-SEGMENT_BYTES = 1024 * 1024
+SEGMENT_BYTES = 2 * 1024 * 1024
 """A segment of this size or more is full. Writers that disagree about it harm nothing: they hold their locks."""
 _LEAST_SEGMENT_BYTES = 8 * 1024
 _SEGMENTS = 8
@@ -70,14 +71,14 @@ class Journal(Protocol):
     def read(
         self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]], room: int = COLLECT_BYTES
     ) -> Iterator[Piece]:
-        """What is behind `marks` (of each segment), oldest first, about `room` bytes of it.
+        """Return what is behind `marks` (of each segment), oldest first, about `room` bytes of it.
 
         `fingerprints` gives those of all lines that were collected of a segment.
         """
         ...
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
-        """Give back the space of what was collected for good, in bytes of each segment; the segments that are gone."""
+        """Give back the space of what was collected, in bytes of each segment; return the segments that are gone."""
         ...
 
     def allow(self, taken: float, offsets: dict[str, int]) -> None:
@@ -91,7 +92,7 @@ class Journal(Protocol):
 
 
 def _full_bytes(room: float) -> float:
-    """Give the size of a full segment, of which several are to fit into `room` bytes."""
+    """Return the size of a full segment, of which several are to fit into `room` bytes."""
     return min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, room / _SEGMENTS))
 
 
@@ -118,23 +119,29 @@ class FileJournal:
         ordering_key, kind, reference, made, body = entry
         record = b"\n%d\t%b\t%b" % (len(body), to_json((kind, ordering_key, reference, made)), body)
         record += b"\t%08x\n" % crc32(record)  # in one piece: to add up the checksum of two costs more than this copy
+        size = len(record)
         try:
             segment = self._segment
             if segment is None or segment.about >= self._segment_bytes:
                 segment = self._ready()
-            if segment.about + len(record) > self._may_reach:
-                self._require_room(segment, len(record))
+            if segment.about + size > self._may_reach:
+                self._require_room(segment, size)
             written = segment.write(record)
         except OutboxError:
             raise
         except OSError as error:
             _guard.pass_on(error)
+            closed = self._segment
+            if error.errno == errno.EBADF and closed is not None and not closed.is_current():
+                self._let_go(closed)  # by the program: another is opened
+                self.put(entry)
+                return
             raise OutboxError(error.errno, f"cannot write to {self._folder}: {error.strerror}") from error
-        if written != len(record):
-            raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {len(record)} bytes")
+        if written != size:
+            raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {size} bytes")
 
     def _ready(self) -> Segment:
-        """Give a segment that may be written to: the newest, or the first behind it that is not full."""
+        """Return a segment that may be written to: the newest, or the first behind it that is not full."""
         with self._lock:
             segment = self._segment
             if segment is not None and segment.about < self._segment_bytes:
@@ -147,6 +154,8 @@ class FileJournal:
             self._segment_bytes = _full_bytes(min(self._limit, files.disk_of(self._folder).reserve))
             segments = self._segments()
             number = int(segments[-1].stem) if segments else 1
+            if segment is not None and segments and segment.path == segments[-1]:
+                number += 1  # our own is full: to open it once more would take as long as to make the next one
             while True:
                 path = self._folder / f"{number:08d}{_SUFFIX}"
                 number += 1
@@ -155,7 +164,7 @@ class FileJournal:
                         segment = Segment(path, look_bytes=min(_LOOK_BYTES, self._segment_bytes / 2))
                         if segment.size() < self._segment_bytes:
                             break
-            self._allow(segment, *self._published())
+            self._allow(segment, *self._published(), segments)
             self._segment = segment
             return segment
 
@@ -163,16 +172,16 @@ class FileJournal:
         """Look again, now and then: other processes may have delivered meanwhile. Raises `OutboxError`."""
         if abs(time.monotonic() - self._looked) >= _LOOK_SECONDS:
             self._looked = time.monotonic()
-            self._allow(segment, *self._published())
+            self._allow(segment, *self._published(), self._segments())
         if segment.about + size > self._disk_reaches:
             words = f"cannot write to {self._folder}: the disk is full, but for what deliveries need"
             raise OutboxError(errno.ENOSPC, words)
         if segment.about + size > self._may_reach:
             raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
 
-    def _allow(self, segment: Segment, taken: float, offsets: Mapping[str, int]) -> None:
+    def _allow(self, segment: Segment, taken: float, offsets: Mapping[str, int], segments: Sequence[Path]) -> None:
         waiting = 0
-        for path in self._segments():
+        for path in segments:
             if path != segment.path:
                 with suppress(FileNotFoundError):
                     waiting += max(0, path.stat().st_size - offsets.get(path.name, 0))
@@ -183,7 +192,7 @@ class FileJournal:
     def allow(self, taken: float, offsets: dict[str, int]) -> None:
         segment = self._segment
         if segment is not None:
-            self._allow(segment, taken, offsets)
+            self._allow(segment, taken, offsets, self._segments())
         # For other processes, which get along without it: a full disk must not keep us from delivering.
         if self._limit != float("inf") and self._folder.exists():
             with suppress(OSError):
@@ -197,14 +206,14 @@ class FileJournal:
                 beside.replace(self._folder / "room")
 
     def _published(self) -> tuple[float, dict[str, int]]:
-        """What the store takes and how far it collected, as the last engine to look has left it."""
+        """Return what the store takes and how far it collected, as the last engine to look has left it."""
         path = self._folder / "room"
         if self._limit == float("inf"):
             return 0.0, {}
         try:
             files.check_file(path)
             taken, offsets = from_json(path.read_bytes())
-            # An infinite number becomes no integer: it is none of ours.
+            # An infinite number cannot become an integer, and is not one that we wrote.
             return float(int(taken)), {str(name): int(offset) for name, offset in offsets.items()}
         except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
             _guard.pass_on(error)
@@ -216,11 +225,21 @@ class FileJournal:
         # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
         # every record that was complete before it, in whichever segment that is.
         sizes = [(path, path.stat().st_size) for path in reversed(self._present(marks))]
+        newest = sizes[0][0] if sizes else None
         for path, size in reversed(sizes):
             mark = marks.get(path.name, Mark())
-            if size == mark.offset and has_tail(path, mark):
+            try:
+                if size == mark.offset and has_tail(path, mark):
+                    continue
+                piece = read_lines(path, mark, fingerprints, min(size, mark.offset + room), size)
+            except OSError as error:
+                if path == newest:
+                    raise  # new logs would follow into it
+                # A bad spot of the disk must not keep back what the others and the store hold.
+                words = "%s cannot be read (%s): the logs in it wait, and may be overtaken, until it can"
+                _guard.log_throttled(logging.ERROR, "unreadable segment", words, path, error)
+                yield Piece(path.name, mark.offset, mark, [], array("I"), is_last=False)
                 continue
-            piece = read_lines(path, mark, fingerprints, min(size, mark.offset + room), size)
             room -= piece.mark.offset - piece.start
             if room <= 0 and piece.is_last:
                 piece = piece._replace(is_last=False)
@@ -229,7 +248,7 @@ class FileJournal:
                 return
 
     def _present(self, marks: Mapping[str, Mark]) -> list[Path]:
-        """All segments, oldest first. Where our own was taken away with its folder, what it holds is written again."""
+        """Return all segments, oldest first. If our own was taken away with its folder, write what it holds again."""
         with self._lock:
             mine = self._segment
             if mine is not None and mine.is_current():
@@ -262,7 +281,7 @@ class FileJournal:
             if b"\n" in os.pread(fd, os.fstat(fd).st_size - collected, collected):
                 return False
             path.unlink()
-        except BlockingIOError:
+        except OSError:  # it is held, or cannot be read
             return False
         finally:
             os.close(fd)
@@ -274,7 +293,7 @@ class FileJournal:
                 self._segment = None
 
     def _segments(self) -> list[Path]:
-        """All segments, oldest first."""
+        """Return all segments, oldest first."""
         try:
             with os.scandir(self._folder) as found:
                 # Another name may hold bytes that are no text, which the store could not remember. A folder or a pipe

@@ -64,7 +64,7 @@ def disclaim(fd: int, offset: int) -> None:
 
 
 def is_claimed(fd: int, offset: int) -> bool:
-    """Whether that byte is held through another descriptor (without description locks: by another process)."""
+    """Return whether that byte is held through another descriptor (without description locks: by another process)."""
     _require()
     found = _described(_GET, fd, _fcntl.F_WRLCK, offset, 1)
     if found is not None:
@@ -76,7 +76,7 @@ def is_claimed(fd: int, offset: int) -> bool:
 
 
 def is_any_claimed(fd: int) -> bool:
-    """Whether any byte is held through another descriptor; True where the system cannot say."""
+    """Return whether any byte is held through another descriptor; True where the system cannot say."""
     found = _described(_GET, fd, _fcntl.F_WRLCK, 0, 0) if _fcntl else None
     return found is None or bool(_FLOCK.unpack(found)[0] != _fcntl.F_UNLCK)
 

@@ -40,7 +40,7 @@ class Machine(NamedTuple):
     name: str
 
     def has_written(self, boot: str, name: str, seen: float) -> bool:
-        """Whether this machine showed itself at `seen` under that `boot` and `name`.
+        """Return whether this machine showed itself at `seen` under that `boot` and `name`.
 
         A machine of the same name may be this one before it was started again, or a copy of it that runs elsewhere.
         """
@@ -51,7 +51,7 @@ class Machine(NamedTuple):
 
 @cache
 def this_machine() -> Machine:
-    """The machine that this process runs on."""
+    """Return the machine that this process runs on."""
     # Time since the start includes what the machine slept; not all systems have that clock.
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return Machine(
@@ -91,13 +91,13 @@ class Presence:
             self._beaten = time.monotonic()
 
     def leave(self) -> None:
-        """No process of this machine uses the outbox any more."""
+        """Delete this machine's file: none of its processes uses the outbox any more."""
         with suppress(OSError):
             if self._other() is None:
                 self._path.unlink()
 
     def _other(self) -> str | None:
-        """The name of another machine that uses the outbox; None where there is none."""
+        """Return the name of another machine that uses the outbox; None where there is none."""
         try:
             fd = files.open_private(self._path, os.O_RDONLY)
         except FileNotFoundError:

@@ -37,7 +37,7 @@ def _writing(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def retry(path: str, numbers: Sequence[int] | None = None) -> int:
-    """Let refused entries of the store at `path` wait again: those with these ids, or all. Gives their number."""
+    """Let refused entries of the store at `path` wait again: those with these ids, or all; return how many."""
     done = 0
     with _writing(path) as db:
         if numbers is None:
@@ -56,7 +56,7 @@ def retry(path: str, numbers: Sequence[int] | None = None) -> int:
 
 
 def purge(path: str, state: str, *, before: float) -> int:
-    """Delete the entries of one state that were made before a time (seconds since the epoch). Gives their number.
+    """Delete the entries of one state that were made before a time (seconds since the epoch); return how many.
 
     Waiting entries that a living process is about to send are left.
     """

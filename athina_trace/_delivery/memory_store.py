@@ -74,7 +74,7 @@ class MemoryStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Transactions nest into the outermost one."""
+        """Do all or nothing. Transactions nest into the outermost one."""
         with self._lock:
             if self._undo is not None:
                 yield
@@ -121,7 +121,7 @@ class MemoryStore:
         heapq.heappush(self._later if due else self._ready, (due, key.turn, name))
 
     def next_due(self) -> float | None:
-        """When the next free key is due; None where no key is free."""
+        """Return when the next free key is due; None where no key is free."""
         for heap in (self._ready, self._later):
             while heap:
                 due, turn, name = heap[0]
@@ -131,10 +131,20 @@ class MemoryStore:
                 heapq.heappop(heap)  # it was leased or forgotten since
         return None
 
-    def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
+    def _newest(self, now: float) -> str | None:
+        """Return the newest free key that is due and did not fail; what is left of it in a heap is passed over."""
+        free = (
+            (key.turn, name)
+            for name, key in self._keys.items()
+            if key.owner is None and key.due <= now and not key.attempts
+        )
+        return max(free, default=(0, None))[1]
+
+    def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float, newest: bool = False) -> list[Lease]:
         """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
 
-        `room` bounds their bytes together: the entry that exceeds it is the last.
+        `room` bounds their bytes together: the entry that exceeds it is the last. `newest`: the newest of those that
+        did not fail come first.
         """
         while self._later and self._later[0][0] <= now:
             _, turn, name = heapq.heappop(self._later)
@@ -144,8 +154,8 @@ class MemoryStore:
                 heapq.heappush(self._ready, (0.0, turn, name))
         leases: list[Lease] = []
         while len(leases) < keys and room > 0 and (due := self.next_due()) is not None and due <= now:
-            _, turn, name = heapq.heappop(self._ready)
-            attempts = self._keys[name].attempts
+            name = (self._newest(now) if newest else None) or heapq.heappop(self._ready)[2]
+            _, _, attempts, turn = self._keys[name]
             entries: list[Stored] = []
             for number in islice(self._of_key[name], batch):
                 entry = self._waiting[number].entry
@@ -176,7 +186,7 @@ class MemoryStore:
             del self._of_reference[row.entry.reference]
 
     def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        """Athina has these: delete them, or keep them to be looked at."""
+        """Delete these, which Athina has, or keep them to be looked at."""
         for entry, _ in entries:
             done = self._resolve(entry, self._delivered if keep else None, now)
             self.count("delivered", done)
@@ -184,7 +194,7 @@ class MemoryStore:
                 self.count("delivered_bytes", done * len(entry.body))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - as above
-        """Athina will never take `entry` as it is: keep it."""
+        """Keep `entry`, which Athina will never take as it is."""
         if self._resolve(entry, self._refused, now):
             self.count("refused")
             self.count("refused_bytes", len(entry.body))
@@ -210,8 +220,14 @@ class MemoryStore:
             if key.owner is None and key.due > now + longest:
                 self._free(name, due=now, attempts=key.attempts)
 
+    def make_due(self, now: float, *, within: float) -> None:
+        """Make due now what is due within so many seconds."""
+        for name, key in list(self._keys.items()):
+            if key.owner is None and now < key.due <= now + within:
+                self._free(name, due=now, attempts=key.attempts)
+
     def newest(self, limit: int) -> list[bytes]:
-        """The bodies of the newest logs, oldest first, in any state."""
+        """Return the bodies of the newest logs, oldest first, in any state."""
         with self._lock:
             rows = chain(self._waiting.items(), self._delivered.items(), self._refused.items())
             logs = ((number, row.entry.body) for number, row in rows if row.entry.kind == "log")
@@ -220,7 +236,7 @@ class MemoryStore:
     def drop_resolved(self, state: Literal["delivered", "refused"], *, before: float, over: float) -> int:
         """Forget the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
 
-        Refused ones are counted as dropped. Gives their number.
+        Refused ones are counted as dropped. Returns their number.
         """
         table = self._delivered if state == "delivered" else self._refused
         counter, gone = f"{state}_bytes", 0
@@ -237,69 +253,69 @@ class MemoryStore:
         return gone
 
     def last(self) -> int:
-        """The id of the newest entry ever added."""
+        """Return the id of the newest entry ever added."""
         return self._numbers.get("last", 0)
 
     def oldest_waiting(self) -> float:
-        """The id of the oldest entry that waits; infinite where none does."""
+        """Return the id of the oldest entry that waits; infinite where none does."""
         with self._lock:
             return next(iter(self._waiting), float("inf"))
 
     def waiting_since(self) -> float | None:
-        """When the oldest entry that waits was made, seconds since the epoch; None where none waits."""
+        """Return when the oldest entry that waits was made, seconds since the epoch; None where none waits."""
         with self._lock:
             return next((row.entry.made for row in self._waiting.values()), None)
 
     def waiting(self) -> Iterator[Entry]:
-        """Every entry that waits, in order. For a store whose engine is at work no more."""
+        """Iterate over every entry that waits, in order. For a store without an engine."""
         with self._lock:
             return iter([row.entry for row in self._waiting.values()])
 
     def marks(self) -> dict[str, Mark]:
-        """How far the journal was collected, in entries."""
+        """Return how far the journal was collected, in entries."""
         return {name: Mark(offset) for name, offset in self.offsets().items()}
 
     def offsets(self) -> dict[str, int]:
-        """The journal's only segment → entries collected."""
+        """Return the journal's only segment → entries collected."""
         return {"memory": self._numbers["collected"]} if "collected" in self._numbers else {}
 
     def fingerprints(self, segment: str) -> array[int]:  # noqa: ARG002 - what is in memory is never cut
-        """Nothing is remembered of the journal's entries."""
+        """Return none: nothing is remembered of the journal's entries."""
         return array("I")
 
     def remember(self, piece: Piece) -> None:
-        """`piece` was collected."""
+        """Note that `piece` was collected."""
         self._set(self._numbers, "collected", piece.mark.offset)
 
     def forget(self, segments: Sequence[str]) -> None:
-        """No segment is ever gone."""
+        """Do nothing: no segment is ever gone."""
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
         self._set(self._numbers, name, self._numbers.get(name, 0) + by)
 
     def note(self, name: str, words: str | None, now: float) -> None:
-        """No other process could read it."""
+        """Do nothing: no other process could read it."""
 
     def counts(self) -> Counts:
-        """All counters; what is neither delivered, refused nor dropped waits."""
+        """Return all counters; what is neither delivered, refused nor dropped waits."""
         with self._lock:
             return Counts.of(self._numbers)
 
     def size(self) -> int:
-        """Bytes in use, about."""
+        """Return about how many bytes are in use."""
         return self._numbers.get("bytes", 0)
 
     def give_back(self) -> bool:
-        """There is nothing to give back: what was deleted is free."""
+        """Return True: there is nothing to give back, since what was deleted is free."""
         return True
 
     def is_current(self) -> bool:
-        """No other could take its place."""
+        """Return True: no other file could take its place."""
         return True
 
     def close(self) -> None:
-        """Nothing is to be let go of, and what waits can still be read."""
+        """Close nothing: there is nothing to let go of, and what waits can still be read."""
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any) -> None:

@@ -64,7 +64,7 @@ class Metric(NamedTuple):
 
 
 def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, str], Histogram]]) -> Metric:
-    """The metric of durations in seconds, one series for each set of labels."""
+    """Return the metric of durations in seconds, one series for each set of labels."""
     samples: list[Sample] = []
     for labels, durations in series:
         count = 0
@@ -76,12 +76,12 @@ def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, s
 
 
 def single(name: str, kind: Literal["counter", "gauge"], description: str, value: float) -> Metric:
-    """The metric of one value."""
+    """Return the metric of one value."""
     return Metric(f"athina_trace_{name}", kind, description, [Sample(value)])
 
 
 def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
-    """The metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
+    """Return the metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
     oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
     return [
         single("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
@@ -100,7 +100,7 @@ def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
 
 
 def of_process(traffic: Traffic, *, paused: bool, faults: int) -> list[Metric]:
-    """The metrics of this process's requests to Athina."""
+    """Return the metrics of this process's requests to Athina."""
     return [
         single("deliveries_paused", "gauge", "1 where nothing is sent: a wrong key, or an outage.", paused),
         single("requests_in_flight", "gauge", "Requests of this process that are under way.", traffic.in_flight),
@@ -110,7 +110,7 @@ def of_process(traffic: Traffic, *, paused: bool, faults: int) -> list[Metric]:
 
 
 def exposition(metrics: Iterable[Metric]) -> str:
-    """Metrics as the text that Prometheus reads."""
+    """Return metrics as the text that Prometheus reads."""
     lines: list[str] = []
     for name, kind, description, samples in metrics:
         lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}"]

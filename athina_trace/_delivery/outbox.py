@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from athina_trace import _guard
 from athina_trace._delivery.entry import Entry, Lease, Stored
@@ -35,7 +35,7 @@ _MEASURES = 16
 """How often at least the room is measured while an outbox fills up."""
 
 
-class Owner(Protocol):
+class LeaseOwner(Protocol):
     """One that leases: see `ownership`."""
 
     id: int
@@ -47,6 +47,59 @@ class Owner(Protocol):
     def release(self) -> None: ...
 
 
+_Opened = TypeVar("_Opened")
+
+
+class _OnDemand(Generic[_Opened]):
+    """What is opened by the thread that first needs it, and once more after it was let go of."""
+
+    def __init__(self, open_: Callable[[], _Opened]) -> None:
+        self._open = open_
+        # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
+        self._lock = threading.RLock()
+        self.opened: _Opened | None = None
+
+    def get(self) -> _Opened:
+        """Return it, opened now if it was not."""
+        with self._lock:
+            if self.opened is None:
+                self.opened = self._open()
+            return self.opened
+
+    def take(self) -> _Opened | None:
+        """Return it to be closed; None where it is not open."""
+        with self._lock:
+            opened, self.opened = self.opened, None
+            return opened
+
+
+class _Drops:
+    """Entries that could not be put: counted by any thread, written down by the engine's."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._counted = self._written = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        self._counted = next(self._numbers)
+
+    def are_written(self) -> bool:
+        """Return whether the store knows of all of them."""
+        return self._counted == self._written
+
+    def write(self, store: Store | MemoryStore) -> bool:
+        """Count in the store what was dropped since the last time; return whether anything was."""
+        # Read once: a caller may drop another one meanwhile, which is then for the next time.
+        counted = self._counted
+        new = counted - self._written
+        if new:
+            store.count("dropped", new)
+            store.count("made", new)
+            store.on_commit(lambda: setattr(self, "_written", counted))
+        return new > 0
+
+
 class Outbox:
     """Entries on their way. `put` and `drop` are for any thread; everything else is the engine's.
 
@@ -56,12 +109,14 @@ class Outbox:
 
     path: str
     """Where it is; ":memory:" for nowhere."""
+    unusable: str | None = None
+    """Why this process can put entries here and never deliver them; None where it can."""
 
     def __init__(
         self,
         journal: Journal,
         open_store: Callable[[], Store | MemoryStore],
-        open_owner: Callable[[], Owner],
+        open_owner: Callable[[], LeaseOwner],
         *,
         max_bytes: float = float("inf"),
         max_delivered_bytes: float = float("inf"),
@@ -69,8 +124,9 @@ class Outbox:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
         """Commits an entry: it survives this process once this returns. Raises `OutboxError`."""
-        self._open_store = open_store
-        self._open_owner = open_owner
+        self._store = _OnDemand(open_store)
+        self._lease_owner = _OnDemand(open_owner)
+        self._drops = _Drops()
         self._max_bytes = max_bytes
         self.is_behind = False
         """Whether the journal held more than was collected last."""
@@ -79,40 +135,28 @@ class Outbox:
         """Bytes kept since it was seen whether older ones must leave."""
         self._unmeasured = 0.0
         """Bytes collected since the room was measured."""
-        self._drops = count(1)
-        self._dropped = self._drops_written = 0
-        # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
-        self._opening = threading.RLock()
-        self._opened_store: Store | MemoryStore | None = None
-        self._opened_owner: Owner | None = None
 
     @property
     def store(self) -> Store | MemoryStore:
         """The store, opened when the engine first needs it: a caller never waits for SQLite."""
-        with self._opening:
-            if self._opened_store is None:
-                self._opened_store = self._open_store()
-            return self._opened_store
+        return self._store.get()
 
     @property
-    def _owner(self) -> Owner:
-        with self._opening:
-            if self._opened_owner is None:
-                self._opened_owner = self._open_owner()
-            return self._opened_owner
+    def _owner(self) -> LeaseOwner:
+        return self._lease_owner.get()
 
     def drop(self) -> None:
         """Count an entry that could not be put; the next `collect` writes it down, or `close`."""
-        self._dropped = next(self._drops)
+        self._drops.add()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what is done inside."""
+        """Do all or nothing of what is inside."""
         with self.store.transaction():
             yield
 
     def collect(self) -> int:
-        """Move what was put, by any process, from the journal to the store; how many entries that were."""
+        """Move what was put, by any process, from the journal to the store; return how many entries that were."""
         moved = damaged = 0
         with self.store.transaction():
             room = self._make_room()
@@ -123,9 +167,9 @@ class Outbox:
                 moved += len(piece.entries)
                 damaged += piece.damaged
                 self._unmeasured += piece.mark.offset - piece.start
-                self.is_behind = not piece.is_last
+                self.is_behind |= not piece.is_last
             is_filling = self._unmeasured > self._max_bytes / _MEASURES
-            if self._write_drops() or is_filling:
+            if self._drops.write(self.store) or is_filling:
                 self.measure()
         if damaged:
             _guard.log_throttled(
@@ -139,24 +183,14 @@ class Outbox:
         return moved
 
     def _make_room(self) -> int:
-        """See that the store has room; how many bytes it may take in at once, 0 where deliveries must come first."""
+        """Make room in the store; return how many bytes it may take in at once, 0 where deliveries must come first."""
         return COLLECT_BYTES
 
     def collect_all(self, *, seconds: float = float("inf")) -> None:
-        """Move everything that was put before this call, or what can be moved in so many seconds."""
+        """Move everything that was put before this call, or what can be moved in that many seconds."""
         ends = time.monotonic() + seconds
         while self.collect() and time.monotonic() < ends:
             pass
-
-    def _write_drops(self) -> bool:
-        """Count what was dropped since the last time; whether anything was."""
-        # Read once: a caller may drop another one meanwhile, which is then for the next time.
-        counted, self._drops_written = self._drops_written, self._dropped
-        dropped = self._drops_written - counted
-        if dropped:
-            self.store.count("dropped", dropped)
-            self.store.count("made", dropped)
-        return dropped > 0
 
     def compact(self, *, vacuum: bool = True) -> bool:
         """Give back the space of what was collected and, to `vacuum`, resolved; False where there is more to give."""
@@ -200,16 +234,21 @@ class Outbox:
         with self.store.transaction():
             return not self.store.drop_resolved("delivered", before=before, over=self._max_delivered_bytes)
 
-    def lease(self, now: float, *, keys: int, batch: int, room: float = float("inf")) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all."""
-        return self.store.lease(self._owner.id, now, keys=keys, batch=batch, room=room)
+    def lease(
+        self, now: float, *, keys: int, batch: int, room: float = float("inf"), newest: bool = False
+    ) -> list[Lease]:
+        """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all.
+
+        `newest`: the newest of those that did not fail, rather than each in its turn.
+        """
+        return self.store.lease(self._owner.id, now, keys=keys, batch=batch, room=room, newest=newest)
 
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
-        """Athina has it: forget the entry, or keep it to be looked at."""
+        """Forget an entry that Athina has, or keep it to be looked at."""
         self.all_delivered([(entry, prompt_run_id)], now, keep=keep)
 
     def all_delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        """The same for many, each with the name that Athina gave to it."""
+        """Do the same for many entries, each with the name that Athina gave to it."""
         self.store.delivered(entries, now, keep=keep)
         if keep:
             self._newly_delivered += sum(len(entry.body) for entry, _ in entries)
@@ -218,7 +257,7 @@ class Outbox:
                 self._newly_delivered = 0
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
-        """Athina will not take it: keep the entry, with the server's words."""
+        """Keep an entry that Athina will not take, with the server's words."""
         self.store.refused(entry, now, status=status, reason=reason)
 
     def count_possible_duplicate(self) -> None:
@@ -230,39 +269,37 @@ class Outbox:
         self.store.release(*ordering_keys, due=due, attempts=attempts)
 
     def acknowledge(self, entry: Stored) -> None:
-        """Athina has it, as the next step will record; known to others even if we die before. For any thread."""
+        """Note that Athina has it, for the next step to record, and for others if we die before. For any thread."""
 
     def acknowledgements_committed(self, others: Iterable[Stored]) -> None:
-        """What was acknowledged was recorded and committed, but these."""
+        """Note that all acknowledged entries were recorded and committed, but these."""
 
     def reclaim(self) -> None:
-        """Free what dead owners held; what they have acknowledged is delivered."""
+        """Free what dead owners held; of that, record as delivered what they acknowledged."""
 
     def counts(self) -> Counts:
-        """How many entries were made, delivered, refused, dropped, and how many wait in the store."""
+        """Return how many entries were made, delivered, refused, dropped, and how many wait in the store."""
         return self.store.counts()
 
     def refresh(self) -> bool:
         """Close the store and the owners' file where either was deleted; True where that was so."""
-        opened = (self._opened_store, self._opened_owner)
+        opened = (self._store.opened, self._lease_owner.opened)
         if all(each is None or each.is_current() for each in opened):
             return False
         self._let_go()
         return True
 
     def is_damaged(self) -> bool:
-        """Whether the store is found to be damaged, after an error that may come of it."""
+        """Return whether the store is found to be damaged, after an error that may come of it."""
         return False
 
     def quarantine(self) -> str | None:
-        """Move a store that cannot be read out of the way; where to. None where another process just did."""
+        """Move a store that cannot be read out of the way; return where to. None where another process just did."""
         self._let_go()
         return None
 
     def _let_go(self) -> None:
-        with self._opening:
-            store, self._opened_store = self._opened_store, None
-            owner, self._opened_owner = self._opened_owner, None
+        store, owner = self._store.take(), self._lease_owner.take()
         if owner is not None:
             owner.release()
         if store is not None:
@@ -271,12 +308,13 @@ class Outbox:
     def close(self) -> None:
         """Let go: what this owner held is free for others. What was put stays."""
         try:
-            if self._opened_owner is not None or self._dropped > self._drops_written:
+            owner = self._lease_owner.opened
+            if owner is not None or not self._drops.are_written():
                 # A program too short for a single step may have dropped logs, too, or leave room that others need.
                 with self.store.transaction():
-                    self._write_drops()
-                    if self._opened_owner is not None:
-                        self.store.release_all(self._opened_owner.id)
+                    self._drops.write(self.store)
+                    if owner is not None:
+                        self.store.release_all(owner.id)
                     self.measure()
         finally:
             self._let_go()
@@ -299,9 +337,9 @@ class MemoryOutbox(Outbox):
             return super().collect()
 
     def waiting(self) -> Iterator[Entry]:
-        """What was not delivered, once no engine is at work any more."""
+        """Return what was not delivered, once no engine is at work any more."""
         self.collect_all()
         return self.store.waiting()
 
     def close(self) -> None:
-        """Nothing is to be let go of, and what waits can still be read."""
+        """Close nothing: there is nothing to let go of, and what waits can still be read."""

@@ -10,7 +10,6 @@ until it ends: what the parent had leased waits as long.
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import threading
@@ -21,42 +20,16 @@ from athina_trace import _fork
 from athina_trace._delivery import files, locks
 
 
-class _OwnersFile:
-    """This process's one descriptor of an owners' file. Its number is never used after it was closed.
+class _OwnersFile(files.HeldFile):
+    """This process's one descriptor of an owners' file.
 
     One for all owners of the process: without description locks, closing any descriptor would drop all their locks.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = files.open_private(Path(path), os.O_RDWR | os.O_CREAT)
-        self._identity = _identity(os.fstat(self._fd))
+        super().__init__(Path(path), os.O_RDWR | os.O_CREAT)
         self.owners: set[int] = set()
         """The owners of this process: a lock that it holds itself never looks held to it."""
-
-    @property
-    def fd(self) -> int:
-        """Raises OSError where the file was closed, by us or by the program (daemons close whatever is open)."""
-        if self._fd < 0 or _identity(os.fstat(self._fd)) != self._identity:
-            self._fd = -1  # the number may be a file of the program's by now
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
-        return self._fd
-
-    def is_current(self) -> bool:
-        """Whether it is open, and is what others find under its path."""
-        try:
-            return _identity(os.stat(self._path)) == self._identity == _identity(os.fstat(self.fd))  # noqa: PTH116
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Let go of the file, and of all its owners."""
-        try:
-            os.close(self.fd)
-        except OSError:
-            pass
-        finally:
-            self._fd = -1
 
 
 _files: dict[str, _OwnersFile] = {}
@@ -87,15 +60,15 @@ class FileOwner:
         self._file.owners.add(self.id)
 
     def is_alive(self, owner: int) -> bool:
-        """Whether `owner` (an id, of any process on this machine) still lives."""
+        """Return whether `owner` (an id, of any process on this machine) still lives."""
         return owner in self._file.owners or locks.is_claimed(self._file.fd, owner)
 
     def is_alone(self) -> bool:
-        """Whether no other owner is known to live, in this process or another."""
+        """Return whether no other owner is known to live, in this process or another."""
         return self._file.owners <= {self.id} and not locks.is_any_claimed(self._file.fd)
 
     def is_current(self) -> bool:
-        """Whether others still see our lock: its file may have been deleted, or closed by the program."""
+        """Return whether others still see our lock: its file may have been deleted, or closed by the program."""
         return self._file.is_current()
 
     def release(self) -> None:
@@ -112,23 +85,19 @@ class SoleOwner:
     id = 1
 
     def is_alive(self, owner: int) -> bool:
-        """Only this owner ever holds anything."""
+        """Return whether `owner` is this one: no other ever holds anything."""
         return owner == self.id
 
     def is_current(self) -> bool:
-        """There is no file."""
+        """Return True: there is no file that could be deleted."""
         return True
 
     def release(self) -> None:
-        """No other could take over."""
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+        """Do nothing: no other could take over."""
 
 
 def forget_after_fork() -> None:
-    """In a forked child: the locks and the owners are the parent's."""
+    """Forget the locks and the owners in a forked child: they are the parent's."""
     global _lock  # noqa: PLW0603 - a thread of the parent's may hold it
     _lock = threading.RLock()
     for file in _files.values():

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 
 import httpx
 
-from athina_trace._delivery import forks, trust
-from athina_trace._delivery.response import ANSWER, IDLE, Answer, NotSentError
-from athina_trace._delivery.sockets import shut
+from athina_trace._delivery import tls_forks, trust
+from athina_trace._delivery.response import IDLE_SECONDS, MOST_ANSWER_BYTES, HttpResponse, NotSentError
+from athina_trace._delivery.sockets import identity_of, shut
 
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 """Errors that come before anything was sent."""
-_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE)
+_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
 # TCP_NODELAY is httpcore's own; keep-alive probes end connections whose peer has vanished without a word.
 _SOCKET = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
@@ -27,17 +28,22 @@ class ProxyTransport:
     """
 
     def __init__(self, base: str, proxy: str, headers: dict[str, str], *, connect: float, read: float) -> None:
-        """As `direct.DirectTransport`. Raises `httpx.InvalidURL` or `ValueError` where `base` or `proxy` is no URL."""
+        """Take what `DirectTransport` takes. Raises `httpx.InvalidURL` or `ValueError` where one is no URL."""
         self._base = base
         self._headers = {"Host": httpx.URL(base).netloc.decode("ascii"), **headers}
         self._timeouts = {"connect": connect, "read": read, "write": read, "pool": connect}
         self._socket: socket.socket | None = None
-        with forks.postponed():
+        self._handshaking: socket.socket | None = None
+        self._identity: object = None
+        with tls_forks.postponed():
             verify = trust.context() if httpx.URL(base).scheme == "https" else False
             self._transport = httpx.HTTPTransport(verify=verify, limits=_LIMITS, proxy=proxy, socket_options=_SOCKET)
 
-    def send(self, method: str, path: str, body: bytes) -> Answer:
+    def send(self, method: str, path: str, body: bytes) -> HttpResponse:
         """Send a request and read the answer. Raises `NotSentError`, or what networks and broken answers raise."""
+        if self._socket is not None and identity_of(self._socket) != self._identity:
+            self._socket.detach()  # as `DirectTransport` does
+            self.close()
         try:
             headers = {**self._headers, "Content-Length": str(len(body))}
             extensions = {"timeout": self._timeouts, "trace": self._trace}
@@ -47,7 +53,7 @@ class ProxyTransport:
         except _UNSENT as error:
             raise NotSentError from error
         try:
-            return Answer(response.status_code, response.headers, self._body(response))
+            return HttpResponse(response.status_code, response.headers, self._body(response))
         finally:
             # Kept where the answer was read to its end, closed otherwise.
             with suppress(Exception):
@@ -55,8 +61,9 @@ class ProxyTransport:
 
     def abort(self) -> None:
         """End the request that is under way, as if the server had hung up. For another thread to call."""
-        if self._socket is not None:
-            shut(self._socket)
+        for connected in (self._handshaking, self._socket):
+            if connected is not None:
+                shut(connected)
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -64,19 +71,29 @@ class ProxyTransport:
         self._transport.close()
 
     def _body(self, response: httpx.Response) -> bytes:
-        """Read the body, at most `ANSWER` bytes of it. The status decides alone: one that breaks off is shorter."""
+        """Read at most `MOST_ANSWER_BYTES` of the body. The status decides alone: a body that breaks off is shorter."""
         received = bytearray()
         with suppress(httpx.HTTPError):
             for chunk in cast("httpx.SyncByteStream", response.stream):
                 received += chunk
-                if len(received) > ANSWER:
+                if len(received) > MOST_ANSWER_BYTES:
                     break
-        return bytes(received[:ANSWER])
+        return bytes(received[:MOST_ANSWER_BYTES])
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         # httpx's documented hook, and its only way to the socket before an answer has begun. TLS wraps the
         # socket in another one.
-        if ".start_tls." in event:
-            (forks.postpone if event.endswith(".started") else forks.allow)()
+        if event.endswith("start_tls.started"):
+            tls_forks.postpone()
+            # A handshake takes the socket out of its object until its end, unless it is one within TLS.
+            if self._socket is not None and not isinstance(self._socket, ssl.SSLSocket):
+                with suppress(OSError):  # no descriptors left: then this one cannot be aborted
+                    self._handshaking = self._socket.dup()
+        elif ".start_tls." in event:
+            tls_forks.allow()
+            handshaking, self._handshaking = self._handshaking, None
+            if handshaking is not None:
+                handshaking.close()  # else the connection would outlive its own end
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._socket = info["return_value"].get_extra_info("socket")
+            self._socket = connected = info["return_value"].get_extra_info("socket")
+            self._identity = identity_of(connected)

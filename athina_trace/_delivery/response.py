@@ -14,17 +14,17 @@ from athina_trace._serialization import storable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ANSWER", "IDLE", "MESSAGE", "Answer", "NotSentError", "Outcome", "bounded", "read"]
+__all__ = ["IDLE_SECONDS", "MOST_ANSWER_BYTES", "HttpResponse", "NotSentError", "Outcome", "bounded", "read"]
 
-MESSAGE: Final = 500
+_MOST_MESSAGE: Final = 500
 """Characters of a message that are kept."""
-ANSWER: Final = 65_536
+MOST_ANSWER_BYTES: Final = 65_536
 """Bytes of an answer's body that are read; the connection of a longer one is closed instead of being read to
 its end."""
-IDLE: Final = 30.0
+IDLE_SECONDS: Final = 30.0
 """Seconds for which an unused connection is kept. Load balancers close theirs after 60 and more."""
 
-_READ: Final = 65_536
+_MOST_UNPACKED_BYTES: Final = 65_536
 """Bytes of an unpacked body that are looked at."""
 
 _SUCCESS: Final = 2
@@ -48,8 +48,8 @@ class Headers(Protocol):
     def get(self, name: str, /) -> str | None: ...
 
 
-class Answer(NamedTuple):
-    """What a server answered: its headers, and at most `ANSWER` bytes of its body."""
+class HttpResponse(NamedTuple):
+    """What a server answered: its headers, and at most `MOST_ANSWER_BYTES` bytes of its body."""
 
     status: int
     headers: Headers
@@ -58,14 +58,14 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one request came to."""
+    """The outcome of one request."""
 
     status: int | None
     """The HTTP status, or None where no answer came."""
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
     message: str = ""
-    """The server's own words about a failure, or the network error's type and text; at most `MESSAGE`
+    """The server's own words about a failure, or the network error's type and text; at most `_MOST_MESSAGE`
     characters, never the key. Of a success: what came that no Athina answers; mostly nothing."""
     prompt_run_id: str | None = None
     """Athina's own name for the log, where it gave one."""
@@ -79,7 +79,7 @@ class Outcome:
             object.__setattr__(self, "prompt_run_id", storable(self.prompt_run_id))
 
 
-def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
+def read(answer: HttpResponse, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
     """Read an answer that came at Unix time `now`.
 
     A server may repeat what it was sent: `secrets` are replaced by asterisks.
@@ -102,18 +102,18 @@ def read(answer: Answer, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
         words = _error(_json(unpacked)) or unpacked.decode("utf-8", "replace")
     return Outcome(
         status,
-        retry_after(headers.get("retry-after"), now=now),
+        retry_after(headers.get("retry-after"), now=now, date=headers.get("date")),
         bounded(words, secrets=secrets) or f"HTTP {status}",
         possible_duplicate=status in _GATEWAY,
     )
 
 
 def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
-    """Make one line of `text`, without markup and `secrets`, at most `MESSAGE` characters long."""
+    """Make one line of `text`, without markup and `secrets`, at most `_MOST_MESSAGE` characters long."""
     for secret in filter(None, secrets):
         # Before anything is cut off: half a secret would not be recognised any more.
         text = text.replace(secret, "***")
-    return " ".join(_IGNORED.sub(" ", text[: MESSAGE * 20]).split())[:MESSAGE]
+    return " ".join(_IGNORED.sub(" ", text[: _MOST_MESSAGE * 20]).split())[:_MOST_MESSAGE]
 
 
 def _error(answer: Any) -> str:
@@ -140,16 +140,13 @@ def _json(body: bytes) -> Any:
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Unpack the body of a server that compresses though it was asked not to.
+    """Unpack the body of a server that compresses though asked not to; give what cannot be unpacked as it is.
 
-    What cannot be unpacked is given as it is.
-    Known by its first bytes instead of by its headers, which may lie, and never
-    unpacked further than `_READ`
-    bytes.
+    It is known by its first bytes rather than its headers, which may lie; at most `_MOST_UNPACKED_BYTES` are unpacked.
     """
     if not body.startswith(b"\x1f\x8b"):
         return body
     try:
-        return zlib.decompressobj(wbits=31).decompress(body, _READ)
+        return zlib.decompressobj(wbits=31).decompress(body, _MOST_UNPACKED_BYTES)
     except zlib.error:
         return body

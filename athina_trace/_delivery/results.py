@@ -27,24 +27,24 @@ class WakeEvent:
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def wake(self) -> None:
-        """Have the thread look soon."""
+        """Wake the thread soon."""
         if not self.is_set:
             self.is_set = True
             self._queue.put(_SOON)
 
     def wake_now(self) -> None:
-        """Have the thread look at once."""
+        """Wake the thread at once."""
         self._queue.put(_NOW)
 
     def wait(self, seconds: float) -> bool:
-        """Wait to be woken, at most `seconds`; whether that was urgent."""
+        """Wait to be woken, at most `seconds`; return whether that was urgent."""
         try:
             return self._queue.get(timeout=seconds)
         except queue.Empty:
             return False
 
     def clear(self) -> None:
-        """Forget what was heard, which the caller is about to serve."""
+        """Forget the wake-ups so far, which the caller is about to serve."""
         with suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
@@ -68,7 +68,7 @@ class Result(NamedTuple):
 
 
 class Results:
-    """What senders have to say, in the order in which it happened. The engine takes it out when it has committed it."""
+    """The reports of senders, in the order in which they came. The engine takes out what it has committed."""
 
     def __init__(self, delivered: Callable[[Stored], None]) -> None:
         """`delivered` is called at once, by the sender's thread, with each entry that Athina took."""
@@ -80,7 +80,7 @@ class Results:
         self._delivered = delivered
 
     def uncommitted(self) -> list[Result]:
-        """Those that the engine has not taken out, the oldest first."""
+        """Return those that the engine has not taken out, the oldest first."""
         # The copy is one step for senders that put some meanwhile, also where there is no interpreter lock.
         return list(self.queue.copy())
 

@@ -8,11 +8,14 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
-__all__ = ["LONGEST_WAIT", "Verdict", "backoff", "retry_after", "verdict"]
+__all__ = ["LONGEST_BACKOFF", "LONGEST_WAIT", "Verdict", "backoff", "retry_after", "verdict"]
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds. What a server asks for beyond this is taken as this: one typo in a header must not silence a
 service for a year."""
+
+LONGEST_BACKOFF: Final = 60.0
+"""Seconds that a log waits at most after it failed, unless the server asks for more."""
 
 _LONGEST_VALUE: Final = 64
 """Characters. The longest HTTP date has 33; a longer value is cut before anything parses it."""
@@ -31,35 +34,39 @@ class Verdict(Enum):
     """This log will never be taken as it is: keep it aside with the server's words."""
     PAUSED = "paused"
     """The key is wrong, so no log would be taken: stop sending, keep everything."""
-    SHRINK = "shrink"
+    UNCERTAIN = "uncertain"
+    """Refused for a reason that may be the key's, the address's or the server's as well: ask with another log."""
+    TRUNCATE = "truncate"
     """Too large: shorten it and send it again."""
 
 
 _VERDICTS: Final[dict[int, Verdict]] = {
+    # What is wrong with a log in itself, or with its reference in the path.
+    400: Verdict.REFUSED,
+    414: Verdict.REFUSED,
+    422: Verdict.REFUSED,
     401: Verdict.PAUSED,
-    403: Verdict.PAUSED,
     # A proxy on the way wants to know who we are: no log can be blamed for that.
     407: Verdict.PAUSED,
     408: Verdict.RETRY,
     # The reference is known already: an earlier try arrived and only its answer was lost.
     409: Verdict.DELIVERED,
-    413: Verdict.SHRINK,
+    413: Verdict.TRUNCATE,
     425: Verdict.RETRY,
     429: Verdict.RETRY,
 }
 
 _VERDICTS_BY_CLASS: Final[dict[int, Verdict]] = {
     2: Verdict.DELIVERED,
-    # A redirect is never followed, because the key would go with it; the base URL has to be
-    # corrected, and then the log retried by hand.
-    3: Verdict.REFUSED,
-    4: Verdict.REFUSED,
+    # A redirect is never followed, because the key would go with it.
+    3: Verdict.UNCERTAIN,
+    4: Verdict.UNCERTAIN,
     5: Verdict.RETRY,
 }
 
 
 def verdict(status: int | None) -> Verdict:
-    """Give what an HTTP status means for the log that was sent; None is "no answer".
+    """Return what an HTTP status means for the log that was sent; None is "no answer".
 
     The status alone decides, never the body: a proxy in front of Athina answers with whatever it likes.
     A number outside 200 to 599 is no final HTTP answer, so it counts as none.
@@ -70,9 +77,9 @@ def verdict(status: int | None) -> Verdict:
 
 
 def backoff(
-    attempt: int, *, random: float, retry_after: float | None = None, base: float = 1.0, cap: float = 60.0
+    attempt: int, *, random: float, retry_after: float | None = None, base: float = 1.0, cap: float = LONGEST_BACKOFF
 ) -> float:
-    """Give the seconds to wait after the failed try number `attempt` (1 is the first).
+    """Return the seconds to wait after the failed try number `attempt` (1 is the first).
 
     Full jitter: anything from 0 to `base`, then to twice that, four times, and so on up to `cap` seconds,
     `random` (0 to 1) choosing the place. `retry_after` (seconds, at most `LONGEST_WAIT`) is a lower bound,
@@ -84,19 +91,24 @@ def backoff(
     return _bounded(retry_after or 0.0) + random * ceiling
 
 
-def retry_after(value: str | None, *, now: float) -> float | None:
+def retry_after(value: str | None, *, now: float, date: str | None = None) -> float | None:
     """Read a `Retry-After` header as seconds from `now` (Unix time); None where it says nothing.
 
-    The result lies between 0 and `LONGEST_WAIT`. Both forms of RFC 9110, section 10.2.3,
-    are read: a number of seconds and an HTTP date. A date that is
-    past gives 0. Anything else (a sign, an exponent, `nan`, words, a list) gives None. No value is too long
-    or too large to be read safely.
+    `date` is the answer's `Date` header: where it can be read, a date is counted from it rather than from our clock,
+    which may be wrong by more than the server asks to wait.
+
+    The result lies between 0 and `LONGEST_WAIT`. Both forms of RFC 9110, section 10.2.3, are read: a number of seconds,
+    and an HTTP date, of which a past one gives 0. Anything else (a sign, an exponent, `nan`, words, a list) gives None.
+    No value is too long or too large to be read safely.
     """
     text = (value or "")[: _LONGEST_VALUE * 2].strip()[:_LONGEST_VALUE]
     if _SECONDS.fullmatch(text):
         return _bounded(float(text))
     moment = _http_date(text)
-    return None if moment is None else _bounded(moment - now)
+    if moment is None:
+        return None
+    server = _http_date((date or "")[:_LONGEST_VALUE])
+    return _bounded(moment - (now if server is None else server))
 
 
 def _bounded(seconds: float) -> float:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
 from athina_trace import _guard
 from athina_trace._delivery.destination import Destination
 from athina_trace._delivery.results import Attempt
-from athina_trace._delivery.retry import Verdict, backoff
+from athina_trace._delivery.retry import LONGEST_BACKOFF, Verdict, backoff
 
 FIRST_BACKOFF_SECONDS = 0.05
 """Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
+_UNANSWERED_BACKOFF_SECONDS = 2.0
+"""Longest wait where nothing is answered, nor was another log taken of late: no log is to blame for that."""
 _RECENT_SECONDS = 120.0
 """Another log was taken so recently: what fails now fails for a reason of its own."""
 _THROTTLED = 429
@@ -24,14 +27,16 @@ class RetryPolicy:
     def __init__(self, clock: Any, destination: Destination, *, max_attempts: int) -> None:
         """`clock` has `uniform` (0 to 1). After `max_attempts` a log is refused that fails while others are taken."""
         self.last_error: str | None = None
-        """What the last attempt that failed came to; None where none has."""
+        """The outcome of the last attempt that failed; None where none has."""
         self._clock = clock
         self._destination = destination
         self._max_attempts = max_attempts
         self._taken_at = float("-inf")
 
-    def decide(self, attempt: Attempt, attempts: int, now: float) -> tuple[Attempt, float]:
-        """Say what becomes of an attempt, the one of number `attempts` for its log, at `now` (seconds).
+    def decide(self, attempt: Attempt, attempts: int, now: float, *, tries: float = 1.0) -> tuple[Attempt, float]:
+        """Decide what becomes of an attempt, the one of number `attempts` for its log, at `now` (seconds).
+
+        `tries`: how many requests a log takes at present. Where most fail at random, no log is to blame for it.
 
         Returns:
             The attempt, refused where it failed too often, and in how many seconds its ordering key is due again.
@@ -41,15 +46,21 @@ class RetryPolicy:
             self._taken_at = now
             return attempt, 0.0
         self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
-        is_alone = outcome.status != _THROTTLED and now - self._taken_at < _RECENT_SECONDS
+        # A clock that was set back, from a future that was wrong, must not make an outage look like one log's failure.
+        is_alone = outcome.status != _THROTTLED and abs(now - self._taken_at) < _RECENT_SECONDS
         if verdict is Verdict.PAUSED:
             return attempt, 0.0  # after all others: the next probe asks with another log
-        if attempts >= self._max_attempts and is_alone:
+        failures = math.ceil(attempts / max(1.0, tries))
+        if failures >= self._max_attempts and is_alone:
             words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
             return Attempt(entry, replace(outcome, message=words), Verdict.REFUSED), 0.0
         self._warn(attempt, attempts)
         return attempt, backoff(
-            attempts, random=self._clock.uniform(), retry_after=outcome.retry_after, base=FIRST_BACKOFF_SECONDS
+            failures,
+            random=self._clock.uniform(),
+            retry_after=outcome.retry_after,
+            base=FIRST_BACKOFF_SECONDS,
+            cap=LONGEST_BACKOFF if is_alone or outcome.status else _UNANSWERED_BACKOFF_SECONDS,
         )
 
     def _warn(self, attempt: Attempt, attempts: int) -> None:

@@ -25,7 +25,7 @@ KINDS: Final = frozenset[str](_ROUTES)
 
 
 def route(kind: Kind, target: str = "", *, version: str = "v1") -> tuple[str, str]:
-    """Give the method and the path for an entry of this `kind` about `target`, a reference or an id."""
+    """Return the method and the path for an entry of this `kind` about `target`, a reference or an id."""
     method, path = _ROUTES[kind]
     # Any text is one segment of the path, even "." and "..", which would lead elsewhere.
     is_dots = target in {".", ".."}

@@ -6,6 +6,7 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 from zlib import crc32
@@ -62,7 +63,7 @@ class Piece(NamedTuple):
 class Segment:
     """A segment open for writing, closed with its last reference: a thread that writes there holds one."""
 
-    __slots__ = ("_look_at", "_look_bytes", "about", "collected", "fd", "path")
+    __slots__ = ("_file", "_look_at", "_look_bytes", "about", "collected", "fd", "path")
 
     def __init__(self, path: Path, *, look_bytes: float) -> None:
         """Open or make the file and hold it against deletion.
@@ -78,52 +79,56 @@ class Segment:
         self.path = path
         self.collected = 0
         """How far it was collected, as far as this process knows: bytes."""
-        self.fd = files.open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-        _segments[id(self)] = self.fd
+        self._file = _segments[id(self)] = files.HeldFile(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        self.fd = self._file.number
         locks.share(self.fd)
         if not self.is_current():  # since it was opened
             raise BlockingIOError
         self.size()
 
     def size(self) -> int:
-        """Its size in bytes, now."""
+        """Return its size in bytes, now."""
         self.about = os.lseek(self.fd, 0, os.SEEK_END)
         self._look_at = self.about + self._look_bytes
         return self.about
 
     def write(self, record: bytes) -> int:
-        """Append `record`; how much of it was taken."""
+        """Append `record`; return how much of it was taken."""
         written = os.write(self.fd, record)
-        # Threads that do this at once may lose count of a record: `about` is no more than that.
+        # Threads that do this at once may lose count of a record: `about` is an estimate.
         self.about += written
         if self.about >= self._look_at:
             self.size()
         return written
 
     def is_current(self) -> bool:
-        """Whether it is what others find under its path: its folder may have been deleted, or another put there."""
-        try:
-            return os.path.samestat(self.path.lstat(), os.fstat(self.fd))
-        except OSError:
-            return False
+        """Return whether others find it under its path: its folder may have been deleted, or another put there."""
+        return self._file.is_current()
 
     def uncollected(self) -> bytes:
-        """What was written to it and not collected, wherever its file is by now."""
-        return os.pread(self.fd, self.size() - self.collected, self.collected)
+        """Return what was written to it and not collected, wherever its file is by now.
+
+        Nothing where the program has closed it: then the file is where it was.
+        """
+        try:
+            fd = self._file.fd
+        except OSError:
+            return b""
+        return os.pread(fd, self.size() - self.collected, self.collected)
 
     def __del__(self) -> None:
-        if id(self) in _segments:
-            os.close(_segments.pop(id(self)))
+        with suppress(KeyError):
+            _segments.pop(id(self)).close()
 
 
-_segments: dict[int, int] = {}
-"""The descriptors of all segments that are open, by the object that closes them."""
+_segments: dict[int, files.HeldFile] = {}
+"""The files of all segments that are open, by the object that closes them."""
 
 
 def close_after_fork() -> None:
-    """In a forked child: let go of what the parent writes to, or its segments would be held for as long as we live."""
-    for fd in _segments.values():
-        os.close(fd)
+    """Let go of what the parent writes to, in a forked child: its segments would be held for as long as we live."""
+    for file in _segments.values():
+        file.close()
     _segments.clear()
 
 
@@ -131,14 +136,14 @@ _fork.register("segments", after_in_child=close_after_fork)
 
 
 def has_tail(path: Path, mark: Mark) -> bool:
-    """Whether a segment still holds, before the offset, what was collected."""
+    """Return whether a segment still holds, before the offset, what was collected."""
     with path.open("rb") as file:
         file.seek(mark.offset - len(mark.tail))
         return file.read(len(mark.tail)) == mark.tail
 
 
 def read_lines(path: Path, mark: Mark, fingerprints: Callable[[str], Sequence[int]], stop: int, size: int) -> Piece:
-    """The whole lines between the mark and about `stop`.
+    """Return the whole lines between the mark and about `stop`.
 
     The first is read whole, however long. What follows the last newline is still being written, or torn.
     """
@@ -169,7 +174,7 @@ def read_lines(path: Path, mark: Mark, fingerprints: Callable[[str], Sequence[in
 
 
 def _resume(path: Path, fingerprints: Sequence[int]) -> tuple[Mark, int]:
-    """Where a segment stops to be what was collected, and how many lines that leaves."""
+    """Return where a segment stops being what was collected, and how many lines that leaves."""
     data = path.read_bytes()
     end = kept = 0
     for known in fingerprints:
@@ -186,7 +191,7 @@ def _resume(path: Path, fingerprints: Sequence[int]) -> tuple[Mark, int]:
 
 
 def _decode(line: bytes) -> Entry | None:
-    """The entry of a sound record, without its newlines; None where it is none."""
+    """Return the entry of a sound record, without its newlines; None for any other line."""
     length, _, rest = line.partition(b"\t")
     header, _, rest = rest.partition(b"\t")
     # A damaged length may have thousands of digits, which `int` refuses.

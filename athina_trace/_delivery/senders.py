@@ -16,22 +16,24 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from athina_trace import _guard
-from athina_trace._delivery.concurrency import Concurrency, Request
+from athina_trace._delivery.concurrency import Concurrency, InFlight
 from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._delivery.routes import Kind
-from athina_trace._delivery.truncate import truncate
+from athina_trace._delivery.truncate import halved, truncate
 
-_TEND_SECONDS = 1.0
-"""How often busy senders are looked after."""
+_SUPERVISE_SECONDS = 1.0
+"""How often busy senders are supervised."""
 _STALL_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 """How long a sender without work lives on, with its connection; one always does."""
+_ABORTING_SECONDS = 0.2
+"""How long those that are aborted at the end may take to notice."""
 _TRY_SECONDS = 0.0005
-_FEW = 16
+_FEW = 96
 """Leases in the queue below which the engine is asked for more."""
 
 
@@ -47,13 +49,11 @@ class Connection(Protocol):
 
 def send(entry: Stored, connection: Connection, *, max_bytes: int) -> Outcome:
     """Send one entry, shortened to `max_bytes`, and halved for as long as the server calls it too large."""
-    body = truncate(entry.body, limit=max_bytes) if len(entry.body) > max_bytes else entry.body
+    body = truncate(entry.body, limit=max_bytes)
     while True:
         outcome = connection.deliver(entry.kind, entry.reference, body)
-        if verdict(outcome.status) is not Verdict.SHRINK:
-            return outcome
-        smaller = truncate(body, limit=len(body) // 2)
-        if len(smaller) >= len(body):
+        smaller = halved(body) if verdict(outcome.status) is Verdict.TRUNCATE else None
+        if smaller is None:
             return outcome
         body = smaller
 
@@ -71,7 +71,7 @@ class _Sender:
         is_parked: whether it waits with a lease until another request may be in flight.
         is_resting: whether it waits without one, since as many have one as may send.
         may_continue: set for one that waits.
-        spent: processor time that it has taken, seconds.
+        has_ended: whether its thread is done, or about to be.
         error: what it died of.
     """
 
@@ -80,10 +80,10 @@ class _Sender:
         self.thread = threading.Thread(target=contextvars.Context().run, args=(run, self), name=name, daemon=True)
         self.connection: Connection | None = None
         self.held: list[Lease] = []
-        self.request: Request | None = None
+        self.request: InFlight | None = None
         self.is_parked = self.is_resting = False
         self.may_continue = threading.Event()
-        self.spent = 0.0
+        self.has_ended = False
         self.error: BaseException | None = None
 
 
@@ -108,7 +108,7 @@ class _TurnLock:
 class Senders:
     """The threads, their queue and the controller that they ask. Everything public is for the engine's thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
         connect: Callable[[], Connection],
         results: Results,
@@ -117,6 +117,7 @@ class Senders:
         limit: int = 64,
         max_bytes: int = 1_000_000,
         revise: Callable[[bytes], bytes] | None = None,
+        is_queue: bool = False,
     ) -> None:
         """Start nothing.
 
@@ -127,9 +128,10 @@ class Senders:
             limit: most requests in flight.
             max_bytes: longer entries are shortened.
             revise: gives the JSON to send of a log; must not raise.
+            is_queue: see `Concurrency`.
         """
         self.destination = ATHINA
-        self.controller = Concurrency(limit)
+        self.controller = Concurrency(limit, is_queue=is_queue)
         self._connect = connect
         self._results = results
         self._clock = clock
@@ -143,7 +145,8 @@ class Senders:
     @property
     def alive(self) -> int:
         """How many senders there are."""
-        return sum(sender.thread.is_alive() for sender in list(self._senders))
+        # For any thread, so its thread is not asked: see `worker`.
+        return sum(not sender.has_ended for sender in list(self._senders))
 
     def submit(self, lease: Lease) -> None:
         """Take a lease whose entries are to be sent."""
@@ -162,11 +165,11 @@ class Senders:
                 self._senders.remove(sender)
                 raise
 
-    def tend(self) -> float:
-        """Look after the senders: replace dead ones, abort overdue requests, have one more sent where all hang.
+    def supervise(self) -> float:
+        """Supervise the senders: replace dead ones, abort overdue requests, have one more sent where all hang.
 
         Returns:
-            Seconds until the senders are to be looked after again.
+            Seconds until the senders are to be supervised again.
         """
         self._replace_dead()
         senders = list(self._senders)
@@ -179,10 +182,10 @@ class Senders:
                 self.controller.stalled()
             self._wake()
         self._start_where_needed()
-        return _TEND_SECONDS if self._is_waiting() or any(sender.held for sender in senders) else math.inf
+        return _SUPERVISE_SECONDS if self._is_waiting() or any(sender.held for sender in senders) else math.inf
 
     def _is_waiting(self) -> bool:
-        """Whether there is more to send than may be in flight."""
+        """Return whether there is more to send than may be in flight."""
         return not self._queue.empty() or any(sender.is_parked for sender in list(self._senders))
 
     def _start_where_needed(self) -> None:
@@ -211,13 +214,16 @@ class Senders:
 
     def _run(self, sender: _Sender) -> None:
         try:
+            with self._lock:  # free once `start` is done, which lists no sender whose start was interrupted
+                is_listed = sender in self._senders
             try:
-                while self._take(sender):
+                while is_listed and self._take(sender):
                     self._serve(sender.held[-1], sender)
             finally:
+                sender.has_ended = True
                 if sender.connection is not None:
                     sender.connection.close()
-        except BaseException as error:  # noqa: BLE001 - `tend` finds the dead sender, with what it held
+        except BaseException as error:  # noqa: BLE001 - `supervise` finds the dead sender, with what it held
             sender.error = error
             self._results.wake_event.wake()
             _guard.swallow("sending logs")
@@ -272,15 +278,16 @@ class Senders:
         self._results.put(Result(lease, failed, ended=True), is_low=self._queue.qsize() < _FEW)
         sender.held.remove(lease)
 
-    def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> Request | None:
+    def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> InFlight | None:
         """Wait until a request may be sent; None where none may be for long, or the process ends."""
-        request: Request | None = None
+        request: InFlight | None = None
         now = self._clock.monotonic()
         while not self._closed.is_set() and not self.controller.gate.wait(now):
             with self._lock:
                 sender.is_parked = sum(each.request is not None for each in self._senders) >= self.controller.limit
                 if not sender.is_parked:
-                    request = sender.request = self.controller.begin(now, lease.ordering_key, entry.reference)
+                    key, reference, kind = lease.ordering_key, entry.reference, entry.kind
+                    request = sender.request = self.controller.begin(now, key, reference, kind)
                     break
                 sender.may_continue.clear()
             sender.may_continue.wait()
@@ -290,8 +297,8 @@ class Senders:
             self._closed.wait(request.begins - now)
         return None if self._closed.is_set() else request
 
-    def _end(self, request: Request, outcome: Outcome, sender: _Sender) -> Verdict:
-        """Let the controller know what came of a request; what becomes of its log."""
+    def _end(self, request: InFlight, outcome: Outcome, sender: _Sender) -> Verdict:
+        """Report the outcome of a request to the controller; return what becomes of its log."""
         with self._lock:
             sender.request = None
             verdict = self.controller.end(
@@ -304,7 +311,7 @@ class Senders:
             )
             self._wake()
         self._start_where_needed()
-        sender.spent = self._results.interpreter.spent(sender.spent)
+        self._results.interpreter.spent()
         self._results.interpreter.look()
         return verdict
 
@@ -319,18 +326,19 @@ class Senders:
             sender.may_continue.set()
 
     def close(self, seconds: float) -> None:
-        """Let every sender end after its present request, which is aborted if it takes most of `seconds`."""
+        """Let every sender end after its present request, which is aborted if it takes nearly all of `seconds`."""
         self._closed.set()
         with self._lock:
             senders = list(self._senders)
         for sender in senders:
             sender.may_continue.set()
             self._queue.put(_STOP)
-        _join(senders, seconds * 0.7)
+        aborting = min(_ABORTING_SECONDS, seconds * 0.3)
+        _join(senders, seconds - aborting)
         for sender in senders:
             if sender.connection is not None:
                 sender.connection.expire(now=math.inf)
-        _join(senders, seconds * 0.3)
+        _join(senders, aborting)
 
 
 def _join(senders: list[_Sender], seconds: float) -> None:

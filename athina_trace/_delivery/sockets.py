@@ -1,10 +1,71 @@
-"""Two things to do with a socket that a library has opened."""
+"""What deliveries ask and do to a socket that a library has opened.
+
+Each system call that may wait lets another thread have the interpreter, and a program that computes keeps it for 5 ms.
+`getsockopt` does not, so on Linux it answers what `fstat` and `poll` answer elsewhere.
+"""
 
 from __future__ import annotations
 
+import _socket
+import os
 import select
 import socket
+import struct
+import sys
 from contextlib import suppress
+
+from athina_trace._delivery.files import identity
+
+# Of Linux (socket(7)); Python has no names for two of them.
+_IS_LINUX = sys.platform == "linux"
+_SO_MEMINFO = 55
+_SO_COOKIE = 57
+"""A number that no other socket of this kernel ever has."""
+_TCP_INFO = 11
+_ESTABLISHED = b"\x01"
+_NOTHING = bytes(4)
+
+
+def identity_of(connection: socket.socket) -> object:
+    """Return what makes a connection another one; None where it is closed, or the system gives it none."""
+    try:
+        if _IS_LINUX:
+            return connection.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
+    except OSError:
+        pass  # no socket, or an older kernel
+    try:
+        return identity(os.fstat(connection.fileno()))
+    except OSError:
+        return None
+
+
+def is_readable(connection: socket.socket) -> bool:
+    """Return whether the server has hung up meanwhile, or has sent what no request asked for."""
+    try:
+        if _IS_LINUX:
+            return (
+                connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1) != _ESTABLISHED
+                or connection.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4) != _NOTHING  # bytes received and not read
+            )
+    except OSError:
+        pass  # an older kernel
+    if not hasattr(select, "poll"):  # Windows, whose `select` takes sockets of any number
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def limit_waits(connection: socket.socket, seconds: float) -> None:
+    """Let each of its calls wait for at most so long, after which it raises `TimeoutError` or `BlockingIOError`."""
+    connection.settimeout(seconds)
+    # Python waits in another system call before each, where the kernel itself can do so, but for OpenSSL and gevent.
+    if _IS_LINUX and type(connection).recv is _socket.socket.recv:
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        with suppress(OSError):  # a system whose times have another size
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            connection.settimeout(None)
 
 
 def shut(connection: socket.socket) -> None:
@@ -12,12 +73,3 @@ def shut(connection: socket.socket) -> None:
     with suppress(OSError):
         # The plain socket's method on purpose: TLS's own would change state under the thread that is reading.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-def is_readable(connection: socket.socket) -> bool:
-    """Whether the server has hung up meanwhile, or has sent what no request asked for."""
-    if not hasattr(select, "poll"):  # Windows, whose `select` takes sockets of any number
-        return bool(select.select([connection], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,19 +11,24 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
+from athina_trace import _guard
 from athina_trace._delivery import acknowledged, files, locks
 from athina_trace._delivery.acknowledged import Acknowledgements
-from athina_trace._delivery.database import is_corrupt
+from athina_trace._delivery.database import is_corrupt, is_held, is_locked, version_of, waiting_at_most
 from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.journal import FileJournal
 from athina_trace._delivery.machine import Presence
+from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.ownership import FileOwner
 from athina_trace._delivery.segment import COLLECT_BYTES
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.store import Store
+from athina_trace.errors import OutboxError
 
 _LEAST_COLLECTED_BYTES = 16 * 1024
+_MOVED_AT_ONCE = 64
+"""Entries."""
 
 
 class SqliteOutbox(Outbox):
@@ -33,13 +39,34 @@ class SqliteOutbox(Outbox):
 
     def __init__(self, path: str, *, max_bytes: float = float("inf")) -> None:
         self.path = path
+        if is_held(path):
+            why = "was being written to when this process was forked, so that SQLite cannot use it here"
+            self.unusable = f"the outbox {path} {why}"
         self._file = Path(path)
         self._folder = self._file.with_suffix(".journal")
         self._presence = Presence(self._folder)
-        journal = FileJournal(self._folder, max_bytes, check=self._presence.check)
+        self._taken_away: Store | None = None
+        journal = FileJournal(self._folder, max_bytes, check=self._check)
         super().__init__(journal, self._open, lambda: FileOwner(f"{path}.owners"), max_bytes=max_bytes)
 
+    def _check(self) -> None:
+        """Refuse the folder of another machine, and bring a store of an earlier version up to date before a log.
+
+        That version may still run, and would take a record with a checksum for a torn one, and skip it. A migrated
+        store it leaves alone.
+        """
+        self._presence.beat()
+        if 0 < version_of(self._file) < len(MIGRATIONS):
+            try:
+                with waiting_at_most():
+                    self.store.marks()
+            except sqlite3.Error as error:
+                words = "was made by an earlier athina_trace and cannot be brought up to date now"
+                raise OutboxError(f"the outbox {self.path} {words} ({error})") from error
+
     def _open(self) -> Store:
+        if self.unusable is not None:
+            raise OutboxError(self.unusable)
         files.make_folder(self._file.parent)
         files.make_folder(self._folder)
         self._presence.check()
@@ -91,22 +118,59 @@ class SqliteOutbox(Outbox):
                     store.release_all(owner)
                     store.on_commit(partial(acknowledged.forget, self._folder, owner))
 
+    def refresh(self) -> bool:
+        opened = self._store.opened
+        is_taken_away = isinstance(opened, Store) and not opened.is_current()
+        if is_taken_away and self._taken_away is None:
+            self._store.take()
+            self._taken_away = cast("Store", opened)
+        is_replaced = super().refresh() or is_taken_away
+        if is_taken_away:
+            self._let_go()  # of what was leased there
+        if self._taken_away is not None and self._has_moved_all(self._taken_away):
+            self._taken_away.close()
+            self._taken_away = None
+        return is_replaced
+
+    def _has_moved_all(self, lost: Store) -> bool:
+        """Move what waits in a store whose file was taken away, and is open here still, to the one in its place.
+
+        Other processes have it open, too: each entry is moved by one of them. False where it is to be tried again.
+        """
+        try:
+            with lost.locked():
+                moved = -1
+                # One that is damaged was put aside by another process.
+                while moved and lost.is_connected and lost.is_sound():
+                    with lost.transaction(), self.store.transaction():
+                        entries = lost.first_waiting(_MOVED_AT_ONCE)
+                        self.store.add(list(entries.values()))
+                        lost.delete_delivered(list(entries))
+                        moved = len(entries)
+        except (OSError, sqlite3.Error) as error:
+            words = "what waited in the outbox %s, which was taken away, cannot be moved to the one in its place (%s)"
+            _guard.log_throttled(logging.ERROR, "not moved", words, self.path, error)
+            return not is_locked(error) and not isinstance(error, OSError)
+        return True
+
     def _let_go(self) -> None:
         if (kept := self.__dict__.pop("_acknowledgements", None)) is not None:
             kept.close()
         super()._let_go()
 
     def close(self) -> None:
-        owner, is_last = self._opened_owner, False
+        owner, is_last = self._lease_owner.opened, False
         with suppress(OSError):
             # Asked before the files are closed: whether others are there is seen through the owners' file alone.
             is_last = isinstance(owner, FileOwner) and owner.is_alone()
+        if self._taken_away is not None:
+            self._taken_away.close()
         super().close()
         if is_last:
             self._presence.leave()
 
     def is_damaged(self) -> bool:
-        store = self._opened_store
+        store = self._store.opened
         return isinstance(store, Store) and not store.is_sound()
 
     def quarantine(self) -> str | None:
@@ -114,7 +178,7 @@ class SqliteOutbox(Outbox):
 
         The journal stays: what was collected but not delivered is collected again if it is still in there.
         """
-        was_open = self._opened_store is not None
+        was_open = self._store.opened is not None
         if was_open and not self.store.is_current():
             return None
         self._let_go()

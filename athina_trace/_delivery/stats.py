@@ -1,4 +1,4 @@
-"""Figures of an outbox: how many entries there are, what a flush came to, what the state of deliveries is."""
+"""Figures of an outbox: how many entries there are, the report of a flush, the state of deliveries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Counts:
 
     @classmethod
     def of(cls, values: Mapping[str, int]) -> Counts:
-        """The counts that a store keeps by name: what is neither delivered, refused nor dropped waits."""
+        """Return the counts that a store keeps by name: what is neither delivered, refused nor dropped waits."""
         made, delivered, refused, dropped, possible_duplicates, damaged = (
             values.get(name, 0)
             for name in ("made", "delivered", "refused", "dropped", "possible_duplicates", "damaged")
@@ -38,7 +38,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class FlushReport:
-    """What a flush came to. True where everything was delivered.
+    """The result of a flush. True where everything was delivered.
 
     Attributes:
         delivered: entries that reached Athina while flushing.
@@ -83,7 +83,7 @@ class Status:
         damaged: records of the journal that failed their checksum or were cut, so that what they held is lost; they
             count nowhere else.
         senders: threads of this process that send now.
-        last_error: what the last request of this process that failed came to, such as "503: overloaded"; None where
+        last_error: the outcome of the last request of this process that failed, such as "503: overloaded"; None where
             none has.
         memory_only: why new logs are kept in memory alone, such as a full disk; None where they are on disk.
 

@@ -27,13 +27,13 @@ from athina_trace._delivery.stats import Counts
 _AT_ONCE = 1000
 """How many entries are dropped in one transaction."""
 _VALUES = 999
-"""In one statement: SQLite takes so many at least."""
+"""In one statement: what every SQLite takes."""
 
 _T = TypeVar("_T")
 
 
 def _chunks(rows: Sequence[_T], values: int) -> Iterator[Sequence[_T]]:
-    """Give as many at once as one statement may be about that takes so many values for each, and a few more."""
+    """Split `rows` for statements that take `values` of each and a few more: SQLite bounds their number."""
     size = (_VALUES - 9) // values
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
@@ -73,16 +73,18 @@ class Store(Database):
             self._db.execute(f"INSERT OR IGNORE INTO ordering_key (name) VALUES {places}", names)  # noqa: S608
         self.count("made", len(entries))
 
-    def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float) -> list[Lease]:
+    def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float, newest: bool = False) -> list[Lease]:
         """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
 
-        `room` bounds their bytes together: the entry that exceeds it is the last.
+        `room` bounds their bytes together: the entry that exceeds it is the last. `newest`: the newest of those that
+        did not fail come first.
         """
         # They take their turn, by their ids, among those that did not have to wait: under load there are always more.
         self._db.execute("UPDATE ordering_key SET due = 0 WHERE owner IS NULL AND due > 0 AND due <= ?", (now,))
+        turn = "attempts > 0, CASE attempts WHEN 0 THEN -id ELSE id END" if newest else "due, id"
         found = self._rows(
             ("free.name", "free.attempts", "coalesce(entry.id, 0)", "coalesce(length(entry.body), 0)"),
-            "FROM (SELECT * FROM ordering_key WHERE owner IS NULL AND due <= ? ORDER BY due, id LIMIT ?) AS free "
+            f"FROM (SELECT * FROM ordering_key WHERE owner IS NULL AND due <= ? ORDER BY {turn} LIMIT ?) AS free "  # noqa: S608
             "LEFT JOIN entry ON entry.id IN (SELECT id FROM entry AS oldest WHERE oldest.ordering_key = free.name "
             "AND oldest.state = 'waiting' ORDER BY oldest.id LIMIT ?) ORDER BY free.due, free.id, entry.id",
             (now, keys, batch),
@@ -107,7 +109,7 @@ class Store(Database):
         return leases
 
     def _known(self, numbers: Sequence[int], now: float) -> dict[int, Stored]:
-        """The entries with these ids; those of an unknown kind are refused."""
+        """Return the entries with these ids; those of an unknown kind are refused."""
         entries: dict[int, Stored] = {}
         for some in _chunks(numbers, 1):
             source = f"FROM entry WHERE id IN ({', '.join('?' * len(some))})"
@@ -129,7 +131,7 @@ class Store(Database):
         return entries
 
     def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        """Athina has these, each with the name that it gave: delete them, or keep them to be looked at."""
+        """Delete these, which Athina has, each with the name that it gave, or keep them to be looked at."""
         if not keep:
             self.delete_delivered([entry.id for entry, _ in entries])
             return
@@ -148,14 +150,14 @@ class Store(Database):
             self.count("delivered", done)
 
     def delete_delivered(self, ids: Sequence[int]) -> None:
-        """Athina has the waiting entries with these ids: delete them."""
+        """Delete the waiting entries with these ids, which Athina has."""
         for some in _chunks(ids, 1):
             places = ", ".join("?" * len(some))
             done = self._db.execute(f"DELETE FROM entry WHERE id IN ({places}) AND state = 'waiting'", some)  # noqa: S608
             self.count("delivered", done.rowcount)
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
-        """Athina will never take `entry` as it is: keep it with the server's words."""
+        """Keep `entry`, which Athina will never take as it is, with the server's words."""
         done = self._db.execute(
             "UPDATE entry SET state = 'refused', status = ?, reason = ?, resolved = ? "
             "WHERE id = ? AND state = 'waiting'",
@@ -165,7 +167,7 @@ class Store(Database):
         self.count("refused_bytes", done * len(entry.body))
 
     def reference_of(self, entry: int) -> str | None:
-        """The reference of a waiting entry; None where no entry with that id waits."""
+        """Return the reference of a waiting entry; None where no entry with that id waits."""
         row = self._db.execute("SELECT reference FROM entry WHERE id = ? AND state = 'waiting'", (entry,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -189,7 +191,7 @@ class Store(Database):
                 )
 
     def owners(self) -> list[int]:
-        """All who lease a key."""
+        """Return all owners that lease a key."""
         return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM ordering_key WHERE owner IS NOT NULL")]
 
     def release_all(self, owner: int) -> None:
@@ -197,7 +199,7 @@ class Store(Database):
         self._db.execute("UPDATE ordering_key SET owner = NULL WHERE owner = ?", (owner,))
 
     def next_due(self) -> float | None:
-        """When the next free key is due; None where no key is free."""
+        """Return when the next free key is due; None where no key is free."""
         row = self._db.execute("SELECT min(due) FROM ordering_key WHERE owner IS NULL").fetchone()
         return None if row[0] is None else float(row[0])
 
@@ -205,8 +207,14 @@ class Store(Database):
         """Make due now what is due more than `longest` seconds later: the clock was set back."""
         self._db.execute("UPDATE ordering_key SET due = ? WHERE owner IS NULL AND due > ?", (now, now + longest))
 
+    def make_due(self, now: float, *, within: float) -> None:
+        """Make due now what is due within so many seconds."""
+        self._db.execute(
+            "UPDATE ordering_key SET due = ? WHERE owner IS NULL AND due > ? AND due <= ?", (now, now, now + within)
+        )
+
     def newest(self, limit: int) -> list[bytes]:
-        """The bodies of the newest logs, oldest first, in any state."""
+        """Return the bodies of the newest logs, oldest first, in any state."""
         with self.locked():
             rows = self._db.execute(
                 "SELECT body FROM entry WHERE kind = 'log' ORDER BY id DESC LIMIT ?", (limit,)
@@ -241,25 +249,34 @@ class Store(Database):
         return len(chosen)
 
     def last(self) -> int:
-        """The id of the newest entry ever added."""
+        """Return the id of the newest entry ever added."""
         with self.locked():
             row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()
         return int(row[0]) if row else 0
 
     def oldest_waiting(self) -> float:
-        """The id of the oldest entry that waits; infinite where none does."""
+        """Return the id of the oldest entry that waits; infinite where none does."""
         with self.locked():
             row = self._db.execute("SELECT min(id) FROM entry WHERE state = 'waiting'").fetchone()
         return float("inf") if row[0] is None else float(row[0])
 
     def waiting_since(self) -> float | None:
-        """When the oldest entry that waits was made, seconds since the epoch; None where none waits."""
+        """Return when the oldest entry that waits was made, seconds since the epoch; None where none waits."""
         with self.locked():
             row = self._db.execute("SELECT made FROM entry WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
         return None if row is None else float(row[0])
 
+    def first_waiting(self, most: int) -> dict[int, Entry]:
+        """Return the oldest entries that wait, by id."""
+        rows = self._db.execute(
+            "SELECT id, ordering_key, kind, reference, made, body FROM entry WHERE state = 'waiting' "
+            "ORDER BY id LIMIT ?",
+            (most,),
+        )
+        return {row[0]: Entry(*row[1:]) for row in rows}
+
     def waiting(self) -> Iterator[Entry]:
-        """Every entry that waits, in order. For a store without an engine."""
+        """Iterate over every entry that waits, in order. For a store without an engine."""
         with self.locked():
             rows = self._db.execute(
                 "SELECT ordering_key, kind, reference, made, body FROM entry WHERE state = 'waiting' ORDER BY id"
@@ -267,23 +284,23 @@ class Store(Database):
             yield from (Entry(*row) for row in rows)
 
     def marks(self) -> dict[str, Mark]:
-        """How far each segment was collected."""
+        """Return how far each segment was collected."""
         with self.locked():
             return {name: Mark(*mark) for name, *mark in self._db.execute("SELECT name, collected, tail FROM segment")}
 
     def offsets(self) -> dict[str, int]:
-        """Segment → bytes collected."""
+        """Return segment → bytes collected."""
         return {name: mark.offset for name, mark in self.marks().items()}
 
     def fingerprints(self, segment: str) -> array[int]:
-        """Those of all lines collected of a segment, in order."""
+        """Return those of all lines collected of a segment, in order."""
         found: array[int] = array("I")
         for (lines,) in self._db.execute("SELECT lines FROM fingerprint WHERE segment = ? ORDER BY start", (segment,)):
             found.frombytes(lines)
         return found
 
     def remember(self, piece: Piece) -> None:
-        """`piece` was collected."""
+        """Note that `piece` was collected."""
         if piece.kept is not None:
             kept = self.fingerprints(piece.segment)[: piece.kept]
             self._db.execute("DELETE FROM fingerprint WHERE segment = ?", (piece.segment,))
@@ -298,7 +315,7 @@ class Store(Database):
         self.count("damaged", piece.damaged)
 
     def forget(self, segments: Sequence[str]) -> None:
-        """These segments are gone."""
+        """Forget these segments, which are gone."""
         names = [(name,) for name in segments]
         self._db.executemany("DELETE FROM segment WHERE name = ?", names)
         self._db.executemany("DELETE FROM fingerprint WHERE segment = ?", names)
@@ -318,14 +335,14 @@ class Store(Database):
         self._counted.clear()
 
     def note(self, name: str, words: str | None, now: float) -> None:
-        """Leave word for those who look at this file from another process; None takes it back."""
+        """Leave a note for readers of this file in other processes; None removes it."""
         # Deleted first: the time must be when the words began to hold.
         self._db.execute("DELETE FROM note WHERE name = ?", (name,))
         if words is not None:
             self._db.execute("INSERT INTO note VALUES (?, ?, ?)", (name, words, now))
 
     def counts(self) -> Counts:
-        """All counters; what is neither delivered, refused nor dropped waits."""
+        """Return all counters; what is neither delivered, refused nor dropped waits."""
         with self.locked():
             found = self._rows(("name", "value"), "FROM counter")
         return Counts.of({name.decode(): int(value) for name, value in found})
@@ -333,7 +350,7 @@ class Store(Database):
     def _rows(
         self, columns: Sequence[str], source: str, parameters: Sequence[object] = ()
     ) -> Iterator[tuple[bytes, ...]]:
-        """Give the rows of a query, all columns as bytes, which SQLite hands over as one; none may be NULL."""
+        """Return the rows of a query, all columns as bytes, which SQLite hands over as one; none may be NULL."""
         names = ", ".join(f"CAST({column} AS BLOB) AS c{number}" for number, column in enumerate(columns))
         joined = ", ".join(
             f"group_concat(length(c{number})), CAST(group_concat(c{number}, '') AS BLOB)"

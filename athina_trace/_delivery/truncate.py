@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["IDENTIFIERS", "truncate"]
+__all__ = ["IDENTIFIERS", "halved", "truncate"]
 
 IDENTIFIERS: Final = frozenset(
     {"external_reference_id", "session_id", "language_model_id", "customer_id", "customer_user_id"}
@@ -37,7 +37,7 @@ length."""
 
 
 def truncate(body: bytes, *, limit: int) -> bytes:
-    """Give `body`, a log or an update, in at most `limit` bytes of JSON; unchanged where it fits already.
+    """Return `body`, a log or an update, in at most `limit` bytes of JSON; unchanged where it fits already.
 
     The largest text anywhere in it is halved, again and again, until the whole fits; then, where there is no
     long text but a great many small things, the largest field keeps the first half of its items, again and
@@ -66,6 +66,12 @@ def truncate(body: bytes, *, limit: int) -> bytes:
     except (ValueError, RecursionError):
         pass  # nested more deeply than the parser goes, or no JSON
     return _encode({_ATTRIBUTES: {f"{_NOTE}body": len(body)}})
+
+
+def halved(body: bytes) -> bytes | None:
+    """Return a log that a server calls too large in half its bytes; None where it cannot be made shorter."""
+    half = truncate(body, limit=len(body) // 2)
+    return half if len(half) < len(body) else None
 
 
 def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
@@ -184,5 +190,5 @@ def _size(value: Any) -> int:
 
 
 def _field_size(key: str, value: Any) -> int:
-    """Bytes that a field takes in its object, colon and comma included."""
+    """Return the bytes that a field takes in its object, colon and comma included."""
     return _size(key) + _size(value) + 2

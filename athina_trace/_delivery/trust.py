@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def context() -> ssl.SSLContext:
-    """Give the context for connections: the system's certificates, or what SSL_CERT_FILE or SSL_CERT_DIR names.
+    """Return the context for connections: the system's certificates, or what SSL_CERT_FILE or SSL_CERT_DIR names.
 
     Where the system has none (a container without ca-certificates, python.org's installer for macOS): those that httpx
     brings.
@@ -18,7 +18,7 @@ def context() -> ssl.SSLContext:
 
 
 def needs_httpx() -> bool:
-    """Whether `context` will load httpx, which takes long."""
+    """Return whether `context` will load httpx, which takes long."""
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return False
     return not _system_has_certificates()

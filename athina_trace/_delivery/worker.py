@@ -18,6 +18,8 @@ from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.stats import FlushReport
 
 _STUCK_SECONDS = 15.0
+_UNDER_WAY_SECONDS = 2.0
+"""How much of the time that an end may take is for requests under way, where half of it is more."""
 _FAULT_SECONDS = 1.0
 """How long to wait after a fault of ours before the next step."""
 _LONGEST_LINGER = 0.5
@@ -40,6 +42,14 @@ class Worker:
         """That another process is inside the store, for so long that nothing can be sent; None where none is."""
         self._clock = clock
         self._thread: threading.Thread | None = None
+        self._running = threading.Lock()
+        """Held by the thread for as long as it runs."""
+        self._is_started = False
+        """Whether a thread runs, or is about to.
+
+        Asked rather than `Thread.is_alive`: where a signal handler of the program's raises on top of that, Python
+        before 3.13 takes a thread for dead from then on that runs.
+        """
         self._start_lock = threading.RLock()
         self._event = engine.results.wake_event
         self._puts = 0  # about: threads may lose count
@@ -64,7 +74,7 @@ class Worker:
         return self._ends is not None
 
     def wake(self) -> None:
-        """Something was put. Cheap, and from any thread or signal handler."""
+        """Wake the thread: something was put. Cheap, and from any thread or signal handler."""
         self._puts += 1
         if not self._event.is_set:  # asked here, too: a call less for most logs
             self._event.wake()
@@ -73,10 +83,11 @@ class Worker:
     def _start(self) -> None:
         """Start the thread, where it does not run: the first time, or after whatever ended it."""
         # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
-        if (self._thread is not None and self._thread.is_alive()) or sys.is_finalizing():
+        if self._is_started or sys.is_finalizing():
             return
         with self._start_lock:
-            if self._ends is None and (self._thread is None or not self._thread.is_alive()):
+            if self._ends is None and not self._is_started:
+                self._is_started = True
                 # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
                 # 3.14 on, and a callback would log into the session of the request that came first.
                 self._thread = threading.Thread(
@@ -86,22 +97,36 @@ class Worker:
                     self._thread.start()
                     # At once: a short program may be ending already when the engine has its first log ready.
                     self.engine.start_sender()
-                except RuntimeError:
+                except BaseException as error:
+                    # A signal handler may have raised while this waited for the thread, which may run all the same.
+                    self._is_started = self._running.locked()
+                    if not isinstance(error, RuntimeError):
+                        raise
                     # At the end of a program no thread can be started any more: what was put waits for the next one.
                     self._thread = self._thread if self._thread.is_alive() else None
 
     def _run(self) -> None:
-        wait = took = spent = 0.0
+        if not self._running.acquire(blocking=False):
+            return  # started twice: the first time, a signal handler interrupted those who waited for it
+        self._is_started, self._thread = True, threading.current_thread()
+        try:
+            self._step_until_closed()
+        finally:
+            self._is_started = False
+            self._running.release()
+
+    def _step_until_closed(self) -> None:
+        wait = took = 0.0
         while self._ends is None:
             try:
                 # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
                 if not self._event.wait(wait):
                     self._linger(max(LINGER, 2 * took))
                 self._event.clear()
-                began = time.monotonic()
+                began = time.thread_time()
                 wait = self._step()
-                took = time.monotonic() - began
-                spent = self.engine.results.interpreter.spent(spent)
+                took = time.thread_time() - began
+                self.engine.results.interpreter.spent()
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
                 wait = _FAULT_SECONDS
                 self._event.is_set = False  # should the guard raise after all, the next log starts another thread
@@ -110,18 +135,18 @@ class Worker:
             with _guard.shield("ending deliveries"), suppress(OSError, sqlite3.Error):
                 self.engine.finish(max(0.0, self._ends - time.monotonic() - 0.1))
         finally:
-            self.engine.end_flushes()
+            self.engine.flushes.end_all()
 
     def _linger(self, seconds: float) -> None:
         """Wait `seconds` for more, and longer while calls keep putting; until it is urgent."""
         began, waited = time.monotonic(), 0.0
-        # A step takes up no more than a part of what waits: who is behind waits for no pause.
+        # A step takes only a part of what waits: an engine that is behind waits for no pause.
         while waited <= (0.0 if self.engine.outbox.is_behind else _LONGEST_LINGER):
             seen = self._puts
             if self._event.wait(seconds):
                 return
             with _guard.shield("looking after the senders"):
-                self.engine.tend()
+                self.engine.supervise()
             if self._puts == seen:
                 return
             waited = time.monotonic() - began
@@ -130,7 +155,7 @@ class Worker:
     def _step(self) -> float:
         try:
             if self.engine.outbox.refresh():
-                self._store_replaced("its file was deleted")
+                self._store_replaced("its file was deleted, or closed by the program")
             now = self._clock.time()
             # Periodic callbacks first: the logs that they make travel with this step.
             wait, puts = _periodic.tick(now), self._puts
@@ -140,7 +165,7 @@ class Worker:
             # Damage shows itself by any error, such as a missing value where none may be missing.
             is_ours = not isinstance(error, (OSError, sqlite3.OperationalError))
             if is_corrupt(error) or (is_ours and self.engine.outbox.is_damaged()):
-                with suppress(OSError):
+                with suppress(OSError, sqlite3.OperationalError):
                     kept = self.engine.outbox.quarantine()
                     renamed = f" and was renamed to {kept}" if kept else ""
                     self._store_replaced(f"its file cannot be read ({error}){renamed}")
@@ -160,7 +185,7 @@ class Worker:
             # Logs wait in the journal, which another process may collect.
             self.stuck = f"the outbox cannot be used: {error}"
             _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
-            self.engine.end_flushes()
+            self.engine.flushes.end_all()
             return _STUCK_SECONDS
         self.stuck = self.locked = None
         return wait
@@ -173,10 +198,14 @@ class Worker:
     def flush(self, timeout: float) -> FlushReport:
         """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end."""
         flush = Flush()
-        self.engine.flushes.append(flush)
+        self.engine.flushes.add(flush)
         self._start()
         self._event.wake_now()
-        flush.wait(timeout if self._thread is not None else 0.0)
+        try:
+            flush.wait(timeout if self._thread is not None else 0.0)
+        finally:
+            # During an outage it would be served, and looked at by each step, for as long as that lasts.
+            self.engine.flushes.end(flush)
         refused, self._refused_reported = self.engine.refused - self._refused_reported, self.engine.refused
         new, known = self._puts - self._puts_collected, self.engine.waiting
         waiting = max((known or 0) + new, 1) if new or known is None else known
@@ -189,8 +218,8 @@ class Worker:
         """
         ends = time.monotonic() + timeout
         if self._thread is not None and timeout > 0:
-            # The last part is for requests under way: aborting one means that its log may arrive twice.
-            self.flush(timeout - min(0.5, timeout / 2))
+            # The rest is for requests under way: aborting one means that its log may arrive twice.
+            self.flush(timeout - min(_UNDER_WAY_SECONDS, timeout / 2))
         self._ends = ends
         self._event.wake_now()
         if self._thread is None:

@@ -1,4 +1,4 @@
-"""Which requests a server believes: rules about hosts, sites and secrets that no server is without.
+"""Which requests a server accepts: the rules about hosts, sites and secrets that all servers here share.
 
 A server on loopback can still be reached by any website that its owner visits: by a name that resolves to 127.0.0.1
 (DNS rebinding), or by a form that posts here.

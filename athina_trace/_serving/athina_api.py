@@ -39,7 +39,7 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer, not an error
         return None if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
 
     def answer(self) -> Response:
-        """The answer."""
+        """Return the answer, with its headers."""
         return JSONResponse({"error": self.error, "details": {"message": self.message}}, self.status, self.headers)
 
 
@@ -115,11 +115,11 @@ class AthinaApi(ABC):
 
 
 def object_of(body: bytes, parse: Callable[[bytes], Any] = lambda body: from_json(body, allow_inf_nan=False)) -> Any:
-    """Parse a body as a JSON object. Raises `RefusedRequest` where it is none."""
+    """Parse a body as a JSON object. Raises `RefusedRequest` for anything else."""
     try:
         fields = parse(body)
     except (ValueError, RecursionError) as error:
-        raise RefusedRequest(400, "Bad Request", f"the body is no JSON: {error}") from None
+        raise RefusedRequest(400, "Bad Request", f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RefusedRequest(400, "Bad Request", f"the body must be a JSON object, not {type(fields).__name__}")
     return fields

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; what is wrong with it ends the process with exit code 2, as argparse does."""
+    """Parse the command line. An error in it ends the process with exit code 2, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="athina-trace",
         description=_DESCRIPTION,

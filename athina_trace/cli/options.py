@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 from athina_trace._delivery.database import is_corrupt
 from athina_trace._delivery.sqlite import Connection, sqlite3
-from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal, UsageError
+from athina_trace.cli.extras import require_packages
+from athina_trace.cli.terminal import CommandError, NothingLoggedError, Terminal
 from athina_trace.settings import MEMORY, Settings
 from athina_trace.viewer import queries
 from athina_trace.viewer.filters import FEEDBACK, KINDS, STATES, Filters, parse_duration, parse_moment, parse_time
@@ -75,14 +76,14 @@ def _time(text: str) -> str:
     """Check a time, and keep it as it is written: `parse_moment` counts from the moment of each query."""
     if parse_moment(text) is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"
+            f"{text!r} is not a time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"
         )
     return text
 
 
 def _duration(text: str) -> str:
     if parse_duration(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 10s, 800ms or 2min")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write 10s, 800ms or 2min")
     return text
 
 
@@ -90,7 +91,7 @@ def age(text: str) -> float:
     """Parse an age, such as 7d, or a date; returns seconds since the epoch."""
     when = parse_time(text)
     if when is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 90m, 24h or 7d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 90m, 24h or 7d")
     return when
 
 
@@ -148,7 +149,7 @@ def existing_outbox(chosen: str | None) -> str:
 
 
 def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> None:
-    """Say on standard error why a list is empty, and what to do."""
+    """Print on standard error why a list is empty, and what to do."""
     status = queries.outbox_status(db)
     if filters.active():
         terminal.complain("no log matches these options")
@@ -189,12 +190,11 @@ def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbo
 
 
 def _copy_of_refused(stack: ExitStack) -> str:
-    """Copy what a relay keeps of refused logs into an outbox that lives as long as `stack`; its path."""
-    try:
-        from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
-        from athina_trace.relay.refused import copy  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(f"a package is missing ({error}): pip install 'athina-trace[nats]'") from None
+    """Copy what a relay keeps of refused logs into an outbox that lives as long as `stack`; return its path."""
+    require_packages("nats", "the relay")
+    from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+    from athina_trace.relay.refused import copy  # noqa: PLC0415 - an optional extra
+
     path = str(Path(stack.enter_context(TemporaryDirectory(prefix="athina_trace-"))) / "refused.db")
     ask_relay(lambda client, names: copy(client, names, path))
     return path

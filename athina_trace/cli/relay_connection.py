@@ -24,7 +24,7 @@ seconds, and less than a connection to servers that hang takes."""
 
 
 class RelayWatch:
-    """How the relay is, for pages: many may ask at once, and none waits for long."""
+    """The relay's status, for pages: many may ask at once, and none waits for long."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class RelayWatch:
         self._shown_until = float("-inf")
 
     def status(self) -> RelayStatus | str:
-        """Give the status, two seconds old at most, or in a sentence why it is not known."""
+        """Return the status, two seconds old at most, or in a sentence why it is not known."""
         with self._lock:
             if time.monotonic() > self._shown_until:
                 try:
@@ -44,7 +44,7 @@ class RelayWatch:
 
 
 def ask_relay(question: Callable[[Client, Names], Awaitable[T]], *, patience: float | None = None) -> T:
-    """Connect, ask, and give the answer, within `patience` seconds. Raises `CommandError` with the remedy."""
+    """Connect, ask, and return the answer, within `patience` seconds. Raises `CommandError` with the remedy."""
     address = Address.of(Settings.build())
 
     async def run() -> T:

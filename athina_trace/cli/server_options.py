@@ -1,18 +1,10 @@
-"""Options of the commands that serve pages, and the packages that they need."""
+"""Options of the commands that serve pages."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 
 from athina_trace.cli.options import whole_between
-from athina_trace.cli.terminal import UsageError
-
-_PACKAGES = {
-    "ui": ("jinja2", "markdown_it", "starlette", "uvicorn"),
-    "gateway": ("google.protobuf", "httptools", "opentelemetry.proto", "starlette", "uvicorn"),
-}
-"""Extra → the packages that it brings."""
 
 
 def add_server_options(command: argparse.ArgumentParser, *, port: int) -> None:
@@ -34,19 +26,3 @@ def _token(text: str) -> str:
     if not (text.isascii() and text.isalnum()):
         raise argparse.ArgumentTypeError("it must consist of letters and digits")
     return text
-
-
-def require_packages(command: str, extra: str = "ui") -> None:
-    """Raise `UsageError` where a package that a server needs is missing."""
-    missing: list[str] = []
-    for name in _PACKAGES[extra]:
-        try:
-            is_missing = importlib.util.find_spec(name) is None
-        except ModuleNotFoundError:  # not even what it is in
-            is_missing = True
-        if is_missing:
-            missing.append(name)
-    if missing:
-        raise UsageError(
-            f"the command {command} needs {', '.join(missing)}, which come with: pip install 'athina-trace[{extra}]'"
-        )

@@ -14,8 +14,6 @@ from starlette.types import ASGIApp
 from athina_trace._serving.server import Server, is_loopback, listen, url_of
 from athina_trace.cli.terminal import Terminal
 
-__all__ = ["access_token", "is_loopback", "serve"]
-
 
 def access_token(options: argparse.Namespace) -> str | None:
     """Return the chosen token, a random one where other machines can reach the pages, or None."""

@@ -20,8 +20,9 @@ from athina_trace._delivery.metrics import CONTENT_TYPE, Histogram, Metric, Samp
 from athina_trace._serving.access import is_cross_site, is_own_host, same
 from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway import connections
-from athina_trace.gateway.athina import RETRY_SECONDS, ForwardingApi
+from athina_trace.gateway.athina import ForwardingApi
 from athina_trace.gateway.bodies import MAX_BODY, Bodies
+from athina_trace.gateway.commits import Commits
 from athina_trace.gateway.connections import Connections
 from athina_trace.gateway.otlp import Traces
 from athina_trace.gateway.traces import SpanLogs
@@ -29,9 +30,6 @@ from athina_trace.gateway.traces import SpanLogs
 _OPEN: Final = ("/healthz", "/readyz")
 """What needs no token: an orchestrator's probes have none, and the answers say nothing about anybody."""
 _COUNTED: Final = (*_OPEN, "/metrics", "/v1/traces")
-_NOT_KEPT: Final = f"{RETRY_SECONDS:g}"
-"""The `Retry-After` of answers to what cannot be kept. What is refused since there is too much to do has another: were
-that gateway no longer ready, the others would have its load as well, and soon none of them would be."""
 
 
 def create_gateway(
@@ -49,12 +47,12 @@ def create_gateway(
         max_body: most bytes of a body, decompressed.
         limits: the server's connections, for the metrics.
     """
-    bodies, counts = Bodies(max_body), Counts(limits)
+    bodies, commits, counts = Bodies(max_body), Commits(), AnswerCounts(limits)
     routes = [
-        *ForwardingApi(bodies).routes(),
-        Route("/v1/traces", Traces(bodies, SpanLogs().take).export, methods=["POST"]),
+        *ForwardingApi(bodies, commits).routes(),
+        Route("/v1/traces", Traces(bodies, SpanLogs(commits).take).export, methods=["POST"]),
         Route("/healthz", _healthz),
-        Route("/readyz", counts.readyz),
+        Route("/readyz", _readyz),
         Route("/metrics", counts.metrics),
     ]
     middleware = [
@@ -62,19 +60,20 @@ def create_gateway(
         Middleware(_Counted, counts=counts, bodies=bodies),
         Middleware(_Guarded, token=token, names=names | {"localhost"}),
     ]
-    return Starlette(routes=routes, middleware=middleware)
+    app = Starlette(routes=routes, middleware=middleware)
+    app.state.commits = commits
+    return app
 
 
-class Counts:
+class AnswerCounts:
     """What clients asked, and what they were answered."""
 
     def __init__(self, limits: Connections | None) -> None:
         self._limits = limits
         self._answers: Counter[tuple[str, int]] = Counter()
         self._seconds: dict[str, Histogram] = {}
-        self._not_kept_at = float("-inf")
 
-    def add(self, path: str, status: int, seconds: float, *, retry_after: str) -> None:
+    def add(self, path: str, status: int, seconds: float) -> None:
         """Count an answer."""
         # Not the path itself: anybody may invent names, and each would be a series of its own.
         endpoint = "/api" if path.startswith("/api/") else path if path in _COUNTED else "other"
@@ -82,20 +81,9 @@ class Counts:
         if endpoint not in self._seconds:
             self._seconds[endpoint] = Histogram()
         self._seconds[endpoint].observe(seconds)
-        if retry_after == _NOT_KEPT:
-            self._not_kept_at = time.monotonic()
-
-    async def readyz(self, _request: Request) -> Response:
-        """Whether logs can be taken: not where the last one could not be kept, or where tracing is off."""
-        if _runtime.active() is None:
-            return PlainTextResponse(f"not ready: {_runtime.status().paused}\n", 503)
-        # Only for as long as clients wait: without requests there would be no other way to see that it works again.
-        if time.monotonic() - self._not_kept_at < RETRY_SECONDS:
-            return PlainTextResponse("not ready: a log could not be kept just now, see /metrics\n", 503)
-        return PlainTextResponse("ready\n")
 
     async def metrics(self, _request: Request) -> Response:
-        """The metrics of deliveries and of this server."""
+        """Return the metrics of deliveries and of this server."""
         answers = [
             Sample(count, {"endpoint": endpoint, "status": str(status)})
             for (endpoint, status), count in self._answers.items()
@@ -128,10 +116,21 @@ async def _healthz(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
+async def _readyz(request: Request) -> Response:
+    """Answer whether logs can be taken: not where the last one could not be kept, or where tracing is off."""
+    if _runtime.active() is None:
+        return PlainTextResponse(f"not ready: {_runtime.status().paused}\n", 503)
+    # A gateway that merely has too much to do is ready: the others would have its load as well, and soon none of them
+    # would be.
+    if request.app.state.commits.failed_lately:
+        return PlainTextResponse("not ready: a log could not be kept just now, see /metrics\n", 503)
+    return PlainTextResponse("ready\n")
+
+
 class _Counted:
     """Counts answers, keeps the connection's time limits going, and lets go of bodies."""
 
-    def __init__(self, app: ASGIApp, *, counts: Counts, bodies: Bodies) -> None:
+    def __init__(self, app: ASGIApp, *, counts: AnswerCounts, bodies: Bodies) -> None:
         self._app = app
         self._counts = counts
         self._bodies = bodies
@@ -140,7 +139,7 @@ class _Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        connection, began, status, retry_after = connections.current(), time.perf_counter(), 500, ""
+        connection, began, status = connections.current(), time.perf_counter(), 500
         is_read = False
 
         async def received() -> Message:
@@ -150,13 +149,12 @@ class _Counted:
             return message
 
         async def answered(message: Message) -> None:
-            nonlocal status, retry_after
+            nonlocal status
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                status, retry_after = message["status"], headers.get("retry-after", "")
+                status = message["status"]
                 # The rest of a body that was refused is not waited for.
                 if not is_read and scope["method"] not in ("GET", "HEAD"):
-                    headers["connection"] = "close"
+                    MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
         if connection is not None:
@@ -167,7 +165,7 @@ class _Counted:
             self._bodies.release(scope)
             if connection is not None:
                 connection.request_ends()
-            self._counts.add(scope["path"], status, time.perf_counter() - began, retry_after=retry_after)
+            self._counts.add(scope["path"], status, time.perf_counter() - began)
 
 
 class _Guarded:

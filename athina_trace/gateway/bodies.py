@@ -70,12 +70,12 @@ class Bodies:
         try:
             return inflate.decompress(chunk, room + 1) if chunk and not inflate.eof else b""
         except zlib.error as error:
-            raise RefusedRequest(400, "Bad Request", f"the body is no gzip: {error}") from None
+            raise RefusedRequest(400, "Bad Request", f"the body is not gzip: {error}") from None
 
     def _too_large(self) -> RefusedRequest:
         return RefusedRequest(413, "Payload Too Large", f"a body may have {self._limit} bytes, also decompressed")
 
 
 def too_busy(message: str) -> RefusedRequest:
-    """The answer to what may succeed in a moment."""
+    """Return the answer to what may succeed in a moment."""
     return RefusedRequest(429, "Too Many Requests", message, retry_after=BUSY_SECONDS)

@@ -30,11 +30,11 @@ _MOST_LOOKED_AT: Final = 16
 _MOST_REQUESTS: Final = 32
 """Requests on one connection that wait for the answer to an earlier one; hardly any client sends even two."""
 
-_current: contextvars.ContextVar[Connection | None] = contextvars.ContextVar("gateway_connection", default=None)
+_current: contextvars.ContextVar[ClientConnection | None] = contextvars.ContextVar("gateway_connection", default=None)
 
 
-def current() -> Connection | None:
-    """The connection whose request is being answered; None where the application runs elsewhere, as in a test."""
+def current() -> ClientConnection | None:
+    """Return the connection whose request is being answered; None where the application runs in another server."""
     return _current.get()
 
 
@@ -61,7 +61,7 @@ class Connections:
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
         self.turn_seconds = turn_seconds
-        self.open: dict[Connection, None] = {}
+        self.open: dict[ClientConnection, None] = {}
         """The oldest first."""
         self.refused = 0
         """How many were closed at once, since there were too many."""
@@ -69,11 +69,11 @@ class Connections:
         """How many were closed since their client was too slow."""
 
     def protocol(self, **given: Any) -> asyncio.Protocol:
-        """A protocol for a new connection: what uvicorn's `Config(http=…)` takes."""
+        """Return a protocol for a new connection: what uvicorn's `Config(http=…)` takes."""
         make = cast("type[Any]", AutoHTTPProtocol)
-        return Connection(self, make(**given))
+        return ClientConnection(self, make(**given))
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: ClientConnection) -> bool:
         """Take a connection, in place of an idle one where there are too many; False where all are at work."""
         if len(self.open) >= self.limit:
             # Clients open idle connections again when they need them, and to hold many gains nothing.
@@ -88,7 +88,7 @@ class Connections:
         return True
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection: passes everything on to uvicorn's protocol, and ends what takes too long."""
 
     def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._ahead -= count + count // 4
 
     def body_is_complete(self) -> bool:
-        """Note that nothing is awaited from the client any more; whether the request's turn came in time.
+        """Note that the body is complete; return whether the request's turn came in time.
 
         Where more is asked than one process can do, everything waits. Without an end to that, every answer would come
         after its client had given up, and the work for it would be lost as well.

@@ -1,6 +1,6 @@
 """What a client sent → an entry of the outbox, by way of the steps that this process's settings ask for.
 
-    cleaned                       bounded, without what gives access
+    cleaned                       bounded, credentials masked
       → defaults, redaction       as for a captured log
       → sample → before_emit → masks → the JSON object, as the client shaped it → the outbox
 
@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from athina_trace import _runtime
 from athina_trace._clock import clock
 from athina_trace._delivery.routes import Kind
-from athina_trace._pipeline.masking import build_mask
+from athina_trace._pipeline.masking import build_mask, mask_fields
 from athina_trace._pipeline.redaction import Redaction, redacted, type_only
 from athina_trace._pipeline.sampling import keeps
 from athina_trace._pipeline.wire import forwarded, json_text
@@ -39,11 +39,10 @@ _MARKS: Final = (
     *(b"sg.", b"@", b"eyj", b"bearer", b"basic"),
 )
 """One of these is in whatever is masked, in lower case."""
-_mask_keys = build_mask(None, (), ("key",))
 
 
 def runtime() -> Writer:
-    """What this process logs with. Raises `OutboxError` where tracing is off or cannot start."""
+    """Return what this process logs with. Raises `OutboxError` where tracing is off or cannot start."""
     active = _runtime.active()
     if active is None:
         raise OutboxError(f"this gateway takes no logs: {_runtime.status().paused}")
@@ -51,7 +50,7 @@ def runtime() -> Writer:
 
 
 def takes_long(fields: Mapping[str, Any]) -> bool:
-    """Whether to commit `fields` off the event loop."""
+    """Return whether to commit `fields` off the event loop."""
     active = _runtime.active()
     return active is not None and active.pipeline.takes_long(dict(fields))
 
@@ -101,7 +100,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
 def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
     """Commit a change of the log `target`, or feedback on it. Raises as `commit_log` does."""
     if kind == "log":
-        raise ValueError("a log is no change of one")
+        raise ValueError("a log is not a change of a log")
     writer = runtime()
     known, others = _split(cleaned(given))
     redaction = writer.pipeline.redaction
@@ -115,7 +114,7 @@ def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
 
 
 def cleaned(given: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON data that anybody may have sent, bounded, and without what gives access.
+    """Bound JSON data from any sender, and mask the credentials in it.
 
     A value under a name that looks like a secret's is masked at any depth, and wherever else the log repeats it, and so
     is whatever looks like a provider's key or a bearer token: LiteLLM's callback, for one, sends all its arguments.
@@ -126,17 +125,18 @@ def cleaned(given: Mapping[str, Any]) -> dict[str, Any]:
     if any(mark in text for mark in _MARKS):
         secrets = list(_secrets(given))
 
-        def mask(path: str, text: str) -> str:
+        def repeated(_path: str, text: str) -> str:
             for secret in secrets:
                 text = text.replace(secret, MASKED)
-            return text if _mask_keys is None else _mask_keys(path, text)
+            return text
 
-        out = plain(dict(given), limits=LIMITS, mask=mask)
+        mask = build_mask(repeated, (), ("key",))
+        return mask_fields(out, mask) if mask is not None and isinstance(out, dict) else {}
     return out if isinstance(out, dict) else {}
 
 
 def _secrets(value: object) -> Iterator[str]:
-    """The first secrets of JSON data: texts under names that look like a secret's."""
+    """Return the first secrets of JSON data: texts under names that look like a secret's."""
     found: dict[str, None] = {}
     waiting: list[object] = [value]
     while waiting and len(found) < _MOST_SECRETS:
@@ -145,9 +145,8 @@ def _secrets(value: object) -> Iterator[str]:
             for name, part in each.items():
                 if isinstance(part, (dict, list)):
                     waiting.append(part)
-                elif isinstance(part, str) and len(part) >= _LEAST_SECRET and looks_secret(name):
-                    # Of "Bearer abc", the part that counts.
-                    secret = part.split()[-1] if part.split() else ""
+                elif isinstance(part, str) and looks_secret(name):
+                    *_, secret = part.split() or [""]  # of "Bearer abc", the part that counts
                     if len(secret) >= _LEAST_SECRET:
                         found[secret] = None
         elif isinstance(each, list):
@@ -156,7 +155,7 @@ def _secrets(value: object) -> Iterator[str]:
 
 
 def _split(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields that Athina's documentation names, under the spelling used inside, and all others."""
+    """Split fields into those that Athina's documentation names, under the spelling used inside, and all others."""
     known: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for name, value in data.items():

@@ -78,17 +78,18 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
             if json_holds_more(body, CONTAINERS, MOST_MESSAGES):
                 raise _too_many()
             data = from_json(body)
-            # Protobuf's own JSON has bytes in base64, OTLP's has ids in hexadecimal.
-            for resource in data.get("resourceSpans") or ():
-                for scope in resource.get("scopeSpans") or ():
-                    for span in scope.get("spans") or ():
-                        span.pop("links", None)
-                        for name in _IDS:
-                            if span.get(name):
-                                span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
+            scopes = (
+                scope for resource in data.get("resourceSpans") or () for scope in resource.get("scopeSpans") or ()
+            )
+            for span in (span for scope in scopes for span in scope.get("spans") or ()):
+                span.pop("links", None)
+                # Protobuf's own JSON has bytes in base64, OTLP's has ids in hexadecimal.
+                for name in _IDS:
+                    if span.get(name):
+                        span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
             json_format.ParseDict(data, export, ignore_unknown_fields=True)
     except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        message = f"the body is no export of traces: {str(error)[:500]}"
+        message = f"the body is not an export of traces: {str(error)[:500]}"
         raise RefusedRequest(400, "Bad Request", message) from None
     return export
 
@@ -99,7 +100,7 @@ def _too_many() -> RefusedRequest:
 
 
 def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:
-    """The spans of a request, and how many of them have no valid id."""
+    """Return the spans of a request, and how many of them have no valid id."""
     found: list[SpanRecord] = []
     rejected = 0
     for resource in export.resource_spans:

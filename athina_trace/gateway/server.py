@@ -22,7 +22,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def allow_files(connections: int) -> int:
-    """Have this process open a file for each of so many connections, beside its own; how many there may be then."""
+    """Raise the limit of open files for these connections beside our own; return how many connections fit then."""
     wanted = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -34,7 +34,7 @@ Table = dict[int, Any]
 
 
 def table_of(descriptor: Descriptor) -> Table:
-    """Give the table of a message's type."""
+    """Return the table of a message's type."""
     made: dict[str, Table] = {}
 
     def make(described: Descriptor) -> Table:
@@ -50,14 +50,14 @@ def table_of(descriptor: Descriptor) -> Table:
 
 
 def holds_more(body: bytes, table: Table, limit: int) -> bool:
-    """Whether a body of this type holds more than so many messages. What is no protobuf is the parser's to refuse."""
+    """Return whether a body of this type holds more messages than `limit`. The parser refuses what is no protobuf."""
     if len(body) <= limit * _LEAST_BYTES:
         return False
     return any(islice(_messages(body, table), limit, None))
 
 
 def json_holds_more(body: bytes, marks: tuple[bytes, ...], limit: int) -> bool:
-    """Whether a body of JSON holds more than so many of these marks. What is no JSON is the parser's to refuse."""
+    """Return whether a body of JSON holds more of these marks than `limit`. The parser refuses what is no JSON."""
     # At first with those inside texts: nearly every body holds few enough even then, and is not taken apart.
     if sum(map(body.count, marks)) <= limit:
         return False
@@ -87,7 +87,7 @@ def _messages(body: bytes, table: Table) -> Iterator[bool]:
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends."""
+    """Return the number that begins at `at`, and where it ends."""
     byte = body[at]
     if byte < _MORE:
         return byte, at + 1

@@ -21,8 +21,8 @@ from athina_trace._delivery.entry import MAX_KEY_LENGTH, Entry
 from athina_trace._pipeline.writer import Writer
 from athina_trace.context import EMPTY
 from athina_trace.gateway import forward
-from athina_trace.gateway.athina import kept
 from athina_trace.gateway.bodies import too_busy
+from athina_trace.gateway.commits import Commits
 from athina_trace.integrations.opentelemetry.reader import Kind, identity_of, kind_of, name_of
 from athina_trace.integrations.opentelemetry.span_logs import log_span
 from athina_trace.integrations.opentelemetry.spans import Event, SpanRecord
@@ -65,8 +65,9 @@ class _Lacking(NamedTuple):
 class SpanLogs:
     """Logs what spans say. `monotonic` is a clock, seconds."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, commits: Commits, monotonic: Callable[[], float] = time.monotonic) -> None:
         follow_nesting()
+        self._commits = commits
         self._monotonic = monotonic
         # What is remembered is one state: two requests at a time would see halves of it.
         self._lock = asyncio.Lock()
@@ -86,7 +87,7 @@ class SpanLogs:
                 raise too_busy("other exports wait, too; send this one again")
             # A context of its own, since it is a stranger's program that these spans were around.
             context = contextvars.Context()
-            await kept(lambda: context.run(self._log, spans), takes_long=True)
+            await self._commits.commit(lambda: context.run(self._log, spans), takes_long=True)
 
     def _log(self, spans: Sequence[SpanRecord]) -> None:
         writer = forward.runtime()
@@ -132,7 +133,7 @@ class SpanLogs:
             yield each.span_id, contextvars.Context().run(begin, name_of(each.span_id), parent)
 
     def _around(self, name: str | None) -> Iterator[tuple[str, _Known]]:
-        """The spans around, the innermost first, as far as they are known."""
+        """Yield the spans around, the innermost first, as far as they are known."""
         for _ in range(_MOST_AROUND):
             known = self._known.get(name) if name is not None else None
             if name is None or known is None:
@@ -161,19 +162,19 @@ class SpanLogs:
 
 
 def _clean(span: SpanRecord) -> None:
-    """Take out what gives access, as of a log that comes by Athina's API."""
+    """Mask credentials, as in a log that comes by Athina's API."""
     span.attributes = forward.cleaned(span.attributes)
     span.events = [Event(name=event.name, attributes=forward.cleaned(event.attributes)) for event in span.events]
     span.description = forward.cleaned({"error": span.description})["error"]
 
 
 def _identity_of(span: SpanRecord) -> dict[str, str]:
-    """Session and user that a span names; what is longer than an id is none, and would add up here."""
+    """Session and user that a span names; a longer text is not an id, and would add up here."""
     return {field: value for field, value in identity_of(span.attributes).items() if len(value) <= MAX_KEY_LENGTH}
 
 
 def _identified(log: _Lacking, identity: Mapping[str, str]) -> _Lacking:
-    """Add to a log what it lacks, as far as that is known; what it lacks then."""
+    """Add to a log what it lacks, as far as that is known; return it with what it still lacks."""
     found = {field: identity[field] for field in log.fields if field in identity}
     if found:
         name = name_of(log.span)

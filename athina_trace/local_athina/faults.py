@@ -1,4 +1,4 @@
-"""Faults on demand, to try out how a program bears them."""
+"""Faults on demand, to try out how a program handles them."""
 
 from __future__ import annotations
 

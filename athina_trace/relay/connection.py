@@ -8,6 +8,7 @@ import socket
 import ssl
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -84,7 +85,7 @@ class Address:
 
     @classmethod
     def of(cls, settings: Settings) -> Address:
-        """Give the address that the settings name. Raises `SettingsError` where they name none."""
+        """Return the address that the settings name. Raises `SettingsError` where they name none."""
         if settings.relay is None:
             raise SettingsError("there is no relay: set ATHINA_RELAY to its servers, such as nats://host:4222")
         return cls.parse(
@@ -108,7 +109,7 @@ class Address:
         return tuple(filter(None, (self.password, self.token)))
 
     def tls(self) -> ssl.SSLContext | None:
-        """Give the context for secure connections; None where the client's own will do."""
+        """Return the context for secure connections; None where the client's own will do."""
         if self.certificate is not None:
             context = ssl.create_default_context()
             context.load_cert_chain(self.certificate)
@@ -218,7 +219,9 @@ async def close(client: NatsClient) -> None:
     # What the client leaves open when it fails to close, the interpreter would complain about.
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
     if writer is not None:
-        writer.transport.abort()
+        # Of Python 3.11.2, which Debian 12 has: a secure one that has ended cannot be aborted.
+        with suppress(AttributeError):
+            writer.transport.abort()
 
 
 async def api(client: NatsClient, endpoint: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -254,7 +257,7 @@ def raise_error(answer: dict[str, Any]) -> None:
 
 
 def outcome_of(error: Exception, names: Names) -> Outcome:
-    """Say what an error that kept a log out of the stream means for it, and what helps."""
+    """Return what an error that kept a log out of the stream means for it, and what helps."""
     if isinstance(error, PermissionError):
         return Outcome(401, message=str(error))
     if isinstance(error, ApiError):

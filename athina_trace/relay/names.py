@@ -1,4 +1,4 @@
-"""What is called how in the broker, and what a message carries: pure functions of the prefix."""
+"""Names in the broker (streams, subjects, consumers), and what a message carries: pure functions of the prefix."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ class Names(NamedTuple):
         return f"{self.prefix}.workers"
 
     def subjects(self, partitions: int) -> list[str]:
-        """One for each partition: the stream lists them all, so that everyone can count them."""
+        """Return the subjects of all partitions: the stream lists them, so that everyone can count them."""
         return [self.subject(number) for number in range(partitions)]
 
     def subject(self, partition: int) -> str:
-        """Where the logs of a partition are published."""
+        """Return the subject to which the logs of a partition are published."""
         return f"{self.prefix}.{partition}"
 
     def consumer(self, partition: int) -> str:
-        """Who takes from a partition: one for all workers."""
+        """Return the name of a partition's consumer, which all workers share."""
         return f"partition-{partition}"
 
 
 def partition_of(ordering_key: str, partitions: int) -> int:
-    """Give the partition of an ordering key: the same in every process, version and language."""
+    """Return the partition of an ordering key: the same in every process, version and language."""
     return crc32(ordering_key.encode(errors="replace")) % partitions
 
 
 def headers_of(ordering_key: str, entry: Stored) -> dict[str, str]:
-    """Give what travels beside the body. Any text fits: headers are ASCII without line breaks."""
+    """Return what travels beside the body. Any text fits: headers are ASCII without line breaks."""
     reference = quote(entry.reference, safe="")
     message_id = f"{reference}:{entry.kind}"
     if entry.kind != "log":
@@ -77,7 +77,7 @@ def headers_of(ordering_key: str, entry: Stored) -> dict[str, str]:
     }
 
 
-class Message(NamedTuple):
+class RelayMessage(NamedTuple):
     """What a message holds; `kind` is None where it is of no kind that this version knows."""
 
     ordering_key: str
@@ -86,9 +86,9 @@ class Message(NamedTuple):
     body: bytes
 
 
-def read(headers: dict[str, str] | None, body: bytes) -> Message:
+def read(headers: dict[str, str] | None, body: bytes) -> RelayMessage:
     """Read a message of any origin."""
     given = headers or {}
     kind = cast("Kind", given[KIND]) if given.get(KIND) in KINDS else None
     reference = unquote(given.get(REFERENCE, ""))
-    return Message(unquote(given.get(ORDERING_KEY, "")) or reference, kind, reference, body)
+    return RelayMessage(unquote(given.get(ORDERING_KEY, "")) or reference, kind, reference, body)

@@ -12,7 +12,7 @@ from typing import Final
 
 from athina_trace import _guard
 from athina_trace._delivery.metrics import CONTENT_TYPE, Metric, exposition, of_process, single
-from athina_trace.relay.worker import Worker
+from athina_trace.relay.worker import RelayWorker
 
 _MAX_HEAD: Final = 8192
 _MAX_CONNECTIONS: Final = 64
@@ -24,7 +24,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 class Probes:
     """Answers for one worker. Nothing in the answers is a secret, or a part of a log."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: RelayWorker) -> None:
         self._worker = worker
         self._open = 0
 
@@ -59,7 +59,7 @@ class Probes:
         await writer.wait_closed()
 
     async def _answer(self, path: str) -> tuple[str, str, str]:
-        """Give status, type and body."""
+        """Return status, type and body."""
         if path == "/healthz":
             return "200 OK", _TEXT, "ok\n"
         if path == "/readyz":

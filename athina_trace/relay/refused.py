@@ -11,7 +11,7 @@ from nats.aio.client import Client as NatsClient
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.relay.connection import ApiError, api, store
-from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Message, Names, partition_of, read
+from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, Names, RelayMessage, partition_of, read
 from athina_trace.relay.status import moment
 
 _NO_MESSAGE = 10037
@@ -24,7 +24,7 @@ class RefusedLog(NamedTuple):
     sequence: int
     at: float
     headers: dict[str, str]
-    message: Message
+    message: RelayMessage
 
     @property
     def status(self) -> int | None:
@@ -34,7 +34,7 @@ class RefusedLog(NamedTuple):
 
 
 async def refused_logs(client: NatsClient, names: Names) -> AsyncIterator[RefusedLog]:
-    """Give all of them, the oldest first. Raises `ApiError` and `NoAnswerError`."""
+    """Yield all of them, the oldest first. Raises `ApiError` and `NoAnswerError`."""
     sequence = 1
     while True:
         try:
@@ -56,7 +56,7 @@ def _headers(data: bytes) -> dict[str, str]:
 
 
 async def copy(client: NatsClient, names: Names, path: str) -> int:
-    """Put all of them into a new outbox at `path`, as refused there; how many they are."""
+    """Put all of them into a new outbox at `path`, as refused there; return how many."""
     logs = [log async for log in refused_logs(client, names)]
     outbox = SqliteOutbox(path)
     try:
@@ -78,7 +78,7 @@ async def copy(client: NatsClient, names: Names, path: str) -> int:
 
 
 async def retry(client: NatsClient, names: Names, references: Collection[str] | None) -> int:
-    """Publish those with these references again, or all; how many they were. Each leaves the stream of refused ones."""
+    """Publish those with these references again, or all; return how many. Each leaves the stream of refused ones."""
     config: dict[str, Any] = (await api(client, f"STREAM.INFO.{names.stream}"))["config"]
     done = 0
     async for log in refused_logs(client, names):

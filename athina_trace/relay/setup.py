@@ -17,7 +17,7 @@ SECOND: Final = 1_000_000_000
 _NOT_FOUND = 404
 _REFUSED_SECONDS = 30 * 86_400
 _REFUSED_SHARE = 4
-"""Refused logs may take one part of so many of what the stream may."""
+"""The stream of refused logs may take this part of what the stream itself may: one in four."""
 _LEAST_WINDOW_SECONDS = 120
 _ELECTION_SECONDS = 20.0
 """How long a set-up waits for consumers without a leader: servers elect one within ten."""
@@ -127,7 +127,7 @@ async def _change(client: NatsClient, names: Names, wanted: Wanted, info: dict[s
 
 
 def stream_faults(config: dict[str, Any]) -> list[str]:
-    """Give the settings of a stream that would lose logs, each with what it should be."""
+    """Return the settings of a stream that would lose logs, each with what it should be."""
     rules = [
         (config["retention"] == "workqueue", "retention", "workqueue", "logs would stay for ever, or leave unread"),
         (config["storage"] == "file", "storage", "file", "a restart of the server would lose all logs"),
@@ -145,7 +145,7 @@ def stream_faults(config: dict[str, Any]) -> list[str]:
 
 
 def consumer_faults(config: dict[str, Any]) -> list[str]:
-    """Give the settings of a partition's consumer that would lose logs, or mix them up."""
+    """Return the settings of a partition's consumer that would lose logs, or mix them up."""
     name = config.get("durable_name") or config.get("name")
     rules = [
         (config.get("ack_policy") == "explicit", "ack_policy", "explicit", "logs would count as delivered unread"),
@@ -193,7 +193,7 @@ async def _make_refused(client: NatsClient, names: Names, config: dict[str, Any]
 async def _make_consumers(
     client: NatsClient, names: Names, wanted: Wanted, config: dict[str, Any], found: Findings
 ) -> None:
-    """Make one consumer for each partition, and delete those of partitions that are no more."""
+    """Make one consumer for each partition, and delete those of removed partitions."""
     there = await _all_consumers(client, names)
     needed = {names.consumer(number): number for number in range(len(config["subjects"]))}
     ack_wait = int(wanted.ack_wait_seconds * SECOND) if wanted.ack_wait_seconds else None
@@ -231,7 +231,7 @@ async def _make_consumers(
 
 
 async def _all_consumers(client: NatsClient, names: Names) -> dict[str, dict[str, Any]]:
-    """Give the settings of all consumers by name, once each has a leader. Raises `NoAnswerError` where one has none."""
+    """Return the settings of all consumers by name, once each has a leader. Raises `NoAnswerError` if one has none."""
     ends = time.monotonic() + _ELECTION_SECONDS
     while (there := await consumers(client, names)).silent:
         if time.monotonic() > ends:
@@ -262,7 +262,7 @@ class Consumers(NamedTuple):
 
 
 async def consumers(client: NatsClient, names: Names) -> Consumers:
-    """Give all consumers of the stream; JetStream waits four seconds for those that are silent."""
+    """Return all consumers of the stream; JetStream waits four seconds for those that are silent."""
     known: dict[str, dict[str, Any]] = {}
     silent: set[str] = set()
     while True:
@@ -276,7 +276,7 @@ async def consumers(client: NatsClient, names: Names) -> Consumers:
 
 
 def partition_faults(names: Names, partitions: int, there: Consumers) -> list[str]:
-    """Give what is wrong with the consumers of so many partitions; those that are silent may well be right."""
+    """Return what is wrong with the consumers of these partitions; silent ones may well be right."""
     faults: list[str] = []
     for number in range(partitions):
         name = names.consumer(number)

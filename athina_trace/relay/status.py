@@ -1,4 +1,4 @@
-"""How a relay is: how far behind each partition is, who works, what was refused."""
+"""The status of a relay: how far behind each partition is, who works, what was refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 
 
 @dataclass(frozen=True)
-class Partition:
+class PartitionStatus:
     """One partition.
 
     Attributes:
@@ -54,16 +54,16 @@ class RelayStatus:
     refused: int | None
     rate: float
     waiting_since: float | None
-    partitions: list[Partition]
+    partitions: list[PartitionStatus]
     workers: list[dict[str, Any]]
     faults: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as JSON can carry it."""
+        """Return it as JSON can carry it."""
         return asdict(self)
 
-    def behind(self, most: int = 20) -> list[Partition]:
-        """Give the partitions with logs that wait, those that are furthest behind first."""
+    def behind(self, most: int = 20) -> list[PartitionStatus]:
+        """Return the partitions with logs that wait, those that are furthest behind first."""
         return sorted((each for each in self.partitions if each.lag), key=lambda each: -each.lag)[:most]
 
 
@@ -82,7 +82,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
     seconds = time.monotonic() - began
     there, (earlier, refused) = await asyncio.gather(consumers(client, names), asking)
     count = len(info["config"]["subjects"])
-    partitions: list[Partition] = []
+    partitions: list[PartitionStatus] = []
     behind: list[int] = []
     for number, name in enumerate(map(names.consumer, range(count))):
         consumer = there.known.get(name)
@@ -91,7 +91,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
         lag, taken = consumer["num_pending"] + consumer["num_ack_pending"], consumer["ack_floor"]["consumer_seq"]
         behind += [number] if lag else []
         partitions.append(
-            Partition(
+            PartitionStatus(
                 number,
                 lag,
                 in_flight=consumer["num_ack_pending"] > 0,

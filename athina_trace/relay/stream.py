@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.5
 _COUNT_SECONDS = 30.0
 """How often the partitions are counted again: some may have been added."""
 _LOST = "the connection to the relay was lost before its answer"
-_NO_SERVER = "no server takes logs of this partition now: it has no leader for some seconds, or is no more"
+_NO_SERVER = "no server takes logs of this partition now: it has no leader for some seconds, or was removed"
 _PERMISSION = "permissions violation"
 
 
@@ -67,7 +67,7 @@ class Stream:
         return len(info["config"]["subjects"])
 
     async def publish(self, ordering_key: str, entry: Stored, body: bytes) -> Outcome:
-        """Publish `entry` as `body`; what came of it once the stream has stored it, or has not."""
+        """Publish `entry` as `body`, and return the outcome once the stream has stored it, or has not."""
         self._number += 1
         token = str(self._number)
         loop = asyncio.get_running_loop()
@@ -121,14 +121,15 @@ class Stream:
     async def _look_after(self) -> None:
         loop = asyncio.get_running_loop()
         counted = loop.time()
-        while not self.is_closed:
+        # A connection that is done with may still owe answers, which nothing but another log would give up.
+        while not self.is_closed or self._pending:
             await asyncio.sleep(_LOOK_SECONDS)
             now = loop.time()
             for answer, due in list(self._pending.values()):
                 if due < now and not answer.done():
                     words = f"the relay did not acknowledge a log within {self._patience:g} seconds"
                     answer.set_result(Outcome(None, message=words, possible_duplicate=True))
-            if now - counted > _COUNT_SECONDS:
+            if now - counted > _COUNT_SECONDS and not self.is_closed:
                 counted = now
                 try:
                     self._partitions = await self._count()
@@ -140,7 +141,7 @@ class Stream:
         self._on_closed()
 
     async def close(self) -> None:
-        """End the connection; what is not acknowledged may or may not be in the stream."""
+        """End the connection. What is not acknowledged may or may not be in the stream."""
         if self._watch is not None:
             self._watch.cancel()
         await close(self._client)

@@ -15,10 +15,9 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field as data_field
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
@@ -29,20 +28,18 @@ from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.client import Client
 from athina_trace._delivery.costs import estimator
-from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.response import Outcome
-from athina_trace._delivery.results import Attempt, Result, Results
+from athina_trace._delivery.results import Result
 from athina_trace._delivery.retry import Verdict
-from athina_trace._delivery.retry_policy import RetryPolicy
-from athina_trace._delivery.routes import Kind
-from athina_trace._delivery.senders import Connection, Senders
+from athina_trace._delivery.senders import Connection
 from athina_trace.errors import SettingsError
-from athina_trace.relay.claims import Claims, Held, Partition
 from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, close, connect, store
+from athina_trace.relay.deliveries import Deliveries
 from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, read
-from athina_trace.relay.setup import SECOND, consumers, partition_faults, stream_faults
+from athina_trace.relay.partitions import Held, Partition, Partitions
+from athina_trace.relay.setup import SECOND
 from athina_trace.relay.status import moment
 from athina_trace.settings import Settings
 
@@ -56,8 +53,6 @@ _CHANGES = ("Leadership Change", "Server Shutdown")
 """What becomes of a request that waits at a server which leads its partition no longer."""
 _RECONNECT_SECONDS = (0.25, 15.0)
 """Pause after the first failure to connect, and the longest."""
-_LEARN_SECONDS = 30.0
-"""How often the stream is looked at again: its partitions may be more, or fewer."""
 _BACKLOG_SECONDS = 1.0
 """How long metrics wait for the stream's: a server that hangs must not take all other figures with it."""
 _GRACE_SECONDS = 2.0
@@ -71,22 +66,19 @@ class Counters:
     delivered: int = 0
     refused: int = 0
     failed: int = 0
-    lost_claims: int = 0
-    began: float = data_field(default_factory=time.time)
+    began: float = field(default_factory=time.time)
 
 
-class _Results(Results):
-    """Hands each result to the worker's loop rather than to an engine."""
+class _Link(NamedTuple):
+    """A connection to the stream that is ready to be asked for logs."""
 
-    def __init__(self, hand_over: Callable[[Result], None]) -> None:
-        super().__init__(lambda _: None)
-        self._hand_over = hand_over
-
-    def put(self, result: Result, *, is_low: bool = False) -> None:  # noqa: ARG002 - an engine's
-        self._hand_over(result)
+    client: NatsClient
+    inbox: str
+    """Where its answers arrive."""
+    subscription: Subscription
 
 
-class Worker:
+class RelayWorker:
     """Delivers what is in the stream, until stopped."""
 
     def __init__(  # noqa: PLR0913 - settings of one thing, all by name
@@ -108,31 +100,23 @@ class Worker:
         self._names = address.names
         self._clock = clock
         self._exit_timeout = exit_timeout
-        self._retry_policy = RetryPolicy(clock, ATHINA, max_attempts=max_attempts)
-        self._results = _Results(self._hand_over)
-        self._claims = Claims(clock.monotonic)
-        self._senders = Senders(
-            lambda: self._claims.connection(connect_athina()),
-            self._results,
+        self._deliveries = Deliveries(
+            connect_athina,
+            self._on_result,
             clock=clock,
-            limit=connections,
+            connections=connections,
             max_bytes=max_bytes,
+            max_attempts=max_attempts,
             revise=revise,
         )
-        self._partitions: list[Partition] = []
-        self._ack_wait = 30.0
-        self._client: NatsClient | None = None
-        self._inbox = ""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._partitions = Partitions(self._names)
+        self._link: _Link | None = None
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()
-        self._next_probe = self._probes_left = 0
-        self._subscription: Subscription | None = None
-        self._learned = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def of(cls, settings: Settings) -> Worker:
+    def of(cls, settings: Settings) -> RelayWorker:
         """Make the worker that the settings ask for. Raises `SettingsError` where they lack a relay or a key."""
         if settings.api_key is None:
             raise SettingsError("there is no ATHINA_API_KEY, so nothing can be delivered")
@@ -161,8 +145,7 @@ class Worker:
 
     async def run(self) -> None:
         """Take and deliver until `stop`; connect again for as long as it takes."""
-        self._loop = asyncio.get_running_loop()
-        self._senders.start()
+        self._deliveries.start(asyncio.get_running_loop())
         pause = _RECONNECT_SECONDS[0]
         while not self._stopping.is_set():
             self._lost = asyncio.Event()
@@ -180,10 +163,10 @@ class Worker:
             finally:
                 if self._stopping.is_set():
                     await self._give_back()
-                client, self._client = self._client, None
-                if client is not None:
-                    await close(client)
-        await asyncio.to_thread(self._senders.close, 0.1)
+                link, self._link = self._link, None
+                if link is not None:
+                    await close(link.client)
+        await asyncio.to_thread(self._deliveries.close, 0.1)
 
     def _warn(self, error: Exception) -> None:
         if isinstance(error, PermissionError):
@@ -195,38 +178,28 @@ class Worker:
         _guard.log_throttled(logging.WARNING, f"relay {type(error).__name__}", words, self._address, error)
 
     async def _open(self) -> None:
-        """Connect, learn the partitions, and ask for the first logs."""
-        self._client = client = await connect(
-            self._address, name=f"athina-trace relay {self.name}", on_closed=self._lost.set
-        )
-        await self._learn(client)
-        self._inbox = client.new_inbox()
-        self._subscription = await client.subscribe(
-            f"{self._inbox}.*", cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        await client.subscribe(self._names.workers_subject, cb=self._on_question)
-        for partition in self._partitions:
-            # What Athina has, but the connection that was lost may not have acknowledged.
-            if partition.acknowledge is not None:
-                await client.publish(partition.acknowledge, b"+ACK")
-            partition.pulled_until = 0.0
-
-    async def _learn(self, client: NatsClient) -> None:
-        """Learn which partitions there are. Raises `ApiError` where something of the stream would lose logs."""
-        self._learned = self._clock.monotonic()
-        config = (await api(client, f"STREAM.INFO.{self._names.stream}"))["config"]
-        there = await consumers(client, self._names)
-        faults = stream_faults(config) + partition_faults(self._names, len(config["subjects"]), there)
-        for consumer in there.known.values():
-            self._ack_wait = consumer["config"]["ack_wait"] / SECOND
-        if faults:
-            raise ApiError(412, 0, "; ".join(faults[:3]))
-        had, wanted = len(self._partitions), len(config["subjects"])
-        # Their number changes only while the stream is empty: nothing is held of those that go.
-        self._partitions = self._partitions[:wanted] + [Partition(number) for number in range(had, wanted)]
+        """Connect, learn the partitions, and have the first logs asked for."""
+        client = await connect(self._address, name=f"athina-trace relay {self.name}", on_closed=self._lost.set)
+        try:
+            await self._partitions.learn(client, self._clock.monotonic())
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(
+                f"{inbox}.*", cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+            self._link = _Link(client, inbox, subscription)
+            await client.subscribe(self._names.workers_subject, cb=self._on_question)
+            for partition in self._partitions:
+                # What Athina has, but the connection that was lost may not have acknowledged.
+                if partition.acknowledge is not None:
+                    await client.publish(partition.acknowledge, b"+ACK")
+                partition.pulled_until = 0.0
+        except BaseException:
+            self._link = None
+            await close(client)
+            raise
 
     async def _take(self) -> None:
-        """Look after everything until the connection is lost, or we are to stop."""
+        """Take logs until the connection is lost, or we are to stop."""
         stopping = asyncio.ensure_future(self._stopping.wait())
         lost = asyncio.ensure_future(self._lost.wait())
         try:
@@ -240,24 +213,21 @@ class Worker:
             raise NoAnswerError("the connection was lost")
 
     async def _tick(self) -> None:
-        """Renew claims, ask again for what was not answered, and look after the senders."""
+        """Renew claims, ask again for what was not answered, and supervise the senders."""
         now = self._clock.monotonic()
-        self._senders.tend()
+        self._deliveries.supervise()
         for partition in self._partitions:
             held = partition.held
             if held is not None and now > held.claimed_until:
-                self.counters.lost_claims += 1
-                self._claims.release(partition, held)
-            elif held is not None and held.claimed_until - now < self._ack_wait * 2 / 3:
+                self._deliveries.release(partition, held)
+            elif held is not None and held.claimed_until - now < self._partitions.ack_wait * 2 / 3:
                 self._spawn(self._renew(held))
-        if self._client is not None and now - self._learned > _LEARN_SECONDS:
+        if self._link is not None and self._partitions.are_stale(now):
             # While servers elect a leader none may answer, and what was learned still holds.
             with suppress(NoAnswerError):
-                await self._learn(self._client)
-        gate = self._senders.controller.gate
-        ATHINA.warn(paused=gate.paused, outage=gate.outage)
-        if gate.is_shut:
-            self._probes_left = len(self._partitions)
+                await self._partitions.learn(self._link.client, now)
+        if self._deliveries.gate.is_shut:
+            self._partitions.allow_probes()
             await self._probe(now)
             return
         for partition in self._partitions:
@@ -266,103 +236,87 @@ class Worker:
 
     async def _probe(self, now: float) -> None:
         """While nothing is delivered: now and then ask for one log, of another partition each time."""
-        is_asking = any(each.held is not None or now <= each.pulled_until for each in self._partitions)
-        if is_asking or not self._probes_left or self._senders.controller.gate.wait(now):
-            return
-        self._probes_left -= 1
-        partition = self._partitions[self._next_probe % len(self._partitions)]
-        self._next_probe += 1
-        await self._pull(partition, now, is_probe=True)
+        if not self._deliveries.gate.wait(now) and (partition := self._partitions.take_probe(now)) is not None:
+            await self._pull(partition, now, is_probe=True)
 
     async def _renew(self, held: Held) -> None:
-        """Say that we are still at it, and believe it once the server has answered."""
+        """Renew a claim: it holds for longer once the server has answered."""
         asked = self._clock.monotonic()
-        client = self._client
-        if client is None:
+        if self._link is None:
             return
         with suppress(NoAnswerError):
-            await ask(client, held.reply, b"+WPI")
-            held.claimed_until = max(held.claimed_until, asked + self._ack_wait)
+            await ask(self._link.client, held.reply, b"+WPI")
+            held.claimed_until = max(held.claimed_until, asked + self._partitions.ack_wait)
 
     async def _pull(self, partition: Partition, now: float, *, is_probe: bool = False) -> None:
         """Ask for the next log of a partition."""
-        if self._client is None:
+        if self._link is None:
             return
         partition.pulled_until = now + (_GRACE_SECONDS if is_probe else PULL_SECONDS + _GRACE_SECONDS)
-        await self._client.publish(
+        await self._link.client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer(partition.number)}",
             b'{"batch":1,"no_wait":true}' if is_probe else _NEXT,
-            reply=f"{self._inbox}.{partition.number}",
+            reply=f"{self._link.inbox}.{partition.number}",
         )
 
     async def _on_message(self, message: Msg) -> None:
         """Take a log, or the end of a request for one."""
-        number = int(message.subject.rpartition(".")[2])
-        if number >= len(self._partitions):
-            return  # the end of a request for a log of a partition that is no more
-        partition = self._partitions[number]
+        partition = self._partitions.find(int(message.subject.rpartition(".")[2]))
+        if partition is None:
+            return  # the end of a request for a log of a partition that was removed
         partition.acknowledge = None
         now = self._clock.monotonic()
-        status = (message.headers or {}).get("Status")
-        if status is not None and not message.reply:
-            # No log within the time is usual; anything else is better not asked again at once.
-            partition.pulled_until = 0.0 if status in _NO_LOG else now + 1.0
-            if status not in _NO_LOG:
-                words = (message.headers or {}).get("Description", "no server leads it now")
-                shown = f"{self._names.consumer(partition.number)}: {words}"
-                is_passing = status == _NO_LEADER or words in _CHANGES
-                self._warn(NoAnswerError(shown) if is_passing else ApiError(int(status), 0, shown))
-            elif self._senders.controller.gate.is_shut:
-                await self._probe(now)
-            elif not self._stopping.is_set():
-                await self._pull(partition, now)
+        headers = message.headers or {}
+        if "Status" in headers and not message.reply:
+            await self._on_no_log(partition, headers, now)
             return
         partition.pulled_until = 0.0
         tokens = message.reply.split(".")
         deliveries, sequence = int(tokens[-5]), int(tokens[-4])
         if self._stopping.is_set():
-            await message._client.publish(message.reply, b"-NAK")  # noqa: SLF001
+            await self._send(message.reply, b"-NAK")
             return
         if sequence == partition.taken:  # its acknowledgement was lost
             await self._acknowledge(partition, message.reply)
             return
-        self._hold(partition, message, deliveries, sequence, now)
-
-    def _hold(self, partition: Partition, message: Msg, deliveries: int, sequence: int, now: float) -> None:
-        """Claim a log and have it sent."""
         read_message = read(message.headers, message.data)
-        kind: Kind = read_message.kind or "log"
-        entry = Stored(sequence, kind, read_message.reference, message.data)
+        entry = Stored(sequence, read_message.kind or "log", read_message.reference, message.data)
         lease = Lease(str(partition.number), deliveries - 1, [entry])
-        held = Held(
-            lease, read_message, message.headers or {}, message.reply, sequence, deliveries, now + self._ack_wait
-        )
-        self._claims.take(partition, held)
-        if read_message.kind is None:
-            words = "a message of an unknown kind, which was not sent"
-            attempt = Attempt(entry, Outcome(None, message=words), Verdict.REFUSED)
-            self._hand_over(Result(lease, attempt, ended=True))
-            return
-        self._senders.submit(lease)
+        claimed_until = now + self._partitions.ack_wait
+        held = Held(lease, read_message, headers, message.reply, sequence, deliveries, claimed_until)
+        self._deliveries.send(partition, held)
 
-    def _hand_over(self, result: Result) -> None:
-        """Take a result from any thread into the loop."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: what was held is given to another in time
-                self._loop.call_soon_threadsafe(self._on_result, result)
+    async def _on_no_log(self, partition: Partition, headers: dict[str, str], now: float) -> None:
+        """Ask again where a request found no log within its time; warn of anything else, and wait a second."""
+        status = headers["Status"]
+        if status not in _NO_LOG:
+            partition.pulled_until = now + 1.0
+            words = headers.get("Description", "no server leads it now")
+            shown = f"{self._names.consumer(partition.number)}: {words}"
+            is_passing = status == _NO_LEADER or words in _CHANGES
+            self._warn(NoAnswerError(shown) if is_passing else ApiError(int(status), 0, shown))
+            return
+        partition.pulled_until = 0.0
+        if self._deliveries.gate.is_shut:
+            await self._probe(now)
+        elif not self._stopping.is_set():
+            await self._pull(partition, now)
 
     def _on_result(self, result: Result) -> None:
-        partition = self._partitions[int(result.lease.ordering_key)]
-        held = partition.held
-        if held is None or held.lease is not result.lease:
+        partition = self._partitions.find(int(result.lease.ordering_key))
+        held = None if partition is None else partition.held
+        if partition is None or held is None or held.lease is not result.lease:
             return  # done with, or another's by now
         if result.attempt is None:
             if result.ended:
-                self._claims.release(partition, held)
+                self._deliveries.release(partition, held)
                 self._spawn(self._send(held.reply, b"-NAK"))  # nothing may be sent now: others may try
             return
-        attempt, wait = self._retry_policy.decide(result.attempt, held.deliveries, self._clock.time())
-        self._claims.release(partition, held)
+        deliveries, now = self._deliveries, self._clock.time()
+        attempt, wait = deliveries.retry_policy.decide(
+            result.attempt, held.deliveries, now, tries=deliveries.gate.tries
+        )
+        self._deliveries.release(partition, held)
         if attempt.verdict is Verdict.DELIVERED:
             self.counters.delivered += 1
             partition.taken = held.sequence
@@ -376,20 +330,20 @@ class Worker:
     async def _acknowledge(self, partition: Partition, reply: str) -> None:
         """Acknowledge a log, and ask for the next one of its partition, in one message."""
         partition.acknowledge = reply
-        client = self._client
-        if client is None or client.is_closed:
+        link = self._link
+        if link is None or link.client.is_closed:
             return  # once there is a connection again
-        if self._stopping.is_set() or self._senders.controller.gate.is_shut:
-            await client.publish(reply, b"+ACK")
+        if self._stopping.is_set() or self._deliveries.gate.is_shut:
+            await link.client.publish(reply, b"+ACK")
             return
         partition.pulled_until = self._clock.monotonic() + PULL_SECONDS + _GRACE_SECONDS
-        await client.publish(reply, b"+NXT " + _NEXT, reply=f"{self._inbox}.{partition.number}")
+        await link.client.publish(reply, b"+NXT " + _NEXT, reply=f"{link.inbox}.{partition.number}")
 
     async def _send(self, reply: str, answer: bytes) -> None:
         """Answer the server, if it is there: else it gives the log to another once our claim has ended."""
-        client = self._client
-        if client is not None and not client.is_closed:
-            await client.publish(reply, answer)
+        link = self._link
+        if link is not None and not link.client.is_closed:
+            await link.client.publish(reply, answer)
 
     async def _refuse(self, partition: Partition, held: Held, outcome: Outcome) -> None:
         """Keep a log that Athina refused in the stream of those, and only then acknowledge it."""
@@ -399,11 +353,10 @@ class Worker:
             STATUS: str(outcome.status or ""),
             REASON: outcome.message.encode("ascii", "backslashreplace").decode(),
         }
-        client = self._client
-        if client is None:
+        if self._link is None:
             return  # another worker is given it, and refuses it
         try:
-            await store(client, self._names.refused_subject, held.message.body, headers)
+            await store(self._link.client, self._names.refused_subject, held.message.body, headers)
         except (ApiError, NoAnswerError) as error:
             self._warn(error)
             await self._send(held.reply, b'-NAK {"delay":%d}' % SECOND)
@@ -434,21 +387,21 @@ class Worker:
 
     async def _on_question(self, message: Msg) -> None:
         """Answer how we are."""
-        if message.reply and self._client is not None:
-            await self._client.publish(message.reply, json.dumps(self.report()).encode())
+        if message.reply and self._link is not None:
+            await self._link.client.publish(message.reply, json.dumps(self.report()).encode())
 
     def report(self) -> dict[str, Any]:
-        """Give the worker's state, as JSON can carry it."""
-        gate = self._senders.controller.gate
+        """Return the worker's state, as JSON can carry it."""
+        gate = self._deliveries.gate
         return {
             "name": self.name,
             "delivered": self.counters.delivered,
             "refused": self.counters.refused,
             "failed": self.counters.failed,
             "held": sum(each.held is not None for each in self._partitions),
-            "limit": self._senders.controller.limit,
+            "limit": self._deliveries.limit,
             "paused": gate.paused or gate.outage,
-            "last_error": self._retry_policy.last_error,
+            "last_error": self._deliveries.retry_policy.last_error,
             "began": self.counters.began,
         }
 
@@ -457,20 +410,19 @@ class Worker:
         """Why nothing is taken from the stream; None where it is, or would be once Athina is back."""
         if self._stopping.is_set():
             return "this worker ends"
-        if self._client is None or self._client.is_closed or not self._partitions:
+        if self._link is None or self._link.client.is_closed:
             return "there is no connection to the relay"
-        return "Athina refuses the API key" if self._senders.controller.gate.paused else None
+        return "Athina refuses the API key" if self._deliveries.gate.paused else None
 
     def traffic(self) -> Traffic:
-        """What this worker's requests do now, and took."""
-        controller = self._senders.controller
-        return Traffic(controller.in_flight, controller.latency)
+        """Return what this worker's requests do now, and took."""
+        return self._deliveries.traffic()
 
     async def backlog(self) -> tuple[int, float | None] | None:
-        """How many logs are in the stream, and since when the oldest waits; None where no server says so in time."""
-        if self._client is None or self._client.is_closed:
+        """Return how many logs are in the stream and since when the oldest waits; None if no server answers in time."""
+        if self._link is None or self._link.client.is_closed:
             return None
-        asking = api(self._client, f"STREAM.INFO.{self._names.stream}")
+        asking = api(self._link.client, f"STREAM.INFO.{self._names.stream}")
         try:
             state = (await asyncio.wait_for(asking, _BACKLOG_SECONDS))["state"]
         except (ApiError, NoAnswerError, asyncio.TimeoutError):
@@ -479,21 +431,22 @@ class Worker:
 
     async def _give_back(self) -> None:
         """Let present requests end within the exit timeout, and give everything else to other workers at once."""
-        if self._subscription is not None and self._client is not None and not self._client.is_closed:
+        link = self._link
+        if link is not None and not link.client.is_closed:
             with suppress(Exception):
-                await self._subscription.drain()  # type: ignore[no-untyped-call]  # so that the server gives us nothing more
-        await asyncio.to_thread(self._senders.close, self._exit_timeout)
+                await link.subscription.drain()  # type: ignore[no-untyped-call]  # so that the server gives us nothing more
+        await asyncio.to_thread(self._deliveries.close, self._exit_timeout)
         await asyncio.sleep(0)  # what they reported is taken into the loop
         for partition in self._partitions:
             held = partition.held
             if held is not None:
-                self._claims.release(partition, held)
+                self._deliveries.release(partition, held)
                 await self._send(held.reply, b"-NAK")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self._client is not None and not self._client.is_closed:
+        if link is not None and not link.client.is_closed:
             with suppress(Exception):
-                await self._client.flush(1)
+                await link.client.flush(1)
 
 
 _NEXT = json.dumps({"batch": 1, "expires": int(PULL_SECONDS * SECOND)}).encode()

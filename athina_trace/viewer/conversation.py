@@ -78,7 +78,7 @@ class ToolUse(NamedTuple):
         return " ".join(readable_error(self.output.shown).split())
 
 
-class Message(NamedTuple):
+class HistoryMessage(NamedTuple):
     """An earlier message of the prompt."""
 
     role: str
@@ -138,7 +138,7 @@ class Turn:
     expected: Excerpt
     error: Excerpt
     system: list[Excerpt]
-    history: list[Message]
+    history: list[HistoryMessage]
     context: list[Excerpt]
     tools: list[ToolUse]
     comment: Excerpt
@@ -176,7 +176,7 @@ def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
             cut(text_of(each.get("content")), "prompt") for each in prompt if each.get("role") in _INSTRUCTION_ROLES
         ],
         history=[
-            Message(
+            HistoryMessage(
                 text_of(each.get("role")) or "message",
                 cut(text_of(each["content"]), "prompt"),
                 attachments_in(each["content"])[: limits.items],
@@ -249,7 +249,7 @@ def steps_of(rows: Sequence[Row], turn: Row) -> Steps:
         children[row["parent"] if row["parent"] in names else turn["reference"]].append(row)
 
     def below(reference: str, depth: int) -> list[Step]:
-        # Taken out, so that no reference that two logs share is arranged twice; and no screen shows so many levels.
+        # Taken out, so that a reference that two logs share is arranged once. Deeper levels would not fit a screen.
         inner = children.pop(reference, []) if depth < _MAX_DEPTH else []
         return [
             Step(row, row["function"] or row["model"] or "call", below(row["reference"], depth + 1)) for row in inner

@@ -132,7 +132,7 @@ class Filters:
         ]
 
     def _bounds(self, now: datetime | None) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the conditions on amounts; what is no amount is no condition."""
+        """Yield the conditions on amounts; what is not an amount is ignored."""
         amounts = (
             ("l.made >= ?", parse_moment(self.since, now=now)),
             ("l.made <= ?", parse_moment(self.until, now=now)),

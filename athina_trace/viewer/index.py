@@ -239,7 +239,7 @@ class Index:
         parent never comes, because it was sampled out or is kept elsewhere, is a turn of its own.
 
         Returns:
-            The sessions whose sums must be computed again: what was a turn of theirs is one no more.
+            The sessions whose sums must be computed again: a turn of theirs has become a step.
         """
         uncounted = {row.id for row in rows}
         dirty: set[str] = set()

@@ -77,7 +77,7 @@ class IndexedOutbox:
             db.close()
 
     def refresh(self, *, chunks: float = float("inf")) -> bool:
-        """Read what is new, up to so many chunks; return whether nothing new is left."""
+        """Read what is new, at most `chunks` transactions of it; return whether nothing new is left."""
         with self._lock:
             if self._current_inode() != self._inode:  # the file was replaced or deleted: follow the name
                 self._close_files()
@@ -172,7 +172,7 @@ class Refresher:
 
     @contextmanager
     def reading(self) -> Iterator[ReadSnapshot]:
-        """Give a page its snapshot, with the newest logs."""
+        """Yield a snapshot for one page, with the newest logs."""
         self.request()
         self._count_readers(1)
         try:

@@ -77,7 +77,7 @@ class LogRow(NamedTuple):
     comment: str | None
 
 
-class ToolCall(NamedTuple):
+class LoggedToolCall(NamedTuple):
     """A tool that the model called, as it is in the log."""
 
     name: str
@@ -147,7 +147,7 @@ def searchable_attributes(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name[:MAX_VALUE], text
 
 
-def tool_calls(fields: dict[str, Any]) -> Iterator[ToolCall]:
+def tool_calls(fields: dict[str, Any]) -> Iterator[LoggedToolCall]:
     """Yield each tool call, in OpenAI's shape or in a flat one, with its output and whether it failed."""
     calls = fields.get("tool_calls")
     usable = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
@@ -166,7 +166,7 @@ def tool_calls(fields: dict[str, Any]) -> Iterator[ToolCall]:
         failure = next(
             (each[name] for each in (call, inner) for name in ("error", "last_error") if each.get(name)), None
         )
-        yield ToolCall(
+        yield LoggedToolCall(
             name=text_of(inner.get("name") or call.get("type") or "tool"),
             arguments=inner.get("arguments"),
             output=failure if output is None else output,

@@ -58,7 +58,7 @@ class Pages:
         example_key: str | None = None,
         relay_status: Callable[[], RelayStatus | str] | None = None,
     ) -> None:
-        """The arguments are those of `create_app`."""
+        """Take the arguments of `create_app`."""
         self._refresher = refresher
         self._title = title
         self._has_engine = has_engine
@@ -101,11 +101,11 @@ class Pages:
     # -- lists
 
     def sessions(self, request: Request) -> Response:
-        """All sessions, or those with a log that matches the filters."""
+        """Show all sessions, or those with a log that matches the filters."""
         return self._list(request, "sessions", queries.sessions, queries.SESSION_COLUMNS)
 
     def logs(self, request: Request) -> Response:
-        """All logs, or those that match the filters, newest first."""
+        """Show all logs, or those that match the filters, newest first."""
         return self._list(request, "logs", queries.logs, queries.LOG_COLUMNS)
 
     def _list(self, request: Request, name: str, query: Callable[..., Any], columns: dict[str, str]) -> Response:
@@ -130,7 +130,7 @@ class Pages:
     # -- one conversation, one log
 
     def session(self, request: Request) -> Response:
-        """A conversation, turn by turn, and its neighbours in the list from which it was opened."""
+        """Show a conversation, turn by turn, and its neighbours in the list from which it was opened."""
         name, after = request.query_params.get("id", ""), _integer(request, "after") or 0
         filters = Filters.of(request.query_params)
         with self._refresher.reading() as snapshot:
@@ -163,7 +163,7 @@ class Pages:
             )
 
     def log(self, request: Request) -> Response:
-        """One log, as it is sent."""
+        """Show one log, as it is sent."""
         with self._refresher.reading() as snapshot:
             log = queries.log(snapshot.db, request.query_params.get("id", ""))
             if log is None:
@@ -181,24 +181,22 @@ class Pages:
             )
 
     def log_json(self, request: Request) -> Response:
-        """One log's JSON and nothing else, to be copied or saved."""
-        with self._refresher.reading() as snapshot:
-            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+        """Send one log's JSON and nothing else, to be copied or saved."""
+        log = self._find_log(request)
         if log is None:
             return PlainTextResponse("There is no such log.", 404)
         return Response(json.dumps(log.fields, ensure_ascii=False, indent=2), media_type="application/json")
 
     def text(self, request: Request) -> Response:
-        """One field of a log, whole, as plain text."""
+        """Send one field of a log, whole, as plain text."""
         name = request.query_params.get("field", "")
-        with self._refresher.reading() as snapshot:
-            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+        log = self._find_log(request)
         if log is None or name not in log.fields:
             return PlainTextResponse("There is no such text.", 404)
         return PlainTextResponse(text_of(log.fields[name]))
 
     def message(self, request: Request) -> Response:
-        """One long answer, whole, as the conversation would show it."""
+        """Show one long answer, whole, as the conversation would show it."""
         name = request.query_params.get("field", "")
         with self._refresher.reading() as snapshot:
             log = queries.log(snapshot.db, request.query_params.get("id", ""))
@@ -210,10 +208,9 @@ class Pages:
             )
 
     def image(self, request: Request) -> Response:
-        """An image of a question, by its place among the question's attachments."""
+        """Send an image of a question, by its place among the question's attachments."""
         number = _integer(request, "n") or 0
-        with self._refresher.reading() as snapshot:
-            log = queries.log(snapshot.db, request.query_params.get("id", ""))
+        log = self._find_log(request)
         attachments = attachments_of(log.fields) if log is not None else []
         image = decoded(attachments[number]) if number < len(attachments) else None
         if image is None:
@@ -221,10 +218,14 @@ class Pages:
         media_type, data = image
         return Response(data, media_type=media_type)
 
+    def _find_log(self, request: Request) -> queries.StoredLog | None:
+        with self._refresher.reading() as snapshot:
+            return queries.log(snapshot.db, request.query_params.get("id", ""))
+
     # -- charts, comparison, delivery
 
     def charts(self, request: Request) -> Response:
-        """Totals over time."""
+        """Show totals over time."""
         by, period, sort, by_time = (request.query_params.get(name, "") for name in ("by", "period", "sort", "by_time"))
         with self._refresher.reading() as snapshot:
             charts = load_charts(
@@ -243,7 +244,7 @@ class Pages:
             )
 
     def compare(self, request: Request) -> Response:
-        """Two sessions, or two values of a dimension, side by side."""
+        """Show two sessions, or two values of a dimension, side by side."""
         by, period, sort = (request.query_params.get(name, "") for name in ("by", "period", "sort"))
         picked = [value for name in ("a", "b", "pick") for value in request.query_params.getlist(name) if value]
         with self._refresher.reading() as snapshot:
@@ -253,7 +254,7 @@ class Pages:
             )
 
     def delivery(self, request: Request) -> Response:
-        """What waits, and what was refused with the server's answer, here and in the relay."""
+        """Show what waits, and what was refused with the server's answer, here and in the relay."""
         before, retried = _integer(request, "before"), _integer(request, "again")
         sorts = {name: request.query_params.get(name, "") for name in ("refused", "waiting", "workers", "partitions")}
         relay = self._relay_status() if self._relay_status is not None else None
@@ -297,13 +298,13 @@ class Pages:
         return RedirectResponse(f"/delivery?again={retried}", 303)
 
     def live(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint's signature
-        """A number that changes whenever a page would."""
+        """Send a number that changes whenever a page would."""
         self._refresher.request()
         outbox = self._refresher.outbox
         return JSONResponse({"version": outbox.version, "backlog": outbox.backlog})
 
     def not_found(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - a handler's signature
-        """There is no such page."""
+        """Show that there is no such page."""
         with self._refresher.reading() as snapshot:
             return self._render("missing", snapshot, status=404)
 

@@ -1,4 +1,4 @@
-"""The order of tables whose rows are all at hand; those of the database are in `queries.py`."""
+"""The order of tables whose rows are in memory; that of rows in the database is in `queries.py`."""
 
 from __future__ import annotations
 

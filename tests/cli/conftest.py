@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,29 @@ import pytest
 from athina_trace.cli.main import main
 from athina_trace.local_athina.plugin import local_athina
 from athina_trace.viewer import sample
+from tests.support.forked import ForkedCommands
 
 __all__ = ["local_athina"]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("ATHINA")} | {
+    "ATHINA_BASE_URL": "http://127.0.0.1:9",
+    "PYTHONIOENCODING": "utf-8",
+    "NO_PROXY": "*",
+}
+"""No setting of this machine, and an address where nobody listens: nothing leaves it."""
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """No setting of this machine, and an address where nobody listens: nothing leaves it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ATHINA")}
-    return inherited | {
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "ATHINA_BASE_URL": "http://127.0.0.1:9",
-        "PYTHONIOENCODING": "utf-8",
-        "NO_PROXY": "*",
-    }
+    return PLAIN | {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[ForkedCommands]:
+    with ForkedCommands(PLAIN) as commands:
+        yield commands
 
 
 @pytest.fixture

@@ -1,33 +1,24 @@
 """The command line where only the required packages are installed."""
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import PLAIN
 from tests.support.athina_server import AthinaServer
+from tests.support.forked import ForkedCommands
 from tests.viewer.outboxes import log, put, settle
 
 EXTRAS = ("jinja2", "markdown_it", "markupsafe", "pygments", "rich", "starlette", "uvicorn")
-BASE_ONLY = (
-    f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None\n"
-    "from athina_trace.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-)
-"""An interpreter in which importing an extra package fails as it does where it is not installed."""
 
 
-def on_base(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", BASE_ONLY, *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def base() -> Iterator[ForkedCommands]:
+    """An interpreter in which importing an extra package fails as it does where it is not installed."""
+    with ForkedCommands(PLAIN, f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None") as commands:
+        yield commands
 
 
 @pytest.mark.parametrize(
@@ -51,36 +42,46 @@ def on_base(environment: dict[str, str], *arguments: str) -> "subprocess.Complet
     ],
 )
 def test_what_a_server_room_needs_runs_on_the_base_install(
-    environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...], code: int, expected: str
+    base: ForkedCommands,
+    environment: dict[str, str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    code: int,
+    expected: str,
 ) -> None:
     path = tmp_path / "outbox.db"
     put(path, log(), refused := log())
     settle(path, refused=[refused.reference])
-    done = on_base(environment | {"ATHINA_OUTBOX": str(path)}, *arguments)
+    done = base.run(*arguments, environment=environment | {"ATHINA_OUTBOX": str(path)})
     assert (done.returncode, done.stderr) == (code, "")
     assert expected in done.stdout
 
 
-def test_flush_runs_on_the_base_install(environment: dict[str, str], tmp_path: Path) -> None:
+def test_flush_runs_on_the_base_install(base: ForkedCommands, environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, log())
     with AthinaServer() as athina:
         settings = {"ATHINA_OUTBOX": str(path), "ATHINA_API_KEY": "k", "ATHINA_BASE_URL": athina.url}
-        done = on_base(environment | settings, "flush")
+        done = base.run("flush", environment=environment | settings)
         assert (done.returncode, done.stderr) == (0, "")
         assert len(athina.accepted) == 1
 
 
-@pytest.mark.parametrize("command", ["ui", "serve", "demo"])
-def test_what_serves_pages_names_what_to_install(environment: dict[str, str], command: str) -> None:
+@pytest.fixture(scope="module")
+def without_uvicorn() -> Iterator[ForkedCommands]:
     code = (
-        "import sys, importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'uvicorn' else find(name, *a)\n"
-        f"from athina_trace.cli.main import main; sys.exit(main(['{command}']))"
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'uvicorn' else find(name, *a)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
+    with ForkedCommands(PLAIN, code) as commands:
+        yield commands
+
+
+@pytest.mark.parametrize("command", ["ui", "serve", "demo"])
+def test_what_serves_pages_names_what_to_install(
+    without_uvicorn: ForkedCommands, environment: dict[str, str], command: str
+) -> None:
+    done = without_uvicorn.run(command, environment=environment)
     assert done.returncode == 2
     assert f"the command {command} needs uvicorn" in done.stderr
     assert "pip install 'athina-trace[ui]'" in done.stderr

@@ -1,16 +1,17 @@
 """Logs from a file: checked first, asked about, sent once."""
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from athina_trace.cli.commands.import_logs import _CHUNK as CHUNK
 from tests.cli.conftest import Run, lines
 from tests.viewer.outboxes import feedback, log, put, settle
 
@@ -84,10 +85,10 @@ def test_delivered_logs_of_an_export_are_left_out_unless_asked_for(
         ("{", "no JSON"),
         ("[]", "a JSON object is needed, not list"),
         ('{"prompt": "p", "response": "r"}', "language_model_id missing"),
-        (json.dumps({**LOG, "respnse": "x"}), "'respnse' is no field of an Athina log"),
+        (json.dumps({**LOG, "respnse": "x"}), "unknown field 'respnse'"),
         (json.dumps({**LOG, "total_tokens": "many"}), "total_tokens: Input should be a valid integer"),
         (json.dumps({**LOG, "user_feedback": 5}), "user_feedback: Input should be 1, 0 or -1"),
-        (json.dumps({**LOG, "made_at": "yesterday"}), "made_at 'yesterday' is no time"),
+        (json.dumps({**LOG, "made_at": "yesterday"}), "made_at 'yesterday' is not a time"),
     ],
 )
 def test_a_wrong_line_is_named_and_nothing_is_imported(
@@ -119,22 +120,34 @@ def test_more_than_the_outbox_may_take_is_not_imported(run: Run, path: Path, fil
 
 
 def chunks_in(path: Path) -> int:
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+    with closing(sqlite3.connect(path)) as db:
         return int(db.execute("SELECT count(*) FROM note WHERE name LIKE 'imported:%'").fetchone()[0])
-    return 0
 
 
 def test_an_import_that_is_killed_goes_on_where_it_was(
     environment: dict[str, str], run: Run, path: Path, file: Path
 ) -> None:
-    write(file, *({**LOG, "response": f"{number} " + "x" * 2000} for number in range(6000)))
-    command = [sys.executable, "-m", "athina_trace", "import", str(file), "--yes", "--outbox", str(path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        ends = time.monotonic() + 40
-        while time.monotonic() < ends and process.poll() is None and not chunks_in(path):
-            time.sleep(0.001)
-        process.kill()
-    assert 0 < chunks_in(path) < 12
-    assert run("import", str(file), "--yes", "--outbox", str(path)).returncode == 0
+    """Killed in the midst of its third transaction."""
+    write(file, *({**LOG, "response": f"{number} " + "x" * 2000} for number in range(4 * CHUNK)))
+    dying = """if True:
+        import os, signal, sys
+        from athina_trace._delivery.store import Store
+        from athina_trace.cli.main import main
+
+        note, noted = Store.note, []
+        def note_and_die(store, name, *given):
+            note(store, name, *given)
+            noted.extend([name] if name.startswith("imported:") else [])
+            if len(noted) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Store.note = note_and_die
+        main(sys.argv[1:])
+    """
+    command = [sys.executable, "-c", dying, "import", str(file), "--yes", "--outbox", str(path)]
+    died = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=100, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert chunks_in(path) == 2
+    done = run("import", str(file), "--yes", "--outbox", str(path))
+    assert f"{2 * CHUNK} imported" in done.stdout.replace("\u202f", "")
     imported = [fields["response"].split()[0] for fields in logs_in(run, path)]
-    assert sorted(imported, key=int) == [str(number) for number in range(6000)]
+    assert sorted(imported, key=int) == [str(number) for number in range(4 * CHUNK)]

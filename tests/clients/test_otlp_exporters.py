@@ -83,7 +83,7 @@ def log_of(command: list[str], local_athina: LocalAthina, **environment: str) ->
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     (log,) = local_athina.logs()
     for change in local_athina.changes():
         log.update(change)

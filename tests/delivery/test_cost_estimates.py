@@ -27,7 +27,7 @@ PRICE = 0.00021
 def sent(athina: AthinaServer, **fields: Any) -> dict[str, Any]:
     """Log these fields, and give what arrives of them."""
     at.log_inference(**{"prompt": "Where is it?", "response": "In Leipzig.", **fields})
-    assert at.flush(10).waiting == 0
+    assert at.flush(60).waiting == 0
     log: dict[str, Any] = athina.accepted[-1].json
     return log
 
@@ -77,7 +77,7 @@ def test_changes_and_feedback_get_no_cost(athina: AthinaServer) -> None:
     reference = at.log_inference(prompt="", response="", **SPENT)
     at.update_log(external_reference_id=reference, **SPENT)
     at.log_feedback(reference, 1)
-    assert at.flush(10).waiting == 0
+    assert at.flush(60).waiting == 0
     assert ["cost" in request.json for request in athina.accepted] == [True, False, False]
 
 

@@ -51,7 +51,7 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
     where: str, path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer("before")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     athina_trace.shutdown()
     data = bytearray(path.read_bytes())
     start, end = (0, 100) if where == "header" else (4096, len(data))
@@ -59,7 +59,7 @@ def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
     path.write_bytes(data)
     for number in range(5):
         answer(f"after {number}")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert set(questions(athina)) == {"before", *(f"after {number}" for number in range(5))}
     assert len([each for each in path.parent.iterdir() if ".corrupt-" in each.name]) >= 1
     assert said(caplog, "is recreated") == 1
@@ -74,7 +74,7 @@ def test_a_damaged_record_is_counted_and_never_sent(
             answer(name)
     (segment,) = path.with_suffix(".journal").glob("*.journal")
     segment.write_bytes(segment.read_bytes().replace(b'"damaged"', b'"dam4ged"'))
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     now = athina_trace.status()
     assert (now.made, now.delivered, now.damaged) == (2, 2, 1)
     assert set(questions(athina)) == {"before", "after"}
@@ -85,31 +85,31 @@ def test_a_deleted_store_is_noticed_while_it_is_in_use(
     path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer("before")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     for each in path.parent.glob("outbox.db*"):
         each.unlink()
     answer("after")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert set(questions(athina)) == {"before", "after"}
     assert said(caplog, "its file was deleted") == 1
 
 
 def test_a_deleted_folder_is_noticed(path: Path, athina: AthinaServer) -> None:
     answer("before")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     for each in sorted(path.parent.rglob("*"), reverse=True):
         each.unlink() if each.is_file() else each.rmdir()
     path.parent.rmdir()
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     answer("after")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert set(questions(athina)) == {"before", "after"}
 
 
 @pytest.mark.parametrize("how", ["moved", "deleted", "a file instead"])
 def test_what_is_put_after_its_folder_was_taken_away_is_delivered(how: str, path: Path, athina: AthinaServer) -> None:
     answer("before")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     folder, elsewhere = path.parent, path.parent.with_name("elsewhere")
     folder.rename(elsewhere)
     if how != "moved":
@@ -140,7 +140,7 @@ def test_a_store_from_the_future_is_left_alone_and_memory_is_used(
     runtime = _runtime.active()
     assert isinstance(runtime, Runtime)
     assert runtime.delivery._fallback is not None
-    assert runtime.delivery._fallback[1].flush(10)
+    assert runtime.delivery._fallback[1].flush(60)
     assert sorted(questions(athina)) == list("01234")
     assert path.read_bytes() == untouched
     assert said(caplog, "made by a newer athina_trace") == 2  # that it is so, and that memory is used
@@ -156,7 +156,7 @@ def test_a_place_that_cannot_be_written_to_leaves_memory(
     runtime = _runtime.active()
     assert isinstance(runtime, Runtime)
     assert runtime.delivery._fallback is not None
-    assert runtime.delivery._fallback[1].flush(10)
+    assert runtime.delivery._fallback[1].flush(60)
     assert sorted(questions(athina), key=int) == [str(number) for number in range(50)]
     assert said(caplog, "kept in memory") == 1
 
@@ -183,7 +183,7 @@ def test_a_read_only_directory(tmp_path: Path, athina: AthinaServer) -> None:
     # Deliver one log first: another user may not be allowed to read the modules that this takes.
     athina_trace.configure(outbox=":memory:")
     answer("first")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     athina_trace.configure()
     if os.geteuid() == 0:
         os.setuid(65534)
@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
     fallback._DISK_SECONDS = 0.2
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     answer("first")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
     for number in range(1000):
@@ -231,7 +231,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
         ATHINA_EXIT_TIMEOUT="20",
     )
     run(
-        "import athina_trace; assert athina_trace.flush(20)",
+        "import athina_trace; assert athina_trace.flush(60)",
         ATHINA_API_KEY="key",
         ATHINA_BASE_URL=athina.url,
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
@@ -361,12 +361,12 @@ def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: Ath
     for number in range(5):
         answer(str(number))
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    assert athina_trace.flush(10) or True
+    assert athina_trace.flush(60) or True
     """
     )
     _, err = run(script, ATHINA_API_KEY="key", ATHINA_BASE_URL=athina.url, ATHINA_OUTBOX=str(tmp_path / "outbox.db"))
     run(
-        "import athina_trace; assert athina_trace.flush(20)",
+        "import athina_trace; assert athina_trace.flush(60)",
         ATHINA_API_KEY="key",
         ATHINA_BASE_URL=athina.url,
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
@@ -395,7 +395,7 @@ def test_a_python_without_sqlite_keeps_its_logs_in_memory_and_delivers_them(
         for number in range(20):
             athina_trace.log_inference(response=str(number), session_id="one")
         assert len(athina_trace.recent_logs()) == 20 or athina_trace.status().delivered
-        report, now = athina_trace.flush(20), athina_trace.status()
+        report, now = athina_trace.flush(60), athina_trace.status()
         print(bool(report), now.delivered, now.outbox, now.faults, now.memory_only)
         """,
         ATHINA_API_KEY="key",

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 
 from athina_trace._delivery import engine as engine_module
+from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.engine import Engine, Pool
-from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
+from athina_trace._delivery.results import Attempt
+from athina_trace._delivery.retry import Verdict
+from athina_trace._delivery.retry_policy import FIRST_BACKOFF_SECONDS, RetryPolicy
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
@@ -93,7 +97,7 @@ class Stepped:
         self.outbox = outbox or MemoryOutbox()
         pool = make_pool or partial(Senders, lambda: athina, limit=connections, max_bytes=max_bytes)
         self.engine = Engine(self.outbox, partial(pool, clock=self.clock), clock=self.clock, **options)
-        self.steps = 0
+        self.rests = 0
 
     def put(self, key: str, *names: str, body: bytes = b"{}") -> None:
         for name in names:
@@ -104,8 +108,8 @@ class Stepped:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             wait = self.engine.step(self.clock.now)
-            self.steps += 1
             if wait > 0.01 and not self.engine._leased and not self.engine.results.queue:
+                self.rests += 1
                 return wait
             time.sleep(0.0005)
         raise AssertionError("the engine does not come to rest")
@@ -137,11 +141,11 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     for key in range(200):
         stepped.put(f"key{key}", f"{key}a", f"{key}b")
     stepped.wait(600)
-    early, stepped.steps = len(athina.tries), 0
+    early, stepped.rests = len(athina.tries), 0
     stepped.wait(3600)
     assert len(athina.tries) - early <= 60
     # An idle look around every few seconds, and nothing else, is what an outage costs.
-    assert stepped.steps < 3600
+    assert stepped.rests < 3600
     assert stepped.engine.paused is not None
     assert "ConnectError" in stepped.engine.paused
     athina.answer = lambda reference, body: TAKEN
@@ -149,6 +153,85 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     stepped.wait(76)
     assert sorted(athina.tries[before:]) == sorted(f"{key}{half}" for key in range(200) for half in "ab")
     assert stepped.engine.paused is None
+
+
+def test_once_an_outage_is_over_no_session_waits_for_what_it_failed_before(stepped: Stepped, athina: Athina) -> None:
+    athina.answer = lambda reference, body: Outcome(503)
+    for key in range(4):
+        stepped.put(f"key{key}", f"{key}a", f"{key}b")
+    stepped.wait(600)
+    stepped.put("asked to wait", "limited")
+    athina.answer = lambda reference, body: Outcome(429, 300.0) if reference == "limited" else TAKEN
+    while not stepped.outbox.counts().delivered:
+        stepped.wait(1)
+    assert stepped.outbox.counts().delivered == 8
+    assert athina.tries.count("limited") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "taken", "least", "most"), [(None, False, 0, 2), (None, True, 25, 60), (503, False, 25, 60)]
+)
+def test_where_nothing_answers_a_log_waits_for_two_seconds_at_most_however_often_it_failed(
+    status: int | None, taken: bool, least: float, most: float
+) -> None:
+    """As in an outage, in which one process after another finds out that it is one."""
+    policy, entry = RetryPolicy(Clock(), ATHINA, max_attempts=500), Stored(1, "log", "one", b"{}")
+    if taken:
+        policy.decide(Attempt(entry, TAKEN, Verdict.DELIVERED), 1, 1_000.0)
+    attempt, wait = policy.decide(Attempt(entry, Outcome(status), Verdict.RETRY), 100, 1_001.0)
+    assert (attempt.verdict, least <= wait <= most) == (Verdict.RETRY, True)
+
+
+def test_where_requests_fail_at_random_a_log_is_blamed_and_put_off_for_more_failures_only() -> None:
+    policy, entry = RetryPolicy(Clock(), ATHINA, max_attempts=10), Stored(1, "log", "one", b"{}")
+    policy.decide(Attempt(entry, TAKEN, Verdict.DELIVERED), 1, 1_000.0)
+    failed = Attempt(entry, Outcome(500), Verdict.RETRY)
+    assert policy.decide(failed, 10, 1_001.0)[0].verdict is Verdict.REFUSED
+    waits = [policy.decide(failed, 10, 1_001.0, tries=5.0)[1] for _ in range(20)]
+    assert 0.0 < max(waits) <= 2 * FIRST_BACKOFF_SECONDS, "that of the second failure"
+
+
+@pytest.mark.parametrize("status", [404, 307])
+def test_a_wrong_address_keeps_every_log_and_is_asked_until_it_is_right(
+    athina: Athina, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    stepped = Stepped(athina)
+    athina.answer = lambda reference, body: Outcome(status, message="a page")
+    for key in range(50):
+        stepped.put(f"key{key}", f"{key}a", f"{key}b")
+    stepped.wait(400)
+    assert f"takes nothing under this address: {status}, a page" in caplog.text
+    assert "check ATHINA_BASE_URL" in caplog.text
+    before = len(athina.tries)
+    stepped.wait(3600)
+    assert len(athina.tries) - before <= 60
+    assert (stepped.outbox.counts().waiting, stepped.outbox.counts().refused) == (100, 0)
+    athina.answer = lambda reference, body: TAKEN
+    stepped.wait(76)
+    assert (stepped.outbox.counts().delivered, stepped.engine.paused) == (100, None)
+    stepped.engine.finish(5)
+
+
+@pytest.mark.parametrize("is_right_again", [True, False])
+def test_what_refuses_every_log_is_asked_with_the_newest_until_it_takes_one(
+    stepped: Stepped, athina: Athina, is_right_again: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    athina.answer = lambda reference, body: Outcome(422, message="a gateway")
+    for key in range(50):
+        stepped.put(f"key{key}", f"{key}a", f"{key}b")
+    stepped.wait(400)
+    refused = stepped.outbox.counts().refused
+    assert 7 <= refused <= 14  # both of seven sessions, where the first senders were quick
+    assert stepped.outbox.counts().waiting == 100 - refused
+    assert "refuses every log: 422, a gateway: logs are kept and tried again; check ATHINA_BASE_URL" in caplog.text
+    athina.answer = lambda reference, body: TAKEN if reference == "good" or is_right_again else Outcome(422)
+    stepped.put("key", "good")
+    before = len(athina.tries)
+    stepped.wait(76)
+    assert athina.tries[before] == "good"
+    counts = stepped.outbox.counts()
+    assert (counts.waiting, stepped.engine.paused) == (0, None)
+    assert counts.delivered == (101 - refused if is_right_again else 1)
 
 
 def test_a_flood_after_recovery_is_bounded_by_the_connections(athina: Athina) -> None:
@@ -231,13 +314,55 @@ def test_a_clock_that_was_wrong_before_we_began_stalls_nothing(stepped: Stepped,
     assert athina.tries == ["1"]
 
 
+def test_a_future_that_was_wrong_drops_no_refused_log(athina: Athina) -> None:
+    stepped = Stepped(athina)
+    athina.answer = lambda reference, body: Outcome(400, message="no")
+    stepped.put("key", "1")
+    stepped.settle()
+    for jump in (400 * 86_400, -400 * 86_400):
+        stepped.clock.now += jump
+        stepped.wait(60)
+        assert stepped.outbox.counts().refused == 1
+    stepped.clock.pass_by(31 * 86_400)
+    stepped.settle()
+    assert (stepped.outbox.counts().refused, stepped.outbox.counts().dropped) == (0, 1)
+    stepped.engine.finish(5)
+
+
+def test_a_future_that_was_wrong_makes_no_outage_the_failure_of_one_log(athina: Athina) -> None:
+    stepped = Stepped(athina, max_attempts=3)
+    stepped.clock.now += 400 * 86_400
+    stepped.put("key", "1")
+    stepped.settle()
+    stepped.clock.now -= 400 * 86_400
+    athina.answer = lambda reference, body: DOWN
+    stepped.put("key", "2")
+    stepped.wait(300)
+    assert athina.tries.count("2") > 3
+    assert (stepped.outbox.counts().refused, stepped.outbox.counts().waiting) == (0, 1)
+    stepped.engine.finish(5)
+
+
+def test_no_step_is_made_for_what_has_no_room_in_memory(athina: Athina) -> None:
+    stepped, is_answered = Stepped(athina), threading.Event()
+    athina.answer = lambda reference, body: TAKEN if is_answered.wait(60) else DOWN
+    for key in range(5):
+        stepped.put(f"key{key}", str(key), body=b'{"response":"%b"}' % (b"x" * 900_000))
+    waits = [stepped.engine.step(stepped.clock.now) for _ in range(3)]
+    assert waits[-1] > 0
+    is_answered.set()
+    stepped.settle()
+    assert stepped.outbox.counts().delivered == 5
+    stepped.engine.finish(5)
+
+
 def test_large_logs_are_taken_into_memory_a_few_at_a_time(athina: Athina) -> None:
     stepped = Stepped(athina)
     most = 0
 
     def slow(reference: str, body: bytes) -> Outcome:
         nonlocal most
-        held = sum(len(entry.body) for lease in stepped.engine._leased.values() for entry in lease.entries)
+        held = sum(len(entry.body) for lease in [*stepped.engine._leased.values()] for entry in lease.entries)
         most = max(most, held)
         return TAKEN
 
@@ -282,7 +407,7 @@ def test_a_flush_waits_for_what_was_put_before_it_and_probes_an_outage(stepped: 
     stepped.wait(400)
     athina.answer = lambda reference, body: TAKEN
     flush = Flush()
-    stepped.engine.flushes.append(flush)
+    stepped.engine.flushes.add(flush)
     stepped.settle()
     report = flush.report(None, waiting=9, undelivered=0)
     assert report.delivered == 5

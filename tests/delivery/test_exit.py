@@ -49,7 +49,7 @@ def questions(athina: AthinaServer) -> list[str]:
 
 
 def deliver_the_rest(environment: dict[str, str]) -> None:
-    run("import athina_trace; assert athina_trace.flush(20)", **environment)
+    run("import athina_trace; assert athina_trace.flush(60)", **environment)
 
 
 ENDINGS = {
@@ -89,7 +89,22 @@ def test_however_a_process_ends_its_logs_arrive(ending: str, athina: AthinaServe
         deliver_the_rest(environment)
     logs = questions(athina)
     assert {"first", "second"} <= set(logs)
-    assert len(logs) == len(athina.accepted) == 2 + any(word in code for word in ("late", "thread'", "async'"))
+    assert len(logs) == 2 + any(word in code for word in ("late", "thread'", "async'"))
+    # What was under way when a process was killed may have arrived already.
+    assert len(athina.accepted) == len(logs) or ending in _ABRUPT
+
+
+def test_a_process_of_celerys_pool_delivers_before_it_ends(athina: AthinaServer, environment: dict[str, str]) -> None:
+    """It calls nothing that is registered for the end of a process; a request that it cuts off would come twice."""
+    athina.when(lambda request: True, delay(0.1))
+    code = """
+    from celery.signals import worker_process_shutdown
+    answer("first"); answer("second")
+    worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+    os._exit(0)
+    """
+    assert run(_TRACED + code, **environment) == ("", "")
+    assert [request.json["user_query"] for request in athina.accepted] == ["first", "second"]
 
 
 def test_a_flush_and_a_log_after_the_exit_hooks_wait_for_nobody(
@@ -162,7 +177,7 @@ def test_an_unreachable_server_delays_an_exit_by_no_more_than_was_allowed(
 def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
     athina: AthinaServer, hurried: dict[str, str]
 ) -> None:
-    athina.when(lambda request: True, delay(0.2))
+    athina.when(lambda request: True, delay(0.1))
     run(
         _TRACED
         + """
@@ -170,7 +185,7 @@ def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
         answer(str(number))
     """,
         ATHINA_CONNECTIONS="4",
-        **hurried,
+        **{**hurried, "ATHINA_EXIT_TIMEOUT": "4"},  # two seconds of it for the last requests, on a busy machine, too
     )
     assert 0 < len(athina.accepted) < 200
     athina.clear()
@@ -233,7 +248,7 @@ def test_uvloop(athina: AthinaServer, environment: dict[str, str]) -> None:
     import uvloop
     async def main():
         await asyncio.gather(*(aanswer(str(number), 0.01) for number in range(50)))
-        assert await athina_trace.aflush(10)
+        assert await athina_trace.aflush(60)
     uvloop.install() if sys.version_info < (3, 11) else None
     asyncio.run(main()) if sys.version_info < (3, 11) else uvloop.run(main())
     """,
@@ -244,6 +259,7 @@ def test_uvloop(athina: AthinaServer, environment: dict[str, str]) -> None:
 
 
 def test_gevent_with_everything_patched(athina: AthinaServer, environment: dict[str, str]) -> None:
+    athina.script(delay(2))
     _, err = run(
         """
     from gevent import monkey; monkey.patch_all()
@@ -251,23 +267,22 @@ def test_gevent_with_everything_patched(athina: AthinaServer, environment: dict[
     """
         + _TRACED
         + """
-    answer("first")  # loads what deliveries need, which takes long where nothing is compiled yet
     ticks = []
     def tick():
         while True:
-            ticks.append(time.time())
+            ticks.append(None)
             gevent.sleep(0.01)
     ticker = gevent.spawn(tick)
     gevent.joinall([gevent.spawn(answer, str(number)) for number in range(50)])
-    assert athina_trace.flush(10)
-    gevent.sleep(0.05)
-    assert max(later - earlier for earlier, later in zip(ticks, ticks[1:])) < 1, "the loop stood still"
+    before = len(ticks)
+    assert athina_trace.flush(60)
+    assert len(ticks) > before + 10, "the loop stood still while the server took its time"
     ticker.kill()
     """,
         **environment,
     )
     assert "Traceback" not in err
-    assert len(athina.accepted) == 51
+    assert len(athina.accepted) == 50
 
 
 def test_a_stream_that_is_never_read_to_its_end_is_logged_at_the_end(
@@ -296,7 +311,7 @@ def test_loop_after_loop_as_in_a_notebook(athina: AthinaServer, environment: dic
         + """
     async def cell(number):
         await aanswer(f"cell {number}")
-        assert await athina_trace.aflush(10)
+        assert await athina_trace.aflush(60)
     for number in range(5):
         asyncio.run(cell(number))
     loop = asyncio.new_event_loop()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +86,7 @@ def test_logs_are_kept_in_memory_where_the_folder_is_another_users(
     os.chown(tmp_path, OTHER, OTHER)
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     athina_trace.log_inference(user_query="?", response="r")
-    athina_trace.flush(5)
+    athina_trace.flush(60)
     assert len(athina.accepted) == 1
     assert list(tmp_path.iterdir()) == []
     assert f"belongs to user {OTHER}" in caplog.text
@@ -101,3 +103,33 @@ def test_what_is_made_is_its_owners_alone_whatever_the_umask(mask: int, tmp_path
     assert (tmp_path / "one" / "file").stat().st_mode & 0o777 == 0o600
     for name in ("one", "one/two", "one/two/three"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
+def test_nothing_is_written_to_a_number_that_the_program_has_by_now(tmp_path: Path) -> None:
+    def held(name: str) -> files.HeldFile:
+        return files.HeldFile(tmp_path / name, os.O_RDWR | os.O_CREAT)
+
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    there.setblocking(False)
+    with here, there, (tmp_path / "program").open("wb") as program:
+        ours = [held(name) for name in "abc"]
+        for each, theirs in zip(ours, (here.fileno(), program.fileno(), None), strict=True):
+            each.write_at(0, b"ours")
+            os.close(each.number) if theirs is None else os.dup2(theirs, each.number)
+        others = [held(name) for name in "def"]  # none of which takes the number of another
+        for each in ours:
+            with pytest.raises(OSError, match=r"descriptor|seek"):
+                each.write_at(4, b"theirs")
+        with pytest.raises(BlockingIOError):
+            there.recv(1)
+        for each in (*ours, *others):
+            number = each.number
+            each.close()
+            with suppress(OSError):
+                os.close(number)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        **dict.fromkeys("abc", b"ours"),
+        **dict.fromkeys("def", b""),
+        "program": b"",
+    }

@@ -57,7 +57,7 @@ def test_foreign_files_in_the_outbox_stop_nothing(names: Any, athina: AthinaServ
     athina_trace.configure(api_key=KEY, base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     for number in range(5):
         athina_trace.log_inference(response=str(number), session_id="s")
-    report, now = athina_trace.flush(10), athina_trace.status()
+    report, now = athina_trace.flush(60), athina_trace.status()
     assert (bool(report), now.delivered, now.memory_only, now.faults) == (True, 5, None, 0)
     assert [request.json["response"] for request in athina.accepted] == list("01234")
 
@@ -71,7 +71,7 @@ def test_nor_does_a_limit_that_nobody_can_read(words: str, athina: AthinaServer,
     (folder / "room").write_text(words)
     athina_trace.configure(api_key=KEY, base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     athina_trace.log_inference(response="r")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert len(athina.accepted) == 1
 
 
@@ -128,6 +128,53 @@ def test_a_store_damaged_anywhere_is_replaced(seed: int, tmp_path: Path) -> None
     assert "new" in athina.tries
     worker.close(0)
     outbox.close()
+
+
+@pytest.mark.parametrize("taken_away", [shutil.rmtree, lambda folder: folder.rename(f"{folder} before")])
+def test_what_waits_in_a_store_that_was_taken_away_is_moved_to_the_next_once(
+    taken_away: Callable[[Path], object], tmp_path: Path
+) -> None:
+    outboxes = [SqliteOutbox(str(tmp_path / "folder" / "outbox.db")) for _ in range(3)]
+    for number in range(100):
+        outboxes[number % 3].put(Entry(f"s{number % 5}", "log", str(number), 1.0, b"{}"))
+    for each in outboxes:
+        each.collect_all()
+        with each.transaction():
+            each.lease(2.0, keys=1, batch=1)
+    taken_away(tmp_path / "folder")
+    assert [each.refresh() for each in outboxes] == [True] * 3
+    for each in outboxes:
+        each.collect_all()
+    assert [entry.reference for entry in outboxes[0].store.waiting()] == [str(number) for number in range(100)]
+    assert outboxes[0].counts().made == 100
+    for each in outboxes:
+        each.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing says what is open")
+def test_a_program_that_closes_whatever_is_open_finds_nothing_of_ours_in_its_files(
+    athina: AthinaServer, tmp_path: Path
+) -> None:
+    """As daemons do, by number; their next files get the lowest numbers, such as SQLite's."""
+    outbox = tmp_path / "outbox.db"
+    athina_trace.configure(api_key=KEY, base_url=athina.url, outbox=str(outbox))
+    mine: set[int] = set()
+    for number in range(4):
+        athina_trace.log_inference(response=str(number), session_id="s")
+        assert athina_trace.flush(10)
+        opened = {int(each.name): os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()}
+        ours = [fd for fd, path in opened.items() if path.startswith(str(tmp_path / "outbox"))]
+        assert len(ours) >= 4  # the store's two or three, the journal's, the owners'
+        for fd in ours:
+            os.close(fd)
+        mine |= {os.open(tmp_path / f"program {number} {each}", os.O_RDWR | os.O_CREAT) for each in range(20)}
+    athina_trace.log_inference(response="4", session_id="s")
+    assert athina_trace.flush(10)
+    assert [request.json["response"] for request in athina.accepted] == list("01234")
+    athina_trace.shutdown(10)
+    assert {os.fstat(fd).st_size for fd in mine} == {0}
+    for fd in mine:
+        os.close(fd)
 
 
 def test_words_of_sqlites_that_are_no_text_speak_of_damage() -> None:

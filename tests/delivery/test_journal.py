@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import random
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +24,7 @@ from pydantic_core import to_json
 from athina_trace._delivery import journal, locks
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.journal import FileJournal
+from athina_trace._delivery.segment import read_lines
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 NOW = 1_000_000.0
@@ -141,6 +146,50 @@ def test_a_segment_that_is_deleted_while_it_is_opened_is_not_written_to(
     monkeypatch.setattr(locks, "share", late)
     FileJournal(tmp_path, float("inf")).put(entry("ref"))
     assert [each.reference for each in read(tmp_path)[0]] == ["ref"]
+
+
+def test_a_segment_that_cannot_be_read_keeps_back_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", 1000)
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    for number in range(6):
+        outbox.put(entry(str(number), size=600))
+
+    def fail(path: Path, *args: Any) -> Any:
+        if path.name == "00000001.journal":
+            raise OSError(errno.EIO, "Input/output error")
+        return read_lines(path, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "read_lines", fail)
+        patched.setattr(os, "pread", lambda *_: fail(tmp_path / "00000001.journal"))
+        assert outbox.collect() == 4
+        assert outbox.compact()
+    assert outbox.is_behind
+    assert "00000001.journal cannot be read ([Errno 5]" in caplog.text
+    assert outbox.collect() == 2
+    assert not outbox.is_behind
+    outbox.close()
+
+
+def test_a_segment_whose_close_fails_does_not_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python prints what a finalizer raises; a file system that goes over a network may fail as late as that."""
+    written = FileJournal(tmp_path, float("inf"))
+    written.put(entry("1"))
+    spoken: list[object] = []
+    close = os.close
+
+    def fail(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "unraisablehook", spoken.append)
+        patched.setattr(os, "close", fail)
+        written.close()
+        gc.collect()
+    assert not spoken
 
 
 class Machine:

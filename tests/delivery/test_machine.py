@@ -79,7 +79,7 @@ def test_logs_are_kept_in_memory_while_another_machine_has_the_outbox(
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(path))
     for number in range(3):
         athina_trace.log_inference(user_query=str(number), response="r", session_id="s")
-    athina_trace.flush(5)
+    athina_trace.flush(60)
     assert [request.json["user_query"] for request in athina.accepted] == ["0", "1", "2"]
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["machine", "outbox.journal"]
     warnings = [record.getMessage() for record in caplog.records if "another machine" in record.getMessage()]
@@ -93,7 +93,7 @@ def test_the_last_process_of_a_machine_leaves_the_outbox_to_others(
     be(monkeypatch, HERE)
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     athina_trace.log_inference(user_query="?", response="r")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert (tmp_path / "outbox.journal" / "machine").exists()
     athina_trace.shutdown()
     assert not (tmp_path / "outbox.journal" / "machine").exists()

@@ -1,12 +1,13 @@
 """Metrics: the format that Prometheus reads, and figures that agree with the status."""
 
 import re
+import threading
 from collections.abc import Callable
 
 import athina_trace
 from athina_trace._delivery.metrics import Histogram, Metric, Sample, Traffic, exposition, histogram, of_status
 from athina_trace._delivery.stats import Status
-from tests.support.athina_server import AthinaServer, answer, delay
+from tests.support.athina_server import AthinaServer, accept, answer
 
 LINE = re.compile(r'^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (-?\d+(?:\.\d+)?(?:e-?\d+)?|\+Inf)$')
 
@@ -52,7 +53,7 @@ def test_a_program_sees_what_was_delivered(athina: AthinaServer, delivered: Call
     athina.script(answer(500), answer(400))
     for _ in range(3):
         athina_trace.log_inference(response="r", language_model_id="m")
-    athina_trace.flush(10)
+    athina_trace.flush(60)
     found = values(athina_trace.metrics())
     now = athina_trace.status()
     assert (now.delivered, now.refused) == (2, 1)
@@ -65,10 +66,12 @@ def test_a_program_sees_what_was_delivered(athina: AthinaServer, delivered: Call
 
 
 def test_a_request_under_way_is_counted(athina: AthinaServer, delivered: Callable[[], object]) -> None:
-    athina.script(delay(1.0))
+    may_answer = threading.Event()
+    athina.script(lambda exchange: accept(exchange) if may_answer.wait(60) else None)
     athina_trace.log_inference(response="r", language_model_id="m")
     athina.wait_for_requests(1)
     assert values(athina_trace.metrics())["athina_trace_requests_in_flight"] == 1
+    may_answer.set()
     delivered()
     assert values(athina_trace.metrics())["athina_trace_requests_in_flight"] == 0
 

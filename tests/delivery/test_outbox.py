@@ -32,11 +32,11 @@ def put(outbox: Outbox, *names: str, key: str = "key", size: int = 0) -> None:
 
 
 def lease(
-    outbox: Outbox, now: float = NOW, *, keys: int = 64, batch: int = 16, room: float = 1e9
+    outbox: Outbox, now: float = NOW, *, keys: int = 64, batch: int = 16, room: float = 1e9, newest: bool = False
 ) -> dict[str, list[str]]:
     with outbox.transaction():
         outbox.collect()
-        leases = outbox.lease(now, keys=keys, batch=batch, room=room)
+        leases = outbox.lease(now, keys=keys, batch=batch, room=room, newest=newest)
     return {each.ordering_key: [entry.reference for entry in each.entries] for each in leases}
 
 
@@ -75,6 +75,22 @@ def test_a_busy_key_does_not_hold_up_the_others(outbox: Outbox) -> None:
         outbox.release(key)
         order.append(key)
     assert order == ["busy", "other", "busy", "other"]
+
+
+def test_the_newest_key_comes_first_where_that_is_asked_for_and_none_that_failed_before_one_that_did_not(
+    outbox: Outbox,
+) -> None:
+    for number in range(4):
+        put(outbox, str(number), key=f"key{number}")
+    order = []
+    for _ in range(6):
+        (leased,) = lease(outbox, keys=1, newest=True)
+        outbox.release(leased, due=NOW, attempts=1)
+        order.append(leased[-1])
+    put(outbox, "new", key="new")
+    assert order == list("321032")
+    assert lease(outbox, keys=1, newest=True) == {"new": ["new"]}
+    assert list(lease(outbox)) == ["key1", "key0", "key3", "key2"]
 
 
 def test_a_clock_set_back_does_not_stall_a_key(outbox: Outbox) -> None:

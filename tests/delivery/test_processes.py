@@ -40,13 +40,13 @@ def references(athina: AthinaServer) -> set[str]:
     return {request.json["external_reference_id"] for request in athina.accepted}
 
 
-def test_eight_processes_of_two_thousand_calls_are_delivered_each_once(
+def test_eight_processes_of_five_hundred_calls_are_delivered_each_once(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     script = (
         _TRACED
         + """
-    for number in range(2000):
+    for number in range(500):
         answer(f"s{sys.argv[1]}-{number % 50}", f"{sys.argv[1]}:{number}")
     """
     )
@@ -54,8 +54,8 @@ def test_eight_processes_of_two_thousand_calls_are_delivered_each_once(
     workers = [start(script, str(number), ATHINA_EXIT_TIMEOUT="30", **environment) for number in range(8)]
     for worker in workers:
         finish(worker, timeout=100)
-    out, _ = run("import athina_trace; assert athina_trace.flush(50); print(athina_trace.status())", **environment)
-    assert len(references(athina)) == 16_000
+    out, _ = run("import athina_trace; assert athina_trace.flush(60); print(athina_trace.status())", **environment)
+    assert len(references(athina)) == 4_000
     assert set(questions(athina).values()) == {1}, out
     order: dict[str, int] = {}
     for request in athina.accepted:
@@ -91,7 +91,7 @@ def test_a_prefork_server_and_its_children_deliver_everything(
     statuses = [os.waitpid(child, 0)[1] for child in children]
     assert [bool(status) for status in statuses] == [False, False, True, False], statuses
     answer("parent", "after")
-    assert athina_trace.flush(20)
+    assert athina_trace.flush(60)
     """
     )
     run(script, **environment)
@@ -137,7 +137,7 @@ def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[st
         for child in children: child.start()
         for child in children: child.join()
         assert [child.exitcode for child in children] == [0, 0, 0]
-        assert athina_trace.flush(20)
+        assert athina_trace.flush(60)
     """
     run_with_children(method, work, script, tmp_path, environment)
     assert len(questions(athina)) == 80
@@ -179,7 +179,7 @@ def test_threads_that_outlive_a_childs_function_are_delivered_too(
     def late():
         time.sleep(0.3)
         athina_trace.log_inference(user_query="late")
-        assert athina_trace.flush(10)
+        assert athina_trace.flush(60)
     def work():
         athina_trace.log_inference(user_query="early")
         threading.Thread(target=late).start()
@@ -211,7 +211,7 @@ def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_
     if result == "child":
         sys.exit(0)
     os.waitpid(int(result.split()[2]), 0)
-    assert athina_trace.flush(20)
+    assert athina_trace.flush(60)
     """
     )
     run(script, **environment)
@@ -252,7 +252,7 @@ def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
     statuses = [os.waitpid(child, 0)[1] for child in children]
     stopping.set()
     for thread in threads: thread.join()
-    assert athina_trace.flush(20)
+    assert athina_trace.flush(60)
     assert statuses == [0] * 10, statuses
     """
     )
@@ -266,7 +266,7 @@ def test_a_child_holds_nothing_of_its_parents_outbox(athina: AthinaServer, envir
         _TRACED
         + """
     answer("s", "one")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     child = os.fork()
     if not child:
         held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
@@ -282,14 +282,14 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     """A process is stopped in the middle of a request, then killed; another one, idle, is alive all the time."""
-    athina.when(lambda request: request.json["user_query"] == "held", delay(1.5))
+    athina.when(lambda request: request.json["user_query"] == "held", delay(100))
     idle = start(
         _TRACED
         + """
     from athina_trace._delivery import engine
     engine.RECLAIM_SECONDS = 0.2
     answer("idle", "idle")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     print("ready", flush=True)
     sys.stdin.readline()
     """,
@@ -314,7 +314,7 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
         athina.wait_for_requests(3, timeout=1)  # it lives: nobody takes what it holds, though it does nothing
     athina.clear()
     os.kill(dying.pid, signal.SIGKILL)
-    athina.wait_for(3, timeout=15)
+    athina.wait_for(3, timeout=60)
     finish_quietly(dying)
     finish(idle)
     assert questions(athina)["behind"] == 1
@@ -330,7 +330,7 @@ def test_a_second_service_with_another_key_has_an_outbox_of_its_own(athina: Athi
         + """
     for number in range(20):
         answer("s", f"{sys.argv[1]}:{number}")
-    assert athina_trace.flush(20)
+    assert athina_trace.flush(60)
     """
     )
     common = {"ATHINA_BASE_URL": athina.url, "XDG_STATE_HOME": str(tmp_path)}

@@ -14,6 +14,7 @@ from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace.errors import OutboxError
 
 NOW = 1_000_000.0
 
@@ -53,6 +54,25 @@ def test_a_file_of_an_earlier_version_keeps_what_it_holds(tmp_path: Path) -> Non
     outbox.release("s")
     outbox.close()
     assert maintenance.retry(str(path)) == 1
+
+
+def test_no_log_comes_before_a_store_of_an_earlier_version_is_up_to_date(tmp_path: Path) -> None:
+    """That version, still running, takes a record with a checksum for a torn one and skips it."""
+    path = tmp_path / "outbox.db"
+    with closing(sqlite3.connect(path)) as old:
+        for script in MIGRATIONS[:2]:
+            old.executescript(script)
+        old.execute("PRAGMA user_version = 2")
+        outbox = SqliteOutbox(str(path))
+        old.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutboxError, match="made by an earlier athina_trace and cannot be brought up to date now"):
+            put(outbox, "1")
+        old.execute("ROLLBACK")
+        put(outbox, "1")
+        with pytest.raises(sqlite3.OperationalError):
+            old.execute("SELECT name FROM lane")
+    assert [entry.reference for entry in lease(outbox)] == ["1"]
+    outbox.close()
 
 
 def test_an_entry_of_an_unknown_kind_is_quarantined_and_holds_up_no_other(
@@ -95,6 +115,19 @@ def collect_and_fail(outbox: Outbox) -> None:
         raise ZeroDivisionError
 
 
+def test_what_was_dropped_is_counted_once_whatever_fails(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "1", "2")
+    outbox.drop()
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            collect_and_fail(outbox)
+    for _ in range(2):
+        outbox.collect()
+    assert (outbox.counts().made, outbox.counts().dropped) == (3, 1)
+    outbox.close()
+
+
 def test_memory_is_given_back_once_it_was_collected() -> None:
     outbox = MemoryOutbox(max_bytes=10_000)
     for _ in range(10):
@@ -113,7 +146,7 @@ def test_a_dead_owners_acknowledgements_delete_nothing_of_another_store(names: t
     put(dying, "old 1", "old 2")
     for entry in lease(dying):
         dying.acknowledge(entry)
-    dying._opened_owner.release()  # type: ignore[union-attr]
+    dying._owner.release()
     dying.store.close()
     for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
@@ -134,7 +167,7 @@ def test_acknowledgements_name_the_reference_too(tmp_path: Path) -> None:
     put(dying, "1")
     (entry,) = lease(dying)
     dying.acknowledge(entry._replace(reference="lost"))
-    dying._opened_owner.release()  # type: ignore[union-attr]
+    dying._owner.release()
     heir = SqliteOutbox(str(tmp_path / "outbox.db"))
     with heir.transaction():
         heir.reclaim()
@@ -148,7 +181,7 @@ def test_what_a_dead_owner_acknowledged_is_kept_until_it_is_committed(tmp_path: 
     put(dying, "1", "2")
     first, _ = lease(dying)
     dying.acknowledge(first)
-    dying._opened_owner.release()  # type: ignore[union-attr]
+    dying._owner.release()
     with suppress(OSError), heir.transaction():
         heir.reclaim()
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -156,6 +189,32 @@ def test_what_a_dead_owner_acknowledged_is_kept_until_it_is_committed(tmp_path: 
         heir.reclaim()
     assert [each.reference for each in lease(heir)] == ["2"]
     assert not list((tmp_path / "outbox.journal").glob("*.acknowledged"))
+    heir.close()
+    dying.store.close()
+
+
+@pytest.mark.parametrize("fails", ["read_bytes", "lstat"])
+def test_acknowledgements_that_cannot_be_read_keep_back_nothing(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad spot of the disk costs copies; so does a process that deletes its own just when another has found them."""
+    dying, heir = (SqliteOutbox(str(tmp_path / "outbox.db")) for _ in range(2))
+    put(dying, "1", "2")
+    first, _ = lease(dying)
+    dying.acknowledge(first)
+    dying._owner.release()
+    works = getattr(Path, fails)
+
+    def fail(path: Path) -> object:
+        if path.suffix == ".acknowledged":
+            raise OSError(errno.EIO, "Input/output error")
+        return works(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, fails, fail)
+        with heir.transaction():
+            heir.reclaim()
+    assert [each.reference for each in lease(heir)] == ["1", "2"]
     heir.close()
     dying.store.close()
 
@@ -196,10 +255,17 @@ def test_what_a_dead_process_held_can_be_purged(tmp_path: Path) -> None:
     put(dying, "1", "2")
     first, _ = lease(dying)
     dying.acknowledge(first)
-    dying._opened_owner.release()  # type: ignore[union-attr]
+    dying._owner.release()
     dying.store.close()
     assert maintenance.purge(dying.path, "waiting", before=NOW + 1) == 1
     heir = SqliteOutbox(dying.path)
     counts = heir.counts()
     assert (counts.made, counts.delivered, counts.waiting) == (1, 1, 0)
     heir.close()
+
+
+def test_a_new_file_is_written_back_as_safely_as_one_that_was_there(tmp_path: Path) -> None:
+    for _ in range(2):
+        outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+        assert [outbox.store._pragma(name) for name in ("synchronous", "auto_vacuum", "temp_store")] == [1, 2, 2]
+        outbox.close()

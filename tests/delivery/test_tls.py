@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ import trustme
 import athina_trace
 from athina_trace._delivery import trust
 from athina_trace._delivery.client import Client
+from athina_trace._delivery.response import Outcome
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
 
@@ -46,7 +48,7 @@ def test_a_log_is_delivered_over_https(https: AthinaServer, trusted: str, monkey
     monkeypatch.setenv("SSL_CERT_FILE", trusted)
     athina_trace.configure(api_key="key", base_url=https.url)
     athina_trace.log_inference(user_query="safe?", response="safe")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert [request.json["response"] for request in https.accepted] == ["safe"]
 
 
@@ -57,6 +59,45 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) ->
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.message
     assert not outcome.possible_duplicate
     assert not https.requests
+
+
+@pytest.mark.parametrize(
+    ("base", "proxy"),
+    [("https://{}", None), ("http://far", "https://{}"), ("https://far", "https://{}"), ("https://far", "http://{}")],
+)
+def test_a_handshake_that_does_not_end_can_be_aborted(
+    base: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket times out only where no byte comes for long. The last is one with the server, through a tunnel."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        for variable in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+            monkeypatch.delenv(variable.upper(), raising=False)
+            if proxy and variable.startswith("http"):
+                monkeypatch.setenv(variable, proxy.format(address))
+        api = Client(base_url=base.format(address), key="key", connect=60.0)
+        outcomes: list[Outcome] = []
+        sender = threading.Thread(target=lambda: outcomes.append(api.deliver("log", "", b"{}")))
+        sender.start()
+        with listener.accept()[0] as accepted:
+            if accepted.recv(1) == b"C":  # ONNECT: else it is the first byte of a handshake
+                while not accepted.recv(4096).endswith(b"\r\n\r\n"):
+                    pass
+                accepted.send(b"HTTP/1.1 200 x\r\n\r\n")
+                assert accepted.recv(1)
+            accepted.send(b"\x16\x03\x03\x40\x00")  # the head of a long answer
+            for _ in range(500):
+                with suppress(OSError):
+                    accepted.send(b"\x02")
+                api.expire(now=math.inf)
+                sender.join(0.02)
+                if outcomes:
+                    break
+            aborted = list(outcomes)  # before anything is closed here
+        sender.join(30)
+    assert [(outcome.status, outcome.possible_duplicate) for outcome in aborted] == [(None, False)]
+    api.close()
 
 
 @pytest.fixture
@@ -99,8 +140,10 @@ def test_where_the_system_has_no_certificates_those_of_httpx_are_trusted(
 
 
 @pytest.fixture
-def tunnel() -> Iterator[str]:
-    """A proxy that opens one tunnel to wherever it is asked to."""
+def tunnel(authority: trustme.CA, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A proxy that opens one tunnel to wherever it is asked to; reached by TLS where the parameter is "https"."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
 
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
@@ -109,23 +152,27 @@ def tunnel() -> Iterator[str]:
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 
+    def secured(plain: socket.socket) -> socket.socket:
+        return context.wrap_socket(plain, server_side=True) if request.param == "https" else plain
+
     def serve() -> None:
-        with suppress(OSError), listener.accept()[0] as client:
+        with suppress(OSError), listener.accept()[0] as plain, secured(plain) as client:
             host, port = client.recv(65_536).split()[1].decode().split(":")
             with socket.create_connection((host, int(port))) as server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 back = threading.Thread(target=copy, args=(server, client), daemon=True)
                 back.start()
                 copy(client, server)
-                back.join(5)
+                back.join(60)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(5)
+        yield f"{request.param}://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(60)
 
 
+@pytest.mark.parametrize("tunnel", ["http", "https"], indirect=True)
 def test_a_proxy_sees_nothing_of_what_is_sent_through_it(
     https: AthinaServer, trusted: str, tunnel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,13 +211,13 @@ def test_children_forked_while_connections_are_made_deliver(https: AthinaServer,
         at_work.clear()
         athina_trace.configure(base_url=f"{os.environ['ATHINA_BASE_URL']}/{number}")  # to be connected to anew
         athina_trace.log_inference(response=f"parent{number}")
-        assert at_work.wait(10)
+        assert at_work.wait(60)
         child = os.fork()
         if not child:
             athina_trace.log_inference(response=f"child{number}")
-            os._exit(0 if athina_trace.flush(10) else 1)
+            os._exit(0 if athina_trace.flush(60) else 1)
         statuses.append(os.waitpid(child, 0)[1])
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert statuses == [0] * 4, statuses
     """
     outbox = str(tmp_path / "outbox.db")

@@ -17,6 +17,7 @@ from athina_trace._clock import clock
 from athina_trace._delivery import worker as worker_module
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
+from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Senders
@@ -56,7 +57,7 @@ def failing_once(function: Callable[..., Any], error: BaseException) -> Callable
 
 @pytest.mark.parametrize("error", [ValueError("broken"), MemoryError(), SystemExit(1)])
 @pytest.mark.parametrize(
-    "place", ["_event.wait", "_linger", "_event.clear", "_step", "engine.step", "engine.senders.tend"]
+    "place", ["_event.wait", "_linger", "_event.clear", "_step", "engine.step", "engine.senders.supervise"]
 )
 def test_the_thread_outlives_an_error_in_any_of_its_steps(
     place: str, error: BaseException, worker: Worker, monkeypatch: pytest.MonkeyPatch
@@ -67,9 +68,9 @@ def test_the_thread_outlives_an_error_in_any_of_its_steps(
         owner = getattr(owner, part)
     monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), error))
     put(worker, "1")
-    assert worker.flush(10)
+    assert worker.flush(60)
     put(worker, "2")
-    report = worker.flush(10)
+    report = worker.flush(60)
     assert (report.delivered, report.waiting) == (1, 0)
     assert _guard.faults == 1
 
@@ -83,22 +84,22 @@ def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(
         patched.setattr(_guard, "swallow", broken)
         put(worker, "1")
         assert worker._thread is not None
-        worker._thread.join(10)
+        worker._thread.join(60)
         assert not worker._thread.is_alive()
     put(worker, "2")
-    assert worker.flush(10).waiting == 0
+    assert worker.flush(60).waiting == 0
 
 
 def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(worker, "1")
-    assert worker.flush(10)
+    assert worker.flush(60)
     closed = threading.Event()
     monkeypatch.setattr(worker.engine.outbox, "close", closed.set)
     monkeypatch.setattr(worker.engine, "_commit", broken)
     ended = threading.Event()
-    monkeypatch.setattr(worker.engine, "end_flushes", ended.set)
+    monkeypatch.setattr(worker.engine.flushes, "end_all", ended.set)
     assert worker.close(0)
     assert closed.is_set()
     assert ended.is_set()
@@ -112,7 +113,7 @@ def test_no_thread_is_started_while_the_interpreter_ends(worker: Worker, monkeyp
     assert worker._thread is None
     monkeypatch.undo()
     put(worker, "later")
-    assert worker.flush(10)
+    assert worker.flush(60)
 
 
 def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,16 +177,24 @@ def test_a_flush_is_true_only_where_everything_was_delivered(worker: Worker, mon
     monkeypatch.setattr(Athina, "deliver", lambda *args: refused if args[2] == "bad" else Outcome(200))
     for name in ("good", "bad"):
         put(worker, name)
-    report = worker.flush(10)
+    report = worker.flush(60)
     assert (report.delivered, report.waiting, report.refused, report.undelivered) == (1, 0, 1, 1)
     assert not report
     put(worker, "better")
-    assert worker.flush(10)
+    assert worker.flush(60)
+
+
+def test_a_flush_is_not_true_beside_a_journal_that_cannot_be_read() -> None:
+    outbox, flush = MemoryOutbox(), Flush()
+    flush.begin(outbox)
+    outbox.is_behind = True
+    assert not flush.is_done(outbox, idle=True)
+    assert flush.report(None, waiting=0, undelivered=0).waiting == 1
 
 
 def test_a_flush_that_cannot_step_reports_what_waits(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     put(worker, "1")
-    assert worker.flush(10)
+    assert worker.flush(60)
 
     def locked(_: float) -> float:
         raise sqlite3.OperationalError("database is locked")

@@ -40,7 +40,7 @@ def serving(
         yield url
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(60)
         listener.close()
         assert not thread.is_alive()
 
@@ -65,7 +65,7 @@ def arrived(local_athina: LocalAthina) -> Callable[[], list[dict[str, Any]]]:
     """The logs that reached Athina through the gateway."""
 
     def logs() -> list[dict[str, Any]]:
-        report = athina_trace.flush(10)
+        report = athina_trace.flush(60)
         assert report.waiting == 0, report
         return local_athina.logs()
 

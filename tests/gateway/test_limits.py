@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import athina_trace
-from athina_trace.gateway import app
+from athina_trace.gateway import commits
 from athina_trace.gateway.connections import Connections
 from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, serving
 from tests.support.waiting import until
@@ -37,11 +37,6 @@ def memory() -> None:
 def client(serve: Serve, memory: None) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=serve(), headers=CLIENT, trust_env=False) as client:
         yield client
-
-
-def zipped(body: bytes, level: int = 9) -> bytes:
-    """The same bytes at any time, so that all workers find the same tests."""
-    return gzip.compress(body, level, mtime=0)
 
 
 def post(url: str, body: bytes = BODY, **headers: str) -> httpx.Response:
@@ -74,7 +69,7 @@ def logged() -> int:
 
 
 def test_gzip_is_read(client: httpx.Client) -> None:
-    answer = client.post(PATH, content=zipped(BODY), headers={"content-encoding": "gzip"})
+    answer = client.post(PATH, content=gzip.compress(BODY), headers={"content-encoding": "gzip"})
     assert answer.status_code == 200
     assert logged() == 1
 
@@ -82,23 +77,23 @@ def test_gzip_is_read(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
     [
-        ("gzip", zipped(b" " * 10_000_001), 413),
-        ("gzip", zipped(bytes(500_000_000), 1), 413),
-        ("gzip", zipped(BODY)[:-1], 400),
-        ("gzip", zipped(BODY) + b"more", 400),
-        ("gzip", zipped(BODY) * 2, 400),
-        ("gzip", BODY, 400),
-        ("gzip", b"", 400),
-        ("deflate", zlib.compress(BODY), 415),
-        ("gzip, gzip", zipped(zipped(BODY)), 415),
-        ("identity", b" " * 10_000_001, 413),
-        ("identity", b"[" * 1_000_000, 400),
-        ("identity", b'{"a":' * 100_000, 400),
-        ("identity", b"\xff\xfe" + BODY, 400),
-        ("identity", b"9" * 5_000_000, 400),
-        ("identity", b'"\\ud800' + b"[" * 100_000, 400),
-        ("identity", BODY[:-1] + b', "context": [%s[]]}' % (b"[]," * 1_000_000), 413),
-        ("identity", BODY[:-1] + b', "context": {%s"":""}}' % (b'"":"",' * 1_000_000), 413),
+        ("gzip", lambda: gzip.compress(b" " * 10_000_001), 413),
+        ("gzip", lambda: gzip.compress(bytes(100_000_000), 1), 413),
+        ("gzip", lambda: gzip.compress(BODY)[:-1], 400),
+        ("gzip", lambda: gzip.compress(BODY) + b"more", 400),
+        ("gzip", lambda: gzip.compress(BODY) * 2, 400),
+        ("gzip", lambda: BODY, 400),
+        ("gzip", lambda: b"", 400),
+        ("deflate", lambda: zlib.compress(BODY), 415),
+        ("gzip, gzip", lambda: gzip.compress(gzip.compress(BODY)), 415),
+        ("identity", lambda: b" " * 10_000_001, 413),
+        ("identity", lambda: b"[" * 1_000_000, 400),
+        ("identity", lambda: b'{"a":' * 100_000, 400),
+        ("identity", lambda: b"\xff\xfe" + BODY, 400),
+        ("identity", lambda: b"9" * 5_000_000, 400),
+        ("identity", lambda: b'"\\ud800' + b"[" * 100_000, 400),
+        ("identity", lambda: BODY[:-1] + b', "context": [%s[]]}' % (b"[]," * 1_000_000), 413),
+        ("identity", lambda: BODY[:-1] + b', "context": {%s"":""}}' % (b'"":"",' * 1_000_000), 413),
     ],
     ids=[
         *("large", "bomb", "cut", "longer", "twice", "not-zipped", "empty", "deflate", "zipped-twice", "large-plain"),
@@ -106,8 +101,10 @@ def test_gzip_is_read(client: httpx.Client) -> None:
         "many-names",
     ],
 )
-def test_what_is_no_body_is_refused(client: httpx.Client, encoding: str, body: bytes, status: int) -> None:
-    answer = client.post(PATH, content=body, headers={"content-encoding": encoding})
+def test_what_is_no_body_is_refused(
+    client: httpx.Client, encoding: str, body: Callable[[], bytes], status: int
+) -> None:
+    answer = client.post(PATH, content=body(), headers={"content-encoding": encoding})
     assert answer.status_code == status
     assert answer.json()["details"]["message"]
     assert client.get("/healthz").status_code == 200
@@ -204,7 +201,7 @@ def test_a_body_in_chunks_of_any_usual_size_is_read(serve: Serve, memory: None) 
 
 
 def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) -> None:
-    limits = Connections(body_seconds=0.5)
+    limits = Connections(body_seconds=3.0)  # long enough to fill its buffers on a busy machine
     url = serve(limits=limits)
     with closing(socket.socket()) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -235,14 +232,14 @@ def test_a_slow_sender_is_sent_away(serve: Serve, memory: None, sent: bytes) -> 
 
 
 def test_a_slow_second_request_is_sent_away_too(serve: Serve, memory: None) -> None:
-    url = serve(limits=Connections(head_seconds=1.0))
+    url = serve(limits=Connections(head_seconds=2.0))
     with closing(raw(url)) as connection:
         connection.sendall(HEAD.encode() + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
         answered = b""
         while not answered.endswith(b"}"):  # head and body may come apart
             answered += connection.recv(65_536)
         assert answered.startswith(b"HTTP/1.1 200 ")
-        time.sleep(1.5)  # idle connections may wait
+        time.sleep(2.2)  # idle connections may wait
         connection.sendall(b"POST")
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
@@ -250,7 +247,7 @@ def test_a_slow_second_request_is_sent_away_too(serve: Serve, memory: None) -> N
 def test_a_trickle_does_not_extend_the_time(serve: Serve, memory: None) -> None:
     url = serve(limits=Connections(head_seconds=0.5))
     with closing(raw(url)) as connection:
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 60
         with suppress(ConnectionError):
             while time.monotonic() < ends:
                 connection.sendall(b"x")
@@ -273,9 +270,7 @@ def test_there_are_so_many_connections_and_no_more(serve: Serve, memory: None) -
     finally:
         for connection in busy:
             connection.close()
-    ends = time.monotonic() + 10
-    while limits.open and time.monotonic() < ends:
-        time.sleep(0.01)
+    until(lambda: not limits.open)
     assert post(url).status_code == 200
 
 
@@ -488,7 +483,7 @@ def test_a_disk_that_cannot_be_written_to_keeps_no_log_in_memory(serve: Serve, t
 def test_probes_do_not_keep_a_gateway_from_getting_ready(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(commits, "RETRY_SECONDS", 0.2)
     (tmp_path / "no-folder").write_text("")
     athina_trace.configure(outbox=str(tmp_path / "no-folder" / "outbox.db"))
     url = serve()
@@ -500,7 +495,7 @@ def test_without_a_disk_an_answer_waits_for_the_delivery(
     serve: Serve, local_athina: Any, arrived: Callable[[], list[dict[str, Any]]]
 ) -> None:
     athina_trace.configure(
-        api_key="k", base_url=local_athina.url, outbox=":memory:", flush_each_call=True, flush_timeout=5
+        api_key="k", base_url=local_athina.url, outbox=":memory:", flush_each_call=True, flush_timeout=60
     )
     url = serve()
     assert post(url).status_code == 200

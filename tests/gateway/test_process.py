@@ -47,7 +47,7 @@ def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
 
 
 def test_sigterm_answers_delivers_and_ends(local_athina: LocalAthina) -> None:
-    settings = {"ATHINA_API_KEY": "k", "ATHINA_BASE_URL": local_athina.url, "ATHINA_EXIT_TIMEOUT": "10"}
+    settings = {"ATHINA_API_KEY": "k", "ATHINA_BASE_URL": local_athina.url, "ATHINA_EXIT_TIMEOUT": "60"}
     with started(**settings) as (process, url):
         with httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
             for number in range(200):
@@ -83,9 +83,9 @@ def test_what_was_answered_survives_a_kill(local_athina: LocalAthina, tmp_path: 
             threads[0].join(0.01)
         process.kill()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
     athina_trace.configure(api_key="k", base_url=local_athina.url, outbox=settings["ATHINA_OUTBOX"])
-    assert athina_trace.flush(30).waiting == 0
+    assert athina_trace.flush(60).waiting == 0
     arrived = [log["external_reference_id"] for log in local_athina.logs()]
     assert set(answered) <= set(arrived)
     assert len(set(arrived)) == len(arrived)

@@ -26,6 +26,7 @@ from athina_trace._capture import answered
 from athina_trace._serialization import looks_secret
 from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway import traces
+from athina_trace.gateway.commits import Commits
 from athina_trace.gateway.otlp import JSON, PROTOBUF, _spans
 from athina_trace.gateway.sizes import CONTAINERS, NAMES, holds_more, json_holds_more, table_of
 from athina_trace.integrations.opentelemetry import reader
@@ -122,7 +123,7 @@ def logs(local_athina: LocalAthina) -> Callable[[], list[dict[str, Any]]]:
     athina_trace.configure(api_key="k", base_url=local_athina.url)
 
     def all_logs() -> list[dict[str, Any]]:
-        assert athina_trace.flush(10)
+        assert athina_trace.flush(60)
         found = {log["external_reference_id"]: log for log in local_athina.logs()}
         with local_athina._received._lock:
             rows = local_athina._received._db.execute("SELECT reference, body FROM entry WHERE kind = 'update'")
@@ -233,7 +234,7 @@ def test_what_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(traces, "_MOST_SPANS", 20)
     athina_trace.configure(outbox=":memory:")
     now = [0.0]
-    logs_of_spans = traces.SpanLogs(lambda: now[0])
+    logs_of_spans = traces.SpanLogs(Commits(), lambda: now[0])
     for number in range(100):
         spans, _ = _spans(export([span(number + 2, MODEL, parent=10_000 + number // 70)]))
         logs_of_spans._log(spans)
@@ -247,7 +248,7 @@ def test_what_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_export_that_waited_too_long_for_others_is_refused() -> None:
     now = [0.0]
-    logs = traces.SpanLogs(lambda: now[0])
+    logs = traces.SpanLogs(Commits(), lambda: now[0])
 
     async def take_behind_another() -> None:
         async with logs._lock:
@@ -302,7 +303,7 @@ def test_what_is_no_export_is_refused(client: httpx.Client, kind: str, body: byt
     answer = client.post("/v1/traces", content=body, headers={"content-type": kind} if kind else {})
     assert answer.status_code == status
     if kind == JSON:
-        assert "the body is no export" in answer.json()["message"]
+        assert "the body is not an export" in answer.json()["message"]
     else:
         assert answer.headers["content-type"] == PROTOBUF
         assert answer.content[:1] == b"\x12"

@@ -32,7 +32,7 @@ def uvicorn_server(app: Any) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(60)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def waitress_server(app: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
         stopping.set()
-        thread.join(10)
+        thread.join(60)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def gunicorn_server(app: str, environment: dict[str, str]) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
-            process.wait(15)
+            process.wait(60)
 
 
 def _wait(url: str) -> None:

@@ -19,7 +19,7 @@ from tests.support.fleet import check, soak
 
 @pytest.mark.timeout(240)
 def test_a_fleet_whose_machines_are_killed_loses_nothing() -> None:
-    books = soak(seconds=10, seed=11, pods=4, workers=2, quiet=True)
+    books = soak(seconds=5, seed=1847, pods=4, workers=2, quiet=True)
     assert books["made"] > books["through_gateway"] > 0
     check(books)
 

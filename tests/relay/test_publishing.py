@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,8 +21,9 @@ from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import SettingsError
+from athina_trace.relay import stream as stream_module
 from athina_trace.relay.connection import Address, api
-from athina_trace.relay.names import KIND, MESSAGE_ID, ORDERING_KEY, partition_of
+from athina_trace.relay.names import KIND, MESSAGE_ID, ORDERING_KEY, Names, partition_of
 from athina_trace.relay.publisher import Publisher
 from athina_trace.relay.stream import Stream
 from athina_trace.settings import Settings
@@ -45,7 +47,7 @@ def test_logs_changes_and_feedback_of_a_conversation_are_in_one_partition_in_ord
     athina_trace.update_log(external_reference_id=reference, cost=2.0)
     athina_trace.log_feedback(reference, 1)
     athina_trace.log_inference(response="two", session_id="s")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     found = nats.messages(nats.address.names)
     assert [headers[KIND] for _, headers, _ in found] == ["log", "update", "update", "feedback", "log"]
     assert {subject for subject, _, _ in found} == {f"{nats.prefix}.{partition_of('s', 8)}"}
@@ -60,7 +62,7 @@ def test_no_key_of_athina_is_needed_and_none_travels(nats: NatsServers, tmp_path
         relay=nats.url, relay_prefix=nats.prefix, outbox=str(tmp_path / "o.db"), api_key="marker-key-1"
     )
     athina_trace.log_inference(response="one")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert "marker-key-1" not in str(nats.messages(nats.address.names))
 
 
@@ -113,12 +115,15 @@ def test_an_address_is_read_with_its_credentials() -> None:
 def test_without_the_package_logs_are_kept_and_the_remedy_is_logged(tmp_path: Path) -> None:
     out, _ = run(
         """
-        import sys, logging
+        import sys, logging, time
         sys.modules["nats"] = None
         logging.basicConfig(stream=sys.stdout)
         import athina_trace
         athina_trace.log_inference(response="kept")
-        print(athina_trace.flush(1).waiting, athina_trace.status().paused)
+        athina_trace.flush(0)
+        while athina_trace.status().paused is None:
+            time.sleep(0.01)
+        print(athina_trace.status().waiting, athina_trace.status().paused)
         """,
         ATHINA_RELAY="nats://127.0.0.1:1",
         ATHINA_OUTBOX=str(tmp_path / "o.db"),
@@ -282,6 +287,34 @@ def test_while_servers_elect_a_leader_logs_wait_and_no_setup_is_asked_for(
     assert "--setup" not in caplog.text + str(failed)
 
 
+def test_an_answer_that_does_not_come_is_given_up_where_another_log_found_no_stream(
+    servers: NatsServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease would be held for as long as no other log is published, which may be for ever."""
+    monkeypatch.setattr(stream_module, "_LOOK_SECONDS", 0.02)
+
+    async def publish(client: Any, names: Names) -> Outcome:
+        stream = Stream(servers.address, patience=0.2)
+        await stream.open()
+        await api(client, f"STREAM.DELETE.{names.stream}")
+        await client.subscribe(names.subject(0))  # by one that answers nothing
+        await client.flush()
+        silent, missing = (
+            partial(stream.publish, next(key for key in map(str, range(100)) if partition_of(key, 4) == number))
+            for number in (0, 1)
+        )
+        entry = Stored(1, "log", "1", b"{}")
+        pending = asyncio.ensure_future(silent(entry, b"{}"))
+        while not stream.is_closed:
+            await missing(entry, b"{}")
+        try:
+            return await asyncio.wait_for(pending, 60)
+        finally:
+            await stream.close()
+
+    assert "did not acknowledge" in servers.ask(publish).message
+
+
 def test_more_partitions_are_used_without_a_restart_and_fewer_at_once(trouble: Trouble) -> None:
     trouble.put(20)
     trouble.stepped.settle()
@@ -373,10 +406,10 @@ def test_a_short_program_publishes_before_it_ends_and_a_forked_child_publishes_i
         """
         import os, athina_trace
         athina_trace.log_inference(response="parent")
-        athina_trace.flush(10)
+        athina_trace.flush(60)
         if os.fork() == 0:
             athina_trace.log_inference(response="child")
-            athina_trace.flush(10)
+            athina_trace.flush(60)
             os._exit(0)
         os.wait()
         athina_trace.log_inference(response="parent's last")
@@ -395,21 +428,21 @@ def test_the_publishers_thread_that_dies_is_replaced(
     nats.set_up(partitions=4)
     athina_trace.configure(relay=nats.url, relay_prefix=nats.prefix, outbox=str(tmp_path / "o.db"))
     athina_trace.log_inference(response="one")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     runtime = _runtime._runtime
     assert runtime is not None
     pool = runtime.delivery.worker.engine.senders
     assert isinstance(pool, Publisher)
-    assert pool._loop is not None
+    assert pool._thread is not None
 
     def die() -> None:
         raise KeyboardInterrupt
 
-    pool._loop.call_soon_threadsafe(die)
+    pool._thread.loop.call_soon_threadsafe(die)
     ends = time.monotonic() + 60
     while pool.alive and time.monotonic() < ends:
         time.sleep(0.01)
     assert not pool.alive
     athina_trace.log_inference(response="two")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert [body["response"] for body in bodies(nats)] == ["one", "two"]

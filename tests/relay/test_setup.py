@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from athina_trace.cli.main import main
-from athina_trace.relay import worker
+from athina_trace.relay import partitions
 from athina_trace.relay.connection import NoAnswerError, api, store
 from athina_trace.relay.names import Names
 from athina_trace.relay.setup import consumers
@@ -184,7 +184,7 @@ def test_while_partitions_have_no_leader_that_is_what_is_shown_and_no_setup_is_a
             if "Self is new JetStream cluster metadata leader" in log.read_text():
                 del led[log.parent.name]
         ((node, count),) = led.most_common(1)
-        monkeypatch.setattr(worker, "_LEARN_SECONDS", 0.0)
+        monkeypatch.setattr(partitions, "_LEARN_SECONDS", 0.0)
         with RunningWorker(cluster.address, athina.url) as running:
             until(lambda: running.worker.obstacle is None)
             cluster.kill(int(node.removeprefix("node-")))

@@ -131,7 +131,7 @@ class Driver:
         ends, taken = time.monotonic() + 60, 0
         while taken < len(leases):
             assert time.monotonic() < ends, "not every lease ended"
-            self.pool.tend()
+            self.pool.supervise()
             time.sleep(0.005)
             taken = sum(result.ended for result in self.results.uncommitted())
         found = self.results.uncommitted()

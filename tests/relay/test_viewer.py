@@ -86,7 +86,7 @@ def test_the_delivery_page_opens_with_wrong_settings_of_the_relay(tmp_path: Path
 
 def test_the_delivery_page_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHINA_RELAY", "nats://127.0.0.1:4222")
-    monkeypatch.setitem(sys.modules, "athina_trace.cli.relay_connection", None)
+    monkeypatch.setitem(sys.modules, "nats", None)
     relay_status = ui._relay_status()
     assert relay_status is not None
     assert "pip install 'athina-trace[nats]'" in str(relay_status())

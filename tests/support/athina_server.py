@@ -209,7 +209,7 @@ class AthinaServer:
 
     def _serve_tls(self, connection: socket.socket) -> None:
         assert self._tls is not None
-        connection.settimeout(5)
+        connection.settimeout(_PATIENCE)
         try:
             connection = self._tls.wrap_socket(connection, server_side=True)
         except OSError:

@@ -23,7 +23,7 @@ from athina_trace._delivery.client import Client
 from athina_trace.relay.connection import Address, ApiError, Loop, api, connect
 from athina_trace.relay.names import Names
 from athina_trace.relay.setup import Findings, Wanted, set_up
-from athina_trace.relay.worker import Worker
+from athina_trace.relay.worker import RelayWorker
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class RunningWorker:
         connect = partial(Client, base_url=url, key=options.pop("key", "key"), total=options.pop("total", 15.0))
         self._ready = threading.Event()
         self._address = address
-        self._make = lambda: Worker(address, connect, clock=clock, **options)
+        self._make = lambda: RelayWorker(address, connect, clock=clock, **options)
         self._loop = Loop()
         self._thread = threading.Thread(target=self._run, daemon=True, name="relay-worker")
 

@@ -32,6 +32,10 @@ _DIALECT = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DIALECT)})(?![A-Za-z]|-ins?\b
 """Not `\\b`: of an identifier such as `_told_by`, each part counts. A stand-in is what everybody calls so."""
 _NO_REASON = re.compile(r"#\s*(?:noqa|type:|pragma|pyright:|fmt:|!)")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_NO_VERB = re.compile(
+    r"(?:A|All|An|Before|False|How|It|No|Nothing|Of|One|Something|The|There|These|This|Those|True|What|When|Where|Whether|Which|Who|`\w+`(?!:)|[a-z]\w*)\b"
+)
+"""How the docstring of a function should not begin; one of a constructor's may explain a parameter, as "`name`: …"."""
 
 
 class Figure(NamedTuple):
@@ -66,6 +70,21 @@ class _Source:
         uses.update(node.attr for node in self.nodes if isinstance(node, ast.Attribute))
         return sum(uses[name] == 1 for name in {name for name in self.functions() if is_private(name)})
 
+    def docstrings_without_verb(self) -> int:
+        """Functions whose docstring does not say what they do, in the imperative; a property is what it gives."""
+        count = 0
+        for node in self.nodes:
+            if isinstance(node, _FUNCTIONS):
+                decorators = {ast.unparse(each) for each in node.decorator_list}
+                is_noun = decorators & {"property", "cached_property", "pytest.fixture"}
+                count += not is_noun and _NO_VERB.match(ast.get_docstring(node) or "") is not None
+        return count
+
+    def shared_names(self) -> int:
+        """Names that several public classes have: a reader takes one for the other."""
+        names = Counter(node.name for node in self.nodes if isinstance(node, ast.ClassDef))
+        return sum(count > 1 for name, count in names.items() if not is_private(name))
+
     def comments(self) -> int:
         """Comments for a reader; what speaks to a linter gives no reason."""
         count = 0
@@ -97,6 +116,8 @@ def figures(package: Path, readme: Path) -> list[Figure]:
         Figure("private helpers used once, in 1,000 lines", round(source.helpers_used_once() / thousand, 1), 8),
         Figure("functions in 100 lines", round(len(source.functions()) / thousand / 10, 1), 7),
         Figure("lines for each comment", round(source.lines / max(source.comments(), 1)), 40),
+        Figure("docstrings of functions without a verb", source.docstrings_without_verb(), 10),
+        Figure("names of several classes", source.shared_names(), 3),
         Figure("words of the old dialect", sum(len(dialect(text)) for text in source.texts), 30),
         Figure("private modules at the top level", source.private_modules(), 8),
         Figure("lines of the README", len(readme.read_text(encoding="utf-8").splitlines()), 200),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect
 
 from athina_trace._serving.server import Server
 from tests.viewer.chromium import CHROMIUM
@@ -13,15 +13,33 @@ NO_BROWSER = pytest.mark.skipif(
     not CHROMIUM, reason="there is no Chromium on this machine: install the package chromium"
 )
 
+PATIENCE = 60_000
+"""Milliseconds for what a page is to show, however busy the machine is."""
+expect.set_options(timeout=PATIENCE)
+
 
 def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
-    """A page in a context of its own, which must say nothing on its console but what a 404 says."""
+    """A page in a context of its own: as a browser that was never here."""
     context = browser.new_context(base_url=server.url, **options)
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    yield page
+    context.set_default_timeout(PATIENCE)
+    yield from quiet(context.new_page())
     context.close()
+
+
+def quiet(page: Page) -> Iterator[Page]:
+    """The page, which must say nothing on its console meanwhile but what a 404 says."""
+    errors: list[str] = []
+
+    def note_error(error: Error) -> None:
+        errors.append(str(error))
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            errors.append(message.text)
+
+    page.on("pageerror", note_error)
+    page.on("console", note_message)
+    yield page
+    page.remove_listener("pageerror", note_error)
+    page.remove_listener("console", note_message)
     assert [text for text in errors if "404" not in text] == []

@@ -34,7 +34,7 @@ def client(sample_server: Server) -> Iterator[httpx.Client]:
 @pytest.fixture
 def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
-    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 60.0)
     with (
         Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,

@@ -188,7 +188,7 @@ class SlowOutbox:
     def refresh(self, *, chunks: float) -> bool:
         newest = self.newest
         self.began.set()
-        self.may_end.wait(10)
+        self.may_end.wait(60)
         self.read = newest
         return True
 
@@ -196,11 +196,11 @@ class SlowOutbox:
 
 
 def test_a_page_waits_for_a_refresh_that_began_after_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 20.0)
+    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 60.0)
     outbox = SlowOutbox()
     refresher = Refresher(outbox)  # type: ignore[arg-type]
     refresher.start()
-    assert outbox.began.wait(10)
+    assert outbox.began.wait(60)
     outbox.newest = 1  # logged while a refresh is under way
     read: list[int] = []
 
@@ -213,6 +213,6 @@ def test_a_page_waits_for_a_refresh_that_began_after_it_was_asked_for(monkeypatc
     while not refresher._requested:
         time.sleep(0.001)
     outbox.may_end.set()
-    page.join(10)
+    page.join(60)
     refresher.stop()
     assert read == [1]

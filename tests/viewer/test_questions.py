@@ -12,7 +12,7 @@ from athina_trace._serving.server import Server, listen
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.filters import parse_moment
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
-from tests.viewer.browsing import NO_BROWSER, fresh_page
+from tests.viewer.browsing import NO_BROWSER, fresh_page, quiet
 from tests.viewer.outboxes import feedback, log, put
 
 pytestmark = NO_BROWSER
@@ -83,9 +83,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared(browser: Browser, desk: Server) -> Iterator[Page]:
+    yield from fresh_page(browser, desk, viewport={"width": 1280, "height": 900})
+
+
 @pytest.fixture
-def lead(browser: Browser, desk: Server) -> Iterator[Lead]:
-    for page in fresh_page(browser, desk, viewport={"width": 1280, "height": 900}):
+def lead(shared: Page) -> Iterator[Lead]:
+    for page in quiet(shared):
         yield Lead(page)
 
 

@@ -233,7 +233,7 @@ def test_a_picture_that_the_pipeline_left_out_is_shown_by_type_and_size(path: Pa
     earlier = {"type": "image_url", "image_url": {"url": large}}
     before = {"role": "user", "content": [{"type": "text", "text": "An earlier one"}, earlier]}
     body = {"prompt": [before, *question(earlier)["prompt"]]}
-    put(path, log("a", user_query="What is this?", **binary.shown(body)))
+    put(path, log("a", user_query="What is this?", **binary.without_blobs(body)))
     page = unescape(shown.get("/session?id=a").text)
     assert '<img src="/image?' not in page
     assert page.count(f"{len(large) * 0.75 / 1000:.1f} KB, not kept") == 2  # with the question, and earlier

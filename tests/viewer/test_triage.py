@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from athina_trace._serving.server import Server, listen
-from athina_trace.relay.status import Partition, RelayStatus
+from athina_trace.relay.status import PartitionStatus, RelayStatus
 from athina_trace.viewer import compare, queries
 from athina_trace.viewer.app import create_app
 from athina_trace.viewer.filters import VIEWS, Filters, parse_duration, parse_moment
@@ -301,7 +301,7 @@ def relay_status() -> RelayStatus:
         for number in range(3)
     ]  # fmt: skip
     partitions = [
-        Partition(number, 9 - number, in_flight=number == 1, waiting_since=NOON + number or None, rate=number)
+        PartitionStatus(number, 9 - number, in_flight=number == 1, waiting_since=NOON + number or None, rate=number)
         for number in range(3)
     ]
     return RelayStatus(NOON, "logs", 3, 1, 1, 0, 1.0, None, partitions, workers, [])

@@ -22,6 +22,7 @@ from athina_trace._delivery import sqlite
 from athina_trace._delivery.client import Client
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import DAMAGED, add_outbox, outbox_path
 from athina_trace.cli.terminal import CommandError, Terminal
 from athina_trace.settings import Settings
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def findings(settings: Settings, path: Path, *, send: bool) -> Iterator[Finding]:
-    """Check everything, what is quick first."""
+    """Check everything, quick checks first."""
     yield from check_settings(settings)
     yield from check_relay() if settings.relay is not None else check_server(settings)
     yield from check_outbox(path, settings)
@@ -89,12 +90,11 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 def check_relay() -> Iterator[Finding]:
     """Check whether the relay's stream is there, and whether it would lose logs."""
     try:
+        require_packages("nats", "the relay")
         from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
-        from athina_trace.relay.status import read  # noqa: PLC0415
+        from athina_trace.relay.status import read  # noqa: PLC0415 - an optional extra
 
         status = ask_relay(read)
-    except ImportError as error:
-        yield Finding("relay", is_ok=False, message=f"a package is missing ({error}): pip install 'athina-trace[nats]'")
     except CommandError as error:
         yield Finding("relay", is_ok=False, message=str(error))
     else:
@@ -155,7 +155,7 @@ def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with the outbox file, in SQLite's words; None where nothing is, or where there is none."""
+    """Return what is wrong with the outbox file, in SQLite's words; None where it is sound, or missing."""
     if not path.exists():
         return None
     try:
@@ -198,7 +198,8 @@ def check_sending(settings: Settings) -> Finding:
 _ADVICE = {
     Verdict.DELIVERED: "",
     Verdict.PAUSED: ": check ATHINA_API_KEY",
+    Verdict.UNCERTAIN: ": check ATHINA_API_KEY and ATHINA_BASE_URL",
     Verdict.REFUSED: ": check ATHINA_BASE_URL and ATHINA_API_VERSION",
-    Verdict.SHRINK: ": check ATHINA_BASE_URL",
+    Verdict.TRUNCATE: ": check ATHINA_BASE_URL",
     Verdict.RETRY: ": Athina or the network fails; try again later",
 }

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from athina_trace.cli.commands import ui
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import outbox_path
-from athina_trace.cli.server_options import add_server_options, require_packages
+from athina_trace.cli.server_options import add_server_options
 from athina_trace.cli.terminal import Terminal
 from athina_trace.viewer import sample
 
@@ -26,7 +27,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Fill the sample outbox, then show it where there is a terminal."""
-    require_packages("demo")
+    require_packages("ui", "the command demo")
     # Beside the user's outboxes, and never one of them: the sample replaces what is in it.
     path = str(Path(outbox_path(None)).parent / "demo.db")
     logs = sample.fill(path)

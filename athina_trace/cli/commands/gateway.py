@@ -8,8 +8,9 @@ from typing import Any
 
 from athina_trace import _runtime
 from athina_trace._delivery import sqlite
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import positive
-from athina_trace.cli.server_options import port_number, require_packages
+from athina_trace.cli.server_options import port_number
 from athina_trace.cli.terminal import Terminal, UsageError
 from athina_trace.settings import MEMORY
 
@@ -54,7 +55,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Take logs until SIGTERM or Ctrl-C."""
-    require_packages("gateway", "gateway")
+    require_packages("gateway", "the command gateway")
     from athina_trace._serving.server import is_loopback, listen, url_of  # noqa: PLC0415 - an optional extra
     from athina_trace.gateway.app import create_gateway  # noqa: PLC0415 - an optional extra
     from athina_trace.gateway.connections import Connections  # noqa: PLC0415 - an optional extra

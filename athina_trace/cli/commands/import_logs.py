@@ -197,14 +197,14 @@ def _candidate(record: Any, reference: str) -> Candidate | str:
     )
     fields = {ALIASES.get(name, name): value for name, value in given.items() if value is not None}
     if unknown := [name for name in fields if name not in FIELDS]:
-        return f"{unknown[0]!r} is no field of an Athina log{nearest(unknown[0])}"
+        return f"unknown field {unknown[0]!r}{nearest(unknown[0])}"
     if missing := [name for name in ("language_model_id", "prompt", "response") if name not in fields]:
         return f"{' and '.join(missing)} missing"
     made = record.get("made_at")
     if isinstance(made, str):
         made = parse_time(made)
         if made is None:
-            return f"made_at {record['made_at']!r} is no time"
+            return f"made_at {record['made_at']!r} is not a time"
     try:
         InferenceLog.of(fields)
     except ValidationError as error:

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("logs", help="list logs, the newest last", description="List logs, the newest last.")
     add_outbox(command, relay=True)
     add_filters(command)
-    command.add_argument("--limit", type=positive, default=20, help="at most so many (default: %(default)s)")
+    command.add_argument("--limit", type=positive, default=20, help="how many at most (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="JSON lines; times are seconds since the epoch")
     command.add_argument("--follow", action="store_true", help="continue with new ones until Ctrl-C")
     command.set_defaults(run=run)

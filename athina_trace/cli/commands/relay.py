@@ -1,4 +1,4 @@
-"""`relay`: deliver what programs published to a NATS stream; set the stream up; show how it is."""
+"""`relay`: deliver what programs published to a NATS stream; set the stream up; show its status."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import between, whole_between
 from athina_trace.cli.server_options import port_number
 from athina_trace.cli.terminal import Column, CommandError, Terminal, UsageError
@@ -18,7 +19,7 @@ from athina_trace.viewer import formatting
 if TYPE_CHECKING:
     from athina_trace.relay.setup import Findings
     from athina_trace.relay.status import RelayStatus
-    from athina_trace.relay.worker import Worker
+    from athina_trace.relay.worker import RelayWorker
 
 _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _FOLLOW_SECONDS = 2.0
@@ -91,7 +92,7 @@ def _size(text: str) -> int:
     factor = _SIZES.get(text[-1:].upper(), 0)
     number = text[:-1] if factor else text
     if not (number.isascii() and number.isdigit() and int(number[:15]) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 500M, 20G or a number of bytes")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write 500M, 20G or a number of bytes")
     return int(number) * (factor or 1)
 
 
@@ -100,10 +101,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     settings = Settings.build()
     if settings.relay is None:
         raise UsageError("there is no ATHINA_RELAY: set it to the servers, such as nats://host:4222")
-    try:
-        from athina_trace.cli import relay_connection  # noqa: F401, PLC0415 - an optional extra
-    except ImportError as error:
-        raise UsageError(f"a package is missing ({error}): pip install 'athina-trace[nats]'") from None
+    require_packages("nats", "the command relay")
     if options.setup:
         return _set_up(options, terminal)
     if options.status:
@@ -114,14 +112,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace.cli.relay_connection import run_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.connection import Address  # noqa: PLC0415
-    from athina_trace.relay.worker import Worker  # noqa: PLC0415
+    from athina_trace.relay.worker import RelayWorker  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # whose errors we report ourselves
     address = Address.of(settings)
 
-    async def deliver() -> Worker:
-        worker = Worker.of(settings)
+    async def deliver() -> RelayWorker:
+        worker = RelayWorker.of(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         metrics = ""
@@ -137,8 +135,8 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
     return 0
 
 
-async def _serve_probes(worker: Worker, host: str, port: int) -> str:
-    """Serve a worker's probes and metrics; the address of the latter."""
+async def _serve_probes(worker: RelayWorker, host: str, port: int) -> str:
+    """Serve a worker's probes and metrics; return the address of the metrics."""
     from athina_trace.relay.probes import Probes  # noqa: PLC0415 - an optional extra
 
     try:

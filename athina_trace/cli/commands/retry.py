@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from athina_trace._delivery import maintenance
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import RELAY, add_outbox, open_outbox
 from athina_trace.cli.terminal import Terminal, UsageError
 from athina_trace.viewer import formatting, queries
@@ -42,9 +43,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _retry_in_relay(references: list[str] | None) -> int:
-    try:
-        from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
-        from athina_trace.relay.refused import retry  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(f"a package is missing ({error}): pip install 'athina-trace[nats]'") from None
+    require_packages("nats", "the relay")
+    from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
+    from athina_trace.relay.refused import retry  # noqa: PLC0415 - an optional extra
+
     return ask_relay(lambda client, names: retry(client, names, references))

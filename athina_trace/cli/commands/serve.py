@@ -7,8 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import between, outbox_path, whole_between
-from athina_trace.cli.server_options import add_server_options, require_packages
+from athina_trace.cli.server_options import add_server_options
 from athina_trace.cli.terminal import Terminal
 
 _PORT = 7346
@@ -21,7 +22,7 @@ def add(commands: Any) -> None:
         "serve",
         help="run a local Athina on this machine",
         description="Take logs as Athina does, and show them in a browser. Point programs here with ATHINA_BASE_URL "
-        "and any ATHINA_API_KEY. Faults on demand try out how they bear an Athina that is slow or failing.",
+        "and any ATHINA_API_KEY. Faults on demand try out how they handle an Athina that is slow or failing.",
     )
     command.add_argument(
         "--outbox", metavar="PATH", help="the file for what arrives (default: received.db beside the outboxes)"
@@ -48,7 +49,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Run a local Athina until Ctrl-C."""
-    require_packages("serve")
+    require_packages("ui", "the command serve")
+    from athina_trace._serving.server import is_loopback  # noqa: PLC0415 - an optional extra
     from athina_trace.cli import web_server  # noqa: PLC0415 - an optional extra
     from athina_trace.local_athina.api import create_local_athina  # noqa: PLC0415 - an optional extra
     from athina_trace.local_athina.faults import Faults  # noqa: PLC0415 - an optional extra
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     token = web_server.access_token(options)
     # Where other machines can reach it, logging needs a key, too: the visitors' token unless there is another.
-    key = options.key or (None if web_server.is_loopback(options.host) else token)
+    key = options.key or (None if is_loopback(options.host) else token)
     path = Path(options.outbox or Path(outbox_path(None)).parent / "received.db").expanduser()
     # Who names a status of failures wants to see some.
     share = options.fail or float(options.status != _DEFAULT_STATUS)

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("sessions", help=description, description=f"{description.capitalize()}.")
     add_outbox(command, relay=True)
     add_filters(command)
-    command.add_argument("--limit", type=positive, default=20, help="at most so many (default: %(default)s)")
+    command.add_argument("--limit", type=positive, default=20, help="how many at most (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="JSON lines; times are seconds since the epoch")
     command.set_defaults(run=run)
 

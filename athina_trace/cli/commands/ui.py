@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from athina_trace.cli.extras import require_packages
 from athina_trace.cli.options import add_outbox, outbox_path
-from athina_trace.cli.server_options import add_server_options, require_packages
-from athina_trace.cli.terminal import Terminal
+from athina_trace.cli.server_options import add_server_options
+from athina_trace.cli.terminal import Terminal, UsageError
 from athina_trace.settings import Settings
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
@@ -31,7 +32,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Show an outbox until Ctrl-C."""
-    require_packages("ui")
+    require_packages("ui", "the command ui")
     from athina_trace.cli import web_server  # noqa: PLC0415 - an optional extra
     from athina_trace.viewer.app import create_app  # noqa: PLC0415 - an optional extra
 
@@ -47,12 +48,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _relay_status() -> Callable[[], RelayStatus | str] | None:
-    """How to learn about the relay that the settings name; None where they name none."""
+    """Return what asks the relay of the settings how it is; None where they name none."""
     if Settings.build().relay is None:
         return None
     try:
-        from athina_trace.cli.relay_connection import RelayWatch  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        reason = f"a package is missing ({error}): pip install 'athina-trace[nats]'"
+        require_packages("nats", "the relay")
+    except UsageError as error:
+        reason = str(error)
         return lambda: reason
+    from athina_trace.cli.relay_connection import RelayWatch  # noqa: PLC0415 - an optional extra
+
     return RelayWatch().status

@@ -13,9 +13,10 @@ from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff, retry_a
 TABLE: dict[Verdict, list[int | None]] = {
     Verdict.DELIVERED: [200, 201, 202, 204, 299, 409],
     Verdict.RETRY: [None, 408, 425, 429, 500, 502, 503, 504, 599, 100, 101, 0, 600, 999, -1],
-    Verdict.PAUSED: [401, 403],
-    Verdict.SHRINK: [413],
-    Verdict.REFUSED: [300, 301, 302, 307, 308, 400, 402, 404, 405, 414, 422, 451, 499],
+    Verdict.PAUSED: [401, 407],
+    Verdict.UNCERTAIN: [403, 300, 301, 302, 307, 308, 402, 404, 405, 410, 451, 499],
+    Verdict.TRUNCATE: [413],
+    Verdict.REFUSED: [400, 414, 422],
 }
 
 
@@ -94,6 +95,13 @@ NOON = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
 )
 def test_retry_after_is_read(value: str | None, expected: float | None) -> None:
     assert retry_after(value, now=NOON) == expected
+
+
+@pytest.mark.parametrize("now", [0.0, NOON - 86_400, NOON + 86_400])
+def test_a_date_to_retry_after_is_counted_by_the_servers_clock(now: float) -> None:
+    value = "Sun, 06 Nov 1994 08:50:07 GMT"
+    assert retry_after(value, now=now, date="Sun, 06 Nov 1994 08:49:37 GMT") == 30.0
+    assert retry_after(value, now=NOON, date="soon") == 30.0
 
 
 @given(st.text() | st.from_regex(r"\w{3}, \d+ \w{3} -?\d+ \d+:\d+:\d+ (GMT|[+-]\d+)"), st.floats(0, 1e11))
