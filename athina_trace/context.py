@@ -43,21 +43,21 @@ class Scope:
     redaction: Redaction = Redaction.NOTHING
     sample_rate: float | None = None
 
-    def over(self, given: Given, opened_by: object) -> Scope:
-        """This scope with what is given laid over it. What is kept out stays out."""
+    def override(self, overrides: ScopeOverrides, opened_by: object) -> Scope:
+        """Return this scope with `overrides` applied. What is kept out stays out."""
         return Scope(
-            {**self.fields, **given.fields},
-            {**self.attributes, **given.attributes},
+            {**self.fields, **overrides.fields},
+            {**self.attributes, **overrides.attributes},
             opened_by,
             # A scope inside cannot take back what one outside keeps out of logs.
-            self.redaction | given.redaction if given.redaction else self.redaction,
-            self.sample_rate if given.sample_rate is None else given.sample_rate,
+            self.redaction | overrides.redaction if overrides.redaction else self.redaction,
+            self.sample_rate if overrides.sample_rate is None else overrides.sample_rate,
         )
 
 
 @dataclass(frozen=True)
-class Given:
-    """What one scope names."""
+class ScopeOverrides:
+    """What one scope names, over what is there."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ EMPTY: Final = Scope()
 
 
 def current_scope() -> Scope:
-    """The scope of the code that is running now; an empty one outside of every session."""
+    """Return the scope of the code that is running now; an empty one outside of every session."""
     scope: Scope | None = current.get()[0]
     return EMPTY if scope is None else scope
 
@@ -86,8 +86,7 @@ def set_session(thread_id: object) -> None:
     >>> recent_logs()[-1]["session_id"]
     '7'
     """
-    scope = current_scope()
-    current.set((scope.over(Given(_named(session_id=thread_id)), scope.opened_by), current.get()[1]))
+    _override_current(_named(session_id=thread_id))
 
 
 def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
@@ -101,13 +100,17 @@ def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
     >>> recent_logs()[-1]["customer_id"]
     '7'
     """
-    given = _named(customer_id=customer_id, customer_user_id=customer_user_id)
+    _override_current(_named(customer_id=customer_id, customer_user_id=customer_user_id))
+
+
+def _override_current(fields: Mapping[str, Any]) -> None:
+    """Name fields for the rest of the current scope, which its own end takes back."""
     scope = current_scope()
-    current.set((scope.over(Given(given), scope.opened_by), current.get()[1]))
+    current.set((scope.override(ScopeOverrides(fields), scope.opened_by), current.get()[1]))
 
 
 def _named(**fields: object) -> dict[str, str | None]:
-    """The fields that were given, as strings: Athina's own SDK sends identifiers of any type (integers, UUIDs) so."""
+    """Return the given fields as strings: so Athina's own SDK sends identifiers of any type (integers, UUIDs)."""
     return {
         name: value if value is None or type(value) is str else str(value)
         for name, value in fields.items()
@@ -118,12 +121,12 @@ def _named(**fields: object) -> dict[str, str | None]:
 class Scoped:
     """A scope as `with`, `async with`, or decorator of any kind of function."""
 
-    def __init__(self, given: Given) -> None:
-        self._given = given
+    def __init__(self, overrides: ScopeOverrides) -> None:
+        self._overrides = overrides
         self._entered: list[ScopeCall] = []
 
     def __enter__(self) -> Self:
-        call = ScopeCall(self._given)
+        call = ScopeCall(self._overrides)
         call.enter()
         self._entered.append(call)
         return self
@@ -150,10 +153,10 @@ class Scoped:
         return decorated
 
     def __reduce__(self) -> Any:
-        return _scoped_again, (type(self), self._given)
+        return _unpickle, (type(self), self._overrides)
 
     def _open(self, _function: object, _instance: object, _args: object, _kwargs: object) -> ScopeCall:
-        return ScopeCall(self._given)
+        return ScopeCall(self._overrides)
 
 
 class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
@@ -203,29 +206,29 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
             prompt_slug=prompt_slug,
             language_model_id=language_model_id,
         )
-        super().__init__(Given(fields, attributes_of(custom_attributes), sample_rate=sample_rate))
+        super().__init__(ScopeOverrides(fields, attributes_of(custom_attributes), sample_rate=sample_rate))
 
 
-def _scoped_again(kind: type[Scoped], given: Given) -> Scoped:
-    """What was pickled, beside a decorated instance for one: entered nowhere, wherever the original was."""
+def _unpickle(kind: type[Scoped], overrides: ScopeOverrides) -> Scoped:
+    """Make a scope that was pickled, as with a decorated instance: entered nowhere, wherever the original was."""
     scoped = kind.__new__(kind)
-    Scoped.__init__(scoped, given)
+    Scoped.__init__(scoped, overrides)
     return scoped
 
 
 class ScopeCall(Call):
     """A scope around one call, or around one `with` block."""
 
-    __slots__ = ("_found", "_given", "_token")
+    __slots__ = ("_found", "_overrides", "_token")
 
-    def __init__(self, given: Given) -> None:
-        self._given = given
+    def __init__(self, overrides: ScopeOverrides) -> None:
+        self._overrides = overrides
 
     def enter(self) -> None:
-        """Lay the scope over what is there."""
+        """Apply the overrides to the scope that is there."""
         self._found, log = current.get()
         scope = EMPTY if self._found is None else self._found
-        self._token = current.set((scope.over(self._given, self), log))
+        self._token = current.set((scope.override(self._overrides, self), log))
 
     def leave(self) -> None:
         """Restore what was found."""

@@ -76,12 +76,12 @@ class InferenceLog(BaseModel):
         return cls.model_validate({ALIASES.get(name, name): value for name, value in fields.items()})
 
     def wire(self) -> dict[str, Any]:
-        """The JSON object to send: absent fields left out, both spellings of a name that has two."""
+        """Return the JSON object to send: absent fields left out, both spellings of a name that has two."""
         return with_aliases(self.model_dump(exclude_none=True))
 
 
-def refused(fields: Mapping[str, Any]) -> set[str]:
-    """The fields whose values the model refuses."""
+def invalid_fields(fields: Mapping[str, Any]) -> set[str]:
+    """Return the fields whose values the model refuses."""
     try:
         InferenceLog.model_validate(fields)
     except ValidationError as error:

@@ -20,7 +20,7 @@ _NAMES: Final = (*_FIELDS, "external_reference_id")
 
 
 def log_context() -> dict[str, str]:
-    """Who is talking, and which log is being written: what is known of these four.
+    """Return who is talking and which log is being written: what is known of these four.
 
     `session_id`, `customer_id` and `customer_user_id` as the log has them; `external_reference_id` of the innermost
     decorated call that is running.

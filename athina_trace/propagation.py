@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from athina_trace._capture.draft import current_draft
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._wrapping import generators, proxies
-from athina_trace.context import Given, Scoped, current_scope
+from athina_trace.context import Scoped, ScopeOverrides, current_scope
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -39,7 +39,7 @@ _LONGEST_VALUE: Final = 1024
 
 
 def wrap(function: F) -> F:
-    """`function`, of any kind, bound to the context of now: session, customer, the running log, every context variable.
+    """Bind `function`, of any kind, to the current context: session, customer, running log, every context variable.
 
     For callables that run later or elsewhere: threads, timers, callbacks. Each call has a copy of the context, so
     that what it sets there reaches neither its caller nor the next call. Keeps signature and kind.
@@ -111,7 +111,7 @@ def _is_ours(member: str) -> bool:
 
 
 def extract(carrier: Mapping[str, str]) -> Scoped:
-    """Give the scope that `carrier` holds, to be entered by `with` or used as a decorator.
+    """Return the scope that `carrier` holds, to be entered by `with` or used as a decorator.
 
     What is malformed, unknown or too long is left out; a carrier without baggage gives a scope that changes nothing.
     Baggage names the customer: take it from your own services only, never from strangers.
@@ -140,4 +140,4 @@ def extract(carrier: Mapping[str, str]) -> Scoped:
     except ValueError:
         rate = math.nan
     fields: dict[str, Any] = {name: values[name] for name in _CARRIED if name in values}
-    return Scoped(Given(fields, {}, redaction, rate if 0 <= rate <= 1 else None))
+    return Scoped(ScopeOverrides(fields, {}, redaction, rate if 0 <= rate <= 1 else None))

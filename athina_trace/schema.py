@@ -71,7 +71,7 @@ FIELDS = frozenset(LogFields.__annotations__).difference(ALIASES)
 
 
 def with_aliases(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields`, each that has a second spelling under both. Changes the dictionary that it is given."""
+    """Add the second spelling of each field that has two. Changes the dictionary that it is given."""
     for field, alias in _SENT_TWICE:
         if field in fields:
             fields[alias] = fields[field]
@@ -79,7 +79,7 @@ def with_aliases(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def attributes_of(given: Mapping[Any, Any]) -> dict[str, Any]:
-    """Custom attributes out of what a program gave: JSON-safe data, each value within the limits of its own."""
+    """Return what a program gave as custom attributes: JSON-safe data, each value within limits of its own."""
     return {str(name): plain(value, name=str(name)) for name, value in given.items()}
 
 
@@ -110,7 +110,7 @@ _MEANT = {
 
 
 def nearest(name: str) -> str:
-    """The sentence part that suggests the field meant by `name`, or an empty string."""
+    """Return the sentence part that suggests the field meant by `name`, or an empty string."""
     import difflib  # noqa: PLC0415 - only mistakes need it
 
     known = {**{field: field for field in (*FIELDS, *ALIASES)}, **_MEANT}

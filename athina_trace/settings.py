@@ -35,7 +35,7 @@ PathPattern: TypeAlias = tuple[str, re.Pattern[str]]
 
 
 def _imported(value: object) -> object:
-    """`package.module:name` as the object of that name."""
+    """Import the object that `package.module:name` names."""
     if not isinstance(value, str):
         return value
     module, colon, name = value.strip().partition(":")
@@ -48,7 +48,7 @@ def _imported(value: object) -> object:
 
 
 def _items(value: object) -> object:
-    """A list from the text of a variable: JSON, or names between commas."""
+    """Read a list from the text of a variable: JSON, or names between commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -67,7 +67,7 @@ def _patterns(value: object) -> object:
         try:
             patterns.append((path, re.compile(pattern)))
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
     return tuple(patterns)
 
 
@@ -212,8 +212,7 @@ class Settings(BaseModel):
     @classmethod
     def _an_http_address(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
-            message = "must start with http:// or https://"
-            raise ValueError(message)
+            raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
 
     @field_validator("relay")
@@ -221,8 +220,7 @@ class Settings(BaseModel):
     def _servers(cls, value: SecretStr | None) -> SecretStr | None:
         for server in value.get_secret_value().split(",") if value is not None else ():
             if not server.strip().startswith(("nats://", "tls://")):
-                message = "must be addresses that start with nats:// or tls://, with commas between them"
-                raise ValueError(message)
+                raise ValueError("must be addresses that start with nats:// or tls://, with commas between them")
         return value
 
     @field_validator("outbox")
@@ -241,13 +239,12 @@ class Settings(BaseModel):
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
-            message = "must consist of printable ASCII characters"
-            raise ValueError(message)
+            raise ValueError("must consist of printable ASCII characters")
         return value
 
     @classmethod
     def build(cls, environ: Mapping[str, str] = os.environ, /, **overrides: Any) -> Settings:
-        """Settings from `environ` (a mapping of variables), then `overrides` (fields), the latter winning.
+        """Build settings from `environ` (a mapping of variables) and `overrides` (fields), which win.
 
         Raises `SettingsError`, naming the variable or field, its value and the rule; warns of a variable whose name
         looks like a typing error.
@@ -270,7 +267,7 @@ class Settings(BaseModel):
             raise SettingsError(_explain(error, {**values, **overrides}, overrides)) from None
 
     def outbox_path(self, environ: Mapping[str, str] = os.environ) -> str:
-        """The outbox file: one for each destination, so that no log is ever sent with another service's key."""
+        """Return the outbox file: one for each destination, so that no log is ever sent with another service's key."""
         if self.outbox is not None:
             return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
         # Not the cache: what waits there exists nowhere else.
@@ -295,7 +292,7 @@ _OF_VARIABLES = frozenset(VARIABLES.values())
 
 
 def _read(field: str, text: str) -> Any:
-    """What a variable's text means; only `custom_attributes` is more than a scalar."""
+    """Return what a variable's text means; only `custom_attributes` is more than a scalar."""
     if field != "custom_attributes":
         return text.strip()
     try:
@@ -305,7 +302,7 @@ def _read(field: str, text: str) -> Any:
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
-    """For each wrong value: its name, the value, the rule, and for an unknown name the nearest one."""
+    """Return for each wrong value its name, the value, the rule, and for an unknown name the nearest one."""
     sentences = []
     for problem in error.errors(include_url=False, include_input=False):
         field = str(problem["loc"][0])

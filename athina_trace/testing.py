@@ -81,13 +81,13 @@ class CapturedLogs(Sequence[InferenceLog]):
         self._recorder.entries.clear()
 
     def assert_logged(self, **expected: Any) -> InferenceLog:
-        """Give the first log that has these fields. Raises `AssertionError`, showing how the nearest one differs.
+        """Return the first log that has these fields. Raises `AssertionError`, showing how the nearest one differs.
 
         Of `custom_attributes` only the named ones are compared.
         """
         for name in expected:
             if ALIASES.get(name, name) not in InferenceLog.model_fields:
-                raise TypeError(f"{name!r} is no field of an Athina log{nearest(name)}")
+                raise TypeError(f"unknown field {name!r}{nearest(name)}")
         logs = list(self)
         differences = [_differences(log, expected) for log in logs]
         if not logs:
@@ -102,7 +102,7 @@ class CapturedLogs(Sequence[InferenceLog]):
         raise AssertionError("\n".join(lines))
 
     def assert_one(self, **expected: Any) -> InferenceLog:
-        """Give the only log, which has these fields. Raises `AssertionError` where there is another number of logs."""
+        """Return the only log, which has these fields. Raises `AssertionError` for any other number of logs."""
         if len(self) != 1:
             raise AssertionError(f"expected one log, got {len(self)}{_listed(list(self))}")
         return self.assert_logged(**expected)
@@ -142,7 +142,7 @@ def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
 
 
 def _differences(log: InferenceLog, expected: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(field, expected, actual) for each field that differs."""
+    """Return (field, expected, actual) for each field that differs."""
     pairs: list[tuple[str, Any, Any]] = []
     for name, value in expected.items():
         actual = getattr(log, ALIASES.get(name, name))

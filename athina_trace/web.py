@@ -87,7 +87,7 @@ class _Scopes:
             )
 
     def of(self, request: Request) -> athina_session:
-        """The scope of `request`; where `identify` fails, one without identity."""
+        """Return the scope of `request`; where `identify` fails, one without identity."""
         try:
             found = {**self._from_headers(request), **((self._identify(request) if self._identify else None) or {})}
             fields: dict[str, Any] = {name: found[name] for name in FIELDS if found.get(name) is not None}
@@ -102,7 +102,7 @@ class _Scopes:
         return athina_session(session, **fields)
 
     def _from_headers(self, request: Request) -> dict[str, object]:
-        """What the headers say, if the peer is one of the trusted."""
+        """Return what the headers say, if the peer is one of the trusted."""
         if not self._headers:
             return {}
         if not self._anyone:
@@ -130,7 +130,7 @@ class ASGIMiddleware:
         trusted: networks of the proxies whose `headers` are believed, or `"*"`.
 
     Raises `TypeError` for `headers` without `trusted`, or with a field that no request has, and `ValueError` for a
-    network that is none.
+    malformed network.
 
     >>> async def app(scope, receive, send): ...
     >>> application = ASGIMiddleware(app, identify=lambda request: {"session_id": request.headers.get("x-chat")})

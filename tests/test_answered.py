@@ -27,6 +27,7 @@ from athina_trace._capture.answered import (
     log_documents,
     log_tool_output,
 )
+from athina_trace._clock import clock
 from athina_trace.testing import captured_logs
 from tests.support.changed import as_changed
 
@@ -127,6 +128,21 @@ def test_what_clients_alone_see_is_logged_as_ever_and_not_remembered(
     assert found[0]["response"] == "Answer 0"
 
 
+def test_what_a_client_alone_has_seen_is_known_to_a_source_that_is_switched_on_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    framework, _, client = SOURCES
+    monkeypatch.setattr(answered, "is_nesting_followed", False)
+    with captured_logs() as logs, athina_session("thread"):
+        for number in range(20):
+            log_answer([seen(client, number)], Origin.here())
+        follow_nesting()
+        for number in range(19, 3, -1):
+            log_answer([seen(framework, number)], Origin.here())
+        log_answer([seen(client, 20, server_id="chatcmpl-19")], Origin.here())  # some servers repeat their ids
+    assert [log["response"] for log in as_changed(logs)] == [f"Answer {number}" for number in range(21)]
+
+
 @given(SEVERAL, st.booleans(), st.sets(st.integers(0, 4)))
 def test_many_answers_at_once_are_each_one_log_and_none_under_anothers_session(
     order: list[tuple[int, Source]], same_id: bool, identified: set[int]
@@ -191,6 +207,55 @@ def test_two_requests_of_one_source_are_two_answers_whatever_their_id() -> None:
             for source in reversed(SOURCES):
                 log_answer([seen(source, answer, server_id="chatcmpl-0")], origin(source, answer))
     assert [log["response"] for log in as_changed(logs)] == ["Answer 1", "Answer 2"]
+
+
+@pytest.mark.parametrize(
+    ("later", "changed", "count"),
+    [
+        (9, {}, 1),
+        (11, {}, 2),
+        (0, {"text": "Another answer"}, 2),
+        (0, {"query": "Another question"}, 2),
+        (0, {"text": None, "error": "refused"}, 2),
+        (0, {"has_id": True}, 2),
+    ],
+)
+def test_a_span_that_is_made_when_all_is_over_is_known_by_what_it_says(
+    later: int, changed: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, spans, client = SOURCES
+    known: dict[str, Any] = {"has_id": False, "query": "Where?", "text": "There."}
+    with captured_logs() as logs, athina_session("thread"):
+        for request in (1, 2):  # the same is asked twice, and answered the same
+            log_answer([seen(client, request, **known)], Origin.here())
+        was = clock.monotonic()
+        monkeypatch.setattr(clock, "monotonic", lambda: was + later)
+        for request in (1, 2):
+            log_answer([seen(spans, request, **{**known, **changed}, cost=0.5)], Origin.here())
+    found = as_changed(logs)
+    assert len(found) == 2 * count
+    assert [log.get("cost") for log in found[-2:]] == [0.5, 0.5]
+    with captured_logs() as logs, athina_session("another thread"):
+        log_answer([seen(spans, 3, **known)], Origin.here())
+    assert len(logs) == 1
+
+
+@given(st.permutations([0, 1, 2, 3] * len(SOURCES)), st.sets(st.integers(0, 3)), st.booleans())
+def test_failures_that_are_alike_and_have_no_id_are_one_log_for_each_request(
+    requests: list[int], nested: set[int], nothing_inside: bool
+) -> None:
+    answered.reset()
+    waiting = {
+        request: [source for source in reversed(SOURCES) if source.name or not nothing_inside] for request in requests
+    }
+    with captured_logs() as logs, athina_session("thread"):
+        for request in requests:
+            if not waiting[request]:
+                continue
+            source = waiting[request].pop(0)  # what is inside is the first to hear of it
+            failed = seen(source, request, has_id=False, text=None, query="Where?", error="overloaded")
+            log_answer([failed], origin(source if request in nested else None, request))
+    assert [log["error"] for log in as_changed(logs)] == ["overloaded"] * 4
 
 
 @pytest.mark.parametrize("ends_first", ["what is within", "what is around"])
@@ -354,6 +419,15 @@ def test_memory_is_bounded() -> None:
     assert len(state.changeable) <= 1024
     assert state.characters <= 8_000_000
     assert len(answered.within()) == 8
+
+
+def test_an_answer_for_which_there_is_no_room_is_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answered, "_MOST_CHARACTERS", 5)
+    with captured_logs() as logs:
+        log_answer([seen(SOURCES[0], 0)], origin())
+        log_answer([seen(SOURCES[0], 0, cost=0.5)], origin())
+    (log,) = as_changed(logs)
+    assert (log["response"], log.get("cost")) == ("Answer 0", None)
 
 
 def test_threads_that_see_one_answer_make_one_log() -> None:

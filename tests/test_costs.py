@@ -40,11 +40,13 @@ class Counted:
         self.c: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
+        gc.disable()  # what is collected meanwhile may close files of earlier tests
         sys.setprofile(self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        gc.enable()
 
     def _count(self, _frame: FrameType, event: str, called: Any) -> None:
         if event == "call":

@@ -10,6 +10,7 @@ import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import make_dataclass
 from typing import Annotated, Any
 
 import pytest
@@ -133,6 +134,8 @@ def test_partials_lambdas_builtins_and_callable_objects(local: Logs) -> None:
 
 
 def test_decorating_what_cannot_be_called() -> None:
+    with pytest.raises(TypeError, match="got property: put the decorator below @property"):
+        athina_trace(property(lambda self: 1))
     with pytest.raises(TypeError, match="expected a function or another callable to decorate, got int"):
         athina_trace(3)
 
@@ -328,6 +331,12 @@ def test_capture_inputs(local: Logs, capture: Any, expected: set[str]) -> None:
     assert log.get("user_query") == ("q" if capture is True else None)
     assert log["session_id"] == "t"
     assert "sk-secret" not in str(log)
+    tokens = [f"sk-proj-{letter}bcdefghijklmnopqrstuvwxyz0123456789" for letter in "aa4"]
+    for token in tokens:
+        answer(token, "q", 1)
+    first, again, other = (each["session_id"] for each in local()[-3:])
+    assert first == again != other
+    assert "bcdefghijklmnop" not in f"{first} {other}"
 
 
 def test_where_the_question_comes_from(local: Logs) -> None:
@@ -364,12 +373,18 @@ def test_a_message_of_a_chat_framework_is_what_was_written(local: Logs) -> None:
         def __init__(self, words: object) -> None:
             self.text = words
 
-    for message in (Message("Where is it?"), Slotted("In slots?"), Message(None), Slotted("")):
+    data: Any = make_dataclass("Message", [("text", str), ("chat", dict)])
+    other = data("I am data.", {"id": 1})
+    data.__module__ = "aiogram.types.message"
+    for message in (Message("Where is it?"), Slotted("In slots?"), data("And here?", {}), Message(None), Slotted("")):
         athina_trace(lambda message: "")(message)
+    data.__module__ = "mine"
+    athina_trace(lambda message: "")(other)
     queries = [log["user_query"] for log in local()]
-    assert queries[:2] == ["Where is it?", "In slots?"]
-    assert queries[2].endswith(".Message>")
-    assert queries[3].endswith(".Slotted>")
+    assert queries[:3] == ["Where is it?", "In slots?", "And here?"]
+    assert queries[3].endswith(".Message>")
+    assert queries[4].endswith(".Slotted>")
+    assert queries[5] == '{"text":"I am data.","chat":{"id":1}}'
 
 
 def test_arguments_are_read_before_the_function_changes_them(local: Logs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import sys
+import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,10 +23,10 @@ from athina_trace import athina_trace, configure, recent_logs
 Logs = Callable[[], list[dict[str, Any]]]
 
 
-def made_like(name: str, *bases: type[BaseException]) -> BaseException:
+def made_like(name: str, *bases: type[BaseException], **attributes: Any) -> BaseException:
     """An exception of a library that is not installed: recognised by the names of its classes."""
     module, _, kind = name.rpartition(".")
-    cls: Any = type(kind, bases or (Exception,), {"__module__": module})
+    cls: Any = type(kind, bases or (Exception,), {"__module__": module, **attributes})
     error: BaseException = cls("words")
     return error
 
@@ -66,6 +67,24 @@ ENDS: list[tuple[BaseException, str | None]] = [
     (made_like("langgraph.errors.ParentCommand", Interrupt), "redirected"),
     (made_like("somebody.errors.GraphBubbleUp"), None),
     (made_like("tornado.web.Finish"), "responded"),
+    (unittest.SkipTest("words"), "ignored"),
+    *((made_like(f"{name}.exceptions.Exit"), "exited") for name in ("click", "typer")),
+    *((made_like(f"{name}.exceptions.Abort"), "cancelled") for name in ("click", "typer")),
+    (made_like("streamlit.runtime.scriptrunner_utils.exceptions.StopException", BaseException), "exited"),
+    (made_like("streamlit.runtime.scriptrunner_utils.exceptions.RerunException", BaseException), "redirected"),
+    (made_like("marimo._runtime.control_flow.MarimoStopError", BaseException), "exited"),
+    (made_like("dagster._core.definitions.events.RetryRequested"), "retried"),
+    *((made_like(f"airflow.{name}.AirflowSkipException"), "ignored") for name in ("exceptions", "sdk.exceptions")),
+    *((made_like(f"airflow.exceptions.{name}"), "deferred") for name in ("TaskDeferred", "AirflowRescheduleException")),
+    (made_like("airflow.exceptions.AirflowFailException"), None),
+    (made_like("aiogram.dispatcher.event.bases.SkipHandler"), "ignored"),
+    (made_like("aiogram.dispatcher.event.bases.CancelHandler"), "cancelled"),
+    (made_like("cherrypy._cperror.HTTPRedirect", status=303), "redirected"),
+    (made_like("bottle.HTTPResponse", status_code=302), "redirected"),
+    (made_like("bottle.HTTPResponse", status_code=200), "responded"),
+    (made_like("bottle.HTTPResponse", status_code=404), None),
+    (made_like("falcon.http_status.HTTPStatus", status_code=302), "redirected"),
+    (made_like("pyramid.httpexceptions.HTTPException", status_code=302), "redirected"),
     (starlette.exceptions.HTTPException(307, headers={"location": "/"}), "redirected"),
     (starlette.exceptions.HTTPException(404), None),
     (werkzeug.routing.RequestRedirect("/"), "redirected"),

@@ -17,6 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace import athina_session, athina_trace, current_log, set_customer
+from athina_trace._capture import streams
+from athina_trace._wrapping import generators
+from athina_trace._wrapping.calls import Call
+from athina_trace._wrapping.state import current
 from athina_trace.context import current_scope
 
 Logs = Callable[[], list[dict[str, Any]]]
@@ -48,7 +52,7 @@ BEHAVIOURS = st.fixed_dictionaries(
         "catches": st.sampled_from([None, Poke, KeyboardInterrupt, GeneratorExit, BaseException]),
         "stubborn": st.booleans(),  # yields again after what it caught
         "raises": st.booleans(),
-        "returns": st.sampled_from([None, "value"]),
+        "returns": st.sampled_from([None, "", "value"]),
         "variables": st.lists(st.sampled_from(["set", "reset", "precision", "nested", "read"]), max_size=5),
     }
 )
@@ -83,8 +87,22 @@ def _nested(variables: Variables) -> Iterator[Any]:
     yield variables.do("set", "nested")
 
 
-def make(behaviour: dict[str, Any]) -> Callable[[], Generator[Any, Any, Any]]:
+def make(behaviour: dict[str, Any]) -> Callable[[], Generator[Any, Any, Any]]:  # noqa: C901 - two that are alike
     catches: Any = behaviour["catches"] or ()
+
+    def silent() -> Generator[Any, Any, Any]:
+        got: list[Any] = []
+        variables = Variables("generator")
+        for number in range(behaviour["yields"]):
+            got += [variables.do(what, number) for what in behaviour["variables"][number::2]]
+            try:
+                got.append((yield number, tuple(got), variables.seen()))
+            except catches as error:
+                got.append(type(error).__name__)
+                if behaviour["stubborn"]:
+                    yield "stubborn"
+        if behaviour["raises"]:
+            raise LookupError(str(got))
 
     def generator() -> Generator[Any, Any, Any]:
         got: list[Any] = []
@@ -101,7 +119,7 @@ def make(behaviour: dict[str, Any]) -> Callable[[], Generator[Any, Any, Any]]:
             raise LookupError(str(got))
         return behaviour["returns"]
 
-    return generator
+    return silent if behaviour["returns"] is None else generator  # the former is driven otherwise
 
 
 def make_async(behaviour: dict[str, Any]) -> Callable[[], AsyncGenerator[Any, Any]]:
@@ -291,6 +309,51 @@ def test_the_return_value_of_a_generator_is_kept(local: Logs) -> None:
     assert stop.value.value == "returned"
 
 
+def _by_branch(parts: int) -> Generator[int, Any, Any]:
+    if parts:
+        yield parts
+        return None if parts > 1 else "one"
+    return None
+
+
+def _by_finally(parts: int) -> Generator[int, Any, Any]:
+    try:
+        yield parts
+        return parts
+    finally:
+        yield -parts
+
+
+def _by_match(parts: int) -> Generator[int, Any, Any]:
+    match parts:
+        case 0:
+            return
+        case 1:
+            yield 1
+            return "one"
+    yield parts
+
+
+@pytest.mark.parametrize("parts", range(3))
+@pytest.mark.parametrize(
+    "function",
+    [_by_branch, _by_finally, _by_match, lambda parts: (yield parts), lambda parts: (yield from [parts])],
+    ids=["branch", "finally", "match", "sent", "delegated"],
+)
+def test_whatever_a_generator_returns_arrives(
+    function: Callable[[int], Generator[int, Any, Any]], parts: int, local: Logs
+) -> None:
+    def all_of(generator: Generator[int, Any, Any]) -> list[Any]:
+        seen: list[Any] = []
+        try:
+            while True:
+                seen.append(next(generator))
+        except StopIteration as stop:
+            return [*seen, stop.value]
+
+    assert all_of(athina_trace(function)(parts)) == all_of(function(parts))
+
+
 def test_an_async_stream_abandoned_in_a_task(local: Logs) -> None:
     async def reader() -> None:
         async for _ in atell("q"):
@@ -389,6 +452,114 @@ def test_streams_of_other_things_than_text(local: Logs) -> None:
     list(numbers())
     list(counted())
     assert [log["response"] for log in local()] == ['{"a":1}bytes', "3 chunks"]
+
+
+LONG = 2000  # chunks: several batches
+
+
+def _looped(chunks: list[str]) -> Iterator[str]:
+    yield from chunks
+
+
+def _called(chunks: list[str]) -> Generator[str, None, str]:
+    yield from chunks
+    return "returned"
+
+
+async def _awaited(chunks: list[str]) -> AsyncGenerator[str, None]:
+    for chunk in chunks:
+        yield chunk
+
+
+def _iterated(chunks: list[str]) -> Iterator[str]:
+    return iter(chunks)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("function", [_looped, _called, _awaited, _iterated])
+def test_a_bounded_part_of_a_long_stream_is_kept(
+    function: Callable[[list[str]], Any], grows: bool, local: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_MOST_CHARACTERS", 1000)
+    kept: list[Any] = []
+    stream = athina_trace(response=kept.extend)(function)(["x" * (at if grows else 5) for at in range(LONG)])
+
+    async def read() -> int:
+        return len([chunk async for chunk in stream])
+
+    assert (asyncio.run(read()) if function is _awaited else len([*stream])) == LONG
+    (log,) = local()
+    assert log["custom_attributes"]["chunks"] == LONG
+    assert len(kept) < LONG / 2
+    if grows:
+        assert kept[-1] == "x" * (LONG - 1)
+
+
+@pytest.mark.parametrize("value", ["sent", Poke()])
+def test_a_long_stream_goes_on_after_what_was_sent_to_it(value: Any, local: Logs) -> None:
+    @athina_trace
+    def words(question: str) -> Generator[str, Any, None]:
+        for at in range(LONG):
+            try:
+                got = yield f"{at} "
+            except Poke:
+                got = "thrown"
+            if got is not None:
+                yield f"{got} "
+
+    stream = words("q")
+    seen = [next(stream) for _ in range(300)]
+    seen.append(stream.throw(value) if isinstance(value, Poke) else stream.send(value))
+    seen += stream
+    (log,) = local()
+    assert log["response"] == "".join(seen)
+    assert log["custom_attributes"]["chunks"] == len(seen) == LONG + 1
+
+
+def test_a_step_may_end_in_another_context_than_it_began_in(local: Logs) -> None:
+    class Pause:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def words(question: str) -> AsyncGenerator[str, None]:
+        await Pause()
+        yield question
+
+    def first_of(stream: AsyncGenerator[str, None]) -> Any:
+        step: Any = stream.asend(None)
+        contextvars.copy_context().run(step.send, None)
+        with pytest.raises(StopIteration) as given:
+            contextvars.copy_context().run(step.send, None)
+        with pytest.raises(StopAsyncIteration):
+            stream.asend(None).send(None)
+        return given.value.value
+
+    assert first_of(athina_trace(words)("q")) == first_of(words("q")) == "q"
+
+
+class _Interrupted(Call):
+    """A call that a time limit of the program's interrupts once, while it reads what a stream yielded."""
+
+    __slots__ = ("is_interrupted",)
+
+    def __init__(self) -> None:
+        self.is_interrupted = False
+
+    def chunks(self, values: list[Any]) -> None:
+        if not self.is_interrupted:
+            self.is_interrupted = True
+            raise KeyboardInterrupt
+
+
+def test_what_interrupts_the_reading_of_a_chunk_reaches_the_program() -> None:
+    found = current.get()
+    with pytest.raises(KeyboardInterrupt):
+        next(generators.drive_generator((number for number in range(2)), _Interrupted(), lambda _result, _call: None))
+    numbers = make_async({"yields": 1, "catches": None, "stubborn": False, "raises": False, "variables": []})
+    stream = generators.drive_async_generator(numbers(), _Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(stream.asend(None))
+    assert current.get() == found
 
 
 def test_a_thrown_exception_is_not_kept_alive(local: Logs) -> None:

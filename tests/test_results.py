@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import collections
 import concurrent.futures
@@ -50,6 +51,7 @@ from werkzeug.local import LocalProxy
 from werkzeug.test import Client
 
 from athina_trace import athina_session, athina_trace, configure, current_log, recent_logs
+from athina_trace._clock import clock
 from athina_trace.context import current_scope
 from athina_trace.testing import captured_logs
 from tests.production import apps
@@ -205,6 +207,13 @@ def in_executor() -> asyncio.Future[str]:
     return loop.run_in_executor(None, lambda: ANSWER if awaited.wait(10) else "")
 
 
+class Call(Deferred):
+    """What a client of gRPC gives for one answer: it has no result but the one that is awaited."""
+
+    def add_done_callback(self, callback: Any) -> None:
+        raise AssertionError(callback)
+
+
 AWAITED: dict[str, Callable[[], Any]] = {
     "coroutine": late,
     "task": lambda: asyncio.ensure_future(late()),
@@ -213,6 +222,7 @@ AWAITED: dict[str, Callable[[], Any]] = {
     "awaitable": Deferred,
     "proxied": lambda: GenProxy(Deferred()),
     "bare": Bare,
+    "call": Call,
 }
 
 
@@ -233,6 +243,13 @@ def test_awaitables(local: Logs, kind: str) -> None:
     assert asyncio.run(at_once()) == expected
     assert [log["response"] for log in local()] == [log["response"]] * 2
     assert log["response"] == {"gathered": f'["{ANSWER}"]', "bare": ""}.get(kind, ANSWER)
+
+
+def test_a_future_that_is_read_is_a_stream(local: Logs) -> None:
+    """As a client of gRPC gives it."""
+    kind = type("Answers", (Words,), dict.fromkeys(("add_done_callback", "result", "exception", "done")))
+    assert "".join(athina_trace(lambda _: kind())("q")) == ANSWER
+    assert [log["response"] for log in local()] == [ANSWER]
 
 
 class Pool:
@@ -790,6 +807,11 @@ class AsyncCursor(AsyncWords):
     """As drivers of databases call theirs."""
 
 
+def sent_file() -> Any:
+    with flask.Flask("app").test_request_context():
+        return flask.send_file(__file__)
+
+
 RESULTS: dict[str, Callable[[], Any]] = {
     "list": lambda: [*PIECES],
     "dict": lambda: dict.fromkeys(PIECES),
@@ -812,6 +834,9 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "mock": unittest.mock.MagicMock,
     "weak proxy": lambda: weakref.proxy(WORDS),
     "local proxy": lambda: LocalProxy(lambda: WORDS),
+    "rows": type("Rows", (Words,), {"fetchmany": None}),
+    "reference of Ray": type("ObjectRef", (Bare,), {"__module__": "ray._raylet"}),
+    "file of Flask": sent_file,
     "proxied text": lambda: GenProxy(ANSWER),
     "proxied list": lambda: GenProxy([ANSWER]),
 }
@@ -1011,6 +1036,71 @@ def test_a_response_whose_stream_is_made_when_it_is_called_for(local: Logs) -> N
     assert seen == [True, False]
 
 
+def test_a_streamed_run_of_the_agents_sdk(local: Logs) -> None:
+    class Run:
+        __module__, __qualname__ = "agents.result", "RunResultStreaming"
+        final_output = None
+
+        async def stream_events(self) -> AsyncIterator[Any]:
+            calls = [{"type": "function_call", "id": "f", "call_id": "c", "name": "find", "arguments": "{}"}]
+            said = [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ANSWER}]}]
+            usage = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
+            yield {"type": "agent_updated_stream_event"}
+            for own, output in (("r1", calls), ("r2", said)):
+                response = {"id": own, "object": "response", "model": "m", "usage": usage, "output": output}
+                yield {"type": "raw_response_event", "data": {"type": "response.completed", "response": response}}
+                yield {"type": "run_item_stream_event", "name": "any"}
+
+    async def read() -> int:
+        return len([event async for event in run.stream_events()])
+
+    run = Run()
+    assert athina_trace(lambda: run)() is run
+    assert local() == []
+    assert asyncio.run(read()) == 5
+    (log,) = local()
+    assert (log["response"], log["total_tokens"]) == (ANSWER, 14)
+    assert [call["function"]["name"] for call in log["tool_calls"]] == ["find"]
+
+
+@pytest.mark.parametrize("read", ["texts", "events", "whole", "part", "nothing"])
+def test_anthropics_helper_however_it_is_read(local: Logs, read: str) -> None:
+    deltas = [{"type": "content_block_delta", "index": 0, "delta": {"text": piece}} for piece in PIECES]
+
+    class MessageStream:
+        __module__, __qualname__ = "anthropic.lib.streaming._messages", "MessageStream"
+
+        def __init__(self) -> None:
+            self.text_stream = (event["delta"]["text"] for event in self if "delta" in event)
+            self._iterator = iter([*deltas, {"type": "message_stop"}])
+
+        def __iter__(self) -> Iterator[Any]:
+            yield from self._iterator
+
+        def until_done(self) -> None:
+            assert len([*self]) == len(PIECES) + 1
+
+    class MessageStreamManager:
+        def __enter__(self) -> MessageStream:
+            return MessageStream()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    with athina_trace(MessageStreamManager)() as stream:
+        assert type(stream) is MessageStream
+        if read == "texts":
+            assert "".join(stream.text_stream) == ANSWER
+        elif read == "events":
+            assert [*stream][:-1] == deltas
+        elif read == "whole":
+            stream.until_done()
+        elif read == "part":
+            assert next(stream.text_stream) == PIECES[0]
+    (log,) = local()
+    ends = {"part": (PIECES[0], "incomplete"), "nothing": ("<anthropic.lib.streaming._messages.MessageStream>", None)}
+    assert (log["response"], log["custom_attributes"].get("outcome")) == ends.get(read, (ANSWER, None))
+
+
 def test_a_streamed_response_of_requests(local: Logs) -> None:
     class Response:
         __module__, __qualname__ = "requests.models", "Response"
@@ -1107,11 +1197,102 @@ def test_a_stream_in_a_dictionary(local: Logs) -> None:
     assert [log["response"] for log in local()] == [ANSWER]
 
 
+@pytest.mark.parametrize(
+    "give", [lambda *streams: streams, lambda a, b: {"a": a, "n": 3, "b": b}], ids=["tuple", "dictionary"]
+)
+def test_several_streams_beside_one_another(local: Logs, give: Callable[[Any, Any], Any]) -> None:
+    @athina_trace
+    def answer(question: str) -> Any:
+        return give(gen(), Words())
+
+    def both() -> tuple[Any, Any]:
+        streams = answer("q")
+        return streams if isinstance(streams, tuple) else (streams["a"], streams["b"])
+
+    first, second = both()
+    assert [*zip(first, second, strict=False)] == [*zip(PIECES, PIECES, strict=False)]
+    assert local() == []
+    assert [*first, *second] == []
+    both()
+    gc.collect()
+    first, second = both()
+    next(first)
+    del first
+    list(second)
+    gc.collect()
+    whole, unread, abandoned = local()
+    assert (whole["response"], whole["user_query"], whole["custom_attributes"]["chunks"]) == (ANSWER * 2, "q", 6)
+    assert unread["response"] in ("<generator>", "<tests.test_results.Words>")
+    assert (abandoned["response"], abandoned["custom_attributes"]["outcome"]) == (PIECES[0] + ANSWER, "incomplete")
+
+
+def test_of_several_streams_the_first_chunk_of_any_is_the_first(local: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1
+    monkeypatch.setattr(clock, "perf_ns", lambda: now * 10**9)
+    first, second = athina_trace(lambda: (gen(), gen()))()
+    now = 2
+    next(second)
+    now = 9
+    next(first)
+    assert "".join([*second, *first]) == "".join([*PIECES[1:], *PIECES[1:]])
+    (log,) = local()
+    assert log["custom_attributes"]["time_to_first_chunk_ms"] == 1000
+
+
+def test_a_stream_that_is_returned_again_and_again_stays_one_step_away(local: Logs) -> None:
+    class Body(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield ANSWER.encode()
+
+    state: dict[str, Any] = {"number": itertools.count(), "name": "a"}
+    unread = httpx.Response(200, stream=Body())
+    count, response = athina_trace(lambda: state), athina_trace(lambda: unread)
+    assert [next(count()["number"]) for _ in range(1500)] == [*range(1500)]
+    for _ in range(1500):
+        assert response() is unread
+    assert unread.read() == ANSWER.encode()
+    # What one function gave another one may pass on, and both calls end with it.
+    passed_on = athina_trace(functools.partial(athina_trace(lambda: {"answer": gen(), "status": "200"})))()
+    assert "".join(passed_on["answer"]) == ANSWER
+    assert [log["response"] for log in local()[-2:]] == [ANSWER] * 2
+    state.clear()
+    gc.collect()  # what was not read ends here, and in no other test
+
+
+def test_greenlets(local: Logs) -> None:
+    """In a process of its own, since gevent has one loop for each thread."""
+    script = """
+import gevent, gevent.event
+from athina_trace import athina_trace, configure, recent_logs
+configure(outbox=":memory:")
+answer, promised = (lambda: (gevent.sleep(), "On its way.")[1]), gevent.event.AsyncResult()
+given = [athina_trace(lambda: gevent.spawn(each))() for each in (answer, lambda: int('x'), lambda: gevent.sleep(60))]
+given.append(athina_trace(lambda: promised)())
+assert recent_logs() == [] and given[-1] is promised
+gevent.sleep()
+given[2].kill()
+promised.set("Promised.")
+gevent.wait(given)
+while len(recent_logs()) < 4:
+    gevent.sleep(0.001)
+athina_trace(lambda: given[0])()
+for log in recent_logs():
+    print([log["response"], log.get("error"), log["custom_attributes"].get("outcome")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    logged = [*map(ast.literal_eval, done.stdout.splitlines())]
+    failed = "ValueError: invalid literal for int() with base 10: 'x'"
+    expected = [["", failed, None], ["", None, "cancelled"], [ANSWER, None, None], ["Promised.", None, None]]
+    assert sorted(logged[:4], key=str) == sorted(expected, key=str)
+    assert logged[4] == [ANSWER, None, None]
+
+
 def test_tuples_that_are_results_as_they_are(local: Logs) -> None:
     loop = asyncio.new_event_loop()
     try:
-        # Which of two streams would be the answer? And a future is no stream: it may be anybody's.
-        for result in ((gen(), gen()), (1, 2), (loop.create_future(), 1), (gen(), *range(8)), (flask.Response("a"), 1)):
+        # Which of two copies would be the answer? And a future is no stream: it may be anybody's.
+        copies, future = itertools.tee(gen()), loop.create_future()
+        for result in (copies, (1, 2), (future, 1), (gen(), *range(8)), (flask.Response("a"), 1)):
             assert athina_trace(lambda result=result: result)() is result
     finally:
         loop.close()

@@ -166,7 +166,10 @@ class Breaking(AbstractSet[int]):
 
 
 class Slow(View):
+    reads = 0
+
     def __getitem__(self, key: str) -> int:
+        Slow.reads += 1
         time.sleep(0.01)
         return 0
 
@@ -377,9 +380,9 @@ def test_iteration_that_breaks_keeps_what_came() -> None:
 
 
 def test_slow_mappings_are_left_after_the_patience() -> None:
-    started = time.perf_counter()
+    before = Slow.reads
     result = plain([Slow(1000), Slow(1000)], limits=Limits(patience=0.05))
-    assert time.perf_counter() - started < 10  # all of them take 20
+    assert 0 < Slow.reads - before < 500
     assert "… more items" in str(result)
 
 
@@ -464,24 +467,6 @@ def test_nasty_objects(value: Any, expected: Any) -> None:
 
 def test_nasty_values_leave_their_fields() -> None:
     assert plain(Slotted("user", nasty(object)())) == {"role": "user", "inner": "<m.Nasty>"}
-
-
-def test_mask_sees_derived_texts_but_no_words_of_ours() -> None:
-    value = {
-        "p": pathlib.PurePosixPath("/home"),
-        "e": ValueError("x"),
-        "l": Plain(),
-        "b": b"x",
-        "t": Turn("u"),
-    }
-    seen: list[str] = []
-
-    def mask(path: str, words: str) -> str:
-        seen.append(path)
-        return words
-
-    plain(value, mask=mask)
-    assert seen == ["p", "e", "t.role"]
 
 
 def test_classes_made_on_the_fly_can_go() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from athina_trace import athina_session, athina_trace, configure, current_log, flush
+from athina_trace._pipeline import wire
 from tests.conftest import KEY
 from tests.support.athina_server import AthinaServer
 
@@ -96,7 +97,7 @@ def test_absent_fields_are_left_out_and_required_ones_are_there(delivered: Logs)
 def test_the_second_version_of_the_endpoint(athina: AthinaServer) -> None:
     configure(api_key=KEY, base_url=athina.url, api_version="v2")
     athina_trace(lambda question: question)("hello")
-    assert flush(5)
+    assert flush(60)
     assert [request.path for request in athina.requests] == ["/api/v2/log/inference"]
 
 
@@ -127,3 +128,18 @@ def test_identifiers_become_strings(local: Logs, thread_id: object) -> None:
     first, second = local()
     assert first["session_id"] == str(thread_id)
     assert (second["customer_id"], second["customer_user_id"]) == ("7", "8")
+
+
+def test_usual_fields_are_known_by_their_types_and_messages_looked_at_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known: set[tuple[Any, ...]] = set()
+    monkeypatch.setattr(wire, "_usual_shapes", known)
+    monkeypatch.setattr(wire, "_MAX_SHAPES", 2)
+    usual = {"prompt": [{"role": "user", "content": "q"}], "response": "a", "response_time": 7}
+    for fields in [usual, {**usual, "cost": 0.5}, {**usual, "cost": 1, "error": "e"}, usual]:
+        assert wire.repaired(fields) == fields
+    assert len(known) == 2
+    # Of the same names and types, with a message that is none; then a number that is none.
+    assert "invalid.prompt" in wire.repaired({**usual, "prompt": [7]})["custom_attributes"]
+    assert "invalid.response_time" in wire.repaired({**usual, "response_time": "soon"})["custom_attributes"]

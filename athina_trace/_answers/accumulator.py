@@ -1,7 +1,7 @@
 """What is known of the answers of one log: records in, in any order and as often as they come; the log's fields out.
 
 Every answer, message and tool call is kept once; of its snapshots the one furthest on wins. How the fields are made of
-them is in `merge`.
+them is in `merge`. What objects of other libraries hold, which are read by their shape, gives what no record does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from athina_trace._answers.libraries import Answers, Piece
 from athina_trace._answers.merge import LogRecords, merge
 from athina_trace._answers.records import (
     AS_OBJECT,
@@ -53,6 +54,7 @@ class AnswerAccumulator:
         "_messages",
         "_names",
         "_outputs",
+        "_pieces",
         "_readers",
         "_sessions",
     )
@@ -69,6 +71,7 @@ class AnswerAccumulator:
         self._outputs: dict[str, list[object]] = {}
         self._sessions: dict[str, None] = {}
         self._documents: dict[str, None] = {}
+        self._pieces: Answers | None = None
 
     def add(self, subject: object) -> bool:
         """Take an object, or a chunk or event of a stream; True where it was understood. Never raises."""
@@ -89,12 +92,24 @@ class AnswerAccumulator:
         with self._lock:
             self._take_all(records)
 
+    def take_pieces(self, pieces: Iterable[Piece]) -> str:
+        """Take what an object of another library says; returns the text that is new in it."""
+        with self._lock:
+            if self._pieces is None:
+                self._pieces = Answers()
+            return self._pieces.add(pieces)
+
     def fields(self) -> dict[str, Any]:
         """Return the log's fields under Athina's names, as JSON-safe data; what is unknown is absent."""
         with self._lock:
             for _, reader in self._readers or ():
                 self._take_all(reader.streamed())
-            answers = [_whole(key, snapshots) for key, snapshots in self._answers.items()]
+            answers: list[Answer] = []
+            for key, snapshots in self._answers.items():
+                if len(snapshots) > 1:  # under the key that calls of tools name it by
+                    answers.append(replace(merge_sources(snapshots.values()), key=key))
+                else:
+                    answers += snapshots.values()
             # The requests' order counts where an instrumented client noted it, else the server's clock.
             if len(answers) > 1:
                 by_request = all(answer.order is not None for answer in answers)
@@ -112,7 +127,8 @@ class AnswerAccumulator:
                 sessions=tuple(self._sessions),
                 documents=tuple(self._documents),
             )
-        return merge(records)
+            read = {} if self._pieces is None else self._pieces.fields()
+        return {**read, **merge(records)} if read else merge(records)
 
     def _distinct_calls(self, outputs: dict[str, list[object]]) -> list[ToolCall]:
         """Return each call once, in their order; another source may know it by another id, or by none.
@@ -207,7 +223,7 @@ class AnswerAccumulator:
 
 
 def _are_one(known: Answer | None, new: Answer) -> bool:
-    """Whether two snapshots of one id, by one source, show one answer.
+    """Return whether two snapshots of one id, by one source, show one answer.
 
     Those of two requests never do, nor two different contents. What another source knows by this id is this answer.
     """
@@ -221,13 +237,6 @@ def _are_one(known: Answer | None, new: Answer) -> bool:
     # Of an answer that is still streamed, some servers count the tokens so far in each chunk.
     is_growing = known.status is None or new.status is None
     return is_growing or not known.usage or not new.usage or known.usage == new.usage
-
-
-def _whole(key: Key, snapshots: Mapping[str, Answer]) -> Answer:
-    """Put together what the sources say of one answer, under the key that calls of tools name it by."""
-    if len(snapshots) == 1:
-        return next(iter(snapshots.values()))
-    return replace(merge_sources(snapshots.values()), key=key)
 
 
 def _fidelity(snapshots: Mapping[str, Answer] | None, source: str) -> int:

@@ -2,7 +2,8 @@
 
 A source knows an answer by names: the id that its server gave it, the span or the run that it is. Where the server gave
 none, or repeats one, it is known by what surrounds it: the request that an instrumented client makes inside the span of
-a model is the answer of that span.
+a model is the answer of that span. Some instrumentations make a span when all is over, which surrounds nothing: without
+an id, such an answer is known by what it says, for as long as it takes them to do so.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ __all__ = ["Ledger", "Place"]
 
 _MOST_ALIKE = 32
 """Answers of one name that are distinguished; some servers give all of theirs one id."""
-_BY_ID, _BY_ENCLOSURE, _BY_NAME = 2, 3, 6
-"""How much speaks for two sources having seen one answer: either is enough, both are better, an own name is certain."""
+_MOST_LIKE = 4
+"""Of those that are distinguished by what they say: programs that are measured ask the same again and again."""
+_LIKE_SECONDS = 10.0
+"""How many seconds later a source may say the same as another and mean the same answer: it follows at once, mostly."""
+_BY_LIKENESS, _BY_ID, _BY_ENCLOSURE, _BY_NAME = 1, 2, 3, 6
+"""How strongly a match shows that two sources saw one answer: either is enough, both are better, a name is certain."""
+_VOTES = {"like": _BY_LIKENESS, "id": _BY_ID}
 
 V = TypeVar("V")
 
@@ -32,8 +38,10 @@ class Place(Generic[V]):
     """What it is called in the records of its log."""
     value: V
     session: object
-    names: list[Key] = field(default_factory=list)
-    within: list[Key] = field(default_factory=list)
+    seen: float = 0.0
+    """When a source saw it last."""
+    names: tuple[Key, ...] = ()
+    within: tuple[Key, ...] = ()
     """The spans and runs around it."""
     requests: dict[str, int | str] = field(default_factory=dict)
     """Of each source the request or span by which it saw the answer."""
@@ -46,19 +54,23 @@ class Ledger(Generic[V]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._places: deque[Place[V]] = deque()
-        self._named: dict[Key, list[Place[V]]] = {}
-        self._enclosed: dict[Key, list[Place[V]]] = {}
+        # Tuples: nearly all have one member, and thousands are kept and let go of.
+        self._named: dict[Key, tuple[Place[V], ...]] = {}
+        self._enclosed: dict[Key, tuple[Place[V], ...]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def find(self, answer: Answer, *, within: tuple[Key, ...] = (), session: object = None) -> Place[V] | None:
+    def find(
+        self, answer: Answer, *, within: tuple[Key, ...] = (), session: object = None, now: float = 0.0
+    ) -> Place[V] | None:
         """Return the place of an answer that another source has seen, or this one, with the same request.
 
         Args:
-            answer: what this source says of it.
+            answer: what this source says of it. Among its names, `("like", …)` is for one without an id.
             within: the spans and runs that this source saw it in.
             session: what the program's own scope names the session; an id alone makes no answer of two sessions one.
+            now: a monotonic reading, in seconds.
         """
         names = _names(answer)
         # Most answers are new.
@@ -73,6 +85,8 @@ class Ledger(Generic[V]):
                     continue
             elif vote == _BY_ID and session is not None is not place.session != session:
                 continue
+            if vote == _BY_LIKENESS and now > place.seen + _LIKE_SECONDS:
+                continue
             if _are_others(names, place.names):
                 continue
             # Of several attempts within one span, it is the one that ended alike; of those the last.
@@ -82,11 +96,11 @@ class Ledger(Generic[V]):
         return best
 
     def _votes(self, names: tuple[Key, ...], within: tuple[Key, ...]) -> dict[Place[V], int]:
-        """Return what speaks for each place that has a name of this answer."""
+        """Return how well each place matches the names of this answer."""
         votes: dict[Place[V], int] = {}
         for name in names:
             for place in self._named.get(name, ()):
-                votes[place] = votes.get(place, 0) + (_BY_ID if name[0] == "id" else _BY_NAME)
+                votes[place] = votes.get(place, 0) + _VOTES.get(name[0], _BY_NAME)
             for place in self._enclosed.get(name, ()):
                 votes[place] = votes.get(place, 0) + _BY_ENCLOSURE
         for name in within:
@@ -94,30 +108,33 @@ class Ledger(Generic[V]):
                 votes[place] = votes.get(place, 0) + _BY_ENCLOSURE
         return votes
 
-    def put(self, answer: Answer, value: V, *, within: tuple[Key, ...] = (), session: object = None) -> Place[V]:
+    def put(
+        self, answer: Answer, value: V, *, within: tuple[Key, ...] = (), session: object = None, now: float = 0.0
+    ) -> Place[V]:
         """Give an answer a place of its own."""
         place = Place(answer.key, value, session)
         self._places.append(place)
-        self.note(place, answer, within=within)
+        self.note(place, answer, within=within, now=now)
         if len(self._places) > self._most:
             oldest = self._places.popleft()
             _remove(self._named, oldest.names, oldest)
             _remove(self._enclosed, oldest.within, oldest)
         return place
 
-    def note(self, place: Place[V], answer: Answer, *, within: tuple[Key, ...] = ()) -> None:
+    def note(self, place: Place[V], answer: Answer, *, within: tuple[Key, ...] = (), now: float = 0.0) -> None:
         """Note what a further source calls an answer."""
-        _add(self._named, place.names, _names(answer), place)
+        place.seen = now
+        place.names = _add(self._named, place.names, _names(answer), place)
         if within:
-            _add(self._enclosed, place.within, within, place)
+            place.within = _add(self._enclosed, place.within, within, place)
         if answer.request is not None:
             place.requests.setdefault(answer.source, answer.request)
         if answer.error is not None:
             place.failed = True
 
 
-def _are_others(names: tuple[Key, ...], known: list[Key]) -> bool:
-    """Whether two answers have ids, and no name in common: a program may ask another model while it reads a stream."""
+def _are_others(names: tuple[Key, ...], known: tuple[Key, ...]) -> bool:
+    """Return whether two answers have ids and no name in common: while a stream is read, another model may be asked."""
     ids = [name for name in names if name[0] == "id"]
     return bool(ids) and any(name[0] == "id" for name in known) and not any(name in known for name in names)
 
@@ -126,24 +143,21 @@ def _names(answer: Answer) -> tuple[Key, ...]:
     return answer.names if answer.key in answer.names else (answer.key, *answer.names)
 
 
-def _add(index: dict[Key, list[Place[V]]], own: list[Key], names: tuple[Key, ...], place: Place[V]) -> None:
+def _add(
+    index: dict[Key, tuple[Place[V], ...]], own: tuple[Key, ...], names: tuple[Key, ...], place: Place[V]
+) -> tuple[Key, ...]:
+    """Put a place under further names; returns all of its own."""
     for name in names:
-        if name in own:
-            continue
-        own.append(name)
-        alike = index.get(name)
-        if alike is None:
-            index[name] = [place]
-        else:
-            alike.append(place)
-            if len(alike) > _MOST_ALIKE:
-                alike.pop(0)
+        if name not in own:
+            own = (*own, name)
+            alike = index.get(name)
+            most = _MOST_LIKE if alike and name[0] == "like" else _MOST_ALIKE
+            index[name] = (place,) if alike is None else (*alike, place)[-most:]
+    return own
 
 
-def _remove(index: dict[Key, list[Place[V]]], names: list[Key], place: Place[V]) -> None:
+def _remove(index: dict[Key, tuple[Place[V], ...]], names: tuple[Key, ...], place: Place[V]) -> None:
     for name in names:
-        alike = index.get(name, [])
-        if place in alike:
-            alike.remove(place)
-        if not alike:
-            index.pop(name, None)
+        alike = index.pop(name, ())
+        if alike != (place,) and (others := tuple(each for each in alike if each is not place)):
+            index[name] = others

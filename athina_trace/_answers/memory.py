@@ -29,7 +29,11 @@ V = TypeVar("V")
 
 
 class Newest(Generic[V]):
-    """The newest `most` values by key. Not for several threads at once."""
+    """The newest `most` values by key.
+
+    Without a lock, which a forked child could find held: each step is one operation of a dictionary. What takes several
+    steps that must agree, such as to look first and put then, needs the lock of its caller.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -47,9 +51,14 @@ class Newest(Generic[V]):
 
     def put(self, key: object, value: V) -> V | None:
         """Keep a value as the newest; returns the oldest one where it had to make room."""
+        self._values.pop(key, None)  # else it would keep its place
         self._values[key] = value
-        self._values.move_to_end(key)
-        return self._values.popitem(last=False)[1] if len(self._values) > self._most else None
+        if len(self._values) > self._most:
+            try:
+                return self._values.popitem(last=False)[1]
+            except KeyError:  # another thread has made room meanwhile
+                pass
+        return None
 
     def pop(self, key: object) -> V | None:
         """Take a value out."""

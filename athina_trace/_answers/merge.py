@@ -3,7 +3,7 @@
 - Tokens are summed over distinct answers, tool calls and tools gathered over all of them.
 - `user_query` and `prompt` are those of the first answer that has them: what the whole was asked for.
 - `response`, the model and its options are those of the last answer with a text, else of the last one.
-- `error` and `status_code` are those of the very last answer: a failure that was recovered from is none.
+- `error` and `status_code` are those of the very last answer: a failure that was recovered from does not count.
 - A run's text is that of the assistant's messages of that run, and of no other; its question is the user's last one
   before them.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
-from athina_trace._serialization import shown
+from athina_trace._serialization import without_blobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,11 +87,11 @@ def _gathered(answers: list[Answer]) -> dict[str, Any]:
             fields["cost"] = fields.get("cost", 0) + answer.cost
         for name, value in answer.further.items():
             if value and name not in fields:
-                fields[name] = shown(value)
+                fields[name] = without_blobs(value)
     if functions:
-        fields["functions"] = shown(_distinct(functions))
+        fields["functions"] = without_blobs(_distinct(functions))
     if tools:
-        fields["tools"] = shown(_distinct(tools))
+        fields["tools"] = without_blobs(_distinct(tools))
     return fields
 
 
@@ -101,13 +101,13 @@ def _add_found(fields: dict[str, Any], answers: list[Answer], own: list[ThreadMe
     if records.calls:
         calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
         if calls:
-            fields["tool_calls"] = shown(_calls_with_outputs(calls, records.outputs))
+            fields["tool_calls"] = without_blobs(_calls_with_outputs(calls, records.outputs))
         for call in calls:
             context += call.context
     for message in own:
         context += message.quotes
     if context:
-        fields["context"] = shown(_distinct(context))
+        fields["context"] = without_blobs(_distinct(context))
 
 
 def _implied_run(records: LogRecords) -> list[Answer]:
@@ -159,22 +159,22 @@ def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogReco
 
 def _add_question(fields: dict[str, Any], answers: list[Answer]) -> None:
     """Add what was asked. What users, models and tools say may hold base64."""
-    asked = [answer for answer in answers if answer.query or answer.prompt or answer.system]
-    if not asked:
+    first = next((answer for answer in answers if answer.query), None)
+    first = first or next((answer for answer in answers if answer.prompt or answer.system), None)
+    if first is None:
         return
-    first = next((answer for answer in asked if answer.query), asked[0])
     if first.query:
-        fields["user_query"] = shown(first.query)
-    prompt = [{**message, "content": shown(message["content"])} for message in first.prompt]
+        fields["user_query"] = without_blobs(first.query)
+    prompt = [{**message, "content": without_blobs(message["content"])} for message in first.prompt]
     if first.system:
-        prompt.insert(0, {"role": "system", "content": shown("\n".join(first.system))})
+        prompt.insert(0, {"role": "system", "content": without_blobs("\n".join(first.system))})
     if prompt:
         fields["prompt"] = prompt
     for answer in answers:
         for message in answer.prompt:
             # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
             if message["role"] == "function":
-                fields["function_call_response"] = shown(message["content"])
+                fields["function_call_response"] = without_blobs(message["content"])
 
 
 def _add_answer(fields: dict[str, Any], answers: list[Answer]) -> None:
@@ -191,13 +191,13 @@ def _add_answer(fields: dict[str, Any], answers: list[Answer]) -> None:
             named = answer
             break
     if speaker.text:
-        fields["response"] = shown(speaker.text)
+        fields["response"] = without_blobs(speaker.text)
     if named.model:
         fields["language_model_id"] = named.model
     if named.options:
         fields["model_options"] = {**named.options}
     if last.error:
-        fields["error"] = shown(last.error)
+        fields["error"] = without_blobs(last.error)
     if last.status_code is not None:
         fields["status_code"] = last.status_code
 
@@ -217,7 +217,9 @@ def _session(answers: list[Answer], records: LogRecords) -> str | None:
                 session = chain[session].session or chain[session].previous or session
             return session
     made = next(iter(records.sessions), None)
-    return made or next((message.thread for message in records.messages if message.thread), None)
+    if made or not records.messages:
+        return made
+    return next((message.thread for message in records.messages if message.thread), None)
 
 
 def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object]]) -> list[dict[str, object]]:
@@ -261,7 +263,7 @@ def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, ob
         known[name] = f"{known[name]}, {text}" if name in known else text
     if choices:
         # As JSON text: Athina's dashboard shows attributes with scalar values only.
-        known["choices"] = json.dumps(shown(choices), ensure_ascii=False)
+        known["choices"] = json.dumps(without_blobs(choices), ensure_ascii=False)
     if answers and answers[-1].status is not None:
         known["status"] = answers[-1].status
     return known

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "AS_FUNCTION",
     "AS_OBJECT",
     "AS_SPAN",
     "AS_TYPED",
@@ -46,8 +47,12 @@ RUN = "run"
 FINISHED = 4
 """The progress of an answer of which nothing more will come."""
 
-AS_SPAN, AS_TYPED, AS_OBJECT = 1, 2, 3
-"""How much of an answer a source is given: attributes of a span, a framework's messages, what the server sent."""
+AS_FUNCTION, AS_SPAN, AS_TYPED, AS_OBJECT = range(4)
+"""How much of an answer a source is given.
+
+What a function around a request was given and gave back, attributes of a span, a framework's messages, what the server
+sent.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,11 +61,11 @@ class Answer:
 
     key: Key
     names: tuple[Key, ...] = ()
-    """What other sources know it by: `("id", …)` for the id that its server gave it, the span or run that it is."""
+    """What other sources know it by: the span or run that it is, and last `("id", …)` for the id from its server."""
     source: str = ""
     """What saw it; empty where it was an object of the model's own client."""
     fidelity: int = AS_OBJECT
-    """What several sources say differently is believed to the one of the highest."""
+    """Where sources differ, the one with the highest wins."""
     request: int | str | None = None
     """What its source numbers requests by, each of which gives one answer whatever its id; None for a later look."""
     order: int | None = None

@@ -20,7 +20,7 @@ class ObjectReader(Protocol):
     """Reads the objects of one log, and puts together streams whose chunks it is given."""
 
     def read(self, subject: Any, /) -> Iterable[Record] | None:
-        """Return what the object says; None where it is none of this source's. Never raises."""
+        """Return what the object says; None for an object that this source does not know. Never raises."""
         ...
 
     def streamed(self) -> Iterable[Record]:
@@ -34,7 +34,7 @@ class Source(Protocol):
     Reader: type[ObjectReader]
 
     def may_be_known(self, subject: object, /) -> bool:
-        """Return False at once for what is none of this source's. Most results of functions are asked about."""
+        """Return False at once for what this source does not know. Asked about most results of functions."""
         ...
 
 

@@ -23,11 +23,12 @@ from athina_trace import _fork
 from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.ledger import Ledger
 from athina_trace._answers.memory import Newest
+from athina_trace._answers.merge import LogRecords, merge
 from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
 from athina_trace._capture import emission
+from athina_trace._capture.active_span import span_attributes
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
-from athina_trace._capture.spans import span_attributes
 from athina_trace._clock import clock
 from athina_trace._wrapping.calls import run_now
 from athina_trace.context import Scope, current_scope
@@ -36,6 +37,7 @@ __all__ = [
     "Origin",
     "add_surrounding",
     "begin",
+    "continue_in",
     "end",
     "expect",
     "follow_nesting",
@@ -51,6 +53,8 @@ __all__ = [
 _MOST_KNOWN: Final = 4096
 """Answers that are recognised when another source sees them, and calls of tools whose outputs may come."""
 _MOST_CHANGEABLE: Final = 1024
+_MOST_LATEST: Final = 16
+"""Answers that clients alone have seen, and that a source which is switched on next may still see the end of."""
 _MOST_CHARACTERS: Final = 8_000_000
 """Of the prompts and texts of answers whose logs can still be changed, and of documents that wait for an answer."""
 _MOST_RUNNING: Final = 4096
@@ -67,6 +71,8 @@ class Origin(NamedTuple):
     scope: Scope
     draft: LogDraft | None = None
     """The decorated call that the request was made in, open or ended."""
+    is_awaited: bool = False
+    """Whether its answer is that call's also where the source says so only after the call."""
     attributes: Mapping[str, Any] | None = None
     """Custom attributes of a log of its own."""
     within: tuple[Key, ...] = ()
@@ -109,14 +115,20 @@ class Origin(NamedTuple):
 
     @property
     def open_draft(self) -> LogDraft | None:
-        """The log of the decorated call around the request, unless that call has ended."""
-        return None if self.draft is None or self.draft.ended else self.draft
+        """The log of the decorated call around the request, unless that call has ended and awaits no answer."""
+        return None if self.draft is None or (self.draft.ended and not self.is_awaited) else self.draft
 
-    def own_draft(self) -> LogDraft:
-        """Return a draft that no code of the program sees."""
+    def own_draft(self, answers: Mapping[str, Any] | None = None) -> LogDraft:
+        """Return a draft that no code of the program sees.
+
+        Args:
+            answers: the fields of its answers, where no source will say more of them.
+        """
         draft = LogDraft({}, {}, dict(self.attributes or {}))
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
-        draft.accumulator = AnswerAccumulator()
+        if answers is None:
+            draft.accumulator = AnswerAccumulator()
+        draft.answers = answers
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
         if self.reference is not None:
@@ -167,6 +179,8 @@ class _State:
         """By session and id of a call."""
         self.unanswered: Newest[deque[tuple[_Kept, ToolCall]]] = Newest(_MOST_KNOWN)
         """Calls by what they were made in and the tool's name, for outputs that name no call."""
+        self.latest: deque[Answer] = deque(maxlen=_MOST_LATEST)
+        """What clients alone saw last; to keep the logs, too, for changes of them, takes three times as long."""
         self.changeable: deque[_Kept] = deque()
         self.characters = 0
         self.document_characters = 0
@@ -220,12 +234,20 @@ is_nesting_followed = False
 
 
 def follow_nesting() -> None:
-    """Have instrumented clients note, too, what runs around their requests and in them.
+    """Let instrumented clients note what runs around their requests and in them, too.
 
     Every other source calls this when it is switched on: the answer that it sees may be that of such a request.
     """
     global is_nesting_followed  # noqa: PLW0603 - one for the process
     is_nesting_followed = True
+    _remember_latest()
+
+
+def _remember_latest() -> None:
+    """Know again, by their ids, the answers that clients alone have seen; their logs can be changed no more."""
+    with _state.lock:
+        while _state.latest:
+            _state.ledger.put(_state.latest.popleft(), _Kept(None))
 
 
 def begin(
@@ -281,6 +303,11 @@ def end(name: Key) -> Any:
         return ended.subject
 
 
+def continue_in(around: tuple[Key, ...]) -> None:
+    """Let the code that is running now be in these spans and runs, the innermost first, and in no others."""
+    _around.set(around)
+
+
 def subject_of(name: Key) -> Any:
     """Return what the source of a span or run that is running keeps of it."""
     running = _state.running.get(name)
@@ -302,7 +329,7 @@ def within() -> tuple[Key, ...]:
 
 
 def add_surrounding(name_here: Callable[[], Key | None]) -> None:
-    """Have `name_here` say what else is around the code that is running, whose beginning nothing could see."""
+    """Register `name_here`, which names what else is around the running code, whose beginning nothing could see."""
     if name_here not in _unseen:
         _unseen.append(name_here)
 
@@ -331,25 +358,36 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         return
     # No other source knows this answer, nor has it calls whose outputs may come: to remember it, and to let go of it
     # a thousand answers later, when none of it is in a cache any more, is a fifth of what an instrumented call costs.
-    draft = origin.open_draft or origin.own_draft()
-    draft.take(records, scope=origin.scope)
-    if draft is not origin.draft:
-        run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+    if (open_draft := origin.open_draft) is not None:
+        open_draft.take(records, scope=origin.scope)
+        return
+    fields = merge(LogRecords(answers=[answer], messages=[], calls=[], outputs={}, sessions=()))
+    _state.latest.append(answer)
+    run_now(emission.emit(origin.own_draft(fields), _NO_OPTIONS, error=error))
+    if is_nesting_followed:  # since just now
+        _remember_latest()
 
 
 def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
     """Log an answer, and remember where: another source may see it, or has."""
     own, elsewhere = list(records), {}
     session, conversation = origin.session, _with_conversation(answer, origin)
+    # An id is the last of the names.
+    has_id = answer.names and answer.names[-1][0] == "id"
+    if not has_id and answer.request is not None and (answer.text or answer.error):
+        answer.names += (("like", str(hash((session, answer.query, answer.text, answer.error)))),)
+    now = clock.monotonic()
     with _state.lock:
-        place = _state.ledger.find(answer, within=origin.within, session=session)
+        place = _state.ledger.find(answer, within=origin.within, session=session, now=now)
         if is_new := place is None:
             open_draft = origin.open_draft
-            kept = _state.keep(open_draft or origin.own_draft(), answer, is_own=open_draft is None)
-            place = _state.ledger.put(answer, kept, within=origin.within, session=session)
+            draft = open_draft or origin.own_draft()
+            # Before it is written, others may come whose texts leave no room for it to be changed.
+            kept = _state.keep(draft, answer, is_own=open_draft is None)
+            place = _state.ledger.put(answer, kept, within=origin.within, session=session, now=now)
         else:
-            kept = place.value
-            _state.ledger.note(place, answer, within=origin.within)
+            kept, draft = place.value, None
+            _state.ledger.note(place, answer, within=origin.within, now=now)
         if origin.within:
             own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
         if len(records) > 1:
@@ -361,9 +399,10 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
     for caller, outputs in elsewhere.items():
         _add(caller, outputs, origin)
     with kept.lock:
-        draft = kept.draft
+        draft = draft or kept.draft
         if draft is not None:
-            draft.take(own, scope=origin.scope, session=conversation if kept.is_own else None)
+            # A new draft has the conversation from `own_draft`; a later source may name one where the first did not.
+            draft.take(own, scope=origin.scope, session=conversation if kept.is_own and not is_new else None)
             if is_new and kept.is_own:
                 run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
@@ -377,14 +416,14 @@ def _with_conversation(answer: Answer, origin: Origin) -> str | None:
 
 
 def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:
-    """Have what other sources say of an answer go into `draft`, which is logged when the answer is whole."""
+    """Collect what other sources say of an answer in `draft`, which is logged when the answer is whole."""
     with _state.lock:
         kept = _Kept(draft, is_own=draft is not origin.draft)
         _state.ledger.put(answer, kept, within=origin.within, session=origin.session)
 
 
 def is_logged(answer: Answer, origin: Origin) -> bool:
-    """Whether a source has seen this answer."""
+    """Return whether a source has seen this answer."""
     with _state.lock:
         return _state.ledger.find(answer, within=origin.within, session=origin.session) is not None
 

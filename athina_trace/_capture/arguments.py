@@ -5,16 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from typing import Any, TypeVar
 
-from athina_trace._capture import messages
+from athina_trace._answers import libraries
 from athina_trace._capture.draft import LogDraft
 from athina_trace._pipeline.redaction import Redaction
 from athina_trace._pipeline.wire import is_prompt
-from athina_trace._serialization import looks_secret, plain, text
-from athina_trace._serialization.introspection import nameplate, stored_pairs
+from athina_trace._serialization import MASKED, looks_secret, plain, text
+from athina_trace._serialization.introspection import stored_pairs, type_name, type_placeholder
+from athina_trace._serialization.keys import KEY
+from athina_trace._serialization.strings import is_clean
 from athina_trace._wrapping import callables
 from athina_trace.schema import ALIASES, check_names
+
+D = TypeVar("D", bound=LogDraft)
 
 # The first parameter of these names that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -27,6 +32,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 _IDS = frozenset({"id", "key", "model", "slug"})
 _ID_ENDINGS = ("_id", "_key", "_slug")
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+_MESSAGES = frozenset({"aiogram.types.message.Message"})
+"""Messages of chat frameworks that are data: what was written is the question, not all that is known of it."""
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 
@@ -53,7 +60,7 @@ class Options:
         capture_response: bool = True,
         sample_rate: float | None = None,
     ) -> Options:
-        """Options, or a `TypeError` that names what is wrong and suggests what was meant."""
+        """Return the options, or raise a `TypeError` that names what is wrong and suggests what was meant."""
         check_names("athina_trace", (*named, *(inputs or ())))
         if response is not None and not callable(response):
             raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
@@ -123,9 +130,10 @@ class Function:
         }
         self._roles = tuple((field, rule) for field, rule in roles.items() if rule)
 
-    def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogDraft:
-        """A draft with what the arguments say, read now: the function may change them later."""
-        arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+    def draft(self, kind: type[D], args: tuple[Any, ...], kwargs: dict[str, Any]) -> D:
+        """Return a draft of this `kind` with what the arguments say, read now: the function may change them later."""
+        # Without `strict=False`, which takes as long as all the rest of this line.
+        arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args)), **kwargs}  # noqa: B905
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
         # What a method is bound to may come by keyword, too, or in another place than it is declared in.
@@ -153,13 +161,13 @@ class Function:
         for parameter, value in arguments.items():
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
-        draft = LogDraft(self._named, inputs, attributes)
+        draft = kind(self._named, inputs, attributes)
         draft.sample_rate = self._options.sample_rate
         draft.named.update(self._constants)
         return draft
 
     def _may_read(self, name: str, parameter: str) -> bool:
-        """Whether this argument may leave the program: identifiers and mapped ones always, others if captured."""
+        """Return whether an argument may leave the program: identifiers and mapped ones always, others if captured."""
         capture = self._options.capture_inputs
         if capture is True or name == "session_id" or name in self._options.inputs:
             return True
@@ -179,24 +187,30 @@ def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Op
 
 
 def _read_as(name: str, value: object, parameter: str) -> Any:
-    """An argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
+    """Return an argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
     if name in _TEXTS:
+        if type(value) is str and is_clean(value):  # without the call of `text`, which most calls would pay for twice
+            return value
         written = text(value)
-        return written if written is value else _words(value, written)
+        return written if written is value else _words(name, value, written)
     data = plain(value, name=parameter)
     if name == "custom_attributes" and not isinstance(data, dict):
         return {parameter: data}
     if name != "prompt":
         return data
-    prompt = None if isinstance(data, str) else messages.prompt_of(data)
+    prompt = None if isinstance(data, str) else libraries.prompt_of(data)
     if prompt is not None:
         return prompt
     return data if is_prompt(data) else text(data)
 
 
-def _words(value: object, written: str) -> str:
-    """What was `written` of a value, or what a chat framework's message says, such as Chainlit's or Telegram's."""
-    if type(value) is str or written != nameplate(value):
+def _words(name: str, value: object, written: str) -> str:
+    """Return what was `written` of a value, or what a chat framework's message (Chainlit's, Telegram's) says."""
+    if name == "session_id" and type(value) is str and (MASKED in written or KEY in written):
+        # Two sessions stay two, where a token identifies them.
+        return f"{written} {sha256(value.encode('utf-8', 'replace')).hexdigest()[:12]}"
+    is_data = written != type_placeholder(value) and type_name(type(value)) not in _MESSAGES
+    if type(value) is str or is_data:
         return written
     found = [words for _, words in stored_pairs(value, ("content", "text")) if isinstance(words, str) and words]
     return text(found[0]) if found else written

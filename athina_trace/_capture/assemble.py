@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from athina_trace import _guard
-from athina_trace._capture import failures, messages, streams
+from athina_trace._answers import libraries
+from athina_trace._capture import failures, streams
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, redacted, type_only, without_arguments
 from athina_trace._serialization import plain, text
-from athina_trace._serialization.introspection import Mark, nameplate
+from athina_trace._serialization.introspection import Placeholder, type_placeholder
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -24,12 +25,11 @@ def assemble(
     draft: LogDraft,
     options: Options,
     defaults: Mapping[str, Any],
-    *,
     redaction: Redaction = Redaction.NOTHING,
     result: object = None,
     error: BaseException | None = None,
 ) -> dict[str, Any]:
-    """The fields of the log of a call that ended, as data; see `wire`.
+    """Return the fields of the log of a call that ended, as data; see `wire`.
 
     Where several sources give a field, the strongest wins. From the weakest to the strongest:
 
@@ -52,10 +52,8 @@ def assemble(
         result: what the call returned.
         error: what it raised instead; the draft's `outcome` says where that is no failure.
     """
-    answer = _response(draft, options, result, failed=error is not None)
-    recorded: Mapping[str, Any] = draft.accumulator.fields() if draft.accumulator is not None else _NOTHING
-    if draft.answers:
-        recorded = {**messages.merged(draft.answers), **recorded}
+    answer = _response(draft, options, result, error)
+    recorded = _NOTHING if draft.accumulator is None and draft.answers is None else draft.answered()
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None or draft.outcome is not None else failures.failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
@@ -84,7 +82,9 @@ def assemble(
     }
     if answer is not None and "response" not in named:
         fields["response"] = answer
-        draft.has_result = True
+        draft.own = ("response",)
+    if failure:
+        draft.own = (*draft.own, *failure)
     fields["external_reference_id"] = draft.external_reference_id
     if recorded.get("language_model_id") and "language_model_id" not in named:
         fields["language_model_id"] = recorded["language_model_id"]
@@ -102,10 +102,10 @@ def assemble(
     return fields
 
 
-def _response(draft: LogDraft, options: Options, result: Any, *, failed: bool) -> Any:
-    """What the call answered, as data; None where the result says nothing and other sources may."""
+def _response(draft: LogDraft, options: Options, result: Any, raised: BaseException | None) -> Any:
+    """Return what the call answered, as data; None where the result says nothing and other sources may."""
     streamed = draft.streamed
-    if options.response is not None and (streamed is not None or not failed):
+    if options.response is not None and (streamed is not None or raised is None):
         answer = result if streamed is None else streamed.chunks
         try:
             answer = options.response(answer)
@@ -121,14 +121,14 @@ def _response(draft: LogDraft, options: Options, result: Any, *, failed: bool) -
     if result is None or draft.recognises(result):
         return None
     data: Any = streams.text_of_bytes(result) if issubclass(type(result), bytes) else plain(result)
-    message = messages.answer_of(data)
-    if message is None:
+    pieces = libraries.read(data)
+    if not pieces:
         # What is not data says less than what the model answered within the call.
-        is_no_data = type(result) is Mark or data == nameplate(result)
+        is_no_data = type(result) is Placeholder or data == type_placeholder(result)
         answered = is_no_data and draft.accumulator is not None and draft.accumulator.fields().get("response")
         return None if answered else data
-    draft.answers = [message]
-    return message.get("response", "")
+    draft.own_accumulator().take_pieces(pieces)
+    return libraries.fields_of(pieces).get("response", "")  # by itself: it may have been recorded before
 
 
 def _complete(fields: dict[str, Any], parent: LogDraft | None) -> None:
@@ -151,7 +151,7 @@ def _complete(fields: dict[str, Any], parent: LogDraft | None) -> None:
 
 
 def _content_text(content: object) -> str:
-    """The text of a message: a string, or the text parts of a list of parts."""
+    """Return the text of a message: a string, or the text parts of a list of parts."""
     if not isinstance(content, list):
         return text(content)
     parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -159,7 +159,7 @@ def _content_text(content: object) -> str:
 
 
 def _circumstances(draft: LogDraft) -> dict[str, Any]:
-    """Custom attributes that say how the call ended, and in which other one it was made."""
+    """Return custom attributes that say how the call ended, and in which other one it was made."""
     attributes: dict[str, Any] = {} if draft.outcome is None else {"outcome": draft.outcome}
     if draft.streamed is not None:
         attributes["chunks"] = draft.streamed.count

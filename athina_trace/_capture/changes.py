@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from athina_trace import _guard, _runtime
+from athina_trace import _fork, _guard, _runtime
 from athina_trace._pipeline.redaction import Redaction, redacted
 from athina_trace._serialization import plain
 from athina_trace.schema import ALIASES, attributes_of
 
-Kind = Literal["update", "update_by_id", "feedback"]
+if TYPE_CHECKING:
+    from athina_trace._pipeline.writer import Change
+
+_NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
+
+lock = threading.Lock()
+"""Held for a moment where threads that record into one log meet."""
+
+
+def _renew_lock() -> None:
+    global lock  # noqa: PLW0603 - one for the process
+    # In a forked child, which may find it held by a thread that it does not have.
+    lock = threading.Lock()
+
+
+_fork.register("capture", after_in_child=_renew_lock)
+
+
+class LateChanges:
+    """Changes of a log whose call has ended: they arrive behind it, in the order in which they came."""
+
+    __slots__ = ("_waiting", "attributes", "redaction")
+
+    def __init__(self, redaction: Redaction) -> None:
+        self.redaction = redaction
+        """What the decorator and the settings keep out of what is recorded from now on."""
+        self.attributes: Mapping[str, Any] = _NO_ATTRIBUTES
+        """Custom attributes of the log as it was written: a change replaces them all."""
+        self._waiting: Sequence[Callable[[], None]] | None = ()
+        """Changes that came before the log was written; None from then on."""
+
+    def send(
+        self, reference: str, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False
+    ) -> None:
+        """Write a change behind the log, which may still be masked or wait for a hook, in another thread."""
+        change = partial(send, "update", reference, fields, redaction, is_captured=is_captured)
+        with lock:
+            if self._waiting is not None:
+                self._waiting = (*self._waiting, change)
+                return
+        change()
+
+    def log_written(self) -> None:
+        """Write the changes that came while the log was written; those that come from now on are written at once."""
+        while True:
+            with lock:
+                waiting = self._waiting
+                self._waiting = () if waiting else None
+            if not waiting:
+                return
+            # Without the lock, since masks of the program run; then again, so that none overtakes another.
+            for change in waiting:
+                change()
 
 
 def data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that a program gave, as data under the spelling used inside."""
+    """Return fields that a program gave, as data under the spelling used inside."""
     inner = {ALIASES.get(name, name): value for name, value in fields.items()}
     return {
         name: attributes_of(value) if name == "custom_attributes" and isinstance(value, Mapping) else plain(value)
@@ -23,7 +78,7 @@ def data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def send(
-    kind: Kind, target: str, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False
+    kind: Change, target: str, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False
 ) -> None:
     """Commit a change, without what is kept out of logs. Never raises.
 
@@ -39,7 +94,7 @@ def send(
         _write(kind, target, redacted(redaction, fields) if redaction else dict(fields), is_captured=is_captured)
 
 
-def _write(kind: Kind, target: str, fields: dict[str, Any], *, is_captured: bool) -> None:
+def _write(kind: Change, target: str, fields: dict[str, Any], *, is_captured: bool) -> None:
     runtime = _runtime.active()
     if runtime is None:
         _runtime.afterwards(lambda: _write(kind, target, fields, is_captured=is_captured))

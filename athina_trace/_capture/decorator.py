@@ -12,7 +12,7 @@ from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
 from athina_trace._capture.streams import Streamed
 from athina_trace._serialization import plain
-from athina_trace._serialization.introspection import nameplate
+from athina_trace._serialization.introspection import type_placeholder
 from athina_trace._wrapping import callables, wrapper
 from athina_trace._wrapping.calls import Call, DeferredWork, run_in_thread, run_now
 
@@ -24,36 +24,31 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 
 
-class _TracedCall(Call):
-    """One call and its draft: what `surround` opens and ends."""
+class _TracedCall(LogDraft, Call):
+    """One call, which `surround` opens and ends: it is the draft of its log, since most calls would pay for two."""
 
-    __slots__ = ("_options", "draft")
+    __slots__ = ("options",)
 
-    def __init__(self, draft: LogDraft, options: Options) -> None:
-        self.draft, self._options = draft, options
+    options: Options
 
-    def enter(self) -> None:
-        self.draft.open()
-
-    def leave(self) -> None:
-        self.draft.close()
+    def begun(self) -> None:
+        self.streamed = self.streamed or Streamed()
 
     def chunks(self, values: list[Any]) -> None:
-        streamed = self.draft.streamed
-        if streamed is None:
-            streamed = self.draft.streamed = Streamed()
-        streamed.add(values, self.draft, unread=self._options.response is not None)
+        if self.streamed is None:
+            self.streamed = Streamed()
+        self.streamed.add(values, self, self.options.response)
 
     def done(self, value: object) -> DeferredWork:
-        return emit(self.draft, self._options, result=value)
+        return emit(self, self.options, value)
 
     def failed(self, error: BaseException) -> DeferredWork:
-        return emit(self.draft, self._options, error=error)
+        return emit(self, self.options, None, error)
 
     def collected(self, stream: object) -> None:
-        if self.draft.started_ns and not self.draft.ended:
+        if self.started_ns and not self.ended:
             # What was never begun is a result like others.
-            run_now(self.done(nameplate(stream)) if self.draft.streamed is None else self.failed(GeneratorExit()))
+            run_now(self.done(type_placeholder(stream)) if self.streamed is None else self.failed(GeneratorExit()))
 
 
 class Trace:
@@ -87,11 +82,14 @@ class Trace:
                     return None
                 # A method called through its class, or under a decorator that passes `self` on as any argument.
                 if instance is None and owner.is_first(args, kwargs):
-                    return _TracedCall(bound.draft(args[1:], kwargs), options)
-                return _TracedCall((free if instance is None else bound).draft(args, kwargs), options)
+                    call = bound.draft(_TracedCall, args[1:], kwargs)
+                else:
+                    call = (free if instance is None else bound).draft(_TracedCall, args, kwargs)
             except Exception:  # noqa: BLE001 - the guard decides
                 _guard.swallow("capturing the arguments")
                 return None
+            call.options = options
+            return call
 
         decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace, decorator=self)
         owner.decorated = decorated
@@ -102,12 +100,12 @@ class Trace:
 
     def __enter__(self) -> LogDraft:
         """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
-        call = _TracedCall(LogDraft(self._options.named, {}, {}), self._options)
-        call.draft.sample_rate = self._options.sample_rate
+        call = _TracedCall(self._options.named, {}, {})
+        call.options, call.sample_rate = self._options, self._options.sample_rate
         self._entered.append(call)
         with _guard.shield("opening a log"):
             call.enter()
-        return call.draft
+        return call
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         run_now(self._end(error))
@@ -115,7 +113,7 @@ class Trace:
     def _end(self, error: BaseException | None) -> DeferredWork:
         here = current_draft()
         # One object may be entered by several tasks at once: end the log that this context is in.
-        call = next((each for each in tuple(self._entered) if each.draft is here), self._entered[-1])
+        call = next((each for each in tuple(self._entered) if each is here), self._entered[-1])
         self._entered.remove(call)
         with _guard.shield("closing a log"):
             call.leave()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from athina_trace import _fork, _guard, _runtime
+from athina_trace import _guard, _runtime
+from athina_trace._answers import libraries
 from athina_trace._capture import changes
-from athina_trace._capture.spans import span_attributes
+from athina_trace._capture.active_span import span_attributes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
 from athina_trace._serialization import plain
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
     from athina_trace._answers.accumulator import AnswerAccumulator
     from athina_trace._answers.records import Record
+    from athina_trace._capture.changes import LateChanges
     from athina_trace._capture.streams import Streamed
     from athina_trace.schema import LogFields
 
@@ -44,16 +43,14 @@ class LogDraft:
         "_found",
         "_reference",
         "_token",
-        "_waiting",
         "accumulator",
         "answers",
         "attributes",
-        "has_result",
         "inputs",
-        "late_redaction",
-        "logged_attributes",
+        "late",
         "named",
         "outcome",
+        "own",
         "parent",
         "redaction",
         "sample_rate",
@@ -75,22 +72,18 @@ class LogDraft:
         self.redaction: Redaction = NOTHING
         self.scope: Scope = EMPTY
         self.streamed: Streamed | None = None
-        # Whether what the call returned is its response, which wins over what a model answered.
-        self.has_result = False
+        # Fields that the call itself gave, which win over what a model answered: its response, how it failed.
+        self.own: tuple[str, ...] = ()
         self.accumulator: AnswerAccumulator | None = None
-        # Fields of answers in messages of libraries such as LangChain, of a stream each piece.
-        self.answers: list[dict[str, Any]] | None = None
+        # The fields of its answers, where they are known and no accumulator has them.
+        self.answers: Mapping[str, Any] | None = None
         self.started_ns = 0
-        # What the call came to that raised an exception which is no failure.
+        # Set where the call raised an exception that is not a failure: see `failures.outcome`.
         self.outcome: str | None = None
         # Of OpenTelemetry, where the call was made in one.
         self.span: Mapping[str, str] | None = None
-        # Changes that came after the call, and before its log was written; None from then on.
-        self._waiting: Sequence[Callable[[], None]] | None = ()
-        # What is kept out of what is recorded when the call has ended; None while it runs.
-        self.late_redaction: Redaction | None = None
-        # Custom attributes of the log that was written: a change replaces them all.
-        self.logged_attributes: Mapping[str, Any] = EMPTY.attributes
+        # Made when the call has ended.
+        self.late: LateChanges | None = None
         # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
         # call with a log of its own.
         self._reference: tuple[int, str, bool] = (-1, "", False)
@@ -117,12 +110,12 @@ class LogDraft:
         return self._reference[1]
 
     def keep(self) -> None:
-        """Have the log made, whatever the sample: the reference must not say otherwise, unless it was read already."""
+        """Log the call, whatever the sample: the reference must not say otherwise, unless it was read already."""
         if self._reference[0] != clock.forks:
             self._reference = (clock.forks, clock.reference(), False)
 
     def _sampled_reference(self) -> tuple[str, bool]:
-        """A UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
+        """Return a UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
         reference, runtime = clock.reference(), _runtime.active()
         if runtime is None:
             return reference, False
@@ -136,7 +129,7 @@ class LogDraft:
         return reference if keeps(str(whole), rate) else left_out(reference), True
 
     def is_in_sample(self, rate: float, session: str | None) -> bool:
-        """Whether the log is made where a share `rate` of all conversations is.
+        """Return whether the log is made where a share `rate` of all conversations is.
 
         Its reference decides, since the program may know it already, though not yet the session.
         """
@@ -150,8 +143,8 @@ class LogDraft:
 
     @property
     def ended(self) -> bool:
-        """Whether the call has ended, and its log was written."""
-        return self.late_redaction is not None
+        """Whether the call has ended: what comes from now on is a change of its log."""
+        return self.late is not None
 
     def update(self, **fields: Unpack[LogFields]) -> None:
         """Name fields of this log; they win over everything captured, and later calls over earlier ones.
@@ -162,30 +155,35 @@ class LogDraft:
         """
         # Without the context manager of the guard: most calls come here, and would pay for it.
         try:
-            if self.late_redaction is None:
+            if self.late is None:
                 self.name(fields)
                 return
             later = LogDraft(fields, {}, {})
             named = {name: value for name, value in later.named.items() if name != "external_reference_id"}
             if later.attributes:
                 named["custom_attributes"] = later.attributes
-            self._change(named, of_named(self.redaction | self.scope.redaction))
+            redaction = of_named(self.redaction | self.scope.redaction)
+            self.late.send(self.external_reference_id, named, redaction)
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("current_log().update()")
 
     def record(self, *objects: object) -> None:
-        """Read OpenAI objects (runs, messages, steps, responses, completions; also as dicts) into this log.
+        """Read answers of models into this log, as objects or as dicts, whole or chunk by chunk.
 
-        Any order, any number of times: usage counts once for each id. An object of an unknown shape is ignored.
+        Those of OpenAI's client (runs, messages, steps, responses, completions) and those of other libraries
+        (LangChain, Anthropic, Google …), in any order and any number of times: usage counts once for each id. An
+        object of an unknown shape is ignored.
         When the call has ended, what they add is a change of its log.
         """
         with _guard.shield("current_log().record()"):
             accumulator = self.own_accumulator()
-            logged = accumulator.fields() if self.ended else {}
+            logged = {} if self.late is None else self.answered()
             for each in objects:
-                accumulator.add(each)
-            if self.ended:
-                self._send_later(logged)
+                if not accumulator.add(each):
+                    data = plain(each)
+                    accumulator.take_pieces(libraries.read(data) or libraries.read({"messages": data}) or ())
+            if self.late is not None:
+                self._send_later(self.late, logged)
 
     def take(self, records: Iterable[Record], scope: Scope = EMPTY, session: str | None = None) -> None:
         """Take what a source saw of an answer; when the call has ended, what that adds is a change of its log.
@@ -199,10 +197,10 @@ class LogDraft:
         is_named = self.named.get("session_id") is not None
         if session is not None and not is_named:
             self.named["session_id"] = session
-        if self.late_redaction is None:
+        if self.late is None:
             accumulator.take(records)
             return
-        logged = accumulator.fields()
+        logged = self.answered()
         accumulator.take(records)
         added = {name: value for name, value in scope.fields.items() if self.scope.fields.get(name) is None}
         if is_named:
@@ -210,51 +208,34 @@ class LogDraft:
         elif session is not None and session != self.scope.fields.get("session_id"):
             added["session_id"] = session
         self.scope = Scope({**self.scope.fields, **added}, redaction=self.scope.redaction | scope.redaction)
-        self._send_later(logged, added, is_captured=True)
+        self._send_later(self.late, logged, added, is_captured=True)
 
     def _send_later(
-        self, logged: Mapping[str, Any], added: Mapping[str, Any] = EMPTY.fields, *, is_captured: bool = False
+        self,
+        late: LateChanges,
+        logged: Mapping[str, Any],
+        added: Mapping[str, Any] = EMPTY.fields,
+        *,
+        is_captured: bool = False,
     ) -> None:
         """Change the log that was written by what is known since.
 
         Args:
+            late: what takes the change.
             logged: what was known of its answers when it was written.
             added: what a scope named since.
             is_captured: whether no code of the program named it.
         """
         stronger = {**self.inputs, **self.scope.fields, **self.named}
-        if self.has_result:
-            stronger["response"] = True
-        known = self.own_accumulator().fields().items()
+        stronger.update(dict.fromkeys(self.own, True))
+        known = self.answered().items()
         changed = {name: value for name, value in known if logged.get(name) != value and stronger.get(name) is None}
         if "custom_attributes" in changed:
-            known_now = {**self.logged_attributes, **changed["custom_attributes"]}
+            known_now = {**late.attributes, **changed["custom_attributes"]}
             changed["custom_attributes"] = {**known_now, **self.scope.attributes, **self.attributes}
         changed.update({name: value for name, value in added.items() if value is not None})
-        redaction = self.redaction | self.scope.redaction | (self.late_redaction or NOTHING)
-        self._change(changed, redaction, is_captured=is_captured)
-
-    def _change(self, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False) -> None:
-        """Write a change behind the log, which may still be masked or wait for a hook, in another thread."""
-        reference = self.external_reference_id
-        change = partial(changes.send, "update", reference, fields, redaction, is_captured=is_captured)
-        with _lock:
-            if self._waiting is not None:
-                self._waiting = (*self._waiting, change)
-                return
-        change()
-
-    def note_written(self) -> None:
-        """Write the changes that came while the log was written; those that come from now on are written at once."""
-        while True:
-            with _lock:
-                waiting = self._waiting
-                self._waiting = () if waiting else None
-            if not waiting:
-                return
-            # Without the lock, since masks of the program run; then again, so that none overtakes another.
-            for change in waiting:
-                change()
+        redaction = self.redaction | self.scope.redaction | late.redaction
+        late.send(self.external_reference_id, changed, redaction, is_captured=is_captured)
 
     def own_accumulator(self) -> AnswerAccumulator:
         """Return what is known of the answers of this log, made when first needed."""
@@ -263,12 +244,16 @@ class LogDraft:
             from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
 
             # Several threads may record into the log of one call.
-            with _lock:
+            with changes.lock:
                 accumulator = self.accumulator = self.accumulator or AnswerAccumulator()
         return accumulator
 
+    def answered(self) -> Mapping[str, Any]:
+        """Return the fields that are known of the answers of this log."""
+        return self.accumulator.fields() if self.accumulator is not None else self.answers or EMPTY.fields
+
     def recognises(self, value: object) -> bool:
-        """Record `value`, if it is an object that an integration understands; whether it is."""
+        """Record `value` if it is an object that an integration understands; return whether it is."""
         if issubclass(type(value), _NOT_OBJECTS):  # `isinstance` would ask the object
             return False
         from athina_trace._answers.accumulator import may_be_known  # noqa: PLC0415 - loaded with the first log
@@ -276,27 +261,28 @@ class LogDraft:
         return may_be_known(value) and self.own_accumulator().add(value)
 
     def name(self, fields: Mapping[str, Any]) -> None:
-        """What `update` does, without its guard."""
+        """Do what `update` does, without its guard."""
         for given, value in fields.items():
-            field = ALIASES.get(given, given)
-            if field == "custom_attributes" and isinstance(value, Mapping):
+            if given == "custom_attributes" and isinstance(value, Mapping):
                 self.attributes.update(attributes_of(value))
-            elif field in FIELDS:
-                self.named[field] = plain(value)
+            elif given in FIELDS:
+                self.named[given] = plain(value)
+            elif given in ALIASES:
+                self.named[ALIASES[given]] = plain(value)
             else:
                 self.attributes.update(attributes_of({given: value}))
                 warning = "unknown field %r: kept in custom_attributes%s"
                 _guard.log_throttled(logging.WARNING, f"unknown field {given}", warning, given, nearest(given))
 
     def session_id(self) -> Any:
-        """The session as known now: of this call, else of the call around it."""
+        """Return the session as known now: of this call, else of the call around it."""
         own = self.named.get("session_id") or self.scope.fields.get("session_id") or self.inputs.get("session_id")
-        if own is None and self.accumulator is not None:
-            own = self.accumulator.fields().get("session_id")
+        if own is None:
+            own = self.answered().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
     def conversation(self) -> str:
-        """What a call without a session is sampled by: the reference of the outermost call around it."""
+        """Return what a call without a session is sampled by: the reference of the outermost call around it."""
         from athina_trace._pipeline.sampling import sampled_by  # noqa: PLC0415 - only samples need it
 
         if self.parent is not None:
@@ -304,19 +290,18 @@ class LogDraft:
         reference = self.external_reference_id
         return sampled_by(reference) if reference == self._reference[1] else reference
 
-    def open(self) -> None:
+    def enter(self) -> None:
         """Start the clock and become the current log of this context."""
         # Entered again before the steps of a stream that was returned: the call began before.
         if not self.started_ns:
             self.started_ns = clock.perf_ns()
-            if "opentelemetry.trace" in sys.modules:
-                self.span = span_attributes()
+            self.span = span_attributes()
         scope, self.parent = current.get()
         self.scope = EMPTY if scope is None else scope
         self._found = scope
         self._token = current.set((scope, self))
 
-    def close(self) -> None:
+    def leave(self) -> None:
         """Make current again the log of the call around this one."""
         scope, log = current.get()
         try:
@@ -348,20 +333,10 @@ class _NoLog:
 
 
 _NO_LOG = _NoLog()
-_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603 - one for the process
-    # In a forked child, which may find it held by a thread that it does not have.
-    _lock = threading.Lock()
-
-
-_fork.register("capture", after_in_child=_renew_lock)
 
 
 def current_log() -> LogDraft | _NoLog:
-    """The log of the innermost decorated call that is running; outside of any, a falsy one that does nothing.
+    """Return the log of the innermost decorated call that is running; outside of any, a falsy one that does nothing.
 
     >>> @athina_trace
     ... def answer(question: str) -> str:
@@ -376,6 +351,6 @@ def current_log() -> LogDraft | _NoLog:
 
 
 def current_draft() -> LogDraft | None:
-    """The draft of the innermost call in this context, or None."""
+    """Return the draft of the innermost call in this context, or None."""
     draft: LogDraft | None = current.get()[1]
     return draft

@@ -5,39 +5,38 @@ from __future__ import annotations
 from athina_trace import _guard, _runtime
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.assemble import assemble
+from athina_trace._capture.changes import LateChanges
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.failures import outcome
 from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import DeferredWork, run_now
 
 
-def emit(
-    draft: LogDraft, options: Options, *, result: object = None, error: BaseException | None = None
-) -> DeferredWork:
-    """Log a call that ended with `result` or `error`. Never raises; gives the work that takes long, if any."""
-    # First, so that what another thread says from now on becomes a change instead of being lost in a finished draft.
-    draft.late_redaction = options.redaction
+def emit(draft: LogDraft, options: Options, result: object = None, error: BaseException | None = None) -> DeferredWork:
+    """Log a call that ended with `result` or `error`. Never raises; returns the work that takes long, if any."""
     try:
+        # First, so that what another thread records from now on becomes a change, rather than be lost in a used draft.
+        draft.late = late = LateChanges(options.redaction)
         runtime = _runtime.active()
         if runtime is None:
-            _runtime.afterwards(lambda: run_now(emit(draft, options, result=result, error=error)))
+            _runtime.afterwards(lambda: run_now(emit(draft, options, result, error)))
             return None
         redaction = runtime.pipeline.redaction
         if redaction is not NOTHING:
-            draft.late_redaction |= redaction
+            late.redaction |= redaction
         failed = False
         if error is not None:
             draft.outcome = outcome(error)
             failed = draft.outcome is None
         if failed and runtime.settings.keep_failed:
             draft.keep()
-        fields = assemble(draft, options, runtime.defaults, redaction=redaction, result=result, error=error)
-        draft.logged_attributes = fields["custom_attributes"]
+        fields = assemble(draft, options, runtime.defaults, redaction, result, error)
+        late.attributes = fields["custom_attributes"]
         # The decorator is closest to the call, then the session, then the setting.
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
             runtime.commit(fields)
-            draft.note_written()
+            late.log_written()
             return None
         return runtime.write(
             fields,
@@ -45,7 +44,7 @@ def emit(
             kept=draft.is_in_sample,
             failed=failed,
             outermost=draft.parent is None,
-            written=draft.note_written,
+            written=late.log_written,
         )
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("writing a log")

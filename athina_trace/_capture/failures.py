@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from athina_trace import _guard
 from athina_trace._serialization import text
-from athina_trace._serialization.introspection import mro_of, type_name
+from athina_trace._serialization.introspection import attribute_or_none, mro_of, type_name
 
 _MOST_HELD: Final = 100
 """Exceptions of a group that are named."""
@@ -20,6 +20,12 @@ _STEERING: Final[Mapping[str, str]] = {
     "StopAsyncIteration": "exhausted",
     "SystemExit": "exited",
     "click.exceptions.Exit": "exited",
+    "click.exceptions.Abort": "cancelled",
+    "typer.exceptions.Exit": "exited",
+    "typer.exceptions.Abort": "cancelled",
+    "streamlit.runtime.scriptrunner_utils.exceptions.StopException": "exited",
+    "streamlit.runtime.scriptrunner_utils.exceptions.RerunException": "redirected",
+    "marimo._runtime.control_flow.MarimoStopError": "exited",
     "celery.exceptions.Retry": "retried",
     "celery.exceptions.TaskPredicate": "ignored",
     "arq.worker.Retry": "retried",
@@ -33,7 +39,22 @@ _STEERING: Final[Mapping[str, str]] = {
     "pydantic_ai.exceptions.ApprovalRequired": "deferred",
     "langgraph.errors.ParentCommand": "redirected",
     "langgraph.errors.GraphBubbleUp": "interrupted",
+    "dagster._core.definitions.events.RetryRequested": "retried",
+    **{
+        f"airflow.{module}.{name}": outcome
+        for module in ("exceptions", "sdk.exceptions")
+        for name, outcome in (
+            ("AirflowSkipException", "ignored"),
+            ("AirflowRescheduleException", "deferred"),
+            ("TaskDeferred", "deferred"),
+        )
+    },
+    "aiogram.dispatcher.event.bases.SkipHandler": "ignored",
+    "aiogram.dispatcher.event.bases.CancelHandler": "cancelled",
+    "unittest.case.SkipTest": "ignored",
     "tornado.web.Finish": "responded",
+    "cherrypy._cperror.HTTPRedirect": "redirected",
+    "cherrypy._cperror.InternalRedirect": "redirected",
 }
 """Exceptions that are no failures → the `outcome` of a call that raised one."""
 
@@ -43,14 +64,18 @@ _RESPONSES: Final = frozenset(
         "werkzeug.exceptions.HTTPException",
         "aiohttp.web_exceptions.HTTPException",
         "litestar.exceptions.http_exceptions.HTTPException",
+        "bottle.HTTPResponse",
+        "falcon.http_status.HTTPStatus",
+        "pyramid.httpexceptions.HTTPException",
     }
 )
 """Exceptions by which a web framework answers; with a status below 400, that is no failure."""
+_FIRST_REDIRECT: Final = 300
 _FIRST_FAILURE: Final = 400
 
 
 def outcome(error: BaseException) -> str | None:
-    """What a call came to that raised `error`; None where that is a failure.
+    """Return the outcome of a call that raised `error`; None where that is a failure.
 
     A group of exceptions is a failure where it holds one.
     """
@@ -60,25 +85,27 @@ def outcome(error: BaseException) -> str | None:
 
 def _outcome(error: BaseException) -> str | None:
     names = [type_name(base) for base in mro_of(type(error))]
-    steering = next((_STEERING[name] for name in names if name in _STEERING), None)
-    if steering is not None:
-        return steering
+    for name in names:
+        if name in _STEERING:
+            return _STEERING[name]
     if not _RESPONSES.isdisjoint(names):
-        status = _status(error) or _attribute(error, "code")
-        return "redirected" if isinstance(status, int) and status < _FIRST_FAILURE else None
-    # Whatever else is no `Exception` ends a call from outside: the cancellation of a task, or Ctrl-C.
+        status = _status(error) or attribute_or_none(error, "code")
+        if not isinstance(status, int) or status >= _FIRST_FAILURE:
+            return None
+        return "redirected" if status >= _FIRST_REDIRECT else "responded"
+    # Any other `BaseException` ends a call from outside: the cancellation of a task, or Ctrl-C.
     return None if isinstance(error, Exception) else "cancelled"
 
 
 def failure(error: BaseException) -> Mapping[str, Any]:
-    """`error` and `status_code` of a call that failed with `error`."""
+    """Return `error` and `status_code` of a call that failed with `error`."""
     fields: dict[str, Any] = {"error": message(error)}
     status = next((status for each in _held(error) if isinstance(status := _status(each), int)), None)
     return fields if status is None else {**fields, "status_code": status}
 
 
 def message(error: BaseException) -> str:
-    """The type and the text of an exception, and of those that it holds."""
+    """Return the type and the text of an exception, and of those that it holds."""
     kind = type(error).__name__
     try:
         own = f"{kind}: {error}" if str(error) else kind
@@ -90,27 +117,20 @@ def message(error: BaseException) -> str:
 
 
 def _status(error: BaseException) -> Any:
-    return _attribute(error, "status_code") or _attribute(_attribute(error, "response"), "status_code")
+    response = attribute_or_none(error, "response")
+    return attribute_or_none(error, "status_code") or attribute_or_none(response, "status_code")
 
 
 def _held(error: BaseException) -> list[BaseException]:
-    """The exception, or those that a group holds, at any depth; at most 100."""
+    """Return the exception, or those that a group holds, at any depth; at most 100."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting and len(found) < _MOST_HELD:
         each = waiting.pop(0)
         # Python 3.10 has no groups of its own; the package that brings them names them alike.
-        held = _attribute(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
+        held = attribute_or_none(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
         inner = [part for part in held if isinstance(part, BaseException)] if isinstance(held, tuple) else []
         waiting = inner + waiting
         if not inner:
             found.append(each)
     return found
-
-
-def _attribute(value: object, name: str) -> Any:
-    try:
-        return getattr(value, name, None)
-    except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
-        _guard.pass_on(fault)
-        return None

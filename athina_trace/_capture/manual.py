@@ -24,7 +24,7 @@ _FEEDBACK = (1, 0, -1)
 
 
 def log_inference(**fields: Unpack[LogFields]) -> str:
-    """Log one inference by hand; gives its `external_reference_id`, the caller's own or a new UUIDv7.
+    """Log one inference by hand; return its `external_reference_id`, the caller's own or a new UUIDv7.
 
     Session, customer and the settings' defaults are filled in as for a decorated call, and the log is committed to
     disk before this returns. Raises `TypeError` for a field that Athina does not know, naming the nearest one.
@@ -37,11 +37,11 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
     named: dict[str, Any] = {"response_time": None, **fields}
     draft = LogDraft(named, {}, {})
     with _guard.shield("log_inference()"):
-        draft.open()
+        draft.enter()
         try:
             run_now(emit(draft, Options()))
         finally:
-            draft.close()
+            draft.leave()
     return str(draft.external_reference_id)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from athina_trace._capture.draft import current_draft
 from athina_trace._pipeline.redaction import Redaction
-from athina_trace.context import Given, ScopeCall, Scoped
+from athina_trace.context import ScopeCall, Scoped, ScopeOverrides
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +38,7 @@ class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
             redaction |= Redaction.INPUTS | Redaction.NAMED
         if response:
             redaction |= Redaction.RESPONSE | Redaction.NAMED
-        super().__init__(Given(redaction=redaction))
+        super().__init__(ScopeOverrides(redaction=redaction))
 
     def __enter__(self) -> Self:
         self._redact_around()
@@ -52,4 +52,4 @@ class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         # What was captured before the block belongs to the same matter as what happens inside.
         draft = current_draft()
         if draft is not None:
-            draft.redaction |= self._given.redaction
+            draft.redaction |= self._overrides.redaction

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 from itertools import groupby, pairwise
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from athina_trace._capture import messages
+from athina_trace._answers import libraries
 from athina_trace._clock import clock
+from athina_trace._pipeline.wire import json_text
 from athina_trace._serialization import plain, text, without_credentials
+
+if TYPE_CHECKING:
+    from athina_trace._answers.accumulator import AnswerAccumulator
 
 RECORDED: Final = object()
 """In place of a chunk that was recorded as part of an answer, or holds no text of its own."""
@@ -21,12 +26,16 @@ _MOST_CHARACTERS: Final = 1_000_000
 """Of a stream's text this much is kept; the rest is counted."""
 
 
+Reader = Callable[[Any], Any]
+"""The program's own function that reads the answer out of the chunks."""
+
+
 class Recording(Protocol):
     """The log that takes what objects of known libraries hold; see `draft.LogDraft`."""
 
-    answers: list[dict[str, Any]] | None
-
     def recognises(self, value: object) -> bool: ...
+
+    def own_accumulator(self) -> AnswerAccumulator: ...
 
 
 class Streamed:
@@ -38,59 +47,79 @@ class Streamed:
         first_ns: when the first one came, by the clock's `perf_ns`.
     """
 
-    __slots__ = ("_characters", "_last_object", "chunks", "count", "first_ns")
+    __slots__ = ("_characters", "_counted", "_last_object", "chunks", "count", "first_ns")
 
     def __init__(self) -> None:
         self.chunks: list[object] = []
         self.count = 0
         self.first_ns = clock.perf_ns()
         self._characters = 0
+        # How many chunks that was counted of; behind them are texts. To count takes as long as to keep, and most
+        # streams end before.
+        self._counted = 0
         self._last_object: object = None
 
-    def add(self, values: list[Any], draft: Recording, *, unread: bool) -> None:
+    def add(self, values: list[Any], draft: Recording, reader: Reader | None) -> None:
         """Read what was yielded, now: the program may change it later.
 
         Args:
             values: any number of texts, and at their end one object of any kind.
             draft: the log of the call, which is given what objects of known libraries hold.
-            unread: keep objects as they are, for the program's own function that reads the answer.
+            reader: where there is one, objects are kept as they are.
         """
         self.count += len(values)
-        if self._characters >= _MOST_CHARACTERS:
+        if self.chunks and self._characters_so_far() >= _MOST_CHARACTERS:
             if not accumulates(self.chunks):
                 return
             # Each chunk is the whole answer so far: the last one is enough.
             del self.chunks[:-1]
-            self._characters = 0
-        texts = values if type(values[-1]) is str else values[:-1]
-        self.chunks += texts
-        self._characters += sum(map(len, texts))
-        if len(texts) < len(values):
-            self._add_object(values[-1], draft, unread=unread)
+            self._characters, self._counted = 0, 1
+        if type(values[-1]) is str:
+            self.chunks += values
+        else:
+            self.chunks += values[:-1]
+            self._add_object(values[-1], draft, reader)
 
-    def _add_object(self, value: Any, draft: Recording, *, unread: bool) -> None:
-        if unread or issubclass(type(value), bytes | bytearray | memoryview):  # `isinstance` would ask the object
-            self.chunks.append(value if unread or type(value) is bytes else bytes(value))
-            # Each object counts one character at least, so that a stream of empty ones has an end, too.
-            self._characters += len(value) if isinstance(value, bytes | bytearray) else 1
-            return
-        data = None if draft.recognises(value) else plain(value)
-        answer = messages.answer_of(data)
-        if answer is not None:
-            draft.answers = draft.answers or []
-            draft.answers.append({name: part for name, part in answer.items() if name != "response"})
-            data = answer.get("response")
-        chunk = RECORDED if data is None else data
-        if self.chunks and value is self._last_object and replaces(chunk, self.chunks[-1]):
-            self.chunks[-1] = chunk
-            return
-        self._last_object = value
+    def _characters_so_far(self) -> int:
+        if self._counted < len(self.chunks):
+            texts: Any = self.chunks[self._counted :]
+            self._characters += sum(map(len, texts))
+            self._counted = len(self.chunks)
+        return self._characters
+
+    def _add_object(self, value: Any, draft: Recording, reader: Reader | None) -> None:
+        before = self._characters_so_far()
+        # Each object counts one character at least, so that a stream of empty ones has an end, too.
+        size = 1
+        chunk: Any
+        if issubclass(type(value), bytes | bytearray | memoryview):  # `isinstance` would ask the object
+            chunk = value if reader is not None or type(value) is bytes else bytes(value)
+            size = max(size, len(chunk))
+        elif reader is not None:
+            chunk = value
+        else:
+            data = None if draft.recognises(value) else plain(value)
+            pieces = libraries.read(data)
+            if pieces is not None:
+                data = draft.own_accumulator().take_pieces(pieces) or None
+                is_whole = all(piece.begins and piece.ends for piece in pieces)
+                # The whole answer may come behind its pieces, which were texts.
+                if is_whole and data and len(data) == before:
+                    data = None if data == joined(self.chunks) else data
+            chunk = RECORDED if data is None else data
+            if self.chunks and value is self._last_object and replaces(chunk, self.chunks[-1]):
+                self.chunks[-1] = chunk
+                return
+            self._last_object = value
+            if data is not None:
+                size = max(size, len(str(data)))  # nearly what its JSON has, in a third of the time
         self.chunks.append(chunk)
-        self._characters += len(text(chunk)) if chunk is not RECORDED else 1
+        self._counted += 1
+        self._characters += size
 
 
 def accumulates(chunks: list[object]) -> bool:
-    """Whether each chunk is the whole answer so far, rather than the next piece of it."""
+    """Return whether each chunk is the whole answer so far, rather than the next piece of it."""
     # The first and the last one decide it for nearly all streams.
     if len(chunks) <= _LEAST_GROWTH or chunks[0] == chunks[-1] or not continues(chunks[-1], chunks[0]):
         return False
@@ -103,7 +132,7 @@ def accumulates(chunks: list[object]) -> bool:
 
 
 def continues(after: Any, before: Any) -> bool:
-    """Whether data is what `before` was, with longer texts and more items."""
+    """Return whether data is what `before` was, with longer texts and more items."""
     if type(before) is not type(after):
         return before is None
     if isinstance(before, str):
@@ -116,13 +145,13 @@ def continues(after: Any, before: Any) -> bool:
 
 
 def replaces(chunk: object, before: object) -> bool:
-    """Whether a chunk that is the same object as the one before is its next state, and no further piece."""
+    """Return whether a chunk that is the same object as the one before is its next state, and no further piece."""
     # A history of messages is yielded again unchanged; an event with the same piece twice is two pieces.
     return continues(chunk, before) and (chunk != before or isinstance(chunk, list))
 
 
 def joined(chunks: list[object]) -> str | None:
-    """The answer; None where all of it was recorded."""
+    """Return the answer; None where all of it was recorded."""
     if accumulates(chunks):
         chunks = chunks[-1:]
     try:  # most streams are of nothing but text, and that is how to ask all chunks at once
@@ -138,12 +167,17 @@ def joined(chunks: list[object]) -> str | None:
         if kind is bytes:  # a character may have come in several chunks
             out.append(text_of_bytes(b"".join(same)))
         else:
-            out += ["".join(same)] if kind is str else map(text, same)
+            out += ["".join(same)] if kind is str else map(_written, same)
     return without_credentials("".join(out))  # and so may a URL
 
 
+def _written(data: Any) -> str:
+    """Return data as text."""
+    return str.__str__(data) if isinstance(data, str) else json_text(data)
+
+
 def text_of_bytes(value: bytes) -> str:
-    """Bytes as the text that they hold in UTF-8; else their length and media type. A cut last character is left out."""
+    """Return the text that bytes hold in UTF-8, without a cut last character; else their length and media type."""
     try:
         return text(codecs.getincrementaldecoder("utf-8")().decode(value))
     except UnicodeDecodeError:

@@ -70,7 +70,7 @@ class FirstNote:
 
 
 def is_read() -> bool:
-    """Whether a person reads standard error."""
+    """Return whether a person reads standard error."""
     # pytest gives the terminal to tests that run with `-s`.
     return sys.stderr is not None and sys.stderr.isatty() and "PYTEST_CURRENT_TEST" not in os.environ
 
@@ -106,7 +106,7 @@ def _log_lines(fields: dict[str, Any]) -> Iterator[_Line]:
 
 
 def _tool_text(call: Any) -> str:
-    """Say in one line what was called, whatever a program logged as the call of a tool."""
+    """Return in one line what was called, whatever a program logged as the call of a tool."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or "name" not in function:
         return str(call)

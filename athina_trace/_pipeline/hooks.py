@@ -74,7 +74,7 @@ class TimeLimited:
         self._busy = 0
 
     def __call__(self, argument: Any) -> Any:
-        """The function's result. Raises what it raises, or `TimeoutError`."""
+        """Return the function's result. Raises what it raises, or `TimeoutError`."""
         answer: Future[Any] = Future()
         with self._lock:
             if self._busy >= self._workers < _MOST_WORKERS:
@@ -82,7 +82,7 @@ class TimeLimited:
                     threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
                     self._workers += 1
                 except RuntimeError:
-                    # The system gives no more threads: those that there are come to this call in time.
+                    # The system gives no more threads: the existing ones take this call in time.
                     if not self._workers:
                         raise
             self._busy += 1
@@ -118,7 +118,7 @@ class Notifier:
         self._calling = False
 
     def notify(self, event: Delivered | Refused) -> None:
-        """Have the callback for `event` called soon."""
+        """Call the callback for `event` soon."""
         if self._callbacks[type(event)] is None:
             return
         with self._changed:
@@ -137,7 +137,7 @@ class Notifier:
                     self._thread = thread
 
     def wait(self, timeout: float) -> bool:
-        """Wait for at most `timeout` seconds until every callback has been called; whether that is so."""
+        """Wait for at most `timeout` seconds until every callback has been called; return whether all were."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._calling, timeout)
 

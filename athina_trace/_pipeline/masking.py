@@ -1,7 +1,8 @@
 """Masks: what replaces e-mail addresses, phone numbers, cards and keys before a log reaches disk or wire.
 
 A mask sees strings with their path, such as `prompt[0].content`, `response` or `custom_attributes.input.order.email`;
-a result that is data is walked before it becomes text. Each built-in pattern takes time linear in the text.
+a result that is data is walked before it becomes text. Keys within data are seen by what is built in, and by patterns
+without a path. Each built-in pattern takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Any, Final, TypeAlias
 
 from athina_trace import _guard
 from athina_trace._clock import clock
-from athina_trace._serialization import MASKED, Mask
+from athina_trace._serialization import MASKED
 from athina_trace.settings import Masker, PathPattern
 
+Mask: TypeAlias = Callable[[str, str], str]
+"""(path, text) → what takes the place of the text; the path is such as "messages[0].content"."""
 FAILED: Final = "[mask failed]"
 """What is logged where a mask raised, or gave something that is no text."""
 
@@ -53,7 +57,7 @@ _HALF_SECRET: Final = 200
 
 
 def build_mask(mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iterable[Masker]) -> Mask | None:
-    """One mask of the user's function, then the patterns, then the built-in maskers; None where there are none."""
+    """Build one mask of the user's function, the patterns and the built-in maskers, in this order; None without any."""
     steps = [
         *([mask] if mask else []),
         *(_by_pattern(path, pattern) for path, pattern in patterns),
@@ -99,6 +103,8 @@ def _built_in(name: Masker) -> Mask:
 
     return masked
 
+
+KeyMask = Callable[[str], str]
 
 Notice = Callable[[str, str], str]
 """(kind, found) → what takes its place."""
@@ -159,7 +165,7 @@ def _card(text: str, notice: Notice) -> str:
 
 
 def luhn(digits: str) -> bool:
-    """Whether `digits` may be a card's number: 13 to 19, the last one checking the others (ISO/IEC 7812-1, annex B)."""
+    """Return whether `digits` may be a card's number: 13 to 19, the last a check digit (ISO/IEC 7812-1, annex B)."""
     if not 13 <= len(digits) <= 19:  # noqa: PLR2004
         return False
     doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
@@ -174,22 +180,35 @@ _BUILT_IN: Final[Mapping[Masker, Callable[[str, Notice], str]]] = {
 }
 
 
-def masked(value: Any, mask: Mask, path: str) -> Any:
-    """JSON-safe `value` with each string as `mask` gives it; keys stay."""
+def build_key_mask(patterns: Iterable[PathPattern], maskers: Iterable[Masker]) -> KeyMask | None:
+    """Build what masks keys within data: patterns without a path, and the built-in maskers; None without any."""
+    mask = build_mask(None, (each for each in patterns if each[0] == "*"), maskers)
+    # Most keys come again and again.
+    return None if mask is None else lru_cache(maxsize=4096)(partial(mask, ""))
+
+
+def mask_value(value: Any, mask: Mask, path: str, key_mask: KeyMask | None = None) -> Any:
+    """Return JSON-safe `value` with each string as `mask` gives it, and each key as `key_mask` does."""
     # Exact types: what is JSON-safe has no others, and a subclass might run code of the program's.
     kind = type(value)
     if kind is str:
         return mask(path, value)
     if kind is dict:
-        return {key: masked(each, mask, f"{path}.{key}") for key, each in value.items()}
+        out: dict[str, Any] = {}
+        for key, each in value.items():
+            shown = key if key_mask is None else key_mask(key)
+            while shown in out:  # two addresses are two keys
+                shown += "'"
+            out[shown] = mask_value(each, mask, f"{path}.{key}", key_mask)
+        return out
     if kind is list:
-        return [masked(each, mask, f"{path}[{place}]") for place, each in enumerate(value)]
+        return [mask_value(each, mask, f"{path}[{place}]", key_mask) for place, each in enumerate(value)]
     return value
 
 
-def mask_fields(fields: Mapping[str, Any], mask: Mask) -> dict[str, Any]:
-    """The fields of a log, masked."""
-    out = {name: masked(value, mask, name) for name, value in fields.items()}
+def mask_fields(fields: Mapping[str, Any], mask: Mask, key_mask: KeyMask | None = None) -> dict[str, Any]:
+    """Return the fields of a log, masked."""
+    out = {name: mask_value(value, mask, name, key_mask) for name, value in fields.items()}
     # Two logs must not share a reference.
     if out.get("external_reference_id") == FAILED:
         out["external_reference_id"] = clock.reference()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from athina_trace import _guard
 from athina_trace._pipeline.hooks import TimeLimited
-from athina_trace._pipeline.masking import build_mask, mask_fields, masked
+from athina_trace._pipeline.masking import build_key_mask, build_mask, mask_fields, mask_value
 from athina_trace._pipeline.redaction import Redaction, redacted, type_only, without_arguments
 from athina_trace._pipeline.wire import json_text, repaired
 from athina_trace._serialization import Limits, plain
@@ -38,6 +38,7 @@ class Pipeline:
         self._keep_failed = settings.keep_failed
         self._before_emit = TimeLimited(settings.before_emit, settings.hook_timeout) if settings.before_emit else None
         self._mask = build_mask(settings.mask, settings.mask_patterns, settings.maskers)
+        self._key_mask = build_key_mask(settings.mask_patterns, settings.maskers)
         self.has_hook = self._before_emit is not None
         self.rewrites = self._mask is not None or self.has_hook
         self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
@@ -45,7 +46,7 @@ class Pipeline:
     def samples(
         self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool
     ) -> bool:
-        """Whether a log is in the sample; the rate of a sample is noted in it.
+        """Return whether a log is in the sample; the rate of a sample is noted in it.
 
         Args:
             fields: the log's.
@@ -62,26 +63,26 @@ class Pipeline:
         return kept(rate, fields.get("session_id"))
 
     def takes_long(self, fields: dict[str, Any]) -> bool:
-        """Whether `rewrite` should not be run on an event loop."""
+        """Return whether `rewrite` should not be run on an event loop."""
         return self._before_emit is not None or _room_left(fields, _LARGE) <= 0
 
     def rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """The log after `before_emit` and the masks; None where the former drops it."""
+        """Return the log after `before_emit` and the masks; None where the former drops it."""
         # Types first: neither may see a number where text will be sent.
         right = repaired(fields)
         kept = right if self._before_emit is None else self._hooked(right, self._before_emit)
         return None if kept is None else self._masked(kept)
 
     def rewrite_change(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields of a change or of feedback after the masks: `before_emit` sees whole logs only."""
+        """Return the fields of a change or of feedback after the masks: `before_emit` sees whole logs only."""
         return self._masked(repaired(fields))
 
     def reference(self, reference: str) -> str:
-        """A log's reference, as the masks leave it on the log itself."""
-        return reference if self._mask is None else str(masked(reference, self._mask, "external_reference_id"))
+        """Return a log's reference, as the masks leave it on the log itself."""
+        return reference if self._mask is None else str(mask_value(reference, self._mask, "external_reference_id"))
 
     def _masked(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return fields if self._mask is None else mask_fields(fields, self._mask)
+        return fields if self._mask is None else mask_fields(fields, self._mask, self._key_mask)
 
     def _hooked(self, fields: dict[str, Any], hook: TimeLimited) -> dict[str, Any] | None:
         response = fields["response"]
@@ -120,7 +121,7 @@ def _without_content(fields: Mapping[str, Any], error: Exception) -> dict[str, A
 
 
 def _room_left(value: Any, room: int) -> int:
-    """What `value` leaves of `room` characters; stops counting where nothing is left."""
+    """Return what `value` leaves of `room` characters; stops counting where nothing is left."""
     if isinstance(value, str):
         return room - len(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -24,22 +24,22 @@ class Recorder(Writer):
         self.put = self.put_or_raise = self.entries.append
 
     def wake(self) -> None:
-        """There is no thread to wake."""
+        """Do nothing: there is no thread to wake."""
 
     def flush(self, timeout: float) -> FlushReport:  # noqa: ARG002 - nothing is waited for
-        """Nothing waits, since nothing is sent."""
+        """Return an empty report: nothing waits, since nothing is sent."""
         return FlushReport(0, 0, 0, None, 0.0)
 
     def status(self) -> Status:
-        """Everything recorded counts as made and as waiting."""
+        """Return counts in which everything recorded is made, and waits."""
         made = len(self.entries)
         return Status(made=made, waiting=made, outbox=":memory:", faults=_guard.faults)
 
     def traffic(self) -> Traffic:
-        """Nothing is sent."""
+        """Return no traffic: nothing is sent."""
         return Traffic()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest logs, oldest first."""
+        """Return the newest logs, oldest first."""
         bodies = [entry.body for entry in self.entries if entry.kind == "log"]
         return [from_json(body) for body in bodies[-limit:]] if limit > 0 else []

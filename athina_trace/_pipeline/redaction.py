@@ -21,7 +21,7 @@ class Redaction(IntFlag):
 
 
 NOTHING: Final = Redaction.NOTHING
-"""The same, at hand where each call needs it: to look a member up takes a while before Python 3.12."""
+"""The same without a look-up of a member, which is slow before Python 3.12, and made by each call."""
 # The fields of content. All others are about who, when, how long, which model and how much.
 _INPUT_FIELDS: Final = frozenset({"prompt", "user_query", "context", "expected_response"})
 _RESPONSE_FIELDS: Final = frozenset({"response", "tool_calls", "function_call_response", "user_feedback_comment"})
@@ -29,7 +29,7 @@ _IDENTIFIERS: Final = frozenset({"session_id"})
 
 
 def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` without those that are kept out."""
+    """Return `fields` without those that are kept out."""
     gone = _INPUT_FIELDS if redaction & Redaction.INPUTS else frozenset[str]()
     if redaction & Redaction.RESPONSE:
         gone |= _RESPONSE_FIELDS
@@ -37,20 +37,20 @@ def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_named(redaction: Redaction) -> Redaction:
-    """What is kept out of fields that the program names: nothing, unless it is to be kept out, too."""
+    """Return what is kept out of fields that the program names: nothing, unless it is to be kept out, too."""
     return redaction if redaction & Redaction.NAMED else Redaction.NOTHING
 
 
 def identifiers(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Captured arguments without their content. Without its session a log would belong to no conversation."""
+    """Return captured arguments without their content. Without its session a log would belong to no conversation."""
     return {name: value for name, value in inputs.items() if name in _IDENTIFIERS}
 
 
 def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Custom attributes without the arguments among them."""
+    """Return custom attributes without the arguments among them."""
     return {name: value for name, value in attributes.items() if not name.startswith("input.")}
 
 
 def type_only(error: str) -> str:
-    """Of the text of an error, which begins with the exception's type, the type alone."""
+    """Return the exception's type alone, with which the text of an error begins."""
     return error.partition(":")[0]

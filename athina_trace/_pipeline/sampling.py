@@ -11,7 +11,7 @@ _UNMARKED: Final = 24
 
 
 def keeps(conversation: str, rate: float) -> bool:
-    """Whether a share `rate` (0 to 1) of all conversations has this one in it.
+    """Return whether a share `rate` (0 to 1) of all conversations has this one in it.
 
     Decided by a hash, so that every process decides alike, and a conversation that a small share keeps is kept by
     every larger one.
@@ -22,17 +22,17 @@ def keeps(conversation: str, rate: float) -> bool:
 
 
 def sampled_by(reference: str) -> str:
-    """The part of a reference that `left_out` leaves as it is: what a call without a session is sampled by."""
+    """Return the part of a reference that `left_out` leaves as it is: what a call without a session is sampled by."""
     return reference[:_UNMARKED]
 
 
 def left_out(reference: str) -> str:
-    """The same UUID with a last group that says that no log was made under it, for every process to see."""
+    """Return the same UUID with a last group that says that no log was made under it, for every process to see."""
     return reference[:_UNMARKED] + _mark(reference)
 
 
 def says_left_out(reference: str) -> bool:
-    """Whether `left_out` gave this reference; of others, one in 2^48 looks so by chance."""
+    """Return whether `left_out` gave this reference; of others, one in 2^48 looks so by chance."""
     return len(reference) == _LENGTH and reference[_UNMARKED:] == _mark(reference)
 
 

@@ -41,7 +41,7 @@ class OrderingKeys:
         self._new[reference] = key
 
     def get(self, reference: str, default: str | None) -> str | None:
-        """The key of the log `reference`; None where the log was dropped; `default` where it is not known."""
+        """Return the key of the log `reference`; None where the log was dropped; `default` where it is not known."""
         return self._new.get(reference, self._old.get(reference, default))
 
 
@@ -76,7 +76,7 @@ class Writer(ABC):
 
     @contextmanager
     def collecting(self, entries: list[Entry]) -> Iterator[None]:
-        """Have what is written in this context go into a list, for what has to know whether it can be kept."""
+        """Collect what is written in this context in a list, for a caller that has to know whether it can be kept."""
         token = _collected.set(entries)
         if not self._may_collect:
             put, self._may_collect = self.put, True
@@ -97,7 +97,7 @@ class Writer(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """Have the engine's thread see what there is to do, where there is such a thread."""
+        """Wake the engine's thread, where there is one."""
 
     def commit(self, fields: dict[str, Any]) -> None:
         """Commit one log as it is. `fields`: its data; see `wire`."""
@@ -174,7 +174,7 @@ class Writer(ABC):
     def _samples(
         self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool
     ) -> bool:
-        """Whether a log is in the sample; what that means for its changes is noted."""
+        """Return whether a log is in the sample; what that means for its changes is noted."""
         reference = fields["external_reference_id"]
         if not self.pipeline.samples(fields, rate=rate, kept=kept, failed=failed):
             self._drop(reference)
@@ -184,7 +184,7 @@ class Writer(ABC):
         return True
 
     def _rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """The log after `before_emit` and the masks; None, and noted, where the former drops it."""
+        """Return the log after `before_emit` and the masks; None, and noted, where the former drops it."""
         rewritten = self.pipeline.rewrite(fields)
         if rewritten is None:
             self._drop(fields["external_reference_id"])
@@ -208,7 +208,7 @@ class Writer(ABC):
         *,
         wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
     ) -> Entry | None:
-        """The entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
+        """Return the entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
         if kind != "update_by_id":  # Athina's own ids were never masked
             # Every process can see this alone, so it decides, also where the call failed later and was logged.
             if says_left_out(target):
@@ -226,8 +226,8 @@ class Writer(ABC):
 
     @abstractmethod
     def status(self) -> Status:
-        """The outbox's counts, and why nothing is sent where that is so."""
+        """Return the outbox's counts, and why nothing is sent where that is so."""
 
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest logs, oldest first."""
+        """Return the newest logs, oldest first."""

@@ -4,13 +4,13 @@
       ├ read        known_types     an object of any other class as something simpler
       │   ├         scalars             classes that hold one value
       │   └         introspection       what classes and instances store, past their own code
-      ├             strings         texts: cut, masked, cleaned
+      ├             strings         texts: cut, and cleaned
       ├             secrets         names that look as if they hold a secret, and credentials inside URLs
       └             binary          binary data, and base64 within text
-    shown           binary          for what is JSON-safe and bounded already
+    without_blobs   binary          for what is JSON-safe and bounded already
     storable        strings         for text that goes to a database as it is
     printable       strings         for text that goes to a terminal
-    Limits, Mask    limits          how much is read
+    Limits          limits          how much is read
 
 What becomes of what JSON has no word for:
     nan, inf, -inf          "NaN", "Infinity", "-Infinity"
@@ -22,8 +22,8 @@ What becomes of what JSON has no word for:
 What is cut says so: "… [200000 of 5000000 characters]", "… 990 more items".
 """
 
-from athina_trace._serialization.binary import shown
-from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Mask
+from athina_trace._serialization.binary import without_blobs
+from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits
 from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
 from athina_trace._serialization.serialize import plain, text
 from athina_trace._serialization.strings import printable, storable
@@ -33,12 +33,11 @@ __all__ = [
     "JSON",
     "MASKED",
     "Limits",
-    "Mask",
     "looks_secret",
     "plain",
     "printable",
-    "shown",
     "storable",
     "text",
+    "without_blobs",
     "without_credentials",
 ]

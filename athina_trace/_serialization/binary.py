@@ -10,7 +10,7 @@ _HEAD: Final = 32  # base64 characters that hold every magic number below; a mul
 
 _DATA_URL = re.compile(r"data:([\w.+-]{1,80}/[\w.+-]{1,80})?(?:;[\w.+=-]{1,80}){0,8};base64,[\w+/=%-]*", re.ASCII)
 _ALPHABET = re.compile(r"[\w+/\r\n-]*", re.ASCII)
-# The first line of base64 is long; only then may line ends follow. A list of words, one a line, is none.
+# The first line of base64 is long; only then may line ends follow. A list of words, one a line, is not base64.
 _BARE = re.compile(r"(?<![\w+/-])[\w+/-]{60}[\w+/\r\n-]{964,}={0,2}", re.ASCII)
 _MIXED = (re.compile("[A-Z]"), re.compile("[a-z]"), re.compile("[0-9]"))
 
@@ -36,12 +36,12 @@ _RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-m
 
 
 def describe_bytes(head: bytes, size: int) -> str:
-    """`<1234 bytes of image/png>`, from the first bytes (16 are enough) and the size of the whole."""
+    """Return `<1234 bytes of image/png>`, from the first bytes (16 are enough) and the size of the whole."""
     return f"<{size} bytes{_of(media_type(head))}>"
 
 
 def media_type(head: bytes) -> str:
-    """The media type that the first 16 bytes show, or "" where they show none."""
+    """Return the media type that the first 16 bytes show, or "" where they show none."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":
@@ -49,19 +49,28 @@ def media_type(head: bytes) -> str:
     return next((media for magic, media in _MAGIC if head.startswith(magic)), "")
 
 
-def shown(value: Any) -> Any:
+def without_blobs(value: Any) -> Any:
     """Replace base64 in the texts of JSON-safe data, at any depth, by its length."""
     kind = type(value)
     if kind is str:
         return value if len(value) < _SHORTEST else without_base64(value)[0]
     if kind is list:
-        return [shown(part) for part in value]
-    # Most values are short texts, and need no call.
-    return (
-        {name: part if type(part) is str and len(part) < _SHORTEST else shown(part) for name, part in value.items()}
-        if kind is dict
-        else value
-    )
+        return [without_blobs(part) for part in value]
+    if kind is not dict:
+        return value
+    return {
+        # Most values are short texts, and need no call.
+        name: part if type(part) is str and len(part) < _SHORTEST else without_blobs(part)
+        for name, part in value.items()
+    }
+
+
+def may_hold_base64(text: str) -> bool:
+    """Return whether there may be base64 outside of data URLs: almost no long text has a window without a space."""
+    for start in range(0, len(text) - _WINDOW, _WINDOW):
+        if text.find(" ", start, start + _WINDOW) < 0 and _ALPHABET.fullmatch(text, start, start + _WINDOW):
+            return True
+    return False
 
 
 def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:
@@ -71,11 +80,7 @@ def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:
     through them all: they are counted in, and the second answer is 0 instead of `unseen`.
     """
     patterns = [_DATA_URL] if ";base64," in text else []
-    # Windows without a space are looked for first, which is fast, since almost no long text has one.
-    if any(
-        text.find(" ", start, start + _WINDOW) < 0 and _ALPHABET.fullmatch(text, start, start + _WINDOW)
-        for start in range(0, len(text) - _WINDOW, _WINDOW)
-    ):
+    if may_hold_base64(text):
         patterns.append(_BARE)
     for pattern in patterns:
         pieces: list[str] = []

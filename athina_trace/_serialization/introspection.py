@@ -4,11 +4,13 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from athina_trace import _guard
+
 ABSENT: Final = object()
 LONGEST_NAME: Final = 200
 
 
-class Mark(str):
+class Placeholder(str):
     """Words of ours in place of a value, so that they are not taken for the user's text."""
 
     __slots__ = ()
@@ -22,20 +24,20 @@ _module_of: Callable[[type], object] = type.__dict__["__module__"].__get__
 
 
 def type_name(cls: type) -> str:
-    """`module.Class`, without the module for built-ins; at most 200 characters."""
+    """Return `module.Class`, without the module for built-ins; at most 200 characters."""
     module = _module_of(cls)
     name = qualname_of(cls)
     full = name if type(module) is not str or module == "builtins" else f"{module}.{name}"
     return full[:LONGEST_NAME].encode(errors="replace").decode()
 
 
-def nameplate(value: object) -> Mark:
-    """Give the name of the value's type, which is logged for what is not data: `<module.Class>`."""
-    return Mark(f"<{type_name(type(value))}>")
+def type_placeholder(value: object) -> Placeholder:
+    """Return the name of the value's type, which is logged for what is not data: `<module.Class>`."""
+    return Placeholder(f"<{type_name(type(value))}>")
 
 
 def static(cls: type, *names: str) -> Any:
-    """Give the first of these class attributes that exists, without binding it."""
+    """Return the first of these class attributes that exists, without binding it."""
     found = (vars_of(base).get(name, ABSENT) for name in names for base in mro_of(cls))
     return next((value for value in found if value is not ABSENT), ABSENT)
 
@@ -51,7 +53,7 @@ def slot(member: object, value: object) -> object:
 
 
 def instance_dict(value: object) -> dict[str, object]:
-    """Give the instance's own `__dict__`, not a copy, or an empty one."""
+    """Return the instance's own `__dict__`, not a copy, or an empty one."""
     try:
         stored = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -60,10 +62,19 @@ def instance_dict(value: object) -> dict[str, object]:
 
 
 def stored_pairs(value: object, names: tuple[str, ...]) -> list[tuple[str, object]]:
-    """Give those of the named attributes that the instance holds, in its `__dict__` or in slots."""
+    """Return those of the named attributes that the instance holds, in its `__dict__` or in slots."""
     stored = instance_dict(value)
     if all(map(stored.__contains__, names)):
         return [(name, stored[name]) for name in names]
     pairs = ((name, stored.get(name, ABSENT)) for name in names)
     slotted = ((name, slot(static(type(value), name), value) if item is ABSENT else item) for name, item in pairs)
     return [(name, item) for name, item in slotted if item is not ABSENT]
+
+
+def attribute_or_none(value: object, name: str) -> Any:
+    """Return an attribute that may well be a property, and so run its author's code; None where there is none."""
+    try:
+        return getattr(value, name, None)
+    except Exception as error:  # noqa: BLE001 - that code may raise anything
+        _guard.pass_on(error)
+        return None

@@ -1,6 +1,6 @@
 """Which types are known, and how an object of each is read: by its shape, where possible never by its author's code.
 
-`read(value)` answers with something simpler: a built-in value, a `Mark`, `Pairs` or `Items`. It may raise,
+`read(value)` answers with something simpler: a built-in value, a `Placeholder`, `Pairs` or `Items`. It may raise,
 and what it answers may hold anything: its caller guards and bounds. No library is imported to recognise its
 objects.
 """
@@ -25,15 +25,15 @@ from athina_trace import _guard
 from athina_trace._serialization.introspection import (
     ABSENT,
     LONGEST_NAME,
-    Mark,
+    Placeholder,
     instance_dict,
     mro_of,
-    nameplate,
     qualname_of,
     slot,
     static,
     stored_pairs,
     type_name,
+    type_placeholder,
 )
 from athina_trace._serialization.scalars import (
     buffer,
@@ -77,7 +77,7 @@ _readers: WeakKeyDictionary[type, Reader] = WeakKeyDictionary()
 
 
 def read(value: object) -> object:
-    """Give what `value` holds as something simpler, or its type's name where it holds no data."""
+    """Return what `value` holds as something simpler, or its type's name where it holds no data."""
     cls = type(value)
     reader = _readers.get(cls)
     if reader is None:
@@ -93,7 +93,7 @@ def _reader(cls: type) -> Reader:
     if not _MASKED_CLASSES.isdisjoint(names):
         return masked
     if static(cls, "_sa_class_manager") is not ABSENT:  # an SQLAlchemy row; reading one may query
-        return nameplate
+        return type_placeholder
     body = next((_BODIES[name] for name in map(type_name, mro_of(cls)) if name in _BODIES), None)
     if body is not None:
         return lambda value: read_body(value, body)
@@ -109,7 +109,7 @@ def _reader(cls: type) -> Reader:
         return numpy_scalar
     # Arrays, tensors, series and frames of every library have these attributes.
     shaped = static(cls, "shape") is not ABSENT and static(cls, "dtype", "dtypes") is not ABSENT
-    return read_array if shaped else nameplate
+    return read_array if shaped else type_placeholder
 
 
 def _by_class(cls: type, rules: Iterable[tuple[type, Reader]]) -> Reader | None:
@@ -162,7 +162,7 @@ def read_mapping(value: Mapping[object, object]) -> Pairs:
             return value[key]
         except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything
             _guard.pass_on(error)
-            return Mark(f"<unreadable: {type_name(type(error))}>")
+            return Placeholder(f"<unreadable: {type_name(type(error))}>")
 
     return Pairs(((key, entry(key)) for key in value), None)
 
@@ -187,19 +187,19 @@ def read_body(response: object, path: tuple[str, ...]) -> object:
         # As data, of which what looks like a secret by its name is masked.
         with suppress(ValueError, RecursionError):
             return json.loads(body)
-    return body if body and isinstance(body, (str, dict, list)) else nameplate(response)
+    return body if body and isinstance(body, (str, dict, list)) else type_placeholder(response)
 
 
 def read_array(value: Any) -> object:
     """Read arrays of numpy as lists while they are small, everything else of that shape by type and shape."""
     shape = value.shape
     if not isinstance(shape, tuple):
-        return nameplate(value)
+        return type_placeholder(value)
     if "numpy.ndarray" in {type_name(base) for base in mro_of(type(value))} and value.size <= _SMALL_ARRAY:
         return value.tolist()
     kind = getattr(getattr(value, "dtype", None), "name", None)
     name = f"{qualname_of(type(value))} {kind}" if type(kind) is str else qualname_of(type(value))
-    return Mark(f"<{name} {tuple(map(int, shape))}>"[:LONGEST_NAME])
+    return Placeholder(f"<{name} {tuple(map(int, shape))}>"[:LONGEST_NAME])
 
 
 # ---- the rules, first match wins
@@ -225,6 +225,9 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
     ),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
+    # What they hold is in no field that they declare.
+    "dspy.primitives.example.Example": lambda value: instance_dict(value).get("_store"),
+    "dspy.primitives.prediction.Prediction": _stored(("_store", "_lm_usage")),
     **dict.fromkeys(("concurrent.futures._base.Future", "_asyncio.Future", "_asyncio.Task"), finished),
 }
 

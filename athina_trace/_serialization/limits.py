@@ -1,14 +1,10 @@
-"""What may come of a value, and how much of it."""
+"""JSON-safe data, and how much of a value is read into it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 """What `json` reads and writes."""
-
-Mask: TypeAlias = Callable[[str, str], str]
-"""A user's `(path, text) -> text`, given every string value with its path, such as "messages[0].content"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +29,10 @@ DEFAULT_LIMITS: Final = Limits()
 class Walk:
     """What is left of the limits on the way through one value."""
 
-    __slots__ = ("active", "chars", "limits", "mask", "nodes", "patience")
+    __slots__ = ("active", "chars", "limits", "nodes", "patience")
 
-    def __init__(self, limits: Limits, mask: Mask | None) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.mask = mask
         self.nodes = limits.nodes
         self.chars = limits.strings
         self.active: set[int] = set()  # the containers around this value, by id

@@ -1,4 +1,4 @@
-"""Readers for what is one value: each gives something simpler, mostly a built-in value or a `Mark`."""
+"""Readers for what is one value: each gives something simpler, mostly a built-in value or a `Placeholder`."""
 
 import datetime as dt
 import enum
@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from athina_trace._serialization.binary import describe_bytes
-from athina_trace._serialization.introspection import LONGEST_NAME, Mark, instance_dict, nameplate, static, type_name
+from athina_trace._serialization.introspection import (
+    LONGEST_NAME,
+    Placeholder,
+    instance_dict,
+    static,
+    type_name,
+    type_placeholder,
+)
 from athina_trace._serialization.secrets import MASKED
 
 _LONGEST_MESSAGE: Final = 100_000  # characters
@@ -18,14 +25,14 @@ _filename_of: Callable[[BaseException], object] = OSError.__dict__["filename"]._
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
-def big_int(value: int) -> str | Mark:
+def big_int(value: int) -> str | Placeholder:
     """Write an integer out that JSON readers might round; one of more than 1000 digits by its size."""
     bits = int.bit_length(value)
-    return int.__repr__(value) if bits < _DIGITS * 3 else Mark(f"<int of {bits} bits>")
+    return int.__repr__(value) if bits < _DIGITS * 3 else Placeholder(f"<int of {bits} bits>")
 
 
-def masked(_value: object) -> Mark:
-    return Mark(MASKED)
+def masked(_value: object) -> Placeholder:
+    return Placeholder(MASKED)
 
 
 def nothing(_value: object) -> None:
@@ -36,10 +43,10 @@ def enum_value(value: enum.Enum) -> object:
     return object.__getattribute__(value, "_value_")
 
 
-def buffer(value: bytes | bytearray | memoryview) -> Mark:
+def buffer(value: bytes | bytearray | memoryview) -> Placeholder:
     with memoryview(value) as view:
         head = bytes(view.cast("B")[:_MAGIC_BYTES]) if view.contiguous and view.nbytes else b""
-        return Mark(describe_bytes(head, view.nbytes))
+        return Placeholder(describe_bytes(head, view.nbytes))
 
 
 def duration(value: dt.timedelta) -> str:
@@ -51,7 +58,7 @@ def duration(value: dt.timedelta) -> str:
 
 
 def exception(error: BaseException) -> str:
-    """Give type and message. The message is asked for only where no code of its author would run."""
+    """Return type and message. The message is asked for only where no code of its author would run."""
     args = _args_of(error)
     scalars = [arg for arg in args if type(arg) in _SCALARS]
     quiet = len(scalars) == len(args) and type(static(type(error), "__str__")) is types.WrapperDescriptorType
@@ -65,32 +72,32 @@ def exception(error: BaseException) -> str:
 
 
 def finished(future: Any) -> object:
-    """Give what came of a future. Its methods would count as retrieving that: asyncio warns where nothing does."""
+    """Return what came of a future. Its methods would count as retrieving that: asyncio warns where nothing does."""
     if future._state != "FINISHED":  # noqa: SLF001
-        return nameplate(future)
+        return type_placeholder(future)
     return future._result if future._exception is None else future._exception  # noqa: SLF001
 
 
-def class_name(value: type) -> Mark:
-    return Mark(f"<class {type_name(value)}>")
+def class_name(value: type) -> Placeholder:
+    return Placeholder(f"<class {type_name(value)}>")
 
 
-def function_name(value: types.FunctionType) -> Mark:
+def function_name(value: types.FunctionType) -> Placeholder:
     module = value.__module__ if type(value.__module__) is str else "?"
-    return Mark(f"<function {module}.{value.__qualname__[:LONGEST_NAME]}>")
+    return Placeholder(f"<function {module}.{value.__qualname__[:LONGEST_NAME]}>")
 
 
 def method_function(value: types.MethodType) -> object:
     return value.__func__
 
 
-def builtin_name(value: types.BuiltinFunctionType) -> Mark:
-    return Mark(f"<function {value.__qualname__}>")
+def builtin_name(value: types.BuiltinFunctionType) -> Placeholder:
+    return Placeholder(f"<function {value.__qualname__}>")
 
 
-def module_name(value: types.ModuleType) -> Mark:
+def module_name(value: types.ModuleType) -> Placeholder:
     name = instance_dict(value).get("__name__")
-    return Mark(f"<module {name[:LONGEST_NAME]}>") if type(name) is str else nameplate(value)
+    return Placeholder(f"<module {name[:LONGEST_NAME]}>") if type(name) is str else type_placeholder(value)
 
 
 def numpy_scalar(value: Any) -> object:

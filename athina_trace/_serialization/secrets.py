@@ -1,28 +1,33 @@
 """Which names look as if they hold a secret, and the credentials inside texts."""
 
 import re
-from functools import lru_cache
-from typing import Final
+from functools import cache, lru_cache
+from typing import Final, NamedTuple
+
+from athina_trace._serialization.keys import may_hold_keys, without_keys
+
+SHORTEST: Final = 20
+"""Characters of a text that may hold a credential which nothing names: a key alone has as many."""
 
 MASKED: Final = "[masked]"
 """What is logged in place of a secret."""
 
 _LONGEST_NAME: Final = 128
 _MOST_SPACES: Final = 3
-"""What has more of them is prose: a question about a password is none."""
+"""A name with more spaces is prose: a question about a password is not a secret."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z0-9]+")
 
 # Matched against the words of a name in lower case, each between underscores: "X-API-Key" is "_x_api_key_".
 _SECRET = re.compile(
-    r"password|passwd|passphrase|passcode|credential"
+    r"password|passwd|passphrase|passcode|passwort|kennwort|credential"
     r"|_(?:pwd|secrets?|authorization|cookies?|bearer|jwt|otp|ssn|cvv|dsn)_"
     r"|_(?:db|database|postgres|pg|mysql|mongo|redis|amqp|smtp|mail|ftp|ssh|root|admin|user|proxy)_?pass_"
-    r"|(?:api|access|private|secret|signing|encryption|subscription|account|master|ssh|auth|hmac|license|webhook)_?key_"
+    r"|(?:api|access|private|secret|signing|encryption|subscription|account|master|ssh|auth|hmac|license|webhook)_?keys?_"
     r"|_(?:openai|anthropic|azure|gemini|google|cohere|mistral|groq|hf|stripe|twilio|sendgrid|aws)_?key_"
     r"|client_?secret|conn(?:ection)?_?str(?:ing)?_|card_number_|social_security|_creds_|_auth_header_"
     r"|_(?:mfa|otp|2fa|access|verification|recovery|backup)_codes?_"
-    r"|(?:access|auth|refresh|bearer|session)_?token_"
+    r"|(?:access|auth|refresh|bearer|session)_?token_|(?:access|auth|refresh|bearer|api|bot)_?tokens_"
     r"|_token_$|^_(?:basic_|proxy_)?auth_$"
 )
 # A language model's tokens, and the marks by which lists are paged, are no secrets.
@@ -33,7 +38,7 @@ _COUNTED = re.compile(
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a parameter, field or key of this name is likely to hold a secret.
+    """Return whether a parameter, field or key of this name is likely to hold a secret.
 
     Words are separated by case and by anything that is no letter or digit: `apiKey`, `X-API-Key` and
     `OPENAI_API_KEY` are one. `token` is a secret, `tokens`, `max_tokens` and `token_count` are not.
@@ -52,44 +57,303 @@ def _looks_secret(name: str) -> bool:
 
 # Each part of a URL is read once, up to the next slash or space: the time is linear in the text. A password may hold
 # "@" unescaped, as in database URLs that people write by hand. Twenty characters without a colon are a token.
-_USERINFO = re.compile(r"(?<=://)(?:[^\s/?#:@\"'<>]*:[^\s/?#\"'<>]+|[^\s/?#:@\"'<>]{20,})(?=@)")
-_QUERY = re.compile(r"(?<=[?&#])([\w.%-]{1,64})=([^\s&#\"'<>]+)")
+_USERINFO = re.compile(r"://(?:[^\s/?#:@\"'<>]*:[^\s/?#\"'<>]+|[^\s/?#:@\"'<>]{20,})(?=@)")
+_QUERY = re.compile(r"([?&#])([\w.%-]{1,64})=([^\s&#\"'<>]+)")
+_KEY = re.compile(r"(?=[^\d]*\d)(?=[^A-Za-z]*[A-Za-z])[\w-]{20,}")
+"""A parameter named `key` is often one of a table or a cache: such are shorter, or words."""
+_RELATIVE = re.compile(r"\?[\w.%-]{1,64}=")
 _SIGNATURES: Final = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
-"""Parameters that make a URL one that gives access."""
+"""Parameters that make a URL a credential itself."""
+_NAMING: Final = frozenset({"name", "key", "id"})
+_NAMED_BY: Final = frozenset({"value", "content"})
+"""Attributes of XML and HTML of which one names what another holds."""
+_LOGIN = re.compile(r"( (?:-u|--user)[ =][\"']?[^\s:\"']{1,64}:)[^\s\"']+")
+"""Of curl."""
 # A name and a text in JSON, or in Python's own spelling; within a text of JSON, quotation marks have backslashes, and
 # within that each of these has one more. What ends a text has none before it, but for pairs that are backslashes.
 _NAMED = re.compile(
     r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\{0,31}\Z)""", re.DOTALL
 )
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
+# Behind the line that begins it, and any headers, a key has letters without a space; prose about keys has not. One
+# whose end was cut off goes to the end of the text.
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?)-----"
+    r"(?=(?:\s|\\[rn]){0,9}(?:[A-Za-z-]{1,20}: [^\n\\]{0,100}(?:\n|\\[rn]){1,9}){0,4}[A-Za-z0-9+/]{24})"
+    r".*?(?:-----END [A-Z0-9 ]{0,40}KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+# How most names end that look secret. The sign behind a name is looked for first, which is found the quickest, and its
+# last letters next: prose and code have few such.
+_ENDS: Final = (
+    r"(?:(?<=(?:ord|swd|[Pp]wd|ret|ets|[Kk]ey|eys|ken|kie|ORD|SWD|PWD|RET|ETS|KEY|EYS|KEN|KIE)~)"
+    r"|(?<=(?:rase|tial|ials|wort|RASE)~)|(?<=(?:ization|IZATION)~))"
+)
+_LAST: Final = "".join(sorted(set(re.findall(r"([A-Za-z])[|)]", _ENDS))))
+"""The last letters of these names, looked at first: a colon behind a digit, as in a time, is passed at once."""
+_SIGN = re.compile(
+    rf""":(?:(?=[/ "'b])(?=//| ?["']?b(?:earer|asic) )|(?<=["'{_LAST}]:)(?:(?<=["']:)|"""
+    + _ENDS.replace("~", ":")
+    + "))"
+)
+"""A colon beside which a credential may be, unless a word before that says so."""
+_QUOTED = re.compile(r""":(?<=["']:)""")
+# What may be a secret: in quotation marks, or a word, with a letter and a digit and without a space. That is no prose,
+# and of code only a literal.
+_RANDOM: Final = r"""(?=[^\s"'\d]{0,100}\d)(?=[^\s"'A-Za-z]{0,100}[A-Za-z])"""
+_LITERAL: Final = rf"""(?:"{_RANDOM}[^\s"']{{8,500}}"|'{_RANDOM}[^\s"']{{8,500}}')"""
+
+
+class _BehindColons(NamedTuple):
+    """What is looked for behind a name and a colon."""
+
+    colon: re.Pattern[str]
+    value: re.Pattern[str]
+    header: re.Pattern[str]
+    inside: re.Pattern[str]
+    """A list or an object of JSON. What another is inside of is none."""
+    cookies: re.Pattern[str]
+
+
+@cache
+def _behind_colons() -> _BehindColons:
+    """Compile the patterns: not every program has such texts, and all would wait for it at import."""
+    quoted = "|".join(_ENDS.replace("~", quote) for quote in ("[\"']:", "\\\\[\"']:"))
+    word = rf"""{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s,;'"]|\Z)"""
+    scheme, token = r"(?:[A-Za-z][\w-]{0,30} )?", rf"""{_RANDOM}[^\s"'\\,;<>{{}}$]{{6,500}}"""
+    return _BehindColons(
+        re.compile(rf""":(?:(?<=["']:)(?=[ \t]?[\[{{])(?:{quoted})|(?<=[A-Za-z]:){_ENDS.replace("~", ":")})"""),
+        re.compile(rf"""[ \t]?({_LITERAL}|\[[^\[\]{{}}\n]{{8,500}}\]|{word})"""),
+        re.compile(rf"""[ \t]?{scheme}({token}(?:, ?\w+=[^\s,"']+)*)"""),
+        re.compile(r"""[ \t]?((?:\[[^\[\]{}]{1,2000}\]|{[^\[\]{}]{1,2000}}))"""),
+        re.compile(r"""[ \t]?([\w.$-]{1,64}=[^\r\n"'\\]{1,4000})"""),
+    )
+
+
+_COOKIE = re.compile(r"=[^;\s]+")
+# What is behind an equals sign without a space beside it, and before it the end of a name of three characters or more.
+# Quotation marks and braces are looked through within a bound: of those that are never closed, each would be read to
+# the end. A dollar refers to a variable. Words with commas between them are a list, unless one is a name, too.
+_ASSIGNED = re.compile(
+    r"=(?:(?<=[\w-]{2}\w=)(?:(?<=[A-Z\d_]=)|" + _ENDS.replace("~", "=") + ")"
+    r"""('[^'\n]{0,500}'|"[^"\n]{0,500}"|{[^}\n]{0,500}}"""
+    r"""|[^\s=;,&'"(){}<>\[\]$?*][^\s;,&'"(){}<>\[\]]*(?:,[^\s=;,&'"(){}<>\[\]]+(?=[\s,;&'"]|\Z))*)"""
+    + r"""| (?=["'])"""
+    + _ENDS.replace("~", " = ")
+    + f"({_LITERAL}))"
+)
+_IS_LITERAL = re.compile(rf"{_LITERAL}|{_RANDOM}[\w+/=.~-]{{8,500}}")
+_NAME_BACKWARDS = re.compile(r"[\w-]*[A-Za-z](?:(?![\w.$-])|(?=--(?:\s|\Z)))")
+_QUOTES = re.compile(r"""["']\\*""")
+_CONNECTION = re.compile(
+    r"(?<![\w.-])(?:host|hostaddr|hostname|server|data source|addr|address|database|dbname|initial catalog|driver"
+    r"|user|user id|uid|username|endpoint|accountname|sharedaccesskeyname)=",
+    re.IGNORECASE,
+)
+
+
+class _InMarkup(NamedTuple):
+    """What is looked for in command lines and in XML."""
+
+    dashes: re.Pattern[str]
+    option: re.Pattern[str]
+    end: re.Pattern[str]
+    element: re.Pattern[str]
+    tag: re.Pattern[str]
+    attribute: re.Pattern[str]
+
+
+@cache
+def _in_markup() -> _InMarkup:
+    """Compile the patterns: not every program has such texts, and all would wait for it at import."""
+    # What refers to a value, or says that there is one, is none.
+    reference = r"(?![$%{*\[?]|(?:true|false)\b)"
+    named_file = r"(?![./~-]|\S{0,200}\.(?:pem|key|pub|crt|json|ya?ml|txt)\b)"
+    return _InMarkup(
+        re.compile("--(?:---|[A-Za-z][\\w-]{0,62} " + _ENDS.replace("~", " ") + ")"),
+        re.compile(
+            rf"""(--([A-Za-z][\w-]{{0,62}}) +)(?:(\\{{0,7}}["']){reference}[^\s"'\\]{{4,500}}\3"""
+            rf"""|{reference}{named_file}{_RANDOM}[\w+/=.~!@#%^*-]{{6,500}})"""
+        ),
+        re.compile(">" + _ENDS.replace("~", ">")),
+        re.compile(
+            rf"(<([\w:.-]{{1,64}})(?:\s[^<>]{{0,500}})?>\s{{0,100}}){reference}"
+            r"(?:<!\[CDATA\[[^\]]{1,2000}\]\]>|[^<>\s]{1,2000})(\s{0,100}</\2\s{0,9}>)"
+        ),
+        re.compile(r"<[A-Za-z][\w:.-]{0,63}\s[^<>]{3,4000}>"),
+        re.compile(rf"""([\w:.-]{{1,64}})(\s?=\s?(["'])){reference}([^\s"'<>]{{1,2000}})(?=\3)"""),
+    )
+
+
+def may_hold_unnamed(text: str) -> bool:
+    """Return whether a text may hold a credential that is beside no colon and no equals sign.
+
+    That has 20 characters or more, and one of `-_>JKz` among them.
+    """
+    forms = _in_markup()
+    # A character is found in a twentieth of the time that two take.
+    return len(text) >= SHORTEST and (
+        ("-" in text and forms.dashes.search(text) is not None)
+        or (">" in text and forms.end.search(text) is not None)
+        or may_hold_keys(text)
+    )
+
+
+def may_hold_named(text: str) -> bool:
+    """Return whether a text with a colon may hold a credential beside one, or behind `Bearer` or `Basic`."""
+    return _SIGN.search(text) is not None or ("B" in text and ("Bearer " in text or "Basic " in text))
 
 
 def may_hold_credentials(text: str) -> bool:
-    """Whether `without_credentials` may find something: this is asked of every string."""
-    return ":" in text and ("://" in text or '":' in text or "':" in text or "earer " in text or "asic " in text)
+    """Return whether `without_credentials` may find something: this is asked of every string."""
+    return "=" in text or may_hold_unnamed(text) or (":" in text and may_hold_named(text))
 
 
 def without_credentials(text: str) -> str:
-    """Mask what gives access in a text: in URLs, under names in JSON, and behind `Bearer` or `Basic`.
+    """Mask the credentials in a text.
 
-    `postgres://app:hunter2@db/prod` becomes `postgres://[masked]@db/prod`; `?token=…` and `"password": "…"` keep their
-    names, as a header of authorization keeps its scheme.
+    They are in URLs, under names in JSON and XML, in headers, in connection strings, environments and configurations,
+    in command lines, in literals of code, behind `Bearer` or `Basic`, between the lines that begin and end a private
+    key, and in the forms that keys of well-known services have.
+
+    `postgres://app:hunter2@db/prod` becomes `postgres://[masked]@db/prod`; `?token=…`, `"password": "…"`,
+    `host=db password=…`, `API_KEY=…` and `X-Api-Key: …` keep their names, as a header of authorization keeps its
+    scheme.
     """
     if not may_hold_credentials(text):
         return text
+    text = _without_those_in_urls(_without_those_in_markup(text))
+    if ":" in text:
+        if _QUOTED.search(text) is not None:
+            text = _NAMED.sub(_masked_text, text)
+        text = _without_named(text)
+    if "=" in text:
+        text = _without_assigned(text)
+    return _without_unnamed(text)
+
+
+def _without_those_in_urls(text: str) -> str:
     if "://" in text:
         if "@" in text:
-            text = _USERINFO.sub(MASKED, text)
-        if "=" in text:
-            text = _QUERY.sub(_masked_parameter, text)
-    if '":' in text or "':" in text:
-        text = _NAMED.sub(_masked_text, text)
-    return _SCHEME.sub(rf"\1 {MASKED}", text) if "earer " in text or "asic " in text else text
+            text = _USERINFO.sub(f"://{MASKED}", text)
+        if "curl " in text:
+            text = _LOGIN.sub(rf"\1{MASKED}", text)
+    if "=" in text and ("://" in text or ("?" in text and _RELATIVE.search(text) is not None)):
+        text = _QUERY.sub(_masked_parameter, text)
+    return text
+
+
+def _without_unnamed(text: str) -> str:
+    if "PRIVATE KEY" in text:
+        text = _PRIVATE_KEY.sub(rf"-----BEGIN \1-----{MASKED}", text)
+    if "earer " in text or "asic " in text:
+        text = _SCHEME.sub(rf"\1 {MASKED}", text)
+    return without_keys(text) if may_hold_keys(text) else text
+
+
+def _without_those_in_markup(text: str) -> str:
+    if "--" in text:
+        text = _in_markup().option.sub(_masked_option, text)
+    if "<" in text:
+        text = _in_markup().element.sub(_masked_element, _in_markup().tag.sub(_masked_tag, text))
+    return text
+
+
+def _masked_option(found: re.Match[str]) -> str:
+    option, name, mark = found.groups(default="")
+    return f"{option}{mark}{MASKED}{mark}" if looks_secret(name) else found[0]
+
+
+def _masked_element(found: re.Match[str]) -> str:
+    begin, name, end = found.groups()
+    return f"{begin}{MASKED}{end}" if looks_secret(name) else found[0]
+
+
+def _masked_tag(found: re.Match[str]) -> str:
+    """Mask attributes of XML that look secret, and of a pair of a name and a value the value."""
+    tag = found[0]
+    attributes = _in_markup().attribute
+    # Or its own name says what its value is.
+    named = looks_secret(tag[1:].split(None, 1)[0]) or any(
+        each[1] in _NAMING and looks_secret(each[4]) for each in attributes.finditer(tag)
+    )
+
+    def masked(each: re.Match[str]) -> str:
+        name, sign, _, _ = each.groups()
+        is_secret = looks_secret(name) or (named and name in _NAMED_BY)
+        return f"{name}{sign}{MASKED}" if is_secret else each[0]
+
+    return attributes.sub(masked, tag)
 
 
 def _masked_parameter(found: re.Match[str]) -> str:
-    hidden = looks_secret(found[1]) or found[1].lower() in _SIGNATURES
-    return f"{found[1]}={MASKED}" if hidden else found[0]
+    sign, name, value = found.groups()
+    hidden = looks_secret(name) or name.lower() in _SIGNATURES or (name == "key" and _KEY.fullmatch(value) is not None)
+    return f"{sign}{name}={MASKED}" if hidden else found[0]
+
+
+def _name_before(text: str, end: int) -> str:
+    name = _NAME_BACKWARDS.match(text[max(0, end - _LONGEST_NAME) : end][::-1])
+    return "" if name is None else name[0][::-1]
+
+
+def _without_named(text: str) -> str:
+    """Mask what is behind a name and a colon: in headers, YAML, and objects of code."""
+    pieces: list[str] = []
+    done = 0
+    forms = _behind_colons()
+    for found in forms.colon.finditer(text):
+        end = found.start()
+        quote = _QUOTES.match(text[max(0, end - 16) : end][::-1])
+        name = _name_before(text, end if quote is None else end - quote.end())
+        if end < done or not looks_secret(name):
+            continue
+        kind = name.lower()
+        is_cookie = kind.endswith("cookie")
+        form = forms.cookies if is_cookie else forms.value
+        if not is_cookie and ("-" in name or kind == "authorization"):
+            form = forms.header
+        value = (form if quote is None else forms.inside).match(text, found.end())
+        if value is None:
+            continue
+        if quote is not None:
+            masked = f"{quote[0][::-1]}{MASKED}{quote[0][::-1]}"
+        elif is_cookie:  # of one that is set, the attributes stay
+            masked = _COOKIE.sub(f"={MASKED}", value[1], 1 if kind == "set-cookie" else 0)
+        else:
+            mark = value[1][0] if value[1][0] in "\"'" else ""
+            masked = f"{mark}{MASKED}{mark}"
+        pieces += text[done : value.start(1)], masked
+        done = value.end(1)
+    return "".join((*pieces, text[done:])) if pieces else text
+
+
+def _without_assigned(text: str) -> str:
+    """Mask secrets of an environment, whose names are in capitals, of a connection string, and in literals.
+
+    Code has others, and tokens are counted.
+    """
+    is_connection: bool | None = None
+
+    def masked(found: re.Match[str]) -> str:
+        nonlocal is_connection
+        value, literal = found.groups()
+        name = _name_before(text, found.start() - (literal is not None))
+        if literal is not None:
+            return f"= {literal[0]}{MASKED}{literal[0]}" if looks_secret(name) else found[0]
+        is_list = name.endswith(("TOKENS", "KEYS")) and "," in value
+        if (not is_list and not looks_secret(name)) or value[1:-1] == MASKED:
+            return found[0]
+        if not (name.isupper() or _IS_LITERAL.fullmatch(value)):
+            if is_connection is None:  # once for a text, which is read through for it
+                is_connection = _CONNECTION.search(text) is not None
+            if not is_connection:
+                return found[0]
+        # Of a function, in code.
+        is_argument = value[0] not in "\"'" and text[found.end() : found.end() + 1] in ("(", "[", ",", ")")
+        return found[0] if is_argument else f"={MASKED}"
+
+    return _ASSIGNED.sub(masked, text)
 
 
 def _masked_text(found: re.Match[str]) -> str:

@@ -12,15 +12,17 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from athina_trace import _guard
-from athina_trace._serialization.introspection import Mark, nameplate, type_name
+from athina_trace._serialization.introspection import Placeholder, type_name, type_placeholder
 from athina_trace._serialization.known_types import Items, Pairs, read
-from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Mask, Walk
+from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Walk
 from athina_trace._serialization.scalars import big_int
 from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
-from athina_trace._serialization.strings import LONG, SHORT, encodable, is_clean, read_mark, read_text
+from athina_trace._serialization.strings import LONG, SHORT, encodable, is_clean, read_placeholder, read_text
 
 _T = TypeVar("_T")
 
+_FEW: Final = 16  # texts that are taken without a walk: together they are far below any limit
+_PAIR: Final = 2
 _EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
 _LONGEST_KEY: Final = 200
 _CUT_KEY: Final = re.compile(rf"\A.{{1,{_LONGEST_KEY}}}… \[{_LONGEST_KEY} of \d{{3,}} characters\]\Z", re.DOTALL)
@@ -33,63 +35,70 @@ _clean_keys: set[str] = set()
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-def plain(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = None, name: str = "") -> JSON:
+def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSON:
     """Take a snapshot of any object as JSON-safe data. Never raises, never runs a user's `repr`.
 
     Args:
         value: what to read; it is neither changed nor consumed, and the answer shares no container with it.
         limits: the bounds.
-        mask: sees every string value, never keys; where it raises, the value becomes "[mask failed]".
-        name: the parameter's name. One that looks like a secret's masks the whole value; paths begin with it.
+        name: the parameter's name. One that looks like a secret's masks the whole value.
     """
-    if name and value is not None and looks_secret(name):
+    if name and name not in _clean_keys and value is not None and _is_secret(name):
         return MASKED
     kind = type(value)
-    if mask is None and limits is DEFAULT_LIMITS:  # the commonest arguments need no walk
+    if limits is DEFAULT_LIMITS:  # the commonest arguments need no walk
         simple: Any = value
-        if kind is str:
-            if is_clean(simple):
-                return simple  # type: ignore[no-any-return]
-        elif kind is int:
-            if -_EXACT_INT < simple < _EXACT_INT:
-                return simple  # type: ignore[no-any-return]
-        elif value is None or kind is bool:
+        if (
+            (kind is str and is_clean(simple, limits.string))
+            or (kind is int and -_EXACT_INT < simple < _EXACT_INT)
+            or value is None
+            or kind is bool
+        ):
             return simple  # type: ignore[no-any-return]
+        if kind is list and len(simple) <= _FEW:
+            # Such as documents; copied first, since another thread may change the list.
+            texts = simple.copy()
+            for each in texts:
+                if type(each) is not str or not is_clean(each):
+                    break
+            else:
+                if len(texts) != _PAIR or not _is_secret_pair(texts):  # most lists need no call
+                    return texts  # type: ignore[no-any-return]
     try:
-        return _EXACT.get(kind, read_other)(Walk(limits, mask), value, 1, name)
+        return _EXACT.get(kind, read_other)(Walk(limits), value, 1)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return _unreadable(value)
 
 
-def text(value: object, *, limits: Limits = DEFAULT_LIMITS, mask: Mask | None = None, name: str = "") -> str:
+def text(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> str:
     """Read a question or an answer: a string as it is, None as "", anything else as compact JSON of `plain`.
 
     What `plain` makes a string of (a date, a path, a type's name) is given without quotation marks.
     """
+    if type(value) is str and not name and limits is DEFAULT_LIMITS and is_clean(value, limits.string):
+        return value
     if value is None:
         return ""
-    if type(value) is str and mask is None and not name and limits is DEFAULT_LIMITS and is_clean(value):
-        return value
-    data = plain(value, limits=limits, mask=mask, name=name)
+    data = plain(value, limits=limits, name=name)
     return data if type(data) is str else encode(data)
 
 
 # ---- numbers
 
 
-def read_same(_walk: Walk, value: bool | None, _depth: int, _path: str) -> bool | None:  # noqa: FBT001
+def read_same(_walk: Walk, value: bool | None, _depth: int) -> bool | None:  # noqa: FBT001
     return value
 
 
-def read_int(walk: Walk, value: int, depth: int, path: str) -> JSON:
+def read_int(walk: Walk, value: int, depth: int) -> JSON:
     if -_EXACT_INT < value < _EXACT_INT:
         return value
     written = big_int(value)
-    return _EXACT[type(written)](walk, written, depth, path)
+    return _EXACT[type(written)](walk, written, depth)
 
 
-def read_float(_walk: Walk, value: float, _depth: int, _path: str) -> float | str:
+def read_float(_walk: Walk, value: float, _depth: int) -> float | str:
     if value - value == 0.0:  # neither nan nor infinite; quicker than math.isfinite
         return value
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
@@ -98,23 +107,27 @@ def read_float(_walk: Walk, value: float, _depth: int, _path: str) -> float | st
 # ---- containers: what one holds is charged before any of it is walked, so that siblings get their turn
 
 
-def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int, path: str) -> JSON:
+def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int) -> JSON:
     """Read a list; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
     taken = value[: walk.nodes]
-    if len(value) == 2 and type(value[0]) is str and " " not in value[0] and looks_secret(value[0]):  # noqa: PLR2004
-        taken = (value[0], Mark(MASKED))
+    if _is_secret_pair(value):
+        taken = (value[0], Placeholder(MASKED))
     walk.active.add(here)
-    out = _fill_list(walk, taken, depth + 1, path)
+    out = _fill_list(walk, taken, depth + 1)
     walk.active.discard(here)
     if len(taken) < len(value):
         out.append(_more(len(value) - len(taken)))
     return out
 
 
-def read_dict(walk: Walk, value: dict[object, object], depth: int, path: str) -> JSON:
+def _is_secret_pair(value: Sequence[object]) -> bool:
+    return len(value) == _PAIR and type(value[0]) is str and " " not in value[0] and looks_secret(value[0])
+
+
+def read_dict(walk: Walk, value: dict[object, object], depth: int) -> JSON:
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
@@ -123,38 +136,35 @@ def read_dict(walk: Walk, value: dict[object, object], depth: int, path: str) ->
     if "value" in value:  # as headers are listed, too: {"name": "authorization", "value": "Bearer …"}
         name = value.get("name", value.get("key"))
         if type(name) is str and " " not in name and looks_secret(name):
-            taken = [(key, Mark(MASKED) if key == "value" else item) for key, item in taken]
+            taken = [(key, Placeholder(MASKED) if key == "value" else item) for key, item in taken]
     walk.active.add(here)
-    out = _fill_dict(walk, taken, depth + 1, path)
+    out = _fill_dict(walk, taken, depth + 1)
     walk.active.discard(here)
     if len(taken) < len(value):
         _put_note(out, _more(len(value) - len(taken)))
     return out
 
 
-def _fill_list(walk: Walk, taken: Sequence[object], depth: int, path: str) -> list[JSON]:
+def _fill_list(walk: Walk, taken: Sequence[object], depth: int) -> list[JSON]:
     walk.nodes -= len(taken)
-    masked = walk.mask is not None
-    quick = not masked and walk.limits.string >= LONG
+    quick = walk.limits.string >= LONG
     out: list[JSON] = []
     for item in taken:
         if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
             walk.chars -= len(item)
             out.append(item)
             continue
-        at = f"{path}[{len(out)}]" if masked else ""
         try:
-            out.append(_EXACT.get(type(item), read_other)(walk, item, depth, at))
+            out.append(_EXACT.get(type(item), read_other)(walk, item, depth))
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
             _guard.pass_on(error)
             out.append(_unreadable(item))
     return out
 
 
-def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int, path: str) -> dict[str, JSON]:
+def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int) -> dict[str, JSON]:
     walk.nodes -= len(taken)
-    masked = walk.mask is not None
-    quick = not masked and walk.limits.string >= LONG
+    quick = walk.limits.string >= LONG
     out: dict[str, JSON] = {}
     for name, item in taken:
         if type(name) is str and name in _clean_keys and name not in out:
@@ -168,9 +178,8 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
             walk.chars -= len(item)
             out[key] = item
             continue
-        at = "" if not masked else f"{path}.{key}" if path else key
         try:
-            out[key] = _EXACT.get(type(item), read_other)(walk, item, depth, at)
+            out[key] = _EXACT.get(type(item), read_other)(walk, item, depth)
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
             _guard.pass_on(error)
             out[key] = _unreadable(item)
@@ -178,7 +187,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int,
 
 
 def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
-    """Make a key of any object; whether the value under it is a secret."""
+    """Make a key of any object; return it, and whether the value under it is a secret."""
     key = name if type(name) is str else _key_text(walk, name)
     if len(key) > _LONGEST_KEY and not _CUT_KEY.search(key):
         key = f"{key[:_LONGEST_KEY]}… [{_LONGEST_KEY} of {len(key)} characters]"
@@ -186,23 +195,32 @@ def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
     walk.chars -= len(key)
     hidden = looks_secret(key)
     if key is name and not hidden and len(key) <= SHORT:
-        if len(_clean_keys) >= _KNOWN_KEYS:
-            _clean_keys.clear()
-        _clean_keys.add(key)
+        _remember(key)
     return _unused(key, out), hidden
+
+
+def _is_secret(name: str) -> bool:
+    if looks_secret(name):
+        return True
+    if len(name) <= SHORT and name.isascii() and name.isidentifier() and without_credentials(name) is name:
+        _remember(name)
+    return False
+
+
+def _remember(key: str) -> None:
+    if len(_clean_keys) >= _KNOWN_KEYS:
+        _clean_keys.clear()
+    _clean_keys.add(key)
 
 
 def _key_text(walk: Walk, name: object) -> str:
     if type(name) is bytes and len(name) <= _LONGEST_KEY:  # the header names of ASGI, for one
         return name.decode(errors="replace")
-    mask, walk.mask = walk.mask, None
     try:
-        data = _EXACT.get(type(name), read_other)(walk, name, walk.limits.depth, "")
+        data = _EXACT.get(type(name), read_other)(walk, name, walk.limits.depth)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return _unreadable(name)
-    finally:
-        walk.mask = mask
     return data if type(data) is str else encode(data)
 
 
@@ -232,10 +250,10 @@ def _closed(walk: Walk, value: Sequence[object] | dict[object, object], here: in
 # ---- everything else
 
 
-def read_other(walk: Walk, value: object, depth: int, path: str) -> JSON:
+def read_other(walk: Walk, value: object, depth: int) -> JSON:
     here = id(value)
     if here in walk.active:
-        return f"<circular {nameplate(value)[1:]}"
+        return f"<circular {type_placeholder(value)[1:]}"
     walk.active.add(here)
     try:
         simpler = read(value)
@@ -244,7 +262,7 @@ def read_other(walk: Walk, value: object, depth: int, path: str) -> JSON:
             depth, reader = depth + 1, read_other
         if depth > walk.limits.depth and reader in _DEEP:
             return f"<{type_name(type(value))}, nested too deep>"
-        return reader(walk, simpler, depth, path)
+        return reader(walk, simpler, depth)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return _unreadable(value)
@@ -252,17 +270,17 @@ def read_other(walk: Walk, value: object, depth: int, path: str) -> JSON:
         walk.active.discard(here)
 
 
-def read_pairs(walk: Walk, value: Pairs, depth: int, path: str) -> JSON:
+def read_pairs(walk: Walk, value: Pairs, depth: int) -> JSON:
     taken, note = _gather(walk, value.source, value.size)
-    out = _fill_dict(walk, taken, depth + 1, path)
+    out = _fill_dict(walk, taken, depth + 1)
     if note:
         _put_note(out, note)
     return out
 
 
-def read_items(walk: Walk, value: Items, depth: int, path: str) -> JSON:
+def read_items(walk: Walk, value: Items, depth: int) -> JSON:
     taken, note = _gather(walk, value.source, value.size)
-    out = _fill_list(walk, taken, depth + 1, path)
+    out = _fill_list(walk, taken, depth + 1)
     if not value.ordered:
         out.sort(key=_order)
     return [*out, note] if note else out
@@ -293,13 +311,13 @@ def _order(data: JSON) -> tuple[int, float, str]:
 
 def _unreadable(value: object) -> str:
     try:
-        return encodable(nameplate(value))
+        return encodable(type_placeholder(value))
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.pass_on(error)
         return "<unreadable>"
 
 
-_EXACT: Final[dict[type, Callable[[Walk, Any, int, str], JSON]]] = {
+_EXACT: Final[dict[type, Callable[[Walk, Any, int], JSON]]] = {
     str: read_text,
     int: read_int,
     float: read_float,
@@ -308,7 +326,7 @@ _EXACT: Final[dict[type, Callable[[Walk, Any, int, str], JSON]]] = {
     list: read_list,
     tuple: read_list,
     dict: read_dict,
-    Mark: read_mark,
+    Placeholder: read_placeholder,
     Pairs: read_pairs,
     Items: read_items,
 }

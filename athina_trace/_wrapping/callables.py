@@ -18,6 +18,7 @@ import wrapt
 
 from athina_trace._serialization.introspection import (
     ABSENT,
+    attribute_or_none,
     instance_dict,
     mro_of,
     qualname_of,
@@ -37,7 +38,7 @@ OWNER_NAMES: Final = frozenset({"self", "cls", "mcs", "mcls", "metacls"})
 
 
 def layers(function: Any) -> Iterator[Any]:
-    """`function`, what it wraps, what that wraps and so on, as far as known wrappers go; at most 100."""
+    """Yield `function`, what it wraps, what that wraps and so on, as far as known wrappers go; at most 100."""
     for _ in range(_MOST_LAYERS):
         yield function
         function = _inside(function)
@@ -46,7 +47,7 @@ def layers(function: Any) -> Iterator[Any]:
 
 
 def _inside(function: Any) -> Any:
-    """What a partial, a method, a proxy of wrapt, or a function decorated with `functools.wraps` wraps."""
+    """Return what a partial, a method, a proxy of wrapt, or a function decorated with `functools.wraps` wraps."""
     kind = type(function)
     if issubclass(kind, functools.partial):
         return function.func
@@ -58,7 +59,7 @@ def _inside(function: Any) -> Any:
 
 
 def is_opaque(function: Any) -> bool:
-    """Whether reading an attribute of it runs code of its author: a mock, a proxy, a remote object."""
+    """Return whether reading an attribute of it runs code of its author: a mock, a proxy, a remote object."""
     kind = type(_innermost(function))
     if issubclass(kind, type):
         return False
@@ -71,7 +72,7 @@ def is_opaque(function: Any) -> bool:
 
 
 def _innermost(function: Any) -> Any:
-    """What is below partials and proxies of wrapt, which have no code of their own."""
+    """Return what is below partials and proxies of wrapt, which have no code of their own."""
     for layer in layers(function):
         function = layer
         if not issubclass(type(layer), functools.partial | wrapt.BaseObjectProxy):
@@ -80,19 +81,19 @@ def _innermost(function: Any) -> Any:
 
 
 def wraps(function: Any) -> Callable[[_F], _F]:
-    """`functools.wraps`, which copies nothing of what is opaque."""
+    """Do what `functools.wraps` does, but copy nothing of what is opaque."""
     copied = ((), ()) if is_opaque(function) else (functools.WRAPPER_ASSIGNMENTS, functools.WRAPPER_UPDATES)
     decorator: Callable[[_F], _F] = cast("Any", functools.wraps(function, *copied))
     return decorator
 
 
 def is_static_method(function: Any) -> bool:
-    """Whether it is a static method object, or wraps one."""
+    """Return whether it is a static method object, or wraps one."""
     return any(issubclass(type(layer), staticmethod) for layer in layers(function))
 
 
 def without_binding(function: Any) -> Any:
-    """The function in a method, class method or static method, also where proxies of wrapt are around that."""
+    """Return the function in a method, class method or static method, also where proxies of wrapt are around that."""
     for layer in layers(function):
         if issubclass(type(layer), _HOLD_A_FUNCTION):
             return layer.__func__
@@ -102,7 +103,7 @@ def without_binding(function: Any) -> Any:
 
 
 def parameters(target: Any) -> list[inspect.Parameter]:
-    """The parameters with which `target` is called; none where it does not say."""
+    """Return the parameters with which `target` is called; none where it does not say."""
     try:
         return list(_signature(target).parameters.values())
     except Exception:  # noqa: BLE001 - some builtins have none, and a foreign `__signature__` may raise anything
@@ -127,27 +128,20 @@ def _signature(target: Any) -> inspect.Signature:
 
 
 def names(target: Any) -> tuple[str, str]:
-    """Module and qualified name of a function; of any other callable, its class's."""
+    """Return module and qualified name of a function; of any other callable, its class's."""
     target = _innermost(target)
     if is_opaque(target):
         stored = instance_dict(target)
         module, name = stored.get("__module__"), stored.get("__qualname__")
     else:
-        module, name = _attribute(target, "__module__"), _attribute(target, "__qualname__")
+        module, name = attribute_or_none(target, "__module__"), attribute_or_none(target, "__qualname__")
     if type(name) is not str:
         module, _, name = type_name(type(target)).rpartition(".")
     return (module if type(module) is str and module else "?"), name
 
 
-def _attribute(target: Any, name: str) -> Any:
-    try:
-        return getattr(target, name, None)
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
-        return None
-
-
 def is_kind(target: Any, check: Callable[[Any], bool]) -> bool:
-    """Whether one of `inspect`'s questions is true of `target`; of an opaque one it is not."""
+    """Return whether one of `inspect`'s questions is true of `target`; of an opaque one it is not."""
     try:
         return not is_opaque(target) and check(target)
     except Exception:  # noqa: BLE001 - a foreign property may raise anything
@@ -155,7 +149,7 @@ def is_kind(target: Any, check: Callable[[Any], bool]) -> bool:
 
 
 def is_coroutine_function(target: Any) -> bool:
-    """Whether it is a coroutine function, or an object that is called like one."""
+    """Return whether it is a coroutine function, or an object that is called like one."""
     return is_kind(target, inspect.iscoroutinefunction) or is_kind(
         target, lambda instance: inspect.iscoroutinefunction(static(type(instance), "__call__"))
     )
@@ -204,7 +198,7 @@ class Owner:
         self._holders = weakref.WeakKeyDictionary()
 
     def is_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether the first of these arguments is the owner, which may come by the parameter's name."""
+        """Return whether the first of these arguments is the owner, which may come by the parameter's name."""
         if self._always or self._never:
             return self._always
         first: Any = args[0] if args else kwargs.get(self._first)
@@ -222,7 +216,7 @@ class Owner:
         return bool(args) and self._has_method(kind)
 
     def _has_method(self, kind: type) -> bool:
-        """Whether instances of `kind` have the function as a method: it was put there when they are first seen."""
+        """Return whether `kind` has the function as a method, by what it held when it was first seen."""
         try:
             known = self._holders.get(kind)
         except TypeError:  # even a class can refuse to be looked up

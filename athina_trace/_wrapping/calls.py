@@ -18,7 +18,7 @@ DeferredWork = Callable[[], None] | None
 
 
 class Call:
-    """One call from its start to its end; this one takes no note.
+    """One call from its start to its end; this base class notes nothing.
 
     What a subclass raises is kept from the program: see `attempt`.
     """
@@ -31,6 +31,9 @@ class Call:
     def leave(self) -> None:
         """Make current again what was before `enter`, in the same context. Streams restore that around each step."""
 
+    def begun(self) -> None:
+        """Note that a stream yielded its first chunk, where that is a text; `chunks` reads it later."""
+
     def chunks(self, values: list[Any]) -> None:
         """Read what a stream yielded since the last time, at least one thing; the list is reused.
 
@@ -38,15 +41,15 @@ class Call:
         """
 
     def done(self, value: object) -> DeferredWork:  # noqa: ARG002 - for subclasses
-        """End the call with the `value` that it returned, or its stream. Gives deferred work."""
+        """End the call with the `value` that it returned, or its stream. Returns deferred work."""
         return None
 
     def failed(self, error: BaseException) -> DeferredWork:  # noqa: ARG002 - for subclasses
-        """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Gives deferred work."""
+        """End the call with what it raised; `GeneratorExit` where a stream was abandoned. Returns deferred work."""
         return None
 
     def collected(self, stream: object) -> None:
-        """End the call, unless it has ended or never began: its `stream` is collected and runs no more."""
+        """End the call, unless it has ended or never began: its `stream` is collected without having run to its end."""
 
 
 def attempt(step: Callable[..., T], *given: Any) -> T | None:

@@ -15,7 +15,15 @@ from typing import Any, Final
 
 import wrapt
 
-from athina_trace._serialization.introspection import ABSENT, Mark, mro_of, nameplate, static, type_name
+from athina_trace._serialization.introspection import (
+    ABSENT,
+    Placeholder,
+    instance_dict,
+    mro_of,
+    static,
+    type_name,
+    type_placeholder,
+)
 from athina_trace._wrapping import generators
 from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import current
@@ -42,12 +50,16 @@ class _Following:
         self._call, self._follow, self._unbegun = call, follow, unbegun
         self._begun = self._ended = False
         self._entered: Any = None  # a proxy of what a context manager gave
-        self._state = generators.entered(call, current.get())
+        # The state in which the steps run: the one that is found, and the call entered on top of it.
+        token = current.set(current.get())
+        attempt(call.enter)
+        self._state = current.get()
+        current.reset(token)
         self._texts: list[Any] = []
         self._waits: type | None = None  # as in `generators`
 
     def step(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
-        """One step of a sync iterator: what it gives is a chunk."""
+        """Take one step of a sync iterator: what it gives is a chunk."""
         self._begun = True
         try:
             token = current.set(self._state)
@@ -67,9 +79,10 @@ class _Following:
 
     def _keep(self, item: object) -> None:
         self._texts.append(item)
-        if type(item) is not self._waits or len(self._texts) > generators.BATCH:
+        if type(item) is not self._waits:
+            self._waits = generators.begin_or_hand_over(self._texts, self._call)
+        elif len(self._texts) > generators.BATCH:
             generators.hand_over(self._texts, self._call)
-            self._waits = str
 
     def inside(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """Run code of the result's, which sees the call's log and session."""
@@ -81,7 +94,7 @@ class _Following:
             current.reset(token)
 
     async def step_async(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
-        """One step of an async iterator, while which the proxy must not seem to be abandoned."""
+        """Take one step of an async iterator, during which the proxy must not seem to be abandoned."""
         self._begun = True
         try:
             item = await self.inside_async(resume, *given)
@@ -97,7 +110,7 @@ class _Following:
         return item
 
     async def inside_async(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What `inside` does, with code that may wait."""
+        """Do what `inside` does, with code that may wait."""
         token = current.set(self._state)
         try:
             return await resume(*given, **named)
@@ -133,7 +146,7 @@ class _Following:
         return None if _EXHAUSTED.isdisjoint(names) else self.end(None)
 
     def across(self, resume: Callable[..., Any], *given: Any) -> Any:
-        """What `inside` does, for a context manager: the session that it enters holds in its block, as undecorated."""
+        """Do what `inside` does, for a context manager: a session that it enters holds in its block, as undecorated."""
         scope, (_, log) = self._state[0], current.get()
         try:
             return self.inside(resume, *given)
@@ -142,7 +155,7 @@ class _Following:
                 current.set((self._state[0], log))
 
     async def across_async(self, resume: Callable[..., Any], *given: Any) -> Any:
-        """What `across` does, with code that may wait."""
+        """Do what `across` does, with code that may wait."""
         scope, (_, log) = self._state[0], current.get()
         try:
             return await self.inside_async(resume, *given)
@@ -151,7 +164,7 @@ class _Following:
                 current.set((self._state[0], log))
 
     def enter(self, given: Any) -> Any:
-        """What the block is given: what its context manager gave on entering, or that followed."""
+        """Return what the block is given: what its context manager gave on entering, or that followed."""
         followed = None if self._ended else attempt(self._follow, given, self._call)
         if followed is None:
             self._unbegun = given
@@ -160,7 +173,7 @@ class _Following:
         return followed
 
     def make(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Have a function give its stream, which ends the call where it is the first."""
+        """Call the function that gives its stream, which ends the call where it is the first."""
         is_first, self._begun = not self._begun, True
         try:
             made = self.inside(make, *args, **kwargs)
@@ -201,14 +214,17 @@ class _Following:
         return attempt(self._call.done, value) if error is None else attempt(self._call.failed, error)
 
     def abandon(self) -> None:
-        """The program is through with the result, wherever it is; one that it never began is a result like others."""
+        """End the call: the program is through with the result. One that it never began is a result like others."""
         if self._entered is not None:
             entered, self._entered = self._entered, None
-            if issubclass(type(entered), _Followed):
-                entered._self_following.abandon()  # noqa: SLF001 - how wrapt keeps what is not the wrapped one's
+            is_proxy = issubclass(type(entered), _Followed)
+            # Or it is an object whose iterator is followed.
+            followed: Any = entered if is_proxy else instance_dict(entered).get("_iterator")
+            if issubclass(type(followed), _Followed):
+                followed._self_following.abandon()  # noqa: SLF001 - how wrapt keeps what is not the wrapped one's
         # At the end of the program nothing can be loaded any more, and to read an object may take that.
-        if sys.is_finalizing() and type(self._unbegun) is not Mark:
-            self._unbegun = nameplate(self._unbegun)
+        if sys.is_finalizing() and type(self._unbegun) is not Placeholder:
+            self._unbegun = type_placeholder(self._unbegun)
         run_now(self.end(None, GeneratorExit()) if self._begun else self.end(self._unbegun))
 
 
@@ -363,14 +379,14 @@ Abilities = frozenset[str]
 
 
 def abilities_of(kind: type) -> Abilities:
-    """Those that a class has; one that says None is not what its base is."""
+    """Return the abilities that a class has; one set to None is not inherited."""
     methods = ((name, static(kind, name)) for name in _PARTS)
     return frozenset(name for name, method in methods if method is not ABSENT and method is not None)
 
 
 @functools.lru_cache(maxsize=64)
 def proxy_class(abilities: Abilities) -> type[Any]:
-    """The proxy that can do just this; wrapt's own can enter everything."""
+    """Return the proxy that can do just this; wrapt's own can enter everything."""
     lacks = {name: None for name in ("__enter__", "__aenter__") if name not in abilities}
     return type("Followed", tuple(part for name, part in _PARTS.items() if name in abilities), lacks)
 

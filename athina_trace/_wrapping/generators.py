@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise, repeat
 from typing import Any
 
 from athina_trace._wrapping.calls import Call, attempt, run_in_thread, run_now
@@ -29,29 +29,22 @@ BATCH = 255
 """Texts of a stream that are handed over together: a call for each would be a third of what a stream costs."""
 
 
-def entered(call: Call, outside: State) -> State:
-    """The state in which the call's steps run: `outside`, and the call entered on top of it."""
-    token = current.set(outside)
-    attempt(call.enter)
-    state = current.get()
-    current.reset(token)
-    return state
-
-
 def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
-    """A generator that does what `inner` does, and ends `call` when it ends."""
+    """Do what the generator `inner` does, and end `call` when it ends."""
     if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, and no stream
         return named(_iterable_coroutine(inner, call, follow), inner)
-    return named(_generate(_Held(inner, call), current.get()), inner)
+    outer: Any = _generate(_Held(inner, call), current.get())
+    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
+    return outer
 
 
 def drive_async_generator(inner: Any, call: Call) -> Any:
-    """An async generator that does what `inner` does, and ends `call` when it ends."""
+    """Do what the async generator `inner` does, and end `call` when it ends."""
     return named(_generate_async(_Held(inner, call), current.get()), inner)
 
 
 def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow) -> Any:
-    """A coroutine that does what `inner` does, and ends `call` when it ends, or when its result does."""
+    """Do what the coroutine `inner` does, and end `call` when it ends, or when its result does."""
     return named(awaiting(lambda: (call, inner), follow), inner)
 
 
@@ -65,77 +58,83 @@ class _Held:
         self.texts: list[Any] = []
 
     def __del__(self) -> None:
-        # It was never begun, or waits for an event loop that is closed; where it has ended, this does nothing.
-        hand_over(self.texts, self.call)
+        if self.inner is None:  # it came to its end
+            return
+        # It was never begun, or waits for an event loop that is closed; where it failed, this does nothing.
+        if self.texts:
+            hand_over(self.texts, self.call)
         attempt(self.call.collected, self.inner)
 
 
 def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
     inner, call, texts = held.inner, held.call, held.texts
-    state = entered(call, outside)
-    # Bound once: these are half of what a step of ours does. `next` is quicker than `send(None)`.
-    enter, now, leave, advance, send, keep = current.set, current.get, current.reset, next, inner.send, texts.append
-    # Before Python 3.11 a call of `next` is one more level of a recursion. A loop takes the step without a call, and
+    # Bound once: these are half of what a step of ours does.
+    enter, now, restore, send = current.set, current.get, current.reset, inner.send
+    # A loop takes a step without a call, which is quicker, and before Python 3.11 one level less of a recursion. It
     # loses what the generator returns.
-    by_loop = sys.version_info < (3, 11) and type(inner) is types.GeneratorType and _returns_nothing(inner.gi_code)
+    by_loop = type(inner) is types.GeneratorType and _returns_nothing(inner.gi_code)
     resume: Callable[..., Any] = send
     value: Any = None
-    waits: type | None = None  # what may be handed over later; the first chunk may not, since its time is noted
+    returned: Any = None
+    waits: type | None = None  # what is handed over later, once the time of the first chunk was noted
+    token = enter(outside)
     try:
-        while True:
-            for _ in range(BATCH):
-                token = enter(state)
-                try:
-                    if value is not None:
-                        item = resume(value)
-                        resume = send
-                    elif by_loop:
-                        for item in inner:  # noqa: B007 - used behind the loop
-                            break
-                        else:
-                            item = advance(inner)  # raises that it has ended
-                    else:
-                        item = advance(inner)
-                finally:
-                    state = now()
-                    leave(token)
-                keep(item)
+        attempt(call.enter)
+        while not by_loop or inner.gi_frame is not None:  # a generator that has ended has no frame
+            for item in islice(inner, BATCH) if by_loop else repeat(None, BATCH):
+                if not by_loop:
+                    item = next(inner) if value is None else resume(value)  # noqa: PLW2901 - of nothing
+                    resume = send
+                state = now()
+                restore(token)
+                texts.append(item)
                 # Text cannot change any more and may wait; anything else is read before the program gets it.
                 if type(item) is not waits:
-                    hand_over(texts, call)
-                    waits = str
+                    waits = begin_or_hand_over(texts, call)
                 # The next step is taken outside this handler: an exception that the user's generator raises in it must
                 # not get the thrown one as its context, which it would not have had undecorated.
                 try:
                     value = yield item
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                     value, resume = thrown, inner.throw
+                token = enter(state)
+                if value is not None and by_loop:
+                    by_loop = False
+                    break
             hand_over(texts, call)
     except StopIteration as stop:
-        hand_over(texts, call)
-        run_now(attempt(call.done, stop.value))
-        return stop.value
+        returned = stop.value
     except BaseException as error:
+        leave(token)
         del value  # may be the error itself, which would then live in a circle with its own traceback
         hand_over(texts, call)
         run_now(attempt(call.failed, error))
         raise
+    restore(token)
+    hand_over(texts, call)
+    held.inner = None
+    run_now(attempt(call.done, returned))
+    return returned
 
 
 @lru_cache(maxsize=1024)
 def _returns_nothing(code: types.CodeType) -> bool:
-    """Whether no `return` of a generator gives anything but None, as Python 3.10 compiles it."""
-    return all(
-        before.opname == "LOAD_CONST" and before.argval is None and not instruction.is_jump_target
-        for before, instruction in pairwise(dis.get_instructions(code))
-        if instruction.opname == "RETURN_VALUE"
-    )
+    """Return whether no `return` of a generator gives anything but None, as its Python compiles it."""
+    for before, instruction in pairwise(dis.get_instructions(code)):
+        if instruction.opname == "RETURN_CONST":  # of Python 3.12 and 3.13
+            gives_nothing = instruction.argrepr == "None"
+        elif instruction.opname == "RETURN_VALUE":
+            gives_nothing = before.argrepr == "None" and not instruction.is_jump_target
+        else:
+            continue
+        if not gives_nothing:
+            return False
+    return True
 
 
 async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, Any]:
     inner, call, texts = held.inner, held.call, held.texts
-    state = entered(call, outside)
-    enter, now, asend = current.set, current.get, inner.asend
+    enter, now, restore, asend = current.set, current.get, current.reset, inner.asend
     waits: type | None = None
     closing: GeneratorExit | None = None
     value: Any = None
@@ -146,32 +145,36 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
         step = asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
+    token = enter(outside)
     try:
-        while True:  # as in `_generate`
-            for _ in range(BATCH):
-                token = enter(state)
-                try:
-                    item = await step
-                finally:
-                    state = now()
-                    leave(token)
+        attempt(call.enter)
+        while True:
+            for _ in repeat(None, BATCH):
+                item = await step
+                state = now()
+                try:  # noqa: SIM105 - for each chunk, and a context manager takes longer than all the rest
+                    restore(token)
+                except ValueError:  # the step began in another context
+                    pass
                 texts.append(item)
                 if type(item) is not waits:
-                    hand_over(texts, call)
-                    waits = str
+                    waits = begin_or_hand_over(texts, call)
                 try:
                     value = yield item
                     resume = asend
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                     value, resume = thrown, inner.athrow
                     closing = thrown if isinstance(thrown, GeneratorExit) else None
+                token = enter(state)
                 step = resume(value)
             hand_over(texts, call)
     except StopAsyncIteration:
+        leave(token)
         hand_over(texts, call)
         if (work := attempt(call.done, None)) is not None:
             await run_in_thread(work)
     except BaseException as error:
+        leave(token)
         del value
         hand_over(texts, call)
         # trio cancels what a generator awaits while it is closed: it was abandoned all the same.
@@ -181,18 +184,27 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
         raise
 
 
+def begin_or_hand_over(texts: list[Any], call: Call) -> type:
+    """Note that a stream began to yield, or pass on what may change behind the texts; returns what may wait."""
+    if type(texts[-1]) is str:
+        attempt(call.begun)
+    else:
+        hand_over(texts, call)
+    return str
+
+
 def hand_over(texts: list[Any], call: Call) -> None:
-    """Have the call read what was yielded since the last time."""
+    """Pass what was yielded since the last time to the call."""
     if texts:
         attempt(call.chunks, texts)
         texts.clear()
 
 
 def leave(token: contextvars.Token[State]) -> None:
-    """Restore our variable after a step that may have waited."""
-    try:  # noqa: SIM105 - for each chunk, and a context manager takes three times as long
+    """Restore our variable after a step, unless that was done, or the step ended in another context."""
+    try:  # noqa: SIM105 - for each stream, and a context manager takes three times as long
         current.reset(token)
-    except ValueError:
+    except (RuntimeError, ValueError):
         # What still waits when it is collected ends in any context, where there is nothing to restore.
         pass
 
@@ -239,7 +251,7 @@ def named(outer: Any, inner: Any) -> Any:
 
 
 def drive_in(result: Any, context: contextvars.Context) -> Any:
-    """`result`, or, where it is a generator or coroutine of any kind, one whose every step runs in `context`."""
+    """Return `result`; a generator or coroutine of any kind as one whose every step runs in `context`."""
     if isinstance(result, types.GeneratorType):
         if result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             return named(_iterable_coroutine(_Awaited(result, context), Call(), _nothing), result)
@@ -252,7 +264,7 @@ def drive_in(result: Any, context: contextvars.Context) -> Any:
 
 
 def _nothing(_result: object, _call: Call) -> None:
-    """A context ends with the coroutine that runs in it."""
+    """End the context with the coroutine that runs in it."""
 
 
 class _InContext:

@@ -29,7 +29,7 @@ def proxy(
     enabled: Callable[[], bool] | None = None,
     decorator: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """A proxy of `function` whose calls are `run(function, instance, args, kwargs)`.
+    """Return a proxy of `function` whose calls are `run(function, instance, args, kwargs)`.
 
     Functions and classes pickle by reference; an instance or a partial with its `decorator`, or without a proxy.
     """
@@ -118,7 +118,8 @@ class _CopiedAsFunctions:
         decorated: Any = self
         wrapped = decorated.__wrapped__
         qualname = getattr(wrapped, "__qualname__", None)
-        if type(qualname) is str and not callables.is_opaque(wrapped):
+        # One inside of a function has no reference, and dill takes such functions by value.
+        if type(qualname) is str and "<locals>" not in qualname and not callables.is_opaque(wrapped):
             return qualname
         decorator = getattr(self, "_self_decorator", None)
         # What `wrap` made is bound to a context, which no other process has.

@@ -21,8 +21,6 @@ from athina_trace._wrapping.calls import Call, attempt, run_now
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
 """(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
 
-drive = results.drive
-
 
 def surround(
     function: Any,
@@ -47,8 +45,9 @@ def surround(
     """
     target = callables.without_binding(function)
     if not callable(target):
-        message = f"expected a function or another callable to decorate, got {type(function).__name__}"
-        raise TypeError(message)
+        kind = type(function).__name__
+        remedy = f": put the decorator below @{kind}" if hasattr(type(function), "__get__") else ""
+        raise TypeError(f"expected a function or another callable to decorate, got {kind}{remedy}")
     if callables.is_coroutine_function(target):
         run = _coroutine_wrapper(opened)
     elif callables.is_kind(target, inspect.isgeneratorfunction) or callables.is_kind(
@@ -71,7 +70,7 @@ _FUNCTIONS = (types.FunctionType, classmethod, staticmethod)
 
 
 def _plain_function(function: types.FunctionType, opened: Open, enabled: Callable[[], bool] | None) -> Any:
-    """A function in place of `function`, which Python binds, copies, compares and pickles as any other.
+    """Return a function in place of `function`, which Python binds, copies, compares and pickles as any other.
 
     Before Python 3.12 each call of a proxy also counts as one more level of a recursion.
     """
@@ -92,7 +91,7 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
 
 
 def _parameters(code: types.CodeType) -> tuple[str, str, str, str, str]:
-    """Source: how `code` declares its parameters, passes them on, those given by position, and those given by name.
+    """Return source: how `code` declares its parameters, passes them on, those by position, and those by name.
 
     The last is a prefix that makes a name none of theirs.
     """
@@ -116,7 +115,7 @@ def _parameters(code: types.CodeType) -> tuple[str, str, str, str, str]:
 def _compiled(
     declared: str, passed: str, args: str, kwargs: str, prefix: str, owner: str
 ) -> Callable[..., types.FunctionType]:
-    """What makes functions that declare these parameters."""
+    """Return what makes functions that declare these parameters."""
     source = _PLAIN.replace("$", prefix)
     source = source.format(declared=declared, passed=passed, args=args, kwargs=kwargs, owner=owner)
     made: dict[str, Any] = {}
@@ -210,13 +209,17 @@ def _stream_wrapper(opened: Open) -> Callable[..., Any]:
     def stream(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
         call = attempt(opened, wrapped, instance, args, kwargs)
         result = wrapped(*args, **kwargs)
-        return result if call is None else _finish(result, call)
+        if call is None:
+            return result
+        # Asked at once: such a function nearly always gives what continues.
+        followed = attempt(results.follow, result, call)
+        return _finish(result, call) if followed is None else followed
 
     return stream
 
 
 def _finish(result: Any, call: Call) -> Any:
-    """End `call` with `result`, now or when that ends; gives what the program gets."""
+    """End `call` with `result`, now or when that ends; return what the program gets."""
     try:
         continues = type(result) not in results.RETURNED
     except TypeError:  # even a class can refuse to be looked up

@@ -71,9 +71,9 @@ _switched_on: set[str] = set()
 def instrument() -> None:
     """Log the answers that any known client or framework of this process gets, each once, whatever sees it.
 
-    Instrumented are those that the program has imported or that are installed: OpenAI's client and its Agents SDK,
-    LangChain and LangGraph, LiteLLM, and the spans of OpenTelemetry. A log message of the level INFO names them. May be
-    called again; `uninstrument` undoes it.
+    Those that the program has imported are instrumented at once, those that are installed when they are imported:
+    OpenAI's client and its Agents SDK, LangChain and LangGraph, LiteLLM, and the spans of OpenTelemetry. A log message
+    of the level INFO names them. May be called again; `uninstrument` undoes it.
 
     >>> instrument()
     """
@@ -115,7 +115,7 @@ def _imported(integration: Integration, _module: Any) -> None:
 
 
 def _is_installed(host: str) -> bool:
-    """Whether a module could be imported, as far as that is known without importing its own package."""
+    """Return whether a module could be imported, as far as that is known without importing its own package."""
     try:
         return find_spec(host.rpartition(".")[0] or host) is not None
     except (ImportError, AttributeError, ValueError):

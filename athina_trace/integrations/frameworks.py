@@ -1,57 +1,25 @@
-"""What integrations of frameworks have in common: runs that have begun, and what a call's metadata names."""
+"""What integrations of frameworks have in common: what a call's metadata names, and whose an answer is."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from athina_trace._answers.records import AS_TYPED, Answer, Record, ToolCall
 from athina_trace.context import Scope
 from athina_trace.integrations.openai.normalise import normalise
+from athina_trace.integrations.openai.request_record import memory
 from athina_trace.schema import attributes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Begun", "identifier", "named_by", "seen_by"]
+__all__ = ["MOST_RUNNING", "follow_chain", "identifier", "named_by", "seen_by"]
 
-_MOST_BEGUN: Final = 8192
-"""Runs that are under way; of a run that never ends, as of a stream that is forgotten, no more is heard."""
+MOST_RUNNING: Final = 8192
+"""Runs that are remembered while under way: one may never end, as that of a forgotten stream."""
 _IDENTIFIERS: Final = ("customer_id", "customer_user_id", "environment", "prompt_slug")
-
-V = TypeVar("V")
-
-
-class Begun(Generic[V]):
-    """The newest runs that have begun and not ended, by their ids.
-
-    Without a lock, which a forked child could find held: each step is one operation of a dictionary.
-    """
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[object, V] = OrderedDict()
-
-    def put(self, run: object, value: V) -> None:
-        """Keep what belongs to a run."""
-        self._values[run] = value
-        if len(self._values) > _MOST_BEGUN:
-            with suppress(KeyError):
-                self._values.popitem(last=False)
-
-    def get(self, run: object) -> V | None:
-        """Return what belongs to a run."""
-        return self._values.get(run)
-
-    def values(self) -> list[V]:
-        """Return what belongs to all runs that have not ended."""
-        return list(self._values.values())
-
-    def pop(self, run: object) -> V | None:
-        """Take out what belongs to a run that has ended."""
-        return self._values.pop(run, None)
 
 
 def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> Scope:
@@ -79,7 +47,7 @@ def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> 
 
 
 def identifier(value: object) -> str | None:
-    """Return an id that a program gave as text; None for what is none, and for an empty one."""
+    """Return an id that a program gave as text; None for anything else, and for an empty one."""
     return str(value) or None if type(value) in (str, int, UUID) else None
 
 
@@ -94,7 +62,23 @@ def seen_by(source: str, run: str, records: Sequence[Record]) -> Answer:
     answer = next(record for record in records if isinstance(record, Answer))
     answer.key, answer.request = (source, run), run
     answer.source, answer.fidelity = source, AS_TYPED
+    if not any(answer.usage.values()):
+        answer.usage = {}  # what a server does not say, as of most streams, frameworks have as zero
     for record in records:
         if isinstance(record, ToolCall):
             record.owner, record.source = answer.key, source
     return answer
+
+
+def follow_chain(answer: Answer) -> None:
+    """Give a response the session and question of those that it continues, and remember it for those that follow.
+
+    A request that brings only outputs of tools has its question in an earlier one.
+    """
+    own = answer.details.get("response_id")
+    if own is None or answer.error is not None:
+        return
+    known = memory.chain_of(answer.session, answer.previous)
+    answer.session = answer.session or known.session or answer.previous
+    answer.query = answer.query or known.query
+    memory.remember_response(own, answer.session, answer.query, chained=answer.previous is not None)

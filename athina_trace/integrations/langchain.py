@@ -3,7 +3,7 @@
     chain.invoke(question, config={"callbacks": [AthinaCallbackHandler()]})   # one call
     instrument_langchain()                                                    # every call of this process
 
-Each run of a model is one log; runs of chains and graphs are none, and show what belongs together. A tool's output goes
+Each run of a model is one log; runs of chains and graphs only show what belongs together. A tool's output goes
 to the log that called for it, what a retriever found to the next answer beside it. The session is LangGraph's thread,
 else that of the scope around.
 
@@ -15,22 +15,26 @@ from __future__ import annotations
 import contextvars
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
 from athina_trace import _guard
+from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
 from athina_trace._capture.answered import (
     Origin,
+    continue_in,
     end,
     follow_nesting,
     log_answer,
     log_documents,
     log_tool_output,
+    within,
 )
-from athina_trace.integrations.frameworks import Begun, identifier, named_by
+from athina_trace.integrations.frameworks import MOST_RUNNING, identifier, named_by
 from athina_trace.integrations.openai.common import (
     content_text,
     function_body,
@@ -95,10 +99,10 @@ class AthinaCallbackHandler(BaseCallbackHandler):
 
     def __init__(self) -> None:
         follow_nesting()
-        _follow_cancellation()
-        self._models: Begun[_Run] = Begun()
-        self._tools: Begun[tuple[Origin, str | None, str | None, Any]] = Begun()
-        self._retrievers: Begun[Origin] = Begun()
+        _follow_calls()
+        self._models: Newest[_Run] = Newest(MOST_RUNNING)
+        self._tools: Newest[tuple[Origin, str | None, str | None, Any]] = Newest(MOST_RUNNING)
+        self._retrievers: Newest[Origin] = Newest(MOST_RUNNING)
 
     # Models ----------------------------------------------------------------------------------------------------------
 
@@ -114,6 +118,9 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             self._began(run_id, [{"role": "user", "content": text} for text in normalise(prompts) or ()], given)
 
     def _began(self, run_id: object, prompt: Sequence[Any], given: dict[str, Any]) -> None:
+        call = _call.get()
+        if call is not None:
+            continue_in(call.around)  # a model of a batch runs beside those that began before, not in them
         metadata, origin = given.get("metadata"), _origin(run_id, given)
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         params = {"model": known.get("ls_model_name"), **(normalise(given.get("invocation_params")) or NOTHING)}
@@ -126,8 +133,9 @@ class AthinaCallbackHandler(BaseCallbackHandler):
                 node=identifier(known.get("langgraph_node")),
             ),
         )
-        if (begun := _begun_inside.get()) is not None:
-            begun.append((self, run_id))
+        if call is not None:
+            call.begun[run_id] = self
+            call.continue_in(next(iter(call.begun)))  # an LLM is asked for all of them at once
 
     def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
         """Log what a model answered."""
@@ -141,18 +149,27 @@ class AthinaCallbackHandler(BaseCallbackHandler):
 
     def _ended(self, run_id: object, result: object, error: BaseException | None) -> None:
         # A handler that was added while the model ran knows no more than the answer.
-        run = self._models.pop(run_id) or _Run(origin=_origin(run_id, {}))
+        run, name = self._models.pop(run_id) or _Run(origin=_origin(run_id, {})), _name(run_id)
         try:
-            records = _records(_name(run_id), run, normalise(result), error)
+            records = _records(name, run, normalise(result), error)
         finally:
-            end(_name(run_id))
+            end(name)
         log_answer(records, run.origin, error=None if isinstance(error, Exception) else error)
 
+    def origin_of(self, run_id: object) -> Origin | None:
+        """Return where a model's run began, unless it has ended."""
+        run = self._models.get(run_id)
+        return None if run is None else run.origin
+
     def give_up(self, run_id: object, error: BaseException) -> None:
-        """Log a model's run that was given up, unless it has ended."""
+        """Log a model's run that was given up."""
         with _guard.shield("reading what LangChain left of a model"):
-            if self._models.get(run_id) is not None:
-                self._ended(run_id, None, error)
+            self._ended(run_id, None, error)
+
+    def forget(self, run_id: object) -> None:
+        """Let go of a run whose model was not asked after all."""
+        self._models.pop(run_id)
+        end(_name(run_id))
 
     # Tools and retrievers --------------------------------------------------------------------------------------------
 
@@ -175,7 +192,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             self._tool_ended(run_id, plain, call)
 
     def on_tool_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
-        """Have the failure of a tool be its output; an interrupt, after which the tool is called again, is none."""
+        """Log the failure of a tool as its output, but not an interrupt, after which the tool is called again."""
         with _guard.shield("reading LangChain's failure of a tool"):
             is_interrupt = any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
             failed = isinstance(error, Exception) and not is_interrupt
@@ -227,7 +244,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         end(_name(run_id))
 
     def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
-        """Note that a chain has ended; a failure is in the log of the model that failed, and an interrupt is none."""
+        """Note that a chain has ended; a failure is in the log of the model that failed."""
         end(_name(run_id))
 
 
@@ -245,36 +262,113 @@ def _origin(run_id: object, given: dict[str, Any]) -> Origin:
     return Origin.of_run(_name(run_id), None if parent is None else _name(parent), conversation=conversation)
 
 
-# Calls that are given up ---------------------------------------------------------------------------------------------
-
-_begun_inside: contextvars.ContextVar[list[tuple[AthinaCallbackHandler, object]] | None] = contextvars.ContextVar(
-    "athina_trace_langchain_models", default=None
-)
-"""The models that began in the asynchronous call around, in whichever task of it."""
-_follows_cancellation = False
+# Batches, and calls that are given up --------------------------------------------------------------------------------
 
 
-def _follow_cancellation() -> None:
-    """Have models end that a cancelled task or a time limit gives up: LangChain calls no handler then."""
-    global _follows_cancellation  # noqa: PLW0603 - the classes are the process's
-    if not _follows_cancellation:
-        _follows_cancellation = True
-        for kind in (BaseChatModel, BaseLLM):
-            wrapt.wrap_function_wrapper(kind, "agenerate", _until_given_up)
+class _Call:
+    """A call that asks a model, maybe for several answers, with the runs that began for it."""
 
+    def __init__(self) -> None:
+        self.around = within()
+        self.begun: dict[object, AthinaCallbackHandler] = {}
+        self.results: dict[object, Any] = {}
+        """Of each run of a chat model that was asked for its answer, None where that has not come."""
 
-async def _until_given_up(wrapped: Callable[..., Awaitable[Any]], _instance: object, args: Any, kwargs: Any) -> Any:
-    begun: list[tuple[AthinaCallbackHandler, object]] = []
-    token = _begun_inside.set(begun)
-    try:
-        return await wrapped(*args, **kwargs)
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            for handler, run_id in begun:
+    def __enter__(self) -> None:
+        self._token = _call.set(self)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        _restore(self._token)
+        if error is None:
+            return
+        for run_id, handler in self.begun.items():
+            if handler.origin_of(run_id) is None:
+                continue  # LangChain itself has ended it
+            if (result := self.results.get(run_id)) is not None:
+                came = {"generations": [result.generations], "llm_output": result.llm_output}
+                handler.on_llm_end(came, run_id=run_id)
+            elif isinstance(error, Exception) or (self.results and run_id not in self.results):
+                handler.forget(run_id)  # its model was not asked after another had failed
+            else:
                 handler.give_up(run_id, error)
-        raise
+
+    def continue_in(self, run_id: object) -> None:
+        """Let what is asked from now on be asked in this run, and in none beside it."""
+        origin = self.begun[run_id].origin_of(run_id) if run_id in self.begun else None
+        if origin is not None:
+            continue_in((_name(run_id), *origin.within))
+
+    def ask(self, kwargs: dict[str, Any]) -> tuple[object, contextvars.Token[_Call | None]]:
+        """Note that the model is asked for the answer of one run; return that, and what `_restore` takes."""
+        run_id = getattr(kwargs.get("run_manager"), "run_id", None)
+        self.results[run_id] = None
+        self.continue_in(run_id)
+        return run_id, _call.set(None)  # a model that this one asks is no part of the batch
+
+
+_call: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("athina_trace_langchain_call", default=None)
+
+
+def _restore(token: contextvars.Token[_Call | None]) -> None:
+    with suppress(ValueError):  # a coroutine may be closed in another context than it ran in
+        _call.reset(token)
+
+
+_follows_calls = False
+
+
+def _follow_calls() -> None:
+    """See what LangChain shows no handler.
+
+    It calls none for a model's run that a cancelled task or a time limit gives up, nor for an answer of a batch where a
+    later one fails; and which of a batch is asked when.
+    """
+    global _follows_calls  # noqa: PLW0603 - the classes are the process's
+    if _follows_calls:
+        return
+    _follows_calls = True
+    for kind in (BaseChatModel, BaseLLM):
+        wrapt.wrap_function_wrapper(kind, "generate", _generate)
+        wrapt.wrap_function_wrapper(kind, "agenerate", _agenerate)
+    wrapt.wrap_function_wrapper(BaseChatModel, "_generate_with_cache", _ask)
+    wrapt.wrap_function_wrapper(BaseChatModel, "_agenerate_with_cache", _ask_async)
+
+
+def _generate(wrapped: Callable[..., Any], _model: object, args: Any, kwargs: Any) -> Any:
+    batch = args[0] if args else kwargs.get("messages", kwargs.get("prompts"))
+    if type(batch) is list and len(batch) == 1:
+        return wrapped(*args, **kwargs)
+    with _Call():
+        return wrapped(*args, **kwargs)
+
+
+async def _agenerate(wrapped: Callable[..., Awaitable[Any]], _model: object, args: Any, kwargs: Any) -> Any:
+    with _Call():
+        return await wrapped(*args, **kwargs)
+
+
+def _ask(wrapped: Callable[..., Any], _model: object, args: Any, kwargs: Any) -> Any:
+    call = _call.get()
+    if call is None:
+        return wrapped(*args, **kwargs)
+    run_id, token = call.ask(kwargs)
+    try:
+        result = call.results[run_id] = wrapped(*args, **kwargs)
     finally:
-        _begun_inside.reset(token)
+        _restore(token)
+    return result
+
+
+async def _ask_async(wrapped: Callable[..., Awaitable[Any]], _model: object, args: Any, kwargs: Any) -> Any:
+    call = _call.get()
+    if call is None:
+        return await wrapped(*args, **kwargs)
+    run_id, token = call.ask(kwargs)
+    try:
+        result = call.results[run_id] = await wrapped(*args, **kwargs)
+    finally:
+        _restore(token)
+    return result
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -346,7 +440,8 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
 
 def _text(candidate: Data) -> str:
     message = child(candidate, "message")
-    return string(candidate, "text") or content_text(message.get("content")) or ""
+    refusal = string(child(message, "additional_kwargs"), "refusal")
+    return string(candidate, "text") or content_text(message.get("content")) or refusal or ""
 
 
 def _first(places: Iterable[Data], names: Sequence[str]) -> str | None:

@@ -9,36 +9,41 @@ In the configuration of its proxy:
 
 Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session that
 `metadata` names wins over that of the scope around; what else it names adds to it. LiteLLM calls its loggers after the
-call has returned, in a thread or task of its own. It says nothing of a stream that is left or a call that is cancelled:
-such a call is logged when LiteLLM lets go of it. Of what it hands over only what makes a log is read: never a
-provider's key.
+call has returned, in a thread or task of its own. It says nothing of a stream that is left, of a call that is cancelled
+and of one whose event loop closes when it returns: such a call is logged when LiteLLM lets go of it. Of what it hands
+over only what makes a log is read: never a provider's key.
 
 Source of the callbacks' arguments: litellm 1.80 to 1.108.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import json
 import math
 import re
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
 from athina_trace import _fork, _guard, _periodic
-from athina_trace._answers.records import Answer
+from athina_trace._answers.memory import Newest
+from athina_trace._answers.records import FINISHED, Answer
 from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer
+from athina_trace._clock import clock
 from athina_trace._serialization.secrets import MASKED
-from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
+from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.chat import ChatChunks
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 from athina_trace.integrations.openai.normalise import Data, child, members, normalise, number, string
+from athina_trace.integrations.openai.responses import ResponseEvents
 
 if TYPE_CHECKING:
     # The host need not be installed where types are checked.
@@ -48,12 +53,18 @@ if TYPE_CHECKING:
         def __init__(self, **options: object) -> None: ...
 
     litellm: Any
+    BaseResponsesAPIStreamingIterator: Any
+    LLMCachingHandler: Any
+    Logging: Any
 
     def should_redact_message_logging(details: dict[str, Any], /) -> bool: ...
 else:
     import litellm
+    from litellm.caching.caching_handler import LLMCachingHandler
     from litellm.integrations.custom_logger import CustomLogger
+    from litellm.litellm_core_utils.litellm_logging import Logging
     from litellm.litellm_core_utils.redact_messages import should_redact_message_logging
+    from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
 __all__ = ["AthinaLogger", "athina_logger", "instrument_litellm", "uninstrument_litellm"]
 
@@ -74,6 +85,8 @@ _NAMED: Final = ("context", "user_query", "user_feedback", "user_feedback_commen
 """What `metadata` may name besides identifiers, as for LiteLLM's own callback for Athina."""
 _INVENTED: Final = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """The id that LiteLLM gives to answers of providers whose ids it does not pass on. Source: `litellm.types.utils`."""
+_OF_PROVIDER: Final = re.compile(r"\blitellm\.\w+: .*?\b\w+(?P<kind>Exception|Error) - (?P<text>.+)", re.DOTALL)
+"""How LiteLLM writes down what a provider answered. Source: `litellm.litellm_core_utils.exception_mapping_utils`."""
 _LISTS: Final = (
     *("callbacks", "input_callback", "success_callback", "failure_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
@@ -91,7 +104,7 @@ _VISIT_SECONDS: Final = 5.0
 
 
 class _Mark:
-    """Put into what LiteLLM keeps of a call: once this is gone, it says no more of that."""
+    """Put into what LiteLLM keeps of a call: once this is gone, it reports nothing about it any more."""
 
     __slots__ = ("__weakref__",)
 
@@ -101,7 +114,7 @@ class _Mark:
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
-    """A request to a provider that has begun, with what makes a log of it where LiteLLM says no more."""
+    """A request to a provider that has begun, with what its log is made of where LiteLLM reports nothing."""
 
     call: str
     """LiteLLM's id of it."""
@@ -113,15 +126,21 @@ class _Request:
     is_wanted: bool
     """Whether a model answers with words, and the program has not kept it from loggers."""
     chunks: Sequence[Any] | None = None
-    """Of a stream what has come; LiteLLM adds to it."""
+    """Of a stream of a completion what has come; LiteLLM adds to it."""
+    events: list[Any] = field(default_factory=list)
+    """Of a stream of a response what has come."""
     is_answered: bool = False
     """Whether the answer came, or a stream of it began."""
+    result: Any = None
+    """What an asynchronous call returned."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where it returned that: once this is closed, LiteLLM may call no logger any more."""
     mark: weakref.ref[_Mark] | None = None
 
 
-_requests: Begun[_Request] = Begun()
-_left: deque[str] = deque()
-"""LiteLLM's ids of those that it has let go of."""
+_requests: Newest[_Request] = Newest(MOST_RUNNING)
+_left: deque[_Request] = deque()
+"""Those that it has let go of."""
 
 
 class AthinaLogger(CustomLogger):
@@ -136,7 +155,7 @@ class AthinaLogger(CustomLogger):
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         follow_nesting()
-        _follow_streams()
+        _follow_answers()
 
     # LiteLLM passes some of these by name.
 
@@ -145,13 +164,8 @@ class AthinaLogger(CustomLogger):
         with _guard.shield("reading the start of LiteLLM's call"):
             _log_left()
             call = identifier(kwargs.get("litellm_call_id"))
-            if call is None or _requests.get(call) is not None:
-                return
-            request = _request(call, kwargs, hides=self.turn_off_message_logging)
-            _requests.put(call, request)
-            kwargs[_MARK] = mark = _Mark()
-            # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
-            request.mark = weakref.ref(mark, lambda _: _left.append(call))
+            if call is not None and _requests.get(call) is None:
+                _begin(call, kwargs, is_redacted=self.turn_off_message_logging)
 
     def log_post_api_call(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
         """Note that a request was answered: what is asked here from now on is another one."""
@@ -188,7 +202,7 @@ class AthinaLogger(CustomLogger):
         given = kwargs.get("standard_logging_object")
         if not isinstance(given, dict):
             return  # a stream that is still under way
-        payload: Data = normalise({name: given.get(name) for name in _READ})
+        payload: Data = normalise({**{name: given.get(name) for name in _READ}, "began": _moment(start_time)})
         call = string(payload, "litellm_call_id") or identifier(kwargs.get("litellm_call_id"))
         request = _requests.pop(call)
         origin = Origin.here() if request is None else request.origin
@@ -199,95 +213,181 @@ class AthinaLogger(CustomLogger):
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
             # By our own clock it would last until this logger is called.
             origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
-        error = kwargs.get("exception")
+        # What a fallback has answered still has the exception of the call that failed.
+        error = kwargs.get("exception") if payload.get("status") != "success" else None
         if error is None and payload.get("status") == "failure":
             error = RuntimeError(string(payload, "error_str") or "failed")
+        if error is not None and request is not None and request.payload["response"] is None:
+            # Of a stream that failed, too, LiteLLM gives nothing.
+            payload = {**payload, "response": child(payload, "response") or _received(request).result()}
         answer, records, origin = _read(payload, _params(kwargs), origin, error, call=call)
+        if answer.error is not None:
+            answer.error = _message_of(answer.error)
         key = kwargs.get("api_key")
         if answer.error is not None and isinstance(key, str) and key:
             answer.error = answer.error.replace(key, MASKED)
         log_answer(records, origin)
 
 
-# Calls that LiteLLM says nothing of ---------------------------------------------------------------------------------
+# Calls that LiteLLM does not report ---------------------------------------------------------------------------------
 
 
-def _request(call: str, kwargs: Any, *, hides: bool) -> _Request:
-    """Take over what a log needs where LiteLLM says nothing more. `hides`: whether to leave out what is said."""
-    params, is_hidden = _params(kwargs), hides or should_redact_message_logging(kwargs)
+def _begin(call: str, kwargs: Any, *, is_redacted: bool) -> _Request:
+    """Take over what a log needs where LiteLLM reports no more. `is_redacted`: whether to leave content out."""
+    params, is_hidden = _params(kwargs), is_redacted or should_redact_message_logging(kwargs)
     messages = [] if is_hidden else kwargs.get("messages")
     proxied = params.get("proxy_server_request")
     headers = proxied.get("headers") if isinstance(proxied, dict) else None
     is_silenced = params.get("no-log") is True or (isinstance(headers, dict) and _NO_LOGGING in headers)
-    return _Request(
+    # Without its session: what this calls later may still be to come when the next call is made here.
+    origin = Origin.of_run((_SOURCE, call))
+    request = _Request(
         call=call,
-        # Without its session: what this calls later may still be to come when the next call is made here.
-        origin=Origin.of_run((_SOURCE, call)),
+        # What it calls later is mostly after the end of a decorated call that only asks for an answer and returns it.
+        origin=origin._replace(is_awaited=origin.open_draft is not None),
         payload={
             "model": kwargs.get("model"),
-            # The program may go on with its list.
+            # The program may still append to its list.
             "messages": list(messages) if isinstance(messages, list) else messages,
             "model_parameters": kwargs.get("optional_params"),
             "custom_llm_provider": kwargs.get("custom_llm_provider"),
             "response": {} if is_hidden else None,
+            "began": _moment(kwargs.get("start_time")),
         },
         params={name: params.get(name) for name in _NAMING},
         is_wanted=kwargs.get("call_type") in _ANSWERING and not is_silenced,
     )
+    _requests.put(call, request)
+    kwargs[_MARK] = mark = _Mark()
+    # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
+    request.mark = weakref.ref(mark, lambda _: _left.append(request))
+    return request
 
 
-def _follow_streams() -> None:
-    """Have each stream's request know its chunks: no logger is given those of an asynchronous one."""
-    if not isinstance(litellm.CustomStreamWrapper.__dict__["__init__"], wrapt.ObjectProxy):
-        wrapt.wrap_function_wrapper(litellm.CustomStreamWrapper, "__init__", _stream_begins)
+def _follow_answers() -> None:
+    """Record what comes of a request in it: no logger is given the chunks of an asynchronous stream, for one."""
+    if isinstance(litellm.CustomStreamWrapper.__dict__["__init__"], wrapt.ObjectProxy):
+        return
+    wrapt.wrap_function_wrapper(Logging, "handle_sync_success_callbacks_for_async_calls", _answered)
+    wrapt.wrap_function_wrapper(LLMCachingHandler, "_update_litellm_logging_obj_environment", _found_in_cache)
+    wrapt.wrap_function_wrapper(litellm.CustomStreamWrapper, "__init__", _stream_begins)
+    # A router has further ones around these, with the same events.
+    for kind in BaseResponsesAPIStreamingIterator.__subclasses__():
+        if kind.__module__ == BaseResponsesAPIStreamingIterator.__module__:
+            for name, step in (("__next__", _next_event), ("__anext__", _anext_event)):
+                if name in kind.__dict__:
+                    wrapt.wrap_function_wrapper(kind, name, step)
+
+
+def _answered(wrapped: Callable[..., None], logging: Any, args: Any, kwargs: Any) -> None:
+    with _guard.shield("reading the end of LiteLLM's call"):
+        request = _requests.get(identifier(logging.model_call_details.get("litellm_call_id")))
+        if request is not None:
+            request.result, request.loop = args[0] if args else kwargs.get("result"), asyncio.get_running_loop()
+            milliseconds = (clock.perf_ns() - request.origin.started_ns) // 1_000_000
+            request.origin = request.origin._replace(response_time=milliseconds)
+    wrapped(*args, **kwargs)
+
+
+def _found_in_cache(wrapped: Callable[..., None], _handler: object, args: Any, kwargs: Any) -> None:
+    """Note where an answer out of LiteLLM's cache was asked for: nothing was requested, of which it would speak."""
+    wrapped(*args, **kwargs)
+    with _guard.shield("reading LiteLLM's cache"):
+        details = (args[0] if args else kwargs["logging_obj"]).model_call_details
+        call = identifier(details.get("litellm_call_id"))
+        listed = [each for name in _LISTS for each in getattr(litellm, name, ())]
+        loggers = [each for each in listed if isinstance(each, AthinaLogger)]
+        if call is not None and loggers:
+            request = _begin(call, details, is_redacted=any(each.turn_off_message_logging for each in loggers))
+            request.is_answered = request.payload["cache_hit"] = True
+            # A stream for a synchronous call was made before.
+            request.chunks = getattr(kwargs.get("cached_result"), "chunks", None)
+            end((_SOURCE, call))
 
 
 def _stream_begins(wrapped: Callable[..., None], stream: Any, args: Any, kwargs: Any) -> None:
     wrapped(*args, **kwargs)
     with _guard.shield("reading the start of LiteLLM's stream"):
-        request = _requests.get(identifier(stream.logging_obj.litellm_call_id))
+        request = _request_of(stream)
         if request is not None and request.chunks is None:  # a router has one stream around another
             request.chunks = stream.chunks
 
 
-def _log_left(*, ending: bool = False) -> None:
-    """Log what LiteLLM has let go of and said nothing of, at the end of the process all that has not ended."""
+def _next_event(wrapped: Callable[..., Any], stream: Any, args: Any, kwargs: Any) -> Any:
+    event = wrapped(*args, **kwargs)
+    _note_event(stream, event)
+    return event
+
+
+async def _anext_event(wrapped: Callable[..., Awaitable[Any]], stream: Any, args: Any, kwargs: Any) -> Any:
+    event = await wrapped(*args, **kwargs)
+    _note_event(stream, event)
+    return event
+
+
+def _note_event(stream: Any, event: object) -> None:
+    with _guard.shield("reading an event of LiteLLM's stream"):
+        request = _request_of(stream)
+        if request is not None:
+            request.events.append(event)
+
+
+def _request_of(stream: Any) -> _Request | None:
+    return _requests.get(identifier(stream.logging_obj.model_call_details.get("litellm_call_id")))
+
+
+def _log_left(*, is_visit: bool = False, ending: bool = False) -> None:
+    """Log what LiteLLM has let go of without a report.
+
+    Args:
+        is_visit: whether to look for event loops that were closed, too.
+        ending: whether to log all that has not ended.
+    """
     while _left:
-        _log_incomplete(_left.popleft())
-    for request in _requests.values() if ending else ():
-        _log_incomplete(request.call)
+        _log_left_one(_left.popleft())
+    for request in _requests.values() if is_visit else ():
+        if ending or (request.loop is not None and request.loop.is_closed()):
+            _log_left_one(request)
 
 
-def _log_incomplete(call: str) -> None:
-    request = _requests.pop(call)
-    if request is None:
-        return  # it was logged
+def _log_left_one(request: _Request) -> None:
+    call = request.call
+    if _requests.get(call) is not request:
+        return  # it was logged, and a fallback may have begun under its id
+    _requests.pop(call)
     end((_SOURCE, call))
-    built = ChatChunks()
-    for chunk in tuple(request.chunks or ()):
-        if type(plain := normalise(chunk)) is dict:
-            built.add(plain)
-    # What came whole was logged, or is not to be.
-    if built.ended or (request.is_answered and request.chunks is None) or not request.is_wanted:
+    built, result = _received(request), request.result
+    is_silent = request.is_answered and result is None and request.chunks is None and not request.events
+    if is_silent or not request.is_wanted:
         return
     payload = normalise(request.payload)
     if payload["response"] is None:
-        payload["response"] = built.result()
-    given_up = GeneratorExit()
+        payload["response"] = built.result() if result is None else normalise(result)
+    given_up = None if built.ended or result is not None else GeneratorExit()
+    payload["status"] = "success" if given_up is None else None
     answer, records, origin = _read(payload, request.params, request.origin, given_up, call=call)
-    answer.progress = 0
+    answer.progress = FINISHED if given_up is None else 0
     log_answer(records, origin, error=given_up)
 
 
+def _received(request: _Request) -> ChatChunks | ResponseEvents:
+    """Put together what has come of a stream."""
+    built = ResponseEvents() if request.events else ChatChunks()
+    for chunk in tuple(request.events or request.chunks or ()):
+        if type(plain := normalise(chunk)) is dict:
+            built.add(plain)
+    return built
+
+
 def _run_periodically(_now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
-    _log_left(ending=ending)
+    _log_left(is_visit=True, ending=ending)
     return _VISIT_SECONDS if _requests.values() else math.inf
 
 
 def _reset() -> None:
     """Forget all requests: a forked child must not log its parent's."""
     global _requests  # noqa: PLW0603 - one for the process
-    _requests = Begun()
+    _requests = Newest(MOST_RUNNING)
     _left.clear()
 
 
@@ -302,10 +402,8 @@ def _params(kwargs: Any) -> dict[str, Any]:
     return params if isinstance(params, dict) else {}
 
 
-def _session(params: dict[str, Any]) -> str | None:
-    """Return what a program named the session of a request."""
-    named = (params.get("litellm_session_id"), *(place.get("session_id") for place in _metadata(params)))
-    return next((own for each in named if (own := identifier(each)) is not None), None)
+def _moment(time: object) -> str | None:
+    return str(time) if isinstance(time, datetime) else None
 
 
 def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
@@ -336,11 +434,16 @@ def _read(
     for place in metadata:
         scope = named_by(place, scope, further=_NAMED)
         reference = identifier(place.get("external_reference_id")) or reference
-    conversation = _session(params) or string(payload, "session_id") or origin.conversation
+    named = params.get("litellm_session_id"), *(place.get("session_id") for place in metadata)
+    conversation = next((own for each in named if (own := identifier(each)) is not None), None)
+    conversation = conversation or string(payload, "session_id") or origin.conversation
     origin = origin._replace(scope=scope, reference=reference, conversation=conversation)
     records = _records(payload, error, origin.started_ns)
     answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
+    # Fallbacks have the id of the call that failed; what LiteLLM says twice, as of a stream, began at one time.
+    answer.request = f"{answer.request} {payload.get('began')}"
     _add_details(answer, payload, metadata)
+    follow_chain(answer)
     return answer, records, origin
 
 
@@ -378,27 +481,49 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
     if payload.get("cache_hit") is True:
         # Served again: it has the id of the answer that it was, and is one of its own.
         answer.names, details["cache_hit"] = (), "true"
-    plain = [each for place in metadata if type(each := normalise(_picked(place))) is dict]
-    # The answer of a stream has the model's name that was asked for.
-    answer.model = next((model for each in plain if (model := string(each, "served"))), answer.model)
+    served, tags = _noted(metadata)
+    if payload.get("status") == "success":
+        # The answer of a stream has the model's name that was asked for. LiteLLM leaves the other one in the program's
+        # own dictionary, where the next call finds it.
+        answer.model = served or answer.model
     if answer.model is not None and answer.error is not None:
         # Of a request that failed, a router gives the name by which LiteLLM finds the provider.
         answer.model = answer.model.removeprefix(f"{string(payload, 'custom_llm_provider')}/")
-    tags = dict.fromkeys(tag for each in plain for tag in members(each, "tags") if isinstance(tag, str))
     details |= {"tags": ", ".join(tags)} if tags else {}
     if (group := string(payload, "model_group")) is not None:
         details["model_group"] = group
     answer.details = details
     user = string(payload, "end_user") or string(child(payload, "model_parameters"), "user")
     answer.further = {} if user is None else {"customer_user_id": user}
-    if answer.error is None:
+    if answer.error is None and answer.usage:
         answer.cost = number(payload, "response_cost")
 
 
-def _picked(metadata: dict[str, Any]) -> dict[str, Any]:
-    hidden = metadata.get("hidden_params")
-    served = hidden.get("provider_response_model") if isinstance(hidden, dict) else None
-    return {"served": served, "tags": metadata.get("tags")}
+def _message_of(error: str) -> str:
+    """Return a provider's own message, where LiteLLM has it in the text of an exception of its own."""
+    found = _OF_PROVIDER.search(error)
+    if found is None:
+        return error
+    try:
+        data, _ = json.JSONDecoder().raw_decode(found["text"])
+    except (ValueError, RecursionError):
+        return found["text"] if found["kind"] == "Exception" else error
+    body = {"": data[0] if type(data) is list and data else data}
+    return string(child(child(body, ""), "error"), "message") or string(child(body, ""), "message") or error
+
+
+def _noted(metadata: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
+    """Return the name of the model that served a call, and the tags that its metadata has."""
+    served: str | None = None
+    tags: dict[str, None] = {}
+    for place in metadata:
+        hidden = place.get("hidden_params")
+        model = hidden.get("provider_response_model") if isinstance(hidden, dict) else None
+        if served is None and type(model) is str and model:
+            served = model
+        if place.get("tags") is not None:
+            tags |= dict.fromkeys(tag for tag in members({"": normalise(place["tags"])}, "") if type(tag) is str)
+    return served, list(tags)
 
 
 def _provided(own: str) -> str:

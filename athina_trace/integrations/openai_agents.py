@@ -19,9 +19,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from athina_trace import _guard
+from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import Answer, Key
 from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer, log_tool_output
-from athina_trace.integrations.frameworks import Begun, identifier, named_by, seen_by
+from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
 from athina_trace.integrations.openai.exchange import Exchange, add_request, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
@@ -74,7 +75,7 @@ class AthinaTracingProcessor:
 
     def __init__(self) -> None:
         follow_nesting()
-        self._spans: Begun[_Span] = Begun()
+        self._spans: Newest[_Span] = Newest(MOST_RUNNING)
         self.is_on = True
 
     def on_trace_start(self, trace: object) -> None:
@@ -142,6 +143,7 @@ def _log(span: Any, begun: _Span) -> None:
     """Log the answer of a model, or what became of the request for one."""
     data, origin, given_up = span.span_data, begun.origin, None
     usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
+    usage = usage if any(usage.values()) else {}  # as of a stream without counts
     records, is_answered = _records(data, origin.started_ns)
     if not is_answered and usage:
         # Of its own log only: an instrumented client may have seen the content.
@@ -151,6 +153,7 @@ def _log(span: Any, begun: _Span) -> None:
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
     origin = origin._replace(conversation=origin.conversation or answer.session)
+    follow_chain(answer)
     if type(failure) is dict:
         text = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
         found = _OF_CLIENT.fullmatch(text)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from athina_trace._capture import answered
+from athina_trace.integrations.openai.request_record import memory
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 from athina_trace.testing import captured_logs
 from tests.openai.server import Server
@@ -51,6 +52,7 @@ def _forgotten(_imported: None) -> Iterator[None]:
         gc.collect()
     answered.reset()
     standalone_logs.reset()
+    memory.reset()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,10 +30,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 from openai import OpenAI as Client
+from openai import OpenAIError
 
 from athina_trace import _guard, athina_session, athina_trace, instrument_openai, uninstrument_openai
 from athina_trace.integrations.langchain import (
     AthinaCallbackHandler,
+    _switch,
     instrument_langchain,
     uninstrument_langchain,
 )
@@ -91,6 +94,20 @@ def test_a_response_of_the_responses_api(model: ChatOpenAI, server: Server, logs
     assert log["custom_attributes"] == {
         "response_id": "resp_1", "cached_tokens": 8, "reasoning_tokens": 4, "status": "completed"
     }  # fmt: skip
+
+
+def test_a_refusal_is_the_answer(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    refusal = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "content": [{"type": "refusal", "refusal": "No."}],
+    }
+    server.on("POST /chat/completions", chat(content=None, refusal="No."))
+    server.on("POST /responses", response("resp_1", refusal))
+    for api in (False, True):
+        model.model_copy(update={"use_responses_api": api}).invoke("May I?")
+    assert [log["response"] for log in logs()] == ["No.", "No."]
 
 
 def test_a_legacy_llm_and_models_of_other_providers(server: Server, logs: Logs) -> None:
@@ -263,6 +280,21 @@ def test_a_model_that_is_given_up_is_logged_though_langchain_says_nothing(
         assert (log["custom_attributes"]["outcome"], log.get("error")) == ("cancelled", None)
 
 
+def test_a_call_that_is_closed_in_another_context_raises_nothing(logs: Logs) -> None:
+    model = WaitingChat(entered=asyncio.Event())
+    coroutine = model.ainvoke("Weather?")
+
+    async def main() -> None:
+        step = contextvars.copy_context()
+        with suppress(StopIteration):
+            step.run(coroutine.send, None)
+        coroutine.close()
+
+    asyncio.run(main())
+    (log,) = logs()
+    assert log["custom_attributes"]["outcome"] == "incomplete"
+
+
 def test_models_that_have_ended_are_not_kept(logs: Logs) -> None:
     handler = AthinaCallbackHandler()
     models: list[Any] = [FakeListLLM(responses=["a"]), FakeListChatModel(responses=["b"])]
@@ -308,6 +340,26 @@ def test_batches_even_where_the_server_repeats_its_ids(
     model.generate([[HumanMessage("Question 5")], [HumanMessage("Question 6")]])
     asked = sorted((log["user_query"] for log in logs()), key=lambda text: int(text.split()[1]))
     assert asked == [*questions, "Question 5", "Question 6"]
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_batch_of_which_one_fails_loses_no_answer_and_logs_none_twice(
+    model: ChatOpenAI, server: Server, logs: Logs, is_async: bool, also_the_client: bool
+) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", chat("chatcmpl-1", content=RAIN), Failure(400, "Not now."))
+    batch: Any = [[HumanMessage("Weather?")]] * 12
+    with pytest.raises(OpenAIError):
+        asyncio.run(model.agenerate(batch)) if is_async else model.generate(batch)
+    # Synchronously those behind the one that fails are not asked.
+    assert len(server.requests) == (12 if is_async else 2)
+    ended = sorted((log.get("error", ""), log["response"]) for log in logs())
+    assert ended == [("", RAIN), *[("Not now.", "")] * (len(server.requests) - 1)]
+    handler = _switch.handler
+    assert handler is not None
+    assert not handler._models.values()
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
-from openai import OpenAI
+from openai import OpenAI, OpenAIError
 
 import athina_trace
 from athina_trace import _guard, _periodic, athina_session, instrument_openai, uninstrument_openai
@@ -204,6 +206,21 @@ def test_responses_are_known_by_the_providers_id(
     assert log["custom_attributes"]["response_id"] == "resp_1"
 
 
+def test_a_chain_of_responses_has_one_session_and_its_question(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "track", "arguments": "{}"}
+    answers = response("resp_1", call), response("resp_2", output_text(RAIN), previous_response_id="resp_1")
+    server.on("POST /responses", *answers)
+    first: Any = litellm.responses(**given_to, input="What is the weather?")
+    soon(1)
+    found: Any = [{"type": "function_call_output", "call_id": "call_1", "output": "rain"}]
+    litellm.responses(**given_to, input=found, previous_response_id=first.id)
+    asked, answered = soon(2)
+    assert asked["tool_calls"][0]["output"] == "rain"
+    assert (answered["session_id"], answered["user_query"]) == ("resp_1", "What is the weather?")
+
+
 # LiteLLM says nothing of what follows, and OpenAI's client does not see it.
 LEFT: Any = {"model": "anthropic/claude-3-5-sonnet-20240620", "mock_response": "It rains in Leipzig.", "stream": True}
 
@@ -256,6 +273,57 @@ def test_a_stream_that_is_left_is_logged_with_what_came(is_async: bool, once_lef
     assert (log["custom_attributes"]["outcome"], log.get("error")) == ("incomplete", None)
 
 
+@pytest.fixture
+def _cached() -> Iterator[None]:
+    litellm.cache = litellm.Cache()
+    yield
+    litellm.cache = None
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["responses", "completion"])
+@pytest.mark.usefixtures("_cached")
+def test_streams_that_are_left_whether_a_server_gives_them_or_the_cache(
+    kind: str, is_async: bool, given_to: dict[str, Any], server: Server, once_left: Soon
+) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
+    server.on("POST /responses", Events.of_response(*events()))
+    asked: Any = {**given_to, "caching": True, "stream": True, "metadata": {"session_id": "thread-7"}}
+    asked |= {"messages": ASK} if kind == "completion" else {"input": "What is the weather?"}
+
+    async def read(most: int | None) -> None:
+        stream = await getattr(litellm, f"a{kind}")(**asked)
+        for _ in range(most or 99):
+            await anext(stream, None)
+        await asyncio.sleep(0.1)
+
+    def leave_after(most: int | None) -> None:
+        if is_async:
+            asyncio.run(called(read(most)))
+        else:
+            stream: Any = getattr(litellm, kind)(**asked)
+            for _ in range(most or 99):
+                next(stream, None)
+
+    leave_after(None)
+    until(lambda: once_left(1)[0]["response"] == RAIN)
+    # The cache gives the text in pieces of its own.
+    leave_after(2 if kind == "completion" else 5)
+    whole, left = once_left(2)
+    if kind == "responses":  # which is not asked for out of the cache
+        asked["input"] = "What is the weather? "
+        server.on("POST /responses", Events.of_response(*events()))
+        leave_after(4)
+        asked_again = once_left(3)[2]
+        assert "cache_hit" not in asked_again["custom_attributes"]
+        assert (asked_again["response"], asked_again["custom_attributes"]["response_id"]) == ("It rains", "resp_1")
+    assert (whole["response"], whole["custom_attributes"].get("outcome")) == (RAIN, None)
+    assert (left["custom_attributes"]["cache_hit"], left["custom_attributes"]["outcome"]) == ("true", "incomplete")
+    assert (left["user_query"], left["session_id"]) == ("What is the weather?", "thread-7")
+    assert left["response"]
+    assert RAIN.startswith(left["response"])
+
+
 def test_a_request_that_is_cancelled_is_logged(once_left: Soon) -> None:
     async def main(silent: socket.socket) -> None:
         given: Any = {"api_base": f"http://127.0.0.1:{silent.getsockname()[1]}", "api_key": KEY, "max_retries": 0}
@@ -273,6 +341,35 @@ def test_a_request_that_is_cancelled_is_logged(once_left: Soon) -> None:
     assert (log["user_query"], log["session_id"], log["response"]) == ("What is the weather?", "thread-7", "")
     assert (log["custom_attributes"]["outcome"], log.get("error")) == ("incomplete", None)
     assert KEY not in json.dumps(log)
+
+
+@pytest.mark.parametrize("kind", ["alone", "fallback", "stream", "responses"])
+def test_an_answer_whose_event_loop_is_closed_at_once_is_logged(
+    kind: str, given_to: dict[str, Any], server: Server, once_left: Soon
+) -> None:
+    """LiteLLM calls no logger then, and for a call with `fallbacks` that loop is one of its own."""
+    server.on("POST /chat/completions", *[Failure(500, "Not now.")] * (kind == "fallback"))
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if kind == "stream" else chat(content=RAIN))
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+
+    async def read() -> None:
+        async for _ in await litellm.acompletion(**given_to, messages=ASK, stream=True):
+            pass
+
+    with athina_session("thread-7"):
+        if kind == "stream":
+            asyncio.run(read())
+        elif kind == "fallback":
+            litellm.completion(**given_to, messages=ASK, fallbacks=[{**given_to, "model": "openai/gpt-4.1"}])
+        elif kind == "responses":
+            asyncio.run(litellm.aresponses(**given_to, input="What is the weather?"))
+        else:
+            asyncio.run(litellm.acompletion(**given_to, messages=ASK))
+    *failed, log = once_left(2 if kind == "fallback" else 1)
+    assert [each["error"] for each in failed] == ["Not now."] * (kind == "fallback")
+    assert (log["user_query"], log["response"], log["session_id"]) == ("What is the weather?", RAIN, "thread-7")
+    assert (log.get("error"), log["custom_attributes"].get("outcome")) == (None, None)
+    assert kind == "stream" or log["total_tokens"]
 
 
 def test_what_a_program_keeps_from_loggers_is_kept_from_them_in_streams_that_are_left(once_left: Soon) -> None:
@@ -365,6 +462,20 @@ def test_failures(is_async: bool, also_the_client: bool, given_to: dict[str, Any
     assert not log.get("cost")
 
 
+@pytest.mark.parametrize("api", ["chat", "responses", "anthropic"])
+def test_a_providers_own_message_is_the_error(api: str, given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+    server.on("POST /chat/completions", Failure(401, "No entry."))
+    server.on("POST /responses", Failure(500, "No entry.")).on("POST /messages", Failure(500, "No entry."))
+    asked: Any = {**given_to, "num_retries": 0, "messages": ASK, "input": "Rain?"}
+    if api == "anthropic":
+        asked |= {"model": "anthropic/claude-sonnet-4-5", "api_base": server.base_url.removesuffix("/v1")}
+    del asked["messages" if api == "responses" else "input"]
+    with pytest.raises(OpenAIError):
+        (litellm.responses if api == "responses" else litellm.completion)(**asked)
+    (log,) = soon(1)
+    assert log["error"] == "No entry."
+
+
 def test_each_attempt_of_a_router_is_a_log_of_its_own(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
     server.on("POST /chat/completions", Failure(500, "Not now."), chat(content=RAIN))
     models = [
@@ -381,16 +492,63 @@ def test_each_attempt_of_a_router_is_a_log_of_its_own(given_to: dict[str, Any], 
     assert [log["custom_attributes"]["model_group"] for log in (failed, answered)] == ["large", "small"]
 
 
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_a_fallback_of_a_call_is_a_log_of_its_own(
+    also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    """LiteLLM gives it the id of the call that failed, and leaves that one's exception beside its answer."""
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", Failure(500, "Not now."), chat(content=RAIN))
+    fallbacks = [{**given_to, "model": "openai/gpt-4.1"}]
+    asyncio.run(called(litellm.acompletion(**given_to, messages=ASK, fallbacks=fallbacks)))
+    until(lambda: any("cost" in log for log in soon(2)))
+    failed, answered = soon(2)
+    assert [log.get("error") for log in (failed, answered)] == ["Not now.", None]
+    assert (failed["response"], answered["response"], answered["total_tokens"]) == ("", RAIN, 7)
+    assert "outcome" not in answered["custom_attributes"]
+
+
+def test_a_stream_that_fails_is_logged_with_what_had_come(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS[:2]))
+    server.on("POST /chat/completions", Events(Events.of_chat(*RAIN_CHUNKS[:2]).events[:2], breaks=True))
+    for error in (None, litellm.exceptions.MidStreamFallbackError):
+        stream: Any = litellm.completion(**given_to, messages=ASK, stream=True)
+        if error is None:
+            list(stream)
+        else:
+            with pytest.raises(error):
+                list(stream)
+    whole, failed = soon(2)
+    assert failed["error"]
+    assert failed["response"] == whole["response"]
+
+
+def test_the_model_of_a_failure_is_not_that_of_the_call_before(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    """LiteLLM leaves what it knows of an answer in the program's own metadata."""
+    server.on("POST /chat/completions", chat(content=RAIN), Failure(400, "No such model."))
+    metadata = {"session_id": "thread-7"}
+    litellm.completion(**given_to, messages=ASK, metadata=metadata)
+    soon(1)
+    with pytest.raises(litellm.BadRequestError):
+        litellm.completion(**{**given_to, "model": "openai/gpt-9"}, messages=ASK, metadata=metadata)
+    assert [log["language_model_id"] for log in soon(2)] == ["gpt-4o-mini", "gpt-9"]
+
+
 def test_an_answer_out_of_the_cache_is_one_of_its_own(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
     server.on("POST /chat/completions", chat(content=RAIN))
     litellm.cache = litellm.Cache()
     try:
-        for _ in range(2):
-            litellm.completion(**given_to, messages=ASK, caching=True)
+        for count in (1, 2):
+            with athina_session("thread-7"):
+                litellm.completion(**given_to, messages=ASK, caching=True)
+            soon(count)  # LiteLLM's threads may come to the second one first
     finally:
         litellm.cache = None
     first, again = soon(2)
-    assert [log["response"] for log in (first, again)] == [RAIN, RAIN]
+    assert [(log["response"], log["session_id"]) for log in (first, again)] == [(RAIN, "thread-7")] * 2
     assert (first["cost"] > 0, again["custom_attributes"]["cache_hit"]) == (True, "true")
 
 
@@ -419,21 +577,68 @@ def test_all_that_litellms_own_callback_for_athina_took_from_metadata(
     assert (log["custom_attributes"]["tags"], log["custom_attributes"]["plan"]) == ("a, b", "gold")
 
 
+@pytest.mark.parametrize(
+    ("kind", "also_the_client"),
+    [
+        *((kind, False) for kind in ("reported in it", "async", "sync", "stream", "cached", "cached sync")),
+        *((kind, True) for kind in ("async", "stream")),
+    ],
+)
 def test_a_completion_in_a_decorated_call_goes_into_its_log(
-    given_to: dict[str, Any], server: Server, soon: Soon
+    kind: str,
+    also_the_client: bool,
+    given_to: dict[str, Any],
+    server: Server,
+    soon: Soon,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server.on("POST /chat/completions", chat(content=RAIN))
+    """LiteLLM calls its loggers when most such calls have ended."""
+    if also_the_client:
+        instrument_openai()
+    if is_cached := kind.startswith("cached"):
+        monkeypatch.setattr(litellm, "cache", litellm.Cache())
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if kind == "stream" else chat(content=RAIN))
+    asked: Any = {**given_to, "messages": [{"role": "user", "content": "Does it rain?"}]}
 
     @traced
     async def answer(question: str) -> str:
-        await called(litellm.acompletion(**given_to, messages=[{"role": "user", "content": question}]))
+        if kind == "reported in it":
+            await called(litellm.acompletion(**asked))
+        elif kind == "stream":
+            async for _ in await litellm.acompletion(**asked, stream=True, stream_options={"include_usage": True}):
+                pass
+        elif kind in ("sync", "cached sync"):
+            litellm.completion(**asked, caching=is_cached)
+        else:
+            await litellm.acompletion(**asked, caching=is_cached)
         return "So it does."
 
     with athina_session("thread-7"):
-        asyncio.run(answer("Does it rain?"))
+        for _ in range(2 if is_cached else 1):
+            asyncio.run(called(answer("Does it rain?")))
+    until(lambda: all("cost" in log for log in soon(1)))
+    for log in soon(1):
+        assert (log["response"], log["total_tokens"], log["session_id"]) == ("So it does.", 7, "thread-7")
+        assert log["language_model_id"].startswith("gpt-4o")
+    assert len(soon(1)) == (2 if is_cached else 1)
+
+
+def test_a_decorated_call_that_failed_itself_keeps_its_error(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
+    server.on("POST /chat/completions", Failure(500, "Not now."))
+
+    @traced
+    def answer(question: str) -> str:
+        with suppress(litellm.InternalServerError):
+            litellm.completion(**given_to, messages=[{"role": "user", "content": question}])
+        raise LookupError(question)
+
+    with pytest.raises(LookupError):
+        answer("Does it rain?")
+    until(lambda: soon(1)[0]["language_model_id"] == "gpt-4o")
     (log,) = soon(1)
-    assert (log["response"], log["total_tokens"], log["session_id"]) == ("So it does.", 7, "thread-7")
-    assert log["cost"] > 0
+    assert log["error"] == "LookupError: Does it rain?"
 
 
 def test_no_byte_of_the_outbox_has_a_providers_key(given_to: dict[str, Any], server: Server, tmp_path: Path) -> None:
@@ -502,7 +707,9 @@ def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
 
 @pytest.mark.timeout(500)  # it takes half a minute to begin where the machine has nothing else to do
 def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None:
-    server.on("POST /chat/completions", chat(content=RAIN))
+    """Asked for a whole answer, for a stream, and for one that its model fails to give."""
+    failure = Failure(400, f"Incorrect API key provided: {KEY}")
+    server.on("POST /chat/completions", chat(content=RAIN), Events.of_chat(*RAIN_CHUNKS), failure)
     config = tmp_path / "config.yaml"
     settings = {
         "model_list": [
@@ -548,12 +755,25 @@ def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None
                 assert time.monotonic() < ends, said
                 time.sleep(0.3)
         athina.wait_for(1)
+        asked.data = json.dumps({**body, "stream": True}).encode()
+        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - the loopback
+            assert b"[DONE]" in answer.read()
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(asked, timeout=60)  # noqa: S310 - the loopback
+        athina.wait_for(3)
     finally:
         proxy.terminate()
         proxy.wait(60)
-    (sent,) = athina.accepted
-    log = sent.json
-    assert (log["response"], log["session_id"], log["customer_user_id"]) == (RAIN, "thread-7", "mickey")
+    log, streamed, failed = (sent.json for sent in athina.accepted)
+    for each in (log, streamed, failed):
+        assert (each["user_query"], each["session_id"], each["customer_user_id"]) == (
+            ASK[1]["content"],
+            "thread-7",
+            "mickey",
+        )
+        assert KEY not in json.dumps(each)
+    assert (log["response"], streamed["response"], failed["response"]) == (RAIN, RAIN, "")
+    assert failed["status_code"] == 400
     assert (log["user_query"], log["total_tokens"]) == ("What is the weather?", 7)
     assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("state/**/*") if path.is_file())
 

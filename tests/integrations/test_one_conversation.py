@@ -118,7 +118,7 @@ def test_none_of_300_tasks_logs_under_anothers_session(same_id: bool) -> None:
                 said[f"session {number}"] = answer.choices[0].message.content
 
         async def main() -> None:
-            async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0, timeout=240) as client:
                 await asyncio.gather(*(ask(client, number) for number in range(count)))
 
         with ExitStack() as stack:

@@ -159,6 +159,48 @@ def test_an_output_is_logged_before_the_next_answer(server: Server, logs: Logs) 
     assert [call["id"] for call in log["tool_calls"]] == ["call_1", "call_2"]
 
 
+@pytest.mark.parametrize("scope", [None, "ours"])
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_a_chain_of_responses_has_one_session_and_its_question(
+    also_the_client: bool, scope: str | None, server: Server, logs: Logs
+) -> None:
+    """What continues a response brings but the output of a tool."""
+    if also_the_client:
+        instrument_openai()
+    chained = response("resp_2", output_text("In Leipzig."), previous_response_id="resp_1")
+    server.on("POST /responses", response("resp_1", CALL, previous_response_id="resp_0"), chained)
+
+    async def ask() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            agent = Agent(name="Desk", model=OpenAIResponsesModel("gpt-4.1", client), tools=[track])
+            await Runner.run(agent, "Where is PX-1?", previous_response_id="resp_0")
+
+    with athina_session(scope):
+        asyncio.run(ask())
+    found = [(log["session_id"], log["user_query"], log["response"]) for log in logs()]
+    assert found == [(scope or "resp_0", "Where is PX-1?", answer) for answer in ("", "In Leipzig.")]
+
+
+@pytest.mark.parametrize("also_the_client", [False, True])
+def test_a_stream_without_counts_has_no_tokens(also_the_client: bool, server: Server, logs: Logs) -> None:
+    if also_the_client:
+        instrument_openai()
+    server.on("POST /chat/completions", Events.of_chat(*(chunk for chunk in RAIN_CHUNKS if not chunk.get("usage"))))
+
+    async def ask() -> None:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            streamed = Runner.run_streamed(
+                Agent(name="Desk", model=OpenAIChatCompletionsModel("gpt-4.1", client)), "Rain?"
+            )
+            async for _ in streamed.stream_events():
+                pass
+
+    asyncio.run(ask())
+    (log,) = logs()
+    assert log["response"] == RAIN
+    assert "total_tokens" not in log
+
+
 SESSIONS: list[tuple[str | None, str | None, str | None, str | None]] = [
     ("thread-7", "conv_1", "ours", "thread-7"),
     (None, "conv_1", None, "conv_1"),

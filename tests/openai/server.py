@@ -63,7 +63,8 @@ class Events:
         return (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
 
 
-Reply = Wire | Failure | Events
+Reply = Wire | Failure | Events | str
+"""A text is a page that a proxy answers with."""
 
 
 class Server:
@@ -131,10 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
 
-    def _whole(self, status: int, body: Wire) -> None:
-        data = json.dumps(body).encode()
+    def _whole(self, status: int, body: Wire | str) -> None:
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if isinstance(body, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -1,3 +1,5 @@
+"""What is known of the answers of one log: snapshots, messages and calls in any order make the same fields."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -148,6 +148,7 @@ REFERENCE = {"type": "reference", "reference_ids": [0]}
 PIECES = st.lists(
     st.text()
     | st.none()
+    | st.text().map(part)
     | st.lists(st.text().map(part) | st.text(min_size=1).map(thought) | st.just(REFERENCE), max_size=3)
 )
 
@@ -155,7 +156,7 @@ PIECES = st.lists(
 def text_in(content: Any) -> str:
     if isinstance(content, list):
         return "".join(each.get("text", "") for each in content)
-    return content or ""
+    return content["text"] if isinstance(content, dict) else content or ""
 
 
 @given(PIECES)
@@ -255,6 +256,14 @@ def test_usage_is_read_where_moonshot_puts_it() -> None:
     assert streamed([delta(content=RAIN), last, delta()])["total_tokens"] == 6
 
 
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_usage_of_zeros_takes_no_counts_away(place: str) -> None:
+    counts = [{"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}]
+    counts.insert(0 if place == "first" else 1, dict.fromkeys(counts[0], 0))
+    made = [{**delta(content=RAIN), "usage": counts[0]}, {**delta("stop"), "usage": counts[1]}]
+    assert streamed(made)["total_tokens"] == 6
+
+
 def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:
     """MiniMax sends one; Perplexity sends the answer so far beside each piece."""
     end = delta("stop", message={"role": "assistant", "content": RAIN})
@@ -269,16 +278,33 @@ def test_a_call_that_is_streamed_without_a_list() -> None:
     """As TGI does."""
     parts = [{"name": "weather", "arguments": '{"city":'}, {"name": None, "arguments": '"Oslo"}'}]
     made = [delta(tool_calls={"index": 0, "id": "", "type": "function", "function": part}) for part in parts]
-    (call,) = streamed([*made, delta("eos_token")])["tool_calls"]
-    assert call["function"] == {"name": "weather", "arguments": '{"city":"Oslo"}'}
+    whole = {"id": "", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}
+    assert "tool_calls" not in streamed([chat(content=RAIN, tool_calls={})])  # what Mistral's client has for none
+    for each in ([*made, delta("eos_token")], [chat(content=None, tool_calls=whole)]):
+        (call,) = streamed(each)["tool_calls"]
+        assert call["function"] == whole["function"]
+
+
+def test_counts_of_llama_cpp_that_nobody_asked_for() -> None:
+    timings = {"cache_n": 3, "prompt_n": 2, "prompt_ms": 1.5, "predicted_n": 4}
+    log = streamed([delta(content=RAIN), {**delta("stop"), "timings": timings}])
+    assert (log["prompt_tokens"], log["completion_tokens"], log["total_tokens"]) == (5, 4, 9)
+    broken = streamed([delta(content=RAIN), {**delta("stop"), "timings": {"prompt_n": "2", "predicted_n": None}}])
+    assert broken["response"] == RAIN
 
 
 @pytest.mark.parametrize("in_stream", [False, True])
 def test_addresses_beside_an_answer_are_its_citations(in_stream: bool) -> None:
-    """Perplexity and xAI list them."""
-    cited = {"citations": ["https://a.test", "https://b.test"]}
-    made = [{**delta(content=RAIN), **cited}, delta("stop")] if in_stream else [{**chat(content=RAIN), **cited}]
-    assert streamed(made)["custom_attributes"]["citations"] == "https://a.test, https://b.test"
+    """Perplexity, xAI and DashScope list them, Azure and Groq beside what is cited in the message."""
+    addresses = ["https://a.test", "https://b.test"]
+    pages = [{"title": "T", "url": each} for each in addresses]
+    for cited in ({"citations": addresses}, {"search_results": pages}, {"search_info": {"search_results": pages}}):
+        made = [{**delta(content=RAIN), **cited}, delta("stop")] if in_stream else [{**chat(content=RAIN), **cited}]
+        assert streamed(made)["custom_attributes"]["citations"] == "https://a.test, https://b.test"
+    tool = {"index": 0, "type": "search", "search_results": {"results": pages}}
+    for more in ({"context": {"citations": pages, "intent": "[]"}}, {"executed_tools": [tool]}):
+        made = [delta(**more), delta("stop", content=RAIN)] if in_stream else [chat(content=RAIN, **more)]
+        assert streamed(made)["custom_attributes"]["citations"] == "https://a.test, https://b.test"
 
 
 # Failures with status 200 -------------------------------------------------------------------------------------------
@@ -305,6 +331,7 @@ FAILURES: dict[str, Any] = {
     "MiniMax": {"id": "1", "choices": None, "base_resp": {"status_code": 1008, "status_msg": "No such model."}},
     "Qianfan": {"error_code": 336003, "error_msg": "No such model."},
     "Cloudflare": {"result": None, "success": False, "errors": [{"message": "No such model.", "code": 5007}]},
+    "vLLM": {"object": "error", "message": "No such model.", "type": "NotFoundError", "code": 404},
     "Gemini": [{"error": {"code": 404, "message": "No such model.", "status": "NOT_FOUND"}}],
 }
 
@@ -323,6 +350,10 @@ def test_a_failure_within_a_stream_that_goes_on() -> None:
     failed = {**delta("stop"), "x_groq": {"error": "internal server error"}}
     log = streamed([delta(content=RAIN), failed, {**delta(), "choices": [], "base_resp": {"status_code": 0}}])
     assert (log["response"], log["error"]) == (RAIN, "internal server error")
+    ended = delta("error", content=RAIN)
+    ended["choices"][0]["error"] = {"code": 502, "message": "The provider is gone."}
+    log = streamed([ended])
+    assert (log["response"], log["error"]) == (RAIN, "The provider is gone.")
 
 
 @DECORATED
@@ -335,6 +366,29 @@ def test_a_failure_that_comes_with_status_200_is_logged(
         call(client)
     log = only_log(instrumented)
     assert (log["user_query"], log["error"]) == (QUERY, "content_filter: The prompt was filtered.")
+
+
+PAGE = "<html>Sign in to continue</html>"
+
+
+@pytest.mark.parametrize("call", [direct, raw, raw_and_streamed])
+@pytest.mark.parametrize("answer", [PAGE, {"detail": "Sign in."}, [], {"code": 0, "data": {"choices": []}}])
+def test_what_is_no_answer_of_a_model_is_a_failure(
+    answer: Any, call: Any, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", answer)
+    call(client)
+    log = only_log(instrumented)
+    assert (log["user_query"], log["response"], log["language_model_id"]) == (QUERY, "", "gpt-4o-mini")
+    assert log["error"].startswith("the server gave no answer of a model")
+    assert call is not direct or answer is not PAGE or log["error"].endswith(f": {PAGE}")
+
+
+def test_a_stream_that_gives_nothing_is_a_failure(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))  # whole, which the client does not look for in a stream
+    assert list(ask(client, stream=True)) == []
+    log = only_log(instrumented)
+    assert (log["user_query"], log["error"]) == (QUERY, "the server gave no answer of a model")
 
 
 # Legacy completions and compaction ----------------------------------------------------------------------------------
@@ -455,3 +509,66 @@ def test_a_run_that_ends_after_another_began_is_whole(server: Server, client: Op
     log = only_log(instrumented)
     assert (log["response"], log["custom_attributes"]["status"]) == (RAIN, "completed")
     assert "outcome" not in log["custom_attributes"]
+
+
+# Forms of their own --------------------------------------------------------------------------------------------------
+
+FORMS: dict[str, Wire] = {
+    "ollama": {
+        "model": "m",
+        "message": {"role": "assistant", "content": "Sunny."},
+        "done": True,
+        "prompt_eval_count": 5,
+        "eval_count": 2,
+    },
+    "google": {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": "Sunny."}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7},
+        "modelVersion": "m",
+    },
+    "anthropic": {
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "Sunny."}],
+        "usage": {"input_tokens": 5, "output_tokens": 2},
+    },
+    "camel case": {
+        "id": "1",
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Sunny."}}],
+        "usage": {"promptTokens": 5, "completionTokens": 2, "totalTokens": 7},
+    },
+    "google's counts": {
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Sunny."}}],
+        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2},
+    },
+}
+
+
+@DECORATED
+@pytest.mark.parametrize("kind", FORMS)
+def test_answers_in_a_servers_own_form(
+    kind: str, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", FORMS[kind])
+    with as_a_call(decorated):
+        ask(client)
+    log = only_log(instrumented)
+    assert (log["response"], log["language_model_id"], log["total_tokens"]) == ("Sunny.", "m", 7)
+    assert (log["prompt_tokens"], log["user_query"]) == (5, QUERY)
+    assert "error" not in log
+
+
+@DECORATED
+@pytest.mark.parametrize("named", [{"object": "response", "output": []}, {}], ids=["named", "unnamed"])
+def test_a_response_whose_text_is_beside_its_output(
+    named: Wire, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /responses", {**named, "id": "r", "model": "m", "output_text": "Sunny."})
+    with as_a_call(decorated):
+        client.responses.create(model="m", input=QUERY)
+    assert (only_log(instrumented)["response"], only_log(instrumented)["user_query"]) == ("Sunny.", QUERY)

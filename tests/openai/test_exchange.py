@@ -1,3 +1,5 @@
+"""A request and its answer, read together: what was asked, with which options, and how it failed."""
+
 from __future__ import annotations
 
 import copy

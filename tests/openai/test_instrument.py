@@ -31,6 +31,7 @@ from athina_trace import (
     status,
     uninstrument_openai,
 )
+from athina_trace._capture.answered import Origin
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
 from athina_trace.integrations.openai import patches, request_record
@@ -238,7 +239,7 @@ def test_a_run_waits_for_its_messages_only_so_long(
     now = clock.time()
     left = _periodic.tick(now)
     assert left is not None
-    assert PATIENCE - 5 < left <= PATIENCE
+    assert PATIENCE / 2 < left <= PATIENCE
     assert instrumented() == []
     assert _periodic.tick(now + PATIENCE) == math.inf
     check(instrumented(), [{"response": "", "session_id": "thread_1"}])
@@ -250,7 +251,7 @@ def test_the_engine_logs_what_waited_too_long(
     monkeypatch.setattr(standalone, "PATIENCE", 0.05)
     server.on(f"POST {THREAD}/runs", run())
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
-    deadline = clock.time() + 10
+    deadline = clock.time() + 60
     while not instrumented() and clock.time() < deadline:
         threading.Event().wait(0.01)
     assert len(instrumented()) == 1
@@ -365,7 +366,9 @@ def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytes
         asks = route("POST", f"/threads/thread_{n}/runs")
         assert asks is not None
         options = SimpleNamespace(json_data={"assistant_id": "asst_1"}, extra_json=None, params={})
-        request_record.RequestRecord(asks, options, n).finished(run(f"run_{n}", thread_id=f"thread_{n}"))
+        request_record.RequestRecord(asks, options, Origin.here()._replace(started_ns=n), None).finished(
+            run(f"run_{n}", thread_id=f"thread_{n}")
+        )
     assert made == [f"thread_{n}" for n in range(3000 - 1024)]
     assert (len(standalone_logs._pending), len(standalone_logs._logged)) == (1024, 100)
     assert len(request_record.memory._threads) <= 1024

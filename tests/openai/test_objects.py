@@ -1,3 +1,5 @@
+"""Objects of OpenAI's client, whole or as dictionaries, and strangers that look like them, as records."""
+
 from __future__ import annotations
 
 import json

@@ -509,6 +509,25 @@ def test_an_error_is_told_in_the_servers_words(
     assert only_log(instrumented)["error"] == words
 
 
+@pytest.mark.parametrize("api", ["chat", "responses", "runs"])
+def test_an_event_of_the_name_error_that_holds_but_a_message_is_an_error(
+    api: str, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    failed = ("error", {"message": "Later.", "code": None})
+    begun = ("thread.run.created", run(status="in_progress"))
+    server.on("POST /chat/completions", Events([(None, chunks({"content": "On"})[0]), failed]))
+    server.on("POST /responses", Events([failed]))
+    server.on(f"POST {THREAD}/runs", Events([begun, failed]))
+    with athina_trace.athina_trace():
+        if api == "chat":
+            list(client.chat.completions.create(model="m", messages=ASK, stream=True))
+        elif api == "responses":
+            list(client.responses.create(model="m", input=QUERY, stream=True))
+        else:
+            list(client.beta.threads.runs.create(thread_id="thread_1", assistant_id="asst_1", stream=True))
+    assert only_log(instrumented)["error"] == "Later."
+
+
 def test_an_error_as_the_only_event_of_a_stream_is_an_error(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on("POST /responses", Events.of_response({"type": "error", "code": "overloaded", "message": "Later."}))
     list(respond(client, stream=True))

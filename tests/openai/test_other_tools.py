@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -191,6 +192,25 @@ def test_a_refused_request_of_an_async_client_with_its_own_request_is_logged_onc
     asyncio.run(main())
     (log,) = local()
     assert (log["error"], log["status_code"]) == ("No.", 400)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+def test_a_tool_that_sends_from_a_thread_of_its_own_hides_nothing(
+    is_stream: bool, server: Server, client: OpenAI, local: Logs
+) -> None:
+    theirs = client.request
+    with ThreadPoolExecutor(1) as pool:  # which does not see our context
+        client.request = lambda *args, **kwargs: pool.submit(theirs, *args, **kwargs).result()  # type: ignore[method-assign]
+        instrument_openai()
+        server.on("POST /chat/completions", Failure(400, "No."))
+        server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if is_stream else chat(content=RAIN))
+        with pytest.raises(BadRequestError):
+            ask(client, stream=is_stream)
+        answer = ask(client, stream=is_stream)
+        list(answer) if is_stream else None
+    refused, whole = local()
+    assert (refused["error"], refused["user_query"]) == ("No.", ASK[0]["content"])
+    assert (whole["response"], whole["user_query"], whole["total_tokens"]) == (RAIN, ASK[0]["content"], 7)
 
 
 def test_an_unanswered_request_of_a_client_with_its_own_request_is_logged_once(local: Logs) -> None:

@@ -1,3 +1,5 @@
+"""Streams of the three APIs, put together from their chunks and events, also where they break off."""
+
 from __future__ import annotations
 
 from typing import Any

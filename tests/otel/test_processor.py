@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from openai import OpenAI
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import athina_trace
@@ -191,6 +192,28 @@ def test_the_clients_own_instrumentation_and_spans_around_it_are_one_log(logs: C
     assert [(log["response"], log["total_tokens"], log["cost"]) for log in found] == [("Rain.", 7, 0.5)] * 2
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_function_around_a_request_that_is_called_a_models_is_no_further_answer(
+    failed: bool, logs: CapturedLogs
+) -> None:
+    """LlamaIndex's `predict` around its `chat`, both by one instrumentation."""
+    made = tracer()
+    asked = {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": QUESTION}
+    kind, used = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}, {"llm.token_count.total": 7}
+    whole: Any = {"input.value": "of the function"} if failed else {"input.value": "x", "output.value": ANSWER}
+    came: Any = {} if failed else {**used, "llm.output_messages.0.message.content": ANSWER}
+    for _ in range(2):
+        with made.start_as_current_span("predict", attributes={**kind, **whole}) as outer:
+            with made.start_as_current_span("chat", attributes={**kind, **asked, **came}) as inner:
+                if failed:
+                    inner.set_status(trace.StatusCode.ERROR, "No.")
+            if failed:
+                outer.set_status(trace.StatusCode.ERROR, "No.")
+    expected = (QUESTION, "" if failed else ANSWER, None if failed else 7, "No." if failed else None)
+    found = [tuple(log.get(name) for name in ("user_query", "response", "total_tokens", "error")) for log in logs.wire]
+    assert found == [expected] * 2
+
+
 def test_a_closed_stream_is_incomplete_and_no_error(logs: CapturedLogs) -> None:
     span = tracer().start_span("chat", attributes={**CURRENT, "error.type": "GeneratorExit"})
     span.set_status(trace.StatusCode.ERROR, "GeneratorExit: ")
@@ -240,6 +263,54 @@ class Raising:
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(name)
+
+
+@given(st.permutations(range(8)), st.lists(st.booleans(), min_size=8, max_size=8), st.booleans())
+def test_spans_end_in_any_order_and_thread_and_each_is_one_log_in_its_session(
+    order: list[int], nested: list[bool], has_ids: bool
+) -> None:
+    answered.reset()
+    provider, processor = TracerProvider(), AthinaSpanProcessor()
+    for each in (processor, processor, AthinaSpanProcessor()):
+        provider.add_span_processor(each)
+    spans: list[trace.Span] = []
+    with captured_logs() as logs, ThreadPoolExecutor(2) as threads:
+        for number, is_nested in enumerate(nested):
+            around = trace.set_span_in_context(spans[-1]) if is_nested and spans else None
+            content = [{"role": "assistant", "parts": [{"type": "text", "content": f"Answer {number}"}]}]
+            given = {**CURRENT, "gen_ai.output.messages": json.dumps(content), "gen_ai.response.id": f"msg_{number}"}
+            left_out = {"gen_ai.conversation.id"} | ({"gen_ai.response.id"} if not has_ids else set())
+            given = {name: value for name, value in given.items() if name not in left_out}
+            with athina_session(f"session {number}"):
+                spans.append(provider.get_tracer("tests").start_span("chat", context=around, attributes=given))
+        list(threads.map(lambda number: spans[number].end(), order[:4]))
+        provider.shutdown()
+        list(threads.map(lambda number: spans[number].end(), order[4:]))
+    found = sorted((log["session_id"], log["response"]) for log in as_changed(logs))
+    assert found == [(f"session {number}", f"Answer {number}") for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": "x" * 10**7}]}])},
+        {"gen_ai.input.messages": "[" * 10**5 + "]" * 10**5},
+        {"gen_ai.output.messages": "1" * 5000},
+        {"anything": "x" * 10**7},
+        {f"gen_ai.prompt.{number}.content": "x" for number in range(10**4)},
+        {f"llm.input_messages.{number}.message.content": "x" for number in (-1, 10**20, "one", "")},
+    ],
+    ids=["text", "depth", "number", "unknown", "count", "places"],
+)
+def test_what_is_huge_loses_no_log(more: dict[str, Any], logs: CapturedLogs) -> None:
+    provider = TracerProvider(span_limits=SpanLimits(max_attributes=10**5, max_events=10**5))
+    provider.add_span_processor(AthinaSpanProcessor())
+    span = provider.get_tracer("tests").start_span("chat", attributes={**CURRENT, **more})
+    for number in range(10**4):
+        span.add_event("gen_ai.user.message", {"content": str(number)})
+    span.end()
+    chat_span(provider.get_tracer("tests"), response="msg_2")
+    assert [log["total_tokens"] for log in as_changed(logs)] == [7, 7]
 
 
 def test_a_span_that_raises_never_raises_into_the_program(logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,9 +397,8 @@ def in_a_process(code: str) -> str:
         "from opentelemetry.sdk.trace import TracerProvider\n"
         "from athina_trace.integrations.opentelemetry import instrument_opentelemetry, uninstrument_opentelemetry\n"
         "from athina_trace.testing import captured_logs\n"
-        "from tests.otel.test_reader import CURRENT\n"
         "def ask(answer):\n"
-        "    attributes = {**CURRENT, 'gen_ai.response.id': answer}\n"
+        f"    attributes = {{**{CURRENT!r}, 'gen_ai.response.id': answer}}\n"
         "    trace.get_tracer('t').start_span('chat', attributes=attributes).end()\n"
     )
     ran = subprocess.run([sys.executable, "-c", preamble + code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -337,8 +407,18 @@ def in_a_process(code: str) -> str:
 
 
 def test_the_global_provider_is_instrumented_before_and_after_it_is_set_and_once() -> None:
+    others = (
+        "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
+        "class OneProcessor(TracerProvider):\n"
+        "    def add_span_processor(self, processor):\n"
+        "        self._active_span_processor._span_processors = ()\n"
+        "        super().add_span_processor(processor)\n"
+        "exporter, provider = InMemorySpanExporter(), OneProcessor()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(exporter))\n"
+    )
     for before in (True, False):
-        setting, instrumenting = "set_tracer_provider(TracerProvider())\n", "instrument_opentelemetry()\n" * 2
+        setting, instrumenting = f"{others}set_tracer_provider(provider)\n", "instrument_opentelemetry()\n" * 2
         given = instrumenting + setting + instrumenting if before else setting + instrumenting
         asking = (
             "with captured_logs() as logs:\n"
@@ -347,9 +427,9 @@ def test_the_global_provider_is_instrumented_before_and_after_it_is_set_and_once
             "    ask('msg_2')\n"
             "    instrument_opentelemetry()\n"
             "    ask('msg_3')\n"
-            "print(len(logs), len(logs.updates))\n"
+            "print(len(logs), len(logs.updates), len(exporter.get_finished_spans()))\n"
         )
-        assert in_a_process(given + asking).splitlines()[-1] == "2 0"
+        assert in_a_process(given + asking).splitlines()[-1] == "2 0 3"
 
 
 def test_a_sampler_that_drops_spans_is_reported_once() -> None:
@@ -379,7 +459,7 @@ def test_a_sampler_is_reported_where_the_processor_was_added_by_hand() -> None:
 
 def test_flushing_a_provider_flushes_us() -> None:
     with captured_logs():
-        assert AthinaSpanProcessor().force_flush(10)
+        assert AthinaSpanProcessor().force_flush(60_000)
         AthinaSpanProcessor().shutdown()
 
 

@@ -156,6 +156,7 @@ SMALL = {
     "gen_ai.usage.output_tokens": 2,
 }
 LOGFIRES = [{"event.name": event.name, **event.attributes} for event in EVENTS]
+AZURES = [Event(name=event.name, attributes={"gen_ai.event.content": json.dumps(event.attributes)}) for event in EVENTS]
 DETAILS = Event(name="gen_ai.client.inference.operation.details", attributes=CURRENT)
 
 SPANS = {
@@ -168,6 +169,7 @@ SPANS = {
     "openinference": span(attributes=OPENINFERENCE),
     "ai sdk": span("ai.generateText.doGenerate", attributes=AI_SDK),
     "events": span(attributes=SMALL, events=EVENTS),
+    "azure's events": span(attributes=SMALL, events=AZURES),
     "content events": span(attributes=SMALL, events=CONTENT_EVENTS),
     "logfire's events": span(attributes={**SMALL, "events": json.dumps(LOGFIRES)}),
 }
@@ -261,6 +263,14 @@ ASKED_AGAIN: dict[str, dict[str, Any]] = {
             {"role": "tool", "content": [{"type": "tool-result", "toolCallId": "call_1", "output": "3"}]}
         )
     },
+    "ai sdk 5": {
+        "ai.prompt.messages": dumped(
+            {
+                "role": "tool",
+                "content": [{"type": "tool-result", "toolCallId": "call_1", "output": {"type": "text", "value": "3"}}],
+            }
+        )
+    },
 }
 
 
@@ -273,6 +283,23 @@ def test_outputs_in_the_next_prompt_go_to_their_calls_and_are_nobodys_question(c
     log = accumulator.fields()
     assert [call["output"] for call in log["tool_calls"]] == ["3"]
     assert "user_query" not in log
+
+
+@pytest.mark.parametrize("outputs", [("b", "a"), ("x", "y"), ("x", "a")])
+def test_outputs_of_calls_that_are_messages_each_go_to_theirs(outputs: tuple[str, str]) -> None:
+    """Where one of a span's conventions has other ids for outputs, the calls are answered in their order."""
+    messages = [{"role": "assistant", "parts": [{"type": "tool_call", "id": call, "name": "weather"}]} for call in "ab"]
+    messages += [
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": call, "response": call}]} for call in outputs
+    ]
+    records = read_model(span(attributes={**CURRENT, "gen_ai.input.messages": dumped(*messages)}))
+    given = {each.call: each.value for each in records if isinstance(each, ToolOutput)}
+    assert (
+        given
+        == {("b", "a"): {"a": "a", "b": "b"}, ("x", "y"): {"a": "x", "b": "y"}, ("x", "a"): {"a": "a", "b": "x"}}[
+            outputs
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -314,6 +341,7 @@ def test_only_requests_of_models_are_answers(name: str, attributes: dict[str, An
         ("Overloaded", {}, ("Overloaded", None)),
         (None, {"error.type": "timeout"}, ("timeout", None)),
         ("Busy", {"error.type": "429"}, ("Busy", 429)),
+        ("Busy", {"error.type": "APICallError", "http.response.status_code": 429}, ("Busy", 429)),
         ("Error code: 400 - The model is overloaded.", {}, ("The model is overloaded.", 400)),
         (
             "RateLimitError: Error code: 429 - {'error': {'message': 'Slow down.', 'type': 'x'}}",
@@ -326,6 +354,11 @@ def test_only_requests_of_models_are_answers(name: str, attributes: dict[str, An
             {},
             ("No.", 400),
         ),
+        # OpenInference's: the representation of an exception, and where it was raised.
+        ("No('Error code: 400 - Not now.')Traceback (most recent call last):\n  File", {}, ("Not now.", 400)),
+        ("Error getting response: {'error': 'Error code: 400 - Not now.'}", {}, ("Not now.", 400)),
+        ("429 RESOURCE_EXHAUSTED. {'error': {'code': 429, 'message': 'Too many.'}}", {}, ("Too many.", 429)),
+        ("ClientError: 400 None. {'error': {'message': 'No.'}}", {}, ("No.", 400)),
         ("Error code: 500 - {'error': {'message': 'cut o", {}, ("{'error': {'message': 'cut o", 500)),
         (None, {}, ("failed", None)),
     ],
@@ -347,10 +380,27 @@ def test_a_stream_that_was_closed_is_no_error(kind: str) -> None:
     assert "error" not in fields(closed)
 
 
+def test_an_answer_without_its_end_and_without_an_error_was_given_up() -> None:
+    assert was_given_up(span(attributes={**CURRENT, "gen_ai.response.finish_reasons": ("error",)}))
+    assert not was_given_up(span(attributes=CURRENT))
+
+
+def test_tokens_of_which_there_are_none_were_not_counted() -> None:
+    uncounted = {**CURRENT, "gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0, "operation.cost": 0.0}
+    assert fields(span(attributes=uncounted)).keys().isdisjoint((*USED, "cost"))
+
+
 def test_logfires_span_of_a_request_whose_stream_is_another_span_is_no_answer() -> None:
     request = span(scope="logfire.openai", attributes={**SMALL, "gen_ai.input.messages": "[]"})
     assert read_model(request) == []
     assert read_model(span(scope="logfire.openai", attributes=CURRENT)) != []
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_spans_that_langsmith_writes_later_are_no_answers(failed: bool) -> None:
+    content = {"gen_ai.prompt": '{"messages": []}', "gen_ai.completion": '{"choices": []}', "gen_ai.response.id": "c1"}
+    attributes = {"gen_ai.operation.name": "chat", **SMALL, **content}
+    assert read_model(span(scope="langsmith", attributes=attributes, failed=failed)) == []
 
 
 OPERATION = "gen_ai.client.inference.operation.details"
@@ -467,6 +517,47 @@ def test_a_function_of_the_programs_that_is_said_to_ask_a_model() -> None:
     assert read_model(span(attributes=prepares, failed=True, description="CancelledError")) != []
 
 
+def test_prompts_may_be_a_list() -> None:
+    completed = {"openinference.span.kind": "LLM", "llm.prompts": (QUESTION,), "output.value": ANSWER}
+    assert fields(span(attributes=completed))["user_query"] == QUESTION
+
+
+LANGFUSE: dict[str, Any] = {
+    "langfuse.observation.type": "generation",
+    "langfuse.observation.input": dumped({"role": "user", "content": QUESTION}),
+    "langfuse.observation.output": json.dumps({"role": "assistant", "content": None, "tool_calls": [CALL]}),
+    "langfuse.observation.model.name": "gpt-4o-2024",
+    "langfuse.observation.model.parameters": '{"temperature": 0.5, "max_tokens": "Infinity"}',
+    "langfuse.observation.usage_details": '{"input": 5, "output": 2, "completion_tokens_details": null}',
+    "langfuse.observation.cost_details": '{"total": 0.25}',
+    "session.id": "thread_1",
+}
+
+
+def test_observations_of_langfuse() -> None:
+    assert kind_of("answer", LANGFUSE) is Kind.MODEL
+    assert kind_of("answer", {"langfuse.observation.type": "agent"}) is Kind.OTHER
+    log = fields(span(attributes=LANGFUSE))
+    assert (log["user_query"], log["tool_calls"], log["session_id"]) == (QUESTION, [CALL], "thread_1")
+    assert {name: log[name] for name in USED} == USED
+    assert (log["language_model_id"], log["model_options"], log["cost"]) == ("gpt-4o-2024", {"temperature": 0.5}, 0.25)
+    texts = {"langfuse.observation.input": QUESTION, "langfuse.observation.output": "42"}
+    assert [fields(span(attributes={**LANGFUSE, **texts}))[name] for name in ("user_query", "response")] == [
+        QUESTION,
+        "42",
+    ]
+    for arguments in (
+        {"messages": [{"role": "user", "content": QUESTION}], "tools": []},
+        {"args": [QUESTION, 3], "kwargs": {"more": None}},
+    ):
+        asked = {**LANGFUSE, "langfuse.observation.input": json.dumps(arguments)}
+        assert fields(span(attributes=asked))["user_query"] == QUESTION
+    assert (
+        read_tool(span(attributes={"langfuse.observation.type": "tool", "langfuse.observation.output": "3"})).output
+        == "3"
+    )
+
+
 def test_a_request_that_names_no_model_and_says_nothing_is_no_answer() -> None:
     listing = span(attributes={"openinference.span.kind": "LLM", "llm.system": "openai", "output.value": '{"id": "c"}'})
     assert read_model(listing) == []
@@ -479,8 +570,12 @@ def test_reasoning_and_calls_beside_a_text_are_no_choices() -> None:
     attributes = {
         "openinference.span.kind": "LLM",
         item.format(0) + ".contents.0.message_content.type": "reasoning",
+        item.format(0) + ".contents.0.message_content.text": "Hm.",
         item.format(1) + ".tool_calls.0.tool_call.function.name": "weather",
-        item.format(2) + ".contents.0.message_content.text": ANSWER,
+        item.format(2) + ".contents.0.message_content.type": "reasoning",
+        item.format(2) + ".contents.0.message_content.text": "Hm.",
+        item.format(2) + ".contents.1.message_content.type": "text",
+        item.format(2) + ".contents.1.message_content.text": ANSWER,
         item.format(3) + ".content": "Another.",
     }
     log = fields(span(attributes=attributes))
@@ -540,12 +635,27 @@ def test_what_nobody_said_is_absent() -> None:
     assert identity_of({"session.id": "", "user.id": 7}) == {}
 
 
+def test_session_and_user_are_in_the_context_of_the_newest_ai_sdk() -> None:
+    named = identity_of({"ai.settings.context.sessionId": "thread_1", "ai.settings.context.userId": "user_1"})
+    assert named == {"session_id": "thread_1", "customer_user_id": "user_1"}
+
+
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=12,
 )
-NAMES = sorted({*CURRENT, *INDEXED, *OPENINFERENCE, *AI_SDK, "gen_ai.completion.0.tool_calls.0.id", "events"})
+NAMES = sorted(
+    {
+        *CURRENT,
+        *INDEXED,
+        *OPENINFERENCE,
+        *AI_SDK,
+        "gen_ai.completion.0.tool_calls.0.id",
+        "events",
+        "gen_ai.event.content",
+    }
+)
 ROLES = st.sampled_from(["user", "assistant", "tool", 7, None])
 KINDS = ["text", "tool_call", "tool_call_response", "blob", 7]
 PARTS: Any = st.lists(

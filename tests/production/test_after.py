@@ -96,7 +96,7 @@ def test_a_change_of_a_delivered_log_stays_in_its_conversation(athina: AthinaSer
         assert first
         at.log_feedback(first, 1)
         ask("2")
-        athina.wait_for(1, timeout=5)
+        athina.wait_for_requests(2)
         assert not at.flush(0.3)
     assert [request.json.get("user_query") for request in athina.requests] == ["1", None]  # "2" waits behind
     release.set()
@@ -107,12 +107,12 @@ def test_prompt_run_id_comes_by_callback_and_leads_back(athina: AthinaServer) ->
     at.configure(api_key="key", base_url=athina.url, on_delivered=told.append)
     with at.athina_session("thread_1"):
         reference = ask("q")
-    assert at.flush(10)
+    assert at.flush(60)
     (event,) = told
     assert (event.kind, event.external_reference_id) == ("log", reference)
     assert event.prompt_run_id
     at.update_log(prompt_run_id=event.prompt_run_id, context={"doc": 1})
-    assert at.flush(10)
+    assert at.flush(60)
     assert requests(athina)[1] == ("PATCH", f"/api/v1/log/inference/{event.prompt_run_id}", {"context": {"doc": 1}})
 
 

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 import feedback_page
 from athina_trace import configure, flush
@@ -27,6 +27,7 @@ def environment(athina: AthinaServer, tmp_path: Path, **more: str) -> dict[str, 
     return {
         **inherited,
         **own,
+        "ATHINA_EXIT_TIMEOUT": "60",  # a busy machine is no failure
         "PYTHONPATH": f"{EXAMPLES.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         **more,
     }
@@ -53,7 +54,7 @@ def test_a_page_takes_the_thumbs_up_later(athina: AthinaServer) -> None:
         reference = re.findall(r'name="reference" value="([^"]+)"', page.text)[0]
         thanks = httpx.post(f"{url}/feedback", data={"reference": reference, "thumb": "1"}, trust_env=False)
     assert (page.status_code, thanks.text) == (200, "Thank you.")
-    assert flush(10)
+    assert flush(60)
     log, feedback = (request.json for request in athina.accepted)
     assert (log["external_reference_id"], log["session_id"]) == (reference, "visit-7")
     assert (log["customer_id"], log["prompt_slug"]) == ("disney-usa-2314832", "parcels/v1")
@@ -89,29 +90,33 @@ def test_worker_processes(athina: AthinaServer, tmp_path: Path) -> None:
     assert found == [(f"Question {number}?", f"thread-{number % 2}") for number in range(6)]
 
 
-@pytest.fixture
-def worker(athina: AthinaServer, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A Celery worker with two forked processes, and the environment of those who send it tasks."""
-    shared = environment(athina, tmp_path, QUEUE=str(tmp_path / "queue"))
+@contextmanager
+def celery_worker(environment: dict[str, str]) -> Iterator[None]:
+    """A Celery worker with two forked processes."""
     command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool", "prefork", "-c", "2"]
     process = subprocess.Popen(
         [*command, "--loglevel", "ERROR", "--without-mingle", "--without-gossip", "--without-heartbeat"],
         cwd=EXAMPLES,
-        env={**shared, "C_FORCE_ROOT": "1"},
+        env={**environment, "C_FORCE_ROOT": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    yield shared
-    os.killpg(process.pid, signal.SIGKILL)  # at once: there is nothing left to finish
-    process.wait(20)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # at once: there is nothing left to finish
+        process.wait(60)
 
 
-def test_celery(athina: AthinaServer, tmp_path: Path, worker: dict[str, str]) -> None:
+def test_celery(athina: AthinaServer, tmp_path: Path) -> None:
+    shared = environment(athina, tmp_path, QUEUE=str(tmp_path / "queue"))
+    # Sent before there is a worker, who loses messages of this kind of broker that are half written when they are read.
     sent = subprocess.run(
-        [sys.executable, "celery_tasks.py"], cwd=EXAMPLES, env=worker, capture_output=True, text=True, check=True
+        [sys.executable, "celery_tasks.py"], cwd=EXAMPLES, env=shared, capture_output=True, text=True, check=True
     )
     assert sent.stdout == "3 tasks sent\n"
-    athina.wait_for(3, timeout=100)
+    with celery_worker(shared):
+        athina.wait_for(3, timeout=100)
     found = sorted((r.json["user_query"], r.json["session_id"], r.json["customer_id"]) for r in athina.accepted)
     assert found == [(f"Question {n}?", f"thread-{n}", f"customer-{n}") for n in range(3)]

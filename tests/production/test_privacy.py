@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 import time
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import athina_trace as at
-from athina_trace._pipeline.masking import FAILED, build_mask, luhn
+from athina_trace._pipeline.masking import FAILED, Mask, build_mask, luhn, mask_fields, mask_value
+from athina_trace._serialization import Limits, plain
 from athina_trace.testing import CapturedLogs, captured_logs
 from tests.support.athina_server import AthinaServer
 
@@ -93,7 +95,7 @@ def test_neither_disk_nor_wire_sees_what_was_masked(tmp_path: Path, athina: Athi
         at.update_log(external_reference_id="r", context={"mail": SECRET})
         with pytest.raises(LookupError):
             fail(SECRET)
-    assert at.flush(10)
+    assert at.flush(60)
     sent = b"".join(request.body + request.path.encode() for request in athina.requests)
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"[email]" in sent
@@ -112,6 +114,16 @@ def test_patterns_with_and_without_paths() -> None:
         ask("where is PX-48213?", order={"street": "Main", "n": 1}, answer="PX-48213 is here")
     log = logs.assert_one(user_query="where is [masked]?", response="[masked] is here")
     assert (log.custom_attributes or {})["input.order"] == '{"street":"[masked]","n":1}'
+
+
+def test_keys_of_data_are_masked_by_what_is_built_in_and_by_patterns_without_a_path() -> None:
+    keyed = {SECRET: {"PX-1": 1}, f"x{SECRET}": 2, "plain": 3}
+    with captured_logs(maskers=["email"], mask_patterns=["PX-\\d+", ("response", "plain")]) as logs:
+        ask("q", order=keyed, answer=keyed)
+    (log,) = logs
+    shown = {"[email]": {"[masked]": 1}, "[email]'": 2, "plain": 3}
+    assert json.loads(str(log.response)) == shown
+    assert json.loads((log.custom_attributes or {})["input.order"]) == shown
 
 
 def test_patterns_and_maskers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +163,52 @@ def test_a_secret_that_was_cut_in_two_does_not_pass() -> None:
     (log,) = logs
     assert "4111" not in str(log.user_query)
     assert str(log.user_query).endswith("… [200000 of 200012 characters]")
+
+
+def built(mask: Mask) -> Mask:
+    found = build_mask(mask, (), ())
+    assert found is not None
+    return found
+
+
+def test_a_mask_sees_every_string_of_data_with_its_path() -> None:
+    seen: dict[str, str] = {}
+
+    def mask(path: str, words: str) -> str:
+        seen[path] = words
+        return words.upper()
+
+    value = {"messages": [{"content": "hi", "n": 1}], "k": ["a", ["b"]]}
+    assert mask_fields(value, built(mask)) == {"messages": [{"content": "HI", "n": 1}], "k": ["A", ["B"]]}
+    assert seen == {"messages[0].content": "hi", "k[0]": "a", "k[1][0]": "b"}
+
+
+def test_a_mask_that_fails_shows_nothing() -> None:
+    def mask(path: str, words: str) -> Any:
+        return 1 / 0 if path == "a" else None if path == "b" else words
+
+    assert mask_fields({"a": "x", "b": "y", "c": "z"}, built(mask)) == {
+        "a": "[mask failed]",
+        "b": "[mask failed]",
+        "c": "z",
+    }
+
+
+@pytest.mark.parametrize("before", range(40, 52))
+def test_no_half_secret_is_left_at_the_cut(before: int) -> None:
+    words = "." * before + "4111-1111" + "." * 500
+    mask = built(lambda _path, seen: seen.replace("4111-1111", "****"))
+    masked = mask_value(plain(words, limits=Limits(string=50)), mask, "response")
+    assert "4" not in str(masked).split("…")[0]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_the_program_passes_a_mask(interrupt: type[BaseException]) -> None:
+    def mask(path: str, words: str) -> str:
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        mask_value(["x"], built(mask), "tags")
 
 
 def test_large_logs_are_masked_off_the_event_loop() -> None:

@@ -71,10 +71,10 @@ def test_tasks_and_threads_side_by_side_are_apart() -> None:
 
     def one(name: str, barrier: threading.Barrier) -> None:
         with captured_logs() as logs:
-            barrier.wait(10)
+            barrier.wait(60)
             for _ in range(20):
                 ask(name)
-            barrier.wait(10)
+            barrier.wait(60)
         found[name] = [log.user_query for log in logs]
 
     barrier = threading.Barrier(4)

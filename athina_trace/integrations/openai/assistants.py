@@ -18,6 +18,7 @@ from athina_trace.integrations.openai.common import (
     outputs,
     question,
     served,
+    stated_failure,
     usage_counts,
 )
 from athina_trace.integrations.openai.deltas import grow
@@ -142,6 +143,7 @@ class RunEvents:
     def __init__(self) -> None:
         self._last: dict[str, dict[str, Any]] = {}
         self._deltas: dict[str, dict[str, Any]] = {}
+        self._failure: str | None = None
         self.ended = False
 
     def add(self, event: Data) -> None:
@@ -149,6 +151,7 @@ class RunEvents:
         subject, name = child(event, "data"), string(event, "event") or ""
         own = string(subject, "id")
         if own is None or not name.startswith("thread."):
+            self._failure = self._failure or stated_failure(event) or stated_failure(subject)
             return
         if name.endswith(".delta"):
             grow(self._deltas.setdefault(own, {}), child(subject, "delta"))
@@ -161,7 +164,11 @@ class RunEvents:
 
     def result(self) -> list[Any]:
         """Return the last snapshot of every object in the stream, one that broke off with its deltas."""
-        return [{**subject, **self._deltas.get(own, {})} for own, subject in self._last.items()]
+        shown = [{**subject, **self._deltas.get(own, {})} for own, subject in self._last.items()]
+        for run in shown if self._failure is not None and not self.ended else ():
+            if run.get("object") == "thread.run":  # no event of its own says that it failed
+                run |= {"status": "failed", "last_error": {"message": self._failure}}
+        return shown
 
 
 _LAST_EVENTS = frozenset(

@@ -61,10 +61,16 @@ def _message(choice: Data) -> Data:
 
 
 def _citations(chat: Data, contents: list[Data]) -> tuple[str, ...]:
-    """Name what an answer refers to: in annotations, or in a list of addresses beside it, as Perplexity and xAI do."""
-    addresses = tuple(place for place in members(chat, "citations") if type(place) is str and place)
+    """Name what an answer refers to: in annotations or documents of a message, or in a list beside the answer."""
     notes = [note for message in contents for note in children(message, "annotations")]
-    return citations(notes) or addresses
+    for message in contents:
+        notes += children(child(message, "context"), "citations")  # Azure's, of the program's own data
+        for tool in children(message, "executed_tools"):  # Groq's
+            notes += children(child(tool, "search_results"), "results")
+    addresses = tuple(place for place in members(chat, "citations") if type(place) is str and place)
+    # Perplexity and xAI have the first, Perplexity the second, DashScope the third.
+    beside = addresses or citations(children(chat, "search_results"))
+    return citations(notes) or beside or citations(children(child(chat, "search_info"), "search_results"))
 
 
 def _text(message: Data) -> str | None:
@@ -76,9 +82,9 @@ def _text(message: Data) -> str | None:
 def _calls(message: Data, owner: Key, choice: int) -> list[ToolCall]:
     """Read the tool calls of a message, and a legacy function call.
 
-    Some servers fill in every field with its zero value: a call that names no tool is none.
+    Some servers fill in every field with its zero value: a call that names no tool is not a call.
     """
-    calls = children(message, "tool_calls")
+    calls = _listed_calls(message)
     if legacy := child(message, "function_call"):
         calls = [*calls, {"function": legacy}]
     return [
@@ -93,11 +99,17 @@ def _calls(message: Data, owner: Key, choice: int) -> list[ToolCall]:
     ]
 
 
+def _listed_calls(message: Data) -> list[Data]:
+    """Return the calls of a message or a delta. TGI sends a single one without its list."""
+    calls = message.get("tool_calls")
+    return [calls] if type(calls) is dict and calls else children(message, "tool_calls")
+
+
 def add_request(answer: Answer, params: Data) -> None:
     """Add what the request for a completion asked."""
     answer.prompt = messages(members(params, "messages"))
     legacy = params.get("prompt")
-    texts = legacy if type(legacy) is list else [legacy]  # several are several questions; tokens are none in words
+    texts = legacy if type(legacy) is list else [legacy]  # several are several questions; tokens are no text
     answer.prompt += tuple({"role": "user", "content": text} for text in texts if type(text) is str and text)
     answer.query = question(reversed(answer.prompt))
     answer.functions = tuple(members(params, "functions"))
@@ -125,11 +137,15 @@ class ChatChunks:
         if chunk.get("type") == "chunk":
             chunk = child(chunk, "chunk")
         usage = chunk.get("usage") or child(chunk, "x_groq").get("usage")
+        if not usage and "timings" in chunk:  # llama.cpp's counts, where no usage was asked for
+            timings = child(chunk, "timings")
+            asked = [count(timings, name) for name in ("prompt_n", "cache_n")]
+            usage = {"prompt_tokens": sum(filter(None, asked)), "completion_tokens": timings.get("predicted_n")}
         error = chunk.get("error") or stated_failure(chunk)
         # Some servers send the usage in a chunk without choices, or a failure in place of them.
         if type(chunk.get("choices")) is not list and usage is None and error is None:
             return
-        for name in ("id", "created", "model", "service_tier", "citations"):
+        for name in ("id", "created", "model", "service_tier", "citations", "search_results", "search_info"):
             value = chunk.get(name)
             if value or name not in self._whole:
                 self._whole[name] = value
@@ -143,7 +159,10 @@ class ChatChunks:
             reason = string(choice, "finish_reason")
             if reason is not None:
                 built["finish_reason"] = reason
-        self._whole["usage"] = usage or self._whole.get("usage")
+            built["error"] = choice.get("error") or built.get("error")  # OpenRouter's, of the provider that it asked
+        # Some servers fill in zeros in every chunk but the one that counts.
+        if type(usage) is dict and (any(usage.values()) or not self._whole.get("usage")):
+            self._whole["usage"] = usage
 
     def result(self) -> dict[str, Any] | None:
         """Return the completion as far as it came."""
@@ -161,14 +180,15 @@ def _add_delta(message: dict[str, Any], delta: Data) -> None:
     if type(content) is list:
         # Some servers stream parts, each a piece of one text, and thoughts and references between them.
         content = "".join(content_text([part]) for part in content)
+    elif type(content) is dict:
+        content = content_text([content])
     if type(content) is str:
         message["content"] = (message.get("content") or "") + content
     # The way before tools: one call, which has neither id nor index.
     if legacy := child(delta, "function_call"):
         _add_function(message.setdefault("function_call", {}), legacy)
     calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
-    parts = delta.get("tool_calls")
-    for part in [parts] if type(parts) is dict else children(delta, "tool_calls"):  # TGI sends no list
+    for part in _listed_calls(delta):
         call = next((each for each in reversed(calls) if _is_same_place(each, part)), None)
         if call is None or _begins_call(call, part):
             call = {"function": {}} if "function" in part else {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from athina_trace._answers.libraries import COUNTS
 from athina_trace._answers.records import ToolOutput
 from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.openai.normalise import Data, as_count, child, children, members, string
@@ -201,13 +202,6 @@ def offered_tools(data: Data) -> tuple[object, ...]:
 
 # Usage, options, failures -------------------------------------------------------------------------------------------
 
-_USAGE = {
-    "prompt_tokens": "prompt_tokens",
-    "input_tokens": "prompt_tokens",
-    "completion_tokens": "completion_tokens",
-    "output_tokens": "completion_tokens",
-    "total_tokens": "total_tokens",
-}
 _USAGE_DETAILS = frozenset(
     {
         "prompt_tokens_details",
@@ -221,16 +215,18 @@ _USAGE_DETAILS = frozenset(
 
 def usage_counts(data: Data) -> dict[str, int]:
     """Read token counts under Athina's names, a missing total summed; details under their own names."""
-    usage = child(data, "usage")
+    usage = child(data, "usage") or child(data, "usageMetadata")
     counts: dict[str, int] = {}
     for name, given in usage.items():
-        if name in _USAGE:
-            if (tokens := as_count(given)) is not None:
-                counts.setdefault(_USAGE[name], tokens)
+        if name in COUNTS:
+            # Most are such, and need no call.
+            tokens = given if type(given) is int and given >= 0 else as_count(given)
+            if tokens is not None:
+                counts.setdefault(COUNTS[name], tokens)
         elif name in _USAGE_DETAILS and type(given) is dict:
             for kind, tokens_of_kind in given.items():
-                # Both groups may have `audio_tokens`, which are added up; a count of zero says nothing.
-                if of_kind := as_count(tokens_of_kind):
+                # Both groups may have `audio_tokens`, which are added up; a count of zero, as most are, says nothing.
+                if tokens_of_kind and (of_kind := as_count(tokens_of_kind)):
                     counts[kind] = counts.get(kind, 0) + of_kind
     if "total_tokens" not in counts and "prompt_tokens" in counts and "completion_tokens" in counts:
         counts["total_tokens"] = counts["prompt_tokens"] + counts["completion_tokens"]
@@ -291,15 +287,28 @@ def failure(data: Data, *, what: str) -> str | None:
 def stated_failure(data: Data) -> str | None:
     """Return what a server of another make says was wrong, outside of an error of OpenAI's form; None where nothing.
 
-    Known are a text as `error` (Ollama, TGI), Groq's below `x_groq`, MiniMax's status beside the answer, Qianfan's
-    `error_msg`, and Cloudflare's list.
+    It knows a text as `error` (Ollama, TGI), Groq's below `x_groq`, MiniMax's status beside the answer, Qianfan's
+    `error_msg`, Cloudflare's list, an object that names itself `error` (vLLM, SGLang, FastChat), and a message with
+    nothing but a code beside it, as servers stream it in an event of the name `error`.
     """
+    error = data.get("error")
+    words_beside = type(data.get("message")) is str
+    if error is None and not words_beside and _STATING.isdisjoint(data):
+        return None
     status = child(data, "base_resp")
-    words = [data.get("error"), child(data, "x_groq").get("error"), data.get("error_msg")]
-    words += [error.get("message") for error in children(data, "errors")]
+    words = [error, child(data, "x_groq").get("error"), data.get("error_msg")]
+    words += [each.get("message") for each in children(data, "errors")]
     if status.get("status_code"):
         words.append(status.get("status_msg"))
+    if words_beside and (data.get("object") == "error" or _WORDS_OF_FAILURES.issuperset(data)):
+        words.append(data.get("message"))
     return next((text for text in words if type(text) is str and text), None)
+
+
+_WORDS_OF_FAILURES = frozenset(
+    {"message", "code", "type", "param", "status", "status_code", "request_id", "sequence_number"}
+)
+_STATING = frozenset({"base_resp", "error_msg", "errors", "x_groq"})
 
 
 def incomplete_reason(data: Data) -> str | None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
 from athina_trace._answers.records import FINISHED, RUN, Answer, Record, SessionSeen
+from athina_trace._serialization import text
+from athina_trace._serialization.introspection import attribute_or_none
 from athina_trace.integrations.openai import assistants, chat, responses
 from athina_trace.integrations.openai.common import model_options, offered_tools, stated_failure
 from athina_trace.integrations.openai.normalise import Data, child, normalise, string
@@ -47,7 +49,7 @@ class Exchange:
 
 
 def read_exchange(exchange: Exchange) -> Sequence[Record] | None:
-    """Return what request and answer say together; None where the answer is none of the known kinds."""
+    """Return what request and answer say together; None where no model was asked, and nothing known came."""
     kind, params = exchange.kind, exchange.params
     records = parse(exchange.answer)
     if kind is None:
@@ -57,15 +59,24 @@ def read_exchange(exchange: Exchange) -> Sequence[Record] | None:
     if records is None:
         records = parse_as(kind, exchange.answer)
     if records is None:
-        if exchange.error is None:
+        if exchange.error is None and (exchange.request is None or not _is_foreign(exchange.answer)):
             return None
-        # In place of the answer that a failed request did not give.
-        status = "failed" if isinstance(exchange.error, Exception) else "cancelled"
-        records = [Answer(key=(kind, f"{status}-{exchange.order}"), status=status)]
+        # In place of the answer that did not come: the request failed, or a proxy answered it with a page of its own.
+        status = "failed" if isinstance(exchange.error, Exception | None) else "cancelled"
+        missing = Answer(key=(kind, f"{status}-{exchange.order}"), status=status)
+        if exchange.error is None:
+            came = text(exchange.answer)
+            missing.error = f"the server gave no answer of a model{': ' if came else ''}{came}"[:_LONGEST]
+        records = [missing]
     for record in records:
         if isinstance(record, Answer) and record.key[0] == kind:
             add_request(record, exchange)
     return [*records, *_APIS[kind].request_outputs(params)]
+
+
+def _is_foreign(answer: Any) -> bool:
+    """Return whether something came, or an empty stream, in place of an answer; another object of the API is known."""
+    return type(answer) is not dict or (bool(answer) and not string(answer, "object"))
 
 
 def add_request(answer: Answer, exchange: Exchange) -> None:
@@ -85,13 +96,13 @@ def add_request(answer: Answer, exchange: Exchange) -> None:
             # What a failure broke off has failed, whatever its last snapshot says.
             if answer.status is None or not answer.ended:
                 answer.status, answer.progress = "failed", FINISHED
-        code = _attribute(error, "status_code")
+        code = normalise(attribute_or_none(error, "status_code"))
         answer.status_code = code if type(code) is int else None
 
 
 def error_text(error: object) -> str:
     """Return the API's own message where the exception carries one, else its type and text."""
-    body = _attribute(error, "body")
+    body = normalise(attribute_or_none(error, "body"))
     places: list[Any] = [body]
     if type(body) is dict:
         # Where servers say what was wrong: OpenAI, Azure, and smaller ones.
@@ -109,11 +120,3 @@ def error_text(error: object) -> str:
 
 _LONGEST = 2000
 """Characters; what proxies answer may be a whole page."""
-
-
-def _attribute(error: object, name: str) -> Any:
-    try:
-        return normalise(getattr(error, name, None))
-    except Exception as fault:  # noqa: BLE001 - a property of a stranger may raise anything
-        _guard.pass_on(fault)
-        return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import threading
 import weakref
@@ -24,22 +25,21 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from athina_trace import _fork, _guard
-from athina_trace._wrapping import callables, wrapper
+from athina_trace._wrapping import callables, results
 from athina_trace._wrapping.calls import Call
 from athina_trace.integrations.openai import stream_observer
 from athina_trace.integrations.openai.patches import (
     MARK,
-    built,
-    connecting,
-    processed,
-    processed_async,
-    refused,
-    requested,
-    requested_async,
+    patched_build_request,
+    patched_connect,
+    patched_connection_error,
+    patched_process_response,
+    patched_process_response_async,
+    patched_request,
+    patched_request_async,
+    patched_status_error,
     switch,
-    unanswered,
 )
-from athina_trace.integrations.openai.request_record import memory
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def _patch_all(module: ModuleType) -> None:
         if callable(getattr(owner, "request", None)):
             _patch(owner)
         else:
-            _guard.log_throttled(30, "openai", "this version of openai has no %s.request: it is not instrumented", name)
+            words = "this version of openai has no %s.request: it is not instrumented"
+            _guard.log_throttled(logging.WARNING, "openai", words, name)
 
 
 def _patch(owner: Any) -> None:
@@ -140,16 +141,17 @@ def _patch(owner: Any) -> None:
     """
     is_async = owner.__name__.startswith("Async")
     with _lock:
-        _put(owner, "request", requested_async if is_async else requested)
-        _put(owner, "_process_response", processed_async if is_async else processed)
-        _put(owner, "_make_status_error_from_response", refused)
-        _put(owner, "_build_request", built)
+        patched = patched_request_async if is_async else patched_request
+        _put(owner, "request", patched)
+        _put(owner, "_process_response", patched_process_response_async if is_async else patched_process_response)
+        _put(owner, "_make_status_error_from_response", patched_status_error)
+        _put(owner, "_build_request", patched_build_request)
         module, name = _UNANSWERED
         if (error := getattr(sys.modules.get(module), name, None)) is not None:
-            _put(error, "__init__", unanswered)
+            _put(error, "__init__", patched_connection_error)
         for cls in _subclasses(owner):
             if "request" in vars(cls):
-                _put(cls, "request", functools.partial(requested_async if is_async else requested, is_base=False))
+                _put(cls, "request", functools.partial(patched, is_base=False))
     for name in _CONNECTING:
         if name in sys.modules:
             _connecting_imported(sys.modules[name])
@@ -159,7 +161,7 @@ def _patch(owner: Any) -> None:
     for name, classes in _STREAMS.items():
         for stream in (getattr(sys.modules.get(name), each, None) for each in classes):
             if isinstance(stream, type):
-                wrapper.drive(stream, _returned)
+                results.drive(stream, _returned)
 
 
 def _connecting_imported(module: ModuleType) -> None:
@@ -167,7 +169,7 @@ def _connecting_imported(module: ModuleType) -> None:
     if switch.everything or _clients:
         for cls in list(vars(module).values()):
             if isinstance(cls, type) and cls.__module__ == module.__name__ and "connect" in vars(cls):
-                _put(cls, "connect", connecting)
+                _put(cls, "connect", patched_connect)
 
 
 def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
@@ -214,7 +216,7 @@ def _instrument_client(client: Any) -> None:
 
 
 def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
-    """`client.with_options(...)` gives a client that is instrumented, too."""
+    """Have `client.with_options(...)` return a client that is instrumented, too."""
     made = wrapped(*args, **kwargs)
     with _guard.shield("instrumenting a copy of a client"):
         _instrument_client(made)
@@ -229,7 +231,7 @@ def _forget_client(client: Any) -> None:
 
 
 def _returned(stream: Any, call: Call) -> Any:
-    """A decorated function returned a stream of the client, or a response to be parsed: its call ends when that does.
+    """End the call of a decorated function with the client's stream, or the response to be parsed, that it returned.
 
     One that is not observed, or not for this call, is an iterator like any other.
     """
@@ -241,7 +243,6 @@ def _reset() -> None:
     """Forget in a forked child what its parent waits for, and locks that another thread of the parent's may hold."""
     global _lock  # noqa: PLW0603 - one for the process
     _lock = threading.Lock()
-    memory.reset()
     standalone_logs.reset()
     stream_observer.reset()
 

@@ -101,7 +101,7 @@ def body_of(response: Any) -> Any:
 
 
 def decode(content: str | bytes) -> Any:
-    """Read JSON; None where it is none."""
+    """Read JSON; None where the text is not JSON."""
     try:
         return from_json(content)
     except ValueError:
@@ -211,9 +211,9 @@ class _Walk:
 def _written(model: Any, *, mode: str) -> dict[str, Any] | None:
     """Return one of the client's own models as it writes itself down, which is quicker than to read its attributes.
 
-    None for what is none, or holds what cannot be written down. Models of others, and those that hold one because the
-    answer was parsed to it, may have serializers of the program's own, which are not run. The mode "json" gives exact
-    types at any depth.
+    None for another object, or one that holds what cannot be written down. Models of others, and those that hold one
+    because the answer was parsed to it, may have serializers of the program's own, which are not run. The mode "json"
+    gives exact types at any depth.
     """
     kind = type(model)
     if not kind.__module__.startswith("openai.") or kind.__name__.startswith("Parsed"):
@@ -258,7 +258,7 @@ def count(data: Data, name: str) -> int | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return a count as an exact integer; None for what is none."""
+    """Return a count as an exact integer; None for anything else."""
     if type(value) is int:
         return value if value >= 0 else None
     return int(value) if type(value) is float and value >= 0 and value.is_integer() else None

@@ -1,21 +1,23 @@
 """Which of OpenAI's objects something is: `read(object)` gives what it says as records.
 
-Understood are, as objects of any client version, as plain dictionaries and inside the client's raw response wrappers:
-runs, messages, run steps, threads, pages of them (and plain lists), responses, conversations, chat completions, their
-parsed variants, and the events and chunks of streams. Nothing here raises.
+It understands runs, messages, run steps, threads, pages of them (and plain lists), responses, conversations, chat
+completions, their parsed variants, and the events and chunks of streams: as objects of any client version, as plain
+dictionaries, and inside the client's raw response wrappers. Nothing here raises.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard
-from athina_trace._answers.records import RUN, Record, ThreadMessage
+from athina_trace._answers.libraries import answer_of
+from athina_trace._answers.records import RUN, Answer, Record, ThreadMessage, ToolCall
 from athina_trace._serialization.introspection import instance_dict
 from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
 from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
-from athina_trace.integrations.openai.common import stated_failure
+from athina_trace.integrations.openai.common import known, stated_failure
 from athina_trace.integrations.openai.normalise import (
     Data,
     child,
@@ -45,11 +47,15 @@ _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
 }
 """By the name that an object gives itself."""
 
-_NAMES = frozenset({"object", "http_response", "event", "step_details", "thread_id", "output", "choices"})
+_NAMES = frozenset(
+    {"object", "http_response", "event", "step_details", "thread_id", "output", "output_text", "choices"}
+)
 """Names of fields, one of which every known object has."""
 _REPEATING = ("content.", "refusal.", "tool_calls.function.arguments.", "logprobs.")
 _EVENTS = ("response.", "chunk", *_REPEATING)
 """How the types of events begin: of responses, and of the client's helper `stream()`, which repeats parts of chunks."""
+_WRAPPED = "raw_response_event"
+"""The type of the events in which the Agents SDK hands on those of a response; Mistral's client names none."""
 _FIRST_FEW = 3
 _MOST_MEMBERS = 10_000
 _NESTED = 3
@@ -82,19 +88,21 @@ def _may_be_known(subject: object) -> bool:
 def _has_known_fields(fields: dict[str, Any]) -> bool:
     if not _NAMES.isdisjoint(fields):
         return True
-    kind, listed = fields.get("type"), fields.get("data")
-    return (type(kind) is str and kind.startswith(_EVENTS)) or (
-        (type(listed) is list or type(listed) is tuple) and _may_be_known(listed)
-    )
+    kind, inner = fields.get("type"), fields.get("data")
+    if type(kind) is str and (kind.startswith(_EVENTS) or kind == _WRAPPED):
+        return True
+    if type(inner) is list or type(inner) is tuple:
+        return _may_be_known(inner)
+    return inner is not None and not _NAMES.isdisjoint(inner if type(inner) is dict else instance_dict(inner))
 
 
 def read(subject: object) -> list[Record] | None:
-    """Return what any object says; None where it is none of the known kinds."""
+    """Return what any object says; None for an unknown kind."""
     return parse(normalise(subject)) if may_be_known(subject) else None
 
 
 def parse(plain: Any) -> list[Record] | None:
-    """Return what plain data says; None where it is none of the known kinds."""
+    """Return what plain data says; None for an unknown kind."""
     return _parse(plain, _NESTED)
 
 
@@ -104,12 +112,30 @@ def parse_as(kind: str, plain: Any) -> list[Record] | None:
         plain = plain[0]
     if kind == RUN or type(plain) is not dict:
         return None
+    if not members(plain, "choices") and not members(plain, "output") and stated_failure(plain) is None:
+        foreign = _parse_foreign(kind, plain)
+        if foreign is not None:
+            return foreign
     if _ANSWER_NAMES.isdisjoint(plain) and stated_failure(plain) is None:
         return None
     return _PARSERS["chat.completion" if kind == "chat" else "response"](plain)
 
 
-_ANSWER_NAMES = frozenset({"choices", "output", "error", "usage"})
+_ANSWER_NAMES = frozenset({"choices", "output", "output_text", "error", "usage"})
+
+
+def _parse_foreign(kind: str, plain: dict[str, Any]) -> list[Record] | None:
+    """Read an answer that a server gave in a form of its own: Ollama's, Google's, Anthropic's."""
+    fields = answer_of(plain)
+    if not fields:
+        return None
+    key = (kind, string(plain, "id") or f"#{zlib.crc32(repr(plain).encode('utf-8', 'replace')):08x}")
+    calls = [
+        ToolCall(key=string(call, "id") or f"#{place}", owner=key, body=known(call))
+        for place, call in enumerate(fields.get("tool_calls", ()))
+    ]
+    usage = {name: count for name, count in fields.items() if name.endswith("_tokens")}
+    return [Answer(key=key, model=fields.get("language_model_id"), text=fields.get("response"), usage=usage), *calls]
 
 
 def _parse(plain: Any, nested: int) -> list[Record] | None:
@@ -141,7 +167,7 @@ def _parser_by_fields(data: Data) -> Callable[[Data], list[Record]] | None:
             kind = "thread.message"
         elif string(data, "thread_id") and string(data, "assistant_id") and string(data, "status"):
             kind = "thread.run"
-        elif string(data, "model") and string(_first(data, "output"), "type"):
+        elif string(data, "model") and (string(_first(data, "output"), "type") or string(data, "output_text")):
             kind = "response"
     if kind is None and _first(data, "choices").get("message") is not None:
         kind = "chat.completion"
@@ -177,7 +203,7 @@ class Reader:
         self._runs = RunEvents()
 
     def read(self, subject: object) -> Iterable[Record] | None:
-        """Return what the object says: nothing yet for a chunk, None for what is none of the known kinds."""
+        """Return what the object says: nothing yet for a chunk, None for an unknown kind."""
         plain = normalise(subject)
         kind = self._add_chunk(plain) if type(plain) is dict else None
         if kind == "chat":
@@ -197,6 +223,9 @@ class Reader:
         if kind == "chunk":
             plain = child(plain, "chunk")
             name = string(plain, "object")
+        elif (kind == _WRAPPED or name is None) and type(plain.get("data")) is dict and "event" not in plain:
+            plain = plain["data"]
+            name, kind = string(plain, "object"), string(plain, "type") or ""
         elif self._chats and kind.startswith(_REPEATING):
             return "chat"
         key = (string(plain, "id"), number(plain, "created"))
@@ -212,8 +241,8 @@ class Reader:
             self._chats.setdefault(key, ChatChunks()).add(plain)
             return "chat"
         if kind.startswith("response."):
-            # But for their first one, events do not say whose they are.
-            if not self._responses or kind == "response.created":
+            # But for their first one, which not every model of a framework's gives, events do not say whose they are.
+            if not self._responses or self._responses[-1].ended or kind == "response.created":
                 self._responses.append(ResponseEvents())
             self._responses[-1].add(plain)
             return "response"

@@ -8,17 +8,19 @@ call, which takes three times as long.
 from __future__ import annotations
 
 import contextvars
-import json
 import logging
-from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
 from athina_trace import _guard, _runtime
 from athina_trace._answers.records import Key
 from athina_trace._capture import answered
+from athina_trace._capture.active_span import span_attributes
+from athina_trace._capture.answered import Origin
+from athina_trace._capture.draft import current_draft
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
+from athina_trace.context import current_scope
 from athina_trace.integrations.openai.normalise import NOTHING, answer_of, body_of, normalise
 from athina_trace.integrations.openai.request_record import RequestRecord
 from athina_trace.integrations.openai.routes import CONVERSING, route, unlogged
@@ -66,7 +68,7 @@ _numbers = count()
 _active: contextvars.ContextVar[_ActiveRequest | None] = contextvars.ContextVar("athina_trace_request", default=None)
 
 
-def processed(method: Any) -> Any:
+def patched_process_response(method: Any) -> Any:
     """Replace `_process_response`: the client makes an answer of what came over the wire."""
 
     @callables.wraps(method)
@@ -83,7 +85,7 @@ def processed(method: Any) -> Any:
     return patch
 
 
-def processed_async(method: Any) -> Any:
+def patched_process_response_async(method: Any) -> Any:
     """Replace `_process_response` of async clients."""
 
     @callables.wraps(method)
@@ -110,28 +112,25 @@ def _note_answer(client: Any, kwargs: Any, response: Any, answer: Any) -> None:
     active = _active.get()
     if active is not None and active.client is client and not active.is_over:
         active.answer, active.response = answer, response
-    elif _is_traced(client):
-        _sent.set(None)
-        _record(kwargs.get("options"), kwargs, _began(response), answer, response)
+    elif _is_traced(client) and (sent := _take_sent(client)) is not None:
+        _record(sent.options, kwargs, sent.started_ns, answer, response)
 
 
-def refused(method: Any) -> Any:
+def patched_status_error(method: Any) -> Any:
     """Replace `_make_status_error_from_response`: the server answered with the status of a failure."""
 
     @callables.wraps(method)
     def patch(client: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         error = method(client, response, *args, **kwargs)
-        if _has_own_request(client):
-            _sent.set(None)
-            with _guard.shield("reading a refused request of OpenAI's client"):
-                _record_failure(_SentOptions(response.request), _began(response), error)
+        if _has_own_request(client) and (sent := _take_sent(client)) is not None:
+            _record_failure(sent.options, sent.started_ns, error)
         return error
 
     return patch
 
 
 def _has_own_request(client: Any) -> bool:
-    """Whether a client that is logged does this in a `request` of its own, which ours does not surround."""
+    """Return whether a client that is logged does this in a `request` of its own, which ours does not surround."""
     active = _active.get()
     return (active is None or active.client is not client or active.is_over) and _is_traced(client)
 
@@ -148,7 +147,7 @@ class _Sent(NamedTuple):
 _sent: contextvars.ContextVar[_Sent | None] = contextvars.ContextVar("athina_trace_sent", default=None)
 
 
-def built(method: Any) -> Any:
+def patched_build_request(method: Any) -> Any:
     """Replace `_build_request`: the client is about to send a request, for the first time or again."""
 
     @callables.wraps(method)
@@ -164,7 +163,7 @@ def built(method: Any) -> Any:
     return patch
 
 
-def unanswered(method: Any) -> Any:
+def patched_connection_error(method: Any) -> Any:
     """Replace `__init__` of the exception that a client raises where no server answered."""
 
     @callables.wraps(method)
@@ -172,50 +171,30 @@ def unanswered(method: Any) -> Any:
         method(error, *args, **kwargs)
         sent = _sent.get()
         if sent is not None and sent.request is getattr(error, "request", None):
-            _sent.set(None)
-            _report_own_request()
+            _take_sent(sent.client)
             _record_failure(sent.options, sent.started_ns, error)
 
     return patch
 
 
-class _SentOptions:
-    """What is known of a request from what was sent, in place of the client's own options for it."""
+def _take_sent(client: Any) -> _Sent | None:
+    """Return the request that a client with a `request` of its own has sent, which has come to its end.
 
-    extra_json = None
-
-    def __init__(self, request: Any) -> None:
-        self.method: str = request.method
-        self.url: str = request.url.path
-        self.params = dict(request.url.params)
-        self.json_data: Any = None
-        with suppress(Exception):  # of an upload, which is no JSON, or a stream, which is gone
-            self.json_data = json.loads(request.content)
-
-
-def _began(response: Any) -> int:
-    """When a request began that only its end was seen of: its client has a `request` of its own.
-
-    Another tool put it there before ours was in the class.
+    Another tool put that there before ours was in the class. None for a request that was built before, too.
     """
-    _report_own_request()
-    try:
-        elapsed_ns = int(response.elapsed.total_seconds() * 1e9)
-    except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed
-        _guard.pass_on(error)
-        elapsed_ns = 0
-    return clock.perf_ns() - elapsed_ns
-
-
-def _report_own_request() -> None:
+    sent = _sent.get()
+    if sent is None or sent.client is not client:
+        return None
+    _sent.set(None)
     message = (
         "a client of OpenAI had its `request` replaced before instrument_openai() was called: its requests are logged, "
         "but for those that are cancelled before they are answered; call instrument_openai() first to have these, too"
     )
     _guard.log_throttled(logging.INFO, "own request", message)
+    return sent
 
 
-def requested(method: Any, *, is_base: bool = True) -> Any:
+def patched_request(method: Any, *, is_base: bool = True) -> Any:
     """Replace `request`.
 
     Args:
@@ -249,8 +228,8 @@ def requested(method: Any, *, is_base: bool = True) -> Any:
     return patch
 
 
-def requested_async(method: Any, *, is_base: bool = True) -> Any:
-    """Replace `request` of async clients, as `requested` does."""
+def patched_request_async(method: Any, *, is_base: bool = True) -> Any:
+    """Replace `request` of async clients, as `patched_request` does."""
 
     @callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -282,8 +261,10 @@ def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextva
     active.is_over = True
     if active.name is not None:
         answered.end(active.name)
-    with suppress(ValueError):  # an async request that is closed in another context than it began in
+    try:  # noqa: SIM105 - to make a context manager takes longer than all the rest here
         _active.reset(token)
+    except ValueError:  # an async request that is closed in another context than it began in
+        pass
     if around is None or around.client is not active.client or around.is_over:
         return
     with _guard.shield("comparing two requests of OpenAI's client"):
@@ -314,13 +295,12 @@ def _begin(options: Any, started_ns: int, active: _ActiveRequest | None) -> Requ
         _report_unlogged(unlogged(options.method, options.url))
         return None
     _runtime.active()  # which ends what still waits for its log when the process ends
-    request = RequestRecord(about, options, started_ns)
-    if active is not None:
-        request.name, request.within = active.name, active.within
-    return request
+    around = answered.within() if active is None else active.within
+    origin = Origin(started_ns, current_scope(), current_draft(), within=around, span=span_attributes())
+    return RequestRecord(about, options, origin, None if active is None else active.name)
 
 
-def connecting(method: Any) -> Any:
+def patched_connect(method: Any) -> Any:
     """Replace `connect` of a resource, which opens a WebSocket: `request` has no part in that."""
     api = "realtime" if "realtime" in method.__module__ else "live" if "live" in method.__module__ else "responses"
 
@@ -337,7 +317,7 @@ _reported: set[str] = set()
 
 
 def _report_unlogged(api: str | None) -> None:
-    """Say once in a process that what comes of this API is not logged."""
+    """Warn once in a process that answers of this API are not logged."""
     if api is None or api in _reported:
         return
     _reported.add(api)
@@ -368,7 +348,7 @@ def _record(
     active: _ActiveRequest | None = None,
 ) -> RequestRecord | None:
     """Record an answer, which the client made of HTTP's `response`; returns its request."""
-    with _guard.shield("recording an answer of OpenAI's client"):
+    try:
         request = _begin(options, started_ns, active)
         if request is None:
             return None
@@ -381,5 +361,7 @@ def _record(
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
             request.finished(answer_of(response, answer))
-        return request
-    return None
+    except Exception:  # noqa: BLE001 - the guard decides
+        _guard.swallow("recording an answer of OpenAI's client")
+        return None
+    return request

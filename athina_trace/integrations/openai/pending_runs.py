@@ -57,19 +57,19 @@ class PendingRun:
         self.has_steps |= any(call.created is not None for call in calls)
 
     def seen_running(self) -> None:
-        """It was found at work, so that the program will ask again; after a broken stream that is less sure."""
+        """Note that it was found at work: the program will ask again, less surely so after a broken stream."""
         if self.stage is Stage.PRESUMED_ENDED:
             self.waiting_since = clock.time() if self.broken_by is not None else None
             self.stage = Stage.RUNNING if self.broken_by is None else self.stage
 
     def presume_ended(self, broken_by: BaseException | None = None) -> None:
-        """Its stream broke off, or its messages were listed: nothing more may be asked."""
+        """Note that its stream broke off, or its messages were listed: nothing more may be asked."""
         if self.stage is Stage.RUNNING or (broken_by is not None and self.broken_by is not None):
             self._start_waiting(broken_by)
             self.stage = Stage.PRESUMED_ENDED
 
     def seen_ended(self, answer: Answer) -> None:
-        """It was seen in a final state."""
+        """Note that it was seen in a final state."""
         if self.stage is Stage.RUNNING or self.broken_by is not None:
             self._start_waiting(None)
         self.stage = Stage.ENDED

@@ -8,12 +8,10 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from athina_trace import _fork
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, Record, SessionSeen, ThreadMessage
-from athina_trace._capture.answered import Origin, expect, log_answer, within
-from athina_trace._capture.draft import current_draft
-from athina_trace._capture.spans import span_attributes
-from athina_trace.context import current_scope
+from athina_trace._capture.answered import Origin, expect, log_answer
 from athina_trace.integrations.openai.exchange import Exchange, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
 from athina_trace.integrations.openai.objects import parse
@@ -26,36 +24,28 @@ if TYPE_CHECKING:
     from athina_trace.integrations.openai.routes import Route
 
 memory = ConversationMemory()
+_fork.register("chains", after_in_child=memory.reset)
 _numbers = count()
 
 
 class RequestRecord:
     """A request that concerns an answer of a model."""
 
-    __slots__ = (
-        "answer",
-        "attributes",
-        "draft",
-        "name",
-        "params",
-        "query",
-        "route",
-        "scope",
-        "span",
-        "started_ns",
-        "within",
-    )
+    __slots__ = ("answer", "name", "origin", "params", "query", "route")
 
-    def __init__(self, route: Route, options: Any, started_ns: int) -> None:
-        """Take over the request, and what surrounds it now.
+    def __init__(self, route: Route, options: Any, origin: Origin, name: Key | None) -> None:
+        """Take over the request.
 
         Args:
             route: what it is about.
             options: the client's own for one request: `json_data` is its body, `extra_json` what the program adds to
                 it, `params` its query.
-            started_ns: when it began, by the clock's `perf_ns`.
+            origin: where and when it was made.
+            name: what it is known by among the spans and runs around it, and inside.
         """
         self.route = route
+        self.origin = origin
+        self.name = name
         params = normalise(options.json_data)
         self.params: dict[str, Any] = params if type(params) is dict else {}
         if options.extra_json:
@@ -64,15 +54,6 @@ class RequestRecord:
         if route.session is not None and route.kind == RUN:
             self.params["thread_id"] = route.session
         self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
-        self.draft = current_draft()
-        self.scope = current_scope()
-        self.span = span_attributes()
-        self.name: Key | None = None
-        """What it is known by among the spans and runs around it, and inside."""
-        self.within = within()
-        self.started_ns = started_ns
-        self.attributes: dict[str, Any] | None = None
-        """Custom attributes of its own log, such as the number of chunks."""
         self.answer: Answer | None = None
         """What the model answered, once that was read."""
 
@@ -81,7 +62,7 @@ class RequestRecord:
         if error is None and self.route.kind in ("response", RUN):
             answers = [record for record in parse(result) or () if isinstance(record, Answer)]
             if not any(answer.ended or answer.status == "requires_action" for answer in answers):
-                error = GeneratorExit()  # the server wrote no more in this stream
+                error = GeneratorExit()  # the server ended this stream early
         self.finished(result, error)
 
     def finished(self, result: Any, error: BaseException | None = None) -> None:
@@ -97,7 +78,7 @@ class RequestRecord:
         records = read_exchange(
             Exchange(
                 kind=kind,
-                order=self.started_ns,
+                order=self.origin.started_ns,
                 request=next(_numbers) if self.route.asks else None,
                 params=self.params,
                 answer=result,
@@ -131,14 +112,14 @@ class RequestRecord:
     def _record_answer(self, answer: Answer, records: Sequence[Record], error: BaseException | None) -> None:
         if self.name is not None:
             answer.names = (*answer.names, self.name)
-        origin = Origin(self.started_ns, self.scope, self.draft, self.attributes, self.within, span=self.span)
-        if origin.open_draft is not None:
+        origin, open_draft = self.origin, self.origin.open_draft
+        if open_draft is not None:
             if self.route.asks and answer.ended and answer.key[0] != RUN:
                 log_answer(records, origin)
             else:
                 # What was asked for elsewhere is this call's, too, which waits for it.
-                expect(answer, origin.open_draft, origin)
-                origin.open_draft.take(records)
+                expect(answer, open_draft, origin)
+                open_draft.take(records)
             if answer.ended:
                 standalone_logs.note_logged(answer.key)
             return
@@ -156,8 +137,8 @@ class RequestRecord:
         if self.params and (messages or self.route.session is None):
             memory.remember_posted(messages)
         self._remember_items(records)
-        if self.draft is not None and not self.draft.ended:
-            self.draft.take(records)
+        if (open_draft := self.origin.open_draft) is not None:
+            open_draft.take(records)
         elif records:
             thread = self.route.session or next((each.thread for each in messages), None)
             more = type(result) is dict and result.get("has_more") is True if self.route.lists_messages else None

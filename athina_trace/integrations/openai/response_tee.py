@@ -28,7 +28,7 @@ class ResponseTee:
         self._parts = None
 
     def json(self) -> Any:
-        """Return the body as JSON; None where it is none, or not whole."""
+        """Return the body as JSON; None where it is not JSON, or not whole."""
         return decode(self._content()) if self.is_whole else None
 
     def events(self) -> Iterator[Any]:

@@ -21,6 +21,7 @@ from athina_trace.integrations.openai.common import (
     outputs,
     question,
     served,
+    stated_failure,
     usage_counts,
 )
 from athina_trace.integrations.openai.deltas import grow
@@ -29,7 +30,7 @@ from athina_trace.integrations.openai.normalise import Data, child, children, co
 __all__ = ["ResponseEvents", "add_request", "conversation_of", "parse_response", "question_of", "request_outputs"]
 
 _PROGRESS = {"queued": 0, "in_progress": 1, "cancelling": 3}
-"""Any other state is final, and so is none: small servers, which know no states, give their answers whole."""
+"""Any other state is final, and so is a missing one: small servers without states give their answers whole."""
 
 
 def parse_response(response: Data) -> list[Record]:
@@ -65,7 +66,7 @@ def parse_response(response: Data) -> list[Record]:
         session=conversation_of(response),
         previous=previous,
         model=string(response, "model"),
-        text="\n".join(filter(None, texts)),
+        text="\n".join(filter(None, texts)) or string(response, "output_text"),  # all that small servers send
         system=system,
         prompt=template,
         usage=usage_counts(response),
@@ -145,8 +146,8 @@ class ResponseEvents:
         if type(event.get("response")) is dict:
             self._snapshot = event["response"]
             self.ended = kind in _LAST_EVENTS
-        elif kind == "error":
-            self._error = {name: string(event, name) for name in ("code", "message")}
+        elif kind == "error" or (not kind and stated_failure(event) is not None):
+            self._error = {"code": string(event, "code"), "message": string(event, "message") or stated_failure(event)}
         elif kind.startswith("response.output_item."):
             if item := child(event, "item"):
                 self._output[place] = dict(item)

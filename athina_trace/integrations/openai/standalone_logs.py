@@ -148,7 +148,7 @@ class StandaloneLogs:
             draft.take(records)
 
     def _due(self, due: list[PendingRun]) -> list[PendingRun]:
-        """Take out what is to be logged; gives back what this process may log."""
+        """Take out what is to be logged; return what of it this process may log."""
         for each in due:
             self._pending.pop(each.key)
             self._logged.put(each.key, value=True)
@@ -167,7 +167,7 @@ class StandaloneLogs:
         return min((wait for _, wait in waits if wait > 0), default=math.inf)
 
     def _wake_for(self, pending: PendingRun) -> None:
-        """Have the engine come by when the patience ends."""
+        """Ask the engine for a call when the patience ends."""
         if pending.waiting_since is not None and (runtime := _runtime.active()) is not None:
             runtime.wake()
 

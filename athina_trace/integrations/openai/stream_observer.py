@@ -135,9 +135,9 @@ class StreamObserver:
             _guard.swallow("reading a stream's chunk")
 
     def end_with(self, call: Call) -> bool:
-        """Have the decorated call that returned this stream end with it; False where it cannot."""
-        mine = self.request.draft is not None and self.request.draft is getattr(call, "draft", None)
-        if mine and self._unfinished:
+        """Let the decorated call that returned this stream end with it; return False where it cannot."""
+        draft: object = self.request.origin.draft  # a decorated call is the draft of its log
+        if draft is call and self._unfinished:
             self._calls.append(call)
             return True
         return False
@@ -176,8 +176,9 @@ class StreamObserver:
             request.finished(body or normalise(self._raw), error)
             return
         if self._count:
-            waited = (self._first_ns - request.started_ns) // 1_000_000
-            request.attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
+            waited = (self._first_ns - request.origin.started_ns) // 1_000_000
+            attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
+            request.origin = request.origin._replace(attributes=attributes)
         elif self._body is not None:
             for event in self._body.events():  # what the program has read in parts of its own
                 self._assembler.add(event)

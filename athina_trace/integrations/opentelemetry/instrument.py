@@ -8,6 +8,7 @@ from typing import Any
 
 import wrapt
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from athina_trace import _guard
 from athina_trace.integrations.opentelemetry.processor import AthinaSpanProcessor, report_sampler
@@ -57,6 +58,10 @@ def _add_to_current() -> None:
     provider: Any = trace.get_tracer_provider()
     # Until a program sets one, this is a stand-in without such a method.
     if hasattr(provider, "add_span_processor") and provider not in _providers:
-        provider.add_span_processor(_processor)
+        if isinstance(provider, TracerProvider):
+            # Not its own, which may do more than add: that of Arize Phoenix takes its exporter away for the first one.
+            TracerProvider.add_span_processor(provider, _processor)
+        else:
+            provider.add_span_processor(_processor)
         _providers.add(provider)
         report_sampler(provider)

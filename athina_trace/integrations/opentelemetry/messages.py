@@ -4,9 +4,10 @@
     gen_ai, older     `gen_ai.prompt.0.content`, `gen_ai.completion.0.content`, or events
     OpenInference     `llm.input_messages.0.message.content`
     AI SDK            `ai.prompt.messages`, `ai.response.text`
+    Langfuse          `langfuse.observation.input`, `langfuse.observation.output`
 
 Sources: the semantic conventions for generative AI up to 1.36 and of today, OpenInference's, the AI SDK's
-documentation, and spans of the instrumentations that the tests run.
+documentation, and spans of Langfuse's SDK and of the instrumentations that the tests run.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
-from athina_trace.integrations.opentelemetry.values import compact, items, mapping, nested, string_of
+from athina_trace.integrations.opentelemetry.values import (
+    compact,
+    decoded,
+    items,
+    mapping,
+    nested,
+    string_of,
+    strings,
+)
 
-__all__ = ["Call", "Content", "Message", "Output", "read_content"]
+__all__ = ["Content", "Message", "Output", "ToolRequest", "read_content"]
 
 
-class Call(NamedTuple):
+class ToolRequest(NamedTuple):
     """A call of a tool."""
 
     id: str | None
@@ -43,7 +52,7 @@ class Message:
 
     role: str | None
     text: str | None = None
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ToolRequest] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     finish: str | None = None
 
@@ -55,6 +64,8 @@ class Content:
     system: tuple[str, ...] = ()
     asked: list[Message] = field(default_factory=list)
     answers: list[Message] = field(default_factory=list)
+    is_of_function: bool = False
+    """Whether it is what a function was given and gave back, rather than messages."""
 
 
 def read_content(span: SpanRecord) -> Content:
@@ -68,7 +79,8 @@ def read_content(span: SpanRecord) -> Content:
             content.system, content.asked = more.system or content.system, more.asked or content.asked
             content.answers = more.answers or content.answers
     if not (content.asked or content.answers):
-        content = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _events(span)
+        other = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _langfuse(attributes)
+        content = other or _events(span)
     _name_calls(content.asked)
     return content
 
@@ -95,7 +107,8 @@ def _message(data: Any) -> Message | None:
     """Read a message, or a part that is by itself, such as one of the instructions."""
     if type(data) is not dict and not isinstance(data, Mapping):
         return Message(None, data) if type(data) is str else None
-    message = Message(string_of(data, "role"))
+    role = data.get("role")
+    message = Message(role if type(role) is str and role else None)
     if "finish_reason" in data:
         message.finish = string_of(data, "finish_reason")
     texts: list[str] = []
@@ -110,7 +123,7 @@ def _message(data: Any) -> Message | None:
                     texts.append(text)
             elif kind in ("tool_call", "server_tool_call"):
                 arguments = part.get("arguments", part.get("server_tool_call"))
-                message.calls.append(Call(string_of(part, "id"), string_of(part, "name"), compact(arguments)))
+                message.calls.append(ToolRequest(string_of(part, "id"), string_of(part, "name"), compact(arguments)))
             elif kind in ("tool_call_response", "server_tool_call_response"):
                 value = next((part[name] for name in _RESPONSES if part.get(name) is not None), None)
                 message.outputs.append(Output(string_of(part, "id"), _without_blocks(value)))
@@ -137,7 +150,7 @@ def _indexed_message(data: Mapping[str, Any]) -> Message:
     message = Message(string_of(data, "role"), _content_text(data.get("content")))
     message.finish = string_of(data, "finish_reason")
     message.calls = [
-        Call(string_of(call, "id"), string_of(call, "name"), compact(call.get("arguments")))
+        ToolRequest(string_of(call, "id"), string_of(call, "name"), compact(call.get("arguments")))
         for call in map(mapping, mapping(data.get("tool_calls")).values())
     ]
     _move_output(message, string_of(data, "tool_call_id"))
@@ -149,7 +162,9 @@ def _events(span: SpanRecord) -> Content:
     named: list[tuple[Any, Mapping[str, Any]]] = [(event.name, event.attributes) for event in span.events]
     named += [(each.get("event.name"), each) for each in map(mapping, items(span.attributes.get("events")))]
     content = Content()
-    for name, data in named:
+    for name, attributes in named:
+        # Azure's clients write all of an event into one attribute.
+        data = mapping(attributes.get("gen_ai.event.content")) or attributes
         if name == "gen_ai.content.prompt":
             content.asked += _chat_messages(data.get("gen_ai.prompt"))
         elif name == "gen_ai.content.completion":
@@ -178,7 +193,7 @@ def _chat_message(data: Mapping[str, Any]) -> Message:
     for call in map(mapping, items(data.get("tool_calls"))):
         function = mapping(call.get("function")) or call
         arguments = compact(function.get("arguments"))
-        message.calls.append(Call(string_of(call, "id"), string_of(function, "name"), arguments))
+        message.calls.append(ToolRequest(string_of(call, "id"), string_of(function, "name"), arguments))
     called = string_of(data, "tool_call_id") or (string_of(data, "id") if message.role == "tool" else None)
     _move_output(message, called)
     return message
@@ -203,7 +218,7 @@ def _add_blocks(message: Message, content: Any) -> None:
         kind = block.get("type")
         if called := mapping(block.get("toolUse")) or (block if kind == "tool_use" else {}):
             own = string_of(called, "toolUseId", "id")
-            message.calls.append(Call(own, string_of(called, "name"), compact(called.get("input"))))
+            message.calls.append(ToolRequest(own, string_of(called, "name"), compact(called.get("input"))))
         elif given := mapping(block.get("toolResult")) or (block if kind == "tool_result" else {}):
             own = string_of(given, "toolUseId", "tool_use_id")
             message.outputs.append(Output(own, _without_blocks(given.get("content"))))
@@ -224,7 +239,7 @@ _OF_TEXT = {"type", "text"}
 
 
 def _move_output(message: Message, call: str | None) -> None:
-    """Have the text of a message that answers a call be the output of that tool."""
+    """Move the text of a message that answers a call to the output of that tool."""
     if (call is not None or message.role == "tool") and not message.outputs:
         message.outputs.append(Output(call, message.text))
         message.text = None
@@ -236,13 +251,14 @@ def _move_output(message: Message, call: str | None) -> None:
 def _openinference(attributes: Mapping[str, Any]) -> Content | None:
     asked = [_openinference_message(each) for each in nested(attributes, "llm.input_messages")]
     answers = [_openinference_message(each) for each in nested(attributes, "llm.output_messages")]
-    asked += [Message("user", text) for text in _texts(attributes, "llm.prompts", "prompt")]
+    prompts = strings(attributes["llm.prompts"]) if "llm.prompts" in attributes else ()
+    asked += [Message("user", text) for text in (*_texts(attributes, "llm.prompts", "prompt"), *prompts)]
     answers += [Message("assistant", text) for text in _texts(attributes, "llm.choices", "completion")]
-    if not (asked or answers) and "openinference.span.kind" in attributes:
-        # What a program's own function was given and gave back, which is decorated as one that asks a model.
+    is_of_function = not (asked or answers) and "openinference.span.kind" in attributes
+    if is_of_function:  # which is decorated as one that asks a model
         asked = [Message("user", text) for text in _whole(attributes, "input")]
         answers = [Message("assistant", text) for text in _whole(attributes, "output")]
-    return Content(asked=asked, answers=answers) if asked or answers else None
+    return Content(asked=asked, answers=answers, is_of_function=is_of_function) if asked or answers else None
 
 
 def _whole(attributes: Mapping[str, Any], side: str) -> list[str]:
@@ -262,15 +278,15 @@ def _texts(attributes: Mapping[str, Any], prefix: str, kind: str) -> Iterable[st
 
 def _openinference_message(indexed: Mapping[str, Any]) -> Message:
     data = mapping(indexed.get("message"))
-    parts = mapping(data.get("contents")).values()
-    texts = [string_of(mapping(mapping(part).get("message_content")), "text") for part in parts]
+    parts = [mapping(mapping(part).get("message_content")) for part in mapping(data.get("contents")).values()]
+    texts = [string_of(part, "text") for part in parts if part.get("type") != "reasoning"]
     text = string_of(data, "content") or "\n".join(text for text in texts if text) or None
     message = Message(string_of(data, "role"), text)
     for each in mapping(data.get("tool_calls")).values():
         call = mapping(mapping(each).get("tool_call"))
         function = mapping(call.get("function"))
         arguments = compact(function.get("arguments"))
-        message.calls.append(Call(string_of(call, "id"), string_of(function, "name"), arguments))
+        message.calls.append(ToolRequest(string_of(call, "id"), string_of(function, "name"), arguments))
     _move_output(message, string_of(data, "tool_call_id"))
     return message
 
@@ -301,33 +317,66 @@ def _ai_sdk_message(value: Any) -> Message:
         if kind == "tool-call":
             message.calls.append(_ai_sdk_call(each))
         elif kind == "tool-result":
-            message.outputs.append(Output(string_of(each, "toolCallId"), each.get("output", each.get("result"))))
+            output = mapping(each.get("output"))  # since AI SDK 5 with how it is written
+            value = output["value"] if "value" in output else each.get("output", each.get("result"))
+            message.outputs.append(Output(string_of(each, "toolCallId"), value))
         elif text := string_of(each, "text"):
             texts.append(text)
     message.text = "\n".join(texts) or None
     return message
 
 
-def _ai_sdk_call(call: Mapping[str, Any]) -> Call:
-    return Call(
+def _ai_sdk_call(call: Mapping[str, Any]) -> ToolRequest:
+    return ToolRequest(
         string_of(call, "toolCallId"), string_of(call, "toolName"), compact(call.get("input", call.get("args")))
     )
+
+
+# Langfuse ------------------------------------------------------------------------------------------------------------
+
+
+def _langfuse(attributes: Mapping[str, Any]) -> Content | None:
+    given = attributes.get("langfuse.observation.input")
+    answers = _langfuse_messages(attributes.get("langfuse.observation.output"), "assistant")
+    arguments = mapping(given)
+    if is_of_function := arguments.keys() == {"args", "kwargs"}:
+        texts = strings([*items(arguments["args"]), *mapping(arguments["kwargs"]).values()])
+        given = texts[0] if len(texts) == 1 else given
+    asked = _langfuse_messages(given, "user")
+    return Content(asked=asked, answers=answers, is_of_function=is_of_function) if asked or answers else None
+
+
+def _langfuse_messages(value: Any, role: str) -> list[Message]:
+    """Read what an observation was given or gave back: messages, one message, or any other data, which is a text."""
+    data = decoded(value)
+    if type(data) is dict and "messages" in data:  # with what else the client was given, such as tools
+        data = data["messages"]
+    if type(data) is dict and not data.keys().isdisjoint(("role", "content", "tool_calls")):
+        data = [data]
+    if type(data) is list and data and all(type(each) is dict for each in data):
+        return [_chat_message({"role": role, **each}) for each in data]
+    return [Message(role, text)] if (text := compact(value)) else []
 
 
 # Calls and outputs ---------------------------------------------------------------------------------------------------
 
 
 def _name_calls(messages: list[Message]) -> None:
-    """Have outputs name the calls before them, where the two have different ids: one convention mixes two kinds."""
-    for place, message in enumerate(messages):
-        if not message.calls:
-            continue
-        made = [call.id for call in message.calls]
-        for later in messages[place + 1 :]:
-            if later.calls:
-                break
-            for number, output in enumerate(later.outputs):
-                if output.call in made:
-                    made.remove(output.call)
-                elif made:
-                    later.outputs[number] = Output(made.pop(0), output.value)
+    """Let outputs name the calls before them where the ids of both differ: one convention mixes two kinds."""
+    called = {call.id for message in messages if message.calls for call in message.calls}
+    if not called:
+        return
+    given = {output.call for message in messages for output in message.outputs}
+    if given <= called:
+        return
+    made: list[str | None] = []
+    is_answered = False
+    for message in messages:
+        if message.calls:
+            # Calls that are made at once may be a message each.
+            made = [*(() if is_answered else made), *(call.id for call in message.calls if call.id not in given)]
+            is_answered = False
+        for number, output in enumerate(message.outputs):
+            is_answered = True
+            if made and output.call not in called:
+                message.outputs[number] = Output(made.pop(0), output.value)

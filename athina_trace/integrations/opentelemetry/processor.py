@@ -41,7 +41,7 @@ class OpenSpan:
 class AthinaSpanProcessor(SpanProcessor):
     """Logs the answers of models that spans show, each once, before the end of its span returns.
 
-    Understood are the conventions for generative AI of today and the older ones, OpenInference's, and the AI SDK's.
+    It understands the conventions for generative AI of today and the older ones, OpenInference's, and the AI SDK's.
     Session and customer are those of `athina_session` where the span begins, else what the span says, or one around it.
 
     >>> from opentelemetry.sdk.trace import TracerProvider
@@ -71,16 +71,17 @@ class AthinaSpanProcessor(SpanProcessor):
         """Log what the span says of an answer."""
         if not (self.enabled and _runtime.may_trace()):
             return
-        with _guard.shield("logging a span"):
+        try:
             name = name_of(_id(span.context))
             try:
                 opened = subject_of(name)
                 origin = Origin.here() if opened is None else opened.origin
-                log_span(
-                    record_of(span, opened.content if opened is not None else {}), origin, _attributes_around(origin)
-                )
+                record = record_of(span, opened.content if opened is not None else {})
+                log_span(record, origin, _attributes_around(origin) if origin.within else ())
             finally:
                 end(name)
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("logging a span")
 
     def shutdown(self) -> None:
         """Do nothing: logs are on disk already."""
@@ -91,7 +92,7 @@ class AthinaSpanProcessor(SpanProcessor):
 
 
 def report_sampler(provider: Any) -> None:
-    """Say once that spans which the sampler of a provider drops are never shown to a processor."""
+    """Warn once that spans which a provider's sampler drops are never shown to a processor."""
     sampler = getattr(provider, "sampler", None)
     described = sampler.get_description() if sampler is not None else "AlwaysOnSampler"
     if not described.startswith(("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")):
@@ -113,6 +114,8 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
     """
     attributes = exact(_attributes(span))
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
+    # The SDK's list of events makes two copies of itself, under a lock.
+    events = span.events if getattr(span, "_events", True) else ()
     return SpanRecord(
         name=span.name,
         scope=scope.name if scope is not None else "",
@@ -121,7 +124,7 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
         start_ns=span.start_time or 0,
         end_ns=span.end_time or span.start_time or 0,
         attributes={**content, **attributes} if content else attributes,
-        events=[Event(name=event.name, attributes=exact(event.attributes or {})) for event in span.events],
+        events=[Event(name=each.name, attributes=exact(each.attributes or {})) for each in events] if events else (),
         resource=_attributes(span.resource),
         failed=not status.is_ok,
         description=status.description,

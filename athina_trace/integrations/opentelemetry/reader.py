@@ -1,7 +1,8 @@
 """A span → what it says of an answer of a model, of a run of a tool, or of what was retrieved.
 
-Read are the current conventions for generative AI, the older ones, OpenInference's, and those of the AI SDK. Only spans
-of single requests of a model are answers: those of agents, chains and workflows repeat the usage of what is in them.
+It reads the current conventions for generative AI, the older ones, OpenInference's, and those of the AI SDK and of
+Langfuse's SDK. Only spans of single requests of a model are answers: those of agents, chains and workflows repeat the
+usage of what is in them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
-from athina_trace._answers.records import AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
+from athina_trace._answers.records import AS_FUNCTION, AS_SPAN, Answer, Key, Record, ToolCall, ToolOutput
 from athina_trace._serialization import plain
-from athina_trace.integrations.opentelemetry.messages import Call, Content, Message, Output, read_content
+from athina_trace.integrations.opentelemetry.messages import Content, Message, Output, ToolRequest, read_content
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
 from athina_trace.integrations.opentelemetry.values import (
     decoded,
@@ -61,6 +62,7 @@ _OPENINFERENCE = {"LLM": Kind.MODEL, "TOOL": Kind.TOOL, "RETRIEVER": Kind.RETRIE
 _AI_SDK = re.compile(r"ai\.\w+\.do(Generate|Stream)\b")
 _TRACELOOP = {"tool": Kind.TOOL}
 _LEGACY = {"chat": Kind.MODEL, "completion": Kind.MODEL}
+_LANGFUSE = {"generation": Kind.MODEL, "tool": Kind.TOOL}
 
 
 def kind_of(name: str, attributes: Mapping[str, Any]) -> Kind:
@@ -82,6 +84,7 @@ _KINDS = (
     ("gen_ai.operation.name", _OPERATIONS),
     ("traceloop.span.kind", _TRACELOOP),
     ("llm.request.type", _LEGACY),
+    ("langfuse.observation.type", _LANGFUSE),
 )
 
 
@@ -99,6 +102,7 @@ _IDENTITY = {
         "traceloop.association.properties.session_id",
         "traceloop.association.properties.thread_id",
         "ai.telemetry.metadata.sessionId",
+        "ai.settings.context.sessionId",
     ),
     "customer_user_id": (
         "user.id",
@@ -107,6 +111,7 @@ _IDENTITY = {
         "traceloop.association.properties.user_id",
         "llm.user",
         "ai.telemetry.metadata.userId",
+        "ai.settings.context.userId",
     ),
 }
 
@@ -122,10 +127,13 @@ def identity_of(attributes: Mapping[str, Any]) -> dict[str, str]:
 _TEXTS = {
     **_IDENTITY,
     "id": ("gen_ai.response.id", "ai.response.id"),
-    "model": ("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id"),
+    "model": (
+        *("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id"),
+        "langfuse.observation.model.name",
+    ),
     "finish": ("llm.finish_reason", "ai.response.finishReason"),
     "provider": ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"),
-    "prompt": ("gen_ai.prompt.name", "traceloop.prompt.key", "prompt.id"),
+    "prompt": ("gen_ai.prompt.name", "traceloop.prompt.key", "prompt.id", "langfuse.observation.prompt.name"),
     "version": ("gen_ai.prompt.version",),
 }
 _USAGE = {
@@ -178,17 +186,27 @@ _OTHERS = {
     "tools": ("gen_ai.tool.definitions",),
     "stop": ("gen_ai.request.stop_sequences",),
     # OpenInference's: JSON of the request and of the answer, with what none of its attributes has.
-    "parameters": ("llm.invocation_parameters",),
+    "parameters": ("llm.invocation_parameters", "langfuse.observation.model.parameters"),
     "request": ("input.value",),
     "response": ("output.value",),
+    "counts": ("langfuse.observation.usage_details",),
+    "costs": ("langfuse.observation.cost_details",),
+}
+_JSON = ("parameters", "request", "response", "counts", "costs")
+_LANGFUSE_USAGE = {
+    "prompt_tokens": ("prompt_tokens", "input_tokens", "input"),
+    "completion_tokens": ("completion_tokens", "output_tokens", "output"),
+    "total_tokens": ("total_tokens", "total"),
 }
 _ENVIRONMENT = ("deployment.environment.name", "deployment.environment")
 _GIVEN_UP = ("GeneratorExit", "CancelledError", "KeyboardInterrupt")
 _OF_CLIENT = re.compile(
-    r"(?:error code: (?P<first>\d{3}) - |status_code: (?P<second>\d{3}),.*?\bbody: )(?P<body>.*)",
+    r"(?:error code: (\d{3}) - |status_code: (\d{3}),.*?\bbody: |\b(\d{3}) \w+\. (?=\{'error'))(?P<body>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""How the clients of OpenAI and Anthropic, and Pydantic AI, write an answer of the API into an exception."""
+"""How the clients of OpenAI and Anthropic, Pydantic AI, and Google's client write an API's answer into an exception."""
+_QUOTED_TO = re.compile(r"""['"][)}]+$""")
+"""The end of a representation that an exception's text is in."""
 _LONGEST_ERROR = 2000
 
 
@@ -196,18 +214,27 @@ def read_model(span: SpanRecord) -> list[Record]:
     """Return what the span of a model's request says: the answer first, then its calls, and outputs of earlier ones.
 
     An empty list where the answer is another span's (Logfire's span of a streamed request ends before its stream does,
-    and a second one has what came), and where the span names no model and says nothing: some instrumentations have all
-    requests of a client look like a model's, and some of OpenInference's have what prepares a request look like one.
+    and a second one has what came), where LangSmith wrote it (later, in a thread that knows no session, with content of
+    its own form: what it repeats is seen by the source that it was taken from), and where the span names no model and
+    says nothing: some instrumentations have all requests of a client look like a model's, and some of OpenInference's
+    have what prepares a request look like one.
     """
     texts, usage, options, others = _known(span.attributes)
     content = read_content(span)
+    if usage.get("total_tokens") == 0:
+        # What a server does not say, as of most streams, some have as zero.
+        usage, others = {}, {**others, "cost": None}
     error, status_code = _error(span) if _may_have_failed(span) and not was_given_up(span) else (None, None)
     own_id, model = texts.get("id"), texts.get("model")
     is_empty = not (content.asked or content.answers or usage or error or "cost" in others)
     if is_empty and (model is None or ("openinference.span.kind" in span.attributes and not was_given_up(span))):
         return []
-    if own_id is None and error is None and not content.answers and span.scope.startswith("logfire"):
+    if not content.answers and (
+        span.scope == "langsmith" or (own_id is None and error is None and span.scope.startswith("logfire"))
+    ):
         return []
+    has_messages = content.asked or content.answers or "openinference.span.kind" not in span.attributes
+    is_of_function = content.is_of_function or not has_messages
     key = name_of(span.span_id)
     # What has no text is no choice: reasoning, or calls of tools beside the text.
     answered = [answer.text for answer in content.answers if answer.text]
@@ -215,8 +242,9 @@ def read_model(span: SpanRecord) -> list[Record]:
     answer = Answer(
         key=key,
         names=(key, ("id", own_id)) if own_id is not None else (key,),
-        source=f"span {span.scope}",
-        fidelity=AS_SPAN,
+        # A function that a framework calls a model's, too, has the span of a request inside, which knows more.
+        source=f"function {span.scope}" if is_of_function else f"span {span.scope}",
+        fidelity=AS_FUNCTION if is_of_function else AS_SPAN,
         request=span.span_id,
         created=span.start_ns / 1e9,
         status="failed" if error is not None else _finish(others, texts, content),
@@ -228,22 +256,22 @@ def read_model(span: SpanRecord) -> list[Record]:
         prompt=prompt,
         query=_question(prompt),
         usage=usage,
-        tools=_tools(others.get("tools"), span.attributes),
+        tools=_tools(others, span.attributes),
         options=options,
         error=error,
         status_code=status_code,
-        cost=number_of(others, "cost") if "cost" in others else None,
+        cost=number_of(others, "cost") if "cost" in others and error is None else None,
         further=_further(texts, span.resource),
         details={"provider": texts["provider"]} if "provider" in texts else {},
     )
-    calls = [
-        _tool_call(call, answer, f"#{choice}/{place}")
-        for choice, message in enumerate(content.answers)
-        for place, call in enumerate(message.calls)
-    ]
-    earlier = [each for message in content.asked for each in message.outputs]
-    outputs = [ToolOutput(call=each.call, value=_output(each)) for each in earlier if each.call is not None]
-    return [answer, *calls, *outputs]
+    records: list[Record] = [answer]
+    for choice, message in enumerate(content.answers):
+        for place, call in enumerate(message.calls):
+            records.append(_tool_call(call, answer, f"#{choice}/{place}"))
+    for message in content.asked:
+        if given := message.outputs:
+            records += [ToolOutput(call=each.call, value=_output(each)) for each in given if each.call is not None]
+    return records
 
 
 _Known = tuple[dict[str, str], dict[str, int], dict[str, object], dict[str, Any]]
@@ -264,9 +292,12 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
     known: _Known = ({}, {}, {}, {})
     tables = cast("tuple[dict[str, Any], ...]", known)
     ranks: dict[str, int] = {}
+    target_of = _TARGETS.get
     for name, value in attributes.items():
-        target = _TARGETS.get(name)
+        target = target_of(name)
         if target is None:
+            if name[:4] == "llm.":
+                tables[_OTHER]["llm"] = True
             continue
         table, entry, rank, kind = target
         if type(value) is not kind or value == "":
@@ -275,11 +306,11 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
                 continue
         if entry not in ranks or rank <= ranks[entry]:
             tables[table][entry], ranks[entry] = value, rank
-    texts, usage, options, others = known
+    _, usage, options, others = known
     if "stop" in others:
         options["stop"] = list(strings(others["stop"]))
-    if not others.keys().isdisjoint(("parameters", "request", "response")):
-        _add_json(texts, options, others)
+    if not others.keys().isdisjoint(_JSON):
+        _add_json(known)
     if "total_tokens" not in usage and "prompt_tokens" in usage and "completion_tokens" in usage:
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
     return known
@@ -295,8 +326,9 @@ def _converted(value: Any, table: int) -> Any:
     return number if number is None or table != _COUNT else int(number)
 
 
-def _add_json(texts: dict[str, str], options: dict[str, object], others: Mapping[str, Any]) -> None:
-    """Add what OpenInference has in no attribute of its own, but in the JSON of requests and answers."""
+def _add_json(known: _Known) -> None:
+    """Add what OpenInference and Langfuse have in no attributes of their own, but in the JSON of others."""
+    texts, usage, options, others = known
     parameters = mapping(others.get("parameters"))
     conversation = parameters.get("conversation")
     named = {
@@ -312,12 +344,19 @@ def _add_json(texts: dict[str, str], options: dict[str, object], others: Mapping
         value = number_of(parameters, entry)
         if value is not None:
             options.setdefault(entry, value)
+    counts = mapping(others["counts"]) if "counts" in others else {}
+    for entry, names in _LANGFUSE_USAGE.items() if counts else ():
+        value = number_of(counts, *names)
+        if value is not None:
+            usage.setdefault(entry, int(value))
+    if "costs" in others and (cost := number_of(mapping(others["costs"]), "total")) is not None:
+        others.setdefault("cost", cost)
 
 
 def _finish(others: Mapping[str, Any], texts: Mapping[str, str], content: Content) -> str | None:
-    first = strings(others["reasons"])[:1] if "reasons" in others else ()
-    if first:
-        return first[0]
+    for reason in items(others["reasons"]) if "reasons" in others else ():
+        if type(reason) is str:
+            return reason
     return texts.get("finish") or next((answer.finish for answer in content.answers if answer.finish), None)
 
 
@@ -338,9 +377,10 @@ def _may_have_failed(span: SpanRecord) -> bool:
 
 
 def was_given_up(span: SpanRecord) -> bool:
-    """Whether a stream was closed early, or a task cancelled: some instrumentations call that an error."""
+    """Return whether a stream was closed early, or a task cancelled: some instrumentations call that an error."""
     if not _may_have_failed(span):
-        return False
+        # So the official instrumentations have an answer that came without its end, and no error.
+        return span.attributes.get("gen_ai.response.finish_reasons") in (("error",), ["error"])
     kinds = [string_of(span.attributes, "error.type"), span.description]
     kinds += [string_of(event.attributes, "exception.type") for event in span.events if event.name == "exception"]
     return any(kind.partition(":")[0].endswith(_GIVEN_UP) for kind in kinds if kind is not None)
@@ -350,8 +390,11 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
     """Return what failed, and the status code of the API; of its clients' exceptions, the API's own message."""
     kind = string_of(span.attributes, "error.type")
     raised = next((event.attributes for event in span.events if event.name == "exception"), {})
-    text = (span.description or string_of(raised, "exception.message") or kind or "failed")[:_LONGEST_ERROR]
+    text = span.description or string_of(raised, "exception.message") or kind or "failed"
+    text = (text.partition("Traceback (most recent call last)")[0] or text)[:_LONGEST_ERROR]
     code = int(kind) if kind is not None and kind.isascii() and kind.isdigit() and len(kind) == len("400") else None
+    if code is None and (status := number_of(span.attributes, "http.response.status_code")) is not None:
+        code = int(status)
     written = _OF_CLIENT.search(text)
     if written is None:
         return text, code
@@ -363,7 +406,9 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
             answer = answer or ast.literal_eval(text_of_data)
     data = mapping(answer)
     message = string_of(mapping(data.get("error")), "message") or string_of(data, "message")
-    return message or body or text, code or int(written["first"] or written["second"])
+    if message is None and not body.startswith("{"):
+        body = _QUOTED_TO.sub("", body)
+    return message or body or text, code or int(written[1] or written[2] or written[3])
 
 
 def _question(prompt: Sequence[Mapping[str, str]]) -> str | None:
@@ -394,7 +439,7 @@ def _output(output: Output) -> Any:
     return "" if value is None else plain(value)
 
 
-def _tool_call(call: Call, answer: Answer, numbered: str) -> ToolCall:
+def _tool_call(call: ToolRequest, answer: Answer, numbered: str) -> ToolCall:
     function = {"name": call.name, "arguments": call.arguments}
     body = {
         "id": call.id,
@@ -409,13 +454,14 @@ def _tool_call(call: Call, answer: Answer, numbered: str) -> ToolCall:
     )
 
 
-def _tools(defined: Any, attributes: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the tools that were offered, as they are `defined` by the current conventions, or by the others."""
+def _tools(others: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the tools that were offered, as the current conventions define them, or the others do."""
+    defined = others.get("tools")
     if type(defined) is str and len(defined) < _LONGEST_CACHED:
         return _tools_of(defined)
     offered = items(defined)
     # Most spans offer none, and each of the other conventions is looked for in all attributes.
-    if not offered and ("llm." in "\n".join(attributes) or "ai.prompt.tools" in attributes):
+    if not offered and ("llm" in others or "ai.prompt.tools" in attributes):
         offered = [mapping(mapping(each.get("tool")).get("json_schema")) for each in nested(attributes, "llm.tools")]
         offered += nested(attributes, "llm.request.functions")
         offered += [decoded(each) for each in items(attributes.get("ai.prompt.tools"))]
@@ -460,13 +506,17 @@ def read_tool(span: SpanRecord) -> ToolRun:
     )
 
 
-_RESULTS = ("gen_ai.tool.call.result", "ai.toolCall.result", "output.value", "traceloop.entity.output", "tool_response")
+_RESULTS = (
+    *("gen_ai.tool.call.result", "ai.toolCall.result", "output.value", "traceloop.entity.output", "tool_response"),
+    "langfuse.observation.output",
+)
 _ARGUMENTS = (
     "gen_ai.tool.call.arguments",
     "ai.toolCall.args",
     "tool.parameters",
     "input.value",
     "traceloop.entity.input",
+    "langfuse.observation.input",
 )
 
 

@@ -68,7 +68,7 @@ def number_of(attributes: Mapping[str, Any], *names: str) -> float | None:
 
 
 def decoded(value: Any) -> Any:
-    """Return data: of a text the JSON in it, None where that is none; anything else as it is."""
+    """Return data: a text as the JSON in it, None where it is not JSON; anything else unchanged."""
     if type(value) is not str:
         return value
     if len(value) > _LONGEST_JSON:
@@ -84,11 +84,11 @@ def items(value: Any) -> list[Any]:
     if value is None:
         return []
     # Asked first: what an abstract class takes for its own takes ten times as long to find out.
-    data = value if type(value) is list else decoded(value)
+    if type(value) is tuple:
+        return [*value]
+    data = decoded(value) if type(value) is str else value
     if type(data) is list:
         return data
-    if type(data) is tuple:
-        return [*data]
     if isinstance(data, Mapping):
         return [data]
     return list(data) if isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray) else []

@@ -1,0 +1,78 @@
+"""Keys that nothing names: those of well-known services have a form of their own, wherever in a text they are.
+
+Each form is one that no prose, identifier, hash or name of a file has. `without_keys` and `may_hold_keys` take time
+linear in the text: a key begins where none can be under way, so that no part of a text is read for two.
+"""
+
+import re
+from functools import cache
+from typing import Final, NamedTuple
+
+KEY: Final = "[key]"
+"""What is logged in place of a key: so the masker `key` calls it, too."""
+
+_MIXED: Final = r"(?=[\w-]{0,99}[A-Z])(?=[\w-]{0,99}[a-z])"
+_KEYS: Final = (
+    # OpenAI, Anthropic, OpenRouter, Langfuse, and what is like OpenAI's: one word with a digit, or one of both cases,
+    # which sets it apart from names of styles (`sk-toggleable__label-arrow`).
+    r"sk-(?:proj|svcacct|admin|ant-[a-z]{2,9}\d\d|or-v\d|lf)-[\w-]{20,}",
+    rf"sk-(?=[A-Za-z_-]{{0,60}}\d)(?:[A-Za-z0-9]{{20,}}(?![\w-])|{_MIXED}[\w-]{{20,}})",
+    r"gsk_[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{36,}|xai-[A-Za-z0-9]{60,}|pplx-[A-Za-z0-9]{40,}",
+    r"nvapi-[\w-]{60,}|lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}|tvly-(?:dev-|prod-)?[A-Za-z0-9]{24,}",
+    r"gh[opsur]_[A-Za-z0-9]{30,}|github_pat_\w{40,}|glpat-[\w-]{20,}|npm_[A-Za-z0-9]{36}|pypi-AgE[\w-]{40,}",
+    r"xox[abeoprs]-(?=[A-Za-z-]{0,20}\d)[\w-]{20,}|xapp-\d-[\w-]{20,}",  # Slack
+    r"[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{24,}=*",  # Stripe
+    r"AKIA[A-Z0-9]{16}(?![\w-])",  # AWS
+    r"AIza[\w-]{35}(?![\w-])|GOCSPX-[\w-]{28}(?![\w-])",  # Google
+    r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}",  # a JSON Web Token, signed
+)
+
+
+class _Forms(NamedTuple):
+    """What is found behind the one character that each key has, and what a whole key is."""
+
+    hyphen: re.Pattern[str]
+    underscore: re.Pattern[str]
+    k: re.Pattern[str]
+    z: re.Pattern[str]
+    j: re.Pattern[str]
+    key: re.Pattern[str]
+
+
+@cache
+def _forms() -> _Forms:
+    """Compile the patterns: not every program has such texts, and all would wait for it at import."""
+    return _Forms(
+        # The two characters before, which are looked at once, are seldom these.
+        re.compile(
+            r"-(?<=[alpsxP][abeikoprstxyX]-)"
+            r"(?:(?<=sk-)(?:(?<![A-Za-z]sk-)|(?<=\\.sk-)|(?<=%..sk-))|(?<=xox.-)|(?<=xai-)"
+            r"|(?<=(?:xapp|tvly|pplx|pypi)-)|(?<=(?:glpat|nvapi)-)|(?<=GOCSPX-))"
+        ),
+        re.compile(
+            r"_(?<=[aehprsv][cfkmoprstu28]_)(?:(?<=gh._)|(?<=[rs]k_|hf_|r8_)|(?<=npm_)|(?<=lsv2_|_pat_)|(?<=whsec_))"
+        ),
+        re.compile(r"K(?<=AK)IA"),
+        re.compile(r"z(?<=AIz)a"),
+        re.compile(r"J(?<=eyJ)"),
+        # Within JSON, a line's end is written as a backslash and a letter; within URLs, a sign as two digits.
+        re.compile(rf"(?:(?<![\w-])|(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F]))(?:{'|'.join(_KEYS)})", re.ASCII),
+    )
+
+
+def may_hold_keys(text: str) -> bool:
+    """Return whether `without_keys` may find something."""
+    forms = _forms()
+    # A character is found in a twentieth of the time that two take.
+    return (
+        ("-" in text and forms.hyphen.search(text) is not None)
+        or ("_" in text and forms.underscore.search(text) is not None)
+        or ("K" in text and forms.k.search(text) is not None)
+        or ("z" in text and forms.z.search(text) is not None)
+        or ("J" in text and forms.j.search(text) is not None)
+    )
+
+
+def without_keys(text: str) -> str:
+    """Mask keys of well-known services and signed JSON Web Tokens."""
+    return _forms().key.sub(KEY, text)
