@@ -5,11 +5,13 @@ BIN = $(VENV)/bin
 
 # Pyright would otherwise ask the network whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+# Empty, whatever the environment says: workers of the tests, and processes that they start, find compiled what they import.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest test-clients
 .PHONY: lint format shape coverage bench bench-servers fleet soak soak-fleet pictures clean
 # Most tests wait for sockets, disks and processes rather than for a processor: two processors keep four workers busy.
-PARALLEL = -n 4 --dist loadfile
+PARALLEL = -n 4 --dist worksteal
 # Two installations into one environment would meet.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help

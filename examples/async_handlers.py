@@ -24,8 +24,8 @@ QUESTIONS = {
 @athina_trace(prompt_slug="customer-support/v1")
 async def answer(client: AsyncOpenAI, question: str, messages: list[dict[str, Any]]) -> str:
     """Answer a question within the messages so far; its log is on disk before this returns."""
-    said: Any = [*messages, {"role": "user", "content": question}]
-    completion = await client.chat.completions.create(model=MODEL, messages=said)
+    asked: Any = [*messages, {"role": "user", "content": question}]
+    completion = await client.chat.completions.create(model=MODEL, messages=asked)
     return completion.choices[0].message.content or ""
 
 
@@ -34,8 +34,8 @@ async def talk(client: AsyncOpenAI, customer: str) -> None:
     messages: list[dict[str, Any]] = [{"role": "system", "content": INSTRUCTIONS}]
     async with athina_session(f"chat-of-{customer}", customer_id=customer):
         for question in QUESTIONS[customer]:
-            said = await answer(client, question, messages)
-            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
+            text = await answer(client, question, messages)
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""Celery: the session and the customer of whoever sends a task are there where it runs.
+"""Celery: the session and the customer of a task's sender are there where it runs.
 
     celery --workdir examples -A celery_tasks worker       in one shell
     python examples/celery_tasks.py                        in another

@@ -7,6 +7,7 @@ Plain WSGI, so that nothing needs to be installed; with Flask or Django the same
 
 import html
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import make_server
@@ -25,10 +26,10 @@ PAGE = """<!doctype html><title>Parcels</title>
 @athina_trace(prompt_slug="parcels/v1")
 def answer(question: str) -> tuple[str, str | None]:
     """Answer one question; the reference goes with the answer, for the feedback to find its log."""
-    said = f"Your parcel reaches you tomorrow. (You asked: {question})"
+    text = f"Your parcel reaches you tomorrow. (You asked: {question})"
     log = current_log()
-    log.update(response=said)
-    return said, log.external_reference_id
+    log.update(response=text)
+    return text, log.external_reference_id
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -40,9 +41,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"Thank you."]
     question = parse_qs(environ.get("QUERY_STRING", "")).get("q", ["Hello"])[0]
-    said, reference = answer(question)
+    text, reference = answer(question)
     start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
-    return [PAGE.format(answer=html.escape(said), reference=reference).encode()]
+    return [PAGE.format(answer=html.escape(text), reference=reference).encode()]
 
 
 def identify(request: Request) -> dict[str, object]:
@@ -54,4 +55,6 @@ application = WSGIMiddleware(app, identify=identify)
 
 if __name__ == "__main__":
     with make_server("127.0.0.1", 8000, application) as server:
-        server.serve_forever()
+        print("http://127.0.0.1:8000/?q=Where+is+my+parcel (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -32,7 +32,7 @@ def talk(client: OpenAI) -> None:
 
 
 def chain(client: OpenAI) -> None:
-    """Ask two questions, the second of which goes on from the first."""
+    """Ask two questions, the second of which follows on from the first."""
     first = client.responses.create(model=MODEL, instructions=INSTRUCTIONS, input="Can I return my parcel?")
     client.responses.create(model=MODEL, previous_response_id=first.id, input="Thank you!")
 

@@ -33,11 +33,11 @@ class ResponsesDesk:
             response = self._ask(outputs, instructions)
         return response.output_text
 
-    def _ask(self, said: Any, instructions: str) -> Response:
+    def _ask(self, items: Any, instructions: str) -> Response:
         return self.client.responses.create(
             model=self.model,
             conversation=self.thread_id,
-            input=said,
+            input=items,
             instructions=instructions,
             tools=self.tools,
         )

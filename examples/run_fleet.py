@@ -32,7 +32,7 @@ ATHINA_TRACE = [sys.executable, "-m", "athina_trace"]
 CONVERSATIONS = 24
 _NODE_REST_SECONDS = 15.0
 _PATIENCE_SECONDS = 120.0
-"""How long the stream may take to give up one more log, once pods are at rest."""
+"""How long the stream may take to give up one more log, once pods are at rest, and machines to begin."""
 
 
 class Fleet:
@@ -103,6 +103,15 @@ class Fleet:
         print(until_it_works([*ATHINA_TRACE, "relay", *setup], self.relay))
         for machine in (*self.workers, self.gateway, *self.pods, self.client):
             machine.start()
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        while not {machine.name for machine in (*self.pods, self.client)} <= self.names_in_book():
+            if time.monotonic() > patience:
+                raise SystemExit(f"not every machine answers: {self.gateway.last_words()}")
+            time.sleep(0.1)
+
+    def names_in_book(self) -> set[str]:
+        """Which machines have answered something."""
+        return {line.split(" ")[1] for line in (self.folder / "book").read_text().splitlines() if " " in line}
 
     def kill_one(self) -> str:
         """Harm one machine; what happened."""
@@ -161,7 +170,7 @@ class Fleet:
     def run(self) -> None:
         """Answer, and harm, until the time is over."""
         began = time.monotonic()
-        next_harm = next_line = began + 2.0
+        next_harm = next_line = began + 0.5
         while (now := time.monotonic()) < began + self.options.seconds:
             self.wake(now=now)
             event = ""

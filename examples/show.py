@@ -18,7 +18,7 @@ Log = dict[str, Any]
 
 
 def show_conversation(logs: Sequence[Log]) -> None:
-    """Print each log of a conversation: what was said, and what Athina will know about it."""
+    """Print each log of a conversation: what was asked and answered, and what Athina will know about it."""
     for number, log in enumerate(logs, 1):
         print(f"\n[{number}] {log['user_query']}\n{_indented(log['response'])}\n")
         for name, value in _rows(log):
@@ -42,7 +42,7 @@ def show_delivery(report: FlushReport, now: Status) -> None:
 
 
 def offer_viewer(athina: LocalAthina | None, session: str) -> None:
-    """Say how to look at a conversation in a browser; stay there for it where somebody is there to look."""
+    """Say how to look at a conversation in a browser; wait there where a person may look."""
     if athina is not None and sys.stdin.isatty() and sys.stdout.isatty():
         print(f"\nSee the conversation in a browser: {athina.url}session?id={quote(session)}")
         with suppress(KeyboardInterrupt, EOFError):  # an answer, too

@@ -23,15 +23,15 @@ MODEL = "gpt-4.1-mini"
 @athina_trace
 def words(client: OpenAI, question: str) -> Iterator[str]:
     """Yield the answer of a chat completion, piece by piece."""
-    said: Any = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}]
+    messages: Any = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}]
     counted: Any = {"include_usage": True}
-    for chunk in client.chat.completions.create(model=MODEL, messages=said, stream=True, stream_options=counted):
+    for chunk in client.chat.completions.create(model=MODEL, messages=messages, stream=True, stream_options=counted):
         yield from (choice.delta.content for choice in chunk.choices if choice.delta.content)
 
 
 @athina_trace
 def events(client: OpenAI, question: str) -> Stream[ResponseStreamEvent]:
-    """Return the client's own stream: the call's log ends when whoever reads it comes to its end."""
+    """Return the client's own stream: the call's log ends when its reader comes to its end."""
     return client.responses.create(model=MODEL, instructions=INSTRUCTIONS, input=question, stream=True)
 
 

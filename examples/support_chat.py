@@ -57,15 +57,15 @@ class AssistantsDesk:
                 thread_id=self.thread_id,
                 tool_outputs=[{"tool_call_id": c.id, "output": o} for c, o in zip(asked, outputs, strict=True)],
             )
-        return self._said_by(run)
+        return self._answer_of(run)
 
-    def _said_by(self, run: Run) -> str:
-        """What the assistant said in a run; an exception, which is logged, where the run failed."""
+    def _answer_of(self, run: Run) -> str:
+        """What the assistant answered in a run; an exception, which is logged, where the run failed."""
         if run.status != "completed":
             message = f"the run is {run.status}: {run.last_error}"
             raise RuntimeError(message)
         messages = self.threads.messages.list(self.thread_id, run_id=run.id, order="asc")
-        return "\n".join(part.text.value for said in messages for part in said.content if part.type == "text")
+        return "\n".join(part.text.value for message in messages for part in message.content if part.type == "text")
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def open_desk() -> Iterator[AssistantsDesk | ResponsesDesk]:
         with OpenAI() as client:
             yield ResponsesDesk(client)
     else:
-        # OpenAI has shut its Assistants API down; Azure and compatible servers go on.
+        # OpenAI has shut its Assistants API down; Azure and compatible servers still have it.
         warnings.filterwarnings("ignore", "(The Assistants API is )?deprecated", DeprecationWarning)
         with StandIn() as server, OpenAI(base_url=server.base_url, api_key="not needed") as client:
             yield AssistantsDesk(client)

@@ -3,7 +3,7 @@
 python pod.py CONVERSATIONS BOOK NAME SEED, with ATHINA_RELAY and ATHINA_OUTBOX in the environment
 
 A conversation is a file with the number of its last turn, locked while a pod answers; what a killed pod had locked is
-free. The book says which logs were made, and which conversations were handed over, for whoever checks afterwards.
+free. The book says which logs were made, and which conversations were handed over, to be checked afterwards.
 """
 
 import fcntl

@@ -44,17 +44,17 @@ class Assistants:
         }
         self.threads[thread["id"]] = thread
         self.messages[thread["id"]] = []
-        for said in body.get("messages") or []:
-            self.add_message(thread["id"], said)
+        for given in body.get("messages") or []:
+            self.add_message(thread["id"], given)
         return thread
 
-    def add_message(self, thread_id: str, said: Json) -> Json:
+    def add_message(self, thread_id: str, given: Json) -> Json:
         """Put a message of the user on a thread."""
         self.thread(thread_id)
-        if "content" not in said:
+        if "content" not in given:
             raise missing(name="content")
-        message = new_message(thread_id, said.get("role", "user"), content=_parts(said["content"]))
-        message.update(attachments=said.get("attachments") or [], metadata=said.get("metadata") or {})
+        message = new_message(thread_id, given.get("role", "user"), content=_parts(given["content"]))
+        message.update(attachments=given.get("attachments") or [], metadata=given.get("metadata") or {})
         self.messages[thread_id].append(message)
         return message
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from standin.script import Said, Step, next_step, offer
+from standin.script import Message, Step, next_step, offer
 from standin.wire import (
     Answer,
     Event,
@@ -31,7 +31,9 @@ def _create(request: Request) -> Answer:
     form = request.body.get("response_format") or {}
     tools = offer(request.body.get("tools"), request.body.get("tool_choice"))
     schema = form.get("json_schema", {}).get("schema")
-    step = next_step([Said(said["role"], plain_text(said.get("content"))) for said in messages], tools, schema=schema)
+    step = next_step(
+        [Message(each["role"], plain_text(each.get("content"))) for each in messages], tools, schema=schema
+    )
     if request.body.get("stream"):
         return Answer(events=list(_chunks(request.body, step)), thought=True)
     return Answer(_completion(request.body, step), thought=True)
@@ -90,7 +92,7 @@ def _reason(step: Step) -> str:
 
 
 def _usage(body: Json, step: Step) -> Json:
-    heard = tokens(body.get("tools"), *(plain_text(said.get("content")) for said in body["messages"]))
+    read = tokens(body.get("tools"), *(plain_text(each.get("content")) for each in body["messages"]))
     written = tokens(step.text, step.call and step.call.arguments)
     spent = {
         "reasoning_tokens": 0,
@@ -102,4 +104,4 @@ def _usage(body: Json, step: Step) -> Json:
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": spent,
     }
-    return {"prompt_tokens": heard, "completion_tokens": written, "total_tokens": heard + written, **details}
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written, **details}

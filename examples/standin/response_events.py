@@ -1,4 +1,4 @@
-"""A finished response told as the stream of events that leads up to it."""
+"""A finished response as the stream of events that leads up to it."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -8,7 +8,7 @@ from standin.wire import Event, Json, event, pieces
 EMPTY: dict[str, Json] = {"message": {"content": []}, "function_call": {"arguments": ""}}
 
 
-def told(response: Json) -> list[Event]:
+def stream_events(response: Json) -> list[Event]:
     """All events of a response, numbered, from `response.created` to `response.completed`."""
     begun: Json = response | {"status": "in_progress", "output": [], "usage": None, "completed_at": None}
     frame = [

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parcels import RETURNS
-from standin.response_events import told
-from standin.script import RETURNS_FILE, RETURNS_FILE_ID, Said, Step, next_step, offer
+from standin.response_events import stream_events
+from standin.script import RETURNS_FILE, RETURNS_FILE_ID, Message, Step, next_step, offer
 from standin.wire import (
     Answer,
     Event,
@@ -85,7 +85,7 @@ class Responses:
         step = _decide([*earlier, *asked], request.body)
         output = _output(step, request.body)
         wire = _response(request.body, output, [*earlier, *asked])
-        given = Given(wire, asked, [*earlier, *asked, *output], told(wire))
+        given = Given(wire, asked, [*earlier, *asked, *output], stream_events(wire))
         self._remember(given)
         return Answer(wire, given.events if request.body.get("stream") else None, thought=True)
 
@@ -146,13 +146,13 @@ class Responses:
 def _decide(items: Sequence[Json], body: Json) -> Step:
     form = (body.get("text") or {}).get("format") or {}
     tools = offer(body.get("tools"), body.get("tool_choice"))
-    return next_step([_said(item) for item in items], tools, schema=form.get("schema"))
+    return next_step([_as_message(item) for item in items], tools, schema=form.get("schema"))
 
 
-def _said(item: Json) -> Said:
+def _as_message(item: Json) -> Message:
     if item["type"] == "function_call_output":
-        return Said("tool", plain_text(item["output"]))
-    return Said(item.get("role", "assistant"), plain_text(item.get("content")))
+        return Message("tool", plain_text(item["output"]))
+    return Message(item.get("role", "assistant"), plain_text(item.get("content")))
 
 
 def _items(given: str | Sequence[Json]) -> list[Json]:
@@ -181,14 +181,14 @@ def _output(step: Step, body: Json) -> list[Json]:
         return [{"id": hex_id("fc_"), "type": "function_call", "status": "completed", **made}]
     quoted = [_citation(len(step.text))] if step.search else []
     part = {"type": "output_text", "annotations": quoted, "logprobs": [], "text": step.text}
-    said = {
+    message = {
         "id": hex_id("msg_"),
         "type": "message",
         "status": "completed",
         "content": [part],
         "role": "assistant",
     }
-    return [_search(step.search, body), said] if step.search else [said]
+    return [_search(step.search, body), message] if step.search else [message]
 
 
 def _search(query: str, body: Json) -> Json:
@@ -206,7 +206,7 @@ def _citation(index: int) -> Json:
     return {"type": "file_citation", "file_id": RETURNS_FILE_ID, "filename": RETURNS_FILE, "index": index}
 
 
-def _response(body: Json, output: list[Json], heard: Sequence[Json]) -> Json:
+def _response(body: Json, output: list[Json], read: Sequence[Json]) -> Json:
     given = {name: body[name] for name in DEFAULTS if body.get(name) is not None}
     conversation = _conversation_id(body)
     return (
@@ -219,7 +219,7 @@ def _response(body: Json, output: list[Json], heard: Sequence[Json]) -> Json:
             "model": dated(body.get("model") or "gpt-4.1-mini"),
             "output": output,
             "conversation": {"id": conversation} if conversation else None,
-            "usage": _usage(tokens(body.get("instructions"), body.get("tools"), *map(_words, heard)), output),
+            "usage": _usage(tokens(body.get("instructions"), body.get("tools"), *map(_words, read)), output),
         }
         | DEFAULTS
         | given
@@ -235,12 +235,12 @@ def _words(item: Json) -> str:
     return plain_text(item.get("content") or item.get("output") or item.get("arguments"))
 
 
-def _usage(heard: int, output: Sequence[Json]) -> Json:
+def _usage(read: int, output: Sequence[Json]) -> Json:
     written = tokens(*map(_words, output))
     return {
-        "input_tokens": heard,
+        "input_tokens": read,
         "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": heard + written,
+        "total_tokens": read + written,
     }

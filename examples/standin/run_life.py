@@ -1,6 +1,6 @@
-"""The life of one run: every change of state, told as the events that a stream would send.
+"""The life of one run: every change of state, as the events that a stream would send.
 
-A run that nobody streams lives the same life; its events are simply thrown away.
+A run that is not streamed lives the same life; its events are simply thrown away.
 """
 
 from collections.abc import Generator, Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from parcels import RETURNS
 from standin.assistants import new_message, text_part
-from standin.script import RETURNS_FILE, RETURNS_FILE_ID, Call, Said, Step, next_step, offer
+from standin.script import RETURNS_FILE, RETURNS_FILE_ID, Call, Message, Step, next_step, offer
 from standin.wire import Event, Json, event, new_id, now, pieces, tokens
 
 CITATION = f"【4:0†{RETURNS_FILE}】"
@@ -44,14 +44,14 @@ def started(run: Run) -> Iterator[Event]:
 
 def worked(run: Run) -> Iterator[Event]:
     """The model has taken its next step: it called a function, or it answered and the run is over."""
-    history = [Said(message["role"], _text(message)) for message in run.messages]
-    history += [Said("tool", output) for output in run.outputs]
+    history = [Message(message["role"], _text(message)) for message in run.messages]
+    history += [Message("tool", output) for output in run.outputs]
     form = run.wire["response_format"]
     schema = form["json_schema"].get("schema") if isinstance(form, dict) and "json_schema" in form else None
     step = next_step(history, offer(run.wire["tools"], run.wire["tool_choice"]), schema=schema)
     if step.search:
         yield from _searched(run, step.search)
-    yield from _called(run, step.call) if step.call else _said(run, step)
+    yield from _called(run, step.call) if step.call else _answered(run, step)
 
 
 def resumed(run: Run, outputs: dict[str, str]) -> Iterator[Event]:
@@ -60,7 +60,7 @@ def resumed(run: Run, outputs: dict[str, str]) -> Iterator[Event]:
     for call in step["step_details"]["tool_calls"]:
         call["function"]["output"] = outputs[call["id"]]
         run.outputs.append(outputs[call["id"]])
-        yield _step_done(run, step, said=call["function"]["arguments"])
+        yield _step_done(run, step, text=call["function"]["arguments"])
     run.wire.update(status="queued", required_action=None)
     yield event("thread.run.queued", run.wire)
 
@@ -80,7 +80,7 @@ def _searched(run: Run, query: str) -> Iterator[Event]:
     call = {"id": new_id("call_"), "type": "file_search"}
     yield _step_delta(step, {"index": 0, **call, "file_search": {}})
     step["step_details"]["tool_calls"] = [{**call, "file_search": {"ranking_options": ranking, "results": [found]}}]
-    yield _step_done(run, step, said=query)
+    yield _step_done(run, step, text=query)
 
 
 def _called(run: Run, call: Call) -> Iterator[Event]:
@@ -100,7 +100,7 @@ def _called(run: Run, call: Call) -> Iterator[Event]:
     yield event("thread.run.requires_action", run.wire)
 
 
-def _said(run: Run, step: Step) -> Iterator[Event]:
+def _answered(run: Run, step: Step) -> Iterator[Event]:
     message = new_message(run.wire["thread_id"], "assistant", content=[])
     message.update(assistant_id=run.wire["assistant_id"], run_id=run.wire["id"], status="in_progress")
     message.update(incomplete_details=None, incomplete_at=None, completed_at=None)
@@ -112,7 +112,7 @@ def _said(run: Run, step: Step) -> Iterator[Event]:
     message.update(status="completed", completed_at=now())
     run.messages.append(message)
     yield event("thread.message.completed", message)
-    yield _step_done(run, made, said=step.text)
+    yield _step_done(run, made, text=step.text)
     run.wire.update(status="completed", completed_at=now(), expires_at=None, usage=_total(run))
     yield event("thread.run.completed", run.wire)
 
@@ -138,7 +138,7 @@ def _message_delta(message: Json, text: str, annotations: list[Json]) -> Event:
 
 
 def _step_begun(run: Run, details: Json) -> Generator[Event, None, Json]:
-    """Open a step and tell of it; gives the step back to whoever yields from here."""
+    """Open a step and announce it; returns the step."""
     step = {
         "id": new_id("step_"),
         "object": "thread.run.step",
@@ -168,9 +168,9 @@ def _step_delta(step: Json, call: Json) -> Event:
     return event("thread.run.step.delta", delta)
 
 
-def _step_done(run: Run, step: Json, *, said: str) -> Event:
-    heard = tokens(run.wire["instructions"], run.wire["tools"], *map(_text, run.messages), *run.outputs)
-    step.update(status="completed", completed_at=now(), usage=_usage(heard, tokens(said)))
+def _step_done(run: Run, step: Json, *, text: str) -> Event:
+    read = tokens(run.wire["instructions"], run.wire["tools"], *map(_text, run.messages), *run.outputs)
+    step.update(status="completed", completed_at=now(), usage=_usage(read, tokens(text)))
     return event("thread.run.step.completed", step)
 
 
@@ -179,13 +179,13 @@ def _total(run: Run) -> Json:
     return _usage(sum(part["prompt_tokens"] for part in used), sum(part["completion_tokens"] for part in used))
 
 
-def _usage(heard: int, written: int) -> Json:
+def _usage(read: int, written: int) -> Json:
     # "prompt_token_details", without the s, is how the Assistants API spells it.
     details = {
         "prompt_token_details": {"cached_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
-    return {"prompt_tokens": heard, "completion_tokens": written, "total_tokens": heard + written, **details}
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written, **details}
 
 
 def _text(message: Json) -> str:

@@ -33,7 +33,7 @@ OWN = {
 class Runs:
     """All runs, by id.
 
-    One that nobody streams is thought about for `latency` seconds, and moves on when it is next looked at.
+    One that is not streamed is thought about for `latency` seconds, and moves on when it is next looked at.
     """
 
     def __init__(self, desk: Assistants, *, latency: float) -> None:
@@ -67,8 +67,8 @@ class Runs:
     def _create(self, request: Request, thread_id: str, *, before: Iterable[Event] = ()) -> Answer:
         self._desk.thread(thread_id)
         self._refuse_if_busy(thread_id, "Thread {thread} already has an active run {run}.")
-        for said in request.body.get("additional_messages") or []:
-            self._desk.add_message(thread_id, said)
+        for message in request.body.get("additional_messages") or []:
+            self._desk.add_message(thread_id, message)
         assistant = self._desk.assistant(request.body.get("assistant_id") or "")
         run = Run(_new_run(assistant, thread_id, request.body), self._desk.messages[thread_id])
         self._runs[run.wire["id"]] = run
@@ -76,12 +76,12 @@ class Runs:
 
     def _go(self, run: Run, first: Iterable[Event], request: Request) -> Answer:
         """Let the run work: to its end where the request wants a stream, in its own time otherwise."""
-        told = list(first)
+        events = list(first)
         if not request.body.get("stream"):
             run.due = time.monotonic() + self._latency
             return Answer(run.wire)
-        told += [*run_life.started(run), *run_life.worked(run), DONE]
-        return Answer(events=told, thought=True)
+        events += [*run_life.started(run), *run_life.worked(run), DONE]
+        return Answer(events=events, thought=True)
 
     def _cancel(self, request: Request) -> Answer:
         run = self._current(request)

@@ -1,6 +1,6 @@
 """What the assistant of a parcel company says: the same question always gets the same answer.
 
-Three things decide: the last message of the user, what tools have said since, and which tools are on offer.
+Three things decide: the last message of the user, what tools have answered since, and which tools are on offer.
 """
 
 import json
@@ -17,8 +17,8 @@ RETURNS_FILE_ID = "file-Returns7Policy2Parcels4"
 
 
 @dataclass(frozen=True)
-class Said:
-    """One contribution to the conversation so far; `role` is user, assistant or tool."""
+class Message:
+    """One message of the conversation so far; `role` is user, assistant or tool."""
 
     role: str
     text: str
@@ -56,7 +56,7 @@ def offer(tools: Iterable[Json] | None, choice: object = "auto") -> Offer:
     return Offer(frozenset(names), any(tool.get("type") == "file_search" for tool in known))
 
 
-def next_step(history: Sequence[Said], tools: Offer, *, schema: Json | None = None) -> Step:
+def next_step(history: Sequence[Message], tools: Offer, *, schema: Json | None = None) -> Step:
     """Decide what the model does next; with a JSON schema, whatever it says has that shape."""
     step = _choose(history, tools)
     if schema is None or step.call:
@@ -78,7 +78,7 @@ def shaped(schema: Json, text: str, *, root: Json | None = None) -> Any:
     return {"string": text, "integer": 1, "number": 0.9, "boolean": True, "array": []}.get(schema.get("type", ""))
 
 
-def _choose(history: Sequence[Said], tools: Offer) -> Step:
+def _choose(history: Sequence[Message], tools: Offer) -> Step:
     question, outputs = _last_question(history)
     if outputs:
         return Step(_tracked(outputs[-1]))
@@ -102,13 +102,13 @@ def _is_on_returns(question: str) -> bool:
     return _mentions(question, "return", "refund", "send it back", "don't want")
 
 
-def _last_question(history: Sequence[Said]) -> tuple[str, list[str]]:
+def _last_question(history: Sequence[Message]) -> tuple[str, list[str]]:
     """The last message of the user, and what tools have answered since; that a colleague took over is no answer."""
-    history = [said for said in history if not (said.role == "tool" and said.text.startswith('{"assistant"'))]
+    history = [each for each in history if not (each.role == "tool" and each.text.startswith('{"assistant"'))]
     for number in range(len(history) - 1, -1, -1):
         if history[number].role == "user":
-            return history[number].text, [said.text for said in history[number + 1 :] if said.role == "tool"]
-    return "", [said.text for said in history if said.role == "tool"]
+            return history[number].text, [each.text for each in history[number + 1 :] if each.role == "tool"]
+    return "", [each.text for each in history if each.role == "tool"]
 
 
 def _tracked(output: str) -> str:
@@ -119,8 +119,8 @@ def _tracked(output: str) -> str:
         return f"Here is what our tracking says: {output}"
 
 
-def _on_returns(history: Sequence[Said]) -> str:
-    parcels = [found[0] for said in history if (found := PARCEL.search(said.text))]
+def _on_returns(history: Sequence[Message]) -> str:
+    parcels = [found[0] for each in history if (found := PARCEL.search(each.text))]
     which = f"parcel {parcels[-1]}" if parcels else "your parcel"
     return (
         f"Yes, you can send {which} back free of charge within 30 days of delivery. "

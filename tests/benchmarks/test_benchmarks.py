@@ -102,13 +102,13 @@ def test_the_table_of_handlers_names_what_is_missing(sink: str, monkeypatch: pyt
         if framework == "litellm":
             return {} if contestant == "langfuse" else {"missing": "litellm"}
         took = 10.0 if contestant == "nothing" else 40.0
-        return {"cpu": took} if to == "nowhere" else {"median": took, "p99": took}
+        return {"cpu": took} if to == "nowhere" else dict.fromkeys(("median", "p99", "safe"), took)
 
     monkeypatch.setattr(runs, "work", work)
     _, nothing, ours, langfuse, _ = handlers.measure(sink, rounds=1)
-    assert nothing == ["nothing", "10", "10", "10", *["— (no litellm)"] * 3]
-    assert ours[:4] == ["athina_trace", "+30", "+30", "+30"]
-    assert langfuse[4:] == ["— (no litellm)"] * 3
+    assert nothing == ["nothing", *["10"] * 4, *["— (no litellm)"] * 4]
+    assert ours[:5] == ["athina_trace", *["+30"] * 4]
+    assert langfuse[5:] == ["— (no litellm)"] * 4
 
 
 def test_the_end_of_a_span_is_measured(tmp_path: Path) -> None:
