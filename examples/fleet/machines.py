@@ -1,6 +1,7 @@
 """The machines of the fleet: processes with disks of their own, which may be killed, stopped and started again."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -8,14 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+_given: list[int] = []
 
 
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A port that is free now, each time another, and none of those that the system gives to whatever connects."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with suppress(OSError), socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 class Machine:

@@ -52,6 +52,7 @@ from tests.support.athina_faults import (
     response,
     wrong_encoding,
 )
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import ssl
@@ -104,7 +105,10 @@ class AthinaServer:
         chaos: tuple[Fault, ...] = CHAOS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Choose a port (0: any free one) and how often, from 0 to 1, a fault of `chaos` strikes; `tls` for https."""
+        """Choose a port and how often, from 0 to 1, a fault of `chaos` strikes; `tls` for https.
+
+        With port 0, any that is free, and that nobody is given while the server is stopped.
+        """
         self.port = port
         self._tls = tls
         self.requests: list[Request] = []
@@ -138,8 +142,8 @@ class AthinaServer:
     def start(self) -> None:
         """Listen, on the same port as before where there was one."""
         self._stopping = threading.Event()
+        self.port = self.port or free_port()
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
-        self.port = self._listener.getsockname()[1]
         self._spawn(self._listen, self._listener)
 
     def stop(self) -> None:
