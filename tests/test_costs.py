@@ -9,6 +9,7 @@ import gc
 import math
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import BuiltinFunctionType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -121,8 +122,9 @@ def test_calls_leave_nothing_in_memory(decorated: Any, monkeypatch: pytest.Monke
         gc.collect()
         return sys.getallocatedblocks()
 
-    before = blocks_after(100)
-    assert blocks_after(500) - before < 100
+    blocks = [blocks_after(100), *(blocks_after(500) for _ in range(3))]
+    # The least of three: threads that earlier tests left behind allocate, too.
+    assert min(after - before for before, after in pairwise(blocks)) < 100
 
 
 def test_a_log_takes_few_statements_from_the_journal_to_its_delivery(tmp_path: Path) -> None:

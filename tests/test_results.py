@@ -204,7 +204,7 @@ def in_executor() -> asyncio.Future[str]:
     """Work of a thread that ends once the loop runs again."""
     loop, awaited = asyncio.get_running_loop(), threading.Event()
     loop.call_soon(awaited.set)
-    return loop.run_in_executor(None, lambda: ANSWER if awaited.wait(10) else "")
+    return loop.run_in_executor(None, lambda: ANSWER if awaited.wait(60) else "")
 
 
 class Call(Deferred):
@@ -310,6 +310,7 @@ def test_futures_that_fail_or_are_cancelled(local: Logs, caplog: pytest.LogCaptu
         athina_trace(lambda: asyncio.ensure_future(fail()))()
         await asyncio.sleep(0.01)
 
+    gc.collect()  # what other tests did not retrieve
     with caplog.at_level(logging.ERROR, "asyncio"):
         asyncio.run(run())
         gc.collect()

@@ -185,7 +185,7 @@ def test_what_athina_refuses_is_kept_and_stops_nothing(
         ask("bad")
         ask("good")
     report = flush(60)
-    assert (report.delivered, report.refused, report.waiting) == (1, 1, 0)
+    assert (status().delivered, report.refused, report.waiting) == (1, 1, 0)
     assert [request.json["user_query"] for request in athina.accepted] == ["good"]
     assert [log["user_query"] for log in athina_trace.recent_logs()] == ["bad", "good"]
     assert f"status {code} (prompt is wrong)" in caplog.text

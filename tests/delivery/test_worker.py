@@ -70,8 +70,8 @@ def test_the_thread_outlives_an_error_in_any_of_its_steps(
     put(worker, "1")
     assert worker.flush(60)
     put(worker, "2")
-    report = worker.flush(60)
-    assert (report.delivered, report.waiting) == (1, 0)
+    assert worker.flush(60)
+    assert worker.engine.outbox.counts().delivered == 2
     assert _guard.faults == 1
 
 
@@ -178,7 +178,8 @@ def test_a_flush_is_true_only_where_everything_was_delivered(worker: Worker, mon
     for name in ("good", "bad"):
         put(worker, name)
     report = worker.flush(60)
-    assert (report.delivered, report.waiting, report.refused, report.undelivered) == (1, 0, 1, 1)
+    assert (report.waiting, report.refused, report.undelivered) == (0, 1, 1)
+    assert worker.engine.outbox.counts().delivered == 1  # which may have been so before the flush began
     assert not report
     put(worker, "better")
     assert worker.flush(60)

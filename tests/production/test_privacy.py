@@ -219,7 +219,7 @@ def test_large_logs_are_masked_off_the_event_loop() -> None:
         threads.append(threading.current_thread().name)
         if len(text) > 1000:
             masking.set()
-            in_time.append(turned.wait(20))
+            in_time.append(turned.wait(60))
         return text
 
     @at.athina_trace
@@ -257,9 +257,9 @@ def test_the_built_in_maskers_take_linear_time() -> None:
         "-eyJaaaaa" * 20_000 + ".eyJaaaaa",
     ]
     for text in hardest:
-        began = time.process_time()
+        began = time.thread_time()
         mask("response", text)
-        assert time.process_time() - began < 1, text[:10]
+        assert time.thread_time() - began < 1, text[:10]
 
 
 PIECES = st.sampled_from(
@@ -290,9 +290,9 @@ def test_no_repeated_text_takes_the_maskers_the_square_of_its_length(unit: list[
     mask = build_mask(None, (), ["card", "email", "key", "phone"])
     assert mask is not None
     repeated = "".join(unit)
-    began = time.process_time()
+    began = time.thread_time()
     mask("response", repeated * (30_000 // len(repeated)) + "".join(end))
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1
 
 
 # -- the built-in maskers

@@ -93,9 +93,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_no_text_takes_long(text: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     render(text[:20_000])
-    assert time.process_time() - began < 3.0
+    assert time.thread_time() - began < 3.0
 
 
 # -- errors
