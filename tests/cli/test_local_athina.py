@@ -18,6 +18,7 @@ import pytest
 
 from athina_trace._delivery.client import Client
 from athina_trace.local_athina import Faults, LocalAthina, running
+from tests.support.waiting import until
 
 LOG = {"language_model_id": "m", "prompt": "p", "response": "r", "user_query": "q", "session_id": "s"}
 KEY = {"athina-api-key": "k"}
@@ -108,8 +109,12 @@ def test_updates_and_feedback_find_their_log(api: httpx.Client, local_athina: Lo
     )
     assert [answer.json()["data"]["prompt_run_id"] for answer in (by_reference, by_id, feedback)] == [run] * 3
     assert [change.get("cost") for change in local_athina.changes()] == [None, 0.5, None]
-    shown = api.get("/log.json", params={"id": "a/b"}).json()
-    assert (shown["expected_response"], shown["cost"], shown["user_feedback"]) == ("x", 0.5, -1)
+
+    def is_shown() -> bool:
+        shown = api.get("/log.json", params={"id": "a/b"}).json()
+        return (shown.get("expected_response"), shown.get("cost"), shown.get("user_feedback")) == ("x", 0.5, -1)
+
+    until(is_shown)  # a page does not wait for a slow machine to read what is new
 
 
 @pytest.mark.parametrize(
@@ -152,7 +157,7 @@ def test_another_site_cannot_log_here(local_athina: LocalAthina) -> None:
 
 
 def test_our_own_client_is_understood(local_athina: LocalAthina) -> None:
-    api = Client(base_url=local_athina.url, key="k", api_version="v1", total=10)
+    api = Client(base_url=local_athina.url, key="k", api_version="v1", total=60)
     outcome = api.deliver("log", "", json.dumps({**LOG, "external_reference_id": "r"}).encode())
     again = api.deliver("log", "", json.dumps({**LOG, "external_reference_id": "r"}).encode())
     bad = api.deliver("log", "", b"{}")
@@ -194,10 +199,8 @@ def test_serve_takes_logs_and_shows_them(environment: dict[str, str], tmp_path: 
     with started(environment, "serve", "--outbox", path) as (url, _):
         answer = httpx.post(f"{url}api/v1/log/inference", json=LOG, headers=KEY)
         assert answer.status_code == 200
-        deadline = time.monotonic() + 60  # a page does not wait for a slow machine to read what is new
-        while 'href="/session?id=s' not in (page := httpx.get(f"{url}logs").text):
-            assert time.monotonic() < deadline, page
-        assert "received" in page
+        until(lambda: 'href="/session?id=s' in httpx.get(f"{url}logs").text)
+        assert "received" in httpx.get(f"{url}logs").text
 
 
 def test_serve_fails_on_demand(environment: dict[str, str], tmp_path: Path) -> None:
@@ -229,12 +232,15 @@ def test_serve_says_what_it_does_on_demand(environment: dict[str, str], tmp_path
 
 def test_an_answer_waits_for_no_acknowledgement(local_athina: LocalAthina) -> None:
     with httpx.Client(base_url=local_athina.url, headers=KEY, trust_env=False) as client:
-        times = []
-        for _ in range(30):
+
+        def seconds() -> float:
             began = time.perf_counter()
             assert client.post("/api/v1/log/inference", json=LOG).status_code == 200
-            times.append(time.perf_counter() - began)
-    assert min(times) < 0.03  # with Nagle's algorithm and delayed acknowledgements, each takes 44 ms and more
+            return time.perf_counter() - began
+
+        # One of them: a busy machine delays many. With Nagle's algorithm and delayed acknowledgements, each takes 44 ms
+        # and more.
+        until(lambda: seconds() < 0.03)
 
 
 def test_the_empty_page_of_serve_says_how_to_log(local_athina: LocalAthina) -> None:
@@ -247,13 +253,13 @@ def test_the_empty_page_of_serve_says_how_to_log(local_athina: LocalAthina) -> N
     headers = dict(header.split(": ") for header in (options[1], options[3]))
     assert httpx.post(url, headers=headers, content=options[5]).json()["status"] == "success"
     assert [log["response"] for log in local_athina.logs()] == ["Hi!"]
-    assert "curl" not in httpx.get(f"{local_athina.url}/logs").text
+    until(lambda: "curl" not in httpx.get(f"{local_athina.url}/logs").text)
 
 
 def test_ui_shows_an_outbox(environment: dict[str, str], sampled: str) -> None:
     with started(environment, "ui", "--outbox", sampled) as (url, _):
         assert url.startswith("http://127.0.0.1:")
-        assert "64 sessions" in httpx.get(url).text
+        until(lambda: "64 sessions" in httpx.get(url).text)
 
 
 def test_ui_off_loopback_asks_for_a_token(environment: dict[str, str], sampled: str) -> None:

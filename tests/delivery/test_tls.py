@@ -190,16 +190,18 @@ def test_children_forked_while_connections_are_made_deliver(https: AthinaServer,
     """OpenSSL's locks, played by one of our own: a child that finds it held can never make a connection."""
     script = """
     import athina_trace, os, ssl, sys, threading, time
+    from athina_trace._delivery import tls_forks
 
+    tls_forks._LONGEST_SECONDS = 60.0  # a busy machine may wake a thread only after the tenth of a second that it is
     openssl = threading.Lock()
     at_work = threading.Event()
     make, shake = ssl.SSLContext.__new__, ssl.SSLSocket.do_handshake
 
     def slowly(function):
         def slow(*args, **more):
-            with openssl:  # not for long: a fork waits a tenth of a second at most
+            with openssl:
                 at_work.set()
-                time.sleep(0.02)
+                time.sleep(0.1)
             return function(*args, **more)
         return slow
 

@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -22,6 +23,8 @@ LOG = {"language_model_id": "m", "prompt": "p", "response": "r", "user_query": "
 PATH = "/api/v1/log/inference"
 
 Serve = Callable[..., str]
+patient = partial(Connections, turn_seconds=60.0)
+"""Limits of a gateway that answers late rather than not at all, as on a busy machine."""
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def serving(
     limits: Connections | None = None, *, before: Callable[[str], None] = lambda _url: None, **options: Any
 ) -> Iterator[str]:
     """A gateway of this process's settings on a free port; its address. `before` connects before it takes any."""
-    limits = limits or Connections(turn_seconds=60)
+    limits = limits or patient()
     listener = listen("127.0.0.1", 0)
     url = url_of(listener).rstrip("/")
     server = GatewayServer(create_gateway(limits=limits, **options), limits)

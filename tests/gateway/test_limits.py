@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace.gateway import commits
-from athina_trace.gateway.connections import Connections
-from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, serving
+from tests.gateway.conftest import CLIENT, LOG, PATH, Serve, patient, serving
 from tests.support.waiting import until
 
 BODY = json.dumps(LOG).encode()
@@ -201,7 +200,7 @@ def test_a_body_in_chunks_of_any_usual_size_is_read(serve: Serve, memory: None) 
 
 
 def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) -> None:
-    limits = Connections(body_seconds=3.0)  # long enough to fill its buffers on a busy machine
+    limits = patient(body_seconds=3.0)
     url = serve(limits=limits)
     with closing(socket.socket()) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -211,9 +210,10 @@ def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) 
         transport = connection._transport
         assert transport is not None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        while transport.get_write_buffer_size() < 65_536:
-            client.sendall(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-            time.sleep(0.02)
+        with suppress(ConnectionError):  # on a busy machine, it may be sent away before this thread sees a full buffer
+            while limits.open and transport.get_write_buffer_size() < 65_536:
+                client.sendall(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+                time.sleep(0.02)
         # All that it asked for is answered: no request has a time limit any more.
         until(lambda: not limits.open)
         assert limits.slow == 1
@@ -225,27 +225,27 @@ def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /api", HEAD.encode(), HEAD.encode() + b"content-length: 9\r\n\r\n{"])
 def test_a_slow_sender_is_sent_away(serve: Serve, memory: None, sent: bytes) -> None:
-    url = serve(limits=Connections(head_seconds=0.2, body_seconds=0.2))
+    url = serve(limits=patient(head_seconds=0.2, body_seconds=0.2))
     with closing(raw(url)) as connection:
         connection.sendall(sent)
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_slow_second_request_is_sent_away_too(serve: Serve, memory: None) -> None:
-    url = serve(limits=Connections(head_seconds=2.0))
+    url = serve(limits=patient(head_seconds=4.0))  # for the first request, too, on a busy machine
     with closing(raw(url)) as connection:
         connection.sendall(HEAD.encode() + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
         answered = b""
         while not answered.endswith(b"}"):  # head and body may come apart
             answered += connection.recv(65_536)
         assert answered.startswith(b"HTTP/1.1 200 ")
-        time.sleep(2.2)  # idle connections may wait
+        time.sleep(4.2)  # idle connections may wait
         connection.sendall(b"POST")
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_trickle_does_not_extend_the_time(serve: Serve, memory: None) -> None:
-    url = serve(limits=Connections(head_seconds=0.5))
+    url = serve(limits=patient(head_seconds=0.5))
     with closing(raw(url)) as connection:
         ends = time.monotonic() + 60
         with suppress(ConnectionError):
@@ -256,14 +256,14 @@ def test_a_trickle_does_not_extend_the_time(serve: Serve, memory: None) -> None:
 
 
 def test_there_are_so_many_connections_and_no_more(serve: Serve, memory: None) -> None:
-    limits = Connections(3)
+    limits = patient(3)
     url = serve(limits=limits)
     busy = [raw(url) for _ in range(3)]
     try:
         for connection in busy:
             connection.sendall(HEAD.encode())
-        while not all(each._head for each in limits.open) or len(limits.open) < 3:
-            time.sleep(0.01)
+        # Counted first: until all are there, the server's thread adds to what would be looked through.
+        until(lambda: len(limits.open) == 3 and all(each._head for each in limits.open))
         with closing(raw(url)) as one_more:
             assert rest(one_more).startswith(b"HTTP/1.1 503 ")
         assert limits.refused == 1
@@ -275,7 +275,7 @@ def test_there_are_so_many_connections_and_no_more(serve: Serve, memory: None) -
 
 
 def test_idle_connections_make_room(serve: Serve, memory: None) -> None:
-    limits = Connections(2)
+    limits = patient(2)
     url = serve(limits=limits)
     idle = [raw(url) for _ in range(2)]
     while len(limits.open) < 2:
@@ -294,7 +294,7 @@ def test_what_comes_at_once_is_answered(memory: None) -> None:
             clients.append(raw(url))
             clients[-1].sendall(f"{HEAD}connection: close\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY)
 
-    with serving(Connections(2, turn_seconds=60), before=connect):
+    with serving(patient(2), before=connect):
         statuses = sorted(rest(each).split(b" ", 2)[1] for each in clients)
     assert statuses == [b"200"] * 2 + [b"503"] * 4
     for each in clients:
@@ -302,7 +302,7 @@ def test_what_comes_at_once_is_answered(memory: None) -> None:
 
 
 def test_what_waited_too_long_for_its_turn_is_refused(serve: Serve, memory: None) -> None:
-    url = serve(limits=Connections(turn_seconds=-1))
+    url = serve(limits=patient(turn_seconds=-1))
     with httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
         answers = [client.post(PATH, json=LOG) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [429, 429]
@@ -406,14 +406,14 @@ INNER = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: k\r\ncontent-length
     ],
 )
 def test_no_request_hides_in_another(serve: Serve, memory: None, shape: bytes) -> None:
-    url = serve(limits=Connections(head_seconds=0.3, body_seconds=0.3))
+    url = serve(limits=patient(head_seconds=0.3, body_seconds=0.3))
     with closing(raw(url)) as connection:
         connection.sendall(HEAD.encode() + shape)
         connection.settimeout(3)  # a connection whose request was answered may stay open
         answer = rest(connection)
     assert logged() == 0, answer
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ", b"")), answer
-    assert post(url).status_code == 200
+    until(lambda: post(url).status_code == 200)  # at some time: it has no more of it than the one before
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=40)
@@ -423,12 +423,13 @@ def test_whatever_comes_in_the_gateway_stays_up(steady: str, data: bytes) -> Non
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         rest(connection)
-    assert httpx.get(f"{steady}/healthz", trust_env=False).status_code == 200
+    # At some time: on a busy machine, half a second may be too short for it.
+    until(lambda: httpx.get(f"{steady}/healthz", trust_env=False).status_code == 200)
 
 
 @pytest.fixture
 def steady(memory: None) -> Iterator[str]:
-    with serving(Connections(head_seconds=0.5, body_seconds=0.5)) as url:
+    with serving(patient(head_seconds=0.5, body_seconds=0.5)) as url:
         yield url
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import athina_trace as at
-from tests.support.athina_server import AthinaServer, Exchange, accept, delay
+from tests.support.athina_server import AthinaServer, Exchange, accept
 
 
 @at.athina_trace
@@ -95,11 +95,13 @@ def test_streams_and_async_blocks_flush_at_their_end(frozen: AthinaServer) -> No
 
 
 def test_a_cancelled_call_is_still_logged(frozen: AthinaServer) -> None:
-    frozen.when(lambda _: True, delay(0.1))
+    cancelled = threading.Event()
+    frozen.when(lambda _: True, lambda exchange: accept(exchange) if cancelled.wait(60) else None)
 
     async def run() -> None:
         with pytest.raises(TimeoutError if hasattr(asyncio, "timeout") else asyncio.TimeoutError):
             await asyncio.wait_for(later("q"), 0.01)
+        cancelled.set()
 
     asyncio.run(run())
     at.flush(60)

@@ -60,6 +60,13 @@ def metrics(client: httpx.Client) -> dict[str, float]:
     return values(response.text)
 
 
+def whole_metrics(client: httpx.Client) -> dict[str, float]:
+    """Those in which the relay has its say, for which a busy machine may be too slow now and then."""
+    while "athina_trace_relay_waiting" not in (found := metrics(client)):
+        time.sleep(0.05)
+    return found
+
+
 def test_the_metrics_agree_with_what_happened(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=4)
     athina.when(lambda request: request.json["response"] == "bad", answer(400))
@@ -67,8 +74,8 @@ def test_the_metrics_agree_with_what_happened(nats: NatsServers, athina: AthinaS
     publish(nats, ("s", "one"), ("s", "bad"), ("t", "two"))
     with worker(nats, athina) as client:
         until(lambda: metrics(client)["athina_trace_relay_delivered_total"] == 2)
-        until(lambda: metrics(client)["athina_trace_relay_waiting"] == 0)
-        found = metrics(client)
+        until(lambda: whole_metrics(client)["athina_trace_relay_waiting"] == 0)
+        found = whole_metrics(client)
         assert found["athina_trace_relay_refused_total"] == 1
         assert found["athina_trace_relay_failed_total"] == 1
         assert found["athina_trace_request_seconds_count"] == len(athina.requests) == 4
@@ -101,7 +108,7 @@ def test_a_worker_with_a_wrong_key_is_alive_but_not_ready(nats: NatsServers, ath
         until(lambda: client.get("/readyz").status_code == 503 and "API key" in client.get("/readyz").text)
         assert client.get("/healthz").status_code == 200
         time.sleep(1.1)
-        found = metrics(client)
+        found = whole_metrics(client)
         assert found["athina_trace_deliveries_paused"] == 1
         assert found["athina_trace_relay_waiting"] == 1
         assert found["athina_trace_relay_oldest_waiting_seconds"] > 1

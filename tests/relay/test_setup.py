@@ -207,18 +207,22 @@ def test_the_status_shows_lag_workers_and_refused_logs(relay: Run, nats: NatsSer
     publish(nats, ("s", "bad"))
     with RunningWorker(nats.address, athina.url) as running:
         until(lambda: running.worker.counters.refused == 1)
-        code, out, err = relay("relay", "--status")
-        assert (code, err) == (0, "")
-        assert f"{running.worker.name}\t0\t1\t0\t0" in out
-        assert "refused      1: see `athina-trace logs --relay`" in out
+
+        def is_shown() -> bool:
+            code, out, err = relay("relay", "--status")
+            assert code == 0
+            assert "refused      1: see `athina-trace logs --relay`" in out
+            return f"{running.worker.name}\t0\t1\t0\t0" in out and err == ""
+
+        until(is_shown)  # a worker that does not say in time how it is, as on a busy machine, is not shown
     publish(nats, ("s", "one"), ("s", "two"))
-    code, out, err = relay("relay", "--status", "--json")
+    _, out, err = relay("relay", "--status", "--json")
     shown = json.loads(out)
     assert shown["waiting"] == 2
     assert [each["lag"] for each in shown["partitions"]] in ([2, 0], [0, 2])
     assert shown["at"] - 60 < shown["waiting_since"] <= shown["at"] + 1
     assert shown["workers"] == []
-    code, out, err = relay("relay", "--status")
+    _, out, err = relay("relay", "--status")
     assert "no worker answers" in err
     assert "2, 1 with logs that wait" in out
 

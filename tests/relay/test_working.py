@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -116,9 +117,12 @@ def test_a_worker_goes_on_while_no_server_says_which_consumers_there_are(
 
 def test_two_workers_share_the_work_and_one_that_leaves_is_not_missed(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=16)
-    athina.when(lambda _: True, delay(0.01))
+    begin = threading.Event()
+    athina.when(lambda _: True, lambda exchange: delay(0.01)(exchange) if begin.wait(60) else None)
     publish(nats, *((f"s{number % 40}", f"{number}") for number in range(400)))
     with RunningWorker(nats.address, athina.url) as one, RunningWorker(nats.address, athina.url) as other:
+        until(lambda: one.worker.obstacle is None and other.worker.obstacle is None)
+        begin.set()
         until(lambda: one.worker.counters.delivered > 20 and other.worker.counters.delivered > 20)
         one.stop()
         athina.wait_for(400)
@@ -137,9 +141,9 @@ def test_a_wrong_key_pauses_and_loses_nothing(nats: NatsServers, athina: AthinaS
         until(lambda: running.worker.report()["paused"])
         time.sleep(0.5)
         assert len(athina.requests) < 10
-        shown = status(nats)
-        assert shown.waiting == 40
-        assert [worker["paused"] for worker in shown.workers] == [running.worker.report()["paused"]]
+        assert status(nats).waiting == 40
+        # A worker that does not say in time how it is, as on a busy machine, is not shown.
+        until(lambda: [each["paused"] for each in status(nats).workers] == [running.worker.report()["paused"]])
         # It holds nothing that a worker with the right key could deliver.
         with RunningWorker(nats.address, athina.url):
             athina.wait_for(40)
@@ -193,8 +197,8 @@ def test_an_end_gives_back_at_once_what_is_not_sent_yet(nats: NatsServers, athin
         assert time.monotonic() - began < 15  # a request takes 30
     athina.clear()
     with RunningWorker(nats.address, athina.url):
-        athina.wait_for(40, timeout=45)  # below the time after which the server would give them to another
-    assert set(map(int, names_of(athina))) == set(range(40))
+        # Below the time after which the server would give them to another. What was under way may come twice.
+        until(lambda: set(map(int, names_of(athina))) == set(range(40)), 45)
 
 
 def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_than_sent_again(
@@ -305,7 +309,7 @@ def test_a_worker_process_adds_the_costs_that_it_is_to_estimate(
 def test_what_a_killed_worker_held_is_delivered_by_another(
     nats: NatsServers, athina: AthinaServer, worker_processes: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    nats.set_up(partitions=4, ack_wait_seconds=3)
+    nats.set_up(partitions=4, ack_wait_seconds=6)
     athina.when(lambda _: True, delay(0.2))
     publish(nats, *((f"s{number % 4}", f"{number}") for number in range(24)))
     process = worker_processes()
@@ -340,8 +344,8 @@ def test_a_worker_that_was_stopped_for_long_sends_nothing_of_what_it_held(
 
 
 def test_held_logs_are_kept_for_as_long_as_athina_takes(nats: NatsServers, athina: AthinaServer) -> None:
-    nats.set_up(partitions=2, ack_wait_seconds=2)
-    athina.script(delay(5.0))
+    nats.set_up(partitions=2, ack_wait_seconds=5)
+    athina.script(delay(8.0))
     publish(nats, ("s", "slow"), ("s", "next"))
     with RunningWorker(nats.address, athina.url), RunningWorker(nats.address, athina.url):
         athina.wait_for(2)

@@ -12,6 +12,13 @@ from athina_trace.viewer.indexed_outbox import IndexedOutbox
 from tests.viewer.chromium import CHROMIUM, FLAGS
 
 
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages wait for the newest logs however busy the machine is."""
+    for name in ("_PAGE_SECONDS", "_FIRST_PAGE_SECONDS"):
+        monkeypatch.setattr(f"athina_trace.viewer.indexed_outbox.{name}", 60.0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "outbox.db"
@@ -32,9 +39,8 @@ def client(sample_server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """The outbox at `path` in a viewer whose pages wait for the newest logs however busy the machine is."""
-    monkeypatch.setattr("athina_trace.viewer.indexed_outbox._PAGE_SECONDS", 60.0)
+def shown(path: Path) -> Iterator[httpx.Client]:
+    """The outbox at `path` in a viewer."""
     with (
         Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,
