@@ -391,7 +391,7 @@ def test_what_is_private_for_one_source_is_never_shown_by_another(first: Source,
 
 def test_a_hook_sees_whole_logs_only_so_that_later_content_stays_out() -> None:
     framework, _, client = SOURCES
-    with captured_logs(before_emit=lambda log: log) as logs:
+    with captured_logs(before_emit=lambda log: log, hook_timeout=60) as logs:
         log_answer([seen(client, 0)], origin(client))
         log_answer([seen(framework, 0, session="thread", cost=0.5)], origin(framework))
     (log,) = as_changed(logs)

@@ -392,7 +392,7 @@ def test_a_logging_handler_that_raises_harms_neither_calls_nor_deliveries(
 
 
 def test_without_threads_calls_are_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    configure(outbox=":memory:", before_emit=lambda log: log)
+    configure(outbox=":memory:", before_emit=lambda log: log, hook_timeout=60)
 
     def refuses(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -505,7 +505,7 @@ def test_a_fork_in_the_middle_of_the_first_log_leaves_locks_in_order(tmp_path: P
 
 
 def test_a_hook_that_ends_its_thread_does_not_end_the_program() -> None:
-    configure(outbox=":memory:", before_emit=lambda _: sys.exit(1))
+    configure(outbox=":memory:", before_emit=lambda _: sys.exit(1), hook_timeout=60)
     assert plain("q") == "q"
     assert [log["response"] for log in recent_logs()] == [""]
 
@@ -659,7 +659,7 @@ def test_what_a_hook_or_a_mask_raises_itself_stays_with_us() -> None:
     def raises(*_: object) -> Any:
         raise TimeoutError
 
-    configure(outbox=":memory:", mask=raises, before_emit=raises)
+    configure(outbox=":memory:", mask=raises, before_emit=raises, hook_timeout=60)
     assert plain("q") == "q"
 
 

@@ -70,7 +70,7 @@ def test_under_a_hook_and_a_mask_each_step_is_taken_once(steps: list[str]) -> No
         steps.append("before_emit")
         return log
 
-    with captured_logs(before_emit=hook, maskers=["email"]) as logs:
+    with captured_logs(before_emit=hook, hook_timeout=60, maskers=["email"]) as logs:
         ask("q", order={"n": 1}, answer={"to": [SECRET]})
     assert steps == ["samples", "before_emit", "mask_fields", "to_wire", "log_entry"]
     logs.assert_one(response='{"to":["[email]"]}')
@@ -84,7 +84,7 @@ def test_a_plain_log_takes_no_step_but_the_last_ones(steps: list[str], athina_lo
 
 def test_a_hook_sees_data_and_the_text_that_will_be_sent() -> None:
     hook = Seeing()
-    with captured_logs(before_emit=hook) as logs:
+    with captured_logs(before_emit=hook, hook_timeout=60) as logs:
         ask("q", order={"n": 1}, answer={"a": [1, "ü"]})
     (seen,) = hook.logs
     assert (seen.custom_attributes or {})["input.order"] == {"n": 1}
@@ -101,7 +101,7 @@ def test_a_mask_walks_data_that_a_hook_left_alone_and_the_text_that_it_gave() ->
         seen[path] = text
         return text
 
-    with captured_logs(before_emit=hook, mask=mask):
+    with captured_logs(before_emit=hook, hook_timeout=60, mask=mask):
         ask("leave", answer={"to": [SECRET]})
         assert seen["response.to[0]"] == SECRET
         ask("change", answer={"to": [SECRET]})
@@ -125,7 +125,7 @@ def test_what_a_hook_puts_into_a_log_is_made_data_and_masked() -> None:
         (log.custom_attributes or {})["in place"] = {"mail": SECRET}
         return log.model_copy(update={"context": {"who": {SECRET}, "object": object()}, "tool_calls": [Customer()]})
 
-    with captured_logs(before_emit=hook, maskers=["email"]) as logs:
+    with captured_logs(before_emit=hook, hook_timeout=60, maskers=["email"]) as logs:
         ask("q")
     log = logs.assert_one(context={"who": ["[email]"], "object": "<object>"})
     assert (log.custom_attributes or {})["in place"] == '{"mail":"[email]"}'
@@ -134,7 +134,7 @@ def test_what_a_hook_puts_into_a_log_is_made_data_and_masked() -> None:
 
 def test_a_hook_never_sees_what_is_private() -> None:
     hook = Seeing()
-    with captured_logs(before_emit=hook), at.athina_private():
+    with captured_logs(before_emit=hook, hook_timeout=60), at.athina_private():
         ask("secret words", answer="secret words")
         at.log_inference(response="secret words")
     assert len(hook.logs) == 2
@@ -144,7 +144,7 @@ def test_a_hook_never_sees_what_is_private() -> None:
 def test_what_a_hook_leaves_alone_is_not_cut_a_second_time() -> None:
     bodies = []
     for settings in ({}, {"before_emit": unchanged}):
-        with captured_logs(**settings) as logs:
+        with captured_logs(hook_timeout=60, **settings) as logs:
             ask("q" * 300_000, **{f"large{number}": ["word " * 39_000] * 4 for number in range(4)})
         bodies.append({**logs.wire[0], "external_reference_id": "", "response_time": 0})
     assert bodies[0] == bodies[1]
@@ -155,7 +155,7 @@ def test_what_a_hook_leaves_alone_is_not_cut_a_second_time() -> None:
 def test_a_hook_and_a_mask_that_change_nothing_change_nothing(argument: Any, answer: Any) -> None:
     bodies = []
     for settings in ({}, {"before_emit": unchanged}, {"mask": same}, {"before_emit": unchanged, "mask": same}):
-        with captured_logs(**settings) as logs:
+        with captured_logs(hook_timeout=60, **settings) as logs:
             ask("q", argument=argument, answer=answer)
         bodies.append({**logs.wire[0], "external_reference_id": "", "response_time": 0})
     assert all(body == bodies[0] for body in bodies)

@@ -333,7 +333,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(environment: dict[str, str], 
 def test_following_ends_when_nobody_reads_any_more(environment: dict[str, str], sampled: str) -> None:
     command = f"{sys.executable} -W error -m athina_trace logs --follow --outbox {sampled} | head -n 1"
     shell = ["bash", "-o", "pipefail", "-c", command]
-    done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=40, check=False)
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

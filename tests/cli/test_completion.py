@@ -75,7 +75,7 @@ def test_zsh_completes_what_is_typed(run: Run, tmp_path: Path) -> None:
 
     def answer(typed: str, expected: str) -> None:
         os.write(terminal, typed.encode())
-        said, deadline = "", time.monotonic() + 30
+        said, deadline = "", time.monotonic() + 60
         while not re.search(expected, said):
             assert time.monotonic() < deadline, said
             if select.select([terminal], [], [], 0.1)[0]:

@@ -86,7 +86,7 @@ def test_hooks_and_masks_come_first(athina: AthinaServer) -> None:
         assert log.cost is None
         return log.model_copy(update={"prompt_tokens": None} if log.user_query == "hidden" else {"cost": 3.0})
 
-    configure(athina, before_emit=before_emit, mask_patterns=[r"\d+"])
+    configure(athina, before_emit=before_emit, hook_timeout=60, mask_patterns=[r"\d+"])
     assert "cost" not in sent(athina, **SPENT, user_query="hidden")
     assert sent(athina, **SPENT)["cost"] == 3.0
 

@@ -55,7 +55,7 @@ def elsewhere(work: Callable[[], object]) -> None:
     """Do it in another thread, which must not have to wait."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -178,7 +178,7 @@ def test_a_sender_whose_start_was_interrupted_takes_no_lease(monkeypatch: pytest
         patched.setattr(threading.Thread, "start", start_and_raise)
         with pytest.raises(TimeLimitError):
             senders.start()
-    started[0].join(20)
+    started[0].join(60)
     assert not started[0].is_alive(), "what nobody lists cannot be looked after"
     assert (senders.alive, athina.tries) == (0, [])
     senders.close(1)

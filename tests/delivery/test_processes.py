@@ -242,7 +242,7 @@ def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
         child = os.fork()
         if not child:
             answer(f"child{number}", f"child{number}:0")
-            report = athina_trace.flush(30)  # a child that deadlocks never ends; a busy machine may be slow
+            report = athina_trace.flush(60)  # a child that deadlocks never ends; a busy machine may be slow
             if not report:
                 print(number, report, athina_trace.status(), file=sys.stderr, flush=True)
             athina_trace.shutdown()

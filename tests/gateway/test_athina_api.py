@@ -198,6 +198,7 @@ def test_logs_pass_through_the_steps_of_the_settings(local_athina: LocalAthina, 
         custom_attributes={"team": "a", "pod": "b"},
         maskers={"email"},
         before_emit=hook,
+        hook_timeout=60,
     )
     with httpx.Client(base_url=serve(), headers=CLIENT, trust_env=False) as client:
         body = {**LOG, "response": "to me@example.com", "custom_attributes": {"pod": "c"}, "tags": ["hidden from hook"]}

@@ -61,11 +61,10 @@ def arrived(athina: LocalAthina) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("outbox", ["disk", "memory"])
-@pytest.mark.timeout(120)
 def test_every_log_arrives_as_sent_directly(outbox: str, local_athina: LocalAthina, tmp_path: Path) -> None:
     settings = {"ATHINA_OUTBOX": str(tmp_path / "outbox.db")}
     if outbox == "memory":
-        settings = {"ATHINA_OUTBOX": ":memory:", "ATHINA_FLUSH_EACH_CALL": "1"}
+        settings = {"ATHINA_OUTBOX": ":memory:", "ATHINA_FLUSH_EACH_CALL": "1", "ATHINA_FLUSH_TIMEOUT": "60"}
     with LocalAthina() as direct, NatsServers(tmp_path / "nats") as nats:
         talk(direct.url)
         nats.set_up(partitions=4)

@@ -440,7 +440,9 @@ def test_what_a_log_still_waits_for_at_the_end_of_a_stream_is_done(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
-    athina_trace.configure(outbox=":memory:", before_emit=lambda log: log.model_copy(update={"prompt_slug": "seen"}))
+    athina_trace.configure(
+        outbox=":memory:", before_emit=lambda log: log.model_copy(update={"prompt_slug": "seen"}), hook_timeout=60
+    )
     answer = athina_trace.athina_trace(lambda question: stream_of(client))
     list(answer(QUERY))
     list(stream_of(client))

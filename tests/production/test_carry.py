@@ -219,7 +219,7 @@ def test_multiprocessing(tmp_path: Any, method: str) -> None:
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join(30)
+        job.join(100)
     at.configure(outbox=outbox)
     logs = at.recent_logs()
     assert sorted((log["session_id"], log["customer_id"], log["user_query"]) for log in logs) == [

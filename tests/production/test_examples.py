@@ -71,7 +71,7 @@ def test_lambda(athina: AthinaServer, tmp_path: Path) -> None:
         "    assert len(seen) == n + 1, seen\n"
         "import os; os._exit(0)"
     )
-    run(athina, tmp_path, "-c", script)
+    run(athina, tmp_path, "-c", script, ATHINA_FLUSH_TIMEOUT="60")
     assert [request.json["user_query"] for request in athina.accepted] == ["Q0", "Q1", "Q2"]
     assert {request.json["session_id"] for request in athina.accepted} == {"t"}
 

@@ -25,7 +25,7 @@ def test_before_emit_changes_and_leaves_out() -> None:
     def before_emit(log: at.InferenceLog) -> at.InferenceLog | None:
         return None if log.user_query == "skip" else log.model_copy(update={"prompt_slug": "v2", "tool_calls": [1]})
 
-    with captured_logs(before_emit=before_emit) as logs:
+    with captured_logs(before_emit=before_emit, hook_timeout=60) as logs:
         ask("skip")
         ask("keep")
     log = logs.assert_one(user_query="keep", prompt_slug="v2", response="answer")
@@ -33,7 +33,7 @@ def test_before_emit_changes_and_leaves_out() -> None:
 
 
 def test_what_belongs_to_a_log_left_out_is_left_out() -> None:
-    with captured_logs(before_emit=lambda _log: None) as logs:
+    with captured_logs(before_emit=lambda _log: None, hook_timeout=60) as logs:
         reference = at.log_inference(response="a")
         at.log_feedback(reference, 1)
         at.log_feedback("of another process", 1)
@@ -87,7 +87,7 @@ def test_hooks_see_the_context_of_the_call() -> None:
         return log
 
     number.set(7)
-    with captured_logs(before_emit=before_emit):
+    with captured_logs(before_emit=before_emit, hook_timeout=60):
         ask("q")
     assert seen == [7]
 

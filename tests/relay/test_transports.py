@@ -233,7 +233,7 @@ def test_no_thread_is_left(drive: Callable[[str], Driver]) -> None:
     before = set(threading.enumerate())
     driver = drive("well")
     driver.send(lease("key", "one"))
-    driver.pool.close(5)
+    driver.pool.close(60)
     left = [each for each in set(threading.enumerate()) - before if "sender" in each.name or "publisher" in each.name]
     assert not left
 

@@ -125,7 +125,7 @@ def memory(folder: Path, path: Path, *, seconds: float) -> int:
     with AthinaServer() as athina:
         environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": athina.url, "ATHINA_EXIT_TIMEOUT": "0"}
         arguments = (str(path), str(folder / "idle.db"), str(seconds))
-        return int(run(_MEMORY, *arguments, timeout=seconds + 30, **environment)[0])
+        return int(run(_MEMORY, *arguments, timeout=seconds + 100, **environment)[0])
 
 
 def main() -> None:
