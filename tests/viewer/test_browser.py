@@ -69,6 +69,7 @@ def open_first_session(page: Page) -> None:
 # -- every page, both widths, both themes
 
 
+@pytest.mark.timeout(600)  # thirteen pages are looked through, which a busy machine takes minutes for
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
     browser: Browser, server: Server, width: int, scheme: Any
