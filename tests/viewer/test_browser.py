@@ -166,6 +166,18 @@ def test_copying_takes_the_reference_and_the_whole_json(browser: Browser, server
         page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'sample-040-0')")
 
 
+def test_a_button_that_copies_has_its_name_again_however_often_it_is_pressed(browser: Browser, server: Server) -> None:
+    for page in fresh_page(browser, server, permissions=["clipboard-write"]):
+        page.clock.install()
+        page.goto("/log?id=sample-040-0")
+        button = page.locator("button[data-fetch]")
+        for _ in range(2):
+            button.click()
+            expect(button).to_have_text("Copied")
+        page.clock.run_for(5000)
+        expect(button).to_have_text("Copy JSON")
+
+
 def test_search_and_filters_stand_in_the_address_and_can_be_shared(page: Page) -> None:
     page.goto("/")
     page.get_by_role("searchbox").fill("leipzig hub")
