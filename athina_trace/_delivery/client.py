@@ -90,7 +90,7 @@ class Client:
         Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
         """
         with suppress(ValueError):  # which the first request reports
-            if _proxy(base_url.rstrip("/")) is not None:
+            if proxy_of(base_url.rstrip("/")) is not None:
                 import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx takes long to load
             elif base_url.startswith("https://") and trust.needs_httpx():
                 import_module("httpx")
@@ -146,7 +146,7 @@ class Client:
             transport.close()
 
     def _new_transport(self) -> Transport:
-        proxy = _proxy(self._base)
+        proxy = proxy_of(self._base)
         if proxy is None:
             return DirectTransport(self._base, self._headers, **self._patience)
         self._secrets = (*self._secrets[:1], *filter(None, [urlsplit(proxy).password]))
@@ -182,7 +182,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _proxy(base: str) -> str | None:
+def proxy_of(base: str) -> str | None:
     """Find the proxy that the environment names for `base`, read as the standard library does."""
     parts, proxies = urlsplit(base), getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all")

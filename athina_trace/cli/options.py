@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -179,9 +179,13 @@ def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbo
     """Open an outbox whose index is up to date."""
     with ExitStack() as stack:
         path = existing_outbox(chosen) if chosen != RELAY else _copy_of_refused(stack)
-        stack.enter_context(_naming(path))
-        outbox = IndexedOutbox(path)
-        stack.callback(outbox.close)
+        yield stack.enter_context(open_file(path, terminal))
+
+
+@contextmanager
+def open_file(path: str, terminal: Terminal) -> Iterator[IndexedOutbox]:
+    """Open the outbox file at `path`, which is made if missing, with an index that is up to date."""
+    with _naming(path), closing(IndexedOutbox(path)) as outbox:
         # The first look at a large outbox reads every log in it.
         while not outbox.refresh(chunks=20):
             terminal.progress(f"reading the outbox, {outbox.backlog} entries to go")

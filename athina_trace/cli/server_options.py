@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 
 from athina_trace.cli.options import whole_between
 
@@ -11,7 +12,13 @@ def add_server_options(command: argparse.ArgumentParser, *, port: int) -> None:
     """Add the options that say where to listen and for whom."""
     command.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     command.add_argument("--port", type=port_number, help=f"(default: {port}, or a free one where that is taken)")
-    command.add_argument("--token", type=_token, help="what visitors must bring (default: a random one off loopback)")
+    command.add_argument(
+        "--token",
+        type=_token,
+        nargs="?",
+        const=secrets.token_hex(16),
+        help="what visitors must bring; without a value, a random one (default: that off loopback, and none on it)",
+    )
     command.add_argument("--name", action="append", default=[], help="a host name of the pages; may be repeated")
     command.add_argument("--no-open", action="store_true", help="do not open the browser")
     command.set_defaults(default_port=port)

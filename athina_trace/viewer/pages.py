@@ -290,7 +290,7 @@ class Pages:
         if not same(form.get("secret", ""), self._form_secret):
             return PlainTextResponse("This form is out of date. Go back, reload the page, and try again.", 403)
         chosen = form.get("id", "")
-        if chosen != "all" and not _is_integer(chosen):
+        if chosen != "all" and not queries.is_integer(chosen):
             return PlainTextResponse("The form names no log.", 400)
         ids = None if chosen == "all" else [int(chosen)]
         # In a thread: SQLite may wait for another writer.
@@ -370,8 +370,4 @@ def _server_url(request: Request) -> str:
 
 def _integer(request: Request, name: str) -> int | None:
     text = request.query_params.get(name, "")
-    return int(text) if _is_integer(text) else None
-
-
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19  # noqa: PLR2004 - fits SQLite's 64 bits
+    return int(text) if queries.is_integer(text) else None

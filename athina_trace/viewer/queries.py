@@ -405,12 +405,17 @@ def stored_log(db: Connection, row: Row) -> StoredLog:
 
 def log(db: Connection, key: str) -> StoredLog | None:
     """Find one log by its reference or its entry's number; None where there is none."""
-    number = int(key) if key.isascii() and key.isdigit() and len(key) < 19 else -1  # noqa: PLR2004 - SQLite's integers
+    number = int(key) if is_integer(key) else -1
     for condition, value in (("l.reference = ?", clean(key)), ("l.id = ?", number)):
         row = db.execute(f"{_LOGS} WHERE {condition} ORDER BY l.id DESC LIMIT 1", (value,)).fetchone()
         if row is not None:
             return stored_log(db, row)
     return None
+
+
+def is_integer(text: str) -> bool:
+    """Return whether `text` is a whole number that SQLite can take."""
+    return text.isascii() and text.isdigit() and len(text) < 19  # noqa: PLR2004 - fits 64 bits
 
 
 def has_log(db: Connection, reference: str) -> bool:

@@ -24,36 +24,25 @@ from hypothesis import strategies as st
 from athina_trace import Status
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._serialization import printable
-from athina_trace.cli.main import parse
+from athina_trace.cli.main import _COMMANDS, parse
 from athina_trace.cli.terminal import display_width, fit, safe_json
 from athina_trace.viewer.filters import Filters
 from tests.cli.conftest import PLAIN, Run, lines
 from tests.support.forked import ForkedCommands
 from tests.viewer.outboxes import feedback, log, put, settle
 
-COMMANDS = (
-    "demo",
-    "ui",
-    "serve",
-    "logs",
-    "sessions",
-    "show",
-    "status",
-    "flush",
-    "retry",
-    "export",
-    "purge",
-    "check",
-    "completion",
-    "import",
-)
-
 
 def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
     done = run("--help")
     assert done.returncode == 0
-    for word in (*COMMANDS, "exit codes", "130"):
+    for word in (*_COMMANDS, "exit codes", "130"):
         assert word in done.stdout
+
+
+def test_the_page_of_examples_has_every_command() -> None:
+    page = (Path(__file__).parents[2] / "examples" / "README.md").read_text(encoding="utf-8")
+    table = page.partition("| `athina-trace …` | |")[2].partition("\n\n")[0]
+    assert [name for name in _COMMANDS if not re.search(rf"`{name}[ `]", table)] == []
 
 
 @pytest.mark.parametrize(

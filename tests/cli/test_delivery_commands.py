@@ -117,6 +117,28 @@ def test_check_tells_what_to_do(run: Run, tmp_path: Path) -> None:
         assert "check ATHINA_API_KEY" in bad.stdout
 
 
+def test_check_goes_the_way_that_logs_go(run: Run) -> None:
+    with AthinaServer() as proxy:
+        proxied = {
+            "ATHINA_API_KEY": "k", "ATHINA_BASE_URL": "http://athina.invalid", "NO_PROXY": "", "no_proxy": "",
+            "http_proxy": proxy.url.replace("//", "//user:s3cret@"),
+        }  # fmt: skip
+        well = run("check", "--send", **proxied)
+        assert (well.returncode, well.stderr) == (0, "")
+        assert f"http://athina.invalid answers through the proxy {proxy.url.removeprefix('http://')}" in well.stdout
+        assert proxy.requests[0].path.startswith("http://athina.invalid")
+    for wrong in (
+        "http://user:s3cret@127.0.0.1:9",
+        "socks5://127.0.0.1:9",
+        "gopher://127.0.0.1:9",
+        "http://127.0.0.1:x",
+    ):
+        bad = run("check", **proxied | {"http_proxy": wrong})
+        assert (bad.returncode, bad.stderr) == (1, "")
+        assert f"cannot be reached through the proxy {wrong.rpartition('/')[2].rpartition('@')[2]}" in bad.stdout
+        assert "s3cret" not in well.stdout + bad.stdout
+
+
 def test_check_sees_an_outbox_that_others_can_read(run: Run, path: Path) -> None:
     put(path, log())
     run("status", "--outbox", str(path))

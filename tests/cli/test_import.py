@@ -119,6 +119,14 @@ def test_more_than_the_outbox_may_take_is_not_imported(run: Run, path: Path, fil
     assert "raise ATHINA_MAX_OUTBOX_BYTES" in done.stderr
 
 
+def test_an_outbox_that_is_damaged_is_named_with_the_remedy(run: Run, path: Path, file: Path) -> None:
+    write(file, LOG)
+    path.write_bytes(b"no database" * 100)
+    done = run("import", str(file), "--yes", "--outbox", str(path))
+    assert done.returncode == 1
+    assert f"{path}: file is not a database; the next program" in done.stderr
+
+
 def chunks_in(path: Path) -> int:
     with closing(sqlite3.connect(path)) as db:
         return int(db.execute("SELECT count(*) FROM note WHERE name LIKE 'imported:%'").fetchone()[0])

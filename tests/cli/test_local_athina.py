@@ -262,8 +262,11 @@ def test_ui_shows_an_outbox(environment: dict[str, str], sampled: str) -> None:
         until(lambda: "64 sessions" in httpx.get(url).text)
 
 
-def test_ui_off_loopback_asks_for_a_token(environment: dict[str, str], sampled: str) -> None:
-    with started(environment, "ui", "--outbox", sampled, "--host", "0.0.0.0") as (url, _):
+@pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--host", "0.0.0.0", "--token"), ("--token",)])
+def test_ui_asks_for_a_random_token_off_loopback_or_on_demand(
+    environment: dict[str, str], sampled: str, options: tuple[str, ...]
+) -> None:
+    with started(environment, "ui", "--outbox", sampled, *options) as (url, _):
         assert re.search(r"\?token=[0-9a-f]{32}$", url)
         assert httpx.get(url.partition("?")[0]).status_code == 401
         with httpx.Client(follow_redirects=True) as client:

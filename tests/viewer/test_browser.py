@@ -91,6 +91,24 @@ def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
             assert page.evaluate("document.documentElement.scrollWidth") <= width, address
 
 
+def test_no_figure_is_cut_at_any_width(browser: Browser, server: Server) -> None:
+    for page in fresh_page(browser, server):
+        for address in ("/", "/logs", "/charts?by=model", "/charts?by=tool", "/compare", "/delivery"):
+            page.goto(address)
+            # The widest of each kind: the sample is as old as the tests that ran before.
+            page.evaluate(
+                "document.querySelectorAll('details').forEach((each) => { each.open = true });"
+                "document.querySelectorAll('.when time').forEach((each) => { each.textContent = '48 min ago' })"
+            )
+            for width in (390, 700, 768, 860, 861, 1024, 1280, 1600):
+                page.set_viewport_size({"width": width, "height": 800})
+                cut = page.evaluate(
+                    "[...document.querySelectorAll('.number, .beside-table td')]"
+                    ".filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.innerText)"
+                )
+                assert cut == [], (address, width)
+
+
 def test_nothing_moves_while_a_page_comes_in(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server, viewport={"width": 1280, "height": 800}):
         page.add_init_script(
@@ -147,6 +165,18 @@ def test_copying_takes_the_reference_and_the_whole_json(browser: Browser, server
         assert '"external_reference_id": "sample-040-0"' in page.evaluate("navigator.clipboard.readText()")
         page.get_by_role("button", name="Copy reference").click()
         page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'sample-040-0')")
+
+
+def test_a_button_that_copies_has_its_name_again_however_often_it_is_pressed(browser: Browser, server: Server) -> None:
+    for page in fresh_page(browser, server, permissions=["clipboard-write"]):
+        page.clock.install()
+        page.goto("/log?id=sample-040-0")
+        button = page.locator("button[data-fetch]")
+        for _ in range(2):
+            button.click()
+            expect(button).to_have_text("Copied")
+        page.clock.run_for(5000)
+        expect(button).to_have_text("Copy JSON")
 
 
 def test_search_and_filters_stand_in_the_address_and_can_be_shared(page: Page) -> None:
@@ -213,6 +243,23 @@ def test_a_phone_shows_it_all(phone: Page) -> None:
     expect(phone.locator("article.turn")).to_have_count(3)
     phone.get_by_role("link", name="Delivery").tap()
     expect(phone.get_by_role("button", name="Retry all")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_is_compared_stands_below_its_name(page: Page, width: int) -> None:
+    page.goto("/compare")
+    page.set_viewport_size({"width": width, "height": 800})
+    begins = page.evaluate(
+        "[...document.querySelectorAll('.beside-table tr')].map((row) =>"
+        " [...row.querySelectorAll('thead th:not(:first-child), td')].map((each) =>"
+        " each.getBoundingClientRect().left))"
+    )
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert len(begins) == 9
+    for one, other in begins:
+        assert one < other
+        assert abs(one - begins[0][0]) < 20
+        assert abs(other - begins[0][1]) < 20
 
 
 # -- what changes

@@ -18,8 +18,8 @@ import httpx
 from pydantic_core import to_json
 
 from athina_trace._clock import clock
-from athina_trace._delivery import sqlite
-from athina_trace._delivery.client import Client
+from athina_trace._delivery import sqlite, trust
+from athina_trace._delivery.client import Client, proxy_of
 from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.extras import require_packages
@@ -104,19 +104,25 @@ def check_relay() -> Iterator[Finding]:
 
 
 def check_server(settings: Settings) -> Iterator[Finding]:
-    """Check whether Athina's host can be reached, and whether its clock agrees with ours."""
-    parts = urlsplit(settings.base_url)
+    """Check whether Athina can be reached as logs reach it, and whether its clock agrees with ours."""
+    way = ""
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        # A plain connection first: its errors name the cause, where those of httpx hide it.
-        socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT).close()
-        response = httpx.head(settings.base_url, timeout=_TIMEOUT)
-    except (OSError, ValueError, httpx.HTTPError) as error:
+        parts, proxy = urlsplit(settings.base_url), proxy_of(settings.base_url)
+        if proxy is None:
+            # A plain connection first: its errors name the cause, where those of httpx hide it.
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT).close()
+        else:
+            way = f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2]}"
+        transport = httpx.HTTPTransport(verify=trust.context(), proxy=proxy)
+        with httpx.Client(transport=transport, timeout=_TIMEOUT) as client:
+            response = client.head(settings.base_url)
+    except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
-        message = f"{settings.base_url} cannot be reached ({reason}): check ATHINA_BASE_URL, proxy and network"
+        message = f"{settings.base_url} cannot be reached{way} ({reason}): check ATHINA_BASE_URL, proxy and network"
         yield Finding("address", is_ok=False, message=message)
         return
-    yield Finding("address", is_ok=True, message=f"{settings.base_url} answers")
+    yield Finding("address", is_ok=True, message=f"{settings.base_url} answers{way}")
     try:
         skew = abs(time.time() - parsedate_to_datetime(response.headers.get("date", "")).timestamp())
     except (ValueError, TypeError):

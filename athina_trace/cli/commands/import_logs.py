@@ -20,14 +20,13 @@ from athina_trace._delivery.entry import Entry, log_entry
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._pipeline.wire import to_wire
 from athina_trace.cli.openai_history import History
-from athina_trace.cli.options import add_outbox, outbox_path
+from athina_trace.cli.options import add_outbox, open_file, outbox_path
 from athina_trace.cli.terminal import CommandError, Terminal, UsageError
 from athina_trace.inference_log import InferenceLog
 from athina_trace.schema import ALIASES, FIELDS, attributes_of, nearest
 from athina_trace.settings import Settings
 from athina_trace.viewer import formatting, queries
 from athina_trace.viewer.filters import parse_time
-from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 _CHUNK = 500
 """Logs of one transaction."""
@@ -134,26 +133,22 @@ def _plan(file: Path, path: str, terminal: Terminal, *, with_delivered: bool) ->
     references: set[str] = set()
     sessions: set[str] = set()
     cost, size, delivered = 0.0, 0, 0
-    with closing(IndexedOutbox(path)) as outbox:
-        while not outbox.refresh(chunks=20):
-            terminal.progress(f"reading the outbox, {outbox.backlog} entries to go")
-        terminal.progress("")
-        with outbox.open() as db:
-            imported = queries.imported(db)
-            for number, candidate in _read(file):
-                if isinstance(candidate, str):
-                    problems.append(f"line {number}: {candidate}")
-                    continue
-                fields = candidate.fields
-                reference = fields["external_reference_id"]
-                if candidate.was_delivered and not with_delivered:
-                    delivered += 1
-                elif _digest(reference) not in imported and not queries.has_log(db, reference):
-                    references.add(reference)
-                    sessions.add(fields.get("session_id") or reference)
-                    cost += fields.get("cost") or 0.0
-                    size += len(json.dumps(fields))
-            used = queries.outbox_status(db).bytes
+    with open_file(path, terminal) as outbox, outbox.open() as db:
+        imported = queries.imported(db)
+        for number, candidate in _read(file):
+            if isinstance(candidate, str):
+                problems.append(f"line {number}: {candidate}")
+                continue
+            fields = candidate.fields
+            reference = fields["external_reference_id"]
+            if candidate.was_delivered and not with_delivered:
+                delivered += 1
+            elif _digest(reference) not in imported and not queries.has_log(db, reference):
+                references.add(reference)
+                sessions.add(fields.get("session_id") or reference)
+                cost += fields.get("cost") or 0.0
+                size += len(json.dumps(fields))
+        used = queries.outbox_status(db).bytes
     if problems:
         listed = "\n  ".join(problems[:_MAX_PROBLEMS])
         more = f"\n  and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""

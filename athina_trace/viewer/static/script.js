@@ -26,7 +26,7 @@ async function toClipboard(text) {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
   if (!button) return;
-  const label = button.textContent;
+  const label = (button.dataset.label ??= button.textContent); // a second click finds "Copied" there
   try {
     const code = "copyCode" in button.dataset ? button.closest("figure").querySelector("code").textContent : null;
     const text = code ?? button.dataset.copy ?? (await (await fetch(button.dataset.fetch)).text());
