@@ -5,6 +5,7 @@ import importlib
 import math
 import re
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import metadata, requires, version
@@ -107,6 +108,20 @@ def test_no_file_tells_on_whose_machine_it_was_written() -> None:
     home = re.compile(r"(?<![\w.])/(?:home|root|Users|work)/\w")
     telling = [path.name for path, text in texts() if home.search(text) or str(ROOT) in text]
     assert telling == []
+
+
+def test_what_is_committed_was_meant_to_be() -> None:
+    """Tools that are tried out leave folders, wheels and databases behind, which a careless commit takes along."""
+    try:
+        command = ["git", "ls-files", "-z"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no checkout of a repository")
+    committed = [Path(name) for name in listed.stdout.split("\0") if name]
+    top = {".ci", ".github", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"}
+    assert {path.parts[0] for path in committed} <= top | {"athina_trace", "examples", "tests"}
+    kinds = WRITTEN | {".jpg", ".png", ".svg", ".txt", ".typed", ".yaml"}
+    assert [path for path in committed if path.suffix not in kinds] == []
 
 
 def test_functions_are_short() -> None:

@@ -34,7 +34,7 @@ from athina_trace import (
 from athina_trace._capture.answered import Origin
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
-from athina_trace.integrations.openai import patches, request_record
+from athina_trace.integrations.openai import normalise, patches, request_record
 from athina_trace.integrations.openai import standalone_logs as standalone
 from athina_trace.integrations.openai.instrument import _is_patch
 from athina_trace.integrations.openai.routes import route
@@ -832,6 +832,35 @@ def test_no_fault_of_ours_reaches_the_program(
     assert client.responses.create(model="gpt-4.1", input=QUERY).output_text == RAIN
     assert status().faults == 3
     assert instrumented() == []
+
+
+def test_what_the_client_decoded_is_not_decoded_again(
+    server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def a_response(server: Server, client: AsyncOpenAI) -> AsyncIterator[Any]:
+        yield await client.responses.create(model="gpt-4.1", input=QUERY)
+
+    decoded: list[bytes] = []
+    monkeypatch.setattr(normalise, "decode", decoded.append)
+    server.on("POST /responses", response("resp_1", output_text(RAIN)))
+    server.on("POST /chat/completions", chat(content=RAIN))
+    client.responses.create(model="gpt-4.1", input=QUERY)
+    client.chat.completions.create(model="gpt-4o", messages=ASK)
+    play_async(a_response, server)
+    check(instrumented(), [RESPONSE, CHAT, RESPONSE])
+    assert decoded == []
+
+
+def test_what_a_program_changes_of_an_answer_is_logged_as_it_came(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    search = {"type": "maps_search_call", "id": "ms_1", "status": "completed", "output": {"hits": ["Oslo"]}}
+    server.on("POST /responses", response("resp_1", search, output_text(RAIN)))
+    with athina_trace.athina_trace():
+        given: Any = client.responses.create(model="gpt-4.1", input=QUERY)
+        given.output[0].output["hits"].clear()
+    (log,) = instrumented()
+    assert log["tool_calls"][0]["output"] == {"hits": ["Oslo"]}
 
 
 def test_the_clients_one_request_method_is_where_it_was() -> None:

@@ -4,8 +4,9 @@ Every call of every client, sync or async, OpenAI or Azure, its own class or a s
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body show what it is about.
-Beside them is `_process_response`, which makes the answer: other tools may wrap it, or answer in place of `request`. A
-client whose own `request` was replaced before is seen by it, by `_make_status_error_from_response`, and by the
+Beside them is `_process_response`, which makes the answer: other tools may wrap it, or answer in place of `request`.
+Of the body, what the client decoded is taken from `_process_response_data`, rather than decoded again. A client whose
+own `request` was replaced before is seen by `_process_response`, by `_make_status_error_from_response`, and by the
 exception for what was never answered. To instrument one client is to patch its class and to mark the client.
 
 `openai` is never imported from here: the patch waits until the program imports it.
@@ -35,6 +36,7 @@ from athina_trace.integrations.openai.patches import (
     patched_connection_error,
     patched_process_response,
     patched_process_response_async,
+    patched_process_response_data,
     patched_request,
     patched_request_async,
     patched_status_error,
@@ -54,7 +56,15 @@ _STREAMS = {
     "openai._legacy_response": ("LegacyAPIResponse",),
 }
 """What is read after a call returned it: streams, and responses that are not parsed."""
-_METHODS = ("request", "_process_response", "_make_status_error_from_response", "_build_request", "connect", "__init__")
+_METHODS = (
+    "request",
+    "_process_response",
+    "_process_response_data",
+    "_make_status_error_from_response",
+    "_build_request",
+    "connect",
+    "__init__",
+)
 _UNANSWERED = ("openai._exceptions", "APIConnectionError")
 _CONNECTING = tuple(
     f"openai.resources.{name}"
@@ -144,6 +154,7 @@ def _patch(owner: Any) -> None:
         patched = patched_request_async if is_async else patched_request
         _put(owner, "request", patched)
         _put(owner, "_process_response", patched_process_response_async if is_async else patched_process_response)
+        _put(owner, "_process_response_data", patched_process_response_data)
         _put(owner, "_make_status_error_from_response", patched_status_error)
         _put(owner, "_build_request", patched_build_request)
         module, name = _UNANSWERED

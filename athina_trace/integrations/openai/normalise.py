@@ -73,14 +73,19 @@ def normalise_fresh(answer: object) -> Any:
     return normalise(answer) if written is None or "data" in written else written  # a page knows more: its order
 
 
-def answer_of(response: Any, answer: object) -> Any:
+def answer_of(response: Any, answer: object, decoded: Any = None) -> Any:
     """Return what the client made of an HTTP response as plain data, by the quickest way: its body, if that is small.
 
     A small body is within all bounds. What it was parsed to is another matter: the program may have named any class.
+
+    Args:
+        response: HTTP's.
+        answer: what the client made of it.
+        decoded: the body as the client decoded it, where that is known and nobody changes it; else None.
     """
     content = getattr(response, "_content", None)  # `content` raises where the response was not read
     if type(content) is bytes and len(content) <= _SMALL:
-        body = decode(content)
+        body = decode(content) if decoded is None else decoded
         if type(body) is dict and "data" not in body:  # a page knows more than its body: its order
             return body
     return normalise(answer)

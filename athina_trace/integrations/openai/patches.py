@@ -46,7 +46,7 @@ switch = Switch()
 class _ActiveRequest:
     """A request that is under way, and what the client itself made of it."""
 
-    __slots__ = ("answer", "client", "is_over", "is_recorded", "name", "options", "response", "within")
+    __slots__ = ("answer", "body", "client", "is_over", "is_recorded", "name", "options", "response", "within")
 
     def __init__(self, client: Any, options: Any) -> None:
         self.client, self.options = client, options
@@ -59,6 +59,8 @@ class _ActiveRequest:
             self.within = answered.begin(self.name)
         self.answer: Any = None
         """What `_process_response` returned: other tools may wrap it on its way out."""
+        self.body: Any = None
+        """What the client decoded, and made that of."""
         self.response: Any = None
         """HTTP's response that it made this of, or could not: its body may not fit what the program wants."""
         self.is_recorded = self.is_over = False
@@ -98,6 +100,19 @@ def patched_process_response_async(method: Any) -> Any:
             raise
         _note_answer(client, kwargs, response, answer)
         return answer
+
+    return patch
+
+
+def patched_process_response_data(method: Any) -> Any:
+    """Replace `_process_response_data`: the client makes an object of a decoded body, or of a chunk of a stream."""
+
+    @callables.wraps(method)
+    def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
+        active = _active.get()
+        if active is not None and active.client is client:
+            active.body = kwargs.get("data")
+        return method(client, *args, **kwargs)
 
     return patch
 
@@ -360,7 +375,9 @@ def _record(
         elif raw is not None and (streamed or not hasattr(raw, "_content")):
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
-            request.finished(answer_of(response, answer))
+            # Outside of every call, all is read before the program has the answer, and could change what it holds.
+            decoded = None if active is None or request.origin.open_draft is not None else active.body
+            request.finished(answer_of(response, answer, decoded))
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("recording an answer of OpenAI's client")
         return None
