@@ -412,7 +412,7 @@ def test_no_request_hides_in_another(serve: Serve, memory: None, shape: bytes) -
         connection.settimeout(3)  # a connection whose request was answered may stay open
         answer = rest(connection)
     assert logged() == 0, answer
-    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ", b"")), answer
+    assert not answer or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ")), answer
     until(lambda: post(url).status_code == 200)  # at some time: it has no more of it than the one before
 
 
