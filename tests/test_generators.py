@@ -583,6 +583,65 @@ def test_a_thrown_exception_is_not_kept_alive(local: Logs) -> None:
         gc.enable()
 
 
+async def raises(stream: AsyncGenerator[Any, Any]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def is_thrown(stream: AsyncGenerator[Any, Any]) -> None:
+    await anext(stream)
+    await stream.athrow(Poke("p"))
+
+
+async def is_thrown_and_closed(stream: AsyncGenerator[Any, Any]) -> None:
+    with contextlib.suppress(Poke):
+        await is_thrown(stream)
+    await stream.aclose()
+
+
+async def is_closed(stream: AsyncGenerator[Any, Any]) -> None:
+    await anext(stream)
+    await stream.aclose()
+
+
+async def is_cancelled(stream: AsyncGenerator[Any, Any]) -> None:
+    await anext(stream)
+    await asyncio.wait_for(anext(stream), 0)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("end", [raises, is_thrown, is_thrown_and_closed, is_closed, is_cancelled])
+def test_an_async_generator_that_ended_keeps_nothing_alive(end: Any, goes_on: bool, local: Logs) -> None:
+    @athina_trace
+    async def talk(_held: Poke) -> AsyncGenerator[Any]:
+        try:
+            yield _held
+            await asyncio.sleep(0)
+        except Poke:
+            if goes_on:
+                yield "again"
+        except GeneratorExit:
+            if not goes_on:
+                raise
+        raise Poke
+
+    async def run() -> weakref.ref[Poke]:
+        held = Poke()
+        stream = talk(held)
+        alive = weakref.ref(held)
+        del held
+        with contextlib.suppress(Poke, asyncio.TimeoutError):
+            await end(stream)
+        return alive
+
+    gc.disable()
+    try:
+        assert asyncio.run(run())() is None
+    finally:
+        gc.enable()
+    assert len(local()) == 1
+
+
 def here() -> tuple[Any, Any, bool]:
     fields = current_scope().fields
     return fields.get("session_id"), fields.get("customer_id"), bool(current_log())

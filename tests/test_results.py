@@ -252,6 +252,30 @@ def test_a_future_that_is_read_is_a_stream(local: Logs) -> None:
     assert [log["response"] for log in local()] == [ANSWER]
 
 
+class Query(Deferred):
+    """What ORMs and clients give for a list: to be awaited, or to be read with a loop of either kind."""
+
+    def __iter__(self) -> Iterator[str]:
+        return gen()
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return agen()
+
+
+def test_an_awaitable_that_is_read_with_a_loop(local: Logs) -> None:
+    query = athina_trace(lambda _: Query())
+
+    async def run() -> list[str]:
+        return [await query("q"), "".join(query("q")), "".join([piece async for piece in query("q")])]
+
+    assert asyncio.run(run()) == [ANSWER] * 3
+    assert [log["response"] for log in local()] == [ANSWER] * 3
+    one = athina_trace(lambda _: Deferred())("q")
+    assert not hasattr(type(one), "__iter__")
+    assert not hasattr(type(one), "__aiter__")
+    del one
+
+
 class Pool:
     """What awaiting it gives is the object itself, to be entered and left."""
 

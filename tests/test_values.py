@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections import deque, namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -371,6 +372,14 @@ URLS = [
     (f"-----BEGIN PGP PRIVATE KEY BLOCK-----\\n\\n{BASE64}", "-----BEGIN PGP PRIVATE KEY BLOCK-----[masked]"),
     ("docker login --password hunter2 --host h", "docker login --password [masked] --host h"),
     ("Run `tool --api-key 'hunter2x'`", "Run `tool --api-key '[masked]'`"),
+    ('["tool", "--password", "hunter2", "-v"]', '["tool", "--password", "[masked]", "-v"]'),
+    ("Command '['tool', '--api-key', 'hunter2']' failed", "Command '['tool', '--api-key', '[masked]']' failed"),
+    (r'{"args": "[\"--token\", \"hunter2\"]"}', r'{"args": "[\"--token\", \"[masked]\"]"}'),
+    ('[{"name": "API_KEY", "value": "hunter2"}]', '[{"name": "API_KEY", "value": "[masked]"}]'),
+    (r'{"x": "{\"Key\":\"Cookie\",\"Value\":\"hunter2\"}"}', r'{"x": "{\"Key\":\"Cookie\",\"Value\":\"[masked]\"}"}'),
+    ("to https://hooks.slack.com/services/T0/B0/hunter2", "to https://hooks.slack.com/services/[masked]"),
+    ("https://discord.com/api/webhooks/1/hunter2?wait=1", "https://discord.com/api/webhooks/1/[masked]?wait=1"),
+    ("https://api.telegram.org/bot123:hunter2/getMe", "https://api.telegram.org/bot123:[masked]/getMe"),
     (r'{"cmd": "tool --token \"hunter2x\" y"}', r'{"cmd": "tool --token \"[masked]\" y"}'),
     ("<db><user>app</user><password>hunter2</password></db>", "<db><user>app</user><password>[masked]</password></db>"),
     ("<wsse:Password Type='x'>\n hunter2 \n</wsse:Password>", "<wsse:Password Type='x'>\n [masked] \n</wsse:Password>"),
@@ -419,6 +428,9 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "TOKEN=$(cat x) PASSWORD=$PW API_KEY=os.environ['K']",
         "max_tokens=5 host=x password=? -----",
         "-----BEGIN CERTIFICATE-----\nabc",
+        '["--password", "--token", "--user", "ada", "--no-password"], {"name": "api", "value": "shown"}',
+        'a "--password" option, "--token", "$TOKEN"',
+        '"name": "token", "type": "string", {"key": "hook", "value": "https://hooks.slack.com"}',
         "Use --password or --token and --api-key with it; the --secret is base64, --token $TOKEN1 --ssh-key ./key1.pem",
         "<password>{password}</password><token>${TOKEN}</token><secret>It is below.</secret><password></password>",
         '<input type="password" name="password" placeholder="Your password"><Login token={token} password="true"/>',
@@ -458,6 +470,17 @@ KEYS = st.one_of(
         of(WORDS, 64),
     ),
     st.builds("npm_{}".format, of(WORDS, 36)),
+    st.builds("SG.{}.{}".format, of(WORDS + "-_", 22), of(WORDS + "-_", 43)),
+    st.builds("ya29.{}_{}".format, of(WORDS + "-", 20), of(WORDS + "-_", 40)),
+    st.builds("AQ.Ab{}".format, of(WORDS + "-_", 44)),
+    st.builds("{}JQQJ99{}".format, of(WORDS, 52), of(WORDS, 26)),
+    st.builds("pcsk_{}_{}".format, of(WORDS, 6), of(WORDS, 60)),
+    st.builds("{}{}".format, st.sampled_from(["tgp_v1_", "ntn_"]), of(WORDS, 43, 46)),
+    st.builds("jina_{}{}".format, of("0123456789abcdef", 32), of(WORDS + "-_", 28)),
+    st.builds("sk_{}".format, of("0123456789abcdef", 48)),
+    st.builds("csk-{}".format, of("0123456789abcdefghijklmnopqrstuvwxyz", 48)),
+    st.builds("shp{}_{}".format, st.sampled_from(["at", "ca", "pa", "ss"]), of("0123456789abcdef", 32)),
+    st.builds("dop_v1_{}".format, of("0123456789abcdef", 64)),
     st.builds("GOCSPX-{}".format, of(WORDS + "-_", 28)),
     st.builds("lsv2_pt_{}_{}".format, of("0123456789abcdef", 32), of("0123456789abcdef", 10)),
     st.builds("eyJ{}.eyJ{}.{}".format, of(WORDS, 12, 30), of(WORDS, 12, 60), of(WORDS + "-_", 43)),
@@ -481,7 +504,23 @@ PROSE = st.one_of(
     st.from_regex(r"[a-z]{1,8}([-_][a-z]{1,8}){0,5}", fullmatch=True),
     st.from_regex(r"sk-[a-z]{2,10}([-_]{1,2}[a-z]{2,10}){1,4}(-\d{1,3})?", fullmatch=True),  # names of styles
     st.from_regex(r"(order|task|risk|desk|run|msg|ref)[-_#][0-9]{1,12}", fullmatch=True),
-    st.sampled_from(["sk-SK", "sk-...", "AKIA", "ghp_…", "xoxb-", "AIza…", "eyJhbGciOiJ9", "sk-your-api-key"]),
+    st.sampled_from(
+        [
+            "sk-SK",
+            "sk-...",
+            "SG.",
+            "ya29.…",
+            "AQ.A",
+            "JQQJ99",
+            "jina_embeddings_v3",
+            "AKIA",
+            "ghp_…",
+            "xoxb-",
+            "AIza…",
+            "eyJhbGciOiJ9",
+            "sk-your-api-key",
+        ]
+    ),
     st.uuids().map(str),
     of("0123456789abcdef", 32, 64),
     of(WORDS, 8, 40).map(lambda word: f"a{word}"),
@@ -554,6 +593,20 @@ def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, l
             "_",
             "gh_",
         ),
+        *(
+            "SG.",
+            "ya29.a.",
+            " ya29.aaaaaaaaaaaa",
+            "AQ.Ab",
+            " aJQQJ99",
+            "jina_a",
+            "ABSK",
+            "G",
+            "9",
+            '"--a',
+            '"--token", "',
+        ),
+        *('"name":"token","value":"', "://hooks.slack.com/a/", "://api.telegram.org/bot1:", "https://hook"),
         *("--password ", "--token a", "--a", "<password>", "<a password='x ", "<a ", "</password>", "?key=a", '<a b="'),
         *(f"-----BEGIN PRIVATE KEY-----{'a: ' * 30}", "-----BEGIN PRIVATE KEY-----a: b\n\n", "-----BEGIN "),
     ],
@@ -585,11 +638,33 @@ def test_headers_in_lists_of_any_kind() -> None:
     assert plain([["Cookie", "hunter2"], ("token", "hunter2")]) == [["Cookie", MASKED], ["token", MASKED]]
     assert plain({"name": "X-Api-Key", "value": "hunter2"}) == {"name": "X-Api-Key", "value": MASKED}
     assert plain({"key": "secret", "value": "hunter2", "on": True}) == {"key": "secret", "value": MASKED, "on": True}
+    assert plain({"Name": "DB_PASSWORD", "Value": "hunter2"}) == {"Name": "DB_PASSWORD", "Value": MASKED}
+    header = namedtuple("header", "name value")  # noqa: PYI024 - as clients make them
+    assert plain(header("Cookie", "hunter2")) == {"name": "Cookie", "value": MASKED}
+    assert plain({"name": "token", "value": None}) == {"name": "token", "value": None}
     assert plain({"name": "a", "value": "shown"}) == {"name": "a", "value": "shown"}
     documents = ["How to change your password", "Parcels"]
     assert plain(documents) == plain((*documents,)) == documents
     assert plain({"your new password": "hunter2"}) == {"your new password": MASKED}
     assert plain({documents[0] + " at once": "shown"}) == {documents[0] + " at once": "shown"}
+
+
+ARGUMENTS = st.lists(
+    st.sampled_from(
+        [("--password", "hunter2"), ("--api-key", 7), ("--token", "-v"), ("--user", "ada"), ("tool",), (7,)]
+    ),
+    max_size=8,
+)
+
+
+@given(ARGUMENTS, st.sampled_from([list, tuple, deque]))
+def test_secrets_among_the_arguments_of_a_command(parts: list[tuple[Any, ...]], kind: Any) -> None:
+    arguments = ["run", *itertools.chain(*parts), "-x"]
+    masked = {"--password": ("--password", MASKED), "--api-key": ("--api-key", MASKED)}
+    shown = ["run", *itertools.chain(*(masked.get(part[0], part) for part in parts)), "-x"]
+    assert plain(kind(arguments)) == plain({"args": kind(arguments)})["args"] == shown  # type: ignore[index,call-overload]
+    for written in (json.dumps(arguments), repr(arguments), json.dumps({"x": json.dumps(arguments)})):
+        assert "hunter2" not in text(written)
 
 
 def test_nothing_is_no_secret_and_structures_are() -> None:

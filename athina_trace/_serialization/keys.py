@@ -23,19 +23,31 @@ _KEYS: Final = (
     r"xox[abeoprs]-(?=[A-Za-z-]{0,20}\d)[\w-]{20,}|xapp-\d-[\w-]{20,}",  # Slack
     r"[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{24,}=*",  # Stripe
     r"AKIA[A-Z0-9]{16}(?![\w-])",  # AWS
-    r"AIza[\w-]{35}(?![\w-])|GOCSPX-[\w-]{28}(?![\w-])",  # Google
+    r"AIza[\w-]{35}(?![\w-])|GOCSPX-[\w-]{28}(?![\w-])|AQ\.Ab[\w-]{40,}",  # Google
+    r"ya29\.(?=[A-Za-z0-9.]{0,200}[_-])[\w.-]{30,}",  # Google's access tokens, which have a hyphen or an underscore
+    r"SG\.[\w-]{22}\.[\w-]{43}(?![\w-])",  # SendGrid
+    r"pcsk_[A-Za-z0-9]{4,8}_[A-Za-z0-9]{40,}|jina_[0-9a-f]{32}[\w-]{10,}|tgp_v1_[\w-]{40,}",  # Pinecone, Jina, Together
+    r"sk_[0-9a-f]{48}(?![\w-])|csk-[a-z0-9]{48}(?![\w-])",  # ElevenLabs, Cerebras
+    r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|do[opr]_v1_[0-9a-f]{64}|ntn_[A-Za-z0-9]{40,}",  # Shopify, DigitalOcean, Notion
+    r"[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{26}(?![\w-])",  # Azure
     r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}",  # a JSON Web Token, signed
 )
 
 
 class _Forms(NamedTuple):
-    """What is found behind the one character that each key has, and what a whole key is."""
+    """What is found behind the one character that each key has, and what a whole key is.
+
+    Two characters that begin a pattern are looked for much more quickly than one and what is before it.
+    """
 
     hyphen: re.Pattern[str]
     underscore: re.Pattern[str]
     k: re.Pattern[str]
     z: re.Pattern[str]
     j: re.Pattern[str]
+    g: re.Pattern[str]
+    q: re.Pattern[str]
+    nine: re.Pattern[str]
     key: re.Pattern[str]
 
 
@@ -46,15 +58,19 @@ def _forms() -> _Forms:
         # The two characters before, which are looked at once, are seldom these.
         re.compile(
             r"-(?<=[alpsxP][abeikoprstxyX]-)"
-            r"(?:(?<=sk-)(?:(?<![A-Za-z]sk-)|(?<=\\.sk-)|(?<=%..sk-))|(?<=xox.-)|(?<=xai-)"
+            r"(?:(?<=sk-)(?:(?<![A-Za-z]sk-)|(?<=csk-)|(?<=\\.sk-)|(?<=%..sk-))|(?<=xox.-)|(?<=xai-)"
             r"|(?<=(?:xapp|tvly|pplx|pypi)-)|(?<=(?:glpat|nvapi)-)|(?<=GOCSPX-))"
         ),
         re.compile(
-            r"_(?<=[aehprsv][cfkmoprstu28]_)(?:(?<=gh._)|(?<=[rs]k_|hf_|r8_)|(?<=npm_)|(?<=lsv2_|_pat_)|(?<=whsec_))"
+            r"_(?<=[aehnprstv][acfkmnoprstu128]_)(?:(?<=gh._)|(?<=[rs]k_|hf_|r8_|tn_)|(?<=npm_|_v1_)"
+            r"|(?<=lsv2_|_pat_|jina_)|(?<=shp.._)|(?<=whsec_))"
         ),
-        re.compile(r"K(?<=AK)IA"),
-        re.compile(r"z(?<=AIz)a"),
-        re.compile(r"J(?<=eyJ)"),
+        re.compile(r"KIA(?<=AKIA)"),
+        re.compile(r"za(?<=AIza)"),
+        re.compile(r"J(?:(?<=eyJ)|QQJ99)"),
+        re.compile(r"G\.(?<=SG\.)"),
+        re.compile(r"Q\.(?<=AQ\.)Ab"),
+        re.compile(r"9\.(?<=ya29\.)"),
         # Within JSON, a line's end is written as a backslash and a letter; within URLs, a sign as two digits.
         re.compile(rf"(?:(?<![\w-])|(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F]))(?:{'|'.join(_KEYS)})", re.ASCII),
     )
@@ -70,6 +86,9 @@ def may_hold_keys(text: str) -> bool:
         or ("K" in text and forms.k.search(text) is not None)
         or ("z" in text and forms.z.search(text) is not None)
         or ("J" in text and forms.j.search(text) is not None)
+        or ("G" in text and forms.g.search(text) is not None)
+        or ("Q" in text and forms.q.search(text) is not None)
+        or ("9" in text and forms.nine.search(text) is not None)
     )
 
 

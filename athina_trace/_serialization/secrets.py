@@ -64,6 +64,11 @@ _KEY = re.compile(r"(?=[^\d]*\d)(?=[^A-Za-z]*[A-Za-z])[\w-]{20,}")
 _RELATIVE = re.compile(r"\?[\w.%-]{1,64}=")
 _SIGNATURES: Final = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
 """Parameters that make a URL a credential itself."""
+_WEBHOOK = re.compile(
+    r"(://(?:hooks\.slack\.com/[a-z]{1,20}/|(?:\w{1,20}\.)?discord(?:app)?\.com/api/webhooks/\d{1,30}/))[\w/-]+"
+    r"|(://api\.telegram\.org/bot\d{1,20}:)[\w-]+"
+)
+"""Addresses to which everybody may write who knows them."""
 _NAMING: Final = frozenset({"name", "key", "id"})
 _NAMED_BY: Final = frozenset({"value", "content"})
 """Attributes of XML and HTML of which one names what another holds."""
@@ -74,6 +79,12 @@ _LOGIN = re.compile(r"( (?:-u|--user)[ =][\"']?[^\s:\"']{1,64}:)[^\s\"']+")
 _NAMED = re.compile(
     r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\{0,31}\Z)""", re.DOTALL
 )
+_PAIRED = re.compile(
+    r"""((?<!\\)(\\{0,15})(["'])(?:name|key)\2\3\s*:\s*\2\3([\w.-]{1,64})\2\3\s*,\s*\2\3value\2\3\s*:\s*)"""
+    r"""\2\3.*?(?<!\\)(?:\\\\\2\2)*(\2\3|\\{0,31}\Z)""",
+    re.DOTALL | re.IGNORECASE,
+)
+"""As headers and environments are listed: an object with a name and a value."""
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
 # Behind the line that begins it, and any headers, a key has letters without a space; prose about keys has not. One
 # whose end was cut off goes to the end of the text.
@@ -150,6 +161,8 @@ _CONNECTION = re.compile(
     r"|user|user id|uid|username|endpoint|accountname|sharedaccesskeyname)=",
     re.IGNORECASE,
 )
+_MARK: Final = r"""\\{0,7}["']"""
+"""A quotation mark: within a text of JSON it has backslashes."""
 
 
 class _InMarkup(NamedTuple):
@@ -157,6 +170,8 @@ class _InMarkup(NamedTuple):
 
     dashes: re.Pattern[str]
     option: re.Pattern[str]
+    listed: re.Pattern[str]
+    """In a list of arguments, as JSON or Python write it."""
     end: re.Pattern[str]
     element: re.Pattern[str]
     tag: re.Pattern[str]
@@ -170,10 +185,16 @@ def _in_markup() -> _InMarkup:
     reference = r"(?![$%{*\[?]|(?:true|false)\b)"
     named_file = r"(?![./~-]|\S{0,200}\.(?:pem|key|pub|crt|json|ya?ml|txt)\b)"
     return _InMarkup(
-        re.compile("--(?:---|[A-Za-z][\\w-]{0,62} " + _ENDS.replace("~", " ") + ")"),
+        re.compile(
+            rf"""--(?:---|[A-Za-z][\w-]{{0,62}} {_ENDS.replace("~", " ")}|(?<=["']--)[A-Za-z][\w-]{{0,62}}{_MARK},)"""
+        ),
         re.compile(
             rf"""(--([A-Za-z][\w-]{{0,62}}) +)(?:(\\{{0,7}}["']){reference}[^\s"'\\]{{4,500}}\3"""
             rf"""|{reference}{named_file}{_RANDOM}[\w+/=.~!@#%^*-]{{6,500}})"""
+        ),
+        re.compile(
+            rf"""(--(?<=["']--)([A-Za-z][\w-]{{0,62}})({_MARK}),[ \n]{{0,40}}\3)"""
+            rf"""(?!-){reference}[^\n]{{1,500}}?(?<!\\)(?=\3)"""
         ),
         re.compile(">" + _ENDS.replace("~", ">")),
         re.compile(
@@ -188,7 +209,7 @@ def _in_markup() -> _InMarkup:
 def may_hold_unnamed(text: str) -> bool:
     """Return whether a text may hold a credential that is beside no colon and no equals sign.
 
-    That has 20 characters or more, and one of `-_>JKz` among them.
+    That has 20 characters or more, and one of `-_>GJKQz` among them.
     """
     forms = _in_markup()
     # A character is found in a twentieth of the time that two take.
@@ -226,6 +247,8 @@ def without_credentials(text: str) -> str:
     if ":" in text:
         if _QUOTED.search(text) is not None:
             text = _NAMED.sub(_masked_text, text)
+            if "alue" in text:
+                text = _PAIRED.sub(_masked_value, text)
         text = _without_named(text)
     if "=" in text:
         text = _without_assigned(text)
@@ -238,6 +261,8 @@ def _without_those_in_urls(text: str) -> str:
             text = _USERINFO.sub(f"://{MASKED}", text)
         if "curl " in text:
             text = _LOGIN.sub(rf"\1{MASKED}", text)
+        if "hook" in text or "/bot" in text:
+            text = _WEBHOOK.sub(rf"\1\2{MASKED}", text)
     if "=" in text and ("://" in text or ("?" in text and _RELATIVE.search(text) is not None)):
         text = _QUERY.sub(_masked_parameter, text)
     return text
@@ -253,7 +278,7 @@ def _without_unnamed(text: str) -> str:
 
 def _without_those_in_markup(text: str) -> str:
     if "--" in text:
-        text = _in_markup().option.sub(_masked_option, text)
+        text = _in_markup().listed.sub(_masked_in_list, _in_markup().option.sub(_masked_option, text))
     if "<" in text:
         text = _in_markup().element.sub(_masked_element, _in_markup().tag.sub(_masked_tag, text))
     return text
@@ -262,6 +287,10 @@ def _without_those_in_markup(text: str) -> str:
 def _masked_option(found: re.Match[str]) -> str:
     option, name, mark = found.groups(default="")
     return f"{option}{mark}{MASKED}{mark}" if looks_secret(name) else found[0]
+
+
+def _masked_in_list(found: re.Match[str]) -> str:
+    return f"{found[1]}{MASKED}" if looks_secret(found[2]) else found[0]
 
 
 def _masked_element(found: re.Match[str]) -> str:
@@ -361,3 +390,8 @@ def _masked_text(found: re.Match[str]) -> str:
     quote = escape + mark
     masked = MASKED if value and looks_secret(name) else _NAMED.sub(_masked_text, value)
     return f"{quote}{name}{quote}{colon}{quote}{masked}{end}"
+
+
+def _masked_value(found: re.Match[str]) -> str:
+    before, escape, mark, name, end = found.groups()
+    return f"{before}{escape}{mark}{MASKED}{end}" if looks_secret(name) else found[0]

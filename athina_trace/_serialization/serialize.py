@@ -59,7 +59,7 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
             # Such as documents; copied first, since another thread may change the list.
             texts = simple.copy()
             for each in texts:
-                if type(each) is not str or not is_clean(each):
+                if type(each) is not str or each[:2] == "--" or not is_clean(each):
                     break
             else:
                 if len(texts) != _PAIR or not _is_secret_pair(texts):  # most lists need no call
@@ -133,10 +133,6 @@ def read_dict(walk: Walk, value: dict[object, object], depth: int) -> JSON:
         return _closed(walk, value, here)
     # Both copy in one step of the interpreter, so that another thread cannot change the size in between.
     taken = value.copy().items() if len(value) <= walk.nodes else list(islice(value.items(), walk.nodes))
-    if "value" in value:  # as headers are listed, too: {"name": "authorization", "value": "Bearer …"}
-        name = value.get("name", value.get("key"))
-        if type(name) is str and " " not in name and looks_secret(name):
-            taken = [(key, Placeholder(MASKED) if key == "value" else item) for key, item in taken]
     walk.active.add(here)
     out = _fill_dict(walk, taken, depth + 1)
     walk.active.discard(here)
@@ -149,7 +145,15 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int) -> list[JSON]:
     walk.nodes -= len(taken)
     quick = walk.limits.string >= LONG
     out: list[JSON] = []
+    hidden = False
     for item in taken:
+        if hidden:  # it follows an option of a command: ["--password", "…"]
+            hidden = False
+            if type(item) is not str or item[:1] != "-":
+                out.append(MASKED)
+                continue
+        if type(item) is str and item[:2] == "--":
+            hidden = looks_secret(item)
         if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
             walk.chars -= len(item)
             out.append(item)
@@ -183,7 +187,17 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int)
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
             _guard.pass_on(error)
             out[key] = _unreadable(item)
+    if "value" in out or "Value" in out:
+        _mask_named_value(out)
     return out
+
+
+def _mask_named_value(out: dict[str, JSON]) -> None:
+    """Mask what is named beside it, as headers and environments are listed: {"name": "API_KEY", "value": "…"}."""
+    for name, key, value in (("name", "key", "value"), ("Name", "Key", "Value")):
+        named = out.get(name, out.get(key))
+        if type(named) is str and " " not in named and looks_secret(named) and out.get(value) is not None:
+            out[value] = MASKED
 
 
 def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:

@@ -320,6 +320,18 @@ class _AsyncIterating(_Followed):
         return self._self_following.step_async(self, anext, iterator)
 
 
+class _Iterable(_Followed):
+    """What is no iterator itself, but gives one: it ends the call where the program iterates rather than awaits."""
+
+    def __iter__(self) -> Any:
+        return self._self_following.make(iter, self.__wrapped__)
+
+
+class _AsyncIterable(_Followed):
+    def __aiter__(self) -> Any:
+        return self._self_following.make(aiter, self.__wrapped__)
+
+
 class _Awaitable(_Followed):
     def __await__(self) -> Generator[Any, Any, Any]:
         # Not handed on: `await` keeps nothing but this generator, and that keeps the proxy from being abandoned.
@@ -369,6 +381,8 @@ class _Called(_Followed):
 _PARTS: Final[dict[str, type[_Followed]]] = {
     "__next__": _Iterating,
     "__anext__": _AsyncIterating,
+    "__iter__": _Iterable,  # behind those of iterators, which have these, too
+    "__aiter__": _AsyncIterable,
     "__await__": _Awaitable,
     "__enter__": _Entered,
     "__aenter__": _AsyncEntered,

@@ -136,7 +136,7 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
     inner, call, texts = held.inner, held.call, held.texts
     enter, now, restore, asend = current.set, current.get, current.reset, inner.asend
     waits: type | None = None
-    closing: GeneratorExit | None = None
+    closing = False
     value: Any = None
     # The event loop is to know of the outer generator only: it would close both at its end, in any order.
     hooks = sys.get_asyncgen_hooks()
@@ -164,7 +164,7 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
                     resume = asend
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
                     value, resume = thrown, inner.athrow
-                    closing = thrown if isinstance(thrown, GeneratorExit) else None
+                    closing = isinstance(thrown, GeneratorExit)
                 token = enter(state)
                 step = resume(value)
             hand_over(texts, call)
@@ -175,12 +175,12 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
             await run_in_thread(work)
     except BaseException as error:
         leave(token)
-        del value
+        del value, step  # as above: the step may hold what was thrown, and no other name may hold the error
         hand_over(texts, call)
         # trio cancels what a generator awaits while it is closed: it was abandoned all the same.
-        ended = error if closing is None or isinstance(error, Exception) else closing
-        if (work := attempt(call.failed, ended)) is not None:
-            await run_in_thread(work, ended)
+        abandoned = closing and not isinstance(error, Exception)
+        if (work := attempt(call.failed, GeneratorExit() if abandoned else error)) is not None:
+            await run_in_thread(work, GeneratorExit() if abandoned else error)
         raise
 
 
