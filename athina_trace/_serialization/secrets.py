@@ -209,7 +209,7 @@ def _in_markup() -> _InMarkup:
 def may_hold_unnamed(text: str) -> bool:
     """Return whether a text may hold a credential that is beside no colon and no equals sign.
 
-    That has 20 characters or more, and one of `-_>GJKQz` among them.
+    That has 20 characters or more, and one of `-_>JKz` among them.
     """
     forms = _in_markup()
     # A character is found in a twentieth of the time that two take.

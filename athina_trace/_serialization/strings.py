@@ -32,8 +32,7 @@ def is_clean(value: str, longest: int = LONG) -> bool:
         if size >= LONG and (size > longest or may_hold_base64(value)):
             return False
         if (
-            "-" in value or "_" in value or ">" in value
-            or "J" in value or "K" in value or "z" in value or "G" in value or "Q" in value
+            "-" in value or "_" in value or ">" in value or "J" in value or "K" in value or "z" in value
         ) and may_hold_unnamed(value):  # fmt: skip
             return False
     return ":" not in value or not (";" in value or may_hold_named(value))
