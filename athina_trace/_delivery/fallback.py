@@ -185,7 +185,7 @@ class Delivery:
     def traffic(self) -> Traffic:
         """Return what this process's requests do now, and took."""
         workers = [self.worker, *([self._fallback[1]] if self._fallback else [])]
-        controllers = [worker.engine.senders.controller for worker in workers if worker.engine.senders is not None]
+        controllers = [worker.engine.senders.controller for worker in workers]
         latency = sum((each.latency for each in controllers), Histogram())
         return Traffic(sum(each.in_flight for each in controllers), latency)
 

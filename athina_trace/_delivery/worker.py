@@ -32,10 +32,8 @@ _ENDED = "deliveries of this process have ended"
 class Worker:
     """The thread around `engine`, started with the first log. Nothing here ever raises into the program."""
 
-    def __init__(self, engine: Engine, *, clock: Any, unsent: str | None = None) -> None:
-        """`unsent`: why an engine without senders has none."""
+    def __init__(self, engine: Engine, *, clock: Any) -> None:
         self.engine = engine
-        self._unsent = unsent
         self.stuck: str | None = None
         """Why the outbox's store cannot be used; None where it can."""
         self.locked: str | None = None
@@ -60,13 +58,8 @@ class Worker:
     @property
     def paused(self) -> str | None:
         """Why nothing is sent now: no key or a wrong one, an outage, a store out of use, the end; None where it is."""
-        unsent = self._unsent if self.engine.senders is None else None
-        return self.engine.paused or self.stuck or self.locked or (_ENDED if self.has_ended else unsent)
-
-    @property
-    def senders(self) -> int:
-        """How many threads send."""
-        return self.engine.senders.alive if self.engine.senders is not None else 0
+        never = _ENDED if self.has_ended else self.engine.senders.unsent
+        return self.engine.paused or self.stuck or self.locked or never
 
     @property
     def has_ended(self) -> bool:
@@ -96,7 +89,7 @@ class Worker:
                 try:
                     self._thread.start()
                     # At once: a short program may be ending already when the engine has its first log ready.
-                    self.engine.start_sender()
+                    self.engine.senders.start()
                 except BaseException as error:
                     # A signal handler may have raised while this waited for the thread, which may run all the same.
                     self._is_started = self._running.locked()
@@ -146,7 +139,7 @@ class Worker:
             if self._event.wait(seconds):
                 return
             with _guard.shield("looking after the senders"):
-                self.engine.supervise()
+                self.engine.senders.supervise()
             if self._puts == seen:
                 return
             waited = time.monotonic() - began

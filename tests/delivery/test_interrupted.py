@@ -119,12 +119,12 @@ def test_a_thread_that_is_taken_for_dead_is_not_doubled(worker: Worker, monkeypa
     """`Thread.is_alive` of Python 3.11 and 3.12 takes it for dead from then on, if the handler raises on top of it."""
     worker.wake()
     worker.flush(0)
-    engine, senders = worker._thread, worker.senders
+    engine, senders = worker._thread, worker.engine.senders.alive
     monkeypatch.setattr(threading.Thread, "is_alive", lambda _: False)
     for _ in range(3):
         worker.flush(0)
     assert worker._thread is engine
-    assert worker.senders >= senders
+    assert worker.engine.senders.alive >= senders
 
 
 def test_of_two_threads_that_were_started_one_ends(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

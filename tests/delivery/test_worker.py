@@ -97,7 +97,7 @@ def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     assert worker.flush(60)
     closed = threading.Event()
     monkeypatch.setattr(worker.engine.outbox, "close", closed.set)
-    monkeypatch.setattr(worker.engine, "_commit", broken)
+    monkeypatch.setattr(worker.engine._acknowledger, "commit", broken)
     ended = threading.Event()
     monkeypatch.setattr(worker.engine.flushes, "end_all", ended.set)
     assert worker.close(0)
@@ -125,7 +125,7 @@ def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pyte
         asked.append(args[1].reference)
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(stepped.engine, "_on_result", settled)
+    monkeypatch.setattr(stepped.engine._acknowledger, "_on_result", settled)
     stepped.put("one", "1", "2")
     stepped.put("two", "3")
     stepped.settle()
