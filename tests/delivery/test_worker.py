@@ -83,9 +83,10 @@ def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(
         patched.setattr(worker, "_step", broken)
         patched.setattr(_guard, "swallow", broken)
         put(worker, "1")
-        assert worker._thread is not None
-        worker._thread.join(60)
-        assert not worker._thread.is_alive()
+        thread = worker._thread.started
+        assert thread is not None
+        thread.join(60)
+        assert not thread.is_alive()
     put(worker, "2")
     assert worker.flush(60).waiting == 0
 
@@ -110,7 +111,7 @@ def test_no_thread_is_started_while_the_interpreter_ends(worker: Worker, monkeyp
     """Before Python 3.12 its start is waited for without end: an object may log something when it is let go of."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     put(worker, "late")
-    assert worker._thread is None
+    assert worker._thread.started is None
     monkeypatch.undo()
     put(worker, "later")
     assert worker.flush(60)
