@@ -1,7 +1,7 @@
 """The engine: `step(now)` takes everything one step further; `worker` is the thread that calls it.
 
-A step commits the results of senders, collects what was put, and leases ordering keys to the senders, in one
-transaction.
+A step commits the results of senders (`_Acknowledger`), collects what was put (the outbox), and leases ordering keys to
+the senders (`_Leases`), in one transaction. `_Upkeep` does what is due now and then.
 """
 
 from __future__ import annotations
