@@ -20,7 +20,7 @@ from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
-from athina_trace._delivery.senders import Connection, Senders
+from athina_trace._delivery.senders import Connection, NoSenders, Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
@@ -83,15 +83,15 @@ class Runtime(Writer):
             max_attempts=settings.max_attempts,
             on_result=self._on_result,
         )
-        return Worker(engine, clock=clock, unsent=_NO_KEY if settings.relay is None else _NO_PACKAGE)
+        return Worker(engine, clock=clock)
 
-    def _make_pool(self) -> Callable[[Results], Pool] | None:
-        """Return what sends to where the settings say; None where they do not."""
+    def _make_pool(self) -> Callable[[Results], Pool]:
+        """Return what makes the senders to where the settings say."""
         settings = self.settings
         if settings.relay is not None:
             return _relay_pool(settings)
         if settings.api_key is None:
-            return None
+            return lambda _: NoSenders(_NO_KEY)
         revise = None
         if settings.estimate_cost:
             from athina_trace._delivery.costs import estimator  # noqa: PLC0415 - most programs do without it
@@ -160,7 +160,7 @@ class Runtime(Writer):
             outbox=self.delivery.path,
             faults=_guard.faults,
             damaged=counts.damaged,
-            senders=self.delivery.worker.senders,
+            senders=self.delivery.worker.engine.senders.alive,
             last_error=self.delivery.worker.engine.last_error,
             memory_only=self.delivery.memory_only,
         )
@@ -182,14 +182,14 @@ def _path(settings: Settings) -> str:
         return MEMORY
 
 
-def _relay_pool(settings: Settings) -> Callable[[Results], Pool] | None:
-    """Return what publishes to the relay; None, with a warning, where its client is not installed."""
+def _relay_pool(settings: Settings) -> Callable[[Results], Pool]:
+    """Return what makes the publisher to the relay; nothing is sent, with a warning, without its client's package."""
     try:
         from athina_trace.relay.connection import Address  # noqa: PLC0415 - an optional extra
         from athina_trace.relay.publisher import Publisher  # noqa: PLC0415
     except ImportError as error:
         _guard.log_throttled(logging.ERROR, "relay package", "%s; logs are kept (%s)", _NO_PACKAGE, error)
-        return None
+        return lambda _: NoSenders(_NO_PACKAGE)
     address = Address.of(settings)
     return lambda results: Publisher(
         address, results, clock=clock, max_bytes=settings.max_log_bytes, patience=settings.request_timeout

@@ -148,7 +148,7 @@ class Limit:
 
     def reset(self) -> None:
         """Begin, or begin again, with one request."""
-        self.value = 1
+        self.value = min(1, self.most)
         self._compared: tuple[int, float] | None = None  # the level before the present trial, and its cost
         self._upwards = True  # where it goes
         self._next_up = self._next_down = 0.0  # when there may be another
@@ -506,7 +506,7 @@ class Concurrency:
         """Start.
 
         Args:
-            most: requests in flight.
+            most: requests in flight; 0 where none is ever sent.
             name: of what they are sent to.
             is_queue: whether a log that is kept holds up all behind it, whatever their session.
         """
@@ -524,11 +524,11 @@ class Concurrency:
         """How many requests may be in flight."""
         return self._limit.value
 
-    def room(self, now: float, most: int) -> int:
-        """Return how many ordering keys may be on lease at `now`: about `most` of them, one as a probe, or none."""
+    def window(self, least: int) -> int:
+        """Return how many ordering keys may be on lease: at least so many, or one, as a probe, or none at all."""
         if self.gate.is_shut:
-            return 0 if self.gate.wait(now) else 1
-        return max(most, 2 * self.limit)
+            return 1
+        return max(least, 2 * self.limit) if self.limit else 0
 
     def begin(self, now: float, key: str, reference: str, kind: Kind = "log") -> InFlight:
         """Begin a request at `now`, or at the time that it says."""

@@ -1,18 +1,19 @@
 """The engine: `step(now)` takes everything one step further; `worker` is the thread that calls it.
 
-A step commits the results of senders, collects what was put, and leases ordering keys to the senders, in one
-transaction.
+A step commits the results of senders (`_Acknowledger`), collects what was put (the outbox), and leases ordering keys to
+the senders (`_Leases`), in one transaction. `_Upkeep` does what is due now and then.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from athina_trace import _guard
-from athina_trace._delivery.concurrency import Concurrency, Gate
-from athina_trace._delivery.destination import ATHINA, Destination
+from athina_trace._delivery.concurrency import Concurrency
+from athina_trace._delivery.destination import Destination
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.flush import Flushes
 from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
@@ -48,11 +49,21 @@ OnResult = Callable[[str, Stored, Outcome, bool], None]
 class Pool(Protocol):
     """What sends leases, and puts what came of them into the `Results` that it was made with.
 
-    `senders.Senders` to Athina, and a relay's publisher to its stream. All of it is for the engine's thread.
+    `senders.Senders` to Athina, a relay's publisher to its stream, and `senders.NoSenders` to nowhere. All of it is for
+    the engine's thread.
+
+    Attributes:
+        unsent: why nothing is ever sent; None where it is.
+        alive: how many threads send.
     """
 
     controller: Concurrency
-    destination: Destination
+
+    @property
+    def destination(self) -> Destination: ...
+
+    @property
+    def unsent(self) -> str | None: ...
 
     @property
     def alive(self) -> int: ...
@@ -72,18 +83,18 @@ class Engine:
     def __init__(
         self,
         outbox: Outbox,
-        make_pool: Callable[[Results], Pool] | None,
+        make_pool: Callable[[Results], Pool],
         *,
         clock: Any,
         max_attempts: int = 500,
         keep: float = 0.0,
         on_result: OnResult | None = None,
     ) -> None:
-        """Start nothing: that is for `start_sender` or the first step.
+        """Start nothing: that is for `senders.start` or the first step.
 
         Args:
             outbox: what is delivered.
-            make_pool: makes what sends; None where nothing is to be sent.
+            make_pool: makes what sends.
             clock: has `time`, `monotonic` (seconds) and `uniform` (0 to 1).
             max_attempts: how often an entry is tried that fails while others are taken, before it is refused.
             keep: seconds for which delivered entries stay in the outbox, to be looked at.
@@ -92,38 +103,31 @@ class Engine:
         self.outbox = outbox
         self.flushes = Flushes()
         self.results = Results(outbox.acknowledge)
-        self.senders = make_pool(self.results) if make_pool is not None else None
-        self._destination = self.senders.destination if self.senders is not None else ATHINA
-        self._clock = clock
-        self._upkeep = _Upkeep(outbox, keep)
-        self._retry_policy = RetryPolicy(clock, self._destination, max_attempts=max_attempts)
-        self._acknowledge = _Acknowledger(outbox, self._retry_policy, self._gate, keep=keep > 0)
-        self._on_result = on_result
-        self._leased: dict[str, Lease] = {}
-        self._unsubmitted: list[Lease] = []
-        self._is_full = False
-        """Whether what is on lease takes `WINDOW_BYTES`: what comes back makes the next step, not what is due."""
-        self.refused = 0
-        """How many entries Athina refused to this engine."""
+        self.senders = make_pool(self.results)
         self.waiting: int | None = None
         """How many entries waited at the end of the last step; None before the first."""
+        self._clock = clock
+        self._upkeep = _Upkeep(outbox, keep)
+        self._leases = _Leases(outbox, self.results, self.senders)
+        retry_policy = RetryPolicy(clock, self.senders.destination, max_attempts=max_attempts)
+        self._acknowledger = _Acknowledger(outbox, self.senders, retry_policy, keep=keep > 0, on_result=on_result)
         self._noted: str | None = ""  # so that the first step takes back what a dead process may have noted
-
-    @property
-    def _gate(self) -> Gate | None:
-        """What is shut where a key is wrong, or during an outage; None where nothing is to be sent."""
-        return self.senders.controller.gate if self.senders is not None else None
 
     @property
     def paused(self) -> str | None:
         """Why nothing is sent now: a wrong key or an outage; None where it is."""
-        gate = self._gate
-        return (gate.paused or gate.outage) if gate is not None else None
+        gate = self.senders.controller.gate
+        return gate.paused or gate.outage
 
     @property
     def last_error(self) -> str | None:
         """The outcome of the last request that failed; None where none has."""
-        return self._retry_policy.last_error
+        return self._acknowledger.retry_policy.last_error
+
+    @property
+    def refused(self) -> int:
+        """How many entries Athina refused to this engine."""
+        return self._acknowledger.refused
 
     def step(self, now: float) -> float:
         """Do what can be done at `now` (seconds since the epoch); return in how many seconds to step again.
@@ -131,175 +135,171 @@ class Engine:
         Raises what the store raises, and has done nothing then.
         """
         results = self.results.uncommitted()
-        before = self._leased, self._unsubmitted, self._noted
-        try:
-            with self.outbox.transaction():
-                announced, collected, due = self._transact(results, now)
-        except BaseException:
-            self._leased, self._unsubmitted, self._noted = before
-            raise
+        with self._leases.restored_on_failure(), self.outbox.transaction():
+            announced, collected, due = self._transact(results, now)
         self.results.discard(len(results))
         self.results.interpreter.spent()  # before senders look what that was
-        while self.senders is not None and self._unsubmitted:
-            self.senders.submit(self._unsubmitted[0])
-            del self._unsubmitted[0]
-        gate = self._gate
-        if gate is not None:
-            self._destination.warn(paused=gate.paused, outage=gate.outage)
+        self._leases.submit()
+        gate = self.senders.controller.gate
+        self.senders.destination.warn(paused=gate.paused, outage=gate.outage)
         self._upkeep.is_due |= bool(collected or results)
         self.outbox.acknowledgements_committed(
             result.attempt.entry for result in self.results.uncommitted() if result.attempt
         )
-        for key, attempt in announced:
-            self._announce(key, attempt)
-        idle = gate is None or gate.paused is not None
-        self.flushes.serve(self.outbox, idle=idle)
+        self._acknowledger.announce(announced)
+        self.flushes.serve(self.outbox, idle=self.senders.unsent is not None or gate.paused is not None)
         self.waiting = self.outbox.counts().waiting
-        waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leased))]
+        waits = [self._patience(), self._upkeep.compact(now, is_busy=bool(self._leases.held)), self.senders.supervise()]
         if collected:
             waits.append(0.0)
-        if self.senders is not None:
-            waits.append(self.senders.supervise())
-            controller = self.senders.controller
-            most = 1 if controller.gate.is_shut else max(WINDOW, 2 * controller.limit)
-            if due is not None and len(self._leased) < most and not self._is_full:
-                waits.append(max(due - now, controller.gate.wait(self._clock.monotonic()), 0.0))
+        if due is not None and self._leases.may_grow():
+            waits.append(max(due - now, gate.wait(self._clock.monotonic()), 0.0))
         return min(waits)
 
     def _transact(self, results: list[Result], now: float) -> tuple[list[tuple[str, Attempt]], int, float | None]:
         """Do a step's work in the store; return what was taken or refused, how much was collected, what is due next."""
-        clock_set_back = self._upkeep.clean_up(now, self._clock.monotonic(), self._patience())
+        monotonic = self._clock.monotonic()
+        clock_set_back = self._upkeep.clean_up(now, monotonic, self._patience())
         is_flush_new = self.flushes.begin(self.outbox)
-        if self.senders is not None and (is_flush_new or clock_set_back):
+        if is_flush_new or clock_set_back:
             self.senders.controller.gate.probe()
-        if self.paused != self._noted:
-            self.outbox.store.note("paused", self.paused, now)
-            if self._noted and self.paused is None:  # what logs wait for since they failed is over
-                self.outbox.store.make_due(now, within=LONGEST_BACKOFF)
-            self._noted = self.paused
-        held, announced = self._commit(results, now)
+        self._note_pause(now)
+        announced = self._acknowledger.commit(results, self._leases, now)
         collected = self.outbox.collect()
-        leases = self._lease(now, held)
-        # Before the commit: whatever fails after it finds what is leased in its place.
-        self._leased = {lease.ordering_key: lease for lease in (*held, *leases)}
-        self._unsubmitted = [*self._unsubmitted, *leases]
+        self._leases.take(now, monotonic, is_awaited=bool(self.flushes))
         return announced, collected, self.outbox.store.next_due()
+
+    def _note_pause(self, now: float) -> None:
+        """Note in the store, for whoever looks at it, why nothing is sent; once it is, what failed is due again."""
+        paused = self.paused
+        if paused != self._noted:
+            self.outbox.store.note("paused", paused, now)
+            if self._noted and paused is None:
+                self.outbox.store.make_due(now, within=LONGEST_BACKOFF)
+            self.outbox.store.on_commit(lambda: setattr(self, "_noted", paused))
 
     def _patience(self) -> float:
         """Return how long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
         return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
 
-    def _commit(self, results: Sequence[Result], now: float) -> tuple[list[Lease], list[tuple[str, Attempt]]]:
-        """Write down what senders report; the leases that are still under way, and what was taken or refused."""
-        held = dict(self._leased)
-        announced: list[tuple[str, Attempt]] = []
-        delivered: list[Attempt] = []
-        released: list[str] = []
-        for lease, attempt, ended in results:
-            if held.get(lease.ordering_key) is not lease:
-                continue  # of a store that is gone
-            due, attempts = 0.0, 0
-            if attempt is not None:
-                attempt, due, attempts = self._acknowledge(lease, attempt, now)  # noqa: PLW2901 - it may be refused
-                if attempt.verdict in (Verdict.DELIVERED, Verdict.REFUSED):
-                    announced.append((lease.ordering_key, attempt))
-                if attempt.verdict is Verdict.DELIVERED:
-                    delivered.append(attempt)
-            if ended:
-                if attempts:
-                    self.outbox.release(lease.ordering_key, due=due, attempts=attempts)
-                else:
-                    released.append(lease.ordering_key)
-                del held[lease.ordering_key]
-        self._acknowledge.delivered(delivered, now)
-        self.outbox.release(*released)
-        return list(held.values()), announced
-
-    def _lease(self, now: float, held: Sequence[Lease]) -> list[Lease]:
-        if self.senders is None:
-            return []
-        controller = self.senders.controller
-        keys = controller.room(self._clock.monotonic(), WINDOW) - len(held)
-        room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
-        self._is_full = room <= 0
-        if keys <= 0 or self._is_full:
-            return []
-        # Where many were refused, those made since may be better, and must not wait behind all of them.
-        leases = self.outbox.lease(now, keys=keys, batch=BATCH, room=room, newest=controller.gate.is_astray)
-        taken = sum(len(entry.body) for lease in leases for entry in lease.entries)
-        is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
-        self._is_full = taken >= room
-        self.results.is_urgent = is_cut or len(leases) == keys or self._is_full or bool(self.flushes)
-        return leases
-
-    def _announce(self, key: str, attempt: Attempt) -> None:
-        """Report what became of an entry, once that is committed."""
-        entry, outcome, verdict = attempt
-        if verdict is Verdict.REFUSED:
-            self.refused += 1
-            _guard.log_throttled(
-                logging.WARNING,
-                f"refused {outcome.status}",
-                "%s refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
-                self._destination.name,
-                entry.reference,
-                outcome.status,
-                outcome.message,
-            )
-        elif outcome.message:
-            _guard.log_throttled(
-                logging.WARNING,
-                f"not {self._destination.name}",
-                "%s answered log %s with status %s and %s: it counts as delivered, but another service may have it; "
-                "check %s",
-                self._destination.name,
-                entry.reference,
-                outcome.status,
-                outcome.message,
-                self._destination.address_setting,
-            )
-        with _guard.shield("passing on what became of a log"):
-            if self._on_result is not None:
-                self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
-
-    def supervise(self) -> None:
-        """Supervise the senders only."""
-        if self.senders is not None:
-            self.senders.supervise()
-
     def store_replaced(self) -> None:
         """Forget what is under way: it belongs to a store that is gone."""
-        self._leased, self._unsubmitted = {}, []
-
-    def start_sender(self) -> None:
-        """Start the first sender. Raises RuntimeError where no thread can be started."""
-        if self.senders is not None:
-            self.senders.start()
+        self._leases.forget()
 
     def finish(self, seconds: float) -> None:
         """Stop the senders within `seconds`, commit their last results, and let go of the outbox."""
-        if self.senders is not None:
-            self.senders.close(seconds)
+        self.senders.close(seconds)
         try:
             with self.outbox.transaction():
-                _, announced = self._commit(self.results.uncommitted(), self._clock.time())
-            for key, attempt in announced:
-                self._announce(key, attempt)
+                announced = self._acknowledger.commit(self.results.uncommitted(), self._leases, self._clock.time())
+            self._acknowledger.announce(announced)
         finally:
             self.outbox.close()
 
 
-class _Acknowledger:
-    """Writes down what became of entries, and says when their ordering keys may be tried again."""
+class _Leases:
+    """What is on lease to this engine: it is with the senders, or about to be."""
 
-    def __init__(self, outbox: Outbox, retry_policy: RetryPolicy, gate: Gate | None, *, keep: bool) -> None:
+    def __init__(self, outbox: Outbox, results: Results, senders: Pool) -> None:
+        self.held: dict[str, Lease] = {}
+        """By ordering key."""
         self._outbox = outbox
-        self._gate = gate
-        self._retry_policy = retry_policy
-        self._keep = keep
+        self._results = results
+        self._senders = senders
+        self._unsubmitted: list[Lease] = []
+        self._is_full = False
+        """Whether they take `WINDOW_BYTES`: what comes back makes the next step, not what is due."""
 
-    def __call__(self, lease: Lease, attempt: Attempt, now: float) -> tuple[Attempt, float, int]:
-        """Write down one attempt, unless Athina took its entry: see `delivered`.
+    @contextmanager
+    def restored_on_failure(self) -> Iterator[None]:
+        """Have the same on lease as before where what is inside fails."""
+        before = dict(self.held), list(self._unsubmitted)
+        try:
+            yield
+        except BaseException:
+            self.held, self._unsubmitted = before
+            raise
+
+    def take(self, now: float, monotonic: float, *, is_awaited: bool) -> None:
+        """Lease what is due and has room beside what is held.
+
+        Args:
+            now: seconds since the epoch.
+            monotonic: seconds that no change of the clock moves.
+            is_awaited: whether a caller waits for what is sent.
+        """
+        controller, held = self._senders.controller, self.held.values()
+        keys = 0 if controller.gate.wait(monotonic) else controller.window(WINDOW) - len(held)
+        room = WINDOW_BYTES - sum(len(entry.body) for lease in held for entry in lease.entries)
+        self._is_full = room <= 0
+        if keys <= 0 or self._is_full:
+            return
+        # Where many were refused, those made since may be better, and must not wait behind all of them.
+        leases = self._outbox.lease(now, keys=keys, batch=BATCH, room=room, newest=controller.gate.is_astray)
+        self._is_full = sum(len(entry.body) for lease in leases for entry in lease.entries) >= room
+        is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
+        self._results.is_urgent = is_cut or len(leases) == keys or self._is_full or is_awaited
+        # Before the commit: whatever fails after it finds what is leased in its place.
+        self.held.update((lease.ordering_key, lease) for lease in leases)
+        self._unsubmitted += leases
+
+    def submit(self) -> None:
+        """Give the senders what they do not have yet."""
+        while self._unsubmitted:
+            self._senders.submit(self._unsubmitted[0])
+            del self._unsubmitted[0]
+
+    def may_grow(self) -> bool:
+        """Return whether more may be on lease, once it is due and the gate lets it through."""
+        return len(self.held) < self._senders.controller.window(WINDOW) and not self._is_full
+
+    def forget(self) -> None:
+        """Hold nothing."""
+        self.held, self._unsubmitted = {}, []
+
+
+class _Acknowledger:
+    """Writes down what became of entries, and announces it once that is committed."""
+
+    def __init__(
+        self, outbox: Outbox, senders: Pool, retry_policy: RetryPolicy, *, keep: bool, on_result: OnResult | None
+    ) -> None:
+        self.retry_policy = retry_policy
+        self.refused = 0
+        self._outbox = outbox
+        self._gate = senders.controller.gate
+        self._destination = senders.destination
+        self._keep = keep
+        self._on_result = on_result
+
+    def commit(self, results: Sequence[Result], leases: _Leases, now: float) -> list[tuple[str, Attempt]]:
+        """Write down what senders report, and give back the leases that ended; return what was taken or refused."""
+        announced: list[tuple[str, Attempt]] = []
+        delivered: list[Attempt] = []
+        released: list[str] = []
+        for lease, reported, ended in results:
+            key = lease.ordering_key
+            if leases.held.get(key) is not lease:
+                continue  # of a store that is gone
+            due, attempts = 0.0, 0
+            if reported is not None:
+                attempt, due, attempts = self._commit_one(lease, reported, now)
+                if attempt.verdict in (Verdict.DELIVERED, Verdict.REFUSED):
+                    announced.append((key, attempt))
+                if attempt.verdict is Verdict.DELIVERED:
+                    delivered.append(attempt)
+            if ended:
+                if attempts:
+                    self._outbox.release(key, due=due, attempts=attempts)
+                else:
+                    released.append(key)
+                del leases.held[key]
+        self._commit_delivered(delivered, now)
+        self._outbox.release(*released)
+        return announced
+
+    def _commit_one(self, lease: Lease, attempt: Attempt, now: float) -> tuple[Attempt, float, int]:
+        """Write down one attempt, unless Athina took its entry: see `_commit_delivered`.
 
         Returns:
             The attempt, refused where it failed too often; when its ordering key is due again; after how many failures.
@@ -307,7 +307,7 @@ class _Acknowledger:
         if attempt.outcome.possible_duplicate:
             self._outbox.count_possible_duplicate()
         attempts = lease.attempts + 1 if attempt.entry is lease.entries[0] else 1
-        attempt, wait = self._retry_policy.decide(attempt, attempts, now, tries=self._gate.tries if self._gate else 1.0)
+        attempt, wait = self.retry_policy.decide(attempt, attempts, now, tries=self._gate.tries)
         if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
             return attempt, now + wait, attempts
         entry, outcome, verdict = attempt
@@ -319,7 +319,7 @@ class _Acknowledger:
                 self._outbox.refused(entry, now, status=None, reason=f"an answer that cannot be kept: {error!a}")
         return attempt, 0.0, 0
 
-    def delivered(self, attempts: Sequence[Attempt], now: float) -> None:
+    def _commit_delivered(self, attempts: Sequence[Attempt], now: float) -> None:
         """Write down that Athina took the entries of `attempts`."""
         entries = [(entry, outcome.prompt_run_id) for entry, outcome, _ in attempts]
         try:
@@ -327,6 +327,36 @@ class _Acknowledger:
         except Exception as error:  # noqa: BLE001 - see there
             _swallow_unless_of_the_store(error)
             self._outbox.all_delivered([(entry, None) for entry, _ in entries], now, keep=self._keep)
+
+    def announce(self, announced: Iterable[tuple[str, Attempt]]) -> None:
+        """Report what became of entries, each with its ordering key, once that is committed."""
+        for key, (entry, outcome, verdict) in announced:
+            if verdict is Verdict.REFUSED:
+                self.refused += 1
+                _guard.log_throttled(
+                    logging.WARNING,
+                    f"refused {outcome.status}",
+                    "%s refused log %s with status %s (%s); it is kept, see `athina-trace logs --state refused`",
+                    self._destination.name,
+                    entry.reference,
+                    outcome.status,
+                    outcome.message,
+                )
+            elif outcome.message:
+                _guard.log_throttled(
+                    logging.WARNING,
+                    f"not {self._destination.name}",
+                    "%s answered log %s with status %s and %s: it counts as delivered, but another service may have "
+                    "it; check %s",
+                    self._destination.name,
+                    entry.reference,
+                    outcome.status,
+                    outcome.message,
+                    self._destination.address_setting,
+                )
+            with _guard.shield("passing on what became of a log"):
+                if self._on_result is not None:
+                    self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
 
 
 def _swallow_unless_of_the_store(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""An outbox and its worker, and a second pair in memory for as long as the first cannot take logs."""
+"""An outbox and its worker, and a second pair in memory for as long as the disk is full or cannot be used."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Delivery:
         return MemoryOutbox.path if self._memory_until else self.outbox.path
 
     def put(self, entry: Entry) -> None:
-        """Commit an entry, or keep it in memory where the disk fails, or count it as dropped where it is full."""
+        """Commit an entry, or keep it in memory where the disk is full or fails; count it as dropped over the limit."""
         try:
             if not self._memory_until and not self.worker.stuck:
                 self.outbox.put(entry)
@@ -185,7 +185,7 @@ class Delivery:
     def traffic(self) -> Traffic:
         """Return what this process's requests do now, and took."""
         workers = [self.worker, *([self._fallback[1]] if self._fallback else [])]
-        controllers = [worker.engine.senders.controller for worker in workers if worker.engine.senders is not None]
+        controllers = [worker.engine.senders.controller for worker in workers]
         latency = sum((each.latency for each in controllers), Histogram())
         return Traffic(sum(each.in_flight for each in controllers), latency)
 

@@ -12,7 +12,7 @@ import threading
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
@@ -42,10 +42,7 @@ class MemoryStore:
     empty_bytes = 0
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._undo: list[tuple[dict[Any, Any], Any, Any]] | None = None
-        """Table, key and former value of what the present transaction has set; None outside of one."""
-        self._on_commit: list[Callable[[], object]] = []
+        self._tables = _Transactions(self._index)
         self._waiting: dict[int, _Row] = {}
         self._delivered: dict[int, _Row] = {}
         self._refused: dict[int, _Row] = {}
@@ -66,37 +63,13 @@ class MemoryStore:
         self._ready = [each for each in free if not each[0]]
         self._later = free[len(self._ready) :]
 
-    def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
-        """Set a value of a table, or delete it where it is None."""
-        if self._undo is not None:
-            self._undo.append((table, key, table.get(key)))
-        _put(table, key, value)
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Do all or nothing. Transactions nest into the outermost one."""
-        with self._lock:
-            if self._undo is not None:
-                yield
-                return
-            self._undo = []
-            try:
-                yield
-            except BaseException:
-                self._on_commit.clear()
-                for table, key, value in reversed(self._undo):
-                    _put(table, key, value)
-                self._index()
-                raise
-            finally:
-                self._undo = None
-            committed, self._on_commit = self._on_commit, []
-            for each in committed:
-                each()
+        return self._tables.transaction()
 
     def on_commit(self, work: Callable[[], object]) -> None:
         """Do `work` once the present transaction is committed; never where it is rolled back."""
-        self._on_commit.append(work)
+        self._tables.on_commit.append(work)
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Append `entries` to their ordering keys. An update follows its log under that log's key."""
@@ -104,9 +77,9 @@ class MemoryStore:
             number = self._numbers.get("last", 0) + 1
             known = next(iter(self._of_reference[entry.reference].values()), entry.ordering_key)
             key = entry.ordering_key if entry.kind == "log" else known
-            self._set(self._numbers, "last", number)
+            self._tables.set(self._numbers, "last", number)
             body = without_nul(entry.body)
-            self._set(self._waiting, number, _Row(entry._replace(ordering_key=key, body=body)))
+            self._tables.set(self._waiting, number, _Row(entry._replace(ordering_key=key, body=body)))
             self._of_key[key][number] = None
             self._of_reference[entry.reference][number] = key
             self.count("bytes", _ROW_BYTES + len(body))
@@ -117,7 +90,7 @@ class MemoryStore:
     def _free(self, name: str, *, due: float = 0.0, attempts: int = 0) -> None:
         self.count("turns")
         key = _Key(None, due, attempts, self._numbers["turns"])
-        self._set(self._keys, name, key)
+        self._tables.set(self._keys, name, key)
         heapq.heappush(self._later if due else self._ready, (due, key.turn, name))
 
     def next_due(self) -> float | None:
@@ -150,7 +123,7 @@ class MemoryStore:
             _, turn, name = heapq.heappop(self._later)
             key = self._keys.get(name)
             if key is not None and key.owner is None and key.turn == turn:
-                self._set(self._keys, name, key._replace(due=0.0))
+                self._tables.set(self._keys, name, key._replace(due=0.0))
                 heapq.heappush(self._ready, (0.0, turn, name))
         leases: list[Lease] = []
         while len(leases) < keys and room > 0 and (due := self.next_due()) is not None and due <= now:
@@ -163,7 +136,7 @@ class MemoryStore:
                 room -= len(entry.body)
                 if room <= 0:
                     break
-            self._set(self._keys, name, _Key(owner, due, attempts, turn))
+            self._tables.set(self._keys, name, _Key(owner, due, attempts, turn))
             leases.append(Lease(name, attempts, entries))
         return leases
 
@@ -171,12 +144,12 @@ class MemoryStore:
         row = self._waiting.get(entry.id)
         if row is None:
             return False
-        self._set(self._waiting, entry.id, None)
+        self._tables.set(self._waiting, entry.id, None)
         del self._of_key[row.entry.ordering_key][entry.id]
         if into is None:
             self._forget(entry.id, row)
         else:
-            self._set(into, entry.id, row._replace(resolved=now))
+            self._tables.set(into, entry.id, row._replace(resolved=now))
         return True
 
     def _forget(self, number: int, row: _Row) -> None:
@@ -205,7 +178,7 @@ class MemoryStore:
             if self._of_key.get(name):
                 self._free(name, due=due, attempts=attempts)
             else:
-                self._set(self._keys, name, None)
+                self._tables.set(self._keys, name, None)
                 self._of_key.pop(name, None)
 
     def release_all(self, owner: int) -> None:
@@ -228,7 +201,7 @@ class MemoryStore:
 
     def newest(self, limit: int) -> list[bytes]:
         """Return the bodies of the newest logs, oldest first, in any state."""
-        with self._lock:
+        with self._tables.lock:
             rows = chain(self._waiting.items(), self._delivered.items(), self._refused.items())
             logs = ((number, row.entry.body) for number, row in rows if row.entry.kind == "log")
             return [body for _, body in reversed(heapq.nlargest(limit, logs))]
@@ -243,7 +216,7 @@ class MemoryStore:
         for number, row in sorted(table.items()):
             if self._numbers[counter] <= over and row.resolved >= before:
                 break
-            self._set(table, number, None)
+            self._tables.set(table, number, None)
             self._forget(number, row)
             self.count(counter, -len(row.entry.body))
             gone += 1
@@ -258,17 +231,17 @@ class MemoryStore:
 
     def oldest_waiting(self) -> float:
         """Return the id of the oldest entry that waits; infinite where none does."""
-        with self._lock:
+        with self._tables.lock:
             return next(iter(self._waiting), float("inf"))
 
     def waiting_since(self) -> float | None:
         """Return when the oldest entry that waits was made, seconds since the epoch; None where none waits."""
-        with self._lock:
+        with self._tables.lock:
             return next((row.entry.made for row in self._waiting.values()), None)
 
     def waiting(self) -> Iterator[Entry]:
         """Iterate over every entry that waits, in order. For a store without an engine."""
-        with self._lock:
+        with self._tables.lock:
             return iter([row.entry for row in self._waiting.values()])
 
     def marks(self) -> dict[str, Mark]:
@@ -285,21 +258,21 @@ class MemoryStore:
 
     def remember(self, piece: Piece) -> None:
         """Note that `piece` was collected."""
-        self._set(self._numbers, "collected", piece.mark.offset)
+        self._tables.set(self._numbers, "collected", piece.mark.offset)
 
     def forget(self, segments: Sequence[str]) -> None:
         """Do nothing: no segment is ever gone."""
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
-        self._set(self._numbers, name, self._numbers.get(name, 0) + by)
+        self._tables.set(self._numbers, name, self._numbers.get(name, 0) + by)
 
     def note(self, name: str, words: str | None, now: float) -> None:
         """Do nothing: no other process could read it."""
 
     def counts(self) -> Counts:
         """Return all counters; what is neither delivered, refused nor dropped waits."""
-        with self._lock:
+        with self._tables.lock:
             return Counts.of(self._numbers)
 
     def size(self) -> int:
@@ -316,6 +289,45 @@ class MemoryStore:
 
     def close(self) -> None:
         """Close nothing: there is nothing to let go of, and what waits can still be read."""
+
+
+class _Transactions:
+    """Of what is set in tables, all or nothing: each former value is noted, and set back where a transaction fails."""
+
+    def __init__(self, on_rollback: Callable[[], None]) -> None:
+        self.lock = threading.RLock()
+        self.on_commit: list[Callable[[], object]] = []
+        self._on_rollback = on_rollback
+        self._former: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        """Table, key and former value of what the present transaction has set; None outside of one."""
+
+    def set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        """Set a value of a table, or delete it where it is None."""
+        if self._former is not None:
+            self._former.append((table, key, table.get(key)))
+        _put(table, key, value)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do all or nothing. Transactions nest into the outermost one."""
+        with self.lock:
+            if self._former is not None:
+                yield
+                return
+            self._former = []
+            try:
+                yield
+            except BaseException:
+                self.on_commit.clear()
+                for table, key, value in reversed(self._former):
+                    _put(table, key, value)
+                self._on_rollback()
+                raise
+            finally:
+                self._former = None
+            committed, self.on_commit = self.on_commit, []
+            for each in committed:
+                each()
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any) -> None:

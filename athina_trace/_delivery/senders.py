@@ -108,6 +108,9 @@ class _TurnLock:
 class Senders:
     """The threads, their queue and the controller that they ask. Everything public is for the engine's thread."""
 
+    destination = ATHINA
+    unsent = None
+
     def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
         connect: Callable[[], Connection],
@@ -130,7 +133,6 @@ class Senders:
             revise: gives the JSON to send of a log; must not raise.
             is_queue: see `Concurrency`.
         """
-        self.destination = ATHINA
         self.controller = Concurrency(limit, is_queue=is_queue)
         self._connect = connect
         self._results = results
@@ -345,3 +347,28 @@ def _join(senders: list[_Sender], seconds: float) -> None:
     ends = time.monotonic() + seconds
     for sender in senders:
         sender.thread.join(max(0.0, ends - time.monotonic()))
+
+
+class NoSenders:
+    """In place of senders where nothing is to be sent: everything stays in the outbox."""
+
+    destination = ATHINA
+    alive = 0
+
+    def __init__(self, unsent: str) -> None:
+        """`unsent`: why nothing is sent."""
+        self.unsent = unsent
+        self.controller = Concurrency(0)
+
+    def submit(self, lease: Lease) -> None:
+        """Do nothing: there is no lease, since the controller allows none."""
+
+    def start(self) -> None:
+        """Do nothing: there is no thread to start."""
+
+    def supervise(self) -> float:
+        """Return that it need not be done again."""
+        return math.inf
+
+    def close(self, seconds: float) -> None:
+        """Do nothing: nothing is under way."""

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,92 +33,40 @@ _ENDED = "deliveries of this process have ended"
 class Worker:
     """The thread around `engine`, started with the first log. Nothing here ever raises into the program."""
 
-    def __init__(self, engine: Engine, *, clock: Any, unsent: str | None = None) -> None:
-        """`unsent`: why an engine without senders has none."""
+    def __init__(self, engine: Engine, *, clock: Any) -> None:
         self.engine = engine
-        self._unsent = unsent
         self.stuck: str | None = None
         """Why the outbox's store cannot be used; None where it can."""
         self.locked: str | None = None
         """That another process is inside the store, for so long that nothing can be sent; None where none is."""
         self._clock = clock
-        self._thread: threading.Thread | None = None
-        self._running = threading.Lock()
-        """Held by the thread for as long as it runs."""
-        self._is_started = False
-        """Whether a thread runs, or is about to.
-
-        Asked rather than `Thread.is_alive`: where a signal handler of the program's raises on top of that, Python
-        before 3.13 takes a thread for dead from then on that runs.
-        """
-        self._start_lock = threading.RLock()
+        self._thread = _EngineThread(self._step_until_closed, engine.senders.start)
         self._event = engine.results.wake_event
         self._puts = 0  # about: threads may lose count
         self._puts_collected = 0
         self._refused_reported = 0
-        self._ends: float | None = None
 
     @property
     def paused(self) -> str | None:
         """Why nothing is sent now: no key or a wrong one, an outage, a store out of use, the end; None where it is."""
-        unsent = self._unsent if self.engine.senders is None else None
-        return self.engine.paused or self.stuck or self.locked or (_ENDED if self.has_ended else unsent)
-
-    @property
-    def senders(self) -> int:
-        """How many threads send."""
-        return self.engine.senders.alive if self.engine.senders is not None else 0
+        never = _ENDED if self.has_ended else self.engine.senders.unsent
+        return self.engine.paused or self.stuck or self.locked or never
 
     @property
     def has_ended(self) -> bool:
         """Whether it was closed: nothing is to be waited for."""
-        return self._ends is not None
+        return self._thread.ends is not None
 
     def wake(self) -> None:
         """Wake the thread: something was put. Cheap, and from any thread or signal handler."""
         self._puts += 1
         if not self._event.is_set:  # asked here, too: a call less for most logs
             self._event.wake()
-            self._start()
-
-    def _start(self) -> None:
-        """Start the thread, where it does not run: the first time, or after whatever ended it."""
-        # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
-        if self._is_started or sys.is_finalizing():
-            return
-        with self._start_lock:
-            if self._ends is None and not self._is_started:
-                self._is_started = True
-                # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
-                # 3.14 on, and a callback would log into the session of the request that came first.
-                self._thread = threading.Thread(
-                    target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
-                )
-                try:
-                    self._thread.start()
-                    # At once: a short program may be ending already when the engine has its first log ready.
-                    self.engine.start_sender()
-                except BaseException as error:
-                    # A signal handler may have raised while this waited for the thread, which may run all the same.
-                    self._is_started = self._running.locked()
-                    if not isinstance(error, RuntimeError):
-                        raise
-                    # At the end of a program no thread can be started any more: what was put waits for the next one.
-                    self._thread = self._thread if self._thread.is_alive() else None
-
-    def _run(self) -> None:
-        if not self._running.acquire(blocking=False):
-            return  # started twice: the first time, a signal handler interrupted those who waited for it
-        self._is_started, self._thread = True, threading.current_thread()
-        try:
-            self._step_until_closed()
-        finally:
-            self._is_started = False
-            self._running.release()
+            self._thread.start()
 
     def _step_until_closed(self) -> None:
         wait = took = 0.0
-        while self._ends is None:
+        while (ends := self._thread.ends) is None:
             try:
                 # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
                 if not self._event.wait(wait):
@@ -133,7 +82,7 @@ class Worker:
                 _guard.swallow("delivering logs")
         try:
             with _guard.shield("ending deliveries"), suppress(OSError, sqlite3.Error):
-                self.engine.finish(max(0.0, self._ends - time.monotonic() - 0.1))
+                self.engine.finish(max(0.0, ends - time.monotonic() - 0.1))
         finally:
             self.engine.flushes.end_all()
 
@@ -146,7 +95,7 @@ class Worker:
             if self._event.wait(seconds):
                 return
             with _guard.shield("looking after the senders"):
-                self.engine.supervise()
+                self.engine.senders.supervise()
             if self._puts == seen:
                 return
             waited = time.monotonic() - began
@@ -199,10 +148,10 @@ class Worker:
         """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end."""
         flush = Flush()
         self.engine.flushes.add(flush)
-        self._start()
+        self._thread.start()
         self._event.wake_now()
         try:
-            flush.wait(timeout if self._thread is not None else 0.0)
+            flush.wait(timeout if self._thread.started is not None else 0.0)
         finally:
             # During an outage it would be served, and looked at by each step, for as long as that lasts.
             self.engine.flushes.end(flush)
@@ -217,19 +166,77 @@ class Worker:
         What is left stays in the outbox.
         """
         ends = time.monotonic() + timeout
-        if self._thread is not None and timeout > 0:
+        if self._thread.started is not None and timeout > 0:
             # The rest is for requests under way: aborting one means that its log may arrive twice.
             self.flush(timeout - min(_UNDER_WAY_SECONDS, timeout / 2))
-        self._ends = ends
+        self._thread.ends = ends
         self._event.wake_now()
-        if self._thread is None:
+        thread = self._thread.started
+        if thread is None:
             with waiting_at_most(), suppress(OSError, sqlite3.Error):
                 self.engine.outbox.close()
             return True
-        self._thread.join(max(0.0, ends - time.monotonic()) + 0.05)
-        return not self._thread.is_alive()
+        thread.join(max(0.0, ends - time.monotonic()) + 0.05)
+        return not thread.is_alive()
 
     def join(self, timeout: float) -> None:
         """Wait for another thread's `close`, at most `timeout` seconds."""
-        if self._thread is not None:
-            self._thread.join(timeout)
+        if (thread := self._thread.started) is not None:
+            thread.join(timeout)
+
+
+class _EngineThread:
+    """The thread that steps an engine: started where it does not run, be it for the first time or after it died."""
+
+    def __init__(self, steps: Callable[[], None], start_sender: Callable[[], None]) -> None:
+        """`steps` are made until `ends` is set. `start_sender` raises RuntimeError where no thread can be started."""
+        self.started: threading.Thread | None = None
+        """The thread that was started last; None where none was yet, or could be."""
+        self.ends: float | None = None
+        """When it has to end, monotonic seconds; None until it has to. No other is started from then on."""
+        self._steps = steps
+        self._start_sender = start_sender
+        self._running = threading.Lock()
+        """Held by the thread for as long as it runs."""
+        self._is_started = False
+        """Whether a thread runs, or is about to.
+
+        Asked rather than `Thread.is_alive`: where a signal handler of the program's raises on top of that, Python
+        before 3.13 takes a thread for dead from then on that runs.
+        """
+        self._lock = threading.RLock()
+
+    def start(self) -> None:
+        """Start the thread where it does not run."""
+        # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
+        if self._is_started or sys.is_finalizing():
+            return
+        with self._lock:
+            if self.ends is None and not self._is_started:
+                self._is_started = True
+                # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
+                # 3.14 on, and a callback would log into the session of the request that came first.
+                self.started = threading.Thread(
+                    target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
+                )
+                try:
+                    self.started.start()
+                    # At once: a short program may be ending already when the engine has its first log ready.
+                    self._start_sender()
+                except BaseException as error:
+                    # A signal handler may have raised while this waited for the thread, which may run all the same.
+                    self._is_started = self._running.locked()
+                    if not isinstance(error, RuntimeError):
+                        raise
+                    # At the end of a program no thread can be started any more: what was put waits for the next one.
+                    self.started = self.started if self.started.is_alive() else None
+
+    def _run(self) -> None:
+        if not self._running.acquire(blocking=False):
+            return  # started twice: the first time, a signal handler interrupted those who waited for it
+        self._is_started, self.started = True, threading.current_thread()
+        try:
+            self._steps()
+        finally:
+            self._is_started = False
+            self._running.release()

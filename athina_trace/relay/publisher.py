@@ -34,6 +34,9 @@ class Publisher:
     that has to be published again must not come behind a later one. Different keys are in flight together.
     """
 
+    destination = RELAY
+    unsent = None
+
     def __init__(
         self,
         address: Address,
@@ -45,7 +48,6 @@ class Publisher:
         stream_type: type[Stream] = Stream,
     ) -> None:
         """`max_bytes`: longer entries are shortened. `patience`: seconds that an acknowledgement may take."""
-        self.destination = RELAY
         # One connection carries what the engine leases, however much: of the controller only the gate is needed.
         self.controller = Concurrency(1, RELAY.name)
         self._results = results

@@ -52,7 +52,8 @@ class Simulation:
                 self._end()
 
     def _begin(self) -> None:
-        while self.in_flight < min(self.controller.limit, self.controller.room(self.now, 64)):
+        controller = self.controller
+        while not controller.gate.wait(self.now) and self.in_flight < min(controller.limit, controller.window(64)):
             number = next(self._numbers)
             request = self.controller.begin(self.now, f"key{number}", f"log{number}")
             self.in_flight += 1
@@ -566,6 +567,6 @@ def test_whatever_comes_some_may_be_in_flight_and_a_probe_is_never_far(
             controller.end(flying.popleft(), outcome, now, waiting=waiting, chance=chance)
         assert 1 <= controller.limit <= most
         assert 0 <= controller.gate.wait(now) <= 1.25 * 3600
-        assert controller.room(now, 64) == 0 or not controller.gate.wait(now)
+        assert controller.window(64) == 1 or not controller.gate.wait(now)
     controller.end(controller.begin(now, "d", "d"), TAKEN, now + 1, waiting=True, chance=0.0)
     assert not controller.gate.is_shut

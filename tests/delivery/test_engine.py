@@ -22,7 +22,7 @@ from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt
 from athina_trace._delivery.retry import Verdict
 from athina_trace._delivery.retry_policy import FIRST_BACKOFF_SECONDS, RetryPolicy
-from athina_trace._delivery.senders import Senders
+from athina_trace._delivery.senders import NoSenders, Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 DOWN = Outcome(None, message="ConnectError: connection refused")
@@ -108,7 +108,7 @@ class Stepped:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             wait = self.engine.step(self.clock.now)
-            if wait > 0.01 and not self.engine._leased and not self.engine.results.queue:
+            if wait > 0.01 and not self.engine._leases.held and not self.engine.results.queue:
                 self.rests += 1
                 return wait
             time.sleep(0.0005)
@@ -362,7 +362,7 @@ def test_large_logs_are_taken_into_memory_a_few_at_a_time(athina: Athina) -> Non
 
     def slow(reference: str, body: bytes) -> Outcome:
         nonlocal most
-        held = sum(len(entry.body) for lease in [*stepped.engine._leased.values()] for entry in lease.entries)
+        held = sum(len(entry.body) for lease in [*stepped.engine._leases.held.values()] for entry in lease.entries)
         most = max(most, held)
         return TAKEN
 
@@ -433,6 +433,22 @@ def test_what_a_failing_step_took_is_taken_again(
     counts = stepped.outbox.counts()
     assert (counts.made, counts.delivered, counts.waiting) == (2, 2, 0)
     assert athina.tries == ["1", "2"]
+
+
+def test_where_nothing_is_sent_nothing_is_leased_and_no_step_is_made_for_what_waits(
+    athina: Athina, tmp_path: Path
+) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    stepped = Stepped(athina, outbox=outbox, make_pool=lambda results, clock: NoSenders("there is no key"))
+    stepped.put("key", "1")
+    flush = Flush()
+    stepped.engine.flushes.add(flush)
+    assert stepped.settle() >= engine_module.COMPACT_SECONDS
+    assert not stepped.engine.flushes
+    assert not flush.report(None, waiting=0, undelivered=0)
+    assert outbox.store.next_due() == 0.0
+    assert (outbox.counts().waiting, stepped.engine.paused, athina.tries) == (1, None, [])
+    stepped.engine.finish(5)
 
 
 def test_delivered_logs_are_kept_for_as_long_as_asked(athina: Athina) -> None:

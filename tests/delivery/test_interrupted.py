@@ -119,17 +119,17 @@ def test_a_thread_that_is_taken_for_dead_is_not_doubled(worker: Worker, monkeypa
     """`Thread.is_alive` of Python 3.11 and 3.12 takes it for dead from then on, if the handler raises on top of it."""
     worker.wake()
     worker.flush(0)
-    engine, senders = worker._thread, worker.senders
+    engine, senders = worker._thread.started, worker.engine.senders.alive
     monkeypatch.setattr(threading.Thread, "is_alive", lambda _: False)
     for _ in range(3):
         worker.flush(0)
-    assert worker._thread is engine
-    assert worker.senders >= senders
+    assert worker._thread.started is engine
+    assert worker.engine.senders.alive >= senders
 
 
 def test_of_two_threads_that_were_started_one_ends(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler raises while the program's thread waits for the first to be started."""
-    start, run, may_run = threading.Thread.start, worker._run, threading.Event()
+    start, run, may_run = threading.Thread.start, worker._thread._run, threading.Event()
     started: list[threading.Thread] = []
 
     def interrupted(thread: threading.Thread) -> None:
@@ -139,7 +139,7 @@ def test_of_two_threads_that_were_started_one_ends(worker: Worker, monkeypatch: 
             raise TimeoutError
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "_run", lambda: may_run.wait() and run())
+        patched.setattr(worker._thread, "_run", lambda: may_run.wait() and run())
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(TimeoutError):
             worker.wake()
@@ -150,7 +150,7 @@ def test_of_two_threads_that_were_started_one_ends(worker: Worker, monkeypatch: 
     may_run.set()
     while sum(thread.is_alive() for thread in engines) == 2:
         pass
-    assert [worker._thread] == [thread for thread in engines if thread.is_alive()]
+    assert [worker._thread.started] == [thread for thread in engines if thread.is_alive()]
 
 
 def test_a_flush_that_is_waited_for_no_longer_is_forgotten(worker: Worker) -> None:

@@ -14,6 +14,7 @@ from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.journal import _SEGMENTS
 from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, MemoryOutbox, Outbox
+from athina_trace._delivery.senders import NoSenders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import OutboxFullError
 
@@ -171,7 +172,7 @@ def test_delivered_logs_are_dropped_few_at_a_time(tmp_path: Path) -> None:
     for _ in range(25):
         put(outbox, 100)
         resolve_all(outbox, keep=True)
-    engine, kept = Engine(outbox, None, clock=clock, keep=10.0), [2_500]
+    engine, kept = Engine(outbox, lambda _: NoSenders("no key"), clock=clock, keep=10.0), [2_500]
     while kept[-1]:
         assert len(kept) < 9
         engine.step(NOW + 100)

@@ -12,6 +12,7 @@ import pytest
 from athina_trace._clock import clock
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.senders import NoSenders
 from athina_trace._delivery.worker import Worker
 
 Lingered = Callable[..., list[float]]
@@ -22,7 +23,7 @@ def lingered(monkeypatch: pytest.MonkeyPatch) -> Lingered:
     """Give the naps of one wait for calls to pause, which go on for `seconds`; `hurry`: the nap that one ends."""
 
     def linger(seconds: float, *, hurry: int = 0, rate: float = 100.0, behind: bool = False) -> list[float]:
-        worker = Worker(Engine(MemoryOutbox(), None, clock=clock), clock=clock)
+        worker = Worker(Engine(MemoryOutbox(), lambda _: NoSenders("no key"), clock=clock), clock=clock)
         worker.engine.outbox.is_behind = behind
         naps: list[float] = []
 
@@ -49,7 +50,7 @@ def test_calls_that_go_on_are_looked_at_less_and_less_often_for_half_a_second(li
 
 
 def test_reports_of_what_was_delivered_are_no_calls() -> None:
-    worker = Worker(Engine(MemoryOutbox(), None, clock=clock), clock=clock)
+    worker = Worker(Engine(MemoryOutbox(), lambda _: NoSenders("no key"), clock=clock), clock=clock)
     worker._event.is_set = True
     worker.engine.results.wake_event.wake()
     assert worker._puts == 0

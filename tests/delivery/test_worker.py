@@ -83,9 +83,10 @@ def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(
         patched.setattr(worker, "_step", broken)
         patched.setattr(_guard, "swallow", broken)
         put(worker, "1")
-        assert worker._thread is not None
-        worker._thread.join(60)
-        assert not worker._thread.is_alive()
+        thread = worker._thread.started
+        assert thread is not None
+        thread.join(60)
+        assert not thread.is_alive()
     put(worker, "2")
     assert worker.flush(60).waiting == 0
 
@@ -97,7 +98,7 @@ def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     assert worker.flush(60)
     closed = threading.Event()
     monkeypatch.setattr(worker.engine.outbox, "close", closed.set)
-    monkeypatch.setattr(worker.engine, "_commit", broken)
+    monkeypatch.setattr(worker.engine._acknowledger, "commit", broken)
     ended = threading.Event()
     monkeypatch.setattr(worker.engine.flushes, "end_all", ended.set)
     assert worker.close(0)
@@ -110,7 +111,7 @@ def test_no_thread_is_started_while_the_interpreter_ends(worker: Worker, monkeyp
     """Before Python 3.12 its start is waited for without end: an object may log something when it is let go of."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     put(worker, "late")
-    assert worker._thread is None
+    assert worker._thread.started is None
     monkeypatch.undo()
     put(worker, "later")
     assert worker.flush(60)
@@ -125,7 +126,7 @@ def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pyte
         asked.append(args[1].reference)
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(stepped.engine, "_on_result", settled)
+    monkeypatch.setattr(stepped.engine._acknowledger, "_on_result", settled)
     stepped.put("one", "1", "2")
     stepped.put("two", "3")
     stepped.settle()
