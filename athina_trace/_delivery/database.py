@@ -102,6 +102,9 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._descriptors: dict[int, tuple[int, int]] = {}
+        self._has_locks = True
+        self.is_shared: Callable[[], bool] = lambda: False
+        """Whether another process may be using the file."""
         self._is_sound = False
         self._on_commit: list[Callable[[], object]] = []
         with self.locked():
@@ -132,8 +135,9 @@ class Database:
             self._inode = Path(self.path).stat().st_ino
             found = self._look_for_files()
             self._descriptors = {fd: known for fd, known in found.items() if before.get(fd) != known}
-            # Of the third, all connections of a process share one that was opened by the first.
             is_whole = not found or self._identities("", "-wal") <= set(found.values())
+            # All connections of a process share the third, and never open it again. SQLite's locks are there.
+            self._has_locks = not found or self._identities("-shm") <= set(found.values())
         except BaseException:
             self.disconnect()
             raise
@@ -245,6 +249,9 @@ class Database:
                     # In here: a signal handler of the program's may raise as soon as it has begun.
                     self._db.execute("BEGIN IMMEDIATE")
                     is_inside = True
+                    if not self._has_locks and self.is_shared():
+                        words = "the program has closed SQLite's locks of it, and another process uses it, too"
+                        raise sqlite3.OperationalError(words)  # noqa: TRY301 - as an error of SQLite's, in its place
                     yield
                     self._before_commit()
                     self._db.execute("COMMIT")

@@ -77,7 +77,9 @@ class SqliteOutbox(Outbox):
             os.close(files.open_private(self._file, os.O_RDWR | os.O_CREAT))
         for name in (self.path, f"{self.path}-wal", f"{self.path}-shm"):
             files.check_file(Path(name))
-        return Store(self.path)
+        store = Store(self.path)
+        store.is_shared = lambda: not cast("FileOwner", self._owner).is_alone()
+        return store
 
     @property
     def store(self) -> Store:

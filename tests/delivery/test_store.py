@@ -338,3 +338,30 @@ def test_a_file_that_the_program_closes_while_it_is_opened_is_not_used(
     os.close(fd)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT reference FROM entry").fetchall() == [("one",)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing says what is open")
+def test_a_store_whose_locks_the_program_has_closed_is_not_used_beside_another_process(tmp_path: Path) -> None:
+    """Both would write to it at once, and damage it."""
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "one")
+    assert [entry.reference for entry in lease(outbox)] == ["one"]
+    for each in Path("/proc/self/fd").iterdir():
+        if os.path.realpath(each) == f"{outbox.path}-shm":
+            os.close(int(each.name))
+    script = (
+        "import sys; from athina_trace._delivery.sqlite_outbox import SqliteOutbox; outbox = SqliteOutbox(sys.argv[1]);"
+        "outbox.reclaim(); print(outbox.counts().made, flush=True); sys.stdin.read(); outbox.close()"
+    )
+    command = [sys.executable, "-c", script, outbox.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        for _ in range(2):
+            with pytest.raises(sqlite3.OperationalError, match="locks"):
+                lease(outbox)
+        other.communicate()
+    outbox.release("key")
+    put(outbox, "two")
+    assert [entry.reference for entry in lease(outbox)] == ["one", "two"]
+    outbox.close()
