@@ -61,16 +61,29 @@ def is_corrupt(error: BaseException) -> bool:
     return type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError) or "Could not decode" in str(error)
 
 
-def version_of(path: Path) -> int:
+def version_of(path: Path) -> int | None:
     """Return the schema of the file at `path`, without SQLite: what was written back to it last; 0 where that is none.
 
-    Source: https://www.sqlite.org/fileformat2.html#user_version_number
+    None where this process has it open, or is just opening it: a process that closes any descriptor of a file loses all
+    its locks of it, and SQLite's say to others that the file is in use. The next to close it would delete its log.
+    Sources: https://www.sqlite.org/fileformat2.html#user_version_number and
+    https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
     """
+    if _is_open(path) or not Database.lock.acquire(timeout=PROGRAM_SECONDS):
+        return None
     try:
+        if _is_open(path):
+            return None
         with path.open("rb") as file:
             return int.from_bytes(file.read(64)[60:], "big")
     except OSError:
         return 0
+    finally:
+        Database.lock.release()
+
+
+def _is_open(path: Path) -> bool:
+    return any(database.is_connected and database.path == str(path) for database in list(_open))
 
 
 class Database:
@@ -89,6 +102,9 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._descriptors: dict[int, tuple[int, int]] = {}
+        self._has_locks = True
+        self.is_shared: Callable[[], bool] = lambda: False
+        """Whether another process may be using the file."""
         self._is_sound = False
         self._on_commit: list[Callable[[], object]] = []
         with self.locked():
@@ -119,22 +135,32 @@ class Database:
             self._inode = Path(self.path).stat().st_ino
             found = self._look_for_files()
             self._descriptors = {fd: known for fd, known in found.items() if before.get(fd) != known}
+            is_whole = not found or self._identities("", "-wal") <= set(found.values())
+            # All connections of a process share the third, and never open it again. SQLite's locks are there.
+            self._has_locks = not found or self._identities("-shm") <= set(found.values())
         except BaseException:
             self.disconnect()
             raise
+        if not is_whole:
+            self._abandon(self._connection)
+            raise sqlite3.OperationalError(f"a file of {self.path} was closed by the program while it was opened")
         return self._connection
 
     def _look_for_files(self) -> dict[int, tuple[int, int]]:
         """Return the descriptors of this process that are open on the file, or on those that SQLite has beside it."""
-        wanted, found = set[tuple[int, int]](), dict[int, tuple[int, int]]()
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                wanted.add(files.identity(Path(f"{self.path}{suffix}").stat()))
+        wanted, found = self._identities("", "-wal", "-shm"), dict[int, tuple[int, int]]()
         with suppress(OSError):  # a system that does not list them
             for each in Path("/dev/fd").iterdir() if wanted else ():
                 with suppress(OSError):
                     if (known := files.identity(os.fstat(int(each.name)))) in wanted:
                         found[int(each.name)] = known
+        return found
+
+    def _identities(self, *suffixes: str) -> set[tuple[int, int]]:
+        found = set[tuple[int, int]]()
+        for suffix in suffixes:
+            with suppress(OSError):
+                found.add(files.identity(Path(f"{self.path}{suffix}").stat()))
         return found
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -223,6 +249,9 @@ class Database:
                     # In here: a signal handler of the program's may raise as soon as it has begun.
                     self._db.execute("BEGIN IMMEDIATE")
                     is_inside = True
+                    if not self._has_locks and self.is_shared():
+                        words = "the program has closed SQLite's locks of it, and another process uses it, too"
+                        raise sqlite3.OperationalError(words)  # noqa: TRY301 - as an error of SQLite's, in its place
                     yield
                     self._before_commit()
                     self._db.execute("COMMIT")

@@ -56,7 +56,8 @@ class SqliteOutbox(Outbox):
         store it leaves alone.
         """
         self._presence.beat()
-        if 0 < version_of(self._file) < len(MIGRATIONS):
+        version = version_of(self._file)
+        if version is not None and 0 < version < len(MIGRATIONS):
             try:
                 with waiting_at_most():
                     self.store.marks()
@@ -70,11 +71,15 @@ class SqliteOutbox(Outbox):
         files.make_folder(self._file.parent)
         files.make_folder(self._folder)
         self._presence.check()
-        # Made before SQLite does, which would let the umask decide who may read it.
-        os.close(files.open_private(self._file, os.O_RDWR | os.O_CREAT))
-        for name in (f"{self.path}-wal", f"{self.path}-shm"):  # SQLite itself follows no link to these
+        # Made before SQLite does, which would let the umask decide who may read it. One that is there is not opened,
+        # since this process may have it open already, and would lose SQLite's locks: see `version_of`.
+        if self._file.is_symlink() or not self._file.is_file():
+            os.close(files.open_private(self._file, os.O_RDWR | os.O_CREAT))
+        for name in (self.path, f"{self.path}-wal", f"{self.path}-shm"):
             files.check_file(Path(name))
-        return Store(self.path)
+        store = Store(self.path)
+        store.is_shared = lambda: not cast("FileOwner", self._owner).is_alone()
+        return store
 
     @property
     def store(self) -> Store:

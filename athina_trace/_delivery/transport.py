@@ -56,12 +56,14 @@ class DirectTransport:
             except Exception as error:
                 raise NotSentError from error
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fields}Content-Length: {len(body)}\r\n\r\n"
-        is_kept = False
+        is_sent = is_kept = False
         try:
-            # A server that has read enough of a large body hangs up, but may have answered before: 413.
-            with suppress(BrokenPipeError, ConnectionResetError):
+            # A server that has read enough of a large body hangs up or waits, but may have answered before: 413.
+            with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError, TimeoutError):
                 connected.sendall(head.encode("ascii") + body)
-            answer, is_kept = read_answer(connected.recv)
+                is_sent = True
+            answer, may_continue = read_answer(connected.recv)
+            is_kept = is_sent and may_continue
         except EOFError as error:
             if self._is_aborted:
                 raise TimeoutError("the answer did not come to its end in time") from error

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -249,6 +250,33 @@ def test_an_answer_without_an_end_is_left_in_time(
     for api in clients:
         until(lambda api=api: next_status(api) == 200)  # type: ignore[misc]
         api.close()
+
+
+def test_the_answer_of_a_server_that_reads_no_more_of_a_large_body_is_found() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        api = Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", key=KEY, read=0.2)
+        taken: list[socket.socket] = []
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(listener.accept()[0])
+                    taken[-1].sendall(b"HTTP/1.1 413 x\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            # Again, where this machine is so busy that the answer came later than that.
+            until(lambda: api.deliver("log", "", bytes(20_000_000)).status == 413)
+            before = len(taken)
+            until(lambda: api.deliver("log", "", bytes(20_000_000)).status == 413)
+            assert len(taken) > before, "the rest of the body is missing there: what came next would be taken for it"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            api.close()
+            for each in taken:
+                each.close()
 
 
 def test_a_server_that_is_away_and_comes_back(api: Client, server: AthinaServer) -> None:

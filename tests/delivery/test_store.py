@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from athina_trace._delivery import maintenance
+from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
+from athina_trace._delivery.store import Store
 from athina_trace.errors import OutboxError
 
 NOW = 1_000_000.0
@@ -269,3 +275,93 @@ def test_a_new_file_is_written_back_as_safely_as_one_that_was_there(tmp_path: Pa
         outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
         assert [outbox.store._pragma(name) for name in ("synchronous", "auto_vacuum", "temp_store")] == [1, 2, 2]
         outbox.close()
+
+
+def next_segment(outbox: SqliteOutbox) -> None:
+    before = set(Path(outbox.path).with_suffix(".journal").glob("*.journal"))
+    while set(Path(outbox.path).with_suffix(".journal").glob("*.journal")) == before:
+        outbox.put(Entry("key", "log", "large", NOW, b'{"n":"%b"}' % (b"x" * 999)))
+
+
+def opened_twice(outbox: SqliteOutbox) -> None:
+    other = SqliteOutbox(outbox.path)
+    assert other.store.marks() == {}
+    other.close()
+
+
+@pytest.mark.parametrize("work", [next_segment, opened_twice])
+def test_what_a_process_commits_is_kept_whatever_else_it_does_and_others_close(
+    work: Callable[[SqliteOutbox], None], tmp_path: Path
+) -> None:
+    """It holds SQLite's locks: without them, the next process to close the store would delete its log under it."""
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=200_000)
+    put(outbox, "first")
+    assert outbox.store.marks() == {}
+    script = (
+        "import sys; from athina_trace._delivery.store import Store; store = Store(sys.argv[1]);"
+        "print(store.counts().made); store.close()"
+    )
+    look = [sys.executable, "-c", script, outbox.path]
+    work(outbox)
+    assert subprocess.run(look, check=True, capture_output=True, text=True).stdout == "0\n"
+    outbox.collect_all()
+    made = outbox.counts().made
+    assert made > 0
+    assert subprocess.run(look, check=True, capture_output=True, text=True).stdout == f"{made}\n"
+    outbox.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing says what is open")
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_file_that_the_program_closes_while_it_is_opened_is_not_used(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, prepare, mine = tmp_path / "outbox.db", Database._prepare, list[int]()
+
+    def interrupted(self: Database, connection: sqlite3.Connection) -> None:
+        prepare(self, connection)
+        monkeypatch.undo()
+        for each in Path("/proc/self/fd").iterdir():
+            if os.path.realpath(each) == f"{path}{suffix}":
+                os.close(int(each.name))
+                mine.append(os.open(tmp_path / "program", os.O_RDWR | os.O_CREAT))
+
+    monkeypatch.setattr(Database, "_prepare", interrupted)
+    with pytest.raises(sqlite3.OperationalError, match="closed by the program"):
+        Store(str(path))
+    store = Store(str(path))
+    with store.transaction():
+        store.add([Entry("key", "log", "one", NOW, b"{}")])
+    store.close()
+    (fd,) = mine
+    assert os.fstat(fd).st_size == 0
+    os.close(fd)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT reference FROM entry").fetchall() == [("one",)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing says what is open")
+def test_a_store_whose_locks_the_program_has_closed_is_not_used_beside_another_process(tmp_path: Path) -> None:
+    """Both would write to it at once, and damage it."""
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    put(outbox, "one")
+    assert [entry.reference for entry in lease(outbox)] == ["one"]
+    for each in Path("/proc/self/fd").iterdir():
+        if os.path.realpath(each) == f"{outbox.path}-shm":
+            os.close(int(each.name))
+    script = (
+        "import sys; from athina_trace._delivery.sqlite_outbox import SqliteOutbox; outbox = SqliteOutbox(sys.argv[1]);"
+        "outbox.reclaim(); print(outbox.counts().made, flush=True); sys.stdin.read(); outbox.close()"
+    )
+    command = [sys.executable, "-c", script, outbox.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        for _ in range(2):
+            with pytest.raises(sqlite3.OperationalError, match="locks"):
+                lease(outbox)
+        other.communicate()
+    outbox.release("key")
+    put(outbox, "two")
+    assert [entry.reference for entry in lease(outbox)] == ["one", "two"]
+    outbox.close()
