@@ -92,6 +92,19 @@ def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_the
     assert found == [("thread_9", "user_9"), ("thread_1", "user_1")]
 
 
+def test_session_and_user_are_those_of_spans_around_that_have_ended(logs: CapturedLogs) -> None:
+    """Such as that of a function which returns a stream."""
+    made = tracer()
+    with (
+        made.start_as_current_span("request", attributes={"session.id": "thread_9", "user.id": "user_9"}),
+        made.start_as_current_span("turn"),
+    ):
+        span = made.start_span("chat", attributes={"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"})
+    span.end()
+    (log,) = logs.wire
+    assert (log["session_id"], log["customer_user_id"]) == ("thread_9", "user_9")
+
+
 def test_agents_chains_and_workflows_are_no_logs(logs: CapturedLogs) -> None:
     made = tracer()
     others: list[dict[str, Any]] = [

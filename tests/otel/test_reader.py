@@ -203,6 +203,23 @@ def calling(convention: str) -> SpanRecord:
     arguments = CALL["function"]["arguments"]  # type: ignore[index]
     by_convention: dict[str, dict[str, Any]] = {
         "current": {**SMALL, "gen_ai.output.messages": dumped({"role": "assistant", "parts": [part]})},
+        "litellm": {
+            **SMALL,
+            "gen_ai.output.messages": dumped({"role": "assistant", "parts": [], "tool_calls": [CALL]}),
+        },
+        "litellm v2": {
+            **SMALL,
+            "gen_ai.output.messages": dumped({"role": "assistant", "content": None, "tool_calls": [CALL]}),
+        },
+        "blocks": {
+            **SMALL,
+            "gen_ai.output.messages": dumped(
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Oslo"}}],
+                }
+            ),
+        },
         "indexed": {
             **SMALL,
             "gen_ai.completion.0.tool_calls.0.id": "call_1",
@@ -225,12 +242,50 @@ def calling(convention: str) -> SpanRecord:
     return span(attributes=by_convention[convention])
 
 
-@pytest.mark.parametrize("convention", ["current", "indexed", "openinference", "ai sdk", "events"])
+@pytest.mark.parametrize(
+    "convention", ["current", "litellm", "litellm v2", "blocks", "indexed", "openinference", "ai sdk", "events"]
+)
 def test_calls_of_tools_have_one_form(convention: str) -> None:
     assert fields(calling(convention))["tool_calls"] == [CALL]
 
 
+@pytest.mark.parametrize("text", [None, "I ask."])
+def test_calls_in_the_older_form_beside_messages_of_the_current_one(text: str | None) -> None:
+    parts = [text_part(text)] if text else []
+    attributes: dict[str, Any] = {
+        **SMALL,
+        "gen_ai.output.messages": dumped({"role": "assistant", "parts": parts}),
+        "gen_ai.completion.0.function_call.name": "weather",
+        "gen_ai.completion.0.function_call.arguments": CALL["function"]["arguments"],  # type: ignore[index]
+        "gen_ai.completion.1.function_call.name": "time",
+    }
+    log = fields(span(attributes=attributes))
+    assert log["tool_calls"] == [
+        {"type": "function", "function": CALL["function"]},
+        {"type": "function", "function": {"name": "time"}},
+    ]
+    assert log.get("response") == text
+
+
+@pytest.mark.parametrize("text", ['{"text": "x"}', '[{"text": "x"}]', "[1]"])
+def test_a_text_that_looks_like_json_stays_as_it_is(text: str) -> None:
+    message = {"role": "user", "content": text}
+    assert fields(span(attributes={**SMALL, "gen_ai.input.messages": dumped(message)}))["user_query"] == text
+
+
 ASKED_AGAIN: dict[str, dict[str, Any]] = {
+    "litellm": {"gen_ai.input.messages": dumped({"role": "tool", "parts": [text_part("3")], "tool_call_id": "call_1"})},
+    "litellm v2": {"gen_ai.input.messages": dumped({"role": "tool", "content": "3", "tool_call_id": "call_1"})},
+    "litellm v2, in parts": {
+        "gen_ai.input.messages": dumped(
+            {"role": "tool", "content": [{"type": "text", "text": "3"}], "tool_call_id": "call_1"}
+        )
+    },
+    "blocks": {
+        "gen_ai.input.messages": dumped(
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1", "content": "3"}]}
+        )
+    },
     "current": {
         "gen_ai.input.messages": dumped(
             {"role": "assistant", "parts": [{"type": "tool_call", "id": "call_1", "name": "weather"}]},
@@ -613,6 +668,19 @@ def test_a_conversation_among_the_parameters_is_the_session() -> None:
     conversation = '{"conversation": {"id": "conv_1"}}'
     parameters = {"llm.invocation_parameters": conversation, "llm.model_name": "gpt-4o"}
     assert fields(span(attributes=parameters))["session_id"] == "conv_1"
+
+
+@pytest.mark.parametrize("name", ["litellm.cost.total", "gen_ai.cost.total_cost"])
+def test_what_litellm_says_an_answer_cost(name: str) -> None:
+    assert fields(span(attributes={**SMALL, name: 0.25}))["cost"] == 0.25
+
+
+@pytest.mark.parametrize("kind", ["text", "input_text"])
+def test_a_question_with_a_picture(kind: str) -> None:
+    parts = [{"type": kind, "text": QUESTION}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+    for message in ({"role": "user", "content": parts}, {"role": "user", "parts": parts}):
+        log = fields(span(attributes={**SMALL, "gen_ai.input.messages": dumped(message)}))
+        assert log["user_query"] == QUESTION
 
 
 def test_numbers_are_numbers_however_they_are_written() -> None:

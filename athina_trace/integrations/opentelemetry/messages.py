@@ -81,8 +81,16 @@ def read_content(span: SpanRecord) -> Content:
     if not (content.asked or content.answers):
         other = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _langfuse(attributes)
         content = other or _events(span)
+    elif content.answers and _FUNCTION_NAME in attributes and not any(answer.calls for answer in content.answers):
+        # LiteLLM before 1.110 has calls of tools in the older form alone.
+        content.answers[0].calls = [
+            call for each in nested(attributes, "gen_ai.completion") for call in _indexed_message(each).calls
+        ]
     _name_calls(content.asked)
     return content
+
+
+_FUNCTION_NAME = "gen_ai.completion.0.function_call.name"
 
 
 # The current conventions ---------------------------------------------------------------------------------------------
@@ -104,15 +112,26 @@ def _messages(value: Any) -> list[Message]:
 
 
 def _message(data: Any) -> Message | None:
-    """Read a message, or a part that is by itself, such as one of the instructions."""
+    """Read a message, or a part that is by itself, such as one of the instructions.
+
+    LiteLLM writes messages of chat completions, as a whole or with their contents as parts.
+    """
     if type(data) is not dict and not isinstance(data, Mapping):
         return Message(None, data) if type(data) is str else None
+    if "parts" not in data and type(data.get("content")) is list:
+        return _chat_message(data)
     role = data.get("role")
     message = Message(role if type(role) is str and role else None)
     if "finish_reason" in data:
         message.finish = string_of(data, "finish_reason")
+    _add_parts(message, data.get("parts", (data,)))
+    if ("tool_calls" in data or "tool_call_id" in data) and not message.calls:
+        _add_calls(message, data)
+    return message
+
+
+def _add_parts(message: Message, parts: Any) -> None:
     texts: list[str] = []
-    parts = data.get("parts", (data,))
     for part in parts if type(parts) is list else items(parts):
         if type(part) is str:
             texts.append(part)
@@ -128,10 +147,9 @@ def _message(data: Any) -> Message | None:
                 value = next((part[name] for name in _RESPONSES if part.get(name) is not None), None)
                 message.outputs.append(Output(string_of(part, "id"), _without_blocks(value)))
     message.text = "\n".join(texts) if texts else None
-    return message
 
 
-_TEXTS = ("text", "refusal", "output_text")
+_TEXTS = ("text", "refusal", "output_text", "input_text", "message")
 _RESPONSES = ("response", "result", "server_tool_call_response")
 """Pydantic AI's name for what a tool gave back is the second."""
 
@@ -151,7 +169,8 @@ def _indexed_message(data: Mapping[str, Any]) -> Message:
     message.finish = string_of(data, "finish_reason")
     message.calls = [
         ToolRequest(string_of(call, "id"), string_of(call, "name"), compact(call.get("arguments")))
-        for call in map(mapping, mapping(data.get("tool_calls")).values())
+        for call in map(mapping, (*mapping(data.get("tool_calls")).values(), data.get("function_call")))
+        if call
     ]
     _move_output(message, string_of(data, "tool_call_id"))
     return message
@@ -190,13 +209,18 @@ def _chat_message(data: Mapping[str, Any]) -> Message:
     """Read a message in the form of chat completions; its content may be blocks, as Bedrock and Anthropic have them."""
     message = Message(string_of(data, "role"), _content_text(data.get("content")))
     _add_blocks(message, data.get("content"))
+    _add_calls(message, data)
+    return message
+
+
+def _add_calls(message: Message, data: Mapping[str, Any]) -> None:
+    """Add what a message of chat completions has beside its content: calls of tools, or which call it answers."""
     for call in map(mapping, items(data.get("tool_calls"))):
         function = mapping(call.get("function")) or call
         arguments = compact(function.get("arguments"))
         message.calls.append(ToolRequest(string_of(call, "id"), string_of(function, "name"), arguments))
     called = string_of(data, "tool_call_id") or (string_of(data, "id") if message.role == "tool" else None)
     _move_output(message, called)
-    return message
 
 
 def _content_text(content: Any) -> str | None:

@@ -7,7 +7,7 @@ session and customer, and `on_end` runs before the call returns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of", "report_sampler"]
 
+_MOST_AROUND = 8
+"""Spans around one that are asked for session and user."""
+
 
 class OpenSpan:
     """A span that has begun."""
 
-    __slots__ = ("content", "origin", "span")
+    __slots__ = ("around", "content", "origin", "span")
 
     def __init__(self, span: Span, origin: Origin) -> None:
         self.span, self.origin = span, origin
+        self.around: tuple[Span, ...] = ()
+        """Those that it began in, the innermost first. That of a function which returns a stream ends before it."""
         self.content: Mapping[str, Any] = {}
         """Attributes that the completion hook was given and the span was not."""
 
@@ -66,6 +71,11 @@ class AthinaSpanProcessor(SpanProcessor):
             parent = name_of(_id(span.parent)) if span.parent is not None else None
             within = begin(name_of(_id(span.context)), parent, opened)
             opened.origin = opened.origin._replace(within=within)
+            for outer_name in within:
+                outer = subject_of(outer_name)
+                if type(outer) is OpenSpan:
+                    opened.around = (outer.span, *outer.around[: _MOST_AROUND - 1])
+                    break
 
     def on_end(self, span: ReadableSpan) -> None:
         """Log what the span says of an answer."""
@@ -77,7 +87,7 @@ class AthinaSpanProcessor(SpanProcessor):
                 opened = subject_of(name)
                 origin = Origin.here() if opened is None else opened.origin
                 record = record_of(span, opened.content if opened is not None else {})
-                log_span(record, origin, _attributes_around(origin) if origin.within else ())
+                log_span(record, origin, _attributes_of(opened.around) if opened is not None else ())
             finally:
                 end(name)
         except Exception:  # noqa: BLE001 - the guard decides
@@ -141,8 +151,6 @@ def _id(context: SpanContext | None) -> str:
     return "" if context is None else f"{context.span_id:016x}"
 
 
-def _attributes_around(origin: Origin) -> Iterator[Mapping[str, Any]]:
-    for name in origin.within:
-        opened = subject_of(name)
-        if isinstance(opened, OpenSpan):
-            yield exact(_attributes(opened.span))
+def _attributes_of(spans: Iterable[Span]) -> Iterator[Mapping[str, Any]]:
+    for span in spans:
+        yield exact(_attributes(span))

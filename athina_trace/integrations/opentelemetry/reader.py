@@ -181,7 +181,8 @@ _OPTIONS = {
     "seed": ("gen_ai.request.seed",),
 }
 _OTHERS = {
-    "cost": ("operation.cost", "gen_ai.usage.cost", "llm.cost.total"),
+    # The last two are LiteLLM's.
+    "cost": ("operation.cost", "gen_ai.usage.cost", "llm.cost.total", "litellm.cost.total", "gen_ai.cost.total_cost"),
     "reasons": ("gen_ai.response.finish_reasons",),
     "tools": ("gen_ai.tool.definitions",),
     "stop": ("gen_ai.request.stop_sequences",),
