@@ -170,7 +170,7 @@ class Engine:
         return announced, collected, self.outbox.store.next_due()
 
     def _note_pause(self, now: float) -> None:
-        """Note in the store, for whoever looks at it, why nothing is sent; once it is, what failed is due again."""
+        """Note in the store, for those who look at it, why nothing is sent; once it is, what failed is due again."""
         paused = self.paused
         if paused != self._noted:
             self.outbox.store.note("paused", paused, now)

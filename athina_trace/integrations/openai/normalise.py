@@ -81,7 +81,7 @@ def answer_of(response: Any, answer: object, decoded: Any = None) -> Any:
     Args:
         response: HTTP's.
         answer: what the client made of it.
-        decoded: the body as the client decoded it, where that is known and nobody changes it; else None.
+        decoded: the body as the client decoded it, where that is known and it stays as it is; else None.
     """
     content = getattr(response, "_content", None)  # `content` raises where the response was not read
     if type(content) is bytes and len(content) <= _SMALL:
