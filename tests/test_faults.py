@@ -173,7 +173,8 @@ def test_no_step_of_ours_can_fail_in_the_call(
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
-    monkeypatch.setattr("athina_trace._delivery.worker._EngineThread.start", lambda _: None)  # a thread for each of them
+    # Else each of them would start a thread.
+    monkeypatch.setattr("athina_trace._delivery.worker._EngineThread.start", lambda _: None)
     configure(outbox=":memory:")
     for nth in itertools.count(1):
         if first:

@@ -183,8 +183,9 @@ class Engine:
         return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
 
     def store_replaced(self) -> None:
-        """Forget what is under way: it belongs to a store that is gone."""
+        """Forget what is under way, and that it was noted why nothing is sent: both were of a store that is gone."""
         self._leases.forget()
+        self._noted = ""
 
     def finish(self, seconds: float) -> None:
         """Stop the senders within `seconds`, commit their last results, and let go of the outbox."""

@@ -155,6 +155,23 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     assert stepped.engine.paused is None
 
 
+def test_a_store_that_is_made_again_says_why_nothing_is_sent(athina: Athina, tmp_path: Path) -> None:
+    def noted() -> list[tuple[str]]:
+        return outbox.store._db.execute("SELECT words FROM note WHERE name = 'paused'").fetchall()
+
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
+    stepped = Stepped(athina, outbox=outbox)
+    athina.answer = lambda reference, body: Outcome(401, message="bad key")
+    stepped.put("key", "1")
+    stepped.settle()
+    before = noted()
+    assert outbox.quarantine()
+    stepped.engine.store_replaced()
+    stepped.settle()
+    assert noted() == before == [(stepped.engine.paused,)]
+    stepped.engine.finish(5)
+
+
 def test_once_an_outage_is_over_no_session_waits_for_what_it_failed_before(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: Outcome(503)
     for key in range(4):
