@@ -612,7 +612,6 @@ async def is_cancelled(stream: AsyncGenerator[Any, Any]) -> None:
 @pytest.mark.parametrize("goes_on", [False, True])
 @pytest.mark.parametrize("end", [raises, is_thrown, is_thrown_and_closed, is_closed, is_cancelled])
 def test_an_async_generator_that_ended_keeps_nothing_alive(end: Any, goes_on: bool, local: Logs) -> None:
-    @athina_trace
     async def talk(_held: Poke) -> AsyncGenerator[Any]:
         try:
             yield _held
@@ -625,9 +624,9 @@ def test_an_async_generator_that_ended_keeps_nothing_alive(end: Any, goes_on: bo
                 raise
         raise Poke
 
-    async def run() -> weakref.ref[Poke]:
+    async def run(function: Callable[[Poke], AsyncGenerator[Any]]) -> weakref.ref[Poke]:
         held = Poke()
-        stream = talk(held)
+        stream = function(held)
         alive = weakref.ref(held)
         del held
         with contextlib.suppress(Poke, asyncio.TimeoutError):
@@ -636,7 +635,9 @@ def test_an_async_generator_that_ended_keeps_nothing_alive(end: Any, goes_on: bo
 
     gc.disable()
     try:
-        assert asyncio.run(run())() is None
+        # Python 3.13 itself keeps one alive that goes on after it was thrown something.
+        is_kept = asyncio.run(run(talk))() is not None
+        assert asyncio.run(run(athina_trace(talk)))() is None or is_kept
     finally:
         gc.enable()
     assert len(local()) == 1
