@@ -175,6 +175,8 @@ class Database:
             *first,
             "journal_mode = WAL",
             "temp_store = MEMORY",
+            # Some builds write zeros over all that is deleted, in the log first: a full disk has no room for that.
+            "secure_delete = FAST",
             f"journal_size_limit = {int(log_bytes)}",
             f"wal_autocheckpoint = {int(log_bytes / _PAGE_BYTES)}",
         ):
