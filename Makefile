@@ -51,7 +51,7 @@ test-openai: $(OPENAI_VERSIONS:%=test-openai-%)
 
 test-openai-%: $(VENV)-openai-%/.installed
 	@echo "openai $*.x"
-	@$(VENV)-openai-$*/bin/python -m pytest tests/openai
+	@$(VENV)-openai-$*/bin/python -m pytest tests/openai $(PARALLEL)
 
 # Held, so that make keeps it.
 .PRECIOUS: $(VENV)-openai-%/.installed
@@ -59,7 +59,7 @@ $(VENV)-openai-%/.installed: pyproject.toml
 	@echo "Installing athina_trace and openai $*.x in $(VENV)-openai-$*"
 	@$(PYTHON) -m venv $(VENV)-openai-$*
 	@$(VENV)-openai-$*/bin/python -m pip install -qq --disable-pip-version-check --editable . \
-		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3'
+		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6'
 	@touch $@
 
 # The other tools bring half the world, too, so they have an environment of their own.
