@@ -7,7 +7,9 @@ what identifies it, and then gives up, from the outside in, what belongs to its 
 
 from __future__ import annotations
 
-import logging  # noqa: F401 - registers first, so that its lock is free while we wait for a thread that may log
+# Both register first, so that their locks are free while we wait for a thread that may log or submit work to a pool.
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack

@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _fork, _guard, _periodic
-from athina_trace.errors import SettingsError
+from athina_trace.errors import AthinaTraceError, SettingsError
 
 if TYPE_CHECKING:
     from athina_trace._assembly import Runtime
@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 
 _LONGEST_SECONDS = threading.TIMEOUT_MAX / 2
 """That a thread can wait for: a caller may ask for more, such as infinity."""
+_START_SECONDS = 10.0
+"""Longer than another thread takes to make a runtime. One that takes as long waits for what we hold: for a module that
+we are just loading, for a lock of the program's, or for one that was taken before a fork."""
 _RETRY_SECONDS = 1.0
 """After a first log that could not be made: what failed may have been a deep recursion, or a module that is missing."""
 
 _once = threading.RLock()
 """Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half made."""
+_waited_in_vain = False
+"""Whether `_once` was not to be had in time: until it is, nobody waits for it again."""
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
 may_leave_out = False
@@ -54,8 +59,18 @@ _abandoned: list[Runtime] = []
 """The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
 
 
+def _take() -> bool:
+    """Take `_once`; return False where another thread holds it and does not let go."""
+    global _waited_in_vain  # noqa: PLW0603 - there is one lock for each process
+    taken = _once.acquire(timeout=0 if _waited_in_vain else _START_SECONDS)
+    _waited_in_vain = not taken
+    return taken
+
+
 def _after_fork_in_child() -> None:
-    global _runtime  # noqa: PLW0603 - there is one for each process
+    global _runtime, _maker  # noqa: PLW0603 - there is one for each process
+    if _waited_in_vain:
+        _maker = None  # it is not in this process, where its lock and the modules that it was loading are held for ever
     # A hook, since to compare process ids each call would have to ask the system.
     if _runtime is not None:
         _abandoned.append(_runtime)
@@ -64,12 +79,12 @@ def _after_fork_in_child() -> None:
 
 
 def _let_go() -> None:
-    # Never acquired, where this module was just being loaded when the fork began.
+    # Never acquired, where this module was just being loaded when the fork began, or where it was not to be had.
     with suppress(RuntimeError):
         _once.release()
 
 
-_fork.register("runtime", before=_once.acquire, after_in_parent=_let_go, after_in_child=_after_fork_in_child)
+_fork.register("runtime", before=_take, after_in_parent=_let_go, after_in_child=_after_fork_in_child)
 
 
 def may_trace() -> bool:
@@ -140,32 +155,49 @@ def _make_first() -> Runtime | None:
 
 @contextmanager
 def _making() -> Iterator[None]:
-    """Be the only thread that makes a runtime, or loads what that takes."""
+    """Be the only thread that makes a runtime, or loads what that takes.
+
+    Raises `AthinaTraceError` where another thread is at it and does not end.
+    """
     global _maker  # noqa: PLW0603 - there is one for each process
-    with _once:
-        outer, _maker = _maker, threading.get_ident()
-        try:
-            yield
-        finally:
-            _maker = outer
+    if not _take():
+        raise AthinaTraceError(
+            f"another thread began to start it and has not ended within {_START_SECONDS:.0f} seconds: it waits for a "
+            "module that is being loaded or for a lock, or the process was forked meanwhile"
+        )
+    outer, _maker = _maker, threading.get_ident()
+    try:
+        yield
+    finally:
+        _maker = outer
+        _once.release()
 
 
 def is_being_made() -> bool:
-    """Return whether we run on top of the making of the runtime, as signal handlers and finalizers may."""
-    return _maker == threading.get_ident()
+    """Return whether we are not to wait for the runtime that is being made.
+
+    We run on top of its making, as signal handlers and finalizers may, or another thread makes it and waits for us.
+    """
+    return _maker is not None and (_waited_in_vain or _maker == threading.get_ident())
 
 
 def afterwards(task: Callable[[], object]) -> None:
-    """Do `task` once the runtime is there that we run on top of the making of; elsewhere, forget it."""
+    """Do `task` once the runtime is there that is being made; where none is, forget it."""
     if is_being_made():
         _afterwards.append(task)
+        if _maker is None:  # it has just been made
+            _catch_up()
 
 
 def _catch_up() -> None:
-    with _once:
+    if not _take():
+        return
+    try:
         while _afterwards:
             with _guard.shield("logging what came while logging was started"):
                 _afterwards.pop(0)()
+    finally:
+        _once.release()
 
 
 def _make(settings: Settings) -> Runtime:
@@ -246,7 +278,8 @@ def configure(**settings: Any) -> Settings:
     """Set how this process logs: any field of `Settings`; what is not given comes from the environment.
 
     May be called again; what the former outbox still holds is delivered first, for at most `exit_timeout` seconds.
-    Raises `SettingsError`, naming the setting, its value and the rule.
+    Raises `SettingsError`, naming the setting, its value and the rule; `AthinaTraceError` where another thread began
+    to start logging and waits for this one.
 
     >>> configure(environment="staging", sample_rate=0.1).environment
     'staging'

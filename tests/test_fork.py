@@ -87,3 +87,56 @@ def test_forks_beside_a_thread_that_makes_runtimes_never_wait_for_each_other(tmp
     # On a busy machine, a fork may wait in vain until no transaction is under way, and its child uses memory.
     strange = [line for line in err.splitlines() if "was being written to when this process was forked" not in line]
     assert (out, strange) == ("0\n", [])
+
+
+_FORKS_WHILE_A_THREAD_STARTS = """
+    import os, sys, threading, warnings
+    import athina_trace
+    from athina_trace import _runtime
+    warnings.simplefilter("ignore")  # since Python 3.12, of forks beside threads
+    _runtime._START_SECONDS = float(sys.argv[1])
+    lock, loading, forking = threading.Lock(), threading.Event(), threading.Event()
+    def before():
+        lock.acquire()
+        forking.set()
+    os.register_at_fork(before=before, after_in_parent=lock.release, after_in_child=lock.release)
+    sys.modules["program"] = sys.modules["__main__"]
+    sys.path.insert(0, os.environ["FOLDER"])
+    thread = threading.Thread(target=lambda: athina_trace.log_inference(response="of the parent"))
+    thread.start()
+    loading.wait()
+    child = os.fork()
+    if child == 0:
+        athina_trace.log_inference(response="of the child")
+        try:
+            athina_trace.configure(before_emit=None)
+        except athina_trace.AthinaTraceError as error:
+            print(error, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    print(sorted(log["response"] for log in athina_trace.recent_logs()))
+    """
+
+
+def _fork_while_a_thread_loads(module: str, folder: Path, *, seconds: float) -> tuple[str, str]:
+    """Fork while another thread makes the first log, and loads the module of a hook for it."""
+    loads = "from program import forking, loading, lock\nloading.set()\nforking.wait()\n"
+    (folder / "hooks.py").write_text(f"{loads}{module}\ndef hook(log):\n    return log\n")
+    settings = {"ATHINA_BEFORE_EMIT": "hooks:hook", "ATHINA_OUTBOX": str(folder / "outbox.db")}
+    return processes.run(_FORKS_WHILE_A_THREAD_STARTS, str(seconds), FOLDER=str(folder), **settings)
+
+
+def test_a_fork_waits_for_a_thread_that_starts_logging(tmp_path: Path) -> None:
+    """Python's own hook holds the lock of all pools from before a fork, if it is called before ours."""
+    uses_a_pool = "import concurrent.futures\nconcurrent.futures.ThreadPoolExecutor(1).submit(int).result()"
+    out, err = _fork_while_a_thread_loads(uses_a_pool, tmp_path, seconds=60)
+    assert (out, err) == ("['of the child', 'of the parent']\n", "")
+
+
+def test_a_fork_that_holds_what_a_starting_thread_waits_for_goes_on_and_its_child_does_not_log(tmp_path: Path) -> None:
+    out, err = _fork_while_a_thread_loads("with lock:\n    pass", tmp_path, seconds=0.2)
+    of_the_child, responses = out.splitlines()
+    assert "another thread began to start" in of_the_child
+    assert responses == "['of the parent']"
+    assert err.count("failed in starting") == 1

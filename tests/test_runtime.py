@@ -58,6 +58,38 @@ def test_a_module_that_another_thread_is_just_loading_is_no_obstacle(tmp_path: P
     assert (done.stdout, done.stderr) == ("36\n", "")
 
 
+def test_a_module_that_logs_while_it_is_loaded_and_that_the_first_log_needs_is_no_obstacle(tmp_path: Path) -> None:
+    """The thread that starts logging waits until the module is loaded, which waits for the thread: not for long."""
+    (tmp_path / "program.py").write_text(
+        "import threading, time\n"
+        "import athina_trace\n"
+        "from athina_trace import _runtime\n"
+        "def hook(log):\n"
+        "    return log\n"
+        "thread = threading.Thread(target=lambda: athina_trace.log_inference(response='in a thread'))\n"
+        "thread.start()\n"
+        "while _runtime._maker is None:\n"
+        "    time.sleep(0.001)\n"
+        "@athina_trace.athina_trace\n"
+        "def answer(question):\n"
+        "    return 'while loading'\n"
+        "answer('?')\n"
+    )
+    done = run(
+        "import athina_trace\n"
+        "from athina_trace import _runtime\n"
+        "_runtime._START_SECONDS = 0.2\n"
+        "import program\n"
+        "program.thread.join()\n"
+        "print(sorted(log['response'] for log in athina_trace.recent_logs()))",
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+        ATHINA_BEFORE_EMIT="program:hook",
+        PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}",
+    )
+    assert done.stdout == "['in a thread', 'while loading']\n", done.stderr
+    assert done.stderr.count("failed in starting") == 1
+
+
 def test_importing_starts_opens_and_loads_nothing(tmp_path: Path) -> None:
     done = run(
         "import sys, threading, athina_trace\n"
