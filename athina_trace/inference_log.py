@@ -39,7 +39,14 @@ class InferenceLog(BaseModel):
     3
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        defer_build=True,
+        # Logfire's plugin for pydantic would put what is masked here into a span.
+        plugin_settings={"logfire": {"record": "off"}},
+    )
 
     language_model_id: Text
     prompt: str | list[dict[str, Any]]

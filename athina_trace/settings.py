@@ -86,7 +86,14 @@ class Settings(BaseModel):
     'staging'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
+        # Logfire's plugin for pydantic would put the key into a span.
+        plugin_settings={"logfire": {"record": "off"}},
+    )
 
     api_key: SecretStr | None = Field(
         default=None, description="Athina's API key. Without one, logs stay in the local outbox."
