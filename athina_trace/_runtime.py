@@ -232,15 +232,17 @@ def _settings_class() -> type[Settings]:
 
 
 def _environment_settings() -> Settings:
+    # Where this fails, as in the first log of an interpreter that ends, no setting is to blame.
+    settings = _settings_class()
     try:
-        return _settings_class().build()
+        return settings.build()
     except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
         _guard.pass_on(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
         reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
         _guard.log_throttled(logging.ERROR, "settings", message, reason)
-        return _settings_class()()
+        return settings()
 
 
 def configure(**settings: Any) -> Settings:

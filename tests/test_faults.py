@@ -290,6 +290,7 @@ def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> N
     assert out.startswith("one two 36\nathina_trace could not start: ModuleNotFoundError(")
     assert out.endswith(") 0 [] None\n0 True\n")
     assert err.count("failed in starting, without which nothing is logged,") == 1
+    assert "settings" not in err.replace("athina_trace.settings", "")  # they are not to blame
     assert "Traceback" not in err
 
 
