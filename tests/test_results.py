@@ -633,6 +633,9 @@ def test_a_coroutine_that_a_plain_function_gave_and_nobody_awaited(decorate: Cal
     decorated = decorate(lambda: ask())  # noqa: PLW0108 - a coroutine function itself is decorated as one
     assert [warned(decorated, use) for use in ways] == [warned(ask, use) for use in ways]
     assert [log["response"] for log in local()] == (["<coroutine>"] * 3 if decorate is athina_trace else [])
+    kept = ask()
+    warned(decorate(lambda: kept), leave_it)
+    assert asyncio.run(kept) == "On its way."
 
 
 def test_streams_that_are_there_at_the_end_of_the_program(tmp_path: Path) -> None:

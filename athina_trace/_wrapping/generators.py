@@ -48,10 +48,15 @@ def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow)
     return named(awaiting(Made(inner, call).begin, follow), inner)
 
 
+_OURS = 2
+"""References to a coroutine that a `Made` alone has: its own, and that of the question."""
+
+
 class Made:
     """A coroutine, which goes with the one that should await it: Python would warn of both where both are dropped.
 
-    So does the `call` that returned it, if any: never begun, it is a result like others.
+    So does the `call` that returned it, if any: never begun, it is a result like others. What the program keeps a
+    reference to, which it may await, stays.
     """
 
     __slots__ = ("awaitable", "call")
@@ -65,7 +70,7 @@ class Made:
         return call, self.awaitable
 
     def __del__(self) -> None:
-        if type(self.awaitable) is types.CoroutineType:
+        if type(self.awaitable) is types.CoroutineType and sys.getrefcount(self.awaitable) <= _OURS:
             self.awaitable.close()
         if self.call is not None:
             attempt(self.call.collected, self.awaitable)
