@@ -243,8 +243,8 @@ def _method_of_the_inner(name: str) -> Any:
 
     def method(proxy: _Followed) -> Any:
         inner = proxy.__wrapped__
-        # As Python does: `__getattr__` is not asked for methods of the class.
-        found = ABSENT if static(type(inner), name) is ABSENT else getattr(inner, name, ABSENT)
+        # As Python does: `__getattr__` is not asked for methods of the class. No helper: this is in the program's call.
+        found = getattr(inner, name, ABSENT) if hasattr(type(inner), name) else ABSENT
         if found is ABSENT:
             raise _LacksError(f"object of type {type(inner).__name__!r} has no {name}()")
         return found
