@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ class Runtime(Writer):
             else SqliteOutbox(path, max_bytes=settings.max_outbox_bytes)
         )
         self.delivery = Delivery(
-            self.outbox, self._make_worker, max_bytes=settings.max_outbox_bytes, seconds=time.monotonic
+            self.outbox, self._make_worker, max_bytes=settings.max_outbox_bytes, seconds=clock.monotonic
         )
         self.put = self.delivery.put
         self.put_or_raise = self.delivery.put_on_disk

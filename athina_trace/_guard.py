@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
+from time import monotonic  # now: a test of the program's may replace it in its module, by one that raises
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,13 @@ def _took(frame: FrameType, caller: FrameType) -> bool:
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4)  # inspect.CO_VARARGS
     given = [values.get(name) for name in code.co_varnames[:count]]
     # In a tuple: the arguments of `*args`, or those that a decorator of the handler passes on.
-    return any(each is caller or (type(each) is tuple and any(part is caller for part in each)) for each in given)
+    parts = [part for each in given for part in (each if type(each) is tuple else (each,))]
+    return any(part is caller or _imports(part) for part in parts)
+
+
+def _imports(frame: object) -> bool:
+    """Return whether it is a frame of an import, most of which Python takes out of tracebacks."""
+    return type(frame) is FrameType and frame.f_code.co_filename.startswith("<frozen importlib.")
 
 
 def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
@@ -97,7 +103,7 @@ def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
 
     What the program's own logging handlers and filters raise is swallowed.
     """
-    now = time.monotonic()
+    now = monotonic()
     if now - _last_logged.get(cause, -_QUIET_SECONDS) < _QUIET_SECONDS:
         return
     _last_logged[cause] = now

@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from athina_trace import _fork, _guard, _periodic
+from athina_trace._clock import clock
 from athina_trace.errors import AthinaTraceError, SettingsError
 
 if TYPE_CHECKING:
@@ -140,14 +141,14 @@ def _make_first() -> Runtime | None:
     None where it cannot be made: the call that asked goes unlogged, and soon a later one tries again.
     """
     global _retry_at, _trouble  # noqa: PLW0603 - there is one runtime for each process
-    if is_being_made() or time.monotonic() < _retry_at:
+    if is_being_made() or clock.monotonic() < _retry_at:
         return None
     with _guard.shield("starting, without which nothing is logged,") as start, _making():
         # Another thread may have been quicker.
         if _runtime is None:
             _install(_make(_abandoned[-1].settings if _abandoned else _environment_settings()))
     if start.error is not None:
-        _retry_at = time.monotonic() + _RETRY_SECONDS
+        _retry_at = clock.monotonic() + _RETRY_SECONDS
         _trouble = f"athina_trace could not start: {start.error!r}"
     _catch_up()
     return _runtime
@@ -263,15 +264,17 @@ def _settings_class() -> type[Settings]:
 
 
 def _environment_settings() -> Settings:
+    # Where this fails, as in the first log of an interpreter that ends, no setting is to blame.
+    settings = _settings_class()
     try:
-        return _settings_class().build()
+        return settings.build()
     except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
         _guard.pass_on(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
         reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
         _guard.log_throttled(logging.ERROR, "settings", message, reason)
-        return _settings_class()()
+        return settings()
 
 
 def configure(**settings: Any) -> Settings:

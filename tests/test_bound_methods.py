@@ -6,6 +6,7 @@ import asyncio
 import copy
 import doctest
 import functools
+import gc
 import inspect
 import operator
 import pickle
@@ -288,6 +289,34 @@ def test_what_is_known_of_a_function_is_pickled_with_it_by_value(local: Logs) ->
     copied = pickle.loads(pickle.dumps(owner))  # noqa: S301 - ours
     assert copied.is_first((Plain(), "q"), {})
     assert not copied.is_first(("a", "q"), {})
+
+
+@pytest.mark.parametrize("kind", ["def", "async def", "yield"])
+def test_a_function_within_a_function_goes_with_it(kind: str, local: Logs) -> None:
+    class Large: ...
+
+    def inner(large: Large) -> Any:
+        def plain() -> object:
+            return large
+
+        async def coroutine() -> object:
+            return large
+
+        def generator() -> Iterator[object]:
+            yield large
+
+        return athina_trace({"def": plain, "async def": coroutine, "yield": generator}[kind])
+
+    large = Large()
+    reference, function = weakref.ref(large), inner(large)
+    if kind == "def":
+        function()
+    gc.disable()
+    try:
+        del large, function
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def plain_recursion(decorate: Callable[[Any], Any]) -> Callable[[int], object]:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import importlib.abc
 import itertools
 import logging
 import math
@@ -16,8 +17,9 @@ import time
 from collections import UserDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -288,7 +290,22 @@ def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> N
     assert out.startswith("one two 36\nathina_trace could not start: ModuleNotFoundError(")
     assert out.endswith(") 0 [] None\n0 True\n")
     assert err.count("failed in starting, without which nothing is logged,") == 1
+    assert "settings" not in err.replace("athina_trace.settings", "")  # they are not to blame
     assert "Traceback" not in err
+
+
+def test_a_clock_that_a_test_of_the_programs_replaces_fails_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted() -> float:
+        raise StopIteration
+
+    monkeypatch.setattr(_runtime, "_runtime", None)
+    monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
+    monkeypatch.setattr(_guard, "strict", False)
+    with monkeypatch.context() as replaced:
+        replaced.setattr(time, "monotonic", exhausted)
+        assert plain("q") == "q"
+        _guard.log_throttled(logging.DEBUG, "anything", "anything")
+    assert [log["response"] for log in recent_logs()] == ["q"]
 
 
 def test_what_failed_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -605,6 +622,29 @@ def test_a_time_limit_that_ends_while_we_mask_is_raised(limited: Callable[[], No
         limited()
         return text
 
+    configure(outbox=":memory:", mask=mask)
+    with pytest.raises(RAISED):
+        plain("q")
+
+
+def test_a_time_limit_that_ends_while_we_import_is_raised(
+    limited: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Limit(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+            return ModuleSpec(name, self) if name == "limited_module" else None
+
+        def exec_module(self, module: ModuleType) -> None:
+            # A frame of the import machinery, which Python takes out of the traceback.
+            importlib._bootstrap._call_with_frames_removed(  # type: ignore[attr-defined]
+                signal.raise_signal, signal.SIGALRM
+            )
+
+    def mask(_path: str, text: str) -> str:
+        __import__("limited_module")
+        return text
+
+    monkeypatch.setattr(sys, "meta_path", [Limit(), *sys.meta_path])
     configure(outbox=":memory:", mask=mask)
     with pytest.raises(RAISED):
         plain("q")

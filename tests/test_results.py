@@ -26,6 +26,7 @@ import tempfile
 import threading
 import types
 import unittest.mock
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ from typing_extensions import Self
 from werkzeug.local import LocalProxy
 from werkzeug.test import Client
 
-from athina_trace import athina_session, athina_trace, configure, current_log, recent_logs
+from athina_trace import athina_session, athina_trace, configure, current_log, recent_logs, wrap
 from athina_trace._clock import clock
 from athina_trace.context import current_scope
 from athina_trace.testing import captured_logs
@@ -599,11 +600,46 @@ def test_what_was_never_begun_is_a_result_like_others(local: Logs) -> None:
 
 
 def test_generators_that_a_plain_function_gave_and_nobody_began(local: Logs) -> None:
-    streams = [athina_trace(lambda make=make: make())() for make in (gen, agen)]
+    @types.coroutine  # which changes what it is given
+    def waiting() -> Generator[Any, Any, None]:
+        yield
+
+    streams = [athina_trace(lambda make=make: make())() for make in (gen, agen, waiting)]
     assert local() == []
     streams.clear()
     gc.collect()
-    assert sorted(log["response"] for log in local()) == ["<async_generator>", "<generator>"]
+    assert sorted(log["response"] for log in local()) == ["<async_generator>", "<generator>", "<generator>"]
+
+
+@pytest.mark.parametrize("decorate", [athina_trace, athina_session("thread_1"), wrap])
+def test_a_coroutine_that_a_plain_function_gave_and_nobody_awaited(decorate: Callable[[Any], Any], local: Logs) -> None:
+    async def ask() -> str:
+        return "On its way."
+
+    def leave_it(give: Callable[[], Any]) -> None:
+        give()
+
+    def close_it(give: Callable[[], Any]) -> None:
+        give().close()
+
+    def throw_into_it(give: Callable[[], Any]) -> None:
+        with pytest.raises(KeyError):
+            give().throw(KeyError())
+
+    def warned(give: Callable[[], Any], use: Callable[[Any], None]) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            use(give)
+            gc.collect()
+        return [str(warning.message) for warning in caught]
+
+    ways = leave_it, close_it, throw_into_it
+    decorated = decorate(lambda: ask())  # noqa: PLW0108 - a coroutine function itself is decorated as one
+    assert [warned(decorated, use) for use in ways] == [warned(ask, use) for use in ways]
+    assert [log["response"] for log in local()] == (["<coroutine>"] * 3 if decorate is athina_trace else [])
+    kept = ask()
+    warned(decorate(lambda: kept), leave_it)
+    assert asyncio.run(kept) == "On its way."
 
 
 def test_streams_that_are_there_at_the_end_of_the_program(tmp_path: Path) -> None:
@@ -659,6 +695,59 @@ def test_the_proxy_is_indistinguishable(local: Logs) -> None:
     with stream as entered:
         assert entered is stream
     assert not hasattr(stream, "send")
+
+
+@contextlib.contextmanager
+def one_block() -> Iterator[None]:
+    yield
+
+
+@contextlib.asynccontextmanager
+async def one_async_block() -> AsyncIterator[None]:
+    yield
+
+
+_METHODS = ("__len__", "__getitem__", "__enter__", "__aenter__", "__next__", "__anext__", "__await__", "__call__")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(map, str, ()),
+        Both,
+        one_block,
+        one_async_block,
+    ],
+)
+def test_the_proxy_offers_what_the_object_inside_offers(make: Callable[[], Any], times: int, local: Logs) -> None:
+    decorated: Any = functools.reduce(lambda function, _: athina_trace(function), range(times), lambda: make())  # noqa: PLW0108 - of a function
+
+    def offers(result: Any) -> list[object]:
+        async def enter() -> None:
+            async with result:
+                pass
+
+        def fails_as_it_should(use: Callable[[], object]) -> bool:
+            try:
+                use()
+            except (AttributeError, TypeError):  # of `with`, before Python 3.11, it is the former
+                return True
+            return False
+
+        def enter_by_with() -> None:
+            with result:
+                pass
+
+        kinds = contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager
+        uses = lambda: len(result), lambda: result[0], enter_by_with, lambda: asyncio.run(enter())
+        return [
+            *(hasattr(result, name) for name in _METHODS),
+            *(isinstance(result, kind) for kind in kinds),
+            *map(fails_as_it_should, uses),
+        ]
+
+    assert offers(decorated()) == offers(make())
 
 
 def test_the_generator_protocol_through_other_tools_proxies(local: Logs) -> None:

@@ -351,6 +351,13 @@ URLS = [
     ("tool --password=hunter2hunter2 x", "tool --password=[masked] x"),
     ("GET /x?a=1&api_key=hunter2 HTTP/1.1", "GET /x?a=1&api_key=[masked] HTTP/1.1"),
     ("curl -u ada:hunter2 https://h/x", "curl -u ada:[masked] https://h/x"),
+    ('["curl", "-u", "ada:hunter2", "https://h/x"]', '["curl", "-u", "ada:[masked]", "https://h/x"]'),
+    ("['curl', '--user', 'ada:hunter2', 'https://h/x']", "['curl', '--user', 'ada:[masked]', 'https://h/x']"),
+    (
+        '"[\\"curl\\",\\"-u\\",\\"ada:hunter2\\",\\"https://h\\"]"',
+        '"[\\"curl\\",\\"-u\\",\\"ada:[masked]\\",\\"https://h\\"]"',
+    ),
+    ('["curl", "--user=ada:hunter2", "https://h/x"]', '["curl", "--user=ada:[masked]", "https://h/x"]'),
     ("-H 'Authorization: token hunter2hunter2'", "-H 'Authorization: token [masked]'"),
     ('-H "authorization: hunter2hunter2"', '-H "authorization: [masked]"'),
     ("X-Api-Key: hunter2\r\nHost: h", "X-Api-Key: [masked]\r\nHost: h"),

@@ -92,7 +92,7 @@ class Trace:
             return call
 
         decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace, decorator=self)
-        owner.decorated = decorated
+        owner.note_decorated(decorated)
         return decorated
 
     def __reduce__(self) -> Any:

@@ -72,8 +72,11 @@ _WEBHOOK = re.compile(
 _NAMING: Final = frozenset({"name", "key", "id"})
 _NAMED_BY: Final = frozenset({"value", "content"})
 """Attributes of XML and HTML of which one names what another holds."""
-_LOGIN = re.compile(r"( (?:-u|--user)[ =][\"']?[^\s:\"']{1,64}:)[^\s\"']+")
-"""Of curl."""
+_LOGIN = re.compile(
+    r"""((?: (?:-u|--user)[ =]["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
+    r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""
+)
+"""Of curl: on a command line, or in a list of arguments as JSON or Python write it."""
 # A name and a text in JSON, or in Python's own spelling; within a text of JSON, quotation marks have backslashes, and
 # within that each of these has one more. What ends a text has none before it, but for pairs that are backslashes.
 _NAMED = re.compile(
@@ -259,7 +262,7 @@ def _without_those_in_urls(text: str) -> str:
     if "://" in text:
         if "@" in text:
             text = _USERINFO.sub(f"://{MASKED}", text)
-        if "curl " in text:
+        if "curl" in text:
             text = _LOGIN.sub(rf"\1{MASKED}", text)
         if "hook" in text or "/bot" in text:
             text = _WEBHOOK.sub(rf"\1\2{MASKED}", text)

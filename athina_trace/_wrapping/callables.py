@@ -12,6 +12,7 @@ import inspect
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 import wrapt
@@ -165,7 +166,7 @@ class Owner:
     class holds a static method there.
     """
 
-    __slots__ = ("_always", "_class", "_first", "_function", "_holders", "_module", "_never", "decorated")
+    __slots__ = ("_always", "_class", "_decorated", "_first", "_function", "_holders", "_module", "_never")
 
     def __init__(self, function: Any, declared: Sequence[inspect.Parameter]) -> None:
         """Read the function's declaration.
@@ -185,17 +186,24 @@ class Owner:
         self._first = first.name if first is not None else ""
         self._always = not static_method and (self._first in OWNER_NAMES or type(function) is classmethod)
         self._holders: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-        self.decorated: Any = None
-        """What takes the function's place."""
+        # Weak, since it keeps us: a function within a function is freed with what it closes over, as undecorated.
+        self._decorated: Callable[[], Any] = type(None)
+
+    def note_decorated(self, decorated: Any) -> None:
+        """Note what takes the function's place."""
+        with suppress(TypeError):  # class method objects and static ones, for which there is nothing to be found out
+            self._decorated = weakref.ref(decorated)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but what is known of classes: cloudpickle takes functions of scripts and notebooks by value."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "_holders"}
+        kept = {name: getattr(self, name) for name in self.__slots__ if name != "_holders"}
+        return {**kept, "_decorated": self._decorated()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        self._holders = weakref.WeakKeyDictionary()
+        self._holders, self._decorated = weakref.WeakKeyDictionary(), type(None)
+        self.note_decorated(state["_decorated"])
 
     def is_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Return whether the first of these arguments is the owner, which may come by the parameter's name."""
@@ -222,11 +230,12 @@ class Owner:
         except TypeError:  # even a class can refuse to be looked up
             return False
         if known is None:
+            decorated = self._decorated()
             held = (
                 value
                 for each in mro_of(kind)
                 for value in [*vars_of(each).values()]
                 if type(value) is types.FunctionType
             )
-            known = self._holders[kind] = any(self.decorated is layer for value in held for layer in layers(value))
+            known = self._holders[kind] = any(decorated is layer for value in held for layer in layers(value))
         return known

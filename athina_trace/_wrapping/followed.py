@@ -234,6 +234,24 @@ def _awaited(awaitable: Any) -> Generator[Any, Any, Any]:
     return (yield from awaitable.__await__())
 
 
+class _LacksError(AttributeError, TypeError):
+    """The object inside lacks a method: `hasattr` takes it for an `AttributeError`, what needs it says `TypeError`."""
+
+
+def _method_of_the_inner(name: str) -> Any:
+    """Return the attribute for a method that wrapt's proxies have whatever is inside: programs ask for it."""
+
+    def method(proxy: _Followed) -> Any:
+        inner = proxy.__wrapped__
+        # As Python does: `__getattr__` is not asked for methods of the class. No helper: this is in the program's call.
+        found = getattr(inner, name, ABSENT) if hasattr(type(inner), name) else ABSENT
+        if found is ABSENT:
+            raise _LacksError(f"object of type {type(inner).__name__!r} has no {name}()")
+        return found
+
+    return property(method)
+
+
 class _Followed(wrapt.BaseObjectProxy[Any]):
     """The proxy of `result`, with which `call` ends.
 
@@ -248,6 +266,11 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
         super().__init__(result)
         self._self_following = _Following(call, follow, unbegun)
         self._self_iterator: Any = None
+
+    __len__ = _method_of_the_inner("__len__")
+    __getitem__ = _method_of_the_inner("__getitem__")
+    __enter__ = _method_of_the_inner("__enter__")
+    __aenter__ = _method_of_the_inner("__aenter__")
 
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
@@ -388,6 +411,7 @@ _PARTS: Final[dict[str, type[_Followed]]] = {
     "__aenter__": _AsyncEntered,
     "__call__": _Called,
 }
+_EXITS: Final = (("__enter__", "__exit__"), ("__aenter__", "__aexit__"))
 Abilities = frozenset[str]
 """Which of these methods a proxy has: what an object can do is a question that programs ask of its class."""
 
@@ -400,8 +424,8 @@ def abilities_of(kind: type) -> Abilities:
 
 @functools.lru_cache(maxsize=64)
 def proxy_class(abilities: Abilities) -> type[Any]:
-    """Return the proxy that can do just this; wrapt's own can enter everything."""
-    lacks = {name: None for name in ("__enter__", "__aenter__") if name not in abilities}
+    """Return the proxy that can do just this; wrapt's own seem to leave everything."""
+    lacks = {exit_: None for enter, exit_ in _EXITS if enter not in abilities}
     return type("Followed", tuple(part for name, part in _PARTS.items() if name in abilities), lacks)
 
 

@@ -32,7 +32,7 @@ BATCH = 255
 def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
     """Do what the generator `inner` does, and end `call` when it ends."""
     if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, and no stream
-        return named(_iterable_coroutine(inner, call, follow), inner)
+        return named(_iterable_coroutine(Made(inner, call), follow), inner)
     outer: Any = _generate(_Held(inner, call), current.get())
     outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
     return outer
@@ -45,7 +45,35 @@ def drive_async_generator(inner: Any, call: Call) -> Any:
 
 def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow) -> Any:
     """Do what the coroutine `inner` does, and end `call` when it ends, or when its result does."""
-    return named(awaiting(lambda: (call, inner), follow), inner)
+    return named(awaiting(Made(inner, call).begin, follow), inner)
+
+
+_OURS = 2
+"""References to a coroutine that a `Made` alone has: its own, and that of the question."""
+
+
+class Made:
+    """A coroutine, which goes with the one that should await it: Python would warn of both where both are dropped.
+
+    So does the `call` that returned it, if any: never begun, it is a result like others. What the program keeps a
+    reference to, which it may await, stays.
+    """
+
+    __slots__ = ("awaitable", "call")
+
+    def __init__(self, awaitable: Any, call: Call | None = None) -> None:
+        self.awaitable, self.call = awaitable, call
+
+    def begin(self) -> tuple[Call | None, Any]:
+        """Return the call, and what is awaited inside of it."""
+        call, self.call = self.call, None
+        return call, self.awaitable
+
+    def __del__(self) -> None:
+        if type(self.awaitable) is types.CoroutineType and sys.getrefcount(self.awaitable) <= _OURS:
+            self.awaitable.close()
+        if self.call is not None:
+            attempt(self.call.collected, self.awaitable)
 
 
 class _Held:
@@ -234,8 +262,8 @@ async def awaiting(begin: Callable[[], tuple[Call | None, Awaitable[Any]]], foll
 
 
 @types.coroutine
-def _iterable_coroutine(inner: Any, call: Call, follow: Follow) -> Generator[Any, Any, Any]:
-    return (yield from awaiting(lambda: (call, inner), follow).__await__())
+def _iterable_coroutine(made: Made, follow: Follow) -> Generator[Any, Any, Any]:
+    return (yield from awaiting(made.begin, follow).__await__())
 
 
 def named(outer: Any, inner: Any) -> Any:
@@ -254,12 +282,13 @@ def drive_in(result: Any, context: contextvars.Context) -> Any:
     """Return `result`; a generator or coroutine of any kind as one whose every step runs in `context`."""
     if isinstance(result, types.GeneratorType):
         if result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
-            return named(_iterable_coroutine(_Awaited(result, context), Call(), _nothing), result)
+            return named(_iterable_coroutine(Made(_Awaited(result, context), Call()), _nothing), result)
         return named(_generate(_Held(_InContext(result, context), Call()), current.get()), result)
     if isinstance(result, types.AsyncGeneratorType):
         return named(_generate_async(_Held(_InContext(result, context), Call()), current.get()), result)
     if isinstance(result, types.CoroutineType):
-        return named(awaiting(lambda: (Call(), _Awaited(result, context)), _nothing), result)
+        made = Made(result)
+        return named(awaiting(lambda: (Call(), _Awaited(made.awaitable, context)), _nothing), result)
     return result
 
 

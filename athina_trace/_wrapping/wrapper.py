@@ -182,7 +182,8 @@ def _plain_wrapper(opened: Open) -> Callable[..., Any]:
 
 def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
     def coroutine(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        made = _Made(wrapped(*args, **kwargs))  # now, since arguments that do not fit fail before anything is awaited
+        # Now, since arguments that do not fit fail before anything is awaited.
+        made = generators.Made(wrapped(*args, **kwargs))
 
         def begin() -> tuple[Call | None, Any]:
             return attempt(opened, wrapped, instance, args, kwargs), made.awaitable
@@ -190,19 +191,6 @@ def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
         return generators.named(generators.awaiting(begin, results.follow), wrapped)
 
     return coroutine
-
-
-class _Made:
-    """Closes a coroutine with the one that should await it: Python would warn of both where both are dropped."""
-
-    __slots__ = ("awaitable",)
-
-    def __init__(self, awaitable: Any) -> None:
-        self.awaitable = awaitable
-
-    def __del__(self) -> None:
-        if type(self.awaitable) is types.CoroutineType:
-            self.awaitable.close()
 
 
 def _stream_wrapper(opened: Open) -> Callable[..., Any]:
