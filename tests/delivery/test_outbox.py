@@ -233,12 +233,12 @@ def test_a_full_outbox_takes_nothing_new_until_something_left(tmp_path: Path) ->
             put(outbox, "4", size=30_000)
         outbox.drop()
         lease(outbox)
-        outbox.measure()
+        outbox.quota.measure()
         with pytest.raises(OutboxFullError):
             put(outbox, "4", size=30_000)
         outbox.drop()
         settle_all(outbox)
-        outbox.measure()
+        outbox.quota.measure()
         put(outbox, "4", size=30_000)
         outbox.collect()
         counts = outbox.counts()
@@ -263,8 +263,8 @@ def test_kept_deliveries_make_room_for_new_logs(tmp_path: Path) -> None:
         (leased,) = outbox.lease(NOW, keys=1, batch=9)
         for entry in leased.entries:
             outbox.delivered(entry, NOW, keep=True, prompt_run_id="run")
-    outbox.measure()
-    outbox.measure()
+    outbox.quota.measure()
+    outbox.quota.measure()
     put(outbox, "4", size=30_000)
     outbox.close()
 
