@@ -29,7 +29,7 @@ _MEASURES = 16
 
 
 class Quota:
-    """The shares of one outbox. For the engine's thread, which tells it what was collected and delivered."""
+    """The shares of one outbox. For the engine's thread, which counts here what it collected and kept."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Quota:
 
         Args:
             path: the outbox's, to be named in warnings.
-            journal: is told how much it may take.
+            journal: what takes nothing new once the outbox is full.
             store: gives the store, opened now if it was not.
             max_bytes: for all that the outbox holds.
             max_delivered_bytes: for delivered entries, where their share of `max_bytes` is more.
