@@ -152,7 +152,7 @@ class Outbox:
                 self.store.remember(piece)
                 moved += len(piece.entries)
                 damaged += piece.damaged
-                self.quota.collected(piece.mark.offset - piece.start)
+                self.quota.count_collected(piece.mark.offset - piece.start)
                 self.is_behind |= not piece.is_last
             if self._drops.write(self.store) or self.quota.is_to_be_measured:
                 self.quota.measure()
@@ -202,7 +202,7 @@ class Outbox:
         """Do the same for many entries, each with the name that Athina gave to it."""
         self.store.delivered(entries, now, keep=keep)
         if keep:
-            self.quota.kept(sum(len(entry.body) for entry, _ in entries))
+            self.quota.count_kept(sum(len(entry.body) for entry, _ in entries))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Keep an entry that Athina will not take, with the server's words."""

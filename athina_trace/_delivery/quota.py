@@ -24,6 +24,8 @@ _DELIVERED_MARGIN = 1_000_000
 """Bytes of delivered logs after which it is seen whether the oldest must leave."""
 KEEP_REFUSED_SECONDS = 30 * 86_400.0
 """How long refused logs are kept, to be looked at and tried again."""
+_FULL_SHARE = 0.75
+"""Of `max_bytes`, from which on delivered logs leave that are only kept to be looked at."""
 _MEASURES = 16
 """How often at least the room is measured while an outbox fills up."""
 
@@ -64,11 +66,11 @@ class Quota:
         """Whether so much was collected since `measure` that it is due."""
         return self._unmeasured > self._max_bytes / _MEASURES
 
-    def collected(self, size: int) -> None:
+    def count_collected(self, size: int) -> None:
         """Count the bytes that the store took in."""
         self._unmeasured += size
 
-    def kept(self, size: int) -> None:
+    def count_kept(self, size: int) -> None:
         """Count the bytes of delivered entries that are kept; drop the oldest now and then."""
         self._newly_delivered += size
         is_much = self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes)
@@ -80,7 +82,7 @@ class Quota:
         store = self._store()
         with store.transaction():
             self._unmeasured = 0.0
-            if store.size() - store.empty_bytes > 0.75 * self._max_bytes:
+            if store.size() - store.empty_bytes > _FULL_SHARE * self._max_bytes:
                 # The next time that entries are collected drops more.
                 self._unmeasured = 0.0 if self.drop_delivered(before=float("inf")) else self._max_bytes
             self.drop_refused(before=float("-inf"))
