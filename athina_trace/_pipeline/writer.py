@@ -180,13 +180,10 @@ class Writer(ABC):
         failed: bool,
     ) -> bool:
         """Return whether a log is in the sample; what that means for its changes is noted."""
-        reference = fields["external_reference_id"]
-        if not self.pipeline.samples(fields, rate=rate, is_in_sample=is_in_sample, failed=failed):
-            self._drop(reference)
-            return False
-        if failed and says_left_out(reference):
-            self.ordering_keys[reference] = reference  # kept all the same: so are its changes, in this process
-        return True
+        samples = self.pipeline.samples(fields, rate=rate, is_in_sample=is_in_sample, failed=failed)
+        if not samples:
+            self._drop(fields["external_reference_id"])
+        return samples
 
     def _rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
         """Return the log after `before_emit` and the masks; None, and noted, where the former drops it."""
