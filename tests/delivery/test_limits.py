@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import athina_trace
 from athina_trace._clock import clock
 from athina_trace._delivery import maintenance
 from athina_trace._delivery.engine import Engine
@@ -18,6 +19,8 @@ from athina_trace._delivery.quota import KEEP_REFUSED_SECONDS
 from athina_trace._delivery.senders import NoSenders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import OutboxFullError
+from tests.support.athina_server import AthinaServer
+from tests.support.waiting import until
 
 NOW = 1_000_000.0
 BODY = b'{"response":"%b"}' % (b"x" * 3000)
@@ -165,6 +168,41 @@ def test_the_oldest_delivered_logs_leave_what_is_kept_to_be_looked_at(kind: str,
     counts = outbox.counts()
     assert (counts.made, counts.delivered, counts.dropped) == (2_000, 2_000, 0)
     outbox.close()
+
+
+def test_in_a_small_outbox_what_is_delivered_never_takes_much_more_than_its_share(tmp_path: Path) -> None:
+    limit = 2_000_000
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    for _ in range(4):
+        put(outbox, 100)
+        resolve_all(outbox, keep=True)
+        assert sum(map(len, outbox.store.newest(10_000))) <= 2 * limit / 10 + len(BODY)
+    outbox.close()
+
+
+def test_to_make_room_many_delivered_logs_leave_step_by_step(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=2_000_000)
+    for number in range(2_500):
+        outbox.put(Entry(f"key{number % 9}", "log", f"kept-{number}", NOW, b"{}"))
+    resolve_all(outbox, keep=True)
+    assert put(outbox, 400) == 0
+    outbox.collect_all()
+    while len(outbox.store.newest(10_000)) > 400:
+        before = len(outbox.store.newest(10_000))
+        outbox.collect()
+        assert len(outbox.store.newest(10_000)) < before, "with nothing new to collect, too"
+    outbox.close()
+
+
+def test_a_process_whose_only_log_finds_no_room_delivers_what_takes_it(tmp_path: Path, athina: AthinaServer) -> None:
+    path = str(tmp_path / "outbox.db")
+    left = SqliteOutbox(path, max_bytes=100_000)
+    dropped = put(left, 50)
+    left.close()
+    athina_trace.configure(api_key="key", base_url=athina.url, outbox=path, max_outbox_bytes=100_000)
+    athina_trace.log_inference(response="x" * 20_000)
+    until(lambda: len(athina.accepted) == 50 - dropped)
+    assert athina_trace.status().dropped == dropped + 1
 
 
 def test_delivered_logs_are_dropped_few_at_a_time(tmp_path: Path) -> None:
