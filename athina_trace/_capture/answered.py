@@ -128,7 +128,7 @@ class Origin(NamedTuple):
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
         if answers is None:
             draft.accumulator = AnswerAccumulator()
-        draft.answers = answers
+        draft.merged_answers = answers
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
         if self.reference is not None:

@@ -53,7 +53,7 @@ def assemble(
         error: what it raised instead; the draft's `outcome` says where that is no failure.
     """
     answer = _response(draft, options, result, error)
-    recorded = _NOTHING if draft.accumulator is None and draft.answers is None else draft.answered()
+    recorded = _NOTHING if draft.accumulator is None and draft.merged_answers is None else draft.answer_fields()
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None or draft.outcome is not None else failures.failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
@@ -82,9 +82,9 @@ def assemble(
     }
     if answer is not None and "response" not in named:
         fields["response"] = answer
-        draft.own = ("response",)
+        draft.own_fields = ("response",)
     if failure:
-        draft.own = (*draft.own, *failure)
+        draft.own_fields = (*draft.own_fields, *failure)
     fields["external_reference_id"] = draft.external_reference_id
     if recorded.get("language_model_id") and "language_model_id" not in named:
         fields["language_model_id"] = recorded["language_model_id"]

@@ -44,13 +44,13 @@ class LogDraft:
         "_reference",
         "_token",
         "accumulator",
-        "answers",
         "attributes",
         "inputs",
         "late",
+        "merged_answers",
         "named",
         "outcome",
-        "own",
+        "own_fields",
         "parent",
         "redaction",
         "sample_rate",
@@ -73,10 +73,10 @@ class LogDraft:
         self.scope: Scope = EMPTY
         self.streamed: Streamed | None = None
         # Fields that the call itself gave, which win over what a model answered: its response, how it failed.
-        self.own: tuple[str, ...] = ()
+        self.own_fields: tuple[str, ...] = ()
         self.accumulator: AnswerAccumulator | None = None
-        # The fields of its answers, where they are known and no accumulator has them.
-        self.answers: Mapping[str, Any] | None = None
+        # The fields of its answers, where they are merged already and no accumulator has them.
+        self.merged_answers: Mapping[str, Any] | None = None
         self.started_ns = 0
         # Set where the call raised an exception that is not a failure: see `failures.outcome`.
         self.outcome: str | None = None
@@ -177,7 +177,7 @@ class LogDraft:
         """
         with _guard.shield("current_log().record()"):
             accumulator = self.own_accumulator()
-            logged = {} if self.late is None else self.answered()
+            logged = {} if self.late is None else self.answer_fields()
             for each in objects:
                 if not accumulator.add(each):
                     data = plain(each)
@@ -200,7 +200,7 @@ class LogDraft:
         if self.late is None:
             accumulator.take(records)
             return
-        logged = self.answered()
+        logged = self.answer_fields()
         accumulator.take(records)
         added = {name: value for name, value in scope.fields.items() if self.scope.fields.get(name) is None}
         if is_named:
@@ -227,8 +227,8 @@ class LogDraft:
             is_captured: whether no code of the program named it.
         """
         stronger = {**self.inputs, **self.scope.fields, **self.named}
-        stronger.update(dict.fromkeys(self.own, True))
-        known = self.answered().items()
+        stronger.update(dict.fromkeys(self.own_fields, True))
+        known = self.answer_fields().items()
         changed = {name: value for name, value in known if logged.get(name) != value and stronger.get(name) is None}
         if "custom_attributes" in changed:
             known_now = {**late.attributes, **changed["custom_attributes"]}
@@ -248,9 +248,9 @@ class LogDraft:
                 accumulator = self.accumulator = self.accumulator or AnswerAccumulator()
         return accumulator
 
-    def answered(self) -> Mapping[str, Any]:
+    def answer_fields(self) -> Mapping[str, Any]:
         """Return the fields that are known of the answers of this log."""
-        return self.accumulator.fields() if self.accumulator is not None else self.answers or EMPTY.fields
+        return self.accumulator.fields() if self.accumulator is not None else self.merged_answers or EMPTY.fields
 
     def recognises(self, value: object) -> bool:
         """Record `value` if it is an object that an integration understands; return whether it is."""
@@ -278,7 +278,7 @@ class LogDraft:
         """Return the session as known now: of this call, else of the call around it."""
         own = self.named.get("session_id") or self.scope.fields.get("session_id") or self.inputs.get("session_id")
         if own is None:
-            own = self.answered().get("session_id")
+            own = self.answer_fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
     def conversation(self) -> str:

@@ -41,10 +41,10 @@ def emit(draft: LogDraft, options: Options, result: object = None, error: BaseEx
         return runtime.write(
             fields,
             rate=rate,
-            kept=draft.is_in_sample,
+            is_in_sample=draft.is_in_sample,
             failed=failed,
             outermost=draft.parent is None,
-            written=late.log_written,
+            on_written=late.log_written,
         )
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("writing a log")

@@ -56,8 +56,16 @@ def update_log(
 
     >>> update_log(external_reference_id=log_inference(response="On its way."), expected_response="It is there.")
     """
-    if (external_reference_id is None) == (prompt_run_id is None):
-        raise TypeError("update_log() takes either external_reference_id or prompt_run_id")
+    if external_reference_id is not None and prompt_run_id is not None:
+        raise TypeError(
+            f"update_log() takes either external_reference_id or prompt_run_id, got both: {external_reference_id!r} "
+            f"and {prompt_run_id!r}"
+        )
+    if external_reference_id is None and prompt_run_id is None:
+        raise TypeError(
+            "update_log() takes the external_reference_id or the prompt_run_id of a log, got neither or None, "
+            "which is what current_log() has outside of every decorated call"
+        )
     if not fields:
         raise TypeError("update_log() takes the fields to change, such as expected_response='…'")
     check_names("update_log", fields)

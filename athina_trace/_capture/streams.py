@@ -20,11 +20,8 @@ RECORDED: Final = object()
 
 _LEAST_GROWTH: Final = 2
 """Steps in which a chunk continues the one before. One may be chance: after "1" comes "10"."""
-
-
 _MOST_CHARACTERS: Final = 1_000_000
 """Of a stream's text this much is kept; the rest is counted."""
-
 
 Reader = Callable[[Any], Any]
 """The program's own function that reads the answer out of the chunks."""

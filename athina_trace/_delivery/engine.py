@@ -16,7 +16,8 @@ from athina_trace._delivery.concurrency import Concurrency
 from athina_trace._delivery.destination import Destination
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.flush import Flushes
-from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, Outbox
+from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.quota import KEEP_REFUSED_SECONDS
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
 from athina_trace._delivery.retry import LONGEST_BACKOFF, LONGEST_WAIT, Verdict
@@ -399,11 +400,11 @@ class _Upkeep:
                 self._began, self._steady_since = now - monotonic, monotonic
             # A machine may begin in a future that is wrong, until it has asked for the time.
             if monotonic - self._steady_since >= STEADY_SECONDS:
-                self._outbox.drop_refused(before=now - KEEP_REFUSED_SECONDS)
+                self._outbox.quota.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
             self._is_keeping_more = self._keep > 0
         if self._is_keeping_more:
-            self._is_keeping_more = not self._outbox.drop_delivered(before=now - self._keep)
+            self._is_keeping_more = not self._outbox.quota.drop_delivered(before=now - self._keep)
         self._stepped = now
         return clock_set_back
 

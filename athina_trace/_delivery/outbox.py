@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -15,24 +15,15 @@ from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.journal import Journal, MemoryJournal
 from athina_trace._delivery.memory_store import MemoryStore
 from athina_trace._delivery.ownership import SoleOwner
+from athina_trace._delivery.quota import Quota
 from athina_trace._delivery.segment import COLLECT_BYTES
 from athina_trace._delivery.stats import Counts
 
 if TYPE_CHECKING:
     from athina_trace._delivery.store import Store
 
-_REFUSED_SHARE = 0.25
-"""Of `max_bytes`, what refused logs may take: they must never keep new logs out."""
-_DELIVERED_SHARE = 0.1
-"""Of `max_bytes`, what delivered logs may take that are kept to be looked at."""
 _DELIVERED_IN_MEMORY = 1_000_000
 """Bytes of delivered logs that an outbox in memory keeps at most."""
-_DELIVERED_MARGIN = 1_000_000
-"""Bytes of delivered logs after which it is seen whether the oldest must leave."""
-KEEP_REFUSED_SECONDS = 30 * 86_400.0
-"""How long refused logs are kept, to be looked at and tried again."""
-_MEASURES = 16
-"""How often at least the room is measured while an outbox fills up."""
 
 
 class LeaseOwner(Protocol):
@@ -127,14 +118,11 @@ class Outbox:
         self._store = _OnDemand(open_store)
         self._lease_owner = _OnDemand(open_owner)
         self._drops = _Drops()
-        self._max_bytes = max_bytes
         self.is_behind = False
         """Whether the journal held more than was collected last."""
-        self._max_delivered_bytes = min(_DELIVERED_SHARE * max_bytes, max_delivered_bytes)
-        self._newly_delivered = 0
-        """Bytes kept since it was seen whether older ones must leave."""
-        self._unmeasured = 0.0
-        """Bytes collected since the room was measured."""
+        self.quota = Quota(
+            self.path, journal, self._store.get, max_bytes=max_bytes, max_delivered_bytes=max_delivered_bytes
+        )
 
     @property
     def store(self) -> Store | MemoryStore:
@@ -149,11 +137,9 @@ class Outbox:
         """Count an entry that could not be put; the next `collect` writes it down, or `close`."""
         self._drops.add()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Do all or nothing of what is inside."""
-        with self.store.transaction():
-            yield
+        return self.store.transaction()
 
     def collect(self) -> int:
         """Move what was put, by any process, from the journal to the store; return how many entries that were."""
@@ -166,11 +152,10 @@ class Outbox:
                 self.store.remember(piece)
                 moved += len(piece.entries)
                 damaged += piece.damaged
-                self._unmeasured += piece.mark.offset - piece.start
+                self.quota.count_collected(piece.mark.offset - piece.start)
                 self.is_behind |= not piece.is_last
-            is_filling = self._unmeasured > self._max_bytes / _MEASURES
-            if self._drops.write(self.store) or is_filling:
-                self.measure()
+            if self._drops.write(self.store) or self.quota.is_to_be_measured:
+                self.quota.measure()
         if damaged:
             _guard.log_throttled(
                 logging.ERROR,
@@ -196,43 +181,9 @@ class Outbox:
         """Give back the space of what was collected and, to `vacuum`, resolved; False where there is more to give."""
         with self.store.transaction():
             self.store.forget(self._journal.collected(self.store.offsets()))
-        self.measure()
+        self.quota.measure()
         # Outside of the transaction, where SQLite allows no vacuum.
         return self.store.give_back() if vacuum else True
-
-    def measure(self) -> None:
-        """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
-        with self.store.transaction():
-            self._unmeasured = 0.0
-            store = self.store
-            if store.size() - store.empty_bytes > 0.75 * self._max_bytes:
-                # The next time that entries are collected drops more.
-                self._unmeasured = 0.0 if self.drop_delivered(before=float("inf")) else self._max_bytes
-            self.drop_refused(before=float("-inf"))
-            self._journal.allow(max(0, store.size() - store.empty_bytes), store.offsets())
-
-    def drop_refused(self, *, before: float) -> None:
-        """Drop the oldest refused entries: those refused before a time, and those beyond the share of all of them."""
-        with self.store.transaction():
-            dropped = self.store.drop_resolved("refused", before=before, over=_REFUSED_SHARE * self._max_bytes)
-        if dropped:
-            _guard.log_throttled(
-                logging.WARNING,
-                "refused dropped",
-                "the %d oldest logs that Athina refused were dropped from the outbox %s: they are kept for %d days, "
-                "and in a quarter of max_outbox_bytes; see `athina-trace logs --state refused`",
-                dropped,
-                self.path,
-                KEEP_REFUSED_SECONDS // 86_400,
-            )
-
-    def drop_delivered(self, *, before: float) -> bool:
-        """Forget the oldest delivered entries: those delivered before a time, and those beyond their share.
-
-        Few at once, so that the file is not locked for long; True where none were left to forget.
-        """
-        with self.store.transaction():
-            return not self.store.drop_resolved("delivered", before=before, over=self._max_delivered_bytes)
 
     def lease(
         self, now: float, *, keys: int, batch: int, room: float = float("inf"), newest: bool = False
@@ -251,10 +202,7 @@ class Outbox:
         """Do the same for many entries, each with the name that Athina gave to it."""
         self.store.delivered(entries, now, keep=keep)
         if keep:
-            self._newly_delivered += sum(len(entry.body) for entry, _ in entries)
-            is_much = self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes)
-            if is_much and self.drop_delivered(before=float("-inf")):
-                self._newly_delivered = 0
+            self.quota.count_kept(sum(len(entry.body) for entry, _ in entries))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
         """Keep an entry that Athina will not take, with the server's words."""
@@ -315,7 +263,7 @@ class Outbox:
                     self._drops.write(self.store)
                     if owner is not None:
                         self.store.release_all(owner.id)
-                    self.measure()
+                    self.quota.measure()
         finally:
             self._let_go()
             self._journal.close()

@@ -94,7 +94,7 @@ class SqliteOutbox(Outbox):
         # What is collected takes room twice before its segment is deleted: in the store's log, and in the store.
         disk = files.disk_of(self._folder)
         if disk.free < disk.reserve:
-            self.drop_delivered(before=float("inf"))
+            self.quota.drop_delivered(before=float("inf"))
         if disk.free < disk.reserve / 2 and self.store.oldest_waiting() < float("inf"):
             return 0
         return int(min(COLLECT_BYTES, max(_LEAST_COLLECTED_BYTES, disk.free / 8)))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from athina_trace._delivery import tls_forks, trust
-from athina_trace._delivery.answer import read_answer
+from athina_trace._delivery.http1 import read_response
 from athina_trace._delivery.response import IDLE_SECONDS, HttpResponse, NotSentError
 from athina_trace._delivery.sockets import identity_of, is_readable, limit_waits, shut
 
@@ -62,7 +62,7 @@ class DirectTransport:
             with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError, TimeoutError):
                 connected.sendall(head.encode("ascii") + body)
                 is_sent = True
-            answer, may_continue = read_answer(connected.recv)
+            answer, may_continue = read_response(connected.recv)
             is_kept = is_sent and may_continue
         except EOFError as error:
             if self._is_aborted:

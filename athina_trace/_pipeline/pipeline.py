@@ -44,14 +44,19 @@ class Pipeline:
         self.is_empty = not (self.rewrites or self.redaction or settings.sample_rate < 1)
 
     def samples(
-        self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool
+        self,
+        fields: dict[str, Any],
+        *,
+        rate: float | None,
+        is_in_sample: Callable[[float, str | None], bool],
+        failed: bool,
     ) -> bool:
         """Return whether a log is in the sample; the rate of a sample is noted in it.
 
         Args:
             fields: the log's.
             rate: the share that the decorator or the session asks for; None for the setting's.
-            kept: decides by the rate and the log's session.
+            is_in_sample: decides by the rate and the log's session.
             failed: whether the call raised an exception.
         """
         rate = self._sample_rate if rate is None else rate
@@ -60,7 +65,7 @@ class Pipeline:
         fields["custom_attributes"]["sample_rate"] = rate
         if failed and self._keep_failed:
             return True
-        return kept(rate, fields.get("session_id"))
+        return is_in_sample(rate, fields.get("session_id"))
 
     def takes_long(self, fields: dict[str, Any]) -> bool:
         """Return whether `rewrite` should not be run on an event loop."""

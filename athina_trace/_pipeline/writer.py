@@ -108,43 +108,43 @@ class Writer(ABC):
         fields: dict[str, Any],
         *,
         rate: float | None,
-        kept: Callable[[float, str | None], bool],
+        is_in_sample: Callable[[float, str | None], bool],
         failed: bool,
         outermost: bool,
-        written: Callable[[], None],
+        on_written: Callable[[], None],
     ) -> DeferredWork:
         """Commit one log as the settings want it, or give the work that does, where that takes long.
 
         Args:
             fields: the log's, as data; see `wire`.
             rate: the share of conversations that the decorator or the session asks for; None for the setting's.
-            kept: decides by the rate and the log's session whether it is in the sample.
+            is_in_sample: decides by the rate and the log's session.
             failed: whether the call raised an exception.
             outermost: whether the call was made in no other one.
-            written: called when the log is committed, or dropped: changes of it may follow.
+            on_written: called when the log is committed, or dropped: changes of it may follow.
         """
-        if not self._samples(fields, rate=rate, kept=kept, failed=failed):
-            written()
+        if not self._samples(fields, rate=rate, is_in_sample=is_in_sample, failed=failed):
+            on_written()
             return None
         flushes = self.settings.flush_each_call and outermost
         # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
         if not self.pipeline.rewrites:
             self.commit(fields)
-            written()
+            on_written()
             return self._flush if flushes else None
-        finish = partial(self._finish, fields, written, flushes=flushes)
+        finish = partial(self._finish, fields, on_written, flushes=flushes)
         if flushes or self.pipeline.takes_long(fields):
             return finish
         finish()
         return None
 
-    def _finish(self, fields: dict[str, Any], written: Callable[[], None], *, flushes: bool) -> None:
+    def _finish(self, fields: dict[str, Any], on_written: Callable[[], None], *, flushes: bool) -> None:
         """Rewrite and commit one log. Never raises."""
         with _guard.shield("writing a log"):
             kept = self._rewrite(fields)
             if kept is not None:
                 self.commit(kept)
-            written()
+            on_written()
         if flushes:
             self._flush()
 
@@ -157,7 +157,7 @@ class Writer(ABC):
         self,
         fields: dict[str, Any],
         *,
-        kept: Callable[[float, str | None], bool],
+        is_in_sample: Callable[[float, str | None], bool],
         failed: bool,
         wire: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
@@ -166,22 +166,24 @@ class Writer(ABC):
         Raises:
             OutboxError: it cannot be kept where it survives this process. What the settings drop raises nothing.
         """
-        if self._samples(fields, rate=None, kept=kept, failed=failed):
+        if self._samples(fields, rate=None, is_in_sample=is_in_sample, failed=failed):
             rewritten = self._rewrite(fields) if self.pipeline.rewrites else fields
             if rewritten is not None:
                 self.put_or_raise(log_entry(wire(rewritten), clock.time()))
 
     def _samples(
-        self, fields: dict[str, Any], *, rate: float | None, kept: Callable[[float, str | None], bool], failed: bool
+        self,
+        fields: dict[str, Any],
+        *,
+        rate: float | None,
+        is_in_sample: Callable[[float, str | None], bool],
+        failed: bool,
     ) -> bool:
         """Return whether a log is in the sample; what that means for its changes is noted."""
-        reference = fields["external_reference_id"]
-        if not self.pipeline.samples(fields, rate=rate, kept=kept, failed=failed):
-            self._drop(reference)
-            return False
-        if failed and says_left_out(reference):
-            self.ordering_keys[reference] = reference  # kept all the same: so are its changes, in this process
-        return True
+        samples = self.pipeline.samples(fields, rate=rate, is_in_sample=is_in_sample, failed=failed)
+        if not samples:
+            self._drop(fields["external_reference_id"])
+        return samples
 
     def _rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
         """Return the log after `before_emit` and the masks; None, and noted, where the former drops it."""

@@ -29,7 +29,7 @@ from athina_trace.cli.commands import (
     ui,
 )
 from athina_trace.cli.terminal import CommandError, Terminal, UsageError
-from athina_trace.errors import OutboxError, SettingsError
+from athina_trace.errors import SettingsError
 
 DONE, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, SettingsError) as error:
         terminal.complain(str(error))
         return USAGE
-    except OSError as error:
+    except OSError as error:  # an `OutboxError`, too
         terminal.complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         return PROBLEM
-    except (CommandError, OutboxError, sqlite3.Error) as error:
+    except (CommandError, sqlite3.Error) as error:
         terminal.complain(str(error))
         return PROBLEM
     return int(code or DONE)

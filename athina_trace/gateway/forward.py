@@ -92,7 +92,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
         return out
 
     writer.write_or_raise(
-        fields, kept=lambda rate, session: keeps(session or reference, rate), failed=failed, wire=wire
+        fields, is_in_sample=lambda rate, session: keeps(session or reference, rate), failed=failed, wire=wire
     )
     return reference
 

@@ -17,12 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import nats.errors
-from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from athina_trace import _guard
 from athina_trace._clock import clock
@@ -35,16 +33,13 @@ from athina_trace._delivery.results import Result
 from athina_trace._delivery.retry import Verdict
 from athina_trace._delivery.senders import Connection
 from athina_trace.errors import SettingsError
-from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api, ask, close, connect, store
+from athina_trace.relay.connection import Address, ApiError, NoAnswerError, store
 from athina_trace.relay.deliveries import Deliveries
+from athina_trace.relay.link import PULL_SECONDS, Link
 from athina_trace.relay.names import MESSAGE_ID, REASON, STATUS, read
 from athina_trace.relay.partitions import Held, Partition, Partitions
-from athina_trace.relay.setup import SECOND
-from athina_trace.relay.status import moment
 from athina_trace.settings import Settings
 
-PULL_SECONDS = 10.0
-"""How long a request for the next log waits at the server: what a stopped worker may still be given after that time."""
 _TICK_SECONDS = 0.25
 _NO_LOG = ("404", "408")
 """Status of a request that found no log, at once or within its time."""
@@ -53,8 +48,6 @@ _CHANGES = ("Leadership Change", "Server Shutdown")
 """What becomes of a request that waits at a server which leads its partition no longer."""
 _RECONNECT_SECONDS = (0.25, 15.0)
 """Pause after the first failure to connect, and the longest."""
-_BACKLOG_SECONDS = 1.0
-"""How long metrics wait for the stream's: a server that hangs must not take all other figures with it."""
 _GRACE_SECONDS = 2.0
 """How much later than it should a request may end before it is made again."""
 
@@ -67,15 +60,6 @@ class Counters:
     refused: int = 0
     failed: int = 0
     began: float = field(default_factory=time.time)
-
-
-class _Link(NamedTuple):
-    """A connection to the stream that is ready to be asked for logs."""
-
-    client: NatsClient
-    inbox: str
-    """Where its answers arrive."""
-    subscription: Subscription
 
 
 class RelayWorker:
@@ -97,7 +81,6 @@ class RelayWorker:
         self.counters = Counters()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._address = address
-        self._names = address.names
         self._clock = clock
         self._exit_timeout = exit_timeout
         self._deliveries = Deliveries(
@@ -109,10 +92,9 @@ class RelayWorker:
             max_attempts=max_attempts,
             revise=revise,
         )
-        self._partitions = Partitions(self._names)
-        self._link: _Link | None = None
+        self._partitions = Partitions(address.names)
+        self._link: Link | None = None
         self._stopping = asyncio.Event()
-        self._lost = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -148,12 +130,11 @@ class RelayWorker:
         self._deliveries.start(asyncio.get_running_loop())
         pause = _RECONNECT_SECONDS[0]
         while not self._stopping.is_set():
-            self._lost = asyncio.Event()
             try:
-                await self._open()
+                opened = await self._open()
                 pause = _RECONNECT_SECONDS[0]
-                await self._take()
-            except (ApiError, NoAnswerError, PermissionError, nats.errors.Error) as error:
+                await self._take(opened)
+            except (ApiError, NoAnswerError, PermissionError, nats.errors.Error) as error:  # noqa: PERF203 - connect again
                 # Publishing into a connection that was just lost raises the client's own errors.
                 is_own = isinstance(error, nats.errors.Error)
                 self._warn(NoAnswerError(f"{type(error).__name__}: {error}") if is_own else error)
@@ -165,7 +146,7 @@ class RelayWorker:
                     await self._give_back()
                 link, self._link = self._link, None
                 if link is not None:
-                    await close(link.client)
+                    await link.close()
         await asyncio.to_thread(self._deliveries.close, 0.1)
 
     def _warn(self, error: Exception) -> None:
@@ -177,39 +158,36 @@ class RelayWorker:
             words = "the relay at %s cannot be used (%s): run `athina-trace relay --setup`; tried again"
         _guard.log_throttled(logging.WARNING, f"relay {type(error).__name__}", words, self._address, error)
 
-    async def _open(self) -> None:
+    async def _open(self) -> Link:
         """Connect, learn the partitions, and have the first logs asked for."""
-        client = await connect(self._address, name=f"athina-trace relay {self.name}", on_closed=self._lost.set)
+        link = await Link.open(self._address, name=f"athina-trace relay {self.name}")
         try:
-            await self._partitions.learn(client, self._clock.monotonic())
-            inbox = client.new_inbox()
-            subscription = await client.subscribe(
-                f"{inbox}.*", cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-            )
-            self._link = _Link(client, inbox, subscription)
-            await client.subscribe(self._names.workers_subject, cb=self._on_question)
+            await self._partitions.learn(link.client, self._clock.monotonic())
+            self._link = link
+            await link.listen(self._on_message, self._on_question)
             for partition in self._partitions:
                 # What Athina has, but the connection that was lost may not have acknowledged.
                 if partition.acknowledge is not None:
-                    await client.publish(partition.acknowledge, b"+ACK")
+                    await link.acknowledge(partition.acknowledge)
                 partition.pulled_until = 0.0
         except BaseException:
             self._link = None
-            await close(client)
+            await link.close()
             raise
+        return link
 
-    async def _take(self) -> None:
+    async def _take(self, link: Link) -> None:
         """Take logs until the connection is lost, or we are to stop."""
         stopping = asyncio.ensure_future(self._stopping.wait())
-        lost = asyncio.ensure_future(self._lost.wait())
+        lost = asyncio.ensure_future(link.lost.wait())
         try:
-            while not (self._stopping.is_set() or self._lost.is_set()):
+            while not (self._stopping.is_set() or link.lost.is_set()):
                 await self._tick()
                 await asyncio.wait((stopping, lost), timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
             lost.cancel()
-        if self._lost.is_set() and not self._stopping.is_set():
+        if link.lost.is_set() and not self._stopping.is_set():
             raise NoAnswerError("the connection was lost")
 
     async def _tick(self) -> None:
@@ -245,7 +223,7 @@ class RelayWorker:
         if self._link is None:
             return
         with suppress(NoAnswerError):
-            await ask(self._link.client, held.reply, b"+WPI")
+            await self._link.renew(held.reply)
             held.claimed_until = max(held.claimed_until, asked + self._partitions.ack_wait)
 
     async def _pull(self, partition: Partition, now: float, *, is_probe: bool = False) -> None:
@@ -253,11 +231,7 @@ class RelayWorker:
         if self._link is None:
             return
         partition.pulled_until = now + (_GRACE_SECONDS if is_probe else PULL_SECONDS + _GRACE_SECONDS)
-        await self._link.client.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer(partition.number)}",
-            b'{"batch":1,"no_wait":true}' if is_probe else _NEXT,
-            reply=f"{self._link.inbox}.{partition.number}",
-        )
+        await self._link.ask_for_next(partition.number, at_once=is_probe)
 
     async def _on_message(self, message: Msg) -> None:
         """Take a log, or the end of a request for one."""
@@ -274,7 +248,7 @@ class RelayWorker:
         tokens = message.reply.split(".")
         deliveries, sequence = int(tokens[-5]), int(tokens[-4])
         if self._stopping.is_set():
-            await self._send(message.reply, b"-NAK")
+            await self._return(message.reply)
             return
         if sequence == partition.taken:  # its acknowledgement was lost
             await self._acknowledge(partition, message.reply)
@@ -292,7 +266,7 @@ class RelayWorker:
         if status not in _NO_LOG:
             partition.pulled_until = now + 1.0
             words = headers.get("Description", "no server leads it now")
-            shown = f"{self._names.consumer(partition.number)}: {words}"
+            shown = f"{self._address.names.consumer(partition.number)}: {words}"
             is_passing = status == _NO_LEADER or words in _CHANGES
             self._warn(NoAnswerError(shown) if is_passing else ApiError(int(status), 0, shown))
             return
@@ -310,7 +284,7 @@ class RelayWorker:
         if result.attempt is None:
             if result.ended:
                 self._deliveries.release(partition, held)
-                self._spawn(self._send(held.reply, b"-NAK"))  # nothing may be sent now: others may try
+                self._spawn(self._return(held.reply))  # nothing may be sent now: others may try
             return
         deliveries, now = self._deliveries, self._clock.time()
         attempt, wait = deliveries.retry_policy.decide(
@@ -325,25 +299,24 @@ class RelayWorker:
             self._spawn(self._refuse(partition, held, attempt.outcome))
         else:
             self.counters.failed += 1
-            self._spawn(self._send(held.reply, b'-NAK {"delay":%d}' % int(wait * SECOND)))
+            self._spawn(self._return(held.reply, seconds=wait))
 
     async def _acknowledge(self, partition: Partition, reply: str) -> None:
         """Acknowledge a log, and ask for the next one of its partition, in one message."""
         partition.acknowledge = reply
         link = self._link
-        if link is None or link.client.is_closed:
+        if link is None or not link.is_open:
             return  # once there is a connection again
         if self._stopping.is_set() or self._deliveries.gate.is_shut:
-            await link.client.publish(reply, b"+ACK")
+            await link.acknowledge(reply)
             return
         partition.pulled_until = self._clock.monotonic() + PULL_SECONDS + _GRACE_SECONDS
-        await link.client.publish(reply, b"+NXT " + _NEXT, reply=f"{link.inbox}.{partition.number}")
+        await link.acknowledge_and_ask_for_next(reply, partition.number)
 
-    async def _send(self, reply: str, answer: bytes) -> None:
-        """Answer the server, if it is there: else it gives the log to another once our claim has ended."""
-        link = self._link
-        if link is not None and not link.client.is_closed:
-            await link.client.publish(reply, answer)
+    async def _return(self, reply: str, *, seconds: float = 0.0) -> None:
+        """Return a log, if a server is there: else it gives the log to another once our claim has ended."""
+        if self._link is not None and self._link.is_open:
+            await self._link.return_log(reply, seconds=seconds)
 
     async def _refuse(self, partition: Partition, held: Held, outcome: Outcome) -> None:
         """Keep a log that Athina refused in the stream of those, and only then acknowledge it."""
@@ -356,10 +329,10 @@ class RelayWorker:
         if self._link is None:
             return  # another worker is given it, and refuses it
         try:
-            await store(self._link.client, self._names.refused_subject, held.message.body, headers)
+            await store(self._link.client, self._address.names.refused_subject, held.message.body, headers)
         except (ApiError, NoAnswerError) as error:
             self._warn(error)
-            await self._send(held.reply, b'-NAK {"delay":%d}' % SECOND)
+            await self._return(held.reply, seconds=1.0)
             return
         self.counters.refused += 1
         partition.taken = held.sequence
@@ -410,7 +383,7 @@ class RelayWorker:
         """Why nothing is taken from the stream; None where it is, or would be once Athina is back."""
         if self._stopping.is_set():
             return "this worker ends"
-        if self._link is None or self._link.client.is_closed:
+        if self._link is None or not self._link.is_open:
             return "there is no connection to the relay"
         return "Athina refuses the API key" if self._deliveries.gate.paused else None
 
@@ -420,33 +393,21 @@ class RelayWorker:
 
     async def backlog(self) -> tuple[int, float | None] | None:
         """Return how many logs are in the stream and since when the oldest waits; None if no server answers in time."""
-        if self._link is None or self._link.client.is_closed:
-            return None
-        asking = api(self._link.client, f"STREAM.INFO.{self._names.stream}")
-        try:
-            state = (await asyncio.wait_for(asking, _BACKLOG_SECONDS))["state"]
-        except (ApiError, NoAnswerError, asyncio.TimeoutError):
-            return None
-        return state["messages"], moment(state["first_ts"]) if state["messages"] else None
+        return await self._link.backlog() if self._link is not None and self._link.is_open else None
 
     async def _give_back(self) -> None:
         """Let present requests end within the exit timeout, and give everything else to other workers at once."""
         link = self._link
-        if link is not None and not link.client.is_closed:
-            with suppress(Exception):
-                await link.subscription.drain()  # type: ignore[no-untyped-call]  # so that the server gives us nothing more
+        if link is not None:
+            await link.stop_listening()
         await asyncio.to_thread(self._deliveries.close, self._exit_timeout)
         await asyncio.sleep(0)  # what they reported is taken into the loop
         for partition in self._partitions:
             held = partition.held
             if held is not None:
                 self._deliveries.release(partition, held)
-                await self._send(held.reply, b"-NAK")
+                await self._return(held.reply)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if link is not None and not link.client.is_closed:
-            with suppress(Exception):
-                await link.client.flush(1)
-
-
-_NEXT = json.dumps({"batch": 1, "expires": int(PULL_SECONDS * SECOND)}).encode()
+        if link is not None:
+            await link.flush()

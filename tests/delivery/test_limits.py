@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+import athina_trace
 from athina_trace._clock import clock
 from athina_trace._delivery import maintenance
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.journal import _SEGMENTS
-from athina_trace._delivery.outbox import KEEP_REFUSED_SECONDS, MemoryOutbox, Outbox
+from athina_trace._delivery.outbox import MemoryOutbox, Outbox
+from athina_trace._delivery.quota import KEEP_REFUSED_SECONDS
 from athina_trace._delivery.senders import NoSenders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace.errors import OutboxFullError
+from tests.support.athina_server import AthinaServer
+from tests.support.waiting import until
 
 NOW = 1_000_000.0
 BODY = b'{"response":"%b"}' % (b"x" * 3000)
@@ -94,7 +98,7 @@ def test_what_was_collected_counts_for_the_first_call_of_the_next_program(tmp_pa
     put(outbox, 280)
     outbox.collect_all()
     outbox.compact()
-    outbox.measure()
+    outbox.quota.measure()
     outbox._let_go()
     short = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
     assert put(short, 100) > 50
@@ -105,7 +109,7 @@ def test_a_writer_that_was_refused_notices_when_another_process_made_room(tmp_pa
     writer, engine = (SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=300_000) for _ in range(2))
     assert put(writer, 120) > 0
     resolve_all(engine)
-    engine.measure()
+    engine.quota.measure()
     writer._journal._looked = float("-inf")  # type: ignore[attr-defined]
     assert put(writer, 1) == 0
     for each in (writer, engine):
@@ -118,7 +122,7 @@ def test_refused_logs_keep_no_new_ones_out(tmp_path: Path, caplog: pytest.LogCap
     for _ in range(20):
         put(outbox, 50)
         resolve_all(outbox, status=404)
-        outbox.measure()
+        outbox.quota.measure()
     assert put(outbox, 150) == 0
     resolve_all(outbox)
     counts = outbox.counts()
@@ -134,10 +138,10 @@ def test_the_oldest_refused_logs_leave_first_and_after_their_time(tmp_path: Path
     for day in range(3):
         outbox.put(Entry("key", "log", f"day {day}", NOW, b'{"day":%d}' % day))
         resolve_all(outbox, status=400, now=NOW + day * 86_400)
-    outbox.drop_refused(before=NOW + 2 * 86_400)
+    outbox.quota.drop_refused(before=NOW + 2 * 86_400)
     assert outbox.store.newest(9) == [b'{"day":2}']
     assert (outbox.counts().refused, outbox.counts().dropped) == (1, 2)
-    outbox.drop_refused(before=NOW + 2 * 86_400 + KEEP_REFUSED_SECONDS)
+    outbox.quota.drop_refused(before=NOW + 2 * 86_400 + KEEP_REFUSED_SECONDS)
     assert (outbox.counts().refused, outbox.counts().dropped) == (0, 3)
     outbox.close()
 
@@ -153,17 +157,52 @@ def test_the_oldest_delivered_logs_leave_what_is_kept_to_be_looked_at(kind: str,
         put(outbox, 100)
         resolve_all(outbox, now=NOW + number, keep=True)
         assert sum(map(len, outbox.store.newest(10_000))) <= share + 1_000_000
-    outbox.drop_delivered(before=float("-inf"))
+    outbox.quota.drop_delivered(before=float("-inf"))
     kept = sum(map(len, outbox.store.newest(10_000)))
     assert share - 2 * len(BODY) < kept <= share, "no more leave than must"
-    while not outbox.drop_delivered(before=NOW + 19):
+    while not outbox.quota.drop_delivered(before=NOW + 19):
         pass
     assert len(outbox.store.newest(10_000)) == 100, "after their time all leave"
-    outbox.drop_delivered(before=float("inf"))
+    outbox.quota.drop_delivered(before=float("inf"))
     assert outbox.store.newest(10_000) == []
     counts = outbox.counts()
     assert (counts.made, counts.delivered, counts.dropped) == (2_000, 2_000, 0)
     outbox.close()
+
+
+def test_in_a_small_outbox_what_is_delivered_never_takes_much_more_than_its_share(tmp_path: Path) -> None:
+    limit = 2_000_000
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
+    for _ in range(4):
+        put(outbox, 100)
+        resolve_all(outbox, keep=True)
+        assert sum(map(len, outbox.store.newest(10_000))) <= 2 * limit / 10 + len(BODY)
+    outbox.close()
+
+
+def test_to_make_room_many_delivered_logs_leave_step_by_step(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=2_000_000)
+    for number in range(2_500):
+        outbox.put(Entry(f"key{number % 9}", "log", f"kept-{number}", NOW, b"{}"))
+    resolve_all(outbox, keep=True)
+    assert put(outbox, 400) == 0
+    outbox.collect_all()
+    while len(outbox.store.newest(10_000)) > 400:
+        before = len(outbox.store.newest(10_000))
+        outbox.collect()
+        assert len(outbox.store.newest(10_000)) < before, "with nothing new to collect, too"
+    outbox.close()
+
+
+def test_a_process_whose_only_log_finds_no_room_delivers_what_takes_it(tmp_path: Path, athina: AthinaServer) -> None:
+    path = str(tmp_path / "outbox.db")
+    left = SqliteOutbox(path, max_bytes=100_000)
+    dropped = put(left, 50)
+    left.close()
+    athina_trace.configure(api_key="key", base_url=athina.url, outbox=path, max_outbox_bytes=100_000)
+    athina_trace.log_inference(response="x" * 20_000)
+    until(lambda: len(athina.accepted) == 50 - dropped)
+    assert athina_trace.status().dropped == dropped + 1
 
 
 def test_delivered_logs_are_dropped_few_at_a_time(tmp_path: Path) -> None:
@@ -186,7 +225,7 @@ def test_kept_logs_keep_no_new_ones_out(tmp_path: Path) -> None:
     for _ in range(30):
         assert put(outbox, 40) == 0
         resolve_all(outbox, keep=True)
-        outbox.measure()
+        outbox.quota.measure()
         outbox.compact()
     outbox.close()
 
@@ -202,7 +241,7 @@ def test_logs_that_an_earlier_version_kept_are_counted(tmp_path: Path) -> None:
         db.execute(f"PRAGMA user_version = {version - 1}")
         db.execute("DELETE FROM counter WHERE name = 'delivered_bytes'")
     outbox = SqliteOutbox(path, max_bytes=1_000_000)
-    outbox.drop_delivered(before=float("-inf"))
+    outbox.quota.drop_delivered(before=float("-inf"))
     assert 0 < sum(map(len, outbox.store.newest(1_000))) <= 100_000
     outbox.close()
 
@@ -215,6 +254,6 @@ def test_purged_logs_are_no_longer_counted(tmp_path: Path) -> None:
     assert maintenance.purge(path, "delivered", before=NOW + 1) == 100
     put(outbox, 100)
     resolve_all(outbox, keep=True)
-    outbox.drop_delivered(before=float("-inf"))
+    outbox.quota.drop_delivered(before=float("-inf"))
     assert len(outbox.store.newest(1_000)) == 100
     outbox.close()

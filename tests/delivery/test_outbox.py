@@ -233,12 +233,12 @@ def test_a_full_outbox_takes_nothing_new_until_something_left(tmp_path: Path) ->
             put(outbox, "4", size=30_000)
         outbox.drop()
         lease(outbox)
-        outbox.measure()
+        outbox.quota.measure()
         with pytest.raises(OutboxFullError):
             put(outbox, "4", size=30_000)
         outbox.drop()
         settle_all(outbox)
-        outbox.measure()
+        outbox.quota.measure()
         put(outbox, "4", size=30_000)
         outbox.collect()
         counts = outbox.counts()
@@ -255,17 +255,26 @@ def settle_all(outbox: Outbox) -> None:
             outbox.release(leased.ordering_key)
 
 
-def test_kept_deliveries_make_room_for_new_logs(tmp_path: Path) -> None:
-    outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=100_000)
-    put(outbox, "1", "2", "3", size=30_000)
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_kept_deliveries_make_room_for_new_logs(kind: str, tmp_path: Path) -> None:
+    limit = 1_000_000
+    path = str(tmp_path / "outbox.db")
+    outbox: Outbox = MemoryOutbox(max_bytes=limit) if kind == "memory" else SqliteOutbox(path, max_bytes=limit)
+    put(outbox, "kept", size=50_000)
     with outbox.transaction():
         outbox.collect()
-        (leased,) = outbox.lease(NOW, keys=1, batch=9)
-        for entry in leased.entries:
-            outbox.delivered(entry, NOW, keep=True, prompt_run_id="run")
-    outbox.measure()
-    outbox.measure()
-    put(outbox, "4", size=30_000)
+        (leased,) = outbox.lease(NOW, keys=1, batch=1)
+        outbox.delivered(leased.entries[0], NOW, keep=True)
+        outbox.release(leased.ordering_key)
+    put(outbox, *map(str, range(60)), size=10_000)
+    outbox.collect_all()
+    outbox.quota.measure()
+    assert len(outbox.store.newest(100)) == 61, "while there is room, it is kept"
+    put(outbox, *map(str, range(60, 80)), size=10_000)
+    outbox.collect_all()
+    outbox.quota.measure()
+    assert len(outbox.store.newest(100)) == 80
+    assert (outbox.counts().waiting, outbox.counts().delivered) == (80, 1)
     outbox.close()
 
 

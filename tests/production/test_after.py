@@ -168,10 +168,16 @@ def test_an_unknown_field_suggests_what_was_meant(name: str, meant: str | None) 
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"external_reference_id": "r"}, {"external_reference_id": "r", "prompt_run_id": "p", "response": ""}]
+    ("given", "wrong"),
+    [
+        ({"external_reference_id": "r"}, "the fields to change"),
+        ({"external_reference_id": "r", "prompt_run_id": "p", "response": ""}, "got both: 'r' and 'p'"),
+        ({}, "got neither"),
+        ({"external_reference_id": None, "response": ""}, r"None, which is what current_log\(\) has outside"),
+    ],
 )
-def test_a_change_names_one_log_and_something_to_change(given: Any) -> None:
-    with pytest.raises(TypeError, match=r"update_log\(\) takes"):
+def test_a_change_names_one_log_and_something_to_change(given: Any, wrong: str) -> None:
+    with pytest.raises(TypeError, match=rf"update_log\(\) takes .*{wrong}"):
         at.update_log(**given)
 
 

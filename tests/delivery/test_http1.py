@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athina_trace._delivery.answer import read_answer
+from athina_trace._delivery.http1 import read_response
 from athina_trace._delivery.response import MOST_ANSWER_BYTES
 
 ANSWERS: list[tuple[bytes, int, bytes, bool]] = [  # → status, body, whether another request may follow
@@ -40,7 +40,7 @@ ANSWERS: list[tuple[bytes, int, bytes, bool]] = [  # → status, body, whether a
 
 def receiving(data: bytes, sizes: list[int]) -> tuple[tuple[int, bytes], bool]:
     stream, pieces = io.BytesIO(data), iter(sizes)
-    (status, _, body), is_kept = read_answer(lambda most: stream.read(min(most, next(pieces, most))))
+    (status, _, body), is_kept = read_response(lambda most: stream.read(min(most, next(pieces, most))))
     return (status, body), is_kept
 
 
@@ -127,7 +127,7 @@ def test_of_an_answer_without_an_end_no_more_is_received_than_of_a_long_one(star
         return received[-1][:most] if len(received) > 2 else start + rest
 
     try:
-        answer, is_kept = read_answer(receive)
+        answer, is_kept = read_response(receive)
         assert (answer.status, is_kept) == (500, False)
     except ValueError:
         assert b"500" not in start or rest == b"a: b\r\n"

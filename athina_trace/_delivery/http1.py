@@ -26,7 +26,7 @@ _FRAMING = ("connection", "content-length", "transfer-encoding")
 """Headers of which each counts: several are one list (RFC 9110, section 5.3)."""
 
 
-def read_answer(receive: Callable[[int], bytes]) -> tuple[HttpResponse, bool]:
+def read_response(receive: Callable[[int], bytes]) -> tuple[HttpResponse, bool]:
     """Read the answer to a request; return it, and whether the connection may carry another request.
 
     The status decides alone: a body that breaks off, or is too long, is shorter.
