@@ -87,15 +87,16 @@ class Origin(NamedTuple):
     """The session that the program named to the framework which makes the request."""
 
     @classmethod
-    def here(cls) -> Origin:
-        """Return the code that is running now as an origin."""
-        return cls(clock.perf_ns(), current_scope(), current_draft(), within=within(), span=span_attributes())
+    def here(cls, around: tuple[Key, ...] | None = None) -> Origin:
+        """Return the code that is running now as an origin; `around`: the spans and runs around it, where known."""
+        around = within() if around is None else around
+        return cls(clock.perf_ns(), current_scope(), current_draft(), within=around, span=span_attributes())
 
     @classmethod
     def of_run(cls, name: Key, parent: Key | None = None, *, conversation: str | None = None) -> Origin:
         """Begin a framework's run here, see `begin`, and return it as an origin."""
         around = begin(name, parent, conversation=conversation)
-        here = cls(clock.perf_ns(), current_scope(), current_draft(), within=(name, *around), span=span_attributes())
+        here = cls.here((name, *around))
         return here._replace(within=around, conversation=here.named_conversation())
 
     @property

@@ -35,8 +35,10 @@ class OpenSpan:
 
     __slots__ = ("around", "content", "origin", "span")
 
-    def __init__(self, span: Span, origin: Origin) -> None:
-        self.span, self.origin = span, origin
+    origin: Origin
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
         self.around: tuple[Span, ...] = ()
         """Those that it began in, the innermost first. That of a function which returns a stream ends before it."""
         self.content: Mapping[str, Any] = {}
@@ -67,10 +69,10 @@ class AthinaSpanProcessor(SpanProcessor):
             if not self._has_reported:
                 self._has_reported = True
                 report_sampler(trace.get_tracer_provider())
-            opened = OpenSpan(span, Origin.here())
+            opened = OpenSpan(span)
             parent = name_of(_id(span.parent)) if span.parent is not None else None
             within = begin(name_of(_id(span.context)), parent, opened)
-            opened.origin = opened.origin._replace(within=within)
+            opened.origin = Origin.here(within)
             for outer_name in within:
                 outer = subject_of(outer_name)
                 if type(outer) is OpenSpan:
