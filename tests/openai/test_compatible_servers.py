@@ -264,6 +264,31 @@ def test_a_usage_of_zeros_takes_no_counts_away(place: str) -> None:
     assert streamed(made)["total_tokens"] == 6
 
 
+def test_zeros_of_details_take_no_counts_away_either() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    zeros: Wire = {**dict.fromkeys(usage, 0), "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}
+    assert streamed([{**delta(content=RAIN), "usage": usage}, {**delta("stop"), "usage": zeros}])["total_tokens"] == 6
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+@pytest.mark.parametrize(
+    ("beside", "noted"),
+    [
+        ({"cached_tokens": 3}, {"cached_tokens": 3}),  # Moonshot, Together
+        ({"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 2}, {"cached_tokens": 3}),  # DeepSeek
+        ({"prompt_cache_hit_tokens": 3, "prompt_tokens_details": {"cached_tokens": 3}}, {"cached_tokens": 3}),
+        ({"reasoning_tokens": 9, "citation_tokens": 7}, {"reasoning_tokens": 9}),  # Perplexity
+        ({"cached_tokens": 0, "reasoning_tokens": None}, {}),
+    ],
+)
+def test_details_beside_the_totals_count_once(beside: Wire, noted: Wire, in_stream: bool) -> None:
+    usage = {**beside, "prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    made = [delta(content=RAIN), {**delta("stop"), "usage": usage}] if in_stream else [{**chat(), "usage": usage}]
+    log = streamed(made)
+    assert log["total_tokens"] == 6
+    assert {name: each for name, each in log["custom_attributes"].items() if name.endswith("_tokens")} == noted
+
+
 def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:
     """MiniMax sends one; Perplexity sends the answer so far beside each piece."""
     end = delta("stop", message={"role": "assistant", "content": RAIN})
