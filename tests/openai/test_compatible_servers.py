@@ -15,6 +15,7 @@ from openai import OpenAI
 import athina_trace
 from athina_trace import _periodic, current_log, flush
 from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace._answers.records import Answer, ToolCall
 from athina_trace.integrations.openai import standalone_logs as standalone
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
@@ -206,6 +207,56 @@ def test_a_name_in_parts_is_put_together() -> None:
     ]
     (call,) = streamed(chunks(*deltas))["tool_calls"]
     assert call["function"] == {"name": "get_weather", "arguments": "{}"}
+
+
+def test_calls_without_ids_whose_arguments_are_objects_are_told_apart() -> None:
+    cities = [{"city": "Oslo"}, {"city": "Rome"}]
+    deltas = [{"tool_calls": [{"index": 0, "function": {"name": "weather", "arguments": each}}]} for each in cities]
+    log = streamed(chunks(*deltas))
+    assert [call["function"]["arguments"] for call in log["tool_calls"]] == cities
+
+
+# Ids of calls -------------------------------------------------------------------------------------------------------
+
+
+def twice(call_id: str = "call_0") -> list[Wire]:
+    return [function_call(call_id, arguments=json.dumps({"city": city})) for city in ("Oslo", "Rome")]
+
+
+def cities_of(log: dict[str, Any]) -> list[tuple[Any, Any]]:
+    return [(json.loads(call["function"]["arguments"])["city"], call.get("output")) for call in log["tool_calls"]]
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_calls_of_one_id_in_one_answer_are_as_many_calls(
+    in_stream: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    parts = [{**call, "index": place} for place, call in enumerate(twice("null"))]  # Mistral's word for no id
+    whole = chat(content=None, tool_calls=twice("null"))
+    server.on("POST /chat/completions", Events.of_chat(*chunks({"tool_calls": parts})) if in_stream else whole)
+    server.on("POST /chat/completions", chat("chatcmpl-2", content=RAIN))
+    told: Any = [{"role": "tool", "tool_call_id": "null", "content": each} for each in ("rain", "sun")]
+    with athina_trace.athina_trace():
+        answer = ask(client, stream=in_stream)
+        for each in answer if in_stream else [answer, answer]:
+            current_log().record(each)
+        client.chat.completions.create(model="gpt-4o-mini", messages=[*ASK, *told])
+    assert cities_of(only_log(instrumented)) == [("Oslo", "rain"), ("Rome", "sun")]
+
+
+def test_calls_of_one_id_in_one_response_are_as_many_calls() -> None:
+    items = [{"type": "function_call", "call_id": "call_0", "id": f"fc_{n}", **each["function"]}
+             for n, each in enumerate(twice())]  # fmt: skip
+    assert cities_of(streamed([response("resp_1", *items)])) == [("Oslo", None), ("Rome", None)]
+
+
+def test_calls_of_one_id_that_two_sources_see_are_as_many_calls() -> None:
+    accumulator = AnswerAccumulator()
+    for source in ("", "other"):
+        key = ("chat", source or "c-1")
+        calls = [ToolCall(key="call_0", owner=key, source=source, body=body) for body in twice()]
+        accumulator.take([Answer(key=key, names=(("id", "c-1"),), source=source), *calls])
+    assert cities_of(accumulator.fields()) == [("Oslo", None), ("Rome", None)]
 
 
 def test_usage_is_read_where_groq_puts_it() -> None:

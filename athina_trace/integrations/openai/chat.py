@@ -218,8 +218,12 @@ def _begins_call(built: Data, part: Data) -> bool:
         return True
     # Without ids: once a call has arguments, another name begins another call, and so does its own after their end.
     function = child(built, "function")
-    arguments = string(function, "arguments")
-    return arguments is not None and (name != string(function, "name") or type(decode(arguments)) is dict)
+    arguments = function.get("arguments")
+    if type(arguments) is dict:  # which some servers send whole, and not as text
+        return True
+    if type(arguments) is not str or not arguments:
+        return False
+    return name != string(function, "name") or type(decode(arguments)) is dict
 
 
 def _add_function(built: dict[str, Any], part: Data) -> None:
