@@ -216,6 +216,68 @@ def test_calls_without_ids_whose_arguments_are_objects_are_told_apart() -> None:
     assert [call["function"]["arguments"] for call in log["tool_calls"]] == cities
 
 
+# Labels of chunks ---------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def labelled_streams(draw: st.DrawFn) -> list[list[Wire]]:
+    """Draw a few streams as one of the known servers labels their chunks, each with text and usage."""
+    # TGI sends no ids, some proxies one for each chunk; Ollama, llama.cpp and TGI say when each chunk was made.
+    own, own_time = draw(st.sampled_from(["each stream", "each chunk", "none"])), draw(st.booleans())
+    repeats_role = draw(st.booleans()) and own != "each chunk"
+    made, number = [], 0
+    for place in range(draw(st.integers(1, 3))):
+        deltas: list[Wire] = [{"content": each} for each in draw(st.lists(st.text(min_size=1), min_size=1, max_size=4))]
+        for each in deltas if repeats_role else deltas[:1]:
+            each["role"] = "assistant"
+        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        stream = []
+        for chunk in chunks(*deltas, usage=usage):
+            number += 1
+            label = {"each stream": f"c-{place}", "each chunk": f"c-{number}", "none": ""}[own]
+            stream.append({**chunk, "id": label, "created": HOUR + (number / 2 if own_time else 100 * place)})
+        made.append(stream)
+    return made
+
+
+@given(labelled_streams())
+def test_chunks_that_a_program_records_are_put_together_whatever_their_labels(made: Any) -> None:
+    log = streamed([chunk for stream in made for chunk in stream])
+    texts = ["".join(c["delta"].get("content") or "" for each in one for c in each["choices"]) for one in made]
+    assert (log["response"], log["total_tokens"]) == (texts[-1], 7 * len(made))
+
+
+def test_chunks_that_a_decorated_generator_hands_on_are_one_answer_whatever_their_labels(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    made = chunks({"role": "assistant", "content": RAIN[:2]}, {"content": RAIN[2:]}, usage=usage)
+    for number, each in enumerate(made):
+        each["id"] = f"c-{number}"
+    server.on("POST /chat/completions", Events.of_chat(*made))
+
+    @athina_trace.athina_trace
+    def answer(query: str) -> Iterator[Any]:
+        yield from ask(client, stream=True)
+
+    assert len(list(answer(QUERY))) == len(made)
+    assert (only_log(instrumented)["response"], only_log(instrumented)["total_tokens"]) == (RAIN, 7)
+
+
+def test_chunks_with_names_of_their_own_are_chunks() -> None:
+    """Those of Azure's filter, and Perplexity's."""
+    bare: Wire = {"id": "", "object": "", "created": 0, "model": ""}
+    first = {**bare, "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    verdict = {**bare, "choices": [{"index": 0, "finish_reason": None, "content_filter_results": {}}]}
+    log = streamed([first, delta(content=RAIN), delta("stop"), verdict])
+    assert (log["response"], log["custom_attributes"]["status"]) == (RAIN, "stop")
+    thought = {**delta(role="assistant", content=""), "object": "chat.reasoning"}
+    done = {**delta("stop", content=""), "object": "chat.completion.done"}
+    done["choices"][0]["message"] = {"role": "assistant", "content": RAIN}
+    log = streamed([thought, delta(content=RAIN), done])
+    assert (log["response"], log["custom_attributes"]["status"]) == (RAIN, "stop")
+
+
 # Ids of calls -------------------------------------------------------------------------------------------------------
 
 
