@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from athina_trace._answers.records import (
 from athina_trace._answers.sources import sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from athina_trace._answers.sources import ObjectReader, Source
 
@@ -67,7 +68,7 @@ class AnswerAccumulator:
         self._answers: dict[Key, dict[str, Answer]] = {}
         self._names: dict[Key, Key] = {}
         self._messages: dict[str, tuple[int, ThreadMessage]] = {}
-        self._calls: dict[tuple[Key, str, str], ToolCall] = {}
+        self._calls: dict[tuple[Key, str, str, int], ToolCall] = {}
         self._outputs: dict[str, list[object]] = {}
         self._sessions: dict[str, None] = {}
         self._documents: dict[str, None] = {}
@@ -154,13 +155,20 @@ class AnswerAccumulator:
     def _take_all(self, records: Iterable[Record]) -> None:
         outputs: dict[str, list[object]] = {}
         keys: dict[Key, Key] = {}
+        # Calls of the answer that was read last. Some models give all calls of one answer the same id.
+        shown: dict[str, int] = {}
         for record in records:
             match record:
                 case Answer():
                     keys[record.key] = self._take_answer(record)
+                    shown.clear()
                 case ToolCall():
                     record.owner = keys.get(record.owner, record.owner)
-                    place = record.owner, record.source, record.key
+                    # A run shows the calls that it waits for, and its steps the same ones again.
+                    number = shown.get(record.key, 0)
+                    if record.owner[0] != RUN:
+                        shown[record.key] = number + 1
+                    place = record.owner, record.source, record.key, number
                     known = self._calls.get(place)
                     self._calls[place] = record if known is None else merge_calls(known, record)
                 case ThreadMessage():
@@ -246,21 +254,29 @@ def _fidelity(snapshots: Mapping[str, Answer] | None, source: str) -> int:
 
 def _with_calls_of(kept: list[ToolCall], others: list[ToolCall], outputs: dict[str, list[object]]) -> list[ToolCall]:
     """Merge the calls of another source into those of a better one: by their ids, else by place and name."""
-    merged = {call.key: call for call in kept}
-    by_place = dict(enumerate(kept))
-    for place, other in enumerate(others):
-        known = merged.get(other.key)
-        at_place = by_place.get(place)
-        if known is None and at_place is not None and at_place.tool == other.tool:
-            known = merged[at_place.key]
+    merged = dict(_numbered(kept))
+    places = list(merged)
+    for place, (name, other) in enumerate(_numbered(others)):
+        found = name if name in merged else None
+        if found is None and place < len(places) and merged[places[place]].tool == other.tool:
+            found = places[place]
             if other.key in outputs:
-                outputs.setdefault(known.key, outputs.pop(other.key))
-        if known is None:
-            merged[other.key] = other
+                outputs.setdefault(found[0], outputs.pop(other.key))
+        if found is None:
+            merged[name] = other
         else:
+            known = merged[found]
             whole = merge_calls(replace(other, progress=min(other.progress, known.progress)), known)
-            merged[known.key] = replace(whole, key=known.key)
+            merged[found] = replace(whole, key=known.key)
     return list(merged.values())
+
+
+def _numbered(calls: list[ToolCall]) -> Iterator[tuple[tuple[str, int], ToolCall]]:
+    """Yield the calls of an answer by their ids, and which one of its id each is."""
+    before: Counter[str] = Counter()
+    for call in calls:
+        yield (call.key, before[call.key]), call
+        before[call.key] += 1
 
 
 def _time(created: float | None) -> float:

@@ -15,6 +15,7 @@ from openai import OpenAI
 import athina_trace
 from athina_trace import _periodic, current_log, flush
 from athina_trace._answers.accumulator import AnswerAccumulator
+from athina_trace._answers.records import Answer, ToolCall
 from athina_trace.integrations.openai import standalone_logs as standalone
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 
@@ -208,6 +209,118 @@ def test_a_name_in_parts_is_put_together() -> None:
     assert call["function"] == {"name": "get_weather", "arguments": "{}"}
 
 
+def test_calls_without_ids_whose_arguments_are_objects_are_told_apart() -> None:
+    cities = [{"city": "Oslo"}, {"city": "Rome"}]
+    deltas = [{"tool_calls": [{"index": 0, "function": {"name": "weather", "arguments": each}}]} for each in cities]
+    log = streamed(chunks(*deltas))
+    assert [call["function"]["arguments"] for call in log["tool_calls"]] == cities
+
+
+# Labels of chunks ---------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def labelled_streams(draw: st.DrawFn) -> list[list[Wire]]:
+    """Draw a few streams as one of the known servers labels their chunks, each with text and usage."""
+    # TGI sends no ids, some proxies one for each chunk; Ollama, llama.cpp and TGI say when each chunk was made.
+    own, own_time = draw(st.sampled_from(["each stream", "each chunk", "none"])), draw(st.booleans())
+    repeats_role = draw(st.booleans()) and own != "each chunk"
+    made, number = [], 0
+    for place in range(draw(st.integers(1, 3))):
+        deltas: list[Wire] = [{"content": each} for each in draw(st.lists(st.text(min_size=1), min_size=1, max_size=4))]
+        for each in deltas if repeats_role else deltas[:1]:
+            each["role"] = "assistant"
+        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        stream = []
+        for chunk in chunks(*deltas, usage=usage):
+            number += 1
+            label = {"each stream": f"c-{place}", "each chunk": f"c-{number}", "none": ""}[own]
+            stream.append({**chunk, "id": label, "created": HOUR + (number / 2 if own_time else 100 * place)})
+        made.append(stream)
+    return made
+
+
+@given(labelled_streams())
+def test_chunks_that_a_program_records_are_put_together_whatever_their_labels(made: Any) -> None:
+    log = streamed([chunk for stream in made for chunk in stream])
+    texts = ["".join(c["delta"].get("content") or "" for each in one for c in each["choices"]) for one in made]
+    assert (log["response"], log["total_tokens"]) == (texts[-1], 7 * len(made))
+
+
+def test_chunks_that_a_decorated_generator_hands_on_are_one_answer_whatever_their_labels(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    made = chunks({"role": "assistant", "content": RAIN[:2]}, {"content": RAIN[2:]}, usage=usage)
+    for number, each in enumerate(made):
+        each["id"] = f"c-{number}"
+    server.on("POST /chat/completions", Events.of_chat(*made))
+
+    @athina_trace.athina_trace
+    def answer(query: str) -> Iterator[Any]:
+        yield from ask(client, stream=True)
+
+    assert len(list(answer(QUERY))) == len(made)
+    assert (only_log(instrumented)["response"], only_log(instrumented)["total_tokens"]) == (RAIN, 7)
+
+
+def test_chunks_with_names_of_their_own_are_chunks() -> None:
+    """Those of Azure's filter, and Perplexity's."""
+    bare: Wire = {"id": "", "object": "", "created": 0, "model": ""}
+    first = {**bare, "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    verdict = {**bare, "choices": [{"index": 0, "finish_reason": None, "content_filter_results": {}}]}
+    log = streamed([first, delta(content=RAIN), delta("stop"), verdict])
+    assert (log["response"], log["custom_attributes"]["status"]) == (RAIN, "stop")
+    thought = {**delta(role="assistant", content=""), "object": "chat.reasoning"}
+    done = {**delta("stop", content=""), "object": "chat.completion.done"}
+    done["choices"][0]["message"] = {"role": "assistant", "content": RAIN}
+    log = streamed([thought, delta(content=RAIN), done])
+    assert (log["response"], log["custom_attributes"]["status"]) == (RAIN, "stop")
+
+
+# Ids of calls -------------------------------------------------------------------------------------------------------
+
+
+def twice(call_id: str = "call_0") -> list[Wire]:
+    return [function_call(call_id, arguments=json.dumps({"city": city})) for city in ("Oslo", "Rome")]
+
+
+def cities_of(log: dict[str, Any]) -> list[tuple[Any, Any]]:
+    return [(json.loads(call["function"]["arguments"])["city"], call.get("output")) for call in log["tool_calls"]]
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_calls_of_one_id_in_one_answer_are_as_many_calls(
+    in_stream: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    parts = [{**call, "index": place} for place, call in enumerate(twice("null"))]  # Mistral's word for no id
+    whole = chat(content=None, tool_calls=twice("null"))
+    server.on("POST /chat/completions", Events.of_chat(*chunks({"tool_calls": parts})) if in_stream else whole)
+    server.on("POST /chat/completions", chat("chatcmpl-2", content=RAIN))
+    told: Any = [{"role": "tool", "tool_call_id": "null", "content": each} for each in ("rain", "sun")]
+    with athina_trace.athina_trace():
+        answer = ask(client, stream=in_stream)
+        for each in answer if in_stream else [answer, answer]:
+            current_log().record(each)
+        client.chat.completions.create(model="gpt-4o-mini", messages=[*ASK, *told])
+    assert cities_of(only_log(instrumented)) == [("Oslo", "rain"), ("Rome", "sun")]
+
+
+def test_calls_of_one_id_in_one_response_are_as_many_calls() -> None:
+    items = [{"type": "function_call", "call_id": "call_0", "id": f"fc_{n}", **each["function"]}
+             for n, each in enumerate(twice())]  # fmt: skip
+    assert cities_of(streamed([response("resp_1", *items)])) == [("Oslo", None), ("Rome", None)]
+
+
+def test_calls_of_one_id_that_two_sources_see_are_as_many_calls() -> None:
+    accumulator = AnswerAccumulator()
+    for source in ("", "other"):
+        key = ("chat", source or "c-1")
+        calls = [ToolCall(key="call_0", owner=key, source=source, body=body) for body in twice()]
+        accumulator.take([Answer(key=key, names=(("id", "c-1"),), source=source), *calls])
+    assert cities_of(accumulator.fields()) == [("Oslo", None), ("Rome", None)]
+
+
 def test_usage_is_read_where_groq_puts_it() -> None:
     usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}
     *others, last = chunks({"content": RAIN})
@@ -262,6 +375,31 @@ def test_a_usage_of_zeros_takes_no_counts_away(place: str) -> None:
     counts.insert(0 if place == "first" else 1, dict.fromkeys(counts[0], 0))
     made = [{**delta(content=RAIN), "usage": counts[0]}, {**delta("stop"), "usage": counts[1]}]
     assert streamed(made)["total_tokens"] == 6
+
+
+def test_zeros_of_details_take_no_counts_away_either() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    zeros: Wire = {**dict.fromkeys(usage, 0), "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}
+    assert streamed([{**delta(content=RAIN), "usage": usage}, {**delta("stop"), "usage": zeros}])["total_tokens"] == 6
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+@pytest.mark.parametrize(
+    ("beside", "noted"),
+    [
+        ({"cached_tokens": 3}, {"cached_tokens": 3}),  # Moonshot, Together
+        ({"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 2}, {"cached_tokens": 3}),  # DeepSeek
+        ({"prompt_cache_hit_tokens": 3, "prompt_tokens_details": {"cached_tokens": 3}}, {"cached_tokens": 3}),
+        ({"reasoning_tokens": 9, "citation_tokens": 7}, {"reasoning_tokens": 9}),  # Perplexity
+        ({"cached_tokens": 0, "reasoning_tokens": None}, {}),
+    ],
+)
+def test_details_beside_the_totals_count_once(beside: Wire, noted: Wire, in_stream: bool) -> None:
+    usage = {**beside, "prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    made = [delta(content=RAIN), {**delta("stop"), "usage": usage}] if in_stream else [{**chat(), "usage": usage}]
+    log = streamed(made)
+    assert log["total_tokens"] == 6
+    assert {name: each for name, each in log["custom_attributes"].items() if name.endswith("_tokens")} == noted
 
 
 def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:

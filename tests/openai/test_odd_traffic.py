@@ -497,6 +497,12 @@ def test_an_error_with_status_200_is_an_error(
         ({"error": "Model not loaded"}, "Model not loaded"),
         ({"detail": "Not authenticated"}, "Not authenticated"),
         ({"error": {"message": "Too long"}}, "Too long"),
+        ([{"error": {"message": "No such key", "status": "INVALID_ARGUMENT"}}], "No such key"),
+        ({"Message": "Forbidden"}, 'BadRequestError: {"Message": "Forbidden"}'),
+        (
+            {"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]},
+            'BadRequestError: {"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]}',
+        ),
     ],
 )
 def test_an_error_is_told_in_the_servers_words(
@@ -534,6 +540,16 @@ def test_an_error_as_the_only_event_of_a_stream_is_an_error(server: Server, clie
     log = only_log(instrumented)
     assert (log["error"], log["custom_attributes"]["status"]) == ("overloaded: Later.", "failed")
     assert "outcome" not in log["custom_attributes"]
+
+
+def test_an_error_within_an_event_that_is_read_unparsed_is_an_error(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    failed = {"type": "error", "error": {"type": "server_error", "code": "overloaded", "message": "Later."}}
+    server.on("POST /responses", Events.of_response(failed))
+    with client.responses.with_streaming_response.create(model="gpt-4.1", input=QUERY, stream=True) as raw:
+        list(raw.iter_lines())
+    assert only_log(instrumented)["error"] == "overloaded: Later."
 
 
 def test_text_without_an_item_around_it_is_the_answer(server: Server, client: OpenAI, instrumented: Logs) -> None:

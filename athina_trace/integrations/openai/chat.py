@@ -160,8 +160,8 @@ class ChatChunks:
             if reason is not None:
                 built["finish_reason"] = reason
             built["error"] = choice.get("error") or built.get("error")  # OpenRouter's, of the provider that it asked
-        # Some servers fill in zeros in every chunk but the one that counts.
-        if type(usage) is dict and (any(usage.values()) or not self._whole.get("usage")):
+        # Some servers fill in zeros in every chunk but the one that counts, those of details among them.
+        if type(usage) is dict and (any(map(_counts, usage.values())) or not self._whole.get("usage")):
             self._whole["usage"] = usage
 
     def result(self) -> dict[str, Any] | None:
@@ -170,6 +170,10 @@ class ChatChunks:
             return None
         choices = [{"index": place, **choice} for place, choice in sorted(self._choices.items())]
         return {"object": "chat.completion", **self._whole, "choices": choices}
+
+
+def _counts(value: Any) -> bool:
+    return any(value.values()) if type(value) is dict else bool(value)
 
 
 def _add_delta(message: dict[str, Any], delta: Data) -> None:
@@ -214,8 +218,12 @@ def _begins_call(built: Data, part: Data) -> bool:
         return True
     # Without ids: once a call has arguments, another name begins another call, and so does its own after their end.
     function = child(built, "function")
-    arguments = string(function, "arguments")
-    return arguments is not None and (name != string(function, "name") or type(decode(arguments)) is dict)
+    arguments = function.get("arguments")
+    if type(arguments) is dict:  # which some servers send whole, and not as text
+        return True
+    if type(arguments) is not str or not arguments:
+        return False
+    return name != string(function, "name") or type(decode(arguments)) is dict
 
 
 def _add_function(built: dict[str, Any], part: Data) -> None:

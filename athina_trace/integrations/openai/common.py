@@ -213,10 +213,19 @@ _USAGE_DETAILS = frozenset(
 )
 
 
+_DETAILS_BESIDE = {
+    "cached_tokens": "cached_tokens",  # Moonshot, Together
+    "prompt_cache_hit_tokens": "cached_tokens",  # DeepSeek
+    "reasoning_tokens": "reasoning_tokens",  # Perplexity
+}
+"""What some servers count beside the totals, in place of a group or once more."""
+
+
 def usage_counts(data: Data) -> dict[str, int]:
     """Read token counts under Athina's names, a missing total summed; details under their own names."""
     usage = child(data, "usage") or child(data, "usageMetadata")
     counts: dict[str, int] = {}
+    beside: dict[str, int] = {}
     for name, given in usage.items():
         if name in COUNTS:
             # Most are such, and need no call.
@@ -228,6 +237,10 @@ def usage_counts(data: Data) -> dict[str, int]:
                 # Both groups may have `audio_tokens`, which are added up; a count of zero, as most are, says nothing.
                 if tokens_of_kind and (of_kind := as_count(tokens_of_kind)):
                     counts[kind] = counts.get(kind, 0) + of_kind
+        elif name in _DETAILS_BESIDE and (tokens := as_count(given)):
+            beside[_DETAILS_BESIDE[name]] = tokens
+    if beside:
+        counts = {**beside, **counts}
     if "total_tokens" not in counts and "prompt_tokens" in counts and "completion_tokens" in counts:
         counts["total_tokens"] = counts["prompt_tokens"] + counts["completion_tokens"]
     return counts

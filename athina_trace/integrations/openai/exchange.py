@@ -6,6 +6,7 @@ options, outputs of tools. What the answer itself says always comes first, ids a
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ def add_request(answer: Answer, exchange: Exchange) -> None:
 def error_text(error: object) -> str:
     """Return the API's own message where the exception carries one, else its type and text."""
     body = normalise(attribute_or_none(error, "body"))
+    if type(body) is list and len(body) == 1:  # as Gemini lists its errors
+        body = body[0]
     places: list[Any] = [body]
     if type(body) is dict:
         # Where servers say what was wrong: OpenAI, Azure, and smaller ones.
@@ -111,11 +114,12 @@ def error_text(error: object) -> str:
     if message is not None:
         return message[:_LONGEST]
     try:
-        text = str(error)
+        # The client's own text may leave out what it knows no form of, such as the list of what a request lacks.
+        text = json.dumps(body, ensure_ascii=False) if body and type(body) in (dict, list) else str(error)
     except Exception as fault:  # noqa: BLE001 - `__str__` of a stranger may raise anything
         _guard.pass_on(fault)
         text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:_LONGEST]
 
 
 _LONGEST = 2000

@@ -198,7 +198,7 @@ class Reader:
     """Reads the objects of one log, and puts together any number of streams whose chunks come in any mixture."""
 
     def __init__(self) -> None:
-        self._chats: dict[object, ChatChunks] = {}
+        self._chats: dict[tuple[str | None, float | None], ChatChunks] = {}
         self._responses: list[ResponseEvents] = []
         self._runs = RunEvents()
 
@@ -229,10 +229,10 @@ class Reader:
         elif self._chats and kind.startswith(_REPEATING):
             return "chat"
         key = (string(plain, "id"), number(plain, "created"))
-        if name == "chat.completion.chunk":
-            # Azure's first chunk, about the prompt, has no id and belongs to no completion yet.
-            if key[0] or members(plain, "choices"):
-                self._chats.setdefault(key, ChatChunks()).add(plain)
+        if _is_chat_chunk(plain, name):
+            chat = self._chat_of(key, plain)
+            if chat is not None:
+                chat.add(plain)
             return "chat"
         if name == "text_completion" and (
             key in self._chats or any(choice.get("finish_reason") is None for choice in children(plain, "choices"))
@@ -250,3 +250,35 @@ class Reader:
             self._runs.add(plain)
             return RUN
         return None
+
+    def _chat_of(self, key: tuple[str | None, float | None], chunk: Data) -> ChatChunks | None:
+        """Return the completion that a chunk belongs to, or a new one; None for a chunk that belongs to none yet."""
+        chat = self._chats.get(key)
+        if chat is not None:
+            return chat
+        deltas = [child(choice, "delta") for choice in children(chunk, "choices")]
+        # Some servers give the time of each chunk in place of the answer's, or each chunk an id of its own.
+        alike = [each for (own, _), each in self._chats.items() if own == key[0]]
+        last = next(reversed(alike or [*self._chats.values()]), None)
+        if last is None and key[0] is None and not deltas:
+            return None  # Azure's first chunk, about the prompt
+        begins = not alike and any("role" in delta for delta in deltas)
+        if last is not None and not begins and not (last.ended and any(deltas)):
+            return last
+        self._chats[key] = chat = ChatChunks()
+        return chat
+
+
+def _is_chat_chunk(plain: Data, name: str | None) -> bool:
+    """Return whether this is a chunk of a chat completion, whatever it is named.
+
+    Perplexity has names of its own for the first and the last; those of Azure's filter have none, and no delta.
+    """
+    if name == "chat.completion.chunk":
+        return True
+    if name in _PARSERS or type(plain.get("choices")) is not list:
+        return False
+    if name is None and "prompt_filter_results" in plain:
+        return True
+    choices = children(plain, "choices")
+    return any("delta" in each or ("content_filter_results" in each and "message" not in each) for each in choices)
