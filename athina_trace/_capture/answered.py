@@ -374,8 +374,13 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
     session, conversation = origin.session, _with_conversation(answer, origin)
     # An id is the last of the names.
     has_id = answer.names and answer.names[-1][0] == "id"
-    if not has_id and answer.request is not None and (answer.text or answer.error):
-        answer.names += (("like", str(hash((session, answer.query, answer.text, answer.error)))),)
+    if not has_id and answer.request is not None:
+        # Calls without ids of their own are numbered.
+        said = answer.text or tuple(
+            each.key for each in records if isinstance(each, ToolCall) and not each.key.startswith("#")
+        )
+        if said or answer.error:
+            answer.names += (("like", str(hash((session, answer.query, said, answer.error)))),)
     now = clock.monotonic()
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session, now=now)
