@@ -240,6 +240,40 @@ def test_a_span_that_is_made_when_all_is_over_is_known_by_what_it_says(
     assert len(logs) == 1
 
 
+@pytest.mark.parametrize(
+    ("calls", "count"),
+    [
+        (("call_1", "call_1"), 1),
+        (("call_1", "call_2"), 2),
+        (("#0/0", "#0/0"), 2),  # which the sources have numbered themselves
+    ],
+)
+def test_an_answer_without_a_text_is_known_by_the_calls_that_it_makes(calls: tuple[str, str], count: int) -> None:
+    _, spans, client = SOURCES
+    with captured_logs() as logs, athina_session("thread"):
+        for source, call in zip((client, spans), calls, strict=True):
+            made = seen(source, 1, has_id=source is client, query="Where?", text=None)
+            made.names = (*made.names, ("request" if source is client else "span", "1"))
+            log_answer([made, call_of(made, id=call)], Origin.here())
+    assert len(as_changed(logs)) == count
+
+
+@pytest.mark.parametrize(("own", "count"), [(None, 1), ("chatcmpl-1", 1), ("chatcmpl-2", 2)])
+@pytest.mark.parametrize("later", SOURCES[1:])
+def test_a_source_that_is_given_no_id_may_see_an_answer_that_has_one(
+    later: Source, own: str | None, count: int
+) -> None:
+    framework = SOURCES[0]
+    with captured_logs() as logs, athina_session("thread"):
+        for source, server_id in ((framework, "chatcmpl-1"), (later, own)):
+            given_id = {} if server_id is None else {"server_id": server_id}
+            made = seen(source, 1, has_id=server_id is not None, **given_id, query="Where?", text="There.")
+            if source.name == "":  # as clients name theirs
+                made.names = (*made.names, ("request", "1"))
+            log_answer([made], Origin.here())
+    assert len(as_changed(logs)) == count
+
+
 @given(st.permutations([0, 1, 2, 3] * len(SOURCES)), st.sets(st.integers(0, 3)), st.booleans())
 def test_failures_that_are_alike_and_have_no_id_are_one_log_for_each_request(
     requests: list[int], nested: set[int], nothing_inside: bool
@@ -415,7 +449,7 @@ def test_memory_is_bounded() -> None:
             log_answer([made, call_of(made, id=f"call_{number}")], origin())
     state = answered._state
     assert len(state.ledger) == len(state.callers) == len(state.running) == 4096
-    assert len(state.ledger._named) <= 2 * 4096
+    assert len(state.ledger._named) <= 3 * 4096
     assert len(state.changeable) <= 1024
     assert state.characters <= 8_000_000
     assert len(answered.within()) == 8

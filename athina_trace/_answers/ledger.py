@@ -135,8 +135,9 @@ class Ledger(Generic[V]):
 
 def _are_others(names: tuple[Key, ...], known: tuple[Key, ...]) -> bool:
     """Return whether two answers have ids and no name in common: while a stream is read, another model may be asked."""
-    ids = [name for name in names if name[0] == "id"]
-    return bool(ids) and any(name[0] == "id" for name in known) and not any(name in known for name in names)
+    if not any(name[0] == "id" for name in names) or not any(name[0] == "id" for name in known):
+        return False
+    return not any(name in known for name in names if name[0] != "like")
 
 
 def _names(answer: Answer) -> tuple[Key, ...]:

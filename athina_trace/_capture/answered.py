@@ -373,13 +373,16 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
     """Log an answer, and remember where: another source may see it, or has."""
     own, elsewhere = list(records), {}
     session, conversation = origin.session, _with_conversation(answer, origin)
+    alike = _likeness(answer, records, session)
     # An id is the last of the names.
-    has_id = answer.names and answer.names[-1][0] == "id"
-    if not has_id and answer.request is not None and (answer.text or answer.error):
-        answer.names += (("like", str(hash((session, answer.query, answer.text, answer.error)))),)
+    has_id = bool(answer.names) and answer.names[-1][0] == "id"
+    if not has_id:
+        answer.names += alike
     now = clock.monotonic()
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session, now=now)
+        if has_id:  # by which it is looked for; a source that is given none may see it, too
+            answer.names += alike
         if is_new := place is None:
             open_draft = origin.open_draft
             draft = open_draft or origin.own_draft()
@@ -406,6 +409,17 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
             draft.take(own, scope=origin.scope, session=conversation if kept.is_own and not is_new else None)
             if is_new and kept.is_own:
                 run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+
+
+def _likeness(answer: Answer, records: Sequence[Record], session: str | None) -> tuple[Key, ...]:
+    """Return the name of an answer by what it says, or by the calls that it makes, if any."""
+    # Calls without ids of their own are numbered.
+    said = answer.text or tuple(
+        each.key for each in records if isinstance(each, ToolCall) and not each.key.startswith("#")
+    )
+    if answer.request is None or not (said or answer.error):
+        return ()
+    return (("like", str(hash((session, answer.query, said, answer.error)))),)
 
 
 def _with_conversation(answer: Answer, origin: Origin) -> str | None:

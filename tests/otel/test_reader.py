@@ -572,9 +572,10 @@ def test_a_function_of_the_programs_that_is_said_to_ask_a_model() -> None:
     assert read_model(span(attributes=prepares, failed=True, description="CancelledError")) != []
 
 
-def test_prompts_may_be_a_list() -> None:
+def test_prompts_may_be_a_list_and_what_completes_them_the_value_of_the_span() -> None:
     completed = {"openinference.span.kind": "LLM", "llm.prompts": (QUESTION,), "output.value": ANSWER}
-    assert fields(span(attributes=completed))["user_query"] == QUESTION
+    log = fields(span(attributes=completed))
+    assert (log["user_query"], log["response"]) == (QUESTION, ANSWER)
 
 
 LANGFUSE: dict[str, Any] = {

@@ -281,6 +281,8 @@ def _openinference(attributes: Mapping[str, Any]) -> Content | None:
     is_of_function = not (asked or answers) and "openinference.span.kind" in attributes
     if is_of_function:  # which is decorated as one that asks a model
         asked = [Message("user", text) for text in _whole(attributes, "input")]
+    # LlamaIndex's spans have what completes a prompt nowhere else, either.
+    if is_of_function or (asked and not answers):
         answers = [Message("assistant", text) for text in _whole(attributes, "output")]
     return Content(asked=asked, answers=answers, is_of_function=is_of_function) if asked or answers else None
 
