@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError
@@ -15,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 from athina_trace._delivery import trust
 from athina_trace._delivery.response import HttpResponse, NotSentError, Outcome, bounded
 from athina_trace._delivery.response import read as read_answer
+from athina_trace._delivery.retry import Verdict, verdict
 from athina_trace._delivery.routes import Kind, route
 from athina_trace._delivery.transport import DirectTransport
 
@@ -54,6 +56,7 @@ class Client:
         "_total",
         "_transport",
         "_version",
+        "_way",
     )
 
     def __init__(  # noqa: PLR0913  settings of one thing, all by name
@@ -81,6 +84,7 @@ class Client:
         self._headers = _headers(key)
         self._secrets: tuple[str, ...] = (key,)
         self._transport: Transport | None = None
+        self._way = ""  # for messages: through which proxy
         self._began: float | None = None
 
     @staticmethod
@@ -115,7 +119,9 @@ class Client:
         self._began = self._clock()
         try:
             self._transport = transport = self._transport or self._new_transport()
-            return read_answer(transport.send(method, path, body), now=time.time(), secrets=self._secrets)
+            outcome = read_answer(transport.send(method, path, body), now=time.time(), secrets=self._secrets)
+            is_proxys = bool(self._way) and verdict(outcome.status) is Verdict.RETRY
+            return replace(outcome, message=bounded(self._way + outcome.message)) if is_proxys else outcome
         except NotSentError as error:
             return self._failed(error.__cause__ or error, sent=False)
         except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
@@ -148,8 +154,11 @@ class Client:
     def _new_transport(self) -> Transport:
         proxy = proxy_of(self._base)
         if proxy is None:
+            self._way = ""
             return DirectTransport(self._base, self._headers, **self._patience)
-        self._secrets = (*self._secrets[:1], *filter(None, [urlsplit(proxy).password]))
+        parts = urlsplit(proxy)
+        self._secrets = (*self._secrets[:1], *filter(None, [parts.password]))
+        self._way = f"through the proxy {parts.scheme}://{parts.netloc.rpartition('@')[2]}: "
         from athina_trace._delivery.proxy_transport import ProxyTransport  # noqa: PLC0415 - see `prepare`
 
         return ProxyTransport(self._base, proxy, self._headers, **self._patience)
@@ -157,9 +166,8 @@ class Client:
     def _failed(self, error: BaseException, *, sent: bool) -> Outcome:
         if self._transport is not None:
             self._transport.close()
-        return Outcome(
-            None, message=bounded(f"{type(error).__name__}: {error}", secrets=self._secrets), possible_duplicate=sent
-        )
+        words = bounded(f"{self._way}{type(error).__name__}: {error}", secrets=self._secrets)
+        return Outcome(None, message=words, possible_duplicate=sent)
 
 
 def _headers(key: str) -> dict[str, str]:

@@ -59,24 +59,21 @@ LONGEST_PROBE_SECONDS = 60.0
 _QUIET_SECONDS = 1200.0
 """From the first failure to the longest pause between two probes. About half as many are sent until then: a server that
 fails at random and takes one request of 200 goes without a success for so long in one of 20 cases."""
-_UNREACHED_SECONDS = 30.0
-"""The same where not even a connection is made, so that nothing seems to be there which could fail at random; more for
-one that was known to do so."""
-_UNREACHED = 20
-"""Failures in a row without a connection that speak for that."""
 _ASTRAY_SECONDS = 300.0
-"""The same where logs are refused, all of them: nor is that a matter of chance."""
-PAUSE_SECONDS = 300.0
-"""How long a wrong key keeps the engine from trying again."""
-_FORBIDDEN = 403
-_MOST_SUSPECTS = 1000
+"""The same where logs are refused, all of them: that is no matter of chance."""
+LONGEST_PAUSE_SECONDS = 300.0
+"""The longest pause where the API key is refused. Each is twice as long as the one before."""
+_UNAUTHORIZED = 401
+_OF_THE_KEY = (_UNAUTHORIZED, 403)
 _THROTTLED = 429
+_MOST_SUSPECTS = 1000
 _OPINIONS = 2
-"""Uncertain answers without a success in between before the API key or the address is blamed rather than the log."""
+"""Uncertain answers before the API key or the address is blamed rather than the log; of 401, one. Where logs were taken
+before, one of several servers may be wrong: then `_SURELY` times as many, without a success in between, as one took."""
 _TARGETS = 3
 """The same for updates and feedback, whose logs may be unknown to Athina: to so many logs' own."""
 _TRIES = 5
-"""Uncertain answers to one entry before it is refused: a part of the servers behind one address may be wrong."""
+"""Uncertain answers to one entry, or so many times as many as a success took of late, before it is refused."""
 
 _CUT = 0.95
 """Part of the rate that Athina took which is kept when it answers 429."""
@@ -318,7 +315,8 @@ class _Suspects:
     def __init__(self) -> None:
         self._entries: dict[tuple[Kind, str], tuple[int, int]] = {}  # → uncertain answers, successes before the first
         self._successes = self._taken = 0  # of anything, of logs
-        self._opinions = 0
+        self.opinions = 0
+        """Uncertain answers that speak against the API key or the address, since the last success."""
         self._targets: set[str] = set()
 
     def succeeded(self, kind: Kind) -> None:
@@ -328,33 +326,78 @@ class _Suspects:
 
     def clear_key_and_address(self) -> None:
         """Forget what spoke against the API key and the address."""
-        self._opinions = 0
+        self.opinions = 0
         self._targets.clear()
 
-    def blame(self, request: InFlight, *, is_key: bool, is_shut: bool) -> Verdict:
+    def blame(self, request: InFlight, status: int | None, *, tries: float, is_shut: bool) -> Verdict:
         """Return what an uncertain answer was due to: REFUSED to its entry, PAUSED to what all share, RETRY: not known.
 
         Args:
             request: what was answered.
-            is_key: whether the API key may be the reason, else the address.
+            status: of the answer.
+            tries: requests that one success took of late.
             is_shut: whether nothing but probes is sent, so that others cannot be asked.
         """
-        is_log = is_key or request.kind == "log"
+        is_log = request.kind == "log" or status in _OF_THE_KEY
         taken = self._taken if is_log else self._successes
-        tries, since = self._entries.pop((request.kind, request.reference), (0, taken))
-        is_alone = since < taken
+        answers, since = self._entries.pop((request.kind, request.reference), (0, taken))
+        is_alone = since < taken and status != _UNAUTHORIZED  # which is never about an entry
         if not is_alone and is_log:
-            self._opinions += 1
+            self.opinions += 1
         elif not is_alone:
             self._targets.add(request.reference)
-        is_shared = self._opinions >= _OPINIONS or len(self._targets) >= _TARGETS
-        is_tried = tries + 1 >= (_OPINIONS if is_key else _TRIES)
+        enough = _SURELY * tries if taken else 1 if status == _UNAUTHORIZED else _OPINIONS
+        is_shared = self.opinions >= enough or len(self._targets) >= _TARGETS
+        is_tried = answers + 1 >= _TRIES * tries
         if is_tried and not (is_shared or is_shut) and (is_alone or not is_log):
             return Verdict.REFUSED
-        self._entries[request.kind, request.reference] = tries + 1, since
+        self._entries[request.kind, request.reference] = answers + 1, since
         if len(self._entries) > _MOST_SUSPECTS:
             del self._entries[next(iter(self._entries))]
         return Verdict.PAUSED if is_shared else Verdict.RETRY
+
+
+class _Failures:
+    """Requests that failed since the last success, and how many a success takes."""
+
+    def __init__(self) -> None:
+        self.tries = 1.0
+        """Requests that one success took of late."""
+        self._number = 0
+        self._since: float | None = None
+        self._key: str | None = None  # of the last one
+
+    def add(self, key: str, status: int | None) -> None:
+        """Count a request for an entry of the ordering key `key`."""
+        # An answer that only ever meets one key says something about its entry, not about Athina.
+        if status is None or key != self._key:
+            self._number += 1
+            self._key = key
+
+    def are_an_outage(self, limit: int) -> bool:
+        """Return whether they are too many for chance, where up to `limit` requests are in flight."""
+        return self._number >= max(TRIP, _SURELY * self.tries, 2 * limit)
+
+    def pause(self, now: float, quiet: float) -> float:
+        """Return the seconds until the next probe, which grow with the square of the time without a success.
+
+        `quiet`: the time until the longest pause, seconds.
+        """
+        if self._since is None:
+            self._since = now
+        part = ((now - self._since) / quiet) ** 2
+        return min(max(FIRST_PROBE_SECONDS, part * LONGEST_PROBE_SECONDS), LONGEST_PROBE_SECONDS)
+
+    def end(self) -> int:
+        """Forget them after a success; return how many requests that took."""
+        took = self._number + 1
+        self._number, self._since, self._key = 0, None, None
+        return took
+
+    def learn(self, took: int) -> None:
+        """Note that a success took so many requests."""
+        took = min(took, _MOST_TRIES)
+        self.tries += (took - self.tries) * (_LEARNED if took > self.tries else _UNLEARNED)
 
 
 class Gate:
@@ -370,15 +413,10 @@ class Gate:
         self._is_queue = is_queue
         self.paused: str | None = None
         self.outage: str | None = None
-        self.tries = 1.0
-        """Requests that one success took of late."""
-        self._until = 0.0
-        self._failures = 0
-        self._failing_since: float | None = None
-        self._key: str | None = None
-        self._unreached = 0  # failures in a row for which not even a connection was made
         self.is_astray = False
         """Whether logs, at least, do not reach Athina under the address, or are refused whatever is in them."""
+        self._until = 0.0
+        self._failures = _Failures()
         self._suspects = _Suspects()
         self._refused: set[str] = set()  # ordering keys of logs that were, since one was taken
 
@@ -386,6 +424,11 @@ class Gate:
     def is_shut(self) -> bool:
         """Whether nothing is sent but a probe."""
         return self.paused is not None or self.outage is not None
+
+    @property
+    def tries(self) -> float:
+        """Requests that one success took of late."""
+        return self._failures.tries
 
     def wait(self, now: float) -> float:
         """Return the seconds until a probe may be sent."""
@@ -398,13 +441,13 @@ class Gate:
 
     def succeeded(self, request: InFlight, now: float) -> None:
         """Note that Athina took an entry: all is well."""
-        took = self._failures + 1
+        refused = 0
         if request.kind == "log":
-            took += len(self._refused)
+            refused = len(self._refused)
             self._refused.clear()
-        if self._answered(request, now):
-            took = min(took, _MOST_TRIES)
-            self.tries += (took - self.tries) * (_LEARNED if took > self.tries else _UNLEARNED)
+        took = self._answered(request, now)
+        if took:
+            self._failures.learn(took + refused)
 
     def refused(self, request: InFlight, outcome: Outcome, now: float, *, chance: float) -> Verdict:
         """Note that Athina refused an entry for what is in it; return PAUSED where the logs of every session meet that.
@@ -418,17 +461,19 @@ class Gate:
         self._answered(request, now)
         return Verdict.REFUSED
 
-    def _answered(self, request: InFlight, now: float) -> bool:
-        """Open the gate, since Athina took or refused an entry; False where that says nothing about others."""
+    def _answered(self, request: InFlight, now: float) -> int:
+        """Open the gate, since Athina took or refused an entry; return how many requests that took.
+
+        0 where it says nothing about others.
+        """
         self._suspects.succeeded(request.kind)
         if self.is_astray and request.kind != "log":
-            self._until = now + self._pause(now, _ASTRAY_SECONDS)  # feedback has an address of its own
-            return False
-        self.paused = self.outage = self._key = self._failing_since = None
-        self._failures = 0
+            self._until = now + self._failures.pause(now, _ASTRAY_SECONDS)  # feedback has an address of its own
+            return 0
+        self.paused = self.outage = None
         self.is_astray = False
         self._suspects.clear_key_and_address()
-        return True
+        return self._failures.end()
 
     def failed(self, key: str, outcome: Outcome, now: float, *, chance: float, limit: int) -> None:
         """Note that an entry of the ordering key `key` has to be tried again.
@@ -440,51 +485,34 @@ class Gate:
             chance: 0 to 1.
             limit: how many requests may be in flight.
         """
-        # An answer that only ever meets one key says something about its entry, not about Athina.
-        if outcome.status is None or key != self._key:
-            self._failures += 1
-            self._key = key
-        is_reached = outcome.status is not None or outcome.possible_duplicate
-        self._unreached = 0 if is_reached else self._unreached + 1
-        unreached = min(max(_UNREACHED_SECONDS, _SURELY * self.tries), _QUIET_SECONDS)
-        pause = self._pause(now, _QUIET_SECONDS if self._unreached < _UNREACHED else unreached)
-        if self._failures >= max(TRIP, _SURELY * self.tries, 2 * limit):
+        self._failures.add(key, outcome.status)
+        pause = self._failures.pause(now, _QUIET_SECONDS)
+        if self._failures.are_an_outage(limit):
             reach = "takes no logs now" if outcome.status else "cannot be reached"
             self.outage = f"{self._name} {reach}: {outcome.status or 'no answer'}, {outcome.message}"
         if self.is_shut:
             # A quarter of chance, so that processes which lost Athina together do not come back together.
             self._until = now + max(pause, outcome.retry_after or 0.0) * (1 + chance / 4)
 
-    def _pause(self, now: float, quiet: float) -> float:
-        """Return the seconds until the next probe, which grow with the square of the time without a success.
-
-        `quiet`: the time until the longest pause, seconds.
-        """
-        if self._failing_since is None:
-            self._failing_since = now
-        part = ((now - self._failing_since) / quiet) ** 2
-        return min(max(FIRST_PROBE_SECONDS, part * LONGEST_PROBE_SECONDS), LONGEST_PROBE_SECONDS)
-
     def asked_to_wait(self, outcome: Outcome, seconds: float, now: float) -> None:
         """Note that Athina answers 429 to most requests: what it asks for one key, it asks for all."""
         self.outage = f"{self._name} asks to wait {seconds:g} seconds: {outcome.status}, {outcome.message}"
         self._until = now + seconds
 
-    def denied(self, outcome: Outcome, now: float) -> Verdict:
-        """Note that Athina, or a proxy on the way, does not know us."""
-        self.paused = f"status {outcome.status}: {outcome.message}"
-        self._until = now + PAUSE_SECONDS
-        return Verdict.PAUSED
-
     def suspected(self, request: InFlight, outcome: Outcome, now: float, *, chance: float) -> Verdict:
         """Note that an entry was not taken for a reason that may be its own, the API key's or the address's."""
-        is_key = outcome.status == _FORBIDDEN
-        blamed = self._suspects.blame(request, is_key=is_key, is_shut=self.is_shut)
+        is_key = outcome.status in _OF_THE_KEY
+        if is_key:
+            self._failures.add(request.key, outcome.status)
+        blamed = self._suspects.blame(request, outcome.status, tries=self.tries, is_shut=self.is_shut)
         if blamed is Verdict.REFUSED:
             return blamed
-        pause = self._pause(now, _ASTRAY_SECONDS)
+        pause = self._failures.pause(now, _ASTRAY_SECONDS)
         if is_key and (blamed is Verdict.PAUSED or self.paused):
-            return self.denied(outcome, now)
+            self.paused = f"status {outcome.status}: {outcome.message}"
+            doublings = min(self._suspects.opinions, 20)
+            self._until = now + min(FIRST_PROBE_SECONDS * 2.0**doublings, LONGEST_PAUSE_SECONDS)
+            return Verdict.PAUSED
         if blamed is Verdict.PAUSED:
             return self._led_astray(request, "takes nothing under this address", outcome, now, chance=chance)
         if not self.is_shut:
@@ -495,7 +523,7 @@ class Gate:
     def _led_astray(self, request: InFlight, what: str, outcome: Outcome, now: float, *, chance: float) -> Verdict:
         self.is_astray |= request.kind == "log"
         self.outage = f"{self._name}, or what answers in its place, {what}: {outcome.status}, {outcome.message}"
-        self._until = now + self._pause(now, _ASTRAY_SECONDS) * (1 + chance / 4)
+        self._until = now + self._failures.pause(now, _ASTRAY_SECONDS) * (1 + chance / 4)
         return Verdict.PAUSED
 
 
@@ -552,9 +580,7 @@ class Concurrency:
         self.in_flight -= 1
         self.latency.observe(now - request.begins)
         found, is_current, was_shut = verdict(outcome.status), request.ticket == self._ticket, self.gate.is_shut
-        if found is Verdict.PAUSED:
-            found = self.gate.denied(outcome, now)
-        elif found is Verdict.UNCERTAIN:
+        if found is Verdict.UNCERTAIN:
             found = self.gate.suspected(request, outcome, now, chance=chance)
         elif found in (Verdict.REFUSED, Verdict.TRUNCATE):  # which is as short as it can be
             found = self.gate.refused(request, outcome, now, chance=chance)

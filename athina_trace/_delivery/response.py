@@ -29,6 +29,7 @@ _MOST_UNPACKED_BYTES: Final = 65_536
 
 _SUCCESS: Final = 2
 _REDIRECT: Final = 3
+_PROXY_ASKS: Final = 407
 _GATEWAY: Final = (502, 504)
 """What a proxy says that has lost Athina's answer."""
 
@@ -100,6 +101,8 @@ def read(answer: HttpResponse, *, now: float, secrets: Iterable[str] = ()) -> Ou
     else:
         unpacked = _unpacked(body)
         words = _error(_json(unpacked)) or unpacked.decode("utf-8", "replace")
+    if status == _PROXY_ASKS:  # Athina was not reached, and no log or key of it can be blamed
+        return Outcome(None, message=bounded(f"407, a proxy on the way wants credentials: {words}", secrets=secrets))
     return Outcome(
         status,
         retry_after(headers.get("retry-after"), now=now, date=headers.get("date")),

@@ -33,7 +33,7 @@ class Verdict(Enum):
     REFUSED = "refused"
     """This log will never be taken as it is: keep it aside with the server's words."""
     PAUSED = "paused"
-    """The key is wrong, so no log would be taken: stop sending, keep everything."""
+    """What all logs share is to blame, the key or the address: stop sending, keep everything."""
     UNCERTAIN = "uncertain"
     """Refused for a reason that may be the key's, the address's or the server's as well: ask with another log."""
     TRUNCATE = "truncate"
@@ -45,9 +45,6 @@ _VERDICTS: Final[dict[int, Verdict]] = {
     400: Verdict.REFUSED,
     414: Verdict.REFUSED,
     422: Verdict.REFUSED,
-    401: Verdict.PAUSED,
-    # A proxy on the way wants to know who we are: no log can be blamed for that.
-    407: Verdict.PAUSED,
     408: Verdict.RETRY,
     # The reference is known already: an earlier try arrived and only its answer was lost.
     409: Verdict.DELIVERED,

@@ -18,6 +18,8 @@ _UNANSWERED_BACKOFF_SECONDS = 2.0
 """Longest wait where nothing is answered, nor was another log taken of late: no log is to blame for that."""
 _RECENT_SECONDS = 120.0
 """Another log was taken so recently: what fails now fails for a reason of its own."""
+_MANY = 9
+"""Failures of a log that the program is warned of, where no log was taken of late."""
 _THROTTLED = 429
 
 
@@ -47,14 +49,15 @@ class RetryPolicy:
             return attempt, 0.0
         self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
         # A clock that was set back, from a future that was wrong, must not make an outage look like one log's failure.
-        is_alone = outcome.status != _THROTTLED and abs(now - self._taken_at) < _RECENT_SECONDS
+        is_any_taken = abs(now - self._taken_at) < _RECENT_SECONDS
+        is_alone = outcome.status != _THROTTLED and is_any_taken
         if verdict is Verdict.PAUSED:
             return attempt, 0.0  # after all others: the next probe asks with another log
         failures = math.ceil(attempts / max(1.0, tries))
         if failures >= self._max_attempts and is_alone:
             words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
             return Attempt(entry, replace(outcome, message=words), Verdict.REFUSED), 0.0
-        self._warn(attempt, attempts)
+        self._warn(attempt, attempts, is_any_taken=is_any_taken)
         return attempt, backoff(
             failures,
             random=self._clock.uniform(),
@@ -63,7 +66,7 @@ class RetryPolicy:
             cap=LONGEST_BACKOFF if is_alone or outcome.status else _UNANSWERED_BACKOFF_SECONDS,
         )
 
-    def _warn(self, attempt: Attempt, attempts: int) -> None:
+    def _warn(self, attempt: Attempt, attempts: int, *, is_any_taken: bool) -> None:
         """Warn the program early where nothing was ever reached: the address may be wrong."""
         outcome = attempt.outcome
         is_unreachable = outcome.status is None and not outcome.possible_duplicate
@@ -77,9 +80,11 @@ class RetryPolicy:
                 self._destination.address_setting,
             )
         else:
+            # What the logs of one session alone meet, if that is all there are, is not known to be an outage.
+            is_silent = attempts < _MANY or is_any_taken
             _guard.log_throttled(
-                logging.INFO,
-                "deferred",
+                logging.INFO if is_silent else logging.WARNING,
+                "deferred" if is_silent else "deferred for long",
                 "%s did not take a log (%s: %s): it is kept and tried again",
                 self._destination.name,
                 outcome.status or "no answer",

@@ -33,6 +33,7 @@ _IDLE_SECONDS = 30.0
 _ABORTING_SECONDS = 0.2
 """How long those that are aborted at the end may take to notice."""
 _TRY_SECONDS = 0.0005
+_THROTTLED = 429
 _FEW = 96
 """Leases in the queue below which the engine is asked for more."""
 
@@ -275,6 +276,8 @@ class Senders:
             attempt = Attempt(entry, outcome, self._end(request, outcome, sender))
             if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
                 failed = attempt
+                if outcome.status not in (None, _THROTTLED):
+                    sender.connection.close()  # the next one may lead to another server, which is well
                 break
             self._results.put(Result(lease, attempt, ended=False))
         self._results.put(Result(lease, failed, ended=True), is_low=self._queue.qsize() < _FEW)

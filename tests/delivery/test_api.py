@@ -318,7 +318,7 @@ def test_the_key_is_in_no_message(api: Client, server: AthinaServer) -> None:
 @pytest.mark.parametrize("key", ["", "two\nlines", "schlüssel", "nul\0"])
 def test_a_key_that_no_header_can_carry_pauses(server: AthinaServer, key: str) -> None:
     outcome = Client(base_url=server.url, key=key).deliver("log", "", LOG)
-    assert verdict(outcome.status) is Verdict.PAUSED
+    assert outcome.status == 401
     assert "ATHINA_API_KEY" in outcome.message
     assert server.connections == 0
 
@@ -353,6 +353,26 @@ def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, m
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     api = Client(base_url=server.url, key=KEY)
     assert api.deliver("log", "", LOG).status == 200
+    api.close()
+
+
+@pytest.mark.parametrize("status", [407, 502, 503, 504])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_lets_nothing_through_is_named_and_blames_no_key(
+    status: int, scheme: str, server: AthinaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers what is sent to Athina in its place, and the demand for a tunnel to it."""
+    monkeypatch.setenv(f"{scheme}_proxy", server.url.replace("http://", "http://user:s3cret@"))
+    api = Client(base_url=f"{scheme}://athina.invalid", key=KEY)
+    server.when(lambda _: True, raw(b"HTTP/1.1 %d Not you\r\nContent-Length: 6\r\n\r\ns3cret" % status))
+    outcome = api.deliver("log", "", LOG)
+    assert verdict(outcome.status) is Verdict.RETRY
+    assert outcome.message.startswith(f"through the proxy {server.url}: ")
+    assert "s3cret" not in outcome.message
+    if status == 407:
+        assert outcome.status is None
+        assert "407" in outcome.message
+        assert not outcome.possible_duplicate
     api.close()
 
 

@@ -13,8 +13,7 @@ from athina_trace._delivery.retry import LONGEST_WAIT, Verdict, backoff, retry_a
 TABLE: dict[Verdict, list[int | None]] = {
     Verdict.DELIVERED: [200, 201, 202, 204, 299, 409],
     Verdict.RETRY: [None, 408, 425, 429, 500, 502, 503, 504, 599, 100, 101, 0, 600, 999, -1],
-    Verdict.PAUSED: [401, 407],
-    Verdict.UNCERTAIN: [403, 300, 301, 302, 307, 308, 402, 404, 405, 410, 451, 499],
+    Verdict.UNCERTAIN: [401, 403, 300, 301, 302, 307, 308, 402, 404, 405, 410, 451, 499],
     Verdict.TRUNCATE: [413],
     Verdict.REFUSED: [400, 414, 422],
 }

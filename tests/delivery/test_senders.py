@@ -28,6 +28,7 @@ from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from tests.delivery.test_engine import DOWN, TAKEN, Athina, Stepped
+from tests.support.athina_server import AthinaServer, answer
 from tests.support.waiting import until
 
 FOLDER = str(Path(senders_module.__file__).parent)
@@ -213,6 +214,20 @@ def test_a_dead_sender_is_replaced_and_the_program_hears_of_it_once(
     assert athina_trace.status().faults == 2
     assert "athina_trace_requests_in_flight 0" in athina_trace.metrics().splitlines()
     assert [record.levelname for record in caplog.records if repr(error) in record.getMessage()] == ["WARNING"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+def test_a_server_behind_the_address_that_is_wrong_is_left_with_its_connection(
+    status: int, athina: AthinaServer
+) -> None:
+    """A balancer gives each connection to one of several servers: whoever stayed with it would never be answered."""
+    athina_trace.configure(api_key="key", base_url=athina.url)
+    athina.when(lambda request: request.connection % 2 == 1, answer(status))
+    for number in range(20):
+        athina_trace.log_inference(response=str(number), session_id=str(number % 5))
+    logs = [request.json for request in athina.wait_for(20)]
+    for session in range(5):
+        assert [int(log["response"]) for log in logs if log["session_id"] == str(session)] == [*range(session, 20, 5)]
 
 
 def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.worker import Worker
-from tests.delivery.test_engine import Athina, Stepped
+from tests.delivery.test_engine import TAKEN, Athina, Stepped
 
 
 @pytest.fixture
@@ -152,6 +152,22 @@ def test_an_address_that_never_answers_is_a_warning_at_once(
     assert {record.levelno for record in caplog.records if words in record.getMessage()} >= {level}
     assert ("check ATHINA_BASE_URL" in caplog.text) == (level == logging.WARNING)
     assert stepped.engine.last_error == f"no answer: {words}"
+    stepped.engine.finish(5)
+
+
+@pytest.mark.parametrize("are_others_taken", [False, True])
+def test_a_server_that_takes_no_log_of_the_only_session_is_a_warning_within_seconds(
+    are_others_taken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    athina = Athina()
+    athina.answer = lambda reference, _: Outcome(503, message="down") if reference == "1" else TAKEN
+    stepped = Stepped(athina)
+    stepped.put("one", "1")
+    if are_others_taken:
+        stepped.put("other", "2")
+    stepped.wait(20)
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [("503: down" in record.getMessage()) for record in warned] == [True] * (not are_others_taken)
     stepped.engine.finish(5)
 
 
