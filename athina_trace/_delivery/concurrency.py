@@ -59,8 +59,13 @@ LONGEST_PROBE_SECONDS = 60.0
 _QUIET_SECONDS = 1200.0
 """From the first failure to the longest pause between two probes. About half as many are sent until then: a server that
 fails at random and takes one request of 200 goes without a success for so long in one of 20 cases."""
+_UNREACHED_SECONDS = 30.0
+"""The same where not even a connection is made, so that nothing seems to be there which could fail at random; more for
+one that was known to do so."""
+_UNREACHED = 20
+"""Failures in a row without a connection that speak for that."""
 _ASTRAY_SECONDS = 300.0
-"""The same where logs are refused, all of them: that is no matter of chance."""
+"""The same where logs are refused, all of them: nor is that a matter of chance."""
 LONGEST_PAUSE_SECONDS = 300.0
 """The longest pause where the API key is refused. Each is twice as long as the one before."""
 _UNAUTHORIZED = 401
@@ -364,34 +369,39 @@ class _Failures:
         self.tries = 1.0
         """Requests that one success took of late."""
         self._number = 0
+        self._unreached = 0  # in a row, for which not even a connection was made
         self._since: float | None = None
         self._key: str | None = None  # of the last one
 
-    def add(self, key: str, status: int | None) -> None:
+    def add(self, key: str, outcome: Outcome) -> None:
         """Count a request for an entry of the ordering key `key`."""
         # An answer that only ever meets one key says something about its entry, not about Athina.
-        if status is None or key != self._key:
+        if outcome.status is None or key != self._key:
             self._number += 1
             self._key = key
+        is_reached = outcome.status is not None or outcome.possible_duplicate
+        self._unreached = 0 if is_reached else self._unreached + 1
 
     def are_an_outage(self, limit: int) -> bool:
         """Return whether they are too many for chance, where up to `limit` requests are in flight."""
         return self._number >= max(TRIP, _SURELY * self.tries, 2 * limit)
 
-    def pause(self, now: float, quiet: float) -> float:
+    def pause(self, now: float, quiet: float = _QUIET_SECONDS) -> float:
         """Return the seconds until the next probe, which grow with the square of the time without a success.
 
-        `quiet`: the time until the longest pause, seconds.
+        `quiet`: the time until the longest pause, seconds; less where nothing is reached.
         """
         if self._since is None:
             self._since = now
+        if self._unreached >= _UNREACHED:
+            quiet = min(max(_UNREACHED_SECONDS, _SURELY * self.tries), quiet)
         part = ((now - self._since) / quiet) ** 2
         return min(max(FIRST_PROBE_SECONDS, part * LONGEST_PROBE_SECONDS), LONGEST_PROBE_SECONDS)
 
     def end(self) -> int:
         """Forget them after a success; return how many requests that took."""
         took = self._number + 1
-        self._number, self._since, self._key = 0, None, None
+        self._number, self._unreached, self._since, self._key = 0, 0, None, None
         return took
 
     def learn(self, took: int) -> None:
@@ -485,8 +495,8 @@ class Gate:
             chance: 0 to 1.
             limit: how many requests may be in flight.
         """
-        self._failures.add(key, outcome.status)
-        pause = self._failures.pause(now, _QUIET_SECONDS)
+        self._failures.add(key, outcome)
+        pause = self._failures.pause(now)
         if self._failures.are_an_outage(limit):
             reach = "takes no logs now" if outcome.status else "cannot be reached"
             self.outage = f"{self._name} {reach}: {outcome.status or 'no answer'}, {outcome.message}"
@@ -503,7 +513,7 @@ class Gate:
         """Note that an entry was not taken for a reason that may be its own, the API key's or the address's."""
         is_key = outcome.status in _OF_THE_KEY
         if is_key:
-            self._failures.add(request.key, outcome.status)
+            self._failures.add(request.key, outcome)
         blamed = self._suspects.blame(request, outcome.status, tries=self.tries, is_shut=self.is_shut)
         if blamed is Verdict.REFUSED:
             return blamed
