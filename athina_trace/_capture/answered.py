@@ -414,12 +414,12 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
 def _likeness(answer: Answer, records: Sequence[Record], session: str | None) -> tuple[Key, ...]:
     """Return the name of an answer by what it says, or by the calls that it makes, if any."""
     # Calls without ids of their own are numbered.
-    said = answer.text or tuple(
+    content = answer.text or tuple(
         each.key for each in records if isinstance(each, ToolCall) and not each.key.startswith("#")
     )
-    if answer.request is None or not (said or answer.error):
+    if answer.request is None or not (content or answer.error):
         return ()
-    return (("like", str(hash((session, answer.query, said, answer.error)))),)
+    return (("like", str(hash((session, answer.query, content, answer.error)))),)
 
 
 def _with_conversation(answer: Answer, origin: Origin) -> str | None:

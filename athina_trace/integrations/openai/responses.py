@@ -147,8 +147,8 @@ class ResponseEvents:
             self._snapshot = event["response"]
             self.ended = kind in _LAST_EVENTS
         elif kind == "error" or (not kind and stated_failure(event) is not None):
-            said = child(event, "error") or event
-            self._error = {"code": string(said, "code"), "message": string(said, "message") or stated_failure(event)}
+            body = child(event, "error") or event
+            self._error = {"code": string(body, "code"), "message": string(body, "message") or stated_failure(event)}
         elif kind.startswith("response.output_item."):
             if item := child(event, "item"):
                 self._output[place] = dict(item)
