@@ -144,7 +144,9 @@ class Function:
             for parameter in candidates:
                 value = arguments.get(parameter)
                 if value is not None:
-                    inputs[name] = _read_as(name, value, parameter)
+                    # Most are texts that need neither a change nor a call.
+                    is_text = type(value) is str and name in _TEXTS and is_clean(value)
+                    inputs[name] = value if is_text else _read_as(name, value, parameter)
                     del arguments[parameter]
                     break
         attributes: dict[str, Any] = {"function": self.name}
@@ -189,8 +191,6 @@ def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Op
 def _read_as(name: str, value: object, parameter: str) -> Any:
     """Return an argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
     if name in _TEXTS:
-        if type(value) is str and is_clean(value):  # without the call of `text`, which most calls would pay for twice
-            return value
         written = text(value)
         return written if written is value else _words(name, value, written)
     data = plain(value, name=parameter)

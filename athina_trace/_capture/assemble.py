@@ -17,6 +17,7 @@ from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, redacted, type_only, without_arguments
 from athina_trace._serialization import plain, text
 from athina_trace._serialization.introspection import Placeholder, type_placeholder
+from athina_trace._serialization.strings import is_clean
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -117,7 +118,7 @@ def _response(draft: LogDraft, options: Options, result: Any, raised: BaseExcept
     if streamed is not None:
         return streams.joined(streamed.chunks)
     if type(result) is str:
-        return text(result)
+        return result if is_clean(result) else text(result)  # most need no change, and no call
     if result is None or draft.recognises(result):
         return None
     data: Any = streams.text_of_bytes(result) if issubclass(type(result), bytes) else plain(result)
