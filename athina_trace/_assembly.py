@@ -68,7 +68,7 @@ class Runtime(Writer):
             try:
                 _client_class().prepare(settings.base_url)
             except Exception as error:  # noqa: BLE001 - broken proxies, certificates: what the first request meets, too
-                _guard.pass_on(error)
+                _guard.raise_if_the_programs(error)
                 message = "athina_trace cannot prepare to send: %r; logs are kept and tried again"
                 _guard.log_throttled(logging.WARNING, "prepare", message, error)
 
@@ -173,7 +173,7 @@ def _path(settings: Settings) -> str:
     try:
         return settings.outbox_path()
     except RuntimeError as error:  # a container's user without a home directory
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         message = (
             "%s Logs are kept in memory and delivered from there; set ATHINA_OUTBOX to a file to keep them on disk"
         )

@@ -49,7 +49,7 @@ def swallow(doing: str) -> None:
     """Do what `shield` does, in an `except Exception` block: for the few places where nanoseconds of a call count."""
     error = sys.exc_info()[1]
     if error is not None:
-        pass_on(error)
+        raise_if_the_programs(error)
         _count(doing, error)
         if strict:
             raise error
@@ -62,7 +62,7 @@ def _count(doing: str, error: BaseException) -> None:
         log_throttled(logging.WARNING, doing, "athina_trace failed in %s and left your call alone: %r", doing, error)
 
 
-def pass_on(error: BaseException) -> None:
+def raise_if_the_programs(error: BaseException) -> None:
     """Raise `error` where it is the program's."""
     if is_the_programs(error):
         raise error
@@ -110,7 +110,7 @@ def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
     try:
         _logger.log(level, message, *args)
     except Exception as error:  # noqa: BLE001 - a handler or filter of the program may raise anything
-        pass_on(error)
+        raise_if_the_programs(error)
 
 
 def reset() -> None:

@@ -269,7 +269,7 @@ def _environment_settings() -> Settings:
     try:
         return settings.build()
     except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
         reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"

@@ -92,7 +92,7 @@ class _Scopes:
             found = {**self._from_headers(request), **((self._identify(request) if self._identify else None) or {})}
             fields: dict[str, Any] = {name: found[name] for name in FIELDS if found.get(name) is not None}
         except Exception as error:  # noqa: BLE001 - the function is the user's, and the request must be served
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             _guard.log_throttled(
                 logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error
             )

@@ -24,5 +24,5 @@ def span_attributes() -> dict[str, str] | None:
         if context.is_valid:
             return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
     except Exception as error:  # noqa: BLE001 - another tool's span, or a module that is still being loaded
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
     return None

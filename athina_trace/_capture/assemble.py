@@ -111,7 +111,7 @@ def _response(draft: LogDraft, options: Options, result: Any, raised: BaseExcept
         try:
             answer = options.response(answer)
         except Exception as error:  # noqa: BLE001 - the program's function may raise anything
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             draft.attributes["response_error"] = failures.message(error)
         # The function has the last word, also where it gives nothing.
         return "" if answer is None else plain(answer)

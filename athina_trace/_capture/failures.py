@@ -112,7 +112,7 @@ def message(error: BaseException) -> str:
         held = _held(error)
         return text(own if held == [error] else "\n".join([own, *map(message, held)]))
     except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
-        _guard.pass_on(fault)
+        _guard.raise_if_the_programs(fault)
         return kind
 
 

@@ -48,7 +48,7 @@ def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields
     try:
         body = to_json(fields)
     except Exception as error:  # noqa: BLE001 - what no rule foresaw: a log in plainer words beats none
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         body = to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
     return Entry(storable(ordering_key)[:MAX_KEY_LENGTH], kind, storable(reference), made, body)
 

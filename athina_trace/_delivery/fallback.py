@@ -48,7 +48,7 @@ def _snapshot(outbox: Outbox, seconds: float) -> Snapshot | None:
         try:
             return Snapshot(outbox.counts(), outbox.store.waiting_since(), outbox.store.size())
         except (OSError, sqlite3.Error) as error:
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             return None
 
 
@@ -59,7 +59,7 @@ def _collect(outbox: Outbox) -> None:
         with waiting_at_most(half):
             outbox.collect_all(seconds=half)
     except (OSError, sqlite3.Error) as error:
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
 
 
 def _newest(outbox: Outbox, limit: int) -> list[bytes]:
@@ -68,7 +68,7 @@ def _newest(outbox: Outbox, limit: int) -> list[bytes]:
         try:
             return outbox.store.newest(limit)
         except (OSError, sqlite3.Error) as error:
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             return []
 
 

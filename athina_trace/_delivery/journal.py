@@ -130,7 +130,7 @@ class FileJournal:
         except OutboxError:
             raise
         except OSError as error:
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             closed = self._segment
             if error.errno == errno.EBADF and closed is not None and not closed.is_current():
                 self._let_go(closed)  # by the program: another is opened
@@ -216,7 +216,7 @@ class FileJournal:
             # An infinite number cannot become an integer, and is not one that we wrote.
             return float(int(taken)), {str(name): int(offset) for name, offset in offsets.items()}
         except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             return 0.0, {}  # no engine has been here yet, or what is there is not its own
 
     def read(

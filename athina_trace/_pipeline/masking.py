@@ -73,7 +73,7 @@ def build_mask(mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iter
             for step in steps:
                 seen = str.__str__(step(path, seen))
         except Exception as error:  # noqa: BLE001 - the mask is the program's, and its text must not pass unmasked
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             # Neither the error's message nor its traceback: either may hold the text.
             warning = "the mask raised %s at %s: the value is replaced by %r"
             _guard.log_throttled(logging.WARNING, "mask", warning, type(error).__name__, path, FAILED)

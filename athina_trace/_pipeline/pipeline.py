@@ -106,7 +106,7 @@ class Pipeline:
                 if value is not None
             }
         except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to keep back must not leave
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             message = "before_emit failed (%s): the log goes without its content"
             _guard.log_throttled(logging.WARNING, "before_emit", message, type(error).__name__)
             return _without_content(fields, error)

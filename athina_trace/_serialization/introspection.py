@@ -76,5 +76,5 @@ def attribute_or_none(value: object, name: str) -> Any:
     try:
         return getattr(value, name, None)
     except Exception as error:  # noqa: BLE001 - that code may raise anything
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return None

@@ -161,7 +161,7 @@ def read_mapping(value: Mapping[object, object]) -> Pairs:
         try:
             return value[key]
         except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             return Placeholder(f"<unreadable: {type_name(type(error))}>")
 
     return Pairs(((key, entry(key)) for key in value), None)

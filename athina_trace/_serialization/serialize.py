@@ -67,7 +67,7 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
     try:
         return _EXACT.get(kind, read_other)(Walk(limits), value, 1)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return _unreadable(value)
 
 
@@ -161,7 +161,7 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int) -> list[JSON]:
         try:
             out.append(_EXACT.get(type(item), read_other)(walk, item, depth))
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             out.append(_unreadable(item))
     return out
 
@@ -185,7 +185,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int)
         try:
             out[key] = _EXACT.get(type(item), read_other)(walk, item, depth)
         except Exception as error:  # noqa: BLE001  even a class can refuse to be looked up
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             out[key] = _unreadable(item)
     if "value" in out or "Value" in out:
         _mask_named_value(out)
@@ -233,7 +233,7 @@ def _key_text(walk: Walk, name: object) -> str:
     try:
         data = _EXACT.get(type(name), read_other)(walk, name, walk.limits.depth)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return _unreadable(name)
     return data if type(data) is str else encode(data)
 
@@ -278,7 +278,7 @@ def read_other(walk: Walk, value: object, depth: int) -> JSON:
             return f"<{type_name(type(value))}, nested too deep>"
         return reader(walk, simpler, depth)
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return _unreadable(value)
     finally:
         walk.active.discard(here)
@@ -310,7 +310,7 @@ def _gather(walk: Walk, source: Iterable[_T], count: int | None) -> tuple[list[_
                 return taken, _more(count and count - len(taken))
             taken.append(item)
     except Exception as error:  # noqa: BLE001  what was read until then is kept
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return taken, f"… unreadable: {type_name(type(error))}"
     finally:
         walk.patience = deadline - monotonic()
@@ -327,7 +327,7 @@ def _unreadable(value: object) -> str:
     try:
         return encodable(type_placeholder(value))
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return "<unreadable>"
 
 

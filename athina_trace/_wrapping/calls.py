@@ -85,7 +85,7 @@ async def run_in_thread(work: Callable[[], None], error: BaseException | None = 
     try:
         done = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, once)
     except Exception as refused:  # noqa: BLE001 - no more threads, or none any more: a loop of the program's may refuse in any way
-        _guard.pass_on(refused)
+        _guard.raise_if_the_programs(refused)
         once()
     else:
         # Shielded: a task that is cancelled now does not wait, but the work is done all the same.

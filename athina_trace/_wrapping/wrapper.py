@@ -214,7 +214,7 @@ def _finish(result: Any, call: Call) -> Any:
         continues = False
     if continues and (followed := attempt(results.follow, result, call)) is not None:
         return followed
-    try:  # as in `_plain_wrapper`
+    try:  # as in `_PLAIN`
         if (work := call.done(result)) is not None:
             run_now(work)
     except RecursionError:

@@ -117,7 +117,7 @@ def error_text(error: object) -> str:
         # The client's own text may leave out what it knows no form of, such as the list of what a request lacks.
         text = json.dumps(body, ensure_ascii=False) if body and type(body) in (dict, list) else str(error)
     except Exception as fault:  # noqa: BLE001 - `__str__` of a stranger may raise anything
-        _guard.pass_on(fault)
+        _guard.raise_if_the_programs(fault)
         text = ""
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:_LONGEST]
 

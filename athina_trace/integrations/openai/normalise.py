@@ -59,7 +59,7 @@ def normalise(subject: object) -> Any:
     try:
         return _Walk().plain(subject, _DEEPEST)
     except Exception as error:  # noqa: BLE001 - another thread may change a list, or the stack be nearly full
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return None
 
 
@@ -100,7 +100,7 @@ def body_of(response: Any) -> Any:
     try:
         content = response.content
     except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed, or a stranger
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return None
     return decode(content) if isinstance(content, bytes) else None
 
@@ -148,7 +148,7 @@ class _Walk:
                 return self.listed(value, depth)
             return self.foreign(value, depth)
         except Exception as error:  # noqa: BLE001 - the one guard around a stranger's code
-            _guard.pass_on(error)
+            _guard.raise_if_the_programs(error)
             return None
 
     def named(self, pairs: Iterable[tuple[object, Any]], depth: int) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _written(model: Any, *, mode: str) -> dict[str, Any] | None:
             model, mode=mode, by_alias=True, exclude_none=True, warnings=False
         )
     except Exception as error:  # noqa: BLE001 - put together by hand around what is no data
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return None
     return written
 
@@ -238,7 +238,7 @@ def _kept_by_pydantic(model: Any, name: str) -> Data:
     try:
         kept = getattr(model, name, None)
     except Exception as error:  # noqa: BLE001 - a model that was never initialised raises other errors than expected
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return NOTHING
     return kept if type(kept) is dict else NOTHING
 

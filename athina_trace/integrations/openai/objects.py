@@ -69,7 +69,7 @@ def may_be_known(subject: object) -> bool:
     try:
         return _may_be_known(subject)
     except Exception as error:  # noqa: BLE001 - a property of a stranger may raise anything; `normalise` finds out
-        _guard.pass_on(error)
+        _guard.raise_if_the_programs(error)
         return True
 
 
