@@ -402,6 +402,25 @@ def test_details_beside_the_totals_count_once(beside: Wire, noted: Wire, in_stre
     assert {name: each for name, each in log["custom_attributes"].items() if name.endswith("_tokens")} == noted
 
 
+@pytest.mark.parametrize("in_stream", [False, True])
+@pytest.mark.parametrize(
+    ("beside", "cost"),
+    [
+        ({"cost": 0.00014, "is_byok": False, "cost_details": {"upstream_inference_cost": None}}, 0.00014),  # OpenRouter
+        ({"cost": 0.00001, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.0002}}, None),
+        ({"cost": {"input_tokens_cost": 0.001, "request_cost": 0.005, "total_cost": 0.006}}, 0.006),  # Perplexity
+        ({"cost": {}}, None),
+        ({"cost": "free"}, None),
+        ({"cost": float("nan")}, None),
+    ],
+)
+def test_a_cost_that_the_server_states_is_the_logs(beside: Wire, cost: float | None, in_stream: bool) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6, **beside}
+    made = [delta(content=RAIN), {**delta("stop"), "usage": usage}] if in_stream else [{**chat(), "usage": usage}]
+    log = streamed(made)
+    assert (log.get("cost"), log["total_tokens"]) == (cost, 6)
+
+
 def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:
     """MiniMax sends one; Perplexity sends the answer so far beside each piece."""
     end = delta("stop", message={"role": "assistant", "content": RAIN})

@@ -18,6 +18,7 @@ from athina_trace.integrations.openai.common import (
     outputs,
     question,
     served,
+    stated_cost,
     stated_failure,
     usage_counts,
 )
@@ -48,6 +49,7 @@ def parse_chat(chat: Data) -> list[Record]:
         text=texts[0],
         choices=tuple(text or "" for text in texts[1:]),
         usage=usage_counts(chat) or usage_counts(child(chat, "x_groq")),
+        cost=stated_cost(chat),
         error=failure(chat, what="completion") or failure(first, what="completion"),
         details=served(chat, completion_id=own),
         citations=_citations(chat, contents),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from athina_trace._answers.libraries import COUNTS
 from athina_trace._answers.records import ToolOutput
 from athina_trace._serialization.secrets import MASKED
-from athina_trace.integrations.openai.normalise import Data, as_count, child, children, members, string
+from athina_trace.integrations.openai.normalise import Data, as_count, child, children, members, number, string
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +37,7 @@ __all__ = [
     "outputs",
     "question",
     "served",
+    "stated_cost",
     "stated_failure",
     "usage_counts",
 ]
@@ -244,6 +245,17 @@ def usage_counts(data: Data) -> dict[str, int]:
     if "total_tokens" not in counts and "prompt_tokens" in counts and "completion_tokens" in counts:
         counts["total_tokens"] = counts["prompt_tokens"] + counts["completion_tokens"]
     return counts
+
+
+def stated_cost(data: Data) -> float | None:
+    """Read what the server says that the answer costs, in US dollars: OpenRouter's, and Perplexity's sum.
+
+    None for a key of the user's own with another provider, of which OpenRouter states its fee alone.
+    """
+    usage = child(data, "usage")
+    if "cost" not in usage or usage.get("is_byok") is True:
+        return None
+    return number(child(usage, "cost"), "total_cost") if type(usage["cost"]) is dict else number(usage, "cost")
 
 
 _OPTIONS: dict[str, str | None] = {

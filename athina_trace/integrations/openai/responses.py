@@ -21,6 +21,7 @@ from athina_trace.integrations.openai.common import (
     outputs,
     question,
     served,
+    stated_cost,
     stated_failure,
     usage_counts,
 )
@@ -70,6 +71,7 @@ def parse_response(response: Data) -> list[Record]:
         system=system,
         prompt=template,
         usage=usage_counts(response),
+        cost=stated_cost(response),
         tools=offered_tools(response),
         options=model_options(response),
         error=failure(response, what="response"),
