@@ -119,7 +119,7 @@ class Database:
         until = _until()
         before = self._look_for_files()
         try:
-            self._connection = sqlite3.connect(
+            self._connection = sqlite3.Connection(
                 self.path, isolation_level=None, check_same_thread=False, timeout=_TRY_SECONDS
             )
             while True:

@@ -26,7 +26,7 @@ _CHOSEN = (
 
 @contextmanager
 def _writing(path: str) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10.0)) as db:
+    with closing(sqlite3.Connection(path, isolation_level=None, timeout=10.0)) as db:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db

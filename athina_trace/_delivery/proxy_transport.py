@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import httpx
@@ -49,7 +50,8 @@ class ProxyTransport:
             extensions = {"timeout": self._timeouts, "trace": self._trace}
             stream = httpx.ByteStream(body)
             request = httpx.Request(method, self._base + path, headers=headers, stream=stream, extensions=extensions)
-            response = self._transport.handle_request(request)
+            with _untraced():
+                response = self._transport.handle_request(request)
         except _UNSENT as error:
             raise NotSentError from error
         try:
@@ -97,3 +99,20 @@ class ProxyTransport:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._socket = connected = info["return_value"].get_extra_info("socket")
             self._identity = identity_of(connected)
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Keep the request out of the program's traces: OpenTelemetry, where it is loaded, replaces methods of httpx.
+
+    Source: `suppress_instrumentation` of opentelemetry-instrumentation, which need not be installed.
+    """
+    context: Any = sys.modules.get("opentelemetry.context")
+    if context is None:
+        yield
+        return
+    token = context.attach(context.set_value("suppress_instrumentation", value=True))
+    try:
+        yield
+    finally:
+        context.detach(token)

@@ -53,7 +53,7 @@ class ReceivedLogs:
         self.path = path
         self._lock = threading.Lock()
         # A connection of its own: the outbox's API has no state *received*, and no lookup by Athina's name.
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        self._db = sqlite3.Connection(path, isolation_level=None, check_same_thread=False, timeout=10.0)
         self._db.execute("PRAGMA synchronous = NORMAL")  # a power loss may cost what a test server received last
         self._db.execute(_INDEX)
 

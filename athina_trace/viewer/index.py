@@ -135,7 +135,7 @@ class Index:
         self.path = path
         self._outbox = outbox
         Path(path).touch(mode=0o600)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0, uri=True)
+        self._db = sqlite3.Connection(path, isolation_level=None, check_same_thread=False, timeout=10.0, uri=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")  # what a power loss damages is rebuilt
         self._db.execute("PRAGMA cache_size = -32000")

@@ -66,7 +66,7 @@ class IndexedOutbox:
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
         """Connect to the index, with the outbox attached as `box`; neither can be written to."""
-        db = sqlite3.connect(read_only(self._index.path), uri=True, isolation_level=None, timeout=10.0)
+        db = sqlite3.Connection(read_only(self._index.path), uri=True, isolation_level=None, timeout=10.0)
         try:
             db.row_factory = sqlite3.Row
             db.execute("ATTACH ? AS box", (read_only(self.path),))

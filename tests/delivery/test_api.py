@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry import context
 
 from athina_trace._delivery.client import Client
 from athina_trace._delivery.response import Outcome
@@ -346,6 +348,25 @@ def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pyte
     assert server.requests[0].path == "http://athina.invalid/api/v1/log/inference"
     assert server.requests[0].headers["proxy-authorization"].startswith("Basic ")
     api.close()
+
+
+def test_a_request_through_a_proxy_is_in_no_trace_of_the_program(
+    server: AthinaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenTelemetry's instrumentation of httpx replaces this method, and asks for the key."""
+    answer, asked = httpx.HTTPTransport.handle_request, []
+
+    def traced(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        asked.append(context.get_value("suppress_instrumentation"))
+        return answer(transport, request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", traced)
+    monkeypatch.setenv("http_proxy", server.url)
+    api = Client(base_url="http://athina.invalid", key=KEY)
+    assert api.deliver("log", "", LOG).status == 200
+    api.close()
+    assert asked == [True]
+    assert context.get_value("suppress_instrumentation") is None
 
 
 def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:

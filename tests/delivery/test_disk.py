@@ -408,3 +408,21 @@ def test_a_python_without_sqlite_keeps_its_logs_in_memory_and_delivers_them(
         err.count("logs are kept in memory and delivered from there; install a Python with its module `sqlite3`") == 1
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_no_statement_of_ours_is_in_the_programs_traces(athina: AthinaServer, tmp_path: Path) -> None:
+    """Tools that trace programs replace `sqlite3.connect`, by one whose connections report each statement."""
+    out, err = run(
+        """
+        import sqlite3, sqlite3.dbapi2
+        def traced(*_, **__): raise AssertionError("this connection would be traced")
+        sqlite3.connect = sqlite3.dbapi2.connect = traced
+        import athina_trace
+        athina_trace.log_inference(response="Hello")
+        print(bool(athina_trace.flush(60)), athina_trace.status().memory_only, athina_trace.status().faults)
+        """,
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert (out, err) == ("True None 0\n", "")

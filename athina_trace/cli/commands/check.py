@@ -165,7 +165,7 @@ def _damage(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        with closing(sqlite.sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        with closing(sqlite.Connection(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite.sqlite3.OperationalError:
         return None  # it is busy, or may not be read: nothing is known about it
