@@ -39,11 +39,11 @@ class InferenceLog(BaseModel):
     3
     """
 
+    # Built when it is loaded, with the runtime: a fork in the middle of a later build would leave pydantic's lock held.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         protected_namespaces=(),
-        defer_build=True,
         # Logfire's plugin for pydantic would put what is masked here into a span.
         plugin_settings={"logfire": {"record": "off"}},
     )

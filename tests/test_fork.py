@@ -140,3 +140,18 @@ def test_a_fork_that_holds_what_a_starting_thread_waits_for_goes_on_and_its_chil
     assert "another thread began to start" in of_the_child
     assert responses == "['of the parent']"
     assert err.count("failed in starting") == 1
+
+
+def test_with_the_runtime_all_is_built_that_pydantic_holds_a_lock_for(tmp_path: Path) -> None:
+    """A fork beside a thread that builds a model leaves the lock held in the child, which would never end."""
+    out, err = processes.run(
+        """
+        import athina_trace
+        athina_trace.log_inference(response="r")
+        from athina_trace.inference_log import InferenceLog
+        from athina_trace.settings import Settings
+        print(InferenceLog.__pydantic_complete__, Settings.__pydantic_complete__)
+        """,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    assert (out, err) == ("True True\n", "")
