@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from athina_trace._delivery.metrics import Histogram
 from athina_trace._delivery.response import Outcome
-from athina_trace._delivery.retry import Verdict, verdict
+from athina_trace._delivery.retry import THROTTLED, Verdict, verdict
 from athina_trace._delivery.routes import Kind
 
 QUICK_SECONDS = 0.005
@@ -70,7 +70,6 @@ LONGEST_PAUSE_SECONDS = 300.0
 """The longest pause where the API key is refused. Each is twice as long as the one before."""
 _UNAUTHORIZED = 401
 _OF_THE_KEY = (_UNAUTHORIZED, 403)
-_THROTTLED = 429
 _MOST_SUSPECTS = 1000
 _OPINIONS = 2
 """Uncertain answers before the API key or the address is blamed rather than the log; of 401, one. Where logs were taken
@@ -598,7 +597,7 @@ class Concurrency:
             self.gate.succeeded(request, now)
         elif is_current:
             self._failed(request, outcome, now, chance)
-        if outcome.status != _THROTTLED:
+        if outcome.status != THROTTLED:
             self._rate.passed(now, request)
         if self.gate.is_shut:
             if is_current or not was_shut:
@@ -614,7 +613,7 @@ class Concurrency:
         self.in_flight -= 1
 
     def _failed(self, request: InFlight, outcome: Outcome, now: float, chance: float) -> None:
-        if outcome.status == _THROTTLED:
+        if outcome.status == THROTTLED:
             if self._rate.throttled(now, request):
                 # Else requests would wait for their places in hundreds, and not see the next cut.
                 self._ticket += 1

@@ -40,6 +40,7 @@ class Verdict(Enum):
     """Too large: shorten it and send it again."""
 
 
+THROTTLED: Final = 429
 _VERDICTS: Final[dict[int, Verdict]] = {
     # What is wrong with a log in itself, or with its reference in the path.
     400: Verdict.REFUSED,

@@ -10,7 +10,7 @@ from typing import Any
 from athina_trace import _guard
 from athina_trace._delivery.destination import Destination
 from athina_trace._delivery.results import Attempt
-from athina_trace._delivery.retry import LONGEST_BACKOFF, Verdict, backoff
+from athina_trace._delivery.retry import LONGEST_BACKOFF, THROTTLED, Verdict, backoff
 
 FIRST_BACKOFF_SECONDS = 0.05
 """Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
@@ -20,7 +20,6 @@ _RECENT_SECONDS = 120.0
 """Another log was taken so recently: what fails now fails for a reason of its own."""
 _MANY = 9
 """Failures of a log that the program is warned of, where no log was taken of late."""
-_THROTTLED = 429
 
 
 class RetryPolicy:
@@ -50,7 +49,7 @@ class RetryPolicy:
         self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
         # A clock that was set back, from a future that was wrong, must not make an outage look like one log's failure.
         is_any_taken = abs(now - self._taken_at) < _RECENT_SECONDS
-        is_alone = outcome.status != _THROTTLED and is_any_taken
+        is_alone = outcome.status != THROTTLED and is_any_taken
         if verdict is Verdict.PAUSED:
             return attempt, 0.0  # after all others: the next probe asks with another log
         failures = math.ceil(attempts / max(1.0, tries))

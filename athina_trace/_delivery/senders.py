@@ -21,7 +21,7 @@ from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Attempt, Result, Results
-from athina_trace._delivery.retry import Verdict, verdict
+from athina_trace._delivery.retry import THROTTLED, Verdict, verdict
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.truncate import halved, truncate
 
@@ -33,7 +33,6 @@ _IDLE_SECONDS = 30.0
 _ABORTING_SECONDS = 0.2
 """How long those that are aborted at the end may take to notice."""
 _TRY_SECONDS = 0.0005
-_THROTTLED = 429
 _FEW = 96
 """Leases in the queue below which the engine is asked for more."""
 
@@ -276,7 +275,7 @@ class Senders:
             attempt = Attempt(entry, outcome, self._end(request, outcome, sender))
             if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
                 failed = attempt
-                if outcome.status not in (None, _THROTTLED):
+                if outcome.status not in (None, THROTTLED):
                     sender.connection.close()  # the next one may lead to another server, which is well
                 break
             self._results.put(Result(lease, attempt, ended=False))
