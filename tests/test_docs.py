@@ -39,6 +39,7 @@ PAGES = (
     "athina_trace/relay/README.md",
     "examples/fleet/README.md",
     "athina_trace/gateway/README.md",
+    "athina_trace/integrations/README.md",
     "tests/benchmarks/README.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
