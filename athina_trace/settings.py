@@ -31,7 +31,7 @@ MEMORY: Final = ":memory:"
 
 Masker: TypeAlias = Literal["card", "email", "key", "phone"]
 PathPattern: TypeAlias = tuple[str, re.Pattern[str]]
-"""A pattern of paths, in which `*` matches any characters, and what is masked there."""
+"""A pattern for paths, in which `*` matches any characters, and a pattern for what is masked there."""
 
 
 def _imported(value: object) -> object:
@@ -40,7 +40,7 @@ def _imported(value: object) -> object:
         return value
     module, colon, name = value.strip().partition(":")
     if not colon:
-        raise ValueError("must be a callable, or its place as package.module:name")
+        raise ValueError("must be a callable, or its name as package.module:name")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -48,7 +48,7 @@ def _imported(value: object) -> object:
 
 
 def _items(value: object) -> object:
-    """Read a list from the text of a variable: JSON, or names between commas."""
+    """Read a list from the text of a variable: JSON, or names separated by commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -80,7 +80,7 @@ _NO_PATTERNS: Final[tuple[PathPattern, ...]] = ()
 
 
 class Settings(BaseModel):
-    """How one process logs. `VARIABLES` has the environment variable of each field.
+    """How this process logs. `VARIABLES` maps each field to its environment variable.
 
     >>> Settings.build({"ATHINA_API_KEY": "key", "ATHINA_ENVIRONMENT": "staging"}, connections=2).environment
     'staging'
@@ -99,43 +99,43 @@ class Settings(BaseModel):
         default=None, description="Athina's API key. Without one, logs stay in the local outbox."
     )
     base_url: str = Field(
-        default="https://log.athina.ai", description="Where Athina listens; self-hosted Athina's address."
+        default="https://log.athina.ai", description="Athina's address; set it for a self-hosted Athina."
     )
     api_version: Literal["v1", "v2"] = Field(default="v1", description="Version of the endpoint that takes logs.")
     environment: str | None = Field(
-        default=None, description="Default of the field `environment`, such as `production`."
+        default=None, description="Default for the field `environment`, such as `production`."
     )
     language_model_id: str | None = Field(
-        default=None, description="Default model, where neither code nor client names one."
+        default=None, description="Default model, if neither the code nor the client names one."
     )
-    enabled: bool = Field(default=True, description="Off: nothing is captured, no file and no thread is made.")
+    enabled: bool = Field(default=True, description="Off: nothing is captured, and no file or thread is created.")
     outbox: str | None = Field(
         default=None,
         description="Path of the outbox file, or `:memory:`; by default a file in the user's state directory.",
     )
     relay: SecretStr | None = Field(
         default=None,
-        description="Servers of a relay's stream, `nats://host:4222,…` or `tls://…`, to which logs are delivered "
-        "rather than to Athina.",
+        description="Servers of a relay's stream, `nats://host:4222,…` or `tls://…`; logs are delivered there instead of "
+        "to Athina.",
     )
     relay_prefix: str = Field(
         default="athina",
         pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
-        description="Beginning of all names of the relay in its servers.",
+        description="Prefix of all names that the relay uses on its servers.",
     )
     relay_credentials: str | None = Field(
-        default=None, description="Path of a `.creds` file that lets us into the relay, in place of a password."
+        default=None, description="Path of a `.creds` file for the relay, instead of a password."
     )
     relay_certificate: str | None = Field(
-        default=None, description="Path of a PEM file with the certificate and the key to show to the relay."
+        default=None, description="Path of a PEM file with the client's certificate and key for the relay."
     )
     connections: int = Field(
-        default=64, ge=1, le=256, description="Most requests in flight at once; a quick server gets far fewer."
+        default=64, ge=1, le=256, description="Maximum number of requests in flight; a fast server gets far fewer."
     )
     max_attempts: int = Field(
         default=500,
         ge=1,
-        description="Tries after which a log is refused that fails while others are taken; 500 take about 4 hours.",
+        description="Attempts until a log that fails while others succeed is refused; 500 take about 4 hours.",
     )
     exit_timeout: float = Field(
         default=2.0, ge=0, le=300, description="Seconds that a normal exit may wait for deliveries."
@@ -144,12 +144,12 @@ class Settings(BaseModel):
         default=1_000_000,
         ge=2_048,
         le=100_000_000,
-        description="Largest log, bytes of JSON; larger ones are shortened.",
+        description="Maximum size of a log, in bytes of JSON; larger logs are shortened.",
     )
     max_outbox_bytes: int = Field(
         default=1_000_000_000,
         ge=65_536,
-        description="Largest outbox on disk, bytes; over it new logs are dropped and counted.",
+        description="Maximum size of the outbox, in bytes; beyond it, new logs are dropped and counted.",
     )
     request_timeout: float = Field(
         default=15.0, gt=0, le=300, description="Seconds that one request to Athina may take."
@@ -157,59 +157,60 @@ class Settings(BaseModel):
     keep_delivered: float = Field(
         default=24.0,
         ge=0,
-        description="Hours that delivered logs stay in the outbox to be looked at, in a tenth of it; 0: none do.",
+        description="Hours that delivered logs stay in the outbox, within a tenth of its size; 0: none are kept.",
     )
     estimate_cost: bool = Field(
         default=False,
-        description="On: a log that names no cost is sent with an estimate by list prices; needs `genai-prices`.",
+        description="On: a log without a cost is sent with an estimate from list prices; needs `genai-prices`.",
     )
     console: bool = Field(
-        default=False, description="On: each log is also shown on standard error as it is made, for development."
+        default=False, description="On: each log is also printed on standard error when it is made, for development."
     )
     quiet: bool = Field(
-        default=False, description="On: no note on the terminal that says where the first log without a key is."
+        default=False, description="On: no note on the terminal about where logs without a key are kept."
     )
     custom_attributes: dict[str, Any] = Field(
         default_factory=dict,
-        description="Attributes that every log carries; in the environment a JSON object.",
+        description="Attributes for every log; in the environment, a JSON object.",
     )
     capture_inputs: bool = Field(
-        default=True, description="Off: arguments, prompts and questions that were captured stay out of every log."
+        default=True, description="Off: captured arguments, prompts and questions stay out of every log."
     )
-    capture_response: bool = Field(default=True, description="Off: answers that were captured stay out of every log.")
+    capture_response: bool = Field(default=True, description="Off: captured answers stay out of every log.")
     maskers: Maskers = Field(
         default=frozenset(),
-        description="Built-in maskers to switch on: `card`, `email`, `key`, `phone`; in the environment with commas.",
+        description="Built-in maskers to use: `card`, `email`, `key`, `phone`; in the environment, with commas.",
     )
     mask_patterns: Patterns = Field(
         default=_NO_PATTERNS,
-        description="Regular expressions to mask, each alone or as a pair with a path such as `custom_attributes.*`; "
-        "in the environment a JSON list.",
+        description="Regular expressions to mask, each alone or in a pair with a path such as `custom_attributes.*`; "
+        "in the environment, a JSON list.",
     )
     mask: MaskHook = Field(
         default=None,
-        description="A function (path, text) → text that sees every string value; or its place, `package.module:name`.",
+        description="A function (path, text) → text that is given every string; or its name, `package.module:name`.",
     )
     sample_rate: float = Field(
-        default=1.0, ge=0, le=1, description="Share of conversations that is logged; each is kept or left out whole."
+        default=1.0, ge=0, le=1, description="Share of conversations to log; each is kept or left out as a whole."
     )
-    keep_failed: bool = Field(default=True, description="On: failed calls are logged whatever `sample_rate` says.")
+    keep_failed: bool = Field(default=True, description="On: failed calls are logged regardless of `sample_rate`.")
     before_emit: Hook = Field(
-        default=None, description="A function of each log that gives the log to keep, or None to leave it out."
+        default=None, description="A function that is given each log, and returns the log to keep, or None to drop it."
     )
     on_delivered: Hook = Field(
-        default=None, description="Called with a `Delivered` for each log that Athina took; has its `prompt_run_id`."
+        default=None,
+        description="Called with a `Delivered`, with the `prompt_run_id`, for each log that Athina accepted.",
     )
     on_refused: Hook = Field(default=None, description="Called with a `Refused` for each log that Athina refused.")
     hook_timeout: float = Field(
         default=1.0,
         gt=0,
         le=60,
-        description="Seconds that a log waits for `before_emit`, and then goes without content.",
+        description="Seconds to wait for `before_emit`; after that, the log is sent without its content.",
     )
     flush_each_call: bool = Field(
         default=False,
-        description="On: the outermost call ends only once its logs are delivered; for functions as a service.",
+        description="On: the outermost call returns only once its logs are delivered; for serverless functions.",
     )
     flush_timeout: float = Field(
         default=5.0, gt=0, le=300, description="Seconds that `flush_each_call` may wait at the end of a call."
@@ -233,8 +234,8 @@ class Settings(BaseModel):
     @field_validator("outbox")
     @classmethod
     def _an_absolute_path(cls, value: str | None) -> str | None:
-        # A program may change its folder later, as daemons do, and its logs must not be split over two places. A home
-        # is the same from everywhere, and a missing one is reported when the path is used.
+        # A program may change its folder later, as daemons do, and its logs must not end up in two places. A home
+        # folder does not depend on that, and a missing one is reported when the path is used.
         return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
     @field_validator("api_key", "relay", mode="before")
@@ -251,15 +252,15 @@ class Settings(BaseModel):
 
     @classmethod
     def build(cls, environ: Mapping[str, str] = os.environ, /, **overrides: Any) -> Settings:
-        """Build settings from `environ` (a mapping of variables) and `overrides` (fields), which win.
+        """Build settings from `environ` (a mapping of variables) and `overrides` (fields), which take precedence.
 
-        Raises `SettingsError`, naming the variable or field, its value and the rule; warns of a variable whose name
-        looks like a typing error.
+        Raises `SettingsError`, naming the variable or field, its value and the rule; warns about a variable whose name
+        looks like a typo.
         """
         for variable in environ:
             if variable.startswith("ATHINA_") and variable not in _OF_VARIABLES:
                 name = variable.removeprefix("ATHINA_").removeprefix("TRACE_").lower()
-                # Others may have variables of this prefix, too: only what is nearly one of ours is reported.
+                # Other tools may use this prefix as well: only what is nearly one of our names is reported.
                 if meant := difflib.get_close_matches(name, VARIABLES, n=1):
                     message = "the variable %s sets nothing; did you mean %s?"
                     _guard.log_throttled(logging.WARNING, variable, message, variable, VARIABLES[meant[0]])
@@ -274,14 +275,14 @@ class Settings(BaseModel):
             raise SettingsError(_explain(error, {**values, **overrides}, overrides)) from None
 
     def outbox_path(self, environ: Mapping[str, str] = os.environ) -> str:
-        """Return the outbox file: one for each destination, so that no log is ever sent with another service's key."""
+        """Return the outbox's path: one for each destination, so that no log is sent with another service's key."""
         if self.outbox is not None:
             return self.outbox if self.outbox == MEMORY else str(Path(self.outbox).expanduser())
-        # Not the cache: what waits there exists nowhere else.
+        # Not the cache folder: waiting logs exist nowhere else.
         state = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
         name = "local"
         if self.relay is not None:
-            # Passwords change, and what waits must not be left behind.
+            # Without the password: it may change, and waiting logs must not be left behind.
             servers = re.sub(r"//[^/@,]*@", "//", self.relay.get_secret_value())
             name = hashlib.sha256(f"{servers}\n{self.relay_prefix}".encode()).hexdigest()[:16]
         elif self.api_key is not None:
@@ -299,7 +300,7 @@ _OF_VARIABLES = frozenset(VARIABLES.values())
 
 
 def _read(field: str, text: str) -> Any:
-    """Return what a variable's text means; only `custom_attributes` is more than a scalar."""
+    """Return the value of a variable; only `custom_attributes` is JSON, the rest is for pydantic to read."""
     if field != "custom_attributes":
         return text.strip()
     try:
@@ -309,7 +310,7 @@ def _read(field: str, text: str) -> Any:
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
-    """Return for each wrong value its name, the value, the rule, and for an unknown name the nearest one."""
+    """Name each wrong value, with the rule that it breaks; for an unknown name, suggest the nearest one."""
     sentences = []
     for problem in error.errors(include_url=False, include_input=False):
         field = str(problem["loc"][0])
