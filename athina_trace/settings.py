@@ -115,8 +115,8 @@ class Settings(BaseModel):
     )
     relay: SecretStr | None = Field(
         default=None,
-        description="Servers of a relay's stream, `nats://host:4222,…` or `tls://…`; logs are delivered there instead of "
-        "to Athina.",
+        description="Servers of a relay's stream, `nats://host:4222,…` or `tls://…`; logs are delivered there instead "
+        "of to Athina.",
     )
     relay_prefix: str = Field(
         default="athina",
