@@ -74,7 +74,7 @@ _ELSEWHERE = {
     "uninstrument": "athina_trace.integrations.everything",
     "uninstrument_openai": "athina_trace.integrations.openai.instrument",
 }
-"""Names that are loaded when they are first asked for: to decorate takes none of them, nor what comes with them."""
+"""Names that are imported on first access: a program that only decorates functions needs neither them nor pydantic."""
 
 
 def __getattr__(name: str) -> _Any:

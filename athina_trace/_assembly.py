@@ -1,4 +1,4 @@
-"""One runtime put together: settings → outbox → engine."""
+"""`Runtime`: what a process logs with, made of one set of settings. `_runtime` decides when one is made and closed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NO_PACKAGE = "ATHINA_RELAY needs a package that is missing: pip install 'athina
 
 
 class Runtime(Writer):
-    """What one process logs with, under one set of settings."""
+    """A writer whose entries go to an outbox, and an engine that delivers them."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -58,16 +58,16 @@ class Runtime(Writer):
         elif settings.api_key is None and settings.relay is None and not settings.quiet and is_read():
             self.put = FirstNote(self.put, path)
         if settings.enabled and settings.relay is not None:
-            _relay_pool(settings)  # loaded here, and what is wrong with it is reported once, with the first log
+            _relay_pool(settings)  # loads the client's package, or reports with the first log that it is missing
         elif settings.api_key is None and settings.enabled:
             message = "athina_trace has no ATHINA_API_KEY: logs stay in the local outbox %s"
             _guard.log_throttled(logging.INFO, f"no key {path}", message, path)
         elif settings.enabled:
-            # In the caller's thread: others look httpx up in sys.modules, and must not find it half loaded by a
-            # thread that they know nothing of. The openai package does so with each request.
+            # In the caller's thread: other code looks httpx up in sys.modules, and must not find it half imported by
+            # a background thread. The openai package looks it up with each request.
             try:
                 _client_class().prepare(settings.base_url)
-            except Exception as error:  # noqa: BLE001 - broken proxies, certificates: what the first request meets, too
+            except Exception as error:  # noqa: BLE001 - bad proxies or certificates, which the first request meets again
                 _guard.raise_if_the_programs(error)
                 message = "athina_trace cannot prepare to send: %r; logs are kept and tried again"
                 _guard.log_throttled(logging.WARNING, "prepare", message, error)
@@ -85,7 +85,7 @@ class Runtime(Writer):
         return Worker(engine, clock=clock)
 
     def _make_pool(self) -> Callable[[Results], Pool]:
-        """Return what makes the senders to where the settings say."""
+        """Return the factory of the senders: to Athina, to a relay, or, without a key, none."""
         settings = self.settings
         if settings.relay is not None:
             return _relay_pool(settings)
@@ -93,7 +93,7 @@ class Runtime(Writer):
             return lambda _: NoSenders(_NO_KEY)
         revise = None
         if settings.estimate_cost:
-            from athina_trace._delivery.costs import estimator  # noqa: PLC0415 - most programs do without it
+            from athina_trace._delivery.costs import estimator  # noqa: PLC0415 - most programs do not use it
 
             revise = estimator()
         return lambda results: Senders(
@@ -115,7 +115,7 @@ class Runtime(Writer):
         )
 
     def _on_result(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
-        """Call the callbacks, and remember whose conversation a delivered log was. Called by the engine's thread."""
+        """Call the callbacks, and remember a delivered log's ordering key for its changes. For the engine's thread."""
         if not taken:
             self.notifier.notify(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
             return
@@ -126,7 +126,7 @@ class Runtime(Writer):
                 self.ordering_keys[outcome.prompt_run_id] = key
 
     def flush(self, timeout: float) -> FlushReport:
-        """Wait until everything was delivered and the callbacks were called, for at most `timeout` seconds."""
+        """Wait until everything is delivered and the callbacks have been called, for at most `timeout` seconds."""
         report = self.delivery.flush(timeout)
         self.notifier.wait(max(0.0, timeout - report.elapsed))
         return report
@@ -136,15 +136,15 @@ class Runtime(Writer):
         self.delivery.worker.wake()
 
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest logs in the outbox, oldest first; those that only memory could take come last."""
+        """Return the newest logs in the outbox, oldest first; those that are in memory only come last."""
         return [from_json(body) for body in self.delivery.newest(min(max(0, limit), sys.maxsize))]
 
     def traffic(self) -> Traffic:
-        """Return what this process's requests do now, and took."""
+        """Return this process's requests in flight and their latencies."""
         return self.delivery.traffic()
 
     def status(self) -> Status:
-        """Return the outbox's counts now."""
+        """Return the outbox's current counts."""
         counts, waiting_since, size = self.delivery.snapshot()
         return Status(
             made=counts.made,
@@ -182,7 +182,7 @@ def _path(settings: Settings) -> str:
 
 
 def _relay_pool(settings: Settings) -> Callable[[Results], Pool]:
-    """Return what makes the publisher to the relay; nothing is sent, with a warning, without its client's package."""
+    """Return the factory of the publisher to the relay; without the package `nats`, log an error and send nothing."""
     try:
         from athina_trace.relay.connection import Address  # noqa: PLC0415 - an optional extra
         from athina_trace.relay.publisher import Publisher  # noqa: PLC0415
@@ -196,7 +196,7 @@ def _relay_pool(settings: Settings) -> Callable[[Results], Pool]:
 
 
 def _client_class() -> type[Client]:
-    """Return the class that speaks to Athina, loaded in the thread that makes the first log."""
-    from athina_trace._delivery.client import Client  # noqa: PLC0415 - see above
+    """Return the client's class, imported by the thread that makes the first log."""
+    from athina_trace._delivery.client import Client  # noqa: PLC0415 - it loads httpx
 
     return Client

@@ -18,13 +18,13 @@ class Clock:
         # Our own generator: a program that seeds the global one would give the same ids in every process.
         self._random = random.Random()  # noqa: S311 - identifiers, not secrets
         self.forks = 0
-        """How many forks led to this process, since athina_trace was imported."""
+        """Number of forks between the process that imported athina_trace and this one."""
 
-    # Not behind methods of ours: every call reads them several times.
+    # Not wrapped in methods: every call reads them several times.
     perf_ns = staticmethod(time.perf_counter_ns)
-    """A monotonic reading for durations, nanoseconds."""
+    """Monotonic time for durations, nanoseconds."""
     monotonic = staticmethod(time.monotonic)
-    """Seconds that no change of the system's clock moves, from an unknown start."""
+    """Monotonic time in seconds, which changes of the system clock do not affect."""
     time = staticmethod(time.time)
     """Wall-clock time, seconds since the epoch."""
 
@@ -36,11 +36,11 @@ class Clock:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def uniform(self) -> float:
-        """Return a random number from 0 up to, but not including, 1."""
+        """Return a random number in [0, 1)."""
         return self._random.random()
 
     def after_fork(self) -> None:
-        """Draw fresh randomness, as a forked child must: it starts as a copy of its parent."""
+        """Reseed: a forked child starts with a copy of its parent's generator."""
         self._random.seed()
         self.forks += 1
 

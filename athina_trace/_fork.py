@@ -1,13 +1,13 @@
-"""Everything that is done around a fork of the process, in one order.
+"""Hooks around a fork of the process, run in one defined order.
 
-Before a fork, in the order of `PLACES`: locks are taken from the outside in, as our code takes them, so that a fork
-cannot meet another thread half-way. Afterwards the parent lets go of them from the inside out. The child begins with
-what identifies it, and then gives up, from the outside in, what belongs to its parent.
+Before a fork, locks are acquired in the order of `PLACES`, the order in which our code acquires them, so that no other
+thread is half-way through an operation. Afterwards the parent releases them in reverse order. The child first renews
+what identifies it, and then, in the order of `PLACES`, gives up what belongs to its parent.
 """
 
 from __future__ import annotations
 
-# Both register first, so that their locks are free while we wait for a thread that may log or submit work to a pool.
+# Imported so that their fork hooks register before ours: while we wait for a thread, it may log or use a pool.
 import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
 import os
@@ -16,19 +16,19 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 PLACES: Final = (
-    "clock",  # references are drawn from fresh randomness
-    "runtime",  # a runtime is not forked half made; the child makes its own
+    "clock",  # the child generates references of its own
+    "runtime",  # no fork while a runtime is being made; the child makes its own
     "capture",  # locks of the logs that are being written
     "answers",  # which answers the parent's logs have
-    "chains",  # what was asked in conversations
-    "openai",  # what the parent waits for, and will log
+    "chains",  # the questions of conversations
+    "openai",  # answers that the parent waits for, and will log
     "litellm",  # the same
-    "tls",  # OpenSSL is not forked while it holds locks of its own
+    "tls",  # no fork while OpenSSL holds its own locks
     "database",  # SQLite's connections do not survive a fork
-    "ownership",  # lock files say that the parent lives
+    "ownership",  # lock files that show that the parent is alive
     "segments",  # files that the parent writes to
 )
-"""Who may register, and when each is called."""
+"""The hooks that may be registered, in the order in which they run."""
 
 Hook = Callable[[], object]
 
@@ -49,10 +49,10 @@ def register(
     after_in_parent: Hook | None = None,
     after_in_child: Hook | None = None,
 ) -> None:
-    """Call these around each fork from now on.
+    """Call these hooks around each fork from now on.
 
-    A module that is loaded while another thread forks may have its `after` called without its `before`. Hooks must
-    neither log nor wait for a thread in the child, which has only one. Raises `ValueError` for an unknown place.
+    If a module registers while another thread forks, its `after` hooks may be called without `before`. In the child,
+    which has a single thread, hooks must neither log nor wait for a thread. Raises `ValueError` for an unknown place.
     """
     if place not in PLACES:
         raise ValueError(f"no place {place!r} in the order of a fork: {PLACES}")
@@ -64,7 +64,7 @@ def _in_order() -> list[_Hooks]:
 
 
 def _call(hooks: Iterable[Hook | None]) -> None:
-    """Call all of them, whatever one raises: Python prints the last error."""
+    """Call all hooks, even if one raises: Python prints the last error."""
     with ExitStack() as stack:
         for hook in reversed(list(hooks)):
             if hook is not None:

@@ -1,14 +1,14 @@
-"""The one wall between our faults and the program that we live in.
+"""Keeps our own errors out of the program that we run in.
 
-Whatever our own code raises while a call of the program is captured or delivered ends here: counted, logged at most
-once a minute for each cause, never raised. Tests switch `strict` on, so that a fault of ours fails the test.
+Any error that our code raises while it captures or delivers a call ends here: it is counted, and logged at most once a
+minute for each cause, but never raised. Our tests switch on `strict`, so that such an error fails the test.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from time import monotonic  # now: a test of the program's may replace it in its module, by one that raises
+from time import monotonic  # by name: a program's tests may replace `time.monotonic` with one that raises
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,9 @@ _last_logged: dict[str, float] = {}
 
 
 class shield:  # noqa: N801 - reads as a verb, like contextlib's
-    """Keep what our own code raises inside from the program; `error` is what that was.
+    """Swallow errors of our own code inside the block; `error` is the one that was swallowed.
 
-    What is the program's passes on: whatever is no `Exception`, and what `is_the_programs`.
+    The program's exceptions pass through: those that are not an `Exception`, and those for which `is_the_programs`.
     """
 
     __slots__ = ("_doing", "error")
@@ -46,7 +46,7 @@ class shield:  # noqa: N801 - reads as a verb, like contextlib's
 
 
 def swallow(doing: str) -> None:
-    """Do what `shield` does, in an `except Exception` block: for the few places where nanoseconds of a call count."""
+    """Do what `shield` does, in an `except Exception` block: for the few places where every nanosecond counts."""
     error = sys.exc_info()[1]
     if error is not None:
         raise_if_the_programs(error)
@@ -63,18 +63,18 @@ def _count(doing: str, error: BaseException) -> None:
 
 
 def raise_if_the_programs(error: BaseException) -> None:
-    """Raise `error` where it is the program's."""
+    """Raise `error` if it is the program's."""
     if is_the_programs(error):
         raise error
 
 
 def is_the_programs(error: BaseException) -> bool:
-    """Return whether the program raised `error` in a signal handler, such as a time limit, that ran on top of our code.
+    """Return whether the program raised `error` in a signal handler, such as a timeout, that interrupted our code.
 
-    Python calls a handler between any two instructions of the main thread and gives it the frame that it interrupts.
-    So a frame of the traceback which took its own caller as an argument belongs to a handler, or to the trace function
-    of a debugger, which may raise into us in the same way; no other call hands over the frame that makes it. A handler
-    that deletes or replaces its argument is not seen, nor is an exception that another thread injects.
+    Python calls a handler between any two instructions of the main thread and passes it the interrupted frame. So if a
+    frame in the traceback received its own caller's frame as an argument, it belongs to a handler, or to a debugger's
+    trace function, which may raise in the same way; no other call passes the frame that makes it. Not recognised are
+    handlers that delete or replace their argument, and exceptions that another thread injects.
     """
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
@@ -88,20 +88,20 @@ def _took(frame: FrameType, caller: FrameType) -> bool:
     code, values = frame.f_code, frame.f_locals
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4)  # inspect.CO_VARARGS
     given = [values.get(name) for name in code.co_varnames[:count]]
-    # In a tuple: the arguments of `*args`, or those that a decorator of the handler passes on.
+    # Tuples hold the arguments of `*args`, or those that a decorator of the handler passes on.
     parts = [part for each in given for part in (each if type(each) is tuple else (each,))]
     return any(part is caller or _imports(part) for part in parts)
 
 
 def _imports(frame: object) -> bool:
-    """Return whether it is a frame of an import, most of which Python takes out of tracebacks."""
+    """Return whether it is a frame of the import system, most of which Python removes from tracebacks."""
     return type(frame) is FrameType and frame.f_code.co_filename.startswith("<frozen importlib.")
 
 
 def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
     """Log `message`, unless the same `cause` was logged less than a minute ago.
 
-    What the program's own logging handlers and filters raise is swallowed.
+    Errors of the program's own logging handlers and filters are swallowed.
     """
     now = monotonic()
     if now - _last_logged.get(cause, -_QUIET_SECONDS) < _QUIET_SECONDS:
@@ -114,7 +114,7 @@ def log_throttled(level: int, cause: str, message: str, *args: object) -> None:
 
 
 def reset() -> None:
-    """Start again: nothing was logged, no fault was counted. For tests."""
+    """Reset the count and the throttling, for tests."""
     global faults  # noqa: PLW0603 - one counter for the process
     faults = 0
     _last_logged.clear()

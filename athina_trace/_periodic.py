@@ -1,8 +1,7 @@
-"""Callbacks that the engine's thread calls from time to time, and that a flush or an exit calls for the last time.
+"""Periodic callbacks, called by the engine's thread, and a last time by a flush or an exit.
 
-A callback is a function of the time now (seconds since the epoch) and of whether the process is ending. It returns the
-seconds until it wants to be called again, infinity for never. Called at an infinite time, it does at once what it
-would do in time.
+A callback takes the current time (seconds since the epoch) and whether the process is ending. It returns the number of
+seconds until it should be called again, infinity for never. If the time is infinite, all its pending work is due.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _callbacks: list[Callback] = []
 
 
 def register(callback: Callback) -> None:
-    """Call `callback` from now on; to register it again changes nothing."""
+    """Call `callback` from now on; registering it again has no effect."""
     if callback not in _callbacks:
         _callbacks.append(callback)
 
@@ -32,5 +31,5 @@ def tick(now: float, *, ending: bool = False) -> float:
 
 
 def finish(*, ending: bool = False) -> None:
-    """Call every callback to do at once what it would do in time: for a flush, or the end of the process."""
+    """Have every callback do its pending work now: for a flush, or the end of the process."""
     tick(math.inf, ending=ending)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def athina_logs() -> Iterator[CapturedLogs]:
-    """The logs that the test makes: nothing is written to disk, nothing is sent. See `athina_trace.testing`."""
-    # Imported when first asked for: a test run that does not ask pays nothing, and measures all of the import.
+    """The logs that the test makes; nothing is written to disk or sent. See `athina_trace.testing`."""
+    # Imported on first use: other test runs pay nothing, and their coverage includes our import.
     from athina_trace.testing import captured_logs  # noqa: PLC0415
 
     with captured_logs() as logs:

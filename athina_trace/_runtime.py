@@ -1,10 +1,10 @@
-"""The runtime of this process, and what a program asks of it.
+"""The one runtime of this process (class `Runtime` in `_assembly`), and the public functions that use it.
 
-none    active    made of the environment's settings, when a call first needs it; by one thread, the others wait
-made    configure, shutdown    closed, and another one made of the new settings, or of the same
-        at exit                closed: what can be delivered in time is delivered
-        a fork                 the child leaves its parent's alone, and makes one of the same settings
-        captured_logs()        a recorder takes its place in that context
+active()               makes it from the environment's settings, when a call first needs it; other threads wait
+configure, shutdown    close it, and make another one from the new settings, or from the same ones
+exit                   closes it: what can be delivered in time is delivered
+fork                   the child abandons its parent's runtime, and makes its own from the same settings
+captured_logs()        puts a recorder in its place, in one context
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ if TYPE_CHECKING:
     from athina_trace.settings import Settings
 
 _LONGEST_SECONDS = threading.TIMEOUT_MAX / 2
-"""That a thread can wait for: a caller may ask for more, such as infinity."""
+"""The longest time that a thread can wait; callers may ask for more, such as infinity."""
 _START_SECONDS = 10.0
-"""Longer than another thread takes to make a runtime. One that takes as long waits for what we hold: for a module that
-we are just loading, for a lock of the program's, or for one that was taken before a fork."""
+"""Longer than another thread needs to make a runtime. If it takes longer, it waits for something that we hold (a module
+that is being imported, a lock of the program's), or the lock was held by a thread that does not exist after a fork."""
 _RETRY_SECONDS = 1.0
-"""After a first log that could not be made: what failed may have been a deep recursion, or a module that is missing."""
+"""How long to wait after a failed start, for example one in a deep recursion or without a required module."""
 
 _once = threading.RLock()
-"""Held while a runtime is made, which loads modules, and during a fork: a child could not finish what is half made."""
+"""Held while a runtime is made, which imports modules, and during a fork: a child could not complete half of one."""
 _waited_in_vain = False
-"""Whether `_once` was not to be had in time: until it is, nobody waits for it again."""
+"""Whether acquiring `_once` timed out: until it succeeds, no thread waits for it again."""
 _runtime: Runtime | None = None
 _may_trace = True  # until settings are read
 may_leave_out = False
-"""Whether the present or earlier settings leave some logs out."""
+"""Whether the current or earlier settings leave out some logs."""
 _maker: int | None = None
 """The thread that is making a runtime, which holds `_once`."""
 _afterwards: list[Callable[[], object]] = []
 _retry_at = float("-inf")
 _trouble: str | None = None
-"""Why there is no runtime, where making one failed last."""
+"""Why there is no runtime, if the last attempt to make one failed."""
 _recorders: list[Recorder] = []
-"""Those that take what is logged instead of the runtime: see `athina_trace.testing`."""
+"""They receive logs in place of the runtime: see `athina_trace.testing`."""
 _recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("athina_trace_recorder", default=None)
 _abandoned: list[Runtime] = []
-"""The parent's runtimes in a forked child: never used, and never finalized, which would touch the parent's files."""
+"""In a forked child, its parent's runtimes: kept, since finalizing them would affect the parent's files."""
 
 
 def _take() -> bool:
-    """Take `_once`; return False where another thread holds it and does not let go."""
+    """Acquire `_once`; return False if another thread does not release it in time."""
     global _waited_in_vain  # noqa: PLW0603 - there is one lock for each process
     taken = _once.acquire(timeout=0 if _waited_in_vain else _START_SECONDS)
     _waited_in_vain = not taken
@@ -71,8 +71,8 @@ def _take() -> bool:
 def _after_fork_in_child() -> None:
     global _runtime, _maker  # noqa: PLW0603 - there is one for each process
     if _waited_in_vain:
-        _maker = None  # it is not in this process, where its lock and the modules that it was loading are held for ever
-    # A hook, since to compare process ids each call would have to ask the system.
+        _maker = None  # that thread does not exist here: its lock, and its half-imported modules, stay locked for ever
+    # In a hook, since comparing process ids would cost each call a system call.
     if _runtime is not None:
         _abandoned.append(_runtime)
         _runtime = None
@@ -80,7 +80,7 @@ def _after_fork_in_child() -> None:
 
 
 def _let_go() -> None:
-    # Never acquired, where this module was just being loaded when the fork began, or where it was not to be had.
+    # Not acquired if this module was being imported when the fork began, or if `_take` timed out.
     with suppress(RuntimeError):
         _once.release()
 
@@ -89,25 +89,25 @@ _fork.register("runtime", before=_take, after_in_parent=_let_go, after_in_child=
 
 
 def may_trace() -> bool:
-    """Return False where tracing is known to be off. The cheapest of questions, asked before each call."""
+    """Return False if tracing is known to be off. Cheap, since it is called before each call."""
     return _may_trace or bool(_recorders)
 
 
 def active() -> Runtime | Recorder | None:
-    """Return this process's runtime, made from the environment when first asked for; None where tracing is off.
+    """Return this process's runtime, made from the environment on first use; None if tracing is off.
 
-    None, too, where it cannot be made, and for what runs on top of its making: see `afterwards`. While logs are being
-    recorded: the recorder of this context.
+    Also None if it cannot be made, and for code that runs while it is being made: see `afterwards`. While logs are
+    being recorded, returns the recorder of this context.
     """
     if _recorders:
         return _recording()
     runtime = _runtime if _runtime is not None else _make_first()
-    # What `runtime.settings.enabled` says, without two look-ups of attributes in each call.
+    # The same as `runtime.settings.enabled`, without two attribute lookups in each call.
     return runtime if _may_trace else None
 
 
 def _recording() -> Recorder | None:
-    """Return the recorder of this context, or the only one: few threads inherit the context they were made in."""
+    """Return the recorder of this context, or the only one: most threads do not inherit their creator's context."""
     here = _recorder.get()
     if here is not None or len(_recorders) == 1:
         return here or _recorders[0]
@@ -121,7 +121,7 @@ def _recording() -> Recorder | None:
 
 
 def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
-    """Send this context's logs to `recorder`, until `stop_recording`."""
+    """Send this context's logs to `recorder` until `stop_recording`."""
     _recorders.append(recorder)
     _note_sampling(recorder.settings)
     return _recorder.set(recorder)
@@ -130,21 +130,21 @@ def record_into(recorder: Recorder) -> contextvars.Token[Recorder | None]:
 def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]) -> None:
     """Undo `record_into`."""
     _recorders.remove(recorder)
-    # It may end in another context than it began in.
+    # The token may belong to another context.
     with suppress(ValueError):
         _recorder.reset(token)
 
 
 def _make_first() -> Runtime | None:
-    """Return the first runtime of this process: of the environment's settings, or, in a forked child, of its parent's.
+    """Make the first runtime, from the environment's settings, or in a forked child from its parent's.
 
-    None where it cannot be made: the call that asked goes unlogged, and soon a later one tries again.
+    Returns None if it cannot be made: the current call is not logged, and a later call tries again.
     """
     global _retry_at, _trouble  # noqa: PLW0603 - there is one runtime for each process
     if is_being_made() or clock.monotonic() < _retry_at:
         return None
     with _guard.shield("starting, without which nothing is logged,") as start, _making():
-        # Another thread may have been quicker.
+        # Another thread may have made it meanwhile.
         if _runtime is None:
             _install(_make(_abandoned[-1].settings if _abandoned else _environment_settings()))
     if start.error is not None:
@@ -156,9 +156,9 @@ def _make_first() -> Runtime | None:
 
 @contextmanager
 def _making() -> Iterator[None]:
-    """Be the only thread that makes a runtime, or loads what that takes.
+    """Ensure that one thread at a time makes a runtime, or imports the modules for it.
 
-    Raises `AthinaTraceError` where another thread is at it and does not end.
+    Raises `AthinaTraceError` if another thread does so and does not finish in time.
     """
     global _maker  # noqa: PLW0603 - there is one for each process
     if not _take():
@@ -175,15 +175,16 @@ def _making() -> Iterator[None]:
 
 
 def is_being_made() -> bool:
-    """Return whether we are not to wait for the runtime that is being made.
+    """Return whether a runtime is being made that we must not wait for.
 
-    We run on top of its making, as signal handlers and finalizers may, or another thread makes it and waits for us.
+    Either this thread makes it, and we run in a signal handler or finalizer, or another thread makes it and waits for
+    us.
     """
     return _maker is not None and (_waited_in_vain or _maker == threading.get_ident())
 
 
 def afterwards(task: Callable[[], object]) -> None:
-    """Do `task` once the runtime is there that is being made; where none is, forget it."""
+    """Run `task` once the runtime that is being made is ready; if none is being made, do nothing."""
     if is_being_made():
         _afterwards.append(task)
         if _maker is None:  # it has just been made
@@ -202,11 +203,11 @@ def _catch_up() -> None:
 
 
 def _make(settings: Settings) -> Runtime:
-    """Make a runtime of these settings. With the first one, everything is loaded that only logging programs need."""
+    """Make a runtime from these settings. The first one imports everything that only programs that log need."""
     with _making():
-        from athina_trace._assembly import Runtime  # noqa: PLC0415 - see above
+        from athina_trace._assembly import Runtime  # noqa: PLC0415 - loaded with the first log
 
-        # So that no call has to load it half-way through a fork.
+        # So that no call imports it in the middle of a fork.
         import_module("athina_trace._answers.accumulator")
         return Runtime(settings)
 
@@ -226,13 +227,13 @@ def _note_sampling(settings: Settings) -> None:
 
 
 def _register_exit() -> None:
-    """Register with the interpreter's exit, so that this process delivers what it can before it ends.
+    """Register an exit handler, so that this process delivers what it can before it ends.
 
-    A forked child of multiprocessing calls no function of atexit before Python 3.13, and none of its parent's since;
-    all its children call multiprocessing's own finalizers, the one of the lowest priority last. Those of Celery's pool
-    call neither, but send a signal.
+    Forked children of multiprocessing call no atexit functions before Python 3.13, and none of their parent's since.
+    All of multiprocessing's children call its own finalizers, the one with the lowest priority last. Processes of
+    Celery's pool call neither, but send a signal.
     """
-    # In a child it is loaded; elsewhere another thread may just be loading it.
+    # Looked up, not imported: in a child it is loaded, and elsewhere another thread may be importing it.
     parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     is_child = parent is not None and parent() is not None
     if is_child:
@@ -240,13 +241,13 @@ def _register_exit() -> None:
     ends_of_celerys = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
     if ends_of_celerys is not None:
         ends_of_celerys.connect(_at_childs_end, weak=False, dispatch_uid=__name__)
-    # Any other forked child has it from its parent.
+    # Other forked children inherit the registration from their parent.
     if is_child or not _abandoned:
         atexit.register(_at_exit)
 
 
 def _at_childs_end(**_: object) -> None:
-    """Close the runtime and make another: before Python 3.13, a child's threads are waited for after this, and log."""
+    """Close the runtime and make another: before Python 3.13, a child's threads may still log after this."""
     runtime = _runtime
     if runtime is None:
         return
@@ -264,13 +265,13 @@ def _settings_class() -> type[Settings]:
 
 
 def _environment_settings() -> Settings:
-    # Where this fails, as in the first log of an interpreter that ends, no setting is to blame.
+    # Outside the `try`: if this fails, as it may while the interpreter ends, no setting is to blame.
     settings = _settings_class()
     try:
         return settings.build()
-    except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, which raises when loaded
+    except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, whose import may raise
         _guard.raise_if_the_programs(error)
-        # Sending logs to a place that was not meant would be worse than sending none: they are kept locally.
+        # Keep logs locally: sending them to the wrong place would be worse than not sending them.
         reason = error if isinstance(error, SettingsError) else repr(error)
         message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
         _guard.log_throttled(logging.ERROR, "settings", message, reason)
@@ -278,11 +279,11 @@ def _environment_settings() -> Settings:
 
 
 def configure(**settings: Any) -> Settings:
-    """Set how this process logs: any field of `Settings`; what is not given comes from the environment.
+    """Set how this process logs: any field of `Settings`; other fields come from the environment.
 
-    May be called again; what the former outbox still holds is delivered first, for at most `exit_timeout` seconds.
-    Raises `SettingsError`, naming the setting, its value and the rule; `AthinaTraceError` where another thread began
-    to start logging and waits for this one.
+    May be called again; logs in the previous outbox are delivered first, for at most `exit_timeout` seconds.
+    Raises `SettingsError`, naming the setting, its value and the rule; `AthinaTraceError` if another thread is starting
+    to log and waits for this one.
 
     >>> configure(environment="staging", sample_rate=0.1).environment
     'staging'
@@ -301,7 +302,7 @@ def configure(**settings: Any) -> Settings:
 
 
 def _close(runtime: Runtime, timeout: float | None = None, *, ending: bool = False) -> None:
-    """Deliver what can be delivered in time, by default in `exit_timeout` seconds, and stop."""
+    """Deliver for at most `timeout` seconds (default: `exit_timeout`), and stop."""
     with _guard.shield("ending deliveries"):
         _periodic.finish(ending=ending)
         seconds = runtime.settings.exit_timeout if timeout is None else timeout
@@ -309,7 +310,7 @@ def _close(runtime: Runtime, timeout: float | None = None, *, ending: bool = Fal
 
 
 def flush(timeout: float = 10.0) -> FlushReport:
-    """Wait until everything logged so far has reached Athina, or `timeout` seconds are over; say what happened.
+    """Wait until everything logged so far has reached Athina, for at most `timeout` seconds; report what happened.
 
     >>> if not (report := flush(timeout=5)):
     ...     print(report.waiting, "logs wait for the next process:", report.paused)
@@ -322,14 +323,14 @@ def flush(timeout: float = 10.0) -> FlushReport:
         if runtime is not None:
             return runtime.flush(min(max(0.0, timeout), _LONGEST_SECONDS))
     if asked.error is not None:
-        # Something may wait: the report is false.
+        # One log counts as waiting, so that the report is false.
         return FlushReport(0, 1, 0, f"flush() failed: {asked.error!r}", 0.0)
-    # Where we could not start, calls went unlogged.
+    # If we could not start, calls were not logged.
     return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0, undelivered=int(_trouble is not None))
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
-    """Flush from async code, under asyncio or trio: the event loop runs meanwhile.
+    """Flush from async code, under asyncio or trio, without blocking the event loop.
 
     >>> import asyncio
     >>> bool(asyncio.run(aflush(timeout=5)))
@@ -356,7 +357,7 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def status() -> Status:
-    """Return the outbox's counts: logs made, delivered, waiting, refused and dropped.
+    """Return the outbox's counts of logs made, delivered, waiting, refused and dropped, and the state of deliveries.
 
     >>> status().dropped
     0
@@ -372,10 +373,10 @@ def status() -> Status:
 
 
 def metrics() -> str:
-    """Return the state of deliveries as Prometheus text, for a `/metrics` endpoint of the program's own.
+    """Return the state of deliveries as Prometheus text, for the program's own `/metrics` endpoint.
 
-    Serve it as `text/plain; version=0.0.4`. Counts of logs are of all processes that share the outbox; requests in
-    flight and their latency are this process's own.
+    Serve it as `text/plain; version=0.0.4`. Counts of logs cover all processes that share the outbox; requests in
+    flight and their latency cover this process only.
 
     >>> reference = log_inference(response="Hello")
     >>> "athina_trace_logs_made_total 1" in metrics().splitlines()
@@ -391,9 +392,9 @@ def metrics() -> str:
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
-    """Return the newest logs that the outbox holds, oldest first, each as it is sent to Athina.
+    """Return the newest logs in the outbox, oldest first, each as it is sent to Athina.
 
-    Waiting and refused logs are there, and delivered ones for as long as the setting `keep_delivered` keeps them.
+    Includes waiting and refused logs, and delivered ones for as long as the setting `keep_delivered` keeps them.
 
     >>> reference = log_inference(response="Hello")
     >>> [log["response"] for log in recent_logs(limit=10)]

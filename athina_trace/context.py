@@ -1,7 +1,7 @@
-"""Who is talking: session, customer and environment, carried by one context variable (see `_wrapping.state`).
+"""Sessions: conversation, customer and environment, carried by one context variable (see `_wrapping.state`).
 
-A `Scope` is immutable; entering a session makes a new one on top of what is there and leaving restores what was found,
-so nothing bleeds from one request, task or thread into another.
+A `Scope` is immutable. Entering a session derives a new scope from the current one and leaving restores the old one, so
+nothing leaks from one request, task or thread into another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ F = TypeVar("F")
 
 
 class Unset:
-    """The type of `UNSET`: an argument that was not given, where None means "no customer"."""
+    """The type of `UNSET`, for arguments that were not given, since None means "no customer"."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -35,7 +35,7 @@ UNSET: Final = Unset()
 
 @dataclass(frozen=True)
 class Scope:
-    """What the surrounding code named: fields of the log, and custom attributes. Never mutated."""
+    """The fields and custom attributes that the surrounding code set for its logs. Never mutated."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class Scope:
     sample_rate: float | None = None
 
     def override(self, overrides: ScopeOverrides, opened_by: object) -> Scope:
-        """Return this scope with `overrides` applied. What is kept out stays out."""
+        """Return this scope with `overrides` applied."""
         return Scope(
             {**self.fields, **overrides.fields},
             {**self.attributes, **overrides.attributes},
             opened_by,
-            # A scope inside cannot take back what one outside keeps out of logs.
+            # An inner scope can add to the redaction of an outer one, but not lift it.
             self.redaction | overrides.redaction if overrides.redaction else self.redaction,
             self.sample_rate if overrides.sample_rate is None else overrides.sample_rate,
         )
@@ -57,7 +57,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class ScopeOverrides:
-    """What one scope names, over what is there."""
+    """What a scope changes in the one around it."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -69,16 +69,16 @@ EMPTY: Final = Scope()
 
 
 def current_scope() -> Scope:
-    """Return the scope of the code that is running now; an empty one outside of every session."""
+    """Return the current scope; an empty one outside all sessions."""
     scope: Scope | None = current.get()[0]
     return EMPTY if scope is None else scope
 
 
 def set_session(thread_id: object) -> None:
-    """Name the conversation for the rest of the current scope: the innermost `athina_session`, request or task.
+    """Set the conversation for the rest of the current scope: the innermost `athina_session`, request or task.
 
-    For a web handler that learns it from the body of its request. `thread_id` becomes a string; None takes away what
-    an outer scope named.
+    For a web handler that reads it from the body of its request. `thread_id` becomes a string; None removes what an
+    outer scope set.
 
     >>> with athina_session(customer_id="disney"):
     ...     set_session(7)
@@ -90,9 +90,9 @@ def set_session(thread_id: object) -> None:
 
 
 def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
-    """Name the customer for the rest of the current scope: the innermost `athina_session`, request or task.
+    """Set the customer for the rest of the current scope: the innermost `athina_session`, request or task.
 
-    `customer_id` and `customer_user_id` become strings; None takes away what an outer scope named.
+    `customer_id` and `customer_user_id` become strings; None removes what an outer scope set.
 
     >>> with athina_session("thread_1"):
     ...     set_customer(7)
@@ -104,13 +104,13 @@ def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
 
 
 def _override_current(fields: Mapping[str, Any]) -> None:
-    """Name fields for the rest of the current scope, which its own end takes back."""
+    """Set fields for the rest of the current scope, whose end restores them."""
     scope = current_scope()
     current.set((scope.override(ScopeOverrides(fields), scope.opened_by), current.get()[1]))
 
 
 def _named(**fields: object) -> dict[str, str | None]:
-    """Return the given fields as strings: so Athina's own SDK sends identifiers of any type (integers, UUIDs)."""
+    """Return the given fields as strings, as Athina's own SDK sends identifiers of any type (integers, UUIDs)."""
     return {
         name: value if value is None or type(value) is str else str(value)
         for name, value in fields.items()
@@ -119,7 +119,7 @@ def _named(**fields: object) -> dict[str, str | None]:
 
 
 class Scoped:
-    """A scope as `with`, `async with`, or decorator of any kind of function."""
+    """A scope for use with `with`, with `async with`, or as a decorator of any kind of function."""
 
     def __init__(self, overrides: ScopeOverrides) -> None:
         self._overrides = overrides
@@ -132,10 +132,10 @@ class Scoped:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # One object may be entered by several tasks at once: leave the scope that this context is in.
+        # Several tasks may have entered the same object: leave the scope that this context is in.
         here = current_scope().opened_by
         mine = next((call for call in tuple(self._entered) if call is here), self._entered[-1])
-        # Removed first, so that a fault of ours cannot have it left twice.
+        # Removed first, so that an error of ours cannot make it leave twice.
         self._entered.remove(mine)
         mine.leave()
 
@@ -148,7 +148,7 @@ class Scoped:
         self.__exit__(kind, error, at)
 
     def __call__(self, function: F) -> F:
-        """Decorate `function`: each of its calls is a scope of its own."""
+        """Decorate `function`: each call opens a new scope."""
         decorated: F = wrapper.surround(function, self._open, decorator=self)
         return decorated
 
@@ -160,22 +160,22 @@ class Scoped:
 
 
 class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
-    """One conversation: every log made inside belongs to it.
+    """A conversation: every log made inside belongs to it.
 
-    Use it as `with`, `async with`, or as a decorator of any kind of function (then each call is a scope of its own).
-    Scopes nest: an inner one overrides only what it names.
+    Use it with `with` or `async with`, or as a decorator of any kind of function (each call then opens a new scope).
+    Scopes nest: an inner one overrides only what it sets.
 
     Args:
-        thread_id: the conversation, for OpenAI's assistants the thread's id; sent as `session_id`.
-        customer_id: your customer; None takes away what an outer scope named.
+        thread_id: the conversation; for OpenAI's assistants, the thread's id. Sent as `session_id`.
+        customer_id: your customer; None removes what an outer scope set.
         customer_user_id: the end user.
         environment: such as `production`.
         prompt_slug: such as `customer-support/v1`.
-        language_model_id: the model, for logs that name none themselves.
-        sample_rate: the share of conversations, 0 to 1, that is logged; see the setting of this name.
-        custom_attributes: further facts for each log of the session, scalars or data.
+        language_model_id: the model, for logs that do not name one.
+        sample_rate: the share of conversations to log, 0 to 1; see the setting of this name.
+        custom_attributes: further attributes for each log of the session, scalars or data.
 
-    Raises `ValueError` for a `sample_rate` that is no share.
+    Raises `ValueError` for a `sample_rate` that is not between 0 and 1.
 
     >>> with athina_session("thread_1", customer_id="disney", plan="gold"):
     ...     reference = log_inference(response="Hello")
@@ -210,7 +210,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
 
 
 def _unpickle(kind: type[Scoped], overrides: ScopeOverrides) -> Scoped:
-    """Make a scope that was pickled, as with a decorated instance: entered nowhere, wherever the original was."""
+    """Unpickle a scope, as part of a decorated instance, as one that has not been entered."""
     scoped = kind.__new__(kind)
     Scoped.__init__(scoped, overrides)
     return scoped
@@ -225,22 +225,22 @@ class ScopeCall(Call):
         self._overrides = overrides
 
     def enter(self) -> None:
-        """Apply the overrides to the scope that is there."""
+        """Apply the overrides to the current scope."""
         self._found, log = current.get()
         scope = EMPTY if self._found is None else self._found
         self._token = current.set((scope.override(self._overrides, self), log))
 
     def leave(self) -> None:
-        """Restore what was found."""
+        """Restore the previous scope."""
         scope, log = current.get()
         try:
             current.reset(self._token)
         except ValueError:
-            # Another context than it was entered in: the step of a stream that is read elsewhere, where the scope is
-            # still in force, or the end of a generator that is closed anywhere, where there is nothing to restore.
+            # We are in another context than `enter` was: in a stream's step that is read elsewhere, where the scope is
+            # still in force, or at the end of a generator that is closed anywhere, where there is nothing to restore.
             if scope is None or scope.opened_by is not self:
                 return
             current.set((self._found, log))
         else:
-            if current.get()[1] is not log:  # the log is no business of the scope's
+            if current.get()[1] is not log:  # the reset also restored the log, which a scope must not change
                 current.set((self._found, log))

@@ -1,18 +1,18 @@
-"""Everything that athina_trace raises on purpose.
+"""The exceptions that athina_trace raises on purpose.
 
 AthinaTraceError
 ├── SettingsError      a setting has a value that its rule forbids (also a ValueError)
 └── OutboxError        an entry could not be committed (also an OSError)
     └── OutboxFullError    `max_outbox_bytes` is reached
 
-None of them leaves a decorated call: there they become one log record of the logger `athina_trace`.
+None of them leaves a decorated call: there, the logger `athina_trace` logs them.
 """
 
 from __future__ import annotations
 
 
 class AthinaTraceError(Exception):
-    """The root of the tree: `except AthinaTraceError` catches whatever this package raises on purpose.
+    """The base class: `except AthinaTraceError` catches everything that this package raises on purpose.
 
     >>> issubclass(SettingsError, AthinaTraceError) and issubclass(OutboxError, AthinaTraceError)
     True

@@ -1,6 +1,6 @@
-"""One log as a pydantic model: what repairs types, and what `before_emit` is given.
+"""One log as a pydantic model, which coerces types; `before_emit` is given one.
 
-Loaded with the first log, as all that needs pydantic is: a program that only decorates need not wait for it.
+Loaded with the first log, like everything that needs pydantic: a program that only decorates does not wait for it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from athina_trace.schema import ALIASES, with_aliases
 
 
 def _to_text(value: object) -> object:
-    # Identifiers are often integers; a bool is more likely a mistake.
+    # Identifiers are often integers; a bool is probably a mistake.
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def _to_response(value: object) -> object:
     if value is None:
         return ""
-    # Athina shows an answer as text, whatever it was.
+    # Athina shows every answer as text.
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -32,19 +32,19 @@ Response = Annotated[str, BeforeValidator(_to_response)]
 
 
 class InferenceLog(BaseModel):
-    """One log, as Athina takes it. Identifiers become strings; `response` always is one; None means absent.
+    """One log, as Athina accepts it. Identifiers and `response` become strings; None means absent.
 
     >>> log = InferenceLog(language_model_id="gpt-4o", prompt="Hi", response="Hello", completion_tokens=3)
     >>> log.wire()["completion"]
     3
     """
 
-    # Built when it is loaded, with the runtime: a fork in the middle of a later build would leave pydantic's lock held.
+    # Not `defer_build`: a fork in the middle of a later build would leave pydantic's lock held.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         protected_namespaces=(),
-        # Logfire's plugin for pydantic would put what is masked here into a span.
+        # Logfire's plugin for pydantic would put unmasked content into a span.
         plugin_settings={"logfire": {"record": "off"}},
     )
 
@@ -88,7 +88,7 @@ class InferenceLog(BaseModel):
 
 
 def invalid_fields(fields: Mapping[str, Any]) -> set[str]:
-    """Return the fields whose values the model refuses."""
+    """Return the names of the fields whose values the model rejects."""
     try:
         InferenceLog.model_validate(fields)
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """Session, customer and reference in the program's own log records: for `logging`, structlog and others.
 
-With them a line of a program's log leads to the log at Athina, and to the others of its conversation.
+They lead from a line of a program's own log to the log in Athina, and to the rest of its conversation.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NAMES: Final = (*_FIELDS, "external_reference_id")
 
 
 def log_context() -> dict[str, str]:
-    """Return who is talking and which log is being written: what is known of these four.
+    """Return the current session, customer and log, as far as they are known.
 
-    `session_id`, `customer_id` and `customer_user_id` as the log has them; `external_reference_id` of the innermost
-    decorated call that is running.
+    The keys are `session_id`, `customer_id` and `customer_user_id`, with the values that the log has, and
+    `external_reference_id`, of the innermost running call.
 
     >>> with athina_session("thread_1", customer_id="disney"):
     ...     log_context()
@@ -37,12 +37,12 @@ def log_context() -> dict[str, str]:
 
 
 def _field(name: str, draft: LogDraft | None) -> Any:
-    # Not what a model's API answered: its records are under a lock, under which a log record may be written.
+    # Not from recorded answers: they are behind a lock, and its holder may write a log record.
     while draft is not None:
         for source in (draft.named, draft.scope.fields, draft.inputs):
             if source.get(name) is not None:
                 return source[name]
-        # Of the call around, a log inherits the session alone.
+        # A log inherits only the session from its enclosing call.
         draft = draft.parent if name == "session_id" else None
     return current_scope().fields.get(name)
 
@@ -50,11 +50,11 @@ def _field(name: str, draft: LogDraft | None) -> Any:
 class LogContextFilter(logging.Filter):
     """Adds `log_context()` to the records of `logging`: attributes for format strings and for JSON formatters.
 
-    Put it on a handler, so that the records of all loggers pass it. An attribute that a record has already, as from
-    `extra=`, is left as it is. It lets every record through.
+    Add it to a handler, so that it sees the records of all loggers. Attributes that a record already has, for example
+    from `extra=`, are kept. It lets every record through.
 
     Args:
-        missing: the value of what is not known.
+        missing: the value of unknown attributes.
 
     >>> handler = logging.StreamHandler()
     >>> handler.setFormatter(logging.Formatter("%(session_id)s %(external_reference_id)s %(message)s"))
@@ -66,7 +66,7 @@ class LogContextFilter(logging.Filter):
         self._missing = missing
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add to one record; always True."""
+        """Add the attributes to a record; return True."""
         with _guard.shield("adding to a log record"):
             known = log_context()
             for name in _NAMES:
@@ -76,7 +76,7 @@ class LogContextFilter(logging.Filter):
 
 
 def add_log_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add `log_context()` to an event of structlog, as one of its processors; keys that are there are left alone.
+    """Add `log_context()` to a structlog event, as one of its processors; existing keys are kept.
 
     >>> with athina_session("thread_1"):
     ...     add_log_context(None, "info", {"event": "asked"})

@@ -1,4 +1,4 @@
-"""Work that goes elsewhere takes its context along: to threads, to callbacks, to other processes."""
+"""Carry the session to threads, callbacks and other processes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _CARRIED: Final = (
     "language_model_id",
 )
 _PREFIX: Final = "athina."
-# W3C Baggage: what every system has to carry on is 8192 bytes and 180 members.
+# W3C Baggage: systems must propagate at least 8192 bytes and 180 members.
 _LONGEST_HEADER: Final = 8192
 _MOST_MEMBERS: Final = 180
 _LONGEST_VALUE: Final = 1024
 
 
 def wrap(function: F) -> F:
-    """Bind `function`, of any kind, to the current context: session, customer, running log, every context variable.
+    """Bind a function of any kind to the current context: session, customer, running log and all context variables.
 
-    For callables that run later or elsewhere: threads, timers, callbacks. Each call has a copy of the context, so
-    that what it sets there reaches neither its caller nor the next call. Keeps signature and kind.
+    For callables that run later or elsewhere: threads, timers, callbacks. Each call runs in its own copy of the
+    context, so that changes there affect neither its caller nor the next call. Keeps signature and kind.
 
     >>> with athina_session("thread_1", customer_id="disney"):
     ...     ask = wrap(lambda: inject({})["baggage"])
@@ -68,17 +68,17 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Schedule `fn(*args, **kwargs)` in a copy of the current context; `map` does so, too."""
+        """Schedule `fn(*args, **kwargs)` in a copy of the current context; so does `map`."""
         run: Any = contextvars.copy_context().run
         return super().submit(run, fn, *args, **kwargs)
 
 
 def inject(carrier: C) -> C:
-    """Write the current scope into `carrier`, a dictionary or HTTP headers, and give it back.
+    """Write the current scope into `carrier`, a dictionary or HTTP headers, and return the carrier.
 
-    It goes into the one entry `baggage` (W3C Baggage), beside what others wrote there: session, customer,
-    environment, `prompt_slug`, model, the rate of a sample, and whether the scope is private; custom attributes do
-    not travel. Values are percent-encoded. What would make the entry longer than 8192 characters is left out.
+    Adds to the entry `baggage` (W3C Baggage) the session, customer, environment, `prompt_slug`, model, sample rate, and
+    whether the scope is private; custom attributes are not included. Values are percent-encoded. Members that would
+    make the entry longer than 8192 characters are left out.
 
     >>> with athina_session("thread 1"):
     ...     inject({"x-request-id": "7"})
@@ -86,7 +86,7 @@ def inject(carrier: C) -> C:
     """
     scope, draft = current_scope(), current_draft()
     values: dict[str, Any] = {
-        # First what keeps content back: it must not be the one that finds no room.
+        # First, so that it is never left out: it keeps content private.
         "private": int(scope.redaction if draft is None else scope.redaction | draft.redaction) or None,
         "sample_rate": scope.sample_rate,
         **{name: scope.fields.get(name) for name in _CARRIED},
@@ -111,10 +111,10 @@ def _is_ours(member: str) -> bool:
 
 
 def extract(carrier: Mapping[str, str]) -> Scoped:
-    """Return the scope that `carrier` holds, to be entered by `with` or used as a decorator.
+    """Return the scope in `carrier`, to be entered with `with` or used as a decorator.
 
-    What is malformed, unknown or too long is left out; a carrier without baggage gives a scope that changes nothing.
-    Baggage names the customer: take it from your own services only, never from strangers.
+    Malformed, unknown or oversized members are ignored; a carrier without baggage yields a scope that changes nothing.
+    Baggage names the customer: accept it from your own services only.
 
     >>> with extract({"baggage": "athina.session_id=thread_1"}):
     ...     reference = log_inference(response="Hello")
@@ -125,14 +125,14 @@ def extract(carrier: Mapping[str, str]) -> Scoped:
     values: dict[str, str] = {}
     if isinstance(header, str) and len(header) <= _LONGEST_HEADER:
         for member in header.split(",")[:_MOST_MEMBERS]:
-            # A member's properties follow a semicolon; ours has none.
+            # A member's properties follow a semicolon; ours have none.
             name, _, value = member.partition(";")[0].strip().partition("=")
             value = unquote(value.strip())
             if _is_ours(name) and 0 < len(value) <= _LONGEST_VALUE and value.isprintable():
                 values[name.strip()[len(_PREFIX) :]] = value
     redaction = Redaction.NOTHING
     if (private := values.get("private")) is not None:
-        # Where the number cannot be read, all content is kept back.
+        # If the number is invalid, all content is kept private.
         everything = Redaction.EVERYTHING
         redaction = everything & int(private) if private.isdecimal() and private.isascii() else everything
     try:

@@ -1,6 +1,6 @@
-"""The fields of a log, as Athina's HTTP API names and types them.
+"""The fields of a log, with the names and types of Athina's HTTP API.
 
-Source: Athina's documentation of `POST /api/v1/log/inference` and its SDKs. Where those disagree on a name
+Source: Athina's documentation of `POST /api/v1/log/inference` and its SDKs. Where they disagree on a name
 (`completion` and `completion_tokens`, `tool_call` and `tool_calls`), both spellings are accepted and both are sent.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 from athina_trace._serialization import plain
 
 ALIASES = {"completion": "completion_tokens", "tool_call": "tool_calls"}
-"""The second spelling of a field → the spelling used everywhere inside."""
+"""The second spelling of a field → the spelling that we use internally."""
 
 _SENT_TWICE = tuple((field, alias) for alias, field in ALIASES.items())
 
@@ -49,13 +49,13 @@ class _Fields(TypedDict, total=False):
 
 
 class ConstantFields(_Fields, total=False):
-    """Every field that a decorator may name; `response` is an option of its own there."""
+    """Every field that a decorator may set; there, `response` is a separate option."""
 
     external_reference_id: str
 
 
 class LogFields(ConstantFields, total=False):
-    """Every field that `current_log().update(...)` may name."""
+    """Every field that `current_log().update(...)` may set."""
 
     response: str
 
@@ -67,11 +67,11 @@ class ChangedFields(_Fields, total=False):
 
 
 FIELDS = frozenset(LogFields.__annotations__).difference(ALIASES)
-"""The names of all fields, in the spelling used inside."""
+"""The names of all fields, in our spelling."""
 
 
 def with_aliases(fields: dict[str, Any]) -> dict[str, Any]:
-    """Add the second spelling of each field that has two. Changes the dictionary that it is given."""
+    """Add the second spelling of each field that has two. Modifies the given dictionary."""
     for field, alias in _SENT_TWICE:
         if field in fields:
             fields[alias] = fields[field]
@@ -79,12 +79,12 @@ def with_aliases(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def attributes_of(given: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what a program gave as custom attributes: JSON-safe data, each value within limits of its own."""
+    """Return custom attributes as JSON-safe data, each value with its own limits."""
     return {str(name): plain(value, name=str(name)) for name, value in given.items()}
 
 
 def check_names(function: str, names: Iterable[str]) -> None:
-    """Raise `TypeError` for a name that is no field, with the nearest one."""
+    """Raise `TypeError` for a name that is not a field, and suggest the nearest one."""
     for name in names:
         if ALIASES.get(name, name) not in FIELDS:
             raise TypeError(f"{function}() got an unknown field {name!r}{nearest(name)}")
@@ -106,11 +106,11 @@ _MEANT = {
     "thread_id": "session_id",
     "user_id": "customer_user_id",
 }
-"""What other tools call a field → the field."""
+"""Names of fields in other tools → our names."""
 
 
 def nearest(name: str) -> str:
-    """Return the sentence part that suggests the field meant by `name`, or an empty string."""
+    """Return "; did you mean …?" for an unknown field, or an empty string."""
     import difflib  # noqa: PLC0415 - only mistakes need it
 
     known = {**{field: field for field in (*FIELDS, *ALIASES)}, **_MEANT}

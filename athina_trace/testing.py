@@ -1,4 +1,4 @@
-"""For tests of programs that log: what was logged, without disk, network or thread.
+"""For the tests of programs that log: captures logs without disk, network or thread.
 
     from athina_trace.testing import captured_logs
 
@@ -6,7 +6,7 @@
         answer("Where is my parcel?")
     logs.assert_logged(user_query="Where is my parcel?", customer_id="disney")
 
-Under pytest the same comes as the fixture `athina_logs`.
+In pytest, use the fixture `athina_logs`.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class CapturedLogs(Sequence[InferenceLog]):
 
     @property
     def wire(self) -> list[dict[str, Any]]:
-        """The logs as the JSON objects that Athina would be sent."""
+        """The logs as the JSON objects that would be sent to Athina."""
         return self._bodies("log")
 
     @property
     def updates(self) -> list[dict[str, Any]]:
-        """The changes that `update_log` made, each with the id of its log."""
+        """The changes made by `update_log`, each with the id of its log."""
         named = {"update": "external_reference_id", "update_by_id": "prompt_run_id"}
         return [
             {named[entry.kind]: entry.reference, **from_json(entry.body)}
@@ -73,17 +73,17 @@ class CapturedLogs(Sequence[InferenceLog]):
 
     @property
     def feedback(self) -> list[dict[str, Any]]:
-        """What was given to `log_feedback`."""
+        """The feedback given to `log_feedback`."""
         return self._bodies("feedback")
 
     def clear(self) -> None:
-        """Forget what was logged until now."""
+        """Forget all logs made so far."""
         self._recorder.entries.clear()
 
     def assert_logged(self, **expected: Any) -> InferenceLog:
         """Return the first log that has these fields. Raises `AssertionError`, showing how the nearest one differs.
 
-        Of `custom_attributes` only the named ones are compared.
+        Only the given `custom_attributes` are compared.
         """
         for name in expected:
             if ALIASES.get(name, name) not in InferenceLog.model_fields:
@@ -102,13 +102,13 @@ class CapturedLogs(Sequence[InferenceLog]):
         raise AssertionError("\n".join(lines))
 
     def assert_one(self, **expected: Any) -> InferenceLog:
-        """Return the only log, which has these fields. Raises `AssertionError` for any other number of logs."""
+        """Return the only log, and check its fields. Raises `AssertionError` for any other number of logs."""
         if len(self) != 1:
             raise AssertionError(f"expected one log, got {len(self)}{_listed(list(self))}")
         return self.assert_logged(**expected)
 
     def assert_none(self) -> None:
-        """Raise `AssertionError` where anything was logged."""
+        """Raise `AssertionError` if anything was logged."""
         if len(self):
             raise AssertionError(f"expected no log, got {len(self)}{_listed(list(self))}")
 
@@ -118,11 +118,11 @@ class CapturedLogs(Sequence[InferenceLog]):
 
 @contextmanager
 def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
-    """Take what is logged inside, instead of delivering it; the environment's settings do not count.
+    """Capture the logs made inside instead of delivering them; the environment's settings are ignored.
 
-    Each context (thread, task) has its own: tests that run side by side do not see each other's logs. Work that was
-    handed to other threads is taken by the only `captured_logs()` that is open; where several are, hand the context
-    on with `athina_trace.wrap` or `ContextThreadPoolExecutor`.
+    Each context (thread, task) has its own: tests that run in parallel do not see each other's logs. Logs from other
+    threads go to the only open `captured_logs()`; if several are open, pass the context on with `athina_trace.wrap` or
+    `ContextThreadPoolExecutor`.
 
     Args:
         settings: fields of `Settings`, such as `sample_rate` or `mask`.
@@ -132,7 +132,7 @@ def captured_logs(**settings: Any) -> Iterator[CapturedLogs]:
     >>> logs.assert_one(response="Write to [email]").external_reference_id == reference
     True
     """
-    # Not from the environment, so that a developer's settings change no test.
+    # Not from the environment, so that a developer's settings do not affect tests.
     recorder = Recorder(Settings.build({}, **settings))
     token = _runtime.record_into(recorder)
     try:

@@ -1,11 +1,11 @@
 """Middleware for web applications: each request is a scope, from its first byte to its last.
 
-`ASGIMiddleware` is for Starlette, FastAPI, Django's ASGI and every other ASGI application, `WSGIMiddleware` for
-Flask, Django and every other WSGI application. No framework is imported. What a handler sets, by `set_customer` for
-one, is gone with its request, also on reused threads and connections.
+`ASGIMiddleware` is for Starlette, FastAPI, Django's ASGI and all other ASGI applications, `WSGIMiddleware` for Flask,
+Django and all other WSGI applications. No framework is imported. What a handler sets, for example with `set_customer`,
+ends with its request, even if threads and connections are reused.
 
-Who is talking comes from `identify`, a function of the request; or from `headers`, which are believed only where
-they come from a peer named in `trusted`: any stranger can write any header.
+Session and customer come from `identify`, a function of the request, or from `headers`, which are trusted only if they
+come from a peer named in `trusted`: anyone can send any header.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[byt
 
 
 class Request:
-    """What `identify` is given: the request as far as it is known before the application runs."""
+    """The request, as far as it is known before the application runs; `identify` is given one."""
 
     def __init__(self, source: Mapping[str, Any], headers: Callable[[], dict[str, str]], peer: str | None) -> None:
         self.source = source
         """The ASGI scope or the WSGI environ itself."""
         self.peer = peer
-        """Address of the connected peer; None where the server does not give it."""
+        """Address of the connected peer; None if the server does not provide it."""
         self._headers = headers
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """The headers, names in lower case; of those sent twice, the values between commas."""
+        """The headers, with names in lower case; the values of repeated headers are joined with commas."""
         return self._headers()
 
     @property
@@ -55,21 +55,21 @@ class Request:
 
     @property
     def state(self) -> Any:
-        """What ASGI servers and middleware keep for the request; an empty mapping under WSGI."""
+        """The state that ASGI servers and middleware keep for the request; an empty mapping under WSGI."""
         return self.source.get("state", {})
 
     @property
     def user(self) -> Any:
-        """What an authentication middleware further out has found (ASGI), or `REMOTE_USER` (WSGI); else None."""
+        """The user that an outer authentication middleware found (ASGI), or `REMOTE_USER` (WSGI); else None."""
         return self.source.get("user", self.source.get("REMOTE_USER"))
 
 
 Identify: TypeAlias = Callable[[Request], "Mapping[str, object] | None"]
-"""Gives any of `session_id`, `customer_id`, `customer_user_id`, `environment`, `prompt_slug`."""
+"""Returns any of `session_id`, `customer_id`, `customer_user_id`, `environment`, `prompt_slug`."""
 
 
 class _Scopes:
-    """Makes a request's scope."""
+    """Makes the scope of a request."""
 
     def __init__(self, identify: Identify | None, headers: Mapping[str, str] | None, trusted: Iterable[str]) -> None:
         self._identify = identify
@@ -87,7 +87,7 @@ class _Scopes:
             )
 
     def of(self, request: Request) -> athina_session:
-        """Return the scope of `request`; where `identify` fails, one without identity."""
+        """Return the scope of `request`; if `identify` fails, one without identity."""
         try:
             found = {**self._from_headers(request), **((self._identify(request) if self._identify else None) or {})}
             fields: dict[str, Any] = {name: found[name] for name in FIELDS if found.get(name) is not None}
@@ -96,13 +96,13 @@ class _Scopes:
             _guard.log_throttled(
                 logging.WARNING, "identify", "identify(request) raised %r: the request has no customer", error
             )
-            # The handler may still name the customer itself.
+            # The handler may still set the customer itself.
             fields = {}
         session = fields.pop("session_id", None)
         return athina_session(session, **fields)
 
     def _from_headers(self, request: Request) -> dict[str, object]:
-        """Return what the headers say, if the peer is one of the trusted."""
+        """Return the fields in the headers, if the peer is trusted."""
         if not self._headers:
             return {}
         if not self._anyone:
@@ -119,17 +119,17 @@ class _Scopes:
 
 
 class ASGIMiddleware:
-    """Gives each HTTP request and WebSocket of an ASGI application a scope, to the end of its background tasks.
+    """Gives each HTTP request and WebSocket of an ASGI application a scope, until its background tasks end.
 
     Args:
         app: the application.
         identify: a function of the `Request`, such as
             `lambda request: {"customer_id": request.user.company, "customer_user_id": request.user.id}`;
-            what it raises is logged, and the request is served without identity.
+            its errors are logged, and the request is served without identity.
         headers: header → field, such as `{"x-customer-id": "customer_id"}`; needs `trusted`.
-        trusted: networks of the proxies whose `headers` are believed, or `"*"`.
+        trusted: networks of the proxies whose `headers` are trusted, or `"*"`.
 
-    Raises `TypeError` for `headers` without `trusted`, or with a field that no request has, and `ValueError` for a
+    Raises `TypeError` for `headers` without `trusted`, or with an unknown field, and `ValueError` for a
     malformed network.
 
     >>> async def app(scope, receive, send): ...
@@ -162,15 +162,15 @@ class ASGIMiddleware:
 
         client = scope.get("client")
         request = Request(scope, headers, client[0] if client else None)
-        # The application runs in this very task and context, so that no copy is needed to keep requests apart.
+        # Requests have their own tasks and contexts, so no copy of the context is needed.
         with self._scopes.of(request):
             await self.app(scope, receive, send)
 
 
 class WSGIMiddleware:
-    """Gives each request of a WSGI application a scope, to the end of its response's iterator.
+    """Gives each request of a WSGI application a scope, until its response's iterator ends.
 
-    The parameters, and what they raise, are those of `ASGIMiddleware`.
+    The parameters and exceptions are those of `ASGIMiddleware`.
 
     >>> def app(environ, start_response): ...
     >>> application = WSGIMiddleware(app, headers={"X-Customer-Id": "customer_id"}, trusted=["10.0.0.0/8"])
@@ -192,23 +192,23 @@ class WSGIMiddleware:
 
         def headers() -> dict[str, str]:
             named = {key[5:]: value for key, value in environ.items() if key.startswith("HTTP_")}
-            # The two headers that CGI, and WSGI after it, names without the prefix.
+            # CGI, and therefore WSGI, names these two headers without the prefix.
             named.update({key: environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in environ})
             return {key.replace("_", "-").lower(): str(value) for key, value in named.items()}
 
         request = Request(environ, headers, environ.get("REMOTE_ADDR") or None)
-        # A context of the request's own: the server iterates over the response later, between other work.
+        # In a separate context, since the server iterates over the response later, between other work.
         context = contextvars.copy_context()
         context.run(self._scopes.of(request).__enter__)
         body = context.run(self.app, environ, start_response)
         file_wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, (list, tuple)) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
-            return body  # no code of the application runs any more; servers look at these types
+            return body  # the application has nothing left to run, and servers check for these types
         return _Body(body, context)
 
 
 class _Body:
-    """A response's iterable, every step of it in the request's context."""
+    """A response's iterable whose steps run in the request's context."""
 
     def __init__(self, body: Iterable[bytes], context: contextvars.Context) -> None:
         self._body, self._context = body, context

@@ -1,6 +1,6 @@
-"""What a developer sees on standard error while a program logs: each log as it is made, or where the first one is.
+"""Output for developers on standard error: each log as it is made, or a note about where the first one is kept.
 
-Both wrap the function that commits entries, so that a program which shows nothing pays nothing.
+Both wrap the function that commits entries, so that programs without them pay nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from athina_trace._serialization import printable
 from athina_trace.settings import MEMORY, Settings
 
 _MAX_SHOWN = 1000
-"""Characters of one text."""
+"""Maximum number of characters shown of a text."""
 _HEADING, _PLAIN = "1", "2"
 _COLOURS = {"user": "36", "tool": "33", "assistant": "32", "error": "31"}
 _FEEDBACK = {1: "good", -1: "bad", 0: "taken back"}
 _notes = count()
-"""One for the process: however often it is configured, it has one first log."""
+"""Counts first logs of this process, since `configure` may be called again."""
 
 
 class Console:
@@ -42,7 +42,7 @@ class Console:
 
 
 class FirstNote:
-    """Commits each entry; after the first one of the process says where logs are, and how to see them."""
+    """Commits each entry; after the process's first one, prints where logs are kept and how to see them."""
 
     def __init__(self, put: Callable[[Entry], None], path: str) -> None:
         self._put = put
@@ -76,7 +76,7 @@ def is_read() -> bool:
 
 
 class _Line(NamedTuple):
-    """A line, or several under one title. `style`: parameters of the escape sequence that ECMA-48 calls SGR."""
+    """A line, or several under one title. `style`: parameters of ECMA-48's escape sequence SGR."""
 
     style: str
     text: str
@@ -106,7 +106,7 @@ def _log_lines(fields: dict[str, Any]) -> Iterator[_Line]:
 
 
 def _tool_text(call: Any) -> str:
-    """Return in one line what was called, whatever a program logged as the call of a tool."""
+    """Return a tool call on one line, in whatever form the program logged it."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or "name" not in function:
         return str(call)
@@ -136,7 +136,7 @@ def _write(lines: Iterable[_Line]) -> None:
     coloured = stream.isatty() and not os.environ.get("NO_COLOR")  # https://no-color.org
     texts = [(line.style, printable(line.text)) for line in lines]
     shown = "".join(f"\x1b[{style}m{text}\x1b[0m\n" if coloured else f"{text}\n" for style, text in texts)
-    # In one call, since threads log at once; what the terminal's encoding lacks is shown as an escape sequence.
+    # In one call, since several threads may log; characters that the terminal's encoding lacks are escaped.
     encoding = stream.encoding or "utf-8"
     stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()

@@ -1,4 +1,4 @@
-"""The program's hooks, each behind a wall: what raises or hangs there harms neither a call nor a delivery."""
+"""Calls the program's hooks so that neither a call nor a delivery suffers if one raises or hangs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MOST_WAITING = 10_000
 
 @dataclass(frozen=True)
 class Delivered:
-    """What `on_delivered` is called with.
+    """The argument of `on_delivered`.
 
     Attributes:
         kind: "log", "update", "update_by_id" or "feedback".
         external_reference_id: the log's reference (for "update_by_id" its `prompt_run_id`).
-        prompt_run_id: Athina's own id of the log; None where the answer did not have one.
+        prompt_run_id: Athina's own id of the log; None if the answer had none.
 
     >>> ids = {}
     >>> def remember(event: Delivered) -> None:
@@ -41,13 +41,13 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Refused:
-    """What `on_refused` is called with.
+    """The argument of `on_refused`.
 
     Attributes:
         kind: "log", "update", "update_by_id" or "feedback".
         external_reference_id: the log's reference (for "update_by_id" its `prompt_run_id`).
         status: the HTTP status.
-        reason: the server's words.
+        reason: the server's message.
 
     >>> configure(on_refused=lambda event: print(event.status, event.reason)).on_refused is None
     False
@@ -60,7 +60,7 @@ class Refused:
 
 
 class TimeLimited:
-    """Calls a function in threads of its own, and waits no longer than `timeout` seconds for each call.
+    """Calls a function in its own threads, and waits at most `timeout` seconds for each call.
 
     A call that hangs keeps its thread; when all threads hang, further calls fail after their `timeout`.
     """
@@ -82,7 +82,7 @@ class TimeLimited:
                     threading.Thread(target=self._work, name="athina-trace-hook", daemon=True).start()
                     self._workers += 1
                 except RuntimeError:
-                    # The system gives no more threads: the existing ones take this call in time.
+                    # The system has no more threads: an existing one will take this call.
                     if not self._workers:
                         raise
             self._busy += 1
@@ -90,7 +90,7 @@ class TimeLimited:
         try:
             return answer.result(self._timeout)
         finally:
-            # What timed out before a thread took it is not called at all.
+            # A call that timed out before a thread took it is dropped.
             answer.cancel()
 
     def _work(self) -> None:
@@ -108,7 +108,7 @@ class TimeLimited:
 
 
 class Notifier:
-    """Calls the callbacks, in order, in one thread of its own: a delivery never waits for them."""
+    """Calls the callbacks, in order, in its own thread, so that deliveries never wait for them."""
 
     def __init__(self, on_delivered: Callable[[Any], Any] | None, on_refused: Callable[[Any], Any] | None) -> None:
         self._callbacks = {Delivered: on_delivered, Refused: on_refused}
@@ -131,13 +131,13 @@ class Notifier:
             self._changed.notify_all()
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="athina-trace-callbacks", daemon=True)
-                # The system may give no more threads: the next event tries again.
+                # If the system has no more threads, the next event tries again.
                 with suppress(RuntimeError):
                     thread.start()
                     self._thread = thread
 
     def wait(self, timeout: float) -> bool:
-        """Wait for at most `timeout` seconds until every callback has been called; return whether all were."""
+        """Wait until all callbacks have been called, for at most `timeout` seconds; return whether they were."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._calling, timeout)
 

@@ -1,8 +1,8 @@
-"""Masks: what replaces e-mail addresses, phone numbers, cards and keys before a log reaches disk or wire.
+"""Masks: replace e-mail addresses, phone numbers, card numbers and keys before a log reaches disk or network.
 
 A mask sees strings with their path, such as `prompt[0].content`, `response` or `custom_attributes.input.order.email`;
-a result that is data is walked before it becomes text. Keys within data are seen by what is built in, and by patterns
-without a path. Each built-in pattern takes time linear in the text.
+structured results are masked before they become text. Keys of dictionaries are masked by the built-in maskers and by
+patterns without a path. Each built-in pattern takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from athina_trace._serialization import MASKED
 from athina_trace.settings import Masker, PathPattern
 
 Mask: TypeAlias = Callable[[str, str], str]
-"""(path, text) → what takes the place of the text; the path is such as "messages[0].content"."""
+"""(path, text) → the masked text; an example of a path is "messages[0].content"."""
 FAILED: Final = "[mask failed]"
-"""What is logged where a mask raised, or gave something that is no text."""
+"""Logged in place of a text whose mask raised, or did not return a string."""
 
 _EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE: Final = re.compile(
@@ -53,11 +53,11 @@ _IDENTIFIERS: Final = frozenset({"session_id", "customer_id", "customer_user_id"
 _REFERENCES: Final = frozenset({"external_reference_id", "custom_attributes.parent_reference"})
 _CUT: Final = re.compile(r"… \[\d+ of \d+ characters\]\Z")
 _HALF_SECRET: Final = 200
-"""Characters in front of a cut that are dropped before masking: a secret may have been cut in two there."""
+"""Characters that are dropped before a truncation mark: a secret may have been cut in two there."""
 
 
 def build_mask(mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iterable[Masker]) -> Mask | None:
-    """Build one mask of the user's function, the patterns and the built-in maskers, in this order; None without any."""
+    """Combine the user's function, the patterns and the built-in maskers, in this order; None if there are none."""
     steps = [
         *([mask] if mask else []),
         *(_by_pattern(path, pattern) for path, pattern in patterns),
@@ -74,7 +74,7 @@ def build_mask(mask: Mask | None, patterns: Iterable[PathPattern], maskers: Iter
                 seen = str.__str__(step(path, seen))
         except Exception as error:  # noqa: BLE001 - the mask is the program's, and its text must not pass unmasked
             _guard.raise_if_the_programs(error)
-            # Neither the error's message nor its traceback: either may hold the text.
+            # Without the error's message and traceback, which may contain the text.
             warning = "the mask raised %s at %s: the value is replaced by %r"
             _guard.log_throttled(logging.WARNING, "mask", warning, type(error).__name__, path, FAILED)
             return FAILED
@@ -96,7 +96,7 @@ def _built_in(name: Masker) -> Mask:
     replaced = _BUILT_IN[name]
 
     def masked(path: str, text: str) -> str:
-        # A reference with a digest in it would be another log's, and changes of the log would not find it.
+        # A reference that contains a digest would no longer match, and changes would not find the log.
         if path in _REFERENCES:
             return text
         return replaced(text, _pseudonym if path in _IDENTIFIERS else _notice)
@@ -107,7 +107,7 @@ def _built_in(name: Masker) -> Mask:
 KeyMask = Callable[[str], str]
 
 Notice = Callable[[str, str], str]
-"""(kind, found) → what takes its place."""
+"""(kind, found) → the replacement."""
 
 
 def _notice(kind: str, _found: str) -> str:
@@ -115,25 +115,25 @@ def _notice(kind: str, _found: str) -> str:
 
 
 def _pseudonym(kind: str, found: str) -> str:
-    # An identifier stays one: the logs of one customer still belong together.
+    # A digest keeps an identifier usable: a customer's logs can still be grouped.
     return f"[{kind} {hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()[:12]}]"
 
 
 def _emails(text: str, notice: Notice) -> str:
-    # Most texts have none: to look for the sign is a hundred times as quick as to look for an address.
+    # Most texts have no address: searching for the "@" first is a hundred times as fast.
     return _EMAIL.sub(lambda found: notice("email", found[0]), text) if "@" in text else text
 
 
 def _keys(text: str, notice: Notice) -> str:
     seen = _KEY.sub(lambda found: notice("key", found[0]), text)
-    # One pattern for a whole token would begin again at each `eyJ` of a long run without dots: in all, its square.
+    # A pattern for whole tokens would start again at each `eyJ` in a long run without dots: quadratic time.
     if "eyJ" in seen:
         seen = _DOTTED.sub(lambda found: _web_tokens(found[0].split("."), notice), seen)
     return _BEARER.sub(lambda found: f"{found[1]} {notice('key', found[0])}", seen)
 
 
 def _web_tokens(parts: list[str], notice: Notice) -> str:
-    """Join `parts` with dots, the JSON Web Tokens among them masked: two parts of JSON in base64, and a signature."""
+    """Join `parts` with dots, and mask JSON Web Tokens: two parts of JSON in base64, and a signature."""
     out: list[str] = []
     place = 0
     while place < len(parts):
@@ -154,7 +154,7 @@ def _cards(text: str, notice: Notice) -> str:
 
 
 def _card(text: str, notice: Notice) -> str:
-    """Mask the card numbers in a run of digits, which may hold other groups on either side: a date, a count."""
+    """Mask the card numbers in a run of digits, which may have other groups on either side: a date, a count."""
     groups = list(_GROUP.finditer(text))
     for place, first in enumerate(groups):
         for last in reversed(groups[place:]):
@@ -165,7 +165,7 @@ def _card(text: str, notice: Notice) -> str:
 
 
 def luhn(digits: str) -> bool:
-    """Return whether `digits` may be a card's number: 13 to 19, the last a check digit (ISO/IEC 7812-1, annex B)."""
+    """Return whether `digits` may be a card number: 13 to 19, the last a check digit (ISO/IEC 7812-1, annex B)."""
     if not 13 <= len(digits) <= 19:  # noqa: PLR2004
         return False
     doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
@@ -181,15 +181,15 @@ _BUILT_IN: Final[Mapping[Masker, Callable[[str, Notice], str]]] = {
 
 
 def build_key_mask(patterns: Iterable[PathPattern], maskers: Iterable[Masker]) -> KeyMask | None:
-    """Build what masks keys within data: patterns without a path, and the built-in maskers; None without any."""
+    """Build the mask for keys of dictionaries, from the built-in maskers and patterns without a path; None if none."""
     mask = build_mask(None, (each for each in patterns if each[0] == "*"), maskers)
-    # Most keys come again and again.
+    # Most keys occur again and again.
     return None if mask is None else lru_cache(maxsize=4096)(partial(mask, ""))
 
 
 def mask_value(value: Any, mask: Mask, path: str, key_mask: KeyMask | None = None) -> Any:
-    """Return JSON-safe `value` with each string as `mask` gives it, and each key as `key_mask` does."""
-    # Exact types: what is JSON-safe has no others, and a subclass might run code of the program's.
+    """Return JSON-safe `value` with `mask` applied to each string, and `key_mask` to each key."""
+    # Exact types: JSON-safe data has no others, and a subclass might run the program's code.
     kind = type(value)
     if kind is str:
         return mask(path, value)
@@ -209,7 +209,7 @@ def mask_value(value: Any, mask: Mask, path: str, key_mask: KeyMask | None = Non
 def mask_fields(fields: Mapping[str, Any], mask: Mask, key_mask: KeyMask | None = None) -> dict[str, Any]:
     """Return the fields of a log, masked."""
     out = {name: mask_value(value, mask, name, key_mask) for name, value in fields.items()}
-    # Two logs must not share a reference.
+    # Masks must not give two logs the same reference.
     if out.get("external_reference_id") == FAILED:
         out["external_reference_id"] = clock.reference()
     return out

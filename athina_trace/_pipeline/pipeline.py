@@ -1,6 +1,6 @@
-"""What the settings do to a log between its capture and the wire: sample → `before_emit` → mask.
+"""The steps between capture and wire that the settings ask for: sample → `before_emit` → mask.
 
-Every step takes and gives the fields of a log as data under the spelling used inside; see `wire`.
+Every step takes and returns the fields of a log as data, under our spelling; see `wire`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from athina_trace.inference_log import InferenceLog
 from athina_trace.settings import Settings
 
 _LARGE: Final = 65_536
-"""Characters of text from which on a log is masked off the event loop."""
+"""A log with more characters of text is masked off the event loop."""
 _WIDE: Final = Limits(nodes=20_000, depth=24, string=400_000, strings=2_000_000)
-"""Wider than what a log is captured with, so that nothing is cut a second time where a hook left it alone."""
+"""Wider than the limits for capturing, so that values which a hook did not touch are not cut again."""
 
 
 class Pipeline:
@@ -29,7 +29,7 @@ class Pipeline:
 
     def __init__(self, settings: Settings) -> None:
         self.redaction = Redaction.NOTHING
-        """Applied where a log is assembled, which knows what was captured and what the program named."""
+        """Applied when a log is assembled, where captured fields are still apart from those set by the program."""
         if not settings.capture_inputs:
             self.redaction |= Redaction.INPUTS
         if not settings.capture_response:
@@ -51,11 +51,11 @@ class Pipeline:
         is_in_sample: Callable[[float, str | None], bool],
         failed: bool,
     ) -> bool:
-        """Return whether a log is in the sample; the rate of a sample is noted in it.
+        """Return whether a log is in the sample, and note the rate in its custom attributes.
 
         Args:
-            fields: the log's.
-            rate: the share that the decorator or the session asks for; None for the setting's.
+            fields: those of the log.
+            rate: the share set by the decorator or the session; None to use the setting.
             is_in_sample: decides by the rate and the log's session.
             failed: whether the call raised an exception.
         """
@@ -68,12 +68,12 @@ class Pipeline:
         return is_in_sample(rate, fields.get("session_id"))
 
     def takes_long(self, fields: dict[str, Any]) -> bool:
-        """Return whether `rewrite` should not be run on an event loop."""
+        """Return whether `rewrite` should run off the event loop."""
         return self._before_emit is not None or _room_left(fields, _LARGE) <= 0
 
     def rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the log after `before_emit` and the masks; None where the former drops it."""
-        # Types first: neither may see a number where text will be sent.
+        """Return the log after `before_emit` and the masks; None if `before_emit` drops it."""
+        # Repair types first, so that hook and masks see text wherever text is sent.
         right = repaired(fields)
         kept = right if self._before_emit is None else self._hooked(right, self._before_emit)
         return None if kept is None else self._masked(kept)
@@ -83,7 +83,7 @@ class Pipeline:
         return self._masked(repaired(fields))
 
     def reference(self, reference: str) -> str:
-        """Return a log's reference, as the masks leave it on the log itself."""
+        """Return a log's reference as it is after the masks."""
         return reference if self._mask is None else str(mask_value(reference, self._mask, "external_reference_id"))
 
     def _masked(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Pipeline:
             if answer is None:
                 return None
             kept = InferenceLog.of(dict(answer))
-            # The hook may have put any object there.
+            # The hook may have set any object.
             out: dict[str, Any] = {
                 name: {key: plain(each, limits=_WIDE) for key, each in value.items()}
                 if name == "custom_attributes"
@@ -105,13 +105,13 @@ class Pipeline:
                 for name, value in kept
                 if value is not None
             }
-        except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to keep back must not leave
+        except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to remove must not be sent
             _guard.raise_if_the_programs(error)
             message = "before_emit failed (%s): the log goes without its content"
             _guard.log_throttled(logging.WARNING, "before_emit", message, type(error).__name__)
             return _without_content(fields, error)
         if kept.response == sent:
-            out["response"] = response  # so that a mask still walks data
+            out["response"] = response  # so that a mask still sees structured data
         return out
 
 
@@ -126,7 +126,7 @@ def _without_content(fields: Mapping[str, Any], error: Exception) -> dict[str, A
 
 
 def _room_left(value: Any, room: int) -> int:
-    """Return what `value` leaves of `room` characters; stops counting where nothing is left."""
+    """Return how much of `room` characters is left after `value`; stop counting when there is none."""
     if isinstance(value, str):
         return room - len(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

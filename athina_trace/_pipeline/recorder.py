@@ -1,4 +1,4 @@
-"""Keeps what is logged in memory, for tests: no disk, no network, no thread."""
+"""A writer that keeps logs in memory, for tests: no disk, no network, no thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Recorder(Writer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.entries: list[Entry] = []
-        # An entry is kept as the bytes that would be sent: tests see what Athina would.
+        # As the bytes that would be sent, so that tests see what Athina would see.
         self.put = self.put_or_raise = self.entries.append
 
     def wake(self) -> None:
@@ -31,7 +31,7 @@ class Recorder(Writer):
         return FlushReport(0, 0, 0, None, 0.0)
 
     def status(self) -> Status:
-        """Return counts in which everything recorded is made, and waits."""
+        """Return counts in which all recorded entries are waiting."""
         made = len(self.entries)
         return Status(made=made, waiting=made, outbox=":memory:", faults=_guard.faults)
 

@@ -1,4 +1,4 @@
-"""What stays out of a log on request: pure rules over fields."""
+"""Redaction: which fields are kept out of a log on request."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any, Final
 
 
 class Redaction(IntFlag):
-    """What is kept out of a log. An `IntFlag`: its truth is asked for each call, and an int's costs next to nothing."""
+    """What to keep out of a log. An `IntFlag`, since each call tests whether it is set, and an int is fastest."""
 
     NOTHING = 0
     INPUTS = 1
-    """Arguments, prompts, questions and documents, as far as they were captured."""
+    """Captured arguments, prompts, questions and documents."""
     RESPONSE = 2
-    """Answers, as far as they were captured."""
+    """Captured answers."""
     NAMED = 4
-    """The same fields where the program named them, and the words of exceptions."""
+    """The same fields if the program set them, and the messages of exceptions."""
     EVERYTHING = INPUTS | RESPONSE | NAMED
 
 
 NOTHING: Final = Redaction.NOTHING
-"""The same without a look-up of a member, which is slow before Python 3.12, and made by each call."""
-# The fields of content. All others are about who, when, how long, which model and how much.
+"""For each call: before Python 3.12, looking up an enum's member is slow."""
+# The fields with content. All others say who, when, how long, which model and how much.
 _INPUT_FIELDS: Final = frozenset({"prompt", "user_query", "context", "expected_response"})
 _RESPONSE_FIELDS: Final = frozenset({"response", "tool_calls", "function_call_response", "user_feedback_comment"})
 _IDENTIFIERS: Final = frozenset({"session_id"})
 
 
 def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `fields` without those that are kept out."""
+    """Return `fields` without those that are redacted."""
     gone = _INPUT_FIELDS if redaction & Redaction.INPUTS else frozenset[str]()
     if redaction & Redaction.RESPONSE:
         gone |= _RESPONSE_FIELDS
@@ -37,20 +37,20 @@ def redacted(redaction: Redaction, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_named(redaction: Redaction) -> Redaction:
-    """Return what is kept out of fields that the program names: nothing, unless it is to be kept out, too."""
+    """Return the redaction of fields that the program set: nothing, unless `NAMED` is set."""
     return redaction if redaction & Redaction.NAMED else Redaction.NOTHING
 
 
 def identifiers(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return captured arguments without their content. Without its session a log would belong to no conversation."""
+    """Return only the captured session, without which a log would belong to no conversation."""
     return {name: value for name, value in inputs.items() if name in _IDENTIFIERS}
 
 
 def without_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return custom attributes without the arguments among them."""
+    """Return custom attributes without captured arguments."""
     return {name: value for name, value in attributes.items() if not name.startswith("input.")}
 
 
 def type_only(error: str) -> str:
-    """Return the exception's type alone, with which the text of an error begins."""
+    """Return only the exception's type, with which the text of an error begins."""
     return error.partition(":")[0]

@@ -1,4 +1,4 @@
-"""Which conversations are logged, where not all are."""
+"""Sampling: which conversations are logged."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from typing import Final
 
 _LENGTH: Final = 36
 _UNMARKED: Final = 24
-"""Characters of a UUID, and of those in front of its last group."""
+"""Characters of a UUID before its last group."""
 
 
 def keeps(conversation: str, rate: float) -> bool:
-    """Return whether a share `rate` (0 to 1) of all conversations has this one in it.
+    """Return whether a sample with this `rate` (0 to 1) includes a conversation.
 
-    Decided by a hash, so that every process decides alike, and a conversation that a small share keeps is kept by
-    every larger one.
+    A hash decides, so that every process decides alike, and a larger sample includes all of a smaller one.
     """
-    # Not `hash`, which differs from process to process.
+    # Not `hash()`, which differs between processes.
     digest = hashlib.blake2b(conversation.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < rate * 2**64
 
 
 def sampled_by(reference: str) -> str:
-    """Return the part of a reference that `left_out` leaves as it is: what a call without a session is sampled by."""
+    """Return the part of a reference that `left_out` does not change; calls without a session are sampled by it."""
     return reference[:_UNMARKED]
 
 
 def left_out(reference: str) -> str:
-    """Return the same UUID with a last group that says that no log was made under it, for every process to see."""
+    """Mark a UUID, in its last group, as that of a call that was not logged, so that every process can see it."""
     return reference[:_UNMARKED] + _mark(reference)
 
 
 def says_left_out(reference: str) -> bool:
-    """Return whether `left_out` gave this reference; of others, one in 2^48 looks so by chance."""
+    """Return whether `left_out` marked this reference; one in 2^48 others looks the same by chance."""
     return len(reference) == _LENGTH and reference[_UNMARKED:] == _mark(reference)
 
 

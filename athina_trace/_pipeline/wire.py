@@ -1,11 +1,11 @@
-"""From the fields of a log to the JSON object that is sent: types repaired, values turned into text, aliases added.
+"""Converts the fields of a log to the JSON object that is sent: repairs types, makes text of values, adds aliases.
 
-    repaired    fields → fields      each value of a type that Athina takes; the response may still be data
+    repaired    fields → fields      each value has a type that Athina accepts; the response may still be data
     to_wire     fields → the object  repaired, the response as text, custom attributes flat, both spellings
-    forwarded   fields → the object  of another client: repaired, both spellings, the response as it came
+    forwarded   fields → the object  for another client's fields: repaired, both spellings, the response unchanged
 
-Fields are JSON-safe data under the spelling used inside; None means absent. Nothing in front of `to_wire` turns data
-into text, and nothing behind it turns text back.
+Fields are JSON-safe data under our spelling; None means absent. Nothing before `to_wire` turns data into text, and
+nothing after it turns text back into data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EXACT: dict[str, tuple[type, ...]] = {
     # Only pydantic can decide.
     **dict.fromkeys(("custom_eval_metrics", "user_feedback"), ()),
 }
-"""Field → the types that need no look by pydantic."""
+"""Field → the types that pydantic need not check."""
 _USUAL = frozenset(
     [
         *((name, kind) for name, kinds in _EXACT.items() for kind in kinds),
@@ -36,26 +36,26 @@ _USUAL = frozenset(
         *(("prompt", kind) for kind in (str, list)),
     ]
 )
-"""Fields and types of values that stay as they are, once the messages of a prompt were looked at."""
+"""Fields with types of values that need no repair, apart from the messages of a prompt."""
 _MAX_SHAPES = 4096
 _usual_shapes: set[tuple[Any, ...]] = set()
-"""The fields of logs, and the types of their values, that were found to be usual. A program makes few of them."""
+"""Combinations of fields and types that were found to need no repair. A program makes few of them."""
 
 json_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 """JSON-safe data as compact JSON."""
 
 _REQUIRED = {"language_model_id": "unknown", "prompt": "", "response": ""}
-"""What Athina asks for, and what it is sent in place of a value that cannot be repaired."""
+"""The required fields, and the values that replace those that cannot be repaired."""
 
 
 def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON object to send for `fields`, those of a whole log or only those that are to change."""
+    """Return the JSON object to send for `fields`: those of a whole log, or only those that change."""
     wire = repaired(fields)
     if type(wire.get("response", "")) is not str:
         wire["response"] = json_text(wire["response"])
     attributes = wire.get("custom_attributes", {})
     if not _SCALARS.issuperset(map(type, attributes.values())):
-        # Athina's dashboard shows keys with scalar values only.
+        # Athina's dashboard shows scalar values only.
         wire["custom_attributes"] = {
             name: value if type(value) in _SCALARS else json_text(value) for name, value in attributes.items()
         }
@@ -63,17 +63,17 @@ def to_wire(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def forwarded(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON object to send for fields that another client shaped: data stays data where it sent data."""
+    """Return the JSON object to send for another client's fields: structured data stays structured."""
     return with_aliases(repaired(fields))
 
 
 def repaired(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return those of `fields` that are present, with the types that Athina takes, in a new dictionary.
+    """Return the `fields` that are present, with types that Athina accepts, in a new dictionary.
 
-    What cannot be repaired moves to `custom_attributes` as `invalid.<field>`, so that a wrong type never loses a log.
+    A value that cannot be repaired moves to `custom_attributes` as `invalid.<field>`, so that no log is lost.
     """
-    # Of most logs everything is there and right, as of the one before: to look at each field would take five times as
-    # long, and the loop below twenty-five times.
+    # Most logs are complete and correct, like the one before: a check of each field would take five times as long, and
+    # the loop below twenty-five times.
     shape, prompt = (*fields, *map(type, fields.values())), fields.get("prompt")
     if (shape in _usual_shapes or _is_usual(fields, shape)) and (
         type(prompt) is not list or _MESSAGES.issuperset(map(type, prompt))
@@ -100,12 +100,12 @@ def _is_usual(fields: dict[str, Any], shape: tuple[Any, ...]) -> bool:
 
 
 def is_prompt(value: Any) -> bool:
-    """Return whether JSON-safe data is what Athina takes for a prompt: text, or a list of messages."""
+    """Return whether JSON-safe data is a prompt as Athina accepts it: text, or a list of messages."""
     return type(value) is str or (type(value) is list and _MESSAGES.issuperset(map(type, value)))
 
 
 def _repaired(fields: dict[str, Any]) -> dict[str, Any]:
-    """Coerce what pydantic can coerce; move each field that it refuses to `custom_attributes`."""
+    """Coerce values with pydantic; move each field that it rejects to `custom_attributes`."""
     from athina_trace.inference_log import InferenceLog, invalid_fields  # noqa: PLC0415 - only mistakes need it
 
     invalid = invalid_fields({**_REQUIRED, **fields})

@@ -1,4 +1,4 @@
-"""Logs, changes and feedback as entries of an outbox: what every place that takes entries has in common."""
+"""`Writer`: turns logs, changes and feedback into entries. Its subclasses are `Runtime` and, for tests, `Recorder`."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ Change = Literal["update", "update_by_id", "feedback"]
 
 
 class OrderingKeys:
-    """The ordering keys of the newest logs: of at least `_REMEMBERED` of them, of at most twice as many."""
+    """The ordering keys of the newest logs, at least `_REMEMBERED` and at most twice as many."""
 
     def __init__(self) -> None:
         self._new: dict[str, str | None] = {}
         self._old: dict[str, str | None] = {}
 
     def __setitem__(self, reference: str, key: str | None) -> None:
-        # Two generations instead of an order: no step here can meet another thread's half-way.
+        # Two generations instead of a queue, so that threads need no lock here.
         if len(self._new) >= _REMEMBERED:
             self._old, self._new = self._new, {}
         self._new[reference] = key
 
     def get(self, reference: str, default: str | None) -> str | None:
-        """Return the key of the log `reference`; None where the log was dropped; `default` where it is not known."""
+        """Return the key of the log `reference`; None if the log was dropped; `default` if it is unknown."""
         return self._new.get(reference, self._old.get(reference, default))
 
 
 class Writer(ABC):
-    """Turns the fields of logs into entries and puts them somewhere: see `put`."""
+    """Turns the fields of logs into entries, and commits them with `put`."""
 
     put: Callable[[Entry], None]
-    """Commits an entry, and never raises: what a full outbox cannot take is counted and warned of.
+    """Commits an entry, and never raises: if the outbox is full, the entry is counted as dropped, with a warning.
 
-    Set by each kind of writer: a runtime puts into its `Delivery`, a recorder into a list.
+    Set by each subclass: a runtime puts entries into its `Delivery`, a recorder into a list.
     """
 
     put_or_raise: Callable[[Entry], None]
-    """Commits an entry where it survives this process, or raises `OutboxError`: for what can be sent to us again."""
+    """Commits an entry durably, or raises `OutboxError`: for clients of a gateway, which can try again."""
 
     def __init__(self, settings: Settings) -> None:
         self.ordering_keys = OrderingKeys()
@@ -67,7 +67,7 @@ class Writer(ABC):
         self.settings = settings
         self.pipeline = Pipeline(settings)
         self.is_plain = self.pipeline.is_empty and not settings.flush_each_call
-        """Whether the settings leave every log as it is: the short way for most programs."""
+        """Whether the settings change no log: most programs skip the pipeline."""
         constants = {"environment": settings.environment, "language_model_id": settings.language_model_id}
         self.defaults: dict[str, Any] = {
             **{name: value for name, value in constants.items() if value is not None},
@@ -76,7 +76,7 @@ class Writer(ABC):
 
     @contextmanager
     def collecting(self, entries: list[Entry]) -> Iterator[None]:
-        """Collect what is written in this context in a list, for a caller that has to know whether it can be kept."""
+        """Collect the entries of this context in a list, for callers that must know whether they can be kept."""
         token = _collected.set(entries)
         if not self._may_collect:
             put, self._may_collect = self.put, True
@@ -88,7 +88,7 @@ class Writer(ABC):
                 else:
                     collected.append(entry)
 
-            # From now on: most programs never come here, and none of their calls has to ask.
+            # Replaced on first use, so that the calls of other programs need no check.
             self.put = put_or_collect
         try:
             yield
@@ -97,10 +97,10 @@ class Writer(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """Wake the engine's thread, where there is one."""
+        """Wake the engine's thread, if there is one."""
 
     def commit(self, fields: dict[str, Any]) -> None:
-        """Commit one log as it is. `fields`: its data; see `wire`."""
+        """Commit one log without the pipeline. `fields`: its data; see `wire`."""
         self.put(log_entry(to_wire(fields), clock.time()))
 
     def write(
@@ -113,21 +113,21 @@ class Writer(ABC):
         outermost: bool,
         on_written: Callable[[], None],
     ) -> DeferredWork:
-        """Commit one log as the settings want it, or give the work that does, where that takes long.
+        """Run one log through the pipeline and commit it; if that takes long, return it as deferred work.
 
         Args:
-            fields: the log's, as data; see `wire`.
-            rate: the share of conversations that the decorator or the session asks for; None for the setting's.
+            fields: those of the log, as data; see `wire`.
+            rate: the share of conversations set by the decorator or the session; None to use the setting.
             is_in_sample: decides by the rate and the log's session.
             failed: whether the call raised an exception.
-            outermost: whether the call was made in no other one.
-            on_written: called when the log is committed, or dropped: changes of it may follow.
+            outermost: whether the call is not inside another one.
+            on_written: called when the log is committed or dropped, so that its changes may follow.
         """
         if not self._samples(fields, rate=rate, is_in_sample=is_in_sample, failed=failed):
             on_written()
             return None
         flushes = self.settings.flush_each_call and outermost
-        # What needs no rewriting is on disk before anything is awaited: a cancelled call has its log.
+        # If nothing is rewritten, the log is on disk before anything is awaited: a cancelled call has its log.
         if not self.pipeline.rewrites:
             self.commit(fields)
             on_written()
@@ -149,7 +149,7 @@ class Writer(ABC):
             self._flush()
 
     def _flush(self) -> None:
-        """Deliver what the outermost call logged before it ends. Never raises."""
+        """Deliver the logs of the outermost call before it ends. Never raises."""
         with _guard.shield("flushing at the end of a call"):
             self.flush(self.settings.flush_timeout)
 
@@ -161,10 +161,10 @@ class Writer(ABC):
         failed: bool,
         wire: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
-        """Commit one log of another program as the settings want it, as `write` does; `wire` makes the JSON object.
+        """Do what `write` does for a log of another program; `wire` makes the JSON object.
 
         Raises:
-            OutboxError: it cannot be kept where it survives this process. What the settings drop raises nothing.
+            OutboxError: the log cannot be kept durably. A log that the settings drop raises nothing.
         """
         if self._samples(fields, rate=None, is_in_sample=is_in_sample, failed=failed):
             rewritten = self._rewrite(fields) if self.pipeline.rewrites else fields
@@ -179,25 +179,25 @@ class Writer(ABC):
         is_in_sample: Callable[[float, str | None], bool],
         failed: bool,
     ) -> bool:
-        """Return whether a log is in the sample; what that means for its changes is noted."""
+        """Return whether a log is in the sample; if not, drop its changes from now on."""
         samples = self.pipeline.samples(fields, rate=rate, is_in_sample=is_in_sample, failed=failed)
         if not samples:
             self._drop(fields["external_reference_id"])
         return samples
 
     def _rewrite(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the log after `before_emit` and the masks; None, and noted, where the former drops it."""
+        """Return the log after `before_emit` and the masks; if `before_emit` drops it, None, and drop its changes."""
         rewritten = self.pipeline.rewrite(fields)
         if rewritten is None:
             self._drop(fields["external_reference_id"])
         return rewritten
 
     def _drop(self, reference: str) -> None:
-        """Note that there is no log under this reference: its changes have nowhere to go."""
+        """Drop changes to this log from now on, since it is not sent."""
         self.ordering_keys[reference] = None
 
     def change(self, kind: Change, target: str, fields: dict[str, Any]) -> None:
-        """Commit a change of a log, or feedback on it, to travel behind the log itself."""
+        """Commit a change to a log, or feedback on it, to be delivered after the log itself."""
         entry = self.change_entry(kind, target, fields)
         if entry is not None:
             self.put(entry)
@@ -210,13 +210,13 @@ class Writer(ABC):
         *,
         wire: Callable[[dict[str, Any]], dict[str, Any]] = to_wire,
     ) -> Entry | None:
-        """Return the entry of a change, which `wire` made the JSON object of; None where its log was dropped."""
+        """Return the entry of a change, as the JSON object that `wire` makes; None if its log was dropped."""
         if kind != "update_by_id":  # Athina's own ids were never masked
-            # Every process can see this alone, so it decides, also where the call failed later and was logged.
+            # The mark decides even if the call failed later and was logged, since other processes see nothing else.
             if says_left_out(target):
                 return None
             target = self.pipeline.reference(target)
-        # The log of another process is not known here: its reference as a key keeps at least its changes in order.
+        # A log of another process is unknown here: with its reference as key, at least its changes stay in order.
         key = self.ordering_keys.get(target, target)
         if key is None:
             return None
@@ -224,11 +224,11 @@ class Writer(ABC):
 
     @abstractmethod
     def flush(self, timeout: float) -> FlushReport:
-        """Wait until everything was delivered, for at most `timeout` seconds."""
+        """Wait until everything is delivered, for at most `timeout` seconds."""
 
     @abstractmethod
     def status(self) -> Status:
-        """Return the outbox's counts, and why nothing is sent where that is so."""
+        """Return the outbox's counts, and why nothing is sent, if so."""
 
     @abstractmethod
     def recent_logs(self, limit: int) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""What the servers of this package share: the socket, the rules of access, Athina's endpoints. Needs starlette."""
+"""Shared by the servers of this package: the socket, access rules, Athina's endpoints. Needs starlette."""

@@ -1,7 +1,7 @@
-"""Which requests a server accepts: the rules about hosts, sites and secrets that all servers here share.
+"""Access rules about hosts, sites and secrets that all servers here share.
 
-A server on loopback can still be reached by any website that its owner visits: by a name that resolves to 127.0.0.1
-(DNS rebinding), or by a form that posts here.
+Any website that its user visits can reach a server on loopback: through a name that resolves to 127.0.0.1 (DNS
+rebinding), or with a form that posts to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.types import Scope
 @lru_cache(maxsize=256)
 def is_own_host(host: str, names: frozenset[str]) -> bool:
     """Return whether a request's `Host` is a numeric address or one of `names`."""
-    # A name can be made to resolve to this machine by its owner; a numeric address cannot.
+    # The owner of a name can make it resolve to this machine; a numeric address cannot be abused like this.
     if not 0 < len(host) <= 255 or set(host) & set("/\\@?# \t"):  # noqa: PLR2004 - the longest name in the DNS
         return False
     try:
@@ -29,7 +29,7 @@ def is_own_host(host: str, names: frozenset[str]) -> bool:
 
 
 def is_cross_site(scope: Scope) -> bool:
-    """Return whether a browser reports that a request comes from a page of another site."""
+    """Return whether a browser says that a request comes from a page of another site."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
     if origin is None:
@@ -39,5 +39,5 @@ def is_cross_site(scope: Scope) -> bool:
 
 
 def same(given: str, secret: str) -> bool:
-    """Compare with a secret in a time that does not depend on where they differ; any text may be given."""
+    """Compare any text with a secret, in a time that does not depend on where they differ."""
     return secrets.compare_digest(given.encode("utf-8", "replace"), secret.encode())

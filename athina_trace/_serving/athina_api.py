@@ -1,4 +1,4 @@
-"""Athina's logging API as a server has it, as its documentation and its clients describe it.
+"""The server side of Athina's logging API, as its documentation and clients describe it.
 
 POST  /api/v1/log/inference, /api/v2/log/inference
 PATCH /api/v1/log/inference/update-by-external-reference-id/{external_reference_id}
@@ -26,7 +26,7 @@ Endpoint = Callable[[Request], Awaitable[dict[str, Any]]]
 
 
 class RefusedRequest(Exception):  # noqa: N818 - an answer, not an error
-    """A request that is answered with another status than success, in the shape of Athina's errors."""
+    """Ends a request with an error status, in the form of Athina's errors."""
 
     def __init__(self, status: int, error: str, message: str, *, retry_after: float | None = None) -> None:
         """`retry_after`: seconds that the client is asked to wait."""
@@ -44,7 +44,7 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer, not an error
 
 
 class AthinaApi(ABC):
-    """The endpoints; what becomes of a log and of its changes is for a subclass to say.
+    """The endpoints; subclasses handle logs and their changes.
 
     Every method may raise `RefusedRequest`.
     """
@@ -53,7 +53,7 @@ class AthinaApi(ABC):
         """Return a route for each endpoint."""
         endpoints: list[tuple[str, str, Endpoint]] = [
             ("POST", "/api/{version}/log/inference", self._log),
-            # Before the next one, which would match its path, too; references may contain slashes.
+            # Before the next route, which would match this path as well; references may contain slashes.
             ("PATCH", "/api/v1/log/inference/update-by-external-reference-id/{target:path}", self._update),
             ("PATCH", "/api/v1/log/inference/{target:path}", self._update_by_id),
             ("PATCH", "/api/v1/prompt_run/user-feedback", self._feedback),
@@ -61,7 +61,7 @@ class AthinaApi(ABC):
         return [Route(path, self._answered(endpoint), methods=[method]) for method, path, endpoint in endpoints]
 
     def _answered(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        """Answer each request of an endpoint, those that are refused, too."""
+        """Turn an endpoint into a handler that also answers refused requests."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -87,7 +87,7 @@ class AthinaApi(ABC):
 
     @abstractmethod
     async def change(self, kind: Kind, target: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Take a change of the log `target`, or feedback on it; return the `data` of the answer."""
+        """Take a change to the log `target`, or feedback on it; return the `data` of the answer."""
 
     async def _log(self, request: Request) -> dict[str, Any]:
         version: str = request.path_params["version"]
@@ -108,7 +108,7 @@ class AthinaApi(ABC):
     async def _feedback(self, request: Request) -> dict[str, Any]:
         fields = await self.read(request)
         value = fields.get("user_feedback")
-        # True is 1 to Python, and not to Athina.
+        # True equals 1 in Python, but not for Athina.
         if value not in (1, 0, -1) or isinstance(value, bool):
             raise RefusedRequest(400, "Validation error", f"user_feedback must be 1, 0 or -1, not {value!r}")
         return await self.change("feedback", str(fields.get("external_reference_id") or ""), fields)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MAX_CONCURRENT = 200
-"""Requests at once; more are answered with 503."""
+"""Maximum number of concurrent requests; more are answered with 503."""
 
 
 def is_loopback(host: str) -> bool:
@@ -28,10 +28,10 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int, *, or_any_port: bool = False) -> socket.socket:
-    """Listen at `host`; on any free port where `port` is 0, or where it is taken and `or_any_port` is set.
+    """Listen at `host`; on any free port if `port` is 0, or if it is taken and `or_any_port` is set.
 
     Raises:
-        OSError: the address is taken, or not one of this machine's.
+        OSError: the address is taken, or does not belong to this machine.
     """
     address = "127.0.0.1" if host == "localhost" else host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -43,8 +43,8 @@ def listen(host: str, port: int, *, or_any_port: bool = False) -> socket.socket:
                 raise OSError(error.errno, f"port {port} of {host} is in use: choose another one with --port") from None
             raise
         listener = socket.create_server((address, 0), family=family, backlog=128)
-    # Connections inherit it. asyncio sets it only on sockets that were made with an explicit protocol number, which
-    # create_server leaves out: the second packet of an answer would wait 40 ms for the acknowledgement of the first.
+    # Connections inherit this option. asyncio sets it only on sockets with an explicit protocol number, which
+    # create_server omits: the second packet of an answer would wait 40 ms for the acknowledgement of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -79,11 +79,11 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end."""
+        """The server's address, without a trailing slash."""
         return url_of(self.listener).rstrip("/")
 
     def serve_here(self) -> None:
-        """Serve in this thread until stopped; in the main thread, Ctrl-C stops."""
+        """Serve in this thread until stopped; in the main thread, Ctrl-C stops it."""
         self.run(sockets=[self.listener])
 
     def __enter__(self) -> Self:
