@@ -93,7 +93,7 @@ class Runtime(Writer):
             return lambda _: NoSenders(_NO_KEY)
         revise = None
         if settings.estimate_cost:
-            from athina_trace._delivery.costs import estimator  # noqa: PLC0415 - most programs do not use it
+            from athina_trace._delivery.cost_estimates import estimator  # noqa: PLC0415 - most programs do not use it
 
             revise = estimator()
         return lambda results: Senders(

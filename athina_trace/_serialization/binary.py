@@ -36,12 +36,12 @@ _RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-m
 
 
 def describe_bytes(head: bytes, size: int) -> str:
-    """Return `<1234 bytes of image/png>`, from the first bytes (16 are enough) and the size of the whole."""
+    """Return `<1234 bytes of image/png>`, from the first bytes (16 are enough) and the total size."""
     return f"<{size} bytes{_of(media_type(head))}>"
 
 
 def media_type(head: bytes) -> str:
-    """Return the media type that the first 16 bytes show, or "" where they show none."""
+    """Return the media type according to the first 16 bytes, or "" if it is unknown."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":
@@ -50,7 +50,7 @@ def media_type(head: bytes) -> str:
 
 
 def without_blobs(value: Any) -> Any:
-    """Replace base64 in the texts of JSON-safe data, at any depth, by its length."""
+    """Replace base64 in the texts of JSON-safe data, at any depth, with its length."""
     kind = type(value)
     if kind is str:
         return value if len(value) < _SHORTEST else without_base64(value)[0]
@@ -66,7 +66,7 @@ def without_blobs(value: Any) -> Any:
 
 
 def may_hold_base64(text: str) -> bool:
-    """Return whether there may be base64 outside of data URLs: almost no long text has a window without a space."""
+    """Return whether there may be base64 outside data URLs: almost every window of a long text has a space."""
     for start in range(0, len(text) - _WINDOW, _WINDOW):
         if text.find(" ", start, start + _WINDOW) < 0 and _ALPHABET.fullmatch(text, start, start + _WINDOW):
             return True
@@ -76,8 +76,8 @@ def may_hold_base64(text: str) -> bool:
 def without_base64(text: str, unseen: int = 0) -> tuple[str, int]:
     """Put `<1234 base64 characters of image/png>` in place of base64 data URLs and of long bare base64.
 
-    `unseen` characters follow that were not handed over. Base64 that reaches the end of `text` is taken to continue
-    through them all: they are counted in, and the second answer is 0 instead of `unseen`.
+    `unseen`: the number of characters that were cut off after `text`. If base64 reaches the end of `text`, they are
+    counted as part of it, and the second return value is 0 instead of `unseen`.
     """
     patterns = [_DATA_URL] if ";base64," in text else []
     if may_hold_base64(text):

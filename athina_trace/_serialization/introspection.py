@@ -1,4 +1,4 @@
-"""What classes and instances store, read past metaclasses, properties and `__getattr__`."""
+"""Reads what classes and instances store, bypassing metaclasses, properties and `__getattr__`."""
 
 import types
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ LONGEST_NAME: Final = 200
 
 
 class Placeholder(str):
-    """Words of ours in place of a value, so that they are not taken for the user's text."""
+    """Our text in place of a value, so that it is not mistaken for the user's."""
 
     __slots__ = ()
 
@@ -32,18 +32,18 @@ def type_name(cls: type) -> str:
 
 
 def type_placeholder(value: object) -> Placeholder:
-    """Return the name of the value's type, which is logged for what is not data: `<module.Class>`."""
+    """Return `<module.Class>`, which is logged for objects without data."""
     return Placeholder(f"<{type_name(type(value))}>")
 
 
 def static(cls: type, *names: str) -> Any:
-    """Return the first of these class attributes that exists, without binding it."""
+    """Return the first of these class attributes that exists, unbound."""
     found = (vars_of(base).get(name, ABSENT) for name in names for base in mro_of(cls))
     return next((value for value in found if value is not ABSENT), ABSENT)
 
 
 def slot(member: object, value: object) -> object:
-    """Read a slot, and nothing else that a class may hold under its name, such as a property."""
+    """Read a slot, but no other kind of attribute of that name, such as a property."""
     if type(member) is not types.MemberDescriptorType:
         return ABSENT
     try:
@@ -62,7 +62,7 @@ def instance_dict(value: object) -> dict[str, object]:
 
 
 def stored_pairs(value: object, names: tuple[str, ...]) -> list[tuple[str, object]]:
-    """Return those of the named attributes that the instance holds, in its `__dict__` or in slots."""
+    """Return the named attributes that the instance stores, in its `__dict__` or in slots."""
     stored = instance_dict(value)
     if all(map(stored.__contains__, names)):
         return [(name, stored[name]) for name in names]
@@ -72,7 +72,7 @@ def stored_pairs(value: object, names: tuple[str, ...]) -> list[tuple[str, objec
 
 
 def attribute_or_none(value: object, name: str) -> Any:
-    """Return an attribute that may well be a property, and so run its author's code; None where there is none."""
+    """Return an attribute, even if it is a property, which runs its author's code; None if there is none."""
     try:
         return getattr(value, name, None)
     except Exception as error:  # noqa: BLE001 - that code may raise anything

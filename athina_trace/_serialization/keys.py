@@ -1,7 +1,7 @@
-"""Keys that nothing names: those of well-known services have a form of their own, wherever in a text they are.
+"""Masks the API keys of well-known services, which can be recognised by their form anywhere in a text.
 
-Each form is one that no prose, identifier, hash or name of a file has. `without_keys` and `may_hold_keys` take time
-linear in the text: a key begins where none can be under way, so that no part of a text is read for two.
+No prose, identifier, hash or file name has one of these forms. `without_keys` and `may_hold_keys` take time linear in
+the text: no key can begin inside another one, so no part of a text is read twice.
 """
 
 import re
@@ -9,7 +9,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 KEY: Final = "[key]"
-"""What is logged in place of a key: so the masker `key` calls it, too."""
+"""Logged in place of a key, as by the masker `key`."""
 
 _MIXED: Final = r"(?=[\w-]{0,99}[A-Z])(?=[\w-]{0,99}[a-z])"
 _KEYS: Final = (
@@ -48,9 +48,9 @@ class _Forms(NamedTuple):
 
 @cache
 def _forms() -> _Forms:
-    """Compile the patterns: not every program has such texts, and all would wait for it at import."""
+    """Compile the patterns on first use: not every program has such texts."""
     return _Forms(
-        # The two characters before, which are looked at once, are seldom these.
+        # The two characters before, which are checked first, are rarely these.
         re.compile(
             r"-(?<=[alpsxP][abeikoprstxyX]-)"
             r"(?:(?<=sk-)(?:(?<![A-Za-z]sk-)|(?<=csk-)|(?<=\\.sk-)|(?<=%..sk-))|(?<=xox.-)|(?<=xai-)"
@@ -63,15 +63,15 @@ def _forms() -> _Forms:
         re.compile(r"KIA(?<=AKIA)"),
         re.compile(r"za(?<=AIza)"),
         re.compile(r"J(?:(?<=eyJ)|QQJ99)"),
-        # Within JSON, a line's end is written as a backslash and a letter; within URLs, a sign as two digits.
+        # In JSON, a newline is a backslash and a letter; in URLs, special characters are two digits.
         re.compile(rf"(?:(?<![\w-])|(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F]))(?:{'|'.join(_KEYS)})", re.ASCII),
     )
 
 
 def may_hold_keys(text: str) -> bool:
-    """Return whether `without_keys` may find something."""
+    """Return whether `without_keys` may find a key."""
     forms = _forms()
-    # A character is found in a twentieth of the time that two take.
+    # Searching for one character is twenty times as fast as for two.
     return (
         ("-" in text and forms.hyphen.search(text) is not None)
         or ("_" in text and forms.underscore.search(text) is not None)

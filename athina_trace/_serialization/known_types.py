@@ -1,8 +1,7 @@
-"""Which types are known, and how an object of each is read: by its shape, where possible never by its author's code.
+"""Readers for objects of known types: they use what is stored and, where possible, do not run their author's code.
 
-`read(value)` answers with something simpler: a built-in value, a `Placeholder`, `Pairs` or `Items`. It may raise,
-and what it answers may hold anything: its caller guards and bounds. No library is imported to recognise its
-objects.
+`read(value)` returns something simpler: a built-in value, a `Placeholder`, `Pairs` or `Items`. It may raise, and its
+result may contain anything: the caller guards and bounds it. No library is imported to recognise its objects.
 """
 
 import array
@@ -53,14 +52,14 @@ from athina_trace._serialization.scalars import (
 
 
 class Pairs(NamedTuple):
-    """Keys and values; `size` is None where only iterating over code of the user's would show it."""
+    """Keys and values; `size` is None if only iterating, which runs the user's code, would show it."""
 
     source: Iterable[tuple[object, object]]
     size: int | None
 
 
 class Items(NamedTuple):
-    """Values in a row; `size` as for `Pairs`; `ordered` is false for sets."""
+    """A sequence of values; `size` as for `Pairs`; `ordered` is false for sets."""
 
     source: Iterable[object]
     size: int | None
@@ -72,12 +71,12 @@ Reader: TypeAlias = Callable[[Any], object]
 _LARGEST_BODY: Final = 1_000_000  # bytes; the rest of a larger one is left out
 _SMALL_ARRAY: Final = 32  # elements; a larger array is logged as type and shape
 
-# Weak, so that classes made on the fly can go.
+# Weak, so that dynamically created classes can be collected.
 _readers: WeakKeyDictionary[type, Reader] = WeakKeyDictionary()
 
 
 def read(value: object) -> object:
-    """Return what `value` holds as something simpler, or its type's name where it holds no data."""
+    """Return the data in `value` as something simpler, or its type's name if it has no data."""
     cls = type(value)
     reader = _readers.get(cls)
     if reader is None:
@@ -85,7 +84,7 @@ def read(value: object) -> object:
     return reader(value)
 
 
-# ---- choosing a reader for a class, once
+# ---- choosing a reader for each class, once
 
 
 def _reader(cls: type) -> Reader:
@@ -136,7 +135,7 @@ def _fields_reader(cls: type) -> Reader | None:
 
 
 def _stored(names: tuple[str, ...], extra: object = None) -> Reader:
-    """Read fields where the instance stores them: a `model_dump` or a property would run its author's code."""
+    """Read fields from where the instance stores them: `model_dump` or a property would run its author's code."""
 
     def read_fields(value: object) -> Pairs:
         pairs = stored_pairs(value, names)
@@ -172,7 +171,7 @@ def read_sequence(value: Iterable[object]) -> Items:
 
 
 def read_body(response: object, path: tuple[str, ...]) -> object:
-    """Read an HTTP response as the text of its body, or what the body is made from; a stream as its type."""
+    """Read an HTTP response as the text of its body, or the data of which it is made; a stream as its type."""
     body: Any = response
     for name in path:
         body = getattr(body, name, None)
@@ -184,14 +183,14 @@ def read_body(response: object, path: tuple[str, ...]) -> object:
         except UnicodeDecodeError:
             return body
     if isinstance(body, str) and body[:1] in ("{", "["):
-        # As data, of which what looks like a secret by its name is masked.
+        # As data, so that secrets are masked by their names.
         with suppress(ValueError, RecursionError):
             return json.loads(body)
     return body if body and isinstance(body, (str, dict, list)) else type_placeholder(response)
 
 
 def read_array(value: Any) -> object:
-    """Read arrays of numpy as lists while they are small, everything else of that shape by type and shape."""
+    """Read small numpy arrays as lists, and everything else of that kind as its type and shape."""
     shape = value.shape
     if not isinstance(shape, tuple):
         return type_placeholder(value)
@@ -204,12 +203,12 @@ def read_array(value: Any) -> object:
 
 # ---- the rules, first match wins
 
-# By name, since to import a library would cost everyone who does not use it.
+# By name, since importing a library would slow down every program that does not use it.
 _MASKED_CLASSES: Final = frozenset(
     f"pydantic.{at}.{name}" for at in ("types", "v1.types") for name in ("SecretStr", "SecretBytes", "_SecretBase")
 )
 _BY_NAME: Final[Mapping[str, Reader]] = {
-    # These classes' `str` is their data, and is no code of the user's.
+    # The `str` of these classes is their data, and not the user's code.
     **dict.fromkeys(
         (
             *(f"ipaddress.IPv{n}{kind}" for n in (4, 6) for kind in ("Address", "Interface", "Network")),
@@ -225,7 +224,7 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
     ),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
-    # What they hold is in no field that they declare.
+    # Their data is not in a declared field.
     "dspy.primitives.example.Example": lambda value: instance_dict(value).get("_store"),
     "dspy.primitives.prediction.Prediction": _stored(("_store", "_lm_usage")),
     **dict.fromkeys(("concurrent.futures._base.Future", "_asyncio.Future", "_asyncio.Task"), finished),
@@ -244,7 +243,7 @@ _BODIES: Final[Mapping[str, tuple[str, ...]]] = {
     "httpx2.Response": ("_content",),
     "requests.models.Response": ("_content",),
 }
-"""Responses of HTTP → where they keep the body that is there: an attribute of an attribute."""
+"""Classes of HTTP responses → the path of attributes to a complete body."""
 
 _BEFORE_FIELDS: Final[tuple[tuple[type, Reader], ...]] = (
     (enum.Enum, enum_value),

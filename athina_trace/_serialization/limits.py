@@ -1,33 +1,33 @@
-"""JSON-safe data, and how much of a value is read into it."""
+"""The type of JSON-safe data, and the limits on how much of a value is read."""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
-"""What `json` reads and writes."""
+"""What `json` can read and write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much of an object is read. Each bound holds before anything is walked."""
+    """How much of an object is read. Each limit is checked before a container is walked."""
 
     nodes: int = 10_000
-    """Values in all, containers and what they hold."""
+    """Total number of values, including containers."""
     depth: int = 12
-    """Containers within containers."""
+    """Nesting of containers."""
     string: int = 200_000
-    """Characters of one string."""
+    """Characters per string."""
     strings: int = 1_000_000
-    """Characters of all strings."""
+    """Total characters of all strings."""
     patience: float = 0.25
-    """Seconds given in all to iterating over mappings and sequences that are code of the user's."""
+    """Total seconds for iterating over mappings and sequences that run the user's code."""
 
 
 DEFAULT_LIMITS: Final = Limits()
 
 
 class Walk:
-    """What is left of the limits on the way through one value."""
+    """The remaining limits during the walk through one value."""
 
     __slots__ = ("active", "chars", "limits", "nodes", "patience")
 

@@ -1,4 +1,4 @@
-"""Readers for what is one value: each gives something simpler, mostly a built-in value or a `Placeholder`."""
+"""Readers for single values: each returns something simpler, mostly a built-in value or a `Placeholder`."""
 
 import datetime as dt
 import enum
@@ -26,7 +26,7 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def big_int(value: int) -> str | Placeholder:
-    """Write an integer out that JSON readers might round; one of more than 1000 digits by its size."""
+    """Write an integer that JSON readers might round as text; with more than 1000 digits, only its size."""
     bits = int.bit_length(value)
     return int.__repr__(value) if bits < _DIGITS * 3 else Placeholder(f"<int of {bits} bits>")
 
@@ -50,7 +50,7 @@ def buffer(value: bytes | bytearray | memoryview) -> Placeholder:
 
 
 def duration(value: dt.timedelta) -> str:
-    """Write ISO 8601, as pydantic does: a sign, days and the rest in seconds."""
+    """Write ISO 8601 like pydantic: a sign, the days, and the rest in seconds."""
     micro = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
     days, rest = divmod(abs(micro), 86_400_000_000)
     seconds = f"{rest / 1_000_000:.6f}".rstrip("0").rstrip(".")
@@ -58,11 +58,11 @@ def duration(value: dt.timedelta) -> str:
 
 
 def exception(error: BaseException) -> str:
-    """Return type and message. The message is asked for only where no code of its author would run."""
+    """Return type and message; the message only if that does not run its author's code."""
     args = _args_of(error)
     scalars = [arg for arg in args if type(arg) in _SCALARS]
     quiet = len(scalars) == len(args) and type(static(type(error), "__str__")) is types.WrapperDescriptorType
-    # An OSError's own __str__ asks the file name for its repr, and it may be any object.
+    # OSError.__str__ calls the repr of its file name, which may be any object.
     quiet = quiet and (not issubclass(type(error), OSError) or type(_filename_of(error)) in _SCALARS)
     if quiet and all(len(arg) < _LONGEST_MESSAGE for arg in scalars if type(arg) is str):
         message = str(error)
@@ -72,7 +72,7 @@ def exception(error: BaseException) -> str:
 
 
 def finished(future: Any) -> object:
-    """Return what came of a future. Its methods would count as retrieving that: asyncio warns where nothing does."""
+    """Return a future's result without its methods, which would mark it as retrieved: asyncio would not warn."""
     if future._state != "FINISHED":  # noqa: SLF001
         return type_placeholder(future)
     return future._result if future._exception is None else future._exception  # noqa: SLF001

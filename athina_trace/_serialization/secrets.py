@@ -1,4 +1,4 @@
-"""Which names look as if they hold a secret, and the credentials inside texts."""
+"""Recognises secrets: names that look like those of secrets, and credentials inside texts."""
 
 import re
 from functools import cache, lru_cache
@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 from athina_trace._serialization.keys import may_hold_keys, without_keys
 
 SHORTEST: Final = 20
-"""Characters of a text that may hold a credential which nothing names: a key alone has as many."""
+"""Minimum length of a text that may contain a credential without a name: the shortest key."""
 
 MASKED: Final = "[masked]"
-"""What is logged in place of a secret."""
+"""Logged in place of a secret."""
 
 _LONGEST_NAME: Final = 128
 _MOST_SPACES: Final = 3
@@ -18,7 +18,7 @@ _MOST_SPACES: Final = 3
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z0-9]+")
 
-# Matched against the words of a name in lower case, each between underscores: "X-API-Key" is "_x_api_key_".
+# Matched against the words of a name in lower case, between underscores: "X-API-Key" is "_x_api_key_".
 _SECRET = re.compile(
     r"password|passwd|passphrase|passcode|passwort|kennwort|credential"
     r"|_(?:pwd|secrets?|authorization|cookies?|bearer|jwt|otp|ssn|cvv|dsn)_"
@@ -30,7 +30,7 @@ _SECRET = re.compile(
     r"|(?:access|auth|refresh|bearer|session)_?token_|(?:access|auth|refresh|bearer|api|bot)_?tokens_"
     r"|_token_$|^_(?:basic_|proxy_)?auth_$"
 )
-# A language model's tokens, and the marks by which lists are paged, are no secrets.
+# A language model's tokens and pagination tokens are not secrets.
 _COUNTED = re.compile(
     r"_(?:max|min|first|last|per|prompt|completion|input|output|total|cached|reasoning"
     r"|bos|eos|pad|unk|sep|cls|mask|start|end|stop|special|new|next|prev|page|continuation)_token_$"
@@ -38,7 +38,7 @@ _COUNTED = re.compile(
 
 
 def looks_secret(name: str) -> bool:
-    """Return whether a parameter, field or key of this name is likely to hold a secret.
+    """Return whether a parameter, field or key with this name probably holds a secret.
 
     Words are separated by case and by anything that is no letter or digit: `apiKey`, `X-API-Key` and
     `OPENAI_API_KEY` are one. `token` is a secret, `tokens`, `max_tokens` and `token_count` are not.
@@ -60,23 +60,23 @@ def _looks_secret(name: str) -> bool:
 _USERINFO = re.compile(r"://(?:[^\s/?#:@\"'<>]*:[^\s/?#\"'<>]+|[^\s/?#:@\"'<>]{20,})(?=@)")
 _QUERY = re.compile(r"([?&#])([\w.%-]{1,64})=([^\s&#\"'<>]+)")
 _KEY = re.compile(r"(?=[^\d]*\d)(?=[^A-Za-z]*[A-Za-z])[\w-]{20,}")
-"""A parameter named `key` is often one of a table or a cache: such are shorter, or words."""
+"""A parameter named `key` is often that of a table or cache, which is shorter, or a word."""
 _RELATIVE = re.compile(r"\?[\w.%-]{1,64}=")
 _SIGNATURES: Final = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
-"""Parameters that make a URL a credential itself."""
+"""Parameters that make the URL itself a credential."""
 _WEBHOOK = re.compile(
     r"(://(?:hooks\.slack\.com/[a-z]{1,20}/|(?:\w{1,20}\.)?discord(?:app)?\.com/api/webhooks/\d{1,30}/))[\w/-]+"
     r"|(://api\.telegram\.org/bot\d{1,20}:)[\w-]+"
 )
-"""Addresses to which everybody may write who knows them."""
+"""URLs that anyone who knows them can write to."""
 _NAMING: Final = frozenset({"name", "key", "id"})
 _NAMED_BY: Final = frozenset({"value", "content"})
-"""Attributes of XML and HTML of which one names what another holds."""
+"""Attributes of XML and HTML that name the value in another attribute."""
 _LOGIN = re.compile(
     r"""((?: (?:-u|--user)[ =]["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
     r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""
 )
-"""Of curl: on a command line, or in a list of arguments as JSON or Python write it."""
+"""Logins of curl: on a command line, or in a list of arguments in JSON or Python."""
 # A name and a text in JSON, or in Python's own spelling; within a text of JSON, quotation marks have backslashes, and
 # within that each of these has one more. What ends a text has none before it, but for pairs that are backslashes.
 _NAMED = re.compile(
@@ -87,7 +87,7 @@ _PAIRED = re.compile(
     r"""\2\3.*?(?<!\\)(?:\\\\\2\2)*(\2\3|\\{0,31}\Z)""",
     re.DOTALL | re.IGNORECASE,
 )
-"""As headers and environments are listed: an object with a name and a value."""
+"""Lists of headers and variables: objects with a name and a value."""
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
 # Behind the line that begins it, and any headers, a key has letters without a space; prose about keys has not. One
 # whose end was cut off goes to the end of the text.
@@ -97,20 +97,20 @@ _PRIVATE_KEY = re.compile(
     r".*?(?:-----END [A-Z0-9 ]{0,40}KEY(?: BLOCK)?-----|\Z)",
     re.DOTALL,
 )
-# How most names end that look secret. The sign behind a name is looked for first, which is found the quickest, and its
+# Endings of most names that look secret. The sign after a name is searched first, which is fastest, and then its
 # last letters next: prose and code have few such.
 _ENDS: Final = (
     r"(?:(?<=(?:ord|swd|[Pp]wd|ret|ets|[Kk]ey|eys|ken|kie|ORD|SWD|PWD|RET|ETS|KEY|EYS|KEN|KIE)~)"
     r"|(?<=(?:rase|tial|ials|wort|RASE)~)|(?<=(?:ization|IZATION)~))"
 )
 _LAST: Final = "".join(sorted(set(re.findall(r"([A-Za-z])[|)]", _ENDS))))
-"""The last letters of these names, looked at first: a colon behind a digit, as in a time, is passed at once."""
+"""The last letters of these names, checked first: a colon after a digit, as in a time, is skipped at once."""
 _SIGN = re.compile(
     rf""":(?:(?=[/ "'b])(?=//| ?["']?b(?:earer|asic) )|(?<=["'{_LAST}]:)(?:(?<=["']:)|"""
     + _ENDS.replace("~", ":")
     + "))"
 )
-"""A colon beside which a credential may be, unless a word before that says so."""
+"""A colon that may have a credential beside it, without a word before it that says so."""
 _QUOTED = re.compile(r""":(?<=["']:)""")
 # What may be a secret: in quotation marks, or a word, with a letter and a digit and without a space. That is no prose,
 # and of code only a literal.
@@ -119,7 +119,7 @@ _LITERAL: Final = rf"""(?:"{_RANDOM}[^\s"']{{8,500}}"|'{_RANDOM}[^\s"']{{8,500}}
 
 
 class _BehindColons(NamedTuple):
-    """What is looked for behind a name and a colon."""
+    """The patterns for secrets after a name and a colon."""
 
     colon: re.Pattern[str]
     value: re.Pattern[str]
@@ -131,7 +131,7 @@ class _BehindColons(NamedTuple):
 
 @cache
 def _behind_colons() -> _BehindColons:
-    """Compile the patterns: not every program has such texts, and all would wait for it at import."""
+    """Compile the patterns on first use: not every program has such texts."""
     quoted = "|".join(_ENDS.replace("~", quote) for quote in ("[\"']:", "\\\\[\"']:"))
     word = rf"""{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s,;'"]|\Z)"""
     scheme, token = r"(?:[A-Za-z][\w-]{0,30} )?", rf"""{_RANDOM}[^\s"'\\,;<>{{}}$]{{6,500}}"""
@@ -183,7 +183,7 @@ class _InMarkup(NamedTuple):
 
 @cache
 def _in_markup() -> _InMarkup:
-    """Compile the patterns: not every program has such texts, and all would wait for it at import."""
+    """Compile the patterns on first use: not every program has such texts."""
     # What refers to a value, or says that there is one, is none.
     reference = r"(?![$%{*\[?]|(?:true|false)\b)"
     named_file = r"(?![./~-]|\S{0,200}\.(?:pem|key|pub|crt|json|ya?ml|txt)\b)"

@@ -1,6 +1,6 @@
-"""Any object as bounded, JSON-safe data: `plain` for data, `text` for what is read as a text.
+"""Converts any object to bounded, JSON-safe data: `plain` for data, `text` for questions and answers.
 
-Exact built-in types, which are the most, go by one table from type to function. Everything else is first read into
+Exact built-in types, which are the most common, use one table from type to function. Everything else is first read into
 something simpler, under a guard.
 """
 
@@ -26,10 +26,10 @@ _PAIR: Final = 2
 _EXACT_INT: Final = 2**53  # up to here JSON readers agree on integers: RFC 8259, section 6
 _LONGEST_KEY: Final = 200
 _CUT_KEY: Final = re.compile(rf"\A.{{1,{_LONGEST_KEY}}}… \[{_LONGEST_KEY} of \d{{3,}} characters\]\Z", re.DOTALL)
-"""A key that was cut before: data is read once more behind a hook."""
+"""A key that was cut before, since data is read again after a hook."""
 _KNOWN_KEYS: Final = 4096
 
-# Keys that need no further look: short, encodable, no secret. Emptied when full.
+# Keys that need no further check: short, encodable, not secret. Emptied when full.
 _clean_keys: set[str] = set()
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -39,14 +39,14 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
     """Take a snapshot of any object as JSON-safe data. Never raises, never runs a user's `repr`.
 
     Args:
-        value: what to read; it is neither changed nor consumed, and the answer shares no container with it.
+        value: the object; it is neither changed nor consumed, and the result shares no container with it.
         limits: the bounds.
-        name: the parameter's name. One that looks like a secret's masks the whole value.
+        name: the parameter's name. If it looks like that of a secret, the whole value is masked.
     """
     if name and name not in _clean_keys and value is not None and _is_secret(name):
         return MASKED
     kind = type(value)
-    if limits is DEFAULT_LIMITS:  # the commonest arguments need no walk
+    if limits is DEFAULT_LIMITS:  # the most common arguments need no walk
         simple: Any = value
         if (
             (kind is str and is_clean(simple, limits.string))
@@ -74,7 +74,7 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
 def text(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> str:
     """Read a question or an answer: a string as it is, None as "", anything else as compact JSON of `plain`.
 
-    What `plain` makes a string of (a date, a path, a type's name) is given without quotation marks.
+    Values that `plain` turns into a string (a date, a path, a type's name) have no quotation marks.
     """
     if type(value) is str and not name and limits is DEFAULT_LIMITS and is_clean(value, limits.string):
         return value
@@ -104,11 +104,11 @@ def read_float(_walk: Walk, value: float, _depth: int) -> float | str:
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
 
 
-# ---- containers: what one holds is charged before any of it is walked, so that siblings get their turn
+# ---- containers: their items count before any of them is walked, so that siblings get their share
 
 
 def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int) -> JSON:
-    """Read a list; a pair, as headers are listed, like a dict's entry: ("authorization", "Bearer …")."""
+    """Read a list; a pair, such as a header ("authorization", "Bearer …"), is treated like a dict's item."""
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
@@ -131,7 +131,7 @@ def read_dict(walk: Walk, value: dict[object, object], depth: int) -> JSON:
     here = id(value)
     if depth > walk.limits.depth or here in walk.active:
         return _closed(walk, value, here)
-    # Both copy in one step of the interpreter, so that another thread cannot change the size in between.
+    # Both copy in one step of the interpreter, so another thread cannot change the size meanwhile.
     taken = value.copy().items() if len(value) <= walk.nodes else list(islice(value.items(), walk.nodes))
     walk.active.add(here)
     out = _fill_dict(walk, taken, depth + 1)
@@ -193,7 +193,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int)
 
 
 def _mask_named_value(out: dict[str, JSON]) -> None:
-    """Mask what is named beside it, as headers and environments are listed: {"name": "API_KEY", "value": "…"}."""
+    """Mask a secret value next to its name, as in lists of headers and variables: {"name": "API_KEY", "value": "…"}."""
     for name, key, value in (("name", "key", "value"), ("Name", "Key", "Value")):
         named = out.get(name, out.get(key))
         if type(named) is str and " " not in named and looks_secret(named) and out.get(value) is not None:
@@ -201,7 +201,7 @@ def _mask_named_value(out: dict[str, JSON]) -> None:
 
 
 def _key(walk: Walk, name: object, out: dict[str, JSON]) -> tuple[str, bool]:
-    """Make a key of any object; return it, and whether the value under it is a secret."""
+    """Convert any object to a key; return it, and whether its value is a secret."""
     key = name if type(name) is str else _key_text(walk, name)
     if len(key) > _LONGEST_KEY and not _CUT_KEY.search(key):
         key = f"{key[:_LONGEST_KEY]}… [{_LONGEST_KEY} of {len(key)} characters]"
@@ -239,7 +239,7 @@ def _key_text(walk: Walk, name: object) -> str:
 
 
 def _unused(key: str, out: dict[str, JSON]) -> str:
-    """Keep keys apart that became the same text: "1", "1 (2)"; the number is the entry's place."""
+    """Distinguish keys that became the same text: "1", "1 (2)"; the number is the item's position."""
     place, free = len(out) + 1, key
     while free in out:
         free, place = f"{key} ({place})", place + 1
@@ -272,7 +272,7 @@ def read_other(walk: Walk, value: object, depth: int) -> JSON:
     try:
         simpler = read(value)
         reader = _EXACT.get(type(simpler))
-        if reader is None:  # an enum of objects, a method; one deeper, so that it comes to an end
+        if reader is None:  # an enum of objects, a method; one level deeper, so that it ends
             depth, reader = depth + 1, read_other
         if depth > walk.limits.depth and reader in _DEEP:
             return f"<{type_name(type(value))}, nested too deep>"
@@ -301,7 +301,7 @@ def read_items(walk: Walk, value: Items, depth: int) -> JSON:
 
 
 def _gather(walk: Walk, source: Iterable[_T], count: int | None) -> tuple[list[_T], str]:
-    """Take what the limits allow; where the length is unknown, the time that its author's code takes too."""
+    """Take as many items as the limits allow; if the length is unknown, the time limit applies as well."""
     taken: list[_T] = []
     deadline = monotonic() + walk.patience
     try:

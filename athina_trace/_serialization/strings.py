@@ -1,4 +1,4 @@
-"""Strings: within the limits, without base64 or credentials in URLs, and fit for UTF-8."""
+"""Strings: cut to the limits, without base64 and credentials, and valid UTF-8."""
 
 import re
 from typing import Final
@@ -17,14 +17,14 @@ from athina_trace._serialization.secrets import (
 SHORT: Final = 64  # characters that need no look for base64
 LONG: Final = 1024  # characters from which on base64 is looked for without its data URL
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What could move a terminal's cursor, change its title, or reverse its text. Tab and newline are allowed."""
+"""Characters that could move a terminal's cursor, change its title, or reverse its text. Not tab and newline."""
 _MARGIN: Final = 200  # characters that are looked at beyond the cut, lest half a credential is left in front of it
 
 
 def is_clean(value: str, longest: int = LONG) -> bool:
     """Return whether a string of at most `longest` characters needs no change: no blob, credential or surrogate."""
-    # All of these have one of a few signs: most strings need no further look. Without the call of
-    # `may_hold_credentials`, which would take longer than its answer.
+    # All of these contain one of a few characters, so most strings need no further check. Inlined, since a call of
+    # `may_hold_credentials` would take longer than its work.
     if not value.isascii() or "=" in value:
         return False
     size = len(value)
@@ -60,7 +60,7 @@ def _long_text(walk: Walk, value: str) -> str:
 
 
 def encodable(value: str) -> str:
-    """Put U+FFFD in place of lone surrogates, which no UTF-8 can hold."""
+    """Replace lone surrogates, which UTF-8 cannot encode, with U+FFFD."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -69,14 +69,14 @@ def encodable(value: str) -> str:
 
 
 def storable(value: str) -> str:
-    """Put U+FFFD in place of lone surrogates and of NUL, which PostgreSQL holds neither in text nor in jsonb."""
+    """Replace lone surrogates, and NUL, which PostgreSQL cannot store as text or jsonb, with U+FFFD."""
     if "\0" in value:
         value = value.replace("\0", "\ufffd")
     return value if value.isascii() else encodable(value)
 
 
 def printable(value: str, *, escaped: bool = False) -> str:
-    """Replace what a terminal would obey rather than show, by U+FFFD or, inside JSON, by an escape sequence."""
+    """Replace control characters of terminals with U+FFFD or, inside JSON, with an escape sequence."""
     return _CONTROL.sub((lambda found: f"\\u{ord(found[0]):04x}") if escaped else "\N{REPLACEMENT CHARACTER}", value)
 
 

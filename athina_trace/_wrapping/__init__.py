@@ -1,1 +1,1 @@
-"""Surround a call of any kind of function, and drive what it returns."""
+"""Wraps functions of any kind, and follows their results until they end."""

@@ -1,8 +1,8 @@
-"""What is known of a callable before it is called: what it wraps, its parameters, its name, its kind.
+"""Inspects callables without calling them: what they wrap, their parameters, name and kind.
 
-Only wrappers of known types are looked through, up to a bound, and their attributes are read where they are stored.
-An object whose class answers attribute access with code of its own (a mock, a proxy, a remote object) may have every
-attribute, or raise, or ask a server: it is asked for none.
+Only wrappers of known types are unwrapped, up to a limit, and attributes are read where they are stored. An object
+whose class customises attribute access (a mock, a proxy, a remote object) may have any attribute, raise, or ask a
+server: none of its attributes is read.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _HOLD_A_FUNCTION: Final = (types.MethodType, classmethod, staticmethod)
 POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _DATA: Final = frozenset({str, type(None), dict, list, tuple, int, float, bool, bytes})
 OWNER_NAMES: Final = frozenset({"self", "cls", "mcs", "mcls", "metacls"})
-"""Parameters for the instance or the class."""
+"""Names of parameters for the instance or the class."""
 
 
 def layers(function: Any) -> Iterator[Any]:
-    """Yield `function`, what it wraps, what that wraps and so on, as far as known wrappers go; at most 100."""
+    """Yield `function`, what it wraps, what that wraps, and so on, through known wrappers; at most 100."""
     for _ in range(_MOST_LAYERS):
         yield function
         function = _inside(function)
@@ -48,7 +48,7 @@ def layers(function: Any) -> Iterator[Any]:
 
 
 def _inside(function: Any) -> Any:
-    """Return what a partial, a method, a proxy of wrapt, or a function decorated with `functools.wraps` wraps."""
+    """Return what a partial, a method, a wrapt proxy, or a function decorated with `functools.wraps` wraps."""
     kind = type(function)
     if issubclass(kind, functools.partial):
         return function.func
@@ -60,7 +60,7 @@ def _inside(function: Any) -> Any:
 
 
 def is_opaque(function: Any) -> bool:
-    """Return whether reading an attribute of it runs code of its author: a mock, a proxy, a remote object."""
+    """Return whether reading its attributes runs its author's code: a mock, a proxy, a remote object."""
     kind = type(_innermost(function))
     if issubclass(kind, type):
         return False
@@ -73,7 +73,7 @@ def is_opaque(function: Any) -> bool:
 
 
 def _innermost(function: Any) -> Any:
-    """Return what is below partials and proxies of wrapt, which have no code of their own."""
+    """Return the callable inside partials and wrapt proxies, which have no code themselves."""
     for layer in layers(function):
         function = layer
         if not issubclass(type(layer), functools.partial | wrapt.BaseObjectProxy):
@@ -82,19 +82,19 @@ def _innermost(function: Any) -> Any:
 
 
 def wraps(function: Any) -> Callable[[_F], _F]:
-    """Do what `functools.wraps` does, but copy nothing of what is opaque."""
+    """Do what `functools.wraps` does, but copy nothing from opaque objects."""
     copied = ((), ()) if is_opaque(function) else (functools.WRAPPER_ASSIGNMENTS, functools.WRAPPER_UPDATES)
     decorator: Callable[[_F], _F] = cast("Any", functools.wraps(function, *copied))
     return decorator
 
 
 def is_static_method(function: Any) -> bool:
-    """Return whether it is a static method object, or wraps one."""
+    """Return whether this is a static method object, or wraps one."""
     return any(issubclass(type(layer), staticmethod) for layer in layers(function))
 
 
 def without_binding(function: Any) -> Any:
-    """Return the function in a method, class method or static method, also where proxies of wrapt are around that."""
+    """Return the function in a method, class method or static method, even inside wrapt proxies."""
     for layer in layers(function):
         if issubclass(type(layer), _HOLD_A_FUNCTION):
             return layer.__func__
@@ -104,7 +104,7 @@ def without_binding(function: Any) -> Any:
 
 
 def parameters(target: Any) -> list[inspect.Parameter]:
-    """Return the parameters with which `target` is called; none where it does not say."""
+    """Return the parameters of `target`; none if they are unknown."""
     try:
         return list(_signature(target).parameters.values())
     except Exception:  # noqa: BLE001 - some builtins have none, and a foreign `__signature__` may raise anything
@@ -129,7 +129,7 @@ def _signature(target: Any) -> inspect.Signature:
 
 
 def names(target: Any) -> tuple[str, str]:
-    """Return module and qualified name of a function; of any other callable, its class's."""
+    """Return module and qualified name of a function; for any other callable, those of its class."""
     target = _innermost(target)
     if is_opaque(target):
         stored = instance_dict(target)
@@ -142,7 +142,7 @@ def names(target: Any) -> tuple[str, str]:
 
 
 def is_kind(target: Any, check: Callable[[Any], bool]) -> bool:
-    """Return whether one of `inspect`'s questions is true of `target`; of an opaque one it is not."""
+    """Return whether a predicate of `inspect` is true for `target`; False for opaque objects."""
     try:
         return not is_opaque(target) and check(target)
     except Exception:  # noqa: BLE001 - a foreign property may raise anything
@@ -150,20 +150,20 @@ def is_kind(target: Any, check: Callable[[Any], bool]) -> bool:
 
 
 def is_coroutine_function(target: Any) -> bool:
-    """Return whether it is a coroutine function, or an object that is called like one."""
+    """Return whether this is a coroutine function, or an object that is called like one."""
     return is_kind(target, inspect.iscoroutinefunction) or is_kind(
         target, lambda instance: inspect.iscoroutinefunction(static(type(instance), "__call__"))
     )
 
 
 class Owner:
-    """Decides whether a call of a function as a plain one gives it its instance or class first, as methods get it.
+    """Decides whether the first argument of a call is the instance or class that a method is called on: its owner.
 
-    Python binds methods so; decorators, properties, caches and `types.MethodType` call their functions so. The first
-    argument is an owner where the parameter is named `self`, `cls`, `mcs`, `mcls` or `metacls`, in a function outside
-    of every class, too: no input is called so. Under any other name it is one where the function was written in a class
-    and the argument is that class or an instance of it, or where the argument has the function as a method; unless the
-    class holds a static method there.
+    Python passes it when it binds a method, and so do decorators, properties, caches and `types.MethodType`. The first
+    argument is an owner if its parameter is named `self`, `cls`, `mcs`, `mcls` or `metacls`, even in a function outside
+    all classes, since inputs do not have these names. Under any other name, it is an owner if the function was written
+    in a class and the argument is that class or an instance of it, or if the argument has the function as a method;
+    unless the class has a static method there.
     """
 
     __slots__ = ("_always", "_class", "_decorated", "_first", "_function", "_holders", "_module", "_never")
@@ -172,13 +172,13 @@ class Owner:
         """Read the function's declaration.
 
         Args:
-            function: what is decorated, which may be a class method object or a static one.
+            function: the decorated object, which may be a class method or static method object.
             declared: the parameters of the function inside.
         """
         target, static_method = without_binding(function), is_static_method(function)
         self._module, qualname = names(target)
         outer, _, self._function = qualname.rpartition(".")
-        # A class takes no owner, and a partial has taken it already.
+        # A class takes no owner, and a partial already has it.
         takes_none = issubclass(type(target), type) or (issubclass(type(target), functools.partial) and target.args)
         self._never = bool(static_method or takes_none)
         self._class = "" if outer.endswith("<locals>") else outer
@@ -186,16 +186,16 @@ class Owner:
         self._first = first.name if first is not None else ""
         self._always = not static_method and (self._first in OWNER_NAMES or type(function) is classmethod)
         self._holders: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-        # Weak, since it keeps us: a function within a function is freed with what it closes over, as undecorated.
+        # Weak, since the function keeps this object: inner functions must be freed without the garbage collector.
         self._decorated: Callable[[], Any] = type(None)
 
     def note_decorated(self, decorated: Any) -> None:
-        """Note what takes the function's place."""
-        with suppress(TypeError):  # class method objects and static ones, for which there is nothing to be found out
+        """Note the object that replaces the function."""
+        with suppress(TypeError):  # class method and static method objects have no owner to find
             self._decorated = weakref.ref(decorated)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but what is known of classes: cloudpickle takes functions of scripts and notebooks by value."""
+        """Leave out the cached classes: cloudpickle pickles functions of scripts and notebooks by value."""
         kept = {name: getattr(self, name) for name in self.__slots__ if name != "_holders"}
         return {**kept, "_decorated": self._decorated()}
 
@@ -206,7 +206,7 @@ class Owner:
         self.note_decorated(state["_decorated"])
 
     def is_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Return whether the first of these arguments is the owner, which may come by the parameter's name."""
+        """Return whether the first argument is the owner; it may also be passed by name."""
         if self._always or self._never:
             return self._always
         first: Any = args[0] if args else kwargs.get(self._first)
@@ -224,7 +224,7 @@ class Owner:
         return bool(args) and self._has_method(kind)
 
     def _has_method(self, kind: type) -> bool:
-        """Return whether `kind` has the function as a method, by what it held when it was first seen."""
+        """Return whether `kind` has the function as a method, according to its attributes when it was first seen."""
         try:
             known = self._holders.get(kind)
         except TypeError:  # even a class can refuse to be looked up

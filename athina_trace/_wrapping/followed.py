@@ -1,7 +1,7 @@
-"""Proxies of results that continue after the return: iterators, awaitables and context managers of any class.
+"""Proxies for results that continue after the call returns: iterators, awaitables and context managers of any class.
 
-The proxy is transparent. Its steps run with the call's log and session, what they give is read, and their end is the
-call's end; everything else is done by the object inside.
+A proxy is transparent. Its steps run with the call's log and session, the items are read, and its end ends the call;
+everything else is left to the object inside.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_in_thr
 from athina_trace._wrapping.state import current
 
 _EXHAUSTED: Final = frozenset({"anyio.EndOfStream", "trio.EndOfChannel"})
-"""What `receive()` of a channel raises at its end. Whatever else it raises, the next one may give something."""
+"""Raised by a channel's `receive()` at its end. After any other exception, the channel may still be used."""
 _TAKEN: Final = {
-    "send": ("throw", "step"),  # of connections, for one, it is something else
+    "send": ("throw", "step"),  # without `throw` it means something else, for example for connections
     "throw": ("throw", "step"),
     "asend": ("athrow", "step_async"),
     "athrow": ("athrow", "step_async"),
     "receive": ("__anext__", "receive_async"),
     "receive_nowait": ("__anext__", "receive"),
 }
-"""Methods that take a step → what an object has of which they do, and the method of `_Following` that runs them."""
+"""Methods that take a step → a method that objects also have if so, and the method of `_Following` that runs them."""
 
 
 class _Following:
-    """A result that continues: its call, and the state in which its steps run."""
+    """What is known of a followed result: its call, and the state in which its steps run."""
 
     __slots__ = ("_begun", "_call", "_ended", "_entered", "_follow", "_state", "_texts", "_unbegun", "_waits")
 
     def __init__(self, call: Call, follow: generators.Follow, unbegun: object) -> None:
         self._call, self._follow, self._unbegun = call, follow, unbegun
         self._begun = self._ended = False
-        self._entered: Any = None  # a proxy of what a context manager gave
-        # The state in which the steps run: the one that is found, and the call entered on top of it.
+        self._entered: Any = None  # a proxy for what a context manager returned on entering
+        # The state in which the steps run: the current one, with the call entered.
         token = current.set(current.get())
         attempt(call.enter)
         self._state = current.get()
@@ -59,7 +59,7 @@ class _Following:
         self._waits: type | None = None  # as in `generators`
 
     def step(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
-        """Take one step of a sync iterator: what it gives is a chunk."""
+        """Take one step of a sync iterator, and keep its item as a chunk."""
         self._begun = True
         try:
             token = current.set(self._state)
@@ -85,7 +85,7 @@ class _Following:
             generators.hand_over(self._texts, self._call)
 
     def inside(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """Run code of the result's, which sees the call's log and session."""
+        """Run code of the result with the call's log and session."""
         token = current.set(self._state)
         try:
             return resume(*given, **named)
@@ -94,7 +94,7 @@ class _Following:
             current.reset(token)
 
     async def step_async(self, _proxy: object, resume: Callable[..., Any], *given: Any) -> Any:
-        """Take one step of an async iterator, during which the proxy must not seem to be abandoned."""
+        """Take one step of an async iterator. The argument `_proxy` keeps the proxy alive meanwhile."""
         self._begun = True
         try:
             item = await self.inside_async(resume, *given)
@@ -110,7 +110,7 @@ class _Following:
         return item
 
     async def inside_async(self, resume: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """Do what `inside` does, with code that may wait."""
+        """Do what `inside` does, for async code."""
         token = current.set(self._state)
         try:
             return await resume(*given, **named)
@@ -119,7 +119,7 @@ class _Following:
             generators.leave(token)
 
     def receive(self, _proxy: object, receive: Callable[..., Any], *given: Any) -> Any:
-        """Take what a channel holds."""
+        """Take an item from a channel."""
         self._begun = True
         try:
             item = self.inside(receive, *given)
@@ -130,7 +130,7 @@ class _Following:
         return item
 
     async def receive_async(self, _proxy: object, receive: Callable[..., Any], *given: Any) -> Any:
-        """Wait for what a channel holds."""
+        """Wait for an item from a channel."""
         self._begun = True
         try:
             item = await self.inside_async(receive, *given)
@@ -146,7 +146,7 @@ class _Following:
         return None if _EXHAUSTED.isdisjoint(names) else self.end(None)
 
     def across(self, resume: Callable[..., Any], *given: Any) -> Any:
-        """Do what `inside` does, for a context manager: a session that it enters holds in its block, as undecorated."""
+        """Do what `inside` does, for a context manager: a session that it enters also applies to its block."""
         scope, (_, log) = self._state[0], current.get()
         try:
             return self.inside(resume, *given)
@@ -155,7 +155,7 @@ class _Following:
                 current.set((self._state[0], log))
 
     async def across_async(self, resume: Callable[..., Any], *given: Any) -> Any:
-        """Do what `across` does, with code that may wait."""
+        """Do what `across` does, for async code."""
         scope, (_, log) = self._state[0], current.get()
         try:
             return await self.inside_async(resume, *given)
@@ -164,7 +164,7 @@ class _Following:
                 current.set((self._state[0], log))
 
     def enter(self, given: Any) -> Any:
-        """Return what the block is given: what its context manager gave on entering, or that followed."""
+        """Return what `with` binds: what the context manager returned on entering, followed if it continues."""
         followed = None if self._ended else attempt(self._follow, given, self._call)
         if followed is None:
             self._unbegun = given
@@ -173,7 +173,7 @@ class _Following:
         return followed
 
     def make(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the function that gives its stream, which ends the call where it is the first."""
+        """Call the function that makes the stream; the first stream ends the call."""
         is_first, self._begun = not self._begun, True
         try:
             made = self.inside(make, *args, **kwargs)
@@ -188,7 +188,7 @@ class _Following:
         return followed
 
     async def wait(self, awaitable: Any) -> Any:
-        """Await a result, whose own result ends the call, or continues in its turn."""
+        """Await a result; what it results in ends the call, or is followed as well."""
         self._begun = True
         try:
             result = await self.inside_async(_awaited, awaitable)
@@ -196,7 +196,7 @@ class _Following:
             if (work := self.end(None, error)) is not None:
                 await run_in_thread(work, error)
             raise
-        # Some objects, such as pools of connections, are what awaiting them gives: that is not followed again.
+        # Awaiting some objects, such as connection pools, returns the object itself: it is not followed again.
         ends = self._ended or result is awaitable
         if not ends and (followed := attempt(self._follow, result, self._call)) is not None:
             self._ended = True
@@ -206,7 +206,7 @@ class _Following:
         return result
 
     def end(self, value: object, error: BaseException | None = None) -> DeferredWork:
-        """End the call; only the first time counts."""
+        """End the call, once."""
         if self._ended:
             return None
         self._ended = True
@@ -214,15 +214,15 @@ class _Following:
         return attempt(self._call.done, value) if error is None else attempt(self._call.failed, error)
 
     def abandon(self) -> None:
-        """End the call: the program is through with the result. One that it never began is a result like others."""
+        """End the call: the program no longer uses the result. If it never began to, the result itself is logged."""
         if self._entered is not None:
             entered, self._entered = self._entered, None
             is_proxy = issubclass(type(entered), _Followed)
-            # Or it is an object whose iterator is followed.
+            # Otherwise it is an object whose iterator is followed.
             followed: Any = entered if is_proxy else instance_dict(entered).get("_iterator")
             if issubclass(type(followed), _Followed):
-                followed._self_following.abandon()  # noqa: SLF001 - how wrapt keeps what is not the wrapped one's
-        # At the end of the program nothing can be loaded any more, and to read an object may take that.
+                followed._self_following.abandon()  # noqa: SLF001 - wrapt's prefix for a proxy's own attributes
+        # At interpreter shutdown nothing can be imported, which reading an object may need.
         if sys.is_finalizing() and type(self._unbegun) is not Placeholder:
             self._unbegun = type_placeholder(self._unbegun)
         run_now(self.end(None, GeneratorExit()) if self._begun else self.end(self._unbegun))
@@ -230,20 +230,20 @@ class _Following:
 
 @types.coroutine
 def _awaited(awaitable: Any) -> Generator[Any, Any, Any]:
-    # By the method, which other tools' proxies hand on, though they are not awaitable as `await` sees it.
+    # Calls the method, since other tools' proxies forward it, although `await` does not accept them.
     return (yield from awaitable.__await__())
 
 
 class _LacksError(AttributeError, TypeError):
-    """The object inside lacks a method: `hasattr` takes it for an `AttributeError`, what needs it says `TypeError`."""
+    """The object inside lacks a method: an `AttributeError` for `hasattr`, a `TypeError` for built-in functions."""
 
 
 def _method_of_the_inner(name: str) -> Any:
-    """Return the attribute for a method that wrapt's proxies have whatever is inside: programs ask for it."""
+    """Return a property for a method that wrapt's proxies always have, so that the object inside decides `hasattr`."""
 
     def method(proxy: _Followed) -> Any:
         inner = proxy.__wrapped__
-        # As Python does: `__getattr__` is not asked for methods of the class. No helper: this is in the program's call.
+        # Like Python, without `__getattr__` for special methods. Inlined, since the program calls it.
         found = getattr(inner, name, ABSENT) if hasattr(type(inner), name) else ABSENT
         if found is ABSENT:
             raise _LacksError(f"object of type {type(inner).__name__!r} has no {name}()")
@@ -253,13 +253,13 @@ def _method_of_the_inner(name: str) -> Any:
 
 
 class _Followed(wrapt.BaseObjectProxy[Any]):
-    """The proxy of `result`, with which `call` ends.
+    """The proxy for `result`, whose end ends `call`.
 
     Args:
         result: the object inside.
-        call: the call that gave it.
-        follow: what decides whether the call ends with what an awaitable gives.
-        unbegun: what to log as the result where the program never begins to read it.
+        call: the call that returned it.
+        follow: decides whether the result of an awaitable ends the call.
+        unbegun: what to log as the result if the program never begins to read it.
     """
 
     def __init__(self, result: Any, call: Call, follow: generators.Follow, unbegun: object) -> None:
@@ -276,7 +276,7 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
         return repr(self.__wrapped__)
 
     def __getattr__(self, name: str) -> Any:
-        found = super().__getattr__(name)  # wrapt's, for what the class does not have
+        found = super().__getattr__(name)  # wrapt's: reads it from the object inside
         following = self._self_following
         needed, run = _TAKEN.get(name, ("", ""))
         if run and hasattr(self.__wrapped__, needed):
@@ -288,7 +288,7 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
 
         def close(*given: Any, **named: Any) -> Any:
             closing = following.inside(found, *given, **named)
-            # Async streams of clients and other tools call it `close`, too.
+            # For async streams of some clients and tools, `close` is a coroutine.
             if static(type(closing), "__await__") is not ABSENT:
                 return _closing(lambda: closing, following)()
             following.abandon()
@@ -320,7 +320,7 @@ def _closing(close: Callable[..., Any], following: _Following) -> Callable[..., 
 
 
 class _Iterating(_Followed):
-    def __length_hint__(self) -> Any:  # which wrapt does not hand on
+    def __length_hint__(self) -> Any:  # wrapt does not forward it
         hint = getattr(type(self.__wrapped__), "__length_hint__", None)
         return NotImplemented if hint is None else hint(self.__wrapped__)
 
@@ -344,7 +344,7 @@ class _AsyncIterating(_Followed):
 
 
 class _Iterable(_Followed):
-    """What is no iterator itself, but gives one: it ends the call where the program iterates rather than awaits."""
+    """Not an iterator, but has one, which ends the call if the program iterates instead of awaiting."""
 
     def __iter__(self) -> Any:
         return self._self_following.make(iter, self.__wrapped__)
@@ -357,7 +357,7 @@ class _AsyncIterable(_Followed):
 
 class _Awaitable(_Followed):
     def __await__(self) -> Generator[Any, Any, Any]:
-        # Not handed on: `await` keeps nothing but this generator, and that keeps the proxy from being abandoned.
+        # A generator with `self` in it: `await` keeps only the generator alive, and so the proxy is not abandoned.
         return (yield from self._self_following.wait(self.__wrapped__).__await__())
 
 
@@ -404,7 +404,7 @@ class _Called(_Followed):
 _PARTS: Final[dict[str, type[_Followed]]] = {
     "__next__": _Iterating,
     "__anext__": _AsyncIterating,
-    "__iter__": _Iterable,  # behind those of iterators, which have these, too
+    "__iter__": _Iterable,  # after those of iterators, which also have these methods
     "__aiter__": _AsyncIterable,
     "__await__": _Awaitable,
     "__enter__": _Entered,
@@ -413,24 +413,24 @@ _PARTS: Final[dict[str, type[_Followed]]] = {
 }
 _EXITS: Final = (("__enter__", "__exit__"), ("__aenter__", "__aexit__"))
 Abilities = frozenset[str]
-"""Which of these methods a proxy has: what an object can do is a question that programs ask of its class."""
+"""Which of these methods a proxy has: programs check an object's class for what it can do."""
 
 
 def abilities_of(kind: type) -> Abilities:
-    """Return the abilities that a class has; one set to None is not inherited."""
+    """Return the abilities of a class; a method set to None counts as missing."""
     methods = ((name, static(kind, name)) for name in _PARTS)
     return frozenset(name for name, method in methods if method is not ABSENT and method is not None)
 
 
 @functools.lru_cache(maxsize=64)
 def proxy_class(abilities: Abilities) -> type[Any]:
-    """Return the proxy that can do just this; wrapt's own seem to leave everything."""
+    """Return the proxy class with exactly these abilities; wrapt's own proxies appear to have all."""
     lacks = {exit_: None for enter, exit_ in _EXITS if enter not in abilities}
     return type("Followed", tuple(part for name, part in _PARTS.items() if name in abilities), lacks)
 
 
 class StreamMaker:
-    """In place of a function that is called for the stream that a response is made of: that stream ends the call."""
+    """Replaces a function that makes a response's stream: the first stream that it makes ends the call."""
 
     def __init__(self, make: Callable[..., Any], call: Call, follow: generators.Follow, unbegun: object) -> None:
         self._make, self._following = make, _Following(call, follow, unbegun)

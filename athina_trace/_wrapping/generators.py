@@ -1,10 +1,10 @@
-"""Drive generators and coroutines by native ones, so that the whole protocol behaves as undecorated.
+"""Drives generators and coroutines with native ones, so that the whole protocol behaves as if undecorated.
 
-`send`, `throw`, `close`, the return value and their async twins reach the inner one, which runs in its caller's own
-context. Around each step only our variable is set and restored: no token is held across a `yield`, what the program
-sets in its variables flows as undecorated, and the consumer never sees the log or the session of a stream it reads.
-While a step waits for the event loop, our variable stays set: its task does nothing else then, and others have contexts
-of their own.
+`send`, `throw`, `close`, the return value and their async counterparts reach the inner one, which runs in its caller's
+context. Around each step, only our own context variable is set and restored: no token is held across a `yield`, the
+program's context variables are unaffected, and the consumer never sees the log or session of a stream that it reads.
+While a step waits for the event loop, our variable stays set: its task does nothing else meanwhile, and other tasks
+have their own contexts.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from athina_trace._wrapping.calls import Call, attempt, run_in_thread, run_now
 from athina_trace._wrapping.state import State, current
 
 Follow = Callable[[Any, Call], Any]
-"""(result, call) → what the program gets, where the call ends with the result; None where it ends with its return."""
+"""(result, call) → what the program gets, if the call ends with the result; None if it ends when it returns."""
 
 BATCH = 255
-"""Texts of a stream that are handed over together: a call for each would be a third of what a stream costs."""
+"""Texts of a stream that are handed over together: one call each would be a third of the cost of a stream."""
 
 
 def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
-    """Do what the generator `inner` does, and end `call` when it ends."""
-    if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, and no stream
+    """Return a generator that does what `inner` does, and ends `call` when it ends."""
+    if inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:  # `types.coroutine`: awaited, not a stream
         return named(_iterable_coroutine(Made(inner, call), follow), inner)
     outer: Any = _generate(_Held(inner, call), current.get())
     outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
@@ -39,24 +39,24 @@ def drive_generator(inner: Any, call: Call, follow: Follow) -> Any:
 
 
 def drive_async_generator(inner: Any, call: Call) -> Any:
-    """Do what the async generator `inner` does, and end `call` when it ends."""
+    """Return an async generator that does what `inner` does, and ends `call` when it ends."""
     return named(_generate_async(_Held(inner, call), current.get()), inner)
 
 
 def drive_coroutine(inner: Coroutine[Any, Any, Any], call: Call, follow: Follow) -> Any:
-    """Do what the coroutine `inner` does, and end `call` when it ends, or when its result does."""
+    """Return a coroutine that does what `inner` does, and ends `call` when it, or its result, ends."""
     return named(awaiting(Made(inner, call).begin, follow), inner)
 
 
 _OURS = 2
-"""References to a coroutine that a `Made` alone has: its own, and that of the question."""
+"""References to a coroutine that only a `Made` holds: its own, and that of `getrefcount`."""
 
 
 class Made:
-    """A coroutine, which goes with the one that should await it: Python would warn of both where both are dropped.
+    """A coroutine that ours should await. If both are dropped, it is closed here, or Python would warn about both.
 
-    So does the `call` that returned it, if any: never begun, it is a result like others. What the program keeps a
-    reference to, which it may await, stays.
+    The `call` that returned it, if any, then ends with the coroutine as its result. A coroutine that the program still
+    references, and may await, is left alone.
     """
 
     __slots__ = ("awaitable", "call")
@@ -65,7 +65,7 @@ class Made:
         self.awaitable, self.call = awaitable, call
 
     def begin(self) -> tuple[Call | None, Any]:
-        """Return the call, and what is awaited inside of it."""
+        """Return the call, and the awaitable to await inside it."""
         call, self.call = self.call, None
         return call, self.awaitable
 
@@ -77,7 +77,7 @@ class Made:
 
 
 class _Held:
-    """What a frame that drives a stream holds. It goes with the frame, also with one that never runs (again)."""
+    """Held by a frame that drives a stream, and collected with it, even if the frame never runs (again)."""
 
     __slots__ = ("call", "inner", "texts")
 
@@ -88,7 +88,7 @@ class _Held:
     def __del__(self) -> None:
         if self.inner is None:  # it came to its end
             return
-        # It was never begun, or waits for an event loop that is closed; where it failed, this does nothing.
+        # It never began, or waits for an event loop that is closed; if it failed, this does nothing.
         if self.texts:
             hand_over(self.texts, self.call)
         attempt(self.call.collected, self.inner)
@@ -96,15 +96,15 @@ class _Held:
 
 def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
     inner, call, texts = held.inner, held.call, held.texts
-    # Bound once: these are half of what a step of ours does.
+    # Bound once: these calls are half of the work of a step.
     enter, now, restore, send = current.set, current.get, current.reset, inner.send
-    # A loop takes a step without a call, which is quicker, and before Python 3.11 one level less of a recursion. It
+    # A loop takes a step without a call, which is faster, and one recursion level less before Python 3.11. It
     # loses what the generator returns.
     by_loop = type(inner) is types.GeneratorType and _returns_nothing(inner.gi_code)
     resume: Callable[..., Any] = send
     value: Any = None
     returned: Any = None
-    waits: type | None = None  # what is handed over later, once the time of the first chunk was noted
+    waits: type | None = None  # the type of items that are handed over later, once the first chunk has been noted
     token = enter(outside)
     try:
         attempt(call.enter)
@@ -116,11 +116,11 @@ def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
                 state = now()
                 restore(token)
                 texts.append(item)
-                # Text cannot change any more and may wait; anything else is read before the program gets it.
+                # Text is immutable and may wait; anything else is read before the program gets it.
                 if type(item) is not waits:
                     waits = begin_or_hand_over(texts, call)
-                # The next step is taken outside this handler: an exception that the user's generator raises in it must
-                # not get the thrown one as its context, which it would not have had undecorated.
+                # The next step is taken outside this handler: an exception that the user's generator raises then must
+                # not have the thrown one as its context, which it would not have without us.
                 try:
                     value = yield item
                 except BaseException as thrown:  # noqa: BLE001 - all of them belong to the inner generator
@@ -134,7 +134,7 @@ def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
         returned = stop.value
     except BaseException as error:
         leave(token)
-        del value  # may be the error itself, which would then live in a circle with its own traceback
+        del value  # may be the error itself, which would form a cycle with its own traceback
         hand_over(texts, call)
         run_now(attempt(call.failed, error))
         raise
@@ -147,7 +147,7 @@ def _generate(held: _Held, outside: State) -> Generator[Any, Any, Any]:
 
 @lru_cache(maxsize=1024)
 def _returns_nothing(code: types.CodeType) -> bool:
-    """Return whether no `return` of a generator gives anything but None, as its Python compiles it."""
+    """Return whether every `return` of a generator returns None, judging by its bytecode."""
     for before, instruction in pairwise(dis.get_instructions(code)):
         if instruction.opname == "RETURN_CONST":  # of Python 3.12 and 3.13
             gives_nothing = instruction.argrepr == "None"
@@ -166,7 +166,7 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
     waits: type | None = None
     closing = False
     value: Any = None
-    # The event loop is to know of the outer generator only: it would close both at its end, in any order.
+    # The event loop must know of the outer generator only, or it would close both at its end, in any order.
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
     try:
@@ -213,7 +213,7 @@ async def _generate_async(held: _Held, outside: State) -> AsyncGenerator[Any, An
 
 
 def begin_or_hand_over(texts: list[Any], call: Call) -> type:
-    """Note that a stream began to yield, or pass on what may change behind the texts; returns what may wait."""
+    """Note a stream's first text, or hand over all chunks if the last is not a text; return the type that may wait."""
     if type(texts[-1]) is str:
         attempt(call.begun)
     else:
@@ -222,25 +222,25 @@ def begin_or_hand_over(texts: list[Any], call: Call) -> type:
 
 
 def hand_over(texts: list[Any], call: Call) -> None:
-    """Pass what was yielded since the last time to the call."""
+    """Pass the chunks since the last time to the call."""
     if texts:
         attempt(call.chunks, texts)
         texts.clear()
 
 
 def leave(token: contextvars.Token[State]) -> None:
-    """Restore our variable after a step, unless that was done, or the step ended in another context."""
+    """Restore our variable after a step, unless that is done, or the step ended in another context."""
     try:  # noqa: SIM105 - for each stream, and a context manager takes three times as long
         current.reset(token)
     except (RuntimeError, ValueError):
-        # What still waits when it is collected ends in any context, where there is nothing to restore.
+        # A step that still waits when it is collected ends in any context, where there is nothing to restore.
         pass
 
 
 async def awaiting(begin: Callable[[], tuple[Call | None, Awaitable[Any]]], follow: Follow) -> Any:
-    """Await what `begin` gives inside of the call that it gives, which ends with it, or with what it results in.
+    """Call `begin`, and await its awaitable inside its call, which ends with it, or with its result.
 
-    Our variable stays set while it waits: other tasks have contexts of their own.
+    Our variable stays set while it waits: other tasks have their own contexts.
     """
     call, coroutine = begin()
     if call is None:
@@ -267,7 +267,7 @@ def _iterable_coroutine(made: Made, follow: Follow) -> Generator[Any, Any, Any]:
 
 
 def named(outer: Any, inner: Any) -> Any:
-    """Give a coroutine or generator of ours the name that tracebacks and warnings would show undecorated."""
+    """Give our coroutine or generator the name of the original, for tracebacks and warnings."""
     name = getattr(inner, "__name__", None)
     if type(name) is str:
         qualname = getattr(inner, "__qualname__", name)
@@ -275,11 +275,11 @@ def named(outer: Any, inner: Any) -> Any:
     return outer
 
 
-# ---- a context of its own, for `athina_trace.wrap`
+# ---- a separate context, for `athina_trace.wrap`
 
 
 def drive_in(result: Any, context: contextvars.Context) -> Any:
-    """Return `result`; a generator or coroutine of any kind as one whose every step runs in `context`."""
+    """Return `result`; a generator or coroutine of any kind is replaced by one whose steps run in `context`."""
     if isinstance(result, types.GeneratorType):
         if result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             return named(_iterable_coroutine(Made(_Awaited(result, context), Call()), _nothing), result)
@@ -297,7 +297,7 @@ def _nothing(_result: object, _call: Call) -> None:
 
 
 class _InContext:
-    """A generator, sync or async, or a step of an async one: whatever of it runs, runs in `context`."""
+    """A generator, sync or async, or a step of an async one, that runs in `context`."""
 
     def __init__(self, generator: Any, context: contextvars.Context) -> None:
         self._generator, self._context = generator, context

@@ -1,4 +1,4 @@
-"""The proxies that take the place of decorated functions: transparent, except that a call runs something else."""
+"""Proxies that replace decorated functions: transparent, except that calling them runs something else."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def proxy(
 ) -> Any:
     """Return a proxy of `function` whose calls are `run(function, instance, args, kwargs)`.
 
-    Functions and classes pickle by reference; an instance or a partial with its `decorator`, or without a proxy.
+    Functions and classes are pickled by reference; instances and partials with their `decorator`, or without a proxy.
     """
-    # What is no descriptor is never bound, and needs none of what FunctionWrapper reads in each call.
+    # Objects that are not descriptors are never bound, and do not need what FunctionWrapper reads in each call.
     forwards = callables.is_opaque(function) and static(type(function), "__get__") is ABSENT
     made: Any
     try:
@@ -54,10 +54,10 @@ def _find(module: str, qualname: str) -> Any:
 
 
 class _MadeOfTwo(type):
-    """Lets a class be called with a function and an instance, as `types.MethodType` is.
+    """Lets a class be called with a function and an instance, like `types.MethodType`.
 
-    `type(method)(method.__func__, instance)` is how `weakref.WeakMethod` and the signals of blinker and Django make a
-    bound method again.
+    `weakref.WeakMethod` and the signals of blinker and Django recreate a bound method with
+    `type(method)(method.__func__, instance)`.
     """
 
     def __call__(cls, function: Any, instance: Any) -> Any:
@@ -67,16 +67,16 @@ class _MadeOfTwo(type):
 
 
 class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any], metaclass=_MadeOfTwo):
-    """A bound method of a decorated function, which copies, pickles, compares and is rebound as Python's own."""
+    """A bound method of a decorated function, which is copied, pickled, compared and rebound like Python's own."""
 
     @property
     def __func__(self) -> Any:
-        # Of a static method's function, and of one that is not bound, this raises AttributeError: see `__getattr__`.
+        # For a static method's function, or an unbound one, this raises AttributeError: see `__getattr__`.
         wrapped: Any = self.__wrapped__
         function, parent = wrapped.__func__, self._self_parent
         if self._self_binding != "classmethod":
             return parent
-        # Kept by the decorated class method: a weak reference to it must not die at once.
+        # The decorated class method keeps it, so that weak references to it do not die at once.
         kept = getattr(parent, "_self_function", None)
         if kept is None:
             kept = Wrapper(function, self._self_wrapper, enabled=self._self_enabled)
@@ -112,17 +112,17 @@ class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any], metaclass=_MadeOfTwo):
 
 
 class _CopiedAsFunctions:
-    """Pickles by reference and copies as itself, as functions do: wrapt's own proxies refuse both."""
+    """Is pickled by reference and copied as itself, like a function; wrapt's own proxies refuse both."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         decorated: Any = self
         wrapped = decorated.__wrapped__
         qualname = getattr(wrapped, "__qualname__", None)
-        # One inside of a function has no reference, and dill takes such functions by value.
+        # An inner function has no reference; dill pickles such functions by value.
         if type(qualname) is str and "<locals>" not in qualname and not callables.is_opaque(wrapped):
             return qualname
         decorator = getattr(self, "_self_decorator", None)
-        # What `wrap` made is bound to a context, which no other process has.
+        # The result of `wrap` is bound to a context, which no other process has.
         return wrapped.__reduce_ex__(protocol) if decorator is None else (decorator, (wrapped,))
 
     def __copy__(self) -> Self:
@@ -133,9 +133,9 @@ class _CopiedAsFunctions:
 
 
 class Wrapper(_CopiedAsFunctions, wrapt.FunctionWrapper[Any, Any]):
-    """A decorated function, or whatever else can be a descriptor."""
+    """A decorated function, or any other descriptor."""
 
-    # Past the metaclass: this is done for each access of each method.
+    # Bypasses the metaclass, since every access to a method does this.
     __bound_function_wrapper__ = staticmethod(functools.partial(type.__call__, _BoundWrapper))  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
@@ -143,9 +143,9 @@ class Wrapper(_CopiedAsFunctions, wrapt.FunctionWrapper[Any, Any]):
 
 
 class ForwardingWrapper(_CopiedAsFunctions, wrapt.BaseObjectProxy[Any]):
-    """A decorated mock, proxy or remote object, asked for no attribute that the caller does not ask for.
+    """A decorated mock, proxy or remote object, of which we read no attribute by ourselves.
 
-    wrapt's `FunctionWrapper` reads `__self__` of what it wraps in each call, which a proxy may answer with anything.
+    wrapt's `FunctionWrapper` reads `__self__` of the wrapped object in each call, and a proxy may return anything.
     """
 
     def __init__(self, target: Any, run: Run, enabled: Callable[[], bool] | None) -> None:

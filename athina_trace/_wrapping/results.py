@@ -1,38 +1,40 @@
-"""Which results continue after the return, and how their call ends with them. The one place that decides it.
+"""Decides, in one place, which results keep a call open after it returns, and how the call ends with them.
 
-A call ends with its return, unless its result is
+A call ends when it returns, unless its result is
 
 - a generator, an async generator or a coroutine: driven by `generators`;
-- a future, that is whatever has `add_done_callback`, `result` and `exception`, and is no iterator (asyncio's tasks and
-  futures, those of `concurrent.futures`);
-- the result of a pool of `multiprocessing`, which `apply_async` and `map_async` give;
-- a streaming response of a known web framework: Starlette's and FastAPI's, Flask's, Django's, Quart's, Litestar's,
-  aiohttp's, Bottle's; one of LlamaIndex; a streamed run of the Agents SDK; Anthropic's helper, which is read by
-  its texts, too; or one of httpx or requests that is not read yet;
-- an iterator or async iterator of any class, that is whatever has `__next__` or `__anext__`: to read it uses it up.
-  So does the `receive()` of a channel of anyio or trio;
+- a future, that is, any object with `add_done_callback`, `result` and `exception` that is not an iterator (asyncio's
+  tasks and futures, those of `concurrent.futures`);
+- a result of a `multiprocessing` pool, from `apply_async` or `map_async`;
+- a streaming response of a known web framework: Starlette and FastAPI, Flask, Django, Quart, Litestar, aiohttp, Bottle;
+  one of LlamaIndex; a streamed run of the Agents SDK; Anthropic's stream helper, including its text stream; or a
+  response of httpx or requests that has not been read yet;
+- an iterator or async iterator of any class, that is, any object with `__next__` or `__anext__`, since reading consumes
+  it. The same applies to the `receive()` of an anyio or trio channel;
 - any other awaitable;
-- a context manager of `contextlib`, or one that opens a stream: what it gives on entering ends the call as if it had
-  been returned, or else that is the result when the block is left;
-- a tuple or a dictionary of at most eight items, of which one or more are one of the above, awaitables, futures and
-  context managers excepted: a stream and the status and headers that Flask takes, or sources. Of several streams, the
-  last to end ends the call, and their texts follow one another; copies that `itertools.tee` makes are none.
-- a greenlet, or another result, of gevent.
+- a context manager of `contextlib`, or one that opens a stream: what it returns on entering ends the call as if it had
+  been returned; if that does not continue, the call ends when the block is left;
+- a tuple or dictionary of at most eight items, of which one or more are one of the above, except awaitables, futures
+and
+  context managers: for example, a stream with the status and headers that Flask takes, or with its sources. If there
+  are several streams, the last to end ends the call, and their texts are concatenated; copies made by `itertools.tee`
+  are not followed;
+- a greenlet, or another asynchronous result, of gevent.
 
-What may be read again is a result as it is: lists, dictionaries, arrays, frames, query sets, responses whose body is
-there. So are files (`read`) and cursors of databases (`fetchone`, `fetchmany`, or a class called so), which are used
-rather than read through, references to results of Ray, and proxies that answer every question: mocks, weak references,
-context-local objects.
+Results that can be read again are logged as they are: lists, dictionaries, arrays, frames, query sets, complete
+responses. So are files (`read`) and database cursors (`fetchone`, `fetchmany`, or a class of that name), which are not
+read from beginning to end, Ray's references, and objects that have any attribute: mocks, weak proxies, context-local
+objects.
 
-Where a framework's handler pushes its answer (`send` of Sanic, `write` of Tornado, `resp.stream = …` of Falcon),
-nothing is returned: what is to be decorated there is the function that gives the pieces.
+If a framework's handler pushes its answer (Sanic's `send`, Tornado's `write`, Falcon's `resp.stream = …`), it returns
+nothing: decorate the function that makes the pieces instead.
 
-What a stream yields is read when it is yielded: of a coroutine, as `asyncio.as_completed` gives them before Python 3.13
-and to a loop without `async`, that is the name of its type.
+Items of a stream are read when they are yielded. Of a coroutine, which `asyncio.as_completed` yields before Python 3.13
+and in a loop without `async`, only the name of its type is read.
 
-Futures, dictionaries and responses stay the objects that they are. Iterators, awaitables and context managers are
-replaced by a transparent proxy: `isinstance`, attributes, `with`, equality are those of the object itself. The
-same holds for one inside of a tuple or a dictionary.
+Futures, dictionaries and responses remain the same objects. Iterators, awaitables and context managers are replaced by
+a transparent proxy, also inside a tuple or dictionary: `isinstance`, attributes, `with` and equality behave as for the
+object itself.
 """
 
 from __future__ import annotations
@@ -54,12 +56,12 @@ from athina_trace._wrapping import generators
 from athina_trace._wrapping.calls import Call, attempt, run_now
 from athina_trace._wrapping.followed import Abilities, StreamMaker, abilities_of, proxy_class
 from athina_trace._wrapping.generators import Follow
-from athina_trace._wrapping.several import Several
+from athina_trace._wrapping.several_streams import SeveralStreams
 
 RETURNED: Final = frozenset({str, type(None), list, int, float, bool, bytes, set, frozenset})
-"""Types of the commonest results, none of which continues."""
+"""Types of the most common results, none of which continue."""
 
-# By name: no framework is imported in order to recognise its objects.
+# By name, so that no framework needs to be imported to recognise its objects.
 _STREAMS_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "starlette.responses.StreamingResponse": ("body_iterator",),
     "sse_starlette.sse.EventSourceResponse": ("body_iterator",),
@@ -84,17 +86,17 @@ _STREAMS_IN: Final[Mapping[str, tuple[str, ...]]] = {
         )
     },
 }
-"""Where they keep what is still to be read, or is called for it: an attribute of an attribute."""
+"""A response's class → the path of attributes to its stream, or to the function that makes the stream."""
 _MOST_BESIDE: Final = 8
-"""Items of a tuple or a dictionary among which streams are looked for."""
+"""The largest tuple or dictionary that is searched for streams."""
 _MOST_LAYERS: Final = 8
-"""Calls that end with one stream in an object which the program may return again and again."""
+"""Maximum number of calls that end with the same stream, in an object that the program may return again and again."""
 _ANSWERS_ALL: Final = frozenset({"unittest.mock.NonCallableMock", "werkzeug.local.LocalProxy", "celery.local.Proxy"})
 _BELONGS_TO_C: Final = frozenset({"ray._raylet.ObjectRef"})
-"""Awaitables that code in C takes for what it made, without asking: a proxy would end the process."""
+"""Awaitables that C code uses without checking their type: a proxy would crash the process."""
 _STEPS: Final = frozenset({"__next__", "__anext__", "__await__"})
 _MANAGERS: Final = ("contextlib._GeneratorContextManagerBase", "StreamManager", "ResponseContextManager")
-"""How the names of context managers end that are made for one block: clients of models call those of streams so."""
+"""Endings of the names of context managers for a single block; model clients use them for streams."""
 _USED_NOT_READ: Final = ("read", "readline", "fetchone", "fetchmany", "__array__")
 _FILES: Final = frozenset({"django.http.response.FileResponse"})
 
@@ -103,20 +105,20 @@ _exact: dict[type, Follow] = {
     types.AsyncGeneratorType: generators.drive_async_generator,
     types.CoroutineType: lambda inner, call: generators.drive_coroutine(inner, call, follow),
 }
-# Weak, so that classes made on the fly can go.
+# Weak, so that dynamically created classes can be collected.
 _by_shape: weakref.WeakKeyDictionary[type, Follow] = weakref.WeakKeyDictionary()
 
 
 def drive(kind: type, driver: Follow) -> None:
-    """Register `driver` to end the calls whose results are exactly of this type.
+    """Register `driver` to end calls whose results are of exactly this type.
 
-    It gives what the program gets, or None for a result that is like any other of its shape.
+    It returns what the program gets, or None for a result to which the general rules apply.
     """
     _exact[kind] = driver
 
 
 def follow(result: Any, call: Call) -> Any:
-    """End `call` with `result` and return what the program gets; None where the call ends with its return."""
+    """End `call` with `result` and return what the program gets; None if the call ends when it returns."""
     kind = type(result)
     try:
         exact = _exact.get(kind)
@@ -131,7 +133,7 @@ def follow(result: Any, call: Call) -> Any:
 
 
 def _returned(_result: Any, _call: Call) -> None:
-    """End the call with its return."""
+    """Let the call end when it returns."""
 
 
 def _driver(kind: type) -> Follow:  # noqa: PLR0911 - one for each way to continue
@@ -154,13 +156,13 @@ def _driver(kind: type) -> Follow:  # noqa: PLR0911 - one for each way to contin
 
 
 def _is_future(kind: type) -> bool:
-    """Return whether it is a future. Calls of gRPC have callbacks, too, and give what is read or awaited of them."""
+    """Return whether it is a future. Calls of gRPC also have callbacks, but are read or awaited."""
     has_all = all(static(kind, name) is not ABSENT for name in ("add_done_callback", "result", "exception"))
     return has_all and static(kind, "__next__", "__anext__") is ABSENT
 
 
 def _abilities(kind: type) -> Abilities:
-    """Return what the proxy of such a result can do; nothing where it is a result as it is."""
+    """Return the abilities of the proxy for such a result; none if it is not followed."""
     names = [type_name(base) for base in mro_of(kind)]
     if static(kind, *_USED_NOT_READ) is not ABSENT or any(name.endswith(("Cursor", "cursor")) for name in names):
         return frozenset()
@@ -175,7 +177,7 @@ def _follow_in_tuple(result: tuple[Any, ...], call: Call) -> Any:
 
 
 def _follow_in_dict(result: dict[Any, Any], call: Call) -> Any:
-    # In place: a program that keeps the dictionary reads the streams out of it, too.
+    # In place, since the program may keep the dictionary and read the streams from it.
     followed = _followed_in([*result.items()], call) if len(result) <= _MOST_BESIDE else {}
     for name, stream in followed.items():
         if stream is not result[name]:
@@ -189,7 +191,7 @@ drive(dict, _follow_in_dict)
 
 
 def _followed_in(items: Iterable[tuple[Any, Any]], call: Call) -> dict[Any, Any]:
-    """Return the streams among these items, by place or name, as the program is to get them."""
+    """Return the streams among these items, by place or name, each as the program gets it."""
     streams: dict[Any, Any] = {}
     with suppress(TypeError):  # even a class can refuse to be looked up
         for name, item in items:
@@ -199,14 +201,14 @@ def _followed_in(items: Iterable[tuple[Any, Any]], call: Call) -> dict[Any, Any]
     if len(streams) == 1:
         given = {name: follow(stream, call) for name, stream in streams.items()}
     elif any(type_name(type(stream)) == "itertools._tee" for stream in streams.values()):
-        return {}  # they give the same: which of them would be the answer?
+        return {}  # all of them yield the same items, so none is the one answer
     else:
-        given = Several(call).followed(streams, follow)
+        given = SeveralStreams(call).followed(streams, follow)
     return {name: stream for name, stream in given.items() if stream is not None}
 
 
 _placed: weakref.WeakValueDictionary[tuple[int, int], Any] = weakref.WeakValueDictionary()
-"""What took the place of a stream in an object of the program's own, by its id and the calls that follow it."""
+"""Proxies that replaced a stream in one of the program's objects, by their id and the number of calls that follow."""
 
 
 def _place(followed: Any, stream: Any) -> None:
@@ -215,7 +217,7 @@ def _place(followed: Any, stream: Any) -> None:
 
 
 def _layers(stream: Any) -> int:
-    """Return how many calls follow what is in an object of the program's: one may give what another gave, and so on."""
+    """Return how many calls follow this stream in one of the program's objects, which several may have returned."""
     return next((layers for layers in range(_MOST_LAYERS, 0, -1) if _placed.get((id(stream), layers)) is stream), 0)
 
 
@@ -225,7 +227,7 @@ def _is_stream(kind: type) -> bool:
 
 
 def _follow_proxied(result: Any, call: Call) -> Any:
-    """Follow a proxy of wrapt, which can do what it defines itself and what the object inside can do."""
+    """Follow a wrapt proxy, which has its own abilities and those of the object inside."""
     abilities: Abilities = frozenset()
     inside = result
     while issubclass(type(inside), wrapt.BaseObjectProxy):
@@ -254,7 +256,7 @@ def _end_with(future: Any, call: Call) -> None:
     if future.cancelled():
         work = call.failed(asyncio.CancelledError())
     else:
-        # `exception()` would count as retrieving it: asyncio would no longer warn where the program never does.
+        # `exception()` would mark it as retrieved: asyncio would not warn if the program never retrieves it.
         error = future._exception if hasattr(future, "_exception") else future.exception()  # noqa: SLF001
         work = call.done(future.result()) if error is None else call.failed(error)
     if work is None:
@@ -275,7 +277,7 @@ def _follow_greenlet(greenlet: Any, call: Call) -> Any:
     if greenlet.ready():
         end()
     else:
-        # Of its own greenlet: the hub, which calls back, must not wait for a lock or a disk.
+        # In a new greenlet: the hub, which calls back, must not wait for a lock or a disk.
         greenlet.rawlink(lambda _: sys.modules["gevent"].spawn(end))
     return greenlet
 
@@ -289,8 +291,8 @@ def _follow_response(response: Any, path: tuple[str, ...], call: Call) -> Any:
     for name in outer:
         holder = getattr(holder, name, None)
     body: Any = getattr(holder, attribute, None)
-    # What httpx and requests have read they keep, beside the stream that they read it from; what Flask's `send_file`
-    # gives passes a file on.
+    # httpx and requests keep a body that they have read beside its stream; responses of Flask's `send_file`
+    # pass on a file.
     kept = instance_dict(response)
     is_read = kept.get("_content", False) is not False or kept.get("direct_passthrough") is True
     if is_read or isinstance(body, (str, bytes, list, tuple)):
@@ -329,7 +331,7 @@ def _follow_pooled(result: Any, call: Call) -> Any:
         note()
         end()
 
-    # Of a pool that is terminated, or whose thread was about to set the event when that was replaced.
+    # For pools that are terminated, or whose thread was about to set the event when it was replaced.
     lost = weakref.finalize(event, _end_without, call, type_placeholder(result))
     event.set = note_and_end
     if event.is_set():

@@ -1,7 +1,7 @@
-"""Surround a call of any kind of function: plain, coroutine, generator, async generator, or one that returns those.
+"""Wraps functions of any kind: plain ones, coroutines, generators, async generators, and those that return them.
 
-What happens around the call is a `Call`; how each kind of function is called is here, once, for everything in this
-package that decorates. `generators` drives what the function makes, and `results` decides what a call ends with.
+A `Call` defines what happens around a call. How each kind of function is called is defined here, once, for everything
+in this package that decorates. `generators` drives generators and coroutines, and `results` decides how a call ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from athina_trace._wrapping import callables, generators, proxies, results
 from athina_trace._wrapping.calls import Call, attempt, run_now
 
 Open = Callable[[Callable[..., Any], object, "tuple[Any, ...]", "dict[str, Any]"], "Call | None"]
-"""(function, instance, args, kwargs) → the call, or None where this one is not to be surrounded."""
+"""(function, instance, args, kwargs) → the call, or None to call the function as if undecorated."""
 
 
 def surround(
@@ -29,19 +29,19 @@ def surround(
     enabled: Callable[[], bool] | None = None,
     decorator: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Wrap `function` so that each call runs inside the `Call` that `opened` gives for it.
+    """Wrap `function` so that each call runs inside the `Call` that `opened` returns for it.
 
-    A plain function, also one in a class or static method object, is replaced by a function, which is bound, pickled
-    and compared as any other; everything else by a proxy.
+    A plain function, even inside a class or static method object, is replaced by a function, which is bound, pickled
+    and compared like any other; everything else is replaced by a proxy.
 
     Args:
         function: a function of any kind, a method, a class or static method object, a partial or a callable instance;
             the wrapper keeps its signature, kind, attributes and pickling.
-        opened: gives the call.
-        enabled: is asked before each call; where it says no, next to nothing is done. It must not raise.
-        decorator: what decorates `function` in the same way; instances and partials are pickled with it.
+        opened: returns the call.
+        enabled: called before each call; if it returns False, next to nothing is done. Must not raise.
+        decorator: decorates `function` in the same way; instances and partials are pickled with it.
 
-    Raises `TypeError` where `function` is no callable.
+    Raises `TypeError` if `function` is not callable.
     """
     target = callables.without_binding(function)
     if not callable(target):
@@ -70,14 +70,14 @@ _FUNCTIONS = (types.FunctionType, classmethod, staticmethod)
 
 
 def _plain_function(function: types.FunctionType, opened: Open, enabled: Callable[[], bool] | None) -> Any:
-    """Return a function in place of `function`, which Python binds, copies, compares and pickles as any other.
+    """Return a function to replace `function`, which Python binds, copies, compares and pickles like any other.
 
-    Before Python 3.12 each call of a proxy also counts as one more level of a recursion.
+    A proxy would also cost one more level of recursion for each call before Python 3.12.
     """
-    # Declares the parameters of `function`: `inspect.getfullargspec`, and libraries that read code objects, do not look
-    # at `__wrapped__`. All that it uses is in its closure. Its globals are those of `function`: FastAPI looks
-    # annotations up there, and doctest sees by them to which module it belongs. attrs makes a class with slots again,
-    # and puts that into the cell that `super()` reads, where a method has it.
+    # It declares the parameters of `function`, since `inspect.getfullargspec`, and libraries that read code objects,
+    # ignore `__wrapped__`. Everything that it uses is in its closure. Its globals are those of `function`: FastAPI
+    # looks up annotations there, and doctest takes its module from them. attrs recreates a class to give it slots, and
+    # puts the new class into the cell that `super()` reads, if a method has one.
     own_cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     plain = _compiled(*_parameters(function.__code__), "__class__" if "__class__" in own_cells else "")(
         function, opened, enabled, _guard.swallow, _fail, _finish, BaseException, Exception, RecursionError
@@ -91,9 +91,9 @@ def _plain_function(function: types.FunctionType, opened: Open, enabled: Callabl
 
 
 def _parameters(code: types.CodeType) -> tuple[str, str, str, str, str]:
-    """Return source: how `code` declares its parameters, passes them on, those by position, and those by name.
+    """Return source code: the parameters of `code`, the arguments of a call with them, the positional and named ones.
 
-    The last is a prefix that makes a name none of theirs.
+    The last item is a prefix with which a name cannot be one of theirs.
     """
     names = iter(code.co_varnames)
     by_position = [*islice(names, code.co_argcount)]
@@ -115,11 +115,11 @@ def _parameters(code: types.CodeType) -> tuple[str, str, str, str, str]:
 def _compiled(
     declared: str, passed: str, args: str, kwargs: str, prefix: str, owner: str
 ) -> Callable[..., types.FunctionType]:
-    """Return what makes functions that declare these parameters."""
+    """Return a factory of functions with these parameters."""
     source = _PLAIN.replace("$", prefix)
     source = source.format(declared=declared, passed=passed, args=args, kwargs=kwargs, owner=owner)
     made: dict[str, Any] = {}
-    # At the lines where it is written below, which tracebacks then show.
+    # At its line numbers below, so that tracebacks show the source.
     exec(compile("\n" * _PLAIN_AT + source, __file__, "exec"), made)  # noqa: S102 - made of names of parameters
     make: Callable[..., types.FunctionType] = made["make"]
     return make
@@ -182,7 +182,7 @@ def _plain_wrapper(opened: Open) -> Callable[..., Any]:
 
 def _coroutine_wrapper(opened: Open) -> Callable[..., Any]:
     def coroutine(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-        # Now, since arguments that do not fit fail before anything is awaited.
+        # Called at once, since wrong arguments must fail before anything is awaited.
         made = generators.Made(wrapped(*args, **kwargs))
 
         def begin() -> tuple[Call | None, Any]:
@@ -199,7 +199,7 @@ def _stream_wrapper(opened: Open) -> Callable[..., Any]:
         result = wrapped(*args, **kwargs)
         if call is None:
             return result
-        # Asked at once: such a function nearly always gives what continues.
+        # Followed at once: such a function nearly always returns a stream.
         followed = attempt(results.follow, result, call)
         return _finish(result, call) if followed is None else followed
 
@@ -207,7 +207,7 @@ def _stream_wrapper(opened: Open) -> Callable[..., Any]:
 
 
 def _finish(result: Any, call: Call) -> Any:
-    """End `call` with `result`, now or when that ends; return what the program gets."""
+    """End `call` with `result`, now or when the result ends; return what the program gets."""
     try:
         continues = type(result) not in results.RETURNED
     except TypeError:  # even a class can refuse to be looked up

@@ -25,7 +25,7 @@ from nats.aio.msg import Msg
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.client import Client
-from athina_trace._delivery.costs import estimator
+from athina_trace._delivery.cost_estimates import estimator
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.response import Outcome

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from athina_trace import _prices
-from athina_trace._delivery.costs import MARK
+from athina_trace._delivery.cost_estimates import MARK
 
 _MAX_LINE = 280
 """Characters of a question, answer or error that a list shows at most."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import athina_trace as at
 from athina_trace import _prices
-from athina_trace._delivery.costs import with_estimate
+from athina_trace._delivery.cost_estimates import with_estimate
 from athina_trace.viewer.log_fields import log_row
 from tests.support.athina_server import AthinaServer, busy
 

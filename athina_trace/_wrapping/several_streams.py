@@ -1,4 +1,4 @@
-"""A call that returned several streams at once: it ends with the last of them, and their texts stay apart."""
+"""Calls that return several streams at once: a call ends with the last of them, and their texts are kept apart."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from athina_trace._wrapping.calls import Call, DeferredWork, attempt, run_now
 from athina_trace._wrapping.generators import Follow
 
 _MOST_APART: Final = 100_000
-"""Texts of one stream that wait for those of the streams before it."""
+"""Maximum number of texts of one stream that wait for the streams before it."""
 
 
-class Several:
-    """The call, and its streams in the order in which they were returned."""
+class SeveralStreams:
+    """A call and its streams, in the order in which they were returned."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.parts: list[Part] = []
+        self.parts: list[OneStream] = []
         self.error: BaseException | None = None
-        """The first one that ended a stream early."""
+        """The first error that ended a stream early."""
         self._ended = count(1)
 
     def followed(self, streams: Mapping[Any, Any], follow: Follow) -> dict[Any, Any]:
-        """Follow the streams; gives by name what the program is to get, None for what is not followed after all."""
+        """Follow the streams; return by name what the program gets, or None for a stream that is not followed."""
         given: dict[Any, Any] = {}
         for name, stream in streams.items():
-            part = Part(self)
+            part = OneStream(self)
             given[name] = attempt(follow, stream, part)
             if given[name] is not None:
                 self.parts.append(part)
         return given
 
     def end_one(self, value: object) -> DeferredWork:
-        """End the call if all of its streams have ended, which several threads may read."""
+        """Note that a stream has ended, in any thread; end the call with the last one."""
         if next(self._ended) < len(self.parts):
             return None
         for part in self.parts:
@@ -43,48 +43,48 @@ class Several:
         return self.call.done(value) if self.error is None else self.call.failed(self.error)
 
 
-class Part(Call):
-    """What the call is for one of its streams."""
+class OneStream(Call):
+    """Stands for the call in one of its streams."""
 
-    __slots__ = ("_begun", "_ended", "_several", "_texts")
+    __slots__ = ("_begun", "_ended", "_streams", "_texts")
 
-    def __init__(self, several: Several) -> None:
-        self._several = several
+    def __init__(self, streams: SeveralStreams) -> None:
+        self._streams = streams
         self._begun = self._ended = False
         self._texts: list[Any] = []
 
     def enter(self) -> None:
-        self._several.call.enter()
+        self._streams.call.enter()
 
     def leave(self) -> None:
-        self._several.call.leave()
+        self._streams.call.leave()
 
     def begun(self) -> None:
         self._begun = True
-        self._several.call.begun()
+        self._streams.call.begun()
 
     def chunks(self, values: list[Any]) -> None:
         self._begun = True
         self._texts += values
-        is_first = self is self._several.parts[0]
-        # An object may be changed later, and is read now.
+        is_first = self is self._streams.parts[0]
+        # Objects other than texts may be changed later, so they are read now.
         if is_first or type(values[-1]) is not str or len(self._texts) > _MOST_APART:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Let the call read what was kept apart."""
+        """Pass the texts that were kept apart to the call."""
         if self._texts:
-            attempt(self._several.call.chunks, self._texts)
+            attempt(self._streams.call.chunks, self._texts)
             self._texts.clear()
 
     def done(self, value: object) -> DeferredWork:
         if self._ended:
             return None
         self._ended = True
-        return self._several.end_one(value)
+        return self._streams.end_one(value)
 
     def failed(self, error: BaseException) -> DeferredWork:
-        self._several.error = self._several.error or error
+        self._streams.error = self._streams.error or error
         return self.done(None)
 
     def collected(self, stream: object) -> None:
