@@ -71,7 +71,7 @@ _WEBHOOK = re.compile(
 """URLs that anyone who knows them can write to."""
 _NAMING: Final = frozenset({"name", "key", "id"})
 _NAMED_BY: Final = frozenset({"value", "content"})
-"""Attributes of XML and HTML that name the value in another attribute."""
+"""Attributes of XML and HTML with a value whose name is in another attribute, one of `_NAMING`."""
 _LOGIN = re.compile(
     r"""((?: (?:-u|--user)[ =]["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
     r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""

@@ -15,12 +15,12 @@ _PACKAGES = {
 
 
 def require_packages(extra: str, needed_by: str) -> None:
-    """Raise `UsageError` where a package of an extra is missing; `needed_by` is the subject of its message."""
+    """Raise `UsageError` if a package of an extra is missing; `needed_by` is the subject of the message."""
     missing: list[str] = []
     for name in _PACKAGES[extra]:
         try:
             is_missing = importlib.util.find_spec(name) is None
-        except ModuleNotFoundError:  # not even what it is in
+        except ModuleNotFoundError:  # not even its parent package
             is_missing = True
         if is_missing:
             missing.append(name)

@@ -14,9 +14,9 @@ from athina_trace.viewer.queries import OutboxStatus, StoredLog
 
 
 def delivery_record(log: StoredLog) -> dict[str, Any]:
-    """Return which log it is, and what became of it."""
+    """Return a log's identity and delivery state."""
     row = log.row
-    # Not `made`: that is a count in status().
+    # Not `made`, which is a count in status().
     known = {name: row[name] for name in ("state", "status", "reason", "prompt_run_id") if row[name] is not None}
     return {"id": row["id"], "made_at": row["made"], "external_reference_id": row["reference"], **known}
 
@@ -27,7 +27,7 @@ def log_record(log: StoredLog) -> dict[str, Any]:
 
 
 def dataset_record(log: StoredLog) -> dict[str, Any]:
-    """Return a log as a row of an Athina dataset, its feedback beside it."""
+    """Return a log as a row of an Athina dataset, with its feedback."""
     turn = read_turn(log, NO_LIMITS)
     return {
         "query": turn.question.shown,
@@ -40,7 +40,7 @@ def dataset_record(log: StoredLog) -> dict[str, Any]:
 
 
 def session_record(row: Row) -> dict[str, Any]:
-    """Return the sums of a session; of its cost, which part is an estimate, and for how many logs none is known."""
+    """Return the sums of a session, including the estimated part of its cost, and the number of logs without a cost."""
     return {
         "session_id": row["name"],
         "customer_id": row["customer"],

@@ -38,12 +38,12 @@ _COMMANDS = {
     "status": status, "flush": flush, "retry": retry, "export": export, "purge": purge, "check": check,
     "relay": relay, "import": import_logs, "completion": completion,
 }  # fmt: skip
-_DESCRIPTION = "Inspect what was logged, send it, take logs of other programs, and run a local Athina."
+_DESCRIPTION = "Inspect logs, send them, receive logs from other programs, and run a local Athina."
 _EPILOG = """\
 exit codes:
-  0    success (also where the reader of a pipe stopped reading)
-  1    failure: no such log, something was not sent, a check failed
-  2    wrong options or settings, or packages are missing
+  0    success (also if the reader of a pipe stopped reading)
+  1    failure: no such log, a log was not sent, a check failed
+  2    wrong options or settings, or missing packages
   130  stopped by Ctrl-C
 
 Settings come from the environment, such as ATHINA_API_KEY, ATHINA_BASE_URL and ATHINA_OUTBOX.
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # `export | head` is no error. What is still buffered has no reader: Python would complain when it exits.
+        # `export | head` is not an error. Python would complain at exit about buffered output without a reader.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (UsageError, SettingsError) as error:
         terminal.complain(str(error))
         return USAGE
-    except OSError as error:  # an `OutboxError`, too
+    except OSError as error:  # including `OutboxError`
         terminal.complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         return PROBLEM
     except (CommandError, sqlite3.Error) as error:
@@ -88,8 +88,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in _COMMANDS.values():
         module.add(commands)
-    # argparse would list all commands and leave the guess to the reader. No option before the command takes a value, so
-    # that the first argument which is no option is the command.
+    # argparse would list all commands instead of suggesting one. No option before the command takes a value, so the
+    # first argument that is not an option is the command.
     given = next((each for each in arguments if not each.startswith("-")), None)
     if given is not None and given not in _COMMANDS:
         nearest = difflib.get_close_matches(given, _COMMANDS, n=1)

@@ -1,4 +1,4 @@
-"""Read what OpenAI's API has stored, and servers like it: completions, responses, conversations, threads, as logs."""
+"""Reads completions, responses, conversations and threads that OpenAI or a compatible server has stored, as logs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from athina_trace.integrations.openai.objects import parse
 Json = dict[str, Any]
 
 _PAGE = 100
-"""Objects of one request, the most that OpenAI gives."""
+"""Objects per request, the maximum that OpenAI allows."""
 _COMPLETIONS = "completions"
-"""In place of an id: all chat completions that were stored."""
+"""In place of an id: all stored chat completions."""
 
 
 class History:
-    """What one server has stored, asked through a client of the package `openai` that the environment sets up."""
+    """Reads what a server has stored, with a client of the package `openai` configured by the environment."""
 
     def __init__(self) -> None:
-        """Raises `UsageError` where the package or what it needs from the environment is missing."""
+        """Raises `UsageError` if the package, or what it needs from the environment, is missing."""
         try:
             openai: Any = import_module("openai")
         except ImportError:
@@ -37,10 +37,10 @@ class History:
         self._error: type[Exception] = openai.OpenAIError
 
     def logs(self, names: Sequence[str]) -> Iterator[Json]:
-        """Yield the logs of what is named, as lines of an import; of everything stored where nothing is named.
+        """Yield the logs of the named objects, as lines for an import; without names, of all stored chat completions.
 
         Raises:
-            UsageError: a name is no id of something that can be read.
+            UsageError: a name is not the id of an object that can be read.
             CommandError: the server did not answer, or does not know it.
         """
         readers: dict[str, Callable[[str], Iterator[Json]]] = {
@@ -64,13 +64,13 @@ class History:
                 raise CommandError(f"reading {name} failed: {error}") from None
 
     def _get(self, path: str, **query: object) -> Json:
-        # By path, since no version of the client knows all of these; the header is what Assistants need.
+        # By path, since no version of the client supports all of these; Assistants need the header.
         options = {"params": query, "headers": {"OpenAI-Beta": "assistants=v2"}}
         answer = self._client.get(path, cast_to=object, options=options)
         return answer if isinstance(answer, dict) else {}
 
     def _list(self, path: str) -> Iterator[Json]:
-        """Yield all objects of a list, the oldest first."""
+        """Yield all objects of a list, oldest first."""
         after: Json = {}
         while True:
             page = self._get(path, limit=_PAGE, order="asc", **after)
@@ -97,7 +97,7 @@ class History:
         yield _log("response", response, {"input": list(self._list(f"/responses/{own}/input_items"))})
 
     def _conversation(self, own: str) -> Iterator[Json]:
-        """Yield a log for each answer of a conversation, whose items do not say which model gave them."""
+        """Yield a log for each answer of a conversation, whose items do not name a model."""
         created = self._get(f"/conversations/{own}").get("created_at")
         asked: list[Json] = []
         given: list[Json] = []
@@ -128,7 +128,7 @@ def _log(kind: str, answer: Json, params: Json) -> Json:
 
 
 def _line(accumulator: AnswerAccumulator, answer: Json) -> Json:
-    # A reference made of the answer's id: what is imported twice is known by it.
+    # A reference made from the answer's id, so that importing it twice is detected.
     required = {"language_model_id": "unknown", "prompt": "", "response": ""}
     line = {**required, **accumulator.fields(), "external_reference_id": f"openai-{answer.get('id')}"}
     made = answer.get("created_at") or answer.get("created")

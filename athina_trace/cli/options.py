@@ -1,4 +1,4 @@
-"""Options that several commands share: which outbox, which logs, and the types of their values."""
+"""Options that several commands share: the outbox, filters for logs, and the types of their values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from athina_trace.viewer.filters import FEEDBACK, KINDS, STATES, Filters, parse_
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 RELAY = "relay:"
-"""What --relay chooses in place of an outbox's path."""
+"""The value of --relay, in place of an outbox's path."""
 _FILTERS = {
     "session": "of this session",
     "customer": "of this customer",
-    "user": "of this user of a customer",
+    "user": "of this user",
     "environment": "of this environment, such as production",
     "slug": "of this prompt slug",
     "model": "answered by this model",
@@ -33,7 +33,7 @@ _FILTERS = {
 
 
 def add_outbox(command: argparse.ArgumentParser, *, relay: bool = False) -> None:
-    """Add the option --outbox and, to read what a relay keeps, --relay."""
+    """Add the option --outbox and, for refused logs that a relay keeps, --relay."""
     chosen = command.add_mutually_exclusive_group()
     if relay:
         chosen.add_argument(
@@ -41,17 +41,17 @@ def add_outbox(command: argparse.ArgumentParser, *, relay: bool = False) -> None
             dest="outbox",
             action="store_const",
             const=RELAY,
-            help="what ATHINA_RELAY keeps of the logs that Athina refused, rather than an outbox",
+            help="use the refused logs that the relay in ATHINA_RELAY keeps, instead of an outbox",
         )
     chosen.add_argument(
-        "--outbox", metavar="PATH", help="the outbox file (default: the one that the environment's settings name)"
+        "--outbox", metavar="PATH", help="the outbox file (default: according to the environment's settings)"
     )
 
 
 def add_filters(command: argparse.ArgumentParser) -> None:
     """Add the options that choose logs."""
     group = command.add_argument_group("which logs")
-    # `q` is its name in a page's address, as for all other filters.
+    # Filters have the same names as in a page's address.
     group.add_argument("--text", dest="q", metavar="WORDS", help='that contain these words; "a phrase" in quotes')
     for name, description in _FILTERS.items():
         group.add_argument(f"--{name}", metavar=name.upper(), help=description)
@@ -60,7 +60,7 @@ def add_filters(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--until", type=_time, help="made until, in the same form")
     group.add_argument("--state", choices=STATES, help="in this state")
-    group.add_argument("--kind", choices=KINDS, help="turns, or steps made inside of a call (default: both)")
+    group.add_argument("--kind", choices=KINDS, help="turns, or steps made inside a call (default: both)")
     group.add_argument("--slower", type=_duration, metavar="TIME", help="that took longer: 10s, 800ms or 2min")
     group.add_argument("--errors", action="store_const", const="1", help="that failed")
     group.add_argument("--tool-errors", action="store_const", const="1", help="in which a tool failed")
@@ -68,12 +68,12 @@ def add_filters(command: argparse.ArgumentParser) -> None:
 
 
 def filters_of(options: argparse.Namespace) -> Filters:
-    """Return the filters that the options name."""
+    """Return the filters in the options."""
     return Filters.of(vars(options))
 
 
 def _time(text: str) -> str:
-    """Check a time, and keep it as it is written: `parse_moment` counts from the moment of each query."""
+    """Check a time, and return it as written, since each query interprets it anew with `parse_moment`."""
     if parse_moment(text) is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"
@@ -97,20 +97,20 @@ def age(text: str) -> float:
 
 def positive(text: str) -> int:
     """Parse a number of rows."""
-    # Nine digits are more rows than anyone reads, and fit SQLite's LIMIT, which a longer number would not.
+    # Nine digits are more rows than anyone reads, and fit SQLite's LIMIT.
     if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
     return int(text[:9])
 
 
 def between(least: float, most: float) -> Callable[[str], float]:
-    """Return what parses a number within limits."""
+    """Return a parser for a number within limits."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
-            value = math.nan  # which is not within any limits
+            value = math.nan  # outside all limits
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
         return value
@@ -119,7 +119,7 @@ def between(least: float, most: float) -> Callable[[str], float]:
 
 
 def whole_between(least: int, most: int) -> Callable[[str], int]:
-    """Return what parses a whole number within limits."""
+    """Return a parser for a whole number within limits."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
@@ -138,9 +138,9 @@ def outbox_path(chosen: str | None) -> str:
 
 
 def existing_outbox(chosen: str | None) -> str:
-    """Return the path as `outbox_path` does. Raises `NothingLoggedError` where nothing was ever logged there."""
+    """Return the path as `outbox_path` does. Raises `NothingLoggedError` if nothing was ever logged there."""
     path = Path(outbox_path(chosen))
-    # Until an engine or a command collects them, the first logs are in the journal alone.
+    # Until an engine or a command collects them, the first logs are only in the journal.
     if not path.exists() and not path.with_suffix(".journal").exists():
         others = sorted(str(each) for each in path.parent.glob("*.db"))
         hint = f"; there are others: --outbox {' or '.join(others)}" if others else ""
@@ -149,7 +149,7 @@ def existing_outbox(chosen: str | None) -> str:
 
 
 def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> None:
-    """Print on standard error why a list is empty, and what to do."""
+    """Print why a list is empty, and what to do, on standard error."""
     status = queries.outbox_status(db)
     if filters.active():
         terminal.complain("no log matches these options")
@@ -162,12 +162,12 @@ def explain_nothing(db: Connection, filters: Filters, terminal: Terminal) -> Non
         terminal.complain("no logs here yet")
 
 
-DAMAGED = "the next program that logs there puts a damaged outbox aside, beside it, and begins a new one"
+DAMAGED = "the next program that logs there renames the damaged outbox, and starts a new one"
 
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Turn what SQLite says into a message that names the file and what helps."""
+    """Turn SQLite's errors into a message that names the file and the remedy."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -176,7 +176,7 @@ def _naming(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbox]:
-    """Open an outbox whose index is up to date."""
+    """Open an outbox, with its index up to date."""
     with ExitStack() as stack:
         path = existing_outbox(chosen) if chosen != RELAY else _copy_of_refused(stack)
         yield stack.enter_context(open_file(path, terminal))
@@ -184,7 +184,7 @@ def open_outbox(chosen: str | None, terminal: Terminal) -> Iterator[IndexedOutbo
 
 @contextmanager
 def open_file(path: str, terminal: Terminal) -> Iterator[IndexedOutbox]:
-    """Open the outbox file at `path`, which is made if missing, with an index that is up to date."""
+    """Open the outbox file at `path`, created if missing, with its index up to date."""
     with _naming(path), closing(IndexedOutbox(path)) as outbox:
         # The first look at a large outbox reads every log in it.
         while not outbox.refresh(chunks=20):
@@ -194,7 +194,7 @@ def open_file(path: str, terminal: Terminal) -> Iterator[IndexedOutbox]:
 
 
 def _copy_of_refused(stack: ExitStack) -> str:
-    """Copy what a relay keeps of refused logs into an outbox that lives as long as `stack`; return its path."""
+    """Copy the refused logs of a relay into an outbox that lives as long as `stack`; return its path."""
     require_packages("nats", "the relay")
     from athina_trace.cli.relay_connection import ask_relay  # noqa: PLC0415 - an optional extra
     from athina_trace.relay.refused import copy  # noqa: PLC0415 - an optional extra

@@ -19,12 +19,12 @@ from athina_trace.settings import Settings
 T = TypeVar("T")
 _FRESH_SECONDS = 2.0
 _PATIENCE_SECONDS = 4.9
-"""How long a page may wait for a relay: more than JetStream takes to find that a partition has no leader, which is four
-seconds, and less than a connection to servers that hang takes."""
+"""How long a page may wait for a relay: longer than JetStream takes to find that a partition has no leader, which is
+four seconds, and less than a connection to hanging servers takes."""
 
 
 class RelayWatch:
-    """The relay's status, for pages: many may ask at once, and none waits for long."""
+    """The relay's status for pages, cached, so that many may ask at once and none waits for long."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class RelayWatch:
         self._shown_until = float("-inf")
 
     def status(self) -> RelayStatus | str:
-        """Return the status, two seconds old at most, or in a sentence why it is not known."""
+        """Return the status, at most two seconds old, or a sentence that says why it is unknown."""
         with self._lock:
             if time.monotonic() > self._shown_until:
                 try:
@@ -58,7 +58,7 @@ def ask_relay(question: Callable[[Client, Names], Awaitable[T]], *, patience: fl
 
 
 def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
-    """Run it in a loop of its own, and turn what a relay can raise into a message with the remedy."""
+    """Run `work` in a new event loop, and turn a relay's errors into a message with the remedy."""
     try:
         return Loop().run(work)
     except PermissionError as error:

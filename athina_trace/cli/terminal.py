@@ -1,4 +1,4 @@
-"""Print: tables and colour on a terminal, plain lines with tabs everywhere else; never a control character of a log."""
+"""Output: tables and colour on a terminal, lines with tabs elsewhere; never a control character from a log."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PROGRESS_SECONDS = 5.0
 
 
 class CommandError(Exception):
-    """A command could not do what it was asked (exit code 1); the message says why, and what helps."""
+    """A command failed (exit code 1); the message says why, and what to do."""
 
 
 class NothingLoggedError(CommandError):
-    """The outbox that a command is to look at was never made."""
+    """The outbox of a command does not exist yet."""
 
 
 class UsageError(CommandError):
-    """A command was called wrongly (exit code 2)."""
+    """A command was called with wrong options (exit code 2)."""
 
 
 class Column(NamedTuple):
@@ -37,10 +37,10 @@ class Column(NamedTuple):
 
     Attributes:
         title: its heading.
-        width: most characters on a terminal; None: an equal share of what the other columns leave.
+        width: maximum width on a terminal; None: an equal share of the remaining space.
         right: whether values are aligned to the right.
-        shown_from: columns of a terminal from which it is shown; None: on no terminal.
-        plain: whether it is printed where there is no terminal.
+        shown_from: minimum width of a terminal that shows it; None: never shown on a terminal.
+        plain: whether it is printed without a terminal.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Terminal:
             stream = getattr(sys, name)
             if stream is None:  # closed by the shell, as by `>&-`
                 setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
-            # A log may hold any character: a terminal of another encoding must not end a command half-way.
+            # A log may contain characters that the terminal's encoding lacks: they must not stop a command.
             elif isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         self._last_progress = time.monotonic()
@@ -83,7 +83,7 @@ class Terminal:
         sys.stderr.write(f"athina-trace: {printable(text)}\n")
 
     def progress(self, text: str) -> None:
-        """Show on standard error how far a command is: in place on a terminal, elsewhere a line every five seconds.
+        """Show progress on standard error: in place on a terminal, elsewhere a line every five seconds.
 
         An empty text clears the line.
         """
@@ -101,13 +101,13 @@ class Terminal:
         sys.stdout.write(safe_json(value, indent=indent) + "\n")
 
     def flush(self) -> None:
-        """Write out what is buffered."""
+        """Flush standard output."""
         sys.stdout.flush()
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-        """Print rows under headings; without a terminal one row a line, its values separated by tabs."""
+        """Print rows under headings; without a terminal, a line for each row, with tabs between values."""
         if not self.is_terminal:
-            # No headings: to the program that reads these lines they would be one more row.
+            # No headings: a program that reads these lines would take them for a row.
             for row in rows:
                 values = (_one_line(value) for value, column in zip(row, columns, strict=True) if column.plain)
                 sys.stdout.write("\t".join(values) + "\n")
@@ -118,7 +118,7 @@ class Terminal:
             for place, column in enumerate(columns)
             if column.shown_from is not None and column.shown_from <= total
         ]
-        # A column is no wider than what is in it, and what all of these leave is shared by the columns without a width.
+        # Columns are as wide as their content, up to their width; those without a width share the remaining space.
         lines = [[_one_line(row[place]) for place in places] for row in rows]
         shown = [columns[place] for place in places]
         widths = [
@@ -137,7 +137,7 @@ class Terminal:
             sys.stdout.write("  ".join(map(self._styled, cells, styles)).rstrip() + "\n")
 
     def raise_where_unread(self) -> None:
-        """Raise `BrokenPipeError` where the output is a pipe whose reader has ended, which else the next line shows."""
+        """Raise `BrokenPipeError` if the reader of a pipe has ended, without waiting for the next line to fail."""
         poll = select.poll()
         poll.register(sys.stdout, 0)
         if any(event & select.POLLERR for _, event in poll.poll(0)):
@@ -158,9 +158,9 @@ class Terminal:
 
 
 def safe_json(value: Any, *, indent: int | None = None) -> str:
-    """Encode a value as JSON that means the same and holds no control character."""
+    """Encode a value as equivalent JSON without control characters."""
     text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
-    # json escapes those below a space itself; the others may only occur inside strings, where an escape means the same.
+    # json escapes those below a space; the others occur only inside strings, where an escape is equivalent.
     return printable(text, escaped=True)
 
 
@@ -175,7 +175,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     """Cut or pad a text to a width in columns of a terminal."""
     if display_width(text) > width:
         kept, used = "", 0
-        # The last column is for the ellipsis; before a wide character one more may stay empty.
+        # The last column is for the ellipsis; before a wide character, another one may stay empty.
         for character in text:
             used += _character_width(character)
             if used > width - 1:
@@ -187,7 +187,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def _character_width(character: str) -> int:
-    # Combining and format characters take no column of their own: they change the character before them.
+    # Combining and format characters take no column: they modify the character before them.
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

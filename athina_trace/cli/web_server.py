@@ -16,7 +16,7 @@ from athina_trace.cli.terminal import Terminal
 
 
 def access_token(options: argparse.Namespace) -> str | None:
-    """Return the chosen token, a random one where other machines can reach the pages, or None."""
+    """Return the chosen token; else a random one if other machines can reach the pages, or None."""
     token: str | None = options.token
     return token or (None if is_loopback(options.host) else secrets.token_hex(16))
 
@@ -27,11 +27,11 @@ def serve(
     """Serve `app` until Ctrl-C.
 
     Args:
-        app: what is served.
+        app: the application.
         options: those of `add_server_options`.
-        terminal: where the address is printed.
-        token: what visitors must bring.
-        environment: for a local Athina, what programs need in their environment besides its address.
+        terminal: prints the address.
+        token: the token that visitors need.
+        environment: for a local Athina, further variables that programs need.
     """
     port = options.default_port if options.port is None else options.port
     listener = listen(options.host, port, or_any_port=options.port is None)
@@ -41,8 +41,8 @@ def serve(
         terminal.say(f"Local Athina listens. Point programs here: ATHINA_BASE_URL={server.url} {environment}")
     terminal.say(f"Viewer: {url}   (Ctrl-C ends it)")
     terminal.flush()
-    # The socket listens already, so that the browser cannot come too early.
-    # Where there is no display, Python would start a text browser, which takes the terminal over.
+    # The socket already listens, so the browser cannot be too early. Without a display, Python would start a text
+    # browser, which takes over the terminal.
     displays = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     has_display = not sys.platform.startswith("linux") or any(os.environ.get(name) for name in displays)
     if terminal.is_terminal and has_display and not options.no_open and is_loopback(options.host):

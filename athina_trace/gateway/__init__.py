@@ -1,4 +1,4 @@
-"""One HTTP address in front of the outbox, for every language: Athina's own API, and OTLP.
+"""An HTTP address in front of the outbox, for every language: Athina's own API, and OTLP.
 
     clients ── connections ── app ─┬─ athina              Athina's API  ─┬─ commits ── forward ── the outbox
                (how many,          ├─ otlp ── traces      spans         ─┘

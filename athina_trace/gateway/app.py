@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: who may send, what is where, and what is counted."""
+"""The gateway as an ASGI application: access, routes and metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from athina_trace.gateway.otlp import Traces
 from athina_trace.gateway.traces import SpanLogs
 
 _OPEN: Final = ("/healthz", "/readyz")
-"""What needs no token: an orchestrator's probes have none, and the answers say nothing about anybody."""
+"""Paths without a token: an orchestrator's probes have none, and the answers contain no data."""
 _COUNTED: Final = (*_OPEN, "/metrics", "/v1/traces")
 
 
@@ -42,9 +42,9 @@ def create_gateway(
     """Create an application that takes logs into the outbox of this process's settings.
 
     Args:
-        token: what clients must bring as their `athina-api-key` or as a bearer token; None: any client may send.
-        names: host names by which clients may call it where it asks for no token, besides `localhost`.
-        max_body: most bytes of a body, decompressed.
+        token: the token that clients must send as their `athina-api-key` or as a bearer token; None: any may send.
+        names: host names, besides `localhost`, that clients may use if there is no token.
+        max_body: maximum size of a body in bytes, decompressed.
         limits: the server's connections, for the metrics.
     """
     bodies, commits, counts = Bodies(max_body), Commits(), AnswerCounts(limits)
@@ -56,7 +56,7 @@ def create_gateway(
         Route("/metrics", counts.metrics),
     ]
     middleware = [
-        # Outermost, so that what the next one refuses is counted and timed, too.
+        # Outermost, so that requests which the next one refuses are also counted and timed.
         Middleware(_Counted, counts=counts, bodies=bodies),
         Middleware(_Guarded, token=token, names=names | {"localhost"}),
     ]
@@ -66,7 +66,7 @@ def create_gateway(
 
 
 class AnswerCounts:
-    """What clients asked, and what they were answered."""
+    """Counts of requests by endpoint and status."""
 
     def __init__(self, limits: Connections | None) -> None:
         self._limits = limits
@@ -75,7 +75,7 @@ class AnswerCounts:
 
     def add(self, path: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        # Not the path itself: anybody may invent names, and each would be a series of its own.
+        # Not the path itself: anyone may invent paths, and each would create a new series.
         endpoint = "/api" if path.startswith("/api/") else path if path in _COUNTED else "other"
         self._answers[endpoint, status] += 1
         if endpoint not in self._seconds:
@@ -107,7 +107,7 @@ class AnswerCounts:
                     [Sample(refused, {"reason": "too many"}), Sample(slow, {"reason": "too slow"})],
                 ),
             ]
-        # Off the event loop: the counts are the store's, which another process may be writing to.
+        # Off the event loop: the counts are in the store, which another process may be writing to.
         of_deliveries = await asyncio.to_thread(_runtime.metrics)
         return Response(of_deliveries + exposition(mine), headers={"content-type": CONTENT_TYPE})
 
@@ -117,18 +117,17 @@ async def _healthz(_request: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    """Answer whether logs can be taken: not where the last one could not be kept, or where tracing is off."""
+    """Answer whether logs can be kept: not if the last one could not be, or if tracing is off."""
     if _runtime.active() is None:
         return PlainTextResponse(f"not ready: {_runtime.status().paused}\n", 503)
-    # A gateway that merely has too much to do is ready: the others would have its load as well, and soon none of them
-    # would be.
+    # An overloaded gateway is still ready: otherwise the others would get its load, and soon none would be ready.
     if request.app.state.commits.failed_lately:
         return PlainTextResponse("not ready: a log could not be kept just now, see /metrics\n", 503)
     return PlainTextResponse("ready\n")
 
 
 class _Counted:
-    """Counts answers, keeps the connection's time limits going, and lets go of bodies."""
+    """Counts answers, updates the connection's time limits, and releases bodies."""
 
     def __init__(self, app: ASGIApp, *, counts: AnswerCounts, bodies: Bodies) -> None:
         self._app = app
@@ -152,7 +151,7 @@ class _Counted:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # The rest of a body that was refused is not waited for.
+                # Do not wait for the rest of a refused body.
                 if not is_read and scope["method"] not in ("GET", "HEAD"):
                     MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
@@ -169,7 +168,7 @@ class _Counted:
 
 
 class _Guarded:
-    """Refuses requests without the token, and, where there is none, those that a browser was made to send."""
+    """Refuses requests without the token or, if there is none, those that a website made a browser send."""
 
     def __init__(self, app: ASGIApp, *, token: str | None, names: frozenset[str]) -> None:
         self._app = app
@@ -184,7 +183,7 @@ class _Guarded:
         if scope["path"] in _OPEN:
             return None
         headers = Headers(scope=scope)
-        # With a token, names and sites do not matter: no website knows it.
+        # With a token, names and sites do not matter: no website knows the token.
         if self._token is None:
             if not is_own_host(headers.get("host", ""), self._names):
                 return RefusedRequest(421, "Misdirected Request", "this host name is not the gateway's; see --name")

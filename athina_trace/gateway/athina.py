@@ -1,4 +1,4 @@
-"""Athina's own API, as any of its clients speaks it."""
+"""Athina's own API, for any of its clients."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from athina_trace.gateway.commits import Commits
 from athina_trace.gateway.sizes import CONTAINERS, NAMES, json_holds_more
 
 REFERENCE: Final = "ref:"
-"""How the `prompt_run_id` of an answer begins: Athina has given the log none yet, and a change by ours finds it."""
+"""Prefix of the `prompt_run_id` in our answers, since Athina has not assigned one yet; changes may use it."""
 
 MOST_PARTS: Final = 1_000_000
-"""Objects, lists and names of fields in one body: a log keeps a fifth of that. Numbers cost a tenth of their time."""
+"""Objects, lists and field names in one body; a log keeps a fifth of them. Numbers take a tenth of their time."""
 
 
 class ForwardingApi(AthinaApi):
-    """Takes logs and their changes into the outbox, and answers once they survive this process."""
+    """Puts logs and their changes into the outbox, and answers once they are durable."""
 
     def __init__(self, bodies: Bodies, commits: Commits) -> None:
         self._bodies = bodies
         self._commits = commits
 
     async def check(self, request: Request) -> None:
-        """Ask for what Athina asks for: a browser sends this header to no other site without permission."""
+        """Require the header that Athina requires: a browser does not send it to other sites without permission."""
         if "athina-api-key" not in request.headers and "authorization" not in request.headers:
             raise RefusedRequest(401, "Unauthorized", "the header athina-api-key is missing")
 
     async def read(self, request: Request) -> dict[str, Any]:
-        """Read a body within its bounds."""
+        """Read a body within its limits."""
         body = await self._bodies.read(request)
         if json_holds_more(body, CONTAINERS + NAMES, MOST_PARTS):
             message = f"a body may hold {MOST_PARTS:,} objects, lists and names of fields"
@@ -66,7 +66,7 @@ def parsed(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
-        # JavaScript and Python write half of a surrogate pair as an escape, which the quicker parser refuses.
+        # JavaScript and Python escape lone surrogates, which the faster parser rejects.
         if b"\\u" not in body:
             raise
         return plain(json.loads(body), limits=forward.LIMITS)

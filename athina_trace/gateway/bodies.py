@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds of size, one by one and all together, compressed or not."""
+"""Reads bodies of requests, compressed or not, within limits on each body and on all together."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from athina_trace._serving.athina_api import RefusedRequest
 from athina_trace.gateway import connections
 
 MAX_BODY: Final = 10_000_000
-"""Bytes of one body, decompressed."""
+"""Maximum bytes of a body, decompressed."""
 BUSY_SECONDS: Final = 1
-"""After which a client may try again where there is too much to do just now."""
+"""Seconds after which a client may try again if the gateway is overloaded."""
 _AT_ONCE: Final = 64_000_000
-"""Bytes of all bodies that are being read or worked on: what a gateway may need in memory is some times as much."""
+"""Maximum bytes of all bodies being read or processed; a gateway may need several times as much memory."""
 _HELD: Final = "athina_trace.held"
 _GZIP: Final = 31
 """zlib's word for a gzip header and the largest window."""
 
 
 class Bodies:
-    """Reads bodies; `limit`: most bytes of one."""
+    """Reads bodies; `limit`: maximum bytes of one."""
 
     def __init__(self, limit: int = MAX_BODY) -> None:
         self._limit = limit
@@ -61,12 +61,12 @@ class Bodies:
         return bytes(body)
 
     def release(self, scope: Scope) -> None:
-        """Note that a request was answered, and its body is gone."""
+        """Note that a request was answered, and its body is no longer in memory."""
         self._held -= scope.pop(_HELD, 0)
 
     @staticmethod
     def _inflated(inflate: zlib._Decompress, chunk: bytes, room: int) -> bytes:
-        # One byte more than there is room for shows that there is too much; a bomb is never unpacked.
+        # One byte over the limit shows that there is too much, so a compression bomb is never unpacked.
         try:
             return inflate.decompress(chunk, room + 1) if chunk and not inflate.eof else b""
         except zlib.error as error:
@@ -77,5 +77,5 @@ class Bodies:
 
 
 def too_busy(message: str) -> RefusedRequest:
-    """Return the answer to what may succeed in a moment."""
+    """Return the answer to a request that may succeed in a moment."""
     return RefusedRequest(429, "Too Many Requests", message, retry_after=BUSY_SECONDS)

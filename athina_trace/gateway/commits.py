@@ -1,4 +1,4 @@
-"""Commits to the outbox for clients that wait for an answer, and the answer where nothing can be kept."""
+"""Commits to the outbox for clients that wait for an answer, and the answers if nothing can be kept."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from athina_trace.errors import OutboxError, OutboxFullError
 from athina_trace.gateway import forward
 
 RETRY_SECONDS: Final = 5
-"""After which a client may try again where nothing more can be kept."""
+"""Seconds after which a client may try again if nothing can be kept."""
 
 T = TypeVar("T")
 
 
 class Commits:
-    """Commits durably, and remembers when that failed last."""
+    """Commits durably, and remembers the last failure."""
 
     def __init__(self) -> None:
         self._failed_at = float("-inf")
 
     @property
     def failed_lately(self) -> bool:
-        """Whether something could not be kept, for as long as its client waits before it tries again.
+        """Whether something could not be kept, until its client tries again.
 
         No longer: without requests there would be no other way to see that it works again.
         """
@@ -36,12 +36,12 @@ class Commits:
         """Do `work`, which commits something, off the event loop where it takes long.
 
         Raises:
-            RefusedRequest: it cannot be kept where it survives this process.
+            RefusedRequest: it cannot be kept durably.
         """
         try:
             result = await asyncio.to_thread(work) if takes_long else work()
             settings = forward.runtime().settings
-            # Where there is no disk, what keeps a log is Athina, or the stream in front of it.
+            # Without a disk, only Athina, or the stream in front of it, keeps a log.
             is_kept = not settings.flush_each_call or bool(await _runtime.aflush(settings.flush_timeout))
         except OutboxFullError as error:
             raise self._refusal(429, "Too Many Requests", str(error)) from None

@@ -1,7 +1,7 @@
-"""The wall in front of the HTTP parser: how many connections there are, how slow they may be, how large a head may be.
+"""Limits in front of the HTTP parser: the number of connections, their timeouts, the size of a request's headers.
 
-uvicorn gives a connection all the time in the world to send its request, so that a few hundred of them which send a
-byte a minute would keep everybody else out.
+uvicorn has no timeout for receiving a request, so a few hundred connections that send a byte a minute would block all
+others.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 MAX_CONNECTIONS: Final = 1000
 HEAD_SECONDS: Final = 10.0
-"""For the head of a request, from its first byte; for the first one, from the connection."""
+"""For the headers of a request, from their first byte; for the first request, from the connection."""
 BODY_SECONDS: Final = 30.0
-"""For the body, from the end of the head."""
+"""For the body, from the end of the headers."""
 TURN_SECONDS: Final = 1.0
-"""How long a request that is here may wait for its turn, before it is refused rather than answered late."""
+"""How long a complete request may wait for its turn before it is refused."""
 _MAX_HEAD: Final = 65_536
-"""Bytes of a request's head, about: what came in one piece with its end does not count."""
+"""Approximate bytes of a request's headers: what arrives together with their end does not count."""
 _MOST_AHEAD: Final = 524_288
-"""Bytes of a request beside its body: what chunks are wrapped in, trailers, and what is yet to be read."""
+"""Bytes of a request besides its body: chunk framing, trailers, and unread data."""
 _MOST_LOOKED_AT: Final = 16
-"""Connections that are asked whether they can make room for one: each takes a call of the system."""
+"""Connections that are checked for one that can be closed: each check is a system call."""
 _MOST_REQUESTS: Final = 32
-"""Requests on one connection that wait for the answer to an earlier one; hardly any client sends even two."""
+"""Pipelined requests on one connection; hardly any client sends even two."""
 
 _current: contextvars.ContextVar[ClientConnection | None] = contextvars.ContextVar("gateway_connection", default=None)
 
 
 def current() -> ClientConnection | None:
-    """Return the connection whose request is being answered; None where the application runs in another server."""
+    """Return the connection of the current request; None if the application runs in another server."""
     return _current.get()
 
 
@@ -52,10 +52,10 @@ class Connections:
         """Set the limits.
 
         Args:
-            limit: most connections at once.
-            head_seconds: how long a client may take to send the head of a request.
+            limit: maximum number of connections.
+            head_seconds: how long a client may take to send the headers of a request.
             body_seconds: how long it may take to send the body.
-            turn_seconds: how long a request that is here may wait for its turn.
+            turn_seconds: how long a complete request may wait for its turn.
         """
         self.limit = limit
         self.head_seconds = head_seconds
@@ -64,19 +64,19 @@ class Connections:
         self.open: dict[ClientConnection, None] = {}
         """The oldest first."""
         self.refused = 0
-        """How many were closed at once, since there were too many."""
+        """How many were closed at once because there were too many."""
         self.slow = 0
-        """How many were closed since their client was too slow."""
+        """How many were closed because their client was too slow."""
 
     def protocol(self, **given: Any) -> asyncio.Protocol:
-        """Return a protocol for a new connection: what uvicorn's `Config(http=…)` takes."""
+        """Return a protocol for a new connection, for uvicorn's `Config(http=…)`."""
         make = cast("type[Any]", AutoHTTPProtocol)
         return ClientConnection(self, make(**given))
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Take a connection, in place of an idle one where there are too many; False where all are at work."""
+        """Accept a connection, in place of an idle one if there are too many; return False if none is idle."""
         if len(self.open) >= self.limit:
-            # Clients open idle connections again when they need them, and to hold many gains nothing.
+            # Clients reopen idle connections when they need them, so holding many of them does not help an attacker.
             quiet = islice((each for each in self.open if each.is_idle), _MOST_LOOKED_AT)
             idle = next((each for each in quiet if not each.has_unread), None)
             if idle is None:
@@ -89,7 +89,7 @@ class Connections:
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection: passes everything on to uvicorn's protocol, and ends what takes too long."""
+    """A connection: passes everything on to uvicorn's protocol, and ends requests that take too long."""
 
     def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
         self._all = connections
@@ -102,16 +102,16 @@ class ClientConnection(asyncio.Protocol):
         self._head = 0
         """Bytes received since the last request was answered."""
         self._ahead = 0
-        """Bytes received since the head of the present one, beside what was read of its body."""
+        """Bytes received after the headers of the current request, besides the body that has been read."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way, nor half of one."""
+        """Whether there is no request, not even an incomplete one."""
         return not self._is_busy and self._head == 0
 
     @property
     def has_unread(self) -> bool:
-        """Whether the client has sent something that was not read yet: where all is busy, that is a request."""
+        """Whether the client has sent data that was not read yet: under load, that is a request."""
         if self._transport is None:
             return False
         unread = select.poll()
@@ -119,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
         return bool(unread.poll(0))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit the connection, or answer that there are too many."""
+        """Accept the connection, or answer that there are too many."""
         self._transport = cast("asyncio.Transport", transport)
         self._is_admitted = self._all.admit(self)
         if not self._is_admitted:
@@ -129,7 +129,7 @@ class ClientConnection(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what the client sent, and see how large and how slow a head is."""
+        """Pass on data from the client, and enforce the limits on headers."""
         if not self._is_admitted:
             return
         self._received_at = asyncio.get_running_loop().time()
@@ -145,11 +145,11 @@ class ClientConnection(asyncio.Protocol):
         # The task that answers the request inherits it.
         _current.set(self)
         self._inner.data_received(data)
-        # uvicorn reads on with each answer, whatever waits by then. Its other protocol parses one request at a time.
+        # uvicorn resumes reading with each answer, however much waits. Its other protocol parses one request at a time.
         if len(getattr(self._inner, "pipeline", ())) > _MOST_REQUESTS:
             self._answer_and_close(429, "Too Many Requests")
         if self._head > _MAX_HEAD:
-            # After the task that the end of the head starts, which says that all this is a body.
+            # After the task that the end of the headers starts, which notes that the rest is a body.
             asyncio.get_running_loop().call_soon(self._check_head)
 
     def _check_head(self) -> None:
@@ -157,19 +157,19 @@ class ClientConnection(asyncio.Protocol):
             self._answer_and_close(431, "Request Header Fields Too Large")
 
     def request_begins(self) -> None:
-        """Note that a head is complete: its body has a time limit of its own."""
+        """Note that the headers are complete: the body has its own time limit."""
         self._is_busy, self._head, self._ahead = True, 0, 0
         self._limit(self._all.body_seconds)
 
     def body_was_read(self, count: int) -> None:
-        """Note that the application read so much more of a body; the chunks around it may take a quarter of that."""
+        """Note how much of a body the application read; chunk framing may take a quarter of that."""
         self._ahead -= count + count // 4
 
     def body_is_complete(self) -> bool:
         """Note that the body is complete; return whether the request's turn came in time.
 
-        Where more is asked than one process can do, everything waits. Without an end to that, every answer would come
-        after its client had given up, and the work for it would be lost as well.
+        Under overload, every request waits. Without a limit, every answer would come after its client had given up, and
+        its work would be wasted.
         """
         self._unlimit()
         return asyncio.get_running_loop().time() - self._received_at <= self._all.turn_seconds
@@ -181,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_busy, self._head = False, 0
 
     def eof_received(self) -> bool | None:
-        """Pass on that the client sends nothing more."""
+        """Pass on that the client has closed its side."""
         return self._inner.eof_received() if self._is_admitted else None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -192,24 +192,24 @@ class ClientConnection(asyncio.Protocol):
             self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass on that the client reads too slowly; it is not waited for any longer than for a body."""
+        """Pass on that the client reads too slowly; it has as much time as for a body."""
         self._is_stuck = True
         self._limit(self._all.body_seconds)
         if self._is_admitted:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass on that it reads again."""
+        """Pass on that the client reads again."""
         self._is_stuck = False
         self._unlimit()
         if self._is_admitted:
             self._inner.resume_writing()
 
     def close(self) -> None:
-        """Close the connection, whatever the client has yet to read."""
+        """Close the connection, even if the client has not read everything."""
         if self._transport is not None:
             if self._transport.get_write_buffer_size():
-                self._transport.abort()  # one who does not read would keep it open
+                self._transport.abort()  # a client that does not read would keep it open
             else:
                 self._transport.close()
 

@@ -1,11 +1,11 @@
-"""What a client sent → an entry of the outbox, by way of the steps that this process's settings ask for.
+"""Turns a client's log into an entry of the outbox, through the steps in this process's settings.
 
     cleaned                       bounded, credentials masked
       → defaults, redaction       as for a captured log
       → sample → before_emit → masks → the JSON object, as the client shaped it → the outbox
 
-Fields that Athina's documentation does not name travel along, as they would to Athina itself. No hook can see them and
-no redaction knows what is in them, so where one of these is set they stay behind.
+Fields that Athina does not document are kept, as they would be in a request to Athina. Hooks and redaction cannot
+inspect them, so they are dropped if one of these is set.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from athina_trace.errors import OutboxError
 from athina_trace.schema import ALIASES, FIELDS
 
 LIMITS: Final = Limits(nodes=200_000, depth=32, string=4_000_000, strings=10_000_000)
-"""Wider than what is captured in a program: the client chose what to send, and its body is bounded."""
+"""Wider than for captured logs: the client chose what to send, and the size of its body is limited."""
 _LEAST_SECRET: Final = 16
-"""Characters from which on a secret is looked for elsewhere in its log: a shorter text may well be a word."""
+"""Minimum length of a secret that is also masked elsewhere in its log: a shorter text may be a word."""
 _MOST_SECRETS: Final = 32
 _HTTP_ERROR: Final = 400
 _MARKS: Final = (
@@ -38,11 +38,11 @@ _MARKS: Final = (
     *(b"ghu_", b"github_pat_", b"glpat-", b"xox", b"akia", b"asia", b"aiza", b"ya29.", b"hf_", b"npm_", b"pypi-"),
     *(b"sg.", b"@", b"eyj", b"bearer", b"basic"),
 )
-"""One of these is in whatever is masked, in lower case."""
+"""Everything that is masked contains one of these, in lower case."""
 
 
 def runtime() -> Writer:
-    """Return what this process logs with. Raises `OutboxError` where tracing is off or cannot start."""
+    """Return this process's runtime. Raises `OutboxError` if tracing is off or cannot start."""
     active = _runtime.active()
     if active is None:
         raise OutboxError(f"this gateway takes no logs: {_runtime.status().paused}")
@@ -59,7 +59,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
     """Commit a log, and return its reference: the client's own, or a new one.
 
     Raises:
-        OutboxError: it cannot be kept where it survives this process.
+        OutboxError: it cannot be kept durably.
     """
     writer = runtime()
     known, others = _split(cleaned(given))
@@ -73,7 +73,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
     fields["external_reference_id"] = reference
     pipeline = writer.pipeline
     if pipeline.redaction:
-        # What Athina requires is empty rather than absent.
+        # Fields that Athina requires are empty rather than absent.
         fields = {"prompt": "", "response": "", **redacted(pipeline.redaction, fields)}
         if "error" in fields and pipeline.redaction & Redaction.RESPONSE:
             fields["error"] = type_only(str(fields["error"]))
@@ -98,7 +98,7 @@ def commit_log(given: Mapping[str, Any]) -> str:
 
 
 def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
-    """Commit a change of the log `target`, or feedback on it. Raises as `commit_log` does."""
+    """Commit a change to the log `target`, or feedback on it. Raises as `commit_log` does."""
     if kind == "log":
         raise ValueError("a log is not a change of a log")
     writer = runtime()
@@ -106,7 +106,7 @@ def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
     redaction = writer.pipeline.redaction
     if redaction:
         known, others = redacted(redaction, known), {}
-    # `before_emit` sees whole logs only, so that unknown fields of a change pass it as known ones do.
+    # `before_emit` sees whole logs only, so unknown fields of a change pass like known ones.
     rest = writer.pipeline.rewrite_change(others)
     entry = writer.change_entry(kind, target, known, wire=lambda kept: {**rest, **forwarded(kept)})
     if entry is not None:
@@ -116,11 +116,11 @@ def commit_change(kind: Kind, target: str, given: Mapping[str, Any]) -> None:
 def cleaned(given: Mapping[str, Any]) -> dict[str, Any]:
     """Bound JSON data from any sender, and mask the credentials in it.
 
-    A value under a name that looks like a secret's is masked at any depth, and wherever else the log repeats it, and so
-    is whatever looks like a provider's key or a bearer token: LiteLLM's callback, for one, sends all its arguments.
+    Masks values under names that look like those of secrets, at any depth and wherever else the log repeats them, and
+    everything that looks like a provider's key or a bearer token: LiteLLM's callback, for example, sends all arguments.
     """
     out = plain(dict(given), limits=LIMITS)
-    # Most logs hold nothing of the kind, which is seen much sooner in one piece than string by string.
+    # Most logs contain no credentials, which one search of the whole text shows faster than one of each string.
     text = to_json(out).lower()
     if any(mark in text for mark in _MARKS):
         secrets = list(_secrets(given))
@@ -136,7 +136,7 @@ def cleaned(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _secrets(value: object) -> Iterator[str]:
-    """Return the first secrets of JSON data: texts under names that look like a secret's."""
+    """Return the first secrets in JSON data: texts under names that look like those of secrets."""
     found: dict[str, None] = {}
     waiting: list[object] = [value]
     while waiting and len(found) < _MOST_SECRETS:

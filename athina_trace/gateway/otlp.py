@@ -1,6 +1,6 @@
-"""OTLP over HTTP: requests of exporters in any language → spans as plain data, and what they are answered.
+"""OTLP over HTTP: reads requests of exporters in any language as spans, and answers them.
 
-Source: https://opentelemetry.io/docs/specs/otlp/ (1.9). Answers are in the encoding of the request; 429 and 503 ask an
+Source: https://opentelemetry.io/docs/specs/otlp/ (1.9). Answers use the encoding of the request; 429 and 503 ask an
 exporter to send the same again, any other failure to drop it.
 """
 
@@ -34,10 +34,10 @@ PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
 MOST_MESSAGES: Final = 300_000
-"""Spans, events, attributes and nested values of a request: as objects, some hundred bytes each."""
+"""Maximum spans, events, attributes and nested values of a request: as objects, they take some hundred bytes each."""
 _TABLE: Final = table_of(ExportTraceServiceRequest.DESCRIPTOR)
 _LONGEST_SCOPE: Final = 256
-"""Characters of an instrumentation's name, which is remembered with each log."""
+"""Maximum length of an instrumentation's name, which is remembered with each log."""
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
@@ -59,7 +59,7 @@ class Traces:
             return _failure(RefusedRequest(415, "Unsupported Media Type", message), kind)
         try:
             body = await self._bodies.read(request)
-            # Off the event loop: a large body takes a second or more.
+            # Off the event loop, since a large body takes a second or more.
             spans, rejected = await asyncio.to_thread(lambda: _spans(_decoded(body, kind)))
             await self._take(spans)
         except RefusedRequest as refused:
@@ -83,7 +83,7 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
             )
             for span in (span for scope in scopes for span in scope.get("spans") or ()):
                 span.pop("links", None)
-                # Protobuf's own JSON has bytes in base64, OTLP's has ids in hexadecimal.
+                # Protobuf's JSON encodes bytes as base64, but OTLP's encodes ids as hexadecimal.
                 for name in _IDS:
                     if span.get(name):
                         span[name] = base64.b64encode(binascii.unhexlify(span[name])).decode()
@@ -115,7 +115,7 @@ def _spans(export: ExportTraceServiceRequest) -> tuple[list[SpanRecord], int]:
 
 
 def _span(span: trace_pb2.Span, resource: dict[str, Any], scope: str) -> SpanRecord:
-    # Ids of spans are unique in their trace: what is remembered here is of many programs.
+    # Ids of spans are unique only within their trace, and spans of many programs are remembered here.
     trace = span.trace_id.hex()
     return SpanRecord(
         name=span.name,
@@ -137,7 +137,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def _value(value: AnyValue) -> Any:
-    # Protobuf's parser bounds how deep a message may be, and so how deep this goes.
+    # Protobuf's parser limits the depth of a message, and so the depth of this recursion.
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [_value(each) for each in value.array_value.values]
@@ -159,6 +159,6 @@ def _success(rejected: int, kind: str) -> Response:
 def _failure(refused: RefusedRequest, kind: str) -> Response:
     if kind == JSON:
         return JSONResponse({"message": refused.message}, refused.status, refused.headers)
-    # A google.rpc.Status is asked for, of which OTLP uses the message alone: it has that in the same field.
+    # OTLP requires a google.rpc.Status, but uses only its message, which has the same field number here.
     status = ExportTracePartialSuccess(error_message=refused.message.encode("utf-8", "replace").decode())
     return Response(status.SerializeToString(), refused.status, refused.headers, PROTOBUF)

@@ -1,4 +1,4 @@
-"""The gateway's server: uvicorn with our limits, until SIGTERM, and then what waits is sent within the exit timeout."""
+"""The gateway's server: uvicorn with our limits. After SIGTERM, waiting logs are sent within the exit timeout."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from athina_trace import _runtime
 from athina_trace.gateway.connections import Connections
 
 _OTHER_FILES = 400
-"""What this process holds open besides: up to 256 connections to Athina, the outbox, and what Python needs."""
+"""Other open files of this process: up to 256 connections to Athina, the outbox, and Python's own."""
 _KEEP_ALIVE_SECONDS = 75
-"""How long a connection may be idle: longer than load balancers keep theirs, so that they never use a closed one."""
+"""How long a connection may be idle: longer than for load balancers, so that they never use a closed one."""
 
 
 def allow_files(connections: int) -> int:
-    """Raise the limit of open files for these connections beside our own; return how many connections fit then."""
+    """Raise the limit on open files for this many connections; return how many are possible."""
     wanted = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -33,15 +33,15 @@ def allow_files(connections: int) -> int:
 
 
 class GatewayServer(uvicorn.Server):
-    """Serves one application; `limits` holds for all of its connections."""
+    """Serves one application; `limits` applies to all its connections."""
 
     def __init__(self, app: ASGIApp, limits: Connections) -> None:
         protocol: Any = limits.protocol  # called like the class that is asked for
         config = uvicorn.Config(
             app,
             http=protocol,
-            loop="asyncio",  # uvloop accepts one connection a turn: under load they would wait unseen in the kernel
-            log_level="error",  # a warning for each request that is no HTTP would fill a disk
+            loop="asyncio",  # uvloop accepts one connection per iteration: others would wait unseen in the kernel
+            log_level="error",  # a warning for each request that is not HTTP would fill a disk
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -53,26 +53,26 @@ class GatewayServer(uvicorn.Server):
         self._ends_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end: of the time for that, requests which are under way get half."""
+        """Start shutting down: running requests get half of the exit timeout."""
         runtime = _runtime.active()
         if self._ends_at is None and runtime is not None:
             seconds = runtime.settings.exit_timeout
             self._ends_at = time.monotonic() + seconds
-            half: Any = seconds / 2  # typed as whole seconds, and waited for as they are
+            half: Any = seconds / 2  # typed as an integer, but used as given
             self.config.timeout_graceful_shutdown = half
         super().handle_exit(sig, frame)
 
     def serve_until_signal(self, listener: socket.socket) -> int:
         """Serve until SIGTERM or Ctrl-C; return the exit code.
 
-        Requests that are under way are answered, and what waits is delivered, all within the setting `exit_timeout`.
+        Running requests are answered, and waiting logs are delivered, all within the setting `exit_timeout`.
         """
         caught: list[int] = []
 
         def note(number: int, _frame: FrameType | None) -> None:
             caught.append(number)
 
-        # uvicorn raises the signal once more when it has ended: Python would end the process there, with logs waiting.
+        # uvicorn raises the signal again at its end: Python would end the process there, with logs waiting.
         before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
             self.run(sockets=[listener])

@@ -1,8 +1,8 @@
-"""How many objects a body makes, counted before it is parsed.
+"""Counts the objects in a body before it is parsed.
 
-An empty message of protobuf takes two bytes of a body and some hundred of memory, an empty list of JSON three, and
-compression makes a thousand of them out of one byte: a body that is small enough may be far too much as objects. Nor
-does a thread help: both parsers keep the interpreter to themselves until they are done.
+An empty protobuf message takes two bytes in a body and some hundred in memory, an empty JSON list takes three, and one
+compressed byte may contain a thousand of them: a small body may expand to far too many objects. Parsing in a thread
+does not help, since both parsers hold the interpreter until they are done.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
 
 _LEAST_BYTES: Final = 2
-"""Of a message inside another: its tag and its length."""
+"""Minimum size of a nested message: its tag and its length."""
 _VARINT, _NESTED = 0, 2
 """Wire types. Source: https://protobuf.dev/programming-guides/encoding/"""
 _MORE: Final = 128
-"""The bit of a byte of a number that says that there is another."""
+"""The bit in a byte of a varint that says that another byte follows."""
 _FIXED: Final = {1: 8, 5: 4}
-"""Wire types of a fixed number of bytes."""
+"""Wire types with a fixed number of bytes."""
 
 CONTAINERS: Final = (b"{", b"[")
-"""Each begins an object or a list of JSON."""
+"""Each of these starts a JSON object or list."""
 NAMES: Final = (b":",)
-"""Each follows the name of a field."""
+"""Follows the name of a field."""
 
 Table = dict[int, Any]
-"""The number of each field that holds messages → the table of those."""
+"""Number of each field that contains messages → their table."""
 
 
 def table_of(descriptor: Descriptor) -> Table:
@@ -38,7 +38,7 @@ def table_of(descriptor: Descriptor) -> Table:
     made: dict[str, Table] = {}
 
     def make(described: Descriptor) -> Table:
-        # Types may contain themselves.
+        # Types may be recursive.
         if described.full_name not in made:
             table = made[described.full_name] = {}
             for field in described.fields:
@@ -50,15 +50,15 @@ def table_of(descriptor: Descriptor) -> Table:
 
 
 def holds_more(body: bytes, table: Table, limit: int) -> bool:
-    """Return whether a body of this type holds more messages than `limit`. The parser refuses what is no protobuf."""
+    """Return whether a body of this type contains more messages than `limit`. The parser rejects invalid protobuf."""
     if len(body) <= limit * _LEAST_BYTES:
         return False
     return any(islice(_messages(body, table), limit, None))
 
 
 def json_holds_more(body: bytes, marks: tuple[bytes, ...], limit: int) -> bool:
-    """Return whether a body of JSON holds more of these marks than `limit`. The parser refuses what is no JSON."""
-    # At first with those inside texts: nearly every body holds few enough even then, and is not taken apart.
+    """Return whether a JSON body contains more of these marks than `limit`. The parser rejects invalid JSON."""
+    # First including those inside texts: even so, almost every body contains few enough.
     if sum(map(body.count, marks)) <= limit:
         return False
     outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
@@ -66,7 +66,7 @@ def json_holds_more(body: bytes, marks: tuple[bytes, ...], limit: int) -> bool:
 
 
 def _messages(body: bytes, table: Table) -> Iterator[bool]:
-    """Yield True for each message, for as long as the body makes sense."""
+    """Yield True for each message, as long as the body is valid."""
     waiting = [(table, 0, len(body))]
     with suppress(IndexError):  # the body ends early
         while waiting:
@@ -87,7 +87,7 @@ def _messages(body: bytes, table: Table) -> Iterator[bool]:
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where it ends."""
+    """Return the number that starts at `at`, and its end."""
     byte = body[at]
     if byte < _MORE:
         return byte, at + 1

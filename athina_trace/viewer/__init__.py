@@ -1,5 +1,5 @@
-"""The viewer: what an outbox holds, as pages in a browser and as tables in a terminal.
+"""The viewer: shows the logs in an outbox, as pages in a browser and as tables in a terminal.
 
-What reads (`indexed_outbox`, `queries`, `conversation`, …) needs the standard library and pydantic; what serves pages
-(`app`, `pages`, `access`, `markdown`) needs the extra `ui`.
+The modules that read (`indexed_outbox`, `queries`, `conversation`, …) need the standard library and pydantic; those
+that serve pages (`app`, `pages`, `access`, `markdown`) need the extra `ui`.
 """

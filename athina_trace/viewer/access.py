@@ -1,4 +1,4 @@
-"""Which requests may see a page: by the host name they ask for, the site they come from, a token."""
+"""Access to the pages: by the requested host name, the site that a request comes from, and a token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    # Not "no-referrer": with it browsers leave the origin out of our own forms, too.
+    # Not "no-referrer": with it, browsers omit the origin from our own forms as well.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -44,10 +44,10 @@ class AccessMiddleware:
         """Protect `app`.
 
         Args:
-            app: the pages.
-            token: what a visitor must bring; None where no token is needed.
+            app: the application.
+            token: the token that visitors need; None: no token.
             names: host names of the pages, besides `localhost` and numeric addresses.
-            open_to: prefixes of paths that check a key of their own instead of the token.
+            open_to: prefixes of paths that check their own key instead of the token.
         """
         self._app = app
         self._open_to = open_to
@@ -71,7 +71,7 @@ class AccessMiddleware:
         await (self._refuse(scope) or self._app)(scope, receive, send_with_headers)
 
     def _refuse(self, scope: Scope) -> Response | None:
-        """Return why a request is refused, or the redirect that stores its token; None where it may pass."""
+        """Return a refusal, or the redirect that stores the token; None if the request may pass."""
         headers = Headers(scope=scope)
         if len(scope["query_string"]) > MAX_QUERY:
             return PlainTextResponse("This address is too long.", 414)
@@ -84,7 +84,7 @@ class AccessMiddleware:
         return self._check_token(scope, headers, self._token)
 
     def _check_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
-        """Accept the token in a cookie, as a bearer, or once in the address, from where it moves into a cookie."""
+        """Accept the token in a cookie, as a bearer token, or once in the URL, from where it moves into a cookie."""
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         except CookieError:
@@ -95,7 +95,7 @@ class AccessMiddleware:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if scope["method"] != "GET" or not same(dict(query).get("token", ""), token):
             return PlainTextResponse("This viewer asks for a token. Open the whole address that it printed.", 401)
-        # To the same page without the token in its address, which would stay in the browser's history.
+        # Redirect to the same page without the token, which would stay in the browser's history.
         path = "/" + scope["path"].lstrip("/\\")
         rest = urlencode([pair for pair in query if pair[0] != "token"])
         response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)

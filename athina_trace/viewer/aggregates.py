@@ -1,9 +1,7 @@
 """Totals for the charts: calls, errors, tokens, cost, feedback and latencies by minute, hour and day, and by dimension.
 
-The steps of a turn are counted apart from the turns.
-
-Latencies are counted in a histogram whose bins are each a tenth wider than the one before: percentiles of any period
-are then a sum of histograms, and within five per cent of the exact value.
+Steps and turns are counted separately. Latencies are counted in a histogram whose bins are each a tenth wider than the
+one before: percentiles of any period are then a sum of histograms, and within five per cent of the exact value.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ CREATE TABLE histogram (
 """
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 LEVELS = (MINUTE, HOUR, DAY)
-"""Widths of a bucket, seconds."""
+"""Widths of buckets, seconds."""
 DIMENSIONS = ("all", "customer", "slug", "model", "environment", "tool")
-"""What totals are kept by. A log counts once in each but the last, where each of its tool calls counts."""
+"""Totals are kept by these. A log counts once in each except the last, in which each of its tool calls counts."""
 QUANTITIES = ("latency", "first_chunk")
-"""What percentiles are kept of; columns of the table `log`."""
+"""Percentiles are kept for these columns of the table `log`."""
 _BIN_GROWTH = math.log(1.1)
 
 _ADD_TOTALS = """
@@ -50,7 +48,7 @@ _ADD_LATENCIES = (
 
 
 def bin_of(milliseconds: int) -> int:
-    """Return the bin that counts a latency."""
+    """Return the bin of a latency."""
     return 0 if milliseconds < 1 else 1 + round(math.log(milliseconds) / _BIN_GROWTH)
 
 
@@ -60,7 +58,7 @@ def latency_of(bin_number: int) -> float:
 
 
 def percentile(bins: dict[int, int], share: float) -> float | None:
-    """Return the latency that `share` (0 to 1) of all calls do not exceed, milliseconds; None without calls."""
+    """Return the latency, in milliseconds, that a `share` (0 to 1) of all calls do not exceed; None without calls."""
     wanted = share * sum(bins.values())
     reached = 0
     for number in sorted(bins):
@@ -71,7 +69,7 @@ def percentile(bins: dict[int, int], share: float) -> float | None:
 
 
 def add_rows(db: Connection, rows: Iterable[LogRow], tools: ToolsOf, *, sign: int = 1) -> None:
-    """Add `rows` to the totals; with the sign -1, take them out again.
+    """Add `rows` to the totals; with the sign -1, subtract them.
 
     Args:
         db: the index.
@@ -112,6 +110,6 @@ def add_rows(db: Connection, rows: Iterable[LogRow], tools: ToolsOf, *, sign: in
         _ADD_LATENCIES, ((*key, quantity, number, calls) for (key, quantity, number), calls in latencies.items())
     )
     if sign < 0:
-        # Otherwise a customer whose logs are all deleted would stay in the charts' legends with no calls.
+        # Otherwise a customer whose logs are all deleted would stay in the legends of the charts.
         db.execute("DELETE FROM totals WHERE calls <= 0")
         db.execute("DELETE FROM histogram WHERE calls <= 0")

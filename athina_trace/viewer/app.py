@@ -35,15 +35,15 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
     """Serve the pages of `outbox`, which is closed when the application ends.
 
     Args:
-        outbox: what is shown.
-        title: shown at the top of each page (default: the name of the file).
+        outbox: the outbox to show.
+        title: the title at the top of each page (default: the name of the file).
         token: see `AccessMiddleware`, as for `names` and `open_to`.
         names: host names of the pages.
-        has_engine: whether what waits in this outbox is meant to be sent.
-        example_key: for a server that takes logs, the API key that its empty page shows in an example.
-        relay_status: where logs go to a relay, gives how that is, or in a sentence why it is not known.
-        more_routes: routes to serve besides the pages.
-        open_to: prefixes of paths that need no token.
+        has_engine: whether waiting logs in this outbox are meant to be sent.
+        example_key: for a server that receives logs, the API key in the example on its empty page.
+        relay_status: if logs go to a relay, returns its status, or a sentence that says why it is unknown.
+        more_routes: additional routes.
+        open_to: prefixes of paths without a token.
     """
     refresher = Refresher(outbox)
 
@@ -72,6 +72,6 @@ def create_app(  # noqa: PLR0913 - settings of one application, all by name
         Route("/retry", pages.retry, methods=["POST"]),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
-    # Around everything, static files and the extra routes included.
+    # Protects everything, including static files and additional routes.
     access = Middleware(AccessMiddleware, token=token, names=frozenset(names), open_to=open_to)
     return Starlette(routes=routes, middleware=[access], lifespan=lifespan, exception_handlers={404: pages.not_found})

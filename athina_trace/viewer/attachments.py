@@ -1,4 +1,4 @@
-"""Images and files of a user's message, as the APIs of OpenAI and Anthropic hold them."""
+"""Images and files in a user's message, in the formats of OpenAI's and Anthropic's APIs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from athina_trace.viewer.formatting import byte_size
 from athina_trace.viewer.log_fields import messages_of, text_of
 
 MAX_IMAGE = 3_000_000
-"""Characters of a data URL that is shown as an image."""
+"""Maximum length of a data URL that is shown as an image."""
 _IMAGE = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=\s]+)")
-# What the pipeline and other tools put in place of data that they did not keep.
+# Placeholders of the pipeline and other tools for data that they did not keep.
 _PLACEHOLDER = re.compile(r"<(\d{1,15}) (base64 characters|bytes)(?: of ([\w.+/-]{1,160}))?>")
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType", "mediaType", "format")
-"""Under which names the APIs name the type of data."""
+"""Names under which the APIs give a media type."""
 _MEDIA_TYPE = re.compile(r"data:([\w.+-]{1,80}/[\w.+-]{1,80})")
 
 
@@ -27,10 +27,10 @@ class Attachment(NamedTuple):
     Attributes:
         kind: `image` or `file`.
         name: its file name, id or media type.
-        url: an address on the web, which a reader may open; empty where there is none.
-        data: the data URL of an image that can be shown; empty where there is none.
-        note: what is known about data that is not shown.
-        was_replaced: whether its data was left out when the call was logged.
+        url: an address on the web, which a reader may open; empty if there is none.
+        data: the data URL of an image that can be shown; empty if there is none.
+        note: a description of data that is not shown.
+        was_replaced: whether its data was removed when the call was logged.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Attachment(NamedTuple):
 
 
 def attachments_of(fields: dict[str, Any]) -> list[Attachment]:
-    """Return what came with the question: with the last message of the user in the prompt."""
+    """Return the attachments of the question: of the last user message in the prompt."""
     asked = [message for message in messages_of(fields.get("prompt")) if message.get("role") == "user"]
     return attachments_in(asked[-1].get("content")) if asked else []
 
@@ -66,7 +66,7 @@ def _attachments(parts: list[dict[str, Any]]) -> Iterator[Attachment]:
             url = (value.get("url") if isinstance(value, dict) else value) or url
         if not url and isinstance(inner.get("data"), str):
             media_type = text_of(next((inner[each] for each in _MEDIA_TYPES if inner.get(each)), ""))
-            # OpenAI's audio names a format alone.
+            # OpenAI's audio has only a format.
             media_type = f"audio/{media_type}" if "audio" in kind and "/" not in media_type else media_type
             url = f"data:{media_type};base64,{inner['data']}"
         yield _attachment("image" if is_image else "file", name, text_of(url))
@@ -79,7 +79,7 @@ def _attachment(kind: str, name: str, url: str) -> Attachment:
     media_type = _MEDIA_TYPE.match(url)
     media = (placeholder and placeholder[3]) or (media_type[1] if media_type else kind)
     if placeholder:
-        # Four characters of base64 are three bytes.
+        # Four base64 characters are three bytes.
         size = int(placeholder[1]) * (1 if placeholder[2] == "bytes" else 0.75)
         note = f"{media + ', ' if name else ''}{byte_size(size)}, not kept"
         return Attachment(kind, name or media, note=note, was_replaced=True)

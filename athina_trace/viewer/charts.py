@@ -1,4 +1,4 @@
-"""The charts: totals over time by a dimension, as the page draws them and as its tables show them."""
+"""The charts: totals over time by a dimension, for the page's drawings and tables."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from athina_trace.viewer.formatting import exact_time
 from athina_trace.viewer.sorting import in_order
 
 PERIODS = ("1h", "24h", "today", "yesterday", "7d", "30d", "all")
-"""What may be shown; "all" is from the first log to the last."""
+"""Periods that can be shown; "all" is from the first log to the last."""
 MAX_COLUMNS = 60
 _WIDTHS = (
     [MINUTE * n for n in (1, 2, 5, 15)] + [HOUR * n for n in (1, 3, 6)] + [DAY * n for n in (1, 2, 7, 30, 90, 365)]
 )
 _MAX_LINES = 6
-"""Values of a dimension that have a line of their own; all others share one."""
+"""Values of a dimension that get their own line; all others share one."""
 OTHERS = "others"
 
 
 class Totals(NamedTuple):
-    """What happened in one column, or in the whole period.
+    """Totals of one column, or of the whole period.
 
     Attributes:
-        calls: turns, or all calls; as for errors, feedback and latencies.
-        tokens: those of steps, too, as for costs.
+        calls: turns, or all calls; likewise for errors, feedback and latencies.
+        tokens: including those of steps; likewise for costs.
         cost: dollars.
-        estimated: the part of it that no program named.
+        estimated: the part of the cost that was estimated.
         unpriced: calls of a model whose cost is not known.
     """
 
@@ -48,7 +48,7 @@ class Totals(NamedTuple):
 
     @property
     def liked_share(self) -> float | None:
-        """How many of all thumbs are up, as a share of 1; None without any."""
+        """The share of positive feedback, 0 to 1; None without feedback."""
         return self.liked / thumbs if (thumbs := self.liked + self.disliked) else None
 
 
@@ -67,7 +67,7 @@ class Latencies(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One value of the dimension: its columns in order, and the whole period."""
+    """A value of the dimension: its columns in order, and the whole period."""
 
     name: str
     columns: list[Totals]
@@ -78,7 +78,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Charts:
-    """Everything that the page draws.
+    """Everything that the page shows.
 
     Attributes:
         by: the dimension, one of `DIMENSIONS`.
@@ -86,7 +86,7 @@ class Charts:
         steps: whether the steps of turns are counted as calls.
         width: seconds of one column.
         starts: when each column begins, seconds since the epoch.
-        lines: the largest values of the dimension, and what is left of the total.
+        lines: the largest values of the dimension, and the rest of the total.
     """
 
     by: str
@@ -98,32 +98,32 @@ class Charts:
 
     @property
     def span(self) -> dict[str, str]:
-        """The filters of all logs of the period."""
+        """The filters for all logs of the period."""
         return {} if self.period == "all" else {"since": exact_time(self.starts[0]), "until": self._end(-1)}
 
     def _end(self, place: int) -> str:
         return exact_time(self.starts[place] + self.width - 0.001)
 
     def column(self, place: int) -> Totals:
-        """Return what happened in one column, in all lines together."""
+        """Return the totals of one column, over all lines."""
         return _sum(line.columns[place] for line in self.lines)
 
     @property
     def total(self) -> Totals:
-        """What happened in the whole period, in all lines together."""
+        """The totals of the whole period, over all lines."""
         return _sum(line.total for line in self.lines)
 
     def busy_columns(self) -> list[tuple[int, Totals]]:
-        """Return the columns in which something happened, each with its place."""
+        """Return the non-empty columns, each with its index."""
         columns = ((place, self.column(place)) for place in range(len(self.starts)))
         return [(place, total) for place, total in columns if total.calls or total.tokens]
 
     def address_of(self, place: int) -> dict[str, str]:
-        """Return the filters of the logs in one column."""
+        """Return the filters for the logs in one column."""
         return {"since": exact_time(self.starts[place]), "until": self._end(place)}
 
     def data(self) -> dict[str, Any]:
-        """Return what the page's script draws, as JSON has it."""
+        """Return the data for the page's script, as JSON."""
         return {
             "by": self.by,
             "steps": self.steps,
@@ -151,7 +151,7 @@ def load_charts(
     width = next((width for width in _WIDTHS if (end - begin) / width <= MAX_COLUMNS - 1), _WIDTHS[-1])
     starts = list(range(begin // width * width, end + 1, width))[-MAX_COLUMNS:]
     reader = _Reader(db, steps=steps, width=width, starts=starts)
-    # A model that only steps without tokens name has nothing to show among the turns.
+    # A model of steps without tokens only has nothing to show among the turns.
     lines = [line for value in reader.largest(by) if any((line := reader.line(by, value)).total)]
     if by not in ("all", "tool"):
         whole = reader.line("all", "")
@@ -161,7 +161,7 @@ def load_charts(
         ]
         total = _sum(rest)
         if total.calls or total.tokens:
-            # No percentiles: histograms of the rest would have to be read for every value.
+            # No percentiles: they would need the histograms of all other values.
             lines.append(Line(OTHERS, rest, [Latencies()] * len(rest), total, Latencies()))
     return Charts(by, period, steps, width, starts, lines)
 
@@ -181,7 +181,7 @@ def _span(db: Connection, period: str, now: float) -> tuple[int, int]:
         first, last = db.execute(
             "SELECT min(bucket), max(bucket) FROM totals WHERE level = ? AND by = 'all'", (MINUTE,)
         ).fetchone()
-        # At least ten minutes, so that a first log is a column rather than the whole chart.
+        # At least ten minutes, so that a single log is a column rather than the whole chart.
         return (end - HOUR, end) if first is None else (min(first, last - 9 * MINUTE), last)
     moment = datetime.fromtimestamp(now).astimezone()
     begin = int(parse_moment(period, now=moment) or end)
@@ -196,12 +196,12 @@ class _Reader:
         self._width = width
         self._starts = starts
         self._level = level or next(level for level in (DAY, HOUR, MINUTE) if width >= level)
-        # Tokens and money are spent by steps, too; whose answer was liked, and how long it took, is a turn's.
+        # Steps also spend tokens and money; feedback and latency belong to turns.
         self._steps = int(steps)
         self._end = starts[-1] + width
 
     def largest(self, by: str) -> list[str]:
-        """Return the values of a dimension with most calls."""
+        """Return the values of a dimension with the most calls."""
         rows = self._db.execute(
             "SELECT value FROM totals WHERE level = ? AND by = ? AND bucket >= ? AND bucket < ? "
             "GROUP BY value ORDER BY sum(calls) DESC, value LIMIT ?",
@@ -211,7 +211,7 @@ class _Reader:
 
     def line(self, by: str, value: str) -> Line:
         """Read the buckets of one value."""
-        # A tool is called by a step as by a turn.
+        # Both steps and turns call tools.
         values = {"steps": 1 if by == "tool" else self._steps, "level": self._level, "by": by, "value": value}
         values |= {"first": self._starts[0], "end": self._end}
         where = "WHERE level = :level AND by = :by AND bucket >= :first AND bucket < :end AND value = :value"
@@ -258,7 +258,7 @@ LINE_COLUMNS: dict[str, Callable[[Line], float | str | None]] = {
     "liked": lambda line: line.total.liked,
     "disliked": lambda line: line.total.disliked,
 }
-"""Columns of the table below the charts, by which it can be sorted."""
+"""Columns by which the table below the charts can be sorted."""
 TIME_COLUMNS: dict[str, Callable[[tuple[int, Totals]], float]] = {
     "start": lambda column: column[0],
     "calls": lambda column: column[1].calls,
@@ -268,10 +268,10 @@ TIME_COLUMNS: dict[str, Callable[[tuple[int, Totals]], float]] = {
     "liked": lambda column: column[1].liked,
     "disliked": lambda column: column[1].disliked,
 }
-"""Those of the same by time."""
+"""Columns by which the table over time can be sorted."""
 
 
 def sorted_lines(lines: list[Line], column: str) -> list[Line]:
-    """Return lines in the order of one of `LINE_COLUMNS`; what has no line of its own comes last."""
+    """Return lines in the order of one of `LINE_COLUMNS`; the line for all others comes last."""
     own = in_order((line for line in lines if line.name != OTHERS), column, LINE_COLUMNS)
     return [*own, *(line for line in lines if line.name == OTHERS)]

@@ -13,16 +13,16 @@ from athina_trace.viewer.filters import Filters
 
 KINDS = {"slug": "Prompt slugs", "model": "Models", "customer": "Customers", "environment": "Environments",
          "session": "Sessions"}  # fmt: skip
-"""What may be compared → what a page calls it."""
+"""Things that can be compared → their names on a page."""
 ORDERS = {"": "newest", "errors": "failed ones first", "feedback": "disliked ones first", "latency": "slowest first",
           "chunk": "slowest to begin first", "tokens": "most tokens first", "cost": "most expensive first"}  # fmt: skip
-"""How the answers of both may be sorted, by a column of the list of logs → what a page calls it."""
+"""Orders of the answers of both sides, by a column of the list of logs → their names on a page."""
 _ANSWERS = 5
 _MAX_LATENCIES = 20_000
 
 
 class Side(NamedTuple):
-    """One of the two, with some of its answers, and the address of all its logs."""
+    """One side of a comparison, with some of its answers, and the address of all its logs."""
 
     name: str
     title: str
@@ -37,13 +37,13 @@ class Side(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What is compared, and what could be.
+    """A comparison, and the values to choose from.
 
     Attributes:
         by: one of `KINDS`.
         sort: one of `ORDERS`.
-        names: values to choose from.
-        sides: none, one or two.
+        names: the values to choose from.
+        sides: zero, one or two.
     """
 
     by: str
@@ -54,7 +54,7 @@ class Comparison(NamedTuple):
 
 
 def load(db: Connection, *, by: str, picked: list[str], period: str, sort: str = "") -> Comparison:
-    """Read two sides; where fewer are picked, the largest values, or the newest sessions, fill the places."""
+    """Read two sides; if fewer are picked, add the largest values, or the newest sessions."""
     by = by if by in KINDS else "slug"
     period = period if period in PERIODS else "all"
     sort = sort if sort in ORDERS else ""
@@ -70,17 +70,17 @@ def load(db: Connection, *, by: str, picked: list[str], period: str, sort: str =
         names = [(value, value) for (value,) in rows]
     chosen = list(dict.fromkeys([*picked, *(name for name, _ in names)]))
     if len(picked) < 2 and by in ("slug", "model"):  # noqa: PLR2004 - a pair
-        # Beside the first, what is named most alike: another version of a prompt, the smaller model of a family.
+        # Add the value with the most similar name: another version of a prompt, a smaller model of a family.
         chosen[1:] = sorted(chosen[1:], key=lambda other: -_common(chosen[0], other))
     chosen = chosen[:2]
     sides = [side for name in chosen if (side := _side(db, by, name, period, sort)) is not None]
-    # A session that was picked may not be among the newest.
+    # A picked session may not be among the newest.
     names += [(side.name, side.title) for side in sides if side.name not in dict(names)]
     return Comparison(by, period, sort, names, sides)
 
 
 def _common(one: str, other: str) -> int:
-    """Return with how many of the same characters both begin."""
+    """Return the length of the common prefix."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )

@@ -1,4 +1,4 @@
-"""One log as a turn of a conversation: its texts in the order in which they are read, cut to what a page can show."""
+"""A log as a turn of a conversation: its texts in reading order, cut to fit a page."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SHOWN_ELSEWHERE = {
     "language_model_id", "customer_id", "customer_user_id", "environment", "prompt_slug", "external_reference_id",
     "error", "response_time", "completion", "user_feedback", "user_feedback_comment", "tools", "total_tokens",
 }  # fmt: skip
-"""Fields that are not repeated among a turn's details."""
+"""Fields that are not repeated in a turn's details."""
 
 _MAX_DEPTH = 12
 _ERROR_NAME = re.compile(r"[A-Za-z_]\w{0,60}(?:Error|Exception|Timeout)\b")
 
 
 class TurnLimits(NamedTuple):
-    """What is shown of one turn; None: all of it.
+    """Limits on what is shown of a turn; None: no limit.
 
     Attributes:
         text: characters of one text; a page links to the rest.
@@ -49,7 +49,7 @@ NO_LIMITS = TurnLimits(text=None, detail=None, items=None)
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A text, perhaps cut; `field` names the log's field that holds the whole text."""
+    """A text, perhaps cut; `field` names the log's field with the whole text."""
 
     shown: str
     length: int
@@ -57,7 +57,7 @@ class Excerpt:
 
     @property
     def is_cut(self) -> bool:
-        """Whether there is more than is shown."""
+        """Whether the text is cut."""
         return self.length > len(self.shown)
 
     def __bool__(self) -> bool:
@@ -65,7 +65,7 @@ class Excerpt:
 
 
 class ToolUse(NamedTuple):
-    """A tool that the model called, with arguments and output as indented JSON or text."""
+    """A tool call by the model, with arguments and output as indented JSON or text."""
 
     name: str
     arguments: Excerpt
@@ -74,7 +74,7 @@ class ToolUse(NamedTuple):
 
     @property
     def failure(self) -> str:
-        """What a failed tool says, on one line."""
+        """The output of a failed tool, on one line."""
         return " ".join(readable_error(self.output.shown).split())
 
 
@@ -87,7 +87,7 @@ class HistoryMessage(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A call that was made inside another one, with those that were made inside of it."""
+    """A call that was made inside another one, with its own inner calls."""
 
     row: Row
     name: str
@@ -99,12 +99,12 @@ class Steps(NamedTuple):
 
     Attributes:
         steps: those made by the turn itself.
-        ids: of all of them, at any depth.
+        ids: the ids of all steps, at any depth.
         failed: how many of them failed.
-        longest: that of the turn's own steps which took longest.
-        tokens: those of all of them.
-        cost: that of all of them, dollars; None where none is known.
-        is_estimate: whether a part of it is an estimate.
+        longest: the slowest of the turn's own steps.
+        tokens: the total of all steps.
+        cost: the total of all steps, dollars; None if no cost is known.
+        is_estimate: whether part of the cost is an estimate.
     """
 
     steps: list[Step]
@@ -125,9 +125,9 @@ class Turn:
         system: instructions to the model.
         history: the messages before the question, as sent.
         attachments: images and files of the question.
-        error: why the call failed, in words; the log's field may hold a server's whole answer.
-        context: what was retrieved.
-        comment: what the user wrote with a feedback.
+        error: why the call failed; the log's field may contain a server's whole answer.
+        context: the retrieved documents.
+        comment: the user's comment with a feedback.
         details: all other fields and custom attributes, by name.
     """
 
@@ -146,7 +146,7 @@ class Turn:
 
     @property
     def error_name(self) -> str:
-        """The name of the exception that the error begins with; empty where it begins with something else."""
+        """The name of the exception at the beginning of the error; empty if there is none."""
         found = _ERROR_NAME.match(self.error.shown)
         return found[0] if found else ""
 
@@ -199,13 +199,13 @@ def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
 
 
 def _documents(context: Any, limits: TurnLimits) -> Iterator[str]:
-    """Yield what was retrieved: a list of documents, a single one, or the entries of an object."""
+    """Yield the retrieved documents: a list, a single one, or the entries of an object."""
     if isinstance(context, dict):
         for name, value in list(context.items())[: limits.items]:
             yield f"{name}: {indented(value)}"
     elif isinstance(context, list):
         for value in context[: limits.items]:
-            # The names under which retrievers keep a document's text; else all of it is shown.
+            # Names under which retrievers keep a document's text; otherwise the whole document is shown.
             texts = [value.get(name) for name in ("text", "content", "page_content")] if isinstance(value, dict) else []
             yield next((text for text in texts if isinstance(text, str)), None) or indented(value)
     elif context:
@@ -213,7 +213,7 @@ def _documents(context: Any, limits: TurnLimits) -> Iterator[str]:
 
 
 def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, str]]:
-    """Yield all fields that have no place of their own, custom attributes, and the names of the tools on offer."""
+    """Yield all other fields, custom attributes, and the names of the offered tools."""
     attributes = fields.get("custom_attributes")
     if (error := text_of(fields.get("error"))) != readable_error(error):
         yield "error", error[: limits.detail]
@@ -230,10 +230,10 @@ def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, 
 
 
 def indented(value: Any) -> str:
-    """Return any JSON value, or JSON inside a string, as indented text."""
+    """Return any JSON value, or JSON in a string, as indented text."""
     parsed = value
     if isinstance(value, str):
-        # Not json.loads: it fails on deep nesting and huge integers with other errors than ValueError.
+        # Not json.loads, which raises other errors than ValueError for deep nesting and huge integers.
         try:
             parsed = from_json(value) if value[:1] in "{[" else value
         except ValueError:
@@ -242,14 +242,14 @@ def indented(value: Any) -> str:
 
 
 def steps_of(rows: Sequence[Row], turn: Row) -> Steps:
-    """Arrange the steps of a turn by the calls in which they were made; what has lost its parent is the turn's own."""
+    """Arrange the steps of a turn by the calls in which they were made; those without a parent belong to the turn."""
     names = {row["reference"] for row in rows}
     children: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         children[row["parent"] if row["parent"] in names else turn["reference"]].append(row)
 
     def below(reference: str, depth: int) -> list[Step]:
-        # Taken out, so that a reference that two logs share is arranged once. Deeper levels would not fit a screen.
+        # Removed, so that a reference shared by two logs is used once. Deeper levels would not fit on a screen.
         inner = children.pop(reference, []) if depth < _MAX_DEPTH else []
         return [
             Step(row, row["function"] or row["model"] or "call", below(row["reference"], depth + 1)) for row in inner

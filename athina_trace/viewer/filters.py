@@ -1,4 +1,4 @@
-"""Filters on logs: how they are written in a page's address and in the command line's options, and their SQL."""
+"""Filters for logs, in a page's address and in the command line's options, and their SQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEEDBACK = {"liked": "l.feedback > 0", "disliked": "l.feedback < 0", "any": "1"}
 """Kind of feedback → condition."""
 STATES = ("waiting", "refused", "delivered", "received")
 _MAX_LENGTH = 300
-"""Characters of one filter that count."""
+"""Maximum length of a filter."""
 _PERIOD = re.compile(r"(\d{1,6})\s*([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|min|m)?")
@@ -31,22 +31,22 @@ VIEWS = {
     "Yesterday": {"since": "yesterday", "until": "today"},
     "7 days": {"since": "7d", "until": ""},
 }
-"""Filters that are one click away; each can be combined with the others."""
+"""Filters that one click sets; each can be combined with the others."""
 _EQUALITY = ("session", "user", "customer", "slug", "model", "environment")
-"""Columns that must equal a filter; those with more different values first."""
+"""Columns that must equal a filter, the most selective ones first."""
 KINDS = {"turns": "l.root IS NULL", "steps": "l.root IS NOT NULL"}
-"""Kind of call → condition: what a user asked, and the calls made inside of a call."""
+"""Kind of call → condition: turns of a conversation, and steps, which are calls made inside a call."""
 _FLAGS = {"errors": "l.error IS NOT NULL", "tool_errors": "l.failed_tools > 0"}
 _MAX_HITS = 5000
-"""The newest matches of a search, among which the other filters choose. Bounds what a common word costs."""
+"""Number of newest matches of a search to which the other filters apply. Limits the cost of a common word."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What a log must match; an empty filter matches every log.
+    """The conditions on a log; an empty filter matches every log.
 
     Attributes:
-        q: what the search asks for; see `search_text.terms`.
+        q: the search; see `search_text.terms`.
         user: the customer's user.
         errors: "1": the call failed.
         slower: took longer than this; see `parse_duration`.
@@ -78,12 +78,12 @@ class Filters:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Filters:
-        """Take the filters among `values`, such as the query of an address, and ignore the rest."""
+        """Return the filters in `values`, such as the query of an address, and ignore the rest."""
         names = cls.__dataclass_fields__
         return cls(**{name: clean(str(values[name])).strip()[:_MAX_LENGTH] for name in names if values.get(name)})
 
     def active(self) -> dict[str, str]:
-        """Return those that are not empty."""
+        """Return the filters that are not empty."""
         return {name: value for name, value in asdict(self).items() if value}
 
     def query(self, **more: object) -> str:
@@ -95,19 +95,19 @@ class Filters:
         return all(getattr(self, name) == value for name, value in view.items())
 
     def beyond_views(self) -> dict[str, str]:
-        """Return the active filters, but for the search, that belong to no view which holds."""
+        """Return the active filters, except the search, that do not belong to an active view."""
         shown = {"q", *(name for view in VIEWS.values() if self.holds(view) for name in view)}
         return {name: value for name, value in self.active().items() if name not in shown}
 
     def toggled(self, view: Mapping[str, str], **more: object) -> str:
-        """Return the query of an address with a view put on or, where it holds, taken off."""
+        """Return the query of an address with a view added or, if it is active, removed."""
         return self.query(**(dict.fromkeys(view, "") if self.holds(view) else view), **more)
 
     def sql(self, *, now: datetime | None = None) -> tuple[str, list[Any]]:
         """Return a condition over `log AS l` and `box.entry AS e`, and its parameters."""
         equal = [name for name in _EQUALITY if getattr(self, name)]
         parts: list[tuple[str, Sequence[Any]]] = [
-            # SQLite does not know which column has more values. A plus keeps it from choosing the index of another one.
+            # SQLite does not know which column is more selective. A plus keeps it from using another column's index.
             *((f"{'+' * bool(place)}l.{name} = ?", [getattr(self, name)]) for place, name in enumerate(equal)),
             *self._bounds(now),
             *((condition, ()) for name, condition in _FLAGS.items() if getattr(self, name)),
@@ -124,7 +124,7 @@ class Filters:
         if self.kind:
             parts.append((KINDS.get(self.kind, "0"), ()))
         if self.state:
-            # Literals, and the seemingly idle second condition: only so does SQLite see that a partial index fits.
+            # Literals, and a seemingly redundant second condition, so that SQLite can use a partial index.
             state = f"e.state = '{self.state}'" + " AND e.state != 'waiting'" * (self.state != "waiting")
             parts.append((state if self.state in STATES else "0", ()))
         return " AND ".join(condition for condition, _ in parts) or "1", [
@@ -132,7 +132,7 @@ class Filters:
         ]
 
     def _bounds(self, now: datetime | None) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the conditions on amounts; what is not an amount is ignored."""
+        """Yield the conditions on amounts; invalid amounts are ignored."""
         amounts = (
             ("l.made >= ?", parse_moment(self.since, now=now)),
             ("l.made <= ?", parse_moment(self.until, now=now)),
@@ -141,7 +141,7 @@ class Filters:
         return ((condition, [amount]) for condition, amount in amounts if amount is not None)
 
     def _details(self) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the conditions on what a log has several of."""
+        """Yield the conditions on tools and custom attributes, of which a log may have several."""
         if self.tool:
             failed = " AND failures > 0" * bool(self.tool_errors)
             yield f"l.id IN (SELECT log FROM tool WHERE name = ?{failed})", [self.tool]
@@ -154,15 +154,15 @@ class Filters:
 
 
 def clean(text: str) -> str:
-    """Replace half surrogates, which SQLite cannot take and which arguments and addresses may hold."""
+    """Replace lone surrogates, which arguments and addresses may contain, but SQLite cannot store."""
     return text.encode("utf-8", "replace").decode()
 
 
 def parse_time(text: str, *, now: datetime | None = None) -> float | None:
-    """Parse a time as a person writes it: `90m`, `24h`, `7d`, `2w` ago, or an ISO 8601 date with or without a time.
+    """Parse a time as people write it: `90m`, `24h`, `7d`, `2w` ago, or an ISO 8601 date with or without a time.
 
     Returns:
-        Seconds since the epoch; None where `text` is empty or none of these.
+        Seconds since the epoch; None if `text` is empty or invalid.
     """
     if found := _PERIOD.fullmatch(text.strip()):
         return (now or datetime.now(timezone.utc)).timestamp() - int(found[1]) * _SECONDS[found[2]]
@@ -173,7 +173,7 @@ def parse_time(text: str, *, now: datetime | None = None) -> float | None:
 
 
 def parse_moment(text: str, *, now: datetime | None = None) -> float | None:
-    """Parse a time as `parse_time` does, or `today` and `yesterday`: when it began in this machine's time zone."""
+    """Parse a time as `parse_time` does, or the beginning of `today` or `yesterday` in this machine's time zone."""
     days = _DAYS.get(text.strip().lower())
     if days is None:
         return parse_time(text, now=now)
@@ -182,7 +182,7 @@ def parse_moment(text: str, *, now: datetime | None = None) -> float | None:
 
 
 def parse_duration(text: str) -> int | None:
-    """Parse a duration such as `10s`, `1.5 s`, `800ms` or `2min`, a bare number as seconds; None for anything else.
+    """Parse a duration such as `10s`, `1.5 s`, `800ms` or `2min`, or a number of seconds; None for anything else.
 
     Returns:
         Milliseconds.

@@ -37,7 +37,7 @@ def readable_time(when: float | None) -> str:
 
 
 def integer(value: float | None) -> str:
-    """Format a number with its thousands apart."""
+    """Format a number with separated thousands."""
     return NO_VALUE if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
@@ -59,14 +59,14 @@ def money(value: float | None) -> str:
 
 
 def price(value: float | None, *, estimate: object = False, partial: object = False) -> str:
-    """Format a cost, with what is known about it: an estimate, or a sum in which some are missing; no value for all."""
+    """Format a cost, marked if it is an estimate or a sum with missing parts; no value if all are missing."""
     if value is None or (partial and not value):
         return NO_VALUE
     return f"{'≈ ' if estimate else ''}{money(value)}{' +' if partial else ''}"
 
 
 def feedback(value: int | None) -> str:
-    """Format a user's feedback; empty where there is none."""
+    """Format a user's feedback; empty if there is none."""
     return "" if value is None else "liked" if value > 0 else "disliked" if value < 0 else "neutral"
 
 
@@ -80,5 +80,5 @@ def byte_size(value: float) -> str:
 
 
 def unmarked(line: str) -> str:
-    """Leave Markdown's signs for bold text, code and links out of a line that is shown as plain text."""
+    """Remove Markdown's signs for bold text, code and links from a line that is shown as plain text."""
     return _MARKDOWN.sub(lambda found: found[2] or found[3], line)

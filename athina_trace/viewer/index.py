@@ -1,7 +1,7 @@
-"""The index: a SQLite file beside the outbox, derived from it and never the other way round.
+"""The index: a SQLite file beside the outbox, derived from it.
 
-The program that logs pays nothing for it: the process that looks at the outbox fills it. It may be deleted at any time
-and is rebuilt. It mirrors the outbox: what is deleted there is deleted here, too.
+The program that logs does not pay for it: the process that reads the outbox fills it. It may be deleted at any time,
+and is rebuilt. It mirrors the outbox: logs that are deleted there are deleted here as well.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from athina_trace.viewer.search_text import spaced, words
 
 VERSION = 4
 CHUNK = 200
-"""Entries that one transaction reads; between two, readers and other writers have their turn."""
+"""Entries read in one transaction; between two, readers and other writers get a turn."""
 _MAX_KNOWN_WORDS = 200_000
-"""Words of the vocabulary that are remembered to be in it."""
+"""Words that are remembered to be in the vocabulary."""
 _MAX_WORD = 64
 
 SCHEMA = (
@@ -123,7 +123,7 @@ _Entry = tuple[int, str, str, float, bytes]
 
 
 def read_only(path: str | Path) -> str:
-    """Return the URI with which SQLite opens a file for reading only."""
+    """Return the URI with which SQLite opens a file read-only."""
     return f"file:{quote(str(path))}?mode=ro"
 
 
@@ -131,7 +131,7 @@ class Index:
     """A connection that writes to an index file."""
 
     def __init__(self, path: str, outbox: str) -> None:
-        """Open or make the index at `path` of the outbox file `outbox`, which is opened for reading only."""
+        """Open or create the index at `path` for the outbox file `outbox`, which is opened read-only."""
         self.path = path
         self._outbox = outbox
         Path(path).touch(mode=0o600)
@@ -168,12 +168,12 @@ class Index:
             )
             self._db.execute(f"PRAGMA main.user_version = {VERSION}")
         with suppress(sqlite3.OperationalError):  # beside a reader: free pages are overwritten later
-            # Deleted texts stay legible in free pages until the file is rewritten.
+            # Deleted texts stay readable in free pages until the file is rewritten.
             self._db.execute("VACUUM main")
             self._db.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchall()
 
     def _outbox_file(self) -> str:
-        """Return what distinguishes one outbox file from the next under the same name."""
+        """Return an id that differs between outbox files of the same name."""
         return str(Path(self._outbox).stat().st_ino)
 
     @contextmanager
@@ -187,24 +187,24 @@ class Index:
         self._db.execute("COMMIT")
 
     def outbox_version(self) -> int:
-        """Return a number that every commit of another process to the outbox changes."""
+        """Return a number that changes with every commit by another process to the outbox."""
         return int(self._db.execute("PRAGMA box.data_version").fetchone()[0])
 
     def backlog(self) -> int:
-        """Return about how many entries are still to be read."""
+        """Return approximately how many entries have not been read yet."""
         (last_id,) = self._db.execute("SELECT last_id FROM progress").fetchone()
         (newest,) = self._db.execute(_NEWEST_ID).fetchone()
         return max(0, int(newest or 0) - int(last_id))
 
     def clear_if_replaced(self) -> None:
-        """Start over where the outbox is another file than before, under the same name."""
+        """Start over if the outbox was replaced by another file of the same name."""
         file, last_id = self._db.execute("SELECT outbox_file, last_id FROM progress").fetchone()
         newest = self._db.execute(_NEWEST_ID_EVER).fetchone()
         if file != self._outbox_file() or last_id > (newest[0] if newest else 0):
             self.clear()
 
     def ingest(self) -> int:
-        """Read the next entries, at most `CHUNK`; return how many there were."""
+        """Read the next entries, at most `CHUNK`; return how many were read."""
         with self._transaction():
             (last_id,) = self._db.execute("SELECT last_id FROM progress").fetchone()
             entries = self._db.execute(_NEW_ENTRIES, (last_id, CHUNK)).fetchall()
@@ -258,11 +258,11 @@ class Index:
             return set()
         (parent,) = parents
         turn = parent.id if parent.root is None else parent.root
-        # A call with a session of its own is another conversation; a turn that is its own step would never be shown.
+        # A call with another session is another conversation; a turn that is its own step would never be shown.
         if child.session not in (parent.session, child.reference) or turn == child.id:
             return set()
         changed = self._rows("id = ? OR root = ?", child.id, child.id)
-        # What has steps and no tokens of its own spent nothing itself: the costs are those of its steps.
+        # A call with steps and without tokens spent nothing itself: the costs are those of its steps.
         changed += [parent] if parent.is_unpriced and parent.tokens is None else []
         counted = [row for row in changed if row.id not in uncounted]
         aggregates.add_rows(self._db, counted, self._tools_of, sign=-1)
@@ -275,7 +275,7 @@ class Index:
 
     def _apply_updates(self, entries: Sequence[_Entry]) -> None:
         """Rebuild the rows of the logs that later updates and feedback are about."""
-        # A chunk often holds several updates of one log; its row is rebuilt once.
+        # A chunk often has several updates of one log; its row is rebuilt once.
         for reference in dict.fromkeys(entry[2] for entry in entries):
             for old in self._rows("reference = ?", reference):
                 first, *later = [parse_object(body) for (body,) in self._db.execute(_BODIES, (reference,))] or [{}]
@@ -301,7 +301,7 @@ class Index:
         return self._db.execute("SELECT name, calls, failures FROM tool WHERE log = ?", (log_id,)).fetchall()
 
     def _put_details(self, log_id: int, fields: dict[str, Any]) -> None:
-        """Write what a log can be found by besides its row: its tools, its attributes, and its user's comment."""
+        """Write what else a log can be found by: its tools, its attributes, and its user's comment."""
         tools: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for call in islice(tool_calls(fields), MAX_NAMES):
             tools[call.name[:MAX_VALUE]][0] += 1
@@ -309,7 +309,7 @@ class Index:
         self._db.executemany("INSERT INTO tool VALUES (?, ?, ?, ?)", ((log_id, name, *n) for name, n in tools.items()))
         attributes = ((log_id, *pair) for pair in searchable_attributes(fields))
         self._db.executemany("INSERT OR REPLACE INTO attribute VALUES (?, ?, ?)", attributes)
-        # In a table of their own, which can replace a row: comments come after their logs.
+        # In a separate table, in which rows can be replaced: comments come after their logs.
         if comment := text_of(fields.get("user_feedback_comment")):
             self._db.execute(
                 "INSERT OR REPLACE INTO comments (rowid, comment) VALUES (?, ?)", (log_id, spaced(comment))
@@ -323,7 +323,7 @@ class Index:
         new = found - self._known_words
         self._known_words |= new
         for word in new:
-            # A longer one is no word of any language: a search still finds its beginning.
+            # Longer ones are not words of any language; a search still finds their beginnings.
             if len(word) <= _MAX_WORD:
                 inserted = self._db.execute("INSERT OR IGNORE INTO word (word) VALUES (?)", (word,))
                 if inserted.rowcount:
@@ -337,14 +337,14 @@ class Index:
             self._db.executemany(_ADD_TO_SESSION, ids)
 
     def remove_deleted(self) -> int:
-        """Remove the logs that are gone from the outbox; return how many."""
+        """Remove logs that are no longer in the outbox; return how many."""
         gone = [number for (number,) in self._db.execute(_DELETED_LOGS)]
         for start in range(0, len(gone), CHUNK):
             ids = gone[start : start + CHUNK]
             marks = ", ".join("?" * len(ids))
             with self._transaction():
                 rows = self._rows(f"id IN ({marks})", *ids)
-                # Steps whose turn is gone are turns again.
+                # Steps whose turn is deleted become turns again.
                 orphans = self._rows(f"root IN ({marks}) AND id NOT IN ({marks})", *ids, *ids)
                 aggregates.add_rows(self._db, [*rows, *orphans], self._tools_of, sign=-1)
                 for table, key in (("log", "id"), ("comments", "rowid"), ("tool", "log"), ("attribute", "log")):

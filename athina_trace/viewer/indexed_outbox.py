@@ -16,11 +16,11 @@ from athina_trace.viewer.index import Index, read_only
 
 _POLL_SECONDS = 0.5
 _CLEANUP_SECONDS = 2.0
-"""How often at most the index is searched for logs that are gone from the outbox."""
+"""Minimum time between two searches of the index for logs that are no longer in the outbox."""
 _PAGE_SECONDS = 0.05
-"""How long a page may wait for the newest logs."""
+"""How long a page waits for the newest logs."""
 _FIRST_PAGE_SECONDS = 5.0
-"""How long the very first page may, for which what reads logs is loaded; with a large backlog it does not wait."""
+"""How long the first page waits, since it imports the modules; with a large backlog, it does not wait."""
 _LARGE_BACKLOG = 1000
 
 
@@ -29,12 +29,12 @@ class IndexedOutbox:
 
     Attributes:
         path: the outbox file.
-        version: changes whenever what a page shows may have changed.
-        backlog: about how many entries the index still has to read.
+        version: changes whenever a page may have changed.
+        backlog: approximate number of entries that the index has not read yet.
     """
 
     def __init__(self, path: str) -> None:
-        """Open the outbox at `path`, which is made if missing. Raises OSError, `sqlite3.Error` or `OutboxError`."""
+        """Open the outbox at `path`, created if missing. Raises OSError, `sqlite3.Error` or `OutboxError`."""
         self.path = path
         self.version = 0
         self.backlog = 0
@@ -65,7 +65,7 @@ class IndexedOutbox:
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
-        """Connect to the index, with the outbox attached as `box`; neither can be written to."""
+        """Connect to the index, with the outbox attached as `box`; both are read-only."""
         db = sqlite3.Connection(read_only(self._index.path), uri=True, isolation_level=None, timeout=10.0)
         try:
             db.row_factory = sqlite3.Row
@@ -77,7 +77,7 @@ class IndexedOutbox:
             db.close()
 
     def refresh(self, *, chunks: float = float("inf")) -> bool:
-        """Read what is new, at most `chunks` transactions of it; return whether nothing new is left."""
+        """Read new entries, in at most `chunks` transactions; return whether none are left."""
         with self._lock:
             if self._current_inode() != self._inode:  # the file was replaced or deleted: follow the name
                 self._close_files()
@@ -98,16 +98,16 @@ class IndexedOutbox:
         return self.backlog == 0
 
     def _collect_journal(self) -> None:
-        """Move what was just logged from the journal into the outbox file, as the program's own engine does."""
+        """Move new logs from the journal into the outbox file, like the program's own engine."""
         collected = self._outbox.store.offsets()
         segments = Path(self.path).with_suffix(".journal").glob("*.journal")
-        # Compared first: collecting takes the write lock, and pages ask twice a second.
+        # Compare first, since collecting takes the write lock, and pages ask twice a second.
         if any(each.stat().st_size != collected.get(each.name, 0) for each in segments):
             while self._outbox.collect():
                 pass
 
     def clear_index(self) -> None:
-        """Empty the index, so that no text of logs just deleted from the outbox stays in it."""
+        """Empty the index, so that no texts of logs that were just deleted from the outbox stay in it."""
         with self._lock:
             self._index.clear()
 
@@ -118,12 +118,12 @@ class IndexedOutbox:
 
 
 class ReadSnapshot(NamedTuple):
-    """What one page reads from.
+    """A consistent view for one page.
 
     Attributes:
         db: a connection that sees the index and the outbox at one moment.
-        version: the outbox's version no later than that moment.
-        backlog: about how many entries the index still has to read.
+        version: the outbox's version, no later than that moment.
+        backlog: approximate number of entries that the index has not read yet.
     """
 
     db: sqlite3.Connection
@@ -136,7 +136,7 @@ class Refresher:
 
     def __init__(self, outbox: IndexedOutbox) -> None:
         self.outbox = outbox
-        # Numbers rather than events: a refresh that began before a request does not answer it.
+        # Numbers rather than events, since a refresh that began before a request does not satisfy it.
         self._changed = threading.Condition()
         self._requested = 0
         self._answered = 0
@@ -159,7 +159,7 @@ class Refresher:
         self.outbox.close()
 
     def request(self) -> None:
-        """Ask for the newest logs and wait for them, but not for long: a large backlog is read behind the page."""
+        """Ask for the newest logs and wait for them, but not for long: a large backlog is read in the background."""
         with self._changed:
             self._requested += 1
             number = self._requested
@@ -182,7 +182,7 @@ class Refresher:
             self._count_readers(-1)
 
     def _count_readers(self, change: int) -> None:
-        # Reading a backlog competes with pages for the interpreter's lock: it pauses while there are readers.
+        # Reading a backlog competes with pages for the interpreter's lock, so it pauses while there are readers.
         with self._changed:
             self._readers += change
             (self._no_readers.clear if self._readers else self._no_readers.set)()

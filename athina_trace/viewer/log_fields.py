@@ -1,6 +1,6 @@
-"""Read the JSON of one log: its texts, and the row that lists, filters, sums and the search are made of.
+"""Reads the JSON of a log: its texts, and the row for lists, filters, sums and the search.
 
-Nothing here raises for odd values: a log holds whatever a program sent.
+Nothing here raises for odd values: a log contains whatever a program sent.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from athina_trace import _prices
 from athina_trace._delivery.cost_estimates import MARK
 
 _MAX_LINE = 280
-"""Characters of a question, answer or error that a list shows at most."""
+"""Maximum characters of a question, answer or error in a list."""
 _MAX_SEARCHED = 50_000
-"""Characters of one field that the search covers."""
+"""Characters of a field that the search covers."""
 _MAX_REPR = 20_000
-"""Characters of an error that are read as the Python literal that they may be."""
+"""Maximum length of an error that is parsed as a Python literal."""
 MAX_NAMES = 50
-"""Tools and attributes of one log by which it can be found."""
+"""Maximum number of tools and attributes by which a log can be found."""
 MAX_VALUE = 100
-"""Characters of an attribute by which a log can be found; a longer one is a text."""
+"""Maximum length of an attribute by which a log can be found; longer ones are texts."""
 _NOT_CHOSEN = {"parent_reference", "time_to_first_chunk_ms", "chunks", "made_at"}
-"""Attributes that differ in every log: no filter is made of them."""
+"""Attributes that differ in every log, so there are no filters for them."""
 _BODY = re.compile(r"(?s)(?P<head>[^{\[]{0,200}?)(?:Error code: (?P<code>\d{3}) - )?(?P<body>[{\[].*[}\]])\s*")
 _FAILED_OUTPUT = re.compile(r"(?i)(?:error|traceback|exception|failed)\b|[\w.]{1,80}(?:Error|Exception)\b")
 
 
 class LogRow(NamedTuple):
-    """One row of a list; its fields are the columns of the index's table `log`, in order.
+    """A row of a list; its fields are the columns of the index's table `log`, in order.
 
     Attributes:
         id: the number of the log's entry in the outbox.
         made: seconds since the epoch.
-        session: the log's session, or its own reference where it belongs to none.
+        session: the log's session, or its own reference if it has none.
         parent: the reference of the call in which this one was made.
         root: the id of the turn of which this call is a step; None for a turn.
         cost: dollars.
-        is_estimate: whether the cost was computed here, rather than named by the program.
-        is_unpriced: whether a model was called and no cost is known.
+        is_estimate: whether the cost was computed here, rather than set by the program.
+        is_unpriced: whether a model was called and its cost is unknown.
         latency: milliseconds.
         first_chunk: milliseconds until the first piece of a stream.
         failed_tools: tool calls that failed.
         size: bytes of the log's JSON.
-        comment: what the user wrote with a feedback.
+        comment: the user's comment with a feedback.
     """
 
     id: int
@@ -78,7 +78,7 @@ class LogRow(NamedTuple):
 
 
 class LoggedToolCall(NamedTuple):
-    """A tool that the model called, as it is in the log."""
+    """A tool call by the model, as it is in the log."""
 
     name: str
     arguments: Any
@@ -116,7 +116,7 @@ def log_row(entry_id: int, made: float, reference: str, fields: dict[str, Any], 
         tokens=tokens,
         cost=estimate if cost is None else cost,
         is_estimate=estimate is not None or (cost is not None and attributes.get(MARK) is True),
-        # A call that failed is not charged for.
+        # Failed calls are not charged.
         is_unpriced=cost is None and estimate is None and called and not error,
         latency=_integer(fields.get("response_time")),
         first_chunk=_integer(attributes.get("time_to_first_chunk_ms")),
@@ -137,7 +137,7 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def searchable_attributes(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the custom attributes by which a log can be found: short values that are not its alone."""
+    """Yield the custom attributes by which a log can be found: short values that are not unique to it."""
     for name, value in list(attributes_of(fields).items())[:MAX_NAMES]:
         if (
             name not in _NOT_CHOSEN
@@ -175,7 +175,7 @@ def tool_calls(fields: dict[str, Any]) -> Iterator[LoggedToolCall]:
 
 
 def _is_failure(output: Any) -> bool:
-    """Return whether a tool's output reports a failure: by a field of JSON, or by its first word."""
+    """Return whether a tool's output reports a failure, in a JSON field or its first word."""
     value = output
     if isinstance(value, str):
         if not value.lstrip().startswith("{"):
@@ -189,7 +189,7 @@ def _is_failure(output: Any) -> bool:
 
 
 def parse_object(text: bytes | str) -> dict[str, Any]:
-    """Parse a JSON object; an empty one where `text` holds something else."""
+    """Parse a JSON object; return an empty one if `text` is anything else."""
     try:
         fields = from_json(text)
     except ValueError:
@@ -205,7 +205,7 @@ def merge_updates(fields: dict[str, Any], updates: Iterable[dict[str, Any]]) -> 
 
 
 def question_of(fields: dict[str, Any]) -> str:
-    """Return what the user asked: `user_query`, else the last user message of the prompt."""
+    """Return the user's question: `user_query`, else the last user message of the prompt."""
     if fields.get("user_query"):
         return text_of(fields["user_query"])
     prompt = fields.get("prompt")
@@ -216,14 +216,14 @@ def question_of(fields: dict[str, Any]) -> str:
 
 
 def error_of(fields: dict[str, Any]) -> str:
-    """Return why the call failed, in words; empty where it did not."""
+    """Return a readable error; empty if the call did not fail."""
     code = fields.get("status_code")
     failed = isinstance(code, int) and code >= 400  # noqa: PLR2004 - where HTTP's errors begin
     return readable_error(text_of(fields.get("error"))) or (f"status {code}" if failed else "")
 
 
 def readable_error(text: str) -> str:
-    """Return the message inside an error that ends in the server's whole answer, as clients of HTTP APIs raise it.
+    """Return the message in an error that ends with the server's whole answer, as raised by clients of HTTP APIs.
 
     >>> readable_error("RateLimitError: Error code: 429 - {'error': {'message': 'Slow down.', 'code': None}}")
     'RateLimitError 429: Slow down.'
@@ -236,7 +236,7 @@ def readable_error(text: str) -> str:
     except ValueError:
         try:
             body = ast.literal_eval(found["body"])
-        # Whatever a hostile text does to a parser, the text itself is still worth showing.
+        # If a hostile text breaks the parser, the text itself is still worth showing.
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return text
     while isinstance(body, list) and body:
@@ -254,7 +254,7 @@ def readable_error(text: str) -> str:
 
 
 def messages_of(prompt: Any) -> list[dict[str, Any]]:
-    """Return the messages of a prompt, without whatever else the list holds."""
+    """Return the messages of a prompt, without other items of the list."""
     return [message for message in prompt if isinstance(message, dict)] if isinstance(prompt, list) else []
 
 
@@ -266,15 +266,15 @@ def text_of(value: Any) -> str:
         return value
     parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    # Of a message whose other parts are images and files, the texts alone are text.
+    # If the other parts of a message are images and files, only the texts are text.
     if texts and all("text" in part or "type" in part for part in parts):
         return "\n".join(texts)
     return json.dumps(value, ensure_ascii=False)
 
 
 def searchable_text(reference: str, fields: dict[str, Any]) -> tuple[str, str, str]:
-    """Return what the search covers: the question, the answer, and the rest."""
-    # Not the system prompt and the list of tools: they are the same in every log and distinguish none.
+    """Return the text that the search covers: the question, the answer, and the rest."""
+    # Not the system prompt and the list of tools, which are the same in every log.
     names = ("session_id", "customer_id", "customer_user_id", "prompt_slug", "language_model_id", "error")
     large = ("context", "expected_response", "tool_calls", "custom_attributes")
     rest = " ".join(text_of(fields.get(name))[:_MAX_SEARCHED] for name in (*names, *large) if fields.get(name))

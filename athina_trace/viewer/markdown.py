@@ -1,4 +1,4 @@
-"""Render Markdown in answers safely: no HTML of the text's own, no images, no referrer in links."""
+"""Renders Markdown in answers safely: without HTML from the text, images, or referrers in links."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_PART = 8_000
 """Characters parsed at once: the time to parse Markdown grows faster than its length. A longer text is parsed in parts,
 each of whole paragraphs; a single paragraph beyond it is shown unrendered."""
 _MAX_CODE = 20_000
-"""Characters of code that are coloured."""
+"""Maximum length of highlighted code."""
 _LANGUAGES = frozenset({
     "bash", "c", "console", "cpp", "csharp", "css", "diff", "docker", "dockerfile", "go", "graphql", "html", "http",
     "ini", "java", "javascript", "js", "json", "jsx", "kotlin", "lua", "make", "nginx", "php", "powershell", "py",
     "python", "r", "ruby", "rust", "scala", "sh", "shell", "sql", "swift", "toml", "ts", "tsx", "typescript", "xml",
     "yaml", "yml",
 })  # fmt: skip
-"""Languages whose code is coloured: those that answers hold, rather than everything that Pygments has."""
+"""Languages that are highlighted: those that occur in answers, rather than everything that Pygments supports."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _TASK = re.compile(r"\[([ xX])\] ")
 
@@ -34,27 +34,27 @@ _parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["tab
 _formatter = HtmlFormatter(nowrap=True)
 
 
-# Of the texts of pages alone, which are cut: `render.__wrapped__` renders a message of any length and keeps nothing.
+# Caches only the texts of pages, which are cut: `render.__wrapped__` renders a message of any length without caching.
 @lru_cache(maxsize=500)
 def render(text: str, search: str = "") -> Markup:
     """Render `text` to HTML in which nothing is executable and nothing is loaded from elsewhere.
 
     Args:
         text: Markdown of any length.
-        search: what was searched for, which is marked outside of code.
+        search: the search terms, which are highlighted outside code.
     """
     return Markup("").join(_render_part(part, search) for part in parts(text))
 
 
 def mark(text: str, search: str) -> Markup:
-    """Return `text`, escaped, with what `search` found in it marked."""
+    """Return `text`, escaped, with matches of `search` highlighted."""
     return Markup("").join(
         Markup("<mark>{}</mark>").format(part) if is_match else escape(part) for part, is_match in pieces(text, search)
     )
 
 
 def parts(text: str) -> Iterator[str]:
-    """Split a text longer than `MAX_PART` between its paragraphs; each block of code is a part of its own."""
+    """Split a text longer than `MAX_PART` between paragraphs; each block of code becomes a separate part."""
     if len(text) <= MAX_PART:
         yield text
         return
@@ -81,9 +81,9 @@ def parts(text: str) -> Iterator[str]:
 
 
 def _render_part(text: str, search: str) -> Markup:
-    # A part that begins with a block of code is nothing else, and costs no more than its length.
+    # A part that begins with a block of code contains nothing else, and takes time linear in its length.
     if len(text) <= MAX_PART or _FENCE.match(text):
-        # A parser meets any text here; what it cannot parse is still worth showing.
+        # If the parser fails on a text, the text itself is still worth showing.
         try:
             tokens = _parser.parse(text)
             return Markup(_parser.renderer.render(_adapt(tokens, search), _parser.options, {}))  # noqa: S704 - escaped
@@ -93,13 +93,13 @@ def _render_part(text: str, search: str) -> Markup:
 
 
 def _adapt(tokens: Sequence[Token], search: str) -> list[Token]:
-    """Shrink headings, align cells by class, tick tasks, mark matches, and let links open without a referrer."""
+    """Shrink headings, align cells by class, tick tasks, highlight matches, and open links without a referrer."""
     adapted: list[Token] = []
     for place, token in enumerate(tokens):
         if token.type in ("heading_open", "heading_close"):
             token.tag = "h4"
         if token.type in ("th_open", "td_open") and (style := str(token.attrs.pop("style", ""))):
-            # The content policy forbids inline styles: browsers would drop the alignment and complain.
+            # The content security policy forbids inline styles: browsers would ignore the alignment and log an error.
             token.attrSet("class", style.replace("text-align:", "align-"))
         if token.type == "link_open":
             token.attrSet("rel", "noopener noreferrer nofollow")
@@ -119,7 +119,7 @@ def _adapt(tokens: Sequence[Token], search: str) -> list[Token]:
 
 
 def _tick(item: Token) -> None:
-    """Put a box in place of the `[ ]` or `[x]` at the beginning of a list's item."""
+    """Replace `[ ]` or `[x]` at the beginning of a list item with a box."""
     first = item.children[0] if item.children else None
     if first is not None and first.type == "text" and (found := _TASK.match(first.content)):
         first.content = first.content[found.end() :]
@@ -131,7 +131,7 @@ def _tick(item: Token) -> None:
 
 
 def _code(text: str, language: str) -> Markup:
-    """Return a block of code, coloured where its language is known, with its name and a button that copies it."""
+    """Return a block of code, highlighted if its language is known, with the language's name and a copy button."""
     coloured: Markup | str = text
     if language in _LANGUAGES and len(text) <= _MAX_CODE:
         coloured = Markup(highlight(text, get_lexer_by_name(language), _formatter))  # noqa: S704 - Pygments escapes

@@ -1,4 +1,4 @@
-"""`check`: look for what is wrong with key, address, clock, disk and permissions."""
+"""`check`: check key, address, clock, disk and permissions."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
         "check",
-        help="look for what is wrong: key, address, clock, disk, permissions",
-        description="Look for what is wrong. Each line is OK, or says what to do.",
+        help="check key, address, clock, disk and permissions",
+        description="Check key, address, clock, disk and permissions. Each line is OK, or says what to do.",
     )
-    command.add_argument("--send", action="store_true", help="send one test log to Athina, too")
+    command.add_argument("--send", action="store_true", help="also send one test log to Athina")
     add_outbox(command)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Print the findings; 1 where something is wrong."""
+    """Print the findings; return 1 if something is wrong."""
     settings = Settings.build()
     all_ok = True
     for finding in findings(settings, Path(outbox_path(options.outbox)), send=options.send):
@@ -79,7 +79,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     message = "logging is on" if settings.enabled else "logging is off: unset ATHINA_TRACE_ENABLED or set it to 1"
     yield Finding("enabled", settings.enabled, message)
     if settings.relay is not None:
-        return  # only its workers need a key
+        return  # only a relay's workers need a key
     if settings.api_key is None:
         message = "no ATHINA_API_KEY: logs stay on this machine; set it to send them"
     else:
@@ -104,12 +104,12 @@ def check_relay() -> Iterator[Finding]:
 
 
 def check_server(settings: Settings) -> Iterator[Finding]:
-    """Check whether Athina can be reached as logs reach it, and whether its clock agrees with ours."""
+    """Check whether Athina can be reached in the same way as by logs, and whether its clock agrees with ours."""
     way = ""
     try:
         parts, proxy = urlsplit(settings.base_url), proxy_of(settings.base_url)
         if proxy is None:
-            # A plain connection first: its errors name the cause, where those of httpx hide it.
+            # A plain connection first: its errors name the cause, which those of httpx hide.
             port = parts.port or (443 if parts.scheme == "https" else 80)
             socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT).close()
         else:
@@ -134,12 +134,12 @@ def check_server(settings: Settings) -> Iterator[Finding]:
 
 
 def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
-    """Check whether the outbox can be written to, whether only its owner may read it, and whether there is room."""
+    """Check whether the outbox is writable, whether only its owner may read it, and whether there is space."""
     if sqlite.missing is not None:
         message = f"{sqlite.missing}: logs are kept in memory only; install a Python with its module `sqlite3`"
         yield Finding("outbox", is_ok=False, message=message)
         return
-    # The first log makes missing folders: what counts is the nearest one that exists.
+    # The first log creates missing folders, so check the nearest one that exists.
     folder = next(each for each in path.parents if each.exists())
     blocked = [each for each in (folder, path) if each.exists() and not os.access(each, os.W_OK)]
     message = str(path) if path.exists() else f"{path}, made with the first log"
@@ -150,25 +150,25 @@ def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
         message = f"{path}: {damage}; {DAMAGED}"
     yield Finding("outbox", not blocked and damage is None, message)
     is_private = not path.exists() or not path.stat().st_mode & 0o077
-    # Conversations of customers: neither the group nor others.
+    # These are customers' conversations: neither the group nor others may read them.
     message = "only you may read the outbox" if is_private else f"others may read the outbox: chmod 600 {path}"
     yield Finding("permissions", is_private, message)
     free = shutil.disk_usage(folder).free
-    # An outbox with a small limit needs no more room than that.
+    # An outbox with a small limit needs no more than that.
     has_room = free >= min(_MIN_FREE_BYTES, settings.max_outbox_bytes)
     message = f"{byte_size(free)} free" if has_room else f"only {byte_size(free)} free at {folder}: make room"
     yield Finding("disk", has_room, message)
 
 
 def _damage(path: Path) -> str | None:
-    """Return what is wrong with the outbox file, in SQLite's words; None where it is sound, or missing."""
+    """Return SQLite's description of damage to the outbox file; None if it is intact, or missing."""
     if not path.exists():
         return None
     try:
         with closing(sqlite.Connection(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite.sqlite3.OperationalError:
-        return None  # it is busy, or may not be read: nothing is known about it
+        return None  # busy or unreadable: nothing is known about it
     except sqlite.sqlite3.DatabaseError as error:
         return str(error)
     return None if found == "ok" else found

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from athina_trace.cli.terminal import Terminal
 
 _FILES = ("PATH", "FILE")
-"""Placeholders of options whose value is a file."""
+"""Placeholders that stand for a file."""
 
 
 class Option(NamedTuple):
-    """One option of a command: whether it takes a value, which values, and whether these are files."""
+    """An option of a command: whether it takes a value, which values, and whether they are files."""
 
     name: str
     description: str
@@ -25,7 +25,7 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One command: the words that may follow it, and whether one of them is a file."""
+    """A command: the words that may follow it, and whether one of them is a file."""
 
     name: str
     description: str
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, terminal: Terminal, *, commands: Any) -> in
 
 
 def describe(parsers: Mapping[str, argparse.ArgumentParser], descriptions: Mapping[str, str]) -> list[Command]:
-    """Read the commands and their options from their parsers, so that a new option is completed at once."""
+    """Read the commands and options from their parsers, so that new options are included."""
     found: list[Command] = []
     for name, parser in parsers.items():
         options = [
@@ -77,7 +77,7 @@ def describe(parsers: Mapping[str, argparse.ArgumentParser], descriptions: Mappi
 
 
 def bash_script(commands: list[Command]) -> str:
-    """Return the script for bash 3 and later; it has no place for descriptions."""
+    """Return the script for bash 3 and later, which does not show descriptions."""
     names = " ".join(command.name for command in commands)
     values: list[str] = []
     options: list[str] = []
@@ -113,7 +113,7 @@ def zsh_script(commands: list[Command]) -> str:
     """Return the script for zsh, to be sourced or saved as `_athina-trace` in the function path."""
 
     def quoted(text: str) -> str:
-        # Brackets and colons have a meaning in the specifications of _arguments and _describe.
+        # Brackets and colons have a special meaning for _arguments and _describe.
         return text.replace("\\", "\\\\").replace(":", r"\:").replace("[", r"\[").replace("]", r"\]")
 
     names = " ".join(shlex.quote(f"{command.name}:{quoted(command.description)}") for command in commands)

@@ -1,4 +1,4 @@
-"""`demo`: fill an outbox of its own with sample conversations, and show them."""
+"""`demo`: fill a separate outbox with sample conversations, and show them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Fill the sample outbox, then show it where there is a terminal."""
     require_packages("ui", "the command demo")
-    # Beside the user's outboxes, and never one of them: the sample replaces what is in it.
+    # Beside the user's outboxes, but never one of them: the sample replaces its content.
     path = str(Path(outbox_path(None)).parent / "demo.db")
     logs = sample.fill(path)
     terminal.say(f"{logs} logs of {sample.SESSIONS} sample conversations are in {path}")

@@ -25,7 +25,7 @@ _CHUNK = 200
 _COLUMNS = ("id", "made_at", "state", "status", "reason", "prompt_run_id", *InferenceLog.model_fields)
 _DATASET = ("query", "context", "response", "expected_response", "user_feedback", "user_feedback_comment")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet would take for a formula."""
+"""Text that a spreadsheet would take for a formula."""
 
 
 def add(commands: Any) -> None:
@@ -44,12 +44,12 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Copy logs; with --output, report how many."""
+    """Copy logs; with --output, print how many."""
     number = 0
     with open_outbox(options.outbox, terminal) as outbox, ExitStack() as stack:
         file: TextIO = sys.stdout
         if options.output:
-            # Private before the first byte is written: these are conversations.
+            # Private before the first byte is written, since these are conversations.
             Path(options.output).touch(mode=0o600)
             Path(options.output).chmod(0o600)
             file = stack.enter_context(Path(options.output).open("w", encoding="utf-8", newline=""))
@@ -61,9 +61,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
             number += 1
             if options.format == "csv":
                 values = dataset_record(log) if options.dataset else _flat_record(log)
-                # Python 3.10 neither writes nor reads NUL in CSV; logs are made without it.
+                # Python 3.10 cannot write or read NUL in CSV; logs do not contain it.
                 cells = [_cell(values.get(name)).replace("\0", "\ufffd") for name in columns]
-                # CSV has no escapes: in a file a text stays exact, on a terminal it must not be obeyed.
+                # CSV has no escapes: texts are exact in a file, but must not control a terminal.
                 table.writerow(map(printable, cells) if file.isatty() else cells)
             else:
                 file.write(safe_json(dataset_record(log) if options.dataset else log_record(log)) + "\n")
@@ -73,9 +73,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _read_logs(outbox: IndexedOutbox, filters: Filters) -> Iterator[queries.StoredLog]:
-    """Yield all logs that match, a chunk for each connection.
+    """Yield all matching logs, in chunks, each with its own connection.
 
-    One long read transaction would keep the running program from truncating SQLite's write-ahead log.
+    One long read transaction would prevent the running program from truncating SQLite's write-ahead log.
     """
     after = 0
     while True:
@@ -88,14 +88,14 @@ def _read_logs(outbox: IndexedOutbox, filters: Filters) -> Iterator[queries.Stor
 
 
 def _flat_record(log: queries.StoredLog) -> dict[str, Any]:
-    """Return a log's fields and delivery side by side, under one spelling."""
+    """Return a log's fields and delivery state in one record, under one spelling."""
     fields = {ALIASES.get(name, name): value for name, value in log.fields.items()}
-    # A spreadsheet reads this form of a time as one.
+    # Spreadsheets recognise this format as a time.
     return {**fields, **delivery_record(log), "made_at": formatting.iso_time(log.row["made"])}
 
 
 def _cell(value: Any) -> str:
-    """Return a value as one cell that no spreadsheet evaluates."""
+    """Return a value as a cell that spreadsheets do not evaluate."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""`flush`: send what waits."""
+"""`flush`: send waiting logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEP_SECONDS = 0.25
 def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
-        "flush", help="send what waits", description="Send what waits, now, and report how much was sent."
+        "flush", help="send waiting logs", description="Send waiting logs now, and print how many were sent."
     )
     command.add_argument(
         "--timeout",
@@ -33,33 +33,33 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Send what waits; 1 where something still does."""
+    """Send waiting logs; return 1 if some still wait."""
     try:
         path = existing_outbox(options.outbox)
     except NothingLoggedError as error:
-        terminal.say(str(error))  # as at the end of a job that had nothing to do
+        terminal.say(str(error))  # not an error, for example at the end of a job that had nothing to do
         return 0
     settings = Settings.build()
     if settings.api_key is None and settings.relay is None:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
-    if sqlite.missing is not None:  # a program would deliver from memory: nothing in the file would be sent
+    if sqlite.missing is not None:  # a flush would use memory, and send nothing from the file
         raise CommandError(
-            f"{sqlite.missing}, so that what waits in {path} is not sent: install a Python with its module `sqlite3`"
+            f"{sqlite.missing}, so logs in {path} cannot be sent: install a Python with its module `sqlite3`"
         )
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting
     terminal.say(f"{waiting} waiting in {path}")
     terminal.flush()
-    # In short steps between which progress is shown.
+    # In short steps, to show progress.
     deadline = time.monotonic() + options.timeout
     while True:
         report = _runtime.flush(max(0.0, min(_STEP_SECONDS, deadline - time.monotonic())))
-        # A wrong key does not become right by waiting: the reason is worth more than the rest of the timeout.
+        # Waiting does not correct a wrong key: report the reason at once.
         if not report.waiting or report.paused or time.monotonic() >= deadline:
             break
         terminal.progress(f"{report.waiting} of {waiting} still waiting")
     terminal.progress("")
-    _runtime.shutdown(0)  # what is left stays on disk
+    _runtime.shutdown(0)  # the rest stays on disk
     hint = f", {report.refused} refused: athina-trace logs --state refused" if report.refused else ""
     terminal.say(f"{waiting - report.waiting} sent, {report.waiting} waiting{hint}")
     if report.paused:

@@ -1,4 +1,4 @@
-"""`gateway`: one address that takes the logs of programs in any language."""
+"""`gateway`: one address that receives the logs of programs in any language."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from athina_trace.cli.terminal import Terminal, UsageError
 from athina_trace.settings import MEMORY
 
 _PORT = 7347
-_TOKEN_VARIABLE = "ATHINA_GATEWAY_TOKEN"  # noqa: S105 - where it is, not what it is
+_TOKEN_VARIABLE = "ATHINA_GATEWAY_TOKEN"  # noqa: S105 - the variable's name, not a token
 _LEAST_TOKEN = 16
 
 
@@ -23,38 +23,39 @@ def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
         "gateway",
-        help="take logs over HTTP, from programs in any language",
-        description="Take logs by Athina's own API and by OTLP, keep them in the outbox that the environment's "
-        "settings name, and deliver them from there. Answers once a log is on disk. Off loopback, clients must bring "
-        f"the token in the variable {_TOKEN_VARIABLE}, as their ATHINA_API_KEY or as a bearer token.",
+        help="receive logs over HTTP, from programs in any language",
+        description="Receive logs through Athina's own API and OTLP, keep them in the outbox of the environment's "
+        "settings, and deliver them from there. A request is answered once its log is on disk. Unless the gateway "
+        f"listens on loopback, clients must send the token in the variable {_TOKEN_VARIABLE}, as their ATHINA_API_KEY "
+        "or as a bearer token.",
     )
-    command.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     command.add_argument("--port", type=port_number, default=_PORT, help="(default: %(default)s; 0: any free one)")
     command.add_argument(
         "--name",
         action="append",
         default=[],
-        help="a host name by which programs on this machine call it without a token; may be repeated",
+        help="a host name that programs on this machine may use without a token; may be repeated",
     )
     command.add_argument(
         "--connections",
         type=positive,
         default=1000,
         metavar="N",
-        help="most connections at once (default: %(default)s)",
+        help="maximum number of connections (default: %(default)s)",
     )
     command.add_argument(
         "--max-body",
         type=positive,
         default=10_000_000,
         metavar="BYTES",
-        help="largest body, also decompressed (default: %(default)s)",
+        help="maximum size of a body, decompressed (default: %(default)s)",
     )
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Take logs until SIGTERM or Ctrl-C."""
+    """Receive logs until SIGTERM or Ctrl-C."""
     require_packages("gateway", "the command gateway")
     from athina_trace._serving.server import is_loopback, listen, url_of  # noqa: PLC0415 - an optional extra
     from athina_trace.gateway.app import create_gateway  # noqa: PLC0415 - an optional extra

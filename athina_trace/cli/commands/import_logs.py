@@ -1,4 +1,4 @@
-"""`import`: send logs from a file, such as one that `export` wrote, or what OpenAI has stored."""
+"""`import`: send logs from a file, such as one written by `export`, or from OpenAI's stored history."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from athina_trace.viewer import formatting, queries
 from athina_trace.viewer.filters import parse_time
 
 _CHUNK = 500
-"""Logs of one transaction."""
+"""Logs in each transaction."""
 _MAX_PROBLEMS = 10
-"""Wrong lines that are listed."""
+"""Maximum number of invalid lines to list."""
 
 
 class Candidate(NamedTuple):
     """One line of the file.
 
     Attributes:
-        fields: the log, to be sent as it is.
-        made: seconds since the epoch; None where the file does not say.
+        fields: the log, which is sent unchanged.
+        made: seconds since the epoch; None if the file does not say.
         was_delivered: whether the file says that Athina has it.
     """
 
@@ -53,28 +53,28 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "import",
         help="send logs from a file, or from OpenAI",
-        description="Put the logs of a file of JSON lines into the outbox, from where they are sent: what `export` "
-        "wrote, or objects with Athina's field names. The whole file is checked first. A log that was imported before "
-        "is left out, so that an import that broke off is simply started again. Hooks, masks and sampling are not "
-        "applied. Athina stamps logs with the time of their arrival: when they were made is in custom_attributes.",
+        description="Put the logs in a file of JSON lines into the outbox, to be sent: lines written by `export`, or "
+        "objects with Athina's field names. The whole file is checked first. Logs that were imported before are left "
+        "out, so an interrupted import can simply be repeated. Hooks, masks and sampling are not applied. Athina "
+        "stamps logs with the time of their arrival; the time when they were made is in custom_attributes.",
     )
     command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="JSON lines")
     command.add_argument(
         "--openai",
         nargs="*",
         metavar="ID",
-        help="instead of a file, what OpenAI or a server like it has stored: conversations, responses, threads and "
-        "chat completions by id; without an id all stored chat completions (needs the package openai)",
+        help="instead of a file, import what OpenAI or a compatible server has stored: conversations, responses, "
+        "threads and chat completions by id; without an id, all stored chat completions (needs the package openai)",
     )
-    command.add_argument("--delivered", action="store_true", help="also logs that the file calls delivered")
-    command.add_argument("--dry-run", action="store_true", help="check and count, and import nothing")
+    command.add_argument("--delivered", action="store_true", help="also import logs that the file marks as delivered")
+    command.add_argument("--dry-run", action="store_true", help="check and count, but import nothing")
     command.add_argument("--yes", action="store_true", help="do not ask")
     add_outbox(command)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Check the file, ask, and import what is new."""
+    """Check the file, ask, and import new logs."""
     if (options.file is None) == (options.openai is None):
         raise UsageError("import takes either a file or --openai")
     if options.openai is None:
@@ -110,14 +110,14 @@ def _import(file: Path, options: argparse.Namespace, terminal: Terminal) -> None
 
 
 class Plan(NamedTuple):
-    """What an import would send.
+    """The logs that an import would send.
 
     Attributes:
         references: the new logs.
         sessions: their sessions.
         cost: what their calls cost, dollars.
-        size: their bytes.
-        delivered: logs that are left out, since the file says that Athina has them.
+        size: their size in bytes.
+        delivered: the number of logs that are left out, since the file says that Athina has them.
     """
 
     references: set[str]
@@ -128,7 +128,7 @@ class Plan(NamedTuple):
 
 
 def _plan(file: Path, path: str, terminal: Terminal, *, with_delivered: bool) -> Plan:
-    """Read the whole file. Raises `CommandError` where a line is wrong, or the outbox has no room."""
+    """Read the whole file. Raises `CommandError` if a line is invalid, or the outbox lacks space."""
     problems: list[str] = []
     references: set[str] = set()
     sessions: set[str] = set()
@@ -155,7 +155,7 @@ def _plan(file: Path, path: str, terminal: Terminal, *, with_delivered: bool) ->
         raise CommandError(f"nothing was imported, since {file} has wrong lines:\n  {listed}{more}")
     limit = Settings.build().max_outbox_bytes
     if used + size > limit:
-        # Beyond the limit new logs of running programs would be dropped.
+        # Beyond the limit, new logs of running programs would be dropped.
         raise CommandError(
             f"nothing was imported: {formatting.byte_size(size)} do not fit into the outbox, which may take "
             f"{formatting.byte_size(limit)}; raise ATHINA_MAX_OUTBOX_BYTES or split the file"
@@ -164,7 +164,7 @@ def _plan(file: Path, path: str, terminal: Terminal, *, with_delivered: bool) ->
 
 
 def _read(file: Path) -> Iterator[tuple[int, Candidate | str]]:
-    """Yield each line's number and its log, or what is wrong with it."""
+    """Yield each line's number and its log, or a description of its error."""
     seen: dict[str, int] = {}
     with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
@@ -175,17 +175,17 @@ def _read(file: Path) -> Iterator[tuple[int, Candidate | str]]:
             except ValueError as error:
                 yield number, f"no JSON: {error}"
                 continue
-            # Without a reference of its own a log is known by its text, and the second one of the same text by that.
+            # A log without a reference is identified by its text, and by how often that has occurred before.
             seen[line] = seen.get(line, 0) + 1
             own = hashlib.sha256(f"{seen[line]}{line.strip()}".encode()).hexdigest()[:32]
             yield number, _candidate(record, f"import-{own}")
 
 
 def _candidate(record: Any, reference: str) -> Candidate | str:
-    """Turn a line's JSON into a log, or say what is wrong with it."""
+    """Turn a line's JSON into a log, or a description of its error."""
     if not isinstance(record, dict):
         return f"a JSON object is needed, not {type(record).__name__}"
-    # What `export` wrote has the log inside; everything else is the log itself.
+    # `export` puts the log inside an object; other files have the log itself.
     exported = isinstance(record.get("log"), dict)
     given: dict[str, Any] = (
         record["log"] if exported else {name: value for name, value in record.items() if name != "made_at"}
@@ -215,7 +215,7 @@ def _candidate(record: Any, reference: str) -> Candidate | str:
 
 
 def _put(path: str, file: Path, references: set[str], terminal: Terminal) -> int:
-    """Put the logs with these references into the outbox, a chunk in each transaction; return how many."""
+    """Put the logs with these references into the outbox, one transaction for each chunk; return how many."""
     left, done, now = set(references), 0, time.time()
 
     def new_entries() -> Iterator[Entry]:
@@ -227,8 +227,9 @@ def _put(path: str, file: Path, references: set[str], terminal: Terminal) -> int
     entries = new_entries()
     with closing(SqliteOutbox(path)) as outbox:
         while chunk := list(islice(entries, _CHUNK)):
-            # In one transaction with the logs: whatever ends this process, each is imported once. The digests stay when
-            # the logs have been delivered and are gone.
+            # In the same transaction as the logs, so that each is imported once even if this process is killed. The
+            # digests
+            # remain when the logs have been delivered and deleted.
             with outbox.transaction():
                 outbox.store.add(chunk)
                 digests = " ".join(_digest(entry.reference) for entry in chunk)

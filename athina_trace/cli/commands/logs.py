@@ -14,8 +14,8 @@ from athina_trace.cli.terminal import Column, Terminal
 from athina_trace.viewer import formatting, queries
 
 _FOLLOW_SECONDS = 0.5
-# At 80 columns what a reader needs to find a bad answer; the rest as there is room. The number is what
-# `show` takes: references are too long for a table.
+# At 80 columns, enough to find a bad answer; wider terminals show more. `show` accepts the number, since references are
+# too long for a table.
 _COLUMNS = (
     Column("Question"),
     Column("Answer"),

@@ -1,4 +1,4 @@
-"""`relay`: deliver what programs published to a NATS stream; set the stream up; show its status."""
+"""`relay`: deliver the logs in a NATS stream; set up the stream; show its status."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
         "relay",
-        help="deliver what programs published to a NATS stream",
-        description="Take logs from the stream that ATHINA_RELAY names and deliver them to Athina, until SIGTERM or "
+        help="deliver the logs that programs published to a NATS stream",
+        description="Take logs from the stream in ATHINA_RELAY and deliver them to Athina, until SIGTERM or "
         "Ctrl-C. Any number of these workers share the work.",
     )
     doing = command.add_mutually_exclusive_group()
-    doing.add_argument("--setup", action="store_true", help="make or check the stream instead")
-    doing.add_argument("--status", action="store_true", help="show how far behind it is instead")
+    doing.add_argument("--setup", action="store_true", help="create or check the stream instead")
+    doing.add_argument("--status", action="store_true", help="show how far behind the stream is instead")
     worker = command.add_argument_group("a worker")
     worker.add_argument(
         "--metrics-port",
@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
         help="serve /healthz, /readyz and /metrics (0: any free port)",
     )
     worker.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="HOST", help="where to serve them (default: this machine alone)"
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="where to serve them (default: this machine only)"
     )
     made = command.add_argument_group("with --setup")
     made.add_argument(
@@ -68,23 +68,23 @@ def add(commands: Any) -> None:
     )
     made.add_argument("--replicas", type=whole_between(1, 5), help="servers that store each log, 1 to 5 (default: 1)")
     made.add_argument(
-        "--max-bytes", type=_size, metavar="SIZE", help="such as 20G; over it new logs are refused (default: 1G)"
+        "--max-bytes", type=_size, metavar="SIZE", help="such as 20G; beyond it, new logs are refused (default: 1G)"
     )
     made.add_argument(
         "--duplicate-window",
         type=between(1, 86_400),
         metavar="SECONDS",
-        help="for which a log that is published again is known (default: 600)",
+        help="how long a log that is published again is recognised (default: 600)",
     )
     made.add_argument(
         "--ack-wait",
         type=between(1, 86_400),
         metavar="SECONDS",
-        help="after which the log of a worker that died is another's (default: 30)",
+        help="how long until a dead worker's log goes to another one (default: 30)",
     )
     shown = command.add_argument_group("with --status")
     shown.add_argument("--json", action="store_true", help="one JSON object")
-    shown.add_argument("--follow", action="store_true", help="again every two seconds, until Ctrl-C")
+    shown.add_argument("--follow", action="store_true", help="repeat every two seconds, until Ctrl-C")
     command.set_defaults(run=run)
 
 
@@ -97,7 +97,7 @@ def _size(text: str) -> int:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Deliver until a signal, or set up, or show."""
+    """Deliver until a signal, set up the stream, or show its status."""
     settings = Settings.build()
     if settings.relay is None:
         raise UsageError("there is no ATHINA_RELAY: set it to the servers, such as nats://host:4222")
@@ -115,7 +115,7 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
     from athina_trace.relay.worker import RelayWorker  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("nats").setLevel(logging.CRITICAL)  # whose errors we report ourselves
+    logging.getLogger("nats").setLevel(logging.CRITICAL)  # we report its errors ourselves
     address = Address.of(settings)
 
     async def deliver() -> RelayWorker:

@@ -1,4 +1,4 @@
-"""`retry`: make refused logs wait again."""
+"""`retry`: queue refused logs again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
         "retry",
-        help="send again what Athina refused",
-        description="Make refused logs wait again. A running program sends them, or `athina-trace flush`.",
+        help="send refused logs again",
+        description="Queue refused logs again. A running program sends them, or `athina-trace flush`.",
     )
     command.add_argument("reference", nargs="*", help="the external_reference_id of each log")
-    command.add_argument("--all", action="store_true", help="all that were refused")
+    command.add_argument("--all", action="store_true", help="all refused logs")
     add_outbox(command, relay=True)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Make refused logs wait again; 1 where there was none."""
-    # Neither all by mistake, nor some references among all.
+    """Queue refused logs again; return 1 if there are none."""
+    # Exactly one of the two: no accidental `--all`, and no references beside it.
     if bool(options.reference) == options.all:
         raise UsageError("name the references of refused logs, or --all")
     if options.outbox == RELAY:

@@ -21,11 +21,11 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "serve",
         help="run a local Athina on this machine",
-        description="Take logs as Athina does, and show them in a browser. Point programs here with ATHINA_BASE_URL "
-        "and any ATHINA_API_KEY. Faults on demand try out how they handle an Athina that is slow or failing.",
+        description="Receive logs like Athina, and show them in a browser. Point programs here with ATHINA_BASE_URL "
+        "and any ATHINA_API_KEY. Simulated faults show how they handle a slow or failing Athina.",
     )
     command.add_argument(
-        "--outbox", metavar="PATH", help="the file for what arrives (default: received.db beside the outboxes)"
+        "--outbox", metavar="PATH", help="the file for received logs (default: received.db beside the outboxes)"
     )
     command.add_argument(
         "--fail",
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
         type=whole_between(200, 599),
         default=_DEFAULT_STATUS,
         metavar="CODE",
-        help="the status of failures (default: %(default)s); given without --fail, all fail",
+        help="the status of failures (default: %(default)s); without --fail, all requests fail",
     )
     command.add_argument("--delay", type=between(0, 3600), default=0.0, metavar="SECONDS", help="delay each answer")
     command.add_argument("--key", help="the only API key to accept (default on loopback: any)")
@@ -57,17 +57,17 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     from athina_trace.local_athina.received_logs import ReceivedLogs  # noqa: PLC0415 - an optional extra
 
     token = web_server.access_token(options)
-    # Where other machines can reach it, logging needs a key, too: the visitors' token unless there is another.
+    # If other machines can reach it, logging also needs a key: the visitors' token, unless another key is given.
     key = options.key or (None if is_loopback(options.host) else token)
     path = Path(options.outbox or Path(outbox_path(None)).parent / "received.db").expanduser()
-    # Who names a status of failures wants to see some.
+    # A status without a share means that all requests fail.
     share = options.fail or float(options.status != _DEFAULT_STATUS)
     faults = Faults(share=share, status=options.status, delay=options.delay)
     if share or options.delay:
         delay = f", each answer {options.delay:g} s later" if options.delay else ""
         terminal.say(f"Faults on demand: {share:.0%} of all requests are answered with {options.status}{delay}.")
 
-    # Flushed: a program that starts this server may read along through a pipe.
+    # Flushed, since a program that starts this server may read the output through a pipe.
     def report(line: str) -> None:
         terminal.say(line)
         terminal.flush()

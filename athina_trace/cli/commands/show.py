@@ -1,4 +1,4 @@
-"""`show`: print one log, whole."""
+"""`show`: print one complete log."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def texts_of(turn: Turn) -> list[tuple[str, str]]:
-    """Return the texts of a turn under titles, in the order of a conversation."""
+    """Return the texts of a turn with titles, in the order of a conversation."""
     return [
         *(("System", each.shown) for each in turn.system),
         *((f"Before ({each.role})", each.content.shown) for each in turn.history),
@@ -66,9 +66,9 @@ def texts_of(turn: Turn) -> list[tuple[str, str]]:
 
 
 def values_of(turn: Turn) -> list[tuple[str, Any]]:
-    """Return everything else by name: what a list shows first, then all other fields and custom attributes."""
+    """Return everything else by name: first what a list shows, then all other fields and custom attributes."""
     row = turn.log.row
-    # Pairs rather than a dict: a custom attribute may have the name of something else.
+    # Pairs rather than a dict, since a custom attribute may have the same name as a field.
     latency = None if row["latency"] is None else formatting.duration(row["latency"])
     return [
         ("model", row["model"]),

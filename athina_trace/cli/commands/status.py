@@ -1,4 +1,4 @@
-"""`status`: how many logs wait, were refused, were delivered."""
+"""`status`: print the counts of waiting, refused and delivered logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     for name in ("waiting", "refused", "delivered", "received", "dropped", "damaged", "logs", "sessions"):
         if name in ("received", "damaged") and not getattr(status, name):
-            continue  # only a local Athina receives, and few disks fail
+            continue  # only a local Athina receives logs, and few disks fail
         terminal.say(f"{name:<12} {formatting.integer(getattr(status, name))}")
     terminal.say(f"{'on disk':<12} {formatting.byte_size(status.bytes)}")
     if status.waiting_since is not None:

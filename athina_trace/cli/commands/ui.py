@@ -38,8 +38,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     token = web_server.access_token(options)
     path = outbox_path(options.outbox)
-    # The outboxes of programs without a key and of the demo: what waits there is not meant to be sent, and the page
-    # does not ask why it is not.
+    # The outboxes of programs without a key and of the demo: logs there are not meant to be sent, so the page does
+    # not warn that they wait.
     has_engine = Path(path).stem not in ("local", "demo")
     app = create_app(
         IndexedOutbox(path), token=token, names=options.name, has_engine=has_engine, relay_status=_relay_status()
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _relay_status() -> Callable[[], RelayStatus | str] | None:
-    """Return what asks the relay of the settings how it is; None where they name none."""
+    """Return a function that returns the status of the relay in the settings; None if there is none."""
     if Settings.build().relay is None:
         return None
     try:
