@@ -1,4 +1,4 @@
-"""A local Athina: its logging API on this machine, for trying things out and for the tests of users' own programs.
+"""A local Athina: its logging API on this machine, to try things out and for the tests of users' programs.
 
     with LocalAthina() as athina:
         athina_trace.configure(base_url=athina.url, api_key="any")

@@ -1,4 +1,4 @@
-"""Athina's logging API, which keeps what arrives and fails on demand, with the viewer beside it."""
+"""Athina's logging API, which stores logs and fails on demand, with the viewer beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from athina_trace.viewer.app import create_app
 from athina_trace.viewer.indexed_outbox import IndexedOutbox
 
 MAX_BODY = 10_000_000
-"""Bytes of one request."""
+"""Maximum bytes of a request."""
 
 
 def create_local_athina(
@@ -33,15 +33,15 @@ def create_local_athina(
     names: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
 ) -> Starlette:
-    """Create an application that keeps what arrives in `received`.
+    """Create an application that stores logs in `received`.
 
     Args:
-        received: where to keep logs and their changes.
+        received: stores logs and their changes.
         faults: how requests are answered.
         key: the only API key to accept; None: any.
         token: for the viewer, see `AccessMiddleware`.
         names: for the viewer, see `AccessMiddleware`.
-        report: is called with a line for each request that fails on demand.
+        report: called with a line for each request that fails on demand.
     """
     return create_app(
         IndexedOutbox(received.path),
@@ -68,8 +68,8 @@ class LoggingApi(AthinaApi):
         self._report = report
 
     async def check(self, request: Request) -> None:
-        """Fail where that is asked for, and refuse a wrong key."""
-        await asyncio.sleep(self.faults.delay)  # refused requests are as slow as others
+        """Fail on demand, and refuse a wrong key."""
+        await asyncio.sleep(self.faults.delay)  # refused requests are delayed like others
         status = self.faults.draw()
         if status is not None:
             if self._report is not None:
@@ -85,7 +85,7 @@ class LoggingApi(AthinaApi):
     async def read(self, request: Request) -> dict[str, Any]:
         """Read a request's body."""
         body = bytearray()
-        # Not request.body(): that would read any length into memory before it could be refused.
+        # Not request.body(), which would read any amount into memory before it could be refused.
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY:
@@ -94,7 +94,7 @@ class LoggingApi(AthinaApi):
         return fields
 
     async def log(self, fields: dict[str, Any], version: str) -> dict[str, Any]:
-        """Keep a log."""
+        """Store a log."""
         if version == "v2" and not isinstance(fields["response"], str):
             raise RefusedRequest(400, "Validation error", "response must be a string")
         _check_types(fields)
@@ -105,7 +105,7 @@ class LoggingApi(AthinaApi):
         return {"prompt_run_id": prompt_run_id}
 
     async def change(self, kind: Kind, target: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Keep a change of a log that is there."""
+        """Store a change to an existing log."""
         if kind != "feedback":
             _check_types(fields)
         prompt_run_id = self.received.change(
@@ -118,8 +118,8 @@ class LoggingApi(AthinaApi):
 
 
 def _check_types(fields: dict[str, Any]) -> None:
-    """Check that each known field has its type; unknown ones are kept unchecked, as Athina does."""
-    # Athina's two spellings count as one field, and an update need not repeat the required ones.
+    """Check the types of known fields; unknown ones are stored unchecked, as by Athina."""
+    # Two spellings count as one field, and an update need not repeat the required fields.
     known = {name: value for name, value in fields.items() if ALIASES.get(name, name) in FIELDS}
     try:
         InferenceLog.of({**dict.fromkeys(REQUIRED, ""), **known})

@@ -1,4 +1,4 @@
-"""Faults on demand, to try out how a program handles them."""
+"""Simulated faults, to see how a program handles them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Faults:
     """How requests are answered. May be changed while the server runs.
 
     Attributes:
-        share: of all requests, how many fail, 0 to 1.
+        share: the share of requests that fail, 0 to 1.
         status: the status of failures, 200 to 599.
-        delay: seconds by which every answer is delayed.
-        retry_after: seconds that a failure asks to wait, in its header `Retry-After`; None: no such header.
+        delay: delay of every answer in seconds.
+        retry_after: the value of the header `Retry-After` of failures, in seconds; None: no such header.
         seed: makes the choice of failing requests repeatable.
-        requests: how many there were.
-        failed: status → how many requests failed with it on demand.
+        requests: the number of requests so far.
+        failed: status → number of requests that failed with it on demand.
     """
 
     share: float = 0.0
@@ -34,7 +34,7 @@ class Faults:
         """Check the values. Raises ValueError."""
         if not (0 <= self.share <= 1 and self.delay >= 0):
             raise ValueError(f"share={self.share} must be from 0 to 1, delay={self.delay} at least 0")
-        # Of its own: a test that seeds the global generator chooses its own numbers, not ours.
+        # A separate generator, so that a test that seeds the global one is not affected.
         self._random = random.Random(self.seed)  # noqa: S311 - which requests fail is no secret
 
     def fail_next(self, *statuses: int) -> None:
@@ -42,7 +42,7 @@ class Faults:
         self._next.extend(statuses)
 
     def draw(self) -> int | None:
-        """Return the status of a failure for the current request; None: answer it normally."""
+        """Return the status with which the current request fails; None: answer it normally."""
         self.requests += 1
         if self._next:
             status = self._next.popleft()

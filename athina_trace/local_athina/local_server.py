@@ -22,15 +22,15 @@ class LocalAthina:
 
     Attributes:
         faults: how requests are answered; may be changed at any time.
-        path: the outbox file that holds what arrived.
+        path: the outbox file with the received logs.
     """
 
     def __init__(self, path: str | Path | None = None, *, faults: Faults | None = None, key: str | None = None) -> None:
-        """`path`: where to keep what arrives (default: a temporary folder); `key`: the only API key to accept."""
+        """`path`: the file for received logs (default: in a temporary folder); `key`: the only API key to accept."""
         self._folder = None if path else tempfile.TemporaryDirectory(prefix="athina_trace-", ignore_cleanup_errors=True)
         self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
         self.faults = faults or Faults()
-        # Listening from now on, so that `url` is known before the block begins.
+        # Listens from now on, so that `url` is known before the block begins.
         self._received = ReceivedLogs(self.path)
         self._server = Server(create_local_athina(self._received, faults=self.faults, key=key), listen("127.0.0.1", 0))
 
@@ -55,7 +55,7 @@ class LocalAthina:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, and delete what arrived if it was kept in a temporary folder."""
+        """Stop, and delete the received logs if they are in a temporary folder."""
         self._server.__exit__(kind, error, trace)
         self._received.close()
         if self._folder is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def local_athina() -> Iterator[LocalAthina]:
-    """A local Athina on a free port, empty; it needs the extra `ui`."""
+    """An empty local Athina on a free port; needs the extra `ui`."""
     from athina_trace.local_athina.local_server import LocalAthina  # noqa: PLC0415 - an optional extra
 
     with LocalAthina() as athina:

@@ -1,4 +1,4 @@
-"""What the local Athina keeps: an outbox file whose entries have the state *received*, shown by the same viewer."""
+"""The local Athina's storage: an outbox file whose entries have the state *received*, for the same viewer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
-# The only statements here that name the outbox's columns.
+# The statements here that name the outbox's columns.
 _FIND = {
     column: f"SELECT prompt_run_id, reference, ordering_key FROM entry WHERE {column} = ? AND kind = 'log' LIMIT 1"  # noqa: S608 - one of two columns
     for column in ("reference", "prompt_run_id")
@@ -28,12 +28,12 @@ _BODIES = "SELECT kind, body FROM entry ORDER BY id"
 
 
 class ReceivedLog(NamedTuple):
-    """A log that is there.
+    """A stored log.
 
     Attributes:
-        prompt_run_id: Athina's name for it.
-        reference: the program's name for it, its `external_reference_id`.
-        ordering_key: its session, or its reference where it belongs to none.
+        prompt_run_id: Athina's id for it.
+        reference: the program's id for it, its `external_reference_id`.
+        ordering_key: its session, or its reference if it has none.
     """
 
     prompt_run_id: str
@@ -45,23 +45,23 @@ class ReceivedLogs:
     """The file. Every method may be called from any thread."""
 
     def __init__(self, path: str) -> None:
-        """Open or make the outbox file at `path`."""
+        """Open or create the outbox file at `path`."""
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         outbox = SqliteOutbox(path)
         outbox.store.counts()  # makes the tables
         outbox.close()
         self.path = path
         self._lock = threading.Lock()
-        # A connection of its own: the outbox's API has no state *received*, and no lookup by Athina's name.
+        # A separate connection, since the outbox's API has no state *received*, and no lookup by Athina's id.
         self._db = sqlite3.Connection(path, isolation_level=None, check_same_thread=False, timeout=10.0)
         self._db.execute("PRAGMA synchronous = NORMAL")  # a power loss may cost what a test server received last
         self._db.execute(_INDEX)
 
     def add(self, fields: dict[str, object]) -> str | None:
-        """Keep a log; return its `prompt_run_id`, or None where there is a log with its reference."""
+        """Store a log; return its `prompt_run_id`, or None if there is a log with the same reference."""
         prompt_run_id = str(uuid.uuid4())
         reference = str(fields.get("external_reference_id") or prompt_run_id)
-        # Found and inserted under one lock: two requests with one reference must not both succeed.
+        # Looked up and inserted under one lock, since of two requests with the same reference, only one must succeed.
         with self._lock:
             if self._find("reference", reference):
                 return None
@@ -72,7 +72,7 @@ class ReceivedLogs:
     def change(
         self, kind: Kind, by: Literal["reference", "prompt_run_id"], key: str, fields: dict[str, object]
     ) -> str | None:
-        """Keep a change of the log found by `key`; return its `prompt_run_id`, or None where there is no such log."""
+        """Store a change to the log found by `key`; return its `prompt_run_id`, or None if there is no such log."""
         with self._lock:
             log = self._find(by, key)
             if log is None:

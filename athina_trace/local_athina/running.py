@@ -1,4 +1,4 @@
-"""Where `LocalAthina` was before it moved to `athina_trace.local_athina`; imports of it from here work as they did."""
+"""The former module of `LocalAthina`, now in `athina_trace.local_athina`; old imports still work."""
 
 from athina_trace.local_athina.local_server import LocalAthina
 

@@ -1,4 +1,4 @@
-"""The pages: each reads what it shows from one snapshot, and leaves the layout to a template."""
+"""The pages: each reads its data from one snapshot, and leaves the layout to a template."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from athina_trace.relay.status import RelayStatus
 
 _MAX_JSON = 200_000
-"""Characters of a log's JSON on its page; all of it can be copied and saved."""
+"""Maximum characters of a log's JSON on its page; the whole JSON can be copied and saved."""
 _MAX_MESSAGE = 200_000
-"""Characters of one text that are rendered as Markdown on a page of their own."""
+"""Maximum characters of a text that are rendered as Markdown on a separate page."""
 _MAX_SNIPPET_LOG = 200_000
-"""Bytes of a log in which a list looks for what was found beyond the beginning of its texts."""
+"""Maximum bytes of a log in which a list searches for matches beyond the beginning of its texts."""
 _WORKER_COLUMNS = {
     name: itemgetter(name) for name in ("name", "paused", "delivered", "refused", "failed", "held", "began")
 }
@@ -64,12 +64,12 @@ class Pages:
         self._has_engine = has_engine
         self._example_key = example_key
         self._relay_status = relay_status
-        # In every form of ours: another site can post a form, but cannot read a page to find this.
+        # In each of our forms: another site can post a form, but cannot read a page to find this token.
         self._form_secret = secrets.token_urlsafe(24)
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
-            undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
+            undefined=StrictUndefined,  # a misspelt name is an error, not empty output
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -130,7 +130,7 @@ class Pages:
     # -- one conversation, one log
 
     def session(self, request: Request) -> Response:
-        """Show a conversation, turn by turn, and its neighbours in the list from which it was opened."""
+        """Show a conversation, turn by turn, with its neighbours in the list from which it was opened."""
         name, after = request.query_params.get("id", ""), _integer(request, "after") or 0
         filters = Filters.of(request.query_params)
         with self._refresher.reading() as snapshot:
@@ -145,7 +145,7 @@ class Pages:
                 after = queries.page_with(db, session["name"], turn)
             logs, following = queries.turns(db, session["name"], after=after)
             if turn is not None and turn not in {log.row["id"] for log in logs}:
-                # Large turns before it filled the page: it begins a page of its own.
+                # Large turns before it filled the page, so it starts a new page.
                 after = turn - 1
                 logs, following = queries.turns(db, session["name"], after=after)
             return self._render(
@@ -181,14 +181,14 @@ class Pages:
             )
 
     def log_json(self, request: Request) -> Response:
-        """Send one log's JSON and nothing else, to be copied or saved."""
+        """Send a log's JSON, to be copied or saved."""
         log = self._find_log(request)
         if log is None:
             return PlainTextResponse("There is no such log.", 404)
         return Response(json.dumps(log.fields, ensure_ascii=False, indent=2), media_type="application/json")
 
     def text(self, request: Request) -> Response:
-        """Send one field of a log, whole, as plain text."""
+        """Send a complete field of a log, as plain text."""
         name = request.query_params.get("field", "")
         log = self._find_log(request)
         if log is None or name not in log.fields:
@@ -196,7 +196,7 @@ class Pages:
         return PlainTextResponse(text_of(log.fields[name]))
 
     def message(self, request: Request) -> Response:
-        """Show one long answer, whole, as the conversation would show it."""
+        """Show a complete long answer, as the conversation would show it."""
         name = request.query_params.get("field", "")
         with self._refresher.reading() as snapshot:
             log = queries.log(snapshot.db, request.query_params.get("id", ""))
@@ -208,7 +208,7 @@ class Pages:
             )
 
     def image(self, request: Request) -> Response:
-        """Send an image of a question, by its place among the question's attachments."""
+        """Send an image of a question, by its index among the attachments."""
         number = _integer(request, "n") or 0
         log = self._find_log(request)
         attachments = attachments_of(log.fields) if log is not None else []
@@ -254,7 +254,7 @@ class Pages:
             )
 
     def delivery(self, request: Request) -> Response:
-        """Show what waits, and what was refused with the server's answer, here and in the relay."""
+        """Show waiting logs, and refused ones with the server's answer, here and in the relay."""
         before, retried = _integer(request, "before"), _integer(request, "again")
         sorts = {name: request.query_params.get(name, "") for name in ("refused", "waiting", "workers", "partitions")}
         relay = self._relay_status() if self._relay_status is not None else None
@@ -276,7 +276,7 @@ class Pages:
             )
 
     async def retry(self, request: Request) -> Response:
-        """Make refused entries wait again: the one whose id the form holds, or all."""
+        """Queue refused entries again: the one whose id is in the form, or all."""
         body = b""
         async for chunk in request.stream():
             body += chunk
@@ -293,12 +293,12 @@ class Pages:
         if chosen != "all" and not queries.is_integer(chosen):
             return PlainTextResponse("The form names no log.", 400)
         ids = None if chosen == "all" else [int(chosen)]
-        # In a thread: SQLite may wait for another writer.
+        # In a thread, since SQLite may wait for another writer.
         retried = await run_in_threadpool(maintenance.retry, self._refresher.outbox.path, ids)
         return RedirectResponse(f"/delivery?again={retried}", 303)
 
     def live(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint's signature
-        """Send a number that changes whenever a page would."""
+        """Send a number that changes whenever a page changes."""
         self._refresher.request()
         outbox = self._refresher.outbox
         return JSONResponse({"version": outbox.version, "backlog": outbox.backlog})
@@ -326,7 +326,7 @@ class Pages:
 
 
 def _snippets(snapshot: ReadSnapshot, rows: list[Row], search: str) -> dict[int, str]:
-    """Return where each log of a list holds what was searched for, by id, if the beginnings that it shows do not."""
+    """Return by id a snippet with the search's match, for logs whose beginnings in the list do not show it."""
     found: dict[int, str] = {}
     for row in rows if search else []:
         shown = " ".join(row[name] or "" for name in ("question", "answer", "error", "comment"))
@@ -341,7 +341,7 @@ def _snippets(snapshot: ReadSnapshot, rows: list[Row], search: str) -> dict[int,
 def _neighbours(
     request: Request, snapshot: ReadSnapshot, filters: Filters, session: Row, chosen: Row | None
 ) -> dict[str, Any] | None:
-    """Return the list from which a conversation was opened, and the addresses before and after it there."""
+    """Return the list from which a conversation was opened, and the addresses of its neighbours there."""
     name = request.query_params.get("list", "")
     more = {"list": name, "sort": request.query_params.get("sort", "")}
     if name == "logs" and chosen is not None:
@@ -363,7 +363,7 @@ def _neighbours(
 
 
 def _server_url(request: Request) -> str:
-    """Return the server's address by its socket: the Host header may be anything."""
+    """Return the server's address according to its socket, since the Host header may be anything."""
     host, port = request.scope["server"]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -1,4 +1,4 @@
-"""Every statement that reads for pages and tables: each bounded, none of them slower for a larger file."""
+"""All statements that read for pages and tables: each is bounded, and not slower for a larger file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from athina_trace.viewer.filters import STATES, Filters, clean
 from athina_trace.viewer.log_fields import merge_updates, parse_object
 
 PAGE = 50
-"""Rows on one page of a list."""
+"""Rows on a page of a list."""
 _MAX_PAGE_BYTES = 2_000_000
-"""Bytes of logs on one page of a conversation; a larger log has a page to itself."""
+"""Maximum bytes of logs on a page of a conversation; a larger log gets its own page."""
 _MAX_WALK = 3000
-"""Matching logs that one page of sessions reads at most."""
+"""Maximum number of matching logs that are read for a page of sessions."""
 MAX_SORTED = 5000
-"""The newest refused, and the oldest waiting entries, which alone are sorted by another column than their age."""
+"""Number of newest refused, and oldest waiting entries, that can be sorted by other columns than their age."""
 _MAX_CHOICES = 100
 MAX_STEPS = 200
-"""Steps of one turn that are shown."""
+"""Maximum number of steps shown in a turn."""
 
 # The outbox's tables, attached as `box`; with `index.py` these are all statements that name them.
 _DELIVERY = "e.state, e.status, e.reason, e.prompt_run_id, e.resolved"
@@ -56,20 +56,20 @@ SELECT count(*), min(due), max(attempts) FROM box.ordering_key WHERE owner IS NU
 """
 _COUNTERS = "SELECT name, value FROM box.counter"
 IMPORTED = "imported:"
-"""Beginning of the names of notes with the digests of imported references."""
+"""Prefix of the names of notes with the digests of imported references."""
 _IMPORTED = f"SELECT words FROM box.note WHERE name GLOB '{IMPORTED}*'"
 _PAUSED = "SELECT words, since FROM box.note WHERE name = 'paused'"
 
 
 class Page(NamedTuple):
-    """Rows of a list, and the cursor of the next page; None on the last one."""
+    """Rows of a list, and the cursor of the next page; None on the last page."""
 
     rows: list[Row]
     next: int | None
 
 
 class StoredLog(NamedTuple):
-    """One log with its fields as later updates left them, and the entries of these updates."""
+    """A log with its fields after later updates, and the entries of these updates."""
 
     row: Row
     fields: dict[str, Any]
@@ -77,18 +77,18 @@ class StoredLog(NamedTuple):
 
 
 class OutboxStatus(NamedTuple):
-    """Counts of an outbox, under the names of `athina_trace.status()` where that has them.
+    """Counts of an outbox, with the names of `athina_trace.status()` if it has them.
 
     Attributes:
         made: logs, updates and feedback ever made.
-        steps: logs of calls that were made inside of another call.
+        steps: logs of calls that were made inside another call.
         kept: delivered logs that are still in the outbox.
         delivered: logs, updates and feedback ever delivered.
         damaged: records of the journal that could not be read.
-        retrying: conversations that wait for another attempt after a failure.
+        retrying: conversations that wait for another attempt.
         next_attempt_at: the earliest of these, seconds since the epoch, as for the other times.
-        attempts: most attempts of any of these.
-        bytes: what the outbox file takes, without free space in it.
+        attempts: the maximum number of attempts of any of these.
+        bytes: the size of the outbox file, without free space in it.
     """
 
     made: int
@@ -113,11 +113,11 @@ class OutboxStatus(NamedTuple):
 
 
 class Sort(NamedTuple):
-    """An order of a list: by a column, or against its usual direction with a minus before the name; "" is newest first.
+    """An order of a list: by a column, or in reverse with a minus before the name; "" is newest first.
 
     Attributes:
         name: the name of the column.
-        key: its SQL expression; what has no value comes last.
+        key: its SQL expression; rows without a value come last.
         direction: `ASC` or `DESC`, for SQL.
     """
 
@@ -127,7 +127,7 @@ class Sort(NamedTuple):
 
     @classmethod
     def of(cls, text: str, columns: dict[str, str]) -> Sort | None:
-        """Read an order from an address; None where it is the usual one, or unknown."""
+        """Read an order from an address; None if it is the default, or unknown."""
         name = text.removeprefix("-")
         if name not in columns:
             return None
@@ -140,7 +140,7 @@ class Sort(NamedTuple):
         return cls(text, f"coalesce({column}, {1e300 if is_ascending else -1e300})", "ASC" if is_ascending else "DESC")
 
     def order(self, number: str, *, backwards: bool = False) -> tuple[str, str]:
-        """Return an ORDER BY with `number` for what is equal, and the comparison of what comes after a cursor."""
+        """Return an ORDER BY, with `number` for ties, and a comparison for rows after a cursor."""
         direction = self.direction if not backwards else {"ASC": "DESC", "DESC": "ASC"}[self.direction]
         comparison = f"({self.key}, {number}) {'>' if direction == 'ASC' else '<'}"
         return f"ORDER BY {self.key} {direction}, {number} {direction}", comparison
@@ -164,15 +164,15 @@ WAITING_COLUMNS = {
     "attempts": "CASE WHEN n.owner IS NULL THEN n.attempts ELSE 1e9 END",
 }  # fmt: skip
 TEXTS = {"question", "customer", "user", "model", "reason"}
-"""Columns that are sorted from A to Z first, all others with the largest value first."""
+"""Columns that are sorted from A to Z by default; all others have the largest value first."""
 _BY_URGENCY = ("refused", "waiting", "received", "delivered")
-"""States in the order in which a list is sorted by them: first those that need attention."""
+"""States in their sort order: those that need attention first."""
 
 
 def logs(
     db: Connection, filters: Filters, *, before: int | None = None, limit: int = PAGE, sort: Sort | None = None
 ) -> Page:
-    """Return logs that match `filters`, newest first or in the order of `sort`: those after the log `before`."""
+    """Return logs that match `filters`, newest first or in the order of `sort`, those after the log `before`."""
     if sort is not None:
         return _page(_sorted_logs(db, filters, sort, cursor=before, limit=limit + 1), limit, "id")
     return _page(_logs_by_id(db, filters, cursor=before, limit=limit + 1), limit, "id")
@@ -181,7 +181,7 @@ def logs(
 def _logs_by_id(
     db: Connection, filters: Filters, *, cursor: int | None, limit: int, is_ascending: bool = False
 ) -> list[Row]:
-    """Return the newest logs or, `is_ascending`, the oldest: those after the one with the id `cursor` in this order."""
+    """Return the newest logs or, if `is_ascending`, the oldest: those after the id `cursor` in this order."""
     start, key = _start(filters)
     condition, values = filters.sql()
     after = "1" if cursor is None else f"{key} {'>' if is_ascending else '<'} {cursor:d}"
@@ -192,7 +192,7 @@ def _logs_by_id(
 def _logs_by_state(
     db: Connection, filters: Filters, *, cursor: int | None, limit: int, is_ascending: bool
 ) -> list[Row]:
-    """Return logs sorted by their state. States are read one by one: only then no more than a page is read."""
+    """Return logs sorted by their state. States are read one by one, so that no more than a page is read."""
     states = _BY_URGENCY[::-1] if is_ascending else _BY_URGENCY
     place = db.execute("SELECT state FROM box.entry WHERE id = ?", (cursor,)).fetchone()
     rows: list[Row] = []
@@ -211,7 +211,7 @@ def _logs_by_state(
 def _sorted_logs(
     db: Connection, filters: Filters, sort: Sort, *, cursor: int | None, limit: int, backwards: bool = False
 ) -> list[Row]:
-    """Return the first logs in an order, or those after or, `backwards`, before the one with the id `cursor`."""
+    """Return the first logs in an order, or those after or, if `backwards`, before the id `cursor`."""
     if sort.name.removeprefix("-") == "state":
         is_ascending = (sort.direction == "ASC") != backwards
         return _logs_by_state(db, filters, cursor=cursor, limit=limit, is_ascending=is_ascending)
@@ -220,7 +220,7 @@ def _sorted_logs(
     place = db.execute(f"SELECT {sort.key}, l.id FROM log AS l WHERE l.id = ?", (cursor,)).fetchone()
     if place is not None:
         condition, values = f"{condition} AND {comparison} (?, ?)", [*values, *place]
-    # Only the table of logs, which is small, is read and sorted; the entries of a page are looked up afterwards.
+    # Only the small table of logs is read and sorted; the entries of a page are looked up afterwards.
     source = "log AS l" if not filters.state else _start(filters)[0].partition(" FROM ")[2]
     return db.execute(
         f"SELECT l.*, {_DELIVERY} FROM (SELECT l.id AS chosen FROM {source} WHERE {condition} {order} LIMIT ?) "
@@ -230,7 +230,7 @@ def _sorted_logs(
 
 
 def log_neighbours(db: Connection, filters: Filters, sort: Sort | None, log_id: int) -> tuple[Row | None, Row | None]:
-    """Return what comes before and after a log in the list with these filters and this order."""
+    """Return the neighbours of a log in the list with these filters and this order."""
     if sort is None:
         found = [_logs_by_id(db, filters, cursor=log_id, limit=1, is_ascending=each) for each in (True, False)]
     else:
@@ -259,8 +259,8 @@ def sessions(
             (_below(before), limit + 1),
         ).fetchall()
         return _page(rows, limit, "cursor")
-    # Walk matching logs from the newest on and keep each session once. Grouping them by session would read and sort
-    # every match; the walk is bounded, and where it ends early the page is shorter and the next one continues there.
+    # Walk matching logs from the newest and keep each session once. Grouping them by session would read and sort
+    # every match; the walk is bounded, and if it ends early, the page is shorter and the next one continues there.
     start, key = _start(filters)
     condition, values = filters.sql()
     walk = db.execute(
@@ -288,7 +288,7 @@ def sessions(
 def _sorted_sessions(
     db: Connection, filters: Filters, sort: Sort, *, cursor: int | None, limit: int, backwards: bool = False
 ) -> list[Row]:
-    """Return the first sessions in an order, or those after or, `backwards`, before the one with this last id."""
+    """Return the first sessions in an order, or those after or, if `backwards`, before the one with this last id."""
     order, comparison = sort.order("s.last_id", backwards=backwards)
     condition, values = filters.sql()
     source = "log AS l" if not filters.state else _start(filters)[0].partition(" FROM ")[2]
@@ -302,7 +302,7 @@ def _sorted_sessions(
 
 
 def session_neighbours(db: Connection, filters: Filters, sort: Sort | None, row: Row) -> tuple[Row | None, Row | None]:
-    """Return what comes before and after a session in the list with these filters and this order."""
+    """Return the neighbours of a session in the list with these filters and this order."""
     if sort is None and filters.active():
         return _matching_neighbours(db, filters, row["name"])
     order = sort or Sort("", "s.last_id", "DESC")
@@ -315,7 +315,7 @@ def session_neighbours(db: Connection, filters: Filters, sort: Sort | None, row:
 
 
 def _matching_neighbours(db: Connection, filters: Filters, name: str) -> tuple[Row | None, Row | None]:
-    """Return the neighbours of a session where each has the place of its last match."""
+    """Return the neighbours of a session in the list that is ordered by last matches."""
     condition, values = filters.sql()
     source = _start(filters)[0].partition(" FROM ")[2]
     last = f"SELECT max(l.id) FROM {source} WHERE l.session = ? AND {condition}"
@@ -335,7 +335,7 @@ def _matching_neighbours(db: Connection, filters: Filters, name: str) -> tuple[R
 def _start(filters: Filters) -> tuple[str, str]:
     """Return the start of a statement over logs and its sort key.
 
-    By state, for which the outbox has indexes, unless another filter is likely to leave fewer rows.
+    Starts with the state, for which the outbox has indexes, unless another filter is likely to leave fewer rows.
     """
     narrow = (filters.q, filters.customer, filters.user, filters.session, filters.tool, filters.attribute)
     if any(narrow) or filters.state not in _LOGS_BY_STATE:
@@ -352,7 +352,7 @@ def _page(rows: list[Row], limit: int, cursor: str) -> Page:
 
 
 def session(db: Connection, name: str) -> Row | None:
-    """Return the sums of one session; None where there is none of that name."""
+    """Return the sums of a session; None if there is none of that name."""
     row: Row | None = db.execute("SELECT * FROM session WHERE name = ?", (clean(name),)).fetchone()
     return row
 
@@ -404,7 +404,7 @@ def stored_log(db: Connection, row: Row) -> StoredLog:
 
 
 def log(db: Connection, key: str) -> StoredLog | None:
-    """Find one log by its reference or its entry's number; None where there is none."""
+    """Find a log by its reference or its entry's number; None if there is none."""
     number = int(key) if is_integer(key) else -1
     for condition, value in (("l.reference = ?", clean(key)), ("l.id = ?", number)):
         row = db.execute(f"{_LOGS} WHERE {condition} ORDER BY l.id DESC LIMIT 1", (value,)).fetchone()
@@ -414,7 +414,7 @@ def log(db: Connection, key: str) -> StoredLog | None:
 
 
 def is_integer(text: str) -> bool:
-    """Return whether `text` is a whole number that SQLite can take."""
+    """Return whether `text` is a whole number within SQLite's range."""
     return text.isascii() and text.isdigit() and len(text) < 19  # noqa: PLR2004 - fits 64 bits
 
 
@@ -430,7 +430,7 @@ def imported(db: Connection) -> set[str]:
 
 
 def choices(db: Connection) -> dict[str, list[str]]:
-    """Return which values there are to filter by: the first hundred of each kind."""
+    """Return values to filter by: the first hundred of each kind."""
     found = {name: _distinct(db, "log", name) for name in ("customer", "user", "environment", "slug", "model")}
     found["tool"] = _distinct(db, "tool", "name")
     pairs: list[str] = []
@@ -455,7 +455,7 @@ def _distinct(db: Connection, table: str, column: str, *, within: str | None = N
 
 
 def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
-    """Count what is in the outbox."""
+    """Return the counts of the outbox."""
 
     def one(statement: str) -> Any:
         row = db.execute(statement).fetchone()
@@ -512,7 +512,7 @@ def refused_ids(db: Connection, references: Iterable[str]) -> list[int]:
 
 
 def waiting(db: Connection, *, limit: int = 20, sort: Sort | None = None) -> list[Row]:
-    """Return the oldest waiting entries, what is sent next, or the first in the order of `sort`."""
+    """Return the oldest waiting entries, which are sent next, or the first in the order of `sort`."""
     chosen, order = "state = 'waiting'", "ORDER BY chosen.id"
     if sort is not None:
         chosen, order = f"{chosen} ORDER BY id LIMIT {MAX_SORTED}", sort.order("e.id")[0]

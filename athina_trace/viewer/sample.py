@@ -27,7 +27,7 @@ _REASON = "user_query: Expected string, received null"
 
 
 class _Script(NamedTuple):
-    """One kind of conversation, as `sample.json` has it."""
+    """A kind of conversation in `sample.json`."""
 
     slug: str
     system: str
@@ -35,11 +35,11 @@ class _Script(NamedTuple):
 
 
 def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
-    """Replace what the outbox at `path` holds by the sample; return how many logs it has."""
+    """Replace the content of the outbox at `path` with the sample; return the number of its logs."""
     now = time.time() if now is None else now
     outbox = SqliteOutbox(path)
     try:
-        # Collected first: what is still in the journal could not be purged.
+        # Collect first, since entries in the journal cannot be purged.
         outbox.collect()
         for state in ("waiting", "refused", "delivered"):
             maintenance.purge(path, state, before=float("inf"))
@@ -64,7 +64,7 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
 
 
 def _entries(chance: random.Random, now: float) -> Iterator[Entry]:
-    # The last script is a long conversation with everything in it, and is played once.
+    # The last script is a long conversation with everything in it, and is used once.
     *scripts, long = [_Script(**script) for script in json.loads(_SCRIPTS.read_text(encoding="utf-8"))]
     for number in range(SESSIONS):
         began = now - 60 - _SPAN * (SESSIONS - 1 - number) / SESSIONS - chance.uniform(0, 1800)
@@ -73,7 +73,7 @@ def _entries(chance: random.Random, now: float) -> Iterator[Entry]:
 
 
 def _conversation(chance: random.Random, script: _Script, number: int, began: float) -> Iterator[Entry]:
-    # The newest conversation is always the same: pictures and tests show it.
+    # The newest conversation is always the same, for pictures and tests.
     is_newest = number == SESSIONS - 1
     parcel = "PX-48213" if is_newest else f"PX-{chance.randrange(10_000, 99_999)}"
     customer = 0 if is_newest else chance.randrange(len(_CUSTOMERS))
@@ -101,7 +101,7 @@ def _conversation(chance: random.Random, script: _Script, number: int, began: fl
 
 
 def _answered(chance: random.Random, turn: dict[str, Any], system: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a turn: what was asked and answered, and what a model would have spent on it."""
+    """Return the fields of a turn: question, answer, and realistic tokens and costs."""
     content: Any = turn["user_query"]
     if turn.pop("picture", False):
         url = f"data:image/jpeg;base64,{base64.b64encode(_PICTURE.read_bytes()).decode()}"
@@ -120,7 +120,7 @@ def _answered(chance: random.Random, turn: dict[str, Any], system: str, steps: l
         "response": "",
         **turn,
         "prompt": [{"role": "system", "content": system}, {"role": "user", "content": content}],
-        # Where steps call the models, the tokens are theirs.
+        # If steps call the models, the tokens are theirs.
         **({} if steps else spent),
         "response_time": own_time + sum(step["response_time"] for step in steps),
         "custom_attributes": {"function": "support.answer", "time_to_first_chunk_ms": round(180 * slowness)},

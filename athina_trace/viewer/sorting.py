@@ -1,4 +1,4 @@
-"""The order of tables whose rows are in memory; that of rows in the database is in `queries.py`."""
+"""Sorts tables whose rows are in memory; rows in the database are sorted in `queries.py`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _Row = TypeVar("_Row")
 
 
 def in_order(rows: Iterable[_Row], text: str, columns: Mapping[str, Callable[[_Row], Any]]) -> list[_Row]:
-    """Sort rows by a column: texts from A to Z, numbers with the largest first; what has no value comes last.
+    """Sort rows by a column: texts from A to Z, numbers with the largest first; rows without a value come last.
 
     Args:
-        rows: the rows, which keep their order where `text` names no column.
-        text: the column as an address names it; with a minus before its name, the order is turned round.
-        columns: name → what returns a row's value, or None.
+        rows: the rows, which keep their order if `text` does not name a column.
+        text: the column's name in an address; with a minus before the name, the order is reversed.
+        columns: name → a function that returns a row's value, or None.
     """
     rows, read = list(rows), columns.get(text.removeprefix("-"))
     if read is None:
