@@ -193,6 +193,8 @@ class Delivery:
         """Return what became of all entries, on disk (by all processes) and in this process's memory."""
         self._known = _snapshot(self.outbox, _READ_SECONDS if self._known is None else PROGRAM_SECONDS) or self._known
         known = self._known or Snapshot(Counts(), None, 0)
+        if self.worker.stuck or self.worker.locked:
+            known = known._replace(counts=known.counts + self.outbox.uncollected())
         memory = _snapshot(self._fallback[0], PROGRAM_SECONDS) if self._fallback else None
         return known.joined(memory) if memory else known
 
