@@ -53,9 +53,12 @@ class _OnDemand(Generic[_Opened]):
     def get(self) -> _Opened:
         """Return it, opened now if it was not."""
         with self._lock:
-            if self.opened is None:
-                self.opened = self._open()
-            return self.opened
+            opened = self.opened
+            if opened is None:
+                opened = self._open()
+                # A finalizer or a signal handler may have needed it meanwhile, and put something there.
+                self.opened = opened = opened if self.opened is None else self.opened
+            return opened
 
     def take(self) -> _Opened | None:
         """Return it to be closed; None where it is not open."""
