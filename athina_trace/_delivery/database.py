@@ -196,11 +196,16 @@ class Database:
                 raise
         connection.execute("PRAGMA synchronous = NORMAL")
 
+    def is_inside(self) -> bool:
+        """Return whether this thread is inside already: we run on top, in a finalizer or a signal handler."""
+        lock: Any = self.lock
+        return bool(lock._is_owned())  # noqa: SLF001 - as the library's conditions ask
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other threads of this process out of SQLite meanwhile."""
-        lock: Any = self.lock
-        if lock._is_owned():  # noqa: SLF001 - as the library's conditions ask
+        lock = self.lock
+        if self.is_inside():
             yield
             return
         try:

@@ -53,11 +53,16 @@ def _snapshot(outbox: Outbox, seconds: float) -> Snapshot | None:
 
 
 def _collect(outbox: Outbox) -> None:
-    """Take in what was just put, if that can be done at once: a full disk or another process may forbid it."""
+    """Take in what was just put, if that can be done at once: a full disk or another process may forbid it.
+
+    Nor in the middle of a step, which has read how far it is and would take it in once more: a finalizer of the
+    program's may ask in the engine's thread, and its signal handler while it asks already.
+    """
     half = PROGRAM_SECONDS / 2  # the other half is for reading, which both allow
     try:
         with waiting_at_most(half):
-            outbox.collect_all(seconds=half)
+            if not outbox.store.is_inside():
+                outbox.collect_all(seconds=half)
     except (OSError, sqlite3.Error) as error:
         _guard.raise_if_the_programs(error)
 
@@ -193,6 +198,8 @@ class Delivery:
         """Return what became of all entries, on disk (by all processes) and in this process's memory."""
         self._known = _snapshot(self.outbox, _READ_SECONDS if self._known is None else PROGRAM_SECONDS) or self._known
         known = self._known or Snapshot(Counts(), None, 0)
+        if self.worker.stuck or self.worker.locked:
+            known = known._replace(counts=known.counts + self.outbox.uncollected())
         memory = _snapshot(self._fallback[0], PROGRAM_SECONDS) if self._fallback else None
         return known.joined(memory) if memory else known
 

@@ -247,6 +247,17 @@ class FileJournal:
             if not piece.is_last:
                 return
 
+    def uncollected(self, offsets: Mapping[str, int] | None) -> int:
+        """Return how many records are behind `offsets`; None where the store cannot say what those are."""
+        offsets = self._published()[1] if offsets is None else offsets
+        newlines = 0
+        for path in self._segments():
+            with suppress(OSError), path.open("rb") as file:
+                file.seek(offsets.get(path.name, 0))
+                while data := file.read(COLLECT_BYTES):
+                    newlines += data.count(b"\n")
+        return newlines // 2
+
     def _present(self, marks: Mapping[str, Mark]) -> list[Path]:
         """Return all segments, oldest first. If our own was taken away with its folder, write what it holds again."""
         with self._lock:

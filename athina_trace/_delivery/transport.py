@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from athina_trace._delivery import tls_forks, trust
 from athina_trace._delivery.http1 import read_response
 from athina_trace._delivery.response import IDLE_SECONDS, HttpResponse, NotSentError
-from athina_trace._delivery.sockets import identity_of, is_readable, limit_waits, shut
+from athina_trace._delivery.sockets import connect, identity_of, is_readable, limit_waits, shut
 
 _PORTS = {"http": 80, "https": 443}
 _UNFIT = re.compile(r"[^\x21-\x7e]")
@@ -89,7 +89,7 @@ class DirectTransport:
         return None
 
     def _connect(self) -> socket.socket:
-        self._socket = plain = socket.create_connection((self._host, self._port), self._connect_seconds)
+        self._socket = plain = connect(self._host, self._port, self._connect_seconds)
         try:
             self._identity = identity_of(plain)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -151,7 +151,8 @@ class Worker:
         self._thread.start()
         self._event.wake_now()
         try:
-            flush.wait(timeout if self._thread.started is not None else 0.0)
+            # In the engine's thread, where a finalizer of the program's asks, nothing would come to wait for.
+            flush.wait(timeout if self._thread.started not in (None, threading.current_thread()) else 0.0)
         finally:
             # During an outage it would be served, and looked at by each step, for as long as that lasts.
             self.engine.flushes.end(flush)
@@ -176,12 +177,13 @@ class Worker:
             with waiting_at_most(), suppress(OSError, sqlite3.Error):
                 self.engine.outbox.close()
             return True
-        thread.join(max(0.0, ends - time.monotonic()) + 0.05)
+        self.join(max(0.0, ends - time.monotonic()) + 0.05)
         return not thread.is_alive()
 
     def join(self, timeout: float) -> None:
-        """Wait for another thread's `close`, at most `timeout` seconds."""
-        if (thread := self._thread.started) is not None:
+        """Wait for the thread to end after a `close`, at most `timeout` seconds."""
+        thread = self._thread.started
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
 

@@ -69,7 +69,7 @@ class TimeLimited:
         self._function = function
         self._timeout = timeout
         self._tasks: queue.SimpleQueue[tuple[contextvars.Context, Any, Future[Any]]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or a finalizer may log meanwhile
         self._workers = 0
         self._busy = 0
 

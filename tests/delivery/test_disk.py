@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -200,6 +202,38 @@ def test_a_read_only_directory(tmp_path: Path, athina: AthinaServer) -> None:
     assert len(questions(athina)) == 21
     assert err.count("kept in memory") == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
+@pytest.mark.parametrize("size", [20_000, 100_000], ids=["no store", "a store that takes nothing in"])
+def test_what_the_store_cannot_take_in_is_counted_and_delivered_once_it_can(
+    size: int, tmp_path: Path, athina: AthinaServer
+) -> None:
+    script = """
+    import athina_trace, json, resource, sys
+
+    def show(report):
+        now = athina_trace.status()
+        print(json.dumps([bool(report), report.waiting, bool(now.paused), now.made, now.delivered, now.waiting]))
+
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), unlimited[1]))
+    for number in range(10):
+        athina_trace.log_inference(user_query=str(number), response="r", session_id=str(number % 3))
+    show(athina_trace.flush(60))
+    athina_trace.log_inference(user_query="10", response="r")
+    show(athina_trace.flush(60))
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    show(athina_trace.flush(60))
+    """
+    environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": athina.url, "ATHINA_OUTBOX": str(tmp_path / "outbox.db")}
+    out, _ = run(script, str(size), **environment)
+    assert list(map(json.loads, out.splitlines())) == [
+        [False, 10, True, 10, 0, 10],
+        [False, 10, True, 11, 1, 10],  # the last one is delivered from memory
+        [True, 0, False, 11, 11, 0],
+    ]
+    assert sorted(map(int, questions(athina))) == list(range(11))
 
 
 def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, athina: AthinaServer) -> None:

@@ -1,8 +1,12 @@
-"""A signal handler of the program's raises while its thread is inside our code, as a time limit does."""
+"""The program runs on top of our code, in a signal handler or a finalizer: it raises there, as a time limit does, or it
+calls what it may call anywhere.
+"""
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,13 +21,15 @@ from athina_trace._clock import clock
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Lease, Stored
+from athina_trace._delivery.fallback import Delivery
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
-from tests.delivery.test_engine import Athina
+from athina_trace._pipeline.hooks import TimeLimited
+from tests.delivery.test_engine import Athina, Stepped
 
 
 class TimeLimitError(Exception):
@@ -182,3 +188,73 @@ def test_a_sender_whose_start_was_interrupted_takes_no_lease(monkeypatch: pytest
     assert not started[0].is_alive(), "what nobody lists cannot be looked after"
     assert (senders.alive, athina.tries) == (0, [])
     senders.close(1)
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_asked_on_top_of_a_step_takes_nothing_in_twice(place: str, seed: int, tmp_path: Path) -> None:
+    outbox = MemoryOutbox() if place == "memory" else SqliteOutbox(str(tmp_path / "outbox.db"))
+    stepped = Stepped(Athina(), outbox=outbox)
+    asking = Delivery(outbox, lambda _: Worker(stepped.engine, clock=clock), max_bytes=1e6, seconds=clock.monotonic)
+    chance = random.Random(seed)
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        if "_delivery" in frame.f_code.co_filename and event == "line" and chance.random() < 0.02:
+            asking.snapshot()
+            asking.newest(10)
+        return trace
+
+    names = [str(number) for number in range(30)]
+    for name in names:
+        stepped.put(f"key {int(name) % 3}", name)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            stepped.engine.step(stepped.clock.now)
+        finally:
+            sys.settrace(before)
+    stepped.settle()
+    assert sorted(stepped.athina.tries, key=int) == names
+    assert (outbox.counts().made, outbox.counts().delivered) == (30, 30)
+    stepped.engine.finish(1)
+
+
+@pytest.mark.parametrize("ask", [Worker.flush, Worker.close, Worker.join])
+def test_what_would_wait_for_the_engine_returns_in_its_own_thread(
+    ask: Callable[..., object], worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    step = worker.engine.step
+
+    def step_and_ask(now: float) -> float:
+        if not asked.is_set():
+            ask(worker, threading.TIMEOUT_MAX / 4)
+            asked.set()
+        return step(now)
+
+    monkeypatch.setattr(worker.engine, "step", step_and_ask)
+    worker.engine.outbox.put(Entry("key", "log", "1", 0.0, b"{}"))
+    worker.wake()
+    assert asked.wait(60)
+    assert worker.stuck is None
+
+
+def test_a_hook_is_called_on_top_of_another_call_of_it() -> None:
+    limited = TimeLimited(lambda argument: argument, 60.0)
+    inner, results = limited._lock, list[object]()
+
+    class Interrupted:
+        """The program is interrupted as soon as it has the lock, and logs."""
+
+        def __enter__(self) -> None:
+            inner.acquire()
+            if not results:
+                results.append("began")
+                results.append(limited("on top"))
+
+        def __exit__(self, *_: object) -> None:
+            inner.release()
+
+    limited._lock = Interrupted()  # type: ignore[assignment]
+    elsewhere(lambda: results.append(limited("below")))
+    assert results == ["began", "on top", "below"]

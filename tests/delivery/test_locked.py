@@ -86,8 +86,10 @@ def test_a_store_that_stays_locked_is_reported(
     report = athina_trace.flush(0.2)
     assert (bool(report), report.waiting) == (False, 1)
     assert "outbox.db is locked by another process (database is locked)" in str(report.paused)
-    assert athina_trace.status().paused == report.paused
-    assert athina_trace.status().memory_only is None
+    now = athina_trace.status()
+    assert now.paused == report.paused
+    assert now.memory_only is None
+    assert (now.made, now.delivered, now.waiting) == (2, 1, 1), "what is in the journal is counted, too"
     assert caplog.text.count("look for a backup") == 1, "once a minute"
     holder.execute("ROLLBACK")
     assert athina_trace.flush(60)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
 
 import pytest
 
@@ -66,3 +69,47 @@ def test_no_wait_is_longer_than_allowed(pair: Pair) -> None:
     theirs.sendall(b"x")
     sockets.limit_waits(ours, 60.0)
     assert ours.recv(1) == b"x"
+
+
+LISTENERS = ("127.0.0.2", "127.0.0.3")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback has one address, or a full listener refuses")
+def test_an_address_that_does_not_answer_holds_up_one_connection_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    class Watched(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append((address[0], self.gettimeout()))
+            super().connect(address)
+
+    def two(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in LISTENERS]
+
+    with ExitStack() as stack:
+        good = stack.enter_context(socket.create_server((LISTENERS[1], 0)))
+        port = good.getsockname()[1]
+        silent = stack.enter_context(socket.socket())
+        silent.bind((LISTENERS[0], port))
+        silent.listen(0)
+        for _ in range(4):  # then it is full, and the kernel answers nothing
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.2)
+            with suppress(TimeoutError):
+                filler.connect(silent.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        monkeypatch.setattr(sockets, "_late", {})
+        monkeypatch.setattr(socket, "socket", Watched)
+        for _ in range(3):
+            with sockets.connect("two.test", port, 60.0) as connection:
+                assert connection.getpeername() == good.getsockname()
+                assert connection.gettimeout() == 60.0
+        # The first connection looks shortly at the one that is silent, the others not at all.
+        assert tried == [(LISTENERS[0], sockets._SOON_SECONDS), *3 * [(LISTENERS[1], sockets._SOON_SECONDS)]]
+
+        tried.clear()
+        good.close()  # refused now, so that the other one is asked for as long as is allowed
+        with pytest.raises(TimeoutError):
+            sockets.connect("two.test", port, 1.0)
+        assert [each[0] for each in tried] == [LISTENERS[1], LISTENERS[0], LISTENERS[0]]
+        assert tried[-1][1] == 1.0
