@@ -33,6 +33,11 @@ class Unset:
 UNSET: Final = Unset()
 
 
+def is_share(value: object) -> bool:
+    """Return whether `value` is a number from 0 to 1."""
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
 @dataclass(frozen=True)
 class Scope:
     """The fields and custom attributes that the surrounding code set for its logs. Never mutated."""
@@ -196,7 +201,7 @@ class athina_session(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         sample_rate: float | None = None,
         **custom_attributes: object,
     ) -> None:
-        if sample_rate is not None and not 0 <= sample_rate <= 1:
+        if sample_rate is not None and not is_share(sample_rate):
             raise ValueError(f"athina_session(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
         fields = _named(
             session_id=UNSET if thread_id is None else thread_id,

@@ -219,8 +219,8 @@ class Settings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _an_http_address(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
+        if not value.startswith(("http://", "https://")) or not value.partition("://")[2].strip("/ "):
+            raise ValueError("must start with http:// or https://, with a host behind it")
         return value.rstrip("/")
 
     @field_validator("relay")
@@ -238,7 +238,7 @@ class Settings(BaseModel):
         # folder does not depend on that, and a missing one is reported when the path is used.
         return value if value is None or value == MEMORY or value.startswith("~") else str(Path(value).absolute())
 
-    @field_validator("api_key", "relay", mode="before")
+    @field_validator("api_key", "relay", "outbox", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value
@@ -297,6 +297,16 @@ VARIABLES = {
 }
 """Field → the environment variable that sets it."""
 _OF_VARIABLES = frozenset(VARIABLES.values())
+_MEANT = {
+    "debug": "console",
+    "endpoint": "base_url",
+    "env": "environment",
+    "host": "base_url",
+    "model": "language_model_id",
+    "token": "api_key",
+    "url": "base_url",
+}
+"""What other tools call a setting → the setting."""
 
 
 def _read(field: str, text: str) -> Any:
@@ -316,7 +326,9 @@ def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mappi
         field = str(problem["loc"][0])
         rule = problem["msg"].removeprefix("Value error, ")
         name = field if field in overrides else VARIABLES.get(field, field)
-        near = difflib.get_close_matches(field, VARIABLES, n=1) if problem["type"] == "extra_forbidden" else ()
+        known = {**dict.fromkeys(VARIABLES, ""), **_MEANT}
+        near = difflib.get_close_matches(field, known, n=1) if problem["type"] == "extra_forbidden" else ()
+        near = [known[name] or name for name in near]
         meant = f"; did you mean {near[0]!r}?" if near else ""
         shown = "(hidden)" if field == "relay" or any(map(looks_secret, (field, *near))) else repr(values.get(field))
         sentences.append(f"{name}={shown}: {rule[0].lower()}{rule[1:]}{meant}")

@@ -8,6 +8,7 @@ import doctest
 import functools
 import gc
 import inspect
+import io
 import operator
 import pickle
 import sys
@@ -289,6 +290,42 @@ def test_what_is_known_of_a_function_is_pickled_with_it_by_value(local: Logs) ->
     copied = pickle.loads(pickle.dumps(owner))  # noqa: S301 - ours
     assert copied.is_first((Plain(), "q"), {})
     assert not copied.is_first(("a", "q"), {})
+
+
+async def script_coroutine(question: str) -> str:
+    return f"answer to {question}"
+
+
+def script_coroutine_by_value() -> Any:
+    return script_coroutine
+
+
+class ByValue(pickle.Pickler):
+    """As those of cloudpickle and dill, of which Ray, Dask and Spark bring copies."""
+
+    __module__ = "some.cloudpickle.cloudpickle"
+
+    def dump(self, obj: object) -> None:
+        super().dump(obj)
+
+    def reducer_override(self, obj: object) -> Any:
+        return (script_coroutine_by_value, ()) if obj is script_coroutine else NotImplemented
+
+
+def test_a_coroutine_function_of_a_script_is_sent_along_by_what_sends_functions(
+    local: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a script is found there in the same process only, where pickle itself takes it by reference."""
+    monkeypatch.setattr(script_coroutine, "__module__", "__main__")
+    decorated = athina_trace(prompt_slug="sent")(script_coroutine)
+    monkeypatch.setattr(sys.modules["__main__"], "script_coroutine", decorated, raising=False)
+    assert pickle.loads(pickle.dumps(decorated)) is decorated  # noqa: S301 - ours
+    pickled = io.BytesIO()
+    ByValue(pickled).dump(decorated)
+    sent = pickle.loads(pickled.getvalue())  # noqa: S301 - ours
+    assert sent is not decorated
+    assert asyncio.run(sent("q")) == "answer to q"
+    assert [log["prompt_slug"] for log in local()] == ["sent"]
 
 
 @pytest.mark.parametrize("kind", ["def", "async def", "yield"])

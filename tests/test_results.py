@@ -691,6 +691,7 @@ def test_the_proxy_is_indistinguishable(local: Logs) -> None:
     counted = athina_trace(lambda: iter([1, 2, 3]))()
     assert next(counted) == 1
     assert list(pickle.loads(pickle.dumps(counted))) == [2, 3]  # noqa: S301 - ours
+    assert counted.__reduce__()[0] is iter
     assert list(copy.copy(counted)) == list(copy.deepcopy(counted)) == [2, 3]
     with stream as entered:
         assert entered is stream

@@ -41,6 +41,11 @@ def test_the_environment_and_its_defaults() -> None:
     assert settings.max_log_bytes == Settings().max_log_bytes
 
 
+def test_what_is_blank_is_unset() -> None:
+    assert Settings.build(api_key=" ", outbox="", relay="") == Settings()
+    assert Settings.build({"ATHINA_OUTBOX": " "}) == Settings()
+
+
 def test_overrides_win_over_the_environment() -> None:
     environment = {"ATHINA_ENVIRONMENT": "from the environment", "ATHINA_CONNECTIONS": "broken"}
     settings = Settings.build(environment, environment="given", connections=2)
@@ -53,6 +58,7 @@ def test_overrides_win_over_the_environment() -> None:
         ("ATHINA_CONNECTIONS", "many", "input should be a valid integer"),
         ("ATHINA_CONNECTIONS", "0", "input should be greater than or equal to 1"),
         ("ATHINA_BASE_URL", "athina.example", "must start with http:// or https://"),
+        ("ATHINA_BASE_URL", "https://", "must start with http:// or https://, with a host behind it"),
         ("ATHINA_TRACE_ENABLED", "perhaps", "input should be a valid boolean"),
         ("ATHINA_CUSTOM_ATTRIBUTES", "team", "input should be a valid dictionary"),
         ("ATHINA_API_VERSION", "v3", "input should be 'v1' or 'v2'"),
@@ -73,7 +79,10 @@ def test_a_wrong_field_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("conections", "connections"), ("apikey", "api_key"), ("key", "api_key"), ("max_log_size", "max_log_bytes")],
+    [
+        *(("conections", "connections"), ("apikey", "api_key"), ("key", "api_key"), ("max_log_size", "max_log_bytes")),
+        *(("url", "base_url"), ("host", "base_url"), ("env", "environment"), ("token", "api_key")),
+    ],
 )
 def test_an_unknown_setting_suggests_the_nearest(name: str, meant: str) -> None:
     given: dict[str, Any] = {name: KEY}

@@ -290,6 +290,7 @@ def test_looking_for_base64_takes_no_time(piece: str) -> None:
         *("dsn", "sentryDsn", "DB_DSN", "db_pass", "smtpPass", "DB_PASSWORD", "PGPASSWORD"),
         *("api_keys", "accessTokens", "bot_tokens", "Passwort", "secretKeys", "API-KEY", "passphrase", "pwd"),
         *("auth_key", "webhookKey", "anthropic_key", "conn_str", "creds", "auth_header", "mfa_code", "recovery-codes"),
+        *("apiKey1", "api_key2", "csrftoken", "csrfmiddlewaretoken", "authtoken", "cvc", "contraseña", "mot_de_passe"),
     ],
 )
 def test_secret_names(name: str) -> None:
@@ -305,6 +306,7 @@ def test_secret_names(name: str) -> None:
         *("tokens", "max_tokens", "prompt_tokens", "total_tokens", "token_count", "maxTokens", "tokenizer"),
         *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
         *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
+        *("password_policy", "passwordStrength", "token_type", "secret_santa", "password_reset", "max-token"),
         *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url", "status_code", "item_key"),
         "How do I change my password?",
     ],
@@ -396,6 +398,21 @@ URLS = [
     ("Send: Bearer hunter2hunter2hunter2 or Basic aHVudGVyMjpodW50ZXIyCg==", "Send: Bearer [masked] or Basic [masked]"),
     ('<add key="DbPassword" value="hunter2" />', '<add key="DbPassword" value="[masked]" />'),
     ("https://maps.test/js?key=hunter2-hunter2-hunter2&v=3", "https://maps.test/js?key=[masked]&v=3"),
+    ("User(name='ada', password='hunter2')", "User(name='ada', password=[masked])"),
+    ("spring.datasource.password=hunter2x\nA=1", "spring.datasource.password=[masked]\nA=1"),
+    ("aws_secret_access_key = hunter2+HUNTER2/hunter2\n", "aws_secret_access_key = [masked]\n"),
+    ("\n[client]\nuser = ada\npassword = hunter2x\n", "\n[client]\nuser = ada\npassword = [masked]\n"),
+    ("//registry.test/:_authToken=hunter2hunter2", "//registry.test/:_authToken=[masked]"),
+    ("HTTP_AUTHORIZATION=Bearer hunter2hunter2\nA=1", "HTTP_AUTHORIZATION=[masked]\nA=1"),
+    (r'{"code": "password = \"hunter2x\""}', r'{"code": "password = \"[masked]\""}'),
+    (r'{"code": "f(api_key=\"hunter2x\", n=1)"}', r'{"code": "f(api_key=[masked], n=1)"}'),
+    (r'{"yaml": "a:\n  password: hunter2x\n"}', r'{"yaml": "a:\n  password: [masked]\n"}'),
+    (r'{"xml": "<add key=\"ApiKey\" value=\"hunter2\"/>"}', r'{"xml": "<add key=\"ApiKey\" value=\"[masked]\"/>"}'),
+    (f"-----BEGIN PRIVATE KEY-----\\\\n{BASE64}", "-----BEGIN PRIVATE KEY-----[masked]"),
+    ('[{"header": "Authorization", "value": "hunter2"}]', '[{"header": "Authorization", "value": "[masked]"}]'),
+    ("docker login -u ada -p hunter2 h", "docker login -u ada -p [masked] h"),
+    ("sshpass -p 'hunter2' ssh -p 22 h", "sshpass -p '[masked]' ssh -p 22 h"),
+    ("mysqldump -u root -phunter2 db", "mysqldump -u root -p[masked] db"),
 ]
 
 
@@ -444,6 +461,14 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "<label>Password</label> if a <b and password > c: x =='<password>'",
         "https://s3.test/x?key=reports/2026/11.pdf&key=user-profile",
         "What comes after -----BEGIN PRIVATE KEY-----? It is the key in base64, and then -----END PRIVATE KEY-----.",
+        'export OPENAI_API_KEY=your-key-here API_KEY=YOUR_API_KEY PASSWORD= TOKEN=... SECRET=sk-... DB_PASSWORD=""',
+        '{"api_key": "YOUR_API_KEY", "password": "<your-password>", "token": "***"}',
+        '"password": {"type": "string", "description": "The user\'s password"}, "api_key": {"type": "string"}',
+        r'{"a": "{\"token\": {\"description\": \"one\", \"type\": \"string\", \"minLength\": 8}}"}',
+        '{"required": ["password", "user"]}',
+        "docker run -p 8080:80a -u 1000:1000 h; mkdir -p a1bcdefg; mysql -u root -p mydb1; mysql -P 1 -p < d1.sql",
+        "self.password=hunter2x this.token=other2token x.token = tokens2 password = user2.password",
+        "token = tokenizer2.next_token secret = Secret2Factory api_key = load_key_of_2",
     ],
 )
 def test_texts_without_credentials_stay(words: str) -> None:
@@ -585,6 +610,9 @@ def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, l
         *("password=x ", "password=x,", "KEYS=a,b,c", "KEYS=a,b=", "A_KEY=,", '"api_key": [a', '"password":{'),
         *("x-api-key:", "password: a1", "api_key = 'a1", "cookie: a=", "set-cookie:a=b;", "authorization: a1, a="),
         *("curl -u a", "?a", "key: [", "token: ", "secret:1"),
+        *("a.token=", ".token=a1bcdefg ", "token = a1bcdefg ", "[a]\n"),
+        *("sshpass -p ", "docker login -p ", "mysql ", "docker ", " -pa1"),
+        *('"token":{"type":"', '"password":{"type":1,'),
         *(
             "sk-",
             " sk-aaaaaaaaaaaaaaaaaaaaa",
@@ -669,6 +697,37 @@ def test_secrets_among_the_arguments_of_a_command(parts: list[tuple[Any, ...]], 
     assert plain(kind(arguments)) == plain({"args": kind(arguments)})["args"] == shown  # type: ignore[index,call-overload]
     for written in (json.dumps(arguments), repr(arguments), json.dumps({"x": json.dumps(arguments)})):
         assert "hunter2" not in text(written)
+
+
+def test_a_name_and_a_password_among_the_arguments_of_a_command() -> None:
+    assert plain(["/usr/bin/curl", "-u", "ada:hunter2", "https://h"]) == ["/usr/bin/curl", "-u", MASKED, "https://h"]
+    assert plain(["curl", "--user", "ada", "-u"]) == ["curl", "--user", "ada", "-u"]
+    assert plain(["docker", "login", "-u", "ada", "-p", "hunter2"])[-1] == MASKED  # type: ignore[index]
+    assert plain(("sshpass", "-p", "hunter2", "ssh", "h")) == ["sshpass", "-p", MASKED, "ssh", "h"]
+    assert plain(["mysqldump", "-uroot", "-phunter2", "db"]) == ["mysqldump", "-uroot", f"-p{MASKED}", "db"]
+    for harmless in (["docker", "run", "-u", "1:1", "-p", "80:80"], ["mysql", "-p", "db"], ["python", "-u", "a.py:3"]):
+        assert plain(harmless) == harmless
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"properties": {"password": {"type": "string", "minLength": 8}}, "required": ["password", "user"]},
+        {"properties": {"api_key": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Api Key"}}},
+        {"token": " Hello", "logprob": -0.3, "bytes": [72]},
+        {"has_password": True, "auth": False},
+        ["token", "session"],
+    ],
+)
+def test_what_says_that_there_is_a_secret_is_none(data: Any) -> None:
+    assert plain(data) == plain({"a": [data]})["a"][0] == data  # type: ignore[index,call-overload]
+
+
+def test_a_schema_with_a_value_in_it_is_a_secret() -> None:
+    assert plain({"password": {"type": "string", "default": "hunter2"}}) == {"password": MASKED}
+    assert plain({"credentials": {}, "token": "x"}) == {"credentials": MASKED, "token": MASKED}
+    assert "hunter2" not in text('{"password": {"type": "string", "default": "hunter2"}}')
+    assert "hunter2" not in text('{"password": {"description": "hunter2"}}')
 
 
 def test_nothing_is_no_secret_and_structures_are() -> None:

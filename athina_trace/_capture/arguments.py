@@ -17,6 +17,7 @@ from athina_trace._serialization.introspection import stored_pairs, type_name, t
 from athina_trace._serialization.keys import KEY
 from athina_trace._serialization.strings import is_clean
 from athina_trace._wrapping import callables
+from athina_trace.context import is_share
 from athina_trace.schema import ALIASES, check_names
 
 D = TypeVar("D", bound=LogDraft)
@@ -71,7 +72,7 @@ class Options:
         if not isinstance(capture_inputs, bool):
             capture_inputs = frozenset(capture_inputs)
         mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
-        if sample_rate is not None and not 0 <= sample_rate <= 1:
+        if sample_rate is not None and not is_share(sample_rate):
             raise TypeError(f"athina_trace(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
         # Arguments are dropped when they are read; this drops what an answer of the model's API repeats of them.
         redaction = Redaction.INPUTS if capture_inputs is False else Redaction.NOTHING

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from athina_trace.schema import ChangedFields, LogFields
 
 _FEEDBACK = (1, 0, -1)
+_NO_LOG = (None, "")
 
 
 def log_inference(**fields: Unpack[LogFields]) -> str:
@@ -61,10 +62,10 @@ def update_log(
             f"update_log() takes either external_reference_id or prompt_run_id, got both: {external_reference_id!r} "
             f"and {prompt_run_id!r}"
         )
-    if external_reference_id is None and prompt_run_id is None:
+    if external_reference_id in _NO_LOG and prompt_run_id in _NO_LOG:
         raise TypeError(
-            "update_log() takes the external_reference_id or the prompt_run_id of a log, got neither or None, "
-            "which is what current_log() has outside of every decorated call"
+            "update_log() takes the external_reference_id or the prompt_run_id of a log, got neither; "
+            "None is what current_log() has outside of every decorated call"
         )
     if not fields:
         raise TypeError("update_log() takes the fields to change, such as expected_response='…'")
@@ -85,10 +86,10 @@ def log_feedback(external_reference_id: str, feedback: Literal[1, 0, -1], commen
     """
     if isinstance(feedback, bool) or feedback not in _FEEDBACK:
         raise ValueError(f"log_feedback() takes 1, 0 or -1, got {feedback!r}")
-    if external_reference_id is None:
+    if external_reference_id in _NO_LOG:
         raise TypeError(
-            "log_feedback() takes the external_reference_id of a log, got None, "
-            "which is what current_log() has outside of every decorated call"
+            f"log_feedback() takes the external_reference_id of a log, got {external_reference_id!r}; "
+            "None is what current_log() has outside of every decorated call"
         )
     reference = str(external_reference_id)
     with _guard.shield("log_feedback()"):

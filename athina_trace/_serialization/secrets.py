@@ -1,6 +1,7 @@
 """Recognises secrets: names that look like those of secrets, and credentials inside texts."""
 
 import re
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
@@ -20,20 +21,21 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 # Matched against the words of a name in lower case, between underscores: "X-API-Key" is "_x_api_key_".
 _SECRET = re.compile(
-    r"password|passwd|passphrase|passcode|passwort|kennwort|credential"
-    r"|_(?:pwd|secrets?|authorization|cookies?|bearer|jwt|otp|ssn|cvv|dsn)_"
+    r"password|passwd|passphrase|passcode|passwort|kennwort|wachtwoord|contrase_?n?a|mot_?de_?passe|_senha_|credential"
+    r"|_(?:pwd|secrets?|authorization|cookies?|bearer|jwt|otp|ssn|cvv|cvc|dsn)_"
     r"|_(?:db|database|postgres|pg|mysql|mongo|redis|amqp|smtp|mail|ftp|ssh|root|admin|user|proxy)_?pass_"
-    r"|(?:api|access|private|secret|signing|encryption|subscription|account|master|ssh|auth|hmac|license|webhook)_?keys?_"
+    r"|(?:api|access|private|secret|signing|encryption|subscription|account|master|ssh|auth|hmac|license|webhook)_?keys?\d{0,2}_"
     r"|_(?:openai|anthropic|azure|gemini|google|cohere|mistral|groq|hf|stripe|twilio|sendgrid|aws)_?key_"
     r"|client_?secret|conn(?:ection)?_?str(?:ing)?_|card_number_|social_security|_creds_|_auth_header_"
     r"|_(?:mfa|otp|2fa|access|verification|recovery|backup)_codes?_"
     r"|(?:access|auth|refresh|bearer|session)_?token_|(?:access|auth|refresh|bearer|api|bot)_?tokens_"
-    r"|_token_$|^_(?:basic_|proxy_)?auth_$"
+    r"|token_$|^_(?:basic_|proxy_)?auth_$"
 )
-# A language model's tokens and pagination tokens are not secrets.
-_COUNTED = re.compile(
-    r"_(?:max|min|first|last|per|prompt|completion|input|output|total|cached|reasoning"
-    r"|bos|eos|pad|unk|sep|cls|mask|start|end|stop|special|new|next|prev|page|continuation)_token_$"
+# A language model's tokens, pagination tokens and facts about a secret are not secrets.
+_NOT_SECRET = re.compile(
+    r"_(?:max|min|first|last|per|prompt|completion|input|output|total|cached|reasoning|sub"
+    r"|bos|eos|pad|unk|sep|cls|mask|start|end|stop|special|new|next|prev|page|continuation)_?token_$"
+    r"|_(?:policy|strength|length|type|count|label|reset|changed|required|enabled|expired|expiry|santa)_$"
 )
 
 
@@ -52,7 +54,7 @@ def _looks_secret(name: str) -> bool:
     if name.count(" ") > _MOST_SPACES:
         return False
     words = "_".join(["", *_WORD.findall(_CAMEL.sub("_", name).lower()), ""])
-    return _SECRET.search(words) is not None and _COUNTED.search(words) is None
+    return _SECRET.search(words) is not None and _NOT_SECRET.search(words) is None
 
 
 # Each part of a URL is read once, up to the next slash or space: the time is linear in the text. A password may hold
@@ -83,7 +85,7 @@ _NAMED = re.compile(
     r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\{0,31}\Z)""", re.DOTALL
 )
 _PAIRED = re.compile(
-    r"""((?<!\\)(\\{0,15})(["'])(?:name|key)\2\3\s*:\s*\2\3([\w.-]{1,64})\2\3\s*,\s*\2\3value\2\3\s*:\s*)"""
+    r"""((?<!\\)(\\{0,15})(["'])(?:name|key|header)\2\3\s*:\s*\2\3([\w.-]{1,64})\2\3\s*,\s*\2\3value\2\3\s*:\s*)"""
     r"""\2\3.*?(?<!\\)(?:\\\\\2\2)*(\2\3|\\{0,31}\Z)""",
     re.DOTALL | re.IGNORECASE,
 )
@@ -93,7 +95,7 @@ _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.I
 # whose end was cut off goes to the end of the text.
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN ([A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?)-----"
-    r"(?=(?:\s|\\[rn]){0,9}(?:[A-Za-z-]{1,20}: [^\n\\]{0,100}(?:\n|\\[rn]){1,9}){0,4}[A-Za-z0-9+/]{24})"
+    r"(?=(?:\s|\\{1,7}[rn]){0,9}(?:[A-Za-z-]{1,20}: [^\n\\]{0,100}(?:\n|\\{1,7}[rn]){1,9}){0,4}[A-Za-z0-9+/]{24})"
     r".*?(?:-----END [A-Z0-9 ]{0,40}KEY(?: BLOCK)?-----|\Z)",
     re.DOTALL,
 )
@@ -112,10 +114,21 @@ _SIGN = re.compile(
 )
 """A colon that may have a credential beside it, without a word before it that says so."""
 _QUOTED = re.compile(r""":(?<=["']:)""")
+_MARK: Final = r"""\\{0,7}["']"""
+"""A quotation mark: within a text of JSON it has backslashes."""
+SCHEMA: Final = frozenset(
+    {
+        *("type", "title", "description", "format", "pattern", "minLength", "maxLength", "minimum", "maximum"),
+        *("anyOf", "oneOf", "allOf", "$ref", "items", "properties", "required", "additionalProperties", "minItems"),
+        *("maxItems", "readOnly", "writeOnly", "deprecated", "nullable"),
+    }
+)
+"""What says in JSON's schemas how a value is to be, and never holds one."""
+_SCHEMA_WORDS: Final = "|".join(sorted(map(re.escape, SCHEMA)))
 # What may be a secret: in quotation marks, or a word, with a letter and a digit and without a space. That is no prose,
 # and of code only a literal.
 _RANDOM: Final = r"""(?=[^\s"'\d]{0,100}\d)(?=[^\s"'A-Za-z]{0,100}[A-Za-z])"""
-_LITERAL: Final = rf"""(?:"{_RANDOM}[^\s"']{{8,500}}"|'{_RANDOM}[^\s"']{{8,500}}')"""
+_LITERAL: Final = rf"""\\{{0,7}}(?:"{_RANDOM}[^\s"']{{7,500}}"|'{_RANDOM}[^\s"']{{7,500}}')"""
 
 
 class _BehindColons(NamedTuple):
@@ -126,6 +139,8 @@ class _BehindColons(NamedTuple):
     header: re.Pattern[str]
     inside: re.Pattern[str]
     """A list or an object of JSON. What another is inside of is none."""
+    schema: re.Pattern[str]
+    """One that says of which type a value is to be, as in declarations of tools."""
     cookies: re.Pattern[str]
 
 
@@ -133,13 +148,18 @@ class _BehindColons(NamedTuple):
 def _behind_colons() -> _BehindColons:
     """Compile the patterns on first use: not every program has such texts."""
     quoted = "|".join(_ENDS.replace("~", quote) for quote in ("[\"']:", "\\\\[\"']:"))
-    word = rf"""{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s,;'"]|\Z)"""
+    word = rf"""{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s,;'"\\]|\Z)"""
     scheme, token = r"(?:[A-Za-z][\w-]{0,30} )?", rf"""{_RANDOM}[^\s"'\\,;<>{{}}$]{{6,500}}"""
     return _BehindColons(
         re.compile(rf""":(?:(?<=["']:)(?=[ \t]?[\[{{])(?:{quoted})|(?<=[A-Za-z]:){_ENDS.replace("~", ":")})"""),
         re.compile(rf"""[ \t]?({_LITERAL}|\[[^\[\]{{}}\n]{{8,500}}\]|{word})"""),
         re.compile(rf"""[ \t]?{scheme}({token}(?:, ?\w+=[^\s,"']+)*)"""),
         re.compile(r"""[ \t]?((?:\[[^\[\]{}]{1,2000}\]|{[^\[\]{}]{1,2000}}))"""),
+        re.compile(
+            rf"""{{(?=.*{_MARK}type{_MARK}\s*:)(?:\s*{_MARK}(?:{_SCHEMA_WORDS}){_MARK}\s*:\s*"""
+            r"""(?:\\{0,7}"[^"\\]*\\{0,7}"|\\{0,7}'[^'\\]*\\{0,7}'|[\w.]+)\s*(?:,|(?=})))+}""",
+            re.DOTALL,
+        ),
         re.compile(r"""[ \t]?([\w.$-]{1,64}=[^\r\n"'\\]{1,4000})"""),
     )
 
@@ -151,21 +171,60 @@ _COOKIE = re.compile(r"=[^;\s]+")
 _ASSIGNED = re.compile(
     r"=(?:(?<=[\w-]{2}\w=)(?:(?<=[A-Z\d_]=)|" + _ENDS.replace("~", "=") + ")"
     r"""('[^'\n]{0,500}'|"[^"\n]{0,500}"|{[^}\n]{0,500}}"""
-    r"""|[^\s=;,&'"(){}<>\[\]$?*][^\s;,&'"(){}<>\[\]]*(?:,[^\s=;,&'"(){}<>\[\]]+(?=[\s,;&'"]|\Z))*)"""
-    + r"""| (?=["'])"""
+    r"""|\\{1,7}"[^"\n]{0,500}"|(?:(?:Bearer|Basic|Token) (?=[\w.~+/-]{8}))?"""
+    r"""[^\s=;,&'"(){}<>\[\]$?*\\][^\s;,&'"(){}<>\[\]]*(?:,[^\s=;,&'"(){}<>\[\]]+(?=[\s,;&'"]|\Z))*)"""
+    + r"""| (?=["'\\\w])"""
     + _ENDS.replace("~", " = ")
-    + f"({_LITERAL}))"
+    + rf"({_LITERAL}|{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s\"\\\\]|\Z)))"
 )
+_SECTION = re.compile(r"^[ \t]{0,9}\[[\w .:-]{1,64}\][ \t]{0,9}$", re.MULTILINE)
+"""A line of a configuration, in which a value needs no quotation marks."""
+_MIXED = re.compile(r"(?=.{0,100}\d)(?=.{0,100}[a-z])(?=.{0,100}[A-Z])[\w+/=~-]{20,}")
+_PLACEHOLDER = re.compile(r"""["']?(?:<?(?i:your)(?:[-_ ][A-Za-z]+)+>?|(?:sk-)?(?:[.*xX]{3,}|…)|)["']?""")
+"""What stands in examples, where a secret is to be put."""
 _IS_LITERAL = re.compile(rf"{_LITERAL}|{_RANDOM}[\w+/=.~-]{{8,500}}")
-_NAME_BACKWARDS = re.compile(r"[\w-]*[A-Za-z](?:(?![\w.$-])|(?=--(?:\s|\Z)))")
+_NAME_BACKWARDS = re.compile(
+    r"[\w-]*[A-Za-z]_{0,2}(?:(?![\w.$-])|(?=--(?:\s|\Z))|(?=(?:\.[\w-]{1,30}){1,6}(?<!\.fles)(?<!\.siht)(?:[\s\"'\\]|\Z)))"
+)
+"""Behind dots, one of a file of properties, not of an object in code."""
 _QUOTES = re.compile(r"""["']\\*""")
+_MARKS = re.compile(r"""\\*["']""")
 _CONNECTION = re.compile(
     r"(?<![\w.-])(?:host|hostaddr|hostname|server|data source|addr|address|database|dbname|initial catalog|driver"
     r"|user|user id|uid|username|endpoint|accountname|sharedaccesskeyname)=",
     re.IGNORECASE,
 )
-_MARK: Final = r"""\\{0,7}["']"""
-"""A quotation mark: within a text of JSON it has backslashes."""
+
+
+_LOGS_IN: Final = "docker|podman|buildah|skopeo|nerdctl|helm|oras"
+_ATTACHES: Final = "mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump"
+_PASSED = re.compile(rf"(?:.*/)?(?:{_ATTACHES})", re.DOTALL)
+_ASKED = re.compile(r"(?:.*/)?(?:sshpass|login)", re.DOTALL)
+_REQUESTS = re.compile(r"(?:.*/)?(?:curl|http|https|wget)", re.DOTALL)
+_NAME_AND_PASSWORD = re.compile(r"[^\s:/]{1,64}:\S+")
+
+
+class Option(NamedTuple):
+    """An option in a list of arguments, and what may follow it."""
+
+    shown: str
+    hides: Callable[[str], object] | None
+    """Asked whether an argument behind the option, which is no option itself, is a secret."""
+
+
+def option(item: str, arguments: Iterable[object]) -> Option:
+    """Return what is to be logged of an option, one among these `arguments`, and what is hidden behind it."""
+    if item[:2] == "--" and item != "--user":
+        return Option(item, bool if looks_secret(item) else None)
+
+    def is_of(command: re.Pattern[str]) -> bool:
+        return any(type(each) is str and command.fullmatch(each) for each in arguments)
+
+    if item in ("-u", "--user") and is_of(_REQUESTS):
+        return Option(item, _NAME_AND_PASSWORD.fullmatch)
+    if item == "-p" and is_of(_ASKED):
+        return Option(item, bool)
+    return Option(f"-p{MASKED}" if item[:2] == "-p" and item[2:] and is_of(_PASSED) else item, None)
 
 
 class _InMarkup(NamedTuple):
@@ -173,6 +232,8 @@ class _InMarkup(NamedTuple):
 
     dashes: re.Pattern[str]
     option: re.Pattern[str]
+    short: re.Pattern[str]
+    """Of commands that take a password behind `-p`; it is a port or a path for others."""
     listed: re.Pattern[str]
     """In a list of arguments, as JSON or Python write it."""
     end: re.Pattern[str]
@@ -196,6 +257,11 @@ def _in_markup() -> _InMarkup:
             rf"""|{reference}{named_file}{_RANDOM}[\w+/=.~!@#%^*-]{{6,500}})"""
         ),
         re.compile(
+            rf"""(\b(?:sshpass|(?:{_LOGS_IN})\b[^\n;|&]{{0,30}}? login\b[^\n;|&]{{0,100}}?) -p[ =]?"""
+            rf"""|\b(?:{_ATTACHES})\b[^\n;|&]{{0,100}}? -p)"""
+            rf"""(?:({_MARK}){reference}[^\s"'\\]{{1,500}}\2|{reference}{_RANDOM}[^\s"'\\]{{6,500}})"""
+        ),
+        re.compile(
             rf"""(--(?<=["']--)([A-Za-z][\w-]{{0,62}})({_MARK}),[ \n]{{0,40}}\3)"""
             rf"""(?!-){reference}[^\n]{{1,500}}?(?<!\\)(?=\3)"""
         ),
@@ -205,7 +271,7 @@ def _in_markup() -> _InMarkup:
             r"(?:<!\[CDATA\[[^\]]{1,2000}\]\]>|[^<>\s]{1,2000})(\s{0,100}</\2\s{0,9}>)"
         ),
         re.compile(r"<[A-Za-z][\w:.-]{0,63}\s[^<>]{3,4000}>"),
-        re.compile(rf"""([\w:.-]{{1,64}})(\s?=\s?(["'])){reference}([^\s"'<>]{{1,2000}})(?=\3)"""),
+        re.compile(rf"""([\w:.-]{{1,64}})(\s?=\s?({_MARK})){reference}([^\s"'<>]{{1,2000}}?)(?=\3)"""),
     )
 
 
@@ -217,7 +283,7 @@ def may_hold_unnamed(text: str) -> bool:
     forms = _in_markup()
     # A character is found in a twentieth of the time that two take.
     return len(text) >= SHORTEST and (
-        ("-" in text and forms.dashes.search(text) is not None)
+        ("-" in text and (" -p" in text or forms.dashes.search(text) is not None))
         or (">" in text and forms.end.search(text) is not None)
         or may_hold_keys(text)
     )
@@ -280,6 +346,8 @@ def _without_unnamed(text: str) -> str:
 
 
 def _without_those_in_markup(text: str) -> str:
+    if " -p" in text:
+        text = _in_markup().short.sub(rf"\1\2{MASKED}\2", text)
     if "--" in text:
         text = _in_markup().listed.sub(_masked_in_list, _in_markup().option.sub(_masked_option, text))
     if "<" in text:
@@ -346,7 +414,7 @@ def _without_named(text: str) -> str:
         if not is_cookie and ("-" in name or kind == "authorization"):
             form = forms.header
         value = (form if quote is None else forms.inside).match(text, found.end())
-        if value is None:
+        if value is None or (quote is not None and forms.schema.fullmatch(value[1])):
             continue
         if quote is not None:
             masked = f"{quote[0][::-1]}{MASKED}{quote[0][::-1]}"
@@ -365,24 +433,32 @@ def _without_assigned(text: str) -> str:
 
     Code has others, and tokens are counted.
     """
-    is_connection: bool | None = None
+    is_connection: bool | None = None  # each is found out once for a text, which is read through for it
+    is_configuration: bool | None = None
 
     def masked(found: re.Match[str]) -> str:
-        nonlocal is_connection
+        nonlocal is_connection, is_configuration
         value, literal = found.groups()
         name = _name_before(text, found.start() - (literal is not None))
         if literal is not None:
-            return f"= {literal[0]}{MASKED}{literal[0]}" if looks_secret(name) else found[0]
+            if not looks_secret(name):
+                return found[0]
+            if (mark := _MARKS.match(literal)) is not None:
+                return f"= {mark[0]}{MASKED}{mark[0]}"
+            if is_configuration is None:
+                is_configuration = _SECTION.search(text) is not None
+            return f"= {MASKED}" if is_configuration or _MIXED.fullmatch(literal) else found[0]
         is_list = name.endswith(("TOKENS", "KEYS")) and "," in value
-        if (not is_list and not looks_secret(name)) or value[1:-1] == MASKED:
+        if (not is_list and not looks_secret(name)) or value[1:-1] == MASKED or _PLACEHOLDER.fullmatch(value):
             return found[0]
-        if not (name.isupper() or _IS_LITERAL.fullmatch(value)):
-            if is_connection is None:  # once for a text, which is read through for it
+        is_property = text.endswith(f".{name}", 0, found.start())
+        if not (_IS_LITERAL.fullmatch(value) or (name.isupper() and not is_property)):
+            if is_connection is None:
                 is_connection = _CONNECTION.search(text) is not None
             if not is_connection:
                 return found[0]
         # Of a function, in code.
-        is_argument = value[0] not in "\"'" and text[found.end() : found.end() + 1] in ("(", "[", ",", ")")
+        is_argument = _MARKS.match(value) is None and text[found.end() : found.end() + 1] in ("(", "[", ",", ")")
         return found[0] if is_argument else f"={MASKED}"
 
     return _ASSIGNED.sub(masked, text)
@@ -391,7 +467,8 @@ def _without_assigned(text: str) -> str:
 def _masked_text(found: re.Match[str]) -> str:
     escape, mark, name, colon, value, end = found.groups()
     quote = escape + mark
-    masked = MASKED if value and looks_secret(name) else _NAMED.sub(_masked_text, value)
+    is_secret = value and looks_secret(name) and not _PLACEHOLDER.fullmatch(value)
+    masked = MASKED if is_secret else _NAMED.sub(_masked_text, value)
     return f"{quote}{name}{quote}{colon}{quote}{masked}{end}"
 
 

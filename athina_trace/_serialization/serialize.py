@@ -16,7 +16,7 @@ from athina_trace._serialization.introspection import Placeholder, type_name, ty
 from athina_trace._serialization.known_types import Items, Pairs, read
 from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Walk
 from athina_trace._serialization.scalars import big_int
-from athina_trace._serialization.secrets import MASKED, looks_secret, without_credentials
+from athina_trace._serialization.secrets import MASKED, SCHEMA, looks_secret, option, without_credentials
 from athina_trace._serialization.strings import LONG, SHORT, encodable, is_clean, read_placeholder, read_text
 
 _T = TypeVar("_T")
@@ -28,6 +28,7 @@ _LONGEST_KEY: Final = 200
 _CUT_KEY: Final = re.compile(rf"\A.{{1,{_LONGEST_KEY}}}… \[{_LONGEST_KEY} of \d{{3,}} characters\]\Z", re.DOTALL)
 """A key that was cut before, since data is read again after a hook."""
 _KNOWN_KEYS: Final = 4096
+_WORD: Final = re.compile("[a-z_]+")
 
 # Keys that need no further check: short, encodable, not secret. Emptied when full.
 _clean_keys: set[str] = set()
@@ -43,9 +44,9 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
         limits: the bounds.
         name: the parameter's name. If it looks like that of a secret, the whole value is masked.
     """
-    if name and name not in _clean_keys and value is not None and _is_secret(name):
-        return MASKED
     kind = type(value)
+    if name and name not in _clean_keys and value is not None and kind is not bool and _is_secret(name):
+        return MASKED
     if limits is DEFAULT_LIMITS:  # the most common arguments need no walk
         simple: Any = value
         if (
@@ -59,7 +60,7 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
             # Such as documents; copied first, since another thread may change the list.
             texts = simple.copy()
             for each in texts:
-                if type(each) is not str or each[:2] == "--" or not is_clean(each):
+                if type(each) is not str or each[:1] == "-" or not is_clean(each):
                     break
             else:
                 if len(texts) != _PAIR or not _is_secret_pair(texts):  # most lists need no call
@@ -124,7 +125,12 @@ def read_list(walk: Walk, value: list[object] | tuple[object, ...], depth: int) 
 
 
 def _is_secret_pair(value: Sequence[object]) -> bool:
-    return len(value) == _PAIR and type(value[0]) is str and " " not in value[0] and looks_secret(value[0])
+    if len(value) != _PAIR or type(value[0]) is not str or " " in value[0] or not looks_secret(value[0]):
+        return False
+    # A list of two names, such as of required fields, is no pair.
+    second = value[1]
+    is_name = type(second) is str and type(value) is list and _WORD.fullmatch(second) is not None
+    return not (is_name and _WORD.fullmatch(value[0]))
 
 
 def read_dict(walk: Walk, value: dict[object, object], depth: int) -> JSON:
@@ -145,15 +151,15 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int) -> list[JSON]:
     walk.nodes -= len(taken)
     quick = walk.limits.string >= LONG
     out: list[JSON] = []
-    hidden = False
+    hides: Callable[[str], object] | None = None
     for item in taken:
-        if hidden:  # it follows an option of a command: ["--password", "…"]
-            hidden = False
-            if type(item) is not str or item[:1] != "-":
+        if hides is not None:  # it follows an option of a command: ["--password", "…"]
+            asked, hides = hides, None
+            if type(item) is not str or (item[:1] != "-" and asked(item)):
                 out.append(MASKED)
                 continue
-        if type(item) is str and item[:2] == "--":
-            hidden = looks_secret(item)
+        if type(item) is str and item[:1] == "-":
+            item, hides = option(item, taken)  # noqa: PLW2901 - an option may hold a secret itself
         if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
             walk.chars -= len(item)
             out.append(item)
@@ -175,7 +181,7 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int)
             key, hidden = name, False
         else:
             key, hidden = _key(walk, name, out)
-        if hidden and item is not None:
+        if hidden and item is not None and not _is_shown(key, item, taken):
             out[key] = MASKED
             continue
         if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
@@ -192,10 +198,20 @@ def _fill_dict(walk: Walk, taken: Collection[tuple[object, object]], depth: int)
     return out
 
 
+def _is_shown(key: str, item: object, beside: Collection[tuple[object, object]]) -> bool:
+    """Return whether an entry is no secret, though its name looks so.
+
+    That is a yes or no, what JSON's schemas say of a value, and a model's token, which has its logarithm beside it.
+    """
+    if type(item) is dict:
+        return not item.keys() - SCHEMA and bool(item)
+    return type(item) is bool or (key == "token" and any(name == "logprob" for name, _ in beside))
+
+
 def _mask_named_value(out: dict[str, JSON]) -> None:
     """Mask a secret value next to its name, as in lists of headers and variables: {"name": "API_KEY", "value": "…"}."""
-    for name, key, value in (("name", "key", "value"), ("Name", "Key", "Value")):
-        named = out.get(name, out.get(key))
+    for name, key, header, value in (("name", "key", "header", "value"), ("Name", "Key", "Header", "Value")):
+        named = out.get(name, out.get(key, out.get(header)))
         if type(named) is str and " " not in named and looks_secret(named) and out.get(value) is not None:
             out[value] = MASKED
 

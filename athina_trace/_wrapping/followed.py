@@ -296,6 +296,9 @@ class _Followed(wrapt.BaseObjectProxy[Any]):
 
         return close
 
+    def __reduce__(self) -> Any:
+        return self.__wrapped__.__reduce__()
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__wrapped__.__reduce_ex__(protocol)
 

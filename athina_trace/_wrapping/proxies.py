@@ -6,13 +6,15 @@ import copy
 import functools
 import importlib
 import operator
+import re
+import sys
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
-from athina_trace._serialization.introspection import ABSENT, static
+from athina_trace._serialization.introspection import ABSENT, mro_of, static
 from athina_trace._wrapping import callables
 
 if TYPE_CHECKING:
@@ -111,6 +113,18 @@ class _BoundWrapper(wrapt.BoundFunctionWrapper[Any, Any], metaclass=_MadeOfTwo):
         return _BoundWrapper(self.__func__, instance)  # type: ignore[call-arg]  # as above
 
 
+def _takes_by_value(pickling: types.FrameType) -> bool:
+    """Return whether it is cloudpickle that asks, or dill, which send functions of scripts along: Ray, Dask and Spark.
+
+    They recognise functions by their type, and a reduction is not told who asks for it.
+    """
+    modules = (base.__module__ for base in mro_of(type(pickling.f_locals.get("self"))))
+    return any(type(module) is str and _BY_VALUE.search(module) is not None for module in modules)
+
+
+_BY_VALUE: Final = re.compile(r"(?:^|\.)cloudpickle\b|^dill\b")
+
+
 class _CopiedAsFunctions:
     """Is pickled by reference and copied as itself, like a function; wrapt's own proxies refuse both."""
 
@@ -119,7 +133,10 @@ class _CopiedAsFunctions:
         wrapped = decorated.__wrapped__
         qualname = getattr(wrapped, "__qualname__", None)
         # An inner function has no reference; dill pickles such functions by value.
-        if type(qualname) is str and "<locals>" not in qualname and not callables.is_opaque(wrapped):
+        has_reference = type(qualname) is str and "<locals>" not in qualname and not callables.is_opaque(wrapped)
+        # In another process, one of a script or a notebook has none either.
+        is_sent_along = getattr(wrapped, "__module__", None) == "__main__" and _takes_by_value(sys._getframe(1))  # noqa: SLF001 - documented
+        if has_reference and not is_sent_along:
             return qualname
         decorator = getattr(self, "_self_decorator", None)
         # The result of `wrap` is bound to a context, which no other process has.

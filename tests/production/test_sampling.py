@@ -191,8 +191,8 @@ def test_a_session_that_is_learned_after_the_reference_was_read_changes_no_verdi
     assert {log.external_reference_id for log in logs} == {ref for ref in references if not says_left_out(ref)}
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.1])
-def test_rates_are_shares(rate: float) -> None:
+@pytest.mark.parametrize("rate", [-0.1, 1.1, "half", float("nan")])
+def test_rates_are_shares(rate: Any) -> None:
     with pytest.raises(TypeError, match="from 0 to 1"):
         at.athina_trace(sample_rate=rate)
     with pytest.raises(ValueError, match="from 0 to 1"):
