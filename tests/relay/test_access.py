@@ -94,7 +94,7 @@ def test_a_client_shows_its_certificate(
 
 def rights(of: str) -> list[str]:
     """The subjects that the page names, for programs or for workers."""
-    (found,) = re.findall(rf"{of} (.+?)\.(?: |$)", PAGE.partition("**Permissions**:")[2].replace("\n", " "))[:1]
+    (found,) = re.findall(rf"{of} (.+?)\.(?: |$)", " ".join(PAGE.partition("**Permissions**:")[2].split()))[:1]
     return re.findall(r"`([^`]+)`", found)
 
 
