@@ -1,4 +1,4 @@
-"""OpenAI's Agents SDK: a triage hands each question over to a colleague; the answers of both are logged.
+"""OpenAI's Agents SDK: a triage agent hands each question over to a colleague; the answers of both are logged.
 
 python -m pip install 'athina-trace[agents,examples]'
 python examples/agents_triage.py     a stand-in plays the models' part; no key is needed
@@ -25,13 +25,13 @@ def track_parcel(parcel_id: str) -> str:
 
 
 async def talk(base_url: str) -> None:
-    """Ask two questions in one conversation, each to the triage."""
+    """Ask two questions in one conversation, each to the triage agent."""
     async with AsyncOpenAI(base_url=base_url, api_key="not needed") as client:
         model = OpenAIResponsesModel("gpt-4.1-mini", client)
         tracking = Agent(name="Tracking", instructions=INSTRUCTIONS, tools=[track_parcel], model=model)
         returns = Agent(name="Returns", instructions=INSTRUCTIONS, model=model)
         triage = Agent(name="Triage", instructions="Hand over.", handoffs=[tracking, returns], model=model)
-        # The group is the session; customer and environment come from the scope around.
+        # The group is the session; customer and environment come from the surrounding scope.
         run = RunConfig(group_id="conversation-17")
         with athina_session(customer_id="disney-usa-2314832"):
             for question in QUESTIONS:

@@ -23,14 +23,14 @@ QUESTIONS = {
 
 @athina_trace(prompt_slug="customer-support/v1")
 async def answer(client: AsyncOpenAI, question: str, messages: list[dict[str, Any]]) -> str:
-    """Answer a question within the messages so far; its log is on disk before this returns."""
+    """Answer a question after the messages so far; its log is on disk before this returns."""
     asked: Any = [*messages, {"role": "user", "content": question}]
     completion = await client.chat.completions.create(model=MODEL, messages=asked)
     return completion.choices[0].message.content or ""
 
 
 async def talk(client: AsyncOpenAI, customer: str) -> None:
-    """One customer's conversation, in a session of its own."""
+    """Hold one customer's conversation, in its own session."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": INSTRUCTIONS}]
     async with athina_session(f"chat-of-{customer}", customer_id=customer):
         for question in QUESTIONS[customer]:

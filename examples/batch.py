@@ -16,13 +16,13 @@ def classify(message: str) -> str:
 
 
 def main(count: int) -> int:
-    """Classify `count` messages; give the exit code of a job."""
+    """Classify `count` messages; return the exit code of the job."""
     messages = [f"Message {number}: my parcel is {'late' if number % 2 else 'where'}" for number in range(count)]
-    # The executor takes the session along into its threads, which a ThreadPoolExecutor would not.
+    # The executor passes the session on to its threads, which a ThreadPoolExecutor does not.
     with athina_session(environment="batch", job="nightly"), ContextThreadPoolExecutor(4) as pool:
         kinds = list(pool.map(classify, messages))
     print(f"{count} classified, {kinds.count('complaint')} complaints")
-    # Everything is on disk by now; a job that ends here would leave the rest to the next one.
+    # Everything is on disk by now; if the job ended here, the next one would deliver the rest.
     deadline = time.monotonic() + 60
     while not (report := flush(timeout=1)) and report.paused is None and time.monotonic() < deadline:
         print(f"  {report.waiting} logs still on their way")

@@ -1,9 +1,9 @@
-"""Celery: the session and the customer of a task's sender are there where it runs.
+"""Celery: a task runs with the session and the customer of the program that sent it.
 
     celery --workdir examples -A celery_tasks worker       in one shell
     python examples/celery_tasks.py                        in another
 
-The broker is a folder here (QUEUE, by default below the current one), so that none needs to be installed.
+The broker is a folder (QUEUE, by default in the current one), so that none needs to be installed.
 """
 
 import os
@@ -48,7 +48,7 @@ app.conf.update(
 )
 
 
-# Celery outside, athina_trace inside: the worker looks its tasks up by what `app.task` gives.
+# `app.task` outside, `athina_trace` inside, since the worker looks up what `app.task` returns.
 @app.task(name="parcels.answer")  # type: ignore[untyped-decorator]
 @athina_trace
 def answer(question: str) -> str:

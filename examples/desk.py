@@ -1,4 +1,4 @@
-"""The client that the examples talk through: OpenAI's where there is a key, the stand-in's where there is none."""
+"""The client for the examples: of OpenAI if there is a key, otherwise of the stand-in."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ from standin_openai import StandIn
 
 @contextmanager
 def open_client() -> Iterator[OpenAI]:
-    """A client, and where it needs one, the server that it talks to."""
+    """Open a client and, without a key, the stand-in's server."""
     if os.environ.get("OPENAI_API_KEY"):
         with OpenAI() as client:
             yield client
@@ -22,7 +22,7 @@ def open_client() -> Iterator[OpenAI]:
 
 @asynccontextmanager
 async def open_async_client() -> AsyncIterator[AsyncOpenAI]:
-    """`open_client` for async code."""
+    """Do what `open_client` does, for async code."""
     if os.environ.get("OPENAI_API_KEY"):
         async with AsyncOpenAI() as client:
             yield client

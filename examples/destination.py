@@ -1,4 +1,4 @@
-"""Where the demo's logs go: to Athina where there is a key, to a local Athina where there is none."""
+"""The destination of the demo's logs: Athina if there is a key, otherwise a local Athina."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from athina_trace.local_athina import LocalAthina
 
 @contextmanager
 def open_destination() -> Iterator[LocalAthina | None]:
-    """Log through an outbox of this run alone; the local Athina, if the logs go to one."""
+    """Log through an outbox for this run only; yield the local Athina, if the logs go to one."""
     folder = Path(tempfile.mkdtemp(prefix="athina_trace-demo-"))
     outbox = str(folder / "outbox.db")
     if os.environ.get("ATHINA_API_KEY"):

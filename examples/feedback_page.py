@@ -1,8 +1,8 @@
-"""A web page that answers, and takes the thumbs-up later: the answer carries its log's reference.
+"""A web page that answers, and receives the thumbs-up later: the answer contains its log's reference.
 
     python examples/feedback_page.py        then open http://127.0.0.1:8000/?q=Where+is+my+parcel
 
-Plain WSGI, so that nothing needs to be installed; with Flask or Django the same middleware goes around the app.
+Plain WSGI, so that nothing needs to be installed; with Flask or Django, the same middleware wraps the app.
 """
 
 import html
@@ -25,7 +25,7 @@ PAGE = """<!doctype html><title>Parcels</title>
 
 @athina_trace(prompt_slug="parcels/v1")
 def answer(question: str) -> tuple[str, str | None]:
-    """Answer one question; the reference goes with the answer, for the feedback to find its log."""
+    """Answer one question; return the reference as well, so that feedback finds the log."""
     text = f"Your parcel reaches you tomorrow. (You asked: {question})"
     log = current_log()
     log.update(response=text)
@@ -33,7 +33,7 @@ def answer(question: str) -> tuple[str, str | None]:
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer questions, and take feedback."""
+    """Answer questions, and receive feedback."""
     if environ["REQUEST_METHOD"] == "POST":
         size = min(int(environ.get("CONTENT_LENGTH") or 0), 10_000)
         form = parse_qs(environ["wsgi.input"].read(size).decode())
@@ -47,7 +47,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
 
 
 def identify(request: Request) -> dict[str, object]:
-    """Who asks: in your application, whom its login says."""
+    """Return who is asking; in your application, the user who is logged in."""
     return {"customer_id": "disney-usa-2314832", "session_id": request.headers.get("cookie")}
 
 

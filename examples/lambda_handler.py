@@ -1,4 +1,4 @@
-"""A handler in the shape of AWS Lambda's: what it logs is delivered before it returns.
+"""A handler like those of AWS Lambda: its logs are delivered before it returns.
 
 Between two events the platform freezes the process, threads and all, and it may never thaw it. So each outermost call
 flushes at its end, for at most `flush_timeout` seconds. In a deployment, set ATHINA_FLUSH_EACH_CALL=1 instead of the

@@ -1,4 +1,4 @@
-"""A support agent of LangGraph: each answer of its model is logged, with the tools that it called.
+"""A support agent with LangGraph: each answer of its model is logged, with the tools that it called.
 
 python -m pip install 'athina-trace[examples,langchain]' langchain langchain-openai
 python examples/langgraph_agent.py     a stand-in plays the model's part; no key is needed
@@ -31,7 +31,7 @@ def talk(base_url: str) -> None:
     model: Any = ChatOpenAI(model="gpt-4.1-mini", base_url=base_url, api_key="not needed")
     agent: Any = create_agent(model, [track_parcel], system_prompt=INSTRUCTIONS, checkpointer=InMemorySaver())
 
-    # Undecorated, each of the model's answers would be a log of its own, in the session that the thread names.
+    # Undecorated, each of the model's answers would have its own log, in the session of the thread.
     @athina_trace(prompt_slug="customer-support/v1")
     def answer(question: str) -> str:
         asked = {"messages": [("user", question)]}

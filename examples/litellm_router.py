@@ -1,4 +1,4 @@
-"""LiteLLM's router: each attempt is logged, the one that failed and the one that another model answered.
+"""LiteLLM's router: each attempt is logged, the failed one and the one that another model answered.
 
 python -m pip install 'athina-trace[examples,litellm]'
 python examples/litellm_router.py     a stand-in plays the models' part; no key is needed
@@ -17,7 +17,7 @@ QUESTIONS = ("Can a neighbour take my parcel?", "What if I do not like it, can I
 
 
 def talk(base_url: str) -> None:
-    """Ask two questions of a model that is not there, so that a smaller one answers."""
+    """Ask a missing model two questions, so that a smaller one answers."""
     models = [
         {"model_name": name, "litellm_params": {"model": f"openai/{model}", "api_base": place, "api_key": "not needed"}}
         for name, model, place in (
@@ -25,7 +25,7 @@ def talk(base_url: str) -> None:
             ("small", "gpt-4.1-mini", base_url),
         )
     ]
-    # Without cooldowns, so that the second question is tried with the model that is not there, too.
+    # Without cooldowns, so that the missing model is tried for the second question as well.
     router = Router(model_list=models, fallbacks=[{"large": ["small"]}], num_retries=0, disable_cooldowns=True)
     with athina_session("conversation-17", customer_id="disney-usa-2314832"):
         for question in QUESTIONS:
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     before = status().made
     with StandIn() as server:
         talk(server.base_url)
-    # LiteLLM calls its loggers in a thread of its own, after the call has returned.
+    # LiteLLM calls its loggers in its own thread, after the call has returned.
     ends = time.monotonic() + 30
     while status().made - before < 2 * len(QUESTIONS) and time.monotonic() < ends:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The parcel company that the examples work for: its instructions, its documents and its one tool."""
+"""The parcel company of the examples: its instructions, its documents and its only tool."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ def find_document(question: str) -> str:
 
 
 def track_parcel(parcel_id: str) -> dict[str, str]:
-    """Look a parcel up; a real desk would ask its database."""
+    """Look up a parcel; a real desk would ask its database."""
     return {
         "parcel_id": parcel_id,
         "status": "on its way",
@@ -45,5 +45,5 @@ def track_parcel(parcel_id: str) -> dict[str, str]:
 
 
 def use_tool(name: str, arguments: str) -> str:
-    """Do what the model asked for, with its arguments as JSON text; what came of it, as JSON text."""
+    """Run a tool with the model's arguments, as JSON text; return the result as JSON text."""
     return json.dumps({"track_parcel": track_parcel}[name](**json.loads(arguments)))

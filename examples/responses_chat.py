@@ -1,4 +1,4 @@
-"""Responses, without a decorator: each answer of the model is a log of its own.
+"""Responses, without a decorator: each answer of the model gets its own log.
 
 A conversation at OpenAI gives the first two their session; the last two form a chain by `previous_response_id`.
 
@@ -19,7 +19,7 @@ TOOLS: Any = [{"type": "function", **TRACK_PARCEL}]
 
 
 def talk(client: OpenAI) -> None:
-    """Ask where a parcel is, and let the model call the function that knows."""
+    """Ask where a parcel is, and let the model call the function that finds out."""
     conversation = client.conversations.create().id
     where = "Hello, where is my parcel PX-48213?"
     asked = client.responses.create(model=MODEL, conversation=conversation, input=where, tools=TOOLS)

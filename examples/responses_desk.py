@@ -1,4 +1,4 @@
-"""The same support desk on the Responses API, where a conversation is a conversation."""
+"""The same support desk with the Responses API, which has conversations."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ from parcels import INSTRUCTIONS, TRACK_PARCEL, use_tool
 
 
 class ResponsesDesk:
-    """A support desk whose conversation OpenAI keeps under an id, as it once kept threads."""
+    """A support desk whose conversation OpenAI stores under an id, as it once stored threads."""
 
     model = os.environ.get("OPENAI_MODEL", "gpt-4.1-mini")
     tools: Any = ({"type": "function", **TRACK_PARCEL},)

@@ -32,14 +32,14 @@ ATHINA_TRACE = [sys.executable, "-m", "athina_trace"]
 CONVERSATIONS = 24
 _NODE_REST_SECONDS = 15.0
 _PATIENCE_SECONDS = 120.0
-"""How long the stream may take to give up one more log, once pods are at rest, and machines to begin."""
+"""How long the stream may take to shrink by one log, once pods have stopped, and machines to start."""
 
 
 class Fleet:
-    """All machines, and who is being harmed."""
+    """All machines, and those that are currently down."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        """Take the options of the command line; nothing is started yet."""
+        """Take the options of the command line; starts nothing yet."""
         self.folder = folder
         self.options = options
         self.chance = random.Random(options.seed)  # noqa: S311 - whom it hits is no secret
@@ -81,7 +81,7 @@ class Fleet:
         self.waking: list[tuple[float, Callable[[], None]]] = []
 
     def pod(self, name: str) -> Machine:
-        """A pod with an empty disk."""
+        """Make a pod with an empty disk."""
         disk = self.folder / name
         disk.mkdir()
         script = str(Path(__file__).parent / "fleet" / "pod.py")
@@ -110,11 +110,11 @@ class Fleet:
             time.sleep(0.1)
 
     def names_in_book(self) -> set[str]:
-        """Which machines have answered something."""
+        """Return the machines that have answered something."""
         return {line.split(" ")[1] for line in (self.folder / "book").read_text().splitlines() if " " in line}
 
     def kill_one(self) -> str:
-        """Harm one machine; what happened."""
+        """Kill or suspend one machine; return what happened."""
         machines = {"pod": self.pods, "worker": self.workers, "gateway": [self.gateway], "node": self.nodes}
         kind = self.chance.choices([*machines], [5, 2, 1, 1])[0]
         machine = self.chance.choice(machines[kind])
@@ -137,7 +137,7 @@ class Fleet:
         return f"{machine.name} is killed"
 
     def delete_disk(self, pod: Machine) -> str:
-        """Take a dead pod's disk away, and have another pod in its place."""
+        """Delete a dead pod's disk, and replace the pod."""
         for path in (self.folder / pod.name).iterdir():
             if path.is_file():
                 path.unlink()
@@ -148,18 +148,18 @@ class Fleet:
         return f"{pod.name} is killed, its disk deleted"
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Have a machine come back."""
+        """Schedule a machine's return."""
         self.waking.append((time.monotonic() + seconds, action))
 
     def wake(self, *, now: float) -> None:
-        """Bring back whose time has come."""
+        """Bring back the machines that are due."""
         due = [action for at, action in self.waking if at <= now]
         self.waking = [(at, action) for at, action in self.waking if at > now]
         for action in due:
             action()
 
     def arrived(self) -> list[str]:
-        """The references of the logs that Athina has, in the order of their arrival."""
+        """Return the references of the logs that Athina has, in the order of their arrival."""
         if self.options.athina:
             with urlopen(f"{self.options.athina}/accepted") as answer:  # noqa: S310 - a test's own server
                 bodies = [json.loads(json.loads(line)["body"]) for line in answer.read().splitlines()]
@@ -168,7 +168,7 @@ class Fleet:
             return [str(row[0]) for row in db.execute("SELECT reference FROM entry WHERE kind = 'log' ORDER BY id")]
 
     def run(self) -> None:
-        """Answer, and harm, until the time is over."""
+        """Answer questions, and kill machines, until the time is over."""
         began = time.monotonic()
         next_harm = next_line = began + 0.5
         while (now := time.monotonic()) < began + self.options.seconds:
@@ -183,7 +183,7 @@ class Fleet:
             time.sleep(0.05)
 
     def drain(self) -> None:
-        """End pods and gateway, publish what is on their disks, and wait until the workers have delivered it."""
+        """Stop pods and gateway, publish the logs on their disks, and wait until the workers have delivered them."""
         self.wake(now=float("inf"))
         for machine in (self.client, self.gateway, *self.pods):
             machine.end()
@@ -202,18 +202,18 @@ class Fleet:
             time.sleep(0.5)
 
     def waiting(self) -> int:
-        """How many logs are in the stream."""
+        """Return the number of logs in the stream."""
         shown = until_it_works([*ATHINA_TRACE, "relay", "--status", "--json"], self.relay)
         return int(json.loads(shown)["waiting"])
 
     def end(self) -> None:
-        """End everything."""
+        """Stop everything."""
         for machine in (self.client, self.gateway, *self.pods, *self.workers, self.athina, *self.nodes):
             machine.end(signal.SIGTERM if machine in self.workers else signal.SIGKILL)
 
 
 def main() -> None:
-    """Run the fleet, and print the books."""
+    """Run the fleet, and print the tally."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long pods answer and are harmed")
     parser.add_argument("--nodes", type=int, default=3)

@@ -1,4 +1,4 @@
-"""How the examples print what was logged, and what became of it."""
+"""Prints the logs of the examples, and whether they were delivered."""
 
 import json
 import os
@@ -18,7 +18,7 @@ Log = dict[str, Any]
 
 
 def show_conversation(logs: Sequence[Log]) -> None:
-    """Print each log of a conversation: what was asked and answered, and what Athina will know about it."""
+    """Print each log of a conversation: question, answer, and further fields."""
     for number, log in enumerate(logs, 1):
         print(f"\n[{number}] {log['user_query']}\n{_indented(log['response'])}\n")
         for name, value in _rows(log):
@@ -33,7 +33,7 @@ def show_body(log: Log) -> None:
 
 
 def show_delivery(report: FlushReport, now: Status) -> None:
-    """Print what became of all logs of the outbox, those of earlier runs included."""
+    """Print the counts of the outbox, which include earlier runs."""
     others = [f", {count} {name}" for name, count in (("waiting", now.waiting), ("refused", now.refused)) if count]
     print(f"\n{now.made} made, {now.delivered} delivered{''.join(others)} (flushed in {report.elapsed:.2f} s)")
     if now.paused:
@@ -42,13 +42,13 @@ def show_delivery(report: FlushReport, now: Status) -> None:
 
 
 def offer_viewer(athina: LocalAthina | None, session: str) -> None:
-    """Say how to look at a conversation in a browser; wait there where a person may look."""
+    """Print how to see a conversation in a browser; if a person may look, wait."""
     if athina is not None and sys.stdin.isatty() and sys.stdout.isatty():
         print(f"\nSee the conversation in a browser: {athina.url}session?id={quote(session)}")
         with suppress(KeyboardInterrupt, EOFError):  # an answer, too
             input("Press Enter to end. ")
         return
-    # Beside the interpreter, since a demo's environment need not be on the PATH.
+    # Beside the interpreter, since the demo's environment may not be on the PATH.
     command = os.path.relpath(Path(sys.executable).with_name("athina-trace"))
     outbox = status().outbox if athina is None else athina.path
     print(f"See it in a browser: {command} ui --outbox {shlex.quote(outbox)}")

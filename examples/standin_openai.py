@@ -22,9 +22,9 @@ from standin.server import Router, Server
 
 
 class StandIn(AbstractContextManager["StandIn"]):
-    """The server, listening from creation to `close`; as a context manager it closes itself.
+    """The server, which listens from its creation until `close`; also a context manager.
 
-    `port` 0 takes a free one. `latency` is how long an answer takes to think, in seconds.
+    `port` 0 means any free one. `latency` is the time before an answer, in seconds.
     """
 
     def __init__(self, *, port: int = 0, latency: float = 0.05) -> None:
@@ -37,7 +37,7 @@ class StandIn(AbstractContextManager["StandIn"]):
 
     @property
     def base_url(self) -> str:
-        """What the client takes as `base_url`."""
+        """The client's `base_url`."""
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Streams: a log is written when its stream ends, with the whole text and the time to its first piece.
+"""Streams: a log is written when its stream ends, with the whole text and the time to the first chunk.
 
-Three ways to hand an answer on piece by piece: a decorated generator, a decorated function that returns the client's
+Three ways to pass on an answer in chunks: a decorated generator, a decorated function that returns the client's
 own stream, and the client's stream helper without any decorator.
 
     python examples/streaming.py     a stand-in plays OpenAI's part; with OPENAI_API_KEY, OpenAI itself
@@ -22,7 +22,7 @@ MODEL = "gpt-4.1-mini"
 
 @athina_trace
 def words(client: OpenAI, question: str) -> Iterator[str]:
-    """Yield the answer of a chat completion, piece by piece."""
+    """Yield the answer of a chat completion in chunks."""
     messages: Any = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}]
     counted: Any = {"include_usage": True}
     for chunk in client.chat.completions.create(model=MODEL, messages=messages, stream=True, stream_options=counted):
@@ -31,12 +31,12 @@ def words(client: OpenAI, question: str) -> Iterator[str]:
 
 @athina_trace
 def events(client: OpenAI, question: str) -> Stream[ResponseStreamEvent]:
-    """Return the client's own stream: the call's log ends when its reader comes to its end."""
+    """Return the client's own stream: the log is written when its reader reaches the end."""
     return client.responses.create(model=MODEL, instructions=INSTRUCTIONS, input=question, stream=True)
 
 
 def helper(client: OpenAI, question: str) -> str:
-    """Read a response through the client's stream helper, without a decorator: a log of its own."""
+    """Read a response with the client's stream helper, without a decorator."""
     with client.responses.stream(model=MODEL, instructions=INSTRUCTIONS, input=question) as stream:
         return stream.get_final_response().output_text
 

@@ -4,7 +4,7 @@ Three ways to run it:
 
     make demo                                          stand-ins play the parts of OpenAI and Athina: no key is needed
     OPENAI_API_KEY=... make demo                       the same talk with OpenAI, through its Responses API
-    ATHINA_API_KEY=... ATHINA_BASE_URL=... make demo   the logs are delivered to Athina itself
+    ATHINA_API_KEY=... ATHINA_BASE_URL=... make demo   with delivery to Athina itself
 """
 
 import os
@@ -60,7 +60,7 @@ class AssistantsDesk:
         return self._answer_of(run)
 
     def _answer_of(self, run: Run) -> str:
-        """What the assistant answered in a run; an exception, which is logged, where the run failed."""
+        """Return the assistant's answer in a run; raise an exception, which is logged, if the run failed."""
         if run.status != "completed":
             message = f"the run is {run.status}: {run.last_error}"
             raise RuntimeError(message)
@@ -70,19 +70,19 @@ class AssistantsDesk:
 
 @contextmanager
 def open_desk() -> Iterator[AssistantsDesk | ResponsesDesk]:
-    """OpenAI's Responses API where there is a key, the stand-in's Assistants API where there is none."""
+    """Use OpenAI's Responses API if there is a key, otherwise the stand-in's Assistants API."""
     if os.environ.get("OPENAI_API_KEY"):
         with OpenAI() as client:
             yield ResponsesDesk(client)
     else:
-        # OpenAI has shut its Assistants API down; Azure and compatible servers still have it.
+        # OpenAI has shut down its Assistants API; Azure and compatible servers still have it.
         warnings.filterwarnings("ignore", "(The Assistants API is )?deprecated", DeprecationWarning)
         with StandIn() as server, OpenAI(base_url=server.base_url, api_key="not needed") as client:
             yield AssistantsDesk(client)
 
 
 def logs_of(thread_id: str) -> list[dict[str, Any]]:
-    """The logs of one conversation as Athina gets them, oldest first."""
+    """Return the logs of a conversation as Athina gets them, oldest first."""
     return [log for log in recent_logs(limit=100) if log.get("session_id") == thread_id]
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     with open_destination() as local_athina:
         instrument_openai()
         with open_desk() as desk:
-            # Everything that is logged in here belongs to this conversation and this customer.
+            # All logs made inside belong to this conversation and this customer.
             with athina_session(
                 desk.thread_id,
                 customer_id="disney-usa-2314832",
@@ -103,7 +103,7 @@ def main() -> None:
             logs = logs_of(desk.thread_id)
         show_conversation(logs)
         show_body(logs[0])
-        # Logs are delivered in the background; a short script asks for it before it ends.
+        # Logs are delivered in the background; a short script waits for that before it ends.
         show_delivery(flush(timeout=10), status())
         offer_viewer(local_athina, desk.thread_id)
 

@@ -1,4 +1,4 @@
-"""multiprocessing: a pool of processes that write to one outbox, each with the session of its task.
+"""multiprocessing: a pool of processes that share one outbox, each with the session of its task.
 
 python examples/worker_processes.py
 """
@@ -15,21 +15,21 @@ def answer(question: str) -> str:
 
 
 def work(task: tuple[dict[str, str], str]) -> str:
-    """Do one task in the scope that it brought along. Its log is on disk when this returns."""
+    """Do a task in the scope that was sent with it. Its log is on disk when this returns."""
     scope, question = task
     with extract(scope):
         return answer(question)
 
 
 def main() -> None:
-    """Send each question off with its session."""
+    """Send each question with its session."""
     tasks, before = [], status().made
     for number in range(6):
         with athina_session(f"thread-{number % 2}", customer_id=f"customer-{number % 2}"):
             tasks.append((inject(dict[str, str]()), f"Question {number}?"))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         print(*pool.map(work, tasks), sep="\n")
-        # Let them end by themselves: leaving the block kills them, and a log that is just on its way arrives twice.
+        # Let them end normally: leaving the block kills them, and a log that is being sent would arrive twice.
         pool.close()
         pool.join()
     flush()

@@ -1,1 +1,1 @@
-"""Sources of answers: each module depends on its host package alone."""
+"""Integrations: sources of answers. Each module depends on its host package only."""

@@ -1,6 +1,6 @@
-"""`instrument`: every source of answers that this process has, with one call.
+"""`instrument()`: instruments every source of answers in this process.
 
-Nothing is imported for it: what the program has imported is instrumented at once, what is installed once it is.
+It imports none of them: imported packages are instrumented at once, installed ones when the program imports them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["INTEGRATIONS", "Integration", "instrument", "uninstrument"]
 
 
 class Integration(NamedTuple):
-    """A source of answers, by what switches it on and off."""
+    """A source of answers, and how to switch it on and off."""
 
     host: str
-    """The module whose import shows that the program uses it."""
+    """The module whose import shows that the program uses the source."""
     module: str
-    """The module of ours; it may import its host."""
+    """Our module, which may import the host."""
     on: str
     off: str
 
@@ -65,15 +65,15 @@ INTEGRATIONS = (
 
 _logger = logging.getLogger("athina_trace")
 _switched_on: set[str] = set()
-"""The hosts that are instrumented, or will be when they are imported."""
+"""Hosts that are instrumented, or will be when they are imported."""
 
 
 def instrument() -> None:
-    """Log the answers that any known client or framework of this process gets, each once, whatever sees it.
+    """Log the answers that all known clients and frameworks of this process get, each once, even if several see it.
 
-    Those that the program has imported are instrumented at once, those that are installed when they are imported:
-    OpenAI's client and its Agents SDK, LangChain and LangGraph, LiteLLM, and the spans of OpenTelemetry. A log message
-    of the level INFO names them. May be called again; `uninstrument` undoes it.
+    These are OpenAI's client and its Agents SDK, LangChain and LangGraph, LiteLLM, and OpenTelemetry's spans. Imported
+    packages are instrumented at once, installed ones when they are imported. A log message of level INFO names them.
+    May be called again; `uninstrument` undoes it.
 
     >>> instrument()
     """
@@ -87,7 +87,7 @@ def instrument() -> None:
             continue
         if each.host not in _switched_on:
             _switched_on.add(each.host)
-            # Called at once where the module is imported already.
+            # Called at once if the module is already imported.
             wrapt.register_post_import_hook(partial(_imported, each), each.host)
     _logger.info(
         "athina_trace instruments %s", ", ".join(found) or "nothing: no known client or framework is installed"
@@ -107,15 +107,15 @@ def uninstrument() -> None:
 
 
 def _imported(integration: Integration, _module: Any) -> None:
-    """Switch an integration on, unless `uninstrument` was called meanwhile."""
+    """Switch on an integration, unless `uninstrument` was called meanwhile."""
     if integration.host in _switched_on:
-        # In the program's own import statement, which must not fail for our sake.
+        # Runs inside the program's import statement, which must not fail because of us.
         with _guard.shield(f"instrumenting {integration.host}"):
             getattr(import_module(integration.module), integration.on)()
 
 
 def _is_installed(host: str) -> bool:
-    """Return whether a module could be imported, as far as that is known without importing its own package."""
+    """Return whether a module could be imported, as far as can be known without importing its parent package."""
     try:
         return find_spec(host.rpartition(".")[0] or host) is not None
     except (ImportError, AttributeError, ValueError):

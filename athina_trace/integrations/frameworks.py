@@ -1,4 +1,4 @@
-"""What integrations of frameworks have in common: what a call's metadata names, and whose an answer is."""
+"""Shared by the integrations of frameworks: fields in a call's metadata, and the source of an answer."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["MOST_RUNNING", "follow_chain", "identifier", "named_by", "seen_by"]
 
 MOST_RUNNING: Final = 8192
-"""Runs that are remembered while under way: one may never end, as that of a forgotten stream."""
+"""Maximum number of remembered runs, since a run may never end, for example with a forgotten stream."""
 _IDENTIFIERS: Final = ("customer_id", "customer_user_id", "environment", "prompt_slug")
 
 
 def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> Scope:
-    """Return a scope, and what the metadata of one call names of what the scope leaves open, but for the session.
+    """Return a scope, with fields from the metadata of one call that the scope does not set, except the session.
 
-    The scope wins, so that a log is the same where an instrumented client, which knows no metadata, saw the answer
-    first. A session wins over the scope's: `Origin.of_run` makes it known to such a client.
+    The scope takes precedence, so that a log is the same if an instrumented client, which does not know the metadata,
+    saw the answer first. A session in the metadata takes precedence, since `Origin.of_run` passes it to such a client.
 
     Args:
-        metadata: what the program gave to the framework, any object.
+        metadata: any object that the program passed to the framework.
         scope: the scope that the call was made in.
-        further: names of fields beside identifiers, the expected response and custom attributes.
+        further: names of further fields, besides identifiers, the expected response and custom attributes.
     """
     if not isinstance(metadata, dict) or not metadata:
         return scope
-    # Frameworks put much of their own into it, and programs seldom anything.
+    # Frameworks put many of their own keys into it, and programs rarely any.
     names = [name for name in (*_IDENTIFIERS, "expected_response", *further) if metadata.get(name) is not None]
     attributes = normalise(metadata["custom_attributes"]) if "custom_attributes" in metadata else None
     if not names and attributes is None:
@@ -47,23 +47,23 @@ def named_by(metadata: object, scope: Scope, *, further: Iterable[str] = ()) -> 
 
 
 def identifier(value: object) -> str | None:
-    """Return an id that a program gave as text; None for anything else, and for an empty one."""
+    """Return an id as text; None if it is empty or anything else."""
     return str(value) or None if type(value) in (str, int, UUID) else None
 
 
 def seen_by(source: str, run: str, records: Sequence[Record]) -> Answer:
-    """Mark records of an answer, which is the first, as what a framework says of one of its runs; returns the answer.
+    """Mark records as reported by a framework about one of its runs; return the answer, which is the first record.
 
     Args:
         source: the framework.
-        run: its id of the run, which is one request and one answer.
-        records: as they were read off the objects of a provider's API that the framework passes on.
+        run: the framework's id of the run, which is one request and one answer.
+        records: read from objects of a provider's API that the framework passes on.
     """
     answer = next(record for record in records if isinstance(record, Answer))
     answer.key, answer.request = (source, run), run
     answer.source, answer.fidelity = source, AS_TYPED
     if not any(answer.usage.values()):
-        answer.usage = {}  # what a server does not say, as of most streams, frameworks have as zero
+        answer.usage = {}  # frameworks report a missing count, as in most streams, as zero
     for record in records:
         if isinstance(record, ToolCall):
             record.owner, record.source = answer.key, source
@@ -73,7 +73,7 @@ def seen_by(source: str, run: str, records: Sequence[Record]) -> Answer:
 def follow_chain(answer: Answer) -> None:
     """Give a response the session and question of those that it continues, and remember it for those that follow.
 
-    A request that brings only outputs of tools has its question in an earlier one.
+    If a request contains only outputs of tools, the question is in an earlier one.
     """
     own = answer.details.get("response_id")
     if own is None or answer.error is not None:

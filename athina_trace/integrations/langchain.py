@@ -1,11 +1,11 @@
-"""LangChain and LangGraph: what chat models and LLMs of any provider answer, as their callbacks show it.
+"""LangChain and LangGraph: logs the answers of chat models and LLMs of any provider, through callbacks.
 
     chain.invoke(question, config={"callbacks": [AthinaCallbackHandler()]})   # one call
     instrument_langchain()                                                    # every call of this process
 
-Each run of a model is one log; runs of chains and graphs only show what belongs together. A tool's output goes
-to the log that called for it, what a retriever found to the next answer beside it. The session is LangGraph's thread,
-else that of the scope around.
+Each run of a model is one log; runs of chains and graphs only show what belongs together. A tool's output goes to the
+log of the answer that called it, and retrieved documents to the next answer in the same chain. The session is
+LangGraph's thread, else that of the surrounding scope.
 
 Source of the callbacks' arguments: langchain-core 0.3 to 1.8, langgraph 1.2.
 """
@@ -51,7 +51,7 @@ from athina_trace.integrations.openai.normalise import NOTHING, Data, child, chi
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    # The host need not be installed where types are checked.
+    # The host may not be installed during type checking.
     class BaseCallbackHandler: ...
 
     BaseChatModel: Any
@@ -67,9 +67,9 @@ __all__ = ["AthinaCallbackHandler", "instrument_langchain", "uninstrument_langch
 
 _SOURCE: Final = "langchain"
 _ROLES: Final = {"human": "user", "ai": "assistant"}
-"""LangChain's types of messages that OpenAI calls otherwise."""
+"""LangChain's types of messages that have other names at OpenAI."""
 _FIELDS: Final = ("type", "role", "content", "name", "tool_call_id")
-"""Of a message of a prompt; its response metadata, which may be large, concerns an earlier answer."""
+"""Fields read from a prompt's message; not its response metadata, which may be large and concerns an earlier answer."""
 _USAGE_DETAILS: Final = (
     ("input_token_details", {"cache_read": "cached_tokens", "cache_creation": "cache_write_tokens"}),
     ("output_token_details", {"reasoning": "reasoning_tokens"}),
@@ -79,22 +79,22 @@ _USAGE_DETAILS: Final = (
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """A run of a model that has begun."""
+    """A run of a model that has started."""
 
     origin: Origin
     prompt: Sequence[Any] = ()
-    """Messages of the request as plain data with a role."""
+    """Messages of the request, as plain data with a role."""
     params: Data = field(default_factory=dict)
     node: str | None = None
 
 
 class AthinaCallbackHandler(BaseCallbackHandler):
-    """Logs each run of a model that it is called for. For sync and async code, and for any number of calls at once.
+    """Logs each run of a model that is reported to it. For sync and async code, and any number of concurrent calls.
 
     >>> model.invoke("Where is it?", config={"callbacks": [AthinaCallbackHandler()]})
     """
 
-    # On the event loop rather than in a thread for each token and each step of a chain, and in order.
+    # Run on the event loop, in order, rather than in a thread for each token and each step of a chain.
     run_inline = True
 
     def __init__(self) -> None:
@@ -107,20 +107,20 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     # Models ----------------------------------------------------------------------------------------------------------
 
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
-        """Take over what a chat model is asked. `messages`: a list with one list of messages."""
+        """Note the request to a chat model. `messages`: a list with one list of messages."""
         with _guard.shield("reading the start of LangChain's model"):
             listed = [each for one in messages for each in one]
             self._began(run_id, [_with_role(normalise(_picked(message))) for message in listed], given)
 
     def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: Any, **given: Any) -> None:  # noqa: ARG002
-        """Take over what an LLM is asked. `prompts`: a list with one text."""
+        """Note the request to an LLM. `prompts`: a list with one text."""
         with _guard.shield("reading the start of LangChain's model"):
             self._began(run_id, [{"role": "user", "content": text} for text in normalise(prompts) or ()], given)
 
     def _began(self, run_id: object, prompt: Sequence[Any], given: dict[str, Any]) -> None:
         call = _call.get()
         if call is not None:
-            continue_in(call.around)  # a model of a batch runs beside those that began before, not in them
+            continue_in(call.around)  # runs of a batch are siblings, not nested
         metadata, origin = given.get("metadata"), _origin(run_id, given)
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         params = {"model": known.get("ls_model_name"), **(normalise(given.get("invocation_params")) or NOTHING)}
@@ -135,20 +135,20 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         )
         if call is not None:
             call.begun[run_id] = self
-            call.continue_in(next(iter(call.begun)))  # an LLM is asked for all of them at once
+            call.continue_in(next(iter(call.begun)))  # an LLM gets all of them in one request
 
     def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
-        """Log what a model answered."""
+        """Log a model's answer."""
         with _guard.shield("reading an answer of LangChain"):
             self._ended(run_id, response, None)
 
     def on_llm_error(self, error: BaseException, *, run_id: Any, **given: Any) -> None:
-        """Log what ended a model's run early: a failure, or a stream that was closed with what had come by then."""
+        """Log a failed run of a model, or a stream that was closed early, with what it had received."""
         with _guard.shield("reading a failure of LangChain"):
             self._ended(run_id, given.get("response"), error)
 
     def _ended(self, run_id: object, result: object, error: BaseException | None) -> None:
-        # A handler that was added while the model ran knows no more than the answer.
+        # A handler that was added while the model ran knows only the answer.
         run, name = self._models.pop(run_id) or _Run(origin=_origin(run_id, {})), _name(run_id)
         try:
             records = _records(name, run, normalise(result), error)
@@ -157,24 +157,24 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         log_answer(records, run.origin, error=None if isinstance(error, Exception) else error)
 
     def origin_of(self, run_id: object) -> Origin | None:
-        """Return where a model's run began, unless it has ended."""
+        """Return the origin of a model's run, unless it has ended."""
         run = self._models.get(run_id)
         return None if run is None else run.origin
 
     def give_up(self, run_id: object, error: BaseException) -> None:
-        """Log a model's run that was given up."""
+        """Log an abandoned run of a model."""
         with _guard.shield("reading what LangChain left of a model"):
             self._ended(run_id, None, error)
 
     def forget(self, run_id: object) -> None:
-        """Let go of a run whose model was not asked after all."""
+        """Forget a run whose model was not asked after all."""
         self._models.pop(run_id)
         end(_name(run_id))
 
     # Tools and retrievers --------------------------------------------------------------------------------------------
 
     def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: Any, **given: Any) -> None:
-        """Note which call of a tool is carried out."""
+        """Note which tool call is executed."""
         with _guard.shield("reading the start of LangChain's tool"):
             name = given.get("name") or string(normalise(serialized) or NOTHING, "name")
             inputs = normalise(given.get("inputs"))
@@ -183,7 +183,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             self._tools.put(run_id, (origin, call, name, input_str if inputs is None else inputs))
 
     def on_tool_end(self, output: Any, *, run_id: Any, **_: Any) -> None:
-        """Give what a tool gave back to the log of the answer that called for it."""
+        """Add a tool's output to the log of the answer that called it."""
         with _guard.shield("reading LangChain's output of a tool"):
             plain = normalise(output)
             call = None
@@ -192,7 +192,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             self._tool_ended(run_id, plain, call)
 
     def on_tool_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
-        """Log the failure of a tool as its output, but not an interrupt, after which the tool is called again."""
+        """Log a tool's failure as its output, but not an interrupt, after which the tool is called again."""
         with _guard.shield("reading LangChain's failure of a tool"):
             is_interrupt = any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
             failed = isinstance(error, Exception) and not is_interrupt
@@ -212,7 +212,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             self._retrievers.put(run_id, _origin(run_id, given))
 
     def on_retriever_end(self, documents: Any, *, run_id: Any, **_: Any) -> None:
-        """Keep what was found for the answer that it is retrieved for."""
+        """Keep the retrieved documents for the next answer."""
         with _guard.shield("reading LangChain's documents"):
             origin = self._retrievers.pop(run_id)
             texts = [string(child({"": document}, ""), "page_content") for document in normalise(documents) or ()]
@@ -221,7 +221,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             end(_name(run_id))
 
     def on_retriever_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
-        """Note that a retriever has failed: nothing was found."""
+        """Note that a retriever has failed."""
         self._retrievers.pop(run_id)
         end(_name(run_id))
 
@@ -235,12 +235,12 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         run_id: Any,
         **given: Any,
     ) -> None:
-        """Note what models, tools and retrievers run in."""
+        """Note a chain, in which models, tools and retrievers run."""
         with _guard.shield("reading the start of LangChain's chain"):
             _origin(run_id, given)
 
     def on_chain_end(self, outputs: Any, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
-        """Note that a chain has ended; its answers are logged already."""
+        """Note that a chain has ended; its answers are already logged."""
         end(_name(run_id))
 
     def on_chain_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:  # noqa: ARG002
@@ -253,11 +253,11 @@ def _name(run_id: object) -> Key:
 
 
 def _origin(run_id: object, given: dict[str, Any]) -> Origin:
-    """Begin a run here. `given`: what the callback was called with."""
+    """Begin a run here. `given`: the arguments of the callback."""
     parent, metadata = given.get("parent_run_id"), given.get("metadata")
     conversation = None
     if isinstance(metadata, dict):
-        # The thread is LangGraph's; the other one is that of histories of messages, or named for Athina.
+        # LangGraph's thread; or the session of a message history, or one set for Athina.
         conversation = identifier(metadata.get("session_id")) or identifier(metadata.get("thread_id"))
     return Origin.of_run(_name(run_id), None if parent is None else _name(parent), conversation=conversation)
 
@@ -266,13 +266,13 @@ def _origin(run_id: object, given: dict[str, Any]) -> Origin:
 
 
 class _Call:
-    """A call that asks a model, maybe for several answers, with the runs that began for it."""
+    """A call to a model, perhaps for several answers, with its runs."""
 
     def __init__(self) -> None:
         self.around = within()
         self.begun: dict[object, AthinaCallbackHandler] = {}
         self.results: dict[object, Any] = {}
-        """Of each run of a chat model that was asked for its answer, None where that has not come."""
+        """The answer of each run of a chat model; None if it has not arrived."""
 
     def __enter__(self) -> None:
         self._token = _call.set(self)
@@ -293,17 +293,17 @@ class _Call:
                 handler.give_up(run_id, error)
 
     def continue_in(self, run_id: object) -> None:
-        """Let what is asked from now on be asked in this run, and in none beside it."""
+        """Make this run the current one for later requests."""
         origin = self.begun[run_id].origin_of(run_id) if run_id in self.begun else None
         if origin is not None:
             continue_in((_name(run_id), *origin.within))
 
     def ask(self, kwargs: dict[str, Any]) -> tuple[object, contextvars.Token[_Call | None]]:
-        """Note that the model is asked for the answer of one run; return that, and what `_restore` takes."""
+        """Note that the model is asked for the answer of one run; return the run, and the argument for `_restore`."""
         run_id = getattr(kwargs.get("run_manager"), "run_id", None)
         self.results[run_id] = None
         self.continue_in(run_id)
-        return run_id, _call.set(None)  # a model that this one asks is no part of the batch
+        return run_id, _call.set(None)  # a model that this one calls is not part of the batch
 
 
 _call: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("athina_trace_langchain_call", default=None)
@@ -318,10 +318,10 @@ _follows_calls = False
 
 
 def _follow_calls() -> None:
-    """See what LangChain shows no handler.
+    """Observe what LangChain does not report to handlers.
 
-    It calls none for a model's run that a cancelled task or a time limit gives up, nor for an answer of a batch where a
-    later one fails; and which of a batch is asked when.
+    These are runs that a cancelled task or a timeout abandons, answers in a batch in which a later one fails, and which
+    request of a batch is made when.
     """
     global _follows_calls  # noqa: PLW0603 - the classes are the process's
     if _follows_calls:
@@ -380,7 +380,7 @@ def _picked(message: Any) -> Any:
 
 
 def _with_role(message: Any) -> Any:
-    """Give a message of LangChain's the role that OpenAI has for its type."""
+    """Give a LangChain message the role that OpenAI uses for its type."""
     if type(message) is not dict or "role" in message:
         return message
     kind = (string(message, "type") or "").removesuffix("MessageChunk").lower()
@@ -388,13 +388,13 @@ def _with_role(message: Any) -> Any:
 
 
 def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> list[Record]:
-    """Read a result, and what was asked for it, as records.
+    """Read a result and its request as records.
 
     Args:
-        name: that of the run.
-        run: what was asked.
-        result: an `LLMResult` as plain data; None where there is none.
-        error: what ended the run early.
+        name: the name of the run.
+        run: the request.
+        result: an `LLMResult` as plain data; None if there is none.
+        error: the exception that ended the run early.
     """
     result = result if type(result) is dict else NOTHING
     candidates = next((each for each in members(result, "generations") if type(each) is list and each), [])
@@ -404,10 +404,10 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
     places = (metadata, child(first, "generation_info"), llm_output, run.params)
     texts = [_text(each) for each in candidates]
     own = string(metadata, "id") or string(message, "id") or ""
-    # Messages without an id of the provider's have one that LangChain made of the run's.
+    # Messages without a provider's id have one that LangChain made from the run's id.
     own = "" if own.startswith(("lc_", "run-")) else own
     details = {"response_id" if own.startswith("resp_") else "completion_id": own} if own else {}
-    # So LangChain marks what is out of its cache: it has the id of the answer that it was, and is one of its own.
+    # LangChain's mark for a cached answer, which has the id of the original answer, but is a separate one.
     is_cached = child(message, "usage_metadata").get("total_cost") == 0
     if is_cached:
         details["cache_hit"] = "true"
@@ -449,7 +449,7 @@ def _first(places: Iterable[Data], names: Sequence[str]) -> str | None:
 
 
 def _usage(message: Data, places: Iterable[Data]) -> dict[str, int]:
-    """Read tokens: LangChain's own counts, else the provider's."""
+    """Read tokens: LangChain's counts, else the provider's."""
     usage = child(message, "usage_metadata")
     if not usage:
         found = (child(place, name) for place in places for name in ("token_usage", "usage"))
@@ -469,7 +469,7 @@ def _calls(message: Data, owner: Key) -> list[ToolCall]:
     for place, call in enumerate([*children(message, "tool_calls"), *children(message, "invalid_tool_calls")]):
         own, arguments = string(call, "id"), call.get("args")
         if not isinstance(arguments, str):
-            # Written as OpenAI's models do, so that both sources give the same text.
+            # Formatted like OpenAI's models do, so that both sources yield the same text.
             arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
         body = function_body(own, {"name": call.get("name"), "arguments": arguments})
         calls.append(ToolCall(key=own or f"#{place}", owner=owner, source=_SOURCE, body=body))
@@ -480,9 +480,9 @@ def _calls(message: Data, owner: Key) -> list[ToolCall]:
 
 
 class _Switch:
-    """What LangChain takes for a context variable, so that it holds in every thread and context.
+    """Stands in for a context variable of LangChain, but has the same value in all threads and contexts.
 
-    With the handler where it is switched on, else None: then LangChain adds nothing.
+    Its value is the handler if switched on, else None, for which LangChain adds nothing.
     """
 
     def __init__(self) -> None:
@@ -497,10 +497,10 @@ _switch = _Switch()
 
 
 def instrument_langchain() -> None:
-    """Log what every model answers that is run through LangChain or LangGraph in this process.
+    """Log the answers of all models that run through LangChain or LangGraph in this process.
 
-    May be called again; `uninstrument_langchain` undoes it. A run that was given an `AthinaCallbackHandler` of its own
-    is logged by that one.
+    May be called again; `uninstrument_langchain` undoes it. If a run has its own `AthinaCallbackHandler`, that one logs
+    it.
     """
     _switch.handler = _switch.handler or AthinaCallbackHandler()
     if not _switch.is_registered:
@@ -509,5 +509,5 @@ def instrument_langchain() -> None:
 
 
 def uninstrument_langchain() -> None:
-    """Undo `instrument_langchain`: runs that begin from now on are not logged."""
+    """Undo `instrument_langchain`: runs that start from now on are not logged."""
     _switch.handler = None

@@ -1,4 +1,4 @@
-"""LiteLLM: what models of any provider answer through it, as its callbacks show it.
+"""LiteLLM: logs the answers of models of any provider, through its callbacks.
 
     litellm.callbacks = [AthinaLogger()]      # or instrument_litellm()
 
@@ -7,11 +7,13 @@ In the configuration of its proxy:
     litellm_settings:
       callbacks: athina_trace.integrations.litellm.athina_logger
 
-Each request to a provider is one log: an attempt that failed, too, as a router makes several. The session that
-`metadata` names wins over that of the scope around; what else it names adds to it. LiteLLM calls its loggers after the
-call has returned, in a thread or task of its own. It says nothing of a stream that is left, of a call that is cancelled
-and of one whose event loop closes when it returns: such a call is logged when LiteLLM lets go of it. Of what it hands
-over only what makes a log is read: never a provider's key.
+Each request to a provider is one log, including failed attempts, of which a router may make several. The session in
+`metadata` takes precedence over that of the surrounding scope; its other fields are used if the scope does not set
+them.
+
+LiteLLM calls its loggers after the call has returned, in its own thread or task. It does not report abandoned streams,
+cancelled calls, and calls whose event loop closes when they return: these are logged when LiteLLM releases them. Only
+the fields of a log are read from what it passes to loggers: never a provider's key.
 
 Source of the callbacks' arguments: litellm 1.80 to 1.108.
 """
@@ -46,7 +48,7 @@ from athina_trace.integrations.openai.normalise import Data, child, members, nor
 from athina_trace.integrations.openai.responses import ResponseEvents
 
 if TYPE_CHECKING:
-    # The host need not be installed where types are checked.
+    # The host may not be installed during type checking.
     class CustomLogger:
         turn_off_message_logging: bool
 
@@ -75,36 +77,36 @@ _ANSWERING: Final = frozenset(
         *("responses", "aresponses", "anthropic_messages", "aanthropic_messages"),
     )
 )
-"""The types of calls that a model answers with words, in contrast to embeddings and the like."""
+"""The types of calls with text answers, unlike embeddings and the like."""
 _READ: Final = (
     *("call_type", "litellm_call_id", "status", "model", "messages", "response", "model_parameters", "response_cost"),
     *("custom_llm_provider", "end_user", "session_id", "model_group", "cache_hit", "error_str"),
 )
-"""What is read of LiteLLM's standard payload: nothing that holds a key, nor the traceback of a failure."""
+"""The keys read from LiteLLM's standard payload: none with an API key or the traceback of a failure."""
 _NAMED: Final = ("context", "user_query", "user_feedback", "user_feedback_comment", "model_options")
-"""What `metadata` may name besides identifiers, as for LiteLLM's own callback for Athina."""
+"""Fields besides identifiers in `metadata`, as for LiteLLM's own callback for Athina."""
 _INVENTED: Final = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""The id that LiteLLM gives to answers of providers whose ids it does not pass on. Source: `litellm.types.utils`."""
+"""The ids that LiteLLM gives to answers if it does not pass on the provider's. Source: `litellm.types.utils`."""
 _OF_PROVIDER: Final = re.compile(r"\blitellm\.\w+: .*?\b\w+(?P<kind>Exception|Error) - (?P<text>.+)", re.DOTALL)
-"""How LiteLLM writes down what a provider answered. Source: `litellm.litellm_core_utils.exception_mapping_utils`."""
+"""LiteLLM's format for a provider's error. Source: `litellm.litellm_core_utils.exception_mapping_utils`."""
 _LISTS: Final = (
     *("callbacks", "input_callback", "success_callback", "failure_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
 )
-"""Where LiteLLM keeps its loggers: it puts those of the first list into the others when a call is made."""
+"""LiteLLM's lists of loggers: with each call, it copies those in the first list to the others."""
 
 
 _NAMING: Final = ("metadata", "litellm_metadata", "litellm_session_id")
-"""Where LiteLLM's parameters of a call have what a program names."""
+"""LiteLLM's parameters of a call that contain a program's metadata."""
 _MARK: Final = "athina_trace"
-"""Where our mark is in what LiteLLM keeps of a call."""
+"""The key of our mark in LiteLLM's data about a call."""
 _NO_LOGGING: Final = "x-litellm-disable-callbacks"
-"""The header by which a client of the proxy switches loggers off."""
+"""The header with which a client of the proxy switches off loggers."""
 _VISIT_SECONDS: Final = 5.0
 
 
 class _Mark:
-    """Put into what LiteLLM keeps of a call: once this is gone, it reports nothing about it any more."""
+    """Put into LiteLLM's data about a call: once it is collected, LiteLLM will not report the call any more."""
 
     __slots__ = ("__weakref__",)
 
@@ -114,37 +116,37 @@ class _Mark:
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
-    """A request to a provider that has begun, with what its log is made of where LiteLLM reports nothing."""
+    """A request to a provider, with the data for its log in case LiteLLM does not report it."""
 
     call: str
-    """LiteLLM's id of it."""
+    """LiteLLM's id of the call."""
     origin: Origin
     payload: dict[str, Any]
     """As in LiteLLM's standard payload."""
     params: dict[str, Any]
-    """What names the session and fields of the log."""
+    """The parameters that name the session and fields of the log."""
     is_wanted: bool
-    """Whether a model answers with words, and the program has not kept it from loggers."""
+    """Whether the answer is text, and the program has not kept it from loggers."""
     chunks: Sequence[Any] | None = None
-    """Of a stream of a completion what has come; LiteLLM adds to it."""
+    """The chunks of a completion's stream so far; LiteLLM appends to the list."""
     events: list[Any] = field(default_factory=list)
-    """Of a stream of a response what has come."""
+    """The events of a response's stream so far."""
     is_answered: bool = False
-    """Whether the answer came, or a stream of it began."""
+    """Whether the answer, or the beginning of its stream, has arrived."""
     result: Any = None
-    """What an asynchronous call returned."""
+    """The return value of an asynchronous call."""
     loop: asyncio.AbstractEventLoop | None = None
-    """Where it returned that: once this is closed, LiteLLM may call no logger any more."""
+    """The event loop in which it returned: once this is closed, LiteLLM may not call loggers any more."""
     mark: weakref.ref[_Mark] | None = None
 
 
 _requests: Newest[_Request] = Newest(MOST_RUNNING)
 _left: deque[_Request] = deque()
-"""Those that it has let go of."""
+"""Requests that LiteLLM has released."""
 
 
 class AthinaLogger(CustomLogger):
-    """A logger for `litellm.callbacks`. For sync and async code, and for any number of calls at once.
+    """A logger for `litellm.callbacks`. For sync and async code, and any number of concurrent calls.
 
     >>> litellm.callbacks = [AthinaLogger()]
 
@@ -160,7 +162,7 @@ class AthinaLogger(CustomLogger):
     # LiteLLM passes some of these by name.
 
     def log_pre_api_call(self, model: object, messages: object, kwargs: Any) -> None:  # noqa: ARG002
-        """Note where a request is made: what LiteLLM calls later may run in a thread that does not know."""
+        """Note the origin of a request, since LiteLLM's later callbacks may run in another thread."""
         with _guard.shield("reading the start of LiteLLM's call"):
             _log_left()
             call = identifier(kwargs.get("litellm_call_id"))
@@ -168,7 +170,7 @@ class AthinaLogger(CustomLogger):
                 _begin(call, kwargs, is_redacted=self.turn_off_message_logging)
 
     def log_post_api_call(self, kwargs: Any, response_obj: object, start_time: object, end_time: object) -> None:  # noqa: ARG002
-        """Note that a request was answered: what is asked here from now on is another one."""
+        """Note that a request was answered: later calls here belong to another one."""
         with _guard.shield("reading the end of LiteLLM's request"):
             call = identifier(kwargs.get("litellm_call_id"))
             if call is not None:
@@ -201,7 +203,7 @@ class AthinaLogger(CustomLogger):
     def _log(self, kwargs: Any, start_time: object, end_time: object) -> None:
         given = kwargs.get("standard_logging_object")
         if not isinstance(given, dict):
-            return  # a stream that is still under way
+            return  # a stream that is still in progress
         payload: Data = normalise({**{name: given.get(name) for name in _READ}, "began": _moment(start_time)})
         call = string(payload, "litellm_call_id") or identifier(kwargs.get("litellm_call_id"))
         request = _requests.pop(call)
@@ -211,14 +213,14 @@ class AthinaLogger(CustomLogger):
         if string(payload, "call_type") not in _ANSWERING:
             return
         if isinstance(start_time, datetime) and isinstance(end_time, datetime):
-            # By our own clock it would last until this logger is called.
+            # By our own clock, it would last until this logger is called.
             origin = origin._replace(response_time=round((end_time - start_time).total_seconds() * 1000))
-        # What a fallback has answered still has the exception of the call that failed.
+        # The answer of a fallback still has the exception of the failed call.
         error = kwargs.get("exception") if payload.get("status") != "success" else None
         if error is None and payload.get("status") == "failure":
             error = RuntimeError(string(payload, "error_str") or "failed")
         if error is not None and request is not None and request.payload["response"] is None:
-            # Of a stream that failed, too, LiteLLM gives nothing.
+            # LiteLLM also passes nothing on from a failed stream.
             payload = {**payload, "response": child(payload, "response") or _received(request).result()}
         answer, records, origin = _read(payload, _params(kwargs), origin, error, call=call)
         if answer.error is not None:
@@ -233,21 +235,21 @@ class AthinaLogger(CustomLogger):
 
 
 def _begin(call: str, kwargs: Any, *, is_redacted: bool) -> _Request:
-    """Take over what a log needs where LiteLLM reports no more. `is_redacted`: whether to leave content out."""
+    """Keep the data for a log in case LiteLLM does not report the request. `is_redacted`: leave out content."""
     params, is_hidden = _params(kwargs), is_redacted or should_redact_message_logging(kwargs)
     messages = [] if is_hidden else kwargs.get("messages")
     proxied = params.get("proxy_server_request")
     headers = proxied.get("headers") if isinstance(proxied, dict) else None
     is_silenced = params.get("no-log") is True or (isinstance(headers, dict) and _NO_LOGGING in headers)
-    # Without its session: what this calls later may still be to come when the next call is made here.
+    # Without its session, since callbacks of this call may come after the next call is made here.
     origin = Origin.of_run((_SOURCE, call))
     request = _Request(
         call=call,
-        # What it calls later is mostly after the end of a decorated call that only asks for an answer and returns it.
+        # Its callbacks mostly come after a decorated call that only returns the answer has ended.
         origin=origin._replace(is_awaited=origin.open_draft is not None),
         payload={
             "model": kwargs.get("model"),
-            # The program may still append to its list.
+            # Copied, since the program may append to its list.
             "messages": list(messages) if isinstance(messages, list) else messages,
             "model_parameters": kwargs.get("optional_params"),
             "custom_llm_provider": kwargs.get("custom_llm_provider"),
@@ -259,19 +261,19 @@ def _begin(call: str, kwargs: Any, *, is_redacted: bool) -> _Request:
     )
     _requests.put(call, request)
     kwargs[_MARK] = mark = _Mark()
-    # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
+    # Only noted, since the garbage collector may call this at any time, even in the middle of our own work.
     request.mark = weakref.ref(mark, lambda _: _left.append(request))
     return request
 
 
 def _follow_answers() -> None:
-    """Record what comes of a request in it: no logger is given the chunks of an asynchronous stream, for one."""
+    """Record the results of requests: loggers are not given, for example, the chunks of an asynchronous stream."""
     if isinstance(litellm.CustomStreamWrapper.__dict__["__init__"], wrapt.ObjectProxy):
         return
     wrapt.wrap_function_wrapper(Logging, "handle_sync_success_callbacks_for_async_calls", _answered)
     wrapt.wrap_function_wrapper(LLMCachingHandler, "_update_litellm_logging_obj_environment", _found_in_cache)
     wrapt.wrap_function_wrapper(litellm.CustomStreamWrapper, "__init__", _stream_begins)
-    # A router has further ones around these, with the same events.
+    # A router wraps these in further streams with the same events.
     for kind in BaseResponsesAPIStreamingIterator.__subclasses__():
         if kind.__module__ == BaseResponsesAPIStreamingIterator.__module__:
             for name, step in (("__next__", _next_event), ("__anext__", _anext_event)):
@@ -290,7 +292,7 @@ def _answered(wrapped: Callable[..., None], logging: Any, args: Any, kwargs: Any
 
 
 def _found_in_cache(wrapped: Callable[..., None], _handler: object, args: Any, kwargs: Any) -> None:
-    """Note where an answer out of LiteLLM's cache was asked for: nothing was requested, of which it would speak."""
+    """Note the origin of an answer from LiteLLM's cache, for which it reports no request."""
     wrapped(*args, **kwargs)
     with _guard.shield("reading LiteLLM's cache"):
         details = (args[0] if args else kwargs["logging_obj"]).model_call_details
@@ -300,7 +302,7 @@ def _found_in_cache(wrapped: Callable[..., None], _handler: object, args: Any, k
         if call is not None and loggers:
             request = _begin(call, details, is_redacted=any(each.turn_off_message_logging for each in loggers))
             request.is_answered = request.payload["cache_hit"] = True
-            # A stream for a synchronous call was made before.
+            # The stream of a synchronous call was made before.
             request.chunks = getattr(kwargs.get("cached_result"), "chunks", None)
             end((_SOURCE, call))
 
@@ -337,10 +339,10 @@ def _request_of(stream: Any) -> _Request | None:
 
 
 def _log_left(*, is_visit: bool = False, ending: bool = False) -> None:
-    """Log what LiteLLM has let go of without a report.
+    """Log the requests that LiteLLM has released without a report.
 
     Args:
-        is_visit: whether to look for event loops that were closed, too.
+        is_visit: whether to also look for closed event loops.
         ending: whether to log all that has not ended.
     """
     while _left:
@@ -371,7 +373,7 @@ def _log_left_one(request: _Request) -> None:
 
 
 def _received(request: _Request) -> ChatChunks | ResponseEvents:
-    """Put together what has come of a stream."""
+    """Assemble the received part of a stream."""
     built = ResponseEvents() if request.events else ChatChunks()
     for chunk in tuple(request.events or request.chunks or ()):
         if type(plain := normalise(chunk)) is dict:
@@ -407,7 +409,7 @@ def _moment(time: object) -> str | None:
 
 
 def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return where a program's metadata may be, that of the request first: a proxy puts it inside its own."""
+    """Return the places of a program's metadata, that of the request first: a proxy puts it inside its own."""
     places: list[object] = []
     for name in ("metadata", "litellm_metadata"):
         outer = params.get(name)
@@ -418,17 +420,17 @@ def _metadata(params: dict[str, Any]) -> list[dict[str, Any]]:
 def _read(
     payload: Data, params: dict[str, Any], origin: Origin, error: BaseException | None, *, call: str | None
 ) -> tuple[Answer, list[Any], Origin]:
-    """Read what makes a log of a request.
+    """Read the records for the log of a request.
 
     Args:
-        payload: what was taken over of LiteLLM's standard payload.
+        payload: the data kept from LiteLLM's standard payload.
         params: LiteLLM's own parameters of the call.
-        origin: where it was made.
-        error: what it failed with.
+        origin: where the request was made.
+        error: the exception with which it failed.
         call: LiteLLM's id of it.
 
     Returns:
-        The answer, all records of it, and the origin with what the program named for this call.
+        The answer, all its records, and the origin with the fields in the call's metadata.
     """
     metadata, scope, reference = _metadata(params), origin.scope, origin.reference
     for place in metadata:
@@ -440,7 +442,7 @@ def _read(
     origin = origin._replace(scope=scope, reference=reference, conversation=conversation)
     records = _records(payload, error, origin.started_ns)
     answer = seen_by(_SOURCE, call or str(origin.started_ns), records)
-    # Fallbacks have the id of the call that failed; what LiteLLM says twice, as of a stream, began at one time.
+    # Fallbacks have the id of the failed call; reports about the same call, as for streams, have the same start time.
     answer.request = f"{answer.request} {payload.get('began')}"
     _add_details(answer, payload, metadata)
     follow_chain(answer)
@@ -448,16 +450,16 @@ def _read(
 
 
 def _records(payload: Data, error: BaseException | None, order: int) -> list[Any]:
-    """Read a request and what came of it as records, the answer first.
+    """Read a request and its result as records, the answer first.
 
     Args:
-        payload: what was taken over of LiteLLM's standard payload.
-        error: what the request failed with.
-        order: when it began.
+        payload: the data kept from LiteLLM's standard payload.
+        error: the exception with which the request failed.
+        order: when the request began.
     """
     given, model = child(payload, "response"), string(payload, "model")
     asked = {**child(payload, "model_parameters"), "model": model}
-    # Each of the two APIs has a name of its own for the request's messages.
+    # The two APIs have different names for the request's messages.
     asked |= dict.fromkeys(("messages", "input"), payload.get("messages"))
     kind = "response" if "output" in given else "chat"
     records = read_exchange(Exchange(kind=kind, order=order, params=asked, answer=given or None, error=error))
@@ -465,12 +467,12 @@ def _records(payload: Data, error: BaseException | None, order: int) -> list[Any
 
 
 def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) -> None:
-    """Add to an answer what LiteLLM knows besides.
+    """Add LiteLLM's further data to an answer.
 
     Args:
-        answer: what `_records` has read.
-        payload: what was taken over of LiteLLM's standard payload.
-        metadata: of the call.
+        answer: the result of `_records`.
+        payload: the data kept from LiteLLM's standard payload.
+        metadata: the metadata of the call.
     """
     details = dict(answer.details)
     if (own := details.get("response_id")) is not None:
@@ -479,7 +481,7 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
     if _INVENTED.fullmatch(details.get("completion_id", "")):
         answer.names = ()
     if payload.get("cache_hit") is True:
-        # Served again: it has the id of the answer that it was, and is one of its own.
+        # Served from the cache: it has the id of the original answer, but is a separate one.
         answer.names, details["cache_hit"] = (), "true"
     served, tags = _noted(metadata)
     if payload.get("status") == "success":
@@ -500,7 +502,7 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
 
 
 def _message_of(error: str) -> str:
-    """Return a provider's own message, where LiteLLM has it in the text of an exception of its own."""
+    """Return a provider's own message from the text of LiteLLM's exception."""
     found = _OF_PROVIDER.search(error)
     if found is None:
         return error
@@ -513,7 +515,7 @@ def _message_of(error: str) -> str:
 
 
 def _noted(metadata: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
-    """Return the name of the model that served a call, and the tags that its metadata has."""
+    """Return the name of the model that served a call, and the tags in its metadata."""
     served: str | None = None
     tags: dict[str, None] = {}
     for place in metadata:
@@ -527,7 +529,7 @@ def _noted(metadata: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
 
 
 def _provided(own: str) -> str:
-    """Return the provider's id of a response, which LiteLLM has put into one of its own.
+    """Return the provider's id of a response, which LiteLLM has encoded in its own id.
 
     Source: `ResponsesAPIRequestUtils._build_responses_api_response_id`.
     """
@@ -539,11 +541,11 @@ def _provided(own: str) -> str:
 
 
 athina_logger: Final = AthinaLogger()
-"""The logger of `instrument_litellm`, and what the configuration of LiteLLM's proxy names."""
+"""The logger of `instrument_litellm`, to be named in the configuration of LiteLLM's proxy."""
 
 
 def instrument_litellm() -> None:
-    """Log what every model answers that is asked through LiteLLM in this process.
+    """Log the answers of all models that are called through LiteLLM in this process.
 
     May be called again; `uninstrument_litellm` undoes it.
     """
@@ -552,7 +554,7 @@ def instrument_litellm() -> None:
 
 
 def uninstrument_litellm() -> None:
-    """Undo `instrument_litellm`; loggers that the program put there itself stay."""
+    """Undo `instrument_litellm`; loggers that the program added itself remain."""
     for name in _LISTS:
         listed: Any = getattr(litellm, name, None)
         if isinstance(listed, list):

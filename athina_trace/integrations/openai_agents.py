@@ -1,13 +1,12 @@
-"""OpenAI's Agents SDK: what the models of an agent answer, as the SDK's own tracing shows it.
+"""OpenAI's Agents SDK: logs the answers of an agent's models, through the SDK's own tracing.
 
     instrument_openai_agents()      # beside OpenAI's own upload of traces, which is left as it is
 
-Each span of a response or a generation is one log. The sums that spans of tasks and turns have are not counted, since
-their models' tokens were counted already. Outputs of tools go to the log that called for them; handoffs and guardrails
-are noted in the log of the answer that they concern. The session is the run's `group_id`, else the conversation, else
-that of the scope around.
-
-With `trace_include_sensitive_data=False` the SDK gives away tokens and failures only: the log says so.
+Each span of a response or a generation is one log. The sums in spans of tasks and turns are not counted, since their
+models' tokens already are. Outputs of tools go to the log of the answer that called them; handoffs and guardrails are
+noted in the log of the answer that they concern. The session is the run's `group_id`, else the conversation, else that
+of the surrounding scope. With `trace_include_sensitive_data=False`, the SDK passes on tokens and failures only, and the
+log says so.
 
 Source of the spans: openai-agents 0.6 to 0.24.
 """
@@ -28,7 +27,7 @@ from athina_trace.integrations.openai.exchange import Exchange, add_request, rea
 from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
 
 if TYPE_CHECKING:
-    # The host need not be installed where types are checked.
+    # The host may not be installed during type checking.
     def add_trace_processor(processor: object, /) -> None: ...
     def get_current_trace() -> object: ...
 else:
@@ -40,35 +39,35 @@ _SOURCE: Final = "openai_agents"
 _WITHHELD: Final = {"content": "withheld by trace_include_sensitive_data=False"}
 _MODELS: Final = ("response", "generation")
 _AGENTS: Final = {"agent": "name", "turn": "agent_name"}
-"""Of the spans that answers are given in, where they name the agent."""
+"""The spans that contain answers → the field with the agent's name."""
 _OF_CLIENT: Final = re.compile(r"Error code: (\d{3}) - (.+)", re.DOTALL)
-"""A failure as OpenAI's client writes it down: the span has its text alone. Source: `openai._base_client`."""
+"""The text of a failure in OpenAI's client, which is all that the span has. Source: `openai._base_client`."""
 _FAKE_ID: Final = "__fake_id__"
-"""What the SDK calls a response that it made of chat completions. Source: `agents.models.fake_id`."""
+"""The SDK's id for a response that it made from chat completions. Source: `agents.models.fake_id`."""
 
 
 @dataclass(slots=True)
 class _Span:
-    """A span that has begun."""
+    """A span that has started."""
 
     origin: Origin
     parent: _Span | None
     agent: str | None = None
-    """Of an agent's span and a turn's."""
+    """The agent's name, in spans of agents and turns."""
     answer: tuple[Answer, Origin] | None = None
-    """What names the last answer that was given inside."""
+    """Identifies the last answer inside."""
     notes: dict[str, str] = field(default_factory=dict)
-    """What to add to the next answer that is given inside."""
+    """Attributes for the next answer inside."""
 
     def around(self) -> list[_Span]:
-        """Return the turn and the agent that this is in; before 0.20 there are no turns."""
+        """Return the enclosing turn and agent; before 0.20, there are no turns."""
         inner = self.parent
         outer = None if inner is None else inner.parent
         return [each for each in (inner, outer) if each is not None and each.agent is not None]
 
 
 class AthinaTracingProcessor:
-    """A tracing processor, for `add_trace_processor(...)`. For any number of runs at once.
+    """A tracing processor, for `add_trace_processor(...)`. For any number of concurrent runs.
 
     >>> add_trace_processor(AthinaTracingProcessor())
     """
@@ -79,22 +78,22 @@ class AthinaTracingProcessor:
         self.is_on = True
 
     def on_trace_start(self, trace: object) -> None:
-        """Do nothing: a trace is read where a model is asked."""
+        """Do nothing: only spans are read."""
 
     def on_trace_end(self, trace: object) -> None:
-        """Do nothing: its answers are logged already."""
+        """Do nothing: its answers are already logged."""
 
     def on_span_start(self, span: Any) -> None:
-        """Take over where a model is asked."""
+        """Note the origin of a model's request."""
         if self.is_on:
             with _guard.shield("reading the start of a span of the Agents SDK"):
                 self._spans.put(span.span_id, self._begun(span))
 
     def on_span_end(self, span: Any) -> None:
-        """Log an answer, or add to one what concerns it."""
+        """Log an answer, or add to the answer that the span concerns."""
         if self.is_on:
             with _guard.shield("reading a span of the Agents SDK"):
-                # A processor that was added while the span ran begins with its end.
+                # A processor that was added while the span ran sees only its end.
                 begun = self._spans.pop(span.span_id) or self._begun(span)
                 try:
                     _read(span, begun)
@@ -126,7 +125,7 @@ def _name(span: Any) -> Key:
 
 
 def _read(span: Any, begun: _Span) -> None:
-    """Log what a span that has ended says, or add it to the answer that it concerns."""
+    """Log the answer in an ended span, or add its data to the answer that it concerns."""
     data = span.span_data
     if data.type in _MODELS:
         _log(span, begun)
@@ -140,13 +139,13 @@ def _read(span: Any, begun: _Span) -> None:
 
 
 def _log(span: Any, begun: _Span) -> None:
-    """Log the answer of a model, or what became of the request for one."""
+    """Log a model's answer, or the failure of its request."""
     data, origin, given_up = span.span_data, begun.origin, None
     usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
     usage = usage if any(usage.values()) else {}  # as of a stream without counts
     records, is_answered = _records(data, origin.started_ns)
     if not is_answered and usage:
-        # Of its own log only: an instrumented client may have seen the content.
+        # Only for this source: an instrumented client may have seen the content.
         origin = origin._replace(attributes=_WITHHELD)
     elif not is_answered and failure is None:
         given_up = GeneratorExit()  # a stream that was left, or a task that was cancelled
@@ -167,7 +166,7 @@ def _log(span: Any, begun: _Span) -> None:
 
 
 def _note(begun: _Span, notes: dict[str, str]) -> None:
-    """Add something to the last answer of the turn, or of the agent, that it was noted in; else to the next one."""
+    """Add attributes to the last answer of the turn or agent; if there is none, to the next one."""
     place = begun.parent
     if place is not None and place.answer is not None:
         named, origin = place.answer
@@ -177,7 +176,7 @@ def _note(begun: _Span, notes: dict[str, str]) -> None:
 
 
 def _records(data: Any, order: int) -> tuple[list[Any], bool]:
-    """Read an answer, and what was asked for it, as records, the answer first; and whether the span has one."""
+    """Read an answer and its request as records, the answer first; also return whether the span has one."""
     kind, given, asked = "response", normalise(getattr(data, "response", None)), {"input": normalise(data.input)}
     if data.type == "generation":
         kind, given, asked = _generation(normalise(data.output), normalise(data.model_config), asked["input"])
@@ -198,7 +197,7 @@ def _records(data: Any, order: int) -> tuple[list[Any], bool]:
 
 
 def _generation(output: Any, config: Any, messages: Any) -> tuple[str, Data, dict[str, Any]]:
-    """Read a generation: messages of chat completions, or a response that the SDK made of their stream.
+    """Read a generation: messages of chat completions, or a response that the SDK made from their stream.
 
     Returns:
         The kind of the answer, the answer, and the parameters of its request.
@@ -215,10 +214,10 @@ _processor: AthinaTracingProcessor | None = None
 
 
 def instrument_openai_agents() -> None:
-    """Log what the models of every agent in this process answer. OpenAI's own upload of traces stays as it is.
+    """Log the answers of the models of all agents in this process.
 
-    May be called again; `uninstrument_openai_agents` undoes it. Call the SDK's `set_trace_processors` before, which
-    takes out this processor, too.
+    OpenAI's own upload of traces is not affected. May be called again; `uninstrument_openai_agents` undoes it. Call the
+    SDK's `set_trace_processors` before this function, since it removes all processors, including this one.
     """
     global _processor  # noqa: PLW0603 - the SDK has one list of processors
     if _processor is None:
@@ -230,5 +229,5 @@ def uninstrument_openai_agents() -> None:
     """Undo `instrument_openai_agents`."""
     global _processor  # noqa: PLW0603 - the SDK has one list of processors
     if _processor is not None:
-        _processor.is_on = False  # the SDK can add a processor, but take out none
+        _processor.is_on = False  # the SDK can add processors, but not remove one
         _processor = None

@@ -1,5 +1,5 @@
-"""Logs on their way through NATS JetStream: programs publish to a stream, workers deliver from it to Athina.
+"""Delivery through NATS JetStream: programs publish logs to a stream, and workers deliver them to Athina.
 
-Everything that knows NATS is in this package. `publisher` takes the place of an engine's senders; `worker` takes from
+Everything about NATS is in this package. `publisher` replaces an engine's senders; `worker` takes logs from
 the stream. Nothing here is loaded unless ATHINA_RELAY is set.
 """

@@ -1,4 +1,4 @@
-"""Connections to NATS servers, requests to JetStream's API, and what their errors mean for a log."""
+"""Connections to NATS servers, requests to JetStream's API, and the meaning of their errors for a log."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
 _PING_SECONDS = 10
-"""How often a quiet connection is asked for a sign of life; two that stay unanswered end it."""
+"""How often an idle connection is pinged; two unanswered pings end it."""
 _FULL = frozenset({10077, 10047, 10023})
-"""JetStream's codes for a stream at its limit, and for a server or an account at theirs."""
+"""JetStream's codes for a stream, a server or an account at its limit."""
 _TOO_LARGE = 10054
 
 
 class ApiError(Exception):
-    """JetStream refused a request. `code` is like an HTTP status; `err_code` says precisely why."""
+    """JetStream refused a request. `code` is like an HTTP status; `err_code` gives the exact reason."""
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
         super().__init__(f"{description} ({err_code or code})")
@@ -46,19 +46,19 @@ class ApiError(Exception):
 
 
 class NoAnswerError(Exception):
-    """No server answered: none is there, none let us in, or JetStream is not available."""
+    """No server answered: none can be reached, none accepted us, or JetStream is not available."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the servers are, and how to be let in.
+    """The addresses of the servers, and our credentials.
 
     Attributes:
         servers: URLs without credentials.
-        user, password, token: what the URL held.
+        user, password, token: from the URL.
         credentials: path of a `.creds` file, with a JWT and a seed.
         certificate: path of a PEM file with a client's certificate and key.
-        prefix: of all subjects.
+        prefix: the prefix of all subjects.
     """
 
     servers: tuple[str, ...]
@@ -73,7 +73,7 @@ class Address:
     def parse(
         cls, url: str, *, credentials: str | None = None, certificate: str | None = None, prefix: str = "athina"
     ) -> Address:
-        """Read `nats://user:password@host:4222,nats://other:4222`; one server's credentials are for all."""
+        """Parse `nats://user:password@host:4222,nats://other:4222`; one server's credentials are used for all."""
         servers, user, password = [], None, None
         for each in filter(None, (part.strip() for part in url.split(","))):
             parts = urlsplit(each if "://" in each else f"nats://{each}")
@@ -85,7 +85,7 @@ class Address:
 
     @classmethod
     def of(cls, settings: Settings) -> Address:
-        """Return the address that the settings name. Raises `SettingsError` where they name none."""
+        """Return the address in the settings. Raises `SettingsError` if there is none."""
         if settings.relay is None:
             raise SettingsError("there is no relay: set ATHINA_RELAY to its servers, such as nats://host:4222")
         return cls.parse(
@@ -97,7 +97,7 @@ class Address:
 
     @property
     def names(self) -> Names:
-        """What is called how there."""
+        """The names of streams and subjects there."""
         return Names(self.prefix)
 
     def __str__(self) -> str:
@@ -105,11 +105,11 @@ class Address:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must be in no message."""
+        """Secrets, which must not appear in messages."""
         return tuple(filter(None, (self.password, self.token)))
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return the context for secure connections; None where the client's own will do."""
+        """Return the context for TLS; None to use the client's own."""
         if self.certificate is not None:
             context = ssl.create_default_context()
             context.load_cert_chain(self.certificate)
@@ -118,10 +118,10 @@ class Address:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that looks names up in its own thread, and leaves no connection open when it is closed.
+    """An event loop that resolves names in its own thread, and leaves no connection open when it is closed.
 
-    A thread pool, which asyncio uses, takes no more work once the interpreter ends, when the last logs are sent; and
-    it would keep the process from ending for as long as a look-up takes.
+    asyncio's thread pool takes no work once the interpreter shuts down, when the last logs are sent, and it would keep
+    the process from ending for as long as a look-up takes.
     """
 
     def __init__(self) -> None:
@@ -129,17 +129,17 @@ class Loop(asyncio.SelectorEventLoop):
         self._connections: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        """Look a name up; other connections of this loop wait meanwhile."""
+        """Resolve a name; other connections of this loop wait meanwhile."""
         return socket.getaddrinfo(host, port, **options)
 
     async def create_connection(self, *given: Any, **options: Any) -> Any:
-        """Connect. The client of NATS forgets connections that it is making, or closing, when that is cancelled."""
+        """Connect, and remember it: the NATS client loses connections if opening or closing them is cancelled."""
         made = await super().create_connection(*given, **options)
         self._connections.add(made[0])
         return made
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run `main` to its end, cancel what it left, and close: once, as `asyncio.Runner` from Python 3.11 on."""
+        """Run `main`, cancel its remaining tasks, and close, like `asyncio.Runner` in Python 3.11; for one use."""
         try:
             return self.run_until_complete(main)
         finally:
@@ -147,11 +147,11 @@ class Loop(asyncio.SelectorEventLoop):
             for task in left:
                 task.cancel()
             if left:
-                # Not for ever: there are tasks of the client's that do not heed it.
+                # With a timeout, since some tasks of the client ignore cancellation.
                 self.run_until_complete(asyncio.wait(left, timeout=_CLOSE_SECONDS))
             for connection in [*self._connections]:
                 connection.abort()
-            # A connection that was closed lets go of its socket in the next round of the loop.
+            # A closed connection releases its socket in the next iteration of the loop.
             self.run_until_complete(asyncio.sleep(0))
             self.close()
 
@@ -163,9 +163,9 @@ async def connect(
     on_error: Callable[[Exception], None] = lambda _: None,
     on_closed: Callable[[], None] = lambda: None,
 ) -> NatsClient:
-    """Connect to any of the servers. The connection does not come back once it is lost: see `on_closed`.
+    """Connect to any of the servers. A lost connection is not reopened: see `on_closed`.
 
-    Raises `NoAnswerError`, with a cause, or `PermissionError` where a server does not let us in.
+    Raises `NoAnswerError`, with a cause, or `PermissionError` if a server rejects our credentials.
     """
     failures: list[Exception] = []
 
@@ -196,7 +196,7 @@ async def connect(
             skip_subject_validation=True,  # they are all ours
         )
     )
-    # Rather than `wait_for`, which would wait for a task that does not heed its cancellation.
+    # Not `wait_for`, which would wait for a task that ignores its cancellation.
     await asyncio.wait({connecting}, timeout=CONNECT_SECONDS * 2)
     if not connecting.done():
         connecting.cancel()
@@ -214,9 +214,9 @@ async def connect(
 
 
 async def close(client: NatsClient) -> None:
-    """Close a connection, within a second: after a failed handshake the client's own would wait for ever."""
+    """Close a connection, within a second: after a failed handshake, the client's own method would wait for ever."""
     await asyncio.wait({asyncio.ensure_future(client.close())}, timeout=_CLOSE_SECONDS)
-    # What the client leaves open when it fails to close, the interpreter would complain about.
+    # Close what the client leaves open if it fails, or the interpreter would warn about it.
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
     if writer is not None:
         # Of Python 3.11.2, which Debian 12 has: a secure one that has ended cannot be aborted.
@@ -225,7 +225,7 @@ async def close(client: NatsClient) -> None:
 
 
 async def api(client: NatsClient, endpoint: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ask JetStream, such as `STREAM.INFO.athina`. Raises `ApiError` or `NoAnswerError`."""
+    """Send a request to JetStream's API, such as `STREAM.INFO.athina`. Raises `ApiError` or `NoAnswerError`."""
     payload = json.dumps(request).encode() if request is not None else b""
     answer: dict[str, Any] = json.loads(await ask(client, f"$JS.API.{endpoint}", payload))
     raise_error(answer)
@@ -233,7 +233,7 @@ async def api(client: NatsClient, endpoint: str, request: dict[str, Any] | None 
 
 
 async def ask(client: NatsClient, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> bytes:
-    """Send a request and give the answer's data. Raises `NoAnswerError`."""
+    """Send a request and return the data of the answer. Raises `NoAnswerError`."""
     try:
         return (await client.request(subject, payload, timeout=REQUEST_SECONDS, headers=headers)).data
     except nats.errors.NoRespondersError:
@@ -250,14 +250,14 @@ async def store(client: NatsClient, subject: str, body: bytes, headers: dict[str
 
 
 def raise_error(answer: dict[str, Any]) -> None:
-    """Raise `ApiError` where JetStream's answer speaks of one."""
+    """Raise `ApiError` if JetStream's answer contains an error."""
     if "error" in answer:
         error = answer["error"]
         raise ApiError(error.get("code", 500), error.get("err_code", 0), error.get("description", "no reason given"))
 
 
 def outcome_of(error: Exception, names: Names) -> Outcome:
-    """Return what an error that kept a log out of the stream means for it, and what helps."""
+    """Return the meaning, for a log, of the error that kept it out of the stream, and the remedy."""
     if isinstance(error, PermissionError):
         return Outcome(401, message=str(error))
     if isinstance(error, ApiError):
@@ -265,6 +265,6 @@ def outcome_of(error: Exception, names: Names) -> Outcome:
             help_ = "start workers (`athina-trace relay --status` shows how far they are), or raise its max_bytes"
             return Outcome(507, message=f"the stream {names.stream} is full, {error}: {help_}")
         status = 413 if error.err_code == _TOO_LARGE else error.code
-        # Nothing but its size is a log's own fault here: whatever else is wrong is the stream's.
+        # Only an excessive size is the fault of a log: all other errors concern the stream.
         return Outcome(status if status >= 500 or status == 413 else 503, message=str(error))  # noqa: PLR2004 - HTTP's
     return Outcome(None, message=f"{type(error).__name__}: {error}")

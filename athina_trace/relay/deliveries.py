@@ -1,7 +1,7 @@
-"""What a worker has claimed is sent to Athina with the engine's own senders.
+"""Sends the logs that a worker has claimed to Athina, with the engine's own senders.
 
-A claim is the consumer's `ack_wait`, renewed while the server answers. A worker that was stopped, or cut off, for
-longer sends nothing of what it held: another has it by then.
+A claim lasts for the consumer's `ack_wait`, and is renewed while the server answers. A worker that was suspended, or
+cut off, for longer no longer sends the logs that it held, since another worker has them by then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from athina_trace.relay.partitions import Held, Partition
 
 
 class Deliveries:
-    """The claims of one worker, and the senders for them: changed by its loop, asked by the threads that send."""
+    """The claims of a worker, and the senders for them: changed by its loop, read by the sending threads."""
 
     def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
@@ -37,7 +37,7 @@ class Deliveries:
         max_attempts: int,
         revise: Callable[[bytes], bytes] | None,
     ) -> None:
-        """`on_result` is called with each result, by the loop that `start` is given."""
+        """`on_result` is called with each result, by the loop given to `start`."""
         self.retry_policy = RetryPolicy(clock, ATHINA, max_attempts=max_attempts)
         self._on_result = on_result
         self._monotonic: Callable[[], float] = clock.monotonic
@@ -59,7 +59,7 @@ class Deliveries:
         self._senders.start()
 
     def send(self, partition: Partition, held: Held) -> None:
-        """Claim a log of a partition, and have it sent."""
+        """Claim a log of a partition, and send it."""
         partition.held = held
         self._held[_key(held)] = held
         if held.message.kind is None:
@@ -69,12 +69,12 @@ class Deliveries:
             self._senders.submit(held.lease)
 
     def release(self, partition: Partition, held: Held) -> None:
-        """Release a claim: the log was dealt with, or may be another worker's by now."""
+        """Release a claim: the log is done, or another worker may have it by now."""
         partition.held = None
         self._held.pop(_key(held), None)
 
     def supervise(self) -> None:
-        """Supervise the senders, and warn where nothing is sent."""
+        """Supervise the senders, and warn if nothing is sent."""
         self._senders.supervise()
         ATHINA.warn(paused=self.gate.paused, outage=self.gate.outage)
 
@@ -85,15 +85,15 @@ class Deliveries:
 
     @property
     def limit(self) -> int:
-        """How many requests may be in flight."""
+        """The maximum number of requests in flight."""
         return self._senders.controller.limit
 
     def traffic(self) -> Traffic:
-        """Return what the requests do now, and took."""
+        """Return the requests in flight and their latencies."""
         return Traffic(self._senders.controller.in_flight, self._senders.controller.latency)
 
     def close(self, seconds: float) -> None:
-        """Let present requests end in that time. Not by the loop, which has to take their results."""
+        """Let running requests finish in that time. Not called by the loop, which must take their results."""
         self._senders.close(seconds)
 
     def _is_claimed(self, kind: Kind, reference: str) -> bool:
@@ -103,7 +103,7 @@ class Deliveries:
     def _hand_over(self, result: Result) -> None:
         """Take a result from any thread into the loop."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: what was held is given to another in time
+            with suppress(RuntimeError):  # the loop is closed: another worker will get the log
                 self._loop.call_soon_threadsafe(self._on_result, result)
 
 
@@ -112,7 +112,7 @@ def _key(held: Held) -> tuple[Kind, str]:
 
 
 class _Results(Results):
-    """Hands each result over at once, rather than to an engine that comes for it."""
+    """Passes each result on at once, instead of keeping it for an engine."""
 
     def __init__(self, hand_over: Callable[[Result], None]) -> None:
         super().__init__(lambda _: None)
@@ -123,7 +123,7 @@ class _Results(Results):
 
 
 class _Claimed:
-    """A connection to Athina that sends only what is claimed at that moment."""
+    """A connection to Athina that sends only logs that are still claimed."""
 
     def __init__(self, inner: Connection, is_claimed: Callable[[Kind, str], bool]) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""A worker's connection to the stream: what it sends to the servers, each method one message of JetStream's protocol.
+"""A worker's connection to the stream: each method sends one message of JetStream's protocol.
 
 Source: the pull consumers and acknowledgements of NATS JetStream (ADR-13, ADR-15).
 """
@@ -20,9 +20,9 @@ from athina_trace.relay.setup import SECOND
 from athina_trace.relay.status import moment
 
 PULL_SECONDS = 10.0
-"""How long a request for the next log waits at the server: what a stopped worker may still be given after that time."""
+"""How long a request for the next log waits at the server: a suspended worker gets no log after that time."""
 _BACKLOG_SECONDS = 1.0
-"""How long metrics wait for the stream's: a server that hangs must not take all other figures with it."""
+"""How long metrics wait for those of the stream: a server that hangs must not block all other figures."""
 _NEXT = json.dumps({"batch": 1, "expires": int(PULL_SECONDS * SECOND)}).encode()
 _NEXT_AT_ONCE = b'{"batch":1,"no_wait":true}'
 
@@ -30,7 +30,7 @@ OnMessage = Callable[[Msg], Awaitable[None]]
 
 
 class Link:
-    """One connection, from `open` until it is lost or closed. `reply` is where a log says that it is answered for."""
+    """One connection, from `open` until it is lost or closed. `reply` is a log's subject for acknowledgements."""
 
     def __init__(self, client: NatsClient, names: Names, lost: asyncio.Event) -> None:
         self.client = client
@@ -47,7 +47,7 @@ class Link:
         return cls(await connect(address, name=name, on_closed=lost.set), address.names, lost)
 
     async def listen(self, on_message: OnMessage, on_question: OnMessage) -> None:
-        """Have `on_message` called with what is asked for, and `on_question` where the worker is asked how it is."""
+        """Call `on_message` with requested logs, and `on_question` when the worker's status is requested."""
         self._subscription = await self.client.subscribe(
             f"{self._inbox}.*", cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0
         )
@@ -55,11 +55,11 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether something can be sent."""
+        """Whether messages can be sent."""
         return not self.client.is_closed
 
     async def ask_for_next(self, partition: int, *, at_once: bool = False) -> None:
-        """Ask for the next log of a partition: it comes within `PULL_SECONDS`, or `at_once` if it is there."""
+        """Request the next log of a partition: it comes within `PULL_SECONDS`, or `at_once` if there is one."""
         await self.client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer(partition)}",
             _NEXT_AT_ONCE if at_once else _NEXT,
@@ -71,11 +71,11 @@ class Link:
         await self.client.publish(reply, b"+ACK")
 
     async def acknowledge_and_ask_for_next(self, reply: str, partition: int) -> None:
-        """Acknowledge a log, and ask for the next one of its partition, in one message."""
+        """Acknowledge a log, and request the next one of its partition, in one message."""
         await self.client.publish(reply, b"+NXT " + _NEXT, reply=f"{self._inbox}.{partition}")
 
     async def return_log(self, reply: str, *, seconds: float = 0.0) -> None:
-        """Have the server give a log to any worker, in that many seconds."""
+        """Return a log, which the server gives to any worker after that many seconds."""
         await self.client.publish(reply, b'-NAK {"delay":%d}' % int(seconds * SECOND) if seconds else b"-NAK")
 
     async def renew(self, reply: str) -> None:
@@ -83,7 +83,7 @@ class Link:
         await ask(self.client, reply, b"+WPI")
 
     async def backlog(self) -> tuple[int, float | None] | None:
-        """Return how many logs are in the stream and since when the oldest waits; None if no server answers in time."""
+        """Return how many logs are in the stream, and since when the oldest waits; None if no server answers."""
         asking = api(self.client, f"STREAM.INFO.{self._names.stream}")
         try:
             state = (await asyncio.wait_for(asking, _BACKLOG_SECONDS))["state"]
@@ -92,13 +92,13 @@ class Link:
         return state["messages"], moment(state["first_ts"]) if state["messages"] else None
 
     async def stop_listening(self) -> None:
-        """Have the servers give nothing more."""
+        """Stop receiving logs from the servers."""
         if self._subscription is not None and self.is_open:
             with suppress(Exception):
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     async def flush(self) -> None:
-        """Wait for a second at most until all that was sent has left."""
+        """Wait, for at most a second, until all messages have left."""
         if self.is_open:
             with suppress(Exception):
                 await self.client.flush(1)

@@ -1,4 +1,4 @@
-"""Names in the broker (streams, subjects, consumers), and what a message carries: pure functions of the prefix."""
+"""Names in the broker (streams, subjects, consumers), and the content of messages: pure functions of the prefix."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ REASON: Final = "Athina-Reason"
 
 
 class Names(NamedTuple):
-    """Everything that belongs to one relay begins with its prefix."""
+    """The names of one relay, which begin with its prefix."""
 
     prefix: str
 
     @property
     def stream(self) -> str:
-        """Of the logs that wait. A stream's name may have no dots."""
+        """The stream of waiting logs. A stream's name must not contain dots."""
         return self.prefix.replace(".", "-")
 
     @property
     def refused_stream(self) -> str:
-        """Of the logs that Athina refused."""
+        """The stream of logs that Athina refused."""
         return f"{self.stream}-refused"
 
     @property
     def refused_subject(self) -> str:
-        """Where workers put a log that Athina refused."""
+        """The subject for logs that Athina refused."""
         return f"{self.prefix}.refused"
 
     @property
     def workers_subject(self) -> str:
-        """Where all workers answer how they are."""
+        """The subject on which all workers answer with their status."""
         return f"{self.prefix}.workers"
 
     def subjects(self, partitions: int) -> list[str]:
-        """Return the subjects of all partitions: the stream lists them, so that everyone can count them."""
+        """Return the subjects of all partitions, which the stream lists, so that anyone can count them."""
         return [self.subject(number) for number in range(partitions)]
 
     def subject(self, partition: int) -> str:
-        """Return the subject to which the logs of a partition are published."""
+        """Return the subject for the logs of a partition."""
         return f"{self.prefix}.{partition}"
 
     def consumer(self, partition: int) -> str:
@@ -63,11 +63,11 @@ def partition_of(ordering_key: str, partitions: int) -> int:
 
 
 def headers_of(ordering_key: str, entry: Stored) -> dict[str, str]:
-    """Return what travels beside the body. Any text fits: headers are ASCII without line breaks."""
+    """Return the headers of a message: ASCII without line breaks, in which any text can be encoded."""
     reference = quote(entry.reference, safe="")
     message_id = f"{reference}:{entry.kind}"
     if entry.kind != "log":
-        # Several changes may have one reference, and none of them is a copy of another; a second try of one is.
+        # Several changes may have the same reference without being copies; a second attempt of one is a copy.
         message_id += f":{entry.id}:{crc32(entry.body):08x}"
     return {
         MESSAGE_ID: message_id,
@@ -78,7 +78,7 @@ def headers_of(ordering_key: str, entry: Stored) -> dict[str, str]:
 
 
 class RelayMessage(NamedTuple):
-    """What a message holds; `kind` is None where it is of no kind that this version knows."""
+    """The content of a message; `kind` is None if this version does not know its kind."""
 
     ordering_key: str
     kind: Kind | None

@@ -1,4 +1,4 @@
-"""The partitions of a relay's stream, as one worker knows them."""
+"""The partitions of a relay's stream, from the view of one worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from athina_trace.relay.names import Names, RelayMessage
 from athina_trace.relay.setup import SECOND, consumers, partition_faults, stream_faults
 
 _LEARN_SECONDS = 30.0
-"""How often the stream is looked at again: its partitions may be more, or fewer."""
+"""How often the stream is read again, since the number of its partitions may change."""
 
 
 @dataclass
@@ -21,10 +21,10 @@ class Held:
     """A log that this worker has claimed.
 
     Attributes:
-        reply: where to acknowledge it.
+        reply: the subject for its acknowledgement.
         sequence: its number in the stream.
-        deliveries: how often it was given to a worker, this time included.
-        claimed_until: when another worker may be given it, monotonic.
+        deliveries: how often it was given to a worker, including this time.
+        claimed_until: when another worker may get it, monotonic.
     """
 
     lease: Lease
@@ -38,13 +38,13 @@ class Held:
 
 @dataclass
 class Partition:
-    """What this worker knows of one partition.
+    """This worker's view of one partition.
 
     Attributes:
-        pulled_until: when the request for its next log ends, monotonic; 0 where there is none.
-        held: what it works on, and None between two logs.
-        acknowledge: where the last log has to be acknowledged, until the server shows that it knows.
-        taken: the number in the stream of the last log that Athina took or refused.
+        pulled_until: when the request for its next log ends, monotonic; 0 if there is none.
+        held: the current log; None between two logs.
+        acknowledge: the subject for acknowledging the last log, until the server shows that it knows.
+        taken: the number in the stream of the last log that Athina accepted or refused.
     """
 
     number: int
@@ -59,7 +59,7 @@ class Partitions:
 
     def __init__(self, names: Names) -> None:
         self.ack_wait = 30.0
-        """Seconds for which a log is claimed."""
+        """How long a claim lasts, in seconds."""
         self._names = names
         self._all: list[Partition] = []
         self._learned_at = float("-inf")
@@ -72,15 +72,15 @@ class Partitions:
         return len(self._all)
 
     def find(self, number: int) -> Partition | None:
-        """Return the partition of this number; None where there is no such partition any more."""
+        """Return the partition with this number; None if it no longer exists."""
         return self._all[number] if number < len(self._all) else None
 
     def are_stale(self, now: float) -> bool:
-        """Return whether the stream is to be looked at again."""
+        """Return whether the stream should be read again."""
         return now - self._learned_at > _LEARN_SECONDS
 
     async def learn(self, client: NatsClient, now: float) -> None:
-        """Ask which partitions there are. Raises `ApiError` where something of the stream would lose logs."""
+        """Read the partitions of the stream. Raises `ApiError` if its settings would lose logs."""
         self._learned_at = now
         config = (await api(client, f"STREAM.INFO.{self._names.stream}"))["config"]
         there = await consumers(client, self._names)
@@ -90,15 +90,15 @@ class Partitions:
         if faults:
             raise ApiError(412, 0, "; ".join(faults[:3]))
         had, wanted = len(self._all), len(config["subjects"])
-        # Their number changes only while the stream is empty: nothing is held of those that go.
+        # Their number changes only while the stream is empty, so removed partitions hold no log.
         self._all = self._all[:wanted] + [Partition(number) for number in range(had, wanted)]
 
     def allow_probes(self) -> None:
-        """Let each partition be probed once more: nothing is delivered now."""
+        """Allow another probe of each partition, while nothing is delivered."""
         self._probes_left = len(self._all)
 
     def take_probe(self, now: float) -> Partition | None:
-        """Return the partition to ask for one log, another one each time; None while an answer is awaited."""
+        """Return the next partition to request a probe from; None while an answer is awaited."""
         is_asking = any(each.held is not None or now <= each.pulled_until for each in self._all)
         if is_asking or not self._probes_left:
             return None

@@ -1,7 +1,7 @@
-"""What an orchestrator and Prometheus ask a worker over HTTP: `/healthz`, `/readyz` and `/metrics`.
+"""A worker's HTTP endpoints for an orchestrator and Prometheus: `/healthz`, `/readyz` and `/metrics`.
 
-Served by the worker's own loop, so that one which hangs answers nothing. A request has one line that matters; there is
-no framework among the packages that a worker needs.
+Served by the worker's own loop, so that a hanging worker does not answer. Written without a framework, since a worker
+needs none and only the first line of a request matters.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from athina_trace.relay.worker import RelayWorker
 _MAX_HEAD: Final = 8192
 _MAX_CONNECTIONS: Final = 64
 _SECONDS: Final = 5.0
-"""How long a connection may take in all: more than the stream's figures may take."""
+"""Maximum duration of a connection: longer than the request for the stream's figures."""
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
 class Probes:
-    """Answers for one worker. Nothing in the answers is a secret, or a part of a log."""
+    """Answers for one worker. The answers contain no secrets and no parts of logs."""
 
     def __init__(self, worker: RelayWorker) -> None:
         self._worker = worker
         self._open = 0
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
-        """Answer at this address from now on. Raises OSError where it is taken, or not one of this machine's."""
+        """Listen at this address. Raises OSError if it is taken, or does not belong to this machine."""
         return await asyncio.start_server(self._connected, host, port, limit=_MAX_HEAD)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

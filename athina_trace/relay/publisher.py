@@ -1,4 +1,4 @@
-"""In place of the senders, where an engine delivers to a relay: one thread, one connection, many logs in flight."""
+"""Replaces the senders of an engine that delivers to a relay: one thread, one connection, many logs in flight."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from athina_trace.relay.stream import Stream
 
 _SUPERVISE_SECONDS = 1.0
 _FEW = 16
-"""Leases under way below which the engine is asked for more."""
+"""With fewer leases in progress than this, the engine is asked for more."""
 
 
 class Publisher:
-    """Publishes leases, each in order, and reports into `results`. Everything public is for the engine's thread.
+    """Publishes leases, each in order, and reports to `results`. The public methods are for the engine's thread.
 
-    The logs of one ordering key are published one after the other, each once the one before it is acknowledged: a log
-    that has to be published again must not come behind a later one. Different keys are in flight together.
+    The logs of an ordering key are published one after the other, each when the previous one is acknowledged, so that a
+    log which has to be published again never comes after a later one. Different keys are published concurrently.
     """
 
     destination = RELAY
@@ -47,8 +47,8 @@ class Publisher:
         patience: float = 15.0,
         stream_type: type[Stream] = Stream,
     ) -> None:
-        """`max_bytes`: longer entries are shortened. `patience`: seconds that an acknowledgement may take."""
-        # One connection carries what the engine leases, however much: of the controller only the gate is needed.
+        """`max_bytes`: longer entries are shortened. `patience`: seconds to wait for an acknowledgement."""
+        # One connection is enough for everything that the engine leases, so only the controller's gate is used.
         self.controller = Concurrency(1, RELAY.name)
         self._results = results
         self._clock = clock
@@ -62,24 +62,24 @@ class Publisher:
 
     @property
     def alive(self) -> int:
-        """How many threads publish: one, or none."""
+        """The number of publishing threads: one or zero."""
         return int(self._thread is not None and self._thread.is_running)
 
     def submit(self, lease: Lease) -> None:
-        """Take a lease whose entries are to be published."""
+        """Accept a lease whose entries are to be published."""
         self._held[id(lease)] = lease
         self._inbox.append(lease)
         if self._thread is not None:
             self._thread.wake()
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError where no thread can be started."""
+        """Start the thread. Raises RuntimeError if that is impossible."""
         if not self.alive and not self._is_closing:
             self._thread = _PublishingThread(self._make_stream(), self._run)
             self._thread.start()
 
     def supervise(self) -> float:
-        """Replace a dead thread, and report what it held as failed. Seconds until next time."""
+        """Replace a dead thread, and report its leases as failed. Return the seconds until the next check."""
         if self._held and not self.alive and not self._is_closing:
             if self._thread is not None:
                 self._inbox.clear()
@@ -99,7 +99,7 @@ class Publisher:
             _guard.swallow("publishing logs")
 
     async def _take(self, thread: _PublishingThread) -> None:
-        """Serve every lease in a task of its own, until closed and nothing is under way."""
+        """Serve each lease in its own task, until closed and all leases are done."""
         tasks: set[asyncio.Task[None]] = set()
         try:
             while True:
@@ -117,7 +117,7 @@ class Publisher:
             await thread.stream.close()
 
     async def _serve(self, lease: Lease, stream: _SharedStream) -> None:
-        """Publish the entries of a lease in order, for as long as they are taken or refused, and report each."""
+        """Publish the entries of a lease in order, as long as they are accepted or refused, and report each."""
         failed: Attempt | None = None
         for entry in lease.entries:
             now = self._clock.monotonic()
@@ -137,27 +137,27 @@ class Publisher:
         self._results.put(Result(lease, failed, ended=True), is_low=len(self._held) < _FEW)
 
     def close(self, seconds: float) -> None:
-        """Let what is in flight be acknowledged, for most of `seconds`, and end the thread."""
+        """Wait for acknowledgements for most of `seconds`, and end the thread."""
         self._is_closing = True
         if self._thread is not None:
             self._thread.end(seconds)
 
 
 class _PublishingThread:
-    """A thread with a loop and a connection of its own. Nothing of it is used again once it has died."""
+    """A thread with its own loop and connection. Nothing of it is reused once it has died."""
 
     def __init__(self, stream: _SharedStream, run: Callable[[_PublishingThread], None]) -> None:
         self.stream = stream
         self.woken = asyncio.Event()
         self.loop = Loop()
         self.is_running = False  # the thread itself must not be asked, see `worker.Worker`
-        # In a context of its own, as the engine's.
+        # In a separate context, like the engine's thread.
         self._thread = threading.Thread(
             target=contextvars.Context().run, args=(run, self), name="athina-trace-publisher", daemon=True
         )
 
     def start(self) -> None:
-        """Start it. Raises RuntimeError where no thread can be started."""
+        """Start it. Raises RuntimeError if that is impossible."""
         self.is_running = True
         try:
             self._thread.start()
@@ -166,19 +166,19 @@ class _PublishingThread:
             raise
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
-        """Run `main` in this thread, which is over then."""
+        """Run `main` in this thread, which then ends."""
         try:
             self.loop.run(main)
         finally:
             self.is_running = False
 
     def wake(self) -> None:
-        """Have it look for new leases."""
+        """Wake it to look for new leases."""
         with suppress(RuntimeError):  # it has just ended: `supervise` starts another
             self.loop.call_soon_threadsafe(self.woken.set)
 
     def end(self, seconds: float) -> None:
-        """Wait for what is in flight, for most of `seconds`; then give it up."""
+        """Wait for publications in flight for most of `seconds`; then abandon them."""
         self.wake()
         if self._thread.is_alive():
             self._thread.join(seconds * 0.7)
@@ -189,7 +189,7 @@ class _PublishingThread:
 
 
 class _SharedStream:
-    """The connection of one loop to the stream, made when it is first needed and again whenever it was lost."""
+    """The connection of one loop to the stream, opened on first use, and again whenever it was lost."""
 
     def __init__(self, address: Address, *, max_bytes: int, patience: float, stream_type: type[Stream]) -> None:
         self._address = address
@@ -214,7 +214,7 @@ class _SharedStream:
             return outcome_of(error, self._address.names)
 
     async def _opened(self) -> Stream:
-        """Return the connection; all who wait for it share one."""
+        """Return the connection; all waiting tasks share it."""
         if self._stream is not None and self._stream.is_closed:
             stream, self._stream = self._stream, None
             await stream.close()
@@ -234,7 +234,7 @@ class _SharedStream:
             self._opening = None
 
     def abort(self) -> None:
-        """Give up what is in flight: as if the connection had been lost."""
+        """Abandon publications in flight, as if the connection had been lost."""
         if self._stream is not None:
             self._stream.abort()
         if self._opening is not None:

@@ -1,4 +1,4 @@
-"""Logs that Athina refused to a worker: copied into an outbox to be looked at, or published again."""
+"""Logs that Athina refused: copies them into an outbox for inspection, or publishes them again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_FOUND = 404
 
 
 class RefusedLog(NamedTuple):
-    """A log in the stream of refused ones; `sequence` is its number there, `at` when it was refused."""
+    """A log in the stream of refused logs; `sequence` is its number there, `at` the time when it was refused."""
 
     sequence: int
     at: float
@@ -28,13 +28,13 @@ class RefusedLog(NamedTuple):
 
     @property
     def status(self) -> int | None:
-        """What Athina answered; None where nothing was sent."""
+        """The status of Athina's answer; None if nothing was sent."""
         text = self.headers.get(STATUS, "")
         return int(text) if text.isdigit() else None
 
 
 async def refused_logs(client: NatsClient, names: Names) -> AsyncIterator[RefusedLog]:
-    """Yield all of them, the oldest first. Raises `ApiError` and `NoAnswerError`."""
+    """Yield all refused logs, oldest first. Raises `ApiError` and `NoAnswerError`."""
     sequence = 1
     while True:
         try:
@@ -56,7 +56,7 @@ def _headers(data: bytes) -> dict[str, str]:
 
 
 async def copy(client: NatsClient, names: Names, path: str) -> int:
-    """Put all of them into a new outbox at `path`, as refused there; return how many."""
+    """Copy all refused logs into a new outbox at `path`, in the same state; return how many."""
     logs = [log async for log in refused_logs(client, names)]
     outbox = SqliteOutbox(path)
     try:
@@ -78,14 +78,14 @@ async def copy(client: NatsClient, names: Names, path: str) -> int:
 
 
 async def retry(client: NatsClient, names: Names, references: Collection[str] | None) -> int:
-    """Publish those with these references again, or all; return how many. Each leaves the stream of refused ones."""
+    """Publish the refused logs with these references, or all, again; return how many. Each leaves this stream."""
     config: dict[str, Any] = (await api(client, f"STREAM.INFO.{names.stream}"))["config"]
     done = 0
     async for log in refused_logs(client, names):
         if references is not None and log.message.reference not in references:
             continue
         headers = {name: value for name, value in log.headers.items() if name not in (STATUS, REASON)}
-        # Its first id may still be known to the stream, which would take this for a copy.
+        # The stream may still know its first id, and would take this for a copy.
         headers[MESSAGE_ID] = f"{headers.get(MESSAGE_ID, '')}:again:{log.sequence}"
         subject = names.subject(partition_of(log.message.ordering_key, len(config["subjects"])))
         await store(client, subject, log.message.body, headers)

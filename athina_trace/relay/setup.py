@@ -1,4 +1,4 @@
-"""Making the streams and consumers of a relay, and checking that none of their settings would lose logs."""
+"""Creates the streams and consumers of a relay, and checks that their settings do not lose logs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SECOND: Final = 1_000_000_000
 _NOT_FOUND = 404
 _REFUSED_SECONDS = 30 * 86_400
 _REFUSED_SHARE = 4
-"""The stream of refused logs may take this part of what the stream itself may: one in four."""
+"""The stream of refused logs may use a quarter of the stream's maximum size."""
 _LEAST_WINDOW_SECONDS = 120
 _ELECTION_SECONDS = 20.0
-"""How long a set-up waits for consumers without a leader: servers elect one within ten."""
+"""How long to wait for consumers without a leader: servers elect one within ten seconds."""
 SYNC_NOTE: Final = (
     "By default a server writes to its disk every two minutes (sync_interval): acknowledged logs of that time are lost "
     "where its machine loses power, unless other replicas have them. Set `jetstream { sync_interval: always }`, or "
@@ -30,7 +30,7 @@ SYNC_NOTE: Final = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a relay is to be like; None leaves what there is, or takes the default."""
+    """The requested settings of a relay; None keeps the current setting, or uses the default."""
 
     partitions: int | None = None
     replicas: int | None = None
@@ -41,7 +41,7 @@ class Wanted:
 
 @dataclass
 class Findings:
-    """What a set-up found and did. Nothing is to be published while there are `faults`."""
+    """What a set-up found and did. Nothing must be published while there are `faults`."""
 
     made: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Findings:
 
 
 async def set_up(client: NatsClient, names: Names, wanted: Wanted) -> Findings:
-    """Make what is missing, change what was asked for, and check the rest. Raises `ApiError` and `NoAnswerError`."""
+    """Create what is missing, apply requested changes, and check the rest. Raises `ApiError` and `NoAnswerError`."""
     found = Findings()
     info = await _info(client, names.stream)
     if info is None:
@@ -91,7 +91,7 @@ def _new_stream(names: Names, wanted: Wanted) -> dict[str, Any]:
         "name": names.stream,
         "description": "logs on their way to Athina, made by `athina-trace relay --setup`",
         "subjects": names.subjects(wanted.partitions or DEFAULT_PARTITIONS),
-        # What a worker acknowledges is gone; what no worker took stays.
+        # Logs that a worker acknowledged are deleted; others stay.
         "retention": "workqueue",
         "storage": "file",
         "discard": "new",
@@ -103,7 +103,7 @@ def _new_stream(names: Names, wanted: Wanted) -> dict[str, Any]:
 
 
 async def _change(client: NatsClient, names: Names, wanted: Wanted, info: dict[str, Any], found: Findings) -> None:
-    """Bring an existing stream to what was asked for, where that loses nothing."""
+    """Apply requested changes to an existing stream, if that loses no logs."""
     config = dict(info["config"])
     asked = {
         "num_replicas": wanted.replicas,
@@ -127,7 +127,7 @@ async def _change(client: NatsClient, names: Names, wanted: Wanted, info: dict[s
 
 
 def stream_faults(config: dict[str, Any]) -> list[str]:
-    """Return the settings of a stream that would lose logs, each with what it should be."""
+    """Return the settings of a stream that would lose logs, each with the right value."""
     rules = [
         (config["retention"] == "workqueue", "retention", "workqueue", "logs would stay for ever, or leave unread"),
         (config["storage"] == "file", "storage", "file", "a restart of the server would lose all logs"),
@@ -179,7 +179,7 @@ async def _make_refused(client: NatsClient, names: Names, config: dict[str, Any]
         "subjects": [names.refused_subject],
         "retention": "limits",
         "storage": "file",
-        # As in an outbox: they must never keep other logs from being delivered.
+        # As in an outbox, refused logs must never prevent other logs from being delivered.
         "discard": "old",
         "max_bytes": config["max_bytes"] // _REFUSED_SHARE if config["max_bytes"] > 0 else -1,
         "max_age": _REFUSED_SECONDS * SECOND,
@@ -193,7 +193,7 @@ async def _make_refused(client: NatsClient, names: Names, config: dict[str, Any]
 async def _make_consumers(
     client: NatsClient, names: Names, wanted: Wanted, config: dict[str, Any], found: Findings
 ) -> None:
-    """Make one consumer for each partition, and delete those of removed partitions."""
+    """Create one consumer for each partition, and delete those of removed partitions."""
     there = await _all_consumers(client, names)
     needed = {names.consumer(number): number for number in range(len(config["subjects"]))}
     ack_wait = int(wanted.ack_wait_seconds * SECOND) if wanted.ack_wait_seconds else None
@@ -209,7 +209,7 @@ async def _make_consumers(
             "durable_name": name,
             "filter_subject": names.subject(number),
             "ack_policy": "explicit",
-            # One at a time, whichever worker takes it: that is what keeps a conversation in order.
+            # One at a time, across all workers, to keep conversations in order.
             "max_ack_pending": 1,
             "max_deliver": -1,
             "deliver_policy": "all",
@@ -231,7 +231,7 @@ async def _make_consumers(
 
 
 async def _all_consumers(client: NatsClient, names: Names) -> dict[str, dict[str, Any]]:
-    """Return the settings of all consumers by name, once each has a leader. Raises `NoAnswerError` if one has none."""
+    """Return the settings of all consumers by name, when each has a leader. Raises `NoAnswerError` if one has none."""
     ends = time.monotonic() + _ELECTION_SECONDS
     while (there := await consumers(client, names)).silent:
         if time.monotonic() > ends:
@@ -243,8 +243,8 @@ class Consumers(NamedTuple):
     """The consumers of a stream.
 
     Attributes:
-        known: what JetStream knows of each, by name.
-        silent: names of those that exist and whose leader does not answer, as while a server is away.
+        known: JetStream's information about each, by name.
+        silent: names of those whose leader does not answer, for example while a server is down.
     """
 
     known: dict[str, dict[str, Any]]
@@ -252,7 +252,7 @@ class Consumers(NamedTuple):
 
     @property
     def silence(self) -> str:
-        """What is wrong with those that are silent, and the remedy; empty where none is."""
+        """The error about silent consumers, and the remedy; empty if there are none."""
         if not self.silent:
             return ""
         return (
@@ -262,7 +262,7 @@ class Consumers(NamedTuple):
 
 
 async def consumers(client: NatsClient, names: Names) -> Consumers:
-    """Return all consumers of the stream; JetStream waits four seconds for those that are silent."""
+    """Return all consumers of the stream; JetStream waits four seconds for silent ones."""
     known: dict[str, dict[str, Any]] = {}
     silent: set[str] = set()
     while True:
@@ -270,13 +270,13 @@ async def consumers(client: NatsClient, names: Names) -> Consumers:
         page = await api(client, f"CONSUMER.LIST.{names.stream}", {"offset": offset})
         known |= {each["name"]: each for each in page["consumers"] or ()}
         silent.update(page.get("missing") or ())
-        # A page without a new name would come again and again.
+        # A page without a new name would be returned again and again.
         if len(known) + len(silent) in (offset, page["total"]):
             return Consumers(known, frozenset(silent))
 
 
 def partition_faults(names: Names, partitions: int, there: Consumers) -> list[str]:
-    """Return what is wrong with the consumers of these partitions; silent ones may well be right."""
+    """Return errors in the consumers of these partitions; silent ones are assumed to be right."""
     faults: list[str] = []
     for number in range(partitions):
         name = names.consumer(number)

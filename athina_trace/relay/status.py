@@ -1,4 +1,4 @@
-"""The status of a relay: how far behind each partition is, who works, what was refused."""
+"""The status of a relay: how far behind each partition is, its workers, and refused logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from athina_trace.relay.names import Names
 from athina_trace.relay.setup import consumers, partition_faults, stream_faults
 
 _ANSWER_SECONDS = 0.5
-"""How long workers have to say how they are, since a stopped one says nothing; rates are those of this time."""
+"""How long workers have to answer, since a suspended one never does; rates are measured over this time."""
 _NOT_FOUND = 404
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 
@@ -29,10 +29,10 @@ class PartitionStatus:
     """One partition.
 
     Attributes:
-        lag: logs that wait, the one under way included.
+        lag: waiting logs, including the one in flight.
         in_flight: whether a worker has one.
-        waiting_since: when the oldest was stored, seconds since the epoch; None where none waits.
-        rate: how many are taken or refused a second.
+        waiting_since: when the oldest was stored, seconds since the epoch; None if none waits.
+        rate: accepted or refused logs per second.
     """
 
     number: int
@@ -44,7 +44,7 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class RelayStatus:
-    """A relay at one moment: `at`, seconds since the epoch; `refused` is None where no server says it."""
+    """The state of a relay at a time `at`, seconds since the epoch; `refused` is None if no server answers."""
 
     at: float
     stream: str
@@ -63,12 +63,12 @@ class RelayStatus:
         return asdict(self)
 
     def behind(self, most: int = 20) -> list[PartitionStatus]:
-        """Return the partitions with logs that wait, those that are furthest behind first."""
+        """Return the partitions with waiting logs, those that are furthest behind first."""
         return sorted((each for each in self.partitions if each.lag), key=lambda each: -each.lag)[:most]
 
 
 async def read(client: NatsClient, names: Names) -> RelayStatus:
-    """Look at a relay. Raises `ApiError` and `NoAnswerError`."""
+    """Read the status of a relay. Raises `ApiError` and `NoAnswerError`."""
     try:
         info = await api(client, f"STREAM.INFO.{names.stream}")
     except NoAnswerError as error:
@@ -76,7 +76,7 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
             f"{error}, although a server let us in: none leads the stream {names.stream}, as most of its servers are "
             "away, or JetStream is off there"
         ) from None
-    # All under way together: where a server is away, a count takes four seconds, and an answer may never come.
+    # All at once: while a server is down, a count takes four seconds, and an answer may never come.
     asking, began = asyncio.gather(consumers(client, names), _refused(client, names)), time.monotonic()
     workers = await _workers(client, names)
     seconds = time.monotonic() - began
@@ -124,7 +124,7 @@ async def _refused(client: NatsClient, names: Names) -> int | None:
             raise
         return 0
     except NoAnswerError:
-        return None  # it has a leader of its own, which may be away
+        return None  # it has its own leader, which may be down
 
 
 async def _oldest(client: NatsClient, names: Names, partition: int) -> float | None:
@@ -138,15 +138,15 @@ async def _oldest(client: NatsClient, names: Names, partition: int) -> float | N
 
 
 def moment(text: str) -> float:
-    """Read a time of JetStream's, which may count nanoseconds, as seconds since the epoch."""
-    # Python 3.10 reads six digits of a fraction, and no Z.
+    """Parse a JetStream time, which may have nanoseconds, as seconds since the epoch."""
+    # Python 3.10 accepts six digits of a fraction, and no Z.
     six_digits = _FRACTION.sub(lambda found: found[1].ljust(7, "0"), text.replace("Z", "+00:00"))
     parsed = datetime.fromisoformat(six_digits)
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
 
 async def _workers(client: NatsClient, names: Names) -> list[dict[str, Any]]:
-    """Ask all workers how they are; those that answer in time, by name."""
+    """Ask all workers for their status; return those that answer in time, by name."""
     found: list[dict[str, Any]] = []
 
     async def note(message: Msg) -> None:

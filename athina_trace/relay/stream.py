@@ -1,4 +1,4 @@
-"""One connection to the stream: logs go out, each comes back as an `Outcome` once it is acknowledged."""
+"""A connection to the stream: publishes logs, and returns an `Outcome` for each once it is acknowledged."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from athina_trace.relay.connection import Address, ApiError, NoAnswerError, api,
 from athina_trace.relay.names import headers_of, partition_of
 
 _LOOK_SECONDS = 0.5
-"""How often overdue acknowledgements are looked for."""
+"""How often to look for overdue acknowledgements."""
 _COUNT_SECONDS = 30.0
-"""How often the partitions are counted again: some may have been added."""
+"""How often to count the partitions again, since some may have been added."""
 _LOST = "the connection to the relay was lost before its answer"
 _NO_SERVER = "no server takes logs of this partition now: it has no leader for some seconds, or was removed"
 _PERMISSION = "permissions violation"
 
 
 class Stream:
-    """Publishes over one connection, any number of logs at once. After it `is_closed`, open another."""
+    """Publishes over one connection, any number of logs at once. Once it `is_closed`, open another one."""
 
     def __init__(self, address: Address, *, patience: float) -> None:
-        """`patience`: seconds that an acknowledgement may take."""
+        """`patience`: seconds to wait for an acknowledgement."""
         self.is_closed = False
         self._names = address.names
         self._address = address
@@ -67,7 +67,7 @@ class Stream:
         return len(info["config"]["subjects"])
 
     async def publish(self, ordering_key: str, entry: Stored, body: bytes) -> Outcome:
-        """Publish `entry` as `body`, and return the outcome once the stream has stored it, or has not."""
+        """Publish `entry` as `body`, and return the outcome: whether the stream has stored it."""
         self._number += 1
         token = str(self._number)
         loop = asyncio.get_running_loop()
@@ -96,7 +96,7 @@ class Stream:
         if b'"error"' not in message.data and message.data:
             pending[0].set_result(_TAKEN)
         elif not message.data:
-            # No server listens to that subject: another connection is opened for what comes, which finds out why.
+            # No server listens to that subject: the next log opens another connection, which finds out why.
             self.is_closed = True
             pending[0].set_result(Outcome(503, message=_NO_SERVER))
         else:
@@ -121,7 +121,7 @@ class Stream:
     async def _look_after(self) -> None:
         loop = asyncio.get_running_loop()
         counted = loop.time()
-        # A connection that is done with may still owe answers, which nothing but another log would give up.
+        # A closed connection may still owe answers, which otherwise only another log would abandon.
         while not self.is_closed or self._pending:
             await asyncio.sleep(_LOOK_SECONDS)
             now = loop.time()
@@ -137,11 +137,11 @@ class Stream:
                     self.is_closed = True
 
     def abort(self) -> None:
-        """Wait for no acknowledgement any more."""
+        """Stop waiting for acknowledgements."""
         self._on_closed()
 
     async def close(self) -> None:
-        """End the connection. What is not acknowledged may or may not be in the stream."""
+        """Close the connection. Logs that are not acknowledged may or may not be in the stream."""
         if self._watch is not None:
             self._watch.cancel()
         await close(self._client)

@@ -1,8 +1,8 @@
 """A worker: takes logs from the stream and delivers them to Athina with the engine's own senders.
 
-Each partition has one consumer, with one log in flight, for all workers: any worker may take the next log of any
-partition, and none may while the one before it is under way. So workers share the work, come and go, and keep the order
-of every conversation, without knowing of each other.
+Each partition has one consumer, with one log in flight, across all workers: any worker may take the next log of any
+partition, but not while the previous log is in flight. So workers share the work, come and go, and keep every
+conversation in order, without knowing of each other.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from athina_trace.settings import Settings
 
 _TICK_SECONDS = 0.25
 _NO_LOG = ("404", "408")
-"""Status of a request that found no log, at once or within its time."""
+"""Status of a request that found no log in time."""
 _NO_LEADER = "503"
 _CHANGES = ("Leadership Change", "Server Shutdown")
-"""What becomes of a request that waits at a server which leads its partition no longer."""
+"""Status of a request at a server that no longer leads its partition."""
 _RECONNECT_SECONDS = (0.25, 15.0)
-"""Pause after the first failure to connect, and the longest."""
+"""The first and the longest pause after failures to connect."""
 _GRACE_SECONDS = 2.0
-"""How much later than it should a request may end before it is made again."""
+"""How long a request may be overdue before it is repeated."""
 
 
 @dataclass
 class Counters:
-    """What a worker did since it began."""
+    """Counts since the worker started."""
 
     delivered: int = 0
     refused: int = 0
@@ -63,7 +63,7 @@ class Counters:
 
 
 class RelayWorker:
-    """Delivers what is in the stream, until stopped."""
+    """Delivers the logs in the stream, until stopped."""
 
     def __init__(  # noqa: PLR0913 - settings of one thing, all by name
         self,
@@ -99,7 +99,7 @@ class RelayWorker:
 
     @classmethod
     def of(cls, settings: Settings) -> RelayWorker:
-        """Make the worker that the settings ask for. Raises `SettingsError` where they lack a relay or a key."""
+        """Make a worker from the settings. Raises `SettingsError` if they lack a relay or a key."""
         if settings.api_key is None:
             raise SettingsError("there is no ATHINA_API_KEY, so nothing can be delivered")
         Client.prepare(settings.base_url)
@@ -122,11 +122,11 @@ class RelayWorker:
         )
 
     def stop(self) -> None:
-        """End soon. From the loop, as signal handlers of the loop are called."""
+        """End soon. Call it from the loop, for example in its signal handlers."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Take and deliver until `stop`; connect again for as long as it takes."""
+        """Take and deliver logs until `stop`; reconnect for as long as it takes."""
         self._deliveries.start(asyncio.get_running_loop())
         pause = _RECONNECT_SECONDS[0]
         while not self._stopping.is_set():
@@ -135,7 +135,7 @@ class RelayWorker:
                 pause = _RECONNECT_SECONDS[0]
                 await self._take(opened)
             except (ApiError, NoAnswerError, PermissionError, nats.errors.Error) as error:  # noqa: PERF203 - connect again
-                # Publishing into a connection that was just lost raises the client's own errors.
+                # Publishing to a connection that was just lost raises the client's own errors.
                 is_own = isinstance(error, nats.errors.Error)
                 self._warn(NoAnswerError(f"{type(error).__name__}: {error}") if is_own else error)
                 with suppress(asyncio.TimeoutError):
@@ -159,14 +159,14 @@ class RelayWorker:
         _guard.log_throttled(logging.WARNING, f"relay {type(error).__name__}", words, self._address, error)
 
     async def _open(self) -> Link:
-        """Connect, learn the partitions, and have the first logs asked for."""
+        """Connect, read the partitions, and request the first logs."""
         link = await Link.open(self._address, name=f"athina-trace relay {self.name}")
         try:
             await self._partitions.learn(link.client, self._clock.monotonic())
             self._link = link
             await link.listen(self._on_message, self._on_question)
             for partition in self._partitions:
-                # What Athina has, but the connection that was lost may not have acknowledged.
+                # Athina has it, but the lost connection may not have acknowledged it.
                 if partition.acknowledge is not None:
                     await link.acknowledge(partition.acknowledge)
                 partition.pulled_until = 0.0
@@ -177,7 +177,7 @@ class RelayWorker:
         return link
 
     async def _take(self, link: Link) -> None:
-        """Take logs until the connection is lost, or we are to stop."""
+        """Take logs until the connection is lost or the worker is stopped."""
         stopping = asyncio.ensure_future(self._stopping.wait())
         lost = asyncio.ensure_future(link.lost.wait())
         try:
@@ -191,7 +191,7 @@ class RelayWorker:
             raise NoAnswerError("the connection was lost")
 
     async def _tick(self) -> None:
-        """Renew claims, ask again for what was not answered, and supervise the senders."""
+        """Renew claims, repeat unanswered requests, and supervise the senders."""
         now = self._clock.monotonic()
         self._deliveries.supervise()
         for partition in self._partitions:
@@ -201,7 +201,7 @@ class RelayWorker:
             elif held is not None and held.claimed_until - now < self._partitions.ack_wait * 2 / 3:
                 self._spawn(self._renew(held))
         if self._link is not None and self._partitions.are_stale(now):
-            # While servers elect a leader none may answer, and what was learned still holds.
+            # While servers elect a leader, none may answer, and the known partitions are still right.
             with suppress(NoAnswerError):
                 await self._partitions.learn(self._link.client, now)
         if self._deliveries.gate.is_shut:
@@ -213,12 +213,12 @@ class RelayWorker:
                 await self._pull(partition, now)
 
     async def _probe(self, now: float) -> None:
-        """While nothing is delivered: now and then ask for one log, of another partition each time."""
+        """While nothing is delivered, request one log now and then, from another partition each time."""
         if not self._deliveries.gate.wait(now) and (partition := self._partitions.take_probe(now)) is not None:
             await self._pull(partition, now, is_probe=True)
 
     async def _renew(self, held: Held) -> None:
-        """Renew a claim: it holds for longer once the server has answered."""
+        """Renew a claim, which is extended once the server has answered."""
         asked = self._clock.monotonic()
         if self._link is None:
             return
@@ -227,14 +227,14 @@ class RelayWorker:
             held.claimed_until = max(held.claimed_until, asked + self._partitions.ack_wait)
 
     async def _pull(self, partition: Partition, now: float, *, is_probe: bool = False) -> None:
-        """Ask for the next log of a partition."""
+        """Request the next log of a partition."""
         if self._link is None:
             return
         partition.pulled_until = now + (_GRACE_SECONDS if is_probe else PULL_SECONDS + _GRACE_SECONDS)
         await self._link.ask_for_next(partition.number, at_once=is_probe)
 
     async def _on_message(self, message: Msg) -> None:
-        """Take a log, or the end of a request for one."""
+        """Handle a log, or the end of a request for one."""
         partition = self._partitions.find(int(message.subject.rpartition(".")[2]))
         if partition is None:
             return  # the end of a request for a log of a partition that was removed
@@ -261,7 +261,7 @@ class RelayWorker:
         self._deliveries.send(partition, held)
 
     async def _on_no_log(self, partition: Partition, headers: dict[str, str], now: float) -> None:
-        """Ask again where a request found no log within its time; warn of anything else, and wait a second."""
+        """Repeat a request that found no log in time; warn about anything else, and wait a second."""
         status = headers["Status"]
         if status not in _NO_LOG:
             partition.pulled_until = now + 1.0
@@ -280,11 +280,11 @@ class RelayWorker:
         partition = self._partitions.find(int(result.lease.ordering_key))
         held = None if partition is None else partition.held
         if partition is None or held is None or held.lease is not result.lease:
-            return  # done with, or another's by now
+            return  # done, or another worker has it by now
         if result.attempt is None:
             if result.ended:
                 self._deliveries.release(partition, held)
-                self._spawn(self._return(held.reply))  # nothing may be sent now: others may try
+                self._spawn(self._return(held.reply))  # nothing may be sent now: other workers may try
             return
         deliveries, now = self._deliveries, self._clock.time()
         attempt, wait = deliveries.retry_policy.decide(
@@ -314,12 +314,12 @@ class RelayWorker:
         await link.acknowledge_and_ask_for_next(reply, partition.number)
 
     async def _return(self, reply: str, *, seconds: float = 0.0) -> None:
-        """Return a log, if a server is there: else it gives the log to another once our claim has ended."""
+        """Return a log, if connected; otherwise the server gives it to another worker when our claim ends."""
         if self._link is not None and self._link.is_open:
             await self._link.return_log(reply, seconds=seconds)
 
     async def _refuse(self, partition: Partition, held: Held, outcome: Outcome) -> None:
-        """Keep a log that Athina refused in the stream of those, and only then acknowledge it."""
+        """Store a refused log in the stream of refused logs, and only then acknowledge it."""
         headers = {
             **held.headers,
             MESSAGE_ID: f"{held.headers.get(MESSAGE_ID, '')}:{held.sequence}",
@@ -327,7 +327,7 @@ class RelayWorker:
             REASON: outcome.message.encode("ascii", "backslashreplace").decode(),
         }
         if self._link is None:
-            return  # another worker is given it, and refuses it
+            return  # another worker will get it, and store it
         try:
             await store(self._link.client, self._address.names.refused_subject, held.message.body, headers)
         except (ApiError, NoAnswerError) as error:
@@ -359,12 +359,12 @@ class RelayWorker:
                 self._warn(NoAnswerError(f"{type(error).__name__}: {error}"))
 
     async def _on_question(self, message: Msg) -> None:
-        """Answer how we are."""
+        """Answer a request for the worker's status."""
         if message.reply and self._link is not None:
             await self._link.client.publish(message.reply, json.dumps(self.report()).encode())
 
     def report(self) -> dict[str, Any]:
-        """Return the worker's state, as JSON can carry it."""
+        """Return the worker's state as JSON-compatible data."""
         gate = self._deliveries.gate
         return {
             "name": self.name,
@@ -380,7 +380,7 @@ class RelayWorker:
 
     @property
     def obstacle(self) -> str | None:
-        """Why nothing is taken from the stream; None where it is, or would be once Athina is back."""
+        """Why no logs are taken from the stream; None if they are, or will be once Athina is back."""
         if self._stopping.is_set():
             return "this worker ends"
         if self._link is None or not self._link.is_open:
@@ -388,20 +388,20 @@ class RelayWorker:
         return "Athina refuses the API key" if self._deliveries.gate.paused else None
 
     def traffic(self) -> Traffic:
-        """Return what this worker's requests do now, and took."""
+        """Return this worker's requests in flight and their latencies."""
         return self._deliveries.traffic()
 
     async def backlog(self) -> tuple[int, float | None] | None:
-        """Return how many logs are in the stream and since when the oldest waits; None if no server answers in time."""
+        """Return how many logs are in the stream, and since when the oldest waits; None if no server answers."""
         return await self._link.backlog() if self._link is not None and self._link.is_open else None
 
     async def _give_back(self) -> None:
-        """Let present requests end within the exit timeout, and give everything else to other workers at once."""
+        """Let running requests finish within the exit timeout, and return everything else to other workers at once."""
         link = self._link
         if link is not None:
             await link.stop_listening()
         await asyncio.to_thread(self._deliveries.close, self._exit_timeout)
-        await asyncio.sleep(0)  # what they reported is taken into the loop
+        await asyncio.sleep(0)  # their results reach the loop
         for partition in self._partitions:
             held = partition.held
             if held is not None:

@@ -18,7 +18,7 @@ import pytest
 
 from athina_trace._delivery.client import Client
 from athina_trace._serving.server import listen
-from athina_trace.local_athina import Faults, LocalAthina, running
+from athina_trace.local_athina import Faults, LocalAthina
 from tests.support.waiting import until
 
 LOG = {"language_model_id": "m", "prompt": "p", "response": "r", "user_query": "q", "session_id": "s"}
@@ -275,7 +275,3 @@ def test_demo_fills_an_outbox_of_its_own(environment: dict[str, str]) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)
         assert "sample conversations are in" in done.stdout
         assert re.search(r"athina-trace ui --outbox \S+demo\.db", done.stdout)
-
-
-def test_it_is_found_where_it_was_before() -> None:
-    assert running.LocalAthina is LocalAthina

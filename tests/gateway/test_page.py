@@ -52,10 +52,10 @@ def test_the_metrics_are_these(serve: Serve) -> None:
         f"| {connections.BODY_SECONDS:g} s |",
         f"its turn | {connections.TURN_SECONDS:g} s, then 429; an export waits {traces.TURN_SECONDS:g} s for",
         f"| {server._KEEP_ALIVE_SECONDS} s |",
-        f"of one log | {athina.MOST_PARTS:,}, then 413",
-        f"of one export | {otlp.MOST_MESSAGES:,}, then 413",
+        f"in one log | {athina.MOST_PARTS:,}, then 413",
+        f"in one export | {otlp.MOST_MESSAGES:,}, then 413",
         f"the last {traces._MOST_SPANS:,} spans",
-        f"of {traces._MOST_PARENTS:,} spans that have not arrived up to {traces._MOST_LOGS} logs",
+        f"{traces._MOST_LOGS} logs for each of {traces._MOST_PARENTS:,} spans that have not",
     ],
 )
 def test_the_limits_are_these(words: str) -> None:

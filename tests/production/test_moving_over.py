@@ -13,7 +13,7 @@ import athina_trace as at
 from athina_trace.testing import captured_logs
 
 PAGE = (Path(__file__).parents[2] / "examples" / "README.md").read_text()
-ROWS = re.findall(r"^\| (.+?) \| `(.+?)`", PAGE.partition("## Moving over")[2].partition("\n## ")[0], re.MULTILINE)
+ROWS = re.findall(r"^\| (.+?) \| `(.+?)`", PAGE.partition("## Moving from")[2].partition("\n## ")[0], re.MULTILINE)
 COMPLETION = {
     "id": "chatcmpl-1",
     "object": "chat.completion",

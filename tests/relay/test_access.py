@@ -94,13 +94,13 @@ def test_a_client_shows_its_certificate(
 
 def rights(of: str) -> list[str]:
     """The subjects that the page names, for programs or for workers."""
-    (found,) = re.findall(rf"{of} (.+?)\.(?: |$)", PAGE.partition("**Rights**:")[2].replace("\n", " "))[:1]
+    (found,) = re.findall(rf"{of} (.+?)\.(?: |$)", " ".join(PAGE.partition("**Permissions**:")[2].split()))[:1]
     return re.findall(r"`([^`]+)`", found)
 
 
 def test_programs_and_workers_need_no_more_rights_than_the_page_says(tmp_path: Path, athina: AthinaServer) -> None:
     program = [each for each in rights("programs publish to") if not each.startswith("_INBOX")]
-    worker = [*program, *rights("Workers need")]
+    worker = [*program, *rights("Workers also need")]
     assert program == ["athina.*", "$JS.API.STREAM.INFO.athina"]
     subscribe = 'subscribe: ["_INBOX.>", "athina.workers"]'
     users = "\n".join(

@@ -1,6 +1,6 @@
-"""OpenTelemetry's spans about models as logs: `instrument_opentelemetry()`, or `AthinaSpanProcessor()` for a provider.
+"""Logs the answers in OpenTelemetry's spans: `instrument_opentelemetry()`, or `AthinaSpanProcessor()` for a provider.
 
-`spans`, `values`, `messages`, `reader` and `span_logs` read spans from anywhere and need no package of OpenTelemetry's.
+`spans`, `values`, `messages`, `reader` and `span_logs` read spans from any source and do not need OpenTelemetry.
 """
 
 from importlib import import_module as _import_module

@@ -1,4 +1,4 @@
-"""The completion hook of `opentelemetry-util-genai`: content as objects, while the program keeps it off its spans.
+"""The completion hook of `opentelemetry-util-genai`: receives content as objects, even if spans do not contain it.
 
     OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK=athina
 
@@ -30,7 +30,7 @@ __all__ = ["AthinaCompletionHook"]
 
 
 class AthinaCompletionHook:
-    """Gives the content of answers to the logs of their spans; of a span that no processor sees it makes the log."""
+    """Adds the content of answers to the logs of their spans; makes the log if no processor sees the span."""
 
     def __init__(self) -> None:
         follow_nesting()
@@ -47,13 +47,13 @@ class AthinaCompletionHook:
         log_record: object = None,  # noqa: ARG002 - has nothing that the others lack
         **_: object,
     ) -> None:
-        """Take what was asked and answered.
+        """Receive the content of a request and its answer.
 
         Args:
             inputs: the messages of the request, with roles and parts.
             outputs: the messages of the answer.
             system_instruction: parts of the instructions.
-            tool_definitions: what tools were offered.
+            tool_definitions: the tools that were offered.
             span: the span, which has not ended yet.
             log_record: the event of this completion.
         """
@@ -76,20 +76,20 @@ class AthinaCompletionHook:
             elif isinstance(span, ReadableSpan):
                 log_span(record_of(span, content), Origin.here())
             elif outputs:
-                # A span that its sampler dropped: there is nothing but the content.
+                # The sampler dropped the span, so there is only the content.
                 attributes = {"gen_ai.operation.name": "chat", **content}
                 log_span(SpanRecord(name="chat", span_id=span_id, attributes=attributes), Origin.here())
 
 
 def _dropped_span() -> Key | None:
-    """Return the name of the span around the code that is running, where its sampler dropped that."""
+    """Return the name of the current span if its sampler dropped it."""
     span = trace.get_current_span()
     context = span.get_span_context()
     return name_of(f"{context.span_id:016x}") if context.is_valid and not span.is_recording() else None
 
 
 def _data(value: object) -> Any:
-    """Return a message as data; its parts and calls are dataclasses."""
+    """Return a message, whose parts and calls are dataclasses, as data."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: _data(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`instrument_opentelemetry`: have the global tracer provider log the answers of models, set before or afterwards."""
+"""`instrument_opentelemetry`: logs the answers in spans of the global tracer provider, set before or afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from athina_trace.integrations.opentelemetry.processor import AthinaSpanProcesso
 __all__ = ["instrument_opentelemetry", "uninstrument_opentelemetry"]
 
 _SETTER = "_set_tracer_provider"
-"""What `set_tracer_provider` calls, by whichever name a program has imported that."""
+"""Called by `set_tracer_provider`, however a program has imported that."""
 _processor = AthinaSpanProcessor()
 _processor.enabled = False
 _providers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def instrument_opentelemetry() -> None:
-    """Log the answers of models that spans of the global tracer provider show, set already or still to come.
+    """Log the answers in spans of the global tracer provider, whether it is already set or will be.
 
     May be called again; `uninstrument_opentelemetry` undoes it. For a provider of your own, add an
     `AthinaSpanProcessor()` to it instead.
@@ -39,7 +39,7 @@ def instrument_opentelemetry() -> None:
 
 
 def uninstrument_opentelemetry() -> None:
-    """Undo `instrument_opentelemetry`. A provider takes no processor away again: it stays there, and does nothing.
+    """Undo `instrument_opentelemetry`. Providers cannot remove a processor: it remains, and does nothing.
 
     >>> uninstrument_opentelemetry()
     """
@@ -56,10 +56,11 @@ def _after_setting(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> A
 
 def _add_to_current() -> None:
     provider: Any = trace.get_tracer_provider()
-    # Until a program sets one, this is a stand-in without such a method.
+    # Until a program sets a provider, this is a proxy without such a method.
     if hasattr(provider, "add_span_processor") and provider not in _providers:
         if isinstance(provider, TracerProvider):
-            # Not its own, which may do more than add: that of Arize Phoenix takes its exporter away for the first one.
+            # Not the provider's own method, which may do more: that of Arize Phoenix removes its exporter with the
+            # first call.
             TracerProvider.add_span_processor(provider, _processor)
         else:
             provider.add_span_processor(_processor)

@@ -1,4 +1,4 @@
-"""What was asked and answered, as each convention writes it: into messages of one form.
+"""Reads prompts and answers, in the format of each convention, into uniform messages.
 
     gen_ai, current   `gen_ai.input.messages`, `gen_ai.output.messages`: lists of `{role, parts}`
     gen_ai, older     `gen_ai.prompt.0.content`, `gen_ai.completion.0.content`, or events
@@ -36,11 +36,11 @@ class ToolRequest(NamedTuple):
     id: str | None
     name: str | None
     arguments: Any
-    """JSON, as far as the convention has it so."""
+    """JSON, if the convention uses JSON."""
 
 
 class Output(NamedTuple):
-    """What a tool gave back."""
+    """The output of a tool."""
 
     call: str | None
     value: Any
@@ -48,7 +48,7 @@ class Output(NamedTuple):
 
 @dataclass(slots=True)
 class Message:
-    """One message of the prompt, or one answer."""
+    """A message of the prompt, or an answer."""
 
     role: str | None
     text: str | None = None
@@ -59,21 +59,22 @@ class Message:
 
 @dataclass(slots=True)
 class Content:
-    """What a span says of what was asked and answered."""
+    """The prompt and the answers in a span."""
 
     system: tuple[str, ...] = ()
     asked: list[Message] = field(default_factory=list)
     answers: list[Message] = field(default_factory=list)
     is_of_function: bool = False
-    """Whether it is what a function was given and gave back, rather than messages."""
+    """Whether these are the input and output of a function, rather than messages."""
 
 
 def read_content(span: SpanRecord) -> Content:
-    """Return what was asked and answered, by the first convention that the span follows."""
+    """Return the prompt and the answers, according to the first convention that the span follows."""
     attributes = span.attributes
     content = _current(attributes)
     for event in () if content.asked else span.events:
-        # The conventions of today have one event with what may be on the span, too; some write one for each attribute.
+        # The current conventions have one event with data that may also be on the span; some write one for each
+        # attribute.
         if event.name == "gen_ai.client.inference.operation.details":
             more = _current(event.attributes)
             content.system, content.asked = more.system or content.system, more.asked or content.asked
@@ -82,7 +83,7 @@ def read_content(span: SpanRecord) -> Content:
         other = _openinference(attributes) or _indexed(attributes) or _ai_sdk(attributes) or _langfuse(attributes)
         content = other or _events(span)
     elif content.answers and _FUNCTION_NAME in attributes and not any(answer.calls for answer in content.answers):
-        # LiteLLM before 1.110 has calls of tools in the older form alone.
+        # LiteLLM before 1.110 has tool calls in the older form only.
         content.answers[0].calls = [
             call for each in nested(attributes, "gen_ai.completion") for call in _indexed_message(each).calls
         ]
@@ -112,9 +113,9 @@ def _messages(value: Any) -> list[Message]:
 
 
 def _message(data: Any) -> Message | None:
-    """Read a message, or a part that is by itself, such as one of the instructions.
+    """Read a message, or a single part, such as one of the instructions.
 
-    LiteLLM writes messages of chat completions, as a whole or with their contents as parts.
+    LiteLLM writes messages in the form of chat completions, entirely or with their contents as parts.
     """
     if type(data) is not dict and not isinstance(data, Mapping):
         return Message(None, data) if type(data) is str else None
@@ -151,7 +152,7 @@ def _add_parts(message: Message, parts: Any) -> None:
 
 _TEXTS = ("text", "refusal", "output_text", "input_text", "message")
 _RESPONSES = ("response", "result", "server_tool_call_response")
-"""Pydantic AI's name for what a tool gave back is the second."""
+"""The second is Pydantic AI's name for the output of a tool."""
 
 
 # The older ones ------------------------------------------------------------------------------------------------------
@@ -177,12 +178,12 @@ def _indexed_message(data: Mapping[str, Any]) -> Message:
 
 
 def _events(span: SpanRecord) -> Content:
-    """Read events of the span, or what Logfire's spans of agents have in their place, an attribute of this name."""
+    """Read events of the span, or the attribute of this name that Logfire's agent spans have instead."""
     named: list[tuple[Any, Mapping[str, Any]]] = [(event.name, event.attributes) for event in span.events]
     named += [(each.get("event.name"), each) for each in map(mapping, items(span.attributes.get("events")))]
     content = Content()
     for name, attributes in named:
-        # Azure's clients write all of an event into one attribute.
+        # Azure's clients write a whole event into one attribute.
         data = mapping(attributes.get("gen_ai.event.content")) or attributes
         if name == "gen_ai.content.prompt":
             content.asked += _chat_messages(data.get("gen_ai.prompt"))
@@ -190,7 +191,7 @@ def _events(span: SpanRecord) -> Content:
             content.answers += _chat_messages(data.get("gen_ai.completion"))
         elif name == "gen_ai.choice":
             written = data.get("message")
-            # Strands Agents write the content in place of the message.
+            # Strands Agents write the content instead of the message.
             message = mapping(written) or ({"content": written} if items(written) else data)
             answer = _chat_message({"role": "assistant", **message})
             answer.finish = string_of(data, "finish_reason")
@@ -206,7 +207,7 @@ def _chat_messages(value: Any) -> list[Message]:
 
 
 def _chat_message(data: Mapping[str, Any]) -> Message:
-    """Read a message in the form of chat completions; its content may be blocks, as Bedrock and Anthropic have them."""
+    """Read a message in the form of chat completions; its content may be blocks, as for Bedrock and Anthropic."""
     message = Message(string_of(data, "role"), _content_text(data.get("content")))
     _add_blocks(message, data.get("content"))
     _add_calls(message, data)
@@ -214,7 +215,7 @@ def _chat_message(data: Mapping[str, Any]) -> Message:
 
 
 def _add_calls(message: Message, data: Mapping[str, Any]) -> None:
-    """Add what a message of chat completions has beside its content: calls of tools, or which call it answers."""
+    """Add the tool calls of a message of chat completions, or the call that it answers."""
     for call in map(mapping, items(data.get("tool_calls"))):
         function = mapping(call.get("function")) or call
         arguments = compact(function.get("arguments"))
@@ -224,18 +225,18 @@ def _add_calls(message: Message, data: Mapping[str, Any]) -> None:
 
 
 def _content_text(content: Any) -> str | None:
-    """Return a content's text: of a list of parts, which may be JSON, that of its texts."""
+    """Return the text of a content; for a list of parts, which may be JSON, that of its texts."""
     if type(content) is str and content[:1] not in ("[", "{"):
         return content
     parts = items(content)
     texts = [part if type(part) is str else string_of(mapping(part), "text", "content") for part in parts]
     text = "\n".join(text for text in texts if text)
-    # Words of a user may look like JSON.
+    # A user's text may look like JSON.
     return text or (content if type(content) is str else None)
 
 
 def _add_blocks(message: Message, content: Any) -> None:
-    """Add the calls and outputs of a content's blocks; the text is that of the others."""
+    """Add the calls and outputs in a content's blocks; the text is that of the other blocks."""
     blocks = [mapping(block) for block in ([] if type(content) is str and content[:1] != "[" else items(content))]
     others: list[Mapping[str, Any]] = []
     for block in blocks:
@@ -253,7 +254,7 @@ def _add_blocks(message: Message, content: Any) -> None:
 
 
 def _without_blocks(output: Any) -> Any:
-    """Return what a tool gave back: of blocks that are nothing but text, that text."""
+    """Return the output of a tool; if all blocks are text, that text."""
     if type(output) is list and output and all(isinstance(each, dict) and each.keys() <= _OF_TEXT for each in output):
         return "\n".join(text for each in output if (text := string_of(each, "text")))
     return output
@@ -263,7 +264,7 @@ _OF_TEXT = {"type", "text"}
 
 
 def _move_output(message: Message, call: str | None) -> None:
-    """Move the text of a message that answers a call to the output of that tool."""
+    """Move the text of a message that answers a tool call to the output of the tool."""
     if (call is not None or message.role == "tool") and not message.outputs:
         message.outputs.append(Output(call, message.text))
         message.text = None
@@ -279,9 +280,9 @@ def _openinference(attributes: Mapping[str, Any]) -> Content | None:
     asked += [Message("user", text) for text in (*_texts(attributes, "llm.prompts", "prompt"), *prompts)]
     answers += [Message("assistant", text) for text in _texts(attributes, "llm.choices", "completion")]
     is_of_function = not (asked or answers) and "openinference.span.kind" in attributes
-    if is_of_function:  # which is decorated as one that asks a model
+    if is_of_function:  # a function that is decorated as a model
         asked = [Message("user", text) for text in _whole(attributes, "input")]
-    # LlamaIndex's spans have what completes a prompt nowhere else, either.
+    # LlamaIndex's spans have a completion nowhere else.
     if is_of_function or (asked and not answers):
         answers = [Message("assistant", text) for text in _whole(attributes, "output")]
     return Content(asked=asked, answers=answers, is_of_function=is_of_function) if asked or answers else None
@@ -343,7 +344,7 @@ def _ai_sdk_message(value: Any) -> Message:
         if kind == "tool-call":
             message.calls.append(_ai_sdk_call(each))
         elif kind == "tool-result":
-            output = mapping(each.get("output"))  # since AI SDK 5 with how it is written
+            output = mapping(each.get("output"))  # since AI SDK 5 with its type
             value = output["value"] if "value" in output else each.get("output", each.get("result"))
             message.outputs.append(Output(string_of(each, "toolCallId"), value))
         elif text := string_of(each, "text"):
@@ -373,9 +374,9 @@ def _langfuse(attributes: Mapping[str, Any]) -> Content | None:
 
 
 def _langfuse_messages(value: Any, role: str) -> list[Message]:
-    """Read what an observation was given or gave back: messages, one message, or any other data, which is a text."""
+    """Read the input or output of an observation: messages, one message, or any other data, which is a text."""
     data = decoded(value)
-    if type(data) is dict and "messages" in data:  # with what else the client was given, such as tools
+    if type(data) is dict and "messages" in data:  # with the client's other arguments, such as tools
         data = data["messages"]
     if type(data) is dict and not data.keys().isdisjoint(("role", "content", "tool_calls")):
         data = [data]
@@ -388,7 +389,7 @@ def _langfuse_messages(value: Any, role: str) -> list[Message]:
 
 
 def _name_calls(messages: list[Message]) -> None:
-    """Let outputs name the calls before them where the ids of both differ: one convention mixes two kinds."""
+    """Pair outputs with the calls before them if their ids differ, since one convention mixes two kinds of ids."""
     called = {call.id for message in messages if message.calls for call in message.calls}
     if not called:
         return
@@ -399,7 +400,7 @@ def _name_calls(messages: list[Message]) -> None:
     is_answered = False
     for message in messages:
         if message.calls:
-            # Calls that are made at once may be a message each.
+            # Parallel calls may have one message each.
             made = [*(() if is_answered else made), *(call.id for call in message.calls if call.id not in given)]
             is_answered = False
         for number, output in enumerate(message.outputs):

@@ -1,4 +1,4 @@
-"""`AthinaSpanProcessor`: the answers of models that OpenTelemetry's spans show become logs.
+"""`AthinaSpanProcessor`: logs the answers in OpenTelemetry's spans.
 
 A processor rather than an exporter: `on_start` runs where the request is made, in the program's own context, which has
 session and customer, and `on_end` runs before the call returns.
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["AthinaSpanProcessor", "OpenSpan", "record_of", "report_sampler"]
 
 _MOST_AROUND = 8
-"""Spans around one that are asked for session and user."""
+"""Number of enclosing spans that are searched for session and user."""
 
 
 class OpenSpan:
-    """A span that has begun."""
+    """A span that has started."""
 
     __slots__ = ("around", "content", "origin", "span")
 
@@ -40,16 +40,16 @@ class OpenSpan:
     def __init__(self, span: Span) -> None:
         self.span = span
         self.around: tuple[Span, ...] = ()
-        """Those that it began in, the innermost first. That of a function which returns a stream ends before it."""
+        """The enclosing spans, innermost first. The span of a function that returns a stream ends before this one."""
         self.content: Mapping[str, Any] = {}
-        """Attributes that the completion hook was given and the span was not."""
+        """Attributes that the completion hook received and the span does not have."""
 
 
 class AthinaSpanProcessor(SpanProcessor):
-    """Logs the answers of models that spans show, each once, before the end of its span returns.
+    """Logs the answers in spans, each once, before the call that ends its span returns.
 
-    It understands the conventions for generative AI of today and the older ones, OpenInference's, and the AI SDK's.
-    Session and customer are those of `athina_session` where the span begins, else what the span says, or one around it.
+    It reads the current and older GenAI conventions, and those of OpenInference and the AI SDK. Session and customer
+    are those of `athina_session` where the span starts, else those of the span, or of an enclosing span.
 
     >>> from opentelemetry.sdk.trace import TracerProvider
     >>> provider = TracerProvider()
@@ -62,7 +62,7 @@ class AthinaSpanProcessor(SpanProcessor):
         self._has_reported = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
-        """Note where the span begins."""
+        """Note where the span starts."""
         if not (self.enabled and _runtime.may_trace()):
             return
         with _guard.shield("noting the start of a span"):
@@ -80,7 +80,7 @@ class AthinaSpanProcessor(SpanProcessor):
                     break
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Log what the span says of an answer."""
+        """Log the answer in the span."""
         if not (self.enabled and _runtime.may_trace()):
             return
         try:
@@ -96,15 +96,15 @@ class AthinaSpanProcessor(SpanProcessor):
             _guard.swallow("logging a span")
 
     def shutdown(self) -> None:
-        """Do nothing: logs are on disk already."""
+        """Do nothing: logs are already on disk."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Deliver what was logged; returns whether all of it was delivered in time."""
+        """Deliver all logs; return whether they were delivered in time."""
         return bool(_runtime.flush(timeout_millis / 1000))
 
 
 def report_sampler(provider: Any) -> None:
-    """Warn once that spans which a provider's sampler drops are never shown to a processor."""
+    """Warn once that processors never see spans that a provider's sampler drops."""
     sampler = getattr(provider, "sampler", None)
     described = sampler.get_description() if sampler is not None else "AlwaysOnSampler"
     if not described.startswith(("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")):
@@ -122,11 +122,11 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
 
     Args:
         span: the SDK's.
-        content: attributes that the program keeps off its spans.
+        content: attributes that are not on the span.
     """
     attributes = exact(_attributes(span))
     scope, status, parent = span.instrumentation_scope, span.status, span.parent
-    # The SDK's list of events makes two copies of itself, under a lock.
+    # The SDK's list of events copies itself twice, under a lock.
     events = span.events if getattr(span, "_events", True) else ()
     return SpanRecord(
         name=span.name,
@@ -144,7 +144,7 @@ def record_of(span: ReadableSpan, content: Mapping[str, Any] = {}) -> SpanRecord
 
 
 def _attributes(holder: Any) -> Mapping[str, Any]:
-    """Return the attributes of a span or a resource as a dictionary: to look into the SDK's own mapping takes long."""
+    """Return the attributes of a span or a resource as a dictionary, since lookups in the SDK's mapping are slow."""
     held = getattr(getattr(holder, "_attributes", None), "_dict", None)
     return held if isinstance(held, dict) else dict(holder.attributes or {})
 

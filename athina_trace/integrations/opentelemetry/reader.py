@@ -1,8 +1,8 @@
-"""A span → what it says of an answer of a model, of a run of a tool, or of what was retrieved.
+"""Reads a model's answer, a tool's run or retrieved documents from a span.
 
-It reads the current conventions for generative AI, the older ones, OpenInference's, and those of the AI SDK and of
-Langfuse's SDK. Only spans of single requests of a model are answers: those of agents, chains and workflows repeat the
-usage of what is in them.
+It reads the current and older GenAI conventions, and those of OpenInference, the AI SDK and Langfuse's SDK. Only spans
+of single model requests are answers: spans of agents, chains and workflows repeat the usage of the requests inside
+them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 
 class Kind(enum.Enum):
-    """What a span is about."""
+    """The kind of operation that a span describes."""
 
     MODEL = enum.auto()
     TOOL = enum.auto()
@@ -66,12 +66,12 @@ _LANGFUSE = {"generation": Kind.MODEL, "tool": Kind.TOOL}
 
 
 def kind_of(name: str, attributes: Mapping[str, Any]) -> Kind:
-    """Return what a span of this name is about."""
+    """Return the kind of a span."""
     if name.startswith("ai."):
         if name.startswith("ai.toolCall"):
             return Kind.TOOL
         return Kind.MODEL if _AI_SDK.match(name) else Kind.OTHER
-    # The more exact one first: instrumentations of two conventions may write on one span.
+    # The more specific ones first, since instrumentations of two conventions may write to the same span.
     for attribute, kinds in _KINDS:
         value = attributes.get(attribute)
         if value is not None:
@@ -89,11 +89,11 @@ _KINDS = (
 
 
 def name_of(span_id: str) -> Key:
-    """Return what a span is known by among spans and runs."""
+    """Return the span's identifier among spans and runs."""
     return "span", span_id
 
 
-# Who is talking -----------------------------------------------------------------------------------------------------
+# Session and user ----------------------------------------------------------------------------------------------------
 
 _IDENTITY = {
     "session_id": (
@@ -117,7 +117,7 @@ _IDENTITY = {
 
 
 def identity_of(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return session and user, as far as these attributes name them: those of a span, or of one around it."""
+    """Return the session and user in these attributes, of a span or an enclosing span."""
     found = {field: string_of(attributes, *names) for field, names in _IDENTITY.items()}
     return {field: value for field, value in found.items() if value is not None}
 
@@ -186,7 +186,7 @@ _OTHERS = {
     "reasons": ("gen_ai.response.finish_reasons",),
     "tools": ("gen_ai.tool.definitions",),
     "stop": ("gen_ai.request.stop_sequences",),
-    # OpenInference's: JSON of the request and of the answer, with what none of its attributes has.
+    # OpenInference's JSON of the request and the answer, with data that is in no other attribute.
     "parameters": ("llm.invocation_parameters", "langfuse.observation.model.parameters"),
     "request": ("input.value",),
     "response": ("output.value",),
@@ -205,25 +205,25 @@ _OF_CLIENT = re.compile(
     r"(?:error code: (\d{3}) - |status_code: (\d{3}),.*?\bbody: |\b(\d{3}) \w+\. (?=\{'error'))(?P<body>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""How the clients of OpenAI and Anthropic, Pydantic AI, and Google's client write an API's answer into an exception."""
+"""The formats of an API's answer in exceptions of OpenAI's, Anthropic's and Google's clients, and Pydantic AI."""
 _QUOTED_TO = re.compile(r"""['"][)}]+$""")
-"""The end of a representation that an exception's text is in."""
+"""The end of a `repr` that contains an exception's text."""
 _LONGEST_ERROR = 2000
 
 
 def read_model(span: SpanRecord) -> list[Record]:
-    """Return what the span of a model's request says: the answer first, then its calls, and outputs of earlier ones.
+    """Return the records in the span of a model request: the answer first, then its calls, and outputs of earlier ones.
 
-    An empty list where the answer is another span's (Logfire's span of a streamed request ends before its stream does,
-    and a second one has what came), where LangSmith wrote it (later, in a thread that knows no session, with content of
-    its own form: what it repeats is seen by the source that it was taken from), and where the span names no model and
-    says nothing: some instrumentations have all requests of a client look like a model's, and some of OpenInference's
-    have what prepares a request look like one.
+    Returns an empty list if the answer is in another span (Logfire's span of a streamed request ends before its stream,
+    and a second one has the answer); if LangSmith wrote the span (later, in a thread without a session and in its own
+    format; the source from which it repeats the answer logs it); and if the span has no model and no content: some
+    instrumentations make all requests of a client look like a model's, and some of OpenInference's do so for the
+    preparation of a request.
     """
     texts, usage, options, others = _known(span.attributes)
     content = read_content(span)
     if usage.get("total_tokens") == 0:
-        # What a server does not say, as of most streams, some have as zero.
+        # Some report a missing count, as in most streams, as zero.
         usage, others = {}, {**others, "cost": None}
     error, status_code = _error(span) if _may_have_failed(span) and not was_given_up(span) else (None, None)
     own_id, model = texts.get("id"), texts.get("model")
@@ -237,13 +237,13 @@ def read_model(span: SpanRecord) -> list[Record]:
     has_messages = content.asked or content.answers or "openinference.span.kind" not in span.attributes
     is_of_function = content.is_of_function or not has_messages
     key = name_of(span.span_id)
-    # What has no text is no choice: reasoning, or calls of tools beside the text.
+    # An output without text is not a choice: reasoning, or tool calls beside the text.
     answered = [answer.text for answer in content.answers if answer.text]
     prompt = _prompt(content.asked)
     answer = Answer(
         key=key,
         names=(key, ("id", own_id)) if own_id is not None else (key,),
-        # A function that a framework calls a model's, too, has the span of a request inside, which knows more.
+        # A function that a framework marks as a model contains the span of a request, which has more data.
         source=f"function {span.scope}" if is_of_function else f"span {span.scope}",
         fidelity=AS_FUNCTION if is_of_function else AS_SPAN,
         request=span.span_id,
@@ -276,7 +276,7 @@ def read_model(span: SpanRecord) -> list[Record]:
 
 
 _Known = tuple[dict[str, str], dict[str, int], dict[str, object], dict[str, Any]]
-"""What single attributes say: texts, counts of tokens, options, and what is as it was given."""
+"""The values of single attributes: texts, token counts, options, and unconverted values."""
 _TEXT, _COUNT, _OPTION, _OTHER = range(4)
 _TABLES = ((_TEXT, _TEXTS, str), (_COUNT, _USAGE, int), (_OPTION, _OPTIONS, int), (_OTHER, _OTHERS, str))
 _TARGETS = {
@@ -285,11 +285,11 @@ _TARGETS = {
     for entry, names in entries.items()
     for rank, name in enumerate(names)
 }
-"""Attribute → the place of its table in `_Known`, what it says, how many others say that better, its usual type."""
+"""Attribute → the index of its table in `_Known`, its meaning, the number of better attributes, its usual type."""
 
 
 def _known(attributes: Mapping[str, Any]) -> _Known:
-    """Return what single attributes say, in one walk: most of those that are asked for are absent."""
+    """Return the values of single attributes, in one pass over the span, since most of the known ones are absent."""
     known: _Known = ({}, {}, {}, {})
     tables = cast("tuple[dict[str, Any], ...]", known)
     ranks: dict[str, int] = {}
@@ -318,7 +318,7 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
 
 
 def _converted(value: Any, table: int) -> Any:
-    """Return a value of another type than usual as the table wants it; None where it says nothing."""
+    """Convert a value of an unusual type for its table; None if it has no meaning."""
     if table == _TEXT:
         return None
     if table == _OTHER:
@@ -328,7 +328,7 @@ def _converted(value: Any, table: int) -> Any:
 
 
 def _add_json(known: _Known) -> None:
-    """Add what OpenInference and Langfuse have in no attributes of their own, but in the JSON of others."""
+    """Add values that OpenInference and Langfuse have only inside the JSON of other attributes."""
     texts, usage, options, others = known
     parameters = mapping(others.get("parameters"))
     conversation = parameters.get("conversation")
@@ -362,7 +362,7 @@ def _finish(others: Mapping[str, Any], texts: Mapping[str, str], content: Conten
 
 
 def _further(texts: Mapping[str, str], resource: Mapping[str, Any]) -> dict[str, object]:
-    """Return fields of the log that no other record has."""
+    """Return fields of the log that are in no other record."""
     further: dict[str, object] = {}
     if "customer_user_id" in texts:
         further["customer_user_id"] = texts["customer_user_id"]
@@ -378,9 +378,9 @@ def _may_have_failed(span: SpanRecord) -> bool:
 
 
 def was_given_up(span: SpanRecord) -> bool:
-    """Return whether a stream was closed early, or a task cancelled: some instrumentations call that an error."""
+    """Return whether a stream was closed early or a task was cancelled, which some instrumentations call an error."""
     if not _may_have_failed(span):
-        # So the official instrumentations have an answer that came without its end, and no error.
+        # The official instrumentations mark an incomplete answer like this, without an error.
         return span.attributes.get("gen_ai.response.finish_reasons") in (("error",), ["error"])
     kinds = [string_of(span.attributes, "error.type"), span.description]
     kinds += [string_of(event.attributes, "exception.type") for event in span.events if event.name == "exception"]
@@ -388,7 +388,7 @@ def was_given_up(span: SpanRecord) -> bool:
 
 
 def _error(span: SpanRecord) -> tuple[str, int | None]:
-    """Return what failed, and the status code of the API; of its clients' exceptions, the API's own message."""
+    """Return the error and the API's status code; from exceptions of its clients, the API's own message."""
     kind = string_of(span.attributes, "error.type")
     raised = next((event.attributes for event in span.events if event.name == "exception"), {})
     text = span.description or string_of(raised, "exception.message") or kind or "failed"
@@ -400,9 +400,9 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
     if written is None:
         return text, code
     body, answer = written["body"], None
-    # Frameworks write the client's exception within their own, so that more may follow.
+    # Frameworks embed the client's exception in their own, so more text may follow.
     for text_of_data in (body, body[: body.find("}}") + 2]) if body.startswith("{") else ():
-        # What is cut off is no data after all.
+        # It was cut off, so it cannot be parsed.
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             answer = answer or ast.literal_eval(text_of_data)
     data = mapping(answer)
@@ -424,7 +424,7 @@ def _prompt(asked: Iterable[Message]) -> tuple[Mapping[str, str], ...]:
     for message in asked:
         if message.text is not None or not message.outputs:
             messages.append({"role": message.role or "user", "content": message.text or ""})
-        # Some conventions give the outputs of tools the role of the user.
+        # Some conventions give tool outputs the role of the user.
         for output in message.outputs:
             value = _output(output)
             messages.append({"role": "tool", "content": value if type(value) is str else str(value)})
@@ -432,7 +432,7 @@ def _prompt(asked: Iterable[Message]) -> tuple[Mapping[str, str], ...]:
 
 
 def _output(output: Output) -> Any:
-    """Return what a tool gave back: a text that was made JSON again is that text."""
+    """Return the output of a tool; a text that was encoded as JSON is decoded."""
     value = output.value
     if type(value) is str and value[:1] == '"':
         inner = decoded(value)
@@ -456,12 +456,12 @@ def _tool_call(call: ToolRequest, answer: Answer, numbered: str) -> ToolCall:
 
 
 def _tools(others: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the tools that were offered, as the current conventions define them, or the others do."""
+    """Return the offered tools, according to the current conventions or the others."""
     defined = others.get("tools")
     if type(defined) is str and len(defined) < _LONGEST_CACHED:
         return _tools_of(defined)
     offered = items(defined)
-    # Most spans offer none, and each of the other conventions is looked for in all attributes.
+    # Most spans have none, and each of the other conventions requires a search of all attributes.
     if not offered and ("llm" in others or "ai.prompt.tools" in attributes):
         offered = [mapping(mapping(each.get("tool")).get("json_schema")) for each in nested(attributes, "llm.tools")]
         offered += nested(attributes, "llm.request.functions")
@@ -471,7 +471,7 @@ def _tools(others: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[ob
 
 @functools.lru_cache(maxsize=64)
 def _tools_of(defined: str) -> tuple[object, ...]:
-    """Read what a program offers with each of its requests."""
+    """Read the tools that a program offers with each request."""
     return tuple(plain(tool) for tool in items(defined) if tool)
 
 
@@ -485,19 +485,19 @@ class ToolRun(NamedTuple):
     """A tool that was run."""
 
     call: str | None
-    """The id of the call of it."""
+    """The id of the tool call."""
     tool: str | None
     arguments: Any
     output: Any
-    """None where the span has none."""
+    """None if the span has none."""
 
 
 def read_tool(span: SpanRecord) -> ToolRun:
-    """Return what the span of a tool says."""
+    """Return the tool's run in a span."""
     attributes = span.attributes
     output = next((attributes[name] for name in _RESULTS if attributes.get(name) is not None), None)
     if output is None and _may_have_failed(span):
-        # What the model is given in place of an output.
+        # The text that the model gets instead of an output.
         output, _ = _error(span)
     return ToolRun(
         call=string_of(attributes, "gen_ai.tool.call.id", "ai.toolCall.id", "tool_call.id", "tool.id"),
@@ -522,7 +522,7 @@ _ARGUMENTS = (
 
 
 def read_documents(span: SpanRecord) -> tuple[str, ...]:
-    """Return the texts that the span of a retrieval found."""
+    """Return the texts in the span of a retrieval."""
     attributes = span.attributes
     texts: list[str] = []
     for document in items(attributes.get("gen_ai.retrieval.documents")):

@@ -1,4 +1,4 @@
-"""A span that has ended → the log that it belongs to, with what only the SDK or a gateway knows: where it was made."""
+"""Logs ended spans; the caller, the SDK's processor or the gateway, knows where they started."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["log_span"]
 
 
 def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any]] = ()) -> Answer | None:
-    """Log the answer of a model, and return it; give outputs and documents to the log that called for them.
+    """Log a model's answer, and return it; add tool outputs and documents to the log of their answer.
 
     Args:
-        span: what has ended. Spans of anything else, of agents for one, are passed over.
-        origin: where it began; `within` names the spans around it.
-        around: the attributes of the spans around it, the innermost first, which may name session and user.
+        span: the ended span. Spans of other kinds, for example of agents, are ignored.
+        origin: where it started; `within` names the enclosing spans.
+        around: the attributes of the enclosing spans, innermost first, which may name session and user.
     """
     kind = kind_of(span.name, span.attributes)
     if kind is Kind.MODEL:
@@ -58,7 +58,7 @@ def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any
 
 
 def _identify(answer: Answer, around: Iterable[Mapping[str, Any]]) -> None:
-    """Name session and user as the spans around an answer do, where its own does not."""
+    """Take session and user from the enclosing spans if the answer's own span does not name them."""
     for attributes in around:
         named = identity_of(attributes)
         answer.session = answer.session or named.get("session_id")
@@ -66,7 +66,7 @@ def _identify(answer: Answer, around: Iterable[Mapping[str, Any]]) -> None:
             answer.further = {**named, **answer.further}
     if not answer.further:
         return
-    # What the program configured says more than what describes the service to every tool.
+    # The program's settings are more specific than the resource, which describes the service to all tools.
     runtime = _runtime.active()
     is_configured = runtime is not None and runtime.settings.environment is not None
     left_out = ("session_id", "environment") if is_configured else ("session_id",)

@@ -1,4 +1,4 @@
-"""A span as plain data, from whichever source: the SDK's processor, OTLP protobuf or OTLP JSON."""
+"""A span as plain data, from any source: the SDK's processor, OTLP protobuf or OTLP JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Event", "SpanRecord"]
 
 @dataclass(slots=True, kw_only=True)
 class Event:
-    """Something that happened while a span ran."""
+    """An event during a span."""
 
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -19,7 +19,7 @@ class Event:
 
 @dataclass(slots=True, kw_only=True)
 class SpanRecord:
-    """A span that has ended.
+    """An ended span.
 
     Values of attributes are strings, booleans, numbers, and sequences and mappings of them; anything else is passed
     over.
@@ -27,7 +27,7 @@ class SpanRecord:
 
     name: str
     scope: str = ""
-    """The name of the instrumentation that made it."""
+    """The name of its instrumentation."""
     span_id: str
     """16 hexadecimal digits, in lower case."""
     parent_id: str | None = None
@@ -37,8 +37,8 @@ class SpanRecord:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     events: Sequence[Event] = ()
     resource: Mapping[str, Any] = field(default_factory=dict)
-    """Attributes of what made it: the service and its deployment."""
+    """Attributes of its resource: the service and its deployment."""
     failed: bool = False
     """Whether its status is an error."""
     description: str | None = None
-    """What its status says of the error."""
+    """The description in its status."""

@@ -1,7 +1,7 @@
-"""Values of attributes: what each convention's reader takes out of them. Nothing here raises.
+"""Reads values of attributes, for the readers of all conventions. Nothing here raises.
 
-Attributes are what programs in any language put there: a list may be a JSON string, a number a string, and any of them
-anything at all.
+Attributes come from programs in any language: a list may be a JSON string, a number may be a string, and any value may
+be anything.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from pydantic_core import from_json
 __all__ = ["compact", "decoded", "exact", "items", "mapping", "nested", "number_of", "string_of", "strings"]
 
 _LONGEST_JSON = 4_000_000
-"""Characters of JSON that is read; longer, it is mostly pictures, and reading it would take a tenth of a second."""
+"""Maximum length of JSON that is read; longer JSON is mostly pictures, and would take a tenth of a second."""
 _LARGEST = 2**53
 _MOST_DIGITS = 5
-"""Of an index: no span has more messages."""
+"""Maximum digits of an index: no span has more messages."""
 
 
 _EXACT = frozenset({str, int, float, bool, tuple, list, dict, type(None)})
 
 
 def exact(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return attributes whose names and values are of these types alone: some frameworks write members of an `Enum`.
+    """Return attributes whose names and values have exactly these types.
 
-    A name that is such a member is not found by its text: its hash is that of the member's own name.
+    Some frameworks write members of an `Enum`. A name that is a member cannot be found by its text, because its hash is
+    that of the member's own name.
     """
-    # In the interpreter's own loops: hardly any span has such attributes.
+    # In C loops of the interpreter, since hardly any span has such attributes.
     if _EXACT.issuperset(map(type, attributes)) and _EXACT.issuperset(map(type, attributes.values())):
         return attributes
     return {_plain(name): _plain(value) for name, value in attributes.items()}
@@ -42,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def string_of(attributes: Mapping[str, Any], name: str, *names: str) -> str | None:
-    """Return the first of these attributes that is a text, and no empty one."""
+    """Return the first of these attributes that is a non-empty text."""
     value = attributes.get(name)
     if type(value) is str and value:
         return value
@@ -68,7 +69,7 @@ def number_of(attributes: Mapping[str, Any], *names: str) -> float | None:
 
 
 def decoded(value: Any) -> Any:
-    """Return data: a text as the JSON in it, None where it is not JSON; anything else unchanged."""
+    """Decode a text as JSON, None if it is not JSON; return anything else unchanged."""
     if type(value) is not str:
         return value
     if len(value) > _LONGEST_JSON:
@@ -83,7 +84,7 @@ def items(value: Any) -> list[Any]:
     """Return the members of a list, which may be JSON; a single mapping is a list of one."""
     if value is None:
         return []
-    # Asked first: what an abstract class takes for its own takes ten times as long to find out.
+    # Checked first, since a check against an abstract base class takes ten times as long.
     if type(value) is tuple:
         return [*value]
     data = decoded(value) if type(value) is str else value
@@ -106,7 +107,7 @@ def strings(value: Any) -> tuple[str, ...]:
 
 
 def compact(value: Any) -> Any:
-    """Return a text for data, as a server would have sent it, and a text as it is."""
+    """Return data as compact JSON, as a server would have sent it, and a text unchanged."""
     if value is None or type(value) is str:
         return value
     try:
@@ -116,10 +117,10 @@ def compact(value: Any) -> Any:
 
 
 def nested(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
-    """Put together what is spread over attributes with indexes: `prefix.0.role`, `prefix.0.parts.1.text`.
+    """Collect data that is spread over attributes with indexes: `prefix.0.role`, `prefix.0.parts.1.text`.
 
     Returns:
-        The members in the order of their indexes; an index within becomes a key, such as `{"parts": {"1": …}}`.
+        The members in the order of their indexes; nested indexes become keys, such as `{"parts": {"1": …}}`.
     """
     prefix = f"{prefix}."
     found: dict[int, dict[str, Any]] = {}
