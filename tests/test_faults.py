@@ -176,7 +176,7 @@ def test_no_step_of_ours_can_fail_in_the_call(
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
     # Else each of them would start a thread.
-    monkeypatch.setattr("athina_trace._delivery.worker._EngineThread.start", lambda _: None)
+    monkeypatch.setattr("athina_trace._delivery.worker._EngineThread.start", lambda *_, **__: True)
     configure(outbox=":memory:")
     for nth in itertools.count(1):
         if first:

@@ -11,6 +11,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -56,10 +57,6 @@ def send(entry: Stored, connection: Connection, *, max_bytes: int) -> Outcome:
         if smaller is None:
             return outcome
         body = smaller
-
-
-_STOP = Lease("", 0, [])
-"""Ends the sender that takes it."""
 
 
 class _Sender:
@@ -139,7 +136,9 @@ class Senders:
         self._clock = clock
         self._max_bytes = max_bytes
         self._revise = revise
-        self._queue: queue.SimpleQueue[Lease] = queue.SimpleQueue()
+        self._queue: deque[Lease] = deque()
+        # One for each lease in the queue. What is raised in a thread that waits, from outside, loses no more than that.
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
         self._lock = _TurnLock()
         self._closed = threading.Event()
@@ -152,7 +151,8 @@ class Senders:
 
     def submit(self, lease: Lease) -> None:
         """Take a lease whose entries are to be sent."""
-        self._queue.put(lease)
+        self._queue.append(lease)
+        self._calls.put(None)
 
     def start(self) -> None:
         """Start one more sender. Raises RuntimeError where no thread can be started."""
@@ -188,10 +188,10 @@ class Senders:
 
     def _is_waiting(self) -> bool:
         """Return whether there is more to send than may be in flight."""
-        return not self._queue.empty() or any(sender.is_parked for sender in list(self._senders))
+        return bool(self._queue) or any(sender.is_parked for sender in list(self._senders))
 
     def _start_where_needed(self) -> None:
-        if not self._queue.empty() and len(self._senders) < self.controller.limit and not self._closed.is_set():
+        if self._queue and len(self._senders) < self.controller.limit and not self._closed.is_set():
             with suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
                 self.start()
 
@@ -208,11 +208,14 @@ class Senders:
                 self.controller.abandon()
             while sender.held:
                 lease = sender.held[0]
-                if lease is not _STOP:
+                with self._lock:
+                    is_queued = lease in self._queue  # it was about to be taken out
+                if not is_queued:
                     self._results.put(Result(lease, Attempt(lease.entries[0], outcome, Verdict.RETRY), ended=True))
                 sender.held.remove(lease)
             with self._lock:
                 self._senders.remove(sender)
+            self._calls.put(None)
 
     def _run(self, sender: _Sender) -> None:
         try:
@@ -235,24 +238,23 @@ class Senders:
         while not self._closed.is_set():
             is_idle = False
             try:
-                # In one step: an error in between would lose a lease.
-                sender.held.append(self._queue.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None))
+                self._calls.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None)
             except queue.Empty:
                 is_idle = True
             else:
-                if sender.held[-1] is _STOP:
-                    return False
                 with self._lock:
-                    sender.is_resting = sum(bool(each.held) for each in self._senders) > self.controller.limit
+                    sender.is_resting = sum(bool(each.held) for each in self._senders) >= self.controller.limit
                     if sender.is_resting:
-                        # Rather than wait with it: the first that may send it takes it out again.
                         sender.may_continue.clear()
-                        self._queue.put(sender.held[-1])
-                        sender.held.pop()
-                if not sender.is_resting:
+                        self._calls.put(None)
+                    elif self._queue:
+                        # In this order: an error in between must not lose it.
+                        sender.held.append(self._queue[0])
+                        self._queue.popleft()
+                if sender.held:
                     self._start_where_needed()
                     return True
-                is_idle = not sender.may_continue.wait(_IDLE_SECONDS)
+                is_idle = sender.is_resting and not sender.may_continue.wait(_IDLE_SECONDS)
             with self._lock:
                 sender.is_resting = False
                 if is_idle and len(self._senders) > 1:
@@ -279,7 +281,7 @@ class Senders:
                     sender.connection.close()  # the next one may lead to another server, which is well
                 break
             self._results.put(Result(lease, attempt, ended=False))
-        self._results.put(Result(lease, failed, ended=True), is_low=self._queue.qsize() < _FEW)
+        self._results.put(Result(lease, failed, ended=True), is_low=len(self._queue) < _FEW)
         sender.held.remove(lease)
 
     def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> InFlight | None:
@@ -325,7 +327,7 @@ class Senders:
         parked = [each for each in self._senders if each.is_parked]
         room = len(parked) if gate.is_shut else limit - sum(each.request is not None for each in self._senders)
         resting = [each for each in self._senders if each.is_resting]
-        more = min(limit - sum(bool(each.held) for each in self._senders), self._queue.qsize())
+        more = min(limit - sum(bool(each.held) for each in self._senders), len(self._queue))
         for sender in (*parked[: max(0, room)], *resting[: max(0, more)]):
             sender.may_continue.set()
 
@@ -336,7 +338,7 @@ class Senders:
             senders = list(self._senders)
         for sender in senders:
             sender.may_continue.set()
-            self._queue.put(_STOP)
+            self._calls.put(None)
         aborting = min(_ABORTING_SECONDS, seconds * 0.3)
         _join(senders, seconds - aborting)
         for sender in senders:

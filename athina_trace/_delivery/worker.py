@@ -27,6 +27,8 @@ _LONGEST_LINGER = 0.5
 """Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
 _LONGEST_NAP = 0.1
 """Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
+_BEGINNING_SECONDS = 1.0
+"""How long a thread may take to begin before it is taken for granted that it will, and how soon another is tried."""
 _ENDED = "deliveries of this process have ended"
 
 
@@ -40,7 +42,7 @@ class Worker:
         self.locked: str | None = None
         """That another process is inside the store, for so long that nothing can be sent; None where none is."""
         self._clock = clock
-        self._thread = _EngineThread(self._step_until_closed, engine.senders.start)
+        self._thread = _EngineThread(self._step_until_closed, engine.senders.start, clock.monotonic)
         self._event = engine.results.wake_event
         self._puts = 0  # about: threads may lose count
         self._puts_collected = 0
@@ -62,7 +64,8 @@ class Worker:
         self._puts += 1
         if not self._event.is_set:  # asked here, too: a call less for most logs
             self._event.wake()
-            self._thread.start()
+            if not self._thread.start(patiently=True):
+                self._event.is_set = False  # so that a later log tries again
 
     def _step_until_closed(self) -> None:
         wait = took = 0.0
@@ -190,8 +193,13 @@ class Worker:
 class _EngineThread:
     """The thread that steps an engine: started where it does not run, be it for the first time or after it died."""
 
-    def __init__(self, steps: Callable[[], None], start_sender: Callable[[], None]) -> None:
-        """`steps` are made until `ends` is set. `start_sender` raises RuntimeError where no thread can be started."""
+    def __init__(
+        self, steps: Callable[[], None], start_sender: Callable[[], None], seconds: Callable[[], float]
+    ) -> None:
+        """`steps` are made until `ends` is set. `start_sender` raises RuntimeError where no thread can be started.
+
+        `seconds` is a monotonic clock.
+        """
         self.started: threading.Thread | None = None
         """The thread that was started last; None where none was yet, or could be."""
         self.ends: float | None = None
@@ -207,13 +215,22 @@ class _EngineThread:
         before 3.13 takes a thread for dead from then on that runs.
         """
         self._lock = threading.RLock()
+        self._seconds = seconds
+        self._tried = float("-inf")
 
-    def start(self) -> None:
-        """Start the thread where it does not run."""
+    def start(self, *, patiently: bool = False) -> bool:
+        """Start the thread where it does not run; return whether it does, or will never again.
+
+        `patiently`: unless that was just tried in vain.
+        """
         # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
         if self._is_started or sys.is_finalizing():
-            return
+            return True
+        now = self._seconds()
+        if patiently and now - self._tried < _BEGINNING_SECONDS:
+            return False
         with self._lock:
+            self._tried = now
             if self.ends is None and not self._is_started:
                 self._is_started = True
                 # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
@@ -225,6 +242,12 @@ class _EngineThread:
                     self.started.start()
                     # At once: a short program may be ending already when the engine has its first log ready.
                     self._start_sender()
+                    # Tools of the program's put code of theirs before a thread's own, and it may raise.
+                    while not self._running.locked() and self._seconds() < now + _BEGINNING_SECONDS:
+                        if not self.started.is_alive():
+                            self._is_started = False
+                            break
+                        time.sleep(0.001)
                 except BaseException as error:
                     # A signal handler may have raised while this waited for the thread, which may run all the same.
                     self._is_started = self._running.locked()
@@ -232,6 +255,7 @@ class _EngineThread:
                         raise
                     # At the end of a program no thread can be started any more: what was put waits for the next one.
                     self.started = self.started if self.started.is_alive() else None
+            return self._is_started or self.ends is not None
 
     def _run(self) -> None:
         if not self._running.acquire(blocking=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import linecache
 import sys
 import threading
@@ -228,6 +229,24 @@ def test_a_server_behind_the_address_that_is_wrong_is_left_with_its_connection(
     logs = [request.json for request in athina.wait_for(20)]
     for session in range(5):
         assert [int(log["response"]) for log in logs if log["session_id"] == str(session)] == [*range(session, 20, 5)]
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others cannot raise in another thread")
+def test_what_is_raised_in_a_sender_that_waits_loses_no_lease() -> None:
+    """As programs do that end threads from outside: it is raised once the sender has what it waited for."""
+    athina = Athina()
+    senders = senders_of(athina)
+    senders.start()
+    (sender,) = senders._senders
+    number = sender.thread.ident
+    assert number is not None
+    until(lambda: sys._current_frames()[number].f_code.co_name == "_take")
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(number), ctypes.py_object(Died)) == 1
+    senders.submit(lease_of("1"))
+    sender.thread.join(60)
+    until(lambda: senders.supervise() and athina.tries == ["1"])
+    senders.close(5)
 
 
 def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Senders
 from athina_trace._delivery.worker import Worker
 from tests.delivery.test_engine import TAKEN, Athina, Stepped
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -89,6 +90,35 @@ def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(
         assert not thread.is_alive()
     put(worker, "2")
     assert worker.flush(60).waiting == 0
+
+
+@pytest.mark.parametrize("method", ["start", "run"])
+def test_a_thread_that_did_not_come_to_run_is_tried_again_by_later_logs(
+    method: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system has none left for now, or what a tool put before every thread's work raises."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    error = RuntimeError("can't start new thread") if method == "start" else ValueError("broken")
+    failed: list[str] = []
+    original = getattr(threading.Thread, method)
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name.startswith("athina-trace") and len(failed) < 2:
+            failed.append(thread.name)
+            raise error
+        original(thread)
+
+    monkeypatch.setattr(threading.Thread, method, fails)
+    put(worker, "0")
+    assert failed
+    assert worker.engine.waiting is None
+
+    def is_delivering() -> bool:
+        put(worker, "more")
+        return worker.engine.outbox.counts().delivered > 0
+
+    until(is_delivering)
+    assert worker.flush(60)
 
 
 def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
