@@ -7,6 +7,9 @@ import functools
 import gc
 import inspect
 import itertools
+import os
+import subprocess
+import sys
 import typing
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -251,3 +254,33 @@ def test_click_pydantic_and_singledispatch(decorate: Decorate, local: Logs) -> N
         return "int"
 
     assert [kind(1), kind("1")] == ["int", "object"]
+
+
+def test_annotations_stay_where_the_class_of_the_proxy_is_asked_for_its_own() -> None:
+    class Desk:
+        @athina_trace
+        async def ask(self, question: str) -> int:
+            return 1
+
+    for proxy in (Desk.__dict__["ask"], Desk().ask):
+        with suppress(AttributeError):
+            type(proxy).__annotations__  # noqa: B018 - which Python may make now
+        assert typing.get_type_hints(type(proxy)) == {}
+        assert typing.get_type_hints(proxy) == {"question": str, "return": int}
+
+
+def test_wrapt_without_its_extension() -> None:
+    """As where it has no wheel and no compiler, or where the program switches it off."""
+    script = (
+        "import asyncio, athina_trace, wrapt\n"
+        "from athina_trace.testing import captured_logs\n"
+        "class Desk:\n"
+        "    @athina_trace.athina_trace\n"
+        "    async def ask(self, question: str) -> str: return f'answer to {question}'\n"
+        "with captured_logs() as logs: asyncio.run(Desk().ask('q'))\n"
+        "print(wrapt.FunctionWrapper.__module__, logs[0].response, Desk.ask.__annotations__)\n"
+    )
+    environment = {**os.environ, "WRAPT_DISABLE_EXTENSIONS": "1"}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split(" ", 1)[1] == "answer to q {'question': <class 'str'>, 'return': <class 'str'>}\n"
+    assert not ran.stdout.startswith("_wrappers")

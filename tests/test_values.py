@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import urllib.parse
 from collections import deque, namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -426,6 +427,8 @@ def test_credentials_in_urls_are_masked_at_any_depth(words: str, expected: str) 
 
 def test_credentials_in_objects_that_are_urls_are_masked() -> None:
     assert plain({"base": httpx.URL("https://app:hunter2@h/x")}) == {"base": "https://[masked]@h/x"}
+    for parse in (urllib.parse.urlsplit, urllib.parse.urlparse):
+        assert plain(parse("https://app:hunter2@h/x?token=hunter2#y")) == "https://[masked]@h/x?token=[masked]#y"
 
 
 @pytest.mark.parametrize(

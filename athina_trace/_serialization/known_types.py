@@ -224,6 +224,8 @@ _BY_NAME: Final[Mapping[str, Reader]] = {
     ),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.tslibs.nattype.NaTType", "api.typing.NaTType")), nothing),
     **dict.fromkeys((f"pandas.{at}" for at in ("_libs.missing.NAType", "api.typing.NAType")), nothing),
+    # A name and a password among their parts look like any other text.
+    **dict.fromkeys((f"urllib.parse.{name}" for name in ("SplitResult", "ParseResult")), lambda value: value.geturl()),
     # Their data is not in a declared field.
     "dspy.primitives.example.Example": lambda value: instance_dict(value).get("_store"),
     "dspy.primitives.prediction.Prediction": _stored(("_store", "_lm_usage")),

@@ -55,7 +55,7 @@ def _find(module: str, qualname: str) -> Any:
     return operator.attrgetter(qualname)(importlib.import_module(module))
 
 
-class _MadeOfTwo(type):
+class _MadeOfTwo(type(wrapt.BoundFunctionWrapper)):  # type: ignore[misc]  # in wrapt without its extension, not `type`
     """Lets a class be called with a function and an instance, like `types.MethodType`.
 
     `weakref.WeakMethod` and the signals of blinker and Django recreate a bound method with
@@ -173,3 +173,10 @@ class ForwardingWrapper(_CopiedAsFunctions, wrapt.BaseObjectProxy[Any]):
         if self._self_enabled is not None and not self._self_enabled():
             return self.__wrapped__(*args, **kwargs)
         return self._self_run(self.__wrapped__, None, args, kwargs)
+
+
+for _proxy in (_BoundWrapper, Wrapper, ForwardingWrapper):
+    # Whoever asks such a class for its own annotations, as some libraries do, gives it an empty dictionary, before
+    # Python 3.14: that would be found in place of those of every decorated function.
+    if (_annotations := vars(wrapt.BaseObjectProxy).get("__annotations__")) is not None:
+        _proxy.__annotations__ = _annotations
