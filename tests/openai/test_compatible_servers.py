@@ -247,6 +247,24 @@ def test_chunks_that_a_program_records_are_put_together_whatever_their_labels(ma
     assert (log["response"], log["total_tokens"]) == (texts[-1], 7 * len(made))
 
 
+@pytest.mark.parametrize("first", [{"id": "", "created": 0}, {}], ids=["filter's first", "answer's first"])
+def test_a_stream_is_known_by_its_first_id_where_chunks_have_others(
+    first: Wire, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    """Groq gives each chunk an id of its own, and the last one the id "stub"; Azure's first chunk has none."""
+    made = chunks({"role": "assistant", "content": RAIN[:2]}, {"content": RAIN[2:]})
+    for number, each in enumerate(made):
+        each["id"] = "stub" if number == len(made) - 1 else f"c-{number}"
+    if first:
+        made.insert(0, {**made[0], **first, "choices": []})
+    server.on("POST /chat/completions", Events.of_chat(*made))
+    list(ask(client, stream=True))
+    assert (only_log(instrumented)["custom_attributes"]["completion_id"], only_log(instrumented)["response"]) == (
+        "c-0",
+        RAIN,
+    )
+
+
 def test_chunks_that_a_decorated_generator_hands_on_are_one_answer_whatever_their_labels(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
@@ -429,6 +447,20 @@ def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:
     for piece, whole in zip(pieces, (RAIN[:2], RAIN), strict=True):
         piece["choices"][0]["message"] = {"role": "assistant", "content": whole}
     assert streamed(pieces)["response"] == RAIN
+
+
+ZERO_FUNCTION = {"name": "", "arguments": ""}
+
+
+@pytest.mark.parametrize("zeros", [{}, {"tool_calls": []}, {"tool_calls": None, "function_call": ZERO_FUNCTION}])
+@pytest.mark.parametrize("content", ["", None])
+def test_a_message_of_zero_values_at_the_end_of_a_stream_takes_nothing_away(content: Any, zeros: Wire) -> None:
+    """Servers fill it in beside the delta, which is as empty."""
+    call = {"index": 0, **function_call()}
+    end = delta("stop")
+    end["choices"][0] |= {"delta": {}, "message": {"role": "assistant", "content": content, **zeros}}
+    log = streamed([delta(content=RAIN), delta(tool_calls=[call]), end])
+    assert (log["response"], len(log["tool_calls"])) == (RAIN, 1)
 
 
 def test_a_call_that_is_streamed_without_a_list() -> None:

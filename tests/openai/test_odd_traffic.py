@@ -562,6 +562,42 @@ def test_text_without_an_item_around_it_is_the_answer(server: Server, client: Op
     assert (log["response"], log["total_tokens"]) == (RAIN, 26)
 
 
+CALL: Wire = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather"}
+
+
+@pytest.mark.parametrize("final", [[], None, "as the items"], ids=["empty", "null", "items"])
+@pytest.mark.parametrize("content", [[], None, [{"type": "output_text", "text": "", "annotations": []}]])
+def test_items_that_end_empty_are_what_was_streamed_of_them(
+    content: Any, final: Any, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    """As of servers that convert another API's stream, and tell the text in its pieces alone."""
+    made = events()[:-2]
+    ended: list[Wire] = [{**output_text(""), "content": content}, {**CALL, "arguments": ""}]
+    made += [{"type": "response.output_item.done", "output_index": 0, "item": ended[0]}]
+    piece = {"type": "response.function_call_arguments.delta", "output_index": 1, "item_id": "fc_1"}
+    made += [{"type": "response.output_item.added", "output_index": 1, "item": ended[1]}]
+    made += [{**piece, "delta": '{"city":'}, {**piece, "delta": '"Oslo"}'}]
+    made += [{"type": "response.output_item.done", "output_index": 1, "item": ended[1]}]
+    whole = {**response("resp_1"), "output": ended if final == "as the items" else final}
+    server.on("POST /responses", Events.of_response(*made, {"type": "response.completed", "response": whole}))
+    list(respond(client, stream=True))
+    log = only_log(instrumented)
+    assert (log["response"], log["total_tokens"]) == (RAIN, 26)
+    assert [call["function"]["arguments"] for call in log["tool_calls"]] == ['{"city":"Oslo"}']
+
+
+def test_an_item_takes_nothing_from_one_of_another_kind_in_its_place(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    search: Wire = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+    whole = response("resp_1", search, output_text(RAIN))
+    made = [*events()[:-1], {"type": "response.completed", "response": whole}]
+    server.on("POST /responses", Events.of_response(*made))
+    list(respond(client, stream=True))
+    log = only_log(instrumented)
+    assert (log["response"], log["tool_calls"]) == (RAIN, [search])
+
+
 def called(*calls: Wire) -> Wire:
     return {"tool_calls": list(calls)}
 

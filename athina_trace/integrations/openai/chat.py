@@ -23,7 +23,17 @@ from athina_trace.integrations.openai.common import (
     usage_counts,
 )
 from athina_trace.integrations.openai.deltas import grow
-from athina_trace.integrations.openai.normalise import Data, child, children, count, decode, members, number, string
+from athina_trace.integrations.openai.normalise import (
+    NOTHING,
+    Data,
+    child,
+    children,
+    count,
+    decode,
+    members,
+    number,
+    string,
+)
 
 __all__ = ["ChatChunks", "add_request", "parse_chat", "request_outputs"]
 
@@ -147,7 +157,9 @@ class ChatChunks:
         # Some servers send the usage in a chunk without choices, or a failure in place of them.
         if type(chunk.get("choices")) is not list and usage is None and error is None:
             return
-        for name in ("id", "created", "model", "service_tier", "citations", "search_results", "search_info"):
+        for name in ("id", "created"):  # the first are the answer's: Groq ends one that used its own tools as "stub"
+            self._whole[name] = self._whole.get(name) or chunk.get(name)
+        for name in ("model", "service_tier", "citations", "search_results", "search_info"):
             value = chunk.get(name)
             if value or name not in self._whole:
                 self._whole[name] = value
@@ -155,9 +167,7 @@ class ChatChunks:
         for choice in children(chunk, "choices"):
             usage = usage or choice.get("usage")  # where Moonshot has it
             built = self._choices.setdefault(count(choice, "index") or 0, {"message": {}})
-            if not choice.get("delta") and child(choice, "message"):
-                built["message"] = {}  # MiniMax ends a stream with the whole answer
-            _add_delta(built["message"], child(choice, "delta") or _message(choice))
+            _add_piece(built["message"], choice)
             reason = string(choice, "finish_reason")
             if reason is not None:
                 built["finish_reason"] = reason
@@ -176,6 +186,15 @@ class ChatChunks:
 
 def _counts(value: Any) -> bool:
     return any(value.values()) if type(value) is dict else bool(value)
+
+
+def _add_piece(message: dict[str, Any], choice: Data) -> None:
+    """Add what a chunk's choice says to the message that was built so far."""
+    delta = child(choice, "delta")
+    whole = NOTHING if delta else child(choice, "message")
+    if whole and (_text(whole) or _calls(whole, ("chat", ""), 0)):  # a message of zero values says nothing
+        message.clear()  # MiniMax ends a stream with the whole answer
+    _add_delta(message, delta or _message(choice))
 
 
 def _add_delta(message: dict[str, Any], delta: Data) -> None:

@@ -153,7 +153,8 @@ class ResponseEvents:
             self._error = {"code": string(body, "code"), "message": string(body, "message") or stated_failure(event)}
         elif kind.startswith("response.output_item."):
             if item := child(event, "item"):
-                self._output[place] = dict(item)
+                begins = kind == "response.output_item.added"
+                self._output[place] = dict(item) if begins else _filled(item, self._output.get(place))
         elif kind in _ITEM_DELTAS:
             grow(self._output.setdefault(place, {}), {_ITEM_DELTAS[kind]: string(event, "delta") or ""})
         elif kind in _CONTENT_DELTAS:
@@ -164,8 +165,10 @@ class ResponseEvents:
     def result(self) -> Any:
         """Return the final response; of a stream that broke off, the last snapshot with the output so far."""
         arrived: dict[str, Any] = {}
-        if self._output and not members(self._snapshot or {}, "output"):
-            arrived["output"] = [item for _, item in sorted(self._output.items())]
+        if self._output:
+            items = children(self._snapshot or {}, "output")
+            arrived["output"] = [_filled(item, self._output.get(place)) for place, item in enumerate(items)]
+            arrived["output"] = arrived["output"] or [item for _, item in sorted(self._output.items())]
         # An error ends the stream without an event that carries the response.
         if self._error is not None:
             arrived |= {"error": self._error, "status": "failed"}
@@ -173,6 +176,16 @@ class ResponseEvents:
             return None
         return {**(self._snapshot if self._snapshot is not None else {"object": "response"}), **arrived}
 
+
+def _filled(item: Data, built: Data | None) -> dict[str, Any]:
+    """Return an item with what was streamed of it, where a server that converts another's stream ends it empty."""
+    if built is None or built.get("type") != item.get("type"):
+        return dict(item)
+    streamed = {name: built[name] for name in _STREAMED & built.keys() if not content_text(item.get(name))}
+    return {**item, **streamed}
+
+
+_STREAMED = frozenset({"content", "arguments", "input", "code"})
 
 _LAST_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
 """After these events nothing comes."""
