@@ -415,6 +415,13 @@ def test_only_requests_of_models_are_answers(name: str, attributes: dict[str, An
         ("429 RESOURCE_EXHAUSTED. {'error': {'code': 429, 'message': 'Too many.'}}", {}, ("Too many.", 429)),
         ("ClientError: 400 None. {'error': {'message': 'No.'}}", {}, ("No.", 400)),
         ("Error code: 500 - {'error': {'message': 'cut o", {}, ("{'error': {'message': 'cut o", 500)),
+        # Mistral's and Ollama's, with JSON rather than what Python shows of it.
+        ('SDKError: API error occurred: Status 429. Body: {"message": "Slow.", "code": null}', {}, ("Slow.", 429)),
+        ('API error occurred: Status 401\n{"detail":"Unauthorized"}', {}, ("Unauthorized", 401)),
+        ('API error occurred: Status 502 Content-Type "text/html". Body: <b>Bad</b>', {}, ("<b>Bad</b>", 502)),
+        ("ResponseError: model 'tiny' not found (status code: 404)", {}, ("model 'tiny' not found", 404)),
+        ("Slow down. (status code: 429)", {}, ("Slow down.", 429)),
+        ("The order has status 404.\nThat is odd.", {}, ("The order has status 404.\nThat is odd.", None)),
         (None, {}, ("failed", None)),
     ],
 )
@@ -576,6 +583,27 @@ def test_prompts_may_be_a_list_and_what_completes_them_the_value_of_the_span() -
     completed = {"openinference.span.kind": "LLM", "llm.prompts": (QUESTION,), "output.value": ANSWER}
     log = fields(span(attributes=completed))
     assert (log["user_query"], log["response"]) == (QUESTION, ANSWER)
+
+
+@pytest.mark.parametrize(
+    "shown", ["<tiny.Stream object at 0x7f8a9c0e7990>", "<generator object ask.<locals>.run at 0x7F8A>"]
+)
+def test_a_stream_that_is_shown_as_an_object_is_no_answer(shown: str) -> None:
+    asked = {"openinference.span.kind": "LLM", "llm.model_name": "tiny", "output.value": shown}
+    asked |= {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": QUESTION}
+    log = fields(span(attributes=asked))
+    assert (log["user_query"], log.get("response")) == (QUESTION, None)
+
+
+def test_a_model_that_is_called_unknown_is_named_elsewhere() -> None:
+    name = "traceloop.association.properties.ls_model_name"
+    nameless = {**SMALL, "gen_ai.response.model": "unknown", "gen_ai.request.model": "unknown"}
+    assert fields(span(attributes={**nameless, name: "command-r"}))["language_model_id"] == "command-r"
+    assert fields(span(attributes={**nameless, "gen_ai.request.model": "r"}))["language_model_id"] == "r"
+    assert "language_model_id" not in fields(span(attributes=nameless))
+    # A handler that does not know the name has seen a request all the same.
+    assert read_model(span(attributes={"gen_ai.operation.name": "chat", "gen_ai.request.model": "unknown"})) != []
+    assert fields(span(attributes={**SMALL, name: "command-r"}))["language_model_id"] != "command-r"
 
 
 LANGFUSE: dict[str, Any] = {

@@ -12,6 +12,7 @@ documentation, and spans of Langfuse's SDK and of the instrumentations that the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -290,9 +291,13 @@ def _openinference(attributes: Mapping[str, Any]) -> Content | None:
 
 def _whole(attributes: Mapping[str, Any], side: str) -> list[str]:
     text, kind = string_of(attributes, f"{side}.value"), attributes.get(f"{side}.mime_type")
-    if text is None or text == "__REDACTED__":
+    # A stream that an instrumentation does not follow is there as Python shows an object.
+    if text is None or text == "__REDACTED__" or _OBJECT.fullmatch(text):
         return []
     return [text] if kind == "text/plain" or (kind is None and text[0] not in "{[") else []
+
+
+_OBJECT = re.compile(r"<[\w.]+ object(?: [\w.<>]+)? at 0x[0-9A-Fa-f]+>")
 
 
 def _texts(attributes: Mapping[str, Any], prefix: str, kind: str) -> Iterable[str]:

@@ -129,7 +129,7 @@ _TEXTS = {
     "id": ("gen_ai.response.id", "ai.response.id"),
     "model": (
         *("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id"),
-        "langfuse.observation.model.name",
+        *("langfuse.observation.model.name", "traceloop.association.properties.ls_model_name"),
     ),
     "finish": ("llm.finish_reason", "ai.response.finishReason"),
     "provider": ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"),
@@ -202,10 +202,12 @@ _LANGFUSE_USAGE = {
 _ENVIRONMENT = ("deployment.environment.name", "deployment.environment")
 _GIVEN_UP = ("GeneratorExit", "CancelledError", "KeyboardInterrupt")
 _OF_CLIENT = re.compile(
-    r"(?:error code: (\d{3}) - |status_code: (\d{3}),.*?\bbody: |\b(\d{3}) \w+\. (?=\{'error'))(?P<body>.*)",
+    r"(?:error code: (\d{3}) - |status_code: (\d{3}),.*?\bbody: |\b(\d{3}) \w+\. (?=\{'error')"
+    r"|\bstatus (\d{3})(?: content-type .*?)?(?:\. body: |\n(?=\{)))(?P<body>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""The formats of an API's answer in exceptions of OpenAI's, Anthropic's and Google's clients, and Pydantic AI."""
+"""How clients write an API's answer into an exception: OpenAI's, Anthropic's, Google's and Mistral's, and Pydantic AI."""
+_OF_OLLAMA = re.compile(r"(?:ResponseError: )?(.+) \(status code: (\d{3})\)", re.DOTALL)
 _QUOTED_TO = re.compile(r"""['"][)}]+$""")
 """The end of a `repr` that contains an exception's text."""
 _LONGEST_ERROR = 2000
@@ -234,6 +236,9 @@ def read_model(span: SpanRecord) -> list[Record]:
         span.scope == "langsmith" or (own_id is None and error is None and span.scope.startswith("logfire"))
     ):
         return []
+    if model == "unknown":  # which stands in two attributes where OpenLLMetry's handler of LangChain finds none
+        named = (string_of(span.attributes, name) for name in _TEXTS["model"])
+        model = next((each for each in named if each not in (None, "unknown")), None)
     has_messages = content.asked or content.answers or "openinference.span.kind" not in span.attributes
     is_of_function = content.is_of_function or not has_messages
     key = name_of(span.span_id)
@@ -398,18 +403,19 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
         code = int(status)
     written = _OF_CLIENT.search(text)
     if written is None:
-        return text, code
+        of_ollama = _OF_OLLAMA.fullmatch(text)
+        return (text, code) if of_ollama is None else (of_ollama[1], code or int(of_ollama[2]))
     body, answer = written["body"], None
     # Frameworks embed the client's exception in their own, so more text may follow.
     for text_of_data in (body, body[: body.find("}}") + 2]) if body.startswith("{") else ():
         # It was cut off, so it cannot be parsed.
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            answer = answer or ast.literal_eval(text_of_data)
+            answer = answer or decoded(text_of_data) or ast.literal_eval(text_of_data)
     data = mapping(answer)
-    message = string_of(mapping(data.get("error")), "message") or string_of(data, "message")
+    message = string_of(mapping(data.get("error")), "message") or string_of(data, "message", "detail")
     if message is None and not body.startswith("{"):
         body = _QUOTED_TO.sub("", body)
-    return message or body or text, code or int(written[1] or written[2] or written[3])
+    return message or body or text, code or int(next(filter(None, written.groups())))
 
 
 def _question(prompt: Sequence[Mapping[str, str]]) -> str | None:
