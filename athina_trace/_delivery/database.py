@@ -199,7 +199,7 @@ class Database:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other threads of this process out of SQLite inside the block."""
+        """Keep other threads of this process out of SQLite meanwhile."""
         lock: Any = self.lock
         if lock._is_owned():  # noqa: SLF001 - as the library's conditions ask
             yield

@@ -54,8 +54,8 @@ def _snapshot(outbox: Outbox, seconds: float) -> Snapshot | None:
 
 
 def _collect(outbox: Outbox) -> None:
-    """Collect what was just put, if possible without delay: a full disk or another process may prevent it."""
-    half = PROGRAM_SECONDS / 2  # the other half is for reading, which neither prevents
+    """Take in what was just put, if that can be done at once: a full disk or another process may forbid it."""
+    half = PROGRAM_SECONDS / 2  # the other half is for reading, which both allow
     try:
         with waiting_at_most(half):
             outbox.collect_all(seconds=half)

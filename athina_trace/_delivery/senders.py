@@ -33,7 +33,7 @@ _IDLE_SECONDS = 30.0
 _ABORTING_SECONDS = 0.2
 """How long senders that are aborted on close may take to notice."""
 _TRY_SECONDS = 0.0005
-_LOW_QUEUE = 96
+_FEW = 96
 """If fewer leases are in the queue, the engine is asked for more."""
 
 
@@ -59,7 +59,7 @@ def send(entry: Stored, connection: Connection, *, max_bytes: int) -> Outcome:
 
 
 _STOP = Lease("", 0, [])
-"""A sentinel in the queue: it ends the sender that takes it."""
+"""Ends the sender that takes it."""
 
 
 class _Sender:
@@ -151,7 +151,7 @@ class Senders:
         return sum(not sender.has_ended for sender in list(self._senders))
 
     def submit(self, lease: Lease) -> None:
-        """Send the entries of a lease."""
+        """Take a lease whose entries are to be sent."""
         self._queue.put(lease)
 
     def start(self) -> None:
@@ -235,7 +235,7 @@ class Senders:
         while not self._closed.is_set():
             is_idle = False
             try:
-                # In one expression: an error in between would lose a lease.
+                # In one step: an error in between would lose a lease.
                 sender.held.append(self._queue.get(timeout=_IDLE_SECONDS if len(self._senders) > 1 else None))
             except queue.Empty:
                 is_idle = True
@@ -245,7 +245,7 @@ class Senders:
                 with self._lock:
                     sender.is_resting = sum(bool(each.held) for each in self._senders) > self.controller.limit
                     if sender.is_resting:
-                        # Put back, so that the first sender that may send takes it.
+                        # Rather than wait with it: the first that may send it takes it out again.
                         sender.may_continue.clear()
                         self._queue.put(sender.held[-1])
                         sender.held.pop()
@@ -279,7 +279,7 @@ class Senders:
                     sender.connection.close()  # the next one may lead to another, healthy server
                 break
             self._results.put(Result(lease, attempt, ended=False))
-        self._results.put(Result(lease, failed, ended=True), is_low=self._queue.qsize() < _LOW_QUEUE)
+        self._results.put(Result(lease, failed, ended=True), is_low=self._queue.qsize() < _FEW)
         sender.held.remove(lease)
 
     def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> InFlight | None:

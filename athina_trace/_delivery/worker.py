@@ -180,7 +180,7 @@ class Worker:
         return not thread.is_alive()
 
     def join(self, timeout: float) -> None:
-        """Wait for `close` in another thread, at most `timeout` seconds."""
+        """Wait for another thread's `close`, at most `timeout` seconds."""
         if (thread := self._thread.started) is not None:
             thread.join(timeout)
 

@@ -228,8 +228,8 @@ def test_the_connection_to_a_failing_server_behind_the_address_is_closed(status:
         assert [int(log["response"]) for log in logs if log["session_id"] == str(session)] == [*range(session, 20, 5)]
 
 
-def test_a_sender_that_ends_while_it_is_being_started_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It neither retires before it is listed nor looks dead: a thread may run before `start` ends."""
+def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither retires unlisted nor is it taken for dead: on a busy machine, a thread may run before `start` ends."""
     athina, start = Athina(), threading.Thread.start
     senders = senders_of(athina)
 
