@@ -26,7 +26,7 @@ _FAULT_SECONDS = 1.0
 _LONGEST_LINGER = 0.5
 """How long deliveries wait for a pause between calls: calls are faster, and their logs cheaper to collect, that way."""
 _LONGEST_NAP = 0.1
-"""The longest interval between checks whether calls have paused; each check slows down concurrent calls."""
+"""Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
 _ENDED = "deliveries of this process have ended"
 
 
@@ -189,7 +189,7 @@ class _EngineThread:
     """The thread that steps an engine: started if it is not running, for the first time or after it died."""
 
     def __init__(self, steps: Callable[[], None], start_sender: Callable[[], None]) -> None:
-        """`steps` runs until `ends` is set. `start_sender` raises RuntimeError if no thread can be started."""
+        """`steps` are made until `ends` is set. `start_sender` raises RuntimeError where no thread can be started."""
         self.started: threading.Thread | None = None
         """The last thread that was started; None if none was or could be."""
         self.ends: float | None = None
@@ -207,8 +207,8 @@ class _EngineThread:
         self._lock = threading.RLock()
 
     def start(self) -> None:
-        """Start the thread if it is not running."""
-        # Before Python 3.12, starting a thread during interpreter shutdown waits forever.
+        """Start the thread where it does not run."""
+        # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
         if self._is_started or sys.is_finalizing():
             return
         with self._lock:

@@ -91,7 +91,7 @@ def test_a_thread_that_dies_nevertheless_is_replaced_with_the_next_log(
     assert worker.flush(60).waiting == 0
 
 
-def test_an_error_at_the_end_closes_the_outbox_and_releases_waiting_callers(
+def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(worker, "1")
