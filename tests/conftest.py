@@ -1,4 +1,4 @@
-"""What every test stands on: an environment of its own, a fresh runtime, our own faults raised instead of swallowed."""
+"""Fixtures of every test: an own environment, a fresh runtime, and our own errors raised instead of swallowed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from athina_trace import _guard, _runtime
 from athina_trace._capture import answered
 from tests.support.athina_server import AthinaServer
 
-# A busy machine is no failure: not to Hypothesis, nor to httpx, which waits five seconds for an answer by default.
+# A busy machine must not fail tests: neither by Hypothesis's deadline, nor by httpx's default timeout of five seconds.
 settings.register_profile("unhurried", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 _patience: httpx.Timeout = inspect.signature(httpx.Client).parameters["timeout"].default
@@ -66,7 +66,7 @@ def athina() -> Iterator[AthinaServer]:
 
 @pytest.fixture
 def delivered(athina: AthinaServer) -> Callable[[], list[dict[str, Any]]]:
-    """Configure delivery to the local Athina; calling it gives the logs that arrived, in order."""
+    """Configure delivery to the local Athina; calling the fixture returns the logs that arrived, in order."""
     athina_trace.configure(api_key=KEY, base_url=athina.url)
 
     def logs() -> list[dict[str, Any]]:
@@ -79,6 +79,6 @@ def delivered(athina: AthinaServer) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.fixture
 def local() -> Callable[[], list[dict[str, Any]]]:
-    """Keep logs in memory and send nothing; calling it gives them, in order."""
+    """Keep logs in memory and send nothing; calling the fixture returns them, in order."""
     athina_trace.configure(outbox=":memory:")
     return lambda: athina_trace.recent_logs(10_000)

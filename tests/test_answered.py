@@ -1,4 +1,4 @@
-"""One answer is one log, whichever sources see it: a client's request, the spans around it, callbacks, in any order."""
+"""One answer is one log, whichever sources see it, in any order: a client's request, spans around it, callbacks."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ INNER: Key = ("span", "inner")
 
 @dataclass(frozen=True)
 class Source:
-    """What sees an answer."""
+    """A source that sees an answer."""
 
     name: str
     fidelity: int
     place: int
-    """0 for the outermost: what is further in is within it."""
+    """0 for the outermost source; those with higher numbers are nested in it."""
 
 
 SOURCES = [
@@ -81,7 +81,7 @@ UNION = {"session_id": "thread", "language_model_id": "gpt-4o", "total_tokens": 
 
 
 def what_it_knows(source: Source) -> dict[str, Any]:
-    """Each source knows something that the others do not."""
+    """Each source knows something that the others do not know."""
     known: dict[str, dict[str, Any]] = {
         "framework": {"session": "thread", "cost": 0.5, "text": "Answer, cut"},
         "spans": {"query": "Where?", "model": "an alias", "usage": {"total_tokens": 7}},

@@ -1,4 +1,4 @@
-"""Bound methods of decorated functions are Python's own in everything that a program can ask of them."""
+"""Bound methods of decorated functions behave like Python's own in every respect that a program can observe."""
 
 from __future__ import annotations
 

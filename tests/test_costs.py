@@ -1,6 +1,6 @@
-"""What one call may cost, counted in operations instead of seconds, so that a busy machine fails nothing.
+"""The maximum cost of one call, counted in operations instead of seconds, so that a busy machine fails no test.
 
-A number here may be lowered whenever it can, and raised with a reason.
+Lower a number here whenever possible; raise it only with a reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_STATEMENTS = 0.5
 
 
 class Counted:
-    """Counts what runs in this thread inside the `with` block: Python functions, and C functions by name."""
+    """Counts the Python functions, and the C functions by name, that this thread runs inside the `with` block."""
 
     def __init__(self) -> None:
         self.python = 0

@@ -1,4 +1,4 @@
-"""`@athina_trace` on every kind of function, and what it takes from each call."""
+"""`@athina_trace` on every kind of function, and what it captures of each call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages say is true: their code runs, their links lead somewhere, their tables are complete."""
+"""The documentation is true: its code runs, its links resolve, its tables are complete."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ HOME = next(url for label, url in (line.split(", ") for line in metadata("athina
 
 
 def blocks(page: str, language: str) -> Iterator[str]:
-    """The code blocks of a page, each behind as many empty lines as are above it there."""
+    """Return the code blocks of a page, each after as many empty lines as precede it on the page."""
     for found in re.finditer(rf"^```{language}\n(.*?)^```$", TEXTS[page], re.MULTILINE | re.DOTALL):
         yield "\n" * TEXTS[page][: found.start(1)].count("\n") + found[1]
 
 
 @pytest.fixture
 def _openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The stand-in in OpenAI's place, and its client as it was once the test is over."""
+    """Put the stand-in in OpenAI's place, and restore its client after the test."""
     with StandIn(latency=0) as server, warnings.catch_warnings():
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "any")
@@ -69,7 +69,7 @@ def _openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def _signals() -> Iterator[None]:
-    """SIGTERM is handled as before once the test is over."""
+    """Restore the handler of SIGTERM after the test."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -110,7 +110,7 @@ def test_the_commands_of_a_page_exist(page: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """The addresses of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -164,7 +164,7 @@ def test_the_path_of_a_log_is_the_one_that_is_described(tmp_path: Path) -> None:
 
 
 def functions_of(call: Callable[[], object]) -> list[tuple[str, str]]:
-    """Module and name of each Python function that runs for a call, in order."""
+    """Return the module and name of each Python function that runs for a call, in order."""
     names: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -201,7 +201,7 @@ def test_pages_are_in_plain_words(page: str) -> None:
 
 
 def settings_table() -> str:
-    """The table of settings as the reference must show it."""
+    """Return the table of settings that the reference must contain."""
     defaults = Settings()
     return "\n".join(
         f"| `{VARIABLES[name]}` | `{name}` | {_shown(getattr(defaults, name))} | {info.description} |"
@@ -226,7 +226,7 @@ def test_every_field_is_documented_with_its_type() -> None:
 
 
 def call_of(module: str, name: str) -> str:
-    """How a function is called: its parameters and their defaults; `...` where the standard library has them."""
+    """Return a function's parameters and their defaults; `...` for those of the standard library."""
     subject = getattr(import_module(module), name)
     if isinstance(subject, type) and not any("__init__" in vars(base) for base in subject.__mro__ if _is_ours(base)):
         return f"{name}(...)"

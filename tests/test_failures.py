@@ -1,4 +1,4 @@
-"""Which exceptions are failures of a call, and what a log says of those that only steer the program."""
+"""Which exceptions are failures of a call, and how control-flow exceptions are logged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made_like(name: str, *bases: type[BaseException], **attributes: Any) -> Base
 
 
 class Interrupt(type(made_like("langgraph.errors.GraphBubbleUp"))):  # type: ignore[misc]
-    """A class of the program's own below one that is known."""
+    """The program's own subclass of a known class."""
 
 
 class Moved(Exception):  # noqa: N818 - no error

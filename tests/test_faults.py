@@ -1,4 +1,4 @@
-"""Whatever fails in our code, whenever it does: the program's calls give and raise what they would without us."""
+"""Whatever fails in our code, at any time: the program's calls return and raise what they would without us."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PACKAGE = str(Path(athina_trace.__file__).parent)
 UNGUARDED = ("wrapper.py", "generators.py", "followed.py", "calls.py", "_guard.py")
-"""The modules that are the wall themselves."""
+"""The modules that are the guard themselves."""
 UNTOUCHED = ("may_trace", "__del__", "_making")
 """Functions that nothing is raised out of: it "must not raise", Python prints what it raises, and Python 3.10 would end
 a generator in this way without its `finally`."""
@@ -128,7 +128,7 @@ def _ask_how_it_is() -> str:
 
 
 class Injected:
-    """Raises `error` out of the n-th of our functions that are called inside the `with` block."""
+    """Raises `error` from the n-th call of our functions inside the `with` block."""
 
     def __init__(self, nth: int, error: Exception) -> None:
         self.left, self.error = nth, error
@@ -222,7 +222,7 @@ def test_no_step_of_the_runtime_can_fail_in_what_the_program_asks_for(
 
 @pytest.fixture
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's user: in no list of users, and without variables that name a folder."""
+    """A container's user: not in the list of users, and without variables that name a folder."""
 
     def unknown(_: int) -> None:
         raise KeyError
@@ -341,7 +341,7 @@ def test_a_mask_that_cannot_be_loaded_keeps_logs_on_this_machine(
 
 @pytest.mark.parametrize("first", ["", "a.configure(outbox=':memory:')"])
 def test_what_logs_on_top_of_the_first_log_is_logged_behind_it(first: str) -> None:
-    """As signal handlers and finalizers do, which run in the middle of the imports that the first log makes."""
+    """Signal handlers and finalizers may run in the middle of the imports of the first log."""
     out, err = processes.run(
         """
         import sys
@@ -371,7 +371,7 @@ def test_what_logs_on_top_of_the_first_log_is_logged_behind_it(first: str) -> No
 
 
 class _Broken(logging.Handler):
-    """A handler that ships records to where nobody listens."""
+    """A handler that sends records to a port where nobody listens."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise ConnectionError(record.getMessage())
@@ -549,7 +549,7 @@ def test_near_the_recursion_limit_a_call_that_has_room_succeeds(leaf: Callable[[
         return wrapped(*args, **kwargs)
 
     def room(function: Callable[[], Any]) -> int:
-        """How many frames deep from here `function` can be called."""
+        """Return how many frames deeper `function` can be called."""
         deepest = 0
 
         def descend(depth: int) -> None:
@@ -570,7 +570,7 @@ def test_near_the_recursion_limit_a_call_that_has_room_succeeds(leaf: Callable[[
 
 
 class LimitError(Exception):
-    """A time limit of the program's own."""
+    """A time limit of the program."""
 
 
 def _plain_handler(_number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Forks: every hook in one order, and nothing of ours is left locked in a child."""
+"""Forks: all hooks run in one order, and none of our locks stays held in a child."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ _FORKS_WHILE_A_THREAD_STARTS = """
 
 
 def _fork_while_a_thread_loads(module: str, folder: Path, *, seconds: float) -> tuple[str, str]:
-    """Fork while another thread makes the first log, and loads the module of a hook for it."""
+    """Fork while another thread makes the first log, and imports the module of a hook for it."""
     loads = "from program import forking, loading, lock\nloading.set()\nforking.wait()\n"
     (folder / "hooks.py").write_text(f"{loads}{module}\ndef hook(log):\n    return log\n")
     settings = {"ATHINA_BEFORE_EMIT": "hooks:hook", "ATHINA_OUTBOX": str(folder / "outbox.db")}

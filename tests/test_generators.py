@@ -1,4 +1,4 @@
-"""A decorated generator behaves exactly as the undecorated one, whatever is done to it; its log ends when it ends."""
+"""A decorated generator behaves exactly like the undecorated one, whatever is done to it, and is logged at its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Script = list[tuple[str, Any]]
 
 
 class Poke(Exception):  # noqa: N818 - thrown in, not raised as an error
-    """What scripts throw."""
+    """The exception that scripts throw."""
 
 
 VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("VARIABLE", default="nothing")
@@ -59,7 +59,7 @@ BEHAVIOURS = st.fixed_dictionaries(
 
 
 class Variables:
-    """What a generator, or its consumer, does to context variables, and what it sees of them."""
+    """Changes of context variables by a generator or its consumer, and what each sees of them."""
 
     def __init__(self, name: str) -> None:
         self.name, self.tokens, self.entered = name, list[contextvars.Token[Any]](), list[Any]()
@@ -144,7 +144,7 @@ def make_async(behaviour: dict[str, Any]) -> Callable[[], AsyncGenerator[Any, An
 
 
 def described(error: BaseException | None) -> Any:
-    """An exception, and those that it says it arose from, as data."""
+    """Return an exception and its chain of causes as data."""
     if error is None:
         return None
     return type(error).__name__, str(error), described(error.__cause__), described(error.__context__)
@@ -538,7 +538,7 @@ def test_a_step_may_end_in_another_context_than_it_began_in(local: Logs) -> None
 
 
 class _Interrupted(Call):
-    """A call that a time limit of the program's interrupts once, while it reads what a stream yielded."""
+    """A call that the program's time limit interrupts once, while it reads a chunk of a stream."""
 
     __slots__ = ("is_interrupted",)
 
@@ -717,7 +717,7 @@ def test_scopes_inside_of_an_async_stream_stay_inside_from_step_to_step(local: L
 
 
 def test_a_step_that_still_waits_when_it_is_collected(local: Logs, recwarn: pytest.WarningsRecorder) -> None:
-    """A loop that stops leaves its tasks where they are; they end where the collector finds them."""
+    """A loop that stops leaves its tasks suspended; they end when the garbage collector finds them."""
 
     @athina_trace
     async def wait(question: str) -> AsyncGenerator[str, None]:

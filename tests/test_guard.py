@@ -1,4 +1,4 @@
-"""The wall between our faults and the program, and the callbacks behind it."""
+"""The guard between our errors and the program, and the callbacks behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from athina_trace import _guard, _periodic
 
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Swallow our own faults, as outside of tests."""
+    """Swallow our own errors, as outside of tests."""
     monkeypatch.setattr(_guard, "strict", False)
 
 

@@ -1,4 +1,4 @@
-"""`instrument()` finds what is there, imports nothing for it, and is undone by `uninstrument()`."""
+"""`instrument()` finds installed libraries, imports nothing, and is undone by `uninstrument()`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a log and the program's own tools share: the active span of OpenTelemetry, and who is talking in log records."""
+"""Context shared with the program's tools: OpenTelemetry's active span in logs, the session in log records."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_without_a_whole_opentelemetry_there_is_no_span(
 
 @pytest.fixture
 def written() -> Iterator[io.StringIO]:
-    """What the root logger's handler writes: session, customer, end user, reference, text."""
+    """The output of the root logger's handler: session, customer, end user, reference, text."""
     stream, logger = io.StringIO(), logging.getLogger("their.program")
     handler = logging.StreamHandler(stream)
     names = ("session_id", "customer_id", "customer_user_id", "external_reference_id", "message")

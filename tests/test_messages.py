@@ -1,4 +1,4 @@
-"""Messages of other libraries, by the shape of their data: roles, question, text and tokens."""
+"""Messages of other libraries are recognised by the shape of their data: roles, question, text and tokens."""
 
 from __future__ import annotations
 

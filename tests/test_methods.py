@@ -1,4 +1,4 @@
-"""What a method's first parameter is bound to is never an input, however the method is called."""
+"""The instance or class that a method is bound to is never an input, however the method is called."""
 
 # ruff: noqa: N804, N805, PLW0211 - how the first parameter is named is the subject
 from __future__ import annotations
@@ -476,7 +476,7 @@ def test_first_arguments_that_are_inputs(local: Logs) -> None:
     words=st.text(st.characters(codec="ascii"), min_size=1, max_size=5),
 )
 def test_decorated_is_undecorated(stack: list[str], place: int, kind: str, words: str) -> None:
-    """Whatever stands around it: the same result, and no instance in the log."""
+    """Whatever wraps it: the same result, and no instance in the log."""
 
     def method(self: Any, question: str) -> str:
         return f"{getattr(self, 'at', 'none')} {question}"

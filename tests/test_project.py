@@ -1,4 +1,4 @@
-"""The project's own promises: what it requires, what it supports, and the shape of its code."""
+"""The project: its requirements, the versions that it supports, and the shape of its code."""
 
 import ast
 import importlib
@@ -28,7 +28,7 @@ def supported() -> list[str]:
 
 
 def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function's body, its docstring left out."""
+    """Return the number of lines of a function's body without its docstring."""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
@@ -40,7 +40,7 @@ def function_lengths() -> list[int]:
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """Every file that people write: in the project's folders, and beside them."""
+    """Return every file written by hand, in the project's folders and beside them."""
     folders = ("athina_trace", "examples", "tests", ".ci", ".github")
     paths = [*ROOT.glob("[!.]*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     for path in paths:
@@ -54,7 +54,7 @@ def test_installing_brings_three_packages_and_nothing_else() -> None:
 
 
 def imported_packages() -> set[str]:
-    """The first names of what the package imports at run time, at the top of modules or inside functions."""
+    """Return the top-level names that the package imports at run time, at the top of modules or inside functions."""
     found: set[str] = set()
     for module in MODULES:
         tree = ast.parse(module.read_text())

@@ -1,4 +1,4 @@
-"""Mocks, proxies and whatever else answers attribute access by itself: decorated at once, called through, logged."""
+"""Mocks, proxies and other objects with dynamic attributes are decorated at once, called through, and logged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Logs = Callable[[], list[dict[str, Any]]]
 
 
 class Remote:
-    """Every attribute is there, and is another one of these."""
+    """Has every attribute, each of which is another such object."""
 
     def __getattr__(self, name: str) -> Any:
         return Remote()

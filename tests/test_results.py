@@ -1,4 +1,4 @@
-"""A call ends when its result does, whatever its type; the program gets what is indistinguishable from the result."""
+"""A call ends when its result does, whatever its type; what the program gets is indistinguishable from the result."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ WORDS = Words()
 
 
 class Both(Words, AsyncWords):
-    """What the streams of some clients are."""
+    """A stream like those of some clients."""
 
 
 class Deferred:
@@ -128,7 +128,7 @@ class Bare:
 
 
 class GenProxy(wrapt.ObjectProxy[Any]):
-    """What other tools put around a stream."""
+    """A wrapper like those of other tools around streams."""
 
 
 async def late() -> str:
@@ -209,7 +209,7 @@ def in_executor() -> asyncio.Future[str]:
 
 
 class Call(Deferred):
-    """What a client of gRPC gives for one answer: it has no result but the one that is awaited."""
+    """A gRPC client's result for one answer: it can only be awaited."""
 
     def add_done_callback(self, callback: Any) -> None:
         raise AssertionError(callback)
@@ -247,14 +247,14 @@ def test_awaitables(local: Logs, kind: str) -> None:
 
 
 def test_a_future_that_is_read_is_a_stream(local: Logs) -> None:
-    """As a client of gRPC gives it."""
+    """As a gRPC client returns it."""
     kind = type("Answers", (Words,), dict.fromkeys(("add_done_callback", "result", "exception", "done")))
     assert "".join(athina_trace(lambda _: kind())("q")) == ANSWER
     assert [log["response"] for log in local()] == [ANSWER]
 
 
 class Query(Deferred):
-    """What ORMs and clients give for a list: to be awaited, or to be read with a loop of either kind."""
+    """A list as ORMs and clients return it: awaitable, and iterable with either kind of loop."""
 
     def __iter__(self) -> Iterator[str]:
         return gen()
@@ -278,7 +278,7 @@ def test_an_awaitable_that_is_read_with_a_loop(local: Logs) -> None:
 
 
 class Pool:
-    """What awaiting it gives is the object itself, to be entered and left."""
+    """Awaiting it returns the object itself, which is a context manager."""
 
     def __await__(self) -> Generator[Any, Any, Pool]:
         yield from asyncio.sleep(0).__await__()
@@ -786,7 +786,7 @@ VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("VARIABLE", defau
 
 
 class Poke(BaseException):
-    """What no code catches."""
+    """An exception that no code catches."""
 
 
 EVENTS = st.sampled_from(["a", "b", 1, None, LookupError, StopIteration, StopAsyncIteration, Poke])

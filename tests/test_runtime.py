@@ -1,4 +1,4 @@
-"""The life of a process that logs: before its first log, while Athina fails, killed, switched off."""
+"""The life cycle of a process that logs: before its first log, while Athina fails, killed, switched off."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_no_time_is_no_time(seconds: float, athina: AthinaServer, delivered: Log
 def test_a_web_page_instead_of_athina_is_reported(
     athina: AthinaServer, delivered: Logs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The status decides, so that the log counts as delivered; that its answer is none of Athina's is said."""
+    """The status decides, so the log counts as delivered; a warning says that the answer is not Athina's."""
     athina.script(html(200))
     ask("q")
     assert flush(60)

@@ -1,4 +1,4 @@
-"""A decorated function declares its parameters as the undecorated one does, in whatever way they are looked up."""
+"""A decorated function declares the same parameters as the undecorated one, however they are inspected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = ["question", "self", "function", "call", "args", "kwargs", "opened", "en
 
 @st.composite
 def declarations(draw: st.DrawFn) -> str:
-    """The parameters of a function, as source."""
+    """Return the parameters of a function as source code."""
     names = iter(draw(st.permutations(NAMES)))
     few = st.integers(0, 2)
     only, usual, named = draw(few), draw(few), draw(few)
@@ -63,7 +63,7 @@ def declarations(draw: st.DrawFn) -> str:
 
 
 def make(declared: str, kind: str) -> Any:
-    """A function that declares these parameters, and gives all that it was given."""
+    """Return a function that declares these parameters, and returns all its arguments."""
     start, _, _ = kind.partition(" generator")
     body = "yield locals()" if "generator" in kind else "return locals()"
     made: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def make(declared: str, kind: str) -> Any:
 
 
 def says(function: Any) -> dict[str, Any]:
-    """What a function says of its parameters to all who ask."""
+    """Return what all ways of inspection say about a function's parameters."""
     asked: dict[str, Callable[[Any], Any]] = {
         "signature": inspect.signature,
         "evaluated": functools.partial(inspect.signature, eval_str=True),
@@ -159,7 +159,7 @@ def test_defaults_that_are_changed_later(local: Logs) -> None:
 
 
 def test_wraps_of_a_decorated_function_says_no_more_than_of_an_undecorated_one() -> None:
-    """What gives an argument itself does not declare it: Celery would ask its callers for it."""
+    """A wrapper that passes an argument itself must not declare it: Celery would require it from callers."""
 
     def asked(decorate: Decorate) -> inspect.FullArgSpec:
         @decorate

@@ -1,4 +1,4 @@
-"""Bounds, text and secrets of `athina_trace._serialization`."""
+"""Limits, texts and secrets of `athina_trace._serialization`."""
 
 import base64
 import itertools

@@ -1,4 +1,4 @@
-"""Objects of every kind, as `athina_trace._serialization` reads them: by shape, never by their own code."""
+"""Objects of every kind, as `athina_trace._serialization` reads them: by what they store, never by their own code."""
 
 import array
 import asyncio

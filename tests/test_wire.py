@@ -1,4 +1,4 @@
-"""One decorated call is one POST, with the body that Athina's documentation asks for."""
+"""One decorated call is one POST, with the documented body."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a committed entry to Athina: outbox, policy, transport, engine."""
+"""Delivers committed entries to Athina: the outbox, the retry policy, the transport and the engine."""

@@ -1,8 +1,8 @@
-"""What an owner knows to be delivered since its engine last committed: sixteen bytes for each entry that Athina took.
+"""Records which entries an owner has delivered since its engine last committed: sixteen bytes per entry.
 
-A killed process leaves its file behind, and the process that reclaims its ordering keys reads there what must not be
-sent again. A record names its entry by id and by a digest of the store's identity and the entry's reference: in a store
-that was recreated, or restored from a backup, the same id may be another log's.
+A killed process leaves its file behind. The process that reclaims its ordering keys reads it, to send nothing twice. A
+record identifies its entry by id and by a digest of the store's identity and the entry's reference: after a store was
+recreated or restored from a backup, the same id may belong to another log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from athina_trace import _guard
 from athina_trace._delivery import files
 
-# Earlier versions wrote ids alone, under another name: those files are left, and never read.
+# Earlier versions wrote only ids, under another name: those files are never read or deleted.
 _SUFFIX = ".acknowledged"
 _FULL_BYTES = 65_536
 _NAME = re.compile(r"[1-9][0-9]{0,17}")
@@ -30,12 +30,12 @@ _RECORD = struct.Struct("<q8s")
 
 
 def digest(store: bytes, reference: str) -> bytes:
-    """Return what an entry's id must go with: `store` is the store's identity."""
+    """Return the digest that is recorded with an entry's id. `store`: the store's identity."""
     return blake2b(store + reference.encode(errors="replace"), digest_size=8).digest()
 
 
 class Acknowledgements:
-    """The file of the owner `owner` in `folder`, made with the first answer. A failing disk costs a copy at most."""
+    """The file of the owner `owner` in `folder`, made with the first answer. If the disk fails, a log may go twice."""
 
     def __init__(self, folder: Path, owner: int, store: bytes) -> None:
         self._path = folder / f"{owner}{_SUFFIX}"
@@ -44,7 +44,7 @@ class Acknowledgements:
         self._places = count()
 
     def add(self, entry: int, reference: str) -> None:
-        """Note that Athina took the entry with that id. For any thread."""
+        """Note that Athina accepted the entry with this id. Any thread may call this."""
         with suppress(OSError):
             file = self._file
             if file is None:
@@ -53,7 +53,7 @@ class Acknowledgements:
             file.write_at(next(self._places) * _RECORD.size, record)
 
     def committed(self, others: Iterable[tuple[int, str]]) -> None:
-        """Note that all was committed but these (id, reference), and empty the file once it has grown."""
+        """Note that all entries but these (id, reference) were committed; if the file is large, empty it."""
         with suppress(OSError):
             if self._file is not None and os.fstat(self._file.fd).st_size >= _FULL_BYTES:
                 os.ftruncate(self._file.fd, 0)
@@ -62,7 +62,7 @@ class Acknowledgements:
                     self.add(entry, reference)
 
     def close(self) -> None:
-        """Note that all was committed."""
+        """Delete the file: everything was committed."""
         file, self._file = self._file, None
         with suppress(OSError):
             if file is not None:
@@ -71,20 +71,20 @@ class Acknowledgements:
 
 
 def owners(folder: Path) -> list[int]:
-    """Return the owners, alive or not, whose files are in `folder`, where there may be files of others."""
+    """Return the owners, alive or dead, that have a file in `folder`, which may also hold foreign files."""
     found: list[int] = []
     for path in folder.glob(f"*{_SUFFIX}"):
-        with suppress(OSError):  # its owner may just be ending, and delete it
+        with suppress(OSError):  # its owner may be closing, and delete it
             if _NAME.fullmatch(path.stem) and stat.S_ISREG(path.lstat().st_mode):
                 found.append(int(path.stem))
     return found
 
 
 def read(folder: Path, owner: int, reference_of: Callable[[int], str | None], store: bytes) -> list[int]:
-    """Return the entries of `store` that a dead owner delivered.
+    """Return the ids of the entries of `store` that a dead owner delivered.
 
-    `reference_of` gives the reference of the entry with an id, or None where there is none. A file that cannot be read
-    costs copies, rather than keep all that waits from being delivered.
+    `reference_of` returns the reference of an entry by its id, or None. If the file cannot be read, some entries are
+    sent twice, which is better than blocking all deliveries.
     """
     path = folder / f"{owner}{_SUFFIX}"
     try:
@@ -96,13 +96,13 @@ def read(folder: Path, owner: int, reference_of: Callable[[int], str | None], st
         _guard.log_throttled(
             logging.WARNING,
             "unreadable acknowledgements",
-            "%s cannot be read (%s): what a process that died had delivered last may be sent again",
+            "%s cannot be read (%s): the last logs that a dead process delivered may be sent again",
             path,
             error,
         )
         return []
     found: list[int] = []
-    # A record may be cut at its end, where the machine went down with the process.
+    # The last record may be truncated if the machine went down, too.
     for number, given in _RECORD.iter_unpack(data[: len(data) - len(data) % _RECORD.size]):
         reference = reference_of(number)
         if reference is not None and given == digest(store, reference):
@@ -111,6 +111,6 @@ def read(folder: Path, owner: int, reference_of: Callable[[int], str | None], st
 
 
 def forget(folder: Path, owner: int) -> None:
-    """Delete what `read` has read of a dead owner, once that is committed."""
+    """Delete a dead owner's file, once the deliveries that `read` found there are committed."""
     with suppress(OSError):
         (folder / f"{owner}{_SUFFIX}").unlink()

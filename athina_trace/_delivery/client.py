@@ -1,4 +1,4 @@
-"""Athina's logging API over HTTP: bytes go out, an `Outcome` comes back, and no exception ever does."""
+"""The client of Athina's logging API: sends bytes, and returns an `Outcome` rather than raise an exception."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Transport(Protocol):
 
 
 class Client:
-    """One connection to Athina, for one sender thread at a time; `expire` may be called from another.
+    """One connection to Athina, for one sender thread at a time; only `expire` may be called from another thread.
 
-    The connection is made by the first request and made again whenever it was lost. After a fork the child needs
-    a `Client` of its own.
+    The first request opens the connection, and later ones reopen it if it was lost. A forked child needs its own
+    `Client`.
     """
 
     __slots__ = (
@@ -56,10 +56,10 @@ class Client:
         "_total",
         "_transport",
         "_version",
-        "_way",
+        "_via",
     )
 
-    def __init__(  # noqa: PLR0913  settings of one thing, all by name
+    def __init__(  # noqa: PLR0913  settings, all by keyword
         self,
         *,
         base_url: str,
@@ -70,11 +70,11 @@ class Client:
         total: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the destination and the patience with it; nothing is opened yet.
+        """Take the destination and the timeouts; nothing is opened yet.
 
-        `connect` and `read` are seconds for a single step: a connection made, the next bytes sent or
-        received. `total` is seconds for a whole request, which bounds a server that sends a byte now and
-        then; see `expire`. `clock` is monotonic.
+        `connect` and `read` are timeouts in seconds for a single step: opening a connection; sending or receiving the
+        next bytes. `total` is the timeout for a whole request, against a server that sends a byte now and then; see
+        `expire`. `clock` is monotonic.
         """
         self._base = base_url.rstrip("/")
         self._version = api_version
@@ -84,33 +84,33 @@ class Client:
         self._headers = _headers(key)
         self._secrets: tuple[str, ...] = (key,)
         self._transport: Transport | None = None
-        self._way = ""  # for messages: through which proxy
+        self._via = ""  # for messages: through which proxy
         self._began: float | None = None
 
     @staticmethod
     def prepare(base_url: str) -> None:
-        """Load whatever requests will need, here rather than in a thread which a fork may catch half-way.
+        """Import what requests will need now, rather than in a thread that a fork may interrupt in the middle.
 
-        Others, such as the openai package, look httpx up in `sys.modules`, and must not find it half loaded either.
+        Other packages, such as openai, look for httpx in `sys.modules`, and must not find it half imported either.
         """
-        with suppress(ValueError):  # which the first request reports
+        with suppress(ValueError):  # the first request reports it
             if proxy_of(base_url.rstrip("/")) is not None:
-                import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx takes long to load
+                import athina_trace._delivery.proxy_transport  # noqa: F401, PLC0415 - httpx is slow to import
             elif base_url.startswith("https://") and trust.needs_httpx():
                 import_module("httpx")
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome:
-        """Send one entry of the outbox: `send` with the method and path that `route` gives for it."""
+        """Send one entry of the outbox, with the method and path from `route`."""
         return self.send(*route(kind, target, version=self._version), body)
 
     def send(self, method: str, path: str, body: bytes) -> Outcome:
         """Send `body`, JSON, to `path`, and return the outcome.
 
-        Only what is no `Exception`, such as `KeyboardInterrupt`, passes.
+        Never raises an `Exception`, only other `BaseException`s such as `KeyboardInterrupt`.
 
-        The `Outcome` has no status where no answer came, so that the log will be tried again, with these
-        exceptions: a path that is too long for a URL counts as 414, and a key that fits into no header as
-        401, because trying again would help neither.
+        If no answer came, the `Outcome` has no status, and the log is retried. Two errors get a status because
+        retrying would not help: a path that is too long for a URL counts as 414, and a key that does not fit into a
+        header as 401.
         """
         if not self._headers:
             return _UNREADABLE_KEY
@@ -120,26 +120,26 @@ class Client:
         try:
             self._transport = transport = self._transport or self._new_transport()
             outcome = read_answer(transport.send(method, path, body), now=time.time(), secrets=self._secrets)
-            is_proxys = bool(self._way) and verdict(outcome.status) is Verdict.RETRY
-            return replace(outcome, message=bounded(self._way + outcome.message)) if is_proxys else outcome
+            is_proxys = bool(self._via) and verdict(outcome.status) is Verdict.RETRY
+            return replace(outcome, message=bounded(self._via + outcome.message)) if is_proxys else outcome
         except NotSentError as error:
             return self._failed(error.__cause__ or error, sent=False)
-        except Exception as error:  # noqa: BLE001  whatever a network, a proxy or a broken answer can raise is an outcome here
+        except Exception as error:  # noqa: BLE001  any error of a network, a proxy or a broken answer is an outcome
             return self._failed(error, sent=self._transport is not None)
         finally:
             self._began = None
 
     def expire(self, *, now: float | None = None) -> bool:
-        """Abort a request that is under way for over `total` seconds at `now`; return whether one was.
+        """Abort the current request if it has taken more than `total` seconds at `now`; return whether it had.
 
-        For another thread to call now and then: a server that sends its headers byte by byte, or "100
-        Continue" for ever, keeps the sending thread inside a single read. The request then ends as if the
-        server had hung up. `now=math.inf` aborts any request.
+        Another thread calls this from time to time: a server that sends its headers byte by byte, or "100 Continue"
+        forever, keeps the sending thread inside a single read. The request then ends as if the server had hung up.
+        `now=math.inf` aborts any request.
         """
         began, transport = self._began, self._transport
         if began is None or (self._clock() if now is None else now) - began <= self._total:
             return False
-        # The same float, not an equal one: the request may have ended meanwhile, and the next one is not
+        # The same float object, not an equal one: that request may have ended meanwhile, and the next one is not
         # overdue.
         if transport is not None and self._began is began:
             transport.abort()
@@ -154,11 +154,11 @@ class Client:
     def _new_transport(self) -> Transport:
         proxy = proxy_of(self._base)
         if proxy is None:
-            self._way = ""
+            self._via = ""
             return DirectTransport(self._base, self._headers, **self._patience)
         parts = urlsplit(proxy)
         self._secrets = (*self._secrets[:1], *filter(None, [parts.password]))
-        self._way = f"through the proxy {parts.scheme}://{parts.netloc.rpartition('@')[2]}: "
+        self._via = f"through the proxy {parts.scheme}://{parts.netloc.rpartition('@')[2]}: "
         from athina_trace._delivery.proxy_transport import ProxyTransport  # noqa: PLC0415 - see `prepare`
 
         return ProxyTransport(self._base, proxy, self._headers, **self._patience)
@@ -166,12 +166,12 @@ class Client:
     def _failed(self, error: BaseException, *, sent: bool) -> Outcome:
         if self._transport is not None:
             self._transport.close()
-        words = bounded(f"{self._way}{type(error).__name__}: {error}", secrets=self._secrets)
+        words = bounded(f"{self._via}{type(error).__name__}: {error}", secrets=self._secrets)
         return Outcome(None, message=words, possible_duplicate=sent)
 
 
 def _headers(key: str) -> dict[str, str]:
-    """Return the headers that every request carries; none where `key` fits into no header."""
+    """Return the headers of every request; none if `key` does not fit into a header."""
     if not (key and key.isascii() and key.isprintable()):
         return {}
     return {
@@ -191,7 +191,7 @@ def _version() -> str:
 
 
 def proxy_of(base: str) -> str | None:
-    """Find the proxy that the environment names for `base`, read as the standard library does."""
+    """Return the proxy for `base` from the environment variables, as the standard library reads them."""
     parts, proxies = urlsplit(base), getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all")
     if not found or proxy_bypass(parts.netloc.rpartition("@")[2]):

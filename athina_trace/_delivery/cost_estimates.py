@@ -1,7 +1,7 @@
-"""What the setting `estimate_cost` adds to a log when it is sent: a cost, where the log names none.
+"""Implements the setting `estimate_cost`: adds an estimated cost to logs that have none, when they are sent.
 
-Behind the outbox rather than in the call, since the price table takes half a second to load. So `before_emit` and masks
-have seen the log already: what they removed is not estimated from, and a cost that they set is kept.
+This happens behind the outbox rather than in the call, since the price table takes half a second to load. So it comes
+after `before_emit` and masks: the estimate does not use what they removed, and a cost that they set is kept.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic_core import from_json, to_json
 from athina_trace import _guard, _prices
 
 MARK = "cost_estimated"
-"""The custom attribute that is true where a log's cost is an estimate."""
+"""The custom attribute that is true if a log's cost is an estimate."""
 
 
 def estimator() -> Callable[[bytes], bytes] | None:
-    """Return `with_estimate`; None, with a warning, where the price table is not installed."""
+    """Return `with_estimate`; None, with a warning, if the price table is not installed."""
     if _prices.AVAILABLE:
         return with_estimate
     message = (
@@ -32,7 +32,7 @@ def estimator() -> Callable[[bytes], bytes] | None:
 
 
 def with_estimate(body: bytes) -> bytes:
-    """Return the JSON of a log with today's list price of its tokens, where it names no cost. Never raises."""
+    """Return the JSON of a log, with today's list price of its tokens if it has no cost. Never raises."""
     with _guard.shield("estimating the cost of a log"):
         try:
             log = from_json(body)

@@ -1,11 +1,11 @@
-"""One SQLite file: opened when needed, migrated, locked against this process's threads, closed before a fork.
+"""A SQLite file: opened on demand, migrated, locked against the other threads of this process, closed before a fork.
 
-No connection lives through a fork (SQLite forbids it, and its own locks may be held by a thread that the child does not
-have): every one is closed before, and opened again when it is next needed.
+No connection survives a fork: SQLite forbids it, and a thread that does not exist in the child may hold its locks. So
+all connections are closed before, and reopened when next needed.
 
-Another process may hold SQLite's lock for long: a backup, a stopped process, a browser of databases. The engine waits
-for it, and lets go of this process's own lock between two tries; what a program's thread calls waits for both at most
-as long as `waiting_at_most` says.
+Another process may hold SQLite's lock for a long time: a backup, a stopped process, a database browser. The engine
+waits for it, and releases this process's own lock between two tries. The program's threads wait for both locks only as
+long as `waiting_at_most` allows.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.errors import OutboxError
 
 PROGRAM_SECONDS = 0.1
-"""How long a thread of the program may wait for a lock."""
+"""How long one of the program's threads may wait for a lock."""
 _PATIENT_SECONDS = 10.0
 _TRY_SECONDS = 0.005
-"""How long SQLite itself waits for another process, while no other thread of this process gets in."""
+"""How long SQLite itself waits for another process; meanwhile no other thread of this process gets in."""
 _PAUSE_SECONDS = 0.01
 _PAGE_BYTES = 4096
 _MOST_LOG_BYTES = 1000 * _PAGE_BYTES
-"""What the write-ahead log grows to before it is written back, or a quarter of what deliveries need on a full disk."""
+"""The write-ahead log is checkpointed at this size, or at a quarter of the reserve for deliveries on a full disk."""
 _VACUUM_PAGES = 4096
-"""Pages given back at once: others may have to wait meanwhile."""
+"""Pages freed at once: others may have to wait meanwhile."""
 
 _thread = threading.local()
 
 
 @contextmanager
 def waiting_at_most(seconds: float = PROGRAM_SECONDS) -> Iterator[None]:
-    """Let this thread wait for locks so long in all; `sqlite3.OperationalError` ("locked") where that is not enough."""
+    """Limit how long this thread waits for locks in total; then they raise `sqlite3.OperationalError` ("locked")."""
     before = getattr(_thread, "until", None)
     _thread.until = min(time.monotonic() + seconds, before or float("inf"))
     try:
@@ -50,22 +50,23 @@ def waiting_at_most(seconds: float = PROGRAM_SECONDS) -> Iterator[None]:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Return whether an error only says that another process or thread is inside the file."""
+    """Return whether an error only means that another process or thread is using the file."""
     return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
 def is_corrupt(error: BaseException) -> bool:
-    """Return whether an error says that the file is damaged: what only a fault of ours can raise does not."""
-    if isinstance(error, UnicodeDecodeError):  # of SQLite's own message, which quotes the damage
+    """Return whether an error means that the file is damaged, and cannot be a bug of ours."""
+    if isinstance(error, UnicodeDecodeError):  # from SQLite's own message, which quotes the damaged bytes
         return b"malformed" in error.object
     return type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError) or "Could not decode" in str(error)
 
 
 def version_of(path: Path) -> int | None:
-    """Return the schema of the file at `path`, without SQLite: what was written back to it last; 0 where that is none.
+    """Return the schema version as of the last checkpoint of the file at `path`, without SQLite; 0 if it has none.
 
-    None where this process has it open, or is just opening it: a process that closes any descriptor of a file loses all
-    its locks of it, and SQLite's say to others that the file is in use. The next to close it would delete its log.
+    Returns None if this process has the file open, or is opening it: a process that closes any descriptor of a file
+    loses all its locks on it. Other processes see by SQLite's locks that the file is in use; without them, the next
+    process to close it would delete its log.
     Sources: https://www.sqlite.org/fileformat2.html#user_version_number and
     https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
     """
@@ -87,15 +88,15 @@ def _is_open(path: Path) -> bool:
 
 
 class Database:
-    """A connection to the file at `path`, for all threads of this process."""
+    """A connection to the file at `path`, shared by all threads of this process."""
 
     lock = threading.RLock()
-    """One for the process: held by the thread that is inside SQLite, and during a fork."""
+    """One for the whole process: held by the thread that is inside SQLite, and during a fork."""
 
     def __init__(self, path: str, migrations: Sequence[str]) -> None:
-        """Open or make the file. `migrations`: entry n brings it from schema n to n + 1.
+        """Open or create the file. `migrations`: entry n migrates it from schema n to n + 1.
 
-        Raises `OutboxError` where the file was made by a newer version of athina_trace, or `sqlite3.Error`.
+        Raises `OutboxError` if the file was made by a newer version of athina_trace, or `sqlite3.Error`.
         """
         self.path = path
         self._migrations = migrations
@@ -131,12 +132,12 @@ class Database:
                     if not is_locked(error) or time.monotonic() >= until:
                         raise
                 time.sleep(_PAUSE_SECONDS)
-            self._connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # opens what SQLite opens late
+            self._connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # opens the files that SQLite opens late
             self._inode = Path(self.path).stat().st_ino
             found = self._look_for_files()
             self._descriptors = {fd: known for fd, known in found.items() if before.get(fd) != known}
             is_whole = not found or self._identities("", "-wal") <= set(found.values())
-            # All connections of a process share the third, and never open it again. SQLite's locks are there.
+            # All connections of a process share the third file, and never reopen it. SQLite's locks are on it.
             self._has_locks = not found or self._identities("-shm") <= set(found.values())
         except BaseException:
             self.disconnect()
@@ -147,7 +148,7 @@ class Database:
         return self._connection
 
     def _look_for_files(self) -> dict[int, tuple[int, int]]:
-        """Return the descriptors of this process that are open on the file, or on those that SQLite has beside it."""
+        """Return this process's open descriptors of the database and of SQLite's files beside it."""
         wanted, found = self._identities("", "-wal", "-shm"), dict[int, tuple[int, int]]()
         with suppress(OSError):  # a system that does not list them
             for each in Path("/dev/fd").iterdir() if wanted else ():
@@ -164,18 +165,18 @@ class Database:
         return found
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Set up a connection and bring an older file up to the present schema."""
+        """Set up a connection, and migrate an older file to the current schema."""
         version = self._pragma("user_version")
         if version > len(self._migrations):
             raise OutboxError(f"the outbox {self.path} has schema {version}, made by a newer athina_trace than this")
         log_bytes = min(_MOST_LOG_BYTES, files.disk_of(Path(self.path).parent).reserve / 4)
-        # Of a file with nothing in it, nothing could be lost, and each sync takes long on a busy disk.
+        # An empty file has nothing to lose, and each sync is slow on a busy disk.
         first = ("synchronous = NORMAL",) if version else ("synchronous = OFF", "auto_vacuum = INCREMENTAL")
         for setting in (
             *first,
             "journal_mode = WAL",
             "temp_store = MEMORY",
-            # Some builds write zeros over all that is deleted, in the log first: a full disk has no room for that.
+            # Some builds overwrite deleted data with zeros, via the log: a full disk has no room for that.
             "secure_delete = FAST",
             f"journal_size_limit = {int(log_bytes)}",
             f"wal_autocheckpoint = {int(log_bytes / _PAGE_BYTES)}",
@@ -209,23 +210,23 @@ class Database:
             yield
             return
         try:
-            # In here: a signal handler of the program's may raise as soon as it is acquired.
+            # Inside `try`, since the program's signal handler may raise as soon as the lock is acquired.
             if not lock.acquire(timeout=max(0.0, _until() - time.monotonic())):
                 raise sqlite3.OperationalError("database is locked by another thread of this process")
             if self._connection is not None and not self._has_its_files():
                 self._abandon(self._connection)
             yield
         finally:
-            # First of all, and without asking whether it was acquired: a handler may raise after any other call.
+            # Released first, without checking whether it was acquired: a handler may raise after any other call.
             try:  # noqa: SIM105 - such as the one that makes a context manager
                 lock.release()
             except RuntimeError:
                 pass
 
     def _has_its_files(self) -> bool:
-        """Return whether SQLite's descriptors are still its own: daemons close whatever is open, by number.
+        """Return whether SQLite's descriptors are still its own: daemons close all open descriptors by number.
 
-        SQLite would write into a file of the program's that got one of the numbers.
+        SQLite would write into a file of the program that got one of the numbers.
         """
         try:
             return all(files.identity(os.fstat(fd)) == known for fd, known in self._descriptors.items())
@@ -233,10 +234,10 @@ class Database:
             return False
 
     def _abandon(self, connection: sqlite3.Connection) -> None:
-        """Never use a connection again, nor let it be closed, which would write, too, and close others' files."""
+        """Never use a connection again, nor let it be closed, which would also write, and close the program's files."""
         self._connection = None
         _abandoned.append(connection)
-        # Past the end of the interpreter, which finalizes whatever it knows.
+        # Also at the end of the interpreter, which finalizes all objects it knows.
         with suppress(ImportError):
             import ctypes  # noqa: PLC0415 - for this alone, and not built into every Python
 
@@ -244,7 +245,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do all or nothing, with no other process in between. Transactions nest into the outermost one."""
+        """Run the block as a transaction, which locks out other processes. Nested ones join the outermost."""
         until = _until()
         while True:
             with self.locked():
@@ -253,12 +254,12 @@ class Database:
                     return
                 is_inside = False
                 try:
-                    # In here: a signal handler of the program's may raise as soon as it has begun.
+                    # Inside `try`, since the program's signal handler may raise as soon as it has begun.
                     self._db.execute("BEGIN IMMEDIATE")
                     is_inside = True
                     if not self._has_locks and self.is_shared():
                         words = "the program has closed SQLite's locks of it, and another process uses it, too"
-                        raise sqlite3.OperationalError(words)  # noqa: TRY301 - as an error of SQLite's, in its place
+                        raise sqlite3.OperationalError(words)  # noqa: TRY301 - handled like an error of SQLite
                     yield
                     self._before_commit()
                     self._db.execute("COMMIT")
@@ -271,27 +272,27 @@ class Database:
                     for each in committed:
                         each()
                     return
-            time.sleep(_PAUSE_SECONDS)  # our lock is free meanwhile: a fork or a thread of the program may want it
+            time.sleep(_PAUSE_SECONDS)  # our lock is free meanwhile, for a fork or a thread of the program
 
     def _roll_back(self) -> None:
         self._on_commit.clear()
         self._after_rollback()
         if self._connection is not None:
-            with suppress(sqlite3.Error):  # which may have rolled back already
+            with suppress(sqlite3.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
-            # All that came later would be part of it, and never be committed.
+            # Later statements would become part of it, and never be committed.
             if self._connection.in_transaction:
                 self.disconnect()
 
     def on_commit(self, work: Callable[[], object]) -> None:
-        """Do `work` once the present transaction is committed; never where it is rolled back."""
+        """Call `work` once the current transaction is committed, not if it is rolled back."""
         self._on_commit.append(work)
 
     def _before_commit(self) -> None:
-        """Write what is written once for each transaction; by default, nothing is."""
+        """Write what is collected during a transaction. Does nothing by default."""
 
     def _after_rollback(self) -> None:
-        """Forget what was to be written; by default, there is nothing."""
+        """Forget what `_before_commit` would have written. Does nothing by default."""
 
     @property
     def is_connected(self) -> bool:
@@ -299,31 +300,31 @@ class Database:
         return self._connection is not None
 
     def is_current(self) -> bool:
-        """Return whether the path still leads to the file that is open: it may have been deleted or quarantined."""
+        """Return whether the path still names the open file: it may have been deleted or quarantined."""
         try:
             return Path(self.path).stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def is_sound(self) -> bool:
-        """Return whether SQLite finds no damage in the file. It reads all of it, and is asked once at most."""
+        """Return whether SQLite finds no damage in the file. This reads all of it, so a sound file is checked once."""
         with self.locked():
             try:
                 self._is_sound = self._is_sound or self._db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
-            except Exception as error:  # noqa: BLE001 - it may be damaged in a way that even this meets
+            except Exception as error:  # noqa: BLE001 - the damage may make even the check fail
                 return not is_corrupt(error)
             return self._is_sound
 
     def size(self) -> int:
-        """Return the bytes in use, by what is stored and its indexes."""
+        """Return the bytes in use, by rows and indexes."""
         with self.locked():
             return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
     def give_back(self) -> bool:
-        """Give freed pages back to the file system, a few thousand at a time; True where none is left."""
+        """Return freed pages to the file system, a few thousand at a time; return whether none is left."""
         with self.locked():
             try:
-                # `execute` would free one page: it takes a statement without columns to be done after its first step.
+                # `execute` would free one page: it stops after the first step of a statement without columns.
                 self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
                 done = self._pragma("freelist_count") == 0
                 self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if done else 'PASSIVE'})").fetchall()
@@ -350,42 +351,42 @@ class Database:
 
 
 def _until() -> float:
-    """Return how long this thread may wait, by the monotonic clock."""
+    """Return until when this thread may wait, by the monotonic clock."""
     until: float | None = getattr(_thread, "until", None)
     return time.monotonic() + _PATIENT_SECONDS if until is None else until
 
 
 _open: set[Database] = set()
 _inherited: list[Database] = []
-"""What the parent had open: kept, so that nothing of it is finalized here, and never used."""
+"""The parent's databases: kept, so that they are not finalized here, but never used."""
 _abandoned: list[sqlite3.Connection] = []
 _held: set[str] = set()
-"""Files that the parent was inside when this process was forked.
+"""Files that the parent was using when this process was forked.
 
-SQLite keeps in the process which locks it holds of a file, and no thread here will ever let go of them.
+SQLite keeps track of its file locks in the process's memory, and no thread here will ever release them.
 """
 
 
 def is_held(path: str) -> bool:
-    """Return whether the file at `path` cannot be used in this process, ever."""
+    """Return whether the file at `path` can never be used in this process."""
     return path in _held
 
 
 def disconnect_before_fork() -> None:
-    """Close every file, or give up where a thread stays inside SQLite: the program must not wait for that."""
+    """Close every file; give up if a thread stays inside SQLite, since the program must not wait for it."""
     if Database.lock.acquire(timeout=PROGRAM_SECONDS):
         for database in _open:
             database.disconnect()
 
 
 def unlock_after_fork_in_parent() -> None:
-    """End what `disconnect_before_fork` began."""
-    with suppress(RuntimeError):  # not ours: it was not free in time
+    """Release the lock that `disconnect_before_fork` acquired."""
+    with suppress(RuntimeError):  # it was not free in time
         Database.lock.release()
 
 
 def forget_after_fork_in_child() -> None:
-    """Never use, nor finalize, what the parent had open."""
+    """Neither use nor finalize the parent's databases."""
     _held.update(database.path for database in _open if database.is_connected)
     _inherited.extend(_open)
     _open.clear()

@@ -1,4 +1,4 @@
-"""Where an engine delivers to, in the words of its messages."""
+"""The destination of an engine, as its messages name it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from athina_trace import _guard
 
 
 class Destination(NamedTuple):
-    """Where logs are delivered to: Athina, or what takes them on the way to it.
+    """Where logs are delivered: to Athina, or to a relay's stream.
 
     Attributes:
-        name: of the destination.
-        credentials: what it may refuse.
+        name: the destination's name.
+        credentials: how messages name its credentials, such as "the API key".
         credentials_setting: the variable that holds them.
-        address_setting: the variable that says where it is.
+        address_setting: the variable that holds its address.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Destination(NamedTuple):
     address_setting: str
 
     def warn(self, *, paused: str | None, outage: str | None) -> None:
-        """Log, once a minute, why nothing is sent now, if so, and what helps."""
+        """If nothing is sent now, log why and what helps, at most once a minute."""
         if paused is not None:
             _guard.log_throttled(
                 logging.WARNING,

@@ -1,7 +1,7 @@
-"""The engine: `step(now)` takes everything one step further; `worker` is the thread that calls it.
+"""The engine: `step(now)` advances all deliveries by one step; the thread in `worker` calls it.
 
-A step commits the results of senders (`_Acknowledger`), collects what was put (the outbox), and leases ordering keys to
-the senders (`_Leases`), in one transaction. `_Upkeep` does what is due now and then.
+In one transaction, a step commits the senders' results (`_Acknowledger`), collects new entries (the outbox), and leases
+ordering keys to the senders (`_Leases`). `_Upkeep` does periodic maintenance.
 """
 
 from __future__ import annotations
@@ -25,37 +25,36 @@ from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.sqlite import sqlite3
 
 LINGER = 0.02
-"""Seconds between a put and the step that serves it, so that a burst is served by few steps."""
+"""Seconds between a put and the step that collects it, so that a burst takes few steps."""
 WINDOW = 128
-"""Ordering keys on lease at once, or twice as many as requests may be in flight, if that is more."""
+"""The maximum of ordering keys leased at once, or twice the limit of requests in flight, if that is more."""
 BATCH = 16
-"""Entries of one ordering key on lease at once."""
+"""The maximum of entries of one ordering key leased at once."""
 WINDOW_BYTES = 2 * 1024 * 1024
-"""About how much may be on lease at once, which bounds the memory that a backlog takes."""
+"""About how many bytes may be leased at once, which bounds the memory that a backlog takes."""
 FLUSH_SECONDS = 0.25
-"""How often an engine looks what other processes left behind while a caller waits for a flush."""
+"""How often an engine reclaims what dead processes left behind while a caller waits for a flush."""
 RECLAIM_SECONDS = 5.0
-"""The same while none does."""
+"""The same while no caller waits."""
 COMPACT_SECONDS = 2.0
-"""How often a busy engine gives back space."""
+"""How often a busy engine frees space."""
 
 STEADY_SECONDS = 3600.0
-"""How long the clock must have run without a jump before refused logs leave by their age."""
+"""How long the clock must have run without a jump before refused logs are dropped because of their age."""
 _STEADY_WITHIN = 60.0
 
 OnResult = Callable[[str, Stored, Outcome, bool], None]
-"""Called with the ordering key, the entry, the outcome, and whether Athina took the entry rather than refuse it."""
+"""Called with the ordering key, the entry, the outcome, and whether Athina accepted or refused the entry."""
 
 
 class Pool(Protocol):
-    """What sends leases, and puts what came of them into the `Results` that it was made with.
+    """Sends leases, and puts the results into the `Results` that it was made with. For the engine's thread alone.
 
-    `senders.Senders` to Athina, a relay's publisher to its stream, and `senders.NoSenders` to nowhere. All of it is for
-    the engine's thread.
+    `senders.Senders` sends to Athina, a relay's publisher to its stream, and `senders.NoSenders` nowhere.
 
     Attributes:
-        unsent: why nothing is ever sent; None where it is.
-        alive: how many threads send.
+        unsent: why nothing is ever sent; None normally.
+        alive: how many sender threads there are.
     """
 
     controller: Concurrency
@@ -79,7 +78,7 @@ class Pool(Protocol):
 
 
 class Engine:
-    """Delivers what an outbox holds."""
+    """Delivers the entries of an outbox."""
 
     def __init__(
         self,
@@ -91,55 +90,55 @@ class Engine:
         keep: float = 0.0,
         on_result: OnResult | None = None,
     ) -> None:
-        """Start nothing: that is for `senders.start` or the first step.
+        """Start no threads: `senders.start` or the first step does.
 
         Args:
-            outbox: what is delivered.
-            make_pool: makes what sends.
+            outbox: holds the entries to deliver.
+            make_pool: makes the pool of senders.
             clock: has `time`, `monotonic` (seconds) and `uniform` (0 to 1).
-            max_attempts: how often an entry is tried that fails while others are taken, before it is refused.
-            keep: seconds for which delivered entries stay in the outbox, to be looked at.
-            on_result: called by the engine's thread for each entry that Athina took or refused.
+            max_attempts: an entry that fails so often while others are accepted is refused.
+            keep: how long delivered entries stay in the outbox for inspection, seconds.
+            on_result: called by the engine's thread for each entry that Athina accepted or refused.
         """
         self.outbox = outbox
         self.flushes = Flushes()
         self.results = Results(outbox.acknowledge)
         self.senders = make_pool(self.results)
         self.waiting: int | None = None
-        """How many entries waited at the end of the last step; None before the first."""
+        """The number of waiting entries at the end of the last step; None before the first."""
         self._clock = clock
         self._upkeep = _Upkeep(outbox, keep)
         self._leases = _Leases(outbox, self.results, self.senders)
         retry_policy = RetryPolicy(clock, self.senders.destination, max_attempts=max_attempts)
         self._acknowledger = _Acknowledger(outbox, self.senders, retry_policy, keep=keep > 0, on_result=on_result)
-        self._noted: str | None = ""  # so that the first step takes back what a dead process may have noted
+        self._noted: str | None = ""  # so that the first step overwrites the note of a dead process
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is sent now: a wrong key or an outage; None where it is."""
+        """Why nothing is sent now: a wrong key or an outage; None otherwise."""
         gate = self.senders.controller.gate
         return gate.paused or gate.outage
 
     @property
     def last_error(self) -> str | None:
-        """The outcome of the last request that failed; None where none has."""
+        """The outcome of the last failed request; None if none has failed."""
         return self._acknowledger.retry_policy.last_error
 
     @property
     def refused(self) -> int:
-        """How many entries Athina refused to this engine."""
+        """How many of this engine's entries Athina refused."""
         return self._acknowledger.refused
 
     def step(self, now: float) -> float:
-        """Do what can be done at `now` (seconds since the epoch); return in how many seconds to step again.
+        """Do what is due at `now` (seconds since the epoch); return in how many seconds to step again.
 
-        Raises what the store raises, and has done nothing then.
+        If the store raises, the error is passed on, and the step has had no effect.
         """
         results = self.results.uncommitted()
         with self._leases.restored_on_failure(), self.outbox.transaction():
             announced, collected, due = self._transact(results, now)
         self.results.discard(len(results))
-        self.results.interpreter.spent()  # before senders look what that was
+        self.results.interpreter.spent()  # before senders measure the share
         self._leases.submit()
         gate = self.senders.controller.gate
         self.senders.destination.warn(paused=gate.paused, outage=gate.outage)
@@ -158,7 +157,7 @@ class Engine:
         return min(waits)
 
     def _transact(self, results: list[Result], now: float) -> tuple[list[tuple[str, Attempt]], int, float | None]:
-        """Do a step's work in the store; return what was taken or refused, how much was collected, what is due next."""
+        """Do a step's work in the store; return the final results, the number collected, and when the next is due."""
         monotonic = self._clock.monotonic()
         clock_set_back = self._upkeep.clean_up(now, monotonic, self._patience())
         is_flush_new = self.flushes.begin(self.outbox)
@@ -171,7 +170,7 @@ class Engine:
         return announced, collected, self.outbox.store.next_due()
 
     def _note_pause(self, now: float) -> None:
-        """Note in the store, for those who look at it, why nothing is sent; once it is, what failed is due again."""
+        """Note in the store, for other readers, why nothing is sent; once sending resumes, make failed keys due."""
         paused = self.paused
         if paused != self._noted:
             self.outbox.store.note("paused", paused, now)
@@ -180,16 +179,16 @@ class Engine:
             self.outbox.store.on_commit(lambda: setattr(self, "_noted", paused))
 
     def _patience(self) -> float:
-        """Return how long to leave alone what other processes hold: they may have died, and a caller may be waiting."""
+        """Return how often to check for dead processes: more often while a caller waits."""
         return FLUSH_SECONDS if self.flushes else RECLAIM_SECONDS
 
     def store_replaced(self) -> None:
-        """Forget what is under way, and that it was noted why nothing is sent: both were of a store that is gone."""
+        """Forget all leases and the note on why nothing is sent: both belonged to a store that is gone."""
         self._leases.forget()
         self._noted = ""
 
     def finish(self, seconds: float) -> None:
-        """Stop the senders within `seconds`, commit their last results, and let go of the outbox."""
+        """Stop the senders within `seconds`, commit their last results, and close the outbox."""
         self.senders.close(seconds)
         try:
             with self.outbox.transaction():
@@ -200,7 +199,7 @@ class Engine:
 
 
 class _Leases:
-    """What is on lease to this engine: it is with the senders, or about to be."""
+    """The leases of this engine, which the senders have or are about to get."""
 
     def __init__(self, outbox: Outbox, results: Results, senders: Pool) -> None:
         self.held: dict[str, Lease] = {}
@@ -210,11 +209,11 @@ class _Leases:
         self._senders = senders
         self._unsubmitted: list[Lease] = []
         self._is_full = False
-        """Whether they take `WINDOW_BYTES`: what comes back makes the next step, not what is due."""
+        """Whether leases take up `WINDOW_BYTES`: then results trigger the next step, not due times."""
 
     @contextmanager
     def restored_on_failure(self) -> Iterator[None]:
-        """Have the same on lease as before where what is inside fails."""
+        """Restore the leases if the block fails."""
         before = dict(self.held), list(self._unsubmitted)
         try:
             yield
@@ -223,12 +222,12 @@ class _Leases:
             raise
 
     def take(self, now: float, monotonic: float, *, is_awaited: bool) -> None:
-        """Lease what is due and has room beside what is held.
+        """Lease keys that are due, as far as there is room beside those already leased.
 
         Args:
             now: seconds since the epoch.
-            monotonic: seconds that no change of the clock moves.
-            is_awaited: whether a caller waits for what is sent.
+            monotonic: monotonic seconds.
+            is_awaited: whether a caller waits for a flush.
         """
         controller, held = self._senders.controller, self.held.values()
         keys = 0 if controller.gate.wait(monotonic) else controller.window(WINDOW) - len(held)
@@ -236,32 +235,32 @@ class _Leases:
         self._is_full = room <= 0
         if keys <= 0 or self._is_full:
             return
-        # Where many were refused, those made since may be better, and must not wait behind all of them.
-        leases = self._outbox.lease(now, keys=keys, batch=BATCH, room=room, newest=controller.gate.is_astray)
+        # If all logs are rejected, newer ones may be fine, and must not wait behind all the others.
+        leases = self._outbox.lease(now, keys=keys, batch=BATCH, room=room, newest=controller.gate.rejects_all_logs)
         self._is_full = sum(len(entry.body) for lease in leases for entry in lease.entries) >= room
         is_cut = any(len(lease.entries) == BATCH for lease in (*held, *leases))
         self._results.is_urgent = is_cut or len(leases) == keys or self._is_full or is_awaited
-        # Before the commit: whatever fails after it finds what is leased in its place.
+        # Before the commit, so that a failure after it finds the leases recorded.
         self.held.update((lease.ordering_key, lease) for lease in leases)
         self._unsubmitted += leases
 
     def submit(self) -> None:
-        """Give the senders what they do not have yet."""
+        """Give the senders the leases that they do not have yet."""
         while self._unsubmitted:
             self._senders.submit(self._unsubmitted[0])
             del self._unsubmitted[0]
 
     def may_grow(self) -> bool:
-        """Return whether more may be on lease, once it is due and the gate lets it through."""
+        """Return whether more may be leased, once it is due and the gate lets it through."""
         return len(self.held) < self._senders.controller.window(WINDOW) and not self._is_full
 
     def forget(self) -> None:
-        """Hold nothing."""
+        """Forget all leases."""
         self.held, self._unsubmitted = {}, []
 
 
 class _Acknowledger:
-    """Writes down what became of entries, and announces it once that is committed."""
+    """Records the results of entries, and announces them once they are committed."""
 
     def __init__(
         self, outbox: Outbox, senders: Pool, retry_policy: RetryPolicy, *, keep: bool, on_result: OnResult | None
@@ -275,14 +274,14 @@ class _Acknowledger:
         self._on_result = on_result
 
     def commit(self, results: Sequence[Result], leases: _Leases, now: float) -> list[tuple[str, Attempt]]:
-        """Write down what senders report, and give back the leases that ended; return what was taken or refused."""
+        """Record the senders' results, and release the leases that ended; return the entries accepted or refused."""
         announced: list[tuple[str, Attempt]] = []
         delivered: list[Attempt] = []
         released: list[str] = []
         for lease, reported, ended in results:
             key = lease.ordering_key
             if leases.held.get(key) is not lease:
-                continue  # of a store that is gone
+                continue  # a lease of a store that is gone
             due, attempts = 0.0, 0
             if reported is not None:
                 attempt, due, attempts = self._commit_one(lease, reported, now)
@@ -301,10 +300,10 @@ class _Acknowledger:
         return announced
 
     def _commit_one(self, lease: Lease, attempt: Attempt, now: float) -> tuple[Attempt, float, int]:
-        """Write down one attempt, unless Athina took its entry: see `_commit_delivered`.
+        """Record one attempt, unless Athina accepted its entry: see `_commit_delivered`.
 
         Returns:
-            The attempt, refused where it failed too often; when its ordering key is due again; after how many failures.
+            The attempt, refused if it failed too often; when its ordering key is due again; its number of failures.
         """
         if attempt.outcome.possible_duplicate:
             self._outbox.count_possible_duplicate()
@@ -322,7 +321,7 @@ class _Acknowledger:
         return attempt, 0.0, 0
 
     def _commit_delivered(self, attempts: Sequence[Attempt], now: float) -> None:
-        """Write down that Athina took the entries of `attempts`."""
+        """Record that Athina accepted the entries of `attempts`."""
         entries = [(entry, outcome.prompt_run_id) for entry, outcome, _ in attempts]
         try:
             self._outbox.all_delivered(entries, now, keep=self._keep)
@@ -331,7 +330,7 @@ class _Acknowledger:
             self._outbox.all_delivered([(entry, None) for entry, _ in entries], now, keep=self._keep)
 
     def announce(self, announced: Iterable[tuple[str, Attempt]]) -> None:
-        """Report what became of entries, each with its ordering key, once that is committed."""
+        """Report committed results, each with its ordering key."""
         for key, (entry, outcome, verdict) in announced:
             if verdict is Verdict.REFUSED:
                 self.refused += 1
@@ -362,32 +361,32 @@ class _Acknowledger:
 
 
 def _swallow_unless_of_the_store(error: Exception) -> None:
-    """Swallow the error of one result that no row can hold, which must not delay the others; raise one of the store."""
+    """Raise an error of the store; swallow one of a single result, which must not delay the others."""
     if isinstance(error, (OSError, sqlite3.OperationalError)):
         raise error
     _guard.swallow("keeping an answer of Athina's")
 
 
 class _Upkeep:
-    """What an outbox needs now and then, however little is put into it."""
+    """Periodic maintenance of an outbox, however little is put into it."""
 
     def __init__(self, outbox: Outbox, keep: float) -> None:
         self.is_due = False
-        """Whether there may be space to give back."""
+        """Whether there may be space to free."""
         self._outbox = outbox
         self._keep = keep
-        self._is_keeping_more = False  # than it should
+        self._is_keeping_more = False  # whether delivered entries are kept that should be dropped
         self._stepped = self._looked = self._compacted = float("-inf")
-        self._began = float("-inf")  # by `now`, at zero of the monotonic clock
+        self._began = float("-inf")  # the epoch time at zero of the monotonic clock
         self._steady_since = 0.0
 
     def clean_up(self, now: float, monotonic: float, patience: float) -> bool:
-        """Reclaim what dead processes held, forget what was kept long enough; return whether the clock was set back.
+        """Reclaim what dead processes held, and drop what was kept long enough; return whether the clock was set back.
 
         Args:
             now: seconds since the epoch.
-            monotonic: seconds that no change of the clock moves.
-            patience: how often to look, seconds.
+            monotonic: monotonic seconds.
+            patience: how often to do this, seconds.
         """
         clock_set_back = now < self._stepped
         if clock_set_back:
@@ -398,7 +397,7 @@ class _Upkeep:
             self._outbox.reclaim()
             if abs(now - monotonic - self._began) > _STEADY_WITHIN:
                 self._began, self._steady_since = now - monotonic, monotonic
-            # A machine may begin in a future that is wrong, until it has asked for the time.
+            # After a boot, the clock may be wrong, and in the future, until it is synchronised.
             if monotonic - self._steady_since >= STEADY_SECONDS:
                 self._outbox.quota.drop_refused(before=now - KEEP_REFUSED_SECONDS)
             self._outbox.store.clamp_due_times(now, longest=2 * LONGEST_WAIT)
@@ -409,11 +408,11 @@ class _Upkeep:
         return clock_set_back
 
     def compact(self, now: float, *, is_busy: bool) -> float:
-        """Give back space now and then; return in how many seconds to come back for more."""
+        """Free space from time to time; return in how many seconds to do so again."""
         if not self.is_due:
             return RECLAIM_SECONDS
         if now - self._compacted >= COMPACT_SECONDS:
             self._compacted = now
-            # Shrinking under load would free pages that are wanted back at once.
+            # Under load, shrinking would free pages that are needed again at once.
             self.is_due = not self._outbox.compact(vacuum=not is_busy) or is_busy
         return COMPACT_SECONDS

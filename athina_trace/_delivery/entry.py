@@ -1,4 +1,4 @@
-"""What travels: one entry is one request to Athina, kept as the bytes that will be sent."""
+"""Entries: each is one request to Athina, kept as the bytes that will be sent."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from athina_trace._delivery.routes import Kind
 from athina_trace._serialization import plain, storable
 
 MAX_KEY_LENGTH = 256
-"""Characters of an ordering key."""
+"""In characters."""
 _NUL = rb"\u0000"
 _NULS = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
-"""NUL in JSON; after an odd number of backslashes the same letters are text."""
+"""NUL in JSON; after an odd number of backslashes the same characters are plain text."""
 
 
 class Entry(NamedTuple):
     """One request to be made, as it is put into an outbox.
 
     Attributes:
-        ordering_key: the conversation it belongs to; entries of one key leave strictly in order.
-        kind: what it is; `routes` says where it is sent.
-        reference: what it is about: the log's `external_reference_id` (for "update_by_id" its `prompt_run_id`).
-        made: seconds since the epoch.
+        ordering_key: the conversation it belongs to; the entries of a key are sent strictly in order.
+        kind: `routes` says where each kind is sent.
+        reference: the log it is about: its `external_reference_id` (for "update_by_id" its `prompt_run_id`).
+        made: when it was made, seconds since the epoch.
         body: the JSON to send.
     """
 
@@ -39,27 +39,27 @@ class Entry(NamedTuple):
 def log_entry(fields: dict[str, Any], made: float) -> Entry:
     """Return the entry of a finished log, a JSON object to send."""
     reference = fields["external_reference_id"]
-    # A log outside of any session is a conversation of its own, and waits for no other.
+    # A log outside any session is its own conversation, and waits for no other.
     return new_entry(fields.get("session_id") or reference, "log", reference, made, fields)
 
 
 def new_entry(ordering_key: str, kind: Kind, reference: str, made: float, fields: dict[str, Any]) -> Entry:
-    """Return the entry of any text at all: made `storable`, and its body once it is stored, see `without_nul`."""
+    """Return an entry; its texts may be any, and are made `storable`. For the body see `without_nul`."""
     try:
         body = to_json(fields)
-    except Exception as error:  # noqa: BLE001 - what no rule foresaw: a log in plainer words beats none
+    except Exception as error:  # noqa: BLE001 - values that no rule foresaw: a simplified log is better than none
         _guard.raise_if_the_programs(error)
         body = to_json(plain(fields), fallback=str, inf_nan_mode="strings", serialize_unknown=True)
     return Entry(storable(ordering_key)[:MAX_KEY_LENGTH], kind, storable(reference), made, body)
 
 
 def without_nul(body: bytes) -> bytes:
-    """Put U+FFFD in place of NUL in JSON, which Athina's store cannot hold. Too slow for a call."""
+    """Replace NUL in JSON, which Athina cannot store, with U+FFFD. Too slow to be done within a call."""
     return _NULS.sub(rb"\1\\ufffd", body) if _NUL in body else body
 
 
 class Stored(NamedTuple):
-    """An entry inside the outbox: `id` orders all entries in the order in which they were put."""
+    """An entry in the store; ids are in the order in which the entries were put."""
 
     id: int
     kind: Kind
@@ -68,7 +68,7 @@ class Stored(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """The right to send the oldest entries of an ordering key, held until it is released or its owner dies."""
+    """The exclusive right to send the oldest entries of an ordering key, until it is released or its owner dies."""
 
     ordering_key: str
     attempts: int

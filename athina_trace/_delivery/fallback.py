@@ -1,4 +1,4 @@
-"""An outbox and its worker, and a second pair in memory for as long as the disk is full or cannot be used."""
+"""An outbox and its worker, and a second pair in memory while the disk is full or unusable."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from athina_trace._delivery.worker import Worker
 from athina_trace.errors import OutboxError, OutboxFullError
 
 _READ_SECONDS = 1.0
-"""How long a caller waits for our own engine who asks for recent logs, or for counts of which nothing is known yet.
+"""How long a caller waits for our engine's step when reading recent logs, or counts for the first time.
 
-Reading waits for no other process, but a busy machine may hold that step up: to give nothing would be a wrong answer.
+Reading never waits for other processes, but on a busy machine a step may take long, and returning nothing would be
+wrong.
 """
 _DISK_SECONDS = 30.0
-"""How long to use memory before the disk is tried again."""
+"""How long memory is used before the disk is tried again."""
 
 
 class Snapshot(NamedTuple):
-    """What became of entries, when the oldest that waits was made (seconds since the epoch), and their bytes."""
+    """The counts of an outbox, when its oldest waiting entry was made (seconds since the epoch), and its bytes."""
 
     counts: Counts
     waiting_since: float | None
@@ -78,12 +79,12 @@ def _newest(outbox: Outbox, limit: int) -> list[bytes]:
 
 
 class Delivery:
-    """Puts entries and has them delivered. `make_worker` makes that of an outbox."""
+    """Puts entries, and lets workers deliver them. `make_worker` makes the worker of an outbox."""
 
     def __init__(
         self, outbox: Outbox, make_worker: Callable[[Outbox], Worker], *, max_bytes: float, seconds: Callable[[], float]
     ) -> None:
-        """`max_bytes` is for the memory; `seconds` is a monotonic clock."""
+        """`max_bytes` limits the outbox in memory; `seconds` is a monotonic clock."""
         self.outbox = outbox
         self.worker = make_worker(outbox)
         self._make_worker = make_worker
@@ -92,10 +93,10 @@ class Delivery:
         self._fallback: tuple[MemoryOutbox, Worker] | None = None
         self._memory_until = 0.0
         self._known: Snapshot | None = None
-        """What the outbox held when it could last be read."""
+        """The last snapshot of the outbox that could be read."""
         self._dropped = 0
         self.memory_only: str | None = None
-        """Why new logs are kept in memory alone; None where they are on disk."""
+        """Why new logs are kept only in memory; None if they are on disk."""
         if outbox.path == MemoryOutbox.path:
             self.memory_only = sqlite.missing or "the outbox is `:memory:`"
         if outbox.unusable is not None:
@@ -103,16 +104,19 @@ class Delivery:
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is sent now; None where it is."""
+        """Why nothing is sent now; None otherwise."""
         return self.worker.paused
 
     @property
     def path(self) -> str:
-        """Where logs are put now: a file, or ":memory:", which may be because the disk fails."""
+        """Where logs are put now: a file, or ":memory:", perhaps because the disk fails."""
         return MemoryOutbox.path if self._memory_until else self.outbox.path
 
     def put(self, entry: Entry) -> None:
-        """Commit an entry, or keep it in memory where the disk is full or fails; count it as dropped over the limit."""
+        """Commit an entry; if the disk is full or fails, keep it in memory; if the outbox is full, count it as dropped.
+
+        Never raises an `Exception`.
+        """
         try:
             if not self._memory_until and not self.worker.stuck:
                 self.outbox.put(entry)
@@ -123,8 +127,8 @@ class Delivery:
                 self.put_on_disk(entry)
         except OutboxFullError as error:
             self._drop(error)
-            self.worker.wake()  # deliveries make room, and a process may have nothing else to put
-        except Exception as error:  # noqa: BLE001 - no fault of ours may lose a log that memory can take
+            self.worker.wake()  # deliveries make room, and nothing else may ever wake it
+        except Exception as error:  # noqa: BLE001 - no bug of ours may lose a log that fits into memory
             if not isinstance(error, OutboxError):
                 _guard.swallow("putting a log into the outbox")
             self._use_memory(str(error) or repr(error), seconds=_DISK_SECONDS)
@@ -140,7 +144,7 @@ class Delivery:
         self.memory_only = why
 
     def put_on_disk(self, entry: Entry) -> None:
-        """Commit an entry to the outbox itself. Raises `OutboxError` where it is full or cannot be written to."""
+        """Commit an entry to the outbox itself. Raises `OutboxError` if it is full or cannot be written to."""
         if self.worker.stuck:
             raise OutboxError(self.worker.stuck)
         self.outbox.put(entry)
@@ -172,9 +176,9 @@ class Delivery:
         ends = time.monotonic() + timeout
         nothing = FlushReport(0, 0, 0, None, 0.0)
         memory = self._fallback[1].flush(timeout) if self._fallback is not None else nothing
-        # What others may still have to deliver is not for this process to wait for, where it could not.
+        # If this process cannot use the outbox, it does not wait for what others still have to deliver from it.
         disk = nothing if self.outbox.unusable else self.worker.flush(max(0.0, ends - time.monotonic()))
-        # Who has waited for this much looks at `status()` next, which by itself waits for less on a busy machine.
+        # A caller who has waited this long calls `status()` next, which itself waits for less on a busy machine.
         patience = max(PROGRAM_SECONDS, min(_READ_SECONDS, ends - time.monotonic()))
         self._known = _snapshot(self.outbox, patience) or self._known
         dropped, self._dropped = self._dropped, 0
@@ -188,14 +192,14 @@ class Delivery:
         )
 
     def traffic(self) -> Traffic:
-        """Return what this process's requests do now, and took."""
+        """Return this process's requests in flight and their latencies."""
         workers = [self.worker, *([self._fallback[1]] if self._fallback else [])]
         controllers = [worker.engine.senders.controller for worker in workers]
         latency = sum((each.latency for each in controllers), Histogram())
         return Traffic(sum(each.in_flight for each in controllers), latency)
 
     def snapshot(self) -> Snapshot:
-        """Return what became of all entries, on disk (by all processes) and in this process's memory."""
+        """Return the counts of all entries, on disk (of all processes) and in this process's memory."""
         self._known = _snapshot(self.outbox, _READ_SECONDS if self._known is None else PROGRAM_SECONDS) or self._known
         known = self._known or Snapshot(Counts(), None, 0)
         if self.worker.stuck or self.worker.locked:
@@ -204,12 +208,12 @@ class Delivery:
         return known.joined(memory) if memory else known
 
     def newest(self, limit: int) -> list[bytes]:
-        """Return the bodies of the newest logs, oldest first, in any state; nothing of a disk that cannot be read."""
+        """Return the bodies of the newest logs in any state, oldest first; none of a disk that cannot be read."""
         memory = _newest(self._fallback[0], limit) if self._fallback else []
         return [*_newest(self.outbox, limit - len(memory)), *memory]
 
     def close(self, timeout: float) -> None:
-        """Flush for at most about `timeout` seconds and stop. What waits in memory goes to the disk, if it can."""
+        """Flush for at most about `timeout` seconds and stop. What waits in memory is written to disk, if possible."""
         if self.worker.has_ended:
             self.worker.join(timeout)
             return
@@ -217,7 +221,7 @@ class Delivery:
         if self._fallback is not None:
             outbox, worker = self._fallback
             worker.close(timeout / 2)
-            # Whether its thread has ended or not: what is sent twice does less harm than what is lost.
+            # Even if its thread has not ended: sending an entry twice is better than losing it.
             self._rescue(outbox)
         self.worker.close(max(0.0, ends - time.monotonic()))
 

@@ -1,7 +1,7 @@
-"""Files and folders of an outbox: this user's alone, and never reached through a link.
+"""Files and folders of an outbox: only those of this user, and never through a symbolic link.
 
-An outbox may lie in a folder that others can write to, such as `/tmp` or a shared volume. There another user could have
-put a link to one of our files, or a file of theirs, in its place: we would write conversations into it, or obey it.
+An outbox may be in a folder that others can write to, such as `/tmp` or a shared volume. There another user could have
+planted a link or a file of their own in place of ours: we would write conversations into it, or trust what it holds.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ except ImportError:  # Windows
 
 fcntl: Any = _found
 
-# Windows has neither links that matter here nor numbers for users.
-# A pipe in the place of a file would let us wait for its other end.
+# Windows has neither symbolic links that matter here nor user ids.
+# Without O_NONBLOCK, opening a pipe in place of a file would wait for its other end.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _OWNERS = stat.S_IRUSR | stat.S_IWUSR
 _HAS_USERS = hasattr(os, "geteuid")
 _HIGH_NUMBERS = 64
 _HIGHEST_NUMBER = 4000
-"""The kernel keeps a table up to the highest number."""
+"""The kernel's table of descriptors grows up to the highest number."""
 _RESERVE_BYTES = 16 * 1024 * 1024
 _RESERVE_SHARE = 0.5
-"""Of a small disk."""
+"""The reserve on a small disk, as a share of it."""
 
 
 class Disk(NamedTuple):
-    """What a file system has left for this user, in bytes; infinite where it cannot be asked.
+    """The bytes that a file system has left for this user; infinite if unknown.
 
-    The last of it, `reserve`, is for deliveries, which need room before they can give any back: an outbox that had
-    filled its disk to the last byte during an outage could never be emptied again.
+    The last `reserve` bytes are kept for deliveries, which need space before they can free any: an outbox that filled
+    its disk to the last byte during an outage could never be emptied again.
     """
 
     free: float
@@ -47,12 +47,12 @@ class Disk(NamedTuple):
 
 
 def disk_of(folder: Path) -> Disk:
-    """Look how full the file system of `folder` is."""
+    """Return how full the file system of `folder` is."""
     try:
         found = os.statvfs(folder)
     except (OSError, AttributeError):  # the folder was just deleted, or this is Windows
         return Disk(float("inf"), _RESERVE_BYTES)
-    # Some that go over a network do not know, and what is set aside for root is not counted: a write shows.
+    # Some network file systems do not know, and space reserved for root does not count: only a write tells.
     if not found.f_blocks or not found.f_bavail:
         return Disk(float("inf"), _RESERVE_BYTES)
     total = found.f_blocks * found.f_frsize
@@ -60,10 +60,10 @@ def disk_of(folder: Path) -> Disk:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open or make a file, mode 0600 whatever the umask, and give its descriptor.
+    """Open or create a file, mode 0600 whatever the umask, and return its descriptor.
 
     Raises:
-        OutboxError: the path is a link, no regular file, or another user's.
+        OutboxError: the path is a link, not a regular file, or belongs to another user.
         OSError: the system cannot open it.
     """
     try:
@@ -79,7 +79,7 @@ def open_private(path: Path, flags: int) -> int:
         found = os.fstat(fd)
         _check(path, found, stat.S_ISREG)
         if flags & os.O_CREAT and found.st_mode & _OWNERS != _OWNERS:
-            os.fchmod(fd, _OWNERS)  # the umask may have taken away even the owner's own rights
+            os.fchmod(fd, _OWNERS)  # the umask may have removed even the owner's permissions
     except BaseException:
         os.close(fd)
         raise
@@ -87,16 +87,16 @@ def open_private(path: Path, flags: int) -> int:
 
 
 class HeldFile:
-    """A file that stays open, and whose number is never used once it is closed: by us, or by the program.
+    """A file that stays open, and whose descriptor number is never used after it was closed, by us or by the program.
 
-    Daemons close whatever is open, by number, and their next files get the lowest numbers that are free. So ours are
-    high, and nothing that we do without asking first, such as a write at a call, meets a file of the program's.
+    Daemons close all open descriptors by number, and their next files get the lowest free numbers. So ours are high,
+    and what we do without checking first, such as the write within a call, does not hit a file of the program.
     """
 
     __slots__ = ("_identity", "_path", "number")
 
     def __init__(self, path: Path, flags: int) -> None:
-        """Do what `open_private` does."""
+        """Open the file as `open_private` does."""
         self._path = path
         self.number = _moved_up(open_private(path, flags))
         _numbers.add(self.number)
@@ -104,17 +104,17 @@ class HeldFile:
 
     @property
     def fd(self) -> int:
-        """Its number. Raises OSError where it was closed."""
+        """The descriptor. Raises OSError if it was closed."""
         if self.number < 0 or identity(os.fstat(self.number)) != self._identity:
             self._forget()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
         return self.number
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Write to it. Raises OSError where it was closed.
+        """Write to the file. Raises OSError if it was closed.
 
-        Cheaper than to ask for `fd` before, which gives the interpreter away. What does not block has no offsets, such
-        as a socket, or was opened here: a regular file has no other use for that.
+        The check is cheaper than that of `fd`, which releases the interpreter (GIL). A non-blocking descriptor is ours,
+        since regular files are not opened so otherwise, or one such as a socket, which has no offsets to write at.
         """
         if self.number < 0 or os.get_blocking(self.number):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
@@ -125,14 +125,14 @@ class HeldFile:
         self.number = -1
 
     def is_current(self) -> bool:
-        """Return whether it is open, and is what others find under its path."""
+        """Return whether the file is open, and still the one at its path."""
         try:
             return identity(self._path.lstat()) == self._identity == identity(os.fstat(self.fd))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Close it, unless that has happened."""
+        """Close the file, unless it was closed already."""
         try:
             os.close(self.fd)
         except OSError:
@@ -142,16 +142,16 @@ class HeldFile:
 
 
 _numbers: set[int] = set()
-"""Those of held files. One that the program has closed is given to no other file of ours before its holder noticed."""
+"""The numbers of held files. If the program closes one, we do not reuse its number before its holder has noticed."""
 
 
 def identity(found: os.stat_result) -> tuple[int, int]:
-    """Return what makes a file another one."""
+    """Return what identifies a file."""
     return found.st_dev, found.st_ino
 
 
 def _moved_up(fd: int) -> int:
-    """Give a descriptor one of the highest numbers; the one that it has where there is none."""
+    """Move a descriptor to one of the highest numbers, if possible; return its number."""
     try:
         least = max(fd, min(os.sysconf("SC_OPEN_MAX") - _HIGH_NUMBERS, _HIGHEST_NUMBER))
         while (high := cast("int", fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least))) in _numbers:
@@ -164,8 +164,8 @@ def _moved_up(fd: int) -> int:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that `open_private` would refuse; one that does not exist is fine. Raises `OutboxError`."""
-    # The link itself is asked: what it leads to may well be ours.
+    """Raise `OutboxError` for a file that `open_private` would refuse; a missing file is fine."""
+    # A link itself is checked: its target may well be ours.
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -174,9 +174,9 @@ def check_file(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, each 0700 whatever the umask, and refuse one of another user's.
+    """Create a folder and its missing parents, mode 0700 whatever the umask, and refuse that of another user.
 
-    A folder that root made, such as `/tmp` or a mounted volume, is no other user's. Raises `OutboxError` or OSError.
+    Folders of root, such as `/tmp` or a mounted volume, are fine. Raises `OutboxError` or OSError.
     """
     try:
         found = folder.stat()
@@ -193,7 +193,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         return  # another process was quicker
-    folder.chmod(0o700)  # as above
+    folder.chmod(0o700)  # the umask may have removed permissions
 
 
 def _check(path: Path, found: os.stat_result, is_right: Callable[[int], bool], *, or_roots: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""Reading one answer from a connection: HTTP/1.0 and 1.1, as RFC 9112 frames them.
+"""Reads one HTTP/1.0 or HTTP/1.1 response from a connection, framed as in RFC 9112.
 
-The standard library's client reads headers as those of a letter, which takes more processor time than all else that a
-delivery does.
+The standard library's client parses headers as those of an email, which takes more CPU time than the rest of a
+delivery.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from athina_trace._delivery.response import MOST_ANSWER_BYTES, HttpResponse
 
 _AT_ONCE = 65_536
 _MOST_BYTES = 2 * MOST_ANSWER_BYTES
-"""Of an answer, with all that comes before it and between the parts of its body."""
+"""The maximum for a whole response, with interim responses and chunk headers."""
 _SWITCHING = 101
 _WITHOUT_BODY = (_SWITCHING, 204, 304)
 _STATUS = re.compile(rb"HTTP/1\.(\d) +([1-9]\d\d)(?: .*)?", re.DOTALL)
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
-# A line may end without the first of its two characters (RFC 9112, section 2.2).
+# A line may end with LF alone (RFC 9112, section 2.2).
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _END_OF_LINE = re.compile(rb"\r?\n")
 _FRAMING = ("connection", "content-length", "transfer-encoding")
-"""Headers of which each counts: several are one list (RFC 9110, section 5.3)."""
+"""Headers whose repetitions all count, as one list (RFC 9110, section 5.3)."""
 
 
 def read_response(receive: Callable[[int], bytes]) -> tuple[HttpResponse, bool]:
-    """Read the answer to a request; return it, and whether the connection may carry another request.
+    """Read a response; return it, and whether the connection can be reused for another request.
 
-    The status decides alone: a body that breaks off, or is too long, is shorter.
+    Only the status matters: a body that breaks off, or is too long, is truncated.
 
     Args:
-        receive: gives at least one and at most so many of the bytes that come next, none after the last.
+        receive: like `socket.recv`: returns the next bytes, at most so many; none at the end of the stream.
 
     Raises:
-        EOFError: the last byte came before the end of the head.
-        ValueError: this is no HTTP, or the head is too long.
-        OSError: of `receive`, before the end of the head.
+        EOFError: the stream ended within the head.
+        ValueError: this is not HTTP, or the head is too long.
+        OSError: raised by `receive` within the head.
     """
     stream = _Stream(receive)
     version, status, headers = _head(stream)
-    while status < 200 and status != _SWITCHING:  # noqa: PLR2004 - those come before the answer
+    while status < 200 and status != _SWITCHING:  # noqa: PLR2004 - interim responses
         version, status, headers = _head(stream)
     body = bytearray()
     try:
@@ -55,17 +55,17 @@ def read_response(receive: Callable[[int], bytes]) -> tuple[HttpResponse, bool]:
 
 
 class _Stream:
-    """What was received and not taken yet."""
+    """A buffer of bytes that were received and not yet taken."""
 
     def __init__(self, receive: Callable[[int], bytes]) -> None:
         self._receive = receive
         self._received = b""
-        self._taken = 0  # of that
-        self._left = _MOST_BYTES  # to be received
+        self._taken = 0  # of `_received`
+        self._left = _MOST_BYTES  # may still be received
 
     @property
     def held(self) -> int:
-        """How many bytes are left of what was received."""
+        """How many received bytes have not been taken."""
         return len(self._received) - self._taken
 
     def _receive_more(self) -> None:
@@ -78,14 +78,14 @@ class _Stream:
         self._received, self._taken = self._received[self._taken :] + received, 0
 
     def take(self, most: float) -> bytes:
-        """Take what comes next, at most so many bytes."""
+        """Take the next bytes, at most so many."""
         if not self.held:
             self._receive_more()
         start, self._taken = self._taken, self._taken + int(min(most, self.held))
         return self._received[start : self._taken]
 
     def take_until(self, end: re.Pattern[bytes]) -> bytes:
-        """Take what comes before `end`, and skip that."""
+        """Take all bytes before `end`, and skip `end`."""
         looked = 0
         while (found := end.search(self._received, self._taken + looked)) is None:
             looked = max(0, self.held - 3)
@@ -95,7 +95,7 @@ class _Stream:
 
 
 def _head(stream: _Stream) -> tuple[int, int, dict[str, str]]:
-    """Read the head of an answer; return the minor version, the status, and the first header of most names."""
+    """Read the head; return minor version, status, and headers (the first of each name, but all of `_FRAMING`)."""
     first, *lines = _END_OF_LINE.split(stream.take_until(_END_OF_HEAD))
     found = _STATUS.fullmatch(first)
     if found is None:
@@ -110,13 +110,13 @@ def _head(stream: _Stream) -> tuple[int, int, dict[str, str]]:
 
 
 def _read_body(stream: _Stream, headers: dict[str, str], body: bytearray) -> bool:
-    """Append to `body` what it holds, up to `MOST_ANSWER_BYTES`; return whether that was all."""
+    """Read the body into `body`, up to `MOST_ANSWER_BYTES`; return whether it was complete."""
     if headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip() == "chunked":
         while (found := _CHUNK.fullmatch(stream.take_until(_END_OF_LINE))) is not None:
             size = int(found[1], 16)
             if not size:
                 while stream.take_until(_END_OF_LINE):
-                    pass  # what follows the last chunk
+                    pass  # trailers
                 return True
             if not _read_part(stream, size, body) or stream.take_until(_END_OF_LINE):
                 return False

@@ -1,27 +1,28 @@
-r"""The journal: where an entry is committed before the user's call returns. One `write`, no lock between processes.
+r"""The journal: commits an entry before the user's call returns, with one `write` and no lock between processes.
 
-A journal is a directory of append-only segments, numbered upwards, shared by all processes of one outbox. A record is
-one `write` to a file opened with O_APPEND, so that the file's own order is the one order of all records, over threads
-and processes. A collector moves records on into the store and remembers, in the store's own transaction, how far it
-came: each record is collected exactly once.
+A journal is a directory of append-only segments with ascending numbers, shared by all processes of an outbox. A record
+is one `write` to a file opened with O_APPEND, so that the file has one order of all records, of all threads and
+processes. A collector moves records into the store, and remembers its offset in the same transaction: each record is
+collected exactly once.
 
     b"\n" <body length> "\t" <header, a JSON array> "\t" <body> "\t" <CRC-32 of all before this tab, 8 hex digits> "\n"
 
-A record torn by a crash or a full disk, or damaged later, fails its length or its checksum, lacks its newline or its
-checksum's digits, and is skipped and counted: no altered body is ever sent. Records of earlier versions end with the
-body and are still read; a body never holds a raw tab, so that no damaged length makes one of a record with a checksum.
+A record that was torn by a crash or a full disk, or damaged later, has a wrong length or checksum, or lacks its newline
+or part of its checksum; it is skipped and counted, so that no altered body is ever sent. Records of earlier versions
+end with the body, and are still read: a body never holds a raw tab, so a record with a checksum whose length is damaged
+is not mistaken for one of them.
 
-A power failure or a restored backup can leave a segment shorter than what the store has collected of it, or another
-file under its name, which then grows on. So the store remembers, beside the offset, the last bytes before it and a
-fingerprint of each line. Where those bytes differ, collecting resumes at the first line that is not the remembered one.
+A power failure or a restored backup can leave a segment shorter than its collected part, or put another file in its
+place, which then grows. So the store remembers the last bytes before the offset, and a fingerprint of each line. If
+the bytes differ, collecting resumes at the first line that differs from the remembered ones.
 
-A segment that has grown to `SEGMENT_BYTES` (less in a small outbox) is *full*: each writer looks at the size now and
-then (by an `lseek`; an `fstat` would make the next write store a finer time stamp, which doubles its cost) and moves on
-to the next segment. A writer holds a shared lock on its segment for as long as it may still write there, and a segment
-before the newest is deleted once no process holds it and all of it was collected.
+A segment of `SEGMENT_BYTES` (less in a small outbox) is *full*: writers check the size from time to time (with `lseek`;
+an `fstat` would make the next write store a finer time stamp, which doubles its cost) and move on to the next segment.
+A writer holds a shared lock on its segment as long as it may write to it. A segment other than the newest is deleted
+once no process holds it and all of it is collected.
 
-Beside the segments, the file `room` says what the store takes and how far it collected. It is what the first call of a
-short program knows of the limit.
+The file `room` beside the segments holds the bytes that the store takes and how far it has collected: that is how the
+first call of a short program knows how much room is left.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ from athina_trace._delivery.segment import COLLECT_BYTES, Mark, Piece, Segment, 
 from athina_trace.errors import OutboxError, OutboxFullError
 
 SEGMENT_BYTES = 2 * 1024 * 1024
-"""A segment of this size or more is full. Writers that disagree about it harm nothing: they hold their locks."""
+"""A segment of this size or more is full. Writers may disagree about it without harm, thanks to their locks."""
 _LEAST_SEGMENT_BYTES = 8 * 1024
 _SEGMENTS = 8
-"""How many segments a small outbox holds at least: the limit is known no better than to one of them."""
+"""A small outbox has at least so many segments: its limit is only observed to within one segment."""
 _LOOK_BYTES = 64 * 1024
-"""How much a writer writes before it looks what others have written to the same segment."""
+"""How much a writer writes before it checks the size of the segment, to which others write, too."""
 _LOOK_SECONDS = 0.02
-"""How often a writer that may not write looks whether there is room again."""
+"""How often a writer that has no room checks for room again."""
 
 _SUFFIX = ".journal"
 _NAME = re.compile(r"[0-9]{8}\.journal")
 
 
 class Journal(Protocol):
-    """The front of an outbox: takes entries from any thread, gives them to one collector at a time."""
+    """The front of an outbox: any thread puts entries, one collector at a time reads them."""
 
     def put(self, entry: Entry) -> None:
         """Commit `entry`; it survives the process once this returns. Raises `OutboxError`."""
@@ -71,35 +72,35 @@ class Journal(Protocol):
     def read(
         self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]], room: int = COLLECT_BYTES
     ) -> Iterator[Piece]:
-        """Return what is behind `marks` (of each segment), oldest first, about `room` bytes of it.
+        """Return what follows the `marks` of the segments, oldest first, about `room` bytes.
 
-        `fingerprints` gives those of all lines that were collected of a segment.
+        `fingerprints` returns those of all collected lines of a segment.
         """
         ...
 
     def collected(self, offsets: dict[str, int]) -> list[str]:
-        """Give back the space of what was collected, in bytes of each segment; return the segments that are gone."""
+        """Free the space of the collected bytes of each segment; return the segments that no longer exist."""
         ...
 
     def allow(self, taken: float, offsets: dict[str, int]) -> None:
-        """Recompute how much may be put, where the store takes `taken` bytes; beyond, `put` raises `OutboxFullError`.
+        """Recompute the room left if the store takes `taken` bytes; if it is used up, `put` raises `OutboxFullError`.
 
-        `offsets`: how much of each segment was collected.
+        `offsets`: the collected bytes of each segment.
         """
 
     def close(self) -> None:
-        """Let go of files; the journal can be used again and opens them again."""
+        """Close all files; using the journal again reopens them."""
 
 
 def _full_bytes(room: float) -> float:
-    """Return the size of a full segment, of which several are to fit into `room` bytes."""
+    """Return the size of a full segment, such that several fit into `room` bytes."""
     return min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, room / _SEGMENTS))
 
 
 class FileJournal:
-    """A journal in a directory, which is made by the first `put`; `limit` bounds its uncollected bytes and the store's.
+    """A journal in a directory, which the first `put` creates; `limit` bounds its uncollected bytes plus the store's.
 
-    `check` is called before a segment is opened, and raises OSError where the directory must not be used.
+    `check` is called before a segment is opened, and raises OSError if the directory must not be used.
     """
 
     def __init__(self, folder: Path, limit: float, *, check: Callable[[], None] = lambda: None) -> None:
@@ -109,16 +110,16 @@ class FileJournal:
         self._segment_bytes = _full_bytes(limit)
         self._segment: Segment | None = None
         self._may_reach = limit
-        """Bytes that the present segment may have: the lesser of what `limit` and the disk allow."""
+        """The size up to which the current segment may grow: the lesser of what `limit` and the disk allow."""
         self._disk_reaches = float("inf")
         self._looked = float("-inf")
-        # Only for moving on to another segment. Reentrant: a signal handler or a finalizer may log meanwhile.
+        # Only for switching segments. Reentrant, since a signal handler or a finalizer may log meanwhile.
         self._lock = threading.RLock()
 
     def put(self, entry: Entry) -> None:
         ordering_key, kind, reference, made, body = entry
         record = b"\n%d\t%b\t%b" % (len(body), to_json((kind, ordering_key, reference, made)), body)
-        record += b"\t%08x\n" % crc32(record)  # in one piece: to add up the checksum of two costs more than this copy
+        record += b"\t%08x\n" % crc32(record)  # chaining the checksums of two parts would cost more than this copy
         size = len(record)
         try:
             segment = self._segment
@@ -133,7 +134,7 @@ class FileJournal:
             _guard.raise_if_the_programs(error)
             closed = self._segment
             if error.errno == errno.EBADF and closed is not None and not closed.is_current():
-                self._let_go(closed)  # by the program: another is opened
+                self._let_go(closed)  # the program has closed it: another is opened
                 self.put(entry)
                 return
             raise OutboxError(error.errno, f"cannot write to {self._folder}: {error.strerror}") from error
@@ -141,25 +142,25 @@ class FileJournal:
             raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {size} bytes")
 
     def _ready(self) -> Segment:
-        """Return a segment that may be written to: the newest, or the first behind it that is not full."""
+        """Return a writable segment: the newest, or the first after it that is not full."""
         with self._lock:
             segment = self._segment
             if segment is not None and segment.about < self._segment_bytes:
                 return segment  # another thread has moved on already
-            # At each segment, not at each put: a folder is made or taken away seldom.
+            # Once per segment, not per put: folders are rarely created or removed.
             files.make_folder(self._folder.parent)
             files.make_folder(self._folder)
             self._check()
-            # A put does not look at the disk: its reserve is kept to about a segment for each process.
+            # A put does not check the disk, so the reserve is only kept to about one segment per process.
             self._segment_bytes = _full_bytes(min(self._limit, files.disk_of(self._folder).reserve))
             segments = self._segments()
             number = int(segments[-1].stem) if segments else 1
             if segment is not None and segments and segment.path == segments[-1]:
-                number += 1  # our own is full: to open it once more would take as long as to make the next one
+                number += 1  # our own is full: reopening it would take as long as creating the next one
             while True:
                 path = self._folder / f"{number:08d}{_SUFFIX}"
                 number += 1
-                if path in segments or not os.path.lexists(path):  # else there is something that is no segment
+                if path in segments or not os.path.lexists(path):  # else something that is not a segment is there
                     with suppress(BlockingIOError):
                         segment = Segment(path, look_bytes=min(_LOOK_BYTES, self._segment_bytes / 2))
                         if segment.size() < self._segment_bytes:
@@ -169,7 +170,7 @@ class FileJournal:
             return segment
 
     def _require_room(self, segment: Segment, size: int) -> None:
-        """Look again, now and then: other processes may have delivered meanwhile. Raises `OutboxError`."""
+        """Check for room again, at intervals, since others may have delivered. Raises `OutboxError` if it is full."""
         if abs(time.monotonic() - self._looked) >= _LOOK_SECONDS:
             self._looked = time.monotonic()
             self._allow(segment, *self._published(), self._segments())
@@ -193,10 +194,10 @@ class FileJournal:
         segment = self._segment
         if segment is not None:
             self._allow(segment, taken, offsets, self._segments())
-        # For other processes, which get along without it: a full disk must not keep us from delivering.
+        # Published for other processes, which can do without it: a full disk must not prevent deliveries.
         if self._limit != float("inf") and self._folder.exists():
             with suppress(OSError):
-                # Under another name first: a writer must never read half of it.
+                # Written under another name first, so that writers never read half of it.
                 beside = self._folder / f"room.{os.getpid()}"
                 fd = files.open_private(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 try:
@@ -206,24 +207,24 @@ class FileJournal:
                 beside.replace(self._folder / "room")
 
     def _published(self) -> tuple[float, dict[str, int]]:
-        """Return what the store takes and how far it collected, as the last engine to look has left it."""
+        """Return the bytes that the store takes and how far it has collected, as an engine last published them."""
         path = self._folder / "room"
         if self._limit == float("inf"):
             return 0.0, {}
         try:
             files.check_file(path)
             taken, offsets = from_json(path.read_bytes())
-            # An infinite number cannot become an integer, and is not one that we wrote.
+            # We never write an infinite number, which `int` refuses.
             return float(int(taken)), {str(name): int(offset) for name, offset in offsets.items()}
         except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
             _guard.raise_if_the_programs(error)
-            return 0.0, {}  # no engine has been here yet, or what is there is not its own
+            return 0.0, {}  # no engine has published it yet, or the file is not ours
 
     def read(
         self, marks: Mapping[str, Mark], fingerprints: Callable[[str], Sequence[int]], room: int = COLLECT_BYTES
     ) -> Iterator[Piece]:
-        # Sizes are taken from the newest segment to the oldest: when a record is within the size that was seen, so is
-        # every record that was complete before it, in whichever segment that is.
+        # Sizes are read from the newest segment to the oldest: if a record is within the size that was read, so is
+        # every record that was complete before it, in whichever segment.
         sizes = [(path, path.stat().st_size) for path in reversed(self._present(marks))]
         newest = sizes[0][0] if sizes else None
         for path, size in reversed(sizes):
@@ -234,8 +235,8 @@ class FileJournal:
                 piece = read_lines(path, mark, fingerprints, min(size, mark.offset + room), size)
             except OSError as error:
                 if path == newest:
-                    raise  # new logs would follow into it
-                # A bad spot of the disk must not keep back what the others and the store hold.
+                    raise  # new logs go into it
+                # A bad spot on the disk must not block what the other segments and the store hold.
                 words = "%s cannot be read (%s): the logs in it wait, and may be overtaken, until it can"
                 _guard.log_throttled(logging.ERROR, "unreadable segment", words, path, error)
                 yield Piece(path.name, mark.offset, mark, [], array("I"), is_last=False)
@@ -259,7 +260,7 @@ class FileJournal:
         return newlines // 2
 
     def _present(self, marks: Mapping[str, Mark]) -> list[Path]:
-        """Return all segments, oldest first. If our own was taken away with its folder, write what it holds again."""
+        """Return all segments, oldest first. If ours was removed with its folder, write its content again."""
         with self._lock:
             mine = self._segment
             if mine is not None and mine.is_current():
@@ -277,22 +278,22 @@ class FileJournal:
     def collected(self, offsets: dict[str, int]) -> list[str]:
         segments = self._segments()
         gone = set(offsets) - {path.name for path in segments}
-        # The newest segment always stays, full or not, so that numbers go up.
+        # The newest segment always stays, full or not, so that numbers keep ascending.
         gone |= {path.name for path in segments[:-1] if self._delete(path, offsets.get(path.name, 0))}
         return sorted(gone)
 
     def _delete(self, path: Path, collected: int) -> bool:
-        """Delete a segment, unless a process may still write there or it holds uncollected records."""
+        """Delete a segment, unless a process may still write to it or it holds uncollected records."""
         mine = self._segment
         if mine is not None and mine.path == path and mine.size() >= self._segment_bytes:
-            self._let_go(mine)  # no put may come for long
+            self._let_go(mine)  # the next put, which would do that, may be long in coming
         fd = os.open(path, os.O_RDONLY)
         try:
             locks.take(fd)
             if b"\n" in os.pread(fd, os.fstat(fd).st_size - collected, collected):
                 return False
             path.unlink()
-        except OSError:  # it is held, or cannot be read
+        except OSError:  # it is locked, or cannot be read
             return False
         finally:
             os.close(fd)
@@ -307,8 +308,8 @@ class FileJournal:
         """Return all segments, oldest first."""
         try:
             with os.scandir(self._folder) as found:
-                # Another name may hold bytes that are no text, which the store could not remember. A folder or a pipe
-                # cannot be read, and a link may lead anywhere.
+                # Other names may not be valid text, which the store could not hold. A folder or a pipe cannot be read,
+                # and a link may lead anywhere.
                 names = [
                     each.name for each in found if _NAME.fullmatch(each.name) and each.is_file(follow_symlinks=False)
                 ]
@@ -321,7 +322,7 @@ class FileJournal:
 
 
 class MemoryJournal:
-    """A journal that lives and dies with the process. Its one segment is counted in entries."""
+    """A journal in the memory of the process. It has one segment, whose offsets are numbers of entries."""
 
     name = "memory"
 
@@ -330,7 +331,7 @@ class MemoryJournal:
         self._bytes = 0
         self._lock = threading.RLock()
         self._first = 0
-        """The number of the oldest entry that is kept."""
+        """The number of the oldest entry still held."""
         self._entries: deque[Entry] = deque()
 
     def put(self, entry: Entry) -> None:
@@ -350,7 +351,7 @@ class MemoryJournal:
         room: int = COLLECT_BYTES,  # noqa: ARG002
     ) -> Iterator[Piece]:
         start = marks.get(self.name, Mark()).offset
-        # They stay until `collected`: the transaction that stores them may fail.
+        # Entries stay until `collected`, since the transaction that stores them may fail.
         with self._lock:
             entries = list(self._entries)[start - self._first :]
         if entries:

@@ -1,9 +1,9 @@
-"""Which machine uses an outbox: kernel locks hold on one machine only, so two must never share its files.
+"""Guards an outbox against use by two machines at once: kernel locks work within one machine only.
 
 A file in the journal's folder names the machine, and its time stamp shows that the machine is alive. Containers on one
-host share the host's kernel and its locks: they are one machine. A machine that was started again is still the same.
+host share its kernel and so its locks: they count as one machine. A rebooted machine is still the same.
 
-What this cannot see: two machines that open the outbox in the same moment, for up to `_BEAT_SECONDS`.
+Two machines that open the outbox at the same moment may not notice each other for up to `_BEAT_SECONDS`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from athina_trace.errors import OutboxError
 
 _BEAT_SECONDS = 15.0
 ALIVE_SECONDS = 60.0
-"""A machine that has not shown itself for so long is gone."""
+"""A machine without a heartbeat for so long is gone."""
 _MOST_BYTES = 4096
 
 
 class Machine(NamedTuple):
-    """What makes a machine another one.
+    """The identity of a machine.
 
     Attributes:
-        boot: the running kernel's own id, the same in all its containers; empty where the system has none.
-        booted: when that kernel was started, seconds since the epoch; 0 where the system does not say.
-        name: the host name (of a container: its own), with the installation's id where there is one.
+        boot: the boot id of the kernel, the same in all containers; empty if the system has none.
+        booted: when the kernel was booted, seconds since the epoch; 0 if unknown.
+        name: the host name (in a container, the container's) and the machine id, if there is one.
     """
 
     boot: str
@@ -40,9 +40,9 @@ class Machine(NamedTuple):
     name: str
 
     def has_written(self, boot: str, name: str, seen: float) -> bool:
-        """Return whether this machine showed itself at `seen` under that `boot` and `name`.
+        """Return whether the heartbeat of `boot` and `name` at the time `seen` was this machine's.
 
-        A machine of the same name may be this one before it was started again, or a copy of it that runs elsewhere.
+        A machine of the same name may be this one before a reboot, or a clone of it that runs elsewhere.
         """
         if self.boot and boot:
             return self.boot == boot or (self.name == name and seen < self.booted)
@@ -52,7 +52,7 @@ class Machine(NamedTuple):
 @cache
 def this_machine() -> Machine:
     """Return the machine that this process runs on."""
-    # Time since the start includes what the machine slept; not all systems have that clock.
+    # This clock also counts time asleep; not all systems have it.
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return Machine(
         boot=_text("/proc/sys/kernel/random/boot_id"),
@@ -75,7 +75,7 @@ class Presence:
         self._beaten = float("-inf")
 
     def check(self) -> None:
-        """Claim the outbox for this machine. Raises `OutboxError` where another machine uses it, or OSError."""
+        """Claim the outbox for this machine. Raises `OutboxError` if another machine uses it, or OSError."""
         other = self._other()
         if other is not None:
             raise OutboxError(
@@ -85,19 +85,19 @@ class Presence:
         self._write()
 
     def beat(self) -> None:
-        """Show that this machine is alive, now and then. Raises as `check` does."""
+        """Renew this machine's heartbeat, if it is due. Raises what `check` raises."""
         if abs(time.monotonic() - self._beaten) >= _BEAT_SECONDS:
             self.check()
             self._beaten = time.monotonic()
 
     def leave(self) -> None:
-        """Delete this machine's file: none of its processes uses the outbox any more."""
+        """Delete this machine's file, once none of its processes uses the outbox."""
         with suppress(OSError):
             if self._other() is None:
                 self._path.unlink()
 
     def _other(self) -> str | None:
-        """Return the name of another machine that uses the outbox; None where there is none."""
+        """Return the name of another machine that uses the outbox, or None."""
         try:
             fd = files.open_private(self._path, os.O_RDONLY)
         except FileNotFoundError:
@@ -106,15 +106,15 @@ class Presence:
             known: Any = json.loads(os.read(fd, _MOST_BYTES))
             boot, name, seen = str(known["boot"]), str(known["name"]), os.fstat(fd).st_mtime
         except (ValueError, KeyError, TypeError):
-            return None  # torn by a crash: it names no machine
+            return None  # the file was torn by a crash
         finally:
             os.close(fd)
-        # The clocks of two machines differ: a stamp in the future is as good as one in the past.
+        # The clocks of two machines may differ, so a time stamp in the future is as good as one in the past.
         is_gone = abs(time.time() - seen) >= ALIVE_SECONDS
         return None if is_gone or this_machine().has_written(boot, name, seen) else name
 
     def _write(self) -> None:
-        """Renew the time stamp; the words are written only where they are others, since most disks sleep otherwise."""
+        """Renew the time stamp; write the content only if it changed, so that disks can sleep."""
         here = this_machine()
         words = json.dumps({"boot": here.boot, "name": here.name}).encode()
         fd = files.open_private(self._path, os.O_RDWR | os.O_CREAT)

@@ -1,6 +1,6 @@
-"""What people do to an outbox by hand: send refused entries again, delete what is no longer wanted.
+"""Manual maintenance of an outbox: retry refused entries, purge entries.
 
-Each function works on a live outbox in short transactions, and moves each counter with the rows that it counts.
+Each function works on a live outbox in short transactions, and updates each counter together with its rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EMPTY_KEYS = (
 )
 _CHOSEN = (
     "SELECT id, length(body) FROM entry WHERE state = ? AND made < ? "
-    # What a process leases is under way: Athina may be taking it this moment.
+    # Leased entries are in flight: Athina may be accepting them right now.
     "AND (state != 'waiting' OR NOT EXISTS "
     "(SELECT 1 FROM ordering_key WHERE name = entry.ordering_key AND owner IS NOT NULL)) LIMIT ?"
 )
@@ -37,7 +37,7 @@ def _writing(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def retry(path: str, numbers: Sequence[int] | None = None) -> int:
-    """Let refused entries of the store at `path` wait again: those with these ids, or all; return how many."""
+    """Retry refused entries of the store at `path`: those with these ids, or all. Return how many."""
     done = 0
     with _writing(path) as db:
         if numbers is None:
@@ -56,20 +56,20 @@ def retry(path: str, numbers: Sequence[int] | None = None) -> int:
 
 
 def purge(path: str, state: str, *, before: float) -> int:
-    """Delete the entries of one state that were made before a time (seconds since the epoch); return how many.
+    """Delete the entries of one state that were made before a time (seconds since the epoch); return the number.
 
-    Waiting entries that a living process is about to send are left.
+    Waiting entries that a living process has leased are kept.
     """
     if state == "waiting":
         outbox = SqliteOutbox(path)
         try:
             with outbox.transaction():
-                outbox.reclaim()  # what dead processes leased is not under way
+                outbox.reclaim()  # leases of dead processes are not in flight
         finally:
             outbox.close()
     done = 0
     while True:
-        # So few at once that no other process has to wait for long.
+        # In small batches, so that no other process has to wait for long.
         with _writing(path) as db:
             chosen = db.execute(_CHOSEN, (state, before, _AT_ONCE)).fetchall()
             db.executemany("DELETE FROM entry WHERE id = ?", ((number,) for number, _ in chosen))

@@ -1,8 +1,7 @@
-"""The store of an outbox in memory: what `store.Store` does in a file, in dictionaries and without SQLite.
+"""The store of an outbox in memory: does with dictionaries what `store.Store` does with SQLite.
 
-It serves where no disk can be used, and a Python that was built without SQLite. Tables hold values that never change,
-so that a transaction which fails sets back what it had set; what is only found through other tables is an index, and
-made again.
+It is used if no disk can be used, or if Python was built without SQLite. Tables hold immutable values, so that a failed
+transaction can restore what it had replaced; everything else is an index, which is rebuilt from the tables.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from athina_trace._delivery.segment import Mark, Piece
 from athina_trace._delivery.stats import Counts
 
 _ROW_BYTES = 500
-"""About what an entry takes beside its body."""
+"""The approximate size of an entry without its body."""
 
 
 class _Row(NamedTuple):
@@ -37,7 +36,7 @@ class _Key(NamedTuple):
 
 
 class MemoryStore:
-    """Entries of one process. All times are seconds since the epoch, and passed in."""
+    """Entries of one process. All times are passed in, as seconds since the epoch."""
 
     empty_bytes = 0
 
@@ -48,7 +47,7 @@ class MemoryStore:
         self._refused: dict[int, _Row] = {}
         self._keys: dict[str, _Key] = {}
         self._numbers: dict[str, int] = {}
-        """Counters, and other figures."""
+        """Counters and other numbers."""
         self._index()
 
     def _index(self) -> None:
@@ -64,7 +63,7 @@ class MemoryStore:
         self._later = free[len(self._ready) :]
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Do all or nothing. Transactions nest into the outermost one."""
+        """Run the block as a transaction. Nested ones join the outermost."""
         return self._tables.transaction()
 
     def is_inside(self) -> bool:
@@ -73,11 +72,11 @@ class MemoryStore:
         return bool(lock._is_owned())  # noqa: SLF001 - as the library's conditions ask
 
     def on_commit(self, work: Callable[[], object]) -> None:
-        """Do `work` once the present transaction is committed; never where it is rolled back."""
+        """Call `work` once the current transaction is committed, not if it is rolled back."""
         self._tables.on_commit.append(work)
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Append `entries` to their ordering keys. An update follows its log under that log's key."""
+        """Append `entries` to their ordering keys. Updates and feedback get the key of their log."""
         for entry in entries:
             number = self._numbers.get("last", 0) + 1
             known = next(iter(self._of_reference[entry.reference].values()), entry.ordering_key)
@@ -99,18 +98,18 @@ class MemoryStore:
         heapq.heappush(self._later if due else self._ready, (due, key.turn, name))
 
     def next_due(self) -> float | None:
-        """Return when the next free key is due; None where no key is free."""
+        """Return when the next free key is due; None if no key is free."""
         for heap in (self._ready, self._later):
             while heap:
                 due, turn, name = heap[0]
                 key = self._keys.get(name)
                 if key is not None and key.owner is None and key.turn == turn:
                     return due
-                heapq.heappop(heap)  # it was leased or forgotten since
+                heapq.heappop(heap)  # it has been leased or forgotten
         return None
 
     def _newest(self, now: float) -> str | None:
-        """Return the newest free key that is due and did not fail; what is left of it in a heap is passed over."""
+        """Return the newest free key that is due and has not failed. Its heap item is skipped later, as outdated."""
         free = (
             (key.turn, name)
             for name, key in self._keys.items()
@@ -119,10 +118,10 @@ class MemoryStore:
         return max(free, default=(0, None))[1]
 
     def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float, newest: bool = False) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
+        """Lease up to `keys` ordering keys that are due, in turn, each with up to `batch` of its oldest entries.
 
-        `room` bounds their bytes together: the entry that exceeds it is the last. `newest`: the newest of those that
-        did not fail come first.
+        `room` limits the total bytes: the entry that exceeds it is the last. `newest`: prefer the newest keys that have
+        not failed.
         """
         while self._later and self._later[0][0] <= now:
             _, turn, name = heapq.heappop(self._later)
@@ -164,21 +163,21 @@ class MemoryStore:
             del self._of_reference[row.entry.reference]
 
     def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        """Delete these, which Athina has, or keep them to be looked at."""
+        """Delete delivered entries, or keep them for inspection."""
         for entry, _ in entries:
             done = self._resolve(entry, self._delivered if keep else None, now)
             self.count("delivered", done)
             if keep:
                 self.count("delivered_bytes", done * len(entry.body))
 
-    def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - as above
-        """Keep `entry`, which Athina will never take as it is."""
+    def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:  # noqa: ARG002 - not stored in memory
+        """Keep `entry`, which Athina will never accept as it is."""
         if self._resolve(entry, self._refused, now):
             self.count("refused")
             self.count("refused_bytes", len(entry.body))
 
     def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
-        """Give leased keys back, to be leased again when `due`; a key without entries is forgotten."""
+        """Release leased keys, which are due again at `due`; a key without entries is forgotten."""
         for name in ordering_keys:
             if self._of_key.get(name):
                 self._free(name, due=due, attempts=attempts)
@@ -187,34 +186,34 @@ class MemoryStore:
                 self._of_key.pop(name, None)
 
     def release_all(self, owner: int) -> None:
-        """Free what `owner` leases."""
+        """Release all leases of `owner`."""
         for name, key in list(self._keys.items()):
             if key.owner == owner:
                 self._free(name, due=key.due, attempts=key.attempts)
 
     def clamp_due_times(self, now: float, *, longest: float = 0.0) -> None:
-        """Make due now what is due more than `longest` seconds later: the clock was set back."""
+        """Make keys due now that are due more than `longest` seconds later, since the clock was set back."""
         for name, key in list(self._keys.items()):
             if key.owner is None and key.due > now + longest:
                 self._free(name, due=now, attempts=key.attempts)
 
     def make_due(self, now: float, *, within: float) -> None:
-        """Make due now what is due within so many seconds."""
+        """Make keys due now that would be due within so many seconds."""
         for name, key in list(self._keys.items()):
             if key.owner is None and now < key.due <= now + within:
                 self._free(name, due=now, attempts=key.attempts)
 
     def newest(self, limit: int) -> list[bytes]:
-        """Return the bodies of the newest logs, oldest first, in any state."""
+        """Return the bodies of the newest logs in any state, oldest first."""
         with self._tables.lock:
             rows = chain(self._waiting.items(), self._delivered.items(), self._refused.items())
             logs = ((number, row.entry.body) for number, row in rows if row.entry.kind == "log")
             return [body for _, body in reversed(heapq.nlargest(limit, logs))]
 
     def drop_resolved(self, state: Literal["delivered", "refused"], *, before: float, over: float) -> int:
-        """Forget the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
+        """Delete the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
 
-        Refused ones are counted as dropped. Returns their number.
+        Refused entries count as dropped. Returns the number of entries.
         """
         table = self._delivered if state == "delivered" else self._refused
         counter, gone = f"{state}_bytes", 0
@@ -235,30 +234,30 @@ class MemoryStore:
         return self._numbers.get("last", 0)
 
     def oldest_waiting(self) -> float:
-        """Return the id of the oldest entry that waits; infinite where none does."""
+        """Return the id of the oldest waiting entry; infinity if none waits."""
         with self._tables.lock:
             return next(iter(self._waiting), float("inf"))
 
     def waiting_since(self) -> float | None:
-        """Return when the oldest entry that waits was made, seconds since the epoch; None where none waits."""
+        """Return when the oldest waiting entry was made, seconds since the epoch; None if none waits."""
         with self._tables.lock:
             return next((row.entry.made for row in self._waiting.values()), None)
 
     def waiting(self) -> Iterator[Entry]:
-        """Iterate over every entry that waits, in order. For a store without an engine."""
+        """Iterate over all waiting entries, in order. For a store without an engine."""
         with self._tables.lock:
             return iter([row.entry for row in self._waiting.values()])
 
     def marks(self) -> dict[str, Mark]:
-        """Return how far the journal was collected, in entries."""
+        """Return how far the journal has been collected, in entries."""
         return {name: Mark(offset) for name, offset in self.offsets().items()}
 
     def offsets(self) -> dict[str, int]:
-        """Return the journal's only segment → entries collected."""
+        """Return the number of collected entries, under the name of the journal's only segment."""
         return {"memory": self._numbers["collected"]} if "collected" in self._numbers else {}
 
-    def fingerprints(self, segment: str) -> array[int]:  # noqa: ARG002 - what is in memory is never cut
-        """Return none: nothing is remembered of the journal's entries."""
+    def fingerprints(self, segment: str) -> array[int]:  # noqa: ARG002 - a segment in memory is never truncated
+        """Return none: a journal in memory needs no fingerprints."""
         return array("I")
 
     def remember(self, piece: Piece) -> None:
@@ -266,7 +265,7 @@ class MemoryStore:
         self._tables.set(self._numbers, "collected", piece.mark.offset)
 
     def forget(self, segments: Sequence[str]) -> None:
-        """Do nothing: no segment is ever gone."""
+        """Do nothing: the segment is never deleted."""
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -276,45 +275,45 @@ class MemoryStore:
         """Do nothing: no other process could read it."""
 
     def counts(self) -> Counts:
-        """Return all counters; what is neither delivered, refused nor dropped waits."""
+        """Return all counts."""
         with self._tables.lock:
             return Counts.of(self._numbers)
 
     def size(self) -> int:
-        """Return about how many bytes are in use."""
+        """Return the approximate bytes in use."""
         return self._numbers.get("bytes", 0)
 
     def give_back(self) -> bool:
-        """Return True: there is nothing to give back, since what was deleted is free."""
+        """Return True: memory is free as soon as an entry is deleted."""
         return True
 
     def is_current(self) -> bool:
-        """Return True: no other file could take its place."""
+        """Return True: there is no file that could be replaced."""
         return True
 
     def close(self) -> None:
-        """Close nothing: there is nothing to let go of, and what waits can still be read."""
+        """Do nothing: there is nothing to close, and waiting entries can still be read."""
 
 
 class _Transactions:
-    """Of what is set in tables, all or nothing: each former value is noted, and set back where a transaction fails."""
+    """Transactions over tables: each former value is recorded, and restored if the transaction fails."""
 
     def __init__(self, on_rollback: Callable[[], None]) -> None:
         self.lock = threading.RLock()
         self.on_commit: list[Callable[[], object]] = []
         self._on_rollback = on_rollback
         self._former: list[tuple[dict[Any, Any], Any, Any]] | None = None
-        """Table, key and former value of what the present transaction has set; None outside of one."""
+        """Table, key and former value of each change in the current transaction; None outside of one."""
 
     def set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
-        """Set a value of a table, or delete it where it is None."""
+        """Set a value in a table; None deletes it."""
         if self._former is not None:
             self._former.append((table, key, table.get(key)))
         _put(table, key, value)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do all or nothing. Transactions nest into the outermost one."""
+        """Run the block as a transaction. Nested ones join the outermost."""
         with self.lock:
             if self._former is not None:
                 yield

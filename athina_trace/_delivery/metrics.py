@@ -1,4 +1,4 @@
-"""The state of deliveries in figures that Prometheus reads: its text format, version 0.0.4.
+"""Metrics of deliveries in the text format of Prometheus, version 0.0.4.
 
 Source of the format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -14,18 +14,18 @@ from athina_trace._delivery.stats import Status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
-"""Seconds: from an answer on loopback to what `request_timeout` allows."""
+"""Seconds, from an answer on loopback to the usual timeout of a request."""
 _ESCAPED: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Histogram:
-    """Durations, counted by ranges. One thread observes at a time; any may read."""
+    """A histogram of durations. One thread at a time observes; any may read."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(_BOUNDS) + 1)
-        """How many were within each bound and over the one before; the last, how many were over all of them."""
+        """The number between each bound and the one before; the last is the number above all bounds."""
         self.total = 0.0
-        """Seconds in all."""
+        """Total seconds."""
 
     def observe(self, seconds: float) -> None:
         """Count a duration."""
@@ -40,14 +40,14 @@ class Histogram:
 
 
 class Traffic(NamedTuple):
-    """What requests of this process to Athina do now, and what they took."""
+    """This process's requests to Athina: how many are in flight, and their latencies."""
 
     in_flight: int = 0
     latency: Histogram = Histogram()
 
 
 class Sample(NamedTuple):
-    """One line: what comes behind the metric's name, the labels, the value."""
+    """One line: its value, its labels, and a suffix to the metric's name."""
 
     value: float
     labels: Mapping[str, str] = {}
@@ -55,7 +55,7 @@ class Sample(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One metric. A counter's name ends in `_total`, as the convention asks."""
+    """One metric. By convention, a counter's name ends in `_total`."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -64,7 +64,7 @@ class Metric(NamedTuple):
 
 
 def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, str], Histogram]]) -> Metric:
-    """Return the metric of durations in seconds, one series for each set of labels."""
+    """Return a metric of durations in seconds, with one series for each set of labels."""
     samples: list[Sample] = []
     for labels, durations in series:
         count = 0
@@ -76,12 +76,12 @@ def histogram(name: str, description: str, series: Iterable[tuple[Mapping[str, s
 
 
 def single(name: str, kind: Literal["counter", "gauge"], description: str, value: float) -> Metric:
-    """Return the metric of one value."""
+    """Return a metric with a single value."""
     return Metric(f"athina_trace_{name}", kind, description, [Sample(value)])
 
 
 def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
-    """Return the metrics of an outbox and of the requests that empty it. `now`: seconds since the epoch."""
+    """Return the metrics of an outbox and of this process's requests. `now`: seconds since the epoch."""
     oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
     return [
         single("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
@@ -110,7 +110,7 @@ def of_process(traffic: Traffic, *, paused: bool, faults: int) -> list[Metric]:
 
 
 def exposition(metrics: Iterable[Metric]) -> str:
-    """Return metrics as the text that Prometheus reads."""
+    """Return metrics in Prometheus's text format."""
     lines: list[str] = []
     for name, kind, description, samples in metrics:
         lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}"]

@@ -1,4 +1,4 @@
-"""The store's tables, as a history: files of every earlier version are brought up to the present one."""
+"""The schema of the store, as a list of migrations from every earlier version to the current one."""
 
 from __future__ import annotations
 
@@ -45,4 +45,4 @@ MIGRATIONS = [
     INSERT INTO counter SELECT 'delivered_bytes', coalesce(sum(length(body)), 0) FROM entry WHERE state = 'delivered'
     """,
 ]
-"""Entry n brings a file from version n to n + 1. None may change once it was released."""
+"""Entry n migrates a file from version n to n + 1. A released entry must never change."""

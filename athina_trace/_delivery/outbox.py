@@ -1,4 +1,4 @@
-"""The outbox: a journal in front, a store behind. Callers put; one engine for each process does the rest."""
+"""The outbox: a journal in front of a store. Callers put entries; the engine of each process does the rest."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from athina_trace._delivery.store import Store
 
 _DELIVERED_IN_MEMORY = 1_000_000
-"""Bytes of delivered logs that an outbox in memory keeps at most."""
+"""The maximum bytes of delivered logs that an outbox in memory keeps."""
 
 
 class LeaseOwner(Protocol):
-    """One that leases: see `ownership`."""
+    """The owner of leases: see `ownership`."""
 
     id: int
 
@@ -42,16 +42,16 @@ _Opened = TypeVar("_Opened")
 
 
 class _OnDemand(Generic[_Opened]):
-    """What is opened by the thread that first needs it, and once more after it was let go of."""
+    """A resource that is opened by the thread that first needs it, and again after it was closed."""
 
     def __init__(self, open_: Callable[[], _Opened]) -> None:
         self._open = open_
-        # The engine's thread and a caller of `flush` may come first at once; `cached_property` has no lock since 3.12.
+        # The engine's thread and a caller of `flush` may need it at once; `cached_property` has no lock since 3.12.
         self._lock = threading.RLock()
         self.opened: _Opened | None = None
 
     def get(self) -> _Opened:
-        """Return it, opened now if it was not."""
+        """Return the resource; open it if it is not open."""
         with self._lock:
             opened = self.opened
             if opened is None:
@@ -61,14 +61,14 @@ class _OnDemand(Generic[_Opened]):
             return opened
 
     def take(self) -> _Opened | None:
-        """Return it to be closed; None where it is not open."""
+        """Hand over the resource, for closing; None if it is not open."""
         with self._lock:
             opened, self.opened = self.opened, None
             return opened
 
 
 class _Drops:
-    """Entries that could not be put: counted by any thread, written down by the engine's."""
+    """Counts entries that could not be put: any thread counts, the engine's thread writes the number to the store."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
@@ -79,12 +79,12 @@ class _Drops:
         self._counted = next(self._numbers)
 
     def are_written(self) -> bool:
-        """Return whether the store knows of all of them."""
+        """Return whether the store has counted all of them."""
         return self._counted == self._written
 
     def write(self, store: Store | MemoryStore) -> bool:
-        """Count in the store what was dropped since the last time; return whether anything was."""
-        # Read once: a caller may drop another one meanwhile, which is then for the next time.
+        """Add to the store's counters what was dropped since the last time; return whether anything was."""
+        # Read once: what callers drop meanwhile is counted the next time.
         counted = self._counted
         new = counted - self._written
         if new:
@@ -95,16 +95,16 @@ class _Drops:
 
 
 class Outbox:
-    """Entries on their way. `put` and `drop` are for any thread; everything else is the engine's.
+    """Entries on their way. `put` and `drop` are for any thread; everything else is for the engine's.
 
-    An ordering key is leased by one owner at a time, oldest entries first; each leased key is given back by `release`
-    after its entries were `delivered` or `refused`, or not. What a dead owner held is free again.
+    An ordering key is leased by one owner at a time, oldest entries first. `release` ends a lease, whether its entries
+    were `delivered`, `refused` or neither. What a dead owner leased is freed by `reclaim`.
     """
 
     path: str
-    """Where it is; ":memory:" for nowhere."""
+    """The path of the store's file, or ":memory:"."""
     unusable: str | None = None
-    """Why this process can put entries here and never deliver them; None where it can."""
+    """Why this process can put entries here but never deliver them; None if it can."""
 
     def __init__(
         self,
@@ -117,12 +117,12 @@ class Outbox:
     ) -> None:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
-        """Commits an entry: it survives this process once this returns. Raises `OutboxError`."""
+        """Commits an entry: once this returns, it survives this process. Raises `OutboxError`."""
         self._store = _OnDemand(open_store)
         self._lease_owner = _OnDemand(open_owner)
         self._drops = _Drops()
         self.is_behind = False
-        """Whether the journal held more than was collected last."""
+        """Whether the journal held more than the last `collect` took."""
         self.quota = Quota(
             self.path, journal, self._store.get, max_bytes=max_bytes, max_delivered_bytes=max_delivered_bytes
         )
@@ -137,15 +137,15 @@ class Outbox:
         return self._lease_owner.get()
 
     def drop(self) -> None:
-        """Count an entry that could not be put; the next `collect` writes it down, or `close`."""
+        """Count an entry that could not be put; the next `collect` or `close` records it in the store."""
         self._drops.add()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Do all or nothing of what is inside."""
+        """Run the block as a transaction of the store."""
         return self.store.transaction()
 
     def collect(self) -> int:
-        """Move what was put, by any process, from the journal to the store; return how many entries that were."""
+        """Move entries of all processes from the journal to the store; return how many."""
         moved = damaged = 0
         with self.store.transaction():
             room = self._make_room()
@@ -171,65 +171,65 @@ class Outbox:
         return moved
 
     def _make_room(self) -> int:
-        """Make room in the store; return how many bytes it may take in at once, 0 where deliveries must come first."""
+        """Make room in the store; return how many bytes it may take in, 0 if deliveries must come first."""
         return COLLECT_BYTES
 
     def collect_all(self, *, seconds: float = float("inf")) -> None:
-        """Move everything that was put before this call, or what can be moved in that many seconds."""
+        """Move everything that was put before this call, or as much as can be moved in so many seconds."""
         ends = time.monotonic() + seconds
         while self.collect() and time.monotonic() < ends:
             pass
 
     def compact(self, *, vacuum: bool = True) -> bool:
-        """Give back the space of what was collected and, to `vacuum`, resolved; False where there is more to give."""
+        """Free the space of collected and, with `vacuum`, of resolved entries; return whether none is left to free."""
         with self.store.transaction():
             self.store.forget(self._journal.collected(self.store.offsets()))
         self.quota.measure()
-        # Outside of the transaction, where SQLite allows no vacuum.
+        # Outside the transaction, in which SQLite allows no vacuum.
         return self.store.give_back() if vacuum else True
 
     def lease(
         self, now: float, *, keys: int, batch: int, room: float = float("inf"), newest: bool = False
     ) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in all.
+        """Lease up to `keys` ordering keys that are due, each with up to `batch` entries, about `room` bytes in total.
 
-        `newest`: the newest of those that did not fail, rather than each in its turn.
+        `newest`: prefer the newest keys that have not failed, rather than each in turn.
         """
         return self.store.lease(self._owner.id, now, keys=keys, batch=batch, room=room, newest=newest)
 
     def delivered(self, entry: Stored, now: float, *, keep: bool = False, prompt_run_id: str | None = None) -> None:
-        """Forget an entry that Athina has, or keep it to be looked at."""
+        """Delete a delivered entry, or keep it for inspection."""
         self.all_delivered([(entry, prompt_run_id)], now, keep=keep)
 
     def all_delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        """Do the same for many entries, each with the name that Athina gave to it."""
+        """Do the same for many entries, each with its `prompt_run_id` if Athina returned one."""
         self.store.delivered(entries, now, keep=keep)
         if keep:
             self.quota.count_kept(sum(len(entry.body) for entry, _ in entries))
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
-        """Keep an entry that Athina will not take, with the server's words."""
+        """Keep an entry that Athina refused, with the server's message."""
         self.store.refused(entry, now, status=status, reason=reason)
 
     def count_possible_duplicate(self) -> None:
-        """Count an attempt whose answer was lost: Athina may have the entry, and will be given it again."""
+        """Count an attempt whose answer was lost: Athina may have the entry, and will get it again."""
         self.store.count("possible_duplicates")
 
     def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
-        """Give leased keys back: free at once, or not before `due`."""
+        """Release leased keys, which are due again at once, or at `due`."""
         self.store.release(*ordering_keys, due=due, attempts=attempts)
 
     def acknowledge(self, entry: Stored) -> None:
-        """Note that Athina has it, for the next step to record, and for others if we die before. For any thread."""
+        """Note a delivered entry, for other processes in case we die before the next step. For any thread."""
 
     def acknowledgements_committed(self, others: Iterable[Stored]) -> None:
-        """Note that all acknowledged entries were recorded and committed, but these."""
+        """Note that the results of all acknowledged entries but these are committed."""
 
     def reclaim(self) -> None:
-        """Free what dead owners held; of that, record as delivered what they acknowledged."""
+        """Release the leases of dead owners, and record as delivered the entries that they acknowledged."""
 
     def counts(self) -> Counts:
-        """Return how many entries were made, delivered, refused, dropped, and how many wait in the store."""
+        """Return how many entries were made, delivered, refused and dropped, and how many wait in the store."""
         return self.store.counts()
 
     def uncollected(self) -> Counts:
@@ -237,7 +237,7 @@ class Outbox:
         return Counts()
 
     def refresh(self) -> bool:
-        """Close the store and the owners' file where either was deleted; True where that was so."""
+        """Close the store and the owners' file if either was deleted; return whether it was."""
         opened = (self._store.opened, self._lease_owner.opened)
         if all(each is None or each.is_current() for each in opened):
             return False
@@ -245,11 +245,11 @@ class Outbox:
         return True
 
     def is_damaged(self) -> bool:
-        """Return whether the store is found to be damaged, after an error that may come of it."""
+        """Check the store for damage, after an error that it may have caused."""
         return False
 
     def quarantine(self) -> str | None:
-        """Move a store that cannot be read out of the way; return where to. None where another process just did."""
+        """Move an unreadable store out of the way; return its new path, or None if another process did it."""
         self._let_go()
         return None
 
@@ -261,11 +261,11 @@ class Outbox:
             store.close()
 
     def close(self) -> None:
-        """Let go: what this owner held is free for others. What was put stays."""
+        """Release this owner's leases, and close all files. Entries stay."""
         try:
             owner = self._lease_owner.opened
             if owner is not None or not self._drops.are_written():
-                # A program too short for a single step may have dropped logs, too, or leave room that others need.
+                # A program that ends before its first step may have dropped logs, or have room to publish.
                 with self.store.transaction():
                     self._drops.write(self.store)
                     if owner is not None:
@@ -277,7 +277,7 @@ class Outbox:
 
 
 class MemoryOutbox(Outbox):
-    """An outbox that lives and dies with its process: for tests, and where no disk can be written to."""
+    """An outbox in the memory of its process: for tests, and if no disk can be written to."""
 
     path = ":memory:"
 
@@ -287,14 +287,14 @@ class MemoryOutbox(Outbox):
 
     def collect(self) -> int:
         with self.store.transaction():
-            # Not before: a transaction that fails must find the entries where they were.
+            # Not earlier: if the transaction fails, the entries must still be in the journal.
             self.store.on_commit(lambda: self._journal.collected(self.store.offsets()))
             return super().collect()
 
     def waiting(self) -> Iterator[Entry]:
-        """Return what was not delivered, once no engine is at work any more."""
+        """Return the undelivered entries, once no engine is running."""
         self.collect_all()
         return self.store.waiting()
 
     def close(self) -> None:
-        """Close nothing: there is nothing to let go of, and what waits can still be read."""
+        """Do nothing: there is nothing to close, and waiting entries can still be read."""

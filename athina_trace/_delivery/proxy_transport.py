@@ -1,4 +1,4 @@
-"""The transport through a proxy, of whatever kind httpx knows."""
+"""The transport through a proxy, of any kind that httpx supports."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from athina_trace._delivery.response import IDLE_SECONDS, MOST_ANSWER_BYTES, Htt
 from athina_trace._delivery.sockets import identity_of, shut
 
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
-"""Errors that come before anything was sent."""
+"""Errors that occur before anything is sent."""
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
-# TCP_NODELAY is httpcore's own; keep-alive probes end connections whose peer has vanished without a word.
+# httpcore sets TCP_NODELAY itself; keep-alive probes end connections whose peer has silently vanished.
 _SOCKET = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
 
 class ProxyTransport:
-    """One connection, made when it is first needed and made again whenever it was lost.
+    """One connection, opened on demand, and reopened if it was lost.
 
-    It is httpx's transport without a client around it: cookies, redirects, decoding and retries are not wanted here.
+    It uses httpx's transport without a client: cookies, redirects, decoding and retries are not wanted here.
     """
 
     def __init__(self, base: str, proxy: str, headers: dict[str, str], *, connect: float, read: float) -> None:
-        """Take what `DirectTransport` takes. Raises `httpx.InvalidURL` or `ValueError` where one is no URL."""
+        """Take what `DirectTransport` takes. Raises `httpx.InvalidURL` or `ValueError` for an invalid URL."""
         self._base = base
         self._headers = {"Host": httpx.URL(base).netloc.decode("ascii"), **headers}
         self._timeouts = {"connect": connect, "read": read, "write": read, "pool": connect}
@@ -57,12 +57,12 @@ class ProxyTransport:
         try:
             return HttpResponse(response.status_code, response.headers, self._body(response))
         finally:
-            # Kept where the answer was read to its end, closed otherwise.
+            # Keeps the connection if the answer was read to its end, and closes it otherwise.
             with suppress(Exception):
                 response.close()
 
     def abort(self) -> None:
-        """End the request that is under way, as if the server had hung up. For another thread to call."""
+        """End the current request as if the server had hung up. For another thread to call."""
         for connected in (self._handshaking, self._socket):
             if connected is not None:
                 shut(connected)
@@ -73,7 +73,7 @@ class ProxyTransport:
         self._transport.close()
 
     def _body(self, response: httpx.Response) -> bytes:
-        """Read at most `MOST_ANSWER_BYTES` of the body. The status decides alone: a body that breaks off is shorter."""
+        """Read at most `MOST_ANSWER_BYTES` of the body. Only the status matters: a broken body is truncated."""
         received = bytearray()
         with suppress(httpx.HTTPError):
             for chunk in cast("httpx.SyncByteStream", response.stream):
@@ -83,19 +83,19 @@ class ProxyTransport:
         return bytes(received[:MOST_ANSWER_BYTES])
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        # httpx's documented hook, and its only way to the socket before an answer has begun. TLS wraps the
+        # httpx's documented hook, and the only access to the socket before an answer has begun. TLS wraps the
         # socket in another one.
         if event.endswith("start_tls.started"):
             tls_forks.postpone()
-            # A handshake takes the socket out of its object until its end, unless it is one within TLS.
+            # A handshake detaches the socket until it ends, unless it is TLS within TLS.
             if self._socket is not None and not isinstance(self._socket, ssl.SSLSocket):
-                with suppress(OSError):  # no descriptors left: then this one cannot be aborted
+                with suppress(OSError):  # no descriptors left: then this handshake cannot be aborted
                     self._handshaking = self._socket.dup()
         elif ".start_tls." in event:
             tls_forks.allow()
             handshaking, self._handshaking = self._handshaking, None
             if handshaking is not None:
-                handshaking.close()  # else the connection would outlive its own end
+                handshaking.close()  # else the duplicate would keep the connection open after its end
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._socket = connected = info["return_value"].get_extra_info("socket")
             self._identity = identity_of(connected)
@@ -103,7 +103,7 @@ class ProxyTransport:
 
 @contextmanager
 def _untraced() -> Iterator[None]:
-    """Keep the request out of the program's traces: OpenTelemetry, where it is loaded, replaces methods of httpx.
+    """Keep the request out of the program's traces: OpenTelemetry, if loaded, patches methods of httpx.
 
     Source: `suppress_instrumentation` of opentelemetry-instrumentation, which need not be installed.
     """

@@ -1,6 +1,6 @@
-"""How much an outbox may hold in all, and of what is resolved: what is over its share leaves, the oldest first.
+"""Limits the size of an outbox, and the shares of refused and delivered entries: beyond, the oldest are dropped.
 
-What waits never leaves: where it fills an outbox, the journal takes nothing new, as `Journal.allow` says.
+Waiting entries are never dropped: if they fill an outbox, the journal accepts nothing new, see `Journal.allow`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from athina_trace._delivery.store import Store
 
 _REFUSED_SHARE = 0.25
-"""Of `max_bytes`, what refused logs may take: they must never keep new logs out."""
+"""The share of `max_bytes` for refused logs, which must never keep new logs out."""
 _DELIVERED_SHARE = 0.1
-"""Of `max_bytes`, what delivered logs may take that are kept to be looked at."""
+"""The share of `max_bytes` for delivered logs that are kept for inspection."""
 _DELIVERED_MARGIN = 1_000_000
-"""Bytes of delivered logs after which it is seen whether the oldest must leave."""
+"""After so many bytes of delivered logs, it is checked whether the oldest must be dropped."""
 KEEP_REFUSED_SECONDS = 30 * 86_400.0
-"""How long refused logs are kept, to be looked at and tried again."""
+"""How long refused logs are kept for inspection and retries."""
 _FULL_SHARE = 0.75
-"""Of `max_bytes`, from which on delivered logs leave that are only kept to be looked at."""
+"""The share of `max_bytes` above which delivered logs are dropped to make room."""
 _MEASURES = 16
-"""How often at least the room is measured while an outbox fills up."""
+"""The room is measured at least so many times while an outbox fills up."""
 
 
 class Quota:
-    """The shares of one outbox. For the engine's thread, which counts here what it collected and kept."""
+    """The limits of one outbox. For the engine's thread, which reports what it collects and keeps."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class Quota:
         max_bytes: float,
         max_delivered_bytes: float,
     ) -> None:
-        """Bound what is at `path`.
+        """Limit the outbox at `path`.
 
         Args:
-            path: the outbox's, to be named in warnings.
-            journal: what takes nothing new once the outbox is full.
-            store: gives the store, opened now if it was not.
-            max_bytes: for all that the outbox holds.
-            max_delivered_bytes: for delivered entries, where their share of `max_bytes` is more.
+            path: the outbox's path, for warnings.
+            journal: the journal, which accepts nothing new once the outbox is full.
+            store: returns the store, and opens it if necessary.
+            max_bytes: for everything in the outbox.
+            max_delivered_bytes: for delivered entries, if their share of `max_bytes` is more.
         """
         self._path = path
         self._journal = journal
@@ -57,39 +57,39 @@ class Quota:
         self._max_bytes = max_bytes
         self._max_delivered_bytes = min(_DELIVERED_SHARE * max_bytes, max_delivered_bytes)
         self._newly_delivered = 0
-        """Bytes kept since it was seen whether older ones must leave."""
+        """Bytes of delivered entries kept since the last check."""
         self._unmeasured = 0.0
-        """Bytes collected since the room was measured."""
+        """Bytes collected since the last `measure`."""
 
     @property
     def is_to_be_measured(self) -> bool:
-        """Whether so much was collected since `measure` that it is due."""
+        """Whether `measure` is due, after what was collected since the last one."""
         return self._unmeasured > self._max_bytes / _MEASURES
 
     def count_collected(self, size: int) -> None:
-        """Count the bytes that the store took in."""
+        """Count collected bytes."""
         self._unmeasured += size
 
     def count_kept(self, size: int) -> None:
-        """Count the bytes of delivered entries that are kept; drop the oldest now and then."""
+        """Count the bytes of delivered entries that are kept; drop the oldest from time to time."""
         self._newly_delivered += size
         is_much = self._newly_delivered > min(_DELIVERED_MARGIN, self._max_delivered_bytes)
         if is_much and self.drop_delivered(before=float("-inf")):
             self._newly_delivered = 0
 
     def measure(self) -> None:
-        """See how much may still be put. Delivered entries that are only kept to be looked at make room first."""
+        """Measure how much room is left. Delivered entries that are kept for inspection make room first."""
         store = self._store()
         with store.transaction():
             self._unmeasured = 0.0
             if store.size() - store.empty_bytes > _FULL_SHARE * self._max_bytes:
-                # The next time that entries are collected drops more.
+                # If there are more to drop, the next `collect` measures again.
                 self._unmeasured = 0.0 if self.drop_delivered(before=float("inf")) else self._max_bytes
             self.drop_refused(before=float("-inf"))
             self._journal.allow(max(0, store.size() - store.empty_bytes), store.offsets())
 
     def drop_refused(self, *, before: float) -> None:
-        """Drop the oldest refused entries: those refused before a time, and those beyond the share of all of them."""
+        """Drop the oldest refused entries: those refused before a time, and those beyond their share."""
         store = self._store()
         with store.transaction():
             dropped = store.drop_resolved("refused", before=before, over=_REFUSED_SHARE * self._max_bytes)
@@ -105,9 +105,9 @@ class Quota:
             )
 
     def drop_delivered(self, *, before: float) -> bool:
-        """Forget the oldest delivered entries: those delivered before a time, and those beyond their share.
+        """Drop the oldest delivered entries: those delivered before a time, and those beyond their share.
 
-        Few at once, so that the file is not locked for long; True where none were left to forget.
+        Drops a limited number at once, so that the file is not locked for long; returns whether there were none.
         """
         store = self._store()
         with store.transaction():

@@ -1,4 +1,4 @@
-"""What came back from one request, read with suspicion: any bytes become an `Outcome`."""
+"""Interprets the response to a request defensively: any bytes become an `Outcome`."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 __all__ = ["IDLE_SECONDS", "MOST_ANSWER_BYTES", "HttpResponse", "NotSentError", "Outcome", "bounded", "read"]
 
 _MOST_MESSAGE: Final = 500
-"""Characters of a message that are kept."""
+"""The maximum length of a message, in characters."""
 MOST_ANSWER_BYTES: Final = 65_536
-"""Bytes of an answer's body that are read; the connection of a longer one is closed instead of being read to
-its end."""
+"""How many bytes of a response's body are read; if it is longer, the connection is closed rather than read to its
+end."""
 IDLE_SECONDS: Final = 30.0
-"""Seconds for which an unused connection is kept. Load balancers close theirs after 60 and more."""
+"""How long an unused connection is kept. Load balancers close theirs after 60 seconds or more."""
 
 _MOST_UNPACKED_BYTES: Final = 65_536
-"""Bytes of an unpacked body that are looked at."""
+"""How many bytes of a body are decompressed."""
 
 _SUCCESS: Final = 2
 _REDIRECT: Final = 3
 _PROXY_ASKS: Final = 407
 _GATEWAY: Final = (502, 504)
-"""What a proxy says that has lost Athina's answer."""
+"""Statuses of a proxy that has lost Athina's answer."""
 
-# Linear in any text: what is not closed ends at the next tag, or takes all that follows.
+# Linear for any text: an unclosed tag ends at the next one; an unclosed script or style extends to the end.
 _IGNORED: Final = re.compile(
     r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>|[\x00-\x20\x7f]+", re.DOTALL | re.IGNORECASE
 )
 
 
 class NotSentError(Exception):
-    """Nothing was sent yet when its cause was raised."""
+    """Raised from an error that occurred before anything was sent."""
 
 
 class Headers(Protocol):
-    """Of an answer, under names whose case does not matter."""
+    """The headers of a response, by names whose case does not matter."""
 
     def get(self, name: str, /) -> str | None: ...
 
 
 class HttpResponse(NamedTuple):
-    """What a server answered: its headers, and at most `MOST_ANSWER_BYTES` bytes of its body."""
+    """A response: its status, its headers, and at most `MOST_ANSWER_BYTES` bytes of its body."""
 
     status: int
     headers: Headers
@@ -62,28 +62,28 @@ class Outcome:
     """The outcome of one request."""
 
     status: int | None
-    """The HTTP status, or None where no answer came."""
+    """The HTTP status, or None if no answer came."""
     retry_after: float | None = None
-    """Seconds that the server asked to wait."""
+    """How long the server asks to wait, in seconds."""
     message: str = ""
-    """The server's own words about a failure, or the network error's type and text; at most `_MOST_MESSAGE`
-    characters, never the key. Of a success: what came that no Athina answers; mostly nothing."""
+    """The server's message about a failure, or the type and text of a network error; at most `_MOST_MESSAGE`
+    characters, never the key. For a success: what is odd about the answer, if anything."""
     prompt_run_id: str | None = None
-    """Athina's own name for the log, where it gave one."""
+    """Athina's id for the log, if it returned one."""
     possible_duplicate: bool = False
-    """Whether Athina may have taken the log all the same: it was sent, and the answer lost on its way."""
+    """Whether Athina may have accepted the log: it was sent, but the answer was lost."""
 
     def __post_init__(self) -> None:
-        """Make the texts fit for any store: JSON may hold half a surrogate pair, and an error may quote anything."""
+        """Make the texts storable: JSON may hold half a surrogate pair, and an error may quote anything."""
         object.__setattr__(self, "message", storable(self.message))
         if self.prompt_run_id is not None:
             object.__setattr__(self, "prompt_run_id", storable(self.prompt_run_id))
 
 
 def read(answer: HttpResponse, *, now: float, secrets: Iterable[str] = ()) -> Outcome:
-    """Read an answer that came at Unix time `now`.
+    """Interpret a response that came at Unix time `now`.
 
-    A server may repeat what it was sent: `secrets` are replaced by asterisks.
+    A server may echo what it was sent: `secrets` are replaced with asterisks.
     """
     status, headers, body = answer
     if status // 100 == _SUCCESS:
@@ -96,12 +96,12 @@ def read(answer: HttpResponse, *, now: float, secrets: Iterable[str] = ()) -> Ou
             prompt_run_id=bounded(run, secrets=secrets) if isinstance(run, str) else None,
         )
     if status // 100 == _REDIRECT:
-        # Named, because the remedy is nearly always to put it into ATHINA_BASE_URL.
+        # The location is named because it usually belongs into ATHINA_BASE_URL.
         words = f"redirected to {headers.get('location') or 'nowhere'}, which is never followed: check the base URL"
     else:
         unpacked = _unpacked(body)
         words = _error(_json(unpacked)) or unpacked.decode("utf-8", "replace")
-    if status == _PROXY_ASKS:  # Athina was not reached, and no log or key of it can be blamed
+    if status == _PROXY_ASKS:  # Athina was not reached: neither the log nor its key is to blame
         return Outcome(None, message=bounded(f"407, a proxy on the way wants credentials: {words}", secrets=secrets))
     return Outcome(
         status,
@@ -112,15 +112,15 @@ def read(answer: HttpResponse, *, now: float, secrets: Iterable[str] = ()) -> Ou
 
 
 def bounded(text: str, *, secrets: Iterable[str] = ()) -> str:
-    """Make one line of `text`, without markup and `secrets`, at most `_MOST_MESSAGE` characters long."""
+    """Reduce `text` to one line without markup and `secrets`, of at most `_MOST_MESSAGE` characters."""
     for secret in filter(None, secrets):
-        # Before anything is cut off: half a secret would not be recognised any more.
+        # Before truncation, since half a secret would not be recognised.
         text = text.replace(secret, "***")
     return " ".join(_IGNORED.sub(" ", text[: _MOST_MESSAGE * 20]).split())[:_MOST_MESSAGE]
 
 
 def _error(answer: Any) -> str:
-    """Read the words of Athina's errors: `{"error": ..., "details": {"message": ...}}`.
+    """Read the message of Athina's errors: `{"error": ..., "details": {"message": ...}}`.
 
     Either may be missing or of another type.
     """
@@ -143,9 +143,9 @@ def _json(body: bytes) -> Any:
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Unpack the body of a server that compresses though asked not to; give what cannot be unpacked as it is.
+    """Decompress the body of a server that compresses although asked not to; return other bodies as they are.
 
-    It is known by its first bytes rather than its headers, which may lie; at most `_MOST_UNPACKED_BYTES` are unpacked.
+    Compression is recognised by the first bytes rather than by headers, which may be wrong.
     """
     if not body.startswith(b"\x1f\x8b"):
         return body

@@ -1,4 +1,4 @@
-"""What senders hand to the engine's thread, and what wakes it."""
+"""Results that senders hand to the engine's thread, and the event that wakes it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SOON, _NOW = False, True
 
 
 class WakeEvent:
-    """Wakes one thread: soon, so that a burst is served by few steps, or now. From any thread or signal handler."""
+    """Wakes one thread, soon (so that a burst takes few steps) or now. For any thread or signal handler."""
 
     def __init__(self) -> None:
         self.is_set = False
-        """Whether the thread was woken since it looked last."""
-        # Of the standard library's means to wake a thread the only one that a signal handler may use, which can
-        # interrupt its own thread in the middle of the same call.
+        """Whether the thread was woken since the last `clear`."""
+        # The only primitive of the standard library that is reentrant: a signal handler may interrupt its own thread
+        # in the middle of the same call.
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def wake(self) -> None:
@@ -37,14 +37,14 @@ class WakeEvent:
         self._queue.put(_NOW)
 
     def wait(self, seconds: float) -> bool:
-        """Wait to be woken, at most `seconds`; return whether that was urgent."""
+        """Wait to be woken, at most `seconds`; return whether it was urgent."""
         try:
             return self._queue.get(timeout=seconds)
         except queue.Empty:
             return False
 
     def clear(self) -> None:
-        """Forget the wake-ups so far, which the caller is about to serve."""
+        """Forget past wake-ups, which the caller is about to serve."""
         with suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
@@ -52,7 +52,7 @@ class WakeEvent:
 
 
 class Attempt(NamedTuple):
-    """One entry that was sent, and what came of it."""
+    """One entry that was sent, with its outcome and verdict."""
 
     entry: Stored
     outcome: Outcome
@@ -60,7 +60,7 @@ class Attempt(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a lease: an entry acknowledged, or the lease's end, with the attempt that ended it if it failed."""
+    """A sender's report on a lease: an entry is done, or the lease has ended, with the failed attempt if any."""
 
     lease: Lease
     attempt: Attempt | None
@@ -68,29 +68,29 @@ class Result(NamedTuple):
 
 
 class Results:
-    """The reports of senders, in the order in which they came. The engine takes out what it has committed."""
+    """The senders' reports, oldest first. The engine discards those that it has committed."""
 
     def __init__(self, delivered: Callable[[Stored], None]) -> None:
-        """`delivered` is called at once, by the sender's thread, with each entry that Athina took."""
+        """`delivered` is called at once, in the sender's thread, with each entry that Athina accepted."""
         self.queue: deque[Result] = deque()
         self.wake_event = WakeEvent()
         self.interpreter = Interpreter()
         self.is_urgent = False
-        """Whether senders that run out of work want a step at once: more waits than they have, or a caller does."""
+        """Whether senders that run out of work request a step at once: more entries wait, or a caller does."""
         self._delivered = delivered
 
     def uncommitted(self) -> list[Result]:
-        """Return those that the engine has not taken out, the oldest first."""
-        # The copy is one step for senders that put some meanwhile, also where there is no interpreter lock.
+        """Return the reports that are not discarded, oldest first."""
+        # The copy is atomic, also without a GIL, while senders put more.
         return list(self.queue.copy())
 
     def discard(self, number: int) -> None:
-        """Take out the oldest, which are committed."""
+        """Discard the oldest, which are committed."""
         for _ in range(number):
             self.queue.popleft()
 
     def put(self, result: Result, *, is_low: bool = False) -> None:
-        """Hand over a result. `is_low`: the senders have little left to do."""
+        """Hand over a report. `is_low`: the senders have little left to do."""
         self.queue.append(result)
         if result.attempt is not None and result.attempt.verdict is Verdict.DELIVERED:
             self._delivered(result.attempt.entry)

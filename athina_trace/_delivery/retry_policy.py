@@ -1,4 +1,4 @@
-"""What a log that was not taken waits for: when it is tried again, and when it is given up."""
+"""The retry policy of a log that was not accepted: when it is retried, and when it is given up."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from athina_trace._delivery.results import Attempt
 from athina_trace._delivery.retry import LONGEST_BACKOFF, THROTTLED, Verdict, backoff
 
 FIRST_BACKOFF_SECONDS = 0.05
-"""Longest wait after the first failure of a log; it doubles with each. Outages and rate limits are the controller's."""
+"""The longest backoff after a log's first failure; it doubles each time. The controller handles outages and limits."""
 _UNANSWERED_BACKOFF_SECONDS = 2.0
-"""Longest wait where nothing is answered, nor was another log taken of late: no log is to blame for that."""
+"""The longest backoff if nothing is answered and no other log was accepted lately: then no log is at fault."""
 _RECENT_SECONDS = 120.0
-"""Another log was taken so recently: what fails now fails for a reason of its own."""
+"""If another log was accepted this recently, a log that fails has its own reason."""
 _MANY = 9
-"""Failures of a log that the program is warned of, where no log was taken of late."""
+"""After so many failures of a log, while no other was accepted lately, a warning is logged."""
 
 
 class RetryPolicy:
-    """Decides on attempts, one after the other, and remembers when the last log was taken."""
+    """Decides on attempts, one after the other, and remembers when the last log was accepted."""
 
     def __init__(self, clock: Any, destination: Destination, *, max_attempts: int) -> None:
-        """`clock` has `uniform` (0 to 1). After `max_attempts` a log is refused that fails while others are taken."""
+        """`clock` has `uniform` (0 to 1). A log that fails `max_attempts` times while others succeed is refused."""
         self.last_error: str | None = None
-        """The outcome of the last attempt that failed; None where none has."""
+        """The outcome of the last failed attempt; None if none has failed."""
         self._clock = clock
         self._destination = destination
         self._max_attempts = max_attempts
         self._taken_at = float("-inf")
 
     def decide(self, attempt: Attempt, attempts: int, now: float, *, tries: float = 1.0) -> tuple[Attempt, float]:
-        """Decide what becomes of an attempt, the one of number `attempts` for its log, at `now` (seconds).
+        """Decide on an attempt, number `attempts` for its log, at `now` (seconds).
 
-        `tries`: how many requests a log takes at present. Where most fail at random, no log is to blame for it.
+        `tries`: the recent number of requests per success. If most fail at random, that is not the log's fault.
 
         Returns:
-            The attempt, refused where it failed too often, and in how many seconds its ordering key is due again.
+            The attempt, refused if it failed too often, and in how many seconds its ordering key is due again.
         """
         entry, outcome, verdict = attempt
         if verdict not in (Verdict.RETRY, Verdict.PAUSED):
             self._taken_at = now
             return attempt, 0.0
         self.last_error = f"{outcome.status or 'no answer'}: {outcome.message}"
-        # A clock that was set back, from a future that was wrong, must not make an outage look like one log's failure.
+        # `abs`: after the clock was wrong and set back, an outage must not look like the failure of one log.
         is_any_taken = abs(now - self._taken_at) < _RECENT_SECONDS
         is_alone = outcome.status != THROTTLED and is_any_taken
         if verdict is Verdict.PAUSED:
-            return attempt, 0.0  # after all others: the next probe asks with another log
+            return attempt, 0.0  # queued behind all others: the next probe tries another log
         failures = math.ceil(attempts / max(1.0, tries))
         if failures >= self._max_attempts and is_alone:
             words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
@@ -66,7 +66,7 @@ class RetryPolicy:
         )
 
     def _warn(self, attempt: Attempt, attempts: int, *, is_any_taken: bool) -> None:
-        """Warn the program early where nothing was ever reached: the address may be wrong."""
+        """Log a failure; warn early if nothing was ever reached, since the address may be wrong."""
         outcome = attempt.outcome
         is_unreachable = outcome.status is None and not outcome.possible_duplicate
         if is_unreachable and attempts > 1 and self._taken_at == float("-inf"):
@@ -79,7 +79,7 @@ class RetryPolicy:
                 self._destination.address_setting,
             )
         else:
-            # What the logs of one session alone meet, if that is all there are, is not known to be an outage.
+            # If there are logs of only one session, the controller cannot tell their failures from an outage.
             is_silent = attempts < _MANY or is_any_taken
             _guard.log_throttled(
                 logging.INFO if is_silent else logging.WARNING,

@@ -1,4 +1,4 @@
-"""The four endpoints of Athina's logging API: which method and path carry what."""
+"""The four endpoints of Athina's logging API, with their methods and paths."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from urllib.parse import quote
 __all__ = ["KINDS", "Kind", "route"]
 
 Kind = Literal["log", "update", "update_by_id", "feedback"]
-"""What an entry of the outbox is: a log, a change of one (by `external_reference_id`, or by Athina's own
-`prompt_run_id`), or a user's feedback."""
+"""The kinds of entries: a log, an update of one (by `external_reference_id`, or by Athina's `prompt_run_id`), or user
+feedback."""
 
 _ROUTES: Final[dict[Kind, tuple[str, str]]] = {
     # Only the first exists in two versions. Source: Athina's documentation and its Python and TypeScript
@@ -21,13 +21,13 @@ _ROUTES: Final[dict[Kind, tuple[str, str]]] = {
 }
 
 KINDS: Final = frozenset[str](_ROUTES)
-"""All kinds. A file of an outbox may hold others, of a newer version."""
+"""All kinds. An outbox may hold other kinds, of a newer version."""
 
 
 def route(kind: Kind, target: str = "", *, version: str = "v1") -> tuple[str, str]:
-    """Return the method and the path for an entry of this `kind` about `target`, a reference or an id."""
+    """Return the method and path for an entry of this `kind`; `target` is the reference or id it is about."""
     method, path = _ROUTES[kind]
-    # Any text is one segment of the path, even "." and "..", which would lead elsewhere.
+    # Any text becomes one path segment, even "." and "..", which would otherwise change the path.
     is_dots = target in {".", ".."}
     segment = target.replace(".", "%2E") if is_dots else quote(target, safe="", errors="replace")
     return method, path.format(version=version, target=segment)

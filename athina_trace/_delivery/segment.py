@@ -1,4 +1,4 @@
-"""One segment of the journal: writing records to it, reading lines from it. `journal` describes the format."""
+"""A segment of the journal: writes records, and reads lines. `journal` describes the format."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from athina_trace._delivery.routes import Kind
 
 COLLECT_BYTES = 1024 * 1024
-"""About how much one collection reads, which bounds its memory, and how long the store is locked by it."""
+"""About how much one collection reads, which bounds its memory, and how long it locks the store."""
 TAIL_BYTES = 16
-"""How many bytes before the offset are remembered: they hold a checksum of 8 digits."""
+"""How many bytes before the offset are remembered: enough for a checksum of 8 digits."""
 _CHECKSUM_BYTES = 9
 _NEWLINE = crc32(b"\n")
-"""What a record's checksum begins with."""
+"""The initial value of a record's checksum."""
 
 
 class Mark(NamedTuple):
-    """How far a segment was collected: bytes, and the last of them."""
+    """How far a segment was collected: the offset in bytes, and the last bytes before it."""
 
     offset: int = 0
     tail: bytes = b""
@@ -40,14 +40,14 @@ class Piece(NamedTuple):
     """Consecutive lines of one segment.
 
     Attributes:
-        segment: its name.
-        start: where the lines begin, bytes from the segment's start: the remembered offset, or where that was wrong.
+        segment: the segment's name.
+        start: the offset at which the lines begin: the remembered one or, if the segment has changed, the new one.
         mark: where they end.
-        entries: what the sound records among them hold.
+        entries: the entries of the sound records.
         fingerprints: the CRC-32 of each line.
-        damaged: lines that are no sound records.
-        kept: where the remembered offset was wrong, how many lines of the segment are still those collected.
-        is_last: whether nothing more was found in the journal.
+        damaged: the number of lines that are not sound records.
+        kept: if the segment has changed, how many of its lines are still those collected.
+        is_last: whether the journal holds nothing more.
     """
 
     segment: str
@@ -61,54 +61,54 @@ class Piece(NamedTuple):
 
 
 class Segment:
-    """A segment open for writing, closed with its last reference: a thread that writes there holds one."""
+    """A segment open for writing. It is closed with its last reference, and each thread that writes to it holds one."""
 
     __slots__ = ("_file", "_look_at", "_look_bytes", "about", "collected", "fd", "path")
 
     def __init__(self, path: Path, *, look_bytes: float) -> None:
-        """Open or make the file and hold it against deletion.
+        """Open or create the file, and lock it against deletion.
 
-        `look_bytes`: how much a writer writes before it looks again what others have written.
+        `look_bytes`: how much a writer writes before it checks the size again, since others write, too.
 
         Raises:
-            BlockingIOError: the segment is just being deleted, or another takes its place.
-            OutboxError: the path is a link, or another user's.
+            BlockingIOError: the segment is being deleted or replaced.
+            OutboxError: the path is a link, or belongs to another user.
             OSError: it cannot be opened or locked.
         """
         self._look_bytes = look_bytes
         self.path = path
         self.collected = 0
-        """How far it was collected, as far as this process knows: bytes."""
+        """The collected bytes, as far as this process knows."""
         self._file = _segments[id(self)] = files.HeldFile(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self.fd = self._file.number
         locks.share(self.fd)
-        if not self.is_current():  # since it was opened
+        if not self.is_current():  # deleted or replaced since it was opened
             raise BlockingIOError
         self.size()
 
     def size(self) -> int:
-        """Return its size in bytes, now."""
+        """Return the current size in bytes."""
         self.about = os.lseek(self.fd, 0, os.SEEK_END)
         self._look_at = self.about + self._look_bytes
         return self.about
 
     def write(self, record: bytes) -> int:
-        """Append `record`; return how much of it was taken."""
+        """Append `record`; return how many bytes were written."""
         written = os.write(self.fd, record)
-        # Threads that do this at once may lose count of a record: `about` is an estimate.
+        # Concurrent threads may miscount: `about` is an estimate.
         self.about += written
         if self.about >= self._look_at:
             self.size()
         return written
 
     def is_current(self) -> bool:
-        """Return whether others find it under its path: its folder may have been deleted, or another put there."""
+        """Return whether the file is still the one at its path: the folder may have been deleted or replaced."""
         return self._file.is_current()
 
     def uncollected(self) -> bytes:
-        """Return what was written to it and not collected, wherever its file is by now.
+        """Return what was written and not collected, wherever the file is by now.
 
-        Nothing where the program has closed it: then the file is where it was.
+        Empty if the program has closed it: then the file is still in its place.
         """
         try:
             fd = self._file.fd
@@ -122,11 +122,11 @@ class Segment:
 
 
 _segments: dict[int, files.HeldFile] = {}
-"""The files of all segments that are open, by the object that closes them."""
+"""The files of all open segments, by the id of the `Segment`."""
 
 
 def close_after_fork() -> None:
-    """Let go of what the parent writes to, in a forked child: its segments would be held for as long as we live."""
+    """Close the parent's segments in a forked child, which would lock them for as long as it lives."""
     for file in _segments.values():
         file.close()
     _segments.clear()
@@ -136,16 +136,16 @@ _fork.register("segments", after_in_child=close_after_fork)
 
 
 def has_tail(path: Path, mark: Mark) -> bool:
-    """Return whether a segment still holds, before the offset, what was collected."""
+    """Return whether a segment still has the remembered bytes before the offset."""
     with path.open("rb") as file:
         file.seek(mark.offset - len(mark.tail))
         return file.read(len(mark.tail)) == mark.tail
 
 
 def read_lines(path: Path, mark: Mark, fingerprints: Callable[[str], Sequence[int]], stop: int, size: int) -> Piece:
-    """Return the whole lines between the mark and about `stop`.
+    """Return the complete lines between the mark and about `stop`.
 
-    The first is read whole, however long. What follows the last newline is still being written, or torn.
+    The first is read whole, however long. What follows the last newline is still being written, or is torn.
     """
     kept: int | None = None
     with path.open("rb") as file:
@@ -155,7 +155,7 @@ def read_lines(path: Path, mark: Mark, fingerprints: Callable[[str], Sequence[in
             stop = max(mark.offset, min(stop, mark.offset + COLLECT_BYTES))
         file.seek(mark.offset)
         data = file.read(stop - mark.offset)
-        # One record may be longer than what is read at once, and must not stay behind for ever.
+        # A record may be longer than what is read at once, and must not block the journal forever.
         while b"\n" not in data[1:] and mark.offset + len(data) < size:
             data += file.read(min(COLLECT_BYTES, size - mark.offset - len(data)))
     end = data.rfind(b"\n") + 1
@@ -174,7 +174,7 @@ def read_lines(path: Path, mark: Mark, fingerprints: Callable[[str], Sequence[in
 
 
 def _resume(path: Path, fingerprints: Sequence[int]) -> tuple[Mark, int]:
-    """Return where a segment stops being what was collected, and how many lines that leaves."""
+    """Return the mark up to which a segment still matches what was collected, and the number of lines up to there."""
     data = path.read_bytes()
     end = kept = 0
     for known in fingerprints:
@@ -183,7 +183,7 @@ def _resume(path: Path, fingerprints: Sequence[int]) -> tuple[Mark, int]:
             start += 1
         stop = data.find(b"\n", start)
         line = data[start:stop]
-        # A record that lost exactly its checksum looks like one of an earlier version, and would come twice.
+        # A record that lost exactly its checksum looks like one of an earlier version, and would be collected twice.
         if stop < 0 or known not in (crc32(line), crc32(line + b"\t%08x" % crc32(line, _NEWLINE))):
             break
         end, kept = stop + 1, kept + 1
@@ -191,7 +191,7 @@ def _resume(path: Path, fingerprints: Sequence[int]) -> tuple[Mark, int]:
 
 
 def _decode(line: bytes) -> Entry | None:
-    """Return the entry of a sound record, without its newlines; None for any other line."""
+    """Return the entry of a sound record, given without newlines; None for any other line."""
     length, _, rest = line.partition(b"\t")
     header, _, rest = rest.partition(b"\t")
     # A damaged length may have thousands of digits, which `int` refuses.
@@ -209,6 +209,6 @@ def _decode(line: bytes) -> Entry | None:
         seconds = float(made)
     except (ValueError, TypeError, OverflowError):
         return None
-    # What the store cannot hold would keep all others out of it.
+    # An entry that the store cannot hold would block all others.
     is_sound = isinstance(kind, str) and math.isfinite(seconds)
     return Entry(str(ordering_key), cast("Kind", kind), str(reference), seconds, body) if is_sound else None

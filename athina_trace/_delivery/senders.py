@@ -1,7 +1,7 @@
-"""Senders: threads that do nothing but requests. Leases go in at one end, results come out at the other.
+"""Senders: threads that only make requests. They take leases from a queue, and report results.
 
-The controller says how many requests may be in flight; there are as many senders as that, at most, while work waits.
-Each has a connection of its own.
+The controller limits how many requests may be in flight; while work waits, there are at most as many senders. Each has
+its own connection.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _SUPERVISE_SECONDS = 1.0
 """How often busy senders are supervised."""
 _STALL_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
-"""How long a sender without work lives on, with its connection; one always does."""
+"""How long an idle sender lives on, with its connection; the last one always does."""
 _ABORTING_SECONDS = 0.2
-"""How long those that are aborted at the end may take to notice."""
+"""How long senders that are aborted on close may take to notice."""
 _TRY_SECONDS = 0.0005
 _FEW = 96
-"""Leases in the queue below which the engine is asked for more."""
+"""If fewer leases are in the queue, the engine is asked for more."""
 
 
 class Connection(Protocol):
-    """What a sender speaks through; see `client.Client`."""
+    """A sender's connection; see `client.Client`."""
 
     def deliver(self, kind: Kind, target: str, body: bytes) -> Outcome: ...
 
@@ -49,7 +49,7 @@ class Connection(Protocol):
 
 
 def send(entry: Stored, connection: Connection, *, max_bytes: int) -> Outcome:
-    """Send one entry, shortened to `max_bytes`, and halved for as long as the server calls it too large."""
+    """Send one entry, truncated to `max_bytes`, and halved as long as the server says that it is too large."""
     body = truncate(entry.body, limit=max_bytes)
     while True:
         outcome = connection.deliver(entry.kind, entry.reference, body)
@@ -60,20 +60,20 @@ def send(entry: Stored, connection: Connection, *, max_bytes: int) -> Outcome:
 
 
 class _Sender:
-    """One thread, its connection, and what it works on.
+    """A sender's thread, its connection, and its work.
 
     Attributes:
-        held: leases that it took from the queue and whose end it has not reported yet.
-        request: what it has in flight.
-        is_parked: whether it waits with a lease until another request may be in flight.
-        is_resting: whether it waits without one, since as many have one as may send.
-        may_continue: set for one that waits.
+        held: the leases that it took from the queue and whose end it has not reported yet.
+        request: its request in flight.
+        is_parked: whether it waits with a lease, until another request may be in flight.
+        is_resting: whether it waits without a lease, since as many senders have one as may send.
+        may_continue: set to wake it.
         has_ended: whether its thread is done, or about to be.
-        error: what it died of.
+        error: the error that it died of.
     """
 
     def __init__(self, run: Callable[[_Sender], None], name: str) -> None:
-        # In a context of its own, as the engine's.
+        # In its own context, like the engine's thread.
         self.thread = threading.Thread(target=contextvars.Context().run, args=(run, self), name=name, daemon=True)
         self.connection: Connection | None = None
         self.held: list[Lease] = []
@@ -85,10 +85,10 @@ class _Sender:
 
 
 class _TurnLock:
-    """A lock that only the running thread takes; those that wait try again and again.
+    """A lock that only a running thread takes: the others poll.
 
-    A lock of the library is handed to a waiting thread, which keeps it while it waits 5 ms for the interpreter that the
-    program computes in. Whatever comes meanwhile waits as well, so that it is handed on like this for ever after.
+    An ordinary lock is handed to a waiting thread, which keeps it while it waits 5 ms for the interpreter (GIL) if the
+    program computes. Others that want it meanwhile wait as well, and so it is handed on like this forever.
     """
 
     def __init__(self) -> None:
@@ -103,12 +103,12 @@ class _TurnLock:
 
 
 class Senders:
-    """The threads, their queue and the controller that they ask. Everything public is for the engine's thread."""
+    """The sender threads, their queue and their controller. Everything public is for the engine's thread."""
 
     destination = ATHINA
     unsent = None
 
-    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
+    def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
         connect: Callable[[], Connection],
         results: Results,
@@ -119,15 +119,15 @@ class Senders:
         revise: Callable[[bytes], bytes] | None = None,
         is_queue: bool = False,
     ) -> None:
-        """Start nothing.
+        """Start no threads.
 
         Args:
             connect: makes the connection of a sender.
-            results: what came of each entry goes there.
+            results: receives the reports on all entries.
             clock: has `monotonic` (seconds) and `uniform` (0 to 1).
-            limit: most requests in flight.
-            max_bytes: longer entries are shortened.
-            revise: gives the JSON to send of a log; must not raise.
+            limit: the maximum of requests in flight.
+            max_bytes: longer entries are truncated.
+            revise: returns the JSON to send for a log; must not raise.
             is_queue: see `Concurrency`.
         """
         self.controller = Concurrency(limit, is_queue=is_queue)
@@ -146,7 +146,7 @@ class Senders:
     @property
     def alive(self) -> int:
         """How many senders there are."""
-        # For any thread, so its thread is not asked: see `worker`.
+        # For any thread, even in a signal handler, so without `Thread.is_alive`: see `_EngineThread`.
         return sum(not sender.has_ended for sender in list(self._senders))
 
     def submit(self, lease: Lease) -> None:
@@ -155,9 +155,9 @@ class Senders:
         self._calls.put(None)
 
     def start(self) -> None:
-        """Start one more sender. Raises RuntimeError where no thread can be started."""
-        # The lock makes listing and starting one: a sender that is listed but not yet alive would look dead, and one
-        # that is done at once would retire before it is listed.
+        """Start one more sender. Raises RuntimeError if no thread can be started."""
+        # The lock makes listing and starting atomic: a sender that is listed but not yet alive would look dead, and one
+        # that ends at once would unlist itself before it is listed.
         with self._lock:
             sender = _Sender(self._run, f"athina-trace-sender-{len(self._senders) + 1}")
             self._senders.append(sender)
@@ -168,10 +168,10 @@ class Senders:
                 raise
 
     def supervise(self) -> float:
-        """Supervise the senders: replace dead ones, abort overdue requests, have one more sent where all hang.
+        """Supervise the senders: replace dead ones, abort overdue requests, allow more requests if all hang.
 
         Returns:
-            Seconds until the senders are to be supervised again.
+            In how many seconds to supervise them again.
         """
         self._replace_dead()
         senders = list(self._senders)
@@ -196,12 +196,12 @@ class Senders:
                 self.start()
 
     def _replace_dead(self) -> None:
-        """Report what dead senders held as failed; others are started where work waits."""
+        """Report the leases of dead senders as failed; `_start_where_needed` starts new senders."""
         with self._lock:
             dead = [sender for sender in self._senders if not sender.thread.is_alive()]
         for sender in dead:
-            # A failure, so that an entry which kills its senders is tried less and less often. How far its request
-            # came is unknown once there was a connection.
+            # As a failure, so that an entry that kills its senders is retried less and less often. If there was a
+            # connection, the entry may have been sent.
             message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
             outcome = Outcome(None, message=message, possible_duplicate=sent)
             if sender.request is not None:
@@ -219,7 +219,7 @@ class Senders:
 
     def _run(self, sender: _Sender) -> None:
         try:
-            with self._lock:  # free once `start` is done, which lists no sender whose start was interrupted
+            with self._lock:  # `start` holds it until it is done; it unlists a sender whose start was interrupted
                 is_listed = sender in self._senders
             try:
                 while is_listed and self._take(sender):
@@ -228,13 +228,13 @@ class Senders:
                 sender.has_ended = True
                 if sender.connection is not None:
                     sender.connection.close()
-        except BaseException as error:  # noqa: BLE001 - `supervise` finds the dead sender, with what it held
+        except BaseException as error:  # noqa: BLE001 - `supervise` finds the dead sender and its leases
             sender.error = error
             self._results.wake_event.wake()
             _guard.swallow("sending logs")
 
     def _take(self, sender: _Sender) -> bool:
-        """Wait for a lease to be held; False where the sender is to end."""
+        """Wait for a lease, and hold it; False if the sender must end."""
         while not self._closed.is_set():
             is_idle = False
             try:
@@ -263,11 +263,11 @@ class Senders:
         return False
 
     def _serve(self, lease: Lease, sender: _Sender) -> None:
-        """Send the entries of a lease in order, for as long as they are taken or refused, and report each."""
+        """Send the entries of a lease in order until one fails, and report each."""
         sender.connection = sender.connection or self._connect()
         failed: Attempt | None = None
         for entry in lease.entries:
-            # Before the request begins, whose time the controller judges the server by.
+            # Before the request begins, since the controller judges the server by the request's time.
             revise = self._revise if entry.kind == "log" else None
             revised = entry._replace(body=revise(entry.body)) if revise is not None else entry
             request = self._begin(lease, entry, sender)
@@ -278,14 +278,14 @@ class Senders:
             if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
                 failed = attempt
                 if outcome.status not in (None, THROTTLED):
-                    sender.connection.close()  # the next one may lead to another server, which is well
+                    sender.connection.close()  # the next one may lead to another, healthy server
                 break
             self._results.put(Result(lease, attempt, ended=False))
         self._results.put(Result(lease, failed, ended=True), is_low=len(self._queue) < _FEW)
         sender.held.remove(lease)
 
     def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> InFlight | None:
-        """Wait until a request may be sent; None where none may be for long, or the process ends."""
+        """Wait until a request may be sent; None if the gate is shut, or the process ends."""
         request: InFlight | None = None
         now = self._clock.monotonic()
         while not self._closed.is_set() and not self.controller.gate.wait(now):
@@ -304,7 +304,7 @@ class Senders:
         return None if self._closed.is_set() else request
 
     def _end(self, request: InFlight, outcome: Outcome, sender: _Sender) -> Verdict:
-        """Report the outcome of a request to the controller; return what becomes of its log."""
+        """Report the outcome of a request to the controller; return the verdict on its log."""
         with self._lock:
             sender.request = None
             verdict = self.controller.end(
@@ -322,7 +322,7 @@ class Senders:
         return verdict
 
     def _wake(self) -> None:
-        """Wake those that may continue, and no other: each has to wait for the interpreter first."""
+        """Wake only the senders that may continue, since each has to wait for the interpreter (GIL)."""
         limit, gate = self.controller.limit, self.controller.gate
         parked = [each for each in self._senders if each.is_parked]
         room = len(parked) if gate.is_shut else limit - sum(each.request is not None for each in self._senders)
@@ -332,7 +332,7 @@ class Senders:
             sender.may_continue.set()
 
     def close(self, seconds: float) -> None:
-        """Let every sender end after its present request, which is aborted if it takes nearly all of `seconds`."""
+        """End all senders after their current requests, which are aborted if they take nearly all of `seconds`."""
         self._closed.set()
         with self._lock:
             senders = list(self._senders)
@@ -354,7 +354,7 @@ def _join(senders: list[_Sender], seconds: float) -> None:
 
 
 class NoSenders:
-    """In place of senders where nothing is to be sent: everything stays in the outbox."""
+    """Replaces senders if nothing is to be sent: everything stays in the outbox."""
 
     destination = ATHINA
     alive = 0
@@ -365,14 +365,14 @@ class NoSenders:
         self.controller = Concurrency(0)
 
     def submit(self, lease: Lease) -> None:
-        """Do nothing: there is no lease, since the controller allows none."""
+        """Do nothing: there are no leases, since the controller allows none."""
 
     def start(self) -> None:
         """Do nothing: there is no thread to start."""
 
     def supervise(self) -> float:
-        """Return that it need not be done again."""
+        """Return infinity: there is nothing to supervise."""
         return math.inf
 
     def close(self, seconds: float) -> None:
-        """Do nothing: nothing is under way."""
+        """Do nothing: nothing is in flight."""

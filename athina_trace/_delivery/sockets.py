@@ -1,7 +1,7 @@
 """Connecting to a host, and what deliveries ask and do to a socket that a library has opened.
 
-Each system call that may wait lets another thread have the interpreter, and a program that computes keeps it for 5 ms.
-`getsockopt` does not, so on Linux it answers what `fstat` and `poll` answer elsewhere.
+Each system call that may block releases the interpreter (GIL), and a compute-bound program keeps it for 5 ms.
+`getsockopt` does not release it, so on Linux it is used instead of `fstat` and `poll`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from athina_trace._delivery.files import identity
 
-# Of Linux (socket(7)); Python has no names for two of them.
+# Options of Linux, see socket(7); Python has no names for two of them.
 _IS_LINUX = sys.platform == "linux"
 _SO_MEMINFO = 55
 _SO_COOKIE = 57
@@ -70,12 +70,12 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
 
 
 def identity_of(connection: socket.socket) -> object:
-    """Return what makes a connection another one; None where it is closed, or the system gives it none."""
+    """Return what identifies a connection; None if it is closed, or the system has no identity for it."""
     try:
         if _IS_LINUX:
             return connection.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
     except OSError:
-        pass  # no socket, or an older kernel
+        pass  # not a socket, or an older kernel
     try:
         return identity(os.fstat(connection.fileno()))
     except OSError:
@@ -83,7 +83,7 @@ def identity_of(connection: socket.socket) -> object:
 
 
 def is_readable(connection: socket.socket) -> bool:
-    """Return whether the server has hung up meanwhile, or has sent what no request asked for."""
+    """Return whether the server has hung up, or has sent data without a request."""
     try:
         if _IS_LINUX:
             return (
@@ -100,19 +100,20 @@ def is_readable(connection: socket.socket) -> bool:
 
 
 def limit_waits(connection: socket.socket, seconds: float) -> None:
-    """Let each of its calls wait for at most so long, after which it raises `TimeoutError` or `BlockingIOError`."""
+    """Limit how long each call blocks, after which it raises `TimeoutError` or `BlockingIOError`."""
     connection.settimeout(seconds)
-    # Python waits in another system call before each, where the kernel itself can do so, but for OpenSSL and gevent.
+    # For a timeout, Python makes another system call (`poll`) before each; the kernel's own timeouts need none. They
+    # do not work with OpenSSL and gevent.
     if _IS_LINUX and type(connection).recv is _socket.socket.recv:
         limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        with suppress(OSError):  # a system whose times have another size
+        with suppress(OSError):  # a system whose `struct timeval` has another size
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             connection.settimeout(None)
 
 
 def shut(connection: socket.socket) -> None:
-    """End both directions of a connection that another thread is using."""
+    """Shut down both directions of a connection that another thread is using."""
     with suppress(OSError):
-        # The plain socket's method on purpose: TLS's own would change state under the thread that is reading.
+        # The plain socket's method on purpose: that of TLS would change state under the thread that is reading.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -1,9 +1,9 @@
-"""The standard library's `sqlite3`, or, where Python was built without it, what lets every module be loaded.
+"""The standard library's `sqlite3`, or stubs that let every module be imported if Python was built without it.
 
-Without it, logs are kept in memory, and the commands that read outbox files say what is missing.
+Without SQLite, logs are kept in memory, and the commands that read outbox files say what is missing.
 
-Files are opened by `Connection` itself. Tools that trace programs replace `sqlite3.connect`: each statement of ours
-would become a span of the program's.
+Files are opened with `Connection` itself, because tracing tools patch `sqlite3.connect`: each of our statements would
+become a span in the program's traces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from athina_trace.errors import OutboxError
 __all__ = ["Connection", "Row", "missing", "sqlite3"]
 
 missing: str | None = None
-"""Why there is no SQLite; None where there is."""
+"""Why there is no SQLite; None if there is."""
 
 
 class _NoConnection:

@@ -1,4 +1,4 @@
-"""The outbox on disk: journal segments and a SQLite file beside them, shared by every process that opens the path."""
+"""The outbox on disk: journal segments and a SQLite file, shared by all processes that open the path."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from athina_trace.errors import OutboxError
 
 _LEAST_COLLECTED_BYTES = 16 * 1024
 _MOVED_AT_ONCE = 64
-"""Entries."""
+"""In entries."""
 
 
 class SqliteOutbox(Outbox):
-    """An outbox on disk, shared by all processes of one user and one machine that open the same path.
+    """An outbox on disk, shared by all processes of one user on one machine that open the same path.
 
-    `path` is the store, a file of mode 0600; the journal's folder is beside it. Missing folders are made, 0700.
+    `path` is the store, a file of mode 0600; the journal's folder is beside it. Missing folders are created, mode 0700.
     """
 
     def __init__(self, path: str, *, max_bytes: float = float("inf")) -> None:
@@ -51,10 +51,10 @@ class SqliteOutbox(Outbox):
         super().__init__(journal, self._open, lambda: FileOwner(f"{path}.owners"), max_bytes=max_bytes)
 
     def _check(self) -> None:
-        """Refuse the folder of another machine, and bring a store of an earlier version up to date before a log.
+        """Refuse the folder of another machine, and migrate a store of an earlier version before the first log.
 
-        That version may still run, and would take a record with a checksum for a torn one, and skip it. A migrated
-        store it leaves alone.
+        A process of that version may still be running: it would take a record with a checksum for a torn one, and skip
+        it. It leaves a migrated store alone.
         """
         self._presence.beat()
         version = version_of(self._file)
@@ -72,8 +72,8 @@ class SqliteOutbox(Outbox):
         files.make_folder(self._file.parent)
         files.make_folder(self._folder)
         self._presence.check()
-        # Made before SQLite does, which would let the umask decide who may read it. One that is there is not opened,
-        # since this process may have it open already, and would lose SQLite's locks: see `version_of`.
+        # Created here because SQLite would let the umask decide who may read it. An existing file is not opened, since
+        # this process may have it open already, and would lose SQLite's locks: see `version_of`.
         if self._file.is_symlink() or not self._file.is_file():
             os.close(files.open_private(self._file, os.O_RDWR | os.O_CREAT))
         for name in (self.path, f"{self.path}-wal", f"{self.path}-shm"):
@@ -84,7 +84,7 @@ class SqliteOutbox(Outbox):
 
     @property
     def store(self) -> Store:
-        """The file, opened when the engine first needs it."""
+        """The store, opened when the engine first needs it."""
         return cast("Store", super().store)
 
     @cached_property
@@ -92,7 +92,7 @@ class SqliteOutbox(Outbox):
         return Acknowledgements(self._folder, self._owner.id, self.store.identity)
 
     def _make_room(self) -> int:
-        # What is collected takes room twice before its segment is deleted: in the store's log, and in the store.
+        # Collected entries take space twice before their segment is deleted: in the store's log and in the store.
         disk = files.disk_of(self._folder)
         if disk.free < disk.reserve:
             self.quota.drop_delivered(before=float("inf"))
@@ -101,12 +101,13 @@ class SqliteOutbox(Outbox):
         return int(min(COLLECT_BYTES, max(_LEAST_COLLECTED_BYTES, disk.free / 8)))
 
     def all_delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        # To keep an entry means that SQLite writes it once more.
+        # Keeping an entry makes SQLite write it once more.
         disk = files.disk_of(self._folder)
         super().all_delivered(entries, now, keep=keep and disk.free >= disk.reserve)
 
     def acknowledge(self, entry: Stored) -> None:
-        # In a sender's thread: a store that cannot be read now costs a copy at most, if we are killed before the step.
+        # In a sender's thread: if the store cannot be read now and we are killed before the next step, the entry is
+        # sent twice at worst.
         with suppress(OSError, sqlite3.Error):
             self._acknowledgements.add(entry.id, entry.reference)
 
@@ -115,7 +116,7 @@ class SqliteOutbox(Outbox):
             self._acknowledgements.committed((entry.id, entry.reference) for entry in others)
 
     def reclaim(self) -> None:
-        self._presence.beat()  # raises where another machine took over meanwhile: then nothing here is ours
+        self._presence.beat()  # raises if another machine took over meanwhile: then nothing here is ours
         store = self.store
         with store.transaction():
             for owner in {*store.owners(), *acknowledged.owners(self._folder)}:
@@ -139,21 +140,21 @@ class SqliteOutbox(Outbox):
             self._taken_away = cast("Store", opened)
         is_replaced = super().refresh() or is_taken_away
         if is_taken_away:
-            self._let_go()  # of what was leased there
+            self._let_go()  # forget the leases in the store that was taken away
         if self._taken_away is not None and self._has_moved_all(self._taken_away):
             self._taken_away.close()
             self._taken_away = None
         return is_replaced
 
     def _has_moved_all(self, lost: Store) -> bool:
-        """Move what waits in a store whose file was taken away, and is open here still, to the one in its place.
+        """Move waiting entries from a store whose file was taken away, but is still open here, to its replacement.
 
-        Other processes have it open, too: each entry is moved by one of them. False where it is to be tried again.
+        Other processes may also have it open: each entry is moved by only one of them. False if this is to be retried.
         """
         try:
             with lost.locked():
                 moved = -1
-                # One that is damaged was put aside by another process.
+                # A damaged store was quarantined by another process, not taken away.
                 while moved and lost.is_connected and lost.is_sound():
                     with lost.transaction(), self.store.transaction():
                         entries = lost.first_waiting(_MOVED_AT_ONCE)
@@ -161,7 +162,7 @@ class SqliteOutbox(Outbox):
                         lost.delete_delivered(list(entries))
                         moved = len(entries)
         except (OSError, sqlite3.Error) as error:
-            words = "what waited in the outbox %s, which was taken away, cannot be moved to the one in its place (%s)"
+            words = "the waiting logs of the outbox %s, which was taken away, cannot be moved to its replacement (%s)"
             _guard.log_throttled(logging.ERROR, "not moved", words, self.path, error)
             return not is_locked(error) and not isinstance(error, OSError)
         return True
@@ -174,7 +175,7 @@ class SqliteOutbox(Outbox):
     def close(self) -> None:
         owner, is_last = self._lease_owner.opened, False
         with suppress(OSError):
-            # Asked before the files are closed: whether others are there is seen through the owners' file alone.
+            # Checked before the files are closed: only the owners' file tells whether there are others.
             is_last = isinstance(owner, FileOwner) and owner.is_alone()
         if self._taken_away is not None:
             self._taken_away.close()
@@ -187,9 +188,9 @@ class SqliteOutbox(Outbox):
         return isinstance(store, Store) and not store.is_sound()
 
     def quarantine(self) -> str | None:
-        """Rename a store that cannot be read, with what belongs to it; its new path, or None where another process did.
+        """Rename an unreadable store and SQLite's files beside it; return its new path, or None if another process did.
 
-        The journal stays: what was collected but not delivered is collected again if it is still in there.
+        The journal stays: entries that were collected but not delivered are collected again if it still holds them.
         """
         was_open = self._store.opened is not None
         if was_open and not self.store.is_current():
@@ -205,7 +206,7 @@ class SqliteOutbox(Outbox):
                     if not is_corrupt(error):
                         raise
                 else:
-                    return None  # another process has just put a new one here
+                    return None  # another process has just replaced it
             suffix = time.strftime(".corrupt-%Y%m%d-%H%M%S")
             for name in (f"{self.path}-wal", f"{self.path}-shm", self.path):
                 if Path(name).exists():
@@ -214,7 +215,7 @@ class SqliteOutbox(Outbox):
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Keep other processes from doing the same; False where one is at it."""
+        """Keep other processes from quarantining; False if one is doing so."""
         files.make_folder(self._folder)
         folder = os.open(self._folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Figures of an outbox: how many entries there are, the report of a flush, the state of deliveries."""
+"""Numbers of an outbox: counts of entries, the report of a flush, the status of deliveries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import astuple, dataclass
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of entries, over all processes of an outbox since it was made: `made` is the sum of the next four.
+    """Counts of entries, of all processes since the outbox was created: `made` is the sum of the next four.
 
-    `possible_duplicates` counts attempts whose answer was lost, so that Athina may have been given the entry twice;
-    `damaged` counts records of the journal that could not be read.
+    `possible_duplicates` counts attempts whose answer was lost, so that Athina may get the entry twice; `damaged`
+    counts unreadable records of the journal.
     """
 
     made: int = 0
@@ -24,7 +24,7 @@ class Counts:
 
     @classmethod
     def of(cls, values: Mapping[str, int]) -> Counts:
-        """Return the counts that a store keeps by name: what is neither delivered, refused nor dropped waits."""
+        """Return the counts from a store's counters: entries that are neither delivered, refused nor dropped wait."""
         made, delivered, refused, dropped, possible_duplicates, damaged = (
             values.get(name, 0)
             for name in ("made", "delivered", "refused", "dropped", "possible_duplicates", "damaged")
@@ -38,16 +38,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class FlushReport:
-    """The result of a flush. True where everything was delivered.
+    """The result of a flush. It is true if everything was delivered.
 
     Attributes:
-        delivered: entries that reached Athina while flushing.
-        waiting: entries still in the outbox, to be delivered later, by this process or the next one; what was put
-            while a flush was under way does not count where all that was put before has been acknowledged.
-        refused: entries that Athina refused, ever; they are kept.
-        paused: why nothing is sent at all, such as a wrong key; None where it is.
-        elapsed: seconds.
-        undelivered: entries that Athina refused or that could not be kept, since the flush before.
+        delivered: entries that were delivered during the flush.
+        waiting: entries still in the outbox, to be delivered later, by this process or the next one; 0 if all entries
+            that were put before the flush have been acknowledged.
+        refused: all entries that Athina has ever refused; they are kept.
+        paused: why nothing is sent at all, such as a wrong key; None otherwise.
+        elapsed: the time that the flush took, in seconds.
+        undelivered: entries that Athina refused or that could not be kept, since the previous flush.
 
     >>> report = flush(timeout=5)
     >>> bool(report), report.waiting
@@ -67,25 +67,25 @@ class FlushReport:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of this process's outbox, over all processes that share it, since it was made.
+    """The status of this process's outbox, for all processes that share it, since it was created.
 
     Attributes:
         made: logs, updates and feedback; always the sum of the next four.
-        delivered, waiting, refused: what became of them.
-        dropped: what could not be kept, since the outbox was full.
-        possible_duplicates: tries whose answer was lost, so that Athina may have got the log from them and again
-            from the next try, under the same `external_reference_id`.
-        paused: why nothing is sent, such as a wrong key or an outage; None where it is.
-        waiting_since: when the oldest log that waits was made, seconds since the epoch; None where none waits.
-        bytes: what the outbox's file takes, without space that is free in it.
-        outbox: the outbox's file, or ":memory:", also for as long as that file cannot be written to.
-        faults: errors of athina_trace's own code that it kept from the program.
-        damaged: records of the journal that failed their checksum or were cut, so that what they held is lost; they
+        delivered, waiting, refused: how many of them were delivered, wait for delivery, or were refused by Athina.
+        dropped: how many could not be kept, since the outbox was full.
+        possible_duplicates: attempts whose answer was lost, so that Athina may have received the log twice, with the
+            same `external_reference_id`.
+        paused: why nothing is sent, such as a wrong key or an outage; None otherwise.
+        waiting_since: when the oldest waiting log was made, seconds since the epoch; None if none waits.
+        bytes: the size of the outbox's file, without free space in it.
+        outbox: the outbox's file; ":memory:" if there is none, or while it cannot be written to.
+        faults: errors in athina_trace's own code, which were kept from the program.
+        damaged: records of the journal that had a wrong checksum or were truncated, so that their content is lost; they
             count nowhere else.
-        senders: threads of this process that send now.
-        last_error: the outcome of the last request of this process that failed, such as "503: overloaded"; None where
-            none has.
-        memory_only: why new logs are kept in memory alone, such as a full disk; None where they are on disk.
+        senders: the number of sender threads in this process.
+        last_error: the outcome of this process's last failed request, such as "503: overloaded"; None if none has
+            failed.
+        memory_only: why new logs are kept only in memory, such as a full disk; None if they are on disk.
 
     >>> reference = log_inference(response="Hello")
     >>> now = status()

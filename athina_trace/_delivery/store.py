@@ -1,10 +1,10 @@
-"""The store: SQLite, used by engines only. Entries by ordering key, who leases which key, what was collected.
+"""The store, in SQLite: entries by ordering key, the leases of keys, and how far the journal was collected.
 
-What the engine asks of the file is here; `maintenance` has what people do to it by hand, and the viewer has readers of
-its own. A `Store` belongs to one engine; several processes may have one on the same file.
+This module has the queries of engines; `maintenance` has manual operations, and the viewer its own readers. A `Store`
+belongs to one engine; several processes may have one on the same file.
 
-Each statement, and each row that it gives, lets go of the interpreter, and waits 5 ms to have it back where the program
-computes. So there are few statements, each about many rows, and what they find comes in one.
+Each statement, and each row that it returns, releases the interpreter (GIL), and if the program computes, waits 5 ms to
+get it back. So there are few statements, each for many rows, and a result comes as a single row.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from athina_trace._delivery.segment import Mark, Piece
 from athina_trace._delivery.stats import Counts
 
 _AT_ONCE = 1000
-"""How many entries are dropped in one transaction."""
+"""The maximum of entries dropped in one transaction."""
 _VALUES = 999
-"""In one statement: what every SQLite takes."""
+"""The maximum of values in one statement that every SQLite accepts."""
 
 _T = TypeVar("_T")
 
 
 def _chunks(rows: Sequence[_T], values: int) -> Iterator[Sequence[_T]]:
-    """Split `rows` for statements that take `values` of each and a few more: SQLite bounds their number."""
+    """Split `rows` for statements with `values` parameters per row and a few more: SQLite limits their number."""
     size = (_VALUES - 9) // values
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 class Store(Database):
-    """Entries at rest. All times are seconds since the epoch, and passed in."""
+    """Entries on disk. All times are passed in, as seconds since the epoch."""
 
     empty_bytes = 73_728
-    """What a file takes before anything is in it."""
+    """The size of an empty store."""
 
     def __init__(self, path: str) -> None:
-        """Open or make the file at `path`. Raises `OutboxError` or `sqlite3.Error`."""
+        """Open or create the file at `path`. Raises `OutboxError` or `sqlite3.Error`."""
         self._counted: Counter[str] = Counter()
         super().__init__(path, MIGRATIONS)
         with self.locked():
             self.identity = bytes(self._db.execute("SELECT store FROM identity").fetchone()[0])
-            """What makes this store another than one that takes its place; a backup keeps it."""
+            """Distinguishes this store from one that replaces it; a backup has the same."""
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Append `entries` to their ordering keys. An update follows its log under that log's key."""
+        """Append `entries` to their ordering keys. Updates and feedback get the key of their log."""
         keys = {entry.reference: entry.ordering_key for entry in reversed(entries) if entry.kind == "log"}
         rows: list[tuple[object, ...]] = []
         for entry in entries:
@@ -74,12 +74,12 @@ class Store(Database):
         self.count("made", len(entries))
 
     def lease(self, owner: int, now: float, *, keys: int, batch: int, room: float, newest: bool = False) -> list[Lease]:
-        """Take up to `keys` ordering keys that are due, in their turn, each with up to `batch` of its oldest entries.
+        """Lease up to `keys` ordering keys that are due, in turn, each with up to `batch` of its oldest entries.
 
-        `room` bounds their bytes together: the entry that exceeds it is the last. `newest`: the newest of those that
-        did not fail come first.
+        `room` limits the total bytes: the entry that exceeds it is the last. `newest`: prefer the newest keys that have
+        not failed.
         """
-        # They take their turn, by their ids, among those that did not have to wait: under load there are always more.
+        # Keys that waited queue by id among those that did not have to wait, of which there are always more under load.
         self._db.execute("UPDATE ordering_key SET due = 0 WHERE owner IS NULL AND due > 0 AND due <= ?", (now,))
         turn = "attempts > 0, CASE attempts WHEN 0 THEN -id ELSE id END" if newest else "due, id"
         found = self._rows(
@@ -101,7 +101,7 @@ class Store(Database):
             oldest = [entries[number] for number in numbers if number in entries]
             if oldest:
                 leases.append(Lease(key, failures, oldest))
-            else:  # its last owner died after the last entry, or none is of a known kind
+            else:  # its last owner died after the last entry, or all entries are of unknown kinds
                 self.release(key)
         for some in _chunks([lease.ordering_key for lease in leases], 1):
             places = ", ".join("?" * len(some))
@@ -118,27 +118,27 @@ class Store(Database):
                 if entry.kind in KINDS:
                     entries[entry.id] = entry
                     continue
-                # Of a newer version, or changed on the disk. It must not hold up those behind it.
+                # From a newer version, or damaged on disk. It must not block the entries behind it.
                 self.refused(entry, now, status=None, reason=f"unknown kind {entry.kind!r}, which was not sent")
                 _guard.log_throttled(
                     logging.WARNING,
                     "unknown kind",
                     "the outbox %s holds an entry of the kind %r, which this version of athina_trace does not know: it "
-                    "is kept aside, see `athina-trace logs --state refused`",
+                    "is kept as refused, see `athina-trace logs --state refused`",
                     self.path,
                     entry.kind,
                 )
         return entries
 
     def delivered(self, entries: Sequence[tuple[Stored, str | None]], now: float, *, keep: bool) -> None:
-        """Delete these, which Athina has, each with the name that it gave, or keep them to be looked at."""
+        """Delete delivered entries, or keep them for inspection, each with its `prompt_run_id`."""
         if not keep:
             self.delete_delivered([entry.id for entry, _ in entries])
             return
         for some in _chunks(entries, 3):
             ids = [entry.id for entry, _ in some]
             places = f"({', '.join('?' * len(ids))}) AND state = 'waiting'"
-            # Asked before: an entry that was purged meanwhile counts nowhere.
+            # Queried before the update: entries that were purged meanwhile do not count.
             query = f"SELECT coalesce(sum(length(body)), 0) FROM entry WHERE id IN {places}"  # noqa: S608
             self.count("delivered_bytes", self._db.execute(query, ids).fetchone()[0])
             names = [value for entry, name in some if name is not None for value in (entry.id, name)]
@@ -150,29 +150,29 @@ class Store(Database):
             self.count("delivered", done)
 
     def delete_delivered(self, ids: Sequence[int]) -> None:
-        """Delete the waiting entries with these ids, which Athina has."""
+        """Delete the waiting entries with these ids, and count them as delivered."""
         for some in _chunks(ids, 1):
             places = ", ".join("?" * len(some))
             done = self._db.execute(f"DELETE FROM entry WHERE id IN ({places}) AND state = 'waiting'", some)  # noqa: S608
             self.count("delivered", done.rowcount)
 
     def refused(self, entry: Stored, now: float, *, status: int | None, reason: str) -> None:
-        """Keep `entry`, which Athina will never take as it is, with the server's words."""
+        """Keep `entry`, which Athina will never accept as it is, with the server's message."""
         done = self._db.execute(
             "UPDATE entry SET state = 'refused', status = ?, reason = ?, resolved = ? "
             "WHERE id = ? AND state = 'waiting'",
             (status, reason, now, entry.id),
-        ).rowcount  # 0 where it was purged meanwhile: each counter moves with its row
+        ).rowcount  # 0 if it was purged meanwhile: counters change only with their rows
         self.count("refused", done)
         self.count("refused_bytes", done * len(entry.body))
 
     def reference_of(self, entry: int) -> str | None:
-        """Return the reference of a waiting entry; None where no entry with that id waits."""
+        """Return the reference of a waiting entry; None if no entry with this id waits."""
         row = self._db.execute("SELECT reference FROM entry WHERE id = ? AND state = 'waiting'", (entry,)).fetchone()
         return None if row is None else str(row[0])
 
     def release(self, *ordering_keys: str, due: float = 0.0, attempts: int = 0) -> None:
-        """Give leased keys back, to be leased again when `due`, after others; a key without entries is forgotten."""
+        """Release leased keys, which are due again at `due`, behind others; a key without entries is forgotten."""
         for some in _chunks(ordering_keys, 3):
             places = ", ".join("?" * len(some))
             gone = self._db.execute(
@@ -181,7 +181,7 @@ class Store(Database):
                 some,
             ).rowcount
             if gone < len(some):
-                # With new ids, since those that are due at once come in the order of their ids.
+                # New ids put them behind the others, since keys that are due at once are leased in the order of ids.
                 last = self._db.execute("SELECT max(id) FROM ordering_key").fetchone()[0]
                 ids = [value for place, name in enumerate(some, last + 1) for value in (name, place)]
                 new = f"CASE name {'WHEN ? THEN ? ' * len(some)}END"
@@ -191,30 +191,30 @@ class Store(Database):
                 )
 
     def owners(self) -> list[int]:
-        """Return all owners that lease a key."""
+        """Return all owners of leases."""
         return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM ordering_key WHERE owner IS NOT NULL")]
 
     def release_all(self, owner: int) -> None:
-        """Free what `owner` leases."""
+        """Release all leases of `owner`."""
         self._db.execute("UPDATE ordering_key SET owner = NULL WHERE owner = ?", (owner,))
 
     def next_due(self) -> float | None:
-        """Return when the next free key is due; None where no key is free."""
+        """Return when the next free key is due; None if no key is free."""
         row = self._db.execute("SELECT min(due) FROM ordering_key WHERE owner IS NULL").fetchone()
         return None if row[0] is None else float(row[0])
 
     def clamp_due_times(self, now: float, *, longest: float = 0.0) -> None:
-        """Make due now what is due more than `longest` seconds later: the clock was set back."""
+        """Make keys due now that are due more than `longest` seconds later, since the clock was set back."""
         self._db.execute("UPDATE ordering_key SET due = ? WHERE owner IS NULL AND due > ?", (now, now + longest))
 
     def make_due(self, now: float, *, within: float) -> None:
-        """Make due now what is due within so many seconds."""
+        """Make keys due now that would be due within so many seconds."""
         self._db.execute(
             "UPDATE ordering_key SET due = ? WHERE owner IS NULL AND due > ? AND due <= ?", (now, now, now + within)
         )
 
     def newest(self, limit: int) -> list[bytes]:
-        """Return the bodies of the newest logs, oldest first, in any state."""
+        """Return the bodies of the newest logs in any state, oldest first."""
         with self.locked():
             rows = self._db.execute(
                 "SELECT body FROM entry WHERE kind = 'log' ORDER BY id DESC LIMIT ?", (limit,)
@@ -222,18 +222,19 @@ class Store(Database):
         return [row[0] for row in reversed(rows)]
 
     def drop_resolved(self, state: Literal["delivered", "refused"], *, before: float, over: float) -> int:
-        """Forget the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
+        """Delete the oldest entries of a state: those resolved `before` a time, and those beyond `over` bytes.
 
-        Refused ones are counted as dropped. Gives their number, few at once, so that the file is not locked for long.
+        Refused entries count as dropped. Deletes at most `_AT_ONCE`, so that the file is not locked for long, and
+        returns their number.
         """
         counter = f"{state}_bytes"
         known = self._db.execute("SELECT value FROM counter WHERE name = ?", (counter,)).fetchone()
-        # What this transaction has counted is written at its end.
+        # The counts of this transaction are written only at its end.
         excess = (known[0] if known else 0) + self._counted[counter] - over
         chosen: list[tuple[int]] = []
         freed = 0
         for number, size, resolved in self._db.execute(
-            # SQLite uses an index over a part of the rows only where the statement repeats what makes that part.
+            # SQLite uses a partial index only if the statement repeats the index's condition.
             "SELECT id, length(body), resolved FROM entry WHERE state = ? AND state != 'waiting' ORDER BY id LIMIT ?",
             (state, _AT_ONCE),
         ):
@@ -255,19 +256,19 @@ class Store(Database):
         return int(row[0]) if row else 0
 
     def oldest_waiting(self) -> float:
-        """Return the id of the oldest entry that waits; infinite where none does."""
+        """Return the id of the oldest waiting entry; infinity if none waits."""
         with self.locked():
             row = self._db.execute("SELECT min(id) FROM entry WHERE state = 'waiting'").fetchone()
         return float("inf") if row[0] is None else float(row[0])
 
     def waiting_since(self) -> float | None:
-        """Return when the oldest entry that waits was made, seconds since the epoch; None where none waits."""
+        """Return when the oldest waiting entry was made, seconds since the epoch; None if none waits."""
         with self.locked():
             row = self._db.execute("SELECT made FROM entry WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
         return None if row is None else float(row[0])
 
     def first_waiting(self, most: int) -> dict[int, Entry]:
-        """Return the oldest entries that wait, by id."""
+        """Return the oldest waiting entries, by id."""
         rows = self._db.execute(
             "SELECT id, ordering_key, kind, reference, made, body FROM entry WHERE state = 'waiting' "
             "ORDER BY id LIMIT ?",
@@ -276,7 +277,7 @@ class Store(Database):
         return {row[0]: Entry(*row[1:]) for row in rows}
 
     def waiting(self) -> Iterator[Entry]:
-        """Iterate over every entry that waits, in order. For a store without an engine."""
+        """Iterate over all waiting entries, in order. For a store without an engine."""
         with self.locked():
             rows = self._db.execute(
                 "SELECT ordering_key, kind, reference, made, body FROM entry WHERE state = 'waiting' ORDER BY id"
@@ -284,16 +285,16 @@ class Store(Database):
             yield from (Entry(*row) for row in rows)
 
     def marks(self) -> dict[str, Mark]:
-        """Return how far each segment was collected."""
+        """Return how far each segment has been collected."""
         with self.locked():
             return {name: Mark(*mark) for name, *mark in self._db.execute("SELECT name, collected, tail FROM segment")}
 
     def offsets(self) -> dict[str, int]:
-        """Return segment → bytes collected."""
+        """Return the collected bytes of each segment."""
         return {name: mark.offset for name, mark in self.marks().items()}
 
     def fingerprints(self, segment: str) -> array[int]:
-        """Return those of all lines collected of a segment, in order."""
+        """Return the fingerprints of all collected lines of a segment, in order."""
         found: array[int] = array("I")
         for (lines,) in self._db.execute("SELECT lines FROM fingerprint WHERE segment = ? ORDER BY start", (segment,)):
             found.frombytes(lines)
@@ -304,7 +305,7 @@ class Store(Database):
         if piece.kept is not None:
             kept = self.fingerprints(piece.segment)[: piece.kept]
             self._db.execute("DELETE FROM fingerprint WHERE segment = ?", (piece.segment,))
-            # Before all others: pieces begin at zero or later.
+            # At -1, before all others: pieces start at 0 or later.
             self._db.execute("INSERT INTO fingerprint VALUES (?, -1, ?)", (piece.segment, kept.tobytes()))
         if piece.fingerprints:
             self._db.execute(
@@ -315,7 +316,7 @@ class Store(Database):
         self.count("damaged", piece.damaged)
 
     def forget(self, segments: Sequence[str]) -> None:
-        """Forget these segments, which are gone."""
+        """Forget segments that no longer exist."""
         names = [(name,) for name in segments]
         self._db.executemany("DELETE FROM segment WHERE name = ?", names)
         self._db.executemany("DELETE FROM fingerprint WHERE segment = ?", names)
@@ -335,14 +336,14 @@ class Store(Database):
         self._counted.clear()
 
     def note(self, name: str, words: str | None, now: float) -> None:
-        """Leave a note for readers of this file in other processes; None removes it."""
-        # Deleted first: the time must be when the words began to hold.
+        """Leave a note for other processes that read this file; None removes it."""
+        # A new row, so that its time is when these words began to apply.
         self._db.execute("DELETE FROM note WHERE name = ?", (name,))
         if words is not None:
             self._db.execute("INSERT INTO note VALUES (?, ?, ?)", (name, words, now))
 
     def counts(self) -> Counts:
-        """Return all counters; what is neither delivered, refused nor dropped waits."""
+        """Return all counts."""
         with self.locked():
             found = self._rows(("name", "value"), "FROM counter")
         return Counts.of({name.decode(): int(value) for name, value in found})
@@ -350,7 +351,7 @@ class Store(Database):
     def _rows(
         self, columns: Sequence[str], source: str, parameters: Sequence[object] = ()
     ) -> Iterator[tuple[bytes, ...]]:
-        """Return the rows of a query, all columns as bytes, which SQLite hands over as one; none may be NULL."""
+        """Return the rows of a query, fetched as one row; all columns come as bytes, and none may be NULL."""
         names = ", ".join(f"CAST({column} AS BLOB) AS c{number}" for number, column in enumerate(columns))
         joined = ", ".join(
             f"group_concat(length(c{number})), CAST(group_concat(c{number}, '') AS BLOB)"

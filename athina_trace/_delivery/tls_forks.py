@@ -1,7 +1,7 @@
-"""Forks wait while OpenSSL is making or opening something: it holds locks of its own then.
+"""Makes forks wait while OpenSSL creates a context or does a handshake, since it then holds its internal locks.
 
-A child that is forked at that moment finds them held for ever, by a thread that it does not have. Its first secure
-connection would never end, nor would anybody else deliver what it has leased.
+In a child that is forked at that moment, those locks stay held forever, by a thread that it does not have. Its first
+TLS connection would hang, and nobody else would deliver what it has leased.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from contextlib import contextmanager, suppress
 from athina_trace import _fork
 
 _LONGEST_SECONDS = 0.1
-"""How long a fork may have to wait: a server that never ends its handshake must not stop the program."""
+"""How long a fork may wait: a server that never completes its handshake must not stop the program."""
 
 _changed = threading.Condition()
 _under_way = 0
 
 
 def postpone() -> None:
-    """Let no fork happen until `allow` is called as often."""
+    """Delay forks until `allow` has been called as often."""
     global _under_way  # noqa: PLW0603 - counted for the process
     with _changed:
         _under_way += 1
 
 
 def allow() -> None:
-    """End what `postpone` began."""
+    """Allow forks again after `postpone`."""
     global _under_way  # noqa: PLW0603 - counted for the process
     with _changed:
         _under_way -= 1
@@ -36,7 +36,7 @@ def allow() -> None:
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Let no fork happen meanwhile."""
+    """Delay forks during the block."""
     postpone()
     try:
         yield
@@ -45,20 +45,20 @@ def postponed() -> Iterator[None]:
 
 
 def wait_before_fork() -> None:
-    """Wait until nothing of OpenSSL's is under way, and let nothing begin."""
-    _changed.acquire()  # and keep it: none may begin before the fork is over
+    """Wait until OpenSSL is idle, and keep it so until the fork is over."""
+    _changed.acquire()  # held until the fork is over, so that nothing begins
     _changed.wait_for(lambda: not _under_way, timeout=_LONGEST_SECONDS)
 
 
 def resume_after_fork_in_parent() -> None:
-    """End what `wait_before_fork` began."""
-    with suppress(RuntimeError):  # never acquired: this module was just being loaded when the fork began
+    """Release the lock that `wait_before_fork` acquired."""
+    with suppress(RuntimeError):  # never acquired: this module was being imported when the fork began
         _changed.release()
 
 
 def reset_after_fork_in_child() -> None:
     """Forget what threads of the parent were doing."""
-    global _changed, _under_way  # noqa: PLW0603 - the threads that count here stayed behind
+    global _changed, _under_way  # noqa: PLW0603 - the counted threads do not exist in the child
     _changed = threading.Condition()
     _under_way = 0
 

@@ -1,4 +1,4 @@
-"""A log that is too large for Athina, made to fit: its largest text is shortened, and it says so."""
+"""Truncates a log that is too large for Athina: its largest texts are shortened, and noted in the log."""
 
 from __future__ import annotations
 
@@ -15,39 +15,36 @@ __all__ = ["IDENTIFIERS", "halved", "truncate"]
 IDENTIFIERS: Final = frozenset(
     {"external_reference_id", "session_id", "language_model_id", "customer_id", "customer_user_id"}
 )
-"""Fields that are never cut: a shortened identifier is another identifier."""
+"""Fields that are never truncated: a shortened identifier is another identifier."""
 
 _ATTRIBUTES: Final = "custom_attributes"
 _NOTE: Final = "truncated."
 _OTHERS: Final = "truncated.others"
 _REQUIRED: Final = frozenset({"prompt", "response"})
-"""What Athina demands of every log: emptied at worst, never left out."""
+"""Fields that Athina requires in every log: emptied at worst, never left out."""
 
 _SHORT: Final = 32
-"""Characters. A text this short is left whole as long as cutting longer ones can help."""
+"""In characters. A text this short stays whole as long as truncating longer ones suffices."""
 _NOTES: Final = 8
-"""Notes that one log may carry; the cuts of further fields are summed up in one more, so that notes never
-fill the log."""
+"""The maximum of notes in one log; further fields are summed up in one more note, so that notes never fill the log."""
 _NOTE_NAME: Final = 40
-"""Characters of a field's name in its note."""
+"""The maximum length of a field's name in its note, in characters."""
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DIGITS: Final = 300
-"""Longer whole numbers become null: no float holds them, and turning them into text costs the square of their
-length."""
+"""Integers with more digits become null: no float holds them, and converting them to text takes time quadratic in
+their length."""
 
 
 def truncate(body: bytes, *, limit: int) -> bytes:
-    """Return `body`, a log or an update, in at most `limit` bytes of JSON; unchanged where it fits already.
+    """Return `body`, a log or an update, in at most `limit` bytes of JSON; unchanged if it fits already.
 
-    The largest text anywhere in it is halved, again and again, until the whole fits; then, where there is no
-    long text but a great many small things, the largest field keeps the first half of its items, again and
-    again. Every field that was cut is noted in `custom_attributes` with its original length:
-    `"truncated.response": 123456` counts characters of text (of all its shortened texts together), or items
-    where a list or an object lost some. Truncating twice keeps the first, original lengths.
+    The longest text anywhere in it is halved repeatedly until the whole fits. If there are no long texts but very many
+    small values, the largest field is halved repeatedly, and keeps its first items. Every truncated field is noted in
+    `custom_attributes` with its original length: `"truncated.response": 123456` counts characters (of all its shortened
+    texts together), or items if a list or an object lost some. Truncating twice keeps the original lengths.
 
-    `IDENTIFIERS` are never cut. A limit of 2 KB plus the identifiers' own length always suffices; below that
-    the result is as small as it can be. A body that is no JSON object cannot be a log: only a note of its
-    size remains.
+    `IDENTIFIERS` are never truncated. A limit of 2 KB plus the identifiers' length always suffices; below it, the
+    result is as small as possible. A body that is not a JSON object cannot be a log: only a note of its size remains.
     """
     if len(body) <= limit:
         return body
@@ -64,18 +61,18 @@ def truncate(body: bytes, *, limit: int) -> bytes:
             _halve_fields(log, notes, excess)
             return _encode(log)
     except (ValueError, RecursionError):
-        pass  # nested more deeply than the parser goes, or no JSON
+        pass  # nested too deeply for the parser, or not JSON
     return _encode({_ATTRIBUTES: {f"{_NOTE}body": len(body)}})
 
 
 def halved(body: bytes) -> bytes | None:
-    """Return a log that a server calls too large in half its bytes; None where it cannot be made shorter."""
+    """Return `body`, which a server calls too large, in half its bytes; None if it cannot be made shorter."""
     half = truncate(body, limit=len(body) // 2)
     return half if len(half) < len(body) else None
 
 
 def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
-    """Halve the longest text until `excess` (bytes) is gone or all are short; return what is left of it."""
+    """Halve the longest text until `excess` (bytes) is gone or all texts are short; return the remaining excess."""
     texts: list[tuple[int, int, Any, Any, str]] = []
     for top, field, name in _top(log):
         stack: list[tuple[Any, Any]] = [(top, field)]
@@ -91,8 +88,7 @@ def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
         length, number, holder, key, name = texts[0]
         whole, half = holder[key], holder[key][: -length // 2]
         holder[key] = half
-        # `number` is the text's own as long as it is whole, and negative afterwards: its original length is
-        # noted once.
+        # `number` becomes negative with the first cut, so that the original length is noted only once.
         excess += _size(half) - _size(whole) + (notes.add(name, -length) if number >= 0 else 0)
         heapreplace(texts, (-len(half), number if number < 0 else -number - 1, holder, key, name))
     return excess
@@ -101,7 +97,7 @@ def _halve_texts(log: dict[str, Any], notes: _Notes, excess: int) -> int:
 def _halve_fields(log: dict[str, Any], notes: _Notes, excess: int) -> None:
     """Halve the largest field, of any type, until `excess` (bytes) is gone or no field is left.
 
-    Where even that is not enough, only identifiers and notes remain.
+    If even that is not enough, only identifiers and notes remain.
     """
     fields = [
         (-_field_size(key, holder[key]), number, holder, key, name)
@@ -121,7 +117,7 @@ def _halve_fields(log: dict[str, Any], notes: _Notes, excess: int) -> None:
             holder[key] = ""
             excess += _field_size(key, "")
             continue
-        else:  # a half of it is nothing
+        else:  # it cannot be halved
             del holder[key]
             continue
         remaining = _field_size(key, holder[key])
@@ -130,12 +126,12 @@ def _halve_fields(log: dict[str, Any], notes: _Notes, excess: int) -> None:
 
 
 class _Notes:
-    """The original lengths, written into the log's `custom_attributes`; a few at most."""
+    """The notes of original lengths in the log's `custom_attributes`."""
 
     def __init__(self, log: dict[str, Any]) -> None:
         attributes = log.get(_ATTRIBUTES)
         if not isinstance(attributes, dict):
-            # Only an object can carry notes; what was here instead becomes an attribute of it.
+            # Only an object can hold notes; any other value becomes an attribute of a new one.
             attributes = log[_ATTRIBUTES] = {} if attributes is None else {"value": attributes}
         self._room: dict[str, Any] = attributes
         earlier = [
@@ -151,7 +147,7 @@ class _Notes:
         return key in self._earlier or key in self._own
 
     def add(self, name: str, length: int) -> int:
-        """Note `length` for the field `name`, on top of what was noted; return the bytes added."""
+        """Add `length` to the note of the field `name`; return the bytes added."""
         key = self._key(name)
         if key in self._earlier:
             return 0
@@ -161,7 +157,7 @@ class _Notes:
         return _field_size(key, self._room[key]) - before
 
     def add_first(self, name: str, length: int) -> int:
-        """Note `length` unless something is noted for `name` already; the sum of others always grows."""
+        """Note `length` unless `name` already has a note; the note of further fields always grows."""
         key = self._key(name)
         return 0 if key in self and key != _OTHERS else self.add(name, length)
 
@@ -171,9 +167,9 @@ class _Notes:
 
 
 def _top(log: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """List the fields that may be cut, each custom attribute as one of them: container, key, name."""
+    """Yield the fields that may be truncated, including each custom attribute: container, key, name."""
     for key, value in log.items():
-        # An identifier that is a list or an object identifies nothing.
+        # A list or an object is not a valid identifier.
         if key != _ATTRIBUTES and (key not in IDENTIFIERS or isinstance(value, (list, dict))):
             yield log, key, key
     attributes = log[_ATTRIBUTES]
@@ -181,7 +177,7 @@ def _top(log: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
 
 
 def _encode(value: Any) -> bytes:
-    # "replace" turns lone surrogates, which no UTF-8 can carry, into question marks.
+    # "replace" turns lone surrogates, which UTF-8 cannot encode, into question marks.
     return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
@@ -190,5 +186,5 @@ def _size(value: Any) -> int:
 
 
 def _field_size(key: str, value: Any) -> int:
-    """Return the bytes that a field takes in its object, colon and comma included."""
+    """Return the bytes of a field in its object, including colon and comma."""
     return _size(key) + _size(value) + 2

@@ -1,4 +1,4 @@
-"""The worker: the one thread that steps an engine, what callers may ask of it, and what it does when a step fails."""
+"""The worker: the thread that steps an engine, the operations for callers, and the handling of failed steps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from athina_trace._delivery.stats import FlushReport
 
 _STUCK_SECONDS = 15.0
 _UNDER_WAY_SECONDS = 2.0
-"""How much of the time that an end may take is for requests under way, where half of it is more."""
+"""How much of the time for closing is reserved for requests in flight; at most half of it."""
 _FAULT_SECONDS = 1.0
-"""How long to wait after a fault of ours before the next step."""
+"""The pause after an error of ours before the next step."""
 _LONGEST_LINGER = 0.5
-"""Seconds that deliveries wait for calls to pause, which are quicker, and cheaper to serve, without them."""
+"""How long deliveries wait for a pause between calls: calls are faster, and their logs cheaper to collect, that way."""
 _LONGEST_NAP = 0.1
 """Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
 _BEGINNING_SECONDS = 1.0
@@ -33,36 +33,36 @@ _ENDED = "deliveries of this process have ended"
 
 
 class Worker:
-    """The thread around `engine`, started with the first log. Nothing here ever raises into the program."""
+    """The thread that runs `engine`, started by the first log. Nothing here ever raises into the program."""
 
     def __init__(self, engine: Engine, *, clock: Any) -> None:
         self.engine = engine
         self.stuck: str | None = None
-        """Why the outbox's store cannot be used; None where it can."""
+        """Why the outbox's store cannot be used; None if it can."""
         self.locked: str | None = None
-        """That another process is inside the store, for so long that nothing can be sent; None where none is."""
+        """Says that another process locks the store for so long that nothing can be sent; None if none does."""
         self._clock = clock
         self._thread = _EngineThread(self._step_until_closed, engine.senders.start, clock.monotonic)
         self._event = engine.results.wake_event
-        self._puts = 0  # about: threads may lose count
+        self._puts = 0  # approximate: concurrent threads may miscount
         self._puts_collected = 0
         self._refused_reported = 0
 
     @property
     def paused(self) -> str | None:
-        """Why nothing is sent now: no key or a wrong one, an outage, a store out of use, the end; None where it is."""
+        """Why nothing is sent now: no key or a wrong one, an outage, an unusable store, the end; None otherwise."""
         never = _ENDED if self.has_ended else self.engine.senders.unsent
         return self.engine.paused or self.stuck or self.locked or never
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was closed: nothing is to be waited for."""
+        """Whether the worker was closed, so that there is nothing to wait for."""
         return self._thread.ends is not None
 
     def wake(self) -> None:
-        """Wake the thread: something was put. Cheap, and from any thread or signal handler."""
+        """Wake the thread after a put. Cheap, and safe in any thread or signal handler."""
         self._puts += 1
-        if not self._event.is_set:  # asked here, too: a call less for most logs
+        if not self._event.is_set:  # also checked here, which saves most logs a function call
             self._event.wake()
             if not self._thread.start(patiently=True):
                 self._event.is_set = False  # so that a later log tries again
@@ -71,7 +71,7 @@ class Worker:
         wait = took = 0.0
         while (ends := self._thread.ends) is None:
             try:
-                # Of a burst, steps take a third of the time at most: its calls should seldom meet us.
+                # During a burst, steps take at most a third of the time, so that calls rarely compete with them.
                 if not self._event.wait(wait):
                     self._linger(max(LINGER, 2 * took))
                 self._event.clear()
@@ -79,9 +79,9 @@ class Worker:
                 wait = self._step()
                 took = time.thread_time() - began
                 self.engine.results.interpreter.spent()
-            except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing more
+            except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing
                 wait = _FAULT_SECONDS
-                self._event.is_set = False  # should the guard raise after all, the next log starts another thread
+                self._event.is_set = False  # if the guard raises, the next log starts another thread
                 _guard.swallow("delivering logs")
         try:
             with _guard.shield("ending deliveries"), suppress(OSError, sqlite3.Error):
@@ -90,9 +90,9 @@ class Worker:
             self.engine.flushes.end_all()
 
     def _linger(self, seconds: float) -> None:
-        """Wait `seconds` for more, and longer while calls keep putting; until it is urgent."""
+        """Wait `seconds` for more entries, and longer while calls keep putting, unless woken urgently."""
         began, waited = time.monotonic(), 0.0
-        # A step takes only a part of what waits: an engine that is behind waits for no pause.
+        # A step collects only part of a large backlog, so an engine that is behind does not wait for a pause.
         while waited <= (0.0 if self.engine.outbox.is_behind else _LONGEST_LINGER):
             seen = self._puts
             if self._event.wait(seconds):
@@ -109,12 +109,12 @@ class Worker:
             if self.engine.outbox.refresh():
                 self._store_replaced("its file was deleted, or closed by the program")
             now = self._clock.time()
-            # Periodic callbacks first: the logs that they make travel with this step.
+            # Periodic callbacks first, so that this step collects their logs.
             wait, puts = _periodic.tick(now), self._puts
             wait = min(wait, self.engine.step(now))
             self._puts_collected = puts
         except Exception as error:
-            # Damage shows itself by any error, such as a missing value where none may be missing.
+            # Damage may cause any error, such as a missing value in a NOT NULL column.
             is_ours = not isinstance(error, (OSError, sqlite3.OperationalError))
             if is_corrupt(error) or (is_ours and self.engine.outbox.is_damaged()):
                 with suppress(OSError, sqlite3.OperationalError):
@@ -134,7 +134,7 @@ class Worker:
                     self.locked,
                 )
                 return _FAULT_SECONDS
-            # Logs wait in the journal, which another process may collect.
+            # The logs in the journal wait; another process may collect them.
             self.stuck = f"the outbox cannot be used: {error}"
             _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
             self.engine.flushes.end_all()
@@ -148,7 +148,7 @@ class Worker:
         _guard.log_throttled(logging.ERROR, "recreated", "the outbox %s is recreated: %s", path, why)
 
     def flush(self, timeout: float) -> FlushReport:
-        """Wait until everything put before this call is acknowledged, the key is refused, or `timeout` seconds end."""
+        """Wait until all earlier entries are acknowledged or the key is refused, at most `timeout` seconds."""
         flush = Flush()
         self.engine.flushes.add(flush)
         self._thread.start()
@@ -157,7 +157,7 @@ class Worker:
             # In the engine's thread, where a finalizer of the program's asks, nothing would come to wait for.
             flush.wait(timeout if self._thread.started not in (None, threading.current_thread()) else 0.0)
         finally:
-            # During an outage it would be served, and looked at by each step, for as long as that lasts.
+            # Otherwise each step would check it as long as an outage lasts.
             self.engine.flushes.end(flush)
         refused, self._refused_reported = self.engine.refused - self._refused_reported, self.engine.refused
         new, known = self._puts - self._puts_collected, self.engine.waiting
@@ -165,13 +165,13 @@ class Worker:
         return flush.report(self.paused, waiting=waiting, undelivered=refused)
 
     def close(self, timeout: float) -> bool:
-        """Flush for at most about `timeout` seconds in all, then stop; False where the thread did not end in time.
+        """Flush for at most about `timeout` seconds, then stop; return whether the thread ended in time.
 
-        What is left stays in the outbox.
+        Undelivered entries stay in the outbox.
         """
         ends = time.monotonic() + timeout
         if self._thread.started is not None and timeout > 0:
-            # The rest is for requests under way: aborting one means that its log may arrive twice.
+            # The rest is for requests in flight: if one is aborted, its log may arrive twice.
             self.flush(timeout - min(_UNDER_WAY_SECONDS, timeout / 2))
         self._thread.ends = ends
         self._event.wake_now()
@@ -191,7 +191,7 @@ class Worker:
 
 
 class _EngineThread:
-    """The thread that steps an engine: started where it does not run, be it for the first time or after it died."""
+    """The thread that steps an engine: started if it is not running, for the first time or after it died."""
 
     def __init__(
         self, steps: Callable[[], None], start_sender: Callable[[], None], seconds: Callable[[], float]
@@ -201,18 +201,18 @@ class _EngineThread:
         `seconds` is a monotonic clock.
         """
         self.started: threading.Thread | None = None
-        """The thread that was started last; None where none was yet, or could be."""
+        """The last thread that was started; None if none was or could be."""
         self.ends: float | None = None
-        """When it has to end, monotonic seconds; None until it has to. No other is started from then on."""
+        """When the thread has to end, monotonic seconds; None before `close`. Once set, no thread is started."""
         self._steps = steps
         self._start_sender = start_sender
         self._running = threading.Lock()
-        """Held by the thread for as long as it runs."""
+        """Held by the thread as long as it runs."""
         self._is_started = False
         """Whether a thread runs, or is about to.
 
-        Asked rather than `Thread.is_alive`: where a signal handler of the program's raises on top of that, Python
-        before 3.13 takes a thread for dead from then on that runs.
+        Used instead of `Thread.is_alive`: if the program's signal handler raises within that, Python before 3.13
+        considers a running thread dead from then on.
         """
         self._lock = threading.RLock()
         self._seconds = seconds
@@ -233,14 +233,14 @@ class _EngineThread:
             self._tried = now
             if self.ends is None and not self._is_started:
                 self._is_started = True
-                # In a context of its own, and so those that it starts: threads may inherit their maker's from Python
-                # 3.14 on, and a callback would log into the session of the request that came first.
+                # In an own context, as for the threads that it starts: from Python 3.14 on, threads may inherit their
+                # creator's, and a callback would log into the session of the first request.
                 self.started = threading.Thread(
                     target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
                 )
                 try:
                     self.started.start()
-                    # At once: a short program may be ending already when the engine has its first log ready.
+                    # At once: a short program may be exiting before the engine has its first log ready.
                     self._start_sender()
                     # Tools of the program's put code of theirs before a thread's own, and it may raise.
                     while not self._running.locked() and self._seconds() < now + _BEGINNING_SECONDS:
@@ -249,17 +249,17 @@ class _EngineThread:
                             break
                         time.sleep(0.001)
                 except BaseException as error:
-                    # A signal handler may have raised while this waited for the thread, which may run all the same.
+                    # A signal handler may have raised while this waited for the thread, which may run nevertheless.
                     self._is_started = self._running.locked()
                     if not isinstance(error, RuntimeError):
                         raise
-                    # At the end of a program no thread can be started any more: what was put waits for the next one.
+                    # At the end of a program no thread can be started: entries wait for the next process.
                     self.started = self.started if self.started.is_alive() else None
             return self._is_started or self.ends is not None
 
     def _run(self) -> None:
         if not self._running.acquire(blocking=False):
-            return  # started twice: the first time, a signal handler interrupted those who waited for it
+            return  # started twice: a signal handler interrupted the wait for the first start
         self._is_started, self.started = True, threading.current_thread()
         try:
             self._steps()

@@ -1,4 +1,4 @@
-"""The transport against a real server that does whatever servers do."""
+"""The client and its transports against a real server that misbehaves in all ways."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KEY = "marker-key-4711"
 LOG = b'{"response": "hello"}'
 
 PATIENCE = 30.0
-"""Seconds for a server that does answer, on a machine however busy."""
+"""Seconds for a server that does answer, even on a busy machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def send(api: Client, server: AthinaServer, fault: Fault) -> Outcome:
 
 
 def next_status(api: Client) -> int | None:
-    """What the next log comes to. A server may be hanging up at this very moment, which costs a try."""
+    """Return the outcome of the next log. The server may just be hanging up, which costs a try."""
     outcome = api.deliver("log", "", LOG)
     return api.deliver("log", "", LOG).status if outcome.possible_duplicate else outcome.status
 
@@ -101,7 +101,7 @@ def test_one_connection_carries_many_requests(api: Client, server: AthinaServer)
         ("feedback", "ignored", ("PATCH", "/api/v1/prompt_run/user-feedback")),
     ],
 )
-def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer) -> None:
+def test_every_kind_has_its_endpoint(kind: Kind, target: str, expected: tuple[str, str], server: AthinaServer) -> None:
     assert route(kind, target, version="v2") == expected
     api = Client(base_url=f"{server.url}/self/hosted/", key=KEY, api_version="v2")
     assert api.deliver(kind, target, LOG).status == 200
@@ -109,7 +109,7 @@ def test_every_kind_has_its_door(kind: Kind, target: str, expected: tuple[str, s
     api.close()
 
 
-def test_the_words_of_an_error_are_kept(api: Client, server: AthinaServer) -> None:
+def test_the_message_of_an_error_is_kept(api: Client, server: AthinaServer) -> None:
     assert send(api, server, server_module.answer(400)).message == "status 400: as the test asked"
     assert send(api, server, server_module.answer(400, b'{"error": ["a", 1], "details": ["b"]}')).message == '["a", 1]'
     assert send(api, server, server_module.html(502)).message == "Bad &amp; sad nginx"
@@ -118,14 +118,14 @@ def test_the_words_of_an_error_are_kept(api: Client, server: AthinaServer) -> No
     assert send(api, server, server_module.answer(200, b'{"prompt_run_id": "top"}')).prompt_run_id == "top"
 
 
-def test_the_time_to_wait_is_read(api: Client, server: AthinaServer) -> None:
+def test_retry_after_is_part_of_the_outcome(api: Client, server: AthinaServer) -> None:
     assert send(api, server, server_module.busy(7)) == Outcome(429, 7.0, "status 429: as the test asked")
     assert send(api, server, server_module.busy("9" * 5000, 503)).retry_after == 3600.0
     assert send(api, server, server_module.busy("whenever")).retry_after is None
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-def test_a_connection_whose_number_is_the_programs_by_now_is_another(
+def test_a_connection_whose_descriptor_the_program_has_reused_is_not_used(
     api: Client, server: AthinaServer, proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if proxied:
@@ -139,7 +139,7 @@ def test_a_connection_whose_number_is_the_programs_by_now_is_another(
         assert server.connections == 2
         here.close()
         there.setblocking(False)
-        with pytest.raises(BlockingIOError):  # nothing was written, and the number is open still
+        with pytest.raises(BlockingIOError):  # nothing was written, and the descriptor is still open
             there.recv(1)
         os.close(number)
     number = api._transport._socket.fileno()  # type: ignore[union-attr]
@@ -187,7 +187,7 @@ HOSTILE: list[tuple[Fault, int | None]] = [
 
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize(("fault", "status"), HOSTILE, ids=range(len(HOSTILE)))
-def test_no_answer_does_harm(
+def test_any_answer_is_handled(
     api: Client,
     server: AthinaServer,
     fault: Fault,
@@ -210,7 +210,7 @@ def assert_is_a_verdict(outcome: Outcome, status: int | None, proxied: bool) -> 
     assert bool(outcome.message) is (outcome.status not in (200, 204))
 
 
-# Not by what arrives, but by the time it takes.
+# Measured by the time it takes, not by what arrives.
 ENDLESS: list[tuple[Fault, int | None]] = [
     (server_module.hang, None),
     (server_module.drip_headers(0.05), None),
@@ -221,7 +221,7 @@ ENDLESS: list[tuple[Fault, int | None]] = [
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-def test_an_answer_without_an_end_is_left_in_time(
+def test_an_endless_answer_is_aborted_in_time(
     server: AthinaServer, proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if proxied:
@@ -245,7 +245,7 @@ def test_an_answer_without_an_end_is_left_in_time(
     finally:
         over.set()
         watch.join()
-    assert time.monotonic() - began < PATIENCE  # the server would go on for a minute
+    assert time.monotonic() - began < PATIENCE  # the server would continue for a minute
     for outcome, (_, status) in zip(outcomes, ENDLESS, strict=True):
         assert_is_a_verdict(outcome, status, proxied)
     server.clear()
@@ -254,7 +254,7 @@ def test_an_answer_without_an_end_is_left_in_time(
         api.close()
 
 
-def test_the_answer_of_a_server_that_reads_no_more_of_a_large_body_is_found() -> None:
+def test_the_answer_of_a_server_that_stops_reading_a_large_body_is_read() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         api = Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", key=KEY, read=0.2)
         taken: list[socket.socket] = []
@@ -268,7 +268,7 @@ def test_the_answer_of_a_server_that_reads_no_more_of_a_large_body_is_found() ->
         thread = threading.Thread(target=answer)
         thread.start()
         try:
-            # Again, where this machine is so busy that the answer came later than that.
+            # Again, if this machine was so busy that the answer came later.
             until(lambda: api.deliver("log", "", bytes(20_000_000)).status == 413)
             before = len(taken)
             until(lambda: api.deliver("log", "", bytes(20_000_000)).status == 413)
@@ -293,7 +293,7 @@ def test_a_server_that_is_away_and_comes_back(api: Client, server: AthinaServer)
     assert len(server.accepted) == 2
 
 
-def test_a_request_can_be_cut_at_any_time(server: AthinaServer) -> None:
+def test_a_request_can_be_aborted_at_any_time(server: AthinaServer) -> None:
     api = Client(base_url=server.url, key=KEY, read=60.0, total=60.0)
     server.script(server_module.hang)
     outcomes: list[Outcome] = []
@@ -318,14 +318,14 @@ def test_the_key_is_in_no_message(api: Client, server: AthinaServer) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "two\nlines", "schlüssel", "nul\0"])
-def test_a_key_that_no_header_can_carry_pauses(server: AthinaServer, key: str) -> None:
+def test_a_key_that_does_not_fit_into_a_header_pauses(server: AthinaServer, key: str) -> None:
     outcome = Client(base_url=server.url, key=key).deliver("log", "", LOG)
     assert outcome.status == 401
     assert "ATHINA_API_KEY" in outcome.message
     assert server.connections == 0
 
 
-def test_a_reference_that_no_url_can_carry_is_refused(api: Client, server: AthinaServer) -> None:
+def test_a_reference_that_does_not_fit_into_a_url_is_refused(api: Client, server: AthinaServer) -> None:
     assert api.deliver("log", "", LOG).status == 200
     outcome = api.deliver("update", "x" * 70_000, LOG)
     assert verdict(outcome.status) is Verdict.REFUSED
@@ -335,7 +335,7 @@ def test_a_reference_that_no_url_can_carry_is_refused(api: Client, server: Athin
 @pytest.mark.parametrize(
     "url", ["", "log.athina.ai", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "http://\x00"]
 )
-def test_a_base_url_that_is_none_blames_no_log(url: str) -> None:
+def test_an_invalid_base_url_refuses_no_log(url: str) -> None:
     assert verdict(Client(base_url=url, key=KEY).deliver("log", "", LOG).status) is Verdict.RETRY
 
 
@@ -350,10 +350,8 @@ def test_the_environment_names_the_proxy(server: AthinaServer, monkeypatch: pyte
     api.close()
 
 
-def test_a_request_through_a_proxy_is_in_no_trace_of_the_program(
-    server: AthinaServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OpenTelemetry's instrumentation of httpx replaces this method, and asks for the key."""
+def test_a_request_through_a_proxy_is_not_traced(server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's instrumentation of httpx patches this method, and checks the key."""
     answer, asked = httpx.HTTPTransport.handle_request, []
 
     def traced(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
@@ -382,7 +380,7 @@ def test_the_environment_names_exceptions_from_the_proxy(server: AthinaServer, m
 def test_a_proxy_that_lets_nothing_through_is_named_and_blames_no_key(
     status: int, scheme: str, server: AthinaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It answers what is sent to Athina in its place, and the demand for a tunnel to it."""
+    """A proxy that answers in place of Athina, also to a CONNECT."""
     monkeypatch.setenv(f"{scheme}_proxy", server.url.replace("http://", "http://user:s3cret@"))
     api = Client(base_url=f"{scheme}://athina.invalid", key=KEY)
     server.when(lambda _: True, raw(b"HTTP/1.1 %d Not you\r\nContent-Length: 6\r\n\r\ns3cret" % status))
@@ -397,20 +395,20 @@ def test_a_proxy_that_lets_nothing_through_is_named_and_blames_no_key(
     api.close()
 
 
-def test_a_proxy_that_is_none_blames_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_proxy_refuses_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "gopher://user:s3cret@127.0.0.1:1")
     outcome = Client(base_url="http://127.0.0.1:1", key=KEY).deliver("log", "", LOG)
     assert outcome.status is None
     assert "s3cret" not in outcome.message
 
 
-def test_https_is_spoken_however_it_is_written(server: AthinaServer) -> None:
+def test_the_scheme_https_may_be_in_any_case(server: AthinaServer) -> None:
     outcome = Client(base_url=server.url.replace("http", "HTTPS"), key=KEY, connect=0.2).deliver("log", "", LOG)
     assert outcome.status is None
     assert "handshake" in outcome.message
 
 
-def test_interrupts_pass(api: Client, server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keyboard_interrupts_are_raised(api: Client, server: AthinaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -482,7 +480,7 @@ ANSWERS = st.one_of(
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(ANSWERS)
-def test_whatever_a_server_says_comes_to_a_verdict_in_time_and_hurts_no_later_log(
+def test_any_answer_gets_a_verdict_in_time_and_harms_no_later_log(
     api: Client, server: AthinaServer, answer: bytes
 ) -> None:
     server.clear()

@@ -1,4 +1,4 @@
-"""A backlog of 100,000 logs in 10,000 sessions: what it costs those who start beside it and those who deliver it."""
+"""A backlog of 100,000 logs in 10,000 sessions: what it costs processes that start beside it, and to deliver it."""
 
 from __future__ import annotations
 

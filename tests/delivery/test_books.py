@@ -1,4 +1,4 @@
-"""What the numbers and the log records say, and that the API key is in none of them, nor in any file."""
+"""The counts and log records are right, and the API key is in no record and no file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_numbers_always_add_up(
         athina_trace.shutdown(0)
 
 
-def test_status_tells_why_nothing_is_sent_and_since_when(athina: AthinaServer, tmp_path: Path) -> None:
+def test_status_says_why_nothing_is_sent_and_since_when(athina: AthinaServer, tmp_path: Path) -> None:
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     athina.when(lambda request: True, answer(403))
     ask("s", "1")
@@ -104,7 +104,7 @@ def test_logs_that_a_gateway_refuses_in_all_sessions_are_delivered_once_it_is_ri
     assert (now.delivered, now.waiting, now.refused, now.paused) == (5, 0, 7, None)
 
 
-def test_a_lost_answer_is_a_possible_duplicate_and_a_refused_connection_is_none(
+def test_a_lost_answer_is_a_possible_duplicate_but_not_a_refused_connection(
     athina: AthinaServer, tmp_path: Path
 ) -> None:
     athina_trace.configure(api_key="key", base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
@@ -121,7 +121,7 @@ def test_a_lost_answer_is_a_possible_duplicate_and_a_refused_connection_is_none(
     athina_trace.shutdown(0)
 
 
-def test_each_cause_is_said_once_a_minute(
+def test_each_cause_is_logged_once_a_minute(
     athina: AthinaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -155,7 +155,7 @@ def test_the_key_is_nowhere(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """A server that repeats what it was sent, and then a search of everything that could have kept it."""
+    """A server echoes what it was sent; then everything that could have kept the key is searched."""
     caplog.set_level(logging.DEBUG)
     given = athina_trace.configure(api_key=MARKER, base_url=athina.url, outbox=str(tmp_path / "outbox.db"))
     athina.when(lambda request: True, MIRROR[number])

@@ -1,4 +1,4 @@
-"""The controller of concurrency against simulated servers: time is counted, nothing waits."""
+"""The concurrency controller against simulated servers, in simulated time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Server = Callable[["Simulation"], tuple[float, Outcome]]
 
 
 class Simulation:
-    """Senders that always have more to send, in simulated time: a server gives seconds and an outcome per request."""
+    """Senders that always have more to send, in simulated time: a server returns seconds and an outcome per request."""
 
     def __init__(self, server: Server, *, most: int = 64, seed: int = 1) -> None:
         self.controller = Concurrency(most)
@@ -32,7 +32,7 @@ class Simulation:
         self.now = 1000.0
         self.in_flight = 0
         self.taken_by_each = 0.0
-        """Seconds that each request takes from a program that computes."""
+        """Seconds that each request takes from a compute-bound program."""
         self.most_in_flight = 0
         self.statuses = Counter[int | None]()
         self.taken: list[float] = []
@@ -74,12 +74,12 @@ class Simulation:
 
     @property
     def share(self) -> float:
-        """What senders took of the time of a program that computes, as `Interpreter` measures it."""
+        """The senders' share of a compute-bound program's time, as `Interpreter` measures it."""
         taken = len(self.taken) - bisect_left(self.taken, self.now - SHARE_SECONDS)
         return min(1.0, taken * self.taken_by_each / SHARE_SECONDS)
 
     def rate(self, seconds: float) -> float:
-        """Logs a second that Athina took in the last `seconds`."""
+        """Return how many logs per second Athina accepted in the last `seconds`."""
         return sum(1 for at in self.taken if at > self.now - seconds) / seconds
 
 
@@ -92,14 +92,14 @@ def unreliable(seconds: float, share: float, *bad: Outcome) -> Server:
 
 
 def taking_turns(seconds: float, server: float) -> Server:
-    """Each request keeps the one interpreter of all senders for `seconds`, and waits for `server` seconds."""
+    """Each request holds the senders' shared interpreter for `seconds`, and waits for `server` seconds."""
     return lambda sim: (seconds * sim.in_flight + server, TAKEN)
 
 
 def computing(server: float) -> Server:
-    """The program computes: twice in each request a thread of ours waits for the interpreter.
+    """The program computes: twice in each request one of our threads waits for the interpreter.
 
-    The program gives it up every 5 ms, and then all of ours that wait take their turns of 0.2 ms.
+    The program releases it every 5 ms, and then each of our waiting threads runs for 0.2 ms.
     """
 
     def serve(sim: Simulation) -> tuple[float, Outcome]:
@@ -110,7 +110,7 @@ def computing(server: float) -> Server:
 
 
 def allowed(number: int, seconds: float = 0.0005) -> Server:
-    """A number of requests in each second that the clock counts; 429 beyond."""
+    """Accepts so many requests in each second of the clock; answers 429 beyond."""
     used = Counter[int]()
 
     def server(sim: Simulation) -> tuple[float, Outcome]:
@@ -121,7 +121,7 @@ def allowed(number: int, seconds: float = 0.0005) -> Server:
 
 
 def bucket(rate: float, burst: int, seconds: float = 0.0005) -> Server:
-    """A token bucket, full at first; 429 where it is empty."""
+    """A token bucket, full at first; 429 if it is empty."""
     tokens, filled = float(burst), 0.0
 
     def server(sim: Simulation) -> tuple[float, Outcome]:
@@ -147,7 +147,7 @@ def test_a_quick_server_gets_one_connection(own: float, server: float) -> None:
     assert run(taking_turns(own, server)).most_in_flight == 1
 
 
-def test_a_slow_server_gets_as_many_as_may_be_within_seconds() -> None:
+def test_a_slow_server_gets_the_maximum_within_seconds() -> None:
     sim = run(slow(0.3), 3)
     assert sim.controller.limit == 64
     sim.run(17)
@@ -162,11 +162,11 @@ def test_a_program_that_computes_keeps_most_of_its_speed(server: float, least: f
     assert sim.most_in_flight <= 16
 
 
-def test_a_slow_server_gets_as_many_all_the_same() -> None:
+def test_a_slow_server_gets_the_maximum_beside_a_compute_bound_program() -> None:
     assert run(computing(0.3)).controller.limit == 64
 
 
-def test_a_slow_server_without_more_to_give_is_not_asked_for_more_by_a_program_that_computes() -> None:
+def test_a_saturated_slow_server_gets_no_more_requests_from_a_compute_bound_program() -> None:
     def server(sim: Simulation) -> tuple[float, Outcome]:
         sim.taken_by_each = 0.0004
         return 0.05 * max(1.0, sim.in_flight / 2), TAKEN
@@ -175,7 +175,7 @@ def test_a_slow_server_without_more_to_give_is_not_asked_for_more_by_a_program_t
 
 
 @pytest.mark.parametrize("before", [0.02, 0.3])
-def test_those_in_flight_become_fewer_when_the_program_begins_to_compute(before: float) -> None:
+def test_requests_in_flight_decrease_when_the_program_begins_to_compute(before: float) -> None:
     sim = run(slow(before), 10)
     assert sim.controller.limit == 64
     sim.server = computing(0.0)
@@ -184,7 +184,7 @@ def test_those_in_flight_become_fewer_when_the_program_begins_to_compute(before:
 
 
 @pytest.mark.parametrize("most", [1, 3, 8, 100])
-def test_there_are_never_more_than_may_be(most: int) -> None:
+def test_the_limit_is_never_exceeded(most: int) -> None:
     assert run(slow(0.3), most=most).most_in_flight == most
 
 
@@ -197,14 +197,14 @@ def exponential(sim: Simulation) -> tuple[float, Outcome]:
 
 
 @pytest.mark.parametrize("server", [mixed, exponential])
-def test_a_server_of_mixed_latency_is_as_quick_as_one_of_its_mean_from_the_beginning(server: Server) -> None:
+def test_mixed_latency_is_as_fast_as_its_mean_from_the_beginning(server: Server) -> None:
     of_mean = run(slow(0.048), 3.5).rate(3.5)
     rates = sorted(run(server, 3.5, seed=seed).rate(3.5) for seed in range(20))
     assert rates[1] > 0.6 * of_mean, "no trial that did not pay by chance keeps it from more for long"
     assert rates[10] > 0.8 * of_mean
 
 
-def test_a_server_without_more_to_give_is_not_asked_for_more() -> None:
+def test_a_saturated_server_gets_no_more_requests() -> None:
     def server(sim: Simulation) -> tuple[float, Outcome]:
         return 0.05 * max(1.0, sim.in_flight / 10), TAKEN
 
@@ -222,15 +222,15 @@ def test_senders_that_take_turns_stay_few_once_a_slow_server_is_quick_again() ->
 
 
 @pytest.mark.parametrize("most", [3, 10])
-def test_a_server_that_sheds_load_is_asked_for_what_it_takes(most: int) -> None:
+def test_a_server_that_sheds_load_gets_what_it_can_take(most: int) -> None:
     sim = run(lambda sim: (0.05, TAKEN) if sim.in_flight <= most else (0.001, Outcome(503)))
     assert sim.rate(10) > 0.6 * most / 0.05
     assert sim.statuses[503] < 0.1 * sim.statuses[200]
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("seconds", "share"), [(0.001, 0.6), (0.05, 0.3)])  # of what the server would take
-def test_random_failures_stop_nobody(seconds: float, share: float, seed: int) -> None:
+@pytest.mark.parametrize(("seconds", "share"), [(0.001, 0.6), (0.05, 0.3)])  # of what the server would accept
+def test_random_failures_do_not_stop_deliveries(seconds: float, share: float, seed: int) -> None:
     bad = (Outcome(None, message="reset"), Outcome(None, message="lost"), Outcome(500), Outcome(429))
     sim = run(unreliable(seconds, 1 / 3, *bad), 40, seed=seed)
     takes = 2 / 3 * (1 / seconds if seconds < 0.01 else 64 / seconds)
@@ -255,7 +255,7 @@ def test_a_round_of_bad_answers_halves_what_is_in_flight_once(bad: Outcome) -> N
 @pytest.mark.parametrize(
     "server", [allowed, lambda number, seconds: bucket(number, number, seconds)], ids=["each second", "bucket"]
 )
-def test_a_rate_limit_is_met_and_not_fought(
+def test_a_rate_limit_is_used_and_rarely_exceeded(
     server: Callable[[int, float], Server], seconds: float, most_429: int
 ) -> None:
     sim = run(server(100, seconds))
@@ -272,7 +272,7 @@ def test_answers_of_429_at_any_rate_are_no_limit(seed: int) -> None:
     assert run(unreliable(0.001, 0.15, Outcome(429)), 40, seed=seed).rate(30) > 150
 
 
-def test_answers_that_nothing_waits_for_say_nothing() -> None:
+def test_answers_while_nothing_waits_change_nothing() -> None:
     controller = Concurrency(64)
     for number in range(100):
         controller.end(begin(controller, "one"), TAKEN, number * 0.3, waiting=False, chance=0.0)
@@ -286,7 +286,7 @@ def test_a_rate_limit_that_is_lifted_is_forgotten() -> None:
     assert sim.rate(5) > 900
 
 
-def test_where_most_answers_are_429_all_wait_for_as_long_as_is_asked() -> None:
+def test_if_most_answers_are_429_all_keys_wait_for_retry_after() -> None:
     sim = run(lambda _: (0.001, Outcome(429, retry_after=30.0)), 10)
     before = sim.statuses[429]
     sim.run(20)
@@ -297,7 +297,7 @@ def test_where_most_answers_are_429_all_wait_for_as_long_as_is_asked() -> None:
 @pytest.mark.parametrize("share", [0.75, 0.9])
 @pytest.mark.parametrize("seed", range(2))
 def test_a_server_that_fails_nearly_always_is_no_outage(share: float, seed: int) -> None:
-    """It takes one request of four or ten: after a few outages that were none, all that one connection can get."""
+    """It accepts one request of four or ten: after a few false outages, one connection gets all that it can."""
     sim = run(unreliable(0.05, share, Outcome(500), Outcome(None)), 2400, seed=seed)
     assert sim.rate(600) > 0.8 * (1 - share) / 0.05
     sim.server = lambda _: (0.05, Outcome(None, message="refused"))
@@ -308,7 +308,7 @@ def test_a_server_that_fails_nearly_always_is_no_outage(share: float, seed: int)
     assert sim.statuses[None] - before <= 62
 
 
-def test_an_outage_is_asked_about_less_and_less_often() -> None:
+def test_an_outage_is_probed_less_and_less_often() -> None:
     sim = run(slow(0.1), 5)
     sim.server = lambda _: (0.01, Outcome(None, message="refused"))
     sim.run(300)
@@ -324,15 +324,15 @@ def test_an_outage_is_asked_about_less_and_less_often() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("share", [0.95, 0.97])
-def test_a_server_that_takes_one_request_of_thirty_is_no_outage(share: float, seed: int) -> None:
-    """Also from its first request on: what nothing is known of is asked often for minutes."""
+def test_a_server_that_accepts_one_request_of_thirty_is_no_outage(share: float, seed: int) -> None:
+    """Also from the first request on: an unknown server is probed often for minutes."""
     sim = run(unreliable(0.05, share, Outcome(500), Outcome(None)), 1800, seed=seed)
     assert sim.rate(1200) > 0.7 * (1 - share) / 0.05
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.99, 3), (0.995, 12)])
-def test_a_server_that_takes_one_request_of_hundreds_is_found_out_from_the_first_on(share: float, most: int) -> None:
-    """Of 50 processes, `most` find no success within 20 minutes; one of which nothing is left costs 600 requests."""
+def test_a_server_that_accepts_one_request_of_hundreds_is_learned_from_the_start(share: float, most: int) -> None:
+    """Of 50 processes, at most `most` have no success within 20 minutes; a server that is gone costs 600 requests."""
 
     def lasts(seed: int) -> Simulation:
         sim = Simulation(unreliable(0.05, share, Outcome(500), Outcome(None)), seed=seed)
@@ -343,7 +343,7 @@ def test_a_server_that_takes_one_request_of_hundreds_is_found_out_from_the_first
     assert sum(not lasts(seed).taken for seed in range(50)) <= most
 
 
-def test_what_was_never_up_is_asked_often_only_for_as_long_as_it_may_be_a_matter_of_chance() -> None:
+def test_a_server_that_was_never_up_is_probed_often_only_while_it_may_be_chance() -> None:
     for status, most in ((503, 700), (None, 120)):
         sim = run(lambda _, status=status: (0.05, Outcome(status)), 1200)  # type: ignore[misc]
         assert sim.statuses[status] < most
@@ -352,10 +352,10 @@ def test_what_was_never_up_is_asked_often_only_for_as_long_as_it_may_be_a_matter
         assert sim.statuses[status] - before <= 60
 
 
-def test_a_server_that_took_one_request_of_a_hundred_is_left_alone_once_it_is_down() -> None:
+def test_a_server_that_accepted_one_request_of_a_hundred_is_rarely_probed_once_it_is_down() -> None:
     sim = run(unreliable(0.05, 0.5, Outcome(500)), 10)
     sim.server = unreliable(0.05, 0.99, Outcome(500))
-    sim.controller.gate._failures.tries = 100.0  # which takes hours to learn
+    sim.controller.gate._failures.tries = 100.0  # it takes hours to learn this
     sim.run(600)
     assert sim.rate(600) > 0.1
     sim.server = lambda _: (0.05, Outcome(503))
@@ -374,7 +374,7 @@ def end(controller: Concurrency, name: str, outcome: Outcome, now: float = 0.0, 
     return controller.end(begin(controller, name, now, kind), outcome, now, waiting=True, chance=0.0)
 
 
-def test_one_entry_that_fails_for_ever_is_no_outage_and_no_answer_for_one_is() -> None:
+def test_one_entry_that_fails_forever_is_no_outage_unless_it_gets_no_answer() -> None:
     controller = Concurrency(8)
     for _ in range(3 * TRIP):
         end(controller, "one", Outcome(500))
@@ -384,7 +384,7 @@ def test_one_entry_that_fails_for_ever_is_no_outage_and_no_answer_for_one_is() -
     assert controller.gate.is_shut
 
 
-def test_403_for_one_log_among_others_is_that_logs() -> None:
+def test_403_for_one_log_among_others_is_that_logs_fault() -> None:
     controller = Concurrency(8)
     assert end(controller, "bad", Outcome(403)) is Verdict.RETRY
     assert end(controller, "good", TAKEN) is Verdict.DELIVERED
@@ -394,7 +394,7 @@ def test_403_for_one_log_among_others_is_that_logs() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_the_first_two_answers_or_many_of_later_ones_say_is_the_keys_fault(status: int) -> None:
+def test_the_key_is_blamed_for_the_first_two_answers_or_for_many_later_ones(status: int) -> None:
     controller, bad = Concurrency(8), Outcome(status, message="no such key")
     assert end(controller, "one", bad) is (Verdict.PAUSED if status == 401 else Verdict.RETRY)
     assert end(controller, "one", bad) is Verdict.PAUSED
@@ -417,7 +417,7 @@ def test_what_the_first_two_answers_or_many_of_later_ones_say_is_the_keys_fault(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_one_server_of_three_that_knows_no_key_or_no_path_stops_nobody(status: int, seed: int) -> None:
+def test_one_misconfigured_server_of_three_does_not_stop_deliveries(status: int, seed: int) -> None:
     sim = run(unreliable(0.05, 1 / 3, Outcome(status)), 60, most=4, seed=seed)
     assert sim.rate(60) > 0.5 * 2 / 3 * 4 / 0.05
     assert not sim.controller.gate.is_shut
@@ -427,7 +427,7 @@ MISSING = Outcome(404, message="Not Found")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 404, 405, 410])
-def test_what_every_log_meets_is_the_addresses_fault_and_no_logs(status: int) -> None:
+def test_an_answer_that_every_log_gets_is_the_addresss_fault(status: int) -> None:
     controller, bad = Concurrency(8), Outcome(status, message="a page")
     assert end(controller, "first", bad) is Verdict.RETRY
     assert end(controller, "first", bad) is Verdict.PAUSED
@@ -442,7 +442,7 @@ def test_what_every_log_meets_is_the_addresses_fault_and_no_logs(status: int) ->
     assert not controller.gate.is_shut
 
 
-def test_a_log_that_alone_meets_404_is_refused_after_a_few_tries() -> None:
+def test_the_only_log_that_gets_404_is_refused_after_a_few_tries() -> None:
     controller = Concurrency(8)
     verdicts = [end(controller, "bad", MISSING)]
     assert end(controller, "good", TAKEN) is Verdict.DELIVERED
@@ -453,11 +453,11 @@ def test_a_log_that_alone_meets_404_is_refused_after_a_few_tries() -> None:
 
 
 @pytest.mark.parametrize("kind", ["feedback", "update", "update_by_id"])
-def test_feedback_on_a_log_that_athina_does_not_know_is_refused_and_stops_nobody(kind: Kind) -> None:
+def test_feedback_on_an_unknown_log_is_refused_and_stops_nothing_else(kind: Kind) -> None:
     controller = Concurrency(8)
     verdicts = [end(controller, "unknown", MISSING, kind=kind) for _ in range(5)]
     assert verdicts == [Verdict.RETRY] * 4 + [Verdict.REFUSED]
-    for number in range(20):  # a way that is shut for feedback alone
+    for number in range(20):  # an endpoint that is closed to feedback alone
         verdicts = []
         while Verdict.REFUSED not in verdicts:
             assert end(controller, f"log {number}", TAKEN) is Verdict.DELIVERED
@@ -475,7 +475,7 @@ def test_feedback_alone_under_a_wrong_address_waits_and_a_log_shows_whose_fault_
     assert Verdict.REFUSED in [end(controller, "a", MISSING, kind="feedback") for _ in range(4)]
 
 
-def test_feedback_that_is_taken_opens_no_way_for_logs() -> None:
+def test_accepted_feedback_does_not_open_the_gate_for_logs() -> None:
     controller = Concurrency(8)
     for name in "ab":
         end(controller, name, MISSING)
@@ -486,7 +486,7 @@ def test_feedback_that_is_taken_opens_no_way_for_logs() -> None:
     assert not controller.gate.is_shut
 
 
-def test_a_probe_of_an_outage_that_meets_403_blames_neither_the_key_nor_is_repeated_at_once() -> None:
+def test_a_probe_that_gets_403_neither_blames_the_key_nor_is_repeated_at_once() -> None:
     controller = Concurrency(8)
     for number in range(TRIP):
         end(controller, str(number), Outcome(503))
@@ -501,7 +501,7 @@ def refuse(controller: Concurrency, names: Iterable[object], status: int = 400) 
 
 
 @pytest.mark.parametrize("status", [400, 413, 414, 422])
-def test_logs_that_are_refused_whatever_their_session_are_kept_and_one_asks_now_and_then(status: int) -> None:
+def test_if_the_logs_of_all_sessions_are_refused_they_are_kept_and_probes_are_sent(status: int) -> None:
     controller = Concurrency(8)
     assert refuse(controller, range(12), status) == [Verdict.REFUSED] * 7 + [Verdict.PAUSED] * 5
     assert f"refuses every log: {status}, no" in str(controller.gate.outage)
@@ -516,7 +516,7 @@ def test_logs_that_are_refused_whatever_their_session_are_kept_and_one_asks_now_
     assert refuse(controller, range(20), status) == [Verdict.REFUSED] * 20  # it is theirs, after all
 
 
-def test_bad_logs_are_refused_at_once_the_first_ever_too_and_all_of_one_session() -> None:
+def test_bad_logs_are_refused_at_once_even_the_first_ever_and_all_of_one_session() -> None:
     controller = Concurrency(8)
     assert refuse(controller, [1] * 50) == [Verdict.REFUSED] * 50
     for number in range(30):
@@ -526,12 +526,12 @@ def test_bad_logs_are_refused_at_once_the_first_ever_too_and_all_of_one_session(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_program_most_of_whose_logs_are_bad_is_held_up_a_few_times_at_most(seed: int) -> None:
+def test_a_program_with_mostly_bad_logs_is_held_up_a_few_times_at_most(seed: int) -> None:
     sim = run(unreliable(0.05, 0.9, Outcome(422)), 60, most=1, seed=seed)
     assert sim.rate(30) > 0.5 * 0.1 / 0.05
 
 
-def test_feedback_that_is_taken_does_not_speak_for_logs_that_are_refused() -> None:
+def test_accepted_feedback_says_nothing_about_refused_logs() -> None:
     controller = Concurrency(8)
     refuse(controller, range(7))
     assert end(controller, "one", TAKEN, kind="feedback") is Verdict.DELIVERED
@@ -542,7 +542,7 @@ def test_feedback_that_is_taken_does_not_speak_for_logs_that_are_refused() -> No
     assert controller.gate.outage
 
 
-def test_where_a_log_that_is_kept_would_hold_up_others_each_is_refused() -> None:
+def test_in_a_queue_where_a_kept_log_would_block_others_each_is_refused() -> None:
     controller = Concurrency(8, is_queue=True)
     assert refuse(controller, range(20)) == [Verdict.REFUSED] * 20
 
@@ -554,7 +554,7 @@ def test_a_probe_that_fails_otherwise_is_not_repeated_at_once() -> None:
     assert controller.gate.wait(10.0) > 0
 
 
-def test_a_server_of_which_nothing_comes_back_is_asked_for_a_little_more() -> None:
+def test_a_server_that_answers_nothing_gets_a_few_more_requests() -> None:
     controller = Concurrency(64)
     for _ in range(10):
         controller.stalled()
@@ -570,7 +570,7 @@ EVENTS = st.tuples(OUTCOMES, st.floats(0, 100), KEYS, st.booleans(), st.floats(0
 
 
 @given(st.integers(1, 64), st.lists(EVENTS, max_size=200))
-def test_whatever_comes_some_may_be_in_flight_and_a_probe_is_never_far(
+def test_whatever_happens_requests_may_be_sent_and_the_next_probe_is_near(
     most: int, events: list[tuple[Outcome, float, str, bool, float, Kind]]
 ) -> None:
     controller, now, flying = Concurrency(most), 0.0, deque[InFlight]()

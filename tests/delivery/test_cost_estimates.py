@@ -1,4 +1,4 @@
-"""`estimate_cost`: a cost for logs that name none, added where they are sent."""
+"""`estimate_cost`: logs without a cost get an estimate when they are sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRICE = 0.00021
 
 
 def sent(athina: AthinaServer, **fields: Any) -> dict[str, Any]:
-    """Log these fields, and give what arrives of them."""
+    """Log these fields; return the log that arrives."""
     at.log_inference(**{"prompt": "Where is it?", "response": "In Leipzig.", **fields})
     assert at.flush(60).waiting == 0
     log: dict[str, Any] = athina.accepted[-1].json
@@ -36,7 +36,7 @@ def configure(athina: AthinaServer, **settings: Any) -> None:
     at.configure(**{"api_key": "key", "base_url": athina.url, "estimate_cost": True, **settings})
 
 
-def test_a_cost_that_no_program_named_is_sent_and_marked(athina: AthinaServer) -> None:
+def test_an_estimated_cost_is_sent_and_marked(athina: AthinaServer) -> None:
     configure(athina)
     log = sent(athina, **SPENT, custom_attributes={"team": "parcels"})
     assert log["cost"] == pytest.approx(PRICE)
@@ -58,7 +58,7 @@ def test_a_cost_that_no_program_named_is_sent_and_marked(athina: AthinaServer) -
         ({"prompt_tokens": 1, "completion_tokens": 1}, None),
     ],
 )
-def test_a_cost_that_is_named_is_kept_and_nothing_is_guessed(
+def test_a_given_cost_is_kept_and_nothing_is_guessed(
     athina: AthinaServer, fields: dict[str, Any], cost: float | None
 ) -> None:
     configure(athina)
@@ -137,7 +137,7 @@ def test_a_log_with_an_estimate_is_no_larger_than_any_log(athina: AthinaServer) 
         assert log["cost"] == pytest.approx(PRICE)
 
 
-def test_a_log_that_is_tried_again_has_the_same_cost(athina: AthinaServer) -> None:
+def test_a_retried_log_has_the_same_cost(athina: AthinaServer) -> None:
     configure(athina)
     athina.script(busy(0), busy(0))
     assert sent(athina, **SPENT)["cost"] == pytest.approx(PRICE)
@@ -175,7 +175,7 @@ def test_whatever_a_log_holds_nothing_else_of_it_changes(log: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b'{"cost":', b'{"response":"\\ud800"}', b"\xff"])
-def test_what_is_no_log_is_sent_as_it_is(body: bytes) -> None:
+def test_a_body_that_is_not_a_log_is_sent_unchanged(body: bytes) -> None:
     assert with_estimate(body) == body
 
 

@@ -1,4 +1,6 @@
-"""Disks that fail: full, read-only, deleted, corrupt, from the future, without locks. Each is said once, none hurts."""
+"""Failing disks and stores: full, read-only, deleted, corrupt, of a newer version, without locks.
+
+Each fault is reported once, and loses no log."""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
 
 
 @pytest.mark.parametrize("where", ["header", "middle"])
-def test_a_corrupt_store_is_set_aside_and_a_new_one_begun(
+def test_a_corrupt_store_is_quarantined_and_a_new_one_is_created(
     where: str, path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer("before")
@@ -109,7 +111,7 @@ def test_a_deleted_folder_is_noticed(path: Path, athina: AthinaServer) -> None:
 
 
 @pytest.mark.parametrize("how", ["moved", "deleted", "a file instead"])
-def test_what_is_put_after_its_folder_was_taken_away_is_delivered(how: str, path: Path, athina: AthinaServer) -> None:
+def test_logs_put_after_the_folder_was_removed_are_delivered(how: str, path: Path, athina: AthinaServer) -> None:
     answer("before")
     assert athina_trace.flush(60)
     folder, elsewhere = path.parent, path.parent.with_name("elsewhere")
@@ -145,10 +147,10 @@ def test_a_store_from_the_future_is_left_alone_and_memory_is_used(
     assert runtime.delivery._fallback[1].flush(60)
     assert sorted(questions(athina)) == list("01234")
     assert path.read_bytes() == untouched
-    assert said(caplog, "made by a newer athina_trace") == 2  # that it is so, and that memory is used
+    assert said(caplog, "made by a newer athina_trace") == 2  # one says so, one that memory is used
 
 
-def test_a_place_that_cannot_be_written_to_leaves_memory(
+def test_if_the_path_cannot_be_written_to_memory_is_used(
     tmp_path: Path, athina: AthinaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -174,7 +176,7 @@ _REPORTING = """
 
 
 def test_a_read_only_directory(tmp_path: Path, athina: AthinaServer) -> None:
-    """As another user where the tests run as root, whom no permission stops."""
+    """As another user if the tests run as root, whom no permission stops."""
     tmp_path.chmod(0o755)
     folder = tmp_path / "readonly"
     folder.mkdir()
@@ -237,7 +239,7 @@ def test_what_the_store_cannot_take_in_is_counted_and_delivered_once_it_can(
 
 
 def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, athina: AthinaServer) -> None:
-    """A limit on the size of files is as good as a full disk: writes fall short, then fail."""
+    """A limit on the size of files acts like a full disk: writes are short, then fail."""
     script = (
         _REPORTING
         + """
@@ -277,7 +279,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
 
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the files of a test be all that there is on a disk of 3 MB; what was free whenever anything asked, bytes."""
+    """Simulate a disk of 3 MB that holds only a test's files; return the free bytes at each query."""
     seen: list[int] = []
 
     def disk_of(_: Path) -> files.Disk:
@@ -295,7 +297,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_outbox_that_filled_its_disk_is_emptied_again(
     path: Path, athina: AthinaServer, small_disk: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Deliveries need room before they can give any back, so that the last of it is theirs."""
+    """Deliveries need space before they can free any, so the last of it is reserved for them."""
     athina.when(lambda _: True, fails(503))
     for number in range(150):
         answer(f"{number} {'x' * 20_000}")
@@ -305,11 +307,11 @@ def test_an_outbox_that_filled_its_disk_is_emptied_again(
     assert athina_trace.flush(60)
     assert {int(question.split()[0]) for question in questions(athina)} == set(range(150))
     assert min(small_disk) > 0
-    assert max(small_disk) > 2_000_000  # what was delivered has given its room back
+    assert max(small_disk) > 2_000_000  # the space of delivered logs is free again
     assert said(caplog, "kept in memory") == 1
 
 
-def test_on_a_full_disk_the_store_takes_in_what_it_can_deliver(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_the_store_collects_what_it_can_deliver(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = SqliteOutbox(str(path))
     for number in range(16):
         outbox.put(Entry(str(number), "log", str(number), 0.0, b'"%b"' % (b"x" * 10_000)))
@@ -329,11 +331,11 @@ def test_on_a_full_disk_the_store_takes_in_what_it_can_deliver(path: Path, monke
     assert outbox.collect() == 0
     assert not outbox.is_behind
     assert outbox.counts().delivered == 16
-    assert not outbox.store.newest(1)  # what was only kept to be looked at has made room
+    assert not outbox.store.newest(1)  # logs kept for inspection have made room
     outbox.close()
 
 
-def test_a_disk_that_cannot_be_asked_is_no_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_of_unknown_size_does_not_count_as_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.disk_of(tmp_path / "missing").free == float("inf")
     assert 0 < files.disk_of(tmp_path).reserve < float("inf")
     says_nothing = SimpleNamespace(f_blocks=1000, f_bavail=0, f_frsize=4096)
@@ -409,7 +411,7 @@ def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: Ath
     assert "Traceback" not in err
 
 
-def test_the_logger_is_the_only_voice(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_only_logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     caplog.set_level(logging.DEBUG)
     athina_trace.configure(outbox=os.devnull + "/nowhere/outbox.db")
     for number in range(5):
@@ -444,8 +446,8 @@ def test_a_python_without_sqlite_keeps_its_logs_in_memory_and_delivers_them(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_statement_of_ours_is_in_the_programs_traces(athina: AthinaServer, tmp_path: Path) -> None:
-    """Tools that trace programs replace `sqlite3.connect`, by one whose connections report each statement."""
+def test_our_sql_statements_are_not_traced(athina: AthinaServer, tmp_path: Path) -> None:
+    """Tracing tools patch `sqlite3.connect`, so that its connections report each statement."""
     out, err = run(
         """
         import sqlite3, sqlite3.dbapi2

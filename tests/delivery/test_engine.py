@@ -1,4 +1,4 @@
-"""The engine by steps: an injected clock, connections that answer as told, no thread of the engine's own."""
+"""The engine step by step: with an injected clock, scripted connections, and no engine thread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TAKEN = Outcome(200, prompt_run_id="run")
 
 
 class Clock:
-    """Wall-clock time that only moves when a test moves it; chance is always a half."""
+    """A clock that only a test advances; its random number is always a half."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -44,7 +44,7 @@ class Clock:
         return self.now
 
     def monotonic(self) -> float:
-        return self.skipped + time.monotonic()  # senders are real threads, and their requests take real time
+        return self.skipped + time.monotonic()  # senders are real threads, whose requests take real time
 
     def uniform(self) -> float:
         return 0.5
@@ -52,7 +52,7 @@ class Clock:
 
 @dataclass
 class Athina:
-    """What connections of a test talk to."""
+    """The server that a test's connections talk to."""
 
     answer: Callable[[str, bytes], Outcome] = lambda reference, body: TAKEN
     tries: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Athina:
 
 
 class Stepped:
-    """An engine, stepped until it has nothing to do before the clock moves on."""
+    """An engine that is stepped until it has nothing to do before the clock advances."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Stepped:
             self.outbox.put(Entry(key, "log", name, self.clock.now, body))
 
     def settle(self) -> float:
-        """Step until nothing is under way; the seconds that the engine would sleep then."""
+        """Step until nothing is in flight; return the seconds that the engine would then sleep."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             wait = self.engine.step(self.clock.now)
@@ -115,7 +115,7 @@ class Stepped:
         raise AssertionError("the engine does not come to rest")
 
     def wait(self, seconds: float) -> None:
-        """Let so many seconds pass, asleep for as long as the engine allows."""
+        """Let so many seconds pass, sleeping as long as the engine allows."""
         ends = self.clock.now + seconds
         while self.clock.now < ends:
             self.clock.pass_by(min(ends - self.clock.now, self.settle()))
@@ -144,7 +144,7 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     early, stepped.rests = len(athina.tries), 0
     stepped.wait(3600)
     assert len(athina.tries) - early <= 60
-    # An idle look around every few seconds, and nothing else, is what an outage costs.
+    # An outage costs an idle step every few seconds, and nothing else.
     assert stepped.rests < 3600
     assert stepped.engine.paused is not None
     assert "ConnectError" in stepped.engine.paused
@@ -155,7 +155,7 @@ def test_an_outage_of_an_hour_costs_a_probe_a_minute_and_ends_with_the_next_prob
     assert stepped.engine.paused is None
 
 
-def test_a_store_that_is_made_again_says_why_nothing_is_sent(athina: Athina, tmp_path: Path) -> None:
+def test_a_recreated_store_notes_why_nothing_is_sent(athina: Athina, tmp_path: Path) -> None:
     def noted() -> list[tuple[str]]:
         return outbox.store._db.execute("SELECT words FROM note WHERE name = 'paused'").fetchall()
 
@@ -172,7 +172,7 @@ def test_a_store_that_is_made_again_says_why_nothing_is_sent(athina: Athina, tmp
     stepped.engine.finish(5)
 
 
-def test_once_an_outage_is_over_no_session_waits_for_what_it_failed_before(stepped: Stepped, athina: Athina) -> None:
+def test_once_an_outage_is_over_no_session_waits_for_its_earlier_backoff(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: Outcome(503)
     for key in range(4):
         stepped.put(f"key{key}", f"{key}a", f"{key}b")
@@ -188,10 +188,10 @@ def test_once_an_outage_is_over_no_session_waits_for_what_it_failed_before(stepp
 @pytest.mark.parametrize(
     ("status", "taken", "least", "most"), [(None, False, 0, 2), (None, True, 25, 60), (503, False, 25, 60)]
 )
-def test_where_nothing_answers_a_log_waits_for_two_seconds_at_most_however_often_it_failed(
+def test_if_nothing_answers_a_log_waits_two_seconds_at_most_however_often_it_failed(
     status: int | None, taken: bool, least: float, most: float
 ) -> None:
-    """As in an outage, in which one process after another finds out that it is one."""
+    """As in an outage, which one process after another notices."""
     policy, entry = RetryPolicy(Clock(), ATHINA, max_attempts=500), Stored(1, "log", "one", b"{}")
     if taken:
         policy.decide(Attempt(entry, TAKEN, Verdict.DELIVERED), 1, 1_000.0)
@@ -199,7 +199,7 @@ def test_where_nothing_answers_a_log_waits_for_two_seconds_at_most_however_often
     assert (attempt.verdict, least <= wait <= most) == (Verdict.RETRY, True)
 
 
-def test_where_requests_fail_at_random_a_log_is_blamed_and_put_off_for_more_failures_only() -> None:
+def test_if_requests_fail_at_random_it_takes_more_failures_to_blame_a_log() -> None:
     policy, entry = RetryPolicy(Clock(), ATHINA, max_attempts=10), Stored(1, "log", "one", b"{}")
     policy.decide(Attempt(entry, TAKEN, Verdict.DELIVERED), 1, 1_000.0)
     failed = Attempt(entry, Outcome(500), Verdict.RETRY)
@@ -209,7 +209,7 @@ def test_where_requests_fail_at_random_a_log_is_blamed_and_put_off_for_more_fail
 
 
 @pytest.mark.parametrize("status", [404, 307])
-def test_a_wrong_address_keeps_every_log_and_is_asked_until_it_is_right(
+def test_a_wrong_address_keeps_every_log_and_is_probed_until_it_is_right(
     athina: Athina, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     stepped = Stepped(athina)
@@ -230,7 +230,7 @@ def test_a_wrong_address_keeps_every_log_and_is_asked_until_it_is_right(
 
 
 @pytest.mark.parametrize("is_right_again", [True, False])
-def test_what_refuses_every_log_is_asked_with_the_newest_until_it_takes_one(
+def test_a_server_that_refuses_every_log_is_probed_with_the_newest(
     stepped: Stepped, athina: Athina, is_right_again: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     athina.answer = lambda reference, body: Outcome(422, message="a gateway")
@@ -238,7 +238,7 @@ def test_what_refuses_every_log_is_asked_with_the_newest_until_it_takes_one(
         stepped.put(f"key{key}", f"{key}a", f"{key}b")
     stepped.wait(400)
     refused = stepped.outbox.counts().refused
-    assert 7 <= refused <= 14  # both of seven sessions, where the first senders were quick
+    assert 7 <= refused <= 14  # both of seven sessions, if the first senders were fast
     assert stepped.outbox.counts().waiting == 100 - refused
     assert "refuses every log: 422, a gateway: logs are kept and tried again; check ATHINA_BASE_URL" in caplog.text
     athina.answer = lambda reference, body: TAKEN if reference == "good" or is_right_again else Outcome(422)
@@ -269,7 +269,7 @@ def test_a_flood_after_recovery_is_bounded_by_the_connections(athina: Athina) ->
     stepped.engine.finish(5)
 
 
-def test_a_log_that_is_never_taken_holds_up_its_own_session_alone(stepped: Stepped, athina: Athina) -> None:
+def test_a_log_that_is_never_accepted_blocks_only_its_own_session(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: Outcome(500) if reference == "poison" else TAKEN
     stepped.put("bad", "poison", "behind it")
     stepped.wait(600)
@@ -291,12 +291,12 @@ def test_retry_after_is_honoured_by_its_session_while_others_overtake(stepped: S
     assert athina.tries == ["1", "3", "1", "2"]
 
 
-def test_a_wrong_key_pauses_everything_and_one_log_asks_again_now_and_then(stepped: Stepped, athina: Athina) -> None:
+def test_a_wrong_key_pauses_everything_but_probes(stepped: Stepped, athina: Athina) -> None:
     athina.answer = lambda reference, body: Outcome(401, message="bad key")
     for key in range(100):
         stepped.put(f"key{key}", str(key))
     stepped.wait(1)
-    assert len(athina.tries) <= 5  # one for each connection, and one that asks again
+    assert len(athina.tries) <= 5  # one for each connection, and one probe
     assert stepped.engine.paused == "status 401: bad key"
     stepped.wait(engine_minutes(10))
     first = len(athina.tries)
@@ -323,7 +323,7 @@ def test_a_clock_set_back_neither_stalls_a_session_nor_an_outage(stepped: Steppe
     assert stepped.outbox.counts().waiting == 0
 
 
-def test_a_clock_that_was_wrong_before_we_began_stalls_nothing(stepped: Stepped, athina: Athina) -> None:
+def test_a_clock_that_was_wrong_before_the_start_stalls_nothing(stepped: Stepped, athina: Athina) -> None:
     stepped.put("key", "1")
     with stepped.outbox.transaction():
         stepped.outbox.collect()
@@ -333,7 +333,7 @@ def test_a_clock_that_was_wrong_before_we_began_stalls_nothing(stepped: Stepped,
     assert athina.tries == ["1"]
 
 
-def test_a_future_that_was_wrong_drops_no_refused_log(athina: Athina) -> None:
+def test_a_clock_in_the_future_drops_no_refused_log(athina: Athina) -> None:
     stepped = Stepped(athina)
     athina.answer = lambda reference, body: Outcome(400, message="no")
     stepped.put("key", "1")
@@ -348,7 +348,7 @@ def test_a_future_that_was_wrong_drops_no_refused_log(athina: Athina) -> None:
     stepped.engine.finish(5)
 
 
-def test_a_future_that_was_wrong_makes_no_outage_the_failure_of_one_log(athina: Athina) -> None:
+def test_after_a_clock_in_the_future_an_outage_is_not_one_logs_fault(athina: Athina) -> None:
     stepped = Stepped(athina, max_attempts=3)
     stepped.clock.now += 400 * 86_400
     stepped.put("key", "1")
@@ -362,7 +362,7 @@ def test_a_future_that_was_wrong_makes_no_outage_the_failure_of_one_log(athina: 
     stepped.engine.finish(5)
 
 
-def test_no_step_is_made_for_what_has_no_room_in_memory(athina: Athina) -> None:
+def test_no_step_is_made_for_logs_that_have_no_room_in_memory(athina: Athina) -> None:
     stepped, is_answered = Stepped(athina), threading.Event()
     athina.answer = lambda reference, body: TAKEN if is_answered.wait(60) else DOWN
     for key in range(5):
@@ -394,7 +394,7 @@ def test_large_logs_are_taken_into_memory_a_few_at_a_time(athina: Athina) -> Non
     stepped.engine.finish(5)
 
 
-def test_a_log_over_the_limit_is_shortened_and_so_is_one_answered_413(athina: Athina) -> None:
+def test_a_log_over_the_limit_or_answered_413_is_truncated(athina: Athina) -> None:
     stepped = Stepped(athina, max_bytes=10_000)
     athina.answer = lambda reference, body: Outcome(413) if len(body) > 4_000 else TAKEN
     body = b'{"prompt":"short","response":"%b"}' % (b"x" * 100_000)
@@ -433,7 +433,7 @@ def test_a_flush_waits_for_what_was_put_before_it_and_probes_an_outage(stepped: 
     assert report
 
 
-def test_what_a_failing_step_took_is_taken_again(
+def test_what_a_failing_step_leased_is_leased_again(
     stepped: Stepped, athina: Athina, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stepped.put("key", "1", "2")
@@ -454,9 +454,7 @@ def test_what_a_failing_step_took_is_taken_again(
     assert athina.tries == ["1", "2"]
 
 
-def test_where_nothing_is_sent_nothing_is_leased_and_no_step_is_made_for_what_waits(
-    athina: Athina, tmp_path: Path
-) -> None:
+def test_without_senders_nothing_is_leased_and_no_step_is_made_for_waiting_logs(athina: Athina, tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     stepped = Stepped(athina, outbox=outbox, make_pool=lambda results, clock: NoSenders("there is no key"))
     stepped.put("key", "1")

@@ -1,4 +1,4 @@
-"""How processes end: in time, without a word on standard error, and with every log delivered or still on disk."""
+"""Processes end in time, with nothing on standard error, and with every log delivered or still on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TRACED = """
         return question
 """
 _EXIT_SECONDS = 1.0
-_MARGIN = 10.0  # for an interpreter to end on a busy machine; a server that hangs would be waited for far longer
+_MARGIN = 10.0  # for an interpreter to end on a busy machine; waiting for a hanging server would take far longer
 
 
 @pytest.fixture
@@ -90,12 +90,12 @@ def test_however_a_process_ends_its_logs_arrive(ending: str, athina: AthinaServe
     logs = questions(athina)
     assert {"first", "second"} <= set(logs)
     assert len(logs) == 2 + any(word in code for word in ("late", "thread'", "async'"))
-    # What was under way when a process was killed may have arrived already.
+    # Requests in flight when a process was killed may have arrived already.
     assert len(athina.accepted) == len(logs) or ending in _ABRUPT
 
 
 def test_a_process_of_celerys_pool_delivers_before_it_ends(athina: AthinaServer, environment: dict[str, str]) -> None:
-    """It calls nothing that is registered for the end of a process; a request that it cuts off would come twice."""
+    """It calls no exit handlers; a request that it cuts off would arrive twice."""
     athina.when(lambda request: True, delay(0.1))
     code = """
     from celery.signals import worker_process_shutdown
@@ -110,7 +110,7 @@ def test_a_process_of_celerys_pool_delivers_before_it_ends(athina: AthinaServer,
 def test_a_flush_and_a_log_after_the_exit_hooks_wait_for_nobody(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    """What was registered before the first log is called when the deliveries have ended."""
+    """Exit handlers registered before the first log run after deliveries have ended."""
     out, err = run(
         """
     import atexit, athina_trace, time
@@ -174,7 +174,7 @@ def test_an_unreachable_server_delays_an_exit_by_no_more_than_was_allowed(
     assert len(questions(athina)) == 100
 
 
-def test_requests_under_way_at_the_end_are_not_cut_and_nothing_arrives_twice(
+def test_requests_in_flight_at_the_end_may_finish_and_nothing_arrives_twice(
     athina: AthinaServer, hurried: dict[str, str]
 ) -> None:
     athina.when(lambda request: True, delay(0.1))
@@ -291,7 +291,7 @@ def test_gevent_with_everything_patched(athina: AthinaServer, environment: dict[
 def test_a_stream_that_is_never_read_to_its_end_is_logged_at_the_end(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    """The program's only log, made while the interpreter is taken apart: nothing can be imported any more."""
+    """The program's only log is made during interpreter shutdown, when nothing can be imported."""
     _, err = run(
         _TRACED
         + """
@@ -335,7 +335,7 @@ def test_a_process_that_logged_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, hurried: dict[str, str]) -> None:
-    """Its parent's exit hook is its own, too; and the parent's logs are not its to wait for."""
+    """It inherits its parent's exit hook, but must not wait for the parent's logs."""
     athina.when(lambda request: True, hang)
     out, err = run(
         _TRACED
@@ -359,7 +359,7 @@ def test_the_child_of_a_fork_keeps_its_own_deadline(athina: AthinaServer, hurrie
 
 
 def test_an_exit_within_a_signal_handler(athina: AthinaServer, environment: dict[str, str]) -> None:
-    """As servers do: SIGTERM becomes SystemExit, whatever the main thread is in the middle of."""
+    """As in servers: SIGTERM raises SystemExit, whatever the main thread is doing."""
     process = start(
         _TRACED
         + """

@@ -1,4 +1,4 @@
-"""Files in a folder that others can write to: no link is followed, nothing of another user's is used."""
+"""Files in a folder that others can write to: no link is followed, no file of another user is used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_no_link_is_followed(name: str, tmp_path: Path) -> None:
     assert victim.read_bytes() == b"untouched"
 
 
-def test_a_link_in_the_place_of_a_segment_is_passed_by(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_segment_is_ignored(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"untouched")
     (tmp_path / "outbox.journal").mkdir(mode=0o700)
@@ -69,7 +69,7 @@ def test_no_link_to_what_sqlite_writes_is_followed(name: str, tmp_path: Path) ->
 
 @root_only
 @pytest.mark.parametrize("name", [".", "outbox.journal", *LINKED, "outbox.db-wal"])
-def test_nothing_of_another_users_is_used(name: str, tmp_path: Path) -> None:
+def test_files_of_another_user_are_not_used(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     use(folder / "outbox.db")
     (folder / name).touch()
@@ -80,7 +80,7 @@ def test_nothing_of_another_users_is_used(name: str, tmp_path: Path) -> None:
 
 
 @root_only
-def test_logs_are_kept_in_memory_where_the_folder_is_another_users(
+def test_logs_are_kept_in_memory_if_the_folder_is_another_users(
     athina: AthinaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.chown(tmp_path, OTHER, OTHER)
@@ -93,7 +93,7 @@ def test_logs_are_kept_in_memory_where_the_folder_is_another_users(
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o777])
-def test_what_is_made_is_its_owners_alone_whatever_the_umask(mask: int, tmp_path: Path) -> None:
+def test_files_are_private_whatever_the_umask(mask: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         files.make_folder(tmp_path / "one" / "two" / "three")
@@ -105,7 +105,7 @@ def test_what_is_made_is_its_owners_alone_whatever_the_umask(mask: int, tmp_path
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
 
 
-def test_nothing_is_written_to_a_number_that_the_program_has_by_now(tmp_path: Path) -> None:
+def test_nothing_is_written_to_a_descriptor_that_the_program_has_reused(tmp_path: Path) -> None:
     def held(name: str) -> files.HeldFile:
         return files.HeldFile(tmp_path / name, os.O_RDWR | os.O_CREAT)
 
@@ -117,7 +117,7 @@ def test_nothing_is_written_to_a_number_that_the_program_has_by_now(tmp_path: Pa
         for each, theirs in zip(ours, (here.fileno(), program.fileno(), None), strict=True):
             each.write_at(0, b"ours")
             os.close(each.number) if theirs is None else os.dup2(theirs, each.number)
-        others = [held(name) for name in "def"]  # none of which takes the number of another
+        others = [held(name) for name in "def"]  # none of which gets the descriptor of another
         for each in ours:
             with pytest.raises(OSError, match=r"descriptor|seek"):
                 each.write_at(4, b"theirs")

@@ -1,4 +1,4 @@
-"""What others put into the folder of an outbox, and any damage to its store: neither stops a delivery."""
+"""Foreign files in the folder of an outbox, and any damage to its store, do not stop deliveries."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_foreign_files_in_the_outbox_stop_nothing(names: Any, athina: AthinaServ
 @pytest.mark.parametrize(
     "words", ["[1e400,{}]", "[0,[]]", '[0,{"00000001.journal":1e400}]', "[NaN,{}]", "{", "", "[[]]"]
 )
-def test_nor_does_a_limit_that_nobody_can_read(words: str, athina: AthinaServer, tmp_path: Path) -> None:
+def test_an_unreadable_limit_stops_nothing(words: str, athina: AthinaServer, tmp_path: Path) -> None:
     folder = tmp_path / "outbox.journal"
     folder.mkdir(mode=0o700)
     (folder / "room").write_text(words)
@@ -90,7 +90,7 @@ JSON = st.recursive(
 @example(header=["log", "key", "ref", 10**400])
 @example(header=["log", None, {}, 1])
 def test_whatever_a_record_says_the_others_are_collected(header: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Its checksum is right: a fault of another version's, or of another program's."""
+    """Its checksum is right: a bug in another version, or another program."""
     outbox = SqliteOutbox(str(tmp_path_factory.mktemp("outbox") / "outbox.db"))
     outbox.put(Entry("key", "log", "before", 1.0, b"{}"))
     (segment,) = Path(outbox.path).with_suffix(".journal").glob("*.journal")
@@ -152,10 +152,10 @@ def test_what_waits_in_a_store_that_was_taken_away_is_moved_to_the_next_once(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing says what is open")
-def test_a_program_that_closes_whatever_is_open_finds_nothing_of_ours_in_its_files(
+def test_nothing_is_written_into_the_files_of_a_program_that_closes_all_descriptors(
     athina: AthinaServer, tmp_path: Path
 ) -> None:
-    """As daemons do, by number; their next files get the lowest numbers, such as SQLite's."""
+    """Daemons close descriptors by number; their next files get the lowest numbers, such as SQLite's."""
     outbox = tmp_path / "outbox.db"
     athina_trace.configure(api_key=KEY, base_url=athina.url, outbox=str(outbox))
     mine: set[int] = set()
@@ -177,7 +177,7 @@ def test_a_program_that_closes_whatever_is_open_finds_nothing_of_ours_in_its_fil
         os.close(fd)
 
 
-def test_words_of_sqlites_that_are_no_text_speak_of_damage() -> None:
+def test_an_undecodable_message_of_sqlite_means_damage() -> None:
     found = UnicodeDecodeError("utf-8", b'malformed database schema (\xe5dentity) - near "x"', 27, 28, "invalid")
     assert is_corrupt(found)
     assert not is_corrupt(UnicodeDecodeError("utf-8", b"\xe5", 0, 1, "invalid"))
@@ -207,7 +207,7 @@ def delete_the_store(path: Path) -> None:
 
 
 def deliver(outbox: Outbox) -> set[str]:
-    """Deliver all that is there, as a worker would; what that was."""
+    """Deliver everything, as a worker would; return it."""
     taken = set[str]()
     outbox.refresh()
     while True:

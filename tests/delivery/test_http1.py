@@ -1,4 +1,4 @@
-"""Answers of servers, whatever the pieces in which they arrive."""
+"""Parsing of responses, in whatever pieces they arrive."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_an_answer_is_the_same_in_any_pieces(answer: tuple[bytes, int, bytes, bo
 
 
 @pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer[3]])
-def test_a_connection_with_more_than_the_answer_is_used_no_more(answer: tuple[bytes, int, bytes, bool]) -> None:
+def test_a_connection_with_data_after_the_answer_is_not_reused(answer: tuple[bytes, int, bytes, bool]) -> None:
     assert receiving(answer[0] + b"HTTP/1.1 200 x\r\n\r\n", []) == ((answer[1], answer[2]), False)
 
 
 @st.composite
 def exchanges(draw: st.DrawFn) -> bytes:
-    """An answer, mostly right, and now and then less or more of it."""
+    """A mostly valid response, sometimes truncated or extended."""
     body = draw(st.text("{}ab\r\n0", max_size=5))
     head = draw(st.lists(st.sampled_from(["HTTP/1.1 100 x\r\n\r\n", "HTTP/1.1 103 x\r\nContent-Length: 3\r\n\r\n"])))
     headers = draw(st.lists(st.sampled_from(["Connection: close", "connection: keep-alive, TE", "X: a\r\n b"])))
@@ -79,7 +79,7 @@ def exchanges(draw: st.DrawFn) -> bytes:
 
 
 @given(exchanges())
-def test_no_answer_is_read_otherwise_than_by_a_strict_reader(data: bytes) -> None:
+def test_answers_are_read_as_by_a_strict_reader(data: bytes) -> None:
     strict = h11.Connection(h11.CLIENT)
     strict.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
     strict.send(h11.EndOfMessage())
@@ -102,7 +102,7 @@ def test_no_answer_is_read_otherwise_than_by_a_strict_reader(data: bytes) -> Non
         assert found[0] == status
     if is_whole:
         assert found[1] == body
-    # It lets go of each connection of HTTP/1.0.
+    # It closes each connection of HTTP/1.0.
     is_free = strict.their_state is h11.DONE or (is_whole and b"HTTP/1.0" in data)
     assert not is_kept or (is_free and not strict.trailing_data[0])
 
@@ -118,7 +118,7 @@ def test_no_answer_is_read_otherwise_than_by_a_strict_reader(data: bytes) -> Non
     ],
     ids=["informational", "headers", "chunks", "extensions", "trailers"],
 )
-def test_of_an_answer_without_an_end_no_more_is_received_than_of_a_long_one(start: bytes, rest: bytes) -> None:
+def test_no_more_is_received_of_an_endless_answer_than_of_a_long_one(start: bytes, rest: bytes) -> None:
     received = [start]
 
     def receive(most: int) -> bytes:
@@ -133,13 +133,13 @@ def test_of_an_answer_without_an_end_no_more_is_received_than_of_a_long_one(star
         assert b"500" not in start or rest == b"a: b\r\n"
 
 
-def test_of_a_long_body_the_beginning_is_read() -> None:
+def test_the_beginning_of_a_long_body_is_read() -> None:
     head = b"HTTP/1.1 500 x\r\nContent-Length: 99999999\r\n\r\n"
     assert receiving(head + b"x" * 999_999, []) == ((500, b"x" * MOST_ANSWER_BYTES), False)
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", b"HTTP/1.1 20"])
-def test_an_answer_without_its_whole_head_is_none(data: bytes) -> None:
+def test_an_answer_with_an_incomplete_head_is_none(data: bytes) -> None:
     with pytest.raises(EOFError):
         receiving(data, [])
 
@@ -147,6 +147,6 @@ def test_an_answer_without_its_whole_head_is_none(data: bytes) -> None:
 @pytest.mark.parametrize(
     "first", [b"HTTP/2 200 OK", b"HTTP/1.1 2000 OK", b"\x16\x03\x01", b"HTTP/1.1 200 " + b"x" * 999_999]
 )
-def test_what_is_no_http_is_none(first: bytes) -> None:
+def test_an_answer_that_is_not_http_is_none(first: bytes) -> None:
     with pytest.raises(ValueError, match="answer"):
         receiving(first + b"\r\n\r\n", [])

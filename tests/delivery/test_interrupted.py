@@ -33,11 +33,11 @@ from tests.delivery.test_engine import Athina, Stepped
 
 
 class TimeLimitError(Exception):
-    """What the program's handler raises."""
+    """The exception that the program's handler raises."""
 
 
 class Interrupted:
-    """Stands before an object; once a method of it is done that `is_met` picks, the handler raises on top of it."""
+    """Wraps an object; after a method that `is_met` picks, the handler raises within it."""
 
     def __init__(self, inner: Any, is_met: Callable[..., bool]) -> None:
         self._inner = inner
@@ -58,7 +58,7 @@ class Interrupted:
 
 
 def elsewhere(work: Callable[[], object]) -> None:
-    """Do it in another thread, which must not have to wait."""
+    """Call it in another thread, which must not have to wait."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(60)
@@ -67,7 +67,7 @@ def elsewhere(work: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
 def test_no_transaction_stays_open(statement: str, tmp_path: Path) -> None:
-    """The engine's next one would be part of it: nothing would be committed any more, nor by other processes."""
+    """The engine's next transaction would be part of it: neither we nor other processes could commit any more."""
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.put(Entry("key", "log", "1", 0.0, b"{}"))
     store: Any = outbox.store
@@ -121,8 +121,8 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     made.close(1)
 
 
-def test_a_thread_that_is_taken_for_dead_is_not_doubled(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Thread.is_alive` of Python 3.11 and 3.12 takes it for dead from then on, if the handler raises on top of it."""
+def test_a_thread_that_looks_dead_is_not_started_twice(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the handler raises within it, `Thread.is_alive` of Python 3.11 and 3.12 is False from then on."""
     worker.wake()
     worker.flush(0)
     engine, senders = worker._thread.started, worker.engine.senders.alive
@@ -159,8 +159,8 @@ def test_of_two_threads_that_were_started_one_ends(worker: Worker, monkeypatch: 
     assert [worker._thread.started] == [thread for thread in engines if thread.is_alive()]
 
 
-def test_a_flush_that_is_waited_for_no_longer_is_forgotten(worker: Worker) -> None:
-    """During an outage each would be served, and looked at by each step, for as long as that lasts."""
+def test_a_flush_that_nobody_waits_for_is_forgotten(worker: Worker) -> None:
+    """Otherwise each step would check each of them as long as an outage lasts."""
     worker.engine.outbox.put(Entry("key", "log", "1", 0.0, b"{}"))
     worker.wake()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The journal under damage and power loss: nothing altered is read, nothing new is lost, nothing old comes twice."""
+"""The journal under damage and power loss: nothing altered is read, nothing new lost, nothing old collected twice."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def flip_bits(data: bytearray, chance: random.Random) -> None:
 
 
 def change_digits(data: bytearray, chance: random.Random) -> None:
-    """The worst of flips: a length or a checksum that is one still."""
+    """The worst bit flips: those that leave a valid length or checksum."""
     places = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
     for _ in range(chance.randint(1, 3)):
         data[chance.choice(places)] = chance.randint(48, 57)
@@ -101,7 +101,7 @@ def test_of_two_thousand_damaged_segments_no_altered_body_is_read(tmp_path: Path
     assert seen > 1_000
 
 
-def test_records_of_earlier_versions_are_read_still(tmp_path: Path) -> None:
+def test_records_of_earlier_versions_are_still_read(tmp_path: Path) -> None:
     (tmp_path / "00000001.journal").write_bytes(
         b"".join(b"\n%d\t%b\t%b\n" % (2, to_json(("log", "key", f"old-{number}", NOW)), b"{}") for number in range(3))
     )
@@ -120,7 +120,7 @@ def test_a_length_that_swallows_the_checksum_makes_no_record_of_an_earlier_versi
     assert read(tmp_path) == ([], 1)
 
 
-def test_damage_is_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_counted_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     for name in ("1", "2", "3"):
         outbox.put(entry(name, 100))
@@ -136,7 +136,7 @@ def test_damage_is_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_a_segment_that_is_deleted_while_it_is_opened_is_not_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening and locking it, another process finds it collected and deletes it."""
+    """Between its opening and locking, another process finds it collected and deletes it."""
     share = locks.share
 
     def late(fd: int) -> None:
@@ -148,7 +148,7 @@ def test_a_segment_that_is_deleted_while_it_is_opened_is_not_written_to(
     assert [each.reference for each in read(tmp_path)[0]] == ["ref"]
 
 
-def test_a_segment_that_cannot_be_read_keeps_back_no_other(
+def test_an_unreadable_segment_does_not_block_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(journal, "SEGMENT_BYTES", 1000)
@@ -173,8 +173,8 @@ def test_a_segment_that_cannot_be_read_keeps_back_no_other(
     outbox.close()
 
 
-def test_a_segment_whose_close_fails_does_not_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python prints what a finalizer raises; a file system that goes over a network may fail as late as that."""
+def test_a_segment_whose_close_fails_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python prints what a finalizer raises; a network file system may fail only on close."""
     written = FileJournal(tmp_path, float("inf"))
     written.put(entry("1"))
     spoken: list[object] = []
@@ -208,7 +208,7 @@ class Machine:
         names = [f"ref-{self.made + number:06d}" for number in range(count)]
         self.made += count
         for name in names:
-            # All of one size: what is written again ends where the lost ended.
+            # All of one size: rewritten records end where the lost ones ended.
             self.outbox.put(entry(name, 30))
         return names
 
@@ -220,7 +220,7 @@ class Machine:
         return Counter(each.reference for each in self.outbox.store.waiting())
 
     def back_up(self) -> None:
-        """Keep the store as it is now."""
+        """Back up the store."""
         copy = self.folder / "backup.db"
         copy.unlink(missing_ok=True)
         self.outbox.store.counts()
@@ -229,7 +229,7 @@ class Machine:
         self.backup = copy, set(self.held())
 
     def restore(self) -> None:
-        """Bring the store back from there."""
+        """Restore the store from the backup."""
         if self.backup is not None:
             copy, self.collected = self.backup
             for name in ("outbox.db-wal", "outbox.db-shm", "outbox.db"):
@@ -254,7 +254,7 @@ def test_a_record_that_lost_its_checksum_is_not_collected_again(tmp_path: Path) 
     assert machine.held() == Counter(["ref-000000", "ref-000001", "ref-000002"])
 
 
-def test_what_was_lost_is_forgotten_and_a_second_loss_is_seen_as_exactly(tmp_path: Path) -> None:
+def test_after_a_loss_a_second_loss_is_noticed_as_exactly(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.put(1)
     (segment,) = machine.journal.glob("*.journal")
@@ -270,7 +270,7 @@ def test_what_was_lost_is_forgotten_and_a_second_loss_is_seen_as_exactly(tmp_pat
     machine.outbox.close()
 
 
-def test_wherever_a_record_is_cut_it_does_not_come_twice(tmp_path: Path) -> None:
+def test_wherever_a_record_is_cut_it_is_not_collected_twice(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.put(1)
     (segment,) = machine.journal.glob("*.journal")
@@ -303,7 +303,7 @@ def lose(machine: Machine, data: st.DataObject) -> None:
 
 @given(data=st.data())
 @settings(max_examples=80, suppress_health_check=list(HealthCheck))
-def test_after_a_power_loss_nothing_new_is_lost_and_nothing_old_comes_twice(data: st.DataObject) -> None:
+def test_after_a_power_loss_nothing_new_is_lost_and_nothing_old_is_collected_twice(data: st.DataObject) -> None:
     folder = Path(tempfile.mkdtemp())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "SEGMENT_BYTES", 700)

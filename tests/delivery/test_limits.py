@@ -1,4 +1,4 @@
-"""`max_outbox_bytes`: it holds for each process that writes, and keeps none out once there is room again."""
+"""`max_outbox_bytes` applies to each writing process, and blocks none once there is room again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODY = b'{"response":"%b"}' % (b"x" * 3000)
 
 
 def put(outbox: Outbox, count: int) -> int:
-    """Put so many logs, as a runtime does; how many of them were dropped."""
+    """Put so many logs, as a runtime does; return how many were dropped."""
     dropped = 0
     for number in range(count):
         try:
@@ -116,7 +116,7 @@ def test_a_writer_that_was_refused_notices_when_another_process_made_room(tmp_pa
         each.close()
 
 
-def test_refused_logs_keep_no_new_ones_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_logs_do_not_keep_new_ones_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     limit = 1_000_000
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit)
     for _ in range(20):
@@ -133,7 +133,7 @@ def test_refused_logs_keep_no_new_ones_out(tmp_path: Path, caplog: pytest.LogCap
     outbox.close()
 
 
-def test_the_oldest_refused_logs_leave_first_and_after_their_time(tmp_path: Path) -> None:
+def test_the_oldest_refused_logs_are_dropped_first_and_after_their_time(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     for day in range(3):
         outbox.put(Entry("key", "log", f"day {day}", NOW, b'{"day":%d}' % day))
@@ -147,7 +147,7 @@ def test_the_oldest_refused_logs_leave_first_and_after_their_time(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_the_oldest_delivered_logs_leave_what_is_kept_to_be_looked_at(kind: str, tmp_path: Path) -> None:
+def test_the_oldest_delivered_logs_are_dropped_beyond_their_share(kind: str, tmp_path: Path) -> None:
     limit = 20_000_000
     outbox: Outbox = (
         SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=limit) if kind == "disk" else MemoryOutbox(max_bytes=limit)
@@ -180,7 +180,7 @@ def test_in_a_small_outbox_what_is_delivered_never_takes_much_more_than_its_shar
     outbox.close()
 
 
-def test_to_make_room_many_delivered_logs_leave_step_by_step(tmp_path: Path) -> None:
+def test_to_make_room_many_delivered_logs_are_dropped_step_by_step(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=2_000_000)
     for number in range(2_500):
         outbox.put(Entry(f"key{number % 9}", "log", f"kept-{number}", NOW, b"{}"))
@@ -206,7 +206,7 @@ def test_a_process_whose_only_log_finds_no_room_delivers_what_takes_it(tmp_path:
 
 
 def test_delivered_logs_are_dropped_few_at_a_time(tmp_path: Path) -> None:
-    """Else another process might wait for long: each step is one transaction."""
+    """Otherwise another process might wait long: each step is one transaction."""
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     for _ in range(25):
         put(outbox, 100)
@@ -220,7 +220,7 @@ def test_delivered_logs_are_dropped_few_at_a_time(tmp_path: Path) -> None:
     engine.finish(1)
 
 
-def test_kept_logs_keep_no_new_ones_out(tmp_path: Path) -> None:
+def test_delivered_logs_do_not_keep_new_ones_out(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=600_000)
     for _ in range(30):
         assert put(outbox, 40) == 0

@@ -1,4 +1,4 @@
-"""While calls go on, deliveries wait, and look less and less often whether they have paused."""
+"""While calls are being made, deliveries wait, and check less and less often whether the calls have paused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Lingered = Callable[..., list[float]]
 
 @pytest.fixture
 def lingered(monkeypatch: pytest.MonkeyPatch) -> Lingered:
-    """Give the naps of one wait for calls to pause, which go on for `seconds`; `hurry`: the nap that one ends."""
+    """Return the naps of a wait while calls continue for `seconds`; `hurry`: the nap that is interrupted."""
 
     def linger(seconds: float, *, hurry: int = 0, rate: float = 100.0, behind: bool = False) -> list[float]:
         worker = Worker(Engine(MemoryOutbox(), lambda _: NoSenders("no key"), clock=clock), clock=clock)
@@ -45,11 +45,11 @@ def test_a_single_call_is_served_after_one_short_nap(lingered: Lingered) -> None
     assert lingered(0.0) == [0.02]
 
 
-def test_calls_that_go_on_are_looked_at_less_and_less_often_for_half_a_second(lingered: Lingered) -> None:
+def test_continuing_calls_are_checked_less_and_less_often_for_half_a_second(lingered: Lingered) -> None:
     assert lingered(60.0) == [0.02, 0.04, 0.08, 0.1, 0.1, 0.1, 0.1]
 
 
-def test_reports_of_what_was_delivered_are_no_calls() -> None:
+def test_results_of_deliveries_do_not_count_as_calls() -> None:
     worker = Worker(Engine(MemoryOutbox(), lambda _: NoSenders("no key"), clock=clock), clock=clock)
     worker._event.is_set = True
     worker.engine.results.wake_event.wake()
@@ -58,11 +58,11 @@ def test_reports_of_what_was_delivered_are_no_calls() -> None:
     assert worker._puts == 1
 
 
-def test_who_is_behind_waits_for_no_pause(lingered: Lingered) -> None:
+def test_an_engine_that_is_behind_waits_for_no_pause(lingered: Lingered) -> None:
     assert lingered(60.0, rate=900.0, behind=True) == [0.02]
 
 
-def test_a_pause_is_noticed_by_the_next_look(lingered: Lingered) -> None:
+def test_a_pause_is_noticed_by_the_next_check(lingered: Lingered) -> None:
     assert lingered(0.05) == [0.02, 0.04]
     assert lingered(0.07) == [0.02, 0.04, 0.08]
 

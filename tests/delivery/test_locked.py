@@ -28,7 +28,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 LONG = 20.0
-"""Seconds. Two hundred times what anything may take, for a busy machine; without care it is 100."""
+"""Seconds. Two hundred times what anything may take, for a busy machine; without our care it would be 100."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -96,13 +96,13 @@ def test_a_store_that_stays_locked_is_reported(
     assert athina_trace.status().paused is None
 
 
-def test_nor_does_the_end_of_the_program(holder: sqlite3.Connection) -> None:
+def test_the_end_of_the_program_does_not_wait(holder: sqlite3.Connection) -> None:
     athina_trace.log_inference(user_query="second", response="r", session_id="s")
     assert seconds(lambda: athina_trace.shutdown(0.2)) < LONG
     holder.execute("ROLLBACK")
 
 
-def test_a_thread_waits_as_long_as_it_says(tmp_path: Path) -> None:
+def test_a_thread_waits_as_long_as_it_allows(tmp_path: Path) -> None:
     file = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
     with closing(sqlite3.connect(tmp_path / "file.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -111,7 +111,7 @@ def test_a_thread_waits_as_long_as_it_says(tmp_path: Path) -> None:
         assert is_locked(error.value)
         waiting = threading.Thread(target=begin, args=(file,))
         waiting.start()
-        # Our own lock is free most of the time: others may read meanwhile, and the program may fork.
+        # Our own lock is free most of the time, so that others may read, and the program may fork.
         with waiting_at_most(LONG):
             assert file.size() > 0
         assert waiting.is_alive()
@@ -128,7 +128,7 @@ def begin(file: Database) -> None:
 
 @contextmanager
 def thread_inside(transaction: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
-    """Another thread is in the middle of a transaction meanwhile."""
+    """Meanwhile another thread is in the middle of a transaction."""
     inside, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -146,7 +146,7 @@ def thread_inside(transaction: Callable[[], AbstractContextManager[object]]) -> 
         thread.join()
 
 
-def test_a_thread_inside_sqlite_keeps_no_other_waiting(tmp_path: Path) -> None:
+def test_a_thread_inside_sqlite_does_not_keep_others_waiting(tmp_path: Path) -> None:
     file = Database(str(tmp_path / "file.db"), ["CREATE TABLE t (x)"])
     alone = seconds(fork)  # which takes long in a large process
     with thread_inside(file.transaction):
@@ -163,8 +163,8 @@ def test_what_was_flushed_is_in_the_status_though_a_thread_is_inside(path: Path)
         assert athina_trace.status().delivered == 1
 
 
-def test_a_child_that_was_forked_meanwhile_delivers_from_memory(path: Path, athina: AthinaServer) -> None:
-    """SQLite keeps in the process which locks it holds: the child would wait for ever for a thread it does not have."""
+def test_a_child_forked_while_a_thread_is_inside_sqlite_delivers_from_memory(path: Path, athina: AthinaServer) -> None:
+    """SQLite tracks its locks in the process: the child would wait forever for a thread that it does not have."""
     out, _ = run(
         """
         import os, sys, threading

@@ -1,4 +1,4 @@
-"""An outbox on a volume that several machines see: one uses it, the others notice and keep away."""
+"""An outbox on a volume shared by several machines: one uses it, the others notice and keep away."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def be(monkeypatch: pytest.MonkeyPatch, this: Machine) -> None:
 
 
 @pytest.mark.parametrize("other", [HERE, CONTAINER, RESTARTED], ids=["itself", "a container", "after a restart"])
-def test_one_machine_is_never_in_its_own_way(other: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_never_locks_itself_out(other: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     be(monkeypatch, HERE)
     Presence(tmp_path).check()
     be(monkeypatch, other)
@@ -62,7 +62,7 @@ def test_a_machine_that_left_is_not_waited_for(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "machine").exists()
 
 
-def test_words_that_a_crash_tore_name_no_machine(tmp_path: Path) -> None:
+def test_a_file_torn_by_a_crash_names_no_machine(tmp_path: Path) -> None:
     for torn in (b"", b'{"boot": ', b"[]", b'{"boot": 1}'):
         (tmp_path / "machine").write_bytes(torn)
         Presence(tmp_path).check()
@@ -83,7 +83,7 @@ def test_logs_are_kept_in_memory_while_another_machine_has_the_outbox(
     assert [request.json["user_query"] for request in athina.accepted] == ["0", "1", "2"]
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["machine", "outbox.journal"]
     warnings = [record.getMessage() for record in caplog.records if "another machine" in record.getMessage()]
-    assert len(warnings) <= 2, warnings  # that it is so, and what is done instead
+    assert len(warnings) <= 2, warnings  # one says so, one what is done instead
     assert any("kept in memory" in each for each in warnings)
 
 

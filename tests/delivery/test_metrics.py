@@ -1,4 +1,4 @@
-"""Metrics: the format that Prometheus reads, and figures that agree with the status."""
+"""Metrics: Prometheus's text format, and numbers that agree with the status."""
 
 import re
 import threading
@@ -13,7 +13,7 @@ LINE = re.compile(r'^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (-?\
 
 
 def values(text: str) -> dict[str, float]:
-    """Each series and its value; every line must be one of the format's."""
+    """Return each series and its value; every line must be valid in the format."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -62,10 +62,10 @@ def test_a_program_sees_what_was_delivered(athina: AthinaServer, delivered: Call
     assert found["athina_trace_logs_refused"] == 1
     assert found["athina_trace_logs_waiting"] == 0
     assert found["athina_trace_requests_in_flight"] == 0
-    assert found["athina_trace_request_seconds_count"] == 4  # one was tried again
+    assert found["athina_trace_request_seconds_count"] == 4  # one was retried
 
 
-def test_a_request_under_way_is_counted(athina: AthinaServer, delivered: Callable[[], object]) -> None:
+def test_a_request_in_flight_is_counted(athina: AthinaServer, delivered: Callable[[], object]) -> None:
     may_answer = threading.Event()
     athina.script(lambda exchange: accept(exchange) if may_answer.wait(60) else None)
     athina_trace.log_inference(response="r", language_model_id="m")
@@ -76,7 +76,7 @@ def test_a_request_under_way_is_counted(athina: AthinaServer, delivered: Callabl
     assert values(athina_trace.metrics())["athina_trace_requests_in_flight"] == 0
 
 
-def test_where_tracing_is_off_all_is_zero() -> None:
+def test_with_tracing_off_all_metrics_are_zero() -> None:
     athina_trace.configure(enabled=False)
     found = values(athina_trace.metrics())
     assert found["athina_trace_logs_made_total"] == 0

@@ -1,4 +1,4 @@
-"""Outbox and policy against a model: whatever happens, nothing is lost, out of order, or sent by two at once."""
+"""Outbox and policy against a model: whatever happens, nothing is lost, out of order, or sent by two owners at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Deliveries(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.mkdtemp()
         self.now = 1_000_000.0
-        self.numbers = itertools.count(1)  # of no two logs alike, though what is purged counts as made no more
+        self.numbers = itertools.count(1)  # unique for each log, although purged logs no longer count as made
         self.made = 0
         self.put_in: dict[str, list[str]] = defaultdict(list)
         self.waiting: dict[str, list[str]] = defaultdict(list)
@@ -101,7 +101,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(lease=consumes(held), answered=st.integers(0, 3))
     def die(self, lease: tuple[Outbox, Lease], answered: int) -> None:
-        """Its owner is killed after so many answers, none of them committed; another takes its place."""
+        """Its owner is killed after so many answers, none of them committed; another takes over."""
         outbox, leased = lease
         if outbox not in self.outboxes:
             return
@@ -139,7 +139,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule()
     def purge_waiting(self) -> None:
-        """By hand, from the command line: what a living owner leases is under way, and is left."""
+        """From the command line; what a living owner leases is in flight, and is kept."""
         self.outboxes[0].collect_all()
         maintenance.purge(self.outboxes[0].path, "waiting", before=float("inf"))
         for key, names in self.waiting.items():
@@ -159,7 +159,7 @@ class Deliveries(RuleBasedStateMachine):
             return
         self.outboxes[0].collect_all()
         counts = self.outboxes[0].counts()
-        unknown = counts.waiting - sum(map(len, self.waiting.values()))  # answered, but nobody has reclaimed that yet
+        unknown = counts.waiting - sum(map(len, self.waiting.values()))  # answered, but nobody has reclaimed it yet
         assert counts.made == self.made
         assert counts.delivered + unknown == sum(map(len, self.taken.values()))
         assert counts.refused == len(self.refused)
@@ -174,7 +174,7 @@ class Deliveries(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def _drain(self, heir: Outbox) -> None:
-        """Nothing is lost: whoever comes last finds exactly what was neither taken nor refused."""
+        """Nothing is lost: the last owner finds exactly what was neither accepted nor refused."""
         heir.collect_all()
         with heir.transaction():
             heir.reclaim()

@@ -1,4 +1,4 @@
-"""What every outbox promises, shown on the one in memory and the one on disk alike."""
+"""The guarantees of every outbox, shown on the one in memory and the one on disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lease(
     return {each.ordering_key: [entry.reference for entry in each.entries] for each in leases}
 
 
-def test_a_key_is_leased_once_in_order_and_again_when_it_is_given_back(outbox: Outbox) -> None:
+def test_a_key_is_leased_once_in_order_and_again_after_its_release(outbox: Outbox) -> None:
     put(outbox, "1", "2", "3")
     assert lease(outbox, batch=2) == {"key": ["1", "2"]}
     assert lease(outbox) == {}
@@ -66,7 +66,7 @@ def test_a_deferred_key_waits_until_it_is_due_and_others_do_not(outbox: Outbox) 
     assert lease(outbox, NOW + 10) == {"key": ["1"]}
 
 
-def test_a_busy_key_does_not_hold_up_the_others(outbox: Outbox) -> None:
+def test_a_busy_key_does_not_block_the_others(outbox: Outbox) -> None:
     put(outbox, "1", "2", "3", key="busy")
     put(outbox, "4", "5", key="other")
     order = []
@@ -77,7 +77,7 @@ def test_a_busy_key_does_not_hold_up_the_others(outbox: Outbox) -> None:
     assert order == ["busy", "other", "busy", "other"]
 
 
-def test_the_newest_key_comes_first_where_that_is_asked_for_and_none_that_failed_before_one_that_did_not(
+def test_with_newest_the_newest_key_that_has_not_failed_comes_first(
     outbox: Outbox,
 ) -> None:
     for number in range(4):
@@ -122,13 +122,13 @@ def test_delivered_and_refused_entries_are_counted_and_only_the_refused_are_kept
     assert lease(outbox) == {"key": ["3"]}
     assert list(outbox.store.newest(9)) == [b'{"n":"2"}', b'{"n":"3"}']
     outbox.release("key")
-    if outbox.path != ":memory:":  # nobody but its own process can ask a memory to try again
+    if outbox.path != ":memory:":  # only its own process can retry what is in memory
         assert maintenance.retry(outbox.path) == 1
         assert lease(outbox) == {"key": ["2", "3"]}
         assert outbox.counts().refused == 0
 
 
-def test_a_change_travels_in_the_key_of_its_log(outbox: Outbox) -> None:
+def test_an_update_gets_the_key_of_its_log(outbox: Outbox) -> None:
     put(outbox, "ref")
     outbox.put(Entry("elsewhere", "update", "ref", NOW, b"{}"))
     assert lease(outbox) == {"key": ["ref", "ref"]}
@@ -171,7 +171,7 @@ STEPS = st.lists(
 def test_whatever_a_failed_transaction_did_is_undone(
     where: str, before: Any, undone: Any, after: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """With and without it, the same is left."""
+    """The result is the same with and without it."""
     ends = []
     for fails in (False, True):
         folder = tmp_path_factory.mktemp("outbox")
@@ -221,7 +221,7 @@ def take(outbox: Outbox, steps: list[tuple[str, int]], held: dict[str, list[Leas
                 outbox.delivered(entry, NOW + key, keep=step == "keep")
 
 
-def test_a_full_outbox_takes_nothing_new_until_something_left(tmp_path: Path) -> None:
+def test_a_full_outbox_accepts_nothing_new_until_there_is_room(tmp_path: Path) -> None:
     makers: list[Callable[[], Outbox]] = [
         lambda: MemoryOutbox(max_bytes=100_000),
         lambda: SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=100_000),
@@ -278,7 +278,7 @@ def test_kept_deliveries_make_room_for_new_logs(kind: str, tmp_path: Path) -> No
     outbox.close()
 
 
-def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
+def test_files_and_folders_are_private(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "state" / "outbox.db"))
     put(outbox, "1")
     lease(outbox)
@@ -290,7 +290,7 @@ def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_space_is_given_back_once_a_backlog_has_drained(tmp_path: Path) -> None:
+def test_space_is_freed_once_a_backlog_has_drained(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     for number in range(200):
         put(outbox, str(number), key=f"key{number % 20}", size=50_000)
@@ -301,7 +301,7 @@ def test_space_is_given_back_once_a_backlog_has_drained(tmp_path: Path) -> None:
     while not outbox.compact():
         pass
     assert full > 10_000_000
-    # One journal segment may stay, and what SQLite keeps of its own log.
+    # One journal segment may stay, and SQLite's log.
     assert occupied(tmp_path) < journal.SEGMENT_BYTES + 5_000_000
     assert (tmp_path / "outbox.db").stat().st_size < 200_000
     outbox.close()
@@ -359,7 +359,7 @@ def descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-def test_a_conversation_that_failed_has_its_turn_however_many_new_ones_come(outbox: Outbox) -> None:
+def test_a_failed_conversation_gets_its_turn_however_many_new_ones_come(outbox: Outbox) -> None:
     outbox.put(Entry("failed", "log", "1", NOW, b"{}"))
     for number in range(20):
         outbox.put(Entry(f"key {number}", "log", "1", NOW, b"{}"))

@@ -1,4 +1,4 @@
-"""Who is alive, seen from another process, whatever the owner's process does with its files and children."""
+"""Whether an owner is alive, seen from another process, whatever its process does with files and children."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OWNER = """
 
 @contextmanager
 def owner_process(path: Path, then: str = "pass") -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A process with an owner in the file at `path`, which has done `then`; gives the owner's id, too."""
+    """A process with an owner in the file at `path` that has run `then`; also yields the owner's id."""
     process = start(_OWNER.format(then=then), str(path))
     try:
         assert process.stdout is not None
@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("described", [pytest.param(True, marks=linux_only), False])
 def test_an_owner_is_alive_until_its_process_dies(described: bool, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With both kinds of locks, which see each other: an update may meet processes of an earlier version."""
+    """With both kinds of locks, which see each other: during an upgrade, an earlier version may be running."""
     monkeypatch.setattr(locks, "has_description_locks", described)
     us = FileOwner(str(path))
     with owner_process(path) as (owner, process):
@@ -106,7 +106,7 @@ def test_a_child_does_not_keep_its_dead_parent_alive(child: str, path: Path) -> 
 
 @linux_only
 def test_a_child_that_c_code_forked_keeps_its_parents_locks_until_it_ends(path: Path) -> None:
-    """No hook of Python's runs there. What its parent held waits for its end, and is sent by no two at once."""
+    """No Python hook runs there. Its parent's leases wait for its end, and are never held by two at once."""
     fork = "libc = ctypes.CDLL(None); child = libc.fork()\n    if not child: libc.pause()\n    print(child, flush=True)"
     us = FileOwner(str(path))
     with owner_process(path, fork) as (child, process):
@@ -122,7 +122,7 @@ def test_a_child_that_c_code_forked_keeps_its_parents_locks_until_it_ends(path: 
     us.release()
 
 
-def test_a_forked_child_is_no_owner_and_leaves_its_parents_alone(path: Path) -> None:
+def test_a_forked_child_owns_nothing_and_leaves_its_parents_owners_alone(path: Path) -> None:
     us = FileOwner(str(path))
     child = os.fork()
     if not child:
@@ -134,14 +134,14 @@ def test_a_forked_child_is_no_owner_and_leaves_its_parents_alone(path: Path) -> 
     us.release()
 
 
-def test_what_cannot_be_opened_changes_nothing_and_no_other_file_is_touched(path: Path) -> None:
+def test_a_file_that_cannot_be_opened_changes_nothing(path: Path) -> None:
     us = FileOwner(str(path))
     path.unlink()
     path.mkdir()
     with pytest.raises(OSError, match=r"directory|kind"):
         FileOwner(str(path))
     assert not us.is_current()
-    with tempfile.TemporaryFile() as program:  # it would get the number of a descriptor that was closed
+    with tempfile.TemporaryFile() as program:  # it would get the number of a closed descriptor
         program.write(b"x" * 1000)
         us.release()
         path.rmdir()
@@ -152,8 +152,8 @@ def test_what_cannot_be_opened_changes_nothing_and_no_other_file_is_touched(path
     again.release()
 
 
-def test_a_number_that_the_program_has_closed_is_not_used_again(path: Path) -> None:
-    """Daemons close whatever is open; the next file of the program's gets our number."""
+def test_a_descriptor_that_the_program_has_closed_is_not_used_again(path: Path) -> None:
+    """Daemons close all descriptors; the program's next file gets our number."""
     us = FileOwner(str(path))
     number = us._file.number
     with tempfile.TemporaryFile() as program:
@@ -168,7 +168,7 @@ def test_a_number_that_the_program_has_closed_is_not_used_again(path: Path) -> N
     again.release()
 
 
-def test_the_last_owner_knows_that_it_is(path: Path) -> None:
+def test_the_last_owner_knows_that_it_is_alone(path: Path) -> None:
     first, second = FileOwner(str(path)), FileOwner(str(path))
     assert not first.is_alone()
     second.release()

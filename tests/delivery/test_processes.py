@@ -67,7 +67,7 @@ def test_eight_processes_of_five_hundred_calls_are_delivered_each_once(
 def test_a_prefork_server_and_its_children_deliver_everything(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    """As gunicorn does: the parent has logged already, forks workers, and replaces those that die."""
+    """Like gunicorn: the parent has logged already, forks workers, and replaces those that die."""
     script = (
         _TRACED
         + """
@@ -101,9 +101,9 @@ def test_a_prefork_server_and_its_children_deliver_everything(
 
 
 def run_with_children(method: str, work: str, script: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run `script` as a program whose children import it again; what it wrote to standard error.
+    """Run `script` as a program whose children import it again; return what it wrote to standard error.
 
-    It finds `work` as a module, and multiprocessing's context of `method` as `context`.
+    It can import the module `work`, and has multiprocessing's context for `method` as `context`.
     """
     (folder / "work.py").write_text(dedent(work))
     head = f"""
@@ -148,7 +148,7 @@ def test_multiprocessing(method: str, athina: AthinaServer, environment: dict[st
 def test_a_child_of_multiprocessing_delivers_before_it_ends(
     method: str, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Before Python 3.13 such a child calls nothing that is registered with atexit, unless it was spawned."""
+    """Before Python 3.13, such a child calls no atexit handlers, unless it was spawned."""
     work = """
     import athina_trace
     def work(name):
@@ -162,7 +162,7 @@ def test_a_child_of_multiprocessing_delivers_before_it_ends(
         for child in children: child.join()
         assert [child.exitcode for child in children] == [0, 0]
     """
-    athina.when(lambda _: True, delay(0.1))  # so long that a child which did not wait would have ended meanwhile
+    athina.when(lambda _: True, delay(0.1))  # so long that a child that did not wait would have ended
     run_with_children(method, work, script, tmp_path, environment)
     assert questions(athina) == dict.fromkeys(["a:0", "a:1", "a:2", "b:0", "b:1", "b:2"], 1)
 
@@ -172,7 +172,7 @@ def test_a_child_of_multiprocessing_delivers_before_it_ends(
 def test_threads_that_outlive_a_childs_function_are_delivered_too(
     method: str, seconds: float, athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Before Python 3.13 a child's own finalizers are called before its threads are waited for."""
+    """Before Python 3.13, a child's finalizers run before its threads are joined."""
     athina.when(lambda _: True, delay(seconds))
     work = """
     import athina_trace, threading, time
@@ -224,7 +224,7 @@ def test_a_fork_in_the_middle_of_a_call_gives_two_logs_with_references_of_their_
 def test_a_fork_while_every_lock_is_held_leaves_a_child_that_logs(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
-    """Threads log without a pause while the main thread forks again and again: each child meets some lock half-way."""
+    """Threads log without a pause while the main thread forks repeatedly: in each child, some lock is held."""
     script = (
         _TRACED
         + """
@@ -278,7 +278,7 @@ def test_a_child_holds_nothing_of_its_parents_outbox(athina: AthinaServer, envir
     run(script, **environment)
 
 
-def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
+def test_a_living_process_delivers_what_dead_ones_left_and_nothing_else(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     """A process is stopped in the middle of a request, then killed; another one, idle, is alive all the time."""
@@ -311,7 +311,7 @@ def test_whoever_is_alive_delivers_what_the_dead_left_and_only_then(
     athina.wait_for_requests(2)
     os.kill(dying.pid, signal.SIGSTOP)
     with pytest.raises(AssertionError):
-        athina.wait_for_requests(3, timeout=1)  # it lives: nobody takes what it holds, though it does nothing
+        athina.wait_for_requests(3, timeout=1)  # it is alive: nobody takes over its leases, although it does nothing
     athina.clear()
     os.kill(dying.pid, signal.SIGKILL)
     athina.wait_for(3, timeout=60)
@@ -347,5 +347,5 @@ def test_killed_workers_and_a_failing_server_lose_nothing(tmp_path: Path) -> Non
     assert figures.returned >= 20
     assert figures.lost == 0
     assert figures.out_of_order == 0
-    # A copy has its reason: an answer that was lost, or a request that was under way when its process was killed.
+    # Each duplicate has a reason: a lost answer, or a request in flight when its process was killed.
     assert figures.copies_unexplained <= figures.kills * 4

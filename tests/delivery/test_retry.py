@@ -1,4 +1,4 @@
-"""Verdicts, waiting times and `Retry-After`, whatever the numbers."""
+"""Verdicts, backoff and `Retry-After`, for any numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_status_alone_decides(status: int | None, expected: Verdict) -> None
 
 
 @given(st.integers())
-def test_every_number_has_a_verdict(status: int) -> None:
+def test_every_status_has_a_verdict(status: int) -> None:
     assert isinstance(verdict(status), Verdict)
 
 
@@ -42,12 +42,12 @@ def test_backoff_doubles_up_to_its_cap() -> None:
     ]
 
 
-def test_backoff_uses_all_of_the_range() -> None:
+def test_backoff_uses_the_whole_range() -> None:
     assert backoff(5, random=0.0) == 0.0
     assert backoff(5, random=0.5, base=2.0, cap=10.0) == 5.0
 
 
-def test_what_the_server_asks_for_is_the_least_wait_with_jitter_on_top() -> None:
+def test_retry_after_is_the_minimum_with_jitter_on_top() -> None:
     assert backoff(1, random=0.0, retry_after=120.0) == 120.0
     assert backoff(2, random=0.5, retry_after=120.0) == 121.0
 
@@ -97,13 +97,13 @@ def test_retry_after_is_read(value: str | None, expected: float | None) -> None:
 
 
 @pytest.mark.parametrize("now", [0.0, NOON - 86_400, NOON + 86_400])
-def test_a_date_to_retry_after_is_counted_by_the_servers_clock(now: float) -> None:
+def test_a_date_in_retry_after_counts_from_the_servers_clock(now: float) -> None:
     value = "Sun, 06 Nov 1994 08:50:07 GMT"
     assert retry_after(value, now=now, date="Sun, 06 Nov 1994 08:49:37 GMT") == 30.0
     assert retry_after(value, now=NOON, date="soon") == 30.0
 
 
 @given(st.text() | st.from_regex(r"\w{3}, \d+ \w{3} -?\d+ \d+:\d+:\d+ (GMT|[+-]\d+)"), st.floats(0, 1e11))
-def test_no_retry_after_does_harm(value: str, now: float) -> None:
+def test_any_retry_after_is_handled(value: str, now: float) -> None:
     seconds = retry_after(value, now=now)
     assert seconds is None or 0.0 <= seconds <= LONGEST_WAIT

@@ -1,4 +1,4 @@
-"""Senders that die: of an error in any place, at any time, their work goes on with others."""
+"""Senders that die of an error in any line, at any time: others continue their work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
 
 
 class Died(BaseException):
-    """No `Exception`, as few errors are that end a thread."""
+    """Not an `Exception`, like the few errors that end a thread."""
 
 
 @cache
@@ -47,11 +47,11 @@ def is_with(path: str, line: int) -> bool:
 
 
 Line = tuple[str, int]
-"""A file, and the number of a line in it."""
+"""A file and a line number."""
 
 
 class Tripwire:
-    """Raises `Died` where senders begin `line` for the time number `nth`, whichever of them it is."""
+    """Raises `Died` when any sender begins `line` for the `nth` time."""
 
     def __init__(self, line: Line = ("", 0), nth: int = 1) -> None:
         self.line, self.nth = line, nth
@@ -79,7 +79,7 @@ class Tripwire:
 
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own faults are swallowed, as in a program, and nobody is shown what a thread died of."""
+    """Swallow our own errors, as in a program, and do not print what a thread died of."""
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
@@ -98,7 +98,7 @@ def traced() -> Iterator[Callable[..., Tripwire]]:
 
 
 class StepTripwire:
-    """Raises `Died` where a step of the engine comes to one of the lines `numbers` of its module for the first time."""
+    """Raises `Died` when a step of the engine first reaches one of the lines `numbers` of its module."""
 
     def __init__(self, *numbers: int) -> None:
         self.numbers = numbers
@@ -118,7 +118,7 @@ class StepTripwire:
 
 
 def stepping(wire: StepTripwire, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a worker does, whose step fails: try again."""
+    """Like a worker whose step fails: step again."""
     step = engine_module.Engine.step
 
     def traced(engine: engine_module.Engine, now: float) -> float:
@@ -138,7 +138,7 @@ def stepping(wire: StepTripwire, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("lenient")
 def test_a_step_that_fails_in_any_line_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four lines far from each other in one outbox: an outbox on disk for each would take as many seconds more."""
+    """Four distant lines share one outbox: an outbox on disk for each would take seconds more."""
     wire = StepTripwire()
     stepping(wire, SqliteOutbox(str(tmp_path / "none.db")), monkeypatch)
     assert len(wire.lines) > 60
@@ -149,7 +149,7 @@ def test_a_step_that_fails_in_any_line_loses_nothing(tmp_path: Path, monkeypatch
 
 
 def deliver_with(wire: Tripwire | StepTripwire, outbox: Outbox | None = None) -> None:
-    """Four lanes: a log that is taken at once, one to be shortened twice, one refused, one that fails at first."""
+    """Four ordering keys: a log accepted at once, one truncated twice, one refused, one that fails at first."""
     athina = Athina()
 
     def answer(reference: str, body: bytes) -> Outcome:
@@ -179,7 +179,7 @@ def deliver_with(wire: Tripwire | StepTripwire, outbox: Outbox | None = None) ->
 
 @pytest.mark.usefixtures("lenient")
 def test_a_sender_that_dies_in_any_line_loses_nothing(traced: Callable[..., Tripwire]) -> None:
-    """The first and the last time that the line is begun."""
+    """At the first and the last time that the line is begun."""
     wire = traced()
     deliver_with(wire)
     assert wire.begun.total() > 100
@@ -195,7 +195,7 @@ def test_a_sender_that_dies_in_any_line_loses_nothing(traced: Callable[..., Trip
 
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("error", [ValueError("broken"), MemoryError(), SystemExit(1), KeyboardInterrupt(), Died()])
-def test_a_dead_sender_is_replaced_and_the_program_hears_of_it_once(
+def test_a_dead_sender_is_replaced_and_logged_once(
     error: BaseException,
     delivered: Callable[[], list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
@@ -218,10 +218,8 @@ def test_a_dead_sender_is_replaced_and_the_program_hears_of_it_once(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
-def test_a_server_behind_the_address_that_is_wrong_is_left_with_its_connection(
-    status: int, athina: AthinaServer
-) -> None:
-    """A balancer gives each connection to one of several servers: whoever stayed with it would never be answered."""
+def test_the_connection_to_a_failing_server_behind_the_address_is_closed(status: int, athina: AthinaServer) -> None:
+    """A load balancer assigns each connection to one of several servers: keeping it would fail forever."""
     athina_trace.configure(api_key="key", base_url=athina.url)
     athina.when(lambda request: request.connection % 2 == 1, answer(status))
     for number in range(20):
@@ -269,7 +267,7 @@ def test_a_sender_that_is_done_while_it_is_being_started_is_no_trouble(monkeypat
     senders.close(5)
 
 
-def test_one_request_that_hangs_holds_up_no_other_session() -> None:
+def test_one_hanging_request_blocks_no_other_session() -> None:
     athina, is_over = Athina(), threading.Event()
     athina.answer = lambda reference, _: TAKEN if reference != "hangs" or is_over.wait(60) else DOWN
     stepped = Stepped(athina)
@@ -286,7 +284,7 @@ def test_one_request_that_hangs_holds_up_no_other_session() -> None:
 
 
 def test_senders_beyond_the_limit_rest_without_a_lease_until_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that had a lease would be woken by each answer, and hold up its conversation meanwhile."""
+    """With a lease, a sender would be woken by each answer, and block its conversation meanwhile."""
     athina, may_answer = Athina(), threading.Semaphore(0)
     athina.answer = lambda *_: TAKEN if may_answer.acquire(timeout=60) else DOWN
     senders = senders_of(athina)
@@ -353,7 +351,7 @@ def test_no_thread_holds_the_lock_while_it_waits_for_the_interpreter() -> None:
             sys.setswitchinterval(1)
         ends = time.perf_counter() + 0.05
         while time.perf_counter() < ends:
-            pass  # as the program that computes
+            pass  # like a compute-bound program
         assert lock._lock.acquire(blocking=False)
         lock._lock.release()
     finally:

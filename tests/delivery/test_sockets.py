@@ -1,4 +1,4 @@
-"""What is asked of a connection, as Linux answers it and as other systems do."""
+"""Queries of a connection, as on Linux and as on other systems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield ours, theirs
 
 
-def test_what_the_server_sends_unasked_is_noticed_until_it_is_read(pair: Pair) -> None:
+def test_unrequested_data_is_noticed_until_it_is_read(pair: Pair) -> None:
     ours, theirs = pair
     assert not sockets.is_readable(ours)
     theirs.sendall(b"x" * 9000)
@@ -49,7 +49,7 @@ def test_it_is_noticed_that_the_server_hung_up(pair: Pair, linger: bytes) -> Non
     until(lambda: sockets.is_readable(ours))
 
 
-def test_each_connection_has_an_identity_of_its_own(pair: Pair) -> None:
+def test_each_connection_has_its_own_identity(pair: Pair) -> None:
     ours, theirs = pair
     assert sockets.identity_of(ours) == sockets.identity_of(ours) is not None
     assert sockets.identity_of(ours) != sockets.identity_of(theirs)

@@ -1,4 +1,4 @@
-"""The store: older files, entries it does not know, and counters that move with the rows that they count."""
+"""The store: files of older versions, unknown kinds of entries, and counters that agree with the rows."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_a_file_of_an_earlier_version_keeps_what_it_holds(tmp_path: Path) -> Non
     assert maintenance.retry(str(path)) == 1
 
 
-def test_no_log_comes_before_a_store_of_an_earlier_version_is_up_to_date(tmp_path: Path) -> None:
-    """That version, still running, takes a record with a checksum for a torn one and skips it."""
+def test_a_store_of_an_earlier_version_is_migrated_before_the_first_log(tmp_path: Path) -> None:
+    """If it is still running, that version takes a record with a checksum for a torn one and skips it."""
     path = tmp_path / "outbox.db"
     with closing(sqlite3.connect(path)) as old:
         for script in MIGRATIONS[:2]:
@@ -81,7 +81,7 @@ def test_no_log_comes_before_a_store_of_an_earlier_version_is_up_to_date(tmp_pat
     outbox.close()
 
 
-def test_an_entry_of_an_unknown_kind_is_quarantined_and_holds_up_no_other(
+def test_an_entry_of_an_unknown_kind_is_refused_and_blocks_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
@@ -134,7 +134,7 @@ def test_what_was_dropped_is_counted_once_whatever_fails(tmp_path: Path) -> None
     outbox.close()
 
 
-def test_memory_is_given_back_once_it_was_collected() -> None:
+def test_memory_is_freed_once_it_is_collected() -> None:
     outbox = MemoryOutbox(max_bytes=10_000)
     for _ in range(10):
         outbox.put(Entry("key", "log", "ref", NOW, b"x" * 8_000))
@@ -168,7 +168,7 @@ def test_a_dead_owners_acknowledgements_delete_nothing_of_another_store(names: t
 
 
 def test_acknowledgements_name_the_reference_too(tmp_path: Path) -> None:
-    """A store that lost its last transactions gives their ids to other logs, and is the same store."""
+    """A store that lost its last transactions reuses their ids for other logs, with the same identity."""
     dying = SqliteOutbox(str(tmp_path / "outbox.db"))
     put(dying, "1")
     (entry,) = lease(dying)
@@ -200,10 +200,8 @@ def test_what_a_dead_owner_acknowledged_is_kept_until_it_is_committed(tmp_path: 
 
 
 @pytest.mark.parametrize("fails", ["read_bytes", "lstat"])
-def test_acknowledgements_that_cannot_be_read_keep_back_nothing(
-    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bad spot of the disk costs copies; so does a process that deletes its own just when another has found them."""
+def test_unreadable_acknowledgements_block_nothing(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad spot on the disk costs duplicates, and so does a process that deletes a file that another has found."""
     dying, heir = (SqliteOutbox(str(tmp_path / "outbox.db")) for _ in range(2))
     put(dying, "1", "2")
     first, _ = lease(dying)
@@ -225,7 +223,7 @@ def test_acknowledgements_that_cannot_be_read_keep_back_nothing(
     dying.store.close()
 
 
-def test_what_is_under_way_is_not_purged_and_the_books_agree(tmp_path: Path) -> None:
+def test_leased_entries_are_not_purged_and_the_counts_agree(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     put(outbox, "1", "2")
     under_way = lease(outbox)
@@ -241,7 +239,7 @@ def test_what_is_under_way_is_not_purged_and_the_books_agree(tmp_path: Path) -> 
     outbox.close()
 
 
-def test_a_row_that_is_gone_is_counted_nowhere(tmp_path: Path) -> None:
+def test_a_purged_row_is_not_counted(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     put(outbox, "1", "2")
     first, second = lease(outbox)
@@ -256,7 +254,7 @@ def test_a_row_that_is_gone_is_counted_nowhere(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_what_a_dead_process_held_can_be_purged(tmp_path: Path) -> None:
+def test_the_leases_of_a_dead_process_can_be_purged(tmp_path: Path) -> None:
     dying = SqliteOutbox(str(tmp_path / "outbox.db"))
     put(dying, "1", "2")
     first, _ = lease(dying)
@@ -270,7 +268,7 @@ def test_what_a_dead_process_held_can_be_purged(tmp_path: Path) -> None:
     heir.close()
 
 
-def test_a_new_file_is_written_back_as_safely_as_one_that_was_there(tmp_path: Path) -> None:
+def test_a_new_file_is_synced_as_safely_as_an_existing_one(tmp_path: Path) -> None:
     for _ in range(2):
         outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
         assert [outbox.store._pragma(name) for name in ("synchronous", "auto_vacuum", "temp_store")] == [1, 2, 2]
@@ -290,10 +288,10 @@ def opened_twice(outbox: SqliteOutbox) -> None:
 
 
 @pytest.mark.parametrize("work", [next_segment, opened_twice])
-def test_what_a_process_commits_is_kept_whatever_else_it_does_and_others_close(
+def test_a_commit_is_kept_whatever_this_and_other_processes_close(
     work: Callable[[SqliteOutbox], None], tmp_path: Path
 ) -> None:
-    """It holds SQLite's locks: without them, the next process to close the store would delete its log under it."""
+    """SQLite's locks are kept: without them, the next process to close the store would delete its log."""
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"), max_bytes=200_000)
     put(outbox, "first")
     assert outbox.store.marks() == {}
@@ -313,7 +311,7 @@ def test_what_a_process_commits_is_kept_whatever_else_it_does_and_others_close(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing says what is open")
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_file_that_the_program_closes_while_it_is_opened_is_not_used(
+def test_a_file_that_the_program_closes_during_opening_is_not_used(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, prepare, mine = tmp_path / "outbox.db", Database._prepare, list[int]()

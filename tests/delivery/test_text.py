@@ -1,4 +1,4 @@
-"""Any text whatever: half surrogates and NUL, from a server's answers and from the program, stop no delivery."""
+"""Any text, such as lone surrogates and NUL, from a server or from the program, stops no delivery."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PER_TEST = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 def as_sent(text: str) -> str:
-    """`text` as Athina receives it: pairs of surrogates as their character, halves and NUL as U+FFFD."""
+    """Return `text` as Athina receives it: surrogate pairs as their character, lone surrogates and NUL as U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 
@@ -39,7 +39,7 @@ def is_storable(text: str) -> bool:
 
 
 def with_words(text: str) -> bytes:
-    """The body of an answer; JSON spells any text, half surrogates included, in ASCII."""
+    """Return the body of an answer; JSON can write any text, even lone surrogates, in ASCII."""
     return json.dumps({"error": text, "data": {"prompt_run_id": text}}).encode()
 
 
@@ -49,7 +49,7 @@ def with_words(text: str) -> bytes:
 @example(words="cut \ud83d", status=400)
 @example(words="cut \ud83d", status=403)
 @example(words="cut \ud83d", status=500)
-def test_whatever_a_server_says_the_others_are_delivered(words: str, status: int) -> None:
+def test_whatever_text_a_server_answers_other_logs_are_delivered(words: str, status: int) -> None:
     stepped = Stepped(athina := Athina(), keep=3600)
     athina.answer = lambda reference, _: Outcome(status if reference == "one" else 200, None, words, words)
     stepped.put("one", "one")
@@ -65,7 +65,7 @@ def test_whatever_a_server_says_the_others_are_delivered(words: str, status: int
 
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
 @pytest.mark.parametrize("words", ["cut \ud83d", "nul \0", "both \udc00\0"])
-def test_such_words_from_a_socket_reach_the_program_readably(status: int, words: str, athina: AthinaServer) -> None:
+def test_any_text_from_a_server_is_readable_in_the_program(status: int, words: str, athina: AthinaServer) -> None:
     runs, reasons = list[str | None](), list[str]()
     athina_trace.configure(
         api_key=KEY,
@@ -80,7 +80,7 @@ def test_such_words_from_a_socket_reach_the_program_readably(status: int, words:
     expected = {
         200: (3, 0, 0),
         400: (2, 0, 1),
-        403: (2, 0, 1),  # Athina took other logs with this key: it is this one that is not taken
+        403: (2, 0, 1),  # Athina accepted other logs with this key, so this log is at fault
         500: (2, 1, 0),
     }[status]
 
@@ -126,19 +126,19 @@ def test_any_text_of_the_program_arrives(text: str, delivered: Logs, athina: Ath
 @pytest.mark.parametrize(
     "words", ["<", "<script", "<script>", "<style ", "</script ", "<script></script ", "<a ", " ", "<>"]
 )
-def test_a_servers_words_take_no_long_to_read(words: str) -> None:
-    """The interpreter is kept meanwhile, so the program waits: 5 ms for a text that took 5 s."""
+def test_any_message_of_a_server_is_read_quickly(words: str) -> None:
+    """The program waits meanwhile, since the interpreter is not released: 5 ms for a text that took 5 s."""
     began = time.thread_time()
     _IGNORED.sub(" ", words * (100_000 // len(words)))
     assert time.thread_time() - began < 0.5
 
 
-def test_markup_is_left_out_of_a_servers_words() -> None:
+def test_markup_is_removed_from_a_servers_message() -> None:
     page = "<html><style>b{}</style><p>too <b>busy</b></p>\n<script>if (a < b) alert()</script><script>and never"
     assert bounded(page) == "too busy"
 
 
-def test_a_file_whose_name_is_no_text_is_no_segment(tmp_path: Path) -> None:
+def test_a_file_whose_name_is_not_text_is_not_a_segment(tmp_path: Path) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.put(Entry("lane", "log", "1", 0.0, b"{}"))
     segment = tmp_path / "outbox.journal" / "00000001.journal"
@@ -161,7 +161,7 @@ def test_a_file_whose_name_is_no_text_is_no_segment(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [200, 400])
-def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(
+def test_an_answer_that_cannot_be_stored_does_not_block_others(
     error: Exception, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)

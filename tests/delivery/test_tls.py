@@ -1,4 +1,4 @@
-"""Deliveries over https: what is trusted, and children that are forked while OpenSSL is at work."""
+"""Deliveries over https: trusted certificates, and children that are forked while OpenSSL is busy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(https: AthinaServer) ->
 def test_a_handshake_that_does_not_end_can_be_aborted(
     base: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its socket times out only where no byte comes for long. The last is one with the server, through a tunnel."""
+    """A socket times out only if no byte comes for long. The last case is a handshake through a tunnel."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         for variable in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
@@ -102,7 +102,7 @@ def test_a_handshake_that_does_not_end_can_be_aborted(
 
 @pytest.fixture
 def _fresh_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variable names certificates, and no context is kept."""
+    """Unset the variables that name certificates, and clear the cached context."""
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(variable, raising=False)
     trust._context.cache_clear()
@@ -126,7 +126,7 @@ def test_the_systems_certificates_are_trusted(trusted: str, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("_fresh_trust")
 @pytest.mark.parametrize("has_folder", [False, True])
-def test_where_the_system_has_no_certificates_those_of_httpx_are_trusted(
+def test_if_the_system_has_no_certificates_those_of_httpx_are_trusted(
     has_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -141,7 +141,7 @@ def test_where_the_system_has_no_certificates_those_of_httpx_are_trusted(
 
 @pytest.fixture
 def tunnel(authority: trustme.CA, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A proxy that opens one tunnel to wherever it is asked to; reached by TLS where the parameter is "https"."""
+    """A proxy that opens one tunnel to any host; reached over TLS if the parameter is "https"."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
@@ -187,7 +187,7 @@ def test_a_proxy_sees_nothing_of_what_is_sent_through_it(
 
 
 def test_children_forked_while_connections_are_made_deliver(https: AthinaServer, trusted: str, tmp_path: Path) -> None:
-    """OpenSSL's locks, played by one of our own: a child that finds it held can never make a connection."""
+    """One of our own locks plays OpenSSL's: a child in which it is held can never connect."""
     script = """
     import athina_trace, os, ssl, sys, threading, time
     from athina_trace._delivery import tls_forks

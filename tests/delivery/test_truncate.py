@@ -1,4 +1,4 @@
-"""A log that is too large is made to fit, says so, and stays the same log."""
+"""A log that is too large is truncated to fit, notes that, and keeps its identity."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_text_that_grows_when_encoded_is_measured_in_bytes() -> None:
     assert set(log["custom_attributes"]) == {"truncated.response", "truncated.context", "truncated.prompt"}
 
 
-def test_no_text_is_long_but_there_are_many() -> None:
+def test_many_short_texts() -> None:
     log = shrunk({**NAMES, "prompt": "p", "response": "r", "context": ["a", "b"] * 100_000})
     assert log["context"][:2] == ["a", "b"]
     assert log["custom_attributes"] == {"truncated.context": 200_000}
@@ -75,22 +75,22 @@ def test_names_that_are_too_long_are_dropped() -> None:
     assert log["custom_attributes"][f"truncated.{'k' * 40}"] == 1
 
 
-def test_attributes_that_are_no_object_become_one() -> None:
+def test_attributes_that_are_not_an_object_become_one() -> None:
     assert shrunk({"custom_attributes": "x" * 9000})["custom_attributes"]["truncated.custom_attributes.value"] == 9000
 
 
-def test_numbers_that_json_does_not_know_become_null() -> None:
+def test_numbers_that_json_cannot_represent_become_null() -> None:
     body = b'{"a": NaN, "b": -Infinity, "c": 1e999, "d": %s, "response": "%s"}' % (b"9" * 10_000, b"r" * 9000)
     log = json.loads(truncate(body, limit=LEAST), parse_constant=pytest.fail)
     assert [log[key] for key in "abcd"] == [None] * 4
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff" * 5000, b'"%s"' % (b"x" * 5000), b"{" + b" " * 5000])
-def test_what_is_no_log_leaves_a_note(body: bytes) -> None:
+def test_a_body_that_is_not_a_log_leaves_a_note(body: bytes) -> None:
     assert json.loads(truncate(body, limit=LEAST)) == {"custom_attributes": {"truncated.body": len(body)}}
 
 
-def test_an_impossible_limit_gives_the_least_there_is() -> None:
+def test_an_impossible_limit_gives_the_smallest_result() -> None:
     log = json.loads(
         truncate(json.dumps({**NAMES, "prompt": "p" * 99, "response": "r" * 99, "cost": 1}).encode(), limit=1)
     )
@@ -111,7 +111,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=60)
 @given(st.dictionaries(FIELDS, VALUES, max_size=30), st.integers(LEAST, 20_000))
-def test_any_log_fits_and_stays_itself(fields: dict[str, Any], limit: int) -> None:
+def test_any_log_fits_and_keeps_its_identity(fields: dict[str, Any], limit: int) -> None:
     log = shrunk({**fields, **NAMES}, limit=limit) if len(json.dumps({**fields, **NAMES})) > limit else NAMES
     assert {name: log[name] for name in NAMES} == NAMES
 

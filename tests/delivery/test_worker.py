@@ -1,4 +1,4 @@
-"""The engine's thread lives through whatever goes wrong in it, and nobody who waits is forgotten."""
+"""The engine's thread survives any error, and no waiting caller is forgotten."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_thread_outlives_an_error_in_any_of_its_steps(
     assert _guard.faults == 1
 
 
-def test_a_thread_that_dies_all_the_same_is_replaced_with_the_next_log(
+def test_a_thread_that_dies_nevertheless_is_replaced_with_the_next_log(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
@@ -138,7 +138,7 @@ def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
 
 
 def test_no_thread_is_started_while_the_interpreter_ends(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before Python 3.12 its start is waited for without end: an object may log something when it is let go of."""
+    """Before Python 3.12, starting one waits forever: an object may log something when it is finalized."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     put(worker, "late")
     assert worker._thread.started is None
@@ -147,7 +147,7 @@ def test_no_thread_is_started_while_the_interpreter_ends(worker: Worker, monkeyp
     assert worker.flush(60)
 
 
-def test_what_fails_once_a_step_is_committed_costs_no_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_after_the_commit_of_a_step_costs_no_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_guard, "strict", False)
     stepped = Stepped(Athina())
     asked: list[str] = []
@@ -186,7 +186,7 @@ def test_an_address_that_never_answers_is_a_warning_at_once(
 
 
 @pytest.mark.parametrize("are_others_taken", [False, True])
-def test_a_server_that_takes_no_log_of_the_only_session_is_a_warning_within_seconds(
+def test_a_server_that_rejects_the_only_session_is_a_warning_within_seconds(
     are_others_taken: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     athina = Athina()
@@ -201,7 +201,7 @@ def test_a_server_that_takes_no_log_of_the_only_session_is_a_warning_within_seco
     stepped.engine.finish(5)
 
 
-def test_a_log_that_fails_for_ever_is_refused_once_others_are_taken(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_that_fails_forever_is_refused_once_others_are_accepted(caplog: pytest.LogCaptureFixture) -> None:
     athina = Athina()
     stepped = Stepped(athina, max_attempts=20)
     athina.answer = lambda reference, _: Outcome(500, message="boom" if reference == "poison" else "")
@@ -219,7 +219,7 @@ def test_a_log_that_fails_for_ever_is_refused_once_others_are_taken(caplog: pyte
     stepped.engine.finish(5)
 
 
-def test_a_flush_is_true_only_where_everything_was_delivered(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_is_true_only_if_everything_was_delivered(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = Outcome(400, message="no")
     monkeypatch.setattr(Athina, "deliver", lambda *args: refused if args[2] == "bad" else Outcome(200))
     for name in ("good", "bad"):
@@ -232,7 +232,7 @@ def test_a_flush_is_true_only_where_everything_was_delivered(worker: Worker, mon
     assert worker.flush(60)
 
 
-def test_a_flush_is_not_true_beside_a_journal_that_cannot_be_read() -> None:
+def test_a_flush_is_not_true_if_the_journal_cannot_be_read() -> None:
     outbox, flush = MemoryOutbox(), Flush()
     flush.begin(outbox)
     outbox.is_behind = True
@@ -240,7 +240,7 @@ def test_a_flush_is_not_true_beside_a_journal_that_cannot_be_read() -> None:
     assert flush.report(None, waiting=0, undelivered=0).waiting == 1
 
 
-def test_a_flush_that_cannot_step_reports_what_waits(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_without_a_step_reports_what_waits(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     put(worker, "1")
     assert worker.flush(60)
 

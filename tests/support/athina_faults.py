@@ -1,4 +1,4 @@
-"""What a local Athina may do with a request, from good to bad: each a function of an `Exchange`."""
+"""Behaviours of a local Athina, from good to bad: each is a function of an `Exchange`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and the means to answer it; what a fault is given."""
+    """One request and the means to answer it: the argument of a fault."""
 
     request: Request
     connection: socket.socket
@@ -57,7 +57,7 @@ class Exchange:
         self.connection.sendall(data)
 
     def wait(self, seconds: float) -> bool:
-        """Wait, but not beyond the server's end or the client's patience; False where it is over."""
+        """Wait, but not beyond the server's end or the client's timeout; return False then."""
         return not self.stopping.wait(seconds)
 
     def respond(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
@@ -65,7 +65,7 @@ class Exchange:
         self.write(response(status, body, headers))
 
     def close(self, *, reset: bool = False) -> None:
-        """Hang up, politely or with a reset."""
+        """Hang up, orderly or with a reset."""
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         else:
@@ -89,12 +89,12 @@ def _stored(exchange: Exchange) -> bytes:
 
 
 def accept(exchange: Exchange) -> None:
-    """What Athina does: store the log and say so."""
+    """Store the log and answer with success, as Athina does."""
     exchange.respond(200, _stored(exchange))
 
 
 def answer(status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Fault:
-    """This status, by default with Athina's own kind of error; a 2xx or 409 stores the log."""
+    """Answer with this status, by default with an error of Athina's form; a 2xx or 409 stores the log."""
     words = json.dumps({"error": f"status {status}", "details": {"message": "as the test asked"}}).encode()
 
     def fault(exchange: Exchange) -> None:
@@ -105,23 +105,23 @@ def answer(status: int, body: bytes | None = None, headers: Mapping[str, str] | 
 
 
 def html(status: int) -> Fault:
-    """What a proxy in front of Athina says."""
+    """Answer as a proxy in front of Athina."""
     page = b"<html><head><style>b{}</style></head><body><h1>Bad &amp; sad</h1><p>nginx</p></body></html>"
     return answer(status, page, {"Content-Type": "text/html"})
 
 
 def busy(retry_after: float | str, status: int = 429) -> Fault:
-    """Too many requests; come back in so many seconds, or whatever else the header is to say."""
+    """Answer 429, with `Retry-After` in seconds or any other value of the header."""
     return answer(status, None, {"Retry-After": str(retry_after)})
 
 
 def redirect(url: str, status: int = 307) -> Fault:
-    """Ask to go elsewhere."""
+    """Redirect."""
     return answer(status, b"", {"Location": url})
 
 
 def delay(seconds: float, then: Fault = accept) -> Fault:
-    """Be slow first."""
+    """Wait first."""
 
     def fault(exchange: Exchange) -> None:
         if exchange.wait(seconds):
@@ -131,7 +131,7 @@ def delay(seconds: float, then: Fault = accept) -> Fault:
 
 
 def hang(exchange: Exchange) -> None:
-    """Say nothing until the server stops."""
+    """Do not answer until the server stops."""
     exchange.wait(_PATIENCE)
 
 
@@ -141,12 +141,12 @@ def close_before_answer(exchange: Exchange) -> None:
 
 
 def reset(exchange: Exchange) -> None:
-    """Break the connection off."""
+    """Reset the connection."""
     exchange.close(reset=True)
 
 
 def lose_answer(exchange: Exchange) -> None:
-    """Store the log, and hang up without saying so."""
+    """Store the log, and hang up without an answer."""
     exchange.accept()
     exchange.close()
 
@@ -165,7 +165,7 @@ def close_in_mid_body(exchange: Exchange) -> None:
 
 
 def drip(data: bytes, interval: float) -> Fault:
-    """Send these bytes one by one, for ever from the start."""
+    """Send these bytes one by one, repeatedly, forever."""
 
     def fault(exchange: Exchange) -> None:
         position = 0
@@ -177,7 +177,7 @@ def drip(data: bytes, interval: float) -> Fault:
 
 
 def drip_headers(interval: float) -> Fault:
-    """Begin an answer and never come to the end of its headers, byte by byte."""
+    """Send endless headers, byte by byte."""
 
     def fault(exchange: Exchange) -> None:
         exchange.write(b"HTTP/1.1 200 x\r\n")
@@ -211,7 +211,7 @@ continue_for_ever: Final = _flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50)
 
 
 def http10(exchange: Exchange) -> None:
-    """Answer as a server of 1996 would, and close."""
+    """Answer in HTTP/1.0, and close."""
     exchange.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + _stored(exchange))
     exchange.close()
 
@@ -223,7 +223,7 @@ def bad_json(exchange: Exchange) -> None:
 
 
 def wrong_encoding(exchange: Exchange) -> None:
-    """Store the log and claim an encoding and a character set that the body does not have."""
+    """Store the log, and answer with a wrong encoding and character set."""
     exchange.accept()
     exchange.respond(
         200, b"\xff\xfe{", {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-99"}
@@ -231,7 +231,7 @@ def wrong_encoding(exchange: Exchange) -> None:
 
 
 def gzipped(status: int, body: bytes) -> Fault:
-    """Compress, though nobody asked for it."""
+    """Compress the answer, although the client did not ask for it."""
     return answer(status, gzip.compress(body), {"Content-Encoding": "gzip"})
 
 
@@ -250,5 +250,5 @@ CHAOS: Final[tuple[Fault, ...]] = (
     close_in_mid_answer, close_in_mid_body,
     http10, bad_json, wrong_encoding,
 )  # fmt: skip
-"""What befalls logs in the field. Every one of them is either delivered or to be tried again, none
+"""Faults that occur in production. After each of them, a log is either delivered or to be retried, never
 refused."""

@@ -162,17 +162,17 @@ class AthinaServer:
             listener.close()
 
     def script(self, *faults: Fault) -> None:
-        """Meet the next requests with these, one each, in order of arrival; afterwards all is well again."""
+        """Apply these faults to the next requests, one each, in order of arrival; afterwards behave normally."""
         with self._changed:
             self._script.extend(faults)
 
     def when(self, predicate: Callable[[Request], bool], fault: Fault) -> None:
-        """Meet every request that fits with this; the rule made last is asked first."""
+        """Apply a fault to every request that matches; later rules come first."""
         with self._changed:
             self._rules.insert(0, (predicate, fault))
 
     def clear(self) -> None:
-        """Drop the script and all rules: all is well again. What was recorded stays."""
+        """Drop the script and all rules, and behave normally. Records stay."""
         with self._changed:
             self._script.clear()
             self._rules.clear()
@@ -183,7 +183,7 @@ class AthinaServer:
         return self._wait(lambda: self.accepted, count, timeout)
 
     def wait_for_requests(self, count: int, *, timeout: float = 60.0) -> list[Request]:
-        """Wait until so many requests arrived, whatever became of them, and return them."""
+        """Wait until so many requests arrived, whatever the answer, and return them."""
         return self._wait(lambda: self.requests, count, timeout)
 
     def _wait(self, records: Callable[[], list[Request]], count: int, timeout: float) -> list[Request]:

@@ -1,4 +1,4 @@
-"""A backlog of waiting logs, and what it costs: to start beside it, to deliver from it, to hold it.
+"""Measures the cost of a backlog of waiting logs: to start beside it, to deliver from it, to hold it.
 
 `python -m tests.support.backlog` delivers all of the largest one and prints the figures.
 """
@@ -78,7 +78,7 @@ def make(path: Path, logs: int, *, body: bytes = BODY) -> SqliteOutbox:
 
 
 def cost(folder: Path, logs: int) -> tuple[float, float]:
-    """What delivering one log of `logs` costs: rounds of SQLite's loops, and seconds of CPU of the engine's thread."""
+    """Return the cost of delivering one of `logs`: rounds of SQLite's loops, and CPU seconds of the engine's thread."""
     outbox = make(folder / f"{logs}.db", logs)
     engine = Engine(outbox, partial(Senders, _Taking, clock=clock), clock=clock)
     engine.step(time.time())
@@ -105,13 +105,13 @@ def cost(folder: Path, logs: int) -> tuple[float, float]:
 
 
 def start_seconds(path: Path) -> float:
-    """Processor time that a process takes to be through with its first log, which a busy machine changes little."""
+    """Return the CPU time of a process until its first log is made, which a busy machine changes little."""
     environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": "http://127.0.0.1:9", "ATHINA_OUTBOX": str(path)}
     return float(run(_START, ATHINA_EXIT_TIMEOUT="0", **environment)[0])
 
 
 def extra_start_seconds(full: Path, empty: Path, *, enough: float = 0.0) -> float:
-    """How much more that is beside a backlog: the least of ten pairs, or what is less than `enough`."""
+    """Return how much more that is beside a backlog: the least of ten pairs, or the first below `enough`."""
     least = float("inf")
     for _ in range(10):
         least = min(least, start_seconds(full) - start_seconds(empty))
@@ -121,7 +121,7 @@ def extra_start_seconds(full: Path, empty: Path, *, enough: float = 0.0) -> floa
 
 
 def memory(folder: Path, path: Path, *, seconds: float) -> int:
-    """Bytes over idle that a process takes while it delivers a backlog for so many seconds."""
+    """Return the memory, above idle, of a process that delivers a backlog for so many seconds."""
     with AthinaServer() as athina:
         environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": athina.url, "ATHINA_EXIT_TIMEOUT": "0"}
         arguments = (str(path), str(folder / "idle.db"), str(seconds))

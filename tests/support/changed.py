@@ -1,4 +1,4 @@
-"""Logs with the changes that followed them, as Athina shows them in the end."""
+"""Logs with their later updates applied, as Athina finally shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The crash test: workers are killed at random while Athina fails at random; then the books are checked.
+"""The crash test: workers are killed at random while Athina fails at random; then the counts are checked.
 
 `python -m tests.support.crashes --seconds 120` runs it for two minutes' worth of calls and prints the figures;
 `--server slow` does so with a server that is slow and fails more often.
@@ -34,7 +34,7 @@ LOSES_ANSWER = {"lose_answer", "close_in_mid_answer", "close_in_mid_body"}
 
 
 class Server(NamedTuple):
-    """How Athina behaves, and how hard it is pressed: what befalls `faults` of the requests, and the workers' settings.
+    """How Athina behaves, and the load on it: what fails a share `faults` of the requests, and the workers' settings.
 
     `pace` is in seconds between two calls of a worker; `connections` of one worker bound the copies that a kill makes.
     """
@@ -74,7 +74,7 @@ _WORKER = """
 
 @dataclass
 class Figures:
-    """What a crash test came to. `copies` are acceptances beyond the first of a log."""
+    """The result of a crash test. `copies` are acceptances beyond the first of a log."""
 
     kills: int
     returned: int
@@ -90,12 +90,12 @@ class Figures:
 
 
 class CrashTest:
-    """Three worker slots, each a sequence of processes that are killed and begun again, on one outbox."""
+    """Three worker slots on one outbox, each a sequence of processes that are killed and restarted."""
 
     def __init__(
         self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"], calls: int = 0
     ) -> None:
-        """Last for so many seconds, and on a busy machine for longer, until so many calls have returned."""
+        """Run for so many seconds, or on a busy machine longer, until so many calls have returned."""
         self._folder = folder
         self._seconds = seconds
         self._calls = calls
@@ -115,7 +115,7 @@ class CrashTest:
         return noted
 
     def run(self) -> Figures:
-        """Kill and begin again for so many seconds, then let one more process deliver what is left."""
+        """Kill and restart for so many seconds, then let one more process deliver what is left."""
         with self.athina:
             ends = time.monotonic() + self._seconds
             workers = [self._start(slot, 0) for slot in range(3)]
@@ -187,7 +187,7 @@ def _out_of_order(names: list[str]) -> int:
 
 
 def main() -> None:
-    """Run the long one and print what it came to."""
+    """Run the long test and print its result."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))

@@ -26,7 +26,7 @@ PARTITIONS = 16
 def soak(
     *, seconds: float, seed: int, pods: int = 8, workers: int = 3, faults: float = 0.1, quiet: bool = False
 ) -> Mapping[str, int]:
-    """Run the fleet; its books, and `copies_unexplained`: those that no lost answer and no harm accounts for."""
+    """Run the fleet; return its counts, with `copies_unexplained`: those without a lost answer or a kill."""
     lost_answers = Counter[str]()
 
     def noting(fault: Fault) -> Fault:
@@ -79,7 +79,7 @@ def check(books: Mapping[str, int]) -> None:
 
 
 def main() -> None:
-    """Run the long one and print what it came to."""
+    """Run the long test and print its result."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))

@@ -1,4 +1,4 @@
-"""The command line in processes that are forked from one which has imported it, as an import takes half a second."""
+"""The command line in processes forked from one that has imported it, since an import takes half a second."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for line in sys.stdin:
 
 
 class ForkedCommands:
-    """An interpreter in which `preamble` has been executed, and whose children run `athina-trace`."""
+    """An interpreter that has executed `preamble`, and whose children run `athina-trace`."""
 
     def __init__(self, environment: Mapping[str, str], preamble: str = "") -> None:
         """Start it in `environment`, of which Python itself reads some only then."""
@@ -57,7 +57,7 @@ class ForkedCommands:
     def run(
         self, *arguments: str, environment: Mapping[str, str], folder: str = "."
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command; its exit code and what it printed."""
+        """Run a command; return its exit code and its output."""
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as errors:
             code = self.run_on((os.devnull, out.name, errors.name), *arguments, environment=environment, folder=folder)
             texts = [Path(each.name).read_text(encoding="utf-8") for each in (out, errors)]
@@ -66,7 +66,7 @@ class ForkedCommands:
     def run_on(
         self, streams: tuple[str, str, str], *arguments: str, environment: Mapping[str, str], folder: str = "."
     ) -> int:
-        """Run a command whose standard input, output and errors are these files; its exit code."""
+        """Run a command with these files as standard input, output and error; return its exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         asked = {"arguments": arguments, "environment": {**environment}, "streams": streams, "folder": folder}

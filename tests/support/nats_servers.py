@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class NatsServers:
-    """One server, or a cluster of several, each with a disk of its own under `folder`."""
+    """One server, or a cluster of several, each with its own disk under `folder`."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class NatsServers:
                 time.sleep(0.2)
 
     def messages(self, names: Names, stream: str = "") -> list[tuple[str, dict[str, str], bytes]]:
-        """What is in the stream: subject, headers and body of each, in order."""
+        """Return the messages in the stream: subject, headers and body of each, in order."""
 
         async def read(client: Any, _: Names) -> list[tuple[str, dict[str, str], bytes]]:
             found = []

@@ -1,4 +1,4 @@
-"""Ports of our own machine that nothing listens at."""
+"""Local ports that nothing listens on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _given = deque[int](maxlen=100)
 
 
 def free_port() -> int:
-    """A port to listen at, or to be refused at.
+    """Return a port to listen on, or to be refused at.
 
-    Below those that the system gives to whatever connects or asks for any port: between its choice and its use one of
-    them would be taken, now and then, by a test beside. No port is given twice: nobody may listen at the first yet.
+    It is below the ephemeral ports, which a parallel test might take between the choice of one and its use. No port is
+    returned twice, since nobody may be listening on the first yet.
     """
     while True:
         port = _SYSTEM_RANDOM.randrange(15_000, 32_000)

@@ -1,4 +1,4 @@
-"""Python processes of a test's own: started with a script, watched, and ended by whoever started them."""
+"""Python processes that tests start with a script, watch, and end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen[
 
 
 def finish(process: subprocess.Popen[str], *, timeout: float = 100.0) -> tuple[str, str]:
-    """Wait for a process; what it wrote to standard output and error. Its exit code must be 0."""
+    """Wait for a process; return its standard output and error. Its exit code must be 0."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
