@@ -23,7 +23,7 @@ from athina_trace import _fork
 from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.ledger import Ledger
 from athina_trace._answers.memory import Newest
-from athina_trace._answers.merge import LogRecords, merge
+from athina_trace._answers.merge import merge
 from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
 from athina_trace._capture import emission
 from athina_trace._capture.active_span import span_attributes
@@ -362,7 +362,7 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
     if (open_draft := origin.open_draft) is not None:
         open_draft.take(records, scope=origin.scope)
         return
-    fields = merge(LogRecords(answers=[answer], messages=[], calls=[], outputs={}, sessions=()))
+    fields = merge([answer])
     _state.latest.append(answer)
     run_now(emission.emit(origin.own_draft(fields), _NO_OPTIONS, error=error))
     if is_nesting_followed:  # since just now
