@@ -71,16 +71,16 @@ class Origin(NamedTuple):
     scope: Scope
     draft: LogDraft | None = None
     """The decorated call that the request was made in, open or ended."""
+    within: tuple[Key, ...] = ()
+    """The spans and runs around it, the innermost first."""
+    span: Mapping[str, str] | None = None
+    """OpenTelemetry's span around it, as in `LogDraft`."""
     is_awaited: bool = False
     """Whether its answer is that call's also where the source says so only after the call."""
     attributes: Mapping[str, Any] | None = None
     """Custom attributes of a log of its own."""
-    within: tuple[Key, ...] = ()
-    """The spans and runs around it, the innermost first."""
     response_time: int | None = None
     """Milliseconds, where the source measured them."""
-    span: Mapping[str, str] | None = None
-    """OpenTelemetry's span around it, as in `LogDraft`."""
     reference: str | None = None
     """The reference of a log of its own, where that is to be the same whenever this is seen."""
     conversation: str | None = None
@@ -90,7 +90,7 @@ class Origin(NamedTuple):
     def here(cls, around: tuple[Key, ...] | None = None) -> Origin:
         """Return the code that is running now as an origin; `around`: the spans and runs around it, where known."""
         around = within() if around is None else around
-        return cls(clock.perf_ns(), current_scope(), current_draft(), within=around, span=span_attributes())
+        return cls(clock.perf_ns(), current_scope(), current_draft(), around, span_attributes())
 
     @classmethod
     def of_run(cls, name: Key, parent: Key | None = None, *, conversation: str | None = None) -> Origin:
