@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.libraries import Answers, Piece
-from athina_trace._answers.merge import LogRecords, merge
+from athina_trace._answers.merge import merge
 from athina_trace._answers.records import (
     AS_OBJECT,
     RUN,
@@ -120,16 +120,11 @@ class AnswerAccumulator:
                 placed = sorted(self._messages.values(), key=lambda placed: (_time(placed[1].created), placed[0]))
                 messages = [message for _, message in placed]
             outputs = self._outputs.copy()
-            records = LogRecords(
-                answers=answers,
-                messages=messages,
-                calls=self._distinct_calls(outputs) if self._calls else [],
-                outputs=outputs,
-                sessions=tuple(self._sessions),
-                documents=tuple(self._documents),
-            )
+            calls = self._distinct_calls(outputs) if self._calls else []
+            sessions, documents = tuple(self._sessions), tuple(self._documents)
             read = {} if self._pieces is None else self._pieces.fields()
-        return {**read, **merge(records)} if read else merge(records)
+        fields = merge(answers, messages=messages, calls=calls, outputs=outputs, sessions=sessions, documents=documents)
+        return {**read, **fields} if read else fields
 
     def _distinct_calls(self, outputs: dict[str, list[object]]) -> list[ToolCall]:
         """Return each call once, in their order; another source may know it by another id, or by none.

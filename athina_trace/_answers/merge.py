@@ -12,41 +12,47 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import RUN, Answer, ThreadMessage, ToolCall
 from athina_trace._serialization import without_blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["LogRecords", "merge"]
+__all__ = ["merge"]
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
-@dataclass(slots=True, kw_only=True)
-class LogRecords:
-    """Everything that is known for one log; answers, messages and calls in their order."""
-
-    answers: list[Answer]
-    messages: list[ThreadMessage]
-    calls: list[ToolCall]
-    outputs: Mapping[str, list[object]]
-    """Of each id of a call, one for each call that has it."""
-    sessions: Iterable[str]
-    documents: Iterable[str] = ()
-    """Texts that were retrieved."""
+_NONE: Mapping[str, list[object]] = {}
 
 
-def merge(records: LogRecords) -> dict[str, Any]:
-    """Return the fields of one log under Athina's names; what is unknown is absent."""
-    answers = records.answers or _implied_run(records)
+def merge(
+    answers: Sequence[Answer],
+    *,
+    messages: Sequence[ThreadMessage] = (),
+    calls: Sequence[ToolCall] = (),
+    outputs: Mapping[str, list[object]] = _NONE,
+    sessions: Iterable[str] = (),
+    documents: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the fields of one log under Athina's names; what is unknown is absent.
+
+    Args:
+        answers: those of the log, as messages and calls in their order.
+        messages: of the threads in which answers were given.
+        calls: of tools.
+        outputs: of each id of a call, one for each call that has it.
+        sessions: threads and conversations that were seen.
+        documents: texts that were retrieved.
+    """
+    answers = answers or _implied_run(messages, calls)
     own: list[ThreadMessage] = []
-    if records.messages:
-        answers = [_with_messages(answer, records) for answer in answers]
-        own = [message for answer in answers for message in _messages_of(answer, records)]
+    if messages:
+        answers = [_with_messages(answer, messages) for answer in answers]
+        own = [message for answer in answers for message in _messages_of(answer, messages)]
     fields, usage = _gathered(answers), _usage(answers)
     for name in _TOKENS:
         if name in usage:
@@ -54,16 +60,17 @@ def merge(records: LogRecords) -> dict[str, Any]:
     if answers:
         _add_question(fields, answers)
         _add_answer(fields, answers)
-    if session := _session(answers, records):
+    if session := _session(answers, messages, sessions):
         fields["session_id"] = session
-    if records.calls or records.documents or own:
-        _add_found(fields, answers, own, records)
+    if calls or documents or own:
+        made = [call for answer in answers for call in calls if call.owner == answer.key]
+        _add_found(fields, made, outputs, [*documents], own)
     if attributes := {**_attributes(answers, own), **usage}:
         fields["custom_attributes"] = attributes
     return fields
 
 
-def _usage(answers: list[Answer]) -> dict[str, int]:
+def _usage(answers: Sequence[Answer]) -> dict[str, int]:
     """Sum the tokens of all answers by kind."""
     usage: dict[str, int] = {}
     for answer in answers:
@@ -75,7 +82,7 @@ def _usage(answers: list[Answer]) -> dict[str, int]:
     return usage
 
 
-def _gathered(answers: list[Answer]) -> dict[str, Any]:
+def _gathered(answers: Sequence[Answer]) -> dict[str, Any]:
     """Gather what every answer may add to."""
     fields: dict[str, Any] = {}
     functions: list[object] = []
@@ -95,25 +102,28 @@ def _gathered(answers: list[Answer]) -> dict[str, Any]:
     return fields
 
 
-def _add_found(fields: dict[str, Any], answers: list[Answer], own: list[ThreadMessage], records: LogRecords) -> None:
+def _add_found(
+    fields: dict[str, Any],
+    calls: list[ToolCall],
+    outputs: Mapping[str, list[object]],
+    context: list[str],
+    own: list[ThreadMessage],
+) -> None:
     """Add the calls of tools with their outputs, and what was retrieved."""
-    context = [*records.documents]
-    if records.calls:
-        calls = [call for answer in answers for call in records.calls if call.owner == answer.key]
-        if calls:
-            fields["tool_calls"] = without_blobs(_calls_with_outputs(calls, records.outputs))
-        for call in calls:
-            context += call.context
+    if calls:
+        fields["tool_calls"] = without_blobs(_calls_with_outputs(calls, outputs))
+    for call in calls:
+        context += call.context
     for message in own:
         context += message.quotes
     if context:
         fields["context"] = without_blobs(_distinct(context))
 
 
-def _implied_run(records: LogRecords) -> list[Answer]:
+def _implied_run(messages: Iterable[ThreadMessage], calls: Iterable[ToolCall]) -> list[Answer]:
     """Make up the run that was never recorded itself: the newest one that messages or steps belong to."""
-    seen = [(m.created or 0, m.run, m.thread) for m in records.messages if m.run and m.role == "assistant"]
-    seen += [(c.created or 0, c.owner[1], c.session) for c in records.calls]
+    seen = [(m.created or 0, m.run, m.thread) for m in messages if m.run and m.role == "assistant"]
+    seen += [(c.created or 0, c.owner[1], c.session) for c in calls]
     newest = max(seen, key=lambda one: one[0], default=None)
     if newest is None:
         return []
@@ -121,18 +131,18 @@ def _implied_run(records: LogRecords) -> list[Answer]:
     return [Answer(key=(RUN, run), session=thread, details={"run_id": run})]
 
 
-def _messages_of(answer: Answer, records: LogRecords) -> list[ThreadMessage]:
+def _messages_of(answer: Answer, messages: Iterable[ThreadMessage]) -> list[ThreadMessage]:
     if answer.key[0] != RUN:
         return []
-    return [each for each in records.messages if each.run == answer.key[1] and each.role == "assistant"]
+    return [each for each in messages if each.run == answer.key[1] and each.role == "assistant"]
 
 
-def _with_messages(answer: Answer, records: LogRecords) -> Answer:
+def _with_messages(answer: Answer, messages: Sequence[ThreadMessage]) -> Answer:
     """Give a run the text, the question and the prompt that the messages of its thread have."""
     if answer.key[0] != RUN:
         return answer
-    own = _messages_of(answer, records)
-    asked = _questions_before(answer, own, records)
+    own = _messages_of(answer, messages)
+    asked = _questions_before(answer, own, messages)
     posted = tuple({"role": "user", "content": message.text or ""} for message in asked)
     added = tuple(each for each in answer.prompt if each not in posted)
     return replace(
@@ -144,12 +154,14 @@ def _with_messages(answer: Answer, records: LogRecords) -> Answer:
     )
 
 
-def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogRecords) -> list[ThreadMessage]:
+def _questions_before(
+    answer: Answer, own: list[ThreadMessage], messages: Iterable[ThreadMessage]
+) -> list[ThreadMessage]:
     """Return the user's messages that this run answers: the last ones in its thread before its own.
 
     While a run is under way its thread takes no messages, so what came before its first words came before it.
     """
-    thread = [m for m in records.messages if m.thread == answer.session and m not in own]
+    thread = [m for m in messages if m.thread == answer.session and m not in own]
     until = own[0].created if own else answer.created
     before = [m for m in thread if until is None or m.created is None or m.created <= until]
     last_other = max((place for place, message in enumerate(before) if message.role != "user"), default=-1)
@@ -157,7 +169,7 @@ def _questions_before(answer: Answer, own: list[ThreadMessage], records: LogReco
     return before[last_other + 1 :] or [m for m in thread if m.role == "user"][:1]
 
 
-def _add_question(fields: dict[str, Any], answers: list[Answer]) -> None:
+def _add_question(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
     """Add what was asked. What users, models and tools say may hold base64."""
     first = next((answer for answer in answers if answer.query), None)
     first = first or next((answer for answer in answers if answer.prompt or answer.system), None)
@@ -177,7 +189,7 @@ def _add_question(fields: dict[str, Any], answers: list[Answer]) -> None:
                 fields["function_call_response"] = without_blobs(message["content"])
 
 
-def _add_answer(fields: dict[str, Any], answers: list[Answer]) -> None:
+def _add_answer(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
     """Add what was answered."""
     # Where the last answer has no text, it called tools or failed: the text before it is what the user was shown.
     speaker = last = answers[-1]
@@ -202,7 +214,7 @@ def _add_answer(fields: dict[str, Any], answers: list[Answer]) -> None:
         fields["status_code"] = last.status_code
 
 
-def _session(answers: list[Answer], records: LogRecords) -> str | None:
+def _session(answers: Sequence[Answer], messages: Sequence[ThreadMessage], sessions: Iterable[str]) -> str | None:
     """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
     for answer in answers:
         if answer.session:
@@ -216,10 +228,10 @@ def _session(answers: list[Answer], records: LogRecords) -> str | None:
                 seen.add(session)
                 session = chain[session].session or chain[session].previous or session
             return session
-    made = next(iter(records.sessions), None)
-    if made or not records.messages:
+    made = next(iter(sessions), None)
+    if made or not messages:
         return made
-    return next((message.thread for message in records.messages if message.thread), None)
+    return next((message.thread for message in messages if message.thread), None)
 
 
 def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object]]) -> list[dict[str, object]]:
@@ -243,7 +255,7 @@ def _distinct(values: Iterable[object]) -> list[object]:
     return kept
 
 
-def _attributes(answers: list[Answer], own: list[ThreadMessage]) -> dict[str, object]:
+def _attributes(answers: Sequence[Answer], own: list[ThreadMessage]) -> dict[str, object]:
     """Gather ids and details; several values of one name are joined with commas."""
     texts: list[tuple[str, str]] = []
     choices: list[str] = []

@@ -55,9 +55,12 @@ sent.
 """
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Answer:
-    """One snapshot of an answer, with what its request asked where that is known."""
+    """One snapshot of an answer, with what its request asked where that is known.
+
+    Sources that give many of its fields set them one by one: as many arguments take three times as long.
+    """
 
     key: Key
     names: tuple[Key, ...] = ()

@@ -23,7 +23,7 @@ from athina_trace import _fork
 from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.ledger import Ledger
 from athina_trace._answers.memory import Newest
-from athina_trace._answers.merge import LogRecords, merge
+from athina_trace._answers.merge import merge
 from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
 from athina_trace._capture import emission
 from athina_trace._capture.active_span import span_attributes
@@ -71,16 +71,16 @@ class Origin(NamedTuple):
     scope: Scope
     draft: LogDraft | None = None
     """The decorated call that the request was made in, open or ended."""
+    within: tuple[Key, ...] = ()
+    """The spans and runs around it, the innermost first."""
+    span: Mapping[str, str] | None = None
+    """OpenTelemetry's span around it, as in `LogDraft`."""
     is_awaited: bool = False
     """Whether its answer is that call's also where the source says so only after the call."""
     attributes: Mapping[str, Any] | None = None
     """Custom attributes of a log of its own."""
-    within: tuple[Key, ...] = ()
-    """The spans and runs around it, the innermost first."""
     response_time: int | None = None
     """Milliseconds, where the source measured them."""
-    span: Mapping[str, str] | None = None
-    """OpenTelemetry's span around it, as in `LogDraft`."""
     reference: str | None = None
     """The reference of a log of its own, where that is to be the same whenever this is seen."""
     conversation: str | None = None
@@ -90,7 +90,7 @@ class Origin(NamedTuple):
     def here(cls, around: tuple[Key, ...] | None = None) -> Origin:
         """Return the code that is running now as an origin; `around`: the spans and runs around it, where known."""
         around = within() if around is None else around
-        return cls(clock.perf_ns(), current_scope(), current_draft(), within=around, span=span_attributes())
+        return cls(clock.perf_ns(), current_scope(), current_draft(), around, span_attributes())
 
     @classmethod
     def of_run(cls, name: Key, parent: Key | None = None, *, conversation: str | None = None) -> Origin:
@@ -362,7 +362,7 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
     if (open_draft := origin.open_draft) is not None:
         open_draft.take(records, scope=origin.scope)
         return
-    fields = merge(LogRecords(answers=[answer], messages=[], calls=[], outputs={}, sessions=()))
+    fields = merge([answer])
     _state.latest.append(answer)
     run_now(emission.emit(origin.own_draft(fields), _NO_OPTIONS, error=error))
     if is_nesting_followed:  # since just now

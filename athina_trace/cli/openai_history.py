@@ -9,7 +9,7 @@ from typing import Any
 
 from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace.cli.terminal import CommandError, UsageError
-from athina_trace.integrations.openai.exchange import Exchange, read_exchange
+from athina_trace.integrations.openai.exchange import read_exchange
 from athina_trace.integrations.openai.objects import parse
 
 Json = dict[str, Any]
@@ -123,7 +123,7 @@ class History:
 
 def _log(kind: str, answer: Json, params: Json) -> Json:
     accumulator = AnswerAccumulator()
-    accumulator.take(read_exchange(Exchange(kind=kind, order=0, params=params, answer=answer)) or ())
+    accumulator.take(read_exchange(kind, params, answer, order=0) or ())
     return _line(accumulator, answer)
 
 

@@ -43,7 +43,7 @@ from athina_trace._clock import clock
 from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.chat import ChatChunks
-from athina_trace.integrations.openai.exchange import Exchange, read_exchange
+from athina_trace.integrations.openai.exchange import read_exchange
 from athina_trace.integrations.openai.normalise import Data, child, members, normalise, number, string
 from athina_trace.integrations.openai.responses import ResponseEvents
 
@@ -462,7 +462,7 @@ def _records(payload: Data, error: BaseException | None, order: int) -> list[Any
     # The two APIs have different names for the request's messages.
     asked |= dict.fromkeys(("messages", "input"), payload.get("messages"))
     kind = "response" if "output" in given else "chat"
-    records = read_exchange(Exchange(kind=kind, order=order, params=asked, answer=given or None, error=error))
+    records = read_exchange(kind, asked, given or None, order=order, error=error)
     return [*records] if records else [Answer(key=(kind, ""), order=order, model=model)]
 
 

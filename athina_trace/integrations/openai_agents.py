@@ -23,7 +23,7 @@ from athina_trace._answers.records import Answer, Key
 from athina_trace._capture.answered import Origin, end, follow_nesting, log_answer, log_tool_output
 from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
-from athina_trace.integrations.openai.exchange import Exchange, add_request, read_exchange
+from athina_trace.integrations.openai.exchange import add_request, read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
 
 if TYPE_CHECKING:
@@ -181,11 +181,10 @@ def _records(data: Any, order: int) -> tuple[list[Any], bool]:
     if data.type == "generation":
         kind, given, asked = _generation(normalise(data.output), normalise(data.model_config), asked["input"])
         asked["model"] = identifier(data.model)
-    exchange = Exchange(kind=kind, order=order, params=asked, answer=given)
-    records = read_exchange(exchange) if given else None
+    records = read_exchange(kind, asked, given, order=order) if given else None
     if not records or not isinstance(records[0], Answer):
         answer = Answer(key=(kind, ""), order=order)
-        add_request(answer, exchange)
+        add_request(answer, asked)
         return [answer], False
     answer = records[0]
     if answer.details.get("response_id") == _FAKE_ID:

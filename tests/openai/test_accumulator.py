@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -9,17 +11,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace._answers.accumulator import AnswerAccumulator
-from athina_trace.integrations.openai.exchange import Exchange, read_exchange
+from athina_trace._answers.records import Record
+from athina_trace.integrations.openai.exchange import read_exchange
 
 from . import samples
 from .samples import as_object
+
+
+@dataclass(kw_only=True)
+class Exchange:
+    """A request and what came of it."""
+
+    kind: str
+    order: int
+    request: int | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    answer: Any = None
+    error: BaseException | None = None
+
+    def read(self) -> Sequence[Record]:
+        asked = read_exchange(
+            self.kind, self.params, self.answer, order=self.order, request=self.request, error=self.error
+        )
+        return asked or ()
 
 
 def fields(*subjects: object) -> dict[str, Any]:
     accumulator = AnswerAccumulator()
     for subject in subjects:
         if isinstance(subject, Exchange):
-            accumulator.take(read_exchange(subject) or ())
+            accumulator.take(subject.read())
         else:
             assert accumulator.add(subject)
     return accumulator.fields()

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.records import Answer, Record, ToolOutput
-from athina_trace.integrations.openai.exchange import Exchange, error_text, read_exchange
+from athina_trace.integrations.openai.exchange import error_text, read_exchange
 from athina_trace.integrations.openai.normalise import normalise
 
 from . import samples
 
 
-def records_of(*, params: Any = None, answer: object = None, **more: Any) -> list[Record]:
+def records_of(*, kind: str | None = None, params: Any = None, answer: object = None, **more: Any) -> list[Record]:
     """Read a request and its answer as the instrumentation does."""
-    exchange = Exchange(**{"order": 7, **more}, params=normalise(params or {}), answer=normalise(answer))
-    return list(read_exchange(exchange) or ())
+    return list(read_exchange(kind, normalise(params or {}), normalise(answer), **{"order": 7, **more}) or ())
 
 
 def answer_of(**exchange: Any) -> Answer:
@@ -103,7 +102,7 @@ def test_a_stream_that_failed_keeps_what_had_come() -> None:
 
 
 def test_a_failed_request_for_no_answer_says_nothing() -> None:
-    assert read_exchange(Exchange(order=1, error=OSError())) is None
+    assert read_exchange(None, {}, None, order=1, error=OSError()) is None
 
 
 def test_an_exception_that_cannot_be_read_still_has_its_name() -> None:

@@ -50,20 +50,18 @@ def parse_chat(chat: Data) -> list[Record]:
     contents = [_message(choice) for choice in choices] or [{}]
     first = choices[0] if choices else {}
     texts = [_text(message) for message in contents]
-    answer = Answer(
-        key=key,
-        names=(("id", own),) if own else (),
-        created=created,
-        status=string(first, "finish_reason"),
-        model=string(chat, "model"),
-        text=texts[0],
-        choices=tuple(text or "" for text in texts[1:]),
-        usage=usage_counts(chat) or usage_counts(child(chat, "x_groq")),
-        cost=stated_cost(chat),
-        error=failure(chat, what="completion") or failure(first, what="completion"),
-        details=served(chat, completion_id=own),
-        citations=_citations(chat, contents),
-    )
+    answer = Answer(key)
+    answer.names = (("id", own),) if own else ()
+    answer.created = created
+    answer.status = string(first, "finish_reason")
+    answer.model = string(chat, "model")
+    answer.text = texts[0]
+    answer.choices = tuple(text or "" for text in texts[1:])
+    answer.usage = usage_counts(chat) or usage_counts(child(chat, "x_groq"))
+    answer.cost = stated_cost(chat)
+    answer.error = failure(chat, what="completion") or failure(first, what="completion")
+    answer.details = served(chat, completion_id=own)
+    answer.citations = _citations(chat, contents)
     return [answer, *(call for place, message in enumerate(contents) for call in _calls(message, key, place))]
 
 

@@ -7,7 +7,6 @@ options, outputs of tools. What the answer itself says always comes first, ids a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -23,55 +22,53 @@ from athina_trace.integrations.openai.objects import parse, parse_as
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Exchange", "add_request", "error_text", "read_exchange"]
+__all__ = ["add_request", "error_text", "read_exchange"]
 
-_APIS: dict[str | None, ModuleType] = {RUN: assistants, "response": responses, "chat": chat}
-
-
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """A request and its answer, both as plain data."""
-
-    kind: str | None = None
-    """What kind of answer was asked for; None where no model answers (a message is posted, a list read)."""
-    order: int
-    """Requests count in the order of this number: the clock's, when they began."""
-    request: int | None = None
-    """The number of a request that asks a model; None where the state of an earlier answer is asked for."""
-    params: Data = field(default_factory=dict)
-    """The request's parameters by name."""
-    answer: Any = None
-    """What came back; of a stream that failed, what had come by then."""
-    error: BaseException | None = None
-    session: str | None = None
-    """The session that earlier requests named, for an answer that names none."""
-    query: str | None = None
-    """What the user asked in earlier requests, for one that brings no question."""
+_APIS: dict[str, ModuleType] = {RUN: assistants, "response": responses, "chat": chat}
 
 
-def read_exchange(exchange: Exchange) -> Sequence[Record] | None:
-    """Return what request and answer say together; None where no model was asked, and nothing known came."""
-    kind, params = exchange.kind, exchange.params
-    records = parse(exchange.answer)
+def read_exchange(
+    kind: str | None,
+    params: Data,
+    given: Any,
+    *,
+    order: int,
+    request: int | None = None,
+    error: BaseException | None = None,
+) -> Sequence[Record] | None:
+    """Return what request and answer say together; None where no model was asked, and nothing known came.
+
+    Args:
+        kind: what kind of answer was asked for; None where no model answers (a message is posted, a list read).
+        params: the request's parameters by name, as plain data.
+        given: what came back, as plain data; of a stream that failed, what had come by then.
+        order: requests count in the order of this number: the clock's, when they began.
+        request: the number of a request that asks a model; None where the state of an earlier answer is asked for.
+        error: what the request ended with.
+    """
+    records = parse(given)
     if kind is None:
         if records is not None and len(records) == 1 and isinstance(records[0], SessionSeen):
             return [records[0], *assistants.opening_messages(records[0].session, params)]
         return records
     if records is None:
-        records = parse_as(kind, exchange.answer)
+        records = parse_as(kind, given)
     if records is None:
-        if exchange.error is None and (exchange.request is None or not _is_foreign(exchange.answer)):
+        if error is None and (request is None or not _is_foreign(given)):
             return None
         # In place of the answer that did not come: the request failed, or a proxy answered it with a page of its own.
-        status = "failed" if isinstance(exchange.error, Exception | None) else "cancelled"
-        missing = Answer(key=(kind, f"{status}-{exchange.order}"), status=status)
-        if exchange.error is None:
-            came = text(exchange.answer)
+        status = "failed" if isinstance(error, Exception | None) else "cancelled"
+        missing = Answer(key=(kind, f"{status}-{order}"), status=status)
+        if error is None:
+            came = text(given)
             missing.error = f"the server gave no answer of a model{': ' if came else ''}{came}"[:_LONGEST]
         records = [missing]
     for record in records:
         if isinstance(record, Answer) and record.key[0] == kind:
-            add_request(record, exchange)
+            record.order, record.request = order, request
+            add_request(record, params)
+            if error is not None:
+                _add_failure(record, error)
     return [*records, *_APIS[kind].request_outputs(params)]
 
 
@@ -80,25 +77,25 @@ def _is_foreign(answer: Any) -> bool:
     return type(answer) is not dict or (bool(answer) and not string(answer, "object"))
 
 
-def add_request(answer: Answer, exchange: Exchange) -> None:
+def add_request(answer: Answer, params: Data) -> None:
     """Add what the request asked to what the answer says."""
-    params, error = exchange.params, exchange.error
-    answer.order, answer.request = exchange.order, exchange.request
-    _APIS[exchange.kind].add_request(answer, params)
-    answer.session = answer.session or responses.conversation_of(params) or exchange.session
-    answer.query = answer.query or exchange.query
+    _APIS[answer.key[0]].add_request(answer, params)
+    answer.session = answer.session or responses.conversation_of(params)
     answer.model = answer.model or string(params, "model")
     answer.tools = answer.tools or offered_tools(params)
     # What the server says it used wins over what it was asked to use.
     answer.options = {**model_options(params), **answer.options}
-    if error is not None:
-        if isinstance(error, Exception):
-            answer.error = error_text(error)
-            # What a failure broke off has failed, whatever its last snapshot says.
-            if answer.status is None or not answer.ended:
-                answer.status, answer.progress = "failed", FINISHED
-        code = normalise(attribute_or_none(error, "status_code"))
-        answer.status_code = code if type(code) is int else None
+
+
+def _add_failure(answer: Answer, error: BaseException) -> None:
+    """Add what ended the request."""
+    if isinstance(error, Exception):
+        answer.error = error_text(error)
+        # What a failure broke off has failed, whatever its last snapshot says.
+        if answer.status is None or not answer.ended:
+            answer.status, answer.progress = "failed", FINISHED
+    code = normalise(attribute_or_none(error, "status_code"))
+    answer.status_code = code if type(code) is int else None
 
 
 def error_text(error: object) -> str:

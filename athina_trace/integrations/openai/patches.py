@@ -311,7 +311,7 @@ def _begin(options: Any, started_ns: int, active: _ActiveRequest | None) -> Requ
         return None
     _runtime.active()  # which ends what still waits for its log when the process ends
     around = answered.within() if active is None else active.within
-    origin = Origin(started_ns, current_scope(), current_draft(), within=around, span=span_attributes())
+    origin = Origin(started_ns, current_scope(), current_draft(), around, span_attributes())
     return RequestRecord(about, options, origin, None if active is None else active.name)
 
 

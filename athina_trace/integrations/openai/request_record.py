@@ -12,7 +12,7 @@ from athina_trace import _fork
 from athina_trace._answers.memory import UNCHAINED, Chain, ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, Record, SessionSeen, ThreadMessage
 from athina_trace._capture.answered import Origin, expect, log_answer
-from athina_trace.integrations.openai.exchange import Exchange, read_exchange
+from athina_trace.integrations.openai.exchange import read_exchange
 from athina_trace.integrations.openai.normalise import NOTHING, Data, normalise, string
 from athina_trace.integrations.openai.objects import parse
 from athina_trace.integrations.openai.responses import conversation_of, question_of
@@ -76,19 +76,17 @@ class RequestRecord:
         kind = self.route.kind if error is None or self.route.asks else None
         chain = _chain(self.params) if kind == "response" else UNCHAINED
         records = read_exchange(
-            Exchange(
-                kind=kind,
-                order=self.origin.started_ns,
-                request=next(_numbers) if self.route.asks else None,
-                params=self.params,
-                answer=result,
-                error=error,
-                session=chain.session,
-                query=chain.query,
-            )
+            kind,
+            self.params,
+            result,
+            order=self.origin.started_ns,
+            request=next(_numbers) if self.route.asks else None,
+            error=error,
         )
         answer = next((each for each in records or () if isinstance(each, Answer)), None)
         self.answer = answer
+        if answer is not None and chain is not UNCHAINED and answer.key[0] == kind:
+            answer.session, answer.query = answer.session or chain.session, answer.query or chain.query
         if records is None:
             if error is None:
                 self._remember_items(())

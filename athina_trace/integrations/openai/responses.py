@@ -58,26 +58,24 @@ def parse_response(response: Data) -> list[Record]:
     details = {"response_id": own, "previous_response_id": previous}
     if stored_prompt := child(response, "prompt"):
         details |= {"prompt_id": string(stored_prompt, "id"), "prompt_version": string(stored_prompt, "version")}
-    answer = Answer(
-        key=key,
-        names=(("id", own),) if own else (),
-        created=number(response, "created_at"),
-        status=status,
-        progress=_PROGRESS.get(status or "", FINISHED),
-        session=conversation_of(response),
-        previous=previous,
-        model=string(response, "model"),
-        text="\n".join(filter(None, texts)) or string(response, "output_text"),  # all that small servers send
-        system=system,
-        prompt=template,
-        usage=usage_counts(response),
-        cost=stated_cost(response),
-        tools=offered_tools(response),
-        options=model_options(response),
-        error=failure(response, what="response"),
-        details=served(response, **details),
-        citations=citations(notes),
-    )
+    answer = Answer(key)
+    answer.names = (("id", own),) if own else ()
+    answer.created = number(response, "created_at")
+    answer.status = status
+    answer.progress = _PROGRESS.get(status or "", FINISHED)
+    answer.session = conversation_of(response)
+    answer.previous = previous
+    answer.model = string(response, "model")
+    answer.text = "\n".join(filter(None, texts)) or string(response, "output_text")  # all that small servers send
+    answer.system = system
+    answer.prompt = template
+    answer.usage = usage_counts(response)
+    answer.cost = stated_cost(response)
+    answer.tools = offered_tools(response)
+    answer.options = model_options(response)
+    answer.error = failure(response, what="response")
+    answer.details = served(response, **details)
+    answer.citations = citations(notes)
     return [answer, *others]
 
 

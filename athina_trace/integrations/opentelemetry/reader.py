@@ -245,31 +245,29 @@ def read_model(span: SpanRecord) -> list[Record]:
     # An output without text is not a choice: reasoning, or tool calls beside the text.
     answered = [answer.text for answer in content.answers if answer.text]
     prompt = _prompt(content.asked)
-    answer = Answer(
-        key=key,
-        names=(key, ("id", own_id)) if own_id is not None else (key,),
-        # A function that a framework marks as a model contains the span of a request, which has more data.
-        source=f"function {span.scope}" if is_of_function else f"span {span.scope}",
-        fidelity=AS_FUNCTION if is_of_function else AS_SPAN,
-        request=span.span_id,
-        created=span.start_ns / 1e9,
-        status="failed" if error is not None else _finish(others, texts, content),
-        session=texts.get("session_id"),
-        model=model,
-        text=answered[0] if answered else None,
-        choices=tuple(answered[1:]),
-        system=content.system,
-        prompt=prompt,
-        query=_question(prompt),
-        usage=usage,
-        tools=_tools(others, span.attributes),
-        options=options,
-        error=error,
-        status_code=status_code,
-        cost=number_of(others, "cost") if "cost" in others and error is None else None,
-        further=_further(texts, span.resource),
-        details={"provider": texts["provider"]} if "provider" in texts else {},
-    )
+    answer = Answer(key)
+    answer.names = (key, ("id", own_id)) if own_id is not None else (key,)
+    # A function that a framework marks as a model contains the span of a request, which has more data.
+    answer.source = f"function {span.scope}" if is_of_function else f"span {span.scope}"
+    answer.fidelity = AS_FUNCTION if is_of_function else AS_SPAN
+    answer.request = span.span_id
+    answer.created = span.start_ns / 1e9
+    answer.status = "failed" if error is not None else _finish(others, texts, content)
+    answer.session = texts.get("session_id")
+    answer.model = model
+    answer.text = answered[0] if answered else None
+    answer.choices = tuple(answered[1:])
+    answer.system = content.system
+    answer.prompt = prompt
+    answer.query = _question(prompt)
+    answer.usage = usage
+    answer.tools = _tools(others, span.attributes)
+    answer.options = options
+    answer.error = error
+    answer.status_code = status_code
+    answer.cost = number_of(others, "cost") if "cost" in others and error is None else None
+    answer.further = _further(texts, span.resource)
+    answer.details = {"provider": texts["provider"]} if "provider" in texts else {}
     records: list[Record] = [answer]
     for choice, message in enumerate(content.answers):
         for place, call in enumerate(message.calls):
