@@ -1,11 +1,12 @@
 """Sessions: conversation, customer and environment, carried by one context variable (see `_wrapping.state`).
 
-A `Scope` is immutable. Entering a session derives a new scope from the current one and leaving restores the old one, so
-nothing leaks from one request, task or thread into another.
+A `Scope` is immutable, except that of a web request (see `share_with_threads`). Entering a session derives a new scope
+from the current one and leaving restores the old one, so nothing leaks from one request, task or thread into another.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -40,7 +41,7 @@ def is_share(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Scope:
-    """The fields and custom attributes that the surrounding code set for its logs. Never mutated."""
+    """The fields and custom attributes that the surrounding code set for its logs."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -111,7 +112,22 @@ def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
 def _override_current(fields: Mapping[str, Any]) -> None:
     """Set fields for the rest of the current scope, whose end restores them."""
     scope = current_scope()
+    thread = scope.opened_by.thread if isinstance(scope.opened_by, ScopeCall) else None
+    if thread not in (None, threading.get_ident()):
+        object.__setattr__(scope, "fields", {**scope.fields, **fields})
+        return
     current.set((scope.override(ScopeOverrides(fields), scope.opened_by), current.get()[1]))
+
+
+def share_with_threads() -> None:
+    """Let a thread to which the current scope is copied set its fields.
+
+    Frameworks run plain `def` handlers and dependencies in threads, with a copy of the request's context. What they set
+    in the copy is lost with it, and would be missing in the request's streams and background tasks.
+    """
+    opened_by = current_scope().opened_by
+    if isinstance(opened_by, ScopeCall):
+        opened_by.thread = threading.get_ident()
 
 
 def _named(**fields: object) -> dict[str, str | None]:
@@ -224,10 +240,12 @@ def _unpickle(kind: type[Scoped], overrides: ScopeOverrides) -> Scoped:
 class ScopeCall(Call):
     """A scope around one call, or around one `with` block."""
 
-    __slots__ = ("_found", "_overrides", "_token")
+    __slots__ = ("_found", "_overrides", "_token", "thread")
 
     def __init__(self, overrides: ScopeOverrides) -> None:
         self._overrides = overrides
+        self.thread: int | None = None
+        """The thread that entered a scope which others may change; None where they may not."""
 
     def enter(self) -> None:
         """Apply the overrides to the current scope."""

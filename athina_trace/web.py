@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from athina_trace import _guard
-from athina_trace.context import athina_session
+from athina_trace.context import athina_session, share_with_threads
 
 __all__ = ["ASGIMiddleware", "Identify", "Request", "WSGIMiddleware"]
 
@@ -164,6 +164,7 @@ class ASGIMiddleware:
         request = Request(scope, headers, client[0] if client else None)
         # Requests have their own tasks and contexts, so no copy of the context is needed.
         with self._scopes.of(request):
+            share_with_threads()
             await self.app(scope, receive, send)
 
 

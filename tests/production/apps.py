@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 from flask import Flask
 from flask import request as flask_request
@@ -24,7 +24,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from athina_trace import athina_trace, set_customer
+from athina_trace import athina_trace, set_customer, set_session
 from athina_trace.web import ASGIApp, ASGIMiddleware, Request, WSGIApp, WSGIMiddleware
 
 CUSTOMERS = 100
@@ -116,6 +116,33 @@ def fastapi_app() -> Any:
     @app.get("/later")
     def later(q: str, tasks: BackgroundTasks) -> str:
         tasks.add_task(answer, q)
+        return "soon"
+
+    return app
+
+
+def naming_app() -> Any:
+    """The question alone names session and customer. FastAPI runs `def` in threads, with copies of the context."""
+    app = FastAPI()
+    app.add_middleware(ASGIMiddleware)
+
+    def known_customer(q: str) -> None:
+        set_customer(f"customer {q.rsplit(maxsplit=1)[-1]}")
+
+    @app.get("/ask", dependencies=[Depends(known_customer)])
+    async def ask(q: str) -> str:
+        set_session(f"session {q.rsplit(maxsplit=1)[-1]}")
+        return await answer_later(q)
+
+    @app.get("/streamed", dependencies=[Depends(known_customer)])
+    def streamed(q: str) -> StreamingResponse:
+        set_session(f"session {q.rsplit(maxsplit=1)[-1]}")
+        return StreamingResponse(answer(each) for each in [q])
+
+    @app.get("/later", dependencies=[Depends(known_customer)])
+    def later(q: str, tasks: BackgroundTasks) -> str:
+        tasks.add_task(answer, q)
+        set_session(f"session {q.rsplit(maxsplit=1)[-1]}")
         return "soon"
 
     return app

@@ -45,6 +45,32 @@ def test_fastapi_on_uvicorn(athina_logs: CapturedLogs, path: str) -> None:
     check_owners(athina_logs.wire)
 
 
+@pytest.mark.parametrize("path", ["/ask", "/streamed", "/later"])
+def test_what_is_set_in_a_requests_thread_holds_for_the_request(athina_logs: CapturedLogs, path: str) -> None:
+    with uvicorn_server(apps.naming_app()) as url:
+        apps.ask_as_a_hundred(url, path)
+    check_owners(athina_logs.wire)
+
+
+def test_what_is_set_in_the_tasks_of_a_request_stays_theirs() -> None:
+    async def ask(session: str) -> object:
+        at.set_session(session)
+        await asyncio.sleep(0)
+        return current_scope().fields.get("session_id")
+
+    found: list[object] = []
+
+    async def app(*_: object) -> None:
+        found.extend(await asyncio.gather(*(asyncio.create_task(ask(name)) for name in "ab")))
+        with at.athina_session("of its own"):
+            await asyncio.to_thread(at.set_session, "lost with the thread's copy of the context")
+            found.append(current_scope().fields.get("session_id"))
+        found.append(current_scope().fields.get("session_id"))
+
+    asyncio.run(ASGIMiddleware(app)({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
+    assert found == ["a", "b", "of its own", None]
+
+
 @pytest.mark.parametrize("app", [apps.flask_app, apps.django_app])
 @pytest.mark.parametrize("path", ["/ask", "/streamed"])
 def test_flask_and_django_on_waitress(athina_logs: CapturedLogs, app: Callable[[], Any], path: str) -> None:

@@ -206,7 +206,7 @@ _OF_CLIENT = re.compile(
     r"|\bstatus (\d{3})(?: content-type .*?)?(?:\. body: |\n(?=\{)))(?P<body>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""How clients write an API's answer into an exception: OpenAI's, Anthropic's, Google's and Mistral's, and Pydantic AI."""
+"""How clients write an API's answer into an exception: OpenAI's, Anthropic's, Google's, Mistral's and Pydantic AI's."""
 _OF_OLLAMA = re.compile(r"(?:ResponseError: )?(.+) \(status code: (\d{3})\)", re.DOTALL)
 _QUOTED_TO = re.compile(r"""['"][)}]+$""")
 """The end of a `repr` that contains an exception's text."""
