@@ -62,10 +62,9 @@ class Worker:
     def wake(self) -> None:
         """Wake the thread: something was put. Cheap, and from any thread or signal handler."""
         self._puts += 1
-        if not self._event.is_set:  # asked here, too: a call less for most logs
+        # Asked here, too: a call less for most logs. Where no thread could be started, the next one tries again.
+        if not self._event.is_set and self._thread.start(patiently=True):
             self._event.wake()
-            if not self._thread.start(patiently=True):
-                self._event.is_set = False  # so that a later log tries again
 
     def _step_until_closed(self) -> None:
         wait = took = 0.0
