@@ -62,10 +62,9 @@ class Worker:
     def wake(self) -> None:
         """Wake the thread after a put. Cheap, and safe in any thread or signal handler."""
         self._puts += 1
-        if not self._event.is_set:  # also checked here, which saves most logs a function call
+        # Checked here too, to save most logs a function call. If no thread could be started, the next log tries again.
+        if not self._event.is_set and self._thread.start(patiently=True):
             self._event.wake()
-            if not self._thread.start(patiently=True):
-                self._event.is_set = False  # so that a later log tries again
 
     def _step_until_closed(self) -> None:
         wait = took = 0.0
