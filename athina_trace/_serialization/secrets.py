@@ -180,7 +180,10 @@ _ASSIGNED = re.compile(
 _SECTION = re.compile(r"^[ \t]{0,9}\[[\w .:-]{1,64}\][ \t]{0,9}$", re.MULTILINE)
 """A line of a configuration, in which a value needs no quotation marks."""
 _MIXED = re.compile(r"(?=.{0,100}\d)(?=.{0,100}[a-z])(?=.{0,100}[A-Z])[\w+/=~-]{20,}")
-_PLACEHOLDER = re.compile(r"""["']?(?:<?(?i:your)(?:[-_ ][A-Za-z]+)+>?|(?:sk-)?(?:[.*xX]{3,}|…)|)["']?""")
+_PLACEHOLDER = re.compile(
+    r"""["']?(?:(?i:bearer|basic|token) )?(?:<?(?i:your)(?:[-_ ][A-Za-z]+)+>?|<[A-Za-z][\w -]{0,60}>"""
+    r"""|\$[A-Z_][A-Z\d_]*|\${[A-Z_][A-Z\d_]*}|(?:[A-Za-z\d]{1,12}[-_]){0,4}(?:[.*xX]{3,}|…)|)["']?"""
+)
 """What stands in examples, where a secret is to be put."""
 _IS_LITERAL = re.compile(rf"{_LITERAL}|{_RANDOM}[\w+/=.~-]{{8,500}}")
 _NAME_BACKWARDS = re.compile(
