@@ -1,18 +1,18 @@
-# Each target makes what it needs: PYTHON chooses the interpreter, VENV the folder of its environment.
+# Each target installs its requirements: PYTHON chooses the interpreter, VENV the folder of its environment.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-# Pyright would otherwise ask the network whether it is the newest.
+# Otherwise pyright would check online for a newer version.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
-# Empty, whatever the environment says: workers of the tests, and processes that they start, find compiled what they import.
+# Always empty, so that test workers, and processes that they start, find compiled modules.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help demo test test-only test-openai test-others test-integrations test-integrations-newest test-clients
 .PHONY: lint format shape coverage bench bench-servers fleet soak soak-fleet pictures clean
 # Most tests wait for sockets, disks and processes rather than for a processor: two processors keep four workers busy.
 PARALLEL = -n 4 --dist worksteal
-# Two installations into one environment would meet.
+# Two installations into one environment would conflict.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -20,19 +20,19 @@ help:
 	@echo "make demo       a conversation with a support assistant, logged (no key needed)"
 	@echo "make test       lint, then the tests"
 	@echo "make test-only  the tests alone"
-	@echo "make test-openai  those about OpenAI, with older versions of its client"
-	@echo "make test-others  those beside the real packages of nine other tools that watch OpenAI's client"
-	@echo "make test-integrations  those with the packages of other sources (test-integrations-newest: their newest releases)"
-	@echo "make test-clients  those with other people's clients of Athina and OTLP against a gateway"
+	@echo "make test-openai  the OpenAI tests, with older versions of its client"
+	@echo "make test-others  the OpenAI client's tests, beside nine other tools that instrument it"
+	@echo "make test-integrations  the tests with the packages of other integrations (test-integrations-newest: their newest releases)"
+	@echo "make test-clients  third-party clients for Athina and OTLP, against a gateway"
 	@echo "make lint       ruff, mypy, pyright and the import contracts"
-	@echo "make format     let ruff fix what it can"
-	@echo "make shape      figures of the code's shape, each beside its limit (PACKAGE=athina_trace/viewer: of a part)"
-	@echo "make coverage   the tests with a report of the branches that they leave out"
-	@echo "make bench      measure beside the peers, in 10 minutes (BENCH=--quick: in 2)"
+	@echo "make format     fix with ruff what it can fix"
+	@echo "make shape      figures about the code's shape, each with its limit (PACKAGE=athina_trace/viewer: of a part)"
+	@echo "make coverage   the tests, with a report of uncovered branches"
+	@echo "make bench      measure this package and its peers, in 10 minutes (BENCH=--quick: in 2)"
 	@echo "make bench-servers  deliver to slow, failing, strict and busy servers, in 2 minutes (ROWS=quick: to one)"
 	@echo "make soak       kill workers for four minutes while Athina fails or is slow, and deliver a large backlog"
 	@echo "make soak-fleet  kill pods, workers and servers of a fleet for ten minutes"
-	@echo "make fleet      the same for a minute, to watch (examples/run_fleet.py)"
+	@echo "make fleet      a smaller version for a minute, to watch (examples/run_fleet.py)"
 	@echo "make pictures   the README's pictures of the viewer (needs Chromium, and the fonts Inter and JetBrains Mono)"
 	@echo "make clean      remove environments, caches and builds"
 
@@ -53,7 +53,7 @@ test-openai-%: $(VENV)-openai-%/.installed
 	@echo "openai $*.x"
 	@$(VENV)-openai-$*/bin/python -m pytest tests/openai $(PARALLEL)
 
-# Held, so that make keeps it.
+# Precious, so that make keeps it.
 .PRECIOUS: $(VENV)-openai-%/.installed
 $(VENV)-openai-%/.installed: pyproject.toml
 	@echo "Installing athina_trace and openai $*.x in $(VENV)-openai-$*"
@@ -62,7 +62,7 @@ $(VENV)-openai-%/.installed: pyproject.toml
 		'openai==$*.*' 'hypothesis>=6.100' 'pytest>=9.0' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6'
 	@touch $@
 
-# The other tools bring half the world, too, so they have an environment of their own.
+# The other tools have many dependencies, so they get a separate environment.
 test-others: $(VENV)-others/.installed
 	@$(VENV)-others/bin/python -m pytest tests/openai/test_beside.py
 
@@ -72,7 +72,7 @@ $(VENV)-others/.installed: tests/openai/beside.txt pyproject.toml
 	@$(VENV)-others/bin/python -m pip install -qq --disable-pip-version-check --editable . -r tests/openai/beside.txt
 	@touch $@
 
-# What the other sources of answers bring along would make the environment of the tests large, so they have one of their own.
+# The packages of other integrations are large, so they get a separate environment.
 test-integrations: $(VENV)-integrations/.installed
 	@$(VENV)-integrations/bin/python -m pytest tests/integrations
 
@@ -82,14 +82,14 @@ $(VENV)-integrations/.installed: tests/integrations/requirements.txt pyproject.t
 	@$(VENV)-integrations/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $<
 	@touch $@
 
-# Made again each time: it is to show whether today's releases still work, whatever the ranges say.
+# Recreated each time, to show whether today's releases still work, even outside the allowed ranges.
 test-integrations-newest:
 	@$(PYTHON) -m venv --clear $(VENV)-newest
 	@sed 's/[<>=~! #].*//' tests/integrations/requirements.txt >$(VENV)-newest/requirements.txt
 	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --editable '.[examples,otel]' -r $(VENV)-newest/requirements.txt
 	@$(VENV)-newest/bin/python -m pytest tests/integrations
 
-# Clients that would bring half the world into the environment of the tests; the JavaScript ones where there is npm.
+# These clients have many dependencies, so they get a separate environment; the JavaScript ones need npm.
 test-clients: $(VENV)-clients/.installed
 	@$(VENV)-clients/bin/python -m pytest tests/clients
 
@@ -113,7 +113,7 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-# Standard library alone: it needs no environment.
+# Uses the standard library only, so it needs no environment.
 shape:
 	@$(PYTHON) -m tests.support.shape $(PACKAGE)
 
@@ -123,7 +123,7 @@ coverage: $(VENV)/.installed-test
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-# The peers would bring half the world into the environment of the tests, so they have one of their own.
+# The peers have many dependencies, so they get a separate environment.
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python -m tests.benchmarks $(BENCH)
 
@@ -162,6 +162,6 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/pip
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-# Of pip rather than python: an environment whose making was interrupted is made again.
+# The target is pip rather than python, so that an interrupted environment is created again.
 $(BIN)/pip:
 	@$(PYTHON) -m venv $(VENV)

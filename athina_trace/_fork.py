@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 PLACES: Final = (
-    "clock",  # the child generates references of its own
+    "clock",  # the child's references must differ from its parent's
     "runtime",  # no fork while a runtime is being made; the child makes its own
     "capture",  # locks of the logs that are being written
     "answers",  # which answers the parent's logs have

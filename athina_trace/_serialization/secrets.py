@@ -42,7 +42,7 @@ _NOT_SECRET = re.compile(
 def looks_secret(name: str) -> bool:
     """Return whether a parameter, field or key with this name probably holds a secret.
 
-    Words are separated by case and by anything that is no letter or digit: `apiKey`, `X-API-Key` and
+    Words are separated by case and by anything that is not a letter or digit: `apiKey`, `X-API-Key` and
     `OPENAI_API_KEY` are one. `token` is a secret, `tokens`, `max_tokens` and `token_count` are not.
     Only the first 128 characters of the name are read.
     """

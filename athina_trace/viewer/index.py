@@ -85,7 +85,7 @@ _VOCABULARY = (
 )
 
 _PUT_LOG = f"INSERT OR REPLACE INTO log VALUES ({', '.join('?' * len(LogRow._fields))})"
-# Turns give a conversation its title, its errors and its feedback; tokens, cost and tools are those of steps, too.
+# Turns give a conversation its title, errors and feedback; tokens, cost and tools include those of steps.
 _ADD_TO_SESSION = """
 INSERT INTO session
 SELECT
@@ -236,7 +236,7 @@ class Index:
         """Make the calls among `rows`, which no total counts yet, steps of the turns in which they were made.
 
         A call ends before the one that it was made in, so that calls wait here for the log of their parent; one whose
-        parent never comes, because it was sampled out or is kept elsewhere, is a turn of its own.
+        parent never comes, because it was sampled out or is kept elsewhere, becomes a turn.
 
         Returns:
             The sessions whose sums must be computed again: a turn of theirs has become a step.

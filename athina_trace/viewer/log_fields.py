@@ -87,7 +87,7 @@ class LoggedToolCall(NamedTuple):
 
 
 def log_row(entry_id: int, made: float, reference: str, fields: dict[str, Any], *, size: int) -> LogRow:
-    """Build the row of a log from its `fields`, as a turn of its own."""
+    """Build the row of a log from its `fields`, as a turn."""
     prompt, completion = (_integer(fields.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     tokens = _integer(fields.get("total_tokens"))
     if tokens is None and (prompt, completion) != (None, None):

@@ -156,7 +156,7 @@ def fish_script(commands: list[Command]) -> str:
         lines += [f"{follows} -a {shlex.quote(' '.join(command.words))}"] * bool(command.words)
         lines += [f"{follows} -F"] * command.takes_file
         for option in command.options:
-            # -x: a value that is no file; -r -F: a file.
+            # -x: a value that is not a file; -r -F: a file.
             values = f" -x -a {shlex.quote(' '.join(option.values))}" if option.values else " -x"
             argument = "" if not option.takes_value else " -r -F" if option.is_file else values
             name, description = option.name.removeprefix("--"), shlex.quote(option.description)

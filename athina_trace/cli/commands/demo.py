@@ -18,15 +18,15 @@ def add(commands: Any) -> None:
     """Define the options."""
     command = commands.add_parser(
         "demo",
-        help="fill an outbox of its own with sample conversations, and show them",
-        description="Fill an outbox of its own with sample conversations, and show them. Nothing is sent anywhere.",
+        help="show sample conversations in a separate outbox",
+        description="Fill a separate outbox with sample conversations, and show them. Nothing is sent anywhere.",
     )
     add_server_options(command, port=ui.PORT)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Fill the sample outbox, then show it where there is a terminal."""
+    """Fill the sample outbox, then show it if there is a terminal."""
     require_packages("ui", "the command demo")
     # Beside the user's outboxes, but never one of them: the sample replaces its content.
     path = str(Path(outbox_path(None)).parent / "demo.db")
