@@ -60,7 +60,7 @@ class Worker:
     def wake(self) -> None:
         """Wake the thread after a put. Cheap, and safe in any thread or signal handler."""
         self._puts += 1
-        if not self._event.is_set:  # also checked here, which saves most logs a function call
+        if not self._event.is_set:  # asked here, too: a call less for most logs
             self._event.wake()
             self._thread.start()
 
