@@ -108,7 +108,7 @@ def test_any_order_of_sources_is_one_log_with_the_union(
 
 @pytest.mark.parametrize("decorated", [False, True])
 @pytest.mark.parametrize("error", [None, GeneratorExit()])
-def test_what_clients_alone_see_is_logged_as_ever_and_not_remembered(
+def test_answers_seen_only_by_clients_are_logged_as_usual_and_not_remembered(
     decorated: bool, error: BaseException | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = SOURCES[2]
@@ -128,7 +128,7 @@ def test_what_clients_alone_see_is_logged_as_ever_and_not_remembered(
     assert found[0]["response"] == "Answer 0"
 
 
-def test_what_a_client_alone_has_seen_is_known_to_a_source_that_is_switched_on_next(
+def test_an_answer_seen_only_by_a_client_is_known_to_a_source_that_is_enabled_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     framework, _, client = SOURCES
@@ -176,7 +176,7 @@ def test_the_session_is_what_the_framework_was_given_whichever_source_comes_firs
     assert log["session_id"] == ("thread" if call is None or scope is None else scope)
 
 
-def test_a_run_hands_its_conversation_down_except_to_scopes_that_were_entered_inside() -> None:
+def test_a_run_passes_its_conversation_down_except_to_scopes_entered_inside() -> None:
     def here() -> str | None:
         return Origin.here().named_conversation()
 
@@ -220,7 +220,7 @@ def test_two_requests_of_one_source_are_two_answers_whatever_their_id() -> None:
         (0, {"has_id": True}, 2),
     ],
 )
-def test_a_span_that_is_made_when_all_is_over_is_known_by_what_it_says(
+def test_a_span_made_after_the_end_is_matched_by_its_content(
     later: int, changed: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, spans, client = SOURCES
@@ -248,7 +248,7 @@ def test_a_span_that_is_made_when_all_is_over_is_known_by_what_it_says(
         (("#0/0", "#0/0"), 2),  # which the sources have numbered themselves
     ],
 )
-def test_an_answer_without_a_text_is_known_by_the_calls_that_it_makes(calls: tuple[str, str], count: int) -> None:
+def test_an_answer_without_text_is_matched_by_its_tool_calls(calls: tuple[str, str], count: int) -> None:
     _, spans, client = SOURCES
     with captured_logs() as logs, athina_session("thread"):
         for source, call in zip((client, spans), calls, strict=True):
@@ -260,9 +260,7 @@ def test_an_answer_without_a_text_is_known_by_the_calls_that_it_makes(calls: tup
 
 @pytest.mark.parametrize(("own", "count"), [(None, 1), ("chatcmpl-1", 1), ("chatcmpl-2", 2)])
 @pytest.mark.parametrize("later", SOURCES[1:])
-def test_a_source_that_is_given_no_id_may_see_an_answer_that_has_one(
-    later: Source, own: str | None, count: int
-) -> None:
+def test_a_source_without_ids_may_see_an_answer_that_has_one(later: Source, own: str | None, count: int) -> None:
     framework = SOURCES[0]
     with captured_logs() as logs, athina_session("thread"):
         for source, server_id in ((framework, "chatcmpl-1"), (later, own)):
@@ -275,7 +273,7 @@ def test_a_source_that_is_given_no_id_may_see_an_answer_that_has_one(
 
 
 @given(st.permutations([0, 1, 2, 3] * len(SOURCES)), st.sets(st.integers(0, 3)), st.booleans())
-def test_failures_that_are_alike_and_have_no_id_are_one_log_for_each_request(
+def test_equal_failures_without_ids_are_one_log_per_request(
     requests: list[int], nested: set[int], nothing_inside: bool
 ) -> None:
     answered.reset()
@@ -293,7 +291,7 @@ def test_failures_that_are_alike_and_have_no_id_are_one_log_for_each_request(
 
 
 @pytest.mark.parametrize("ends_first", ["what is within", "what is around"])
-def test_what_is_asked_while_a_stream_is_read_is_another_answer_where_ids_say_so(ends_first: str) -> None:
+def test_a_request_made_while_a_stream_is_read_is_another_answer_if_ids_differ(ends_first: str) -> None:
     framework, _, client = SOURCES
     stream = seen(framework, 0, server_id="msg_1", text="Streamed"), origin(framework)
     beside = seen(client, 0, server_id="chatcmpl-1", text="Asked meanwhile"), origin(client)
@@ -303,7 +301,7 @@ def test_what_is_asked_while_a_stream_is_read_is_another_answer_where_ids_say_so
     assert sorted(log["response"] for log in as_changed(logs)) == ["Asked meanwhile", "Streamed"]
 
 
-def test_of_several_attempts_within_one_span_the_one_that_ended_alike_is_its_answer() -> None:
+def test_of_several_attempts_within_a_span_the_one_with_the_same_end_is_its_answer() -> None:
     framework, _, client = SOURCES
     with captured_logs() as logs:
         log_answer([seen(client, 1, has_id=False, text=None, error="refused")], origin(client))
@@ -322,7 +320,7 @@ def call_of(answer: Answer, **changed: Any) -> ToolCall:
 
 
 @given(st.permutations(SOURCES), st.integers(0, 3))
-def test_calls_of_one_answer_are_one_under_whatever_id_and_have_their_output(order: list[Source], when: int) -> None:
+def test_tool_calls_of_one_answer_are_merged_under_any_id_with_their_output(order: list[Source], when: int) -> None:
     answered.reset()
     ids = {"framework": "#0", "spans": "fc_1", "": "call_1"}
     with captured_logs() as logs:
@@ -337,7 +335,7 @@ def test_calls_of_one_answer_are_one_under_whatever_id_and_have_their_output(ord
     assert log["tool_calls"] == [{**CALL, "output": "3 degrees"}]
 
 
-def test_outputs_that_name_no_call_go_to_the_one_with_their_arguments() -> None:
+def test_tool_outputs_without_an_id_go_to_the_call_with_their_arguments() -> None:
     client = SOURCES[-1]
     with captured_logs() as logs:
         begin(OUTER)
@@ -353,7 +351,7 @@ def test_outputs_that_name_no_call_go_to_the_one_with_their_arguments() -> None:
     assert [log["tool_calls"][0]["output"] for log in as_changed(logs)] == ["in Oslo", "in Rome"]
 
 
-def test_outputs_that_the_next_request_brings_change_the_log_that_called_for_them() -> None:
+def test_tool_outputs_in_the_next_request_update_the_log_with_the_calls() -> None:
     client = SOURCES[-1]
     with captured_logs() as logs:
         first, second, third = (seen(client, answer) for answer in (1, 2, 3))
@@ -364,7 +362,7 @@ def test_outputs_that_the_next_request_brings_change_the_log_that_called_for_the
     assert len(logs.updates) == 1
 
 
-def test_documents_go_to_the_next_answer_beside_them_and_no_further() -> None:
+def test_documents_go_to_the_next_answer_beside_them_only() -> None:
     client = SOURCES[-1]
     with captured_logs() as logs:
         begin(OUTER)
@@ -378,7 +376,7 @@ def test_documents_go_to_the_next_answer_beside_them_and_no_further() -> None:
     assert [log.get("context") for log in as_changed(logs)] == [["Oslo is cold."], None, None]
 
 
-def test_what_a_tool_retrieved_is_context_of_the_log_that_called_it() -> None:
+def test_documents_retrieved_by_a_tool_are_context_of_the_log_that_called_it() -> None:
     client = SOURCES[-1]
     with captured_logs() as logs:
         begin(OUTER)
@@ -410,7 +408,7 @@ def test_an_answer_of_an_ended_call_changes_its_log_but_not_what_that_call_retur
 
 @pytest.mark.parametrize("first", SOURCES)
 @pytest.mark.parametrize("private", [0, 1])
-def test_what_is_private_for_one_source_is_never_shown_by_another(first: Source, private: int) -> None:
+def test_content_that_is_private_for_one_source_is_never_shown_by_another(first: Source, private: int) -> None:
     order = [first, *(each for each in SOURCES if each is not first)]
     with captured_logs() as logs:
         for number, source in enumerate(order):
@@ -432,7 +430,7 @@ def test_a_hook_sees_whole_logs_only_so_that_later_content_stays_out() -> None:
     assert (log.get("session_id"), log["cost"]) == (None, 0.5)
 
 
-def test_masks_apply_to_what_comes_later() -> None:
+def test_masks_apply_to_later_content() -> None:
     framework, _, client = SOURCES
     with captured_logs(maskers=["email"]) as logs:
         log_answer([seen(client, 0)], origin(client))
@@ -455,7 +453,7 @@ def test_memory_is_bounded() -> None:
     assert len(answered.within()) == 8
 
 
-def test_an_answer_for_which_there_is_no_room_is_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_beyond_the_memory_limit_is_still_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answered, "_MOST_CHARACTERS", 5)
     with captured_logs() as logs:
         log_answer([seen(SOURCES[0], 0)], origin())

@@ -134,7 +134,7 @@ def test_decorated_methods_are_methods(cls: type[Plain], name: str, what: str, s
 
 
 @pytest.mark.parametrize("name", dir(types.MethodType))
-def test_nothing_that_methods_offer_is_missing(name: str) -> None:
+def test_bound_methods_have_all_attributes_of_methods(name: str) -> None:
     assert hasattr(Traced().method, name)
     assert hasattr(Traced.made, name)
 
@@ -279,7 +279,7 @@ def test_a_class_that_is_made_again_with_slots_finds_itself(local: Logs) -> None
     assert asyncio.run(Desk().ask_async()) == "desk"
 
 
-def test_what_is_known_of_a_function_is_pickled_with_it_by_value(local: Logs) -> None:
+def test_metadata_of_a_function_is_pickled_with_it_by_value(local: Logs) -> None:
     """As cloudpickle does with functions of scripts and notebooks, for Ray, Dask and Spark."""
 
     def ask(this: object, question: str) -> None: ...
@@ -329,7 +329,7 @@ def test_a_coroutine_function_of_a_script_is_sent_along_by_what_sends_functions(
 
 
 @pytest.mark.parametrize("kind", ["def", "async def", "yield"])
-def test_a_function_within_a_function_goes_with_it(kind: str, local: Logs) -> None:
+def test_a_decorated_nested_function_is_freed_at_once(kind: str, local: Logs) -> None:
     class Large: ...
 
     def inner(large: Large) -> Any:
@@ -494,7 +494,7 @@ def test_a_decorated_function_belongs_to_its_module(decorate: Callable[[Any], An
     assert len(doctest.DocTestFinder().find(decorated, "ask", module=sys.modules[__name__])) == 1
 
 
-def test_what_is_written_on_a_class_method_object_stays_there() -> None:
+def test_attributes_set_on_a_class_method_object_stay_there() -> None:
     method: Any = classmethod(lambda cls: None)
     method.note = "theirs"
     decorated = athina_trace(method)

@@ -102,7 +102,7 @@ def test_a_call_runs_few_python_functions(decorated: Any) -> None:
     assert counted.python <= MOST_CALLS_OF_PYTHON
 
 
-def test_a_disabled_call_asks_once_and_does_nothing(tmp_path: Path) -> None:
+def test_a_disabled_call_checks_once_and_does_nothing(tmp_path: Path) -> None:
     configure(enabled=False, outbox=str(tmp_path / "outbox.db"))
     decorated, given = athina_trace(handler), arguments(0)
     with Counted() as counted:

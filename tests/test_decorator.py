@@ -133,14 +133,14 @@ def test_partials_lambdas_builtins_and_callable_objects(local: Logs) -> None:
     assert [log["response"] for log in local()] == ["q9", "a", "qq", "3"]
 
 
-def test_decorating_what_cannot_be_called() -> None:
+def test_decorating_objects_that_are_not_callable() -> None:
     with pytest.raises(TypeError, match="got property: put the decorator below @property"):
         athina_trace(property(lambda self: 1))
     with pytest.raises(TypeError, match="expected a function or another callable to decorate, got int"):
         athina_trace(3)
 
 
-def test_recursive_and_nested_calls_are_logs_of_their_own(local: Logs) -> None:
+def test_recursive_and_nested_calls_have_their_own_logs(local: Logs) -> None:
     @athina_trace
     def count(question: str, depth: int = 0) -> str:
         return question if depth == 2 else count(question, depth + 1)
@@ -362,7 +362,7 @@ def test_where_the_question_comes_from(local: Logs) -> None:
     assert local()[6]["custom_attributes"]["input.questions"] == '["a","b"]'
 
 
-def test_a_message_of_a_chat_framework_is_what_was_written(local: Logs) -> None:
+def test_a_message_of_a_chat_framework_is_logged_as_its_text(local: Logs) -> None:
     class Message:  # as Chainlit's
         def __init__(self, words: object) -> None:
             self.content, self.author = words, "u"
@@ -426,7 +426,7 @@ def test_the_block_form(local: Logs) -> None:
     assert third["error"] == "LookupError: no"
 
 
-def test_outside_of_every_call_the_log_is_falsy_and_harmless() -> None:
+def test_outside_any_call_the_log_is_falsy_and_harmless() -> None:
     log = current_log()
     assert not log
     assert log.external_reference_id is None
@@ -448,7 +448,7 @@ def test_later_updates_win_and_attributes_merge(local: Logs) -> None:
     assert (attributes["a"], attributes["b"], attributes["c"]) == (1, 2, '{"deep":[1]}')
 
 
-def test_an_unknown_field_is_kept_and_warned_of(local: Logs, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_field_is_kept_with_a_warning(local: Logs, caplog: pytest.LogCaptureFixture) -> None:
     @athina_trace
     def answer(question: str) -> None:
         current_log().update(respons="lost?")  # type: ignore[call-arg]
@@ -533,7 +533,7 @@ def test_a_session_decorates_every_kind_of_function(local: Logs) -> None:
     assert local()[1]["customer_id"] == "kept over steps"
 
 
-def test_a_function_that_cannot_read_the_answer_does_not_lose_the_log(local: Logs) -> None:
+def test_a_response_function_that_fails_does_not_lose_the_log(local: Logs) -> None:
     @athina_trace(response=lambda result: result["text"])
     def answer(question: str) -> list[int]:
         if question == "fail":
@@ -561,7 +561,7 @@ def test_prompts_of_every_kind(local: Logs) -> None:
     assert [log["user_query"] for log in local()][:2] == ["tell me", "hi"]
 
 
-def test_a_reference_of_ones_own(local: Logs) -> None:
+def test_a_custom_reference(local: Logs) -> None:
     with athina_trace(user_query="q") as log:
         made = log.external_reference_id
         log.update(external_reference_id="mine")

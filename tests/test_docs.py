@@ -129,20 +129,20 @@ def internal_links(page: str) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
+def test_the_links_of_a_page_resolve(page: str) -> None:
     for path, anchor in internal_links(page):
         assert path.exists(), path
         assert not anchor or anchor in anchors(path.read_text()), (path, anchor)
 
 
-def test_the_tests_that_show_a_promise_exist() -> None:
+def test_the_tests_that_show_a_guarantee_exist() -> None:
     named = set(re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", TEXTS["athina_trace/_delivery/README.md"]))
     assert named
     assert named <= {path.name for folder in ("delivery", "production") for path in (ROOT / "tests" / folder).iterdir()}
 
 
 @pytest.mark.usefixtures("_openai")
-def test_the_path_of_a_log_is_the_one_that_is_described(tmp_path: Path) -> None:
+def test_the_path_of_a_log_is_as_documented(tmp_path: Path) -> None:
     (block,) = blocks(".github/CONTRIBUTING.md", "path")
     decorated, instrumented, both = (
         re.findall(r"(\w+)\.(?:\w+\.)*(\w+)", each) for each in re.split(r"\n(?=\w)", block.strip())

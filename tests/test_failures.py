@@ -104,7 +104,7 @@ def raising(error: BaseException) -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"), ENDS, ids=[f"{number} {type(error).__name__}" for number, (error, _) in enumerate(ENDS)]
 )
-def test_what_a_call_came_to(local: Logs, error: BaseException, outcome: str | None) -> None:
+def test_the_outcome_of_a_call(local: Logs, error: BaseException, outcome: str | None) -> None:
     with pytest.raises(type(error)) as raised:
         raising(error)
     assert raised.value is error
@@ -114,7 +114,7 @@ def test_what_a_call_came_to(local: Logs, error: BaseException, outcome: str | N
     assert outcome is None or "status_code" not in log
 
 
-def test_an_iterator_of_the_programs_own_has_an_end_and_no_failure(local: Logs) -> None:
+def test_the_end_of_the_programs_own_iterator_is_no_failure(local: Logs) -> None:
     class Words:
         def __init__(self) -> None:
             self.left = ["On", " its", " way."]
@@ -134,7 +134,7 @@ def test_an_iterator_of_the_programs_own_has_an_end_and_no_failure(local: Logs) 
     assert (end["custom_attributes"]["outcome"], "error" in end) == ("exhausted", False)
 
 
-def test_a_task_of_celery_that_is_tried_again_has_not_failed(local: Logs) -> None:
+def test_a_celery_task_that_is_retried_has_not_failed(local: Logs) -> None:
     app = celery.Celery(broker="memory://", backend="cache+memory://")
     app.conf.task_always_eager = True
     tries = []
@@ -153,7 +153,7 @@ def test_a_task_of_celery_that_is_tried_again_has_not_failed(local: Logs) -> Non
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups of exceptions came with Python 3.11")
-def test_a_group_failed_where_it_holds_a_failure(local: Logs) -> None:
+def test_an_exception_group_is_a_failure_if_it_holds_one(local: Logs) -> None:
     retry, lost = celery.exceptions.Retry("later"), KeyboardInterrupt()
     for held in ([retry, retry], [retry, ValueError("words")], [lost, ValueError("words")], [lost, retry]):
         group = BaseExceptionGroup("several", held)  # type: ignore[name-defined]  # noqa: F821 - see above
@@ -167,7 +167,7 @@ def test_a_group_failed_where_it_holds_a_failure(local: Logs) -> None:
     assert all("ValueError: words" in each["error"] for each in (failed, lost_and_failed))
 
 
-def test_a_sample_keeps_failures_and_not_what_only_steers() -> None:
+def test_sampling_keeps_failures_but_not_control_flow() -> None:
     configure(outbox=":memory:", sample_rate=0)
     for error in (celery.exceptions.Retry("later"), ValueError("words")):
         with pytest.raises(type(error)):

@@ -194,7 +194,7 @@ def test_no_step_of_ours_can_fail_in_the_call(
 
 
 @pytest.mark.parametrize("call", [_block, _by_hand, _ask_how_it_is])
-def test_no_step_of_the_runtime_can_fail_in_what_the_program_asks_for(
+def test_no_step_of_the_runtime_can_fail_in_the_public_functions(
     call: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)
@@ -250,7 +250,7 @@ def test_without_a_home_directory_logs_are_kept_in_memory(
     assert "set ATHINA_OUTBOX" in caplog.text
 
 
-def test_where_the_disk_fails_recent_logs_come_from_memory(tmp_path: Path) -> None:
+def test_if_the_disk_fails_recent_logs_come_from_memory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     configure(outbox=str(tmp_path / "file" / "outbox.db"))
     for question in ("one", "two", "three"):
@@ -264,7 +264,7 @@ def test_where_the_disk_fails_recent_logs_come_from_memory(tmp_path: Path) -> No
     "module",
     ["pydantic", "pydantic_core", "http.client", "athina_trace.settings", "athina_trace._assembly"],
 )
-def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> None:
+def test_a_failed_import_fails_no_call(module: str, tmp_path: Path) -> None:
     out, err = processes.run(
         """
         import asyncio, sys
@@ -294,7 +294,7 @@ def test_what_cannot_be_imported_fails_nothing(module: str, tmp_path: Path) -> N
     assert "Traceback" not in err
 
 
-def test_a_clock_that_a_test_of_the_programs_replaces_fails_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_the_programs_test_replaces_fails_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted() -> float:
         raise StopIteration
 
@@ -308,7 +308,7 @@ def test_a_clock_that_a_test_of_the_programs_replaces_fails_no_call(monkeypatch:
     assert [log["response"] for log in recent_logs()] == ["q"]
 
 
-def test_what_failed_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_guard, "strict", False)
     monkeypatch.setenv("ATHINA_OUTBOX", ":memory:")
     with monkeypatch.context() as broken:
@@ -340,7 +340,7 @@ def test_a_mask_that_cannot_be_loaded_keeps_logs_on_this_machine(
 
 
 @pytest.mark.parametrize("first", ["", "a.configure(outbox=':memory:')"])
-def test_what_logs_on_top_of_the_first_log_is_logged_behind_it(first: str) -> None:
+def test_a_log_made_during_the_first_log_is_logged_after_it(first: str) -> None:
     """Signal handlers and finalizers may run in the middle of the imports of the first log."""
     out, err = processes.run(
         """
@@ -409,7 +409,7 @@ def test_a_logging_handler_that_raises_harms_neither_calls_nor_deliveries(
     assert (status().refused, status().faults) == (1, 0)
 
 
-def test_without_threads_calls_are_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_calls_are_still_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(outbox=":memory:", before_emit=lambda log: log, hook_timeout=60)
 
     def refuses(_: threading.Thread) -> None:
@@ -426,7 +426,7 @@ def test_without_threads_calls_are_logged_all_the_same(monkeypatch: pytest.Monke
     assert [log["response"] for log in recent_logs()] == ["", "", "r"]
 
 
-def test_without_another_thread_a_hook_waits_for_one_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_no_thread_can_be_started_a_hook_waits_for_an_existing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, free = threading.Event(), threading.Event()
 
     def hook(log: Any) -> Any:
@@ -449,7 +449,7 @@ def test_without_another_thread_a_hook_waits_for_one_that_there_is(monkeypatch: 
     assert sorted(log["response"] for log in recent_logs()) == ["one", "two"]
 
 
-def test_callbacks_that_had_no_thread_are_called_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callbacks_without_a_thread_are_called_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -480,7 +480,7 @@ def test_results_whose_class_cannot_be_looked_up_are_logged() -> None:
     assert len(recent_logs()) == 1
 
 
-def test_a_name_that_is_no_text_is_not_taken_over() -> None:
+def test_a_name_that_is_not_text_is_not_copied() -> None:
     class Agent:
         __name__ = 7
 
@@ -696,7 +696,7 @@ def test_a_time_limit_that_ends_while_we_flush_is_raised(
         log_and_flush()
 
 
-def test_what_a_hook_or_a_mask_raises_itself_stays_with_us() -> None:
+def test_errors_of_hooks_and_masks_do_not_reach_the_program() -> None:
     def raises(*_: object) -> Any:
         raise TimeoutError
 
@@ -704,7 +704,7 @@ def test_what_a_hook_or_a_mask_raises_itself_stays_with_us() -> None:
     assert plain("q") == "q"
 
 
-def test_a_debugger_that_is_ended_in_the_middle_of_our_code_ends_the_program() -> None:
+def test_quitting_a_debugger_inside_our_code_ends_the_program() -> None:
     class QuitError(Exception):
         pass
 

@@ -19,7 +19,7 @@ def test_only_one_module_hooks_forks() -> None:
     assert hooking == ["_fork.py"]
 
 
-def test_the_order_names_who_registers_and_nobody_else() -> None:
+def test_the_order_names_exactly_the_registered_hooks() -> None:
     registering = re.compile(r'_fork\.register\(\s*"(\w+)"')
     places = [place for path in PACKAGE.rglob("*.py") for place in registering.findall(path.read_text())]
     assert sorted(places) == sorted(_fork.PLACES)
@@ -27,7 +27,7 @@ def test_the_order_names_who_registers_and_nobody_else() -> None:
         _fork.register("elsewhere")
 
 
-def test_hooks_are_called_in_order_and_none_is_left_out_for_another_that_fails() -> None:
+def test_hooks_are_called_in_order_even_if_one_fails() -> None:
     out, err = processes.run(
         """
         import os, sys
@@ -142,7 +142,7 @@ def test_a_fork_that_holds_what_a_starting_thread_waits_for_goes_on_and_its_chil
     assert err.count("failed in starting") == 1
 
 
-def test_with_the_runtime_all_is_built_that_pydantic_holds_a_lock_for(tmp_path: Path) -> None:
+def test_the_runtime_builds_all_models_for_which_pydantic_holds_a_lock(tmp_path: Path) -> None:
     """A fork beside a thread that builds a model leaves the lock held in the child, which would never end."""
     out, err = processes.run(
         """

@@ -267,7 +267,7 @@ def test_a_stream_is_logged_when_it_ends(local: Logs) -> None:
 
 
 @pytest.mark.parametrize("give_up", ["close", "forget"])
-def test_an_abandoned_stream_is_logged_once_and_incomplete(local: Logs, give_up: str) -> None:
+def test_an_abandoned_stream_is_logged_once_as_incomplete(local: Logs, give_up: str) -> None:
     stream = tell("q")
     next(stream)
     if give_up == "close":
@@ -280,7 +280,7 @@ def test_an_abandoned_stream_is_logged_once_and_incomplete(local: Logs, give_up:
     assert "error" not in log
 
 
-def test_a_stream_that_was_never_begun_is_no_call(local: Logs) -> None:
+def test_a_stream_that_was_never_started_is_no_call(local: Logs) -> None:
     del [tell("q")][0]
     gc.collect()
     assert local() == []
@@ -439,7 +439,7 @@ def test_each_step_may_run_in_another_context_and_thread(local: Logs) -> None:
     assert len(local()) == 1
 
 
-def test_streams_of_other_things_than_text(local: Logs) -> None:
+def test_streams_of_other_objects_than_text(local: Logs) -> None:
     @athina_trace
     def numbers() -> Iterator[Any]:
         yield {"a": 1}
@@ -496,7 +496,7 @@ def test_a_bounded_part_of_a_long_stream_is_kept(
 
 
 @pytest.mark.parametrize("value", ["sent", Poke()])
-def test_a_long_stream_goes_on_after_what_was_sent_to_it(value: Any, local: Logs) -> None:
+def test_a_long_stream_continues_after_send(value: Any, local: Logs) -> None:
     @athina_trace
     def words(question: str) -> Generator[str, Any, None]:
         for at in range(LONG):
@@ -551,7 +551,7 @@ class _Interrupted(Call):
             raise KeyboardInterrupt
 
 
-def test_what_interrupts_the_reading_of_a_chunk_reaches_the_program() -> None:
+def test_an_interrupt_while_a_chunk_is_read_reaches_the_program() -> None:
     found = current.get()
     with pytest.raises(KeyboardInterrupt):
         next(generators.drive_generator((number for number in range(2)), _Interrupted(), lambda _result, _call: None))
@@ -677,7 +677,7 @@ SEEN = [
 
 @pytest.mark.parametrize("decorate", [athina_trace, athina_session(environment="test")])
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_scopes_and_logs_inside_of_a_stream_stay_inside_from_step_to_step(
+def test_scopes_and_logs_inside_a_stream_stay_inside_from_step_to_step(
     local: Logs, decorate: Any, elsewhere: bool
 ) -> None:
     with athina_session("made"):
@@ -698,7 +698,7 @@ def test_scopes_and_logs_inside_of_a_stream_stay_inside_from_step_to_step(
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_scopes_inside_of_an_async_stream_stay_inside_from_step_to_step(local: Logs, elsewhere: bool) -> None:
+def test_scopes_inside_an_async_stream_stay_inside_from_step_to_step(local: Logs, elsewhere: bool) -> None:
     async def step(stream: AsyncGenerator[Any, None]) -> Any:
         return await anext(stream, None)
 
@@ -744,7 +744,7 @@ def test_a_step_that_still_waits_when_it_is_collected(local: Logs, recwarn: pyte
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_a_customer_named_inside_of_a_call_is_named_for_the_rest_of_the_scope_around_it(local: Logs) -> None:
+def test_a_customer_set_inside_a_call_holds_for_the_rest_of_the_outer_scope(local: Logs) -> None:
     @athina_trace
     def identify(question: str) -> None:
         set_customer("disney")

@@ -54,14 +54,14 @@ def test_in_tests_a_fault_is_raised(form: Form) -> None:
 @FORMS
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
-def test_what_ends_the_program_or_a_stream_passes(form: Form, error: BaseException) -> None:
+def test_exceptions_that_end_the_program_or_a_stream_pass(form: Form, error: BaseException) -> None:
     with pytest.raises(type(error)):
         form(error)
     assert _guard.faults == 0
 
 
 @pytest.mark.usefixtures("lenient")
-def test_a_shield_says_what_it_kept() -> None:
+def test_a_shield_reports_the_error_that_it_swallowed() -> None:
     with _guard.shield("doing something") as whole:
         pass
     with _guard.shield("doing something") as broken:

@@ -32,7 +32,7 @@ def said_by(code: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
-def test_what_is_installed_is_instrumented_when_it_is_imported_and_nothing_is_imported_for_it() -> None:
+def test_an_installed_library_is_instrumented_on_import_and_not_imported() -> None:
     said = said_by(
         "athina_trace.instrument()\n"
         "athina_trace.instrument()\n"
@@ -55,7 +55,7 @@ def test_what_is_installed_is_instrumented_when_it_is_imported_and_nothing_is_im
     assert said[-1] == "['Rain.', 'Three degrees.']"
 
 
-def test_what_is_imported_is_instrumented_at_once_and_again_after_it_was_undone() -> None:
+def test_an_imported_library_is_instrumented_at_once_and_again_after_uninstrument() -> None:
     said = said_by(
         "import openai\n"
         "athina_trace.instrument()\n"
@@ -70,7 +70,7 @@ def test_what_is_imported_is_instrumented_at_once_and_again_after_it_was_undone(
     assert said[-1] == "1 0"
 
 
-def test_what_is_imported_after_it_was_undone_is_not_instrumented() -> None:
+def test_a_library_imported_after_uninstrument_is_not_instrumented() -> None:
     said = said_by(
         "athina_trace.instrument()\n"
         "athina_trace.uninstrument()\n"
@@ -82,7 +82,7 @@ def test_what_is_imported_after_it_was_undone_is_not_instrumented() -> None:
     assert said[-1] == "0"
 
 
-def test_a_host_that_cannot_be_instrumented_stops_no_import() -> None:
+def test_a_library_that_cannot_be_instrumented_can_be_imported() -> None:
     said = said_by(
         "from athina_trace.integrations import everything\n"
         "broken = everything.Integration('wave', 'no_such_module', 'on', 'off')\n"

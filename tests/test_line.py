@@ -82,7 +82,7 @@ def test_a_plain_log_takes_no_step_but_the_last_ones(steps: list[str], athina_lo
     assert steps == ["to_wire", "log_entry"]
 
 
-def test_a_hook_sees_data_and_the_text_that_will_be_sent() -> None:
+def test_a_hook_sees_data_and_the_text_to_send() -> None:
     hook = Seeing()
     with captured_logs(before_emit=hook, hook_timeout=60) as logs:
         ask("q", order={"n": 1}, answer={"a": [1, "ü"]})
@@ -116,7 +116,7 @@ def test_a_mask_sees_numbers_where_text_will_be_sent(field: str) -> None:
     assert "4111111111111111" not in str(logs.wire)
 
 
-def test_what_a_hook_puts_into_a_log_is_made_data_and_masked() -> None:
+def test_objects_from_a_hook_are_converted_to_data_and_masked() -> None:
     class Customer:
         def __init__(self) -> None:
             self.mail = SECRET
@@ -132,7 +132,7 @@ def test_what_a_hook_puts_into_a_log_is_made_data_and_masked() -> None:
     assert SECRET not in str(logs.wire)
 
 
-def test_a_hook_never_sees_what_is_private() -> None:
+def test_a_hook_never_sees_private_content() -> None:
     hook = Seeing()
     with captured_logs(before_emit=hook, hook_timeout=60), at.athina_private():
         ask("secret words", answer="secret words")
@@ -141,7 +141,7 @@ def test_a_hook_never_sees_what_is_private() -> None:
     assert "secret words" not in str(hook.logs)
 
 
-def test_what_a_hook_leaves_alone_is_not_cut_a_second_time() -> None:
+def test_values_that_a_hook_does_not_change_are_not_truncated_again() -> None:
     bodies = []
     for settings in ({}, {"before_emit": unchanged}):
         with captured_logs(hook_timeout=60, **settings) as logs:

@@ -69,7 +69,7 @@ def test_a_span_that_is_not_recorded_is_noted_and_none_is_not(local: Logs) -> No
     assert noted(invalid) == {}
 
 
-def test_what_the_program_names_wins_over_the_span(local: Logs) -> None:
+def test_values_from_the_program_win_over_the_span(local: Logs) -> None:
     with TRACER.start_as_current_span("request"), athina_session("s", trace_id="ours"):
         answer("q")
     assert local()[0]["custom_attributes"]["trace_id"] == "ours"
@@ -78,7 +78,7 @@ def test_what_the_program_names_wins_over_the_span(local: Logs) -> None:
 @pytest.mark.parametrize(
     "broken", [None, types.ModuleType("half loaded"), types.SimpleNamespace(get_current_span=None)]
 )
-def test_without_a_whole_opentelemetry_there_is_no_span(
+def test_with_an_incomplete_opentelemetry_there_is_no_span(
     local: Logs, broken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TRACER.start_as_current_span("request"):
@@ -126,7 +126,7 @@ def test_log_records_have_session_customer_and_reference(written: io.StringIO, l
     ]
 
 
-def test_a_filter_may_leave_out_what_is_not_known() -> None:
+def test_a_filter_may_omit_unknown_values() -> None:
     record = logging.makeLogRecord({})
     assert LogContextFilter(missing=None).filter(record)
     assert (record.session_id, record.external_reference_id) == (None, None)  # type: ignore[attr-defined]

@@ -290,7 +290,7 @@ def test_lists_of_messages_are_recorded_from_the_last_question_on(local: Logs) -
     ] * 3
 
 
-def test_what_is_recorded_after_the_end_changes_the_log() -> None:
+def test_recording_after_the_end_updates_the_log() -> None:
     with captured_logs() as logs:
         with athina_trace() as log:
             log.record(CALLING)
@@ -316,7 +316,7 @@ def test_what_is_recorded_after_the_end_changes_the_log() -> None:
         {"data": {"x": 1}, "event": "x"}, {"total_tokens": True, "text": "x"},
     ],
 )  # fmt: skip
-def test_other_data_that_looks_a_little_like_an_answer_is_logged_as_it_is(local: Logs, answer: Any) -> None:
+def test_data_that_only_resembles_an_answer_is_logged_as_it_is(local: Logs, answer: Any) -> None:
     athina_trace(lambda: answer)()
     assert json.loads(local()[0]["response"]) == answer
 
@@ -689,7 +689,7 @@ def test_no_form_is_relied_on(other: Any) -> None:
                 assert prompt_of(each) is None or isinstance(prompt_of(each), list)
 
 
-def test_the_real_messages_where_the_libraries_are_there(local: Logs) -> None:
+def test_the_real_messages_of_installed_libraries(local: Logs) -> None:
     core = pytest.importorskip("langchain_core.messages")
 
     @athina_trace
@@ -709,7 +709,7 @@ class RateLimited(Exception):  # noqa: N818 - as a client's might be called
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
-def test_an_exception_group_names_what_it_holds(local: Logs) -> None:
+def test_an_exception_group_names_its_exceptions(local: Logs) -> None:
     group: Any = vars(__import__("builtins"))["ExceptionGroup"]
 
     @athina_trace

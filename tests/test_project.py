@@ -100,17 +100,17 @@ def test_the_package_knows_the_version_that_is_installed() -> None:
     assert getattr(package, "__version__", version("athina-trace")) == version("athina-trace")
 
 
-def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert files("athina_trace").joinpath("py.typed").is_file()
 
 
-def test_no_file_tells_on_whose_machine_it_was_written() -> None:
+def test_no_file_reveals_whose_machine_it_was_written_on() -> None:
     home = re.compile(r"(?<![\w.])/(?:home|root|Users|work)/\w")
     telling = [path.name for path, text in texts() if home.search(text) or str(ROOT) in text]
     assert telling == []
 
 
-def test_what_is_committed_was_meant_to_be() -> None:
+def test_only_intended_files_are_committed() -> None:
     """Tools that are tried out leave folders, wheels and databases behind, which a careless commit takes along."""
     try:
         command = ["git", "ls-files", "-z"]

@@ -163,7 +163,7 @@ def test_called_through_and_logged(local: Logs, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["autospec", "autospec, async", "proxy, declared"])
-def test_what_declares_its_parameters_has_named_inputs(local: Logs, what: str) -> None:
+def test_proxies_that_declare_parameters_have_named_inputs(local: Logs, what: str) -> None:
     result_of(athina_trace(MAKE[what]())("q"))
     assert local()[0]["user_query"] == "q"
 
@@ -271,7 +271,7 @@ def test_any_wrapper_around_any_proxy(what: str, stack: list[str]) -> None:
     assert len(logs.wire) >= 1
 
 
-def test_a_hundred_thousand_layers_are_no_danger(local: Logs) -> None:
+def test_a_hundred_thousand_layers_do_no_harm(local: Logs) -> None:
     function = real
     for _ in range(100_000):
         inner, function = function, lambda *args, **kwargs: "a"

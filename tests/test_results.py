@@ -293,7 +293,7 @@ class Pool:
         return message
 
 
-def test_an_object_that_gives_itself_when_awaited_or_entered(local: Logs) -> None:
+def test_an_object_that_returns_itself_when_awaited_or_entered(local: Logs) -> None:
     pool = Pool()
 
     async def run() -> None:
@@ -307,7 +307,7 @@ def test_an_object_that_gives_itself_when_awaited_or_entered(local: Logs) -> Non
     assert [log["response"] for log in local()] == ["<tests.test_results.Pool>"] * 2
 
 
-def test_a_future_stays_the_object_that_it_is(local: Logs) -> None:
+def test_a_future_is_returned_unwrapped(local: Logs) -> None:
     async def run() -> None:
         task = asyncio.ensure_future(asyncio.sleep(0, ANSWER))
         assert athina_trace(lambda: task)() is task
@@ -470,7 +470,7 @@ def opened_async(give: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("give", [gen, Words, lambda: iter(PIECES)])
-def test_what_a_context_manager_gives_ends_the_call(local: Logs, give: Callable[[], Any]) -> None:
+def test_the_result_of_a_context_manager_ends_the_call(local: Logs, give: Callable[[], Any]) -> None:
     answer = athina_trace(opened)
     with athina_session("outside"):
         with answer(give) as stream:
@@ -496,7 +496,7 @@ def test_what_a_context_manager_gives_ends_the_call(local: Logs, give: Callable[
     assert unentered["response"] == "<contextlib._GeneratorContextManager>"
 
 
-def test_what_an_async_context_manager_gives_ends_the_call(local: Logs) -> None:
+def test_the_result_of_an_async_context_manager_ends_the_call(local: Logs) -> None:
     async def run() -> None:
         answer = athina_trace(opened_async)
         async with answer(agen) as stream:
@@ -577,7 +577,7 @@ def test_steps_see_the_calls_log_and_session_and_the_consumer_does_not(local: Lo
     assert local()[0]["session_id"] == "inside"
 
 
-def test_what_is_abandoned_is_logged_once_and_incomplete(local: Logs) -> None:
+def test_an_abandoned_result_is_logged_once_as_incomplete(local: Logs) -> None:
     stream = athina_trace(Words)()
     assert next(stream) == "On"
     del stream
@@ -592,14 +592,14 @@ def test_what_is_abandoned_is_logged_once_and_incomplete(local: Logs) -> None:
     assert [(log["response"], log["custom_attributes"]["outcome"]) for log in local()] == [("On", "incomplete")] * 3
 
 
-def test_what_was_never_begun_is_a_result_like_others(local: Logs) -> None:
+def test_a_stream_that_was_never_started_is_logged_as_a_result(local: Logs) -> None:
     athina_trace(Words)()
     (log,) = local()
     assert log["response"] == "<tests.test_results.Words>"
     assert "outcome" not in log["custom_attributes"]
 
 
-def test_generators_that_a_plain_function_gave_and_nobody_began(local: Logs) -> None:
+def test_generators_from_a_plain_function_that_nobody_started(local: Logs) -> None:
     @types.coroutine  # which changes what it is given
     def waiting() -> Generator[Any, Any, None]:
         yield
@@ -612,7 +612,7 @@ def test_generators_that_a_plain_function_gave_and_nobody_began(local: Logs) -> 
 
 
 @pytest.mark.parametrize("decorate", [athina_trace, athina_session("thread_1"), wrap])
-def test_a_coroutine_that_a_plain_function_gave_and_nobody_awaited(decorate: Callable[[Any], Any], local: Logs) -> None:
+def test_a_coroutine_from_a_plain_function_that_nobody_awaited(decorate: Callable[[Any], Any], local: Logs) -> None:
     async def ask() -> str:
         return "On its way."
 
@@ -642,7 +642,7 @@ def test_a_coroutine_that_a_plain_function_gave_and_nobody_awaited(decorate: Cal
     assert asyncio.run(kept) == "On its way."
 
 
-def test_streams_that_are_there_at_the_end_of_the_program(tmp_path: Path) -> None:
+def test_streams_that_are_open_at_the_end_of_the_program(tmp_path: Path) -> None:
     outbox = str(tmp_path / "outbox.db")
     script = """
         from athina_trace import athina_trace
@@ -963,7 +963,7 @@ def _django() -> None:
 
 
 @pytest.mark.parametrize("kind", RESULTS)
-def test_results_that_are_there_end_the_call_at_once_and_are_given_as_they_are(local: Logs, kind: str) -> None:
+def test_complete_results_end_the_call_at_once_and_are_returned_unchanged(local: Logs, kind: str) -> None:
     result = RESULTS[kind]()
     got = athina_trace(lambda: result)()
     assert got is result
@@ -974,7 +974,7 @@ def test_results_that_are_there_end_the_call_at_once_and_are_given_as_they_are(l
         result.connection.close()
 
 
-def test_a_csv_reader_is_read_up_and_so_is_a_stream(local: Logs) -> None:
+def test_a_csv_reader_is_a_stream(local: Logs) -> None:
     assert list(athina_trace(lambda: csv.reader(["a,b"]))()) == [["a", "b"]]
     assert local()[0]["response"] == '["a","b"]'
 
@@ -1001,7 +1001,7 @@ class Mute:
         raise RuntimeError(name)
 
 
-def test_no_attribute_is_asked_for(local: Logs) -> None:
+def test_no_attribute_is_read(local: Logs) -> None:
     asked: list[str] = []
 
     class Asked:
@@ -1017,7 +1017,7 @@ def test_no_attribute_is_asked_for(local: Logs) -> None:
     assert asked == []
 
 
-def test_objects_that_answer_no_question(local: Logs) -> None:
+def test_objects_on_which_every_lookup_fails(local: Logs) -> None:
     mute = Mute()
     assert athina_trace(lambda: mute)() is mute
     assert next(athina_trace(lambda: (each for each in [mute]))()) is mute
@@ -1120,7 +1120,7 @@ def test_streaming_responses_of_other_frameworks(local: Logs, name: str, path: t
     assert [log["response"] for log in local()] == [ANSWER]
 
 
-def test_a_response_whose_stream_is_made_when_it_is_called_for(local: Logs) -> None:
+def test_a_response_whose_stream_is_created_on_demand(local: Logs) -> None:
     seen: list[bool] = []
 
     def body() -> Iterator[str]:
@@ -1274,7 +1274,7 @@ def test_a_streamed_response_of_httpx(local: Logs) -> None:
     assert [log["response"] for log in local()] == [ANSWER] * 4
 
 
-def test_a_stream_beside_what_is_known_of_it(local: Logs) -> None:
+def test_a_stream_beside_its_metadata(local: Logs) -> None:
     app, headers = flask.Flask("app"), {"x-model": "gpt"}
 
     @app.get("/")
@@ -1402,7 +1402,7 @@ for log in recent_logs():
     assert logged[4] == [ANSWER, None, None]
 
 
-def test_tuples_that_are_results_as_they_are(local: Logs) -> None:
+def test_tuples_that_are_returned_unchanged(local: Logs) -> None:
     loop = asyncio.new_event_loop()
     try:
         # Which of two copies would be the answer? And a future is no stream: it may be anybody's.
@@ -1471,7 +1471,7 @@ def test_new_histories_count_once_too() -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "1", " ", "na", "ab", "e", "longer"]), min_size=1, max_size=6))
-def test_pieces_and_states_are_told_apart(pieces: list[str]) -> None:
+def test_pieces_and_states_are_distinguished(pieces: list[str]) -> None:
     states = ["".join(pieces[:end]) for end in range(1, len(pieces) + 1)]
     if len(pieces) > 2:
         assert answered(lambda: iter(states)) == states[-1]

@@ -46,7 +46,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_module_that_another_thread_is_just_loading_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_module_that_another_thread_is_importing_is_no_obstacle(tmp_path: Path) -> None:
     done = run(
         "import sys, types\n"
         "for name in ('multiprocessing', 'multiprocessing.process'):\n"
@@ -103,7 +103,7 @@ def test_importing_starts_opens_and_loads_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "untouched").exists()
 
 
-def test_switched_off_nothing_is_captured_and_nothing_is_made(tmp_path: Path) -> None:
+def test_if_disabled_nothing_is_captured_or_created(tmp_path: Path) -> None:
     done = run(
         "import threading, athina_trace as a\n"
         "captured = []\n"
@@ -150,7 +150,7 @@ def test_a_short_script_delivers_before_it_ends(athina: AthinaServer, tmp_path: 
     assert len(athina.accepted) == 1
 
 
-def test_files_are_for_their_owner_alone_and_hold_no_key(delivered: Logs) -> None:
+def test_files_are_private_and_hold_no_key(delivered: Logs) -> None:
     ask("q")
     delivered()
     ask("r")
@@ -209,7 +209,7 @@ def test_a_hanging_server_never_holds_the_caller(athina: AthinaServer, delivered
 
 
 @pytest.mark.parametrize("code", [400, 422])
-def test_what_athina_refuses_is_kept_and_stops_nothing(
+def test_refused_logs_are_kept_and_stop_nothing(
     athina: AthinaServer, delivered: Logs, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     athina.script(answer(code, b'{"error": "prompt is wrong"}'))
@@ -243,7 +243,7 @@ def test_a_wrong_key_pauses_and_keeps_everything(
     assert len({request.json["user_query"] for request in athina.accepted}) == 20
 
 
-def test_flush_says_what_it_did_and_ends_in_time(athina: AthinaServer, delivered: Logs) -> None:
+def test_flush_reports_its_result_and_ends_in_time(athina: AthinaServer, delivered: Logs) -> None:
     athina.stop()
     ask("q")
     began = time.monotonic()
@@ -268,7 +268,7 @@ def test_a_caller_may_wait_for_as_long_as_it_takes(seconds: float, athina: Athin
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), -1.0, float("-inf")])
-def test_no_time_is_no_time(seconds: float, athina: AthinaServer, delivered: Logs) -> None:
+def test_without_a_positive_timeout_nothing_waits(seconds: float, athina: AthinaServer, delivered: Logs) -> None:
     athina.stop()
     ask("q")
     assert flush(seconds).waiting == 1
@@ -327,7 +327,7 @@ def test_shutdown_stops_the_threads_and_a_later_log_starts_anew(delivered: Logs)
     assert [log["user_query"] for log in delivered()] == ["first", "second"]
 
 
-def test_configure_again_delivers_to_the_new_place(athina: AthinaServer, delivered: Logs) -> None:
+def test_configure_again_delivers_to_the_new_address(athina: AthinaServer, delivered: Logs) -> None:
     ask("old")
     with AthinaServer() as other:
         configure(api_key="another key", base_url=other.url)

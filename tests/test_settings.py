@@ -102,7 +102,7 @@ def test_an_unknown_setting_suggests_the_nearest(name: str, meant: str) -> None:
         ("APIKEY", None),
     ],
 )
-def test_a_variable_with_a_typing_error_is_warned_of(
+def test_a_variable_with_a_typo_is_warned_of(
     variable: str, meant: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert Settings.build({variable: KEY}) == Settings()
@@ -124,7 +124,7 @@ def test_settings_are_frozen() -> None:
         Settings().connections = 3
 
 
-def test_each_destination_has_an_outbox_of_its_own() -> None:
+def test_each_destination_has_its_own_outbox() -> None:
     state = {"XDG_STATE_HOME": "/state"}
     paths = [
         Settings.build(environment).outbox_path(state)

@@ -158,7 +158,7 @@ def test_defaults_that_are_changed_later(local: Logs) -> None:
     assert local()[0]["user_query"] == "now"
 
 
-def test_wraps_of_a_decorated_function_says_no_more_than_of_an_undecorated_one() -> None:
+def test_wraps_of_a_decorated_function_equals_wraps_of_an_undecorated_one() -> None:
     """A wrapper that passes an argument itself must not declare it: Celery would require it from callers."""
 
     def asked(decorate: Decorate) -> inspect.FullArgSpec:

@@ -130,12 +130,12 @@ def test_huge_string_is_not_walked(letter: str) -> None:
     assert elapsed < 1
 
 
-def test_huge_bytes_and_base64_are_told_by_size() -> None:
+def test_huge_bytes_and_base64_are_described_by_size() -> None:
     assert plain(bytes(100_000_000)) == "<100000000 bytes>"
     assert plain("data:image/png;base64," + "A" * 50_000_000) == "<50000022 base64 characters of image/png>"
 
 
-def test_cut_dict_says_how_much_is_missing() -> None:
+def test_truncated_dict_says_how_much_is_missing() -> None:
     result = plain({str(n): n for n in range(100)}, limits=Limits(nodes=10))
     assert result == {**{str(n): n for n in range(10)}, "…": "… 90 more items"}
 
@@ -173,7 +173,7 @@ def test_more_keys_than_are_remembered() -> None:
     assert plain(value) == value
 
 
-def test_shared_values_are_no_cycle() -> None:
+def test_shared_values_are_not_a_cycle() -> None:
     shared = {"a": 1}
     assert plain([shared, shared]) == [shared, shared]
 
@@ -185,7 +185,7 @@ def test_branching_cycle_ends() -> None:
     assert nodes(plain(ring)) < 20
 
 
-def test_no_stack_left_is_no_error() -> None:
+def test_an_exhausted_stack_is_no_error() -> None:
     def deeper(left: int) -> JSON:
         return plain([[{"a": object()}]]) if left == 0 else deeper(left - 1)
 
@@ -216,11 +216,11 @@ def reaches(deeper: Callable[[int], object], left: int) -> bool:
         (1 + 2j, "(1+2j)"),
     ],
 )
-def test_numbers_and_text_that_json_cannot_hold(value: Any, expected: Any) -> None:
+def test_numbers_and_text_that_json_cannot_represent(value: Any, expected: Any) -> None:
     assert plain(value) == expected
 
 
-def test_endless_integer_is_told_by_size() -> None:
+def test_huge_integer_is_described_by_size() -> None:
     assert plain([1 << 100_000]) == ["<int of 100001 bits>"]
 
 
@@ -268,13 +268,13 @@ def test_thousands_of_equal_keys_stay_apart() -> None:
         ("data:text;base64,short", "data:text;base64,short"),
     ],
 )
-def test_binary_data_is_told_by_length_and_type(value: Any, expected: str) -> None:
+def test_binary_data_is_described_by_length_and_type(value: Any, expected: str) -> None:
     assert plain(value) == expected
     assert plain([value]) == [expected]
 
 
 @pytest.mark.parametrize("piece", ["aB1" * 300 + ":", "日本語", '{"a":"b"},', "aB1" * 20 + "\n:", "data:a/b;c"])
-def test_looking_for_base64_takes_no_time(piece: str) -> None:
+def test_searching_for_base64_is_fast(piece: str) -> None:
     value = piece * (200_000 // len(piece))
     started = time.thread_time()
     assert plain(value) == value
@@ -565,7 +565,7 @@ PROSE = st.one_of(
 
 
 @given(st.lists(PROSE, max_size=8).map(" ".join))
-def test_prose_identifiers_hashes_and_base64_are_no_keys(words: str) -> None:
+def test_prose_identifiers_hashes_and_base64_are_not_keys(words: str) -> None:
     assert without_credentials(words) == words
 
 
@@ -575,7 +575,7 @@ secrets = st.sampled_from(
 
 
 @given(st.lists(st.one_of(st.text(max_size=40), secrets), max_size=18))
-def test_a_list_of_texts_is_read_alike_wherever_it_is(texts: list[str]) -> None:
+def test_a_list_of_texts_is_read_the_same_anywhere(texts: list[str]) -> None:
     taken, elsewhere = plain(texts), plain({"texts": texts})
     assert {"texts": taken} == elsewhere
     assert taken is not texts
@@ -603,7 +603,7 @@ def test_texts_of_any_length_are_searched_for_base64_and_credentials(pieces: lis
 
 
 @given(before=st.text(st.characters(codec="utf-8"), max_size=30), length=st.integers(0, 80))
-def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, length: int) -> None:
+def test_credentials_are_masked_whatever_surrounds_or_truncates_them(before: str, length: int) -> None:
     assert "hunter2" not in text(f"{before} postgres://app:hunter2@db/prod{'.' * length}", limits=SMALL)
 
 
@@ -650,7 +650,7 @@ def test_no_credentials_escape_by_what_surrounds_them_or_by_a_cut(before: str, l
     ],
 )
 @pytest.mark.parametrize("before", ["://", '"a":"x'])
-def test_looking_for_credentials_takes_no_time(before: str, piece: str) -> None:
+def test_searching_for_credentials_is_fast(before: str, piece: str) -> None:
     value = f"{before}{piece * (200_000 // len(piece))}x"
     started = time.thread_time()
     plain(value)
@@ -736,7 +736,7 @@ def test_a_schema_with_a_value_in_it_is_a_secret() -> None:
     assert "hunter2" not in text('{"password": {"description": "hunter2"}}')
 
 
-def test_nothing_is_no_secret_and_structures_are() -> None:
+def test_none_is_no_secret_but_structures_are() -> None:
     assert plain({"password": None, "credentials": {"user": "u"}}) == {
         "password": None,
         "credentials": MASKED,
@@ -749,7 +749,7 @@ def test_a_name_that_is_a_key_is_masked_wherever_it_was_seen_before() -> None:
     assert plain({name: 1}) == {"[key]": 1}
 
 
-def test_names_without_end_are_read_up_to_a_bound() -> None:
+def test_very_long_names_are_read_up_to_a_limit() -> None:
     assert not looks_secret("x" * 10_000_000 + "password")
 
 

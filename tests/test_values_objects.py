@@ -312,7 +312,7 @@ def test_data(value: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), numbered(NO_DATA))
-def test_what_is_no_data_is_named(value: Any, expected: str) -> None:
+def test_objects_without_data_are_named(value: Any, expected: str) -> None:
     assert plain(value) == expected
     assert text([value]) == json.dumps([expected])
 
@@ -375,11 +375,11 @@ def test_endless_sequence_ends() -> None:
     assert plain(Endless(), limits=Limits(nodes=3)) == [0, 1, 2, "… more items"]
 
 
-def test_iteration_that_breaks_keeps_what_came() -> None:
+def test_iteration_that_fails_keeps_the_items_so_far() -> None:
     assert plain(Breaking()) == [1, "… unreadable: OSError"]
 
 
-def test_slow_mappings_are_left_after_the_patience() -> None:
+def test_slow_mappings_are_abandoned_after_a_time_limit() -> None:
     before = Slow.reads
     result = plain([Slow(1000), Slow(1000)], limits=Limits(patience=0.05))
     assert 0 < Slow.reads - before < 500
@@ -469,7 +469,7 @@ def test_nasty_values_leave_their_fields() -> None:
     assert plain(Slotted("user", nasty(object)())) == {"role": "user", "inner": "<m.Nasty>"}
 
 
-def test_classes_made_on_the_fly_can_go() -> None:
+def test_dynamic_classes_can_be_garbage_collected() -> None:
     cls = dataclasses.make_dataclass("Brief", ["a"])
     assert plain(cls(1)) == {"a": 1}
     gone = weakref.ref(cls)
@@ -513,5 +513,5 @@ def response_class(name: str, **attributes: Any) -> Any:
         (PlainTextResponse("ä" * 600_000), "ä" * 500_000),
     ],
 )
-def test_responses_of_http_are_their_body(response: Any, body: object) -> None:
+def test_http_responses_are_logged_as_their_body(response: Any, body: object) -> None:
     assert plain(response, limits=Limits(string=2_000_000)) == body

@@ -31,7 +31,7 @@ def test_the_models_fields_are_the_fields() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), DATA))
-def test_what_is_taken_for_exact_is_what_the_model_takes_as_it_is(fields: dict[str, Any]) -> None:
+def test_types_considered_exact_are_those_the_model_keeps_unchanged(fields: dict[str, Any]) -> None:
     present = {name: value for name, value in {**REQUIRED, **fields}.items() if value is not None}
     prompt = present.get("prompt")
     exact = all(type(value) in _EXACT.get(name, (type(value),)) for name, value in present.items())
@@ -40,13 +40,13 @@ def test_what_is_taken_for_exact_is_what_the_model_takes_as_it_is(fields: dict[s
 
 
 @pytest.mark.parametrize(("alias", "field"), ALIASES.items())
-def test_both_spellings_are_taken_and_sent(alias: str, field: str) -> None:
+def test_both_spellings_are_accepted_and_sent(alias: str, field: str) -> None:
     for name in (alias, field):
         wire = InferenceLog.of({**REQUIRED, name: 3}).wire()
         assert wire[alias] == wire[field] == 3
 
 
-def test_what_a_log_must_have_and_may_not_have() -> None:
+def test_required_and_forbidden_fields_of_a_log() -> None:
     with pytest.raises(ValidationError, match="language_model_id"):
         InferenceLog.of({"prompt": "p", "response": "r"})
     with pytest.raises(ValidationError, match="not permitted"):

@@ -24,7 +24,7 @@ PLAIN = {name: value for name, value in os.environ.items() if not name.startswit
     "PYTHONIOENCODING": "utf-8",
     "NO_PROXY": "*",
 }
-"""No setting of this machine, and an address where nobody listens: nothing leaves it."""
+"""An environment without this machine's settings, and an address where nobody listens: nothing leaves the machine."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def run_apart(environment: dict[str, str]) -> Run:
-    """The command line in a process of its own."""
+    """The command line in its own process."""
 
     def started(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -78,7 +78,7 @@ def run_apart(environment: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The sample, for commands that only look."""
+    """The sample, for read-only commands."""
     path = str(tmp_path_factory.mktemp("sampled") / "demo.db")
     sample.fill(path)
     return path

@@ -1,4 +1,4 @@
-"""The command line where only the required packages are installed."""
+"""The command line with only the required packages installed."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ EXTRAS = ("jinja2", "markdown_it", "markupsafe", "pygments", "rich", "starlette"
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[ForkedCommands]:
-    """An interpreter in which importing an extra package fails as it does where it is not installed."""
+    """An interpreter in which importing an optional package fails as if it were not installed."""
     with ForkedCommands(PLAIN, f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None") as commands:
         yield commands
 

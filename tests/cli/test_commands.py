@@ -1,4 +1,4 @@
-"""Commands that look: what they print, and how they end."""
+"""Read-only commands: their output, and how they end."""
 
 import csv
 import dataclasses
@@ -414,7 +414,7 @@ def test_cells_are_cut_by_what_a_terminal_shows(text: str, width: int, expected:
 
 
 def on_a_terminal(forked: ForkedCommands, environment: dict[str, str], *arguments: str) -> str:
-    """What a command prints where its output is a terminal."""
+    """Return a command's output on a terminal."""
     try:
         ours, theirs = pty.openpty()
     except OSError as error:

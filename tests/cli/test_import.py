@@ -1,4 +1,4 @@
-"""Logs from a file: checked first, asked about, sent once."""
+"""Logs imported from a file: checked, confirmed, and sent once."""
 
 import json
 import signal
@@ -135,7 +135,7 @@ def chunks_in(path: Path) -> int:
 def test_an_import_that_is_killed_goes_on_where_it_was(
     environment: dict[str, str], run: Run, path: Path, file: Path
 ) -> None:
-    """Killed in the midst of its third transaction."""
+    """Killed in the middle of its third transaction."""
     write(file, *({**LOG, "response": f"{number} " + "x" * 2000} for number in range(4 * CHUNK)))
     dying = """if True:
         import os, signal, sys

@@ -1,4 +1,4 @@
-"""Logs of what OpenAI's API has stored, read through its real client from a server on loopback."""
+"""Logs imported from OpenAI's API, through its real client from a server on loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def imported(run: Run, server: Server, tmp_path: Path) -> Any:
-    """Import what is named, and give the logs of the outbox and what was printed."""
+    """Import objects by id; return the logs in the outbox, and the output."""
     outbox = str(tmp_path / "outbox.db")
 
     def imported(*names: str) -> tuple[list[dict[str, Any]], str]:

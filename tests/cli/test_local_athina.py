@@ -1,4 +1,4 @@
-"""The local Athina and the viewer as commands and as a fixture: over real sockets, with a real client of ours."""
+"""The local Athina and the viewer, as commands and as a fixture: over real sockets, with our real client."""
 
 import json
 import re

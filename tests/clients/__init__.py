@@ -1,1 +1,1 @@
-"""Other people's clients against a gateway. They live in an environment of their own: see `make test-clients`."""
+"""Third-party clients against a gateway. They have their own environment: see `make test-clients`."""

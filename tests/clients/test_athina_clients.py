@@ -1,4 +1,4 @@
-"""Clients of Athina's API: what they log through a gateway is what they log directly."""
+"""Clients of Athina's API log the same through a gateway as directly."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def arrived(athina: LocalAthina) -> dict[str, dict[str, Any]]:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Each value by its path, without what is doubled, and what must not travel."""
+    """Return each value by its path, without duplicates and content that must not be sent."""
     if isinstance(value, dict):
         parts = [(f"{path}.{name}", each) for name, each in value.items() if path or name not in ALIASES]
     elif isinstance(value, list):

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own exporters: what they send to a gateway becomes logs, children before parents as they come."""
+"""Spans that OpenTelemetry's own exporters send to a gateway become logs, although children come before parents."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The examples about OpenAI as a newcomer runs them: each in a process of its own, against the stand-in."""
+"""The OpenAI examples as a newcomer runs them: each in its own process, against the stand-in."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from .test_support_chat import run_demo
 
 
 def logs_in(printed: str) -> list[tuple[str, str]]:
-    """The question and the session of each log that was printed."""
+    """Return the question and the session of each printed log."""
     found = re.findall(r"^\[\d+\] (.*)\n(?:.*\n)*?    session   (\S+)$", printed, flags=re.MULTILINE)
     return [(question, session) for question, session in found]
 

@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: in a process of its own, over real HTTP."""
+"""The demo as a newcomer runs it: in its own process, over real HTTP."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def athina() -> Iterator[AthinaServer]:
 
 
 def run_demo(state: Path, name: str = "support_chat.py", **settings: str) -> str:
-    """What the demo, or another example, prints, with these environment variables and none of this machine's."""
+    """Return the output of the demo, or of another example, with only these environment variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
     environment = inherited | {"XDG_STATE_HOME": str(state), "PYTHONIOENCODING": "utf-8"} | settings
     command = [sys.executable, "-W", "error", f"examples/{name}"]

@@ -24,7 +24,7 @@ PATH = "/api/v1/log/inference"
 
 Serve = Callable[..., str]
 patient = partial(Connections, turn_seconds=60.0)
-"""Limits of a gateway that answers late rather than not at all, as on a busy machine."""
+"""Limits for a busy machine, on which a gateway answers late rather than not at all."""
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def gateway(local_athina: LocalAthina) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def arrived(local_athina: LocalAthina) -> Callable[[], list[dict[str, Any]]]:
-    """The logs that reached Athina through the gateway."""
+    """Return the logs that reached Athina through the gateway."""
 
     def logs() -> list[dict[str, Any]]:
         report = athina_trace.flush(60)

@@ -1,4 +1,4 @@
-"""Athina's API through the gateway: every log as it would arrive directly, but for what must not travel."""
+"""Athina's API through the gateway: logs arrive as if sent directly, but without content that must not be sent."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ BODIES: list[dict[str, Any]] = [
 
 
 def same_log(direct: dict[str, Any], through: dict[str, Any]) -> bool:
-    """Whether a log is the same, but for a reference of its own and both spellings."""
+    """Return whether two logs are equal, apart from the reference and duplicate spellings."""
     sent = {name: value for name, value in direct.items() if value is not None}
     both = {alias: sent[field] for alias, field in ALIASES.items() if field in sent}
     return through == {"external_reference_id": through["external_reference_id"], **sent, **both}

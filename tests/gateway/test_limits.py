@@ -1,4 +1,4 @@
-"""The gateway under fire: what is too large, too slow, too much or made to deceive is refused, all else is served."""
+"""The gateway under attack: requests that are too large, slow, many or malformed are refused, all others served."""
 
 import gzip
 import json
@@ -52,7 +52,7 @@ def raw(url: str) -> socket.socket:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """What the server sends until it closes, or for as long as the socket's time limit."""
+    """Return what the server sends until it closes, or until the socket's timeout."""
     received = b""
     with suppress(TimeoutError, ConnectionError):
         while chunk := connection.recv(65_536):
@@ -157,7 +157,7 @@ def memory_of_this_process() -> int:
 
 
 def is_closed_by(connection: socket.socket, data: bytes) -> bool:
-    """Whether the server closes a connection on which this is sent over and over."""
+    """Return whether the server closes a connection on which this is sent repeatedly."""
     with suppress(ConnectionError):
         for _ in range(400):
             connection.sendall(data)

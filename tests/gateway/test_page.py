@@ -1,4 +1,4 @@
-"""The gateway's page says what is so."""
+"""The gateway's documentation is true."""
 
 import json
 import re

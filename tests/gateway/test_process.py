@@ -1,4 +1,4 @@
-"""The command in a process of its own: started, asked to end, and killed in mid-request."""
+"""The command in its own process: started, terminated, and killed in the middle of a request."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The gateway in front of a relay: what is answered is kept, and arrives as what is sent to Athina directly."""
+"""The gateway in front of a relay: accepted logs are stored, and arrive as if sent to Athina directly."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def talk(url: str) -> None:
 
 
 def arrived(athina: LocalAthina) -> dict[str, dict[str, Any]]:
-    """What Athina was given, in order; without spellings that are doubled."""
+    """Return the logs that Athina received, in order, without duplicate spellings."""
     return {
         log["external_reference_id"]: {name: value for name, value in log.items() if name not in ALIASES}
         for log in athina.logs()

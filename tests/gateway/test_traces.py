@@ -1,4 +1,4 @@
-"""OTLP over HTTP: spans in any order and encoding become the logs that they are to be, and bad requests are refused."""
+"""OTLP over HTTP: spans in any order and encoding become the right logs, and bad requests are refused."""
 
 import asyncio
 import gzip
@@ -420,7 +420,7 @@ json_value = st.recursive(
 
 
 def parts_of(value: Any) -> int:
-    """How many objects, lists and names of fields are in JSON data."""
+    """Return the number of objects, lists and field names in JSON data."""
     if isinstance(value, dict):
         return 1 + len(value) + sum(map(parts_of, value.values()))
     return 1 + sum(map(parts_of, value)) if isinstance(value, list) else 0

@@ -63,6 +63,6 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def logs() -> Iterator[Logs]:
-    """Calling it gives the logs so far, each with the changes that followed it."""
+    """Calling the fixture returns the logs so far, with later updates applied."""
     with captured_logs() as captured:
         yield lambda: as_changed(captured)

@@ -1,6 +1,6 @@
 """One conversation with a support assistant: two turns, a tool call, a stream and an error, against a stand-in.
 
-Whatever instrumentation sees it, and whatever framework has it, its logs are to be `EXPECTED`.
+With any instrumentation and any framework, its logs must be `EXPECTED`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ FIELDS = sorted({name for log in EXPECTED for name in log})
 
 @contextmanager
 def standin() -> Iterator[Server]:
-    """A server that plays the model's part of the conversation once."""
+    """A server that plays the model's part of one conversation."""
     with Server() as server:
         server.on(
             "POST /chat/completions",
@@ -99,7 +99,7 @@ def find_parcel(number: str) -> str:
 
 
 def talk(server: Server, run_tool: Callable[[Wire], str] | None = None) -> None:
-    """Have the conversation with OpenAI's client alone."""
+    """Run the conversation with OpenAI's client alone."""
     messages: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": FIRST}]
     asked: Any = {"model": MODEL, "tools": [TOOL], "messages": messages}
     with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:

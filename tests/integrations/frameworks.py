@@ -1,4 +1,4 @@
-"""Frameworks that have the conversation in their own way, with callbacks of ours; see `sources`."""
+"""Runs the conversation with several frameworks and our callbacks; see `sources`."""
 
 from __future__ import annotations
 

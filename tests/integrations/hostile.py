@@ -1,4 +1,4 @@
-"""Values that a framework may hand over, and that must do no harm."""
+"""Hostile values that a framework may pass, and that must do no harm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 
 class Hostile:
-    """An object that raises whatever is asked of it."""
+    """An object on which every operation raises."""
 
     def __getattribute__(self, name: str) -> Any:
         raise ValueError(name)

@@ -1,4 +1,4 @@
-"""What sees answers of models, each as one entry of a table: how it is switched on, and what it cannot say."""
+"""A table of the sources that see models' answers: how each is enabled, and which fields it does not know."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SwitchedOn = AbstractContextManager[object]
 
 @dataclass(frozen=True)
 class Source:
-    """What sees the conversation."""
+    """A source that sees the conversation."""
 
     name: str
     switch_on: Callable[[], SwitchedOn]
     talk: Callable[[Server], None] = conversation.talk
     lacks: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    """By number of the log: fields that it cannot say, and why."""
+    """By the number of the log: fields that the source does not know, and why."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Content that a program keeps off its spans, by the official instrumentation's hook."""
+"""Content that a program keeps off its spans is captured with the official instrumentation's hook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LangChain and LangGraph on their real packages: each run of a model is one log, with all that belongs to it."""
+"""LangChain and LangGraph with the real packages: each model run is one complete log."""
 
 from __future__ import annotations
 

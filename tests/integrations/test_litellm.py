@@ -1,4 +1,4 @@
-"""LiteLLM on its real package: each request to a provider is one log, and never holds a key."""
+"""LiteLLM with the real package: each request to a provider is one log, and never holds a key."""
 
 from __future__ import annotations
 

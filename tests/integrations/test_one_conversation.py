@@ -1,4 +1,4 @@
-"""The same conversation, whoever sees it, gives the same logs; seen by all of them at once, it gives them once."""
+"""The same conversation gives the same logs through any source, and each log once through all of them together."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_table_of_what_each_source_says(capsys: pytest.CaptureFixture[str]) 
 
 TALKS = list({source.talk: source for source in SOURCES}.values())
 NAMING = (frameworks.talk_with_langgraph, frameworks.talk_with_agents)
-"""Those who name the conversation to the framework: this wins over the scope around."""
+"""If the framework is given a conversation, it wins over the scope around it."""
 ORDERS = [
     (talking, random.Random(scope + talking.name).sample(SOURCES, len(SOURCES)), scope)
     for scope in ("thread_1", "ours")

@@ -1,4 +1,4 @@
-"""The Agents SDK on its real package: each answer of a model is one log, with what the run around it knows."""
+"""The Agents SDK with the real package: each answer of a model is one log, with data of the run around it."""
 
 from __future__ import annotations
 

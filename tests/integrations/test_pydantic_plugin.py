@@ -1,4 +1,4 @@
-"""Logfire watches pydantic, too, which we check settings and some logs with."""
+"""Logfire also instruments pydantic, with which we validate settings and some logs."""
 
 from __future__ import annotations
 

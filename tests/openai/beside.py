@@ -1,4 +1,4 @@
-"""What is logged beside another tool that watches OpenAI's client: `python -m tests.openai.beside TOOL ORDER`.
+"""Logs made beside another tool that instruments OpenAI's client: `python -m tests.openai.beside TOOL ORDER`.
 
 One process for each tool and order, since most tools cannot be undone. Plays all scripts and writes what became of each
 as one JSON object on its last line of output: the exception that ended it, and the logs.
@@ -117,13 +117,13 @@ TOOLS: dict[str, tuple[str, Callable[[], Wrap]]] = {
     "datadog": ("ddtrace", datadog),
     "opik": ("opik", opik),
 }
-"""Each tool: its distribution, and what switches it on; that gives what wraps a client."""
+"""Each tool: its distribution, and a function that enables it and returns a wrapper of clients."""
 VARYING = ("response_time", "external_reference_id")
 VARYING_ATTRIBUTES = ("time_to_first_chunk_ms", "trace_id", "span_id")
 
 
 def methods() -> dict[tuple[str, str], Any]:
-    """Everything that can be called of every class of the client: what tools replace."""
+    """Return all callables of all classes of the client, which tools patch."""
     classes = {
         value
         for name, module in list(sys.modules.items())

@@ -20,7 +20,7 @@ from .server import Server
 
 _TRANSPORT = importlib.import_module("httpx2" if VERSION.startswith("3.") else "httpx")
 ERRORS: tuple[type[Exception], ...] = (OpenAIError, _TRANSPORT.TransportError, RuntimeError)
-"""What leaves the client: its own exceptions, its transport's, and one of its helpers' for a stream that broke off."""
+"""Exceptions that leave the client: its own, its transport's, and that of a helper for a stream that broke off."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def _forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def instrumented(local: Any) -> Any:
-    """Instrument every client; calling it gives the logs."""
+    """Instrument every client; calling the fixture returns the logs."""
     instrument_openai()
     return local
 
@@ -59,7 +59,7 @@ def client(server: Server) -> Iterator[OpenAI]:
 
 
 def play(script: Script, server: Server, client: OpenAI) -> list[Any]:
-    """Run a script; what it gave, and at last the exception of the client that ended it."""
+    """Run a script; return what it yielded, and last the client's exception that ended it."""
     seen: list[Any] = []
     try:
         seen.extend(script(server, client))

@@ -132,7 +132,7 @@ def chat(chat_id: str = "chatcmpl-1", *, content: str | None = "Hello.", at: int
 
 
 def as_object(wire: Any) -> Any:
-    """Give the same with attributes in place of keys, as the client's models have them."""
+    """Return the same data with attributes instead of keys, as in the client's models."""
     if isinstance(wire, dict):
         return SimpleNamespace(**{name: as_object(value) for name, value in wire.items()})
     return [as_object(value) for value in wire] if isinstance(wire, list) else wire

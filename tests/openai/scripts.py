@@ -1,4 +1,4 @@
-"""What a program may do with OpenAI's client, as scripts that run against a server that answers the same each time.
+"""Uses of OpenAI's client, as scripts against a server with fixed answers.
 
 A script lays out the server's answers, makes its calls, and yields what each gave. The async ones make the same calls
 on an async client. Every one is run with and without instrumentation, and for its logs.

@@ -1,4 +1,4 @@
-"""A server that answers each request with what was laid out for its method and path: OpenAI's API as a script.
+"""A server with scripted answers for each method and path of OpenAI's API.
 
     with Server() as server:
         server.on("POST /responses", response("resp_1"))
@@ -110,7 +110,7 @@ class _HTTPServer(ThreadingHTTPServer):
     request_queue_size = 512  # hundreds of tasks may connect at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that left early: clients may."""
+        """Report no client that disconnected early: clients may."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""What is known of the answers of one log: snapshots, messages and calls in any order make the same fields."""
+"""Answers of one log: snapshots, messages and calls in any order make the same fields."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The real packages of other tools that watch OpenAI's client, before ours or after it: `make test-others`.
+"""Beside the real packages of other tools that instrument OpenAI's client, before or after us: `make test-others`.
 
-Each answer is logged once and whole, as without them, and removing ours leaves theirs.
+Each answer is logged once and completely, as without them, and removing our instrumentation leaves theirs.
 """
 
 from __future__ import annotations

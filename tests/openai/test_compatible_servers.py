@@ -1,4 +1,4 @@
-"""What servers that are compatible with OpenAI's give: ids, parts, zero values and failures of their own."""
+"""Servers that are compatible with OpenAI's have their own ids, parts, zero values and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request and its answer, read together: what was asked, with which options, and how it failed."""
+"""A request and its answer, read together: the question, the options, and the failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an instrumented client logs: outside of every decorated call, and inside one."""
+"""The logs of an instrumented client, outside and inside decorated calls."""
 
 from __future__ import annotations
 

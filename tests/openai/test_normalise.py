@@ -1,4 +1,4 @@
-"""The border: whatever an object is, what comes of it is bounded plain data of the exact types."""
+"""Normalisation: any object becomes bounded plain data of exact built-in types."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_an_endless_mapping_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Lies:
-    """Raises when it is asked what it is."""
+    """Raises when its class is read."""
 
     @property
     def __class__(self) -> Any:
@@ -194,7 +194,7 @@ class Lies:
 
 
 class Deaf:
-    """Raises at every attribute."""
+    """Raises on every attribute."""
 
     def __getattribute__(self, name: str) -> object:
         raise RuntimeError(name)

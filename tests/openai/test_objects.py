@@ -1,4 +1,4 @@
-"""Objects of OpenAI's client, whole or as dictionaries, and strangers that look like them, as records."""
+"""Objects of OpenAI's client, their dictionaries, and foreign objects that resemble them become records."""
 
 from __future__ import annotations
 

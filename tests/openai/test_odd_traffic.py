@@ -1,4 +1,4 @@
-"""What programs and servers do beside the book: streams left at their end, runs that recover, shapes of their own."""
+"""Unusual programs and servers: abandoned streams, runs that recover, non-standard shapes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUERY = "What is the weather?"
 
 @pytest.fixture(autouse=True)
 def _uncollected() -> Iterator[None]:
-    """No log may need the garbage collector."""
+    """No log may depend on the garbage collector."""
     gc.disable()
     yield
     gc.enable()

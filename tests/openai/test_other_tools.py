@@ -1,4 +1,4 @@
-"""Other tools in the same client, before ours or after: each answer is logged once, whole, and theirs stays theirs."""
+"""Other tools patch the same client, before or after us: each answer is logged once, and their patches stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decorated function returns of the client, to be read later: its call ends when that is read."""
+"""A decorated function returns a client's stream: its call ends when the stream is read."""
 
 from __future__ import annotations
 

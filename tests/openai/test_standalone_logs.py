@@ -1,4 +1,4 @@
-"""Answers outside of every decorated call: each is one log, on disk before the call returns."""
+"""Answers outside decorated calls: each is one log, on disk before the call returns."""
 
 from __future__ import annotations
 

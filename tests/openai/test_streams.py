@@ -1,4 +1,4 @@
-"""Streams of the three APIs, put together from their chunks and events, also where they break off."""
+"""Streams of the three APIs are assembled from their chunks and events, even if they break off."""
 
 from __future__ import annotations
 

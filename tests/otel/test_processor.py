@@ -1,4 +1,4 @@
-"""Spans of the SDK become logs: with the session where they began, durable when they end, each answer once."""
+"""Spans of the SDK become logs: in the session where they began, on disk when they end, each answer once."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_the
 
 
 def test_session_and_user_are_those_of_spans_around_that_have_ended(logs: CapturedLogs) -> None:
-    """Such as that of a function which returns a stream."""
+    """Such as that of a function that returns a stream."""
     made = tracer()
     with (
         made.start_as_current_span("request", attributes={"session.id": "thread_9", "user.id": "user_9"}),

@@ -1,4 +1,4 @@
-"""What spans of each convention say, attribute by attribute."""
+"""The attributes of spans in each convention, one by one."""
 
 from __future__ import annotations
 

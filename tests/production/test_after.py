@@ -1,4 +1,4 @@
-"""What comes after a call: logging by hand, changes, feedback, and the way to `prompt_run_id`."""
+"""After a call: manual logs, updates, feedback, and how to get the `prompt_run_id`."""
 
 from __future__ import annotations
 

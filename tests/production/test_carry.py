@@ -1,4 +1,4 @@
-"""The context follows the work: to threads, callbacks, other processes."""
+"""The context is carried to threads, callbacks and other processes."""
 
 from __future__ import annotations
 

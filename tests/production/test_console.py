@@ -1,4 +1,4 @@
-"""What a developer sees on standard error: a note about the first log, and each log as it is made."""
+"""Output for developers on standard error: a note about the first log, and each log as it is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks of the user's: what they may change, and that they can harm neither the program nor a delivery."""
+"""The user's hooks: what they may change, and that they harm neither the program nor deliveries."""
 
 from __future__ import annotations
 

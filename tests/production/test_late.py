@@ -1,4 +1,4 @@
-"""What a program says of a log whose call has ended: a durable change of it, by the same rules."""
+"""Updates of a log whose call has ended are durable, and follow the same rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table for those who come from athina-logger: the code on its right side does what it promises."""
+"""The migration table from athina-logger: the code on its right side does what it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves the machine: masks, captures switched off, private scopes."""
+"""Privacy: masks, disabled capture, private scopes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling: conversations are kept or left out whole, alike in every process."""
+"""Sampling keeps or omits whole conversations, consistently in all processes."""
 
 from __future__ import annotations
 

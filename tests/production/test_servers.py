@@ -1,4 +1,4 @@
-"""What becomes of logs when a web server is stopped with SIGTERM, as containers are."""
+"""Logs are delivered when a web server is stopped with SIGTERM, as containers are."""
 
 from __future__ import annotations
 

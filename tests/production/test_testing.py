@@ -1,4 +1,4 @@
-"""The tools for users' tests: no network, no disk, no thread, each context its own."""
+"""The tools for users' tests: no network, disk or thread; each context is separate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each request is a scope: proven on real servers, with a hundred customers at once."""
+"""Each request is its own scope: shown on real servers, with a hundred concurrent customers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.athina_server import AthinaServer
 
 
 def check_owners(logs: Iterable[Any]) -> None:
-    """Each customer asked two questions, in its own session, and nobody else's."""
+    """Each customer asked two questions, in its own session only."""
     found = sorted((log["user_query"], log["customer_id"], log["session_id"], log["response"]) for log in logs)
     expected = sorted(
         (f"question {turn} of {n}", f"customer {n}", f"session {n}", f"answer to question {turn} of {n}")

@@ -1,4 +1,4 @@
-"""One NATS server for all tests of a module; each test has streams of its own, under a prefix of its own."""
+"""One NATS server for all tests of a module; each test has its own streams, under its own prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Getting into a relay: TLS, certificates of clients, passwords, keys, and the rights that the page names."""
+"""Access to a relay: TLS, client certificates, passwords, keys, and the documented permissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker answers to an orchestrator and to Prometheus: true figures, no secret, and no end by bad requests."""
+"""A worker's answers to an orchestrator and to Prometheus: true numbers, no secrets; bad requests do not stop it."""
 
 from __future__ import annotations
 

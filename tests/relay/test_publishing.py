@@ -1,4 +1,4 @@
-"""A program that delivers to a relay: what arrives in the stream, and what happens while the broker is in trouble."""
+"""A program that delivers to a relay: what arrives in the stream, also while the broker fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every pool promises, shown on Athina over HTTP, on memory, and on a NATS stream alike."""
+"""The guarantees of every pool, shown with Athina over HTTP, in memory, and with a NATS stream."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def way(request: pytest.FixtureRequest, athina: AthinaServer, tmp_path: Path) ->
 
 
 class Driver:
-    """Submits leases, and takes what came of them."""
+    """Submits leases, and collects their results."""
 
     def __init__(self, way: Way, condition: str) -> None:
         self.results = Results(lambda _: None)

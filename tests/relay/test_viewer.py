@@ -1,4 +1,4 @@
-"""The viewer's delivery page where logs go to a relay: it shows how that is, and opens whatever the relay does."""
+"""The viewer's delivery page with a relay: it shows the relay's state, and opens whatever the relay does."""
 
 from __future__ import annotations
 

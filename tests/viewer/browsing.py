@@ -1,4 +1,4 @@
-"""A page in Chromium that must say nothing on its console."""
+"""A page in Chromium that must write nothing to its console."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ expect.set_options(timeout=PATIENCE)
 
 
 def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
-    """A page in a context of its own: as a browser that was never here."""
+    """A page in its own context, like that of a new browser."""
     context = browser.new_context(base_url=server.url, **options)
     context.set_default_timeout(PATIENCE)
     yield from quiet(context.new_page())

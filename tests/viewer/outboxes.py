@@ -1,4 +1,4 @@
-"""Outboxes made for looking at: a log in a line, and whole files."""
+"""Makes outboxes for the viewer: logs in one line, and whole files."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The charts' figures: each the sum, or the percentile, of the logs that a click on it shows."""
+"""The charts' numbers: each is the sum or percentile of the logs that a click on it shows."""
 
 import json
 import random

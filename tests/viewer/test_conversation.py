@@ -1,4 +1,4 @@
-"""What is read from a log for its page and for `show`, whatever the log holds."""
+"""Reading any log for its page and for `show`."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""The index follows the outbox: what is new, what changed, what is gone, and another file under the same name."""
+"""The index follows the outbox: new, changed and deleted logs, and another file under the same name."""
 
 import sqlite3
 import threading

@@ -1,4 +1,4 @@
-"""The pages over real HTTP: what they show, what they refuse, and that nothing in a log is ever obeyed."""
+"""The pages over real HTTP: what they show and refuse, and that no content of a log is ever executed."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Filters, search and paging, each against a plain reading of the same logs."""
+"""Filters, search and paging, each compared with a naive implementation over the same logs."""
 
 import json
 from collections.abc import Iterator

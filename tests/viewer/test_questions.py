@@ -1,4 +1,4 @@
-"""Questions that a support lead asks, each answered in at most three clicks from the first page."""
+"""A support lead's questions, each answered within three clicks from the first page."""
 
 import re
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def entries() -> Iterator[Entry]:
 
 
 class Lead:
-    """Somebody who clicks, and counts."""
+    """A user who clicks, and counts the clicks."""
 
     def __init__(self, page: Page) -> None:
         self.page = page

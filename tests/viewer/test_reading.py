@@ -1,4 +1,4 @@
-"""What makes an answer readable: Markdown, code, errors, tools, pictures and costs."""
+"""Readable answers: Markdown, code, errors, tools, pictures and costs."""
 
 import base64
 import re

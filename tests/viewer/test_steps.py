@@ -159,7 +159,7 @@ def test_any_calls_in_any_pieces_add_up(
     liked: str,
     gone: set[str],
 ) -> None:
-    """Whatever refers to whatever: each log is a turn or a step of one, and every sum is that of its logs."""
+    """With any references, each log is a turn or a step of one, and every sum is that of its logs."""
     path = tmp_path_factory.mktemp("any") / "outbox.db"
     entries = [
         call(name, parent, session, made=NOON, total_tokens=1, response_time=10, **({"error": "x"} if failed else {}))

@@ -1,4 +1,4 @@
-"""Filters, orders, neighbours and comparisons: each against a plain reading of the same logs."""
+"""Filters, orders, neighbours and comparisons, each compared with a naive implementation over the same logs."""
 
 import json
 import random
