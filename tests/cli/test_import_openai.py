@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from athina_trace.cli import terminal
 from tests.cli.conftest import Run, lines
 from tests.openai import samples
 from tests.openai.samples import HOUR, page
@@ -19,6 +20,12 @@ from tests.openai.server import Failure, Server
 def server() -> Iterator[Server]:
     with Server() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer than that for the client's import alone."""
+    monkeypatch.setattr(terminal, "_PROGRESS_SECONDS", 3600.0)
 
 
 @pytest.fixture
