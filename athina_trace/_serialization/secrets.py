@@ -108,7 +108,7 @@ _ENDS: Final = (
 _LAST: Final = "".join(sorted(set(re.findall(r"([A-Za-z])[|)]", _ENDS))))
 """The last letters of these names, checked first: a colon after a digit, as in a time, is skipped at once."""
 _SIGN = re.compile(
-    rf""":(?:(?=[/ "'b])(?=//| ?["']?b(?:earer|asic) )|(?<=["'{_LAST}]:)(?:(?<=["']:)|"""
+    rf""":(?:(?=[/ "'b][/"'abe])(?=//| ?["']?b(?:earer|asic) )|(?<=["'{_LAST}]:)(?:(?<=["']:)|"""
     + _ENDS.replace("~", ":")
     + "))"
 )
