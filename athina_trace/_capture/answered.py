@@ -116,7 +116,7 @@ class Origin(NamedTuple):
 
     @property
     def open_draft(self) -> LogDraft | None:
-        """The log of the decorated call around the request; None once that call has ended, unless it awaits the answer."""
+        """The log of the decorated call around the request; None once that has ended, unless it awaits the answer."""
         return None if self.draft is None or (self.draft.ended and not self.is_awaited) else self.draft
 
     def own_draft(self, answers: Mapping[str, Any] | None = None) -> LogDraft:
