@@ -268,7 +268,7 @@ def _with_calls_of(kept: list[ToolCall], others: list[ToolCall], outputs: dict[s
 
 
 def _numbered(calls: list[ToolCall]) -> Iterator[tuple[tuple[str, int], ToolCall]]:
-    """Yield the calls of an answer with their id and a number that tells calls of the same id apart."""
+    """Yield the calls of an answer, each with its id and a number that distinguishes calls with the same id."""
     before: Counter[str] = Counter()
     for call in calls:
         yield (call.key, before[call.key]), call

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "Place"]
 
 _MOST_ALIKE = 32
-"""How many answers of one name are told apart; some servers give all answers the same id."""
+"""How many answers with one name are distinguished; some servers give all answers the same id."""
 _MOST_LIKE = 4
 """The same for names made from the content: benchmarks ask the same question again and again."""
 _LIKE_SECONDS = 10.0

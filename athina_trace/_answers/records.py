@@ -69,7 +69,7 @@ class Answer:
     fidelity: int = AS_OBJECT
     """If sources differ, the one with the highest fidelity wins."""
     request: int | str | None = None
-    """Its source's number for the request, which has one answer whatever its id; None if it was seen again later."""
+    """Its source's number for the request, which has one answer whatever its id; None if it was only looked up."""
     order: int | None = None
     """When the request began, by a clock that is only good for comparing."""
     created: float | None = None

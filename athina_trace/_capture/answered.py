@@ -412,7 +412,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
 
 
 def _likeness(answer: Answer, records: Sequence[Record], session: str | None) -> tuple[Key, ...]:
-    """Return a name for an answer that is made from its content: its text or tool calls, and its error."""
+    """Return a name for an answer made from its content (its text or tool calls, and its error), if there is any."""
     # Calls without ids have numbers instead.
     content = answer.text or tuple(
         each.key for each in records if isinstance(each, ToolCall) and not each.key.startswith("#")
@@ -459,7 +459,7 @@ def log_tool_output(
         origin: where the tool ran.
         call: the id of the call; without one, it is a call of this `tool` that was made around it.
         tool: its name.
-        arguments: the tool's arguments, as data or JSON, to tell several calls of one tool apart.
+        arguments: the tool's arguments, as data or JSON, which distinguish several calls of one tool.
         name: the span or run of the tool, which has not ended yet: documents retrieved in it go to the same log.
     """
     with _state.lock:

@@ -206,9 +206,9 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
 
 
 def _words(name: str, value: object, written: str) -> str:
-    """Return a value's text: `written`, or for an object such as Chainlit's or Telegram's message what it says."""
+    """Return a value's text: `written`, or for a message object such as Chainlit's or Telegram's its content."""
     if name == "session_id" and type(value) is str and (MASKED in written or KEY in written):
-        # If a token in the id is masked, the hash still tells sessions apart.
+        # If a token in the id is masked, the hash still distinguishes sessions.
         return f"{written} {sha256(value.encode('utf-8', 'replace')).hexdigest()[:12]}"
     is_data = written != type_placeholder(value) and type_name(type(value)) not in _MESSAGES
     if type(value) is str or is_data:

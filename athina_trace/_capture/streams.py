@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from athina_trace._answers.accumulator import AnswerAccumulator
 
 RECORDED: Final = object()
-"""Stands for a chunk that was recorded as part of an answer, or has no text of its own."""
+"""Replaces a chunk that was recorded as part of an answer, or has no text of its own."""
 
 _LEAST_GROWTH: Final = 2
 """How many chunks must extend the one before. A single one may be chance: "10" after "1"."""

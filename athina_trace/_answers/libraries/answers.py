@@ -351,7 +351,7 @@ _CHAIN: Final = _ASKED.union(_ANSWERED, _DOCUMENTS, _STEPS)
 
 
 def _says_more(data: Data, known: frozenset[str]) -> bool:
-    """Return whether there is text beside the known fields: then it is the program's own object, to be kept whole."""
+    """Return whether there are other fields with data: then it is the program's own object, to be kept whole."""
     beside = (name for name, value in data.items() if value and isinstance(value, str | list | dict))
     return any(name not in known and not name.endswith(("_id", "Id")) for name in beside)
 

@@ -56,7 +56,7 @@ def read_exchange(
     if records is None:
         if error is None and (request is None or not _is_foreign(given)):
             return None
-        # Stands for the missing answer: the request failed, or a proxy answered with a page of its own.
+        # Replaces the missing answer: the request failed, or a proxy answered with a page of its own.
         status = "failed" if isinstance(error, Exception | None) else "cancelled"
         missing = Answer(key=(kind, f"{status}-{order}"), status=status)
         if error is None:

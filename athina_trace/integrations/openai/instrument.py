@@ -147,7 +147,7 @@ def _patch_all(module: ModuleType) -> None:
 def _patch(owner: Any) -> None:
     """Patch a client class, and its subclasses that have their own `request`.
 
-    Other tools patch those with a wrapper of what the class had at the time, which would bypass our patch.
+    Other tools set those to wrappers of the method that the class had at the time, which would bypass our patch.
     """
     is_async = owner.__name__.startswith("Async")
     with _lock:

@@ -107,7 +107,7 @@ def parse(plain: Any) -> list[Record] | None:
 
 
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
-    """Read as an answer of this kind what does not look like one, such as an error."""
+    """Read data as an answer of this kind although it does not look like one, such as an error."""
     if type(plain) is list and len(plain) == 1:  # as Gemini lists its errors
         plain = plain[0]
     if kind == RUN or type(plain) is not dict:

@@ -121,7 +121,7 @@ class RequestRecord:
             if answer.ended:
                 standalone_logs.note_logged(answer.key)
             return
-        # Servers finish runs and background responses even if nobody reads the stream: the program may still poll them.
+        # Servers finish runs and background responses even if the stream is not read: the program may still poll them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:
             standalone_logs.stream_broke(answer, records, origin, error)
