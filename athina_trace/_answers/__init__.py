@@ -1,1 +1,1 @@
-"""What a model answered, whatever the source: records of it, and how the records of one log become its fields."""
+"""Models' answers, from any source: records of them, and how the records of one log become its fields."""

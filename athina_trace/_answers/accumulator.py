@@ -1,7 +1,7 @@
-"""What is known of the answers of one log: records in, in any order and as often as they come; the log's fields out.
+"""Collects the records of one log, in any order and any number of times, and turns them into the log's fields.
 
-Every answer, message and tool call is kept once; of its snapshots the one furthest on wins. How the fields are made of
-them is in `merge`. What objects of other libraries hold, which are read by their shape, gives what no record does.
+Every answer, message and tool call is kept once; of its snapshots, the most advanced one wins. `merge` makes the fields
+from them. Objects of other libraries, which are read by their shape, fill in fields that no record gives.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ __all__ = ["AnswerAccumulator", "may_be_known"]
 
 
 def may_be_known(subject: object) -> bool:
-    """Return False at once for what no source understands, as most results of decorated functions."""
+    """Return False quickly for objects that no source understands, as most results of decorated functions."""
     return any(source.may_be_known(subject) for source in sources)
 
 
 class AnswerAccumulator:
-    """What is known of the answers that belong to one log. Several threads may use it at once."""
+    """What is known of the answers in one log. Thread-safe."""
 
     __slots__ = (
         "_answers",
@@ -62,9 +62,9 @@ class AnswerAccumulator:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Made when a program records an object itself: most logs have only what an integration saw.
+        # Created when the program records an object itself: most logs only have what an integration saw.
         self._readers: list[tuple[Source, ObjectReader]] | None = None
-        # Of each answer what each source says of it.
+        # Answer → source → its snapshot of the answer.
         self._answers: dict[Key, dict[str, Answer]] = {}
         self._names: dict[Key, Key] = {}
         self._messages: dict[str, tuple[int, ThreadMessage]] = {}
@@ -75,7 +75,7 @@ class AnswerAccumulator:
         self._pieces: Answers | None = None
 
     def add(self, subject: object) -> bool:
-        """Take an object, or a chunk or event of a stream; True where it was understood. Never raises."""
+        """Take an object, or a chunk or event of a stream; return True if it was understood. Never raises."""
         if not may_be_known(subject):
             return False
         with self._lock:
@@ -94,24 +94,24 @@ class AnswerAccumulator:
             self._take_all(records)
 
     def take_pieces(self, pieces: Iterable[Piece]) -> str:
-        """Take what an object of another library says; returns the text that is new in it."""
+        """Take the pieces of an object of another library; return the text that is new in them."""
         with self._lock:
             if self._pieces is None:
                 self._pieces = Answers()
             return self._pieces.add(pieces)
 
     def fields(self) -> dict[str, Any]:
-        """Return the log's fields under Athina's names, as JSON-safe data; what is unknown is absent."""
+        """Return the log's fields under Athina's names, as JSON-safe data, without unknown ones."""
         with self._lock:
             for _, reader in self._readers or ():
                 self._take_all(reader.streamed())
             answers: list[Answer] = []
             for key, snapshots in self._answers.items():
-                if len(snapshots) > 1:  # under the key that calls of tools name it by
+                if len(snapshots) > 1:  # under the key by which tool calls refer to it
                     answers.append(replace(merge_sources(snapshots.values()), key=key))
                 else:
                     answers += snapshots.values()
-            # The requests' order counts where an instrumented client noted it, else the server's clock.
+            # By the order of the requests if an instrumented client noted it for all, else by the server's clock.
             if len(answers) > 1:
                 by_request = all(answer.order is not None for answer in answers)
                 answers.sort(key=lambda answer: answer.order or 0 if by_request else _time(answer.created))
@@ -127,10 +127,10 @@ class AnswerAccumulator:
         return {**read, **fields} if read else fields
 
     def _distinct_calls(self, outputs: dict[str, list[object]]) -> list[ToolCall]:
-        """Return each call once, in their order; another source may know it by another id, or by none.
+        """Return each call once, in order; sources may know a call by different ids, or by none.
 
         Args:
-            outputs: of each id of a call; those of a call's other ids are put under the one that is kept.
+            outputs: outputs by call id; those of a call's other ids are moved to the id that is kept.
         """
         by_owner: dict[Key, dict[str, list[ToolCall]]] = {}
         for call in self._calls.values():
@@ -150,7 +150,7 @@ class AnswerAccumulator:
     def _take_all(self, records: Iterable[Record]) -> None:
         outputs: dict[str, list[object]] = {}
         keys: dict[Key, Key] = {}
-        # Calls of the answer that was read last. Some models give all calls of one answer the same id.
+        # Counts the ids of calls since the last answer: some models give all calls of one answer the same id.
         shown: dict[str, int] = {}
         for record in records:
             match record:
@@ -159,7 +159,7 @@ class AnswerAccumulator:
                     shown.clear()
                 case ToolCall():
                     record.owner = keys.get(record.owner, record.owner)
-                    # A run shows the calls that it waits for, and its steps the same ones again.
+                    # A run lists the calls that it waits for, and its steps list them again.
                     number = shown.get(record.key, 0)
                     if record.owner[0] != RUN:
                         shown[record.key] = number + 1
@@ -175,23 +175,23 @@ class AnswerAccumulator:
                 case SessionSeen():
                     self._sessions[record.session] = None
         for call, given in outputs.items():
-            # A request may bring all earlier outputs along, and some servers repeat ids: the first, then the second.
+            # A request may repeat all earlier outputs; otherwise they are further ones, since some servers repeat ids.
             earlier = self._outputs.get(call, [])
             self._outputs[call] = given if given[: len(earlier)] == earlier else earlier + given
 
     def _take_answer(self, new: Answer) -> Key:
-        """Keep an answer; returns the key that it is kept under."""
-        if not self._answers:  # of most logs the only one
+        """Keep an answer; return its key."""
+        if not self._answers:  # most logs have only one
             self._names = dict.fromkeys((new.key, *new.names), new.key)
             self._answers[new.key] = {new.source: new}
             return new.key
         known_as = self._names.get(new.key, new.key)
         if known_as not in self._answers:
-            # What one source names alike may be two answers; what another one names so is this one.
+            # One source may use a name for two answers; a name that another source used means the same answer.
             named = (self._names[name] for name in new.names if name in self._names)
             known_as = next((key for key in named if new.source not in self._answers[key]), known_as)
         kind, own = key = known_as
-        # Some servers repeat ids, or send none: the further answers of one id are numbered.
+        # Some servers repeat ids, or send none: further answers with the same id are numbered.
         snapshots, number = self._answers.get(key), 1
         while snapshots is not None and kind != RUN and not _are_one(snapshots.get(new.source), new):
             number += 1
@@ -207,9 +207,9 @@ class AnswerAccumulator:
         return key
 
     def _take_message(self, new: ThreadMessage) -> None:
-        """Keep the message; its place decides the order among messages of one second."""
+        """Keep the message; its place decides the order of messages within one second."""
         if "#" not in new.id:
-            # Leave out the message that was read off the request for a thread, once the server shows it.
+            # Drop the message that was read from the request for a thread, once the server returns it.
             placeholder = next(
                 (
                     each.id
@@ -226,9 +226,10 @@ class AnswerAccumulator:
 
 
 def _are_one(known: Answer | None, new: Answer) -> bool:
-    """Return whether two snapshots of one id, by one source, show one answer.
+    """Return whether two snapshots with the same id, from one source, are of the same answer.
 
-    Those of two requests never do, nor two different contents. What another source knows by this id is this answer.
+    Those of different requests are not, and neither are different texts. `known` is None if only other sources have
+    a snapshot with this id: that is of the same answer.
     """
     if known is None:
         return True
@@ -237,7 +238,7 @@ def _are_one(known: Answer | None, new: Answer) -> bool:
     first, second = known.text or "", new.text or ""
     if not (first.startswith(second) or second.startswith(first)):
         return False
-    # Of an answer that is still streamed, some servers count the tokens so far in each chunk.
+    # While an answer is streamed, some servers send the token counts so far in each chunk.
     is_growing = known.status is None or new.status is None
     return is_growing or not known.usage or not new.usage or known.usage == new.usage
 
@@ -248,7 +249,7 @@ def _fidelity(snapshots: Mapping[str, Answer] | None, source: str) -> int:
 
 
 def _with_calls_of(kept: list[ToolCall], others: list[ToolCall], outputs: dict[str, list[object]]) -> list[ToolCall]:
-    """Merge the calls of another source into those of a better one: by their ids, else by place and name."""
+    """Merge the calls of another source into those of a better one: by id, else by position and tool."""
     merged = dict(_numbered(kept))
     places = list(merged)
     for place, (name, other) in enumerate(_numbered(others)):
@@ -267,7 +268,7 @@ def _with_calls_of(kept: list[ToolCall], others: list[ToolCall], outputs: dict[s
 
 
 def _numbered(calls: list[ToolCall]) -> Iterator[tuple[tuple[str, int], ToolCall]]:
-    """Yield the calls of an answer by their ids, and which one of its id each is."""
+    """Yield the calls of an answer, each with its id and a number that distinguishes calls with the same id."""
     before: Counter[str] = Counter()
     for call in calls:
         yield (call.key, before[call.key]), call

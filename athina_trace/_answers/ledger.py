@@ -1,9 +1,9 @@
-"""Which answers were seen already: one answer has one place, whichever sources see it, and in whatever order.
+"""Remembers answers: each has one place, whichever sources see it, and in whatever order.
 
-A source knows an answer by names: the id that its server gave it, the span or the run that it is. Where the server gave
-none, or repeats one, it is known by what surrounds it: the request that an instrumented client makes inside the span of
-a model is the answer of that span. Some instrumentations make a span when all is over, which surrounds nothing: without
-an id, such an answer is known by what it says, for as long as it takes them to do so.
+A source knows an answer by names: its server's id for it, its span or its run. If the server sends no id, or repeats
+one, the answer is recognised by what surrounds it: the answer to a request that an instrumented client makes inside a
+model's span is that span's answer. Some instrumentations create a span only when the request is over, so that it
+surrounds nothing: without an id, such an answer is recognised by its content, for as long as these take to report it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "Place"]
 
 _MOST_ALIKE = 32
-"""Answers of one name that are distinguished; some servers give all of theirs one id."""
+"""How many answers with one name are distinguished; some servers give all answers the same id."""
 _MOST_LIKE = 4
-"""Of those that are distinguished by what they say: programs that are measured ask the same again and again."""
+"""The same for names made from the content: benchmarks ask the same question again and again."""
 _LIKE_SECONDS = 10.0
-"""How many seconds later a source may say the same as another and mean the same answer: it follows at once, mostly."""
+"""For how many seconds the same content from another source means the same answer: it usually follows at once."""
 _BY_LIKENESS, _BY_ID, _BY_ENCLOSURE, _BY_NAME = 1, 2, 3, 6
-"""How strongly a match shows that two sources saw one answer: either is enough, both are better, a name is certain."""
+"""How strongly a match shows that two sources saw one answer: any is enough, several are better, a name is certain."""
 _VOTES = {"like": _BY_LIKENESS, "id": _BY_ID}
 
 V = TypeVar("V")
@@ -35,26 +35,26 @@ class Place(Generic[V]):
     """One answer, and where it is kept."""
 
     key: Key
-    """What it is called in the records of its log."""
+    """Its key in the records of its log."""
     value: V
     session: object
     seen: float = 0.0
-    """When a source saw it last."""
+    """When a source last saw it."""
     names: tuple[Key, ...] = ()
     within: tuple[Key, ...] = ()
     """The spans and runs around it."""
     requests: dict[str, int | str] = field(default_factory=dict)
-    """Of each source the request or span by which it saw the answer."""
+    """By source, the request or span with which it saw the answer."""
     failed: bool = False
 
 
 class Ledger(Generic[V]):
-    """The newest `most` answers. Not for several threads at once."""
+    """The newest `most` answers. Not thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._places: deque[Place[V]] = deque()
-        # Tuples: nearly all have one member, and thousands are kept and let go of.
+        # Tuples, since nearly all have one item, and thousands are kept and freed.
         self._named: dict[Key, tuple[Place[V], ...]] = {}
         self._enclosed: dict[Key, tuple[Place[V], ...]] = {}
 
@@ -64,12 +64,12 @@ class Ledger(Generic[V]):
     def find(
         self, answer: Answer, *, within: tuple[Key, ...] = (), session: object = None, now: float = 0.0
     ) -> Place[V] | None:
-        """Return the place of an answer that another source has seen, or this one, with the same request.
+        """Return the place of an answer that another source has seen, or this source, with the same request.
 
         Args:
-            answer: what this source says of it. Among its names, `("like", …)` is for one without an id.
-            within: the spans and runs that this source saw it in.
-            session: what the program's own scope names the session; an id alone makes no answer of two sessions one.
+            answer: this source's snapshot. Among its names, `("like", …)` is for answers without an id.
+            within: the spans and runs in which this source saw it.
+            session: the session of the program's own scope; an id alone does not identify answers across sessions.
             now: a monotonic reading, in seconds.
         """
         names = _names(answer)
@@ -80,7 +80,7 @@ class Ledger(Generic[V]):
         for place, vote in self._votes(names, within).items():
             known = place.requests.get(answer.source)
             if known is not None and answer.request is not None:
-                # Two requests of one source only look like one answer, where a server repeats its ids.
+                # Different requests of one source are different answers, even if the server repeats their id.
                 if known != answer.request:
                     continue
             elif vote == _BY_ID and session is not None is not place.session != session:
@@ -89,7 +89,7 @@ class Ledger(Generic[V]):
                 continue
             if _are_others(names, place.names):
                 continue
-            # Of several attempts within one span, it is the one that ended alike; of those the last.
+            # Of several attempts in one span, take one that also failed or also succeeded; of those, the last.
             score = 2 * vote + (place.failed == (answer.error is not None))
             if score >= most:
                 best, most = place, score
@@ -111,7 +111,7 @@ class Ledger(Generic[V]):
     def put(
         self, answer: Answer, value: V, *, within: tuple[Key, ...] = (), session: object = None, now: float = 0.0
     ) -> Place[V]:
-        """Give an answer a place of its own."""
+        """Give an answer a new place."""
         place = Place(answer.key, value, session)
         self._places.append(place)
         self.note(place, answer, within=within, now=now)
@@ -122,7 +122,7 @@ class Ledger(Generic[V]):
         return place
 
     def note(self, place: Place[V], answer: Answer, *, within: tuple[Key, ...] = (), now: float = 0.0) -> None:
-        """Note what a further source calls an answer."""
+        """Note the names that a further source has for an answer."""
         place.seen = now
         place.names = _add(self._named, place.names, _names(answer), place)
         if within:
@@ -134,7 +134,7 @@ class Ledger(Generic[V]):
 
 
 def _are_others(names: tuple[Key, ...], known: tuple[Key, ...]) -> bool:
-    """Return whether two answers have ids and no name in common: while a stream is read, another model may be asked."""
+    """Return whether two answers have ids but no common name: while a stream is read, another model may be asked."""
     if not any(name[0] == "id" for name in names) or not any(name[0] == "id" for name in known):
         return False
     return not any(name in known for name in names if name[0] != "like")
@@ -147,7 +147,7 @@ def _names(answer: Answer) -> tuple[Key, ...]:
 def _add(
     index: dict[Key, tuple[Place[V], ...]], own: tuple[Key, ...], names: tuple[Key, ...], place: Place[V]
 ) -> tuple[Key, ...]:
-    """Put a place under further names; returns all of its own."""
+    """Index a place under further names; return all of its names."""
     for name in names:
         if name not in own:
             own = (*own, name)

@@ -1,8 +1,7 @@
-"""What earlier requests brought that a later one leaves out, for a bounded number of threads and conversations.
+"""Remembers what earlier requests contained and later ones leave out, for a bounded number of conversations.
 
-A response that continues an earlier one, or a conversation, may bring nothing but the outputs of tools: what the user
-asked, and where the chain began, came before. A run finds its question among the messages that were posted to its
-thread before.
+A request for a response that continues an earlier one, or a conversation, may contain only tool outputs: the user's
+question and the start of the chain came before. A run's question is among the messages posted to its thread before.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MOST_CHAINS = 4096
 _MOST_THREADS = 1024
 _MOST_MESSAGES = 8
 _LONGEST = 20_000
-"""Characters of a question that is remembered; longer ones would add up."""
+"""Characters of a remembered question; longer ones would use too much memory in total."""
 
 V = TypeVar("V")
 
@@ -31,8 +30,8 @@ V = TypeVar("V")
 class Newest(Generic[V]):
     """The newest `most` values by key.
 
-    Without a lock, which a forked child could find held: each step is one operation of a dictionary. What takes several
-    steps that must agree, such as to look first and put then, needs the lock of its caller.
+    Without a lock, which could be held in a forked child: each step is a single operation of a dictionary. For several
+    steps that belong together, such as looking first and then putting, the caller needs a lock.
     """
 
     def __init__(self, most: int) -> None:
@@ -46,12 +45,12 @@ class Newest(Generic[V]):
         return key in self._values
 
     def get(self, key: object) -> V | None:
-        """Return the value of `key`, if it is still there."""
+        """Return the value of `key`, or None if it is not (or no longer) there."""
         return self._values.get(key)
 
     def put(self, key: object, value: V) -> V | None:
-        """Keep a value as the newest; returns the oldest one where it had to make room."""
-        self._values.pop(key, None)  # else it would keep its place
+        """Keep a value as the newest; return the oldest value if that had to make room."""
+        self._values.pop(key, None)  # otherwise it would keep its old place
         self._values[key] = value
         if len(self._values) > self._most:
             try:
@@ -70,7 +69,7 @@ class Newest(Generic[V]):
 
 
 class Chain(NamedTuple):
-    """A place in a chain of responses: the session that it belongs to, and what the user asked last."""
+    """A position in a chain of responses: its session, and the user's last question."""
 
     session: str | None = None
     query: str | None = None
@@ -86,26 +85,26 @@ class _Thread:
 
 
 class ConversationMemory:
-    """The newest chains and threads. For several threads at once."""
+    """The newest chains of responses, and threads of the Assistants API. Thread-safe."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; a forked child may find the lock held by a thread that it does not have."""
+        """Forget everything; in a forked child, a thread that exists only in the parent may hold the lock."""
         self._lock = threading.Lock()
         self._chains: Newest[Chain] = Newest(_MOST_CHAINS)
         self._threads: Newest[_Thread] = Newest(_MOST_THREADS)
 
     def chain_of(self, *keys: str | None) -> Chain:
-        """Return what is known of the first of these responses and conversations that is known."""
+        """Return the chain of the first of these responses and conversations that is known."""
         with self._lock:
             known = (self._chains.get(key) for key in keys if key is not None)
             return next((chain for chain in known if chain is not None), UNCHAINED)
 
     def remember_response(self, own: str | None, session: str | None, query: str | None, *, chained: bool) -> None:
-        """Remember a response: its id, its session, what the user asked, and whether it continues another response."""
-        # Rather none than a part of it, which would be logged as the question.
+        """Remember a response: its id, session and question, and whether it continues another response."""
+        # Dropped rather than cut: a part of it would be logged as the question.
         if query is not None and len(query) > _LONGEST:
             query = None
         with self._lock:
@@ -115,28 +114,28 @@ class ConversationMemory:
                 self._chains.put(session, Chain(session, query))
 
     def remember_question(self, conversation: str, query: str) -> None:
-        """Remember what the user wrote in a conversation without a response being asked for."""
+        """Remember what the user added to a conversation without requesting a response."""
         self.remember_response(None, conversation, query[:_LONGEST], chained=False)
 
     def remember_posted(self, messages: Iterable[ThreadMessage]) -> None:
-        """Remember messages of the user that were put on threads."""
+        """Remember the user's messages that were posted to threads."""
         for message in messages:
             if message.thread is None or message.role != "user" or len(message.text or "") > _LONGEST:
                 continue
             with self._lock:
                 known = self._threads.get(message.thread) or _Thread()
-                # What came before the last answer was a question of its own.
+                # Messages before the last answer belong to an earlier question.
                 earlier = () if known.answered else known.messages[1 - _MOST_MESSAGES :]
                 self._threads.put(message.thread, _Thread((*earlier, message)))
 
     def posted_to(self, thread: str | None) -> tuple[ThreadMessage, ...]:
-        """Return what the user posted to a thread last, as far as it was posted from here."""
+        """Return the user's last messages in a thread, as far as this process posted them."""
         with self._lock:
             known = self._threads.get(thread)
         return () if known is None else known.messages
 
     def answered(self, thread: str | None) -> None:
-        """Note that a run has answered: what the user posts next begins a new question."""
+        """Note that a run has answered: the user's next message begins a new question."""
         with self._lock:
             known = self._threads.get(thread)
             if known is not None:

@@ -1,11 +1,10 @@
-"""From the records of one log to its fields.
+"""Merges the records of one log into its fields.
 
-- Tokens are summed over distinct answers, tool calls and tools gathered over all of them.
-- `user_query` and `prompt` are those of the first answer that has them: what the whole was asked for.
-- `response`, the model and its options are those of the last answer with a text, else of the last one.
-- `error` and `status_code` are those of the very last answer: a failure that was recovered from does not count.
-- A run's text is that of the assistant's messages of that run, and of no other; its question is the user's last one
-  before them.
+- Tokens are summed over all distinct answers; tool calls and tools are collected from all of them.
+- `user_query` and `prompt` come from the first answer that has them: they are what the whole call was asked.
+- `response`, the model and its options come from the last answer with a text, else from the last one.
+- `error` and `status_code` come from the very last answer: a failure that was recovered from does not count.
+- A run's text is that of its own assistant messages; its question is the user's last one before them.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ def merge(
     sessions: Iterable[str] = (),
     documents: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the fields of one log under Athina's names; what is unknown is absent.
+    """Return the fields of one log under Athina's names, without unknown ones.
 
     Args:
-        answers: those of the log, as messages and calls in their order.
-        messages: of the threads in which answers were given.
-        calls: of tools.
-        outputs: of each id of a call, one for each call that has it.
+        answers: the log's answers; like messages and calls, in order.
+        messages: the messages of the threads in which answers were given.
+        calls: the tool calls.
+        outputs: the tools' outputs by call id, one for each call that has this id.
         sessions: threads and conversations that were seen.
-        documents: texts that were retrieved.
+        documents: retrieved texts.
     """
     answers = answers or _implied_run(messages, calls)
     own: list[ThreadMessage] = []
@@ -83,7 +82,7 @@ def _usage(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def _gathered(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Gather what every answer may add to."""
+    """Collect the fields to which every answer may add."""
     fields: dict[str, Any] = {}
     functions: list[object] = []
     tools: list[object] = []
@@ -109,7 +108,7 @@ def _add_found(
     context: list[str],
     own: list[ThreadMessage],
 ) -> None:
-    """Add the calls of tools with their outputs, and what was retrieved."""
+    """Add the tool calls with their outputs, and retrieved texts."""
     if calls:
         fields["tool_calls"] = without_blobs(_calls_with_outputs(calls, outputs))
     for call in calls:
@@ -121,7 +120,7 @@ def _add_found(
 
 
 def _implied_run(messages: Iterable[ThreadMessage], calls: Iterable[ToolCall]) -> list[Answer]:
-    """Make up the run that was never recorded itself: the newest one that messages or steps belong to."""
+    """Derive a run that was never recorded itself: the newest one to which messages or steps belong."""
     seen = [(m.created or 0, m.run, m.thread) for m in messages if m.run and m.role == "assistant"]
     seen += [(c.created or 0, c.owner[1], c.session) for c in calls]
     newest = max(seen, key=lambda one: one[0], default=None)
@@ -138,7 +137,7 @@ def _messages_of(answer: Answer, messages: Iterable[ThreadMessage]) -> list[Thre
 
 
 def _with_messages(answer: Answer, messages: Sequence[ThreadMessage]) -> Answer:
-    """Give a run the text, the question and the prompt that the messages of its thread have."""
+    """Give a run its text, question and prompt from the messages of its thread."""
     if answer.key[0] != RUN:
         return answer
     own = _messages_of(answer, messages)
@@ -149,7 +148,7 @@ def _with_messages(answer: Answer, messages: Sequence[ThreadMessage]) -> Answer:
         answer,
         text="\n".join(message.text for message in own if message.text),
         query=answer.query or next((message.text for message in reversed(asked) if message.text), None),
-        # What its request brought along is in the thread, too, and may have been listed or not.
+        # Messages of its request are also in the thread, and may have been listed or not.
         prompt=answer.prompt if all(each in answer.prompt for each in posted) else (*posted, *added),
     )
 
@@ -157,20 +156,20 @@ def _with_messages(answer: Answer, messages: Sequence[ThreadMessage]) -> Answer:
 def _questions_before(
     answer: Answer, own: list[ThreadMessage], messages: Iterable[ThreadMessage]
 ) -> list[ThreadMessage]:
-    """Return the user's messages that this run answers: the last ones in its thread before its own.
+    """Return the user's messages that this run answers: the last ones in its thread before the run's own messages.
 
-    While a run is under way its thread takes no messages, so what came before its first words came before it.
+    While a run is active its thread accepts no messages, so those before the run's first message came before the run.
     """
     thread = [m for m in messages if m.thread == answer.session and m not in own]
     until = own[0].created if own else answer.created
     before = [m for m in thread if until is None or m.created is None or m.created <= until]
     last_other = max((place for place, message in enumerate(before) if message.role != "user"), default=-1)
-    # Where the clocks of client and server disagree, the question may seem to come after its answer.
+    # If the clocks of client and server disagree, a question may seem to come after its answer.
     return before[last_other + 1 :] or [m for m in thread if m.role == "user"][:1]
 
 
 def _add_question(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
-    """Add what was asked. What users, models and tools say may hold base64."""
+    """Add the question and the prompt. Texts of users, models and tools may contain base64."""
     first = next((answer for answer in answers if answer.query), None)
     first = first or next((answer for answer in answers if answer.prompt or answer.system), None)
     if first is None:
@@ -184,14 +183,14 @@ def _add_question(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
         fields["prompt"] = prompt
     for answer in answers:
         for message in answer.prompt:
-            # What the program's functions gave back in the legacy way, which names no call: the last one is the newest.
+            # Function outputs in the legacy form, which names no call: the last one is the newest.
             if message["role"] == "function":
                 fields["function_call_response"] = without_blobs(message["content"])
 
 
 def _add_answer(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
-    """Add what was answered."""
-    # Where the last answer has no text, it called tools or failed: the text before it is what the user was shown.
+    """Add the response, its model and options, and the last error."""
+    # If the last answer has no text, it called tools or failed: the user saw the text before it.
     speaker = last = answers[-1]
     for answer in reversed(answers):
         if answer.text:
@@ -215,13 +214,13 @@ def _add_answer(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
 
 
 def _session(answers: Sequence[Answer], messages: Sequence[ThreadMessage], sessions: Iterable[str]) -> str | None:
-    """Return what names the session: a thread, a conversation, the root of a chain, or a session that was made."""
+    """Return the session: a thread, a conversation, the root of a chain of responses, or one that was merely seen."""
     for answer in answers:
         if answer.session:
             return answer.session
         session = answer.previous
         if session:
-            # A chain is followed as far back as is known; a conversation on the way names the session.
+            # The chain is followed back as far as it is known; a conversation on the way is the session.
             chain = {each.details.get("response_id", ""): each for each in answers}
             seen: set[str] = set()
             while session in chain and session not in seen:
@@ -235,9 +234,9 @@ def _session(answers: Sequence[Answer], messages: Sequence[ThreadMessage], sessi
 
 
 def _calls_with_outputs(calls: list[ToolCall], outputs: Mapping[str, list[object]]) -> list[dict[str, object]]:
-    """Put calls and their outputs together: of several calls of one id, each has its own."""
+    """Join calls and their outputs; if several calls have the same id, each gets its own output."""
     made = Counter(call.key for call in calls)
-    # Where there are more outputs than calls, the first ones answered calls before this log.
+    # If there are more outputs than calls, the first ones belong to calls before this log.
     waiting = {key: iter(values[max(0, len(values) - made[key]) :]) for key, values in outputs.items()}
     joined: list[dict[str, object]] = []
     for call in calls:
@@ -256,7 +255,7 @@ def _distinct(values: Iterable[object]) -> list[object]:
 
 
 def _attributes(answers: Sequence[Answer], own: list[ThreadMessage]) -> dict[str, object]:
-    """Gather ids and details; several values of one name are joined with commas."""
+    """Collect ids and details; several values of one name are joined with commas."""
     texts: list[tuple[str, str]] = []
     choices: list[str] = []
     for answer in answers:

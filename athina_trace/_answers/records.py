@@ -1,11 +1,11 @@
-"""What is known of one answer of a model, as small records that are the same for every source and client version.
+"""Small records of models' answers, which are the same for every source and client version.
 
-    Answer         one answer of a model, as one snapshot shows it
-    ToolCall       one call of a tool, by whichever answer made it
-    ToolOutput     what a tool gave back for a call
-    ThreadMessage  a message of a thread in which answers are given as messages
-    Documents      what was retrieved for answers
-    SessionSeen    a thread or conversation that was made or fetched
+    Answer         one snapshot of a model's answer
+    ToolCall       one tool call, made by an answer
+    ToolOutput     a tool's output for a call
+    ThreadMessage  a message of a thread, in which answers are given as messages
+    Documents      texts retrieved for answers
+    SessionSeen    a thread or conversation that was created or fetched
 
 Times are Unix seconds by the server's clock, tokens are counts, None means "this snapshot does not say".
 """
@@ -39,52 +39,51 @@ __all__ = [
 ]
 
 Key = tuple[str, str]
-"""The kind of an answer ("run", "response", "chat" …) and the id that its server gave it."""
+"""The kind of an answer ("run", "response", "chat" …) and its server's id for it."""
 
 RUN = "run"
-"""The kind of answers whose text is in the messages of their thread."""
+"""The kind of answers whose text is in messages of their thread."""
 
 FINISHED = 4
-"""The progress of an answer of which nothing more will come."""
+"""The progress of an answer that is finished."""
 
 AS_FUNCTION, AS_SPAN, AS_TYPED, AS_OBJECT = range(4)
-"""How much of an answer a source is given.
+"""How much of an answer a source gets to see.
 
-What a function around a request was given and gave back, attributes of a span, a framework's messages, what the server
-sent.
+A function's arguments and result, a span's attributes, a framework's messages, or what the server sent.
 """
 
 
 @dataclass(slots=True)
 class Answer:
-    """One snapshot of an answer, with what its request asked where that is known.
+    """One snapshot of an answer, with the parameters of its request if they are known.
 
-    Sources that give many of its fields set them one by one: as many arguments take three times as long.
+    Sources with many fields set them one by one: passing as many arguments takes three times as long.
     """
 
     key: Key
     names: tuple[Key, ...] = ()
-    """What other sources know it by: the span or run that it is, and last `("id", …)` for the id from its server."""
+    """Keys by which other sources know it: its span or run, and last `("id", …)` for its server's id."""
     source: str = ""
-    """What saw it; empty where it was an object of the model's own client."""
+    """The source that saw it; empty for an object of the model's own client."""
     fidelity: int = AS_OBJECT
-    """Where sources differ, the one with the highest wins."""
+    """If sources differ, the one with the highest fidelity wins."""
     request: int | str | None = None
-    """What its source numbers requests by, each of which gives one answer whatever its id; None for a later look."""
+    """Its source's number for the request, which has one answer whatever its id; None if it was only looked up."""
     order: int | None = None
-    """When the request began, by a clock that is good for nothing but comparing."""
+    """When the request began, by a clock that is only good for comparing."""
     created: float | None = None
     status: str | None = None
-    """As the server names it; of a chat completion, the finish reason."""
+    """The server's status; for a chat completion, the finish reason."""
     progress: int = FINISHED
-    """How far the answer had come: of two snapshots the one further on is the later, whichever arrived first."""
+    """How far the answer had come: the snapshot with more progress is the later one, whichever arrived first."""
     session: str | None = None
     previous: str | None = None
-    """The id of the answer before this one, in a chain of answers."""
+    """The id of the answer before this one in a chain of answers."""
     model: str | None = None
     text: str | None = None
     choices: tuple[str, ...] = ()
-    """Texts of the further answers to the same question."""
+    """Texts of further answers to the same question."""
     system: tuple[str, ...] = ()
     prompt: tuple[Mapping[str, str], ...] = ()
     """The messages of the request: role and content, in order."""
@@ -93,21 +92,21 @@ class Answer:
     """`prompt_tokens`, `completion_tokens`, `total_tokens`, and details such as `cached_tokens`."""
     tools: tuple[object, ...] = ()
     functions: tuple[object, ...] = ()
-    """What came before tools in chat completions."""
+    """The legacy form of tools in chat completions."""
     options: Mapping[str, object] = field(default_factory=dict)
     error: str | None = None
     status_code: int | None = None
     citations: tuple[str, ...] = ()
-    """Pages and files that its text refers to."""
+    """Pages and files to which its text refers."""
     details: Mapping[str, str] = field(default_factory=dict)
     cost: float | None = None
-    """As the source says it, in US dollars."""
+    """As the source states it, in US dollars."""
     further: Mapping[str, object] = field(default_factory=dict)
     """Other fields of an Athina log, such as `customer_user_id` and `prompt_slug`."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it is finished."""
         return self.progress == FINISHED
 
 
@@ -125,14 +124,14 @@ class ThreadMessage:
     citations: tuple[str, ...] = ()
     quotes: tuple[str, ...] = ()
     backwards: bool = False
-    """It came in a list that runs from the newest to the oldest."""
+    """Whether it was in a list from the newest message to the oldest."""
     progress: int = 1
     """0 while the message is being written."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ToolCall:
-    """One call of a tool; `body` has the shape of chat completions: id, type and what that calls for."""
+    """One tool call; `body` has the form of chat completions: an id, a type, and fields that depend on the type."""
 
     key: str
     owner: Key
@@ -143,18 +142,18 @@ class ToolCall:
     created: float | None = None
     session: str | None = None
     source: str = ""
-    """That of the answer which made it."""
+    """The source of the answer that made the call."""
     progress: int = 1
-    """0 while the call is being written or carried out."""
+    """0 while the call is being written or executed."""
 
     @property
     def tool(self) -> object:
-        """The tool's name; of one that the server runs, its type."""
+        """The tool's name; for a tool that the server runs, its type."""
         return self._function.get("name") or self.body.get("type")
 
     @property
     def arguments(self) -> object:
-        """What the tool is given: JSON, mostly."""
+        """The tool's arguments, usually JSON."""
         return self._function.get("arguments")
 
     @property
@@ -165,7 +164,7 @@ class ToolCall:
 
 @dataclass(slots=True, kw_only=True)
 class ToolOutput:
-    """What a tool gave back."""
+    """A tool's output."""
 
     call: str
     value: object
@@ -173,7 +172,7 @@ class ToolOutput:
 
 @dataclass(slots=True, kw_only=True)
 class Documents:
-    """Texts that were retrieved for the answers of a log."""
+    """Texts retrieved for the answers of a log."""
 
     texts: tuple[str, ...]
 
@@ -189,30 +188,30 @@ Record = Answer | ThreadMessage | ToolCall | ToolOutput | Documents | SessionSee
 
 
 def merge_snapshots(known: Answer, new: Answer) -> Answer:
-    """Put two snapshots of one answer together.
+    """Merge two snapshots of one answer.
 
-    The one further on wins, of two equally far the new one; what it does not say is taken from the other.
+    The one with more progress wins, or the new one if they are equal; what it lacks is taken from the other.
     """
     first, second = (known, new) if new.progress >= known.progress else (new, known)
     values = {name: _later(getattr(first, name), getattr(second, name)) for name in _ANSWER_FIELDS}
-    # Instructions that a request added are in no later snapshot.
+    # Later snapshots lack the instructions that a request added.
     values["system"] = max(second.system, first.system, key=len)
-    if second.ended:  # a stream that broke off is no error of an answer that was given after all
+    if second.ended:  # an interrupted stream is not an error of an answer that was completed after all
         values["error"], values["status_code"] = second.error, second.status_code
     values["order"] = min((each.order for each in (known, new) if each.order is not None), default=None)
     return Answer(**values)
 
 
 def merge_sources(snapshots: Iterable[Answer]) -> Answer:
-    """Put together what several sources say of one answer; the order in which they came does not count.
+    """Merge several sources' snapshots of one answer, regardless of the order in which they came.
 
-    The source that is given most wins, of several such the one with the longest text and prompt; what it does not say
-    is taken from the others.
+    The most advanced snapshot wins, then the source that sees most, then the longest text and prompt; what it lacks is
+    taken from the others.
     """
     ranked = sorted(snapshots, key=_rank)
     merged = ranked[0]
     for better in ranked[1:]:
-        # Instructions are messages of the prompt for some sources: both are taken from one.
+        # Some sources have the instructions in the prompt: both are taken from the same source.
         asked = better if better.prompt else merged
         error, code = better.error or merged.error, better.status_code or merged.status_code
         merged = merge_snapshots(replace(merged, progress=min(merged.progress, better.progress)), better)
@@ -235,7 +234,7 @@ def _later(first: Any, second: Any) -> Any:
 
 
 def merge_calls(known: ToolCall, new: ToolCall) -> ToolCall:
-    """Put two snapshots of one call together, by the rule of `merge_snapshots`."""
+    """Merge two snapshots of one call, by the rule of `merge_snapshots`."""
     first, second = (known, new) if new.progress >= known.progress else (new, known)
     return replace(
         second,

@@ -1,4 +1,4 @@
-"""Which integrations understand objects that a program records itself or returns from a decorated function."""
+"""Lists the integrations that understand objects which a program records itself or decorated functions return."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 __all__ = ["ObjectReader", "Source", "sources"]
 
 _MODULES = ("athina_trace.integrations.openai.objects",)
-"""Modules that are a `Source`, asked in this order; by name, since they are built on the records of this package."""
+"""Modules that are a `Source`, in the order in which they are tried; by name, since they import this package."""
 
 
 class ObjectReader(Protocol):
-    """Reads the objects of one log, and puts together streams whose chunks it is given."""
+    """Reads the objects of one log, and assembles streams from their chunks."""
 
     def read(self, subject: Any, /) -> Iterable[Record] | None:
-        """Return what the object says; None for an object that this source does not know. Never raises."""
+        """Return the object's records; None for an object that this source does not know. Never raises."""
         ...
 
     def streamed(self) -> Iterable[Record]:
-        """Return what the streams have given so far. Never raises."""
+        """Return the records of the streams so far. Never raises."""
         ...
 
 
 class Source(Protocol):
-    """A module of an integration."""
+    """A module of an integration that reads objects."""
 
     Reader: type[ObjectReader]
 
     def may_be_known(self, subject: object, /) -> bool:
-        """Return False at once for what this source does not know. Asked about most results of functions."""
+        """Return False quickly for what this source does not know, as most results of functions."""
         ...
 
 

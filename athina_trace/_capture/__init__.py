@@ -1,1 +1,1 @@
-"""A call of a decorated function → the fields of one log."""
+"""Turns the call of a decorated function into the fields of one log."""

@@ -1,4 +1,4 @@
-"""The span of OpenTelemetry that a call is made in, so that a log can be found from a trace and the other way round."""
+"""Reads the OpenTelemetry span around a call, so that the log can be found from the trace, and the other way round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from athina_trace import _guard
 
 
 def span_attributes() -> dict[str, str] | None:
-    """Return `trace_id` and `span_id` of the active span, in hexadecimal as OpenTelemetry prints them; None: no span.
+    """Return the active span's `trace_id` and `span_id`, in hexadecimal as OpenTelemetry prints them; None without one.
 
     Nothing is imported: a program that has not loaded OpenTelemetry's API has no span.
     """
@@ -17,7 +17,7 @@ def span_attributes() -> dict[str, str] | None:
     if trace is None:
         return None
     try:
-        # Empty where nothing is active: asked first, it spares most calls four more.
+        # Empty if nothing is active: this check saves most calls four function calls.
         if not sys.modules["opentelemetry.context"].get_current():
             return None
         context = trace.get_current_span().get_span_context()

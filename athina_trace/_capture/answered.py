@@ -1,11 +1,11 @@
-"""An answer that a source saw → the log that it belongs to: each once, whichever sources see it, in whatever order.
+"""Puts each answer that sources see into one log, once, whichever sources see it and in whatever order.
 
-Inside a decorated call all that sources say goes into that call's log. Outside, the first source to see an answer logs
-it at once; what a later one knows besides changes that log. What a tool gave back goes to the log that called for it,
-and documents that were retrieved go to the next answer beside them.
+Inside a decorated call, everything that sources report goes into that call's log. Outside, the first source to see an
+answer logs it at once; what a later source adds changes that log. A tool's output goes to the log whose answer called
+the tool, and retrieved documents go to the next answer in the same span or run.
 
-Sources say what runs around a request (`begin`, `end`): a span or run of a model and the request inside it are one
-answer, also where no id says so.
+Sources report the spans and runs around a request (`begin`, `end`): a model's span or run and the request inside it
+are one answer, even if no id says so.
 """
 
 from __future__ import annotations
@@ -51,61 +51,61 @@ __all__ = [
 ]
 
 _MOST_KNOWN: Final = 4096
-"""Answers that are recognised when another source sees them, and calls of tools whose outputs may come."""
+"""How many answers are recognised when another source sees them, and how many tool calls when their output comes."""
 _MOST_CHANGEABLE: Final = 1024
 _MOST_LATEST: Final = 16
-"""Answers that clients alone have seen, and that a source which is switched on next may still see the end of."""
+"""How many answers seen only by clients are kept: a source that is switched on later may still see their end."""
 _MOST_CHARACTERS: Final = 8_000_000
-"""Of the prompts and texts of answers whose logs can still be changed, and of documents that wait for an answer."""
+"""Limit for the prompts and texts of answers whose logs can be changed, and for documents that wait for an answer."""
 _MOST_RUNNING: Final = 4096
 _MOST_AROUND: Final = 8
 _MOST_ALIKE: Final = 32
-"""Calls of one tool that wait for outputs which do not name them."""
+"""How many calls of one tool wait for outputs that do not name their call."""
 _NO_OPTIONS: Final = Options()
 
 
 class Origin(NamedTuple):
-    """Where and when a request was made: what a log of its own takes over."""
+    """Where and when a request was made; a standalone log inherits it."""
 
     started_ns: int
     scope: Scope
     draft: LogDraft | None = None
-    """The decorated call that the request was made in, open or ended."""
+    """The decorated call around the request, open or ended."""
     within: tuple[Key, ...] = ()
-    """The spans and runs around it, the innermost first."""
+    """The spans and runs around it, innermost first."""
     span: Mapping[str, str] | None = None
-    """OpenTelemetry's span around it, as in `LogDraft`."""
+    """The OpenTelemetry span around it, as in `LogDraft`."""
     is_awaited: bool = False
-    """Whether its answer is that call's also where the source says so only after the call."""
+    """Whether the answer belongs to that call even if the source reports it after the call has ended."""
     attributes: Mapping[str, Any] | None = None
-    """Custom attributes of a log of its own."""
+    """Custom attributes of a standalone log."""
     response_time: int | None = None
-    """Milliseconds, where the source measured them."""
+    """Milliseconds, if the source measured them."""
     reference: str | None = None
-    """The reference of a log of its own, where that is to be the same whenever this is seen."""
+    """The reference of a standalone log, if it must be the same each time that this is seen."""
     conversation: str | None = None
-    """The session that the program named to the framework which makes the request."""
+    """The session that the program passed to the framework that makes the request."""
 
     @classmethod
     def here(cls, around: tuple[Key, ...] | None = None) -> Origin:
-        """Return the code that is running now as an origin; `around`: the spans and runs around it, where known."""
+        """Return an origin for the running code; `around`: the spans and runs around it, if known."""
         around = within() if around is None else around
         return cls(clock.perf_ns(), current_scope(), current_draft(), around, span_attributes())
 
     @classmethod
     def of_run(cls, name: Key, parent: Key | None = None, *, conversation: str | None = None) -> Origin:
-        """Begin a framework's run here, see `begin`, and return it as an origin."""
+        """Begin a framework's run here (see `begin`), and return it as an origin."""
         around = begin(name, parent, conversation=conversation)
         here = cls.here((name, *around))
         return here._replace(within=around, conversation=here.named_conversation())
 
     @property
     def session(self) -> str | None:
-        """What the program's own scope names the session: the same for all sources that see a request."""
+        """The session that the program's own scope names: the same for all sources that see a request."""
         return self.scope.fields.get("session_id")
 
     def named_conversation(self) -> str | None:
-        """Return what a framework around calls the conversation, unless a scope that was entered inside names one."""
+        """Return the session that a surrounding framework names, unless a scope entered inside it names another."""
         if self.conversation is not None:
             return self.conversation
         for name in self.within:
@@ -116,14 +116,14 @@ class Origin(NamedTuple):
 
     @property
     def open_draft(self) -> LogDraft | None:
-        """The log of the decorated call around the request, unless that call has ended and awaits no answer."""
+        """The log of the decorated call around the request; None once that has ended, unless it awaits the answer."""
         return None if self.draft is None or (self.draft.ended and not self.is_awaited) else self.draft
 
     def own_draft(self, answers: Mapping[str, Any] | None = None) -> LogDraft:
-        """Return a draft that no code of the program sees.
+        """Return the draft of a standalone log, which the program never sees.
 
         Args:
-            answers: the fields of its answers, where no source will say more of them.
+            answers: the fields of its answers, if no source will add to them.
         """
         draft = LogDraft({}, {}, dict(self.attributes or {}))
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
@@ -145,50 +145,50 @@ class _Running:
 
     parent: Key | None
     subject: Any
-    """What its source keeps of it."""
+    """Data that its source keeps with it."""
     conversation: str | None = None
     session: str | None = None
-    """What the scope named the session where the conversation was named: another one was entered inside."""
+    """The scope's session when the conversation was named: if another is found, a scope was entered inside."""
     documents: list[str] = field(default_factory=list)
-    """What was retrieved inside, for the next answer inside."""
+    """Texts retrieved inside, for the next answer inside."""
 
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """The log that an answer is in."""
+    """The log that contains an answer."""
 
     draft: LogDraft | None
-    """None where too much came since for it to be changed."""
+    """None if the log can no longer be changed, for example because newer answers have displaced it."""
     characters: int = 0
     is_own: bool = True
-    """Whether it is this answer's alone, and no decorated call's."""
+    """Whether it is the answer's own log, rather than a decorated call's."""
     lock: Any = field(default_factory=threading.RLock)
-    """Held while the log is written, so that no change of it comes before it."""
+    """Held while the log is written, so that no change gets ahead of it."""
 
 
 _around: contextvars.ContextVar[tuple[Key, ...]] = contextvars.ContextVar("athina_trace_within", default=())
 
 
 class _State:
-    """What is remembered. Its lock is held while that is looked at, and never while a log is written."""
+    """Everything that is remembered. The lock guards it, and is never held while a log is written."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.ledger: Ledger[_Kept] = Ledger(_MOST_KNOWN)
         self.running: Newest[_Running] = Newest(_MOST_RUNNING)
         self.callers: Newest[_Kept] = Newest(_MOST_KNOWN)
-        """By session and id of a call."""
+        """Logs by session and call id."""
         self.unanswered: Newest[deque[tuple[_Kept, ToolCall]]] = Newest(_MOST_KNOWN)
-        """Calls by what they were made in and the tool's name, for outputs that name no call."""
+        """Calls by the span, run or session around them and the tool's name, for outputs that name no call."""
         self.latest: deque[Answer] = deque(maxlen=_MOST_LATEST)
-        """What clients alone saw last; to keep the logs, too, for changes of them, takes three times as long."""
+        """The last answers seen only by clients; also keeping their logs changeable would take three times as long."""
         self.changeable: deque[_Kept] = deque()
         self.characters = 0
         self.document_characters = 0
-        """Of what was retrieved and not used yet."""
+        """In documents that no answer has used yet."""
 
     def keep(self, draft: LogDraft, answer: Answer, *, is_own: bool) -> _Kept:
-        """Keep the log of an answer changeable, and let go of the oldest ones where that takes too much."""
+        """Keep an answer's log changeable, and release the oldest ones if they are too many or too large."""
         characters = len(answer.text or "")
         for message in answer.prompt:
             characters += len(message["content"])
@@ -202,13 +202,13 @@ class _State:
         return kept
 
     def forget_documents(self, running: _Running | None) -> None:
-        """Let go of what was retrieved in a span or run."""
+        """Drop the documents that were retrieved in a span or run."""
         if running is not None:
             self.document_characters -= sum(map(len, running.documents))
             running.documents = []
 
     def ancestors(self, name: Key | None) -> tuple[Key, ...]:
-        """Return a span or run and those around it, as far as they are still running."""
+        """Return a span or run and those around it, up to the first that is no longer running."""
         found: list[Key] = []
         while name is not None and len(found) < _MOST_AROUND and (running := self.running.get(name)) is not None:
             found.append(name)
@@ -220,7 +220,7 @@ _state = _State()
 
 
 def reset() -> None:
-    """Forget everything: a forked child has logs of its own."""
+    """Forget everything: a forked child has its own logs."""
     global _state  # noqa: PLW0603 - one for the process
     _state = _State()
 
@@ -228,16 +228,16 @@ def reset() -> None:
 _fork.register("answers", after_in_child=reset)
 
 
-# What runs around requests -------------------------------------------------------------------------------------------
+# Spans and runs around requests --------------------------------------------------------------------------------------
 
 is_nesting_followed = False
-"""Whether a source besides instrumented clients was switched on."""
+"""Whether a source other than instrumented clients was switched on."""
 
 
 def follow_nesting() -> None:
-    """Let instrumented clients note what runs around their requests and in them, too.
+    """Make instrumented clients note the spans and runs around and inside their requests.
 
-    Every other source calls this when it is switched on: the answer that it sees may be that of such a request.
+    Every other source calls this when it is switched on: an answer that it sees may also be such a request's.
     """
     global is_nesting_followed  # noqa: PLW0603 - one for the process
     is_nesting_followed = True
@@ -245,7 +245,7 @@ def follow_nesting() -> None:
 
 
 def _remember_latest() -> None:
-    """Know again, by their ids, the answers that clients alone have seen; their logs can be changed no more."""
+    """Make the answers that only clients have seen recognisable by their ids; their logs can no longer be changed."""
     with _state.lock:
         while _state.latest:
             _state.ledger.put(_state.latest.popleft(), _Kept(None))
@@ -256,31 +256,31 @@ def begin(
 ) -> tuple[Key, ...]:
     """Note that a span or run begins here: requests made in this context from now on are within it.
 
-    It need not end in this context, so that none is restored: what has ended is passed over.
+    It may end in another context, so the context is never restored: those that have ended are skipped.
 
     Args:
-        name: the kind of span or run, and its id.
-        parent: what it is in, where that is known better than by what runs around the code that is running now.
-        subject: what its source wants back from `end`.
-        conversation: the session that the program named to the framework whose run this is. It holds for what is
-            inside, too, except where a scope entered inside names another.
+        name: the kind and id of the span or run.
+        parent: the span or run that it is in, if the source knows this better than the context does.
+        subject: data that `end` returns to its source.
+        conversation: the session that the program passed to the framework whose run this is. It also applies to
+            everything inside, unless a scope entered inside names another.
 
     Returns:
-        What is around it, the innermost first, without itself.
+        The spans and runs around it, innermost first, without itself.
     """
     with _state.lock:
         around = within()
         if parent is not None and parent not in around:
             around = _state.ancestors(parent) or around
         begun = _Running(around[0] if around else None, subject)
-        # A run that its framework has in no other is in none, also where one was left open here before.
+        # Without a parent, a run is in no other run of its framework, even if one was left open in this context.
         outer = _state.running.get(next((each for each in around if parent is not None or each[0] != name[0]), None))
-        # Frameworks hand down to each run what the outermost one was given.
+        # Frameworks pass what the outermost run was given down to each run inside.
         if outer is not None and conversation in (None, outer.conversation):
             begun.conversation, begun.session = outer.conversation, outer.session
         elif conversation is not None:
             begun.conversation, begun.session = conversation, current_scope().fields.get("session_id")
-        if (known := _state.running.pop(name)) is not None:  # it was begun for what is inside, which was seen first
+        if (known := _state.running.pop(name)) is not None:  # begun before, since something inside was seen first
             begun.documents = known.documents
         _state.forget_documents(_state.running.put(name, begun))
     _around.set((name, *around[: _MOST_AROUND - 1]))
@@ -288,9 +288,9 @@ def begin(
 
 
 def end(name: Key) -> Any:
-    """Note that a span or run has ended; returns its subject, None where it is not known (any more).
+    """Note that a span or run has ended; return its subject, or None if it is not known (any more).
 
-    What was retrieved inside and not used yet is for what is around it.
+    Documents that were retrieved inside and not used yet pass to the span or run around it.
     """
     with _state.lock:
         ended = _state.running.pop(name)
@@ -305,24 +305,24 @@ def end(name: Key) -> Any:
 
 
 def continue_in(around: tuple[Key, ...]) -> None:
-    """Let the code that is running now be in these spans and runs, the innermost first, and in no others."""
+    """Set the spans and runs that the running code is in, innermost first."""
     _around.set(around)
 
 
 def subject_of(name: Key) -> Any:
-    """Return what the source of a span or run that is running keeps of it."""
+    """Return the data that a source keeps with a running span or run."""
     running = _state.running.get(name)
     return None if running is None else running.subject
 
 
 def within() -> tuple[Key, ...]:
-    """Return the spans and runs around the code that is running now, the innermost first."""
+    """Return the spans and runs around the running code, innermost first."""
     if not is_nesting_followed:
         return ()
     around = _around.get()
     if around:
         around = tuple(name for name in around if name in _state.running)
-    for name_here in _unseen:
+    for name_here in _surrounding:
         name = name_here()
         if name is not None and name not in around:
             around = (name, *around)
@@ -330,24 +330,24 @@ def within() -> tuple[Key, ...]:
 
 
 def add_surrounding(name_here: Callable[[], Key | None]) -> None:
-    """Register `name_here`, which names what else is around the running code, whose beginning nothing could see."""
-    if name_here not in _unseen:
-        _unseen.append(name_here)
+    """Register `name_here`, which returns a span or run around the running code whose beginning no source reports."""
+    if name_here not in _surrounding:
+        _surrounding.append(name_here)
 
 
-_unseen: list[Callable[[], Key | None]] = []
+_surrounding: list[Callable[[], Key | None]] = []
 
 
-# What sources see ----------------------------------------------------------------------------------------------------
+# Answers, tool outputs, documents ------------------------------------------------------------------------------------
 
 
 def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseException | None = None) -> None:
-    """Log an answer that a source saw, unless it is in a log: then what this source knows besides is added there.
+    """Log an answer that a source saw; if it is in a log already, add what this source knows beyond it to that log.
 
     Args:
-        records: all that the source says; the first `Answer` is the one that it saw. They are renamed in place.
+        records: everything that the source reports; the first `Answer` is the one that it saw. Renamed in place.
         origin: where the request was made.
-        error: what ended the answer early, where that was no failure: a stream that was closed, a cancelled task.
+        error: what ended the answer early without being a failure: a closed stream or a cancelled task.
     """
     for answer in records:
         if isinstance(answer, Answer):
@@ -357,36 +357,36 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
     if is_nesting_followed or len(records) > 1 or answer.request is None:
         _log_once(answer, records, origin, error)
         return
-    # No other source knows this answer, nor has it calls whose outputs may come: to remember it, and to let go of it
-    # a thousand answers later, when none of it is in a cache any more, is a fifth of what an instrumented call costs.
+    # No other source can see this answer, and it has no tool calls that await outputs. Remembering it, and freeing it
+    # a thousand answers later when it is in no CPU cache, would be a fifth of the cost of an instrumented call.
     if (open_draft := origin.open_draft) is not None:
         open_draft.take(records, scope=origin.scope)
         return
     fields = merge([answer])
     _state.latest.append(answer)
     run_now(emission.emit(origin.own_draft(fields), _NO_OPTIONS, error=error))
-    if is_nesting_followed:  # since just now
+    if is_nesting_followed:  # switched on meanwhile
         _remember_latest()
 
 
 def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
-    """Log an answer, and remember where: another source may see it, or has."""
+    """Log an answer, and remember its log: another source may see the answer, or already has."""
     own, elsewhere = list(records), {}
     session, conversation = origin.session, _with_conversation(answer, origin)
     alike = _likeness(answer, records, session)
-    # An id is the last of the names.
+    # If there is an id, it is the last name.
     has_id = bool(answer.names) and answer.names[-1][0] == "id"
     if not has_id:
         answer.names += alike
     now = clock.monotonic()
     with _state.lock:
         place = _state.ledger.find(answer, within=origin.within, session=session, now=now)
-        if has_id:  # by which it is looked for; a source that is given none may see it, too
+        if has_id:  # after the lookup by id; a source without ids may see it, too
             answer.names += alike
         if is_new := place is None:
             open_draft = origin.open_draft
             draft = open_draft or origin.own_draft()
-            # Before it is written, others may come whose texts leave no room for it to be changed.
+            # Also in `draft`, since newer answers may displace it from `kept` before it is written.
             kept = _state.keep(draft, answer, is_own=open_draft is None)
             place = _state.ledger.put(answer, kept, within=origin.within, session=session, now=now)
         else:
@@ -399,21 +399,21 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
             _note_calls(records, kept, origin)
     if place.key != answer.key:
         _rename(own, answer.key, place.key)
-    # First, as they happened: what a request brings came before what it is answered.
+    # First, since the tool outputs in a request are older than its answer.
     for caller, outputs in elsewhere.items():
         _add(caller, outputs, origin)
     with kept.lock:
         draft = draft or kept.draft
         if draft is not None:
-            # A new draft has the conversation from `own_draft`; a later source may name one where the first did not.
+            # A new draft has its conversation from `own_draft`; in a known one, a later source may name it first.
             draft.take(own, scope=origin.scope, session=conversation if kept.is_own and not is_new else None)
             if is_new and kept.is_own:
                 run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
 
 def _likeness(answer: Answer, records: Sequence[Record], session: str | None) -> tuple[Key, ...]:
-    """Return the name of an answer by what it says, or by the calls that it makes, if any."""
-    # Calls without ids of their own are numbered.
+    """Return a name for an answer made from its content (its text or tool calls, and its error), if there is any."""
+    # Calls without ids have numbers instead.
     content = answer.text or tuple(
         each.key for each in records if isinstance(each, ToolCall) and not each.key.startswith("#")
     )
@@ -423,22 +423,22 @@ def _likeness(answer: Answer, records: Sequence[Record], session: str | None) ->
 
 
 def _with_conversation(answer: Answer, origin: Origin) -> str | None:
-    """Give an answer the conversation that a framework around it names, if any, and return that."""
+    """Set an answer's session to the one that a surrounding framework names, if any, and return that."""
     conversation = origin.named_conversation()
-    if conversation is not None and answer.key[0] != RUN:  # whose messages are found by its thread
+    if conversation is not None and answer.key[0] != RUN:  # a run's messages are found by its thread
         answer.session = conversation
     return conversation
 
 
 def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:
-    """Collect what other sources say of an answer in `draft`, which is logged when the answer is whole."""
+    """Collect what other sources report of an answer in `draft`, which is logged when the answer is complete."""
     with _state.lock:
         kept = _Kept(draft, is_own=draft is not origin.draft)
         _state.ledger.put(answer, kept, within=origin.within, session=origin.session)
 
 
 def is_logged(answer: Answer, origin: Origin) -> bool:
-    """Return whether a source has seen this answer."""
+    """Return whether a source has already seen this answer."""
     with _state.lock:
         return _state.ledger.find(answer, within=origin.within, session=origin.session) is not None
 
@@ -452,15 +452,15 @@ def log_tool_output(
     arguments: object = None,
     name: Key | None = None,
 ) -> None:
-    """Give what a tool gave back to the log that called for it.
+    """Add a tool's output to the log whose answer called the tool, else to the decorated call around the tool.
 
     Args:
         value: the output, as data.
         origin: where the tool ran.
-        call: the id of the call; where there is none, it is the call of this `tool` that was made around it.
+        call: the id of the call; without one, it is a call of this `tool` that was made around it.
         tool: its name.
-        arguments: what it was given, data or JSON, by which several calls of one tool differ.
-        name: the span or run of the tool, which has not ended yet: what was retrieved in it is the call's, too.
+        arguments: the tool's arguments, as data or JSON, which distinguish several calls of one tool.
+        name: the span or run of the tool, which has not ended yet: documents retrieved in it go to the same log.
     """
     with _state.lock:
         kept = _state.callers.get((origin.named_conversation() or origin.session, call))
@@ -477,7 +477,7 @@ def log_tool_output(
 
 
 def log_documents(texts: Iterable[str], origin: Origin) -> None:
-    """Give documents that were retrieved to the decorated call around, else to the next answer beside them."""
+    """Add retrieved documents to the decorated call around, else to the next answer in the same span or run."""
     given = tuple(texts)
     if origin.open_draft is not None:
         origin.open_draft.take([Documents(texts=given)])
@@ -497,7 +497,7 @@ def _add(kept: _Kept, records: list[Record], origin: Origin) -> None:
 
 
 def _documents_in(name: Key) -> tuple[str, ...]:
-    """Take what was retrieved in a span or run and not used yet. Under the lock."""
+    """Take the documents retrieved in a span or run that no answer has used yet. The caller holds the lock."""
     running = _state.running.get(name)
     if running is None or not running.documents:
         return ()
@@ -507,7 +507,7 @@ def _documents_in(name: Key) -> tuple[str, ...]:
 
 
 def _outputs_of_others(records: list[Record], kept: _Kept, session: object) -> dict[_Kept, list[Record]]:
-    """Take out the outputs of calls that other logs have, by log. Under the lock."""
+    """Take out the outputs of calls that are in other logs, and return them by log. The caller holds the lock."""
     found: dict[_Kept, list[Record]] = {}
     for record in tuple(records):
         if isinstance(record, ToolOutput):
@@ -519,7 +519,7 @@ def _outputs_of_others(records: list[Record], kept: _Kept, session: object) -> d
 
 
 def _rename(records: Iterable[Record], answer: Key, key: Key) -> None:
-    """Give an answer and its calls the name that other sources' records of it have."""
+    """Give an answer and its calls the key that it has in other sources' records."""
     for record in records:
         if isinstance(record, Answer) and record.key == answer:
             record.key = key
@@ -528,26 +528,26 @@ def _rename(records: Iterable[Record], answer: Key, key: Key) -> None:
 
 
 def _note_calls(records: Iterable[Record], kept: _Kept, origin: Origin) -> None:
-    """Remember which log calls of tools are in. Under the lock."""
+    """Remember which log contains each tool call. The caller holds the lock."""
     session = origin.named_conversation() or origin.session
     for record in records:
         if not isinstance(record, ToolCall):
             continue
-        if not record.key.startswith("#"):  # what has no id of its own is numbered
+        if not record.key.startswith("#"):  # a number in place of an id
             _state.callers.put((session, record.key), kept)
         for place in origin.within or (session,):
             waiting = _state.unanswered.get((place, record.tool))
             if waiting is None:
                 waiting = deque(maxlen=_MOST_ALIKE)
                 _state.unanswered.put((place, record.tool), waiting)
-            # Another source may know the call by another id; one source has as many calls as it says.
+            # Another source may report the same call under another id; calls from one source are all distinct.
             others = (call for log, call in waiting if log is kept and call.source != record.source)
             if not any(call.arguments == record.arguments for call in others):
                 waiting.append((kept, record))
 
 
 def _unanswered(tool: str, arguments: object, origin: Origin) -> tuple[_Kept | None, str | None]:
-    """Take the call of a tool that was made around its run: of several the one with these arguments, else the first."""
+    """Take the waiting call that a tool's run belongs to: of several, the one with these arguments, else the oldest."""
     given = _decoded(arguments)
     places = (*origin.within, origin.named_conversation() or origin.session)
     for place in places:

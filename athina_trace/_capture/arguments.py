@@ -1,4 +1,4 @@
-"""What a call was given: the decorator's options, the function's parameters and their roles → an open draft."""
+"""Makes an open draft from a call's arguments, by the decorator's options and the roles of the parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from athina_trace.schema import ALIASES, check_names
 
 D = TypeVar("D", bound=LogDraft)
 
-# The first parameter of these names that is not None gives the field.
+# Field → names of parameters. The first of them that is not None gives the field.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "session_id": ("session_id", "thread_id", "conversation_id"),
     "prompt": ("prompt", "messages"),
@@ -34,13 +34,13 @@ _IDS = frozenset({"id", "key", "model", "slug"})
 _ID_ENDINGS = ("_id", "_key", "_slug")
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 _MESSAGES = frozenset({"aiogram.types.message.Message"})
-"""Messages of chat frameworks that are data: what was written is the question, not all that is known of it."""
+"""Chat frameworks' messages that serialize to data: the question is their text, not all of their fields."""
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `@athina_trace(...)` was given. `Options.checked` refuses what makes no sense."""
+    """The arguments of `@athina_trace(...)`. `Options.checked` rejects invalid ones."""
 
     named: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Options:
         capture_response: bool = True,
         sample_rate: float | None = None,
     ) -> Options:
-        """Return the options, or raise a `TypeError` that names what is wrong and suggests what was meant."""
+        """Return the options, or raise a `TypeError` that names the mistake and suggests a correction."""
         check_names("athina_trace", (*named, *(inputs or ())))
         if response is not None and not callable(response):
             raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
@@ -74,7 +74,7 @@ class Options:
         mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
         if sample_rate is not None and not is_share(sample_rate):
             raise TypeError(f"athina_trace(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
-        # Arguments are dropped when they are read; this drops what an answer of the model's API repeats of them.
+        # Arguments are left out when they are read; this also removes what the model's API repeats of them.
         redaction = Redaction.INPUTS if capture_inputs is False else Redaction.NOTHING
         if not capture_response:
             redaction |= Redaction.RESPONSE
@@ -82,7 +82,7 @@ class Options:
 
 
 class Function:
-    """What is known of a decorated function before its first call: its name, its parameters, their roles."""
+    """What is known of a decorated function before its first call: its name, and its parameters with their roles."""
 
     __slots__ = ("_constants", "_defaults", "_named", "_names", "_never", "_options", "_roles", "_star", "name")
 
@@ -95,14 +95,14 @@ class Function:
         bound: bool,
         static_method: bool = False,
     ) -> None:
-        """Read the target's declaration.
+        """Read the target's signature.
 
         Args:
             target: the function, or another callable.
             declared: its parameters.
             options: what the decorator was given.
-            bound: whether calls come without the first parameter, `self` or `cls`.
-            static_method: whether a parameter named `self` is one like any other.
+            bound: whether calls are bound: their arguments lack the first parameter, `self` or `cls`.
+            static_method: whether a parameter named `self` is an ordinary one.
         """
         self.name = ".".join(callables.names(target))
         self._options = options
@@ -110,19 +110,19 @@ class Function:
         never = () if static_method else [p.name for p in parameters if p.name in callables.OWNER_NAMES]
         if bound and parameters and parameters[0].kind in callables.POSITIONAL:
             owner = parameters.pop(0)
-            # Where it is positional only, a keyword of its name is another argument.
+            # If it is positional-only, a keyword argument of the same name is another one.
             never = [owner.name, *never] if owner.kind is owner.POSITIONAL_OR_KEYWORD else never
         self._never = tuple(never)
         constants = LogDraft(options.named, {}, {})
-        # Constants that no call can change are read once. Others are read for each call, so that none shares them.
+        # Immutable constants are read once; others are read for each call, so that calls do not share them.
         immutable = not constants.attributes and _IMMUTABLE.issuperset(map(type, constants.named.values()))
         self._constants, self._named = (constants.named, {}) if immutable else ({}, options.named)
         self._names = tuple(p.name for p in parameters if p.kind in callables.POSITIONAL)
         self._star = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "args")
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        # Field → the parameters that may give it, without those that cannot occur or must not be read. Made once, so
-        # that a call looks up no more than it needs to.
+        # Field → the parameters that may give it, without those that cannot occur or must not be read. Computed once,
+        # so that a call looks up no more than necessary.
         possible = {p.name for p in parameters}
         rules = {**PARAMETERS, **{field: (parameter,) for field, parameter in options.inputs.items()}}
         roles = {
@@ -132,12 +132,12 @@ class Function:
         self._roles = tuple((field, rule) for field, rule in roles.items() if rule)
 
     def draft(self, kind: type[D], args: tuple[Any, ...], kwargs: dict[str, Any]) -> D:
-        """Return a draft of this `kind` with what the arguments say, read now: the function may change them later."""
+        """Return a draft of class `kind` with the arguments, which are read now: the function may change them later."""
         # Without `strict=False`, which takes as long as all the rest of this line.
         arguments: dict[str, Any] = {**self._defaults, **dict(zip(self._names, args)), **kwargs}  # noqa: B905
         if len(args) > len(self._names):
             arguments[self._star] = args[len(self._names) :]
-        # What a method is bound to may come by keyword, too, or in another place than it is declared in.
+        # `self` or `cls` may also be passed by keyword, or at another position than declared.
         for name in self._never:
             arguments.pop(name, None)
         inputs: dict[str, Any] = {}
@@ -145,7 +145,7 @@ class Function:
             for parameter in candidates:
                 value = arguments.get(parameter)
                 if value is not None:
-                    # Most are texts that need neither a change nor a call.
+                    # Most are strings that need no change, and so no call.
                     is_text = type(value) is str and name in _TEXTS and is_clean(value)
                     inputs[name] = value if is_text else _read_as(name, value, parameter)
                     del arguments[parameter]
@@ -153,7 +153,7 @@ class Function:
         attributes: dict[str, Any] = {"function": self.name}
         capture = self._options.capture_inputs
         if capture is True and "user_query" not in inputs and "prompt" not in inputs:
-            # A function of one text is most likely asked it: identifiers excepted.
+            # A single string argument is most likely the question; identifiers do not count.
             strings = [
                 name
                 for name, value in arguments.items()
@@ -170,7 +170,7 @@ class Function:
         return draft
 
     def _may_read(self, name: str, parameter: str) -> bool:
-        """Return whether an argument may leave the program: identifiers and mapped ones always, others if captured."""
+        """Return whether an argument may be logged: session ids and mapped ones always, others if captured."""
         capture = self._options.capture_inputs
         if capture is True or name == "session_id" or name in self._options.inputs:
             return True
@@ -178,7 +178,7 @@ class Function:
 
 
 def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Options) -> None:
-    """Raise `TypeError` where `inputs=...` maps a parameter that the function does not have."""
+    """Raise `TypeError` if `inputs=...` maps a parameter that the function does not have."""
     names = sorted(p.name for p in declared)
     unknown = [name for name in options.inputs.values() if name not in names]
     if unknown and names and not any(p.kind is p.VAR_KEYWORD for p in declared):
@@ -190,7 +190,7 @@ def check_inputs(target: Any, declared: Sequence[inspect.Parameter], options: Op
 
 
 def _read_as(name: str, value: object, parameter: str) -> Any:
-    """Return an argument as the field `name` takes it: text, data, or for a prompt text or a list of messages."""
+    """Return an argument in the form that the field `name` needs: text, data, or for a prompt text or messages."""
     if name in _TEXTS:
         written = text(value)
         return written if written is value else _words(name, value, written)
@@ -206,9 +206,9 @@ def _read_as(name: str, value: object, parameter: str) -> Any:
 
 
 def _words(name: str, value: object, written: str) -> str:
-    """Return what was `written` of a value, or what a chat framework's message (Chainlit's, Telegram's) says."""
+    """Return a value's text: `written`, or for a message object such as Chainlit's or Telegram's its content."""
     if name == "session_id" and type(value) is str and (MASKED in written or KEY in written):
-        # Two sessions stay two, where a token identifies them.
+        # If a token in the id is masked, the hash still distinguishes sessions.
         return f"{written} {sha256(value.encode('utf-8', 'replace')).hexdigest()[:12]}"
     is_data = written != type_placeholder(value) and type_name(type(value)) not in _MESSAGES
     if type(value) is str or is_data:

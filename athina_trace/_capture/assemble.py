@@ -1,6 +1,6 @@
-"""The rules of capture: a draft, and how its call ended → the fields of one log.
+"""The rules by which a draft, and the way that its call ended, become the fields of one log.
 
-Pure: nothing here knows of decorators, disks or networks.
+Nothing here knows of decorators, disks or networks.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ def assemble(
 ) -> dict[str, Any]:
     """Return the fields of the log of a call that ended, as data; see `wire`.
 
-    Where several sources give a field, the strongest wins. From the weakest to the strongest:
+    If several sources give a field, the strongest wins. From the weakest to the strongest:
 
     1. the settings (`defaults`: fields and `custom_attributes`)
-    2. what the model's API answered, as `record` or an instrumented client read it
-    3. what was measured: the time, and how the call failed
+    2. answers of the model's API, from `record` or an instrumented client
+    3. measurements: the time, and how the call failed
     4. the call's arguments
     5. the session around it
     6. the call's result, as its response
-    7. what the program names: constants of the decorator, then `current_log().update(...)`
+    7. what the program sets: constants of the decorator, then `current_log().update(...)`
 
-    with two exceptions: a model that the API names wins over a session's label, and a log without a session belongs
-    to that of the call around it. Custom attributes are merged in the order 1, 2, 5, 4 and 7.
+    with two exceptions: a model that the API names gives way to 7 only, and a log without a session belongs to the
+    session of the call around it. Custom attributes are merged in the order 1, 2, 5, 4 and 7.
 
     Args:
         draft: what is known of the call.
         options: the decorator's.
         defaults: see 1.
-        redaction: what the settings keep out of logs, on top of what the draft and its scope do.
+        redaction: what the settings keep out of logs, in addition to what the draft and its scope do.
         result: what the call returned.
-        error: what it raised instead; the draft's `outcome` says where that is no failure.
+        error: what it raised instead; if that is not a failure, the draft has an `outcome`.
     """
     answer = _response(draft, options, result, error)
     recorded = _NOTHING if draft.accumulator is None and draft.merged_answers is None else draft.answer_fields()
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None or draft.outcome is not None else failures.failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope
-    # By identity: nearly every log keeps everything, and to ask a flag whether it is empty takes a call.
+    # By identity: nearly all logs keep everything, and testing a flag takes a function call.
     if not redaction is draft.redaction is scope.redaction is NOTHING:
         redaction |= draft.redaction | scope.redaction
         if redaction & Redaction.INPUTS:
@@ -69,7 +69,7 @@ def assemble(
             if failure:
                 failure = {**failure, "error": type_only(failure["error"])}
     if not redaction is options.redaction is NOTHING:
-        # The decorator's options were heeded when arguments were read: here they say what to drop of what was recorded.
+        # The decorator's options were applied to the arguments when those were read, and now to recorded answers.
         redaction |= options.redaction
         recorded, answer = redacted(redaction, recorded), None if redaction & Redaction.RESPONSE else answer
     fields: dict[str, Any] = {
@@ -104,7 +104,7 @@ def assemble(
 
 
 def _response(draft: LogDraft, options: Options, result: Any, raised: BaseException | None) -> Any:
-    """Return what the call answered, as data; None where the result says nothing and other sources may."""
+    """Return the call's response, as data; None if the result has none, but other sources may have one."""
     streamed = draft.streamed
     if options.response is not None and (streamed is not None or raised is None):
         answer = result if streamed is None else streamed.chunks
@@ -113,27 +113,27 @@ def _response(draft: LogDraft, options: Options, result: Any, raised: BaseExcept
         except Exception as error:  # noqa: BLE001 - the program's function may raise anything
             _guard.raise_if_the_programs(error)
             draft.attributes["response_error"] = failures.message(error)
-        # The function has the last word, also where it gives nothing.
+        # The function decides, even if it returns None.
         return "" if answer is None else plain(answer)
     if streamed is not None:
         return streams.joined(streamed.chunks)
     if type(result) is str:
-        return result if is_clean(result) else text(result)  # most need no change, and no call
+        return result if is_clean(result) else text(result)  # most need no change, and so no call
     if result is None or draft.recognises(result):
         return None
     data: Any = streams.text_of_bytes(result) if issubclass(type(result), bytes) else plain(result)
     pieces = libraries.read(data)
     if not pieces:
-        # What is not data says less than what the model answered within the call.
+        # A result that is not data says less than what the model answered during the call.
         is_no_data = type(result) is Placeholder or data == type_placeholder(result)
         answered = is_no_data and draft.accumulator is not None and draft.accumulator.fields().get("response")
         return None if answered else data
     draft.own_accumulator().take_pieces(pieces)
-    return libraries.fields_of(pieces).get("response", "")  # by itself: it may have been recorded before
+    return libraries.fields_of(pieces).get("response", "")  # of these pieces alone, which may have been recorded before
 
 
 def _complete(fields: dict[str, Any], parent: LogDraft | None) -> None:
-    """Fill what no source gave: what Athina requires, or derives evaluations from, out of what is there."""
+    """Derive fields that no source gave from others: those that Athina requires or bases its evaluations on."""
     if parent is not None and fields.get("session_id") is None:
         fields["session_id"] = parent.session_id()
     prompt = fields.get("prompt")
@@ -160,7 +160,7 @@ def _content_text(content: object) -> str:
 
 
 def _circumstances(draft: LogDraft) -> dict[str, Any]:
-    """Return custom attributes that say how the call ended, and in which other one it was made."""
+    """Return custom attributes that say how the call ended, and which call is around it."""
     attributes: dict[str, Any] = {} if draft.outcome is None else {"outcome": draft.outcome}
     if draft.streamed is not None:
         attributes["chunks"] = draft.streamed.count

@@ -1,4 +1,4 @@
-"""What comes after a log, as data on its way to the writer: changes of it, and a user's feedback."""
+"""Passes what follows a log to the writer, as data: changes of the log, and user feedback."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
 lock = threading.Lock()
-"""Held for a moment where threads that record into one log meet."""
+"""Held briefly by threads that record into one log at the same time."""
 
 
 def _renew_lock() -> None:
     global lock  # noqa: PLW0603 - one for the process
-    # In a forked child, which may find it held by a thread that it does not have.
+    # In a forked child, it may be held by a thread that exists only in the parent.
     lock = threading.Lock()
 
 
@@ -32,22 +32,22 @@ _fork.register("capture", after_in_child=_renew_lock)
 
 
 class LateChanges:
-    """Changes of a log whose call has ended: they arrive behind it, in the order in which they came."""
+    """Changes of a log whose call has ended: they are written after the log, in order."""
 
     __slots__ = ("_waiting", "attributes", "redaction")
 
     def __init__(self, redaction: Redaction) -> None:
         self.redaction = redaction
-        """What the decorator and the settings keep out of what is recorded from now on."""
+        """What the decorator and the settings keep out of later records."""
         self.attributes: Mapping[str, Any] = _NO_ATTRIBUTES
-        """Custom attributes of the log as it was written: a change replaces them all."""
+        """Custom attributes of the log as it was written: a change of them replaces them all."""
         self._waiting: Sequence[Callable[[], None]] | None = ()
-        """Changes that came before the log was written; None from then on."""
+        """Changes that came before the log was written; None once it is."""
 
     def send(
         self, reference: str, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False
     ) -> None:
-        """Write a change behind the log, which may still be masked or wait for a hook, in another thread."""
+        """Write a change after the log, which another thread may still be masking or passing to a hook."""
         change = partial(send, "update", reference, fields, redaction, is_captured=is_captured)
         with lock:
             if self._waiting is not None:
@@ -56,20 +56,20 @@ class LateChanges:
         change()
 
     def log_written(self) -> None:
-        """Write the changes that came while the log was written; those that come from now on are written at once."""
+        """Write the changes that came while the log was written; later ones are written at once."""
         while True:
             with lock:
                 waiting = self._waiting
                 self._waiting = () if waiting else None
             if not waiting:
                 return
-            # Without the lock, since masks of the program run; then again, so that none overtakes another.
+            # Without the lock, since the program's masks run; then check again, so that changes stay in order.
             for change in waiting:
                 change()
 
 
 def data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields that a program gave, as data under the spelling used inside."""
+    """Return fields that a program gave, as data under their internal names."""
     inner = {ALIASES.get(name, name): value for name, value in fields.items()}
     return {
         name: attributes_of(value) if name == "custom_attributes" and isinstance(value, Mapping) else plain(value)
@@ -80,15 +80,15 @@ def data_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 def send(
     kind: Change, target: str, fields: Mapping[str, Any], redaction: Redaction, *, is_captured: bool = False
 ) -> None:
-    """Commit a change, without what is kept out of logs. Never raises.
+    """Commit a change, redacted. Never raises.
 
     Args:
-        kind: what the change is.
+        kind: the kind of change.
         target: the reference or id of the log.
         fields: data.
         redaction: what is kept out.
-        is_captured: whether no code of the program named the fields. A `before_emit` is given whole logs only: of what
-            it has not seen, only counts are sent.
+        is_captured: whether the fields were captured, rather than given by the program. `before_emit` sees whole logs
+            only: of fields that it has not seen, only counts are sent.
     """
     with _guard.shield("writing a change of a log"):
         _write(kind, target, redacted(redaction, fields) if redaction else dict(fields), is_captured=is_captured)
@@ -101,6 +101,6 @@ def _write(kind: Change, target: str, fields: dict[str, Any], *, is_captured: bo
         return
     if is_captured and runtime.pipeline.has_hook:
         fields = {name: value for name, value in fields.items() if type(value) in (int, float)}
-    # Redaction may have left nothing to change.
+    # Redaction may have removed all fields.
     if fields:
         runtime.change(kind, target, fields)

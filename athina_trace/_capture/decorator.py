@@ -1,4 +1,4 @@
-"""`athina_trace`: one log for each call, as a decorator or around a block of code."""
+"""`athina_trace`: one log for each call of a function, or for a block of code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = TypeVar("F")
 
 
 class _TracedCall(LogDraft, Call):
-    """One call, which `surround` opens and ends: it is the draft of its log, since most calls would pay for two."""
+    """One call, which `surround` opens and ends. It is also the draft of its log: a second object would cost time."""
 
     __slots__ = ("options",)
 
@@ -47,12 +47,12 @@ class _TracedCall(LogDraft, Call):
 
     def collected(self, stream: object) -> None:
         if self.started_ns and not self.ended:
-            # What was never begun is a result like others.
+            # A stream that was never begun is an ordinary result.
             run_now(self.done(type_placeholder(stream)) if self.streamed is None else self.failed(GeneratorExit()))
 
 
 class Trace:
-    """What `athina_trace(...)` gives: decorates functions, and is a context manager around a block of code.
+    """What `athina_trace(...)` returns: it decorates functions, and is a context manager for a block of code.
 
     One object may decorate many functions and be entered by many tasks and threads at once.
     """
@@ -64,7 +64,7 @@ class Trace:
     def __call__(self, function: F) -> F:
         """Decorate `function`, a callable of any kind: each of its calls becomes one log.
 
-        Raises `TypeError` where `function` is no callable, or `inputs` maps a parameter that it does not have.
+        Raises `TypeError` if `function` is not callable, or `inputs` maps a parameter that it does not have.
         """
         options = self._options
         target = callables.without_binding(function)
@@ -77,10 +77,10 @@ class Trace:
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             try:
-                # While a runtime is being made under us, the log waits for it: see `_runtime.afterwards`.
+                # If a runtime is being made that we must not wait for, the log waits for it: see `_runtime.afterwards`.
                 if _runtime.active() is None and not _runtime.is_being_made():
                     return None
-                # A method called through its class, or under a decorator that passes `self` on as any argument.
+                # A method called through its class, or beneath a decorator that passes `self` as an ordinary argument.
                 if instance is None and owner.is_first(args, kwargs):
                     call = bound.draft(_TracedCall, args[1:], kwargs)
                 else:
@@ -99,7 +99,7 @@ class Trace:
         return Trace, (self._options,)
 
     def __enter__(self) -> LogDraft:
-        """Open a log for the block and give its draft; `log.update(response=...)` says what was answered."""
+        """Open a log for the block and return its draft; `log.update(response=...)` sets the answer."""
         call = _TracedCall(self._options.named, {}, {})
         call.options, call.sample_rate = self._options, self._options.sample_rate
         self._entered.append(call)
@@ -157,7 +157,7 @@ def athina_trace(
     sample_rate: float | None = None,
     **fields: Any,
 ) -> Any:
-    """Log each call of a function, or a block of code, to Athina: committed to disk before it returns.
+    """Log each call of a function, or a block of code, to Athina; the log is on disk before the call returns.
 
     Bare (`@athina_trace`), with arguments (`@athina_trace(prompt_slug="support/v1")`), and as
     `with athina_trace(user_query=q) as log:` or `async with`.
@@ -165,16 +165,16 @@ def athina_trace(
     Args:
         function: what to decorate, when used bare.
         inputs: field → name of the parameter that gives it, as in `{"user_query": "question"}`.
-        response: a function that reads the answer out of the result (for a stream, out of the list of its chunks),
-            or the answer itself.
-        capture_inputs: False keeps arguments out of the log (identifiers of the session and mapped parameters
-            excepted); a list of names lets only those in.
-        capture_response: False keeps the answer out of the log, unless `current_log().update(response=...)` names it.
-        sample_rate: the share of conversations, 0 to 1, that is logged; see the setting of this name.
+        response: a function that extracts the answer from the result (for a stream, from the list of its chunks), or
+            the answer itself.
+        capture_inputs: False keeps arguments out of the log, except session ids and mapped parameters; a list of names
+            lets only those in.
+        capture_response: False keeps the answer out of the log, unless `current_log().update(response=...)` sets it.
+        sample_rate: the share of conversations to log, from 0 to 1; see the setting of this name.
         fields: constants for any field of the log.
 
-    Raises `TypeError` while decorating: for an unknown field, naming the nearest one, or a wrong option.
-    The decorated function never raises anything of ours.
+        Raises `TypeError` when it decorates: for an unknown field, naming the nearest one, or an invalid option.
+        The decorated function never raises an exception of ours.
 
     >>> @athina_trace(prompt_slug="support/v1")
     ... def answer(question: str) -> str:

@@ -1,4 +1,4 @@
-"""The log being written: open while the call runs, the last word on each field until the call ends."""
+"""The draft of a log: open until its call ends; whatever is set later changes the log."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from athina_trace.schema import LogFields
 
 _NOT_OBJECTS = (str, type(None), int, float, bool, bytes)
-"""What cannot be an object of a library."""
+"""Types that no object of a library has."""
 
 
 class LogDraft:
-    """The log of the call that is running. `current_log()` gives it, and so does `with athina_trace(...) as log`.
+    """The log of the running call, from `current_log()` or `with athina_trace(...) as log`.
 
     >>> with athina_trace(user_query="Where is it?") as log:
     ...     log.update(response="On its way.", total_tokens=9)
@@ -72,22 +72,22 @@ class LogDraft:
         self.redaction: Redaction = NOTHING
         self.scope: Scope = EMPTY
         self.streamed: Streamed | None = None
-        # Fields that the call itself gave, which win over what a model answered: its response, how it failed.
+        # Fields from the call itself, its response and its failure, which win over what a model answered.
         self.own_fields: tuple[str, ...] = ()
         self.accumulator: AnswerAccumulator | None = None
-        # The fields of its answers, where they are merged already and no accumulator has them.
+        # The fields of its answers, if they are merged already and there is no accumulator.
         self.merged_answers: Mapping[str, Any] | None = None
         self.started_ns = 0
-        # Set where the call raised an exception that is not a failure: see `failures.outcome`.
+        # Set if the call raised an exception that is not a failure: see `failures.outcome`.
         self.outcome: str | None = None
-        # Of OpenTelemetry, where the call was made in one.
+        # The ids of the OpenTelemetry span around the call, if any.
         self.span: Mapping[str, str] | None = None
-        # Made when the call has ended.
+        # Created when the call ends.
         self.late: LateChanges | None = None
-        # Drawn when first needed, together with how many forks led to this process: a forked child ends the same
-        # call with a log of its own.
+        # How many forks led to this process (a forked child ends the same call with its own log); the reference,
+        # generated when first needed; and whether it says if the log is left out of a sample.
         self._reference: tuple[int, str, bool] = (-1, "", False)
-        self.sample_rate: float | None = None  # which the decorator asks for
+        self.sample_rate: float | None = None  # the decorator's
         self.parent: LogDraft | None = None
         if named:
             self.name(named)
@@ -102,7 +102,7 @@ class LogDraft:
         if given is not None:
             return str(given)
         if self._reference[0] != clock.forks:
-            # Where everything is logged, a log pays for no more than these questions.
+            # If everything is logged, these checks are all that sampling costs.
             if _runtime.may_leave_out or self.sample_rate is not None or self.scope.sample_rate is not None:
                 self._reference = (clock.forks, *self._sampled_reference())
             else:
@@ -110,12 +110,12 @@ class LogDraft:
         return self._reference[1]
 
     def keep(self) -> None:
-        """Log the call, whatever the sample: the reference must not say otherwise, unless it was read already."""
+        """Log the call regardless of sampling: the reference must not say otherwise, unless it was already read."""
         if self._reference[0] != clock.forks:
             self._reference = (clock.forks, clock.reference(), False)
 
     def _sampled_reference(self) -> tuple[str, bool]:
-        """Return a UUIDv7, and whether it says that the log is made or left out: feedback on the latter is dropped."""
+        """Return a UUIDv7, and whether it says if the log is left out, in which case feedback on it is dropped."""
         reference, runtime = clock.reference(), _runtime.active()
         if runtime is None:
             return reference, False
@@ -129,9 +129,9 @@ class LogDraft:
         return reference if keeps(str(whole), rate) else left_out(reference), True
 
     def is_in_sample(self, rate: float, session: str | None) -> bool:
-        """Return whether the log is made where a share `rate` of all conversations is.
+        """Return whether the log is in a sample of a share `rate` of all conversations.
 
-        Its reference decides, since the program may know it already, though not yet the session.
+        If its reference already says so, that counts: the program may have read it before the session was known.
         """
         from athina_trace._pipeline.sampling import keeps, says_left_out  # noqa: PLC0415 - only samples need it
 
@@ -143,17 +143,17 @@ class LogDraft:
 
     @property
     def ended(self) -> bool:
-        """Whether the call has ended: what comes from now on is a change of its log."""
+        """Whether the call has ended: later updates are changes of its log."""
         return self.late is not None
 
     def update(self, **fields: Unpack[LogFields]) -> None:
-        """Name fields of this log; they win over everything captured, and later calls over earlier ones.
+        """Set fields of this log; they win over everything captured, and later calls over earlier ones.
 
-        `custom_attributes` are merged. A field that Athina does not know is kept among them and warned of, since a
-        typing error must not fail the call that is being logged. When the call has ended, as in a task that it left
-        behind, this is a change of its log, as `update_log` makes it.
+        `custom_attributes` are merged. A field that Athina does not know is kept among them, with a warning, since a
+        typing error must not fail the call that is being logged. If the call has ended, as in a task that it started,
+        this changes its log like `update_log`.
         """
-        # Without the context manager of the guard: most calls come here, and would pay for it.
+        # Without the guard's context manager, which most calls would pay for.
         try:
             if self.late is None:
                 self.name(fields)
@@ -168,12 +168,11 @@ class LogDraft:
             _guard.swallow("current_log().update()")
 
     def record(self, *objects: object) -> None:
-        """Read answers of models into this log, as objects or as dicts, whole or chunk by chunk.
+        """Read answers of models into this log, as objects or dicts, whole or chunk by chunk.
 
-        Those of OpenAI's client (runs, messages, steps, responses, completions) and those of other libraries
-        (LangChain, Anthropic, Google …), in any order and any number of times: usage counts once for each id. An
-        object of an unknown shape is ignored.
-        When the call has ended, what they add is a change of its log.
+        Takes objects of OpenAI's client (runs, messages, steps, responses, completions) and of other libraries
+        (LangChain, Anthropic, Google …), in any order and any number of times: usage is counted once for each id.
+        Objects of unknown shape are ignored. If the call has ended, what they add changes its log.
         """
         with _guard.shield("current_log().record()"):
             accumulator = self.own_accumulator()
@@ -186,12 +185,12 @@ class LogDraft:
                 self._send_later(self.late, logged)
 
     def take(self, records: Iterable[Record], scope: Scope = EMPTY, session: str | None = None) -> None:
-        """Take what a source saw of an answer; when the call has ended, what that adds is a change of its log.
+        """Take what a source reports of an answer; if the call has ended, what this adds changes its log.
 
         Args:
-            records: what the source says.
-            scope: where it saw that; what it names is added where this log has nothing.
-            session: what wins over a scope's session, unless one such is known already.
+            records: the source's records.
+            scope: the scope in which it saw that; a change also adds its fields where this log's scope has none.
+            session: a session that wins over a scope's, unless this log already has such a one.
         """
         accumulator = self.own_accumulator()
         is_named = self.named.get("session_id") is not None
@@ -218,13 +217,13 @@ class LogDraft:
         *,
         is_captured: bool = False,
     ) -> None:
-        """Change the log that was written by what is known since.
+        """Change the written log by what has become known since.
 
         Args:
-            late: what takes the change.
-            logged: what was known of its answers when it was written.
-            added: what a scope named since.
-            is_captured: whether no code of the program named it.
+            late: sends the change.
+            logged: the fields of its answers before.
+            added: the fields that a scope adds.
+            is_captured: whether they were captured, rather than given by the program.
         """
         stronger = {**self.inputs, **self.scope.fields, **self.named}
         stronger.update(dict.fromkeys(self.own_fields, True))
@@ -238,7 +237,7 @@ class LogDraft:
         late.send(self.external_reference_id, changed, redaction, is_captured=is_captured)
 
     def own_accumulator(self) -> AnswerAccumulator:
-        """Return what is known of the answers of this log, made when first needed."""
+        """Return the accumulator of this log's answers, created when first needed."""
         accumulator = self.accumulator
         if accumulator is None:
             from athina_trace._answers.accumulator import AnswerAccumulator  # noqa: PLC0415 - loaded with the first log
@@ -249,7 +248,7 @@ class LogDraft:
         return accumulator
 
     def answer_fields(self) -> Mapping[str, Any]:
-        """Return the fields that are known of the answers of this log."""
+        """Return the fields of this log's answers, as far as they are known."""
         return self.accumulator.fields() if self.accumulator is not None else self.merged_answers or EMPTY.fields
 
     def recognises(self, value: object) -> bool:
@@ -275,14 +274,14 @@ class LogDraft:
                 _guard.log_throttled(logging.WARNING, f"unknown field {given}", warning, given, nearest(given))
 
     def session_id(self) -> Any:
-        """Return the session as known now: of this call, else of the call around it."""
+        """Return the session as known now: this call's, else that of the call around it."""
         own = self.named.get("session_id") or self.scope.fields.get("session_id") or self.inputs.get("session_id")
         if own is None:
             own = self.answer_fields().get("session_id")
         return own if own is not None or self.parent is None else self.parent.session_id()
 
     def conversation(self) -> str:
-        """Return what a call without a session is sampled by: the reference of the outermost call around it."""
+        """Return the key by which calls without a session are sampled: it comes from the outermost call's reference."""
         from athina_trace._pipeline.sampling import sampled_by  # noqa: PLC0415 - only samples need it
 
         if self.parent is not None:
@@ -291,8 +290,8 @@ class LogDraft:
         return sampled_by(reference) if reference == self._reference[1] else reference
 
     def enter(self) -> None:
-        """Start the clock and become the current log of this context."""
-        # Entered again before the steps of a stream that was returned: the call began before.
+        """Start the clock, and make this the current log of the context."""
+        # It is entered again for each step of a returned stream, whose call began earlier.
         if not self.started_ns:
             self.started_ns = clock.perf_ns()
             self.span = span_attributes()
@@ -302,23 +301,23 @@ class LogDraft:
         self._token = current.set((scope, self))
 
     def leave(self) -> None:
-        """Make current again the log of the call around this one."""
+        """Make the log of the call around this one current again."""
         scope, log = current.get()
         try:
             current.reset(self._token)
         except ValueError:
-            # Another context than it was opened in: the step of a stream that is read elsewhere, where the log is still
-            # current, or the end of a generator that is closed anywhere, where there is nothing to restore.
+            # Not in the context that entered: either a step of a stream that is read elsewhere, where this log is still
+            # current, or the end of a generator that is closed elsewhere, where there is nothing to restore.
             if log is not self:
                 return
             current.set((scope, self.parent))
         else:
-            if scope is not self._found:  # the customer was named inside, for the rest of the scope around the call
+            if scope is not self._found:  # the customer was set inside, for the rest of the scope around the call
                 current.set((scope, self.parent))
 
 
 class _NoLog:
-    """Outside of every call: falsy, and takes everything without doing anything."""
+    """The log outside of every call: falsy, and ignores everything."""
 
     external_reference_id: None = None
 
@@ -336,7 +335,7 @@ _NO_LOG = _NoLog()
 
 
 def current_log() -> LogDraft | _NoLog:
-    """Return the log of the innermost decorated call that is running; outside of any, a falsy one that does nothing.
+    """Return the log of the innermost decorated call that is running; outside of any, a falsy object that does nothing.
 
     >>> @athina_trace
     ... def answer(question: str) -> str:

@@ -1,4 +1,4 @@
-"""The end of a call: its draft becomes the fields of a log, which the writer commits."""
+"""Ends a call: its draft becomes the fields of a log, which the writer commits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from athina_trace._wrapping.calls import DeferredWork, run_now
 
 
 def emit(draft: LogDraft, options: Options, result: object = None, error: BaseException | None = None) -> DeferredWork:
-    """Log a call that ended with `result` or `error`. Never raises; returns the work that takes long, if any."""
+    """Log a call that ended with `result` or `error`. Never raises; returns slow work to be done later, if any."""
     try:
-        # First, so that what another thread records from now on becomes a change, rather than be lost in a used draft.
+        # First, so that what another thread records from now on becomes a change, rather than being lost.
         draft.late = late = LateChanges(options.redaction)
         runtime = _runtime.active()
         if runtime is None:
@@ -32,7 +32,7 @@ def emit(draft: LogDraft, options: Options, result: object = None, error: BaseEx
             draft.keep()
         fields = assemble(draft, options, runtime.defaults, redaction, result, error)
         late.attributes = fields["custom_attributes"]
-        # The decorator is closest to the call, then the session, then the setting.
+        # The decorator's rate comes before the session's, and that before the setting's.
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate
         if rate is None and runtime.is_plain:
             runtime.commit(fields)

@@ -1,4 +1,4 @@
-"""How a call ended that raised: with a failure, or with an exception that only steers the program."""
+"""Decides whether a call that raised an exception has failed, or whether the exception only directs control flow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from athina_trace._serialization import text
 from athina_trace._serialization.introspection import attribute_or_none, mro_of, type_name
 
 _MOST_HELD: Final = 100
-"""Exceptions of a group that are named."""
+"""How many exceptions of a group are looked at."""
 
-# By name, so that no library is imported. The first of an exception's classes that is here decides.
-_STEERING: Final[Mapping[str, str]] = {
+# By name, so that no library is imported. The first of an exception's classes that is listed decides.
+_CONTROL_FLOW: Final[Mapping[str, str]] = {
     "GeneratorExit": "incomplete",
     "concurrent.futures._base.CancelledError": "cancelled",
     "StopIteration": "exhausted",
@@ -56,7 +56,7 @@ _STEERING: Final[Mapping[str, str]] = {
     "cherrypy._cperror.HTTPRedirect": "redirected",
     "cherrypy._cperror.InternalRedirect": "redirected",
 }
-"""Exceptions that are no failures → the `outcome` of a call that raised one."""
+"""Exceptions that are not failures → the `outcome` of a call that raised one."""
 
 _RESPONSES: Final = frozenset(
     {
@@ -69,15 +69,15 @@ _RESPONSES: Final = frozenset(
         "pyramid.httpexceptions.HTTPException",
     }
 )
-"""Exceptions by which a web framework answers; with a status below 400, that is no failure."""
+"""Exceptions with which web frameworks respond; with a status below 400, they are not failures."""
 _FIRST_REDIRECT: Final = 300
 _FIRST_FAILURE: Final = 400
 
 
 def outcome(error: BaseException) -> str | None:
-    """Return the outcome of a call that raised `error`; None where that is a failure.
+    """Return the outcome of a call that raised `error`; None if it failed.
 
-    A group of exceptions is a failure where it holds one.
+    A group of exceptions is a failure if one of its exceptions is.
     """
     outcomes = [_outcome(each) for each in _held(error)]
     return None if None in outcomes else outcomes[0]
@@ -86,8 +86,8 @@ def outcome(error: BaseException) -> str | None:
 def _outcome(error: BaseException) -> str | None:
     names = [type_name(base) for base in mro_of(type(error))]
     for name in names:
-        if name in _STEERING:
-            return _STEERING[name]
+        if name in _CONTROL_FLOW:
+            return _CONTROL_FLOW[name]
     if not _RESPONSES.isdisjoint(names):
         status = _status(error) or attribute_or_none(error, "code")
         if not isinstance(status, int) or status >= _FIRST_FAILURE:
@@ -105,13 +105,13 @@ def failure(error: BaseException) -> Mapping[str, Any]:
 
 
 def message(error: BaseException) -> str:
-    """Return the type and the text of an exception, and of those that it holds."""
+    """Return the type and text of an exception, and of those in a group."""
     kind = type(error).__name__
     try:
         own = f"{kind}: {error}" if str(error) else kind
         held = _held(error)
         return text(own if held == [error] else "\n".join([own, *map(message, held)]))
-    except Exception as fault:  # noqa: BLE001 - an exception class of the program's may do anything in a property
+    except Exception as fault:  # noqa: BLE001 - a property of the program's exception may raise anything
         _guard.raise_if_the_programs(fault)
         return kind
 
@@ -122,12 +122,12 @@ def _status(error: BaseException) -> Any:
 
 
 def _held(error: BaseException) -> list[BaseException]:
-    """Return the exception, or those that a group holds, at any depth; at most 100."""
+    """Return the exception, or for a group the exceptions in it, at any depth, at most 100."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting and len(found) < _MOST_HELD:
         each = waiting.pop(0)
-        # Python 3.10 has no groups of its own; the package that brings them names them alike.
+        # By name: Python 3.10 has no groups, and its backport uses the same names.
         held = attribute_or_none(each, "exceptions") if type(each).__name__.endswith("ExceptionGroup") else None
         inner = [part for part in held if isinstance(part, BaseException)] if isinstance(held, tuple) else []
         waiting = inner + waiting

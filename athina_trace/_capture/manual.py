@@ -1,4 +1,4 @@
-"""Logging by hand, and what comes after a log: changes of it, and a user's feedback."""
+"""Logging by hand, changes of logs, and user feedback."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NO_LOG = (None, "")
 def log_inference(**fields: Unpack[LogFields]) -> str:
     """Log one inference by hand; return its `external_reference_id`, the caller's own or a new UUIDv7.
 
-    Session, customer and the settings' defaults are filled in as for a decorated call, and the log is committed to
-    disk before this returns. Raises `TypeError` for a field that Athina does not know, naming the nearest one.
+    Session, customer and the settings' defaults are filled in as for a decorated call, and the log is on disk before
+    this returns. Raises `TypeError` for a field that Athina does not know, naming the nearest one.
 
     >>> reference = log_inference(user_query="Where is it?", response="On its way.", language_model_id="gpt-4o")
     >>> recent_logs()[-1]["response"]
@@ -49,11 +49,11 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
 def update_log(
     *, external_reference_id: str | None = None, prompt_run_id: str | None = None, **fields: Unpack[ChangedFields]
 ) -> None:
-    """Change fields of a log that was made before, here or in another process.
+    """Change fields of an earlier log, made here or in another process.
 
-    Name the log by its `external_reference_id`, as `current_log()` and `log_inference` give it, or by Athina's own
-    `prompt_run_id`, as `on_delivered` gives it. The change is committed to disk before this returns, and arrives
-    behind the log itself. Raises `TypeError` where no log, both ids, no field, or an unknown field is given.
+    Name the log by its `external_reference_id`, from `current_log()` or `log_inference`, or by Athina's own
+    `prompt_run_id`, from `on_delivered`. The change is on disk before this returns, and is delivered after the log
+    itself. Raises `TypeError` if no log, both ids, no field, or an unknown field is given.
 
     >>> update_log(external_reference_id=log_inference(response="On its way."), expected_response="It is there.")
     """
@@ -77,10 +77,10 @@ def update_log(
 
 
 def log_feedback(external_reference_id: str, feedback: Literal[1, 0, -1], comment: str | None = None) -> None:
-    """Log what a user thought of an answer: 1 for good, -1 for bad, 0 to take it back; `comment` in their words.
+    """Log a user's opinion of an answer: 1 for good, -1 for bad, 0 to take it back; `comment` in their words.
 
-    Committed to disk before this returns; arrives behind the log itself. Raises `ValueError` for any other feedback,
-    `TypeError` where no log is named.
+    It is on disk before this returns, and is delivered after the log itself. Raises `ValueError` for any other
+    feedback, `TypeError` if no log is named.
 
     >>> log_feedback(log_inference(response="On its way."), 1, "quick and right")
     """

@@ -1,4 +1,4 @@
-"""`athina_private`: what happens inside is logged without its content."""
+"""`athina_private`: calls inside are logged without their content."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
     """Logs made inside carry no content: no prompt, question, document or answer, and of an error only its type.
 
-    Who talked, when, how long, which model and how many tokens are still logged. Fields of content that the program
-    names inside stay out, too, and the log of a call that is already running around the block becomes private as a
-    whole. Inner scopes cannot take it back.
+    Who talked, when, how long, which model and how many tokens are still logged. Content that the program itself sets
+    inside is left out, too, and the log of a call that is already running around the block becomes private as a whole.
+    Inner scopes cannot undo this.
 
     Use it as `with`, `async with`, or as a decorator of any kind of function.
 
     Args:
-        inputs: False lets the inputs through.
-        response: False lets the answers through.
+        inputs: False logs the inputs all the same.
+        response: False logs the answers all the same.
 
     >>> with athina_private():
     ...     reference = log_inference(user_query="My number is …", response="Thank you.", total_tokens=9)
@@ -49,7 +49,7 @@ class athina_private(Scoped):  # noqa: N801 - reads as a verb, like contextlib's
         return super()._open(function, instance, args, kwargs)
 
     def _redact_around(self) -> None:
-        # What was captured before the block belongs to the same matter as what happens inside.
+        # What the call captured before the block is as private as what happens inside.
         draft = current_draft()
         if draft is not None:
             draft.redaction |= self._overrides.redaction

@@ -1,4 +1,4 @@
-"""What a stream yielded, as one answer: texts joined, states that grow counted once, objects read as they come."""
+"""Makes one answer of a stream's chunks: joins texts, counts growing states once, reads objects as they come."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from athina_trace._answers.accumulator import AnswerAccumulator
 
 RECORDED: Final = object()
-"""In place of a chunk that was recorded as part of an answer, or holds no text of its own."""
+"""Replaces a chunk that was recorded as part of an answer, or has no text of its own."""
 
 _LEAST_GROWTH: Final = 2
-"""Steps in which a chunk continues the one before. One may be chance: after "1" comes "10"."""
+"""How many chunks must extend the one before. A single one may be chance: "10" after "1"."""
 _MOST_CHARACTERS: Final = 1_000_000
-"""Of a stream's text this much is kept; the rest is counted."""
+"""How much of a stream's text is kept; of the rest, only the chunks are counted."""
 
 Reader = Callable[[Any], Any]
-"""The program's own function that reads the answer out of the chunks."""
+"""The program's own function that extracts the answer from the chunks."""
 
 
 class Recording(Protocol):
-    """The log that takes what objects of known libraries hold; see `draft.LogDraft`."""
+    """The log that records objects of known libraries; see `draft.LogDraft`."""
 
     def recognises(self, value: object) -> bool: ...
 
@@ -36,12 +36,12 @@ class Recording(Protocol):
 
 
 class Streamed:
-    """The chunks of a stream, from the first one on, as data.
+    """The chunks of a stream, as data.
 
     Attributes:
-        chunks: those that are kept.
-        count: how many there were.
-        first_ns: when the first one came, by the clock's `perf_ns`.
+        chunks: the chunks that are kept.
+        count: how many chunks came.
+        first_ns: when the first chunk came, by the clock's `perf_ns`.
     """
 
     __slots__ = ("_characters", "_counted", "_last_object", "chunks", "count", "first_ns")
@@ -51,18 +51,18 @@ class Streamed:
         self.count = 0
         self.first_ns = clock.perf_ns()
         self._characters = 0
-        # How many chunks that was counted of; behind them are texts. To count takes as long as to keep, and most
-        # streams end before.
+        # How many chunks `_characters` counts; the rest are texts. Counting takes as long as keeping, and most streams
+        # end before it is needed.
         self._counted = 0
         self._last_object: object = None
 
     def add(self, values: list[Any], draft: Recording, reader: Reader | None) -> None:
-        """Read what was yielded, now: the program may change it later.
+        """Read what was yielded, now, since the program may change it later.
 
         Args:
-            values: any number of texts, and at their end one object of any kind.
-            draft: the log of the call, which is given what objects of known libraries hold.
-            reader: where there is one, objects are kept as they are.
+            values: any number of texts, and at the end one object of any kind.
+            draft: the log of the call, which records objects of known libraries.
+            reader: if there is one, objects are kept as they are.
         """
         self.count += len(values)
         if self.chunks and self._characters_so_far() >= _MOST_CHARACTERS:
@@ -86,7 +86,7 @@ class Streamed:
 
     def _add_object(self, value: Any, draft: Recording, reader: Reader | None) -> None:
         before = self._characters_so_far()
-        # Each object counts one character at least, so that a stream of empty ones has an end, too.
+        # Each object counts as at least one character, so that a stream of empty ones reaches the limit, too.
         size = 1
         chunk: Any
         if issubclass(type(value), bytes | bytearray | memoryview):  # `isinstance` would ask the object
@@ -100,7 +100,7 @@ class Streamed:
             if pieces is not None:
                 data = draft.own_accumulator().take_pieces(pieces) or None
                 is_whole = all(piece.begins and piece.ends for piece in pieces)
-                # The whole answer may come behind its pieces, which were texts.
+                # The whole answer may follow its pieces, which were texts.
                 if is_whole and data and len(data) == before:
                     data = None if data == joined(self.chunks) else data
             chunk = RECORDED if data is None else data
@@ -109,15 +109,15 @@ class Streamed:
                 return
             self._last_object = value
             if data is not None:
-                size = max(size, len(str(data)))  # nearly what its JSON has, in a third of the time
+                size = max(size, len(str(data)))  # nearly the size of its JSON, in a third of the time
         self.chunks.append(chunk)
         self._counted += 1
         self._characters += size
 
 
 def accumulates(chunks: list[object]) -> bool:
-    """Return whether each chunk is the whole answer so far, rather than the next piece of it."""
-    # The first and the last one decide it for nearly all streams.
+    """Return whether each chunk is the whole answer so far, rather than its next piece."""
+    # The first and the last chunk decide this for nearly all streams.
     if len(chunks) <= _LEAST_GROWTH or chunks[0] == chunks[-1] or not continues(chunks[-1], chunks[0]):
         return False
     grown = 0
@@ -129,7 +129,7 @@ def accumulates(chunks: list[object]) -> bool:
 
 
 def continues(after: Any, before: Any) -> bool:
-    """Return whether data is what `before` was, with longer texts and more items."""
+    """Return whether `after` is `before` with longer texts and more items."""
     if type(before) is not type(after):
         return before is None
     if isinstance(before, str):
@@ -142,16 +142,16 @@ def continues(after: Any, before: Any) -> bool:
 
 
 def replaces(chunk: object, before: object) -> bool:
-    """Return whether a chunk that is the same object as the one before is its next state, and no further piece."""
-    # A history of messages is yielded again unchanged; an event with the same piece twice is two pieces.
+    """Return whether a chunk, the same object as the one before, is its next state rather than a further piece."""
+    # A list of messages may be yielded again unchanged; an event with the same text twice is two pieces.
     return continues(chunk, before) and (chunk != before or isinstance(chunk, list))
 
 
 def joined(chunks: list[object]) -> str | None:
-    """Return the answer; None where all of it was recorded."""
+    """Return the answer; None if all of it was recorded."""
     if accumulates(chunks):
         chunks = chunks[-1:]
-    try:  # most streams are of nothing but text, and that is how to ask all chunks at once
+    try:  # most streams are only text, and this checks all chunks at once
         texts: Any = chunks
         return text("".join(texts))
     except TypeError:
@@ -161,11 +161,11 @@ def joined(chunks: list[object]) -> str | None:
     out: list[str] = []
     for kind, run in groupby((chunk for chunk in chunks if chunk is not RECORDED), type):
         same: Any = run
-        if kind is bytes:  # a character may have come in several chunks
+        if kind is bytes:  # a character may be split between chunks
             out.append(text_of_bytes(b"".join(same)))
         else:
             out += ["".join(same)] if kind is str else map(_written, same)
-    return without_credentials("".join(out))  # and so may a URL
+    return without_credentials("".join(out))  # a URL may be split, too
 
 
 def _written(data: Any) -> str:
@@ -174,7 +174,7 @@ def _written(data: Any) -> str:
 
 
 def text_of_bytes(value: bytes) -> str:
-    """Return the text that bytes hold in UTF-8, without a cut last character; else their length and media type."""
+    """Return bytes decoded as UTF-8, without an incomplete last character; else their length and media type."""
     try:
         return text(codecs.getincrementaldecoder("utf-8")().decode(value))
     except UnicodeDecodeError:

@@ -204,7 +204,7 @@ class Database:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other threads of this process out of SQLite meanwhile."""
+        """Keep other threads of this process out of SQLite within the block."""
         lock = self.lock
         if self.is_inside():
             yield
@@ -217,8 +217,8 @@ class Database:
                 self._abandon(self._connection)
             yield
         finally:
-            # Released first, without checking whether it was acquired: a handler may raise after any other call.
-            try:  # noqa: SIM105 - such as the one that makes a context manager
+            # At once, without checking whether it was acquired: a signal handler may raise after any other call.
+            try:  # noqa: SIM105 - making a context manager is such a call
                 lock.release()
             except RuntimeError:
                 pass

@@ -54,12 +54,12 @@ def _snapshot(outbox: Outbox, seconds: float) -> Snapshot | None:
 
 
 def _collect(outbox: Outbox) -> None:
-    """Take in what was just put, if that can be done at once: a full disk or another process may forbid it.
+    """Collect what was just put, if that is possible at once: a full disk or another process may prevent it.
 
-    Nor in the middle of a step, which has read how far it is and would take it in once more: a finalizer of the
-    program's may ask in the engine's thread, and its signal handler while it asks already.
+    Not in the middle of a step, which has read its position and would collect the same again: a finalizer of the
+    program may call this in the engine's thread, and a signal handler while another call is running.
     """
-    half = PROGRAM_SECONDS / 2  # the other half is for reading, which both allow
+    half = PROGRAM_SECONDS / 2  # the other half is for reading, which is still possible then
     try:
         with waiting_at_most(half):
             if not outbox.store.is_inside():

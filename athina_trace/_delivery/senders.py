@@ -150,7 +150,7 @@ class Senders:
         return sum(not sender.has_ended for sender in list(self._senders))
 
     def submit(self, lease: Lease) -> None:
-        """Take a lease whose entries are to be sent."""
+        """Queue a lease whose entries are to be sent."""
         self._queue.append(lease)
         self._calls.put(None)
 
@@ -234,7 +234,7 @@ class Senders:
             _guard.swallow("sending logs")
 
     def _take(self, sender: _Sender) -> bool:
-        """Wait for a lease, and hold it; False if the sender must end."""
+        """Wait for a lease, and add it to `sender.held`; return False if the sender must end."""
         while not self._closed.is_set():
             is_idle = False
             try:
@@ -248,7 +248,7 @@ class Senders:
                         sender.may_continue.clear()
                         self._calls.put(None)
                     elif self._queue:
-                        # In this order: an error in between must not lose it.
+                        # In this order, so that an error in between does not lose the lease.
                         sender.held.append(self._queue[0])
                         self._queue.popleft()
                 if sender.held:

@@ -1,4 +1,4 @@
-"""Connecting to a host, and what deliveries ask and do to a socket that a library has opened.
+"""Connects to hosts, and checks, limits and shuts down sockets that a library has opened.
 
 Each system call that may block releases the interpreter (GIL), and a compute-bound program keeps it for 5 ms.
 `getsockopt` does not release it, so on Linux it is used instead of `fstat` and `poll`.
@@ -26,16 +26,16 @@ _ESTABLISHED = b"\x01"
 _NOTHING = bytes(4)
 
 _SOON_SECONDS = 0.5
-"""What an address has to answer, before the next one is tried: longer than a packet takes around the earth and back."""
+"""How long an address may take before the next one is tried: longer than a packet takes around the earth and back."""
 _late: dict[tuple[str, int], set[object]] = {}
-"""Of each host and port: those of its addresses that did not answer soon when they were last tried."""
+"""By host and port, the addresses that did not answer soon when they were last tried."""
 
 
 def connect(host: str, port: int, seconds: float) -> socket.socket:
-    """Connect to the first address of `host` that answers, and wait for one alone at most `seconds`.
+    """Connect to the first address of `host` that answers, waiting at most `seconds` for a single one.
 
-    One that leads nowhere, as IPv6 does behind some firewalls, must not hold up each connection: those that did not
-    answer soon come last the next time. Raises OSError.
+    An address that leads nowhere, as IPv6 does behind some firewalls, must not delay each connection: addresses that
+    did not answer soon are tried last the next time. Raises OSError.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     late = _late.setdefault((host, port), set())
@@ -62,11 +62,11 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
                     failures.append(error)
                 else:
                     late.discard(address)
-                    connection.settimeout(seconds)  # of what comes next, such as a handshake
+                    connection.settimeout(seconds)  # for what comes next, such as a handshake
                     return connection
         raise failures[-1]
     finally:
-        failures.clear()  # which hold this frame
+        failures.clear()  # whose tracebacks refer to this frame
 
 
 def identity_of(connection: socket.socket) -> object:

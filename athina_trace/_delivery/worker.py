@@ -26,9 +26,9 @@ _FAULT_SECONDS = 1.0
 _LONGEST_LINGER = 0.5
 """How long deliveries wait for a pause between calls: calls are faster, and their logs cheaper to collect, that way."""
 _LONGEST_NAP = 0.1
-"""Seconds between two looks whether calls have paused; each look costs the calls that it meets."""
+"""Seconds between two checks whether calls have paused; each check slows down the calls that run then."""
 _BEGINNING_SECONDS = 1.0
-"""How long a thread may take to begin before it is taken for granted that it will, and how soon another is tried."""
+"""How long to wait for a new thread to begin before assuming that it will, and between attempts to start one."""
 _ENDED = "deliveries of this process have ended"
 
 
@@ -60,9 +60,9 @@ class Worker:
         return self._thread.ends is not None
 
     def wake(self) -> None:
-        """Wake the thread after a put. Cheap, and safe in any thread or signal handler."""
+        """Wake the thread after a put, and start it if necessary. Cheap, and safe in any thread or signal handler."""
         self._puts += 1
-        # Checked here too, to save most logs a function call. If no thread could be started, the next log tries again.
+        # `is_set` is checked here, too, to save most logs a call. If no thread can start, the next log tries again.
         if not self._event.is_set and self._thread.start(patiently=True):
             self._event.wake()
 
@@ -153,7 +153,7 @@ class Worker:
         self._thread.start()
         self._event.wake_now()
         try:
-            # In the engine's thread, where a finalizer of the program's asks, nothing would come to wait for.
+            # In the engine's own thread, as in a program's finalizer, waiting would block the deliveries themselves.
             flush.wait(timeout if self._thread.started not in (None, threading.current_thread()) else 0.0)
         finally:
             # Otherwise each step would check it as long as an outage lasts.
@@ -183,7 +183,7 @@ class Worker:
         return not thread.is_alive()
 
     def join(self, timeout: float) -> None:
-        """Wait for the thread to end after a `close`, at most `timeout` seconds."""
+        """Wait at most `timeout` seconds for the thread to end after `close`."""
         thread = self._thread.started
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -195,18 +195,18 @@ class _EngineThread:
     def __init__(
         self, steps: Callable[[], None], start_sender: Callable[[], None], seconds: Callable[[], float]
     ) -> None:
-        """`steps` are made until `ends` is set. `start_sender` raises RuntimeError where no thread can be started.
+        """`steps` runs until `ends` is set. `start_sender` raises RuntimeError if no thread can be started.
 
         `seconds` is a monotonic clock.
         """
         self.started: threading.Thread | None = None
         """The last thread that was started; None if none was or could be."""
         self.ends: float | None = None
-        """When the thread has to end, monotonic seconds; None before `close`. Once set, no thread is started."""
+        """When the thread must end, in monotonic seconds; None before `close`. Once set, no thread is started."""
         self._steps = steps
         self._start_sender = start_sender
         self._running = threading.Lock()
-        """Held by the thread as long as it runs."""
+        """Held by the thread while it runs."""
         self._is_started = False
         """Whether a thread runs, or is about to.
 
@@ -218,11 +218,11 @@ class _EngineThread:
         self._tried = float("-inf")
 
     def start(self, *, patiently: bool = False) -> bool:
-        """Start the thread where it does not run; return whether it does, or will never again.
+        """Start the thread unless it runs; return whether it runs now, or must never run again.
 
-        `patiently`: unless that was just tried in vain.
+        `patiently`: do nothing if an attempt has just failed.
         """
-        # Before Python 3.12 a thread that is started while the interpreter ends is waited for without end.
+        # Before Python 3.12, starting a thread during interpreter shutdown waits for it forever.
         if self._is_started or sys.is_finalizing():
             return True
         now = self._seconds()
@@ -232,16 +232,16 @@ class _EngineThread:
             self._tried = now
             if self.ends is None and not self._is_started:
                 self._is_started = True
-                # In an own context, as for the threads that it starts: from Python 3.14 on, threads may inherit their
-                # creator's, and a callback would log into the session of the first request.
+                # In an empty context, as for the threads that it starts: from Python 3.14 on, threads may inherit their
+                # creator's context, and a callback would log into the session of the first request.
                 self.started = threading.Thread(
                     target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
                 )
                 try:
                     self.started.start()
-                    # At once: a short program may be exiting before the engine has its first log ready.
+                    # At once, since a short program may exit before the engine has prepared its first log.
                     self._start_sender()
-                    # Tools of the program's put code of theirs before a thread's own, and it may raise.
+                    # The program's tools, such as profilers, may run code before the thread's own, and it may raise.
                     while not self._running.locked() and self._seconds() < now + _BEGINNING_SECONDS:
                         if not self.started.is_alive():
                             self._is_started = False

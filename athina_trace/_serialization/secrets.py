@@ -1,4 +1,4 @@
-"""Recognises secrets: names that look like those of secrets, and credentials inside texts."""
+"""Recognises secrets: names that look secret, and credentials inside texts."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ SHORTEST: Final = 20
 """Minimum length of a text that may contain a credential without a name: the shortest key."""
 
 MASKED: Final = "[masked]"
-"""Logged in place of a secret."""
+"""Logged instead of a secret."""
 
 _LONGEST_NAME: Final = 128
 _MOST_SPACES: Final = 3
@@ -43,7 +43,7 @@ def looks_secret(name: str) -> bool:
     """Return whether a parameter, field or key with this name probably holds a secret.
 
     Words are separated by case and by anything that is not a letter or digit: `apiKey`, `X-API-Key` and
-    `OPENAI_API_KEY` are one. `token` is a secret, `tokens`, `max_tokens` and `token_count` are not.
+    `OPENAI_API_KEY` look secret. So does `token`, but not `tokens`, `max_tokens` and `token_count`.
     Only the first 128 characters of the name are read.
     """
     return _looks_secret(name[:_LONGEST_NAME])  # cut before it is cached, so that the cache stays small
@@ -57,12 +57,12 @@ def _looks_secret(name: str) -> bool:
     return _SECRET.search(words) is not None and _NOT_SECRET.search(words) is None
 
 
-# Each part of a URL is read once, up to the next slash or space: the time is linear in the text. A password may hold
-# "@" unescaped, as in database URLs that people write by hand. Twenty characters without a colon are a token.
+# Each part of a URL is read once, up to the next slash or space, so that the time is linear in the text. A password may
+# contain an unescaped "@", as in handwritten database URLs. Twenty characters without a colon are a token.
 _USERINFO = re.compile(r"://(?:[^\s/?#:@\"'<>]*:[^\s/?#\"'<>]+|[^\s/?#:@\"'<>]{20,})(?=@)")
 _QUERY = re.compile(r"([?&#])([\w.%-]{1,64})=([^\s&#\"'<>]+)")
 _KEY = re.compile(r"(?=[^\d]*\d)(?=[^A-Za-z]*[A-Za-z])[\w-]{20,}")
-"""A parameter named `key` is often that of a table or cache, which is shorter, or a word."""
+"""A secret in a parameter named `key`: keys of tables and caches are usually shorter, or words."""
 _RELATIVE = re.compile(r"\?[\w.%-]{1,64}=")
 _SIGNATURES: Final = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
 """Parameters that make the URL itself a credential."""
@@ -70,7 +70,7 @@ _WEBHOOK = re.compile(
     r"(://(?:hooks\.slack\.com/[a-z]{1,20}/|(?:\w{1,20}\.)?discord(?:app)?\.com/api/webhooks/\d{1,30}/))[\w/-]+"
     r"|(://api\.telegram\.org/bot\d{1,20}:)[\w-]+"
 )
-"""URLs that anyone who knows them can write to."""
+"""URLs to which anyone who knows them can post."""
 _NAMING: Final = frozenset({"name", "key", "id"})
 _NAMED_BY: Final = frozenset({"value", "content"})
 """Attributes of XML and HTML with a value whose name is in another attribute, one of `_NAMING`."""
@@ -79,8 +79,8 @@ _LOGIN = re.compile(
     r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""
 )
 """Logins of curl: on a command line, or in a list of arguments in JSON or Python."""
-# A name and a text in JSON, or in Python's own spelling; within a text of JSON, quotation marks have backslashes, and
-# within that each of these has one more. What ends a text has none before it, but for pairs that are backslashes.
+# A name and a string in JSON or Python. Inside a JSON string, quotation marks have backslashes, and on each further
+# level more of them. The closing mark has no backslashes beyond these, except pairs, which are escaped backslashes.
 _NAMED = re.compile(
     r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\{0,31}\Z)""", re.DOTALL
 )
@@ -91,16 +91,16 @@ _PAIRED = re.compile(
 )
 """Lists of headers and variables: objects with a name and a value."""
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
-# Behind the line that begins it, and any headers, a key has letters without a space; prose about keys has not. One
-# whose end was cut off goes to the end of the text.
+# After its first line and any headers, a key has letters without a space, unlike prose about keys. If its end was cut
+# off, it extends to the end of the text.
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN ([A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?)-----"
     r"(?=(?:\s|\\{1,7}[rn]){0,9}(?:[A-Za-z-]{1,20}: [^\n\\]{0,100}(?:\n|\\{1,7}[rn]){1,9}){0,4}[A-Za-z0-9+/]{24})"
     r".*?(?:-----END [A-Z0-9 ]{0,40}KEY(?: BLOCK)?-----|\Z)",
     re.DOTALL,
 )
-# Endings of most names that look secret. The sign after a name is searched first, which is fastest, and then its
-# last letters next: prose and code have few such.
+# Endings of most names that look secret. The sign after a name is searched for first, which is fastest, and then the
+# name's last letters, which are rare in prose and code.
 _ENDS: Final = (
     r"(?:(?<=(?:ord|swd|[Pp]wd|ret|ets|[Kk]ey|eys|ken|kie|ORD|SWD|PWD|RET|ETS|KEY|EYS|KEN|KIE)~)"
     r"|(?<=(?:rase|tial|ials|wort|RASE)~)|(?<=(?:ization|IZATION)~))"
@@ -112,10 +112,10 @@ _SIGN = re.compile(
     + _ENDS.replace("~", ":")
     + "))"
 )
-"""A colon that may have a credential beside it, without a word before it that says so."""
+"""A colon that may have a credential beside it: in a URL, before `bearer` or `basic`, after a quote or an ending."""
 _QUOTED = re.compile(r""":(?<=["']:)""")
 _MARK: Final = r"""\\{0,7}["']"""
-"""A quotation mark: within a text of JSON it has backslashes."""
+"""A quotation mark; inside a JSON string it has backslashes."""
 SCHEMA: Final = frozenset(
     {
         *("type", "title", "description", "format", "pattern", "minLength", "maxLength", "minimum", "maximum"),
@@ -123,10 +123,10 @@ SCHEMA: Final = frozenset(
         *("maxItems", "readOnly", "writeOnly", "deprecated", "nullable"),
     }
 )
-"""What says in JSON's schemas how a value is to be, and never holds one."""
+"""Keywords of JSON Schema, which describe a value and never contain one."""
 _SCHEMA_WORDS: Final = "|".join(sorted(map(re.escape, SCHEMA)))
-# What may be a secret: in quotation marks, or a word, with a letter and a digit and without a space. That is no prose,
-# and of code only a literal.
+# A possible secret, quoted or a single word, has a letter and a digit, and no space. That excludes prose, and all code
+# except literals.
 _RANDOM: Final = r"""(?=[^\s"'\d]{0,100}\d)(?=[^\s"'A-Za-z]{0,100}[A-Za-z])"""
 _LITERAL: Final = rf"""\\{{0,7}}(?:"{_RANDOM}[^\s"']{{7,500}}"|'{_RANDOM}[^\s"']{{7,500}}')"""
 
@@ -138,9 +138,9 @@ class _BehindColons(NamedTuple):
     value: re.Pattern[str]
     header: re.Pattern[str]
     inside: re.Pattern[str]
-    """A list or an object of JSON. What another is inside of is none."""
+    """A JSON list or object that contains no other one."""
     schema: re.Pattern[str]
-    """One that says of which type a value is to be, as in declarations of tools."""
+    """An object that declares the type of a value, as in tool definitions."""
     cookies: re.Pattern[str]
 
 
@@ -165,9 +165,9 @@ def _behind_colons() -> _BehindColons:
 
 
 _COOKIE = re.compile(r"=[^;\s]+")
-# What is behind an equals sign without a space beside it, and before it the end of a name of three characters or more.
-# Quotation marks and braces are looked through within a bound: of those that are never closed, each would be read to
-# the end. A dollar refers to a variable. Words with commas between them are a list, unless one is a name, too.
+# The value after an equals sign without spaces, which follows a name of three characters or more; after one with
+# spaces, only a literal. Quoted and braced values are bounded: each that is never closed would be read to the end of
+# the text. A dollar refers to a variable. Words with commas between them are a list, unless one is a name, too.
 _ASSIGNED = re.compile(
     r"=(?:(?<=[\w-]{2}\w=)(?:(?<=[A-Z\d_]=)|" + _ENDS.replace("~", "=") + ")"
     r"""('[^'\n]{0,500}'|"[^"\n]{0,500}"|{[^}\n]{0,500}}"""
@@ -178,18 +178,18 @@ _ASSIGNED = re.compile(
     + rf"({_LITERAL}|{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s\"\\\\]|\Z)))"
 )
 _SECTION = re.compile(r"^[ \t]{0,9}\[[\w .:-]{1,64}\][ \t]{0,9}$", re.MULTILINE)
-"""A line of a configuration, in which a value needs no quotation marks."""
+"""The heading of a section in a configuration file, where values need no quotation marks."""
 _MIXED = re.compile(r"(?=.{0,100}\d)(?=.{0,100}[a-z])(?=.{0,100}[A-Z])[\w+/=~-]{20,}")
 _PLACEHOLDER = re.compile(
     r"""["']?(?:(?i:bearer|basic|token) )?(?:<?(?i:your)(?:[-_ ][A-Za-z]+)+>?|<[A-Za-z][\w -]{0,60}>"""
     r"""|\$[A-Z_][A-Z\d_]*|\${[A-Z_][A-Z\d_]*}|(?:[A-Za-z\d]{1,12}[-_]){0,4}(?:[.*xX]{3,}|…)|)["']?"""
 )
-"""What stands in examples, where a secret is to be put."""
+"""Placeholders for secrets in examples."""
 _IS_LITERAL = re.compile(rf"{_LITERAL}|{_RANDOM}[\w+/=.~-]{{8,500}}")
 _NAME_BACKWARDS = re.compile(
     r"[\w-]*[A-Za-z]_{0,2}(?:(?![\w.$-])|(?=--(?:\s|\Z))|(?=(?:\.[\w-]{1,30}){1,6}(?<!\.fles)(?<!\.siht)(?:[\s\"'\\]|\Z)))"
 )
-"""Behind dots, one of a file of properties, not of an object in code."""
+"""The name may have dots before it in a properties file, but not as an attribute of an object in code."""
 _QUOTES = re.compile(r"""["']\\*""")
 _MARKS = re.compile(r"""\\*["']""")
 _CONNECTION = re.compile(
@@ -212,11 +212,11 @@ class Option(NamedTuple):
 
     shown: str
     hides: Callable[[str], object] | None
-    """Asked whether an argument behind the option, which is no option itself, is a secret."""
+    """Returns whether an argument after the option, if it is not an option itself, is a secret."""
 
 
 def option(item: str, arguments: Iterable[object]) -> Option:
-    """Return what is to be logged of an option, one among these `arguments`, and what is hidden behind it."""
+    """Return what to log of an option among these `arguments`, and what to hide after it."""
     if item[:2] == "--" and item != "--user":
         return Option(item, bool if looks_secret(item) else None)
 
@@ -231,14 +231,14 @@ def option(item: str, arguments: Iterable[object]) -> Option:
 
 
 class _InMarkup(NamedTuple):
-    """What is looked for in command lines and in XML."""
+    """The patterns for secrets in command lines and XML."""
 
     dashes: re.Pattern[str]
     option: re.Pattern[str]
     short: re.Pattern[str]
-    """Of commands that take a password behind `-p`; it is a port or a path for others."""
+    """`-p` with a password, of certain commands; for others it is a port or a path."""
     listed: re.Pattern[str]
-    """In a list of arguments, as JSON or Python write it."""
+    """An option in a list of arguments in JSON or Python."""
     end: re.Pattern[str]
     element: re.Pattern[str]
     tag: re.Pattern[str]
@@ -248,7 +248,7 @@ class _InMarkup(NamedTuple):
 @cache
 def _in_markup() -> _InMarkup:
     """Compile the patterns on first use: not every program has such texts."""
-    # What refers to a value, or says that there is one, is none.
+    # A reference to a value, or a flag that says whether there is one, is not a secret.
     reference = r"(?![$%{*\[?]|(?:true|false)\b)"
     named_file = r"(?![./~-]|\S{0,200}\.(?:pem|key|pub|crt|json|ya?ml|txt)\b)"
     return _InMarkup(
@@ -279,12 +279,12 @@ def _in_markup() -> _InMarkup:
 
 
 def may_hold_unnamed(text: str) -> bool:
-    """Return whether a text may hold a credential that is beside no colon and no equals sign.
+    """Return whether a text may contain a credential that is not beside a colon or an equals sign.
 
-    That has 20 characters or more, and one of `-_>JKz` among them.
+    Such a text has 20 characters or more, including one of `-_>JKz`.
     """
     forms = _in_markup()
-    # A character is found in a twentieth of the time that two take.
+    # Searching for one character takes a twentieth of the time that two take.
     return len(text) >= SHORTEST and (
         ("-" in text and (" -p" in text or forms.dashes.search(text) is not None))
         or (">" in text and forms.end.search(text) is not None)
@@ -293,25 +293,25 @@ def may_hold_unnamed(text: str) -> bool:
 
 
 def may_hold_named(text: str) -> bool:
-    """Return whether a text with a colon may hold a credential beside one, or behind `Bearer` or `Basic`."""
+    """Return whether a text with a colon may contain a credential beside one, or after `Bearer` or `Basic`."""
     return _SIGN.search(text) is not None or ("B" in text and ("Bearer " in text or "Basic " in text))
 
 
 def may_hold_credentials(text: str) -> bool:
-    """Return whether `without_credentials` may find something: this is asked of every string."""
+    """Return whether `without_credentials` may find something; called for every string."""
     return "=" in text or may_hold_unnamed(text) or (":" in text and may_hold_named(text))
 
 
 def without_credentials(text: str) -> str:
     """Mask the credentials in a text.
 
-    They are in URLs, under names in JSON and XML, in headers, in connection strings, environments and configurations,
-    in command lines, in literals of code, behind `Bearer` or `Basic`, between the lines that begin and end a private
-    key, and in the forms that keys of well-known services have.
+    It finds them in URLs, under names in JSON and XML, in headers, in connection strings, environments and
+    configurations, in command lines, in literals of code, after `Bearer` or `Basic`, between the first and last line
+    of a private key, and as keys of well-known services.
 
     `postgres://app:hunter2@db/prod` becomes `postgres://[masked]@db/prod`; `?token=…`, `"password": "…"`,
-    `host=db password=…`, `API_KEY=…` and `X-Api-Key: …` keep their names, as a header of authorization keeps its
-    scheme.
+    `host=db password=…`, `API_KEY=…` and `X-Api-Key: …` keep their names, and an `Authorization` header also keeps
+    its scheme.
     """
     if not may_hold_credentials(text):
         return text
@@ -373,10 +373,10 @@ def _masked_element(found: re.Match[str]) -> str:
 
 
 def _masked_tag(found: re.Match[str]) -> str:
-    """Mask attributes of XML that look secret, and of a pair of a name and a value the value."""
+    """Mask XML attributes with names that look secret, and values whose name is in another attribute."""
     tag = found[0]
     attributes = _in_markup().attribute
-    # Or its own name says what its value is.
+    # The tag's own name may also say that its value is secret.
     named = looks_secret(tag[1:].split(None, 1)[0]) or any(
         each[1] in _NAMING and looks_secret(each[4]) for each in attributes.finditer(tag)
     )
@@ -401,7 +401,7 @@ def _name_before(text: str, end: int) -> str:
 
 
 def _without_named(text: str) -> str:
-    """Mask what is behind a name and a colon: in headers, YAML, and objects of code."""
+    """Mask what follows a name and a colon: in headers, YAML, and objects of code."""
     pieces: list[str] = []
     done = 0
     forms = _behind_colons()
@@ -421,7 +421,7 @@ def _without_named(text: str) -> str:
             continue
         if quote is not None:
             masked = f"{quote[0][::-1]}{MASKED}{quote[0][::-1]}"
-        elif is_cookie:  # of one that is set, the attributes stay
+        elif is_cookie:  # the attributes of a `Set-Cookie` are kept
             masked = _COOKIE.sub(f"={MASKED}", value[1], 1 if kind == "set-cookie" else 0)
         else:
             mark = value[1][0] if value[1][0] in "\"'" else ""
@@ -432,11 +432,11 @@ def _without_named(text: str) -> str:
 
 
 def _without_assigned(text: str) -> str:
-    """Mask secrets of an environment, whose names are in capitals, of a connection string, and in literals.
+    """Mask secrets of environments, whose names are in capitals, of connection strings, and in literals.
 
-    Code has others, and tokens are counted.
+    Other assignments may be code, or counts of tokens.
     """
-    is_connection: bool | None = None  # each is found out once for a text, which is read through for it
+    is_connection: bool | None = None  # each is determined at most once, since that reads the whole text
     is_configuration: bool | None = None
 
     def masked(found: re.Match[str]) -> str:
@@ -460,7 +460,7 @@ def _without_assigned(text: str) -> str:
                 is_connection = _CONNECTION.search(text) is not None
             if not is_connection:
                 return found[0]
-        # Of a function, in code.
+        # An argument of a function, in code.
         is_argument = _MARKS.match(value) is None and text[found.end() : found.end() + 1] in ("(", "[", ",", ")")
         return found[0] if is_argument else f"={MASKED}"
 

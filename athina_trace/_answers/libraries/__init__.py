@@ -1,10 +1,10 @@
-"""Answers and messages of other libraries than OpenAI's, read by the shape of their plain data.
+"""Reads answers and messages of libraries other than OpenAI's by the shape of their plain data.
 
-Neither a library nor its version matters: a message has a role and a content, an answer has its text beside the tokens
-that it took, a chain gives back what it was asked beside what it answers. The forms that say less, and those of
-streams, are listed: LangChain, LangGraph, Anthropic, the Agents SDK, pydantic-ai, Google's genai, Bedrock's Converse,
-Cohere, Ollama, Mistral, LlamaIndex, Haystack, AutoGen. Messages that are role dictionaries already need nothing of
-this, and OpenAI's own objects are read by `integrations.openai`.
+Libraries and versions mostly do not matter: a message has a role and a content, an answer has a text and token counts,
+a chain returns its input beside its output. Only forms that say less, and those of streams, are listed by library:
+LangChain, LangGraph, Anthropic, the Agents SDK, pydantic-ai, Google's genai, Bedrock's Converse, Cohere, Ollama,
+Mistral, LlamaIndex, Haystack, AutoGen. Messages that are already role dictionaries do not need this, and OpenAI's own
+objects are read by `integrations.openai`.
 """
 
 from athina_trace._answers.libraries.answers import answer_of, read

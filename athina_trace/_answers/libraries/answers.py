@@ -1,4 +1,4 @@
-"""Answers of models, whole or a chunk of one, by the shape of their plain data."""
+"""Reads models' answers, whole or in chunks, by the shape of their plain data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _WORDS: Final = (
     *("content", "text", "output_text", "outputText", "final_output", "output", "response", "answer", "result"),
     *("message", "raw", "generated_text", "generation", "completion", "results", "outputs", "parts"),
 )
-"""Where the text of an answer is that counts its tokens, the surest first."""
+"""Where an answer with token counts may have its text, the most certain place first."""
 _DEEPEST: Final = 4
 
-# What a chain gives back beside what it was asked.
+# A chain returns its input (`_ASKED`) beside its output.
 _ASKED: Final = frozenset({"input", "query", "question", "chat_history"})
 _ANSWERED: Final = ("output", "answer", "result", "output_text", "text")
 _DOCUMENTS: Final = ("source_documents", "context", "documents")
@@ -36,7 +36,7 @@ _TECHNICAL: Final = frozenset(
     | {"finish_reason", "finishReason", "stop_reason", "stopReason", "completionReason", "status", "state"}
     | {"created_at", "steps", "timing", "tasks_output", "pydantic", "json_dict", "reasoning", "warnings"}
 )
-"""What is beside the text of an answer and says nothing more of it."""
+"""Fields beside an answer's text that add nothing to it."""
 
 _COUNT_SIGNS: Final = frozenset((*USAGES, *BESIDE, *COUNTS))
 _MESSAGE_SIGNS: Final = frozenset(
@@ -51,7 +51,7 @@ _SIGNS: Final = (
     | {"messages", "kind", "event_kind", "generations", "final_output", "_state", "_lm_usage"}
     | {"interrupts", "triggers", "next"}
 )
-"""Names, one of which everything has that is read here."""
+"""Every form that is read here has at least one of these names."""
 
 
 def answer_of(data: Any) -> Data | None:
@@ -61,9 +61,9 @@ def answer_of(data: Any) -> Data | None:
 
 
 def read(data: Any) -> list[Piece] | None:  # noqa: PLR0911 - one case for each form
-    """Return what an answer, or a piece of a streamed one, says; None for any other shape."""
+    """Return the pieces of an answer, or of a chunk of one; None for any other shape."""
     if isinstance(data, list):
-        match data:  # LangGraph's streams: messages beside what made them, several modes, and graphs within graphs
+        match data:  # LangGraph's streams: messages with their metadata, several modes, and subgraphs
             case [message, {"langgraph_node": _}]:
                 return read(message) or []
             case [str(mode), given] if mode in _MODES:
@@ -75,7 +75,7 @@ def read(data: Any) -> list[Piece] | None:  # noqa: PLR0911 - one case for each 
         return None
     if not isinstance(data, dict):
         return None
-    # Most results of functions are strangers, and those are asked of nothing further.
+    # Most results of functions are none of these, and are not looked at further.
     if _SIGNS.isdisjoint(data):
         return _nodes(data)
     for form in (
@@ -97,7 +97,7 @@ def read(data: Any) -> list[Piece] | None:  # noqa: PLR0911 - one case for each 
 
 
 def _langchain(data: Data) -> list[Piece] | None:  # noqa: PLR0911 - one case for each form
-    """Read LangChain's message of a model, whole or a chunk, and its event that carries one."""
+    """Read LangChain's message of a model, whole or a chunk, or an event that contains one."""
     if is_langchain(data):
         kind = data["type"]
         if LANGCHAIN_ROLES.get(kind) != "assistant":
@@ -116,7 +116,7 @@ def _langchain(data: Data) -> list[Piece] | None:  # noqa: PLR0911 - one case fo
     match data:
         case {"generations": [[{"message": dict(message)}, *_], *_] | [{"message": dict(message)}, *_]}:
             return _langchain(message)
-        case {"generations": [[{"text": str(words)}, *_], *_], "llm_output": beside}:  # of a model without messages
+        case {"generations": [[{"text": str(words)}, *_], *_], "llm_output": beside}:  # from a model without messages
             return [piece_of(words, beside if isinstance(beside, dict) else {})]
         case {"event": "on_chat_model_stream", "data": {"chunk": dict(chunk)}}:
             return _langchain(chunk) or []
@@ -126,17 +126,17 @@ def _langchain(data: Data) -> list[Piece] | None:  # noqa: PLR0911 - one case fo
 
 
 _MODES: Final = frozenset({"messages", "updates", "values", "custom", "debug", "tasks", "checkpoints"})
-"""Of LangGraph's streams."""
+"""Modes of LangGraph's streams."""
 
 
 def _of_mode(mode: str, given: Any) -> list[Piece] | None:
-    """Read what a stream of several modes gives: of a state, which may be in the program's own form, all is kept."""
+    """Read an item of a stream with several modes; None for a state in the program's own form, which is kept whole."""
     pieces = read(given)
     return [] if pieces is None and mode != "values" else pieces
 
 
 def _langgraph(data: Data) -> list[Piece] | None:
-    """Read an event of a graph: a task that begins or ends, a checkpoint, one of both, or one that names its mode."""
+    """Read an event of a graph: the start or end of a task, a checkpoint, a wrapper of these, or one with its mode."""
     match data:
         case {"type": "checkpoint" | "task" | "task_result", "step": _, "timestamp": _, "payload": dict(inner)}:
             return _langgraph(inner)
@@ -145,7 +145,7 @@ def _langgraph(data: Data) -> list[Piece] | None:
         case {"id": _, "name": _, "input": _, "triggers": _}:
             return []
         case {"id": _, "name": _, "result": result, "error": _, "interrupts": _}:
-            if isinstance(result, list):  # older versions list what changed in pairs
+            if isinstance(result, list):  # older versions list changes as pairs
                 pairs = (each for each in result if isinstance(each, list) and len(each) == 2)  # noqa: PLR2004
                 result = {name: value for name, value in pairs if isinstance(name, str)}
             return read(result) or []
@@ -179,7 +179,7 @@ def _pydantic_ai(data: Data) -> list[Piece] | None:  # noqa: PLR0911 - one case 
 
 
 def _run(data: Data) -> list[Piece] | None:
-    """Read the result of an agent's run: its last words, and the tokens and calls of all its requests."""
+    """Read the result of an agent's run: its final output, and the tokens and tool calls of all its requests."""
     if "final_output" in data and isinstance(data.get("raw_responses"), list):  # the Agents SDK
         calls = [call for each in dicts(data["raw_responses"]) for call in part_calls(each.get("output"))]
         requests = [Piece(counts=counts_beside(each)[0]) for each in dicts(data["raw_responses"])]
@@ -187,7 +187,7 @@ def _run(data: Data) -> list[Piece] | None:
             request.id = f"request {place}"
         agent = data.get("last_agent") or data.get("_last_agent")
         model = counts_beside(agent)[1] if isinstance(agent, dict) else None
-        if model is not None and model.startswith("<"):  # an object, which names its type alone
+        if model is not None and model.startswith("<"):  # an object, shown only by its type
             model = None
         return [*requests, Piece(text(data["final_output"]), {}, model, calls)]
     state = data.get("_state")
@@ -206,7 +206,7 @@ def _run(data: Data) -> list[Piece] | None:
 def _conversation(data: Data) -> list[Piece] | None:
     """Read a list of messages that ends with an answer: the state of a LangGraph, the result of AutoGen's team.
 
-    What a model said before the last question belongs to an earlier log.
+    Answers before the last question belong to an earlier log.
     """
     messages = data.get("messages")
     if not (isinstance(messages, list) and messages and isinstance(messages[-1], dict)):
@@ -217,7 +217,7 @@ def _conversation(data: Data) -> list[Piece] | None:
             break
         answers.append(_langchain(message) or _pydantic_ai(message) or _message(message) or [])
     pieces = [piece for answer in reversed(answers) for piece in answer]
-    # A graph's state may hold no answer yet.
+    # A graph's state may contain no answer yet.
     return pieces if pieces or is_langchain(messages[-1]) else None
 
 
@@ -229,7 +229,7 @@ def _is_question(message: Data) -> bool:
 
 
 def _nodes(data: Data) -> list[Piece] | None:
-    """Read what the parts of a graph or of a pipeline gave, by their names: LangGraph's changes, Haystack's outputs."""
+    """Read the outputs of a graph's or pipeline's parts by their names: LangGraph's updates, Haystack's outputs."""
     if len(data) > _MOST_NODES:
         return None
     inner = [value for value in data.values() if type(value) is dict and not _NODE_SIGNS.isdisjoint(value)]
@@ -246,7 +246,7 @@ _NODE_SIGNS: Final = frozenset({"messages", "replies", "answers"})
 
 
 def _message(data: Data) -> list[Piece] | None:
-    """Read the message that an answer, or a chunk of one, has inside, and what is known beside it."""
+    """Read the message inside an answer, or inside a chunk of one, and the model and counts beside it."""
     if _MESSAGE_SIGNS.isdisjoint(data):
         return None
     pieces = _message_of_provider(data)
@@ -254,7 +254,7 @@ def _message(data: Data) -> list[Piece] | None:
 
 
 def _message_of_provider(data: Data) -> list[Piece] | None:  # noqa: C901 - one case for each form
-    """Read what the API of a model answers."""
+    """Read an answer of a model's API."""
     beside: Any = data
     begins = ends = True
     match data:
@@ -265,17 +265,17 @@ def _message_of_provider(data: Data) -> list[Piece] | None:  # noqa: C901 - one 
             "tool_calls": parts,
             "refusal": _,
         } if (
-            "audio" not in data  # OpenAI's delta, taken out of its chunk
+            "audio" not in data  # OpenAI's delta, taken from its chunk
         ):
             calls = [{**part, **part["function"]} for part in dicts(parts) if isinstance(part.get("function"), dict)]
             return [Piece(text(response), call_parts=calls, begins=False, ends=False)]
         case {
             "role": "assistant",
             "content": str() | list() | None,
-        }:  # Anthropic's, and a message of OpenAI's by itself
+        }:  # Anthropic's, or a single message of OpenAI's
             message = data
         case {"candidates": [{"content": {"parts": list()} as message, **candidate}, *_]}:  # Google
-            # In a stream, each chunk counts what has come by then: the last one, which says why it ends, counts all.
+            # In a stream, each chunk has the counts so far: those of the last one, with a finish reason, are final.
             begins, ends = False, bool(candidate.get("finish_reason") or candidate.get("finishReason"))
             if not ends:
                 beside = {name: data[name] for name in MODELS if name in data}
@@ -289,7 +289,7 @@ def _message_of_provider(data: Data) -> list[Piece] | None:  # noqa: C901 - one 
             pass
         case {"event_type": "stream-end", "response": dict(response)}:  # the end of a stream of Cohere's first API
             return _message(response) or []
-        case {"text": str(response), "generation_id": _, **rest}:  # which answers so, too
+        case {"text": str(response), "generation_id": _, **rest}:  # an answer of that API
             message = {"content": response, "tool_calls": rest.get("tool_calls")}
         case _:
             return None
@@ -297,7 +297,7 @@ def _message_of_provider(data: Data) -> list[Piece] | None:  # noqa: C901 - one 
 
 
 def _message_of_framework(data: Data) -> list[Piece] | None:  # noqa: C901, PLR0912 - one case for each form
-    """Read what LlamaIndex, AutoGen or Haystack makes of an answer."""
+    """Read an answer in the form of LlamaIndex, AutoGen or Haystack."""
     beside: Any = data
     begins = ends = True
     match data:
@@ -340,7 +340,7 @@ def _message_of_framework(data: Data) -> list[Piece] | None:  # noqa: C901, PLR0
 
 
 def _piece_with(message: Data, beside: Data, *, begins: bool, ends: bool) -> Piece:
-    """Return a piece with the text and the calls of a message, and what is `beside` it."""
+    """Return a piece with a message's text and tool calls, and the counts, model and id `beside` it."""
     parts = parts_of(message)
     parts = message.get("content") if parts is None else parts
     calls = part_calls(parts) + part_calls(message.get("tool_calls"))
@@ -351,13 +351,13 @@ _CHAIN: Final = _ASKED.union(_ANSWERED, _DOCUMENTS, _STEPS)
 
 
 def _says_more(data: Data, known: frozenset[str]) -> bool:
-    """Return whether there are words beside what is known: the program made this of an answer, to be kept whole."""
+    """Return whether there are other fields with data: then it is the program's own object, to be kept whole."""
     beside = (name for name, value in data.items() if value and isinstance(value, str | list | dict))
     return any(name not in known and not name.endswith(("_id", "Id")) for name in beside)
 
 
 def _chain(data: Data) -> list[Piece] | None:
-    """Read what a chain gives back: its answer beside what it was asked, and the documents that it found."""
+    """Read the result of a chain: its answer, beside its input, and the documents that it found."""
     if _ASKED.isdisjoint(data) or _says_more(data, _CHAIN):
         return None
     given = next((data[name] for name in _ANSWERED if isinstance(data.get(name), str | dict)), None)
@@ -373,11 +373,11 @@ def _chain(data: Data) -> list[Piece] | None:
 
 
 def _counted(data: Data) -> list[Piece] | None:
-    """Read anything that has a text and counts the tokens that it took: an answer, whatever its make."""
+    """Read anything with a text and token counts: that is an answer, whatever library it is from."""
     if _COUNT_SIGNS.isdisjoint(data) or not counts_beside(data)[0]:
         return None
     words = _words(data, _DEEPEST)
-    outputs = dicts(data.get("outputs"))  # of Mistral's conversations, which name the model
+    outputs = dicts(data.get("outputs"))  # Mistral's conversations have the model here
     calls = part_calls(data.get("tool_calls")) + part_calls(outputs)
     if words is None and not calls:
         return None
@@ -389,7 +389,7 @@ def _counted(data: Data) -> list[Piece] | None:
 
 
 def _words(data: Any, depth: int) -> str | None:
-    """Return the text that an answer has inside, at the surest place."""
+    """Return the text inside an answer, from the most certain place."""
     if isinstance(data, str):
         return data
     if isinstance(data, list):

@@ -1,4 +1,4 @@
-"""Counts of tokens, and the model that took them, wherever a library or a server keeps them."""
+"""Finds token counts, and the model that used the tokens, wherever a library or server keeps them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 Data = dict[str, Any]
-"""JSON-safe data of a dictionary."""
+"""A dictionary of JSON-safe data."""
 
 TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _SNAKE_COUNTS: Final = {
@@ -28,35 +28,35 @@ COUNTS: Final = {
     **_SNAKE_COUNTS,
     **{re.sub("_([a-z])", lambda found: found[1].upper(), name): ours for name, ours in _SNAKE_COUNTS.items()},
 }
-"""What libraries and servers call the counts of tokens, in snake case and in camel case."""
+"""Libraries' and servers' names for token counts, in snake case and camel case → Athina's."""
 
 USAGES: Final = ("usage", "usage_metadata", "usageMetadata", "token_usage", "tokenUsage", "models_usage", "_lm_usage")
 BESIDE: Final = ("meta", "_meta", "metadata", "response_metadata", "metrics", "accumulated_usage", "raw")
-"""What holds the counts, or the model, further inside."""
+"""Fields that may contain the counts or the model."""
 MODELS: Final = ("model", "model_name", "modelName", "model_version", "modelVersion", "modelId")
 
 
 def counts_of(usage: Any) -> dict[str, int]:
-    """Return the counts of tokens under Athina's names."""
+    """Return token counts under Athina's names."""
     counts: dict[str, int] = {}
     for given, count in usage.items() if isinstance(usage, dict) else ():
-        # Cohere counts in floats.
+        # Cohere's counts are floats.
         if given in COUNTS and isinstance(count, int | float) and not isinstance(count, bool):
             counts[COUNTS[given]] = int(count)
     return counts
 
 
 def counts_beside(data: Data, depth: int = 2) -> tuple[dict[str, int], str | None]:
-    """Return the counts of tokens that are in an answer or beside it, and the model that gave it."""
+    """Return the token counts in or beside an answer, and its model."""
     model = next((data[name] for name in MODELS if isinstance(data.get(name), str) and data[name]), None)
     usage = next((data[name] for name in USAGES if isinstance(data.get(name), dict)), None)
     counts = {} if COUNTS.keys().isdisjoint(data) else counts_of(data)
     if usage is not None:
         counts = counts_of(usage)
-        # Cohere counts what it took and what it charges.
+        # Cohere counts both used and billed tokens.
         inner = [usage.get("tokens") or usage.get("billed_units")] if not counts else []
         inner = inner if inner and inner[0] else [*usage.values()] if not counts else []
-        for each in inner:  # DSPy's are by model
+        for each in inner:  # DSPy's counts are by model
             for name, count in counts_of(each).items():
                 counts[name] = counts.get(name, 0) + count
         if model is None and len(usage) == 1 and isinstance(next(iter(usage.values())), dict):

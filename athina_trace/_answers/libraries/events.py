@@ -1,4 +1,4 @@
-"""One event of a stream of Anthropic's, Cohere's, Mistral's or Bedrock's."""
+"""Reads single events of streams of Anthropic, Cohere, Mistral, Bedrock and the Agents SDK."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EVENT_SIGNS: Final = frozenset(
     {"type", "event", "event_type", "metadata", "messageStart", "messageStop"}
     | {"contentBlockStart", "contentBlockDelta", "contentBlockStop"}
 )
-"""Names, one of which every event has."""
+"""Every event has at least one of these names."""
 
 
 def read_event(data: Data) -> list[Piece] | None:
-    """Read one event of a stream of Anthropic's, Cohere's, Mistral's or Bedrock's."""
+    """Read one event of a stream; None for anything else."""
     if EVENT_SIGNS.isdisjoint(data):
         return None
     for maker in (_anthropic, _bedrock, _cohere, _mistral, _agents_sdk):
@@ -28,7 +28,7 @@ def read_event(data: Data) -> list[Piece] | None:
 
 
 def _no_words() -> Piece:
-    """Return what an event says that neither begins nor ends an answer; its reader adds what else it says."""
+    """Return the piece of an event that neither begins nor ends an answer; its reader adds the rest."""
     return Piece(begins=False, ends=False)
 
 
@@ -49,7 +49,7 @@ def _anthropic(data: Data) -> Piece | None:
             piece.counts = counts_of({"output_tokens": usage.get("output_tokens")})
         case {"type": "message_stop"}:
             piece.ends = True
-        # The client's own events repeat what these carry.
+        # The client's own events repeat the others.
         case {"type": "content_block_start", "content_block": _} | {"type": "text", "text": str(), "snapshot": str()}:
             pass
         case {"type": "content_block_stop" | "input_json" | "ping"}:
@@ -72,7 +72,7 @@ def _bedrock(data: Data) -> Piece | None:
         case {"messageStart": {"role": _}} if len(data) == 1:
             piece.begins = True
         case {"messageStop": {"stopReason": _}} if len(data) == 1:
-            pass  # what it took comes behind
+            pass  # the token counts follow
         case {"metadata": {"usage": dict(usage)}}:
             piece.counts, piece.ends = counts_of(usage), True
         case {"contentBlockStart": _} | {"contentBlockStop": _} if len(data) == 1:
@@ -85,7 +85,7 @@ def _bedrock(data: Data) -> Piece | None:
 _SILENT_COHERE: Final = frozenset(
     {"search-queries-generation", "search-results", "citation-generation", "tool-calls-chunk", "tool-calls-generation"}
 )
-"""Events of its first API that carry no text, or what others carry."""
+"""Events of Cohere's first API without text, or whose content other events repeat."""
 
 
 def _cohere(data: Data) -> Piece | None:
@@ -145,7 +145,7 @@ def _mistral(data: Data) -> Piece | None:
 
 
 def _agents_sdk(data: Data) -> Piece | None:
-    """Read an event that says what OpenAI's own events, which come beside it, say."""
+    """Read an event that repeats OpenAI's own events, which come beside it."""
     match data:
         case {"type": "run_item_stream_event" | "agent_updated_stream_event"}:
             return _no_words()

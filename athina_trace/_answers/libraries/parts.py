@@ -1,4 +1,4 @@
-"""Parts of messages that libraries have in common: texts, calls of tools, and how a message is recognised."""
+"""Reads parts of messages that libraries have in common: texts and tool calls; recognises libraries' messages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def dicts(values: Any) -> list[Data]:
 
 
 def parts_of(message: Data) -> Any:
-    """Return the parts of a message, where Google, LlamaIndex and Haystack keep them."""
+    """Return the parts of a message, from the places where Google, LlamaIndex and Haystack keep them."""
     return next((message[name] for name in ("parts", "blocks", "_content") if name in message), None)
 
 
 def part_calls(parts: Any) -> list[Data]:
-    """Return the calls of tools among parts of a message, items of an answer, or calls as any library lists them."""
+    """Return the tool calls among a message's parts, an answer's items, or any library's list of calls."""
     calls: list[Data] = []
     for part in dicts(parts):
         inner = next((part[name] for name in _CALLS if isinstance(part.get(name), dict)), None)
@@ -42,12 +42,12 @@ _CALL_IDS: Final = ("call_id", "tool_call_id", "toolUseId", "id")
 
 
 def is_langchain(message: Data) -> bool:
-    """Return whether it is a message of LangChain's."""
+    """Return whether it is one of LangChain's messages."""
     return "additional_kwargs" in message and "content" in message and isinstance(message.get("type"), str)
 
 
 def is_pydantic_ai(message: Data) -> bool:
-    """Return whether it is a message of pydantic-ai's."""
+    """Return whether it is one of pydantic-ai's messages."""
     parts = message.get("parts")
     return (
         message.get("kind") in ("request", "response")

@@ -1,4 +1,4 @@
-"""Answers of models as pieces, whole or streamed: many pieces in, the fields of a log out."""
+"""Makes the fields of a log from pieces of models' answers, whole or streamed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Piece:
     counts: dict[str, int] = field(default_factory=dict)
     model: str | None = None
     calls: list[Data] = field(default_factory=list)
-    """Calls of tools as OpenAI writes them."""
+    """Tool calls in OpenAI's form."""
     call_parts: list[Data] = field(default_factory=list)
-    """Of calls that are streamed: `index`, and what came of `id`, `name` and `arguments`."""
+    """Parts of streamed tool calls: `index`, and what came of `id`, `name` and `arguments`."""
     context: list[str] = field(default_factory=list)
     id: str | None = None
     begins: bool = True
     ends: bool = True
-    """Whether it begins an answer and ends one: both for a whole answer."""
+    """Whether it begins an answer, and whether it ends one; a whole answer does both."""
 
 
 class Answers:
-    """What objects of libraries say in one log: whole answers, each once, and the pieces of streamed ones."""
+    """The answers that libraries' objects give one log: whole answers, each once, and pieces of streamed ones."""
 
     __slots__ = ("_known", "_open", "_pieces", "_texts")
 
@@ -36,14 +36,14 @@ class Answers:
         self._pieces: list[Piece] = []
         self._known: set[object] = set()
         self._texts: list[str] = [""]
-        # Whether the last text may grow.
+        # Whether the last text is still being streamed.
         self._open = False
 
     def add(self, pieces: Iterable[Piece]) -> str:
-        """Take what an object says; returns the text that is new in it."""
+        """Take the pieces of an object; return the text that is new in them."""
         new = ""
         for piece in pieces:
-            # One answer recorded twice is one; pieces of a stream may well be alike, and so may words by themselves.
+            # An answer that is recorded twice counts once; but pieces of a stream, or plain texts, may well be equal.
             if piece.ends and (piece.begins or not self._open) and (piece.id or piece.counts or piece.calls):
                 known_by = piece.id or (piece.text, piece.model, repr(piece.counts), repr(piece.calls))
                 if known_by in self._known:
@@ -52,7 +52,7 @@ class Answers:
             self._pieces.append(piece)
             words = piece.text
             if self._open and piece.begins and piece.ends and words == self._texts[-1]:
-                words = ""  # the whole answer, behind its pieces
+                words = ""  # the whole answer, after its pieces
             elif piece.begins or not self._open:
                 self._texts.append("")
             self._texts[-1] += words
@@ -61,7 +61,7 @@ class Answers:
         return new
 
     def fields(self) -> Data:
-        """Return the fields of a log that they give: the last text, all tokens and calls, the last model."""
+        """Return their fields of a log: the last text, all tokens and tool calls, the last model."""
         fields: Data = {}
         if words := next((words for words in reversed(self._texts) if words), None):
             fields["response"] = words
@@ -92,7 +92,7 @@ def fields_of(pieces: Iterable[Piece]) -> Data:
 
 
 def _streamed_calls(pieces: Iterable[Piece]) -> list[Data]:
-    """Put the calls together that came in parts: one begins with a name or with an id of its own."""
+    """Assemble tool calls from their parts: a call begins with a new index or a different id."""
     calls: list[Data] = []
     by_index: dict[object, Data] = {}
     for piece in pieces:
@@ -116,12 +116,12 @@ def _streamed_calls(pieces: Iterable[Piece]) -> list[Data]:
 def piece_of(
     words: str, beside: Data, calls: list[Data] | None = None, *, begins: bool = True, ends: bool = True
 ) -> Piece:
-    """Return a piece of these words, with the tokens, the model and the id that are `beside` them."""
+    """Return a piece with this text, and the token counts, model and id `beside` it."""
     counts, model = counts_beside(beside)
     return Piece(words, counts, model, calls or [], id=id_of(beside), begins=begins, ends=ends)
 
 
 def id_of(data: Data) -> str | None:
-    """Return the id that an answer gives itself."""
+    """Return the id of an answer."""
     own = data.get("id")
     return own if isinstance(own, str) and own else None

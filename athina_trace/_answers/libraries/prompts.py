@@ -1,4 +1,4 @@
-"""Messages of a prompt, in the form of any library, as role dictionaries."""
+"""Converts a prompt's messages in the form of any library to role dictionaries."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _AUTOGEN: Final = {"SystemMessage": "system", "UserMessage": "user", "AssistantM
 
 
 def prompt_of(data: Any) -> list[Data] | None:
-    """Return role dictionaries for a list of messages, or for one; None where it holds anything else."""
-    if isinstance(data, dict) and isinstance(data.get("messages"), list):  # LangChain's value of a prompt
+    """Return role dictionaries for a list of messages or a single one; None if it contains anything else."""
+    if isinstance(data, dict) and isinstance(data.get("messages"), list):  # LangChain's prompt value
         data = data["messages"]
     messages = data if isinstance(data, list) else [data]
     for message in messages:
@@ -35,7 +35,7 @@ def prompt_of(data: Any) -> list[Data] | None:
         ):
             break
     else:
-        return messages  # role dictionaries, as most prompts are
+        return messages  # role dictionaries, like most prompts
     roles: list[Data] = []
     for message in messages:
         found = list(_role_messages(message))
@@ -46,9 +46,9 @@ def prompt_of(data: Any) -> list[Data] | None:
 
 
 def _role_messages(message: Any) -> Iterator[Data]:  # noqa: C901 - one case for each form
-    """Yield what one message is as role dictionaries: pydantic-ai puts several into one."""
+    """Yield the role dictionaries of one message: one of pydantic-ai's may contain several."""
     if isinstance(message, list):
-        # LangChain takes pairs, too: ("human", "Where is it?").
+        # LangChain also accepts pairs: ("human", "Where is it?").
         if len(message) == 2 and isinstance(message[0], str) and message[0] in ROLES and isinstance(message[1], str):  # noqa: PLR2004 - a pair
             yield {"role": ROLES[message[0]], "content": message[1]}
     elif not isinstance(message, dict):
@@ -83,6 +83,6 @@ def _role_messages(message: Any) -> Iterator[Data]:  # noqa: C901 - one case for
 
 
 def _calls(parts: Any) -> Data:
-    """Return the calls of tools among parts of a message, as the field that a role dictionary has for them."""
+    """Return the tool calls among a message's parts as the field of a role dictionary."""
     calls = part_calls(parts)
     return {"tool_calls": calls} if calls else {}

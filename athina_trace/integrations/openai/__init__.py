@@ -1,1 +1,1 @@
-"""OpenAI clients and their objects, read by shape: the `openai` package is never imported from here."""
+"""Captures the answers of OpenAI clients, whose objects are read by shape: `openai` is never imported from here."""

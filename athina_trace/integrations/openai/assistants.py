@@ -1,4 +1,4 @@
-"""The Assistants API: runs, their steps, the messages of their threads, and streams of them, as records."""
+"""The Assistants API: reads runs, their steps, the messages of their threads, and streams of these as records."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["RunEvents", "add_request", "opening_messages", "parse_message", "parse_run", "parse_session", "parse_step"]
 
 _PROGRESS = {None: 0, "queued": 0, "in_progress": 1, "requires_action": 2, "cancelling": 3}
-"""Any other state is final."""
+"""Any other status is final."""
 
 
 def parse_run(run: Data) -> list[Record]:
-    """Read a run, and the calls that it waits for in `requires_action`."""
+    """Read a run, and the tool calls whose outputs it waits for in `requires_action`."""
     own = string(run, "id")
     if own is None:
         return []
@@ -58,7 +58,7 @@ def parse_run(run: Data) -> list[Record]:
 
 
 def parse_step(step: Data) -> list[Record]:
-    """Read the calls of a run's step, with the outputs that it knows."""
+    """Read the tool calls of a run's step, with the outputs that it has."""
     run = string(step, "run_id")
     if run is None:
         return []
@@ -72,7 +72,7 @@ def parse_step(step: Data) -> list[Record]:
 
 
 def _call(call: Data, place: int, owner: Key, *, prefix: str = "") -> ToolCall:
-    """Read a call of a tool; its `place`, within the step that `prefix` names, replaces a missing id."""
+    """Read a tool call; its `place`, in the step that `prefix` names, replaces a missing id."""
     return ToolCall(
         key=string(call, "id") or f"{prefix}#{place}",
         owner=owner,
@@ -114,11 +114,11 @@ def parse_session(session: Data) -> list[Record]:
 
 
 def add_request(answer: Answer, params: Data) -> None:
-    """Add what the request for a run asked."""
+    """Add the parameters of the request for a run."""
     thread = members(child(params, "thread"), "messages")
     answer.prompt = (*answer.prompt, *messages(thread), *messages(members(params, "additional_messages")))
     answer.query = question(reversed(answer.prompt))
-    # A run shows the instructions that it was given, but not always those that its request added.
+    # A run has its instructions, but not always those that its request added.
     system = answer.system or instructions(params.get("instructions"))[0]
     added = instructions(params.get("additional_instructions"))[0]
     answer.system = (*system, *(text for text in added if not any(text in shown for shown in system)))
@@ -126,19 +126,19 @@ def add_request(answer: Answer, params: Data) -> None:
 
 
 def request_outputs(params: Data) -> list[Record]:
-    """Read the outputs of the program's tools that a request hands over."""
+    """Read the outputs of the program's tools from a request."""
     return [*outputs(members(params, "tool_outputs"))]
 
 
 def opening_messages(thread: str, params: Data) -> Iterable[ThreadMessage]:
-    """Read the messages that a thread was made with: its object does not have them."""
+    """Read the messages that a thread was created with, since its object does not contain them."""
     for place, message in enumerate(children(params, "messages")):
         text = content_text(message.get("content"))
         yield ThreadMessage(id=f"{thread}#{place}", thread=thread, role=string(message, "role"), text=text)
 
 
 class RunEvents:
-    """Puts the events of an Assistants stream together: a run, its steps and its messages."""
+    """Assembles the events of an Assistants stream into a run, its steps and its messages."""
 
     def __init__(self) -> None:
         self._last: dict[str, dict[str, Any]] = {}
@@ -158,15 +158,15 @@ class RunEvents:
             return
         self._last[own] = dict(subject)
         self.ended = name in _LAST_EVENTS
-        # What is no longer written shows itself whole: its deltas would repeat it.
+        # A finished object is complete: its deltas would repeat it.
         if subject.get("status") != "in_progress":
             self._deltas.pop(own, None)
 
     def result(self) -> list[Any]:
-        """Return the last snapshot of every object in the stream, one that broke off with its deltas."""
+        """Return the last snapshot of every object in the stream; an unfinished one includes its deltas."""
         shown = [{**subject, **self._deltas.get(own, {})} for own, subject in self._last.items()]
         for run in shown if self._failure is not None and not self.ended else ():
-            if run.get("object") == "thread.run":  # no event of its own says that it failed
+            if run.get("object") == "thread.run":  # no event of the run says that it failed
                 run |= {"status": "failed", "last_error": {"message": self._failure}}
         return shown
 
@@ -174,4 +174,4 @@ class RunEvents:
 _LAST_EVENTS = frozenset(
     f"thread.run.{state}" for state in ("completed", "requires_action", "incomplete", "failed", "cancelled", "expired")
 )
-"""After these events nothing but `done` comes."""
+"""After these events, only `done` follows."""

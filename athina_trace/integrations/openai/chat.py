@@ -1,6 +1,6 @@
-"""Chat completions: their answers, what their requests ask, and streams of their chunks, as records.
+"""Chat completions: reads their answers, requests and streams of chunks as records.
 
-Legacy completions, which have a prompt in place of messages and a text in place of a message, are read here, too.
+Also reads legacy completions, which have a prompt instead of messages and a text instead of a message.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = ["ChatChunks", "add_request", "parse_chat", "request_outputs"]
 
 
 def parse_chat(chat: Data) -> list[Record]:
-    """Read a completion and its calls of tools. One that came has ended, though it may name no reason."""
+    """Read a completion and its tool calls. It has ended, even if it has no finish reason."""
     own, created = string(chat, "id"), number(chat, "created")
-    # Small servers repeat ids within seconds, and some give neither id nor time: then the content is what differs.
+    # Small servers repeat ids within seconds, and some send neither id nor time: then only the content differs.
     known_by = f"{own or ''}@{created}"
     if own is None and created is None:
         known_by = f"#{zlib.crc32(repr(chat).encode('utf-8', 'replace')):08x}"
@@ -66,25 +66,25 @@ def parse_chat(chat: Data) -> list[Record]:
 
 
 def _message(choice: Data) -> Data:
-    """Return what a choice says; legacy completions have a text in place of a message."""
+    """Return the message of a choice; legacy completions have a text instead."""
     return child(choice, "message") or ({"content": choice["text"]} if string(choice, "text") else {})
 
 
 def _citations(chat: Data, contents: list[Data]) -> tuple[str, ...]:
-    """Name what an answer refers to: in annotations or documents of a message, or in a list beside the answer."""
+    """Return an answer's sources, from a message's annotations or documents or from a list beside the answer."""
     notes = [note for message in contents for note in children(message, "annotations")]
     for message in contents:
-        notes += children(child(message, "context"), "citations")  # Azure's, of the program's own data
+        notes += children(child(message, "context"), "citations")  # Azure's, from the program's own data
         for tool in children(message, "executed_tools"):  # Groq's
             notes += children(child(tool, "search_results"), "results")
     addresses = tuple(place for place in members(chat, "citations") if type(place) is str and place)
-    # Perplexity and xAI have the first, Perplexity the second, DashScope the third.
+    # Perplexity and xAI have `citations`, Perplexity also `search_results`, DashScope `search_info`.
     beside = addresses or citations(children(chat, "search_results"))
     return citations(notes) or beside or citations(children(child(chat, "search_info"), "search_results"))
 
 
 def _text(message: Data) -> str | None:
-    """Read the answer: text, a refusal, or the transcript of what was spoken."""
+    """Read the answer: text, a refusal, or the transcript of audio."""
     spoken = string(child(message, "audio"), "transcript")
     return content_text(message.get("content")) or string(message, "refusal") or spoken
 
@@ -92,7 +92,7 @@ def _text(message: Data) -> str | None:
 def _calls(message: Data, owner: Key, choice: int) -> list[ToolCall]:
     """Read the tool calls of a message, and a legacy function call.
 
-    Some servers fill in every field with its zero value: a call that names no tool is not a call.
+    Some servers send every field, if need be with its zero value: a function call without a name is not a call.
     """
     calls = _listed_calls(message)
     if legacy := child(message, "function_call"):
@@ -110,28 +110,28 @@ def _calls(message: Data, owner: Key, choice: int) -> list[ToolCall]:
 
 
 def _listed_calls(message: Data) -> list[Data]:
-    """Return the calls of a message or a delta. TGI sends a single one without its list."""
+    """Return the tool calls of a message or a delta. TGI sends a single one without a list."""
     calls = message.get("tool_calls")
     return [calls] if type(calls) is dict and calls else children(message, "tool_calls")
 
 
 def add_request(answer: Answer, params: Data) -> None:
-    """Add what the request for a completion asked."""
+    """Add the parameters of the request for a completion."""
     answer.prompt = messages(members(params, "messages"))
     legacy = params.get("prompt")
-    texts = legacy if type(legacy) is list else [legacy]  # several are several questions; tokens are no text
+    texts = legacy if type(legacy) is list else [legacy]  # a list of several questions; token ids are not text
     answer.prompt += tuple({"role": "user", "content": text} for text in texts if type(text) is str and text)
     answer.query = question(reversed(answer.prompt))
     answer.functions = tuple(members(params, "functions"))
 
 
 def request_outputs(params: Data) -> list[Record]:
-    """Read the outputs of the program's tools that a request hands over."""
+    """Read the outputs of the program's tools from a request."""
     return [*outputs(members(params, "messages"))]
 
 
 class ChatChunks:
-    """Puts the chunks of one completion together."""
+    """Assembles the chunks of one completion."""
 
     def __init__(self) -> None:
         self._whole: dict[str, Any] = {}
@@ -139,23 +139,23 @@ class ChatChunks:
 
     @property
     def ended(self) -> bool:
-        """Whether every choice has its reason to end; the usage may still follow."""
+        """Whether every choice has its finish reason; the usage may still follow."""
         return bool(self._choices) and all(choice.get("finish_reason") for choice in self._choices.values())
 
     def add(self, chunk: Data) -> None:
-        """Take the next chunk, or an event of the client's own stream helper that holds one."""
+        """Take the next chunk, or an event of the client's stream helper that contains one."""
         if chunk.get("type") == "chunk":
             chunk = child(chunk, "chunk")
         usage = chunk.get("usage") or child(chunk, "x_groq").get("usage")
-        if not usage and "timings" in chunk:  # llama.cpp's counts, where no usage was asked for
+        if not usage and "timings" in chunk:  # llama.cpp's counts, if no usage was requested
             timings = child(chunk, "timings")
             asked = [count(timings, name) for name in ("prompt_n", "cache_n")]
             usage = {"prompt_tokens": sum(filter(None, asked)), "completion_tokens": timings.get("predicted_n")}
         error = chunk.get("error") or stated_failure(chunk)
-        # Some servers send the usage in a chunk without choices, or a failure in place of them.
+        # Some servers send the usage, or a failure, in a chunk without choices.
         if type(chunk.get("choices")) is not list and usage is None and error is None:
             return
-        for name in ("id", "created"):  # the first are the answer's: Groq ends one that used its own tools as "stub"
+        for name in ("id", "created"):  # the first ones count: Groq ends an answer that used its own tools as "stub"
             self._whole[name] = self._whole.get(name) or chunk.get(name)
         for name in ("model", "service_tier", "citations", "search_results", "search_info"):
             value = chunk.get(name)
@@ -163,19 +163,19 @@ class ChatChunks:
                 self._whole[name] = value
         self._whole["error"] = error or self._whole.get("error")
         for choice in children(chunk, "choices"):
-            usage = usage or choice.get("usage")  # where Moonshot has it
+            usage = usage or choice.get("usage")  # Moonshot's place for it
             built = self._choices.setdefault(count(choice, "index") or 0, {"message": {}})
             _add_piece(built["message"], choice)
             reason = string(choice, "finish_reason")
             if reason is not None:
                 built["finish_reason"] = reason
-            built["error"] = choice.get("error") or built.get("error")  # OpenRouter's, of the provider that it asked
-        # Some servers fill in zeros in every chunk but the one that counts, those of details among them.
+            built["error"] = choice.get("error") or built.get("error")  # OpenRouter's, from the provider that it asked
+        # Some servers send usage in every chunk, with all counts and details zero except in one.
         if type(usage) is dict and (any(map(_counts, usage.values())) or not self._whole.get("usage")):
             self._whole["usage"] = usage
 
     def result(self) -> dict[str, Any] | None:
-        """Return the completion as far as it came."""
+        """Return the completion so far."""
         if not self._whole:
             return None
         choices = [{"index": place, **choice} for place, choice in sorted(self._choices.items())]
@@ -187,27 +187,27 @@ def _counts(value: Any) -> bool:
 
 
 def _add_piece(message: dict[str, Any], choice: Data) -> None:
-    """Add what a chunk's choice says to the message that was built so far."""
+    """Add a chunk's choice to the message built so far."""
     delta = child(choice, "delta")
     whole = NOTHING if delta else child(choice, "message")
-    if whole and (_text(whole) or _calls(whole, ("chat", ""), 0)):  # a message of zero values says nothing
+    if whole and (_text(whole) or _calls(whole, ("chat", ""), 0)):  # a message of zero values does not count
         message.clear()  # MiniMax ends a stream with the whole answer
     _add_delta(message, delta or _message(choice))
 
 
 def _add_delta(message: dict[str, Any], delta: Data) -> None:
-    """Add a delta to the message that was built so far."""
+    """Add a delta to the message built so far."""
     rest = {name: part for name, part in delta.items() if name not in ("content", "tool_calls", "function_call")}
     grow(message, rest)
     content = delta.get("content")
     if type(content) is list:
-        # Some servers stream parts, each a piece of one text, and thoughts and references between them.
+        # Some servers stream content parts, each a piece of one text, with thoughts and references between them.
         content = "".join(content_text([part]) for part in content)
     elif type(content) is dict:
         content = content_text([content])
     if type(content) is str:
         message["content"] = (message.get("content") or "") + content
-    # The way before tools: one call, which has neither id nor index.
+    # The legacy form: a single call, without id or index.
     if legacy := child(delta, "function_call"):
         _add_function(message.setdefault("function_call", {}), legacy)
     calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
@@ -221,7 +221,7 @@ def _add_delta(message: dict[str, Any], delta: Data) -> None:
 
 
 def _is_same_place(built: Data, part: Data) -> bool:
-    """Return whether a part of a call may belong to one that was built, by index or, where there is none, id."""
+    """Return whether a part of a call may belong to an earlier one: by its index, or without one by its id."""
     index, own = part.get("index"), string(part, "id")
     if index is not None:
         return bool(built.get("index") == index)
@@ -229,16 +229,16 @@ def _is_same_place(built: Data, part: Data) -> bool:
 
 
 def _begins_call(built: Data, part: Data) -> bool:
-    """Return whether a part begins a call of its own. Some servers count all calls 0, with ids of their own or none."""
+    """Return whether a part begins a new call. Some servers give all calls the index 0, with or without ids."""
     own, name = string(part, "id"), string(child(part, "function"), "name")
     if name is None or (own is not None and own == string(built, "id")):
         return False
     if own is not None and string(built, "id") is not None:
         return True
-    # Without ids: once a call has arguments, another name begins another call, and so does its own after their end.
+    # Without ids: after arguments, another name begins a new call, and after complete ones, so does the same name.
     function = child(built, "function")
     arguments = function.get("arguments")
-    if type(arguments) is dict:  # which some servers send whole, and not as text
+    if type(arguments) is dict:  # some servers send arguments whole, as an object
         return True
     if type(arguments) is not str or not arguments:
         return False
@@ -246,7 +246,7 @@ def _begins_call(built: Data, part: Data) -> bool:
 
 
 def _add_function(built: dict[str, Any], part: Data) -> None:
-    """Add a part of a function's call. Some servers repeat the whole name with each part."""
+    """Add a part of a function call. Some servers repeat the whole name in each part."""
     known, name = string(built, "name"), string(part, "name")
     if known is not None and name is not None and name.startswith(known):
         part = {**part, "name": name[len(known) :]}

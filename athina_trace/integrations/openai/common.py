@@ -1,6 +1,6 @@
 """What assistants, responses and chat completions have in common: contents, usage, options, tools, failures.
 
-Every function takes plain data as `normalise` makes it, and returns nothing where it says nothing.
+Every function takes plain data from `normalise`, and returns an empty value or None if there is nothing to read.
 
 Sources: the references of the Assistants, Responses and Chat Completions APIs, the types of the `openai` package 1.x to
 3.x, and recorded traffic of OpenAI, Azure and compatible servers.
@@ -49,13 +49,13 @@ __all__ = [
 def content_text(content: Any) -> str:
     """Read a message's content: a string, or the texts of its parts joined with newlines.
 
-    Knows the parts of all three APIs: text (plain or as `{"value": …}`), refusals, and the transcript of an audio part.
-    Images and files have no text and are left out.
+    Reads the parts of all three APIs: text (plain or as `{"value": …}`), refusals, and transcripts of audio parts.
+    Images and files, which have no text, are left out.
     """
     if type(content) is str:
         return content
     if type(content) is dict and content:
-        # Some servers give an answer in JSON mode as an object.
+        # Some servers return an answer in JSON mode as an object.
         return _part_text(content) or json.dumps(content, ensure_ascii=False)
     return "\n".join(filter(None, map(_part_text, content))) if type(content) is list else ""
 
@@ -70,7 +70,7 @@ def _part_text(part: Any) -> str | None:
 
 
 def messages(items: Iterable[Any]) -> tuple[Mapping[str, str], ...]:
-    """Read messages of a request, an output of a tool among them as a message of the role `tool`."""
+    """Read the messages of a request; tool outputs become messages of the role `tool`."""
     read: list[Mapping[str, str]] = []
     for item in items:
         if type(item) is not dict:
@@ -82,18 +82,18 @@ def messages(items: Iterable[Any]) -> tuple[Mapping[str, str], ...]:
             value = output.value
             text = content_text(value) if type(value) is not dict else ""
             if not text and value not in ("", [], {}):
-                text = json.dumps(value, ensure_ascii=False)  # what has no text, such as a screenshot
+                text = json.dumps(value, ensure_ascii=False)  # an output without text, such as a screenshot
             read.append({"role": "tool", "content": text})
     return tuple(read)
 
 
 def question(prompt: Iterable[Mapping[str, str]]) -> str | None:
-    """Return the user's last words in messages that come the last one first: an image by itself asks nothing."""
+    """Return the user's last text, from messages in reverse order; an image alone is not a question."""
     return next((each["content"] for each in prompt if each["role"] == "user" and each["content"]), None)
 
 
 def outputs(items: Iterable[Any]) -> list[ToolOutput]:
-    """Read what tools gave back, out of messages, items or `tool_outputs`."""
+    """Read tool outputs from messages, items or `tool_outputs`."""
     return [output for item in items if type(item) is dict and (output := _output(item)) is not None]
 
 
@@ -104,7 +104,7 @@ def _output(item: Data) -> ToolOutput | None:
 
 
 def instructions(value: Any) -> tuple[tuple[str, ...], tuple[Mapping[str, str], ...]]:
-    """Read instructions: what the model is to obey, and the messages of a prompt template in which others speak."""
+    """Read instructions: the system's texts, and the user's and assistant's messages of a prompt template."""
     if type(value) is str:
         return ((value,) if value else ()), ()
     if type(value) is not list:
@@ -118,7 +118,7 @@ _CITED = ("url_citation", "url"), ("file_citation", "file_id"), ("file_path", "f
 
 
 def citations(notes: Iterable[Data]) -> tuple[str, ...]:
-    """Name the pages of the web and the files that annotations of a text refer to.
+    """Return the web pages and files that a text's annotations refer to.
 
     Responses have them in the annotation itself, the other APIs below the name of its type.
     """
@@ -130,23 +130,23 @@ def citations(notes: Iterable[Data]) -> tuple[str, ...]:
     return tuple(named)
 
 
-# Calls of tools -----------------------------------------------------------------------------------------------------
+# Tool calls ---------------------------------------------------------------------------------------------------------
 
 
 def function_body(call_id: str | None, function: Data) -> dict[str, object]:
-    """Return a function's call in the shape of chat completions."""
+    """Return a function call in the form of chat completions."""
     named = {"name": function.get("name"), "arguments": function.get("arguments")}
     return _without_none({"id": call_id, "type": "function", "function": _without_none(named)})
 
 
 def custom_body(call_id: str | None, custom: Data) -> dict[str, object]:
-    """Return a custom tool's call in the shape of chat completions."""
+    """Return a custom tool's call in the form of chat completions."""
     named = {"name": custom.get("name"), "input": custom.get("input")}
     return _without_none({"id": call_id, "type": "custom", "custom": _without_none(named)})
 
 
 def call_body(call: Data) -> dict[str, object]:
-    """Return a call of a chat completion or a run, without what only its stream needs."""
+    """Return a tool call of a chat completion or a run, without what only streams need."""
     if call.get("function") is not None:
         return function_body(string(call, "id"), child(call, "function"))
     if call.get("custom") is not None:
@@ -155,7 +155,7 @@ def call_body(call: Data) -> dict[str, object]:
 
 
 def item_body(item: Data) -> dict[str, object]:
-    """Return a call of a tool of OpenAI's own as it came: `{"id": …, "type": "web_search_call", …}`."""
+    """Return a call of one of OpenAI's own tools as it came: `{"id": …, "type": "web_search_call", …}`."""
     return {name: known(value) for name, value in item.items() if name != "index" and value is not None}
 
 
@@ -176,7 +176,7 @@ _SCHEMAS = frozenset({"parameters", "schema", "input_schema"})
 
 
 def known(value: Any) -> Any:
-    """Leave out what is None at any depth, as the client writes its models down; JSON schemas keep theirs."""
+    """Leave out None at any depth, as the client does when it serializes its models; JSON schemas keep theirs."""
     if type(value) is list:
         return [known(item) for item in value]
     if type(value) is not dict:
@@ -189,7 +189,7 @@ _CREDENTIALS = frozenset({"authorization", "headers"})
 
 
 def offered_tools(data: Data) -> tuple[object, ...]:
-    """Read the tools that the model could call, without what a remote server is opened with."""
+    """Read the tools that the model could call, without the credentials for remote servers."""
     tools = members(data, "tools")
     if not tools:
         return ()
@@ -206,7 +206,7 @@ def offered_tools(data: Data) -> tuple[object, ...]:
 _USAGE_DETAILS = frozenset(
     {
         "prompt_tokens_details",
-        "prompt_token_details",  # so spelt in runs and run steps
+        "prompt_token_details",  # the spelling of runs and run steps
         "input_tokens_details",
         "completion_tokens_details",
         "output_tokens_details",
@@ -219,23 +219,23 @@ _DETAILS_BESIDE = {
     "prompt_cache_hit_tokens": "cached_tokens",  # DeepSeek
     "reasoning_tokens": "reasoning_tokens",  # Perplexity
 }
-"""What some servers count beside the totals, in place of a group or once more."""
+"""Counts that some servers send beside the totals, instead of a group or in addition."""
 
 
 def usage_counts(data: Data) -> dict[str, int]:
-    """Read token counts under Athina's names, a missing total summed; details under their own names."""
+    """Return token counts under Athina's names, with a missing total added up, and details under their own names."""
     usage = child(data, "usage") or child(data, "usageMetadata")
     counts: dict[str, int] = {}
     beside: dict[str, int] = {}
     for name, given in usage.items():
         if name in COUNTS:
-            # Most are such, and need no call.
+            # Most counts are plain integers, and need no call.
             tokens = given if type(given) is int and given >= 0 else as_count(given)
             if tokens is not None:
                 counts.setdefault(COUNTS[name], tokens)
         elif name in _USAGE_DETAILS and type(given) is dict:
             for kind, tokens_of_kind in given.items():
-                # Both groups may have `audio_tokens`, which are added up; a count of zero, as most are, says nothing.
+                # Both groups may have `audio_tokens`, which are added up. Zeros, the usual case, are left out.
                 if tokens_of_kind and (of_kind := as_count(tokens_of_kind)):
                     counts[kind] = counts.get(kind, 0) + of_kind
         elif name in _DETAILS_BESIDE and (tokens := as_count(given)):
@@ -248,9 +248,9 @@ def usage_counts(data: Data) -> dict[str, int]:
 
 
 def stated_cost(data: Data) -> float | None:
-    """Read what the server says that the answer costs, in US dollars: OpenRouter's, and Perplexity's sum.
+    """Return the answer's cost as the server states it, in US dollars: OpenRouter's cost, or Perplexity's total.
 
-    None for a key of the user's own with another provider, of which OpenRouter states its fee alone.
+    None if the user's own key for another provider was used: then OpenRouter states only its fee.
     """
     usage = child(data, "usage")
     if "cost" not in usage or usage.get("is_byok") is True:
@@ -269,14 +269,14 @@ _OPTIONS: dict[str, str | None] = {
         ("frequency_penalty", "presence_penalty", "seed", "n", "reasoning_effort", "verbosity", "truncation")
     ),
 }
-"""Athina's names; None for what goes among its `extra_options`."""
+"""Athina's names; None for options that go into its `extra_options`."""
 
 
 def model_options(data: Data) -> dict[str, object]:
-    """Read model options under Athina's names, from what a server says it used or a request asked for."""
+    """Return model options under Athina's names, from a server's answer or from a request."""
     options: dict[str, object] = {}
     extra: dict[str, object] = {}
-    # In an order that leaves `max_completion_tokens` the last word.
+    # Sorted so that `max_completion_tokens` wins.
     for name in sorted(_OPTIONS.keys() & data.keys(), reverse=True):
         value, ours = data[name], _OPTIONS[name]
         if type(value) is list:
@@ -293,7 +293,7 @@ def model_options(data: Data) -> dict[str, object]:
 
 
 def failure(data: Data, *, what: str) -> str | None:
-    """Return why a run or response failed, as one sentence; None where it did not.
+    """Return why a run or response failed, in one line; None if it did not.
 
     Source: `last_error` of a run, `error` of a response, `incomplete_details` of both.
     """
@@ -310,11 +310,11 @@ def failure(data: Data, *, what: str) -> str | None:
 
 
 def stated_failure(data: Data) -> str | None:
-    """Return what a server of another make says was wrong, outside of an error of OpenAI's form; None where nothing.
+    """Return the error message of a server that does not use OpenAI's form for errors; None without an error.
 
-    It knows a text as `error` (Ollama, TGI), Groq's below `x_groq`, MiniMax's status beside the answer, Qianfan's
-    `error_msg`, Cloudflare's list, an object that names itself `error` (vLLM, SGLang, FastChat), and a message with
-    nothing but a code beside it, as servers stream it in an event of the name `error`.
+    Reads a text as `error` (Ollama, TGI), Groq's below `x_groq`, MiniMax's status beside the answer, Qianfan's
+    `error_msg`, Cloudflare's list, `error` as the `object` (vLLM, SGLang, FastChat), and a message with only
+    fields such as a code beside it, which servers stream in an event named `error`.
     """
     error = data.get("error")
     words_beside = type(data.get("message")) is str
@@ -337,13 +337,13 @@ _STATING = frozenset({"base_resp", "error_msg", "errors", "x_groq"})
 
 
 def incomplete_reason(data: Data) -> str | None:
-    """Return why a run or response was not given whole."""
+    """Return why a run or response is incomplete."""
     details = data.get("incomplete_details")
     return string(details, "reason") if type(details) is dict else None
 
 
 def served(data: Data, **ids: str | None) -> dict[str, str]:
-    """Collect what is worth keeping beside the log's own fields: ids, and how the request was served."""
+    """Collect details that the log's own fields do not have: ids, and how the request was served."""
     ids["incomplete_reason"] = incomplete_reason(data)
     if "service_tier" in data and (tier := string(data, "service_tier")) not in _ORDINARY_TIERS:
         ids["service_tier"] = tier

@@ -1,4 +1,4 @@
-"""How streams grow what they give in parts: deltas of completions, of responses, and of an assistant's objects."""
+"""Applies the deltas of streams: of completions, of responses, and of the Assistants API's objects."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from athina_trace.integrations.openai.normalise import Data
 
 __all__ = ["grow"]
 
-_WHOLE = frozenset({"index", "id", "type", "object", "role"})  # repeated as they are, never in parts
+_WHOLE = frozenset({"index", "id", "type", "object", "role"})  # sent whole, never in parts
 
 
 def grow(built: dict[str, Any], delta: Data) -> None:
-    """Add a delta to what was built before: strings grow, lists by `index`, dictionaries by key."""
+    """Add a delta to what was built before: strings are appended, lists merged by `index`, dictionaries by key."""
     for name, part in delta.items():
         built[name] = _grown(built.get(name), part, whole=name in _WHOLE)
 
 
 def _grown(built: Any, part: Any, *, whole: bool) -> Any:
-    if part is None or (whole and part == ""):  # some servers send what they have sent before as nothing
+    if part is None or (whole and part == ""):  # some servers send values that have not changed as empty
         return built if built is not None else part
     if type(part) is list:
         return _grown_list(built if type(built) is list else [], part)

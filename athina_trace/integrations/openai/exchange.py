@@ -1,7 +1,7 @@
-"""One request of an instrumented client and what came of it, as records.
+"""Reads one request of an instrumented client and its answer as records.
 
-An answer alone shows what the model wrote; the request shows what it was asked: messages or input, instructions, tools,
-options, outputs of tools. What the answer itself says always comes first, ids above all.
+The answer shows what the model wrote; the request adds what it was asked: messages or input, instructions, tools,
+options, tool outputs. If both have a value, such as an id, the answer's counts.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def read_exchange(
     request: int | None = None,
     error: BaseException | None = None,
 ) -> Sequence[Record] | None:
-    """Return what request and answer say together; None where no model was asked, and nothing known came.
+    """Return the records of a request and its answer; None if no model was asked, and nothing known came.
 
     Args:
-        kind: what kind of answer was asked for; None where no model answers (a message is posted, a list read).
+        kind: the kind of answer that was asked for; None if no model answers (a message is posted, a list read).
         params: the request's parameters by name, as plain data.
         given: what came back, as plain data; of a stream that failed, what had come by then.
-        order: requests count in the order of this number: the clock's, when they began.
-        request: the number of a request that asks a model; None where the state of an earlier answer is asked for.
-        error: what the request ended with.
+        order: sorts requests: the clock's reading when they began.
+        request: the number of a request that asks a model; None if it asks for the state of an earlier answer.
+        error: what ended the request.
     """
     records = parse(given)
     if kind is None:
@@ -56,7 +56,7 @@ def read_exchange(
     if records is None:
         if error is None and (request is None or not _is_foreign(given)):
             return None
-        # In place of the answer that did not come: the request failed, or a proxy answered it with a page of its own.
+        # Replaces the missing answer: the request failed, or a proxy answered with a page of its own.
         status = "failed" if isinstance(error, Exception | None) else "cancelled"
         missing = Answer(key=(kind, f"{status}-{order}"), status=status)
         if error is None:
@@ -73,25 +73,25 @@ def read_exchange(
 
 
 def _is_foreign(answer: Any) -> bool:
-    """Return whether something came, or an empty stream, in place of an answer; another object of the API is known."""
+    """Return whether something foreign came in place of an answer, or an empty stream, but no object of the API."""
     return type(answer) is not dict or (bool(answer) and not string(answer, "object"))
 
 
 def add_request(answer: Answer, params: Data) -> None:
-    """Add what the request asked to what the answer says."""
+    """Add the request's parameters to the answer."""
     _APIS[answer.key[0]].add_request(answer, params)
     answer.session = answer.session or responses.conversation_of(params)
     answer.model = answer.model or string(params, "model")
     answer.tools = answer.tools or offered_tools(params)
-    # What the server says it used wins over what it was asked to use.
+    # Options that the server reports win over those that were requested.
     answer.options = {**model_options(params), **answer.options}
 
 
 def _add_failure(answer: Answer, error: BaseException) -> None:
-    """Add what ended the request."""
+    """Add the error that ended the request."""
     if isinstance(error, Exception):
         answer.error = error_text(error)
-        # What a failure broke off has failed, whatever its last snapshot says.
+        # An unfinished answer has failed, whatever its last snapshot says.
         if answer.status is None or not answer.ended:
             answer.status, answer.progress = "failed", FINISHED
     code = normalise(attribute_or_none(error, "status_code"))
@@ -99,25 +99,25 @@ def _add_failure(answer: Answer, error: BaseException) -> None:
 
 
 def error_text(error: object) -> str:
-    """Return the API's own message where the exception carries one, else its type and text."""
+    """Return the API's own message if the exception has one, else its type and text."""
     body = normalise(attribute_or_none(error, "body"))
     if type(body) is list and len(body) == 1:  # as Gemini lists its errors
         body = body[0]
     places: list[Any] = [body]
     if type(body) is dict:
-        # Where servers say what was wrong: OpenAI, Azure, and smaller ones.
+        # The places where servers put the message: OpenAI, Azure, and smaller ones.
         places = [body.get("message"), child(body, "error").get("message"), stated_failure(body), body.get("detail")]
     message = next((place for place in places if type(place) is str and place), None)
     if message is not None:
         return message[:_LONGEST]
     try:
-        # The client's own text may leave out what it knows no form of, such as the list of what a request lacks.
+        # The client's text may omit what is in an unknown form, such as the list of what a request lacks.
         text = json.dumps(body, ensure_ascii=False) if body and type(body) in (dict, list) else str(error)
-    except Exception as fault:  # noqa: BLE001 - `__str__` of a stranger may raise anything
+    except Exception as fault:  # noqa: BLE001 - a foreign `__str__` may raise anything
         _guard.raise_if_the_programs(fault)
         text = ""
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:_LONGEST]
 
 
 _LONGEST = 2000
-"""Characters; what proxies answer may be a whole page."""
+"""Characters; a proxy may answer with a whole page."""

@@ -1,13 +1,13 @@
-"""`instrument_openai`: have OpenAI's client record what its models answer.
+"""`instrument_openai`: makes OpenAI's client record the answers of models.
 
 Every call of every client, sync or async, OpenAI or Azure, its own class or a subclass, whatever the resource
 (`create`, `parse`, `stream`, the polls, further pages, raw and streaming responses), goes exactly once through
 `SyncAPIClient.request` or `AsyncAPIClient.request`. These two are patched, rather than forty methods that differ from
 version to version and call each other: one call is one request, whose method, path and body show what it is about.
-Beside them is `_process_response`, which makes the answer: other tools may wrap it, or answer in place of `request`.
-Of the body, what the client decoded is taken from `_process_response_data`, rather than decoded again. A client whose
-own `request` was replaced before is seen by `_process_response`, by `_make_status_error_from_response`, and by the
-exception for what was never answered. To instrument one client is to patch its class and to mark the client.
+`_process_response`, which makes the answer, is patched as well, since other tools may wrap it, or replace `request`.
+The decoded body is taken from `_process_response_data`, rather than decoding it again. If a client's `request` was
+replaced before, its requests are seen in `_process_response`, `_make_status_error_from_response`, and the exception
+for requests that get no answer. To instrument one client, its class is patched and the client is marked.
 
 `openai` is never imported from here: the patch waits until the program imports it.
 """
@@ -55,7 +55,7 @@ _STREAMS = {
     "openai._response": ("APIResponse", "AsyncAPIResponse"),
     "openai._legacy_response": ("LegacyAPIResponse",),
 }
-"""What is read after a call returned it: streams, and responses that are not parsed."""
+"""Streams and unparsed responses, which the program reads after the call returned them."""
 _METHODS = (
     "request",
     "_process_response",
@@ -70,35 +70,35 @@ _CONNECTING = tuple(
     f"openai.resources.{name}"
     for name in ("responses.responses", "realtime.realtime", "beta.responses.responses", "beta.realtime.realtime")
 )
-"""Modules with resources that open WebSockets. Each is loaded when it is first used."""
+"""Modules of resources that open WebSockets. Each is imported on first use."""
 _COPIES = ("copy", "with_options")
 _hooked = False
 _awaited: set[str] = set()
 """Modules of `_CONNECTING` that are patched when the program imports them."""
 _lock = threading.Lock()
-"""Held while classes are patched: two threads would put one patch around the other."""
+"""Held while classes are patched, else two threads could wrap one patch in the other."""
 _clients: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Those that are marked."""
+"""The marked clients."""
 _owners: weakref.WeakSet[type] = weakref.WeakSet()
-"""The classes that were patched."""
+"""The patched classes."""
 _patches: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-"""Our patches, each with what it replaced."""
+"""Our patches, each with the method that it replaced."""
 
 
 def instrument_openai(client: Any = None, *, fetch_details: bool = False) -> None:
-    """Record every answer that an OpenAI client gets, by itself, in the log of the decorated call around it.
+    """Automatically record every answer that an OpenAI client gets in the log of the decorated call around it.
 
-    Outside of every decorated call, each run, response and chat completion becomes a log of its own. The user's calls
-    give exactly what they gave before.
+    Outside of decorated calls, each run, response and chat completion becomes a log of its own. The client's methods
+    return exactly what they returned before.
 
     Args:
-        client: the one client to instrument; without one, all clients of this process are, those made already, too.
-            A subclass whose own `request` answers without the client's is not seen.
-        fetch_details: have a run that has ended asked for its messages and steps, which costs requests; otherwise
-            its log has those that the program itself asks for.
+        client: the client to instrument; without one, all clients of this process are, including existing ones.
+            A subclass whose own `request` answers without calling the client's is not seen.
+        fetch_details: fetch the messages and steps of a run when it has ended, which costs requests; otherwise its
+            log has those that the program itself asks for.
 
     May be called again, before or after `openai` is imported and clients are made; `uninstrument_openai` undoes it.
-    Raises `TypeError` where `client` is no OpenAI client.
+    Raises `TypeError` if `client` is not an OpenAI client.
 
     >>> instrument_openai()
     """
@@ -145,9 +145,9 @@ def _patch_all(module: ModuleType) -> None:
 
 
 def _patch(owner: Any) -> None:
-    """Patch a class of clients, and those of its subclasses that have a `request` of their own.
+    """Patch a client class, and its subclasses that have their own `request`.
 
-    Other tools put theirs there, around the one that was in the class at the time: ours would not be reached.
+    Other tools set those to wrappers of the method that the class had at the time, which would bypass our patch.
     """
     is_async = owner.__name__.startswith("Async")
     with _lock:
@@ -176,7 +176,7 @@ def _patch(owner: Any) -> None:
 
 
 def _connecting_imported(module: ModuleType) -> None:
-    """Patch the resources of a module that open WebSockets, which are no requests."""
+    """Patch the resources of a module that open WebSockets, which do not go through `request`."""
     if switch.everything or _clients:
         for cls in list(vars(module).values()):
             if isinstance(cls, type) and cls.__module__ == module.__name__ and "connect" in vars(cls):
@@ -192,7 +192,7 @@ def _subclasses(owner: type[Any]) -> Iterator[type[Any]]:
 
 def _put(owner: type, name: str, patcher: Callable[[Any], Any]) -> None:
     method = getattr(owner, name, None)
-    # Another tool may have wrapped ours: another one around theirs would log everything twice.
+    # Another tool may have wrapped our patch: a second patch around its wrapper would log everything twice.
     if callable(method) and not any(map(_is_patch, callables.layers(method))):
         patch = patcher(method)
         _patches[patch] = inspect.getattr_static(owner, name)
@@ -201,12 +201,12 @@ def _put(owner: type, name: str, patcher: Callable[[Any], Any]) -> None:
 
 
 def _is_patch(method: Any) -> bool:
-    # Not by equality alone: a proxy around ours equals it.
+    # Not by equality alone: a proxy equals the patch inside it.
     return type(method) is FunctionType and method in _patches
 
 
 def _restore(owner: type) -> None:
-    """Put a class's own methods back, unless another tool has patched them since: theirs would go with ours."""
+    """Restore a class's own methods, except those that another tool has patched since, whose patch would be lost."""
     for name in _METHODS:
         patch: Any = vars(owner).get(name)
         if _is_patch(patch):
@@ -214,7 +214,7 @@ def _restore(owner: type) -> None:
 
 
 def _instrument_client(client: Any) -> None:
-    owner = next((kind for kind in client.__class__.__mro__ if kind.__name__ in _CLASSES), None)  # a proxy's, too
+    owner = next((kind for kind in client.__class__.__mro__ if kind.__name__ in _CLASSES), None)  # for proxies, too
     if not all(callable(getattr(client, name, None)) for name in ("request", "with_options")) or owner is None:
         raise TypeError(f"instrument_openai() takes a client of the openai package, got {type(client).__name__}")
     known = client in _clients
@@ -227,7 +227,7 @@ def _instrument_client(client: Any) -> None:
 
 
 def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
-    """Have `client.with_options(...)` return a client that is instrumented, too."""
+    """Make `client.with_options(...)` return an instrumented client, too."""
     made = wrapped(*args, **kwargs)
     with _guard.shield("instrumenting a copy of a client"):
         _instrument_client(made)
@@ -235,23 +235,23 @@ def _copied(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
 
 
 def _forget_client(client: Any) -> None:
-    if MARK in vars(client):  # which a shallow copy has, too
+    if MARK in vars(client):  # also in a shallow copy of a client
         for name in (MARK, *_COPIES):
             vars(client).pop(name, None)
     _clients.discard(client)
 
 
 def _returned(stream: Any, call: Call) -> Any:
-    """End the call of a decorated function with the client's stream, or the response to be parsed, that it returned.
+    """End the call of a decorated function with the client's stream, or the unparsed response, that it returned.
 
-    One that is not observed, or not for this call, is an iterator like any other.
+    A stream that is not observed, or not for this call, is an ordinary iterator.
     """
     observer = stream_observer.observer_of(stream)
     return stream if observer is not None and observer.end_with(call) else None
 
 
 def _reset() -> None:
-    """Forget in a forked child what its parent waits for, and locks that another thread of the parent's may hold."""
+    """Forget, in a forked child, what its parent waits for, and locks that threads of the parent may have held."""
     global _lock  # noqa: PLW0603 - one for the process
     _lock = threading.Lock()
     standalone_logs.reset()

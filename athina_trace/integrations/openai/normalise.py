@@ -1,10 +1,10 @@
-"""The border: any object of any client version, proxy, wrapper or dictionary → bounded plain data.
+"""The border: turns any object of any client version, proxy, wrapper or dictionary into bounded plain data.
 
-Behind it there are only dictionaries with string keys, lists, strings, numbers, booleans and None, all of the exact
-types, so that every reader is ordinary code. In contrast to `_serialization`, which writes values down for people, this
-neither cuts, masks nor marks: what is no data becomes None, and what came over the wire stays as it came.
+Behind it there are only dictionaries with string keys, lists, strings, numbers, booleans and None, of exactly these
+types, so that every reader is ordinary code. Unlike `_serialization`, which writes values for people, this does not
+shorten, mask or mark them: what is not data becomes None, and what came over the wire stays as it came.
 
-Nothing here raises, sends a request, or walks anything but dictionaries, lists, mappings and what instances store.
+Nothing here raises, sends a request, or walks anything but dictionaries, lists, mappings and instances' attributes.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ Data = Mapping[str, Any]
 NOTHING: Data = {}
 
 _DEEPEST = 40
-"""Levels: OpenAI's own schemas of tools allow ten, and are five levels deep in requests."""
+"""Levels: OpenAI allows ten in the schemas of tools, which are five levels deep in requests."""
 _MOST_VALUES = 200_000
 _LONG = 4096
 _SMALL = 65_536
-"""Bytes of a body."""
+"""Bytes of a body that is read as it is."""
 _MOST_CHARACTERS = 32_000_000
-"""Of all strings longer than `_LONG` together."""
+"""Limit for all strings of `_LONG` characters or more together."""
 _SCALARS = frozenset({int, float, bool, type(None)})
 
 
 def normalise(subject: object) -> Any:
-    """Return the object as plain data; None where there is none to be had.
+    """Return the object as plain data; None if it has none.
 
-    A response that the client gave unparsed is its decoded body, where that was read already.
+    An unparsed response becomes its decoded body, if that was read already.
     """
     try:
         return _Walk().plain(subject, _DEEPEST)
@@ -64,61 +64,60 @@ def normalise(subject: object) -> Any:
 
 
 def normalise_fresh(answer: object) -> Any:
-    """Do what `normalise` does for what the client has made of a body just now, in half the time.
+    """Do what `normalise` does, in half the time, for an object that the client has just made of a body.
 
-    That is a tree no larger than its body, so that the client's own model need not be walked through after it has
-    written itself down.
+    It is a tree no larger than its body, so that its serialized form needs no bounds, and no second walk.
     """
     written = _written(answer, mode="json")
-    return normalise(answer) if written is None or "data" in written else written  # a page knows more: its order
+    return normalise(answer) if written is None or "data" in written else written  # a page also has its order
 
 
 def answer_of(response: Any, answer: object, decoded: Any = None) -> Any:
-    """Return what the client made of an HTTP response as plain data, by the quickest way: its body, if that is small.
+    """Return the client's answer as plain data, in the quickest way: the HTTP response's body, if that is small.
 
-    A small body is within all bounds. What it was parsed to is another matter: the program may have named any class.
+    A small body is within all bounds. The object it was parsed to may not be: the program may have chosen any class.
 
     Args:
-        response: HTTP's.
+        response: the HTTP response.
         answer: what the client made of it.
-        decoded: the body as the client decoded it, where that is known and it stays as it is; else None.
+        decoded: the body as the client decoded it, if that is known and will not be changed; else None.
     """
-    content = getattr(response, "_content", None)  # `content` raises where the response was not read
+    content = getattr(response, "_content", None)  # `content` raises if the response was not read
     if type(content) is bytes and len(content) <= _SMALL:
         body = decode(content) if decoded is None else decoded
-        if type(body) is dict and "data" not in body:  # a page knows more than its body: its order
+        if type(body) is dict and "data" not in body:  # a page also has its order
             return body
     return normalise(answer)
 
 
 def body_of(response: Any) -> Any:
-    """Return the decoded body of an HTTP response; None where it was not read yet, or is no JSON.
+    """Return the decoded body of an HTTP response; None if it was not read yet, or is not JSON.
 
-    Reads the bytes that are there, rather than call `parse()` of the client's wrapper, which may run a parser of the
-    program's own, or take a body off the network that the program has yet to stream.
+    Reads the bytes that are there, rather than calling `parse()` of the client's wrapper, which may run the program's
+    own parser, or read a body from the network that the program has yet to stream.
     """
     try:
         content = response.content
-    except Exception as error:  # noqa: BLE001 - of a response that is still to be streamed, or a stranger
+    except Exception as error:  # noqa: BLE001 - a response that was not streamed yet, or a foreign object
         _guard.raise_if_the_programs(error)
         return None
     return decode(content) if isinstance(content, bytes) else None
 
 
 def decode(content: str | bytes) -> Any:
-    """Read JSON; None where the text is not JSON."""
+    """Decode JSON; None if the text is not JSON."""
     try:
         return from_json(content)
     except ValueError:
         pass
     try:
-        return json.loads(content)  # reads what pydantic's quicker reader refuses: halves of surrogate pairs
+        return json.loads(content)  # accepts lone surrogates, which pydantic's quicker parser refuses
     except (ValueError, RecursionError):
         return None
 
 
 class _Walk:
-    """One walk through an object, with what is left of its bounds: a cyclic or hostile object ends there."""
+    """One walk through an object, with what is left of its bounds: they end the walk of a cyclic or hostile object."""
 
     __slots__ = ("characters", "values")
 
@@ -127,7 +126,7 @@ class _Walk:
         self.characters = _MOST_CHARACTERS
 
     def plain(self, value: Any, depth: int) -> Any:
-        """Return a value as plain data, at most `depth` levels of it."""
+        """Return a value as plain data, at most `depth` levels deep."""
         kind = type(value)
         if kind in _SCALARS or (kind is str and len(value) < _LONG):
             return value
@@ -138,7 +137,7 @@ class _Walk:
         return self.container(value, kind, depth)
 
     def container(self, value: Any, kind: type, depth: int) -> Any:
-        """Return what holds other values as plain data, or what only a stranger's code can make plain."""
+        """Return a container, or an object that only foreign code can make plain, as plain data."""
         if depth == 0 or self.values <= 0:
             return None
         try:
@@ -147,7 +146,7 @@ class _Walk:
             if kind is list or kind is tuple:
                 return self.listed(value, depth)
             return self.foreign(value, depth)
-        except Exception as error:  # noqa: BLE001 - the one guard around a stranger's code
+        except Exception as error:  # noqa: BLE001 - the one guard around foreign code
             _guard.raise_if_the_programs(error)
             return None
 
@@ -159,7 +158,7 @@ class _Walk:
             kind = type(value)
             if type(name) is not str:
                 continue
-            # Most values are such, and need no call.
+            # Most values are plain already, and need no call.
             if kind in _SCALARS or (kind is str and len(value) < _LONG):
                 made[name] = value
             else:
@@ -179,7 +178,7 @@ class _Walk:
         return made
 
     def foreign(self, value: Any, depth: int) -> Any:
-        """Return an object of any other class as plain data. May raise what code of strangers raises."""
+        """Return an object of any other class as plain data. May raise whatever foreign code raises."""
         kind = type(value)
         if issubclass(kind, str):
             return self.plain(str.__str__(value), depth)
@@ -187,13 +186,13 @@ class _Walk:
             return int.__int__(value) if issubclass(kind, int) else float.__float__(value)
         if isinstance(value, Mapping):
             return self.named(value.items(), depth)
-        # Nothing else is iterated: a page of the client would send requests, and a generator is the program's own.
+        # Nothing else is iterated: a page of the client would send requests, and a generator belongs to the program.
         if isinstance(value, list | tuple):
             return self.listed(value, depth)
         return None if callable(value) else self.instance(value, depth)
 
     def instance(self, value: Any, depth: int) -> Any:
-        """Return what an instance stores: no property of it is called."""
+        """Return the attributes that an instance stores, without calling its properties."""
         stored: dict[str, Any] = vars(value)
         response = stored.get("http_response")
         if response is not None:
@@ -207,18 +206,18 @@ class _Walk:
             }
             fields |= _kept_by_pydantic(value, "__pydantic_extra__")
         if "data" in fields:
-            # The order that a page was asked for.
+            # The order in which the page was requested.
             options = stored.get("_options") or _kept_by_pydantic(value, "__pydantic_private__").get("_options")
             fields["_options"] = {"params": getattr(options, "params", None)}
         return self.named(fields.items(), depth)
 
 
 def _written(model: Any, *, mode: str) -> dict[str, Any] | None:
-    """Return one of the client's own models as it writes itself down, which is quicker than to read its attributes.
+    """Serialize one of the client's own models, which is quicker than reading its attributes.
 
-    None for another object, or one that holds what cannot be written down. Models of others, and those that hold one
-    because the answer was parsed to it, may have serializers of the program's own, which are not run. The mode "json"
-    gives exact types at any depth.
+    None for any other object, or one that cannot be serialized. Other models, and those that contain one because the
+    answer was parsed to it, may have the program's own serializers, which are not run. The mode "json" gives exact
+    types at any depth.
     """
     kind = type(model)
     if not kind.__module__.startswith("openai.") or kind.__name__.startswith("Parsed"):
@@ -227,30 +226,30 @@ def _written(model: Any, *, mode: str) -> dict[str, Any] | None:
         written: dict[str, Any] = kind.__pydantic_serializer__.to_python(
             model, mode=mode, by_alias=True, exclude_none=True, warnings=False
         )
-    except Exception as error:  # noqa: BLE001 - put together by hand around what is no data
+    except Exception as error:  # noqa: BLE001 - made by hand, and contains what is not data
         _guard.raise_if_the_programs(error)
         return None
     return written
 
 
 def _kept_by_pydantic(model: Any, name: str) -> Data:
-    """Return what a model keeps beside its declared fields; nothing for one that was made without validation."""
+    """Return what a pydantic model stores beside its declared fields; nothing if it was made without validation."""
     try:
         kept = getattr(model, name, None)
-    except Exception as error:  # noqa: BLE001 - a model that was never initialised raises other errors than expected
+    except Exception as error:  # noqa: BLE001 - an uninitialised model may raise other errors than AttributeError
         _guard.raise_if_the_programs(error)
         return NOTHING
     return kept if type(kept) is dict else NOTHING
 
 
 def string(data: Data, name: str) -> str | None:
-    """Return the string found there; None for any other type and for an empty one."""
+    """Return the string at `name`; None for any other type and for an empty string."""
     value = data.get(name)
     return value if type(value) is str and value else None
 
 
 def number(data: Data, name: str) -> float | None:
-    """Return the finite number found there; None for anything else, booleans too."""
+    """Return the finite number at `name`; None for anything else, also booleans."""
     value: Any = data.get(name)
     if type(value) is int:
         return value
@@ -258,30 +257,30 @@ def number(data: Data, name: str) -> float | None:
 
 
 def count(data: Data, name: str) -> int | None:
-    """Return the count found there (a float without fraction counts); None for anything else."""
+    """Return the count at `name` (a float without a fraction is one); None for anything else."""
     return as_count(data.get(name))
 
 
 def as_count(value: Any) -> int | None:
-    """Return a count as an exact integer; None for anything else."""
+    """Return a count as an integer; None for anything else."""
     if type(value) is int:
         return value if value >= 0 else None
     return int(value) if type(value) is float and value >= 0 and value.is_integer() else None
 
 
 def child(data: Data, name: str) -> Data:
-    """Return the dictionary found there, or an empty one."""
+    """Return the dictionary at `name`, or an empty one."""
     value = data.get(name)
     return value if type(value) is dict else NOTHING
 
 
 def members(data: Data, name: str) -> list[Any]:
-    """Return the list found there, or an empty one."""
+    """Return the list at `name`, or an empty one."""
     value = data.get(name)
     return value if type(value) is list else []
 
 
 def children(data: Data, name: str) -> list[Data]:
-    """Return the dictionaries of the list found there."""
+    """Return the dictionaries in the list at `name`."""
     value = data.get(name)
     return [each for each in value if type(each) is dict] if type(value) is list and value else []

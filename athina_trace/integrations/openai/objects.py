@@ -1,6 +1,6 @@
-"""Which of OpenAI's objects something is: `read(object)` gives what it says as records.
+"""Recognises OpenAI's objects, and reads them as records: `read(object)`.
 
-It understands runs, messages, run steps, threads, pages of them (and plain lists), responses, conversations, chat
+It understands runs, messages, run steps, threads, pages of these (and plain lists), responses, conversations, chat
 completions, their parsed variants, and the events and chunks of streams: as objects of any client version, as plain
 dictionaries, and inside the client's raw response wrappers. Nothing here raises.
 """
@@ -45,30 +45,30 @@ _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
     "chat.completion": parse_chat,
     "text_completion": parse_chat,
 }
-"""By the name that an object gives itself."""
+"""By the objects' field `object`."""
 
 _NAMES = frozenset(
     {"object", "http_response", "event", "step_details", "thread_id", "output", "output_text", "choices"}
 )
-"""Names of fields, one of which every known object has."""
+"""Every known object has at least one of these fields."""
 _REPEATING = ("content.", "refusal.", "tool_calls.function.arguments.", "logprobs.")
 _EVENTS = ("response.", "chunk", *_REPEATING)
-"""How the types of events begin: of responses, and of the client's helper `stream()`, which repeats parts of chunks."""
+"""Beginnings of events' types: those of responses, and of the client's helper `stream()`, which repeats chunks."""
 _WRAPPED = "raw_response_event"
-"""The type of the events in which the Agents SDK hands on those of a response; Mistral's client names none."""
+"""The type of the events in which the Agents SDK wraps those of a response; Mistral's client has no such type."""
 _FIRST_FEW = 3
 _MOST_MEMBERS = 10_000
 _NESTED = 3
 
 
 def may_be_known(subject: object) -> bool:
-    """Return False at once for what cannot be one of OpenAI's objects: most results of functions are such strangers.
+    """Return False quickly for anything that cannot be one of OpenAI's objects, as most results of functions.
 
-    No property of a stranger is called, and of a list only the first few members are asked.
+    No property of a foreign object is called, and only the first few items of a list are looked at.
     """
     try:
         return _may_be_known(subject)
-    except Exception as error:  # noqa: BLE001 - a property of a stranger may raise anything; `normalise` finds out
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything; `normalise` finds out
         _guard.raise_if_the_programs(error)
         return True
 
@@ -76,9 +76,9 @@ def may_be_known(subject: object) -> bool:
 def _may_be_known(subject: object) -> bool:
     if type(subject) is list or type(subject) is tuple:
         return any(map(_may_be_known, subject[:_FIRST_FEW]))
-    # Of strangers not by `getattr`: it may be code of theirs.
+    # Not by `getattr`, which may run an object's own code.
     fields = subject if type(subject) is dict else instance_dict(subject)
-    # A model of pydantic's keeps undeclared fields beside its own.
+    # Pydantic models store undeclared fields separately.
     extra = getattr(subject, "__pydantic_extra__", None) if hasattr(type(subject), "__pydantic_extra__") else None
     if not fields and extra is None and type(subject) is not dict:
         return issubclass(type(subject), Mapping | list | tuple)
@@ -97,17 +97,17 @@ def _has_known_fields(fields: dict[str, Any]) -> bool:
 
 
 def read(subject: object) -> list[Record] | None:
-    """Return what any object says; None for an unknown kind."""
+    """Return the records of any object; None if its kind is unknown."""
     return parse(normalise(subject)) if may_be_known(subject) else None
 
 
 def parse(plain: Any) -> list[Record] | None:
-    """Return what plain data says; None for an unknown kind."""
+    """Return the records of plain data; None if its kind is unknown."""
     return _parse(plain, _NESTED)
 
 
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
-    """Read what was given for an answer of this kind, though it does not look like one: an error, for one."""
+    """Read data as an answer of this kind although it does not look like one, such as an error."""
     if type(plain) is list and len(plain) == 1:  # as Gemini lists its errors
         plain = plain[0]
     if kind == RUN or type(plain) is not dict:
@@ -125,7 +125,7 @@ _ANSWER_NAMES = frozenset({"choices", "output", "output_text", "error", "usage"}
 
 
 def _parse_foreign(kind: str, plain: dict[str, Any]) -> list[Record] | None:
-    """Read an answer that a server gave in a form of its own: Ollama's, Google's, Anthropic's."""
+    """Read an answer in a server's own form: Ollama's, Google's, Anthropic's."""
     fields = answer_of(plain)
     if not fields:
         return None
@@ -158,7 +158,7 @@ def _parse(plain: Any, nested: int) -> list[Record] | None:
 
 
 def _parser_by_fields(data: Data) -> Callable[[Data], list[Record]] | None:
-    """Recognise by its fields what a compatible server sent without a name."""
+    """Recognise an object by its fields, since some compatible servers leave out the field `object`."""
     kind = None
     if string(data, "id"):
         if "step_details" in data and string(data, "run_id"):
@@ -179,13 +179,13 @@ def _first(data: Data, name: str) -> Data:
 
 
 def _parse_page(listed: list[Any], nested: int, *, order: object = None, is_page: bool = False) -> list[Record] | None:
-    """Read a list: a page of the API, which may be empty, or the program's own list of such objects."""
+    """Read a list: a page of the API, which may be empty, or the program's own list of objects."""
     parsed = [_parse(member, nested - 1) for member in listed[:_MOST_MEMBERS]] if nested else []
-    # Whose first members are all strangers is no list of ours, whatever may be further on.
+    # If the first items are all unknown, the list is not ours, whatever follows.
     if all(each is None for each in parsed[:_FIRST_FEW]):
         return [] if is_page and not listed else None
     times = [time for member in listed if type(member) is dict and (time := number(member, "created_at")) is not None]
-    # OpenAI's lists run from the newest to the oldest unless they are asked for `asc`.
+    # OpenAI's lists run from the newest to the oldest unless `asc` is requested.
     backwards = times[0] > times[-1] if times and times[0] != times[-1] else order != "asc"
     records = [record for each in parsed if each is not None for record in each]
     for record in records:
@@ -195,7 +195,7 @@ def _parse_page(listed: list[Any], nested: int, *, order: object = None, is_page
 
 
 class Reader:
-    """Reads the objects of one log, and puts together any number of streams whose chunks come in any mixture."""
+    """Reads the objects of one log, and assembles any number of streams whose chunks are interleaved in any way."""
 
     def __init__(self) -> None:
         self._chats: dict[tuple[str | None, float | None], ChatChunks] = {}
@@ -203,7 +203,7 @@ class Reader:
         self._runs = RunEvents()
 
     def read(self, subject: object) -> Iterable[Record] | None:
-        """Return what the object says: nothing yet for a chunk, None for an unknown kind."""
+        """Return the object's records: none yet for a chunk, None if its kind is unknown."""
         plain = normalise(subject)
         kind = self._add_chunk(plain) if type(plain) is dict else None
         if kind == "chat":
@@ -212,13 +212,13 @@ class Reader:
         return () if records is None and kind is not None else records
 
     def streamed(self) -> Iterable[Record]:
-        """Return what the streams have given so far."""
+        """Return the records of the streams so far."""
         results = [*(chat.result() for chat in self._chats.values()), *(each.result() for each in self._responses)]
         results += self._runs.result()
         return [record for result in results for record in parse(result) or ()]
 
     def _add_chunk(self, plain: Data) -> str | None:
-        """Take a chunk or an event of a stream; returns the kind of answer that it is of, None for anything else."""
+        """Take a chunk or an event of a stream; return the kind of its answer, or None for anything else."""
         name, kind = string(plain, "object"), string(plain, "type") or ""
         if kind == "chunk":
             plain = child(plain, "chunk")
@@ -237,11 +237,11 @@ class Reader:
         if name == "text_completion" and (
             key in self._chats or any(choice.get("finish_reason") is None for choice in children(plain, "choices"))
         ):
-            # A legacy completion and its chunks have one name: only the last chunk says why it ends.
+            # A legacy completion and its chunks have the same `object`: only the last chunk has a finish reason.
             self._chats.setdefault(key, ChatChunks()).add(plain)
             return "chat"
         if kind.startswith("response."):
-            # But for their first one, which not every model of a framework's gives, events do not say whose they are.
+            # Only the first event says which response it belongs to, and some frameworks' models leave that out.
             if not self._responses or self._responses[-1].ended or kind == "response.created":
                 self._responses.append(ResponseEvents())
             self._responses[-1].add(plain)
@@ -252,12 +252,12 @@ class Reader:
         return None
 
     def _chat_of(self, key: tuple[str | None, float | None], chunk: Data) -> ChatChunks | None:
-        """Return the completion that a chunk belongs to, or a new one; None for a chunk that belongs to none yet."""
+        """Return the completion that a chunk belongs to, if need be a new one; None if it belongs to none yet."""
         chat = self._chats.get(key)
         if chat is not None:
             return chat
         deltas = [child(choice, "delta") for choice in children(chunk, "choices")]
-        # Some servers give the time of each chunk in place of the answer's, or each chunk an id of its own.
+        # Some servers send each chunk's own time instead of the answer's, or a different id with each chunk.
         alike = [each for (own, _), each in self._chats.items() if own == key[0]]
         last = next(reversed(alike or [*self._chats.values()]), None)
         if last is None and key[0] is None and not deltas:
@@ -270,9 +270,9 @@ class Reader:
 
 
 def _is_chat_chunk(plain: Data, name: str | None) -> bool:
-    """Return whether this is a chunk of a chat completion, whatever it is named.
+    """Return whether this is a chunk of a chat completion, whatever its field `object`.
 
-    Perplexity has names of its own for the first and the last; those of Azure's filter have none, and no delta.
+    Perplexity's first and last chunk have names of its own; those of Azure's filter have no name and no delta.
     """
     if name == "chat.completion.chunk":
         return True

@@ -1,8 +1,8 @@
-"""What replaces methods of OpenAI's clients: `request` above all, and `_process_response`, which `request` ends with.
+"""Replacements for methods of OpenAI's clients: above all `request`, and `_process_response`, its last step.
 
-The first sees a request and what came of it; the second the answer that the client itself made, and the body of one
-that cannot be parsed to what the program wants. Both are plain functions: wrapt's wrappers make an object for each
-call, which takes three times as long.
+The first sees a request and its outcome; the second the answer that the client itself made, and the response if
+that cannot be parsed to what the program wants. Both are plain functions: wrapt's wrappers create an object for
+each call, which takes three times as long.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from athina_trace.integrations.openai.run_details import fetch, fetch_async
 from athina_trace.integrations.openai.stream_observer import StreamObserver
 
 MARK = "_athina_trace"
-"""The attribute of a client that is instrumented by itself: looking it up in a set takes longer."""
+"""Attribute that marks a single instrumented client: looking clients up in a set takes longer."""
 
 
 class Switch:
@@ -37,32 +37,32 @@ class Switch:
     everything = False
     """Every client, marked or not."""
     fetches = False
-    """Whether a run that has ended is asked for its messages and steps."""
+    """Whether the messages and steps of runs that have ended are fetched."""
 
 
 switch = Switch()
 
 
 class _ActiveRequest:
-    """A request that is under way, and what the client itself made of it."""
+    """A request in progress, and what the client itself made of it."""
 
     __slots__ = ("answer", "body", "client", "is_over", "is_recorded", "name", "options", "response", "within")
 
     def __init__(self, client: Any, options: Any) -> None:
         self.client, self.options = client, options
         self.name: Key | None = None
-        """What it is known by among the spans and runs around it, and inside."""
+        """Its key among the spans and runs around it and inside it."""
         self.within: tuple[Key, ...] = ()
         if answered.is_nesting_followed:
-            # A tool that was switched on before may begin its span inside.
+            # A tool that was switched on earlier may begin its span inside the request.
             self.name = ("request", str(next(_numbers)))
             self.within = answered.begin(self.name)
         self.answer: Any = None
-        """What `_process_response` returned: other tools may wrap it on its way out."""
+        """What `_process_response` returned; other tools may wrap it before the program gets it."""
         self.body: Any = None
-        """What the client decoded, and made that of."""
+        """The body as the client decoded it."""
         self.response: Any = None
-        """HTTP's response that it made this of, or could not: its body may not fit what the program wants."""
+        """The HTTP response that the client parsed, or could not: its body may not fit what the program wants."""
         self.is_recorded = self.is_over = False
 
 
@@ -71,7 +71,7 @@ _active: contextvars.ContextVar[_ActiveRequest | None] = contextvars.ContextVar(
 
 
 def patched_process_response(method: Any) -> Any:
-    """Replace `_process_response`: the client makes an answer of what came over the wire."""
+    """Replace `_process_response`, in which the client makes the answer from the HTTP response."""
 
     @callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ def patched_process_response_async(method: Any) -> Any:
 
 
 def patched_process_response_data(method: Any) -> Any:
-    """Replace `_process_response_data`: the client makes an object of a decoded body, or of a chunk of a stream."""
+    """Replace `_process_response_data`, in which the client makes an object from a decoded body or stream chunk."""
 
     @callables.wraps(method)
     def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -132,7 +132,7 @@ def _note_answer(client: Any, kwargs: Any, response: Any, answer: Any) -> None:
 
 
 def patched_status_error(method: Any) -> Any:
-    """Replace `_make_status_error_from_response`: the server answered with the status of a failure."""
+    """Replace `_make_status_error_from_response`, which is called when the server answers with an error status."""
 
     @callables.wraps(method)
     def patch(client: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
@@ -145,13 +145,13 @@ def patched_status_error(method: Any) -> Any:
 
 
 def _has_own_request(client: Any) -> bool:
-    """Return whether a client that is logged does this in a `request` of its own, which ours does not surround."""
+    """Return whether an instrumented client does this in its own `request`, which is not inside ours."""
     active = _active.get()
     return (active is None or active.client is not client or active.is_over) and _is_traced(client)
 
 
 class _Sent(NamedTuple):
-    """A request that a client with a `request` of its own sends."""
+    """A request that is sent by a client with its own `request`."""
 
     request: Any
     client: Any
@@ -163,7 +163,7 @@ _sent: contextvars.ContextVar[_Sent | None] = contextvars.ContextVar("athina_tra
 
 
 def patched_build_request(method: Any) -> Any:
-    """Replace `_build_request`: the client is about to send a request, for the first time or again."""
+    """Replace `_build_request`, which is called before a request is sent, for the first time or again."""
 
     @callables.wraps(method)
     def patch(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
@@ -179,7 +179,7 @@ def patched_build_request(method: Any) -> Any:
 
 
 def patched_connection_error(method: Any) -> Any:
-    """Replace `__init__` of the exception that a client raises where no server answered."""
+    """Replace `__init__` of the exception that a client raises if no server answers."""
 
     @callables.wraps(method)
     def patch(error: Any, *args: Any, **kwargs: Any) -> None:
@@ -193,9 +193,9 @@ def patched_connection_error(method: Any) -> Any:
 
 
 def _take_sent(client: Any) -> _Sent | None:
-    """Return the request that a client with a `request` of its own has sent, which has come to its end.
+    """Take the finished request of a client with its own `request`, which another tool installed before our patch.
 
-    Another tool put that there before ours was in the class. None for a request that was built before, too.
+    None for a request that was built before our patch, too.
     """
     sent = _sent.get()
     if sent is None or sent.client is not client:
@@ -213,9 +213,9 @@ def patched_request(method: Any, *, is_base: bool = True) -> Any:
     """Replace `request`.
 
     Args:
-        method: what is replaced.
-        is_base: whether it is the client's own method. Elsewhere, in a subclass, only what the client itself answers
-            is recorded, unless the client's own method is patched and records it.
+        method: the method to replace.
+        is_base: whether it is the base class's method. In a subclass, only what the client itself answers is recorded,
+            unless the patched method of the base class records it.
     """
 
     @callables.wraps(method)
@@ -244,7 +244,7 @@ def patched_request(method: Any, *, is_base: bool = True) -> Any:
 
 
 def patched_request_async(method: Any, *, is_base: bool = True) -> Any:
-    """Replace `request` of async clients, as `patched_request` does."""
+    """Replace `request` of async clients, like `patched_request`."""
 
     @callables.wraps(method)
     async def patch(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -272,11 +272,11 @@ def patched_request_async(method: Any, *, is_base: bool = True) -> Any:
 
 
 def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextvars.Token[Any]) -> None:
-    """End a request. What a subclass has around it, which is the same request, has nothing left to record."""
+    """End a request. If the same request is around it, from a subclass's `request`, that has nothing left to record."""
     active.is_over = True
     if active.name is not None:
         answered.end(active.name)
-    try:  # noqa: SIM105 - to make a context manager takes longer than all the rest here
+    try:  # noqa: SIM105 - making a context manager takes longer than all the rest here
         _active.reset(token)
     except ValueError:  # an async request that is closed in another context than it began in
         pass
@@ -284,19 +284,19 @@ def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextva
         return
     with _guard.shield("comparing two requests of OpenAI's client"):
         outer, inner = around.options, active.options
-        # One request's options may be copied on the way in; a hook of the client may make a request of its own.
+        # The options may be copied on the way in; but a hook of the client may also make a request of its own.
         around.is_recorded |= outer is inner or (
             (outer.method, outer.url, outer.json_data) == (inner.method, inner.url, inner.json_data)
         )
 
 
 def _options(args: Any, kwargs: Any) -> Any:
-    """Return the client's options for one request, which may be given by position."""
+    """Return the client's options for a request, which may be passed by position."""
     return args[1] if len(args) > 1 else kwargs.get("options")
 
 
 def _is_traced(client: Any) -> bool:
-    if switch.everything:  # which needs no guard: nothing of the client's is looked at
+    if switch.everything:  # without the guard, since the client is not looked at
         return _runtime.may_trace()
     with _guard.shield("looking at a client of OpenAI's"):
         return MARK in vars(client) and _runtime.may_trace()
@@ -304,19 +304,19 @@ def _is_traced(client: Any) -> bool:
 
 
 def _begin(options: Any, started_ns: int, active: _ActiveRequest | None) -> RequestRecord | None:
-    """Return the record of a request; None where it concerns no answer of a model."""
+    """Return the record of a request; None if it does not concern a model's answer."""
     about = route(options.method, options.url)
     if about is None:
         _report_unlogged(unlogged(options.method, options.url))
         return None
-    _runtime.active()  # which ends what still waits for its log when the process ends
+    _runtime.active()  # makes a runtime, which at the end of the process logs what still waits
     around = answered.within() if active is None else active.within
     origin = Origin(started_ns, current_scope(), current_draft(), around, span_attributes())
     return RequestRecord(about, options, origin, None if active is None else active.name)
 
 
 def patched_connect(method: Any) -> Any:
-    """Replace `connect` of a resource, which opens a WebSocket: `request` has no part in that."""
+    """Replace `connect` of a resource, which opens a WebSocket without `request`."""
     api = "realtime" if "realtime" in method.__module__ else "live" if "live" in method.__module__ else "responses"
 
     @callables.wraps(method)
@@ -332,11 +332,11 @@ _reported: set[str] = set()
 
 
 def _report_unlogged(api: str | None) -> None:
-    """Warn once in a process that answers of this API are not logged."""
+    """Warn once per process that answers of this API are not logged."""
     if api is None or api in _reported:
         return
     _reported.add(api)
-    # Who instruments the client may wait for the logs of a conversation, and hardly for those of embeddings.
+    # Users who instrument the client may expect logs of conversations, but hardly of embeddings.
     if api in CONVERSING or api.endswith(".connect"):
         message = "answers that OpenAI's client gets by %s are not logged; log_inference(...) logs them by hand"
         _guard.log_throttled(logging.WARNING, f"unlogged {api}", message, api)
@@ -349,7 +349,7 @@ def _record_failure(options: Any, started_ns: int, error: BaseException, active:
     with _guard.shield("recording a failed request of OpenAI's client"):
         request = _begin(options, started_ns, active)
         if request is not None:
-            # An answer that does not fit what the program wants it parsed to, or is cut off, has come all the same.
+            # There is an answer even if it is cut off, or does not fit what the program wants it parsed to.
             body = body_of(active.response) if active is not None and active.response is not None else None
             request.finished(normalise(getattr(error, "completion", None)) if body is None else body, error)
 
@@ -362,20 +362,20 @@ def _record(
     response: Any,
     active: _ActiveRequest | None = None,
 ) -> RequestRecord | None:
-    """Record an answer, which the client made of HTTP's `response`; returns its request."""
+    """Record an answer, which the client made of the HTTP `response`; return its request."""
     try:
         request = _begin(options, started_ns, active)
         if request is None:
             return None
         streamed = bool(kwargs.get("stream"))
-        # Not by `getattr`: a model of the client that has no such field takes long to find that out.
+        # Not by `getattr`, which takes long on a client's model that lacks the field.
         raw = getattr(answer, "__dict__", NOTHING).get("http_response")
         if raw is None and streamed:
             StreamObserver(request).attach(answer)
         elif raw is not None and (streamed or not hasattr(raw, "_content")):
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
-            # Outside of every call, all is read before the program has the answer, and could change what it holds.
+            # Outside of decorated calls, everything is read before the program gets the answer, and could change it.
             decoded = None if active is None or request.origin.open_draft is not None else active.body
             request.finished(answer_of(response, answer, decoded))
     except Exception:  # noqa: BLE001 - the guard decides

@@ -1,6 +1,6 @@
-"""One request of an instrumented client, from its start to its answer, its failure, or the end of its stream.
+"""Follows one request of an instrumented client from its start to its answer, its failure or the end of its stream.
 
-Inside a decorated call the answer goes into that call's log; outside of every one it becomes a log of its own.
+Inside a decorated call, the answer goes into that call's log; outside, it becomes a log of its own.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _numbers = count()
 
 
 class RequestRecord:
-    """A request that concerns an answer of a model."""
+    """A request that concerns a model's answer."""
 
     __slots__ = ("answer", "name", "origin", "params", "query", "route")
 
     def __init__(self, route: Route, options: Any, origin: Origin, name: Key | None) -> None:
-        """Take over the request.
+        """Take the parameters of the request.
 
         Args:
             route: what it is about.
-            options: the client's own for one request: `json_data` is its body, `extra_json` what the program adds to
-                it, `params` its query.
+            options: the client's options for the request: `json_data` is its body, `extra_json` what the program adds,
+                `params` its query.
             origin: where and when it was made.
-            name: what it is known by among the spans and runs around it, and inside.
+            name: its key among the spans and runs around it and inside it.
         """
         self.route = route
         self.origin = origin
@@ -50,15 +50,15 @@ class RequestRecord:
         self.params: dict[str, Any] = params if type(params) is dict else {}
         if options.extra_json:
             self.params.update(normalise(options.extra_json) or NOTHING)
-        # The thread of a run is in its path; a failed request has no answer that would name it.
+        # The path names a run's thread; if the request fails, there is no answer to name it.
         if route.session is not None and route.kind == RUN:
             self.params["thread_id"] = route.session
         self.query: Data = options.params if isinstance(options.params, dict) else NOTHING
         self.answer: Answer | None = None
-        """What the model answered, once that was read."""
+        """The model's answer, once it was read."""
 
     def stream_ended(self, result: Any, error: BaseException | None) -> None:
-        """Record what a stream gave until it ended, or until `error` ended it."""
+        """Record what a stream yielded until its end, or until `error` ended it."""
         if error is None and self.route.kind in ("response", RUN):
             answers = [record for record in parse(result) or () if isinstance(record, Answer)]
             if not any(answer.ended or answer.status == "requires_action" for answer in answers):
@@ -66,13 +66,13 @@ class RequestRecord:
         self.finished(result, error)
 
     def finished(self, result: Any, error: BaseException | None = None) -> None:
-        """Record what the request gave, or what had come of it when `error` ended it.
+        """Record the result of the request, or what had come by the time that `error` ended it.
 
         Args:
             result: plain data.
-            error: an `Exception` for a failure; anything else for an answer that was given up or cancelled.
+            error: an `Exception` for a failure; anything else for an answer that was abandoned or cancelled.
         """
-        # A poll that fails is no answer that failed.
+        # If a poll fails, the answer has not failed.
         kind = self.route.kind if error is None or self.route.asks else None
         chain = _chain(self.params) if kind == "response" else UNCHAINED
         records = read_exchange(
@@ -96,7 +96,7 @@ class RequestRecord:
             if (error is None or answer.status != "failed") and answer.ended:
                 self._remember(answer)
             if answer.key[0] == RUN and (self.route.asks or "tool_outputs" in self.params):
-                # Give a run what was posted to its thread before: a new run, or one that another call began.
+                # Add what was posted to the thread earlier to a new run, or to one that another call began.
                 records = [*memory.posted_to(answer.session), *records]
             self._record_answer(answer, records, error)
 
@@ -115,13 +115,13 @@ class RequestRecord:
             if self.route.asks and answer.ended and answer.key[0] != RUN:
                 log_answer(records, origin)
             else:
-                # What was asked for elsewhere is this call's, too, which waits for it.
+                # An answer that was requested elsewhere also belongs to this call, which waits for it.
                 expect(answer, open_draft, origin)
                 open_draft.take(records)
             if answer.ended:
                 standalone_logs.note_logged(answer.key)
             return
-        # Some answers the server finishes although their stream is no longer read: the program may still ask for them.
+        # Servers finish runs and background responses even if the stream is not read: the program may still poll them.
         continues = bool(answer.details) and (answer.key[0] == RUN or self.params.get("background") is True)
         if error is not None and continues:
             standalone_logs.stream_broke(answer, records, origin, error)
@@ -129,9 +129,9 @@ class RequestRecord:
             standalone_logs.answered(answer, records, origin, new=self.route.asks, error=error)
 
     def _record_side(self, records: Sequence[Record], result: Any) -> None:
-        """Record what is no answer itself: messages, steps, threads, conversations."""
+        """Record what is not an answer itself: messages, steps, threads, conversations."""
         messages = [each for each in records if isinstance(each, ThreadMessage)]
-        # A list of messages has no parameters: those that it shows were posted before, perhaps by another process.
+        # Without parameters it is a list of messages, which were posted earlier, perhaps by another process.
         if self.params and (messages or self.route.session is None):
             memory.remember_posted(messages)
         self._remember_items(records)
@@ -143,7 +143,7 @@ class RequestRecord:
             standalone_logs.listed(records, thread, run=string(self.query, "run_id"), more=more)
 
     def _remember_items(self, records: Sequence[Record]) -> None:
-        """Remember the question that a conversation was begun with, or was given without asking for a response."""
+        """Remember the question that a conversation began with, or that was added without requesting a response."""
         made = next((each.session for each in records if isinstance(each, SessionSeen)), None)
         conversation = self.route.session or made
         query = question_of(self.params.get("items"))
@@ -152,7 +152,7 @@ class RequestRecord:
 
 
 def _chain(params: Data) -> Chain:
-    """Return the conversation that a request for a response continues, and what earlier requests asked in it."""
+    """Return the conversation that a request for a response continues, and the question of earlier requests in it."""
     conversation, previous = conversation_of(params), string(params, "previous_response_id")
     if conversation is None and previous is None:
         return UNCHAINED

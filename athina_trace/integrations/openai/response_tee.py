@@ -1,4 +1,4 @@
-"""A copy of a response that the program reads in parts and unparsed: as lines, bytes or text."""
+"""Copies a response that the program reads piecemeal and unparsed: as lines, bytes or text."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 from athina_trace.integrations.openai.normalise import decode
 
 _MOST_BYTES = 4 * 1024 * 1024
-"""Of a longer body nothing is kept: a half would be wrong."""
+"""Nothing is kept of a longer body: a part of it would be wrong."""
 
 
 class ResponseTee:
-    """The copy. `is_whole` once the program has read to the end, and all of it was kept."""
+    """The copy. `is_whole` is true once the program has read to the end, if everything was kept."""
 
     def __init__(self, response: Any) -> None:
-        """`response`: httpx's own, not read yet."""
+        """`response`: httpx's response, not read yet."""
         self.is_whole = False
         self._parts: list[bytes] | None = []
         self._size = 0
-        # All other ways of reading, the client's and httpx's, go through these two.
+        # All other methods that read, the client's and httpx's, call these two.
         response.iter_bytes = self._copying(response.iter_bytes)
         response.aiter_bytes = self._copying_async(response.aiter_bytes)
 
     def discard(self) -> None:
-        """Drop the copy: nothing will be read from it."""
+        """Drop the copy, which is not needed."""
         self._parts = None
 
     def json(self) -> Any:
-        """Return the body as JSON; None where it is not JSON, or not whole."""
+        """Return the decoded JSON body; None if it is not JSON, or not whole."""
         return decode(self._content()) if self.is_whole else None
 
     def events(self) -> Iterator[Any]:
-        """Yield the server-sent events that were read; those of Assistants with their names, as the client does."""
+        """Yield the server-sent events that were read; those of Assistants with their names, like the client."""
         for block in self._content().decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n"):
             fields = [line.partition(":") for line in block.split("\n")]
             name = next((value.strip() for field, _, value in fields if field == "event"), "")

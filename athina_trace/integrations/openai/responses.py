@@ -1,4 +1,4 @@
-"""The Responses API: responses, what their requests ask, and streams of their events, as records."""
+"""The Responses API: reads responses, their requests and streams of events as records."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from athina_trace.integrations.openai.normalise import Data, child, children, co
 __all__ = ["ResponseEvents", "add_request", "conversation_of", "parse_response", "question_of", "request_outputs"]
 
 _PROGRESS = {"queued": 0, "in_progress": 1, "cancelling": 3}
-"""Any other state is final, and so is a missing one: small servers without states give their answers whole."""
+"""Any other status is final, also a missing one: small servers without statuses send complete answers."""
 
 
 def parse_response(response: Data) -> list[Record]:
-    """Read a response: its text, its calls of tools, and the outputs of those that the server ran."""
+    """Read a response: its text, its tool calls, and the outputs of tools that the server ran."""
     own, previous = string(response, "id"), string(response, "previous_response_id")
     status = string(response, "status")
     output = children(response, "output")
@@ -45,7 +45,7 @@ def parse_response(response: Data) -> list[Record]:
     key: Key = ("response", own or f"#{zlib.crc32(repr(response).encode('utf-8', 'replace')):08x}")
     for place, item in enumerate(output):
         kind = string(item, "type") or ""
-        if kind == "message" and item.get("role") in ("assistant", None):  # what was compacted has the user's, too
+        if kind == "message" and item.get("role") in ("assistant", None):  # compacted output has the user's, too
             texts.append(content_text(item.get("content")))
             for part in children(item, "content"):
                 if "annotations" in part:
@@ -80,7 +80,7 @@ def parse_response(response: Data) -> list[Record]:
 
 
 def conversation_of(data: Data) -> str | None:
-    """Return the id of the conversation that a request or a response names, by itself or in an object."""
+    """Return the id of the conversation that a request or response names, as a string or in an object."""
     conversation = data.get("conversation")
     if conversation is None:
         return None
@@ -88,7 +88,7 @@ def conversation_of(data: Data) -> str | None:
 
 
 def _call(item: Data, kind: str, place: int, owner: Key) -> ToolCall:
-    """Read an output item that calls a tool, or asks whether it may; `place` replaces a missing id."""
+    """Read an output item that calls a tool, or asks for approval to; `place` replaces a missing id."""
     call = string(item, "call_id")
     if kind == "function_call":
         body = function_body(call, item)
@@ -107,7 +107,7 @@ def _call(item: Data, kind: str, place: int, owner: Key) -> ToolCall:
 
 
 def add_request(answer: Answer, params: Data) -> None:
-    """Add what the request for a response asked."""
+    """Add the parameters of the request for a response."""
     given = params.get("input")
     if type(given) is str and given:
         prompt: tuple[Any, ...] = ({"role": "user", "content": given},)
@@ -120,20 +120,20 @@ def add_request(answer: Answer, params: Data) -> None:
 
 
 def question_of(items: Any) -> str | None:
-    """Return the user's last words in the input of a request, or in items that are added to a conversation."""
+    """Return the user's last text in the input of a request, or in items that are added to a conversation."""
     return items if type(items) is str else question(reversed(messages(items if type(items) is list else ())))
 
 
 def request_outputs(params: Data) -> list[Record]:
-    """Read the outputs of the program's tools that a request hands over."""
+    """Read the outputs of the program's tools from a request."""
     return [*outputs(members(params, "input"))]
 
 
 class ResponseEvents:
-    """Puts the events of one response's stream together."""
+    """Assembles the events of one response's stream."""
 
     def __init__(self) -> None:
-        # The events that begin and end a response carry it whole; those between build up its output.
+        # The first and last events contain the whole response; those in between build up its output.
         self._snapshot: Data | None = None
         self._output: dict[int, dict[str, Any]] = {}
         self._error: dict[str, str | None] | None = None
@@ -161,13 +161,13 @@ class ResponseEvents:
             grow(self._output.setdefault(place, {}), {"type": "message", "content": [part]})
 
     def result(self) -> Any:
-        """Return the final response; of a stream that broke off, the last snapshot with the output so far."""
+        """Return the final response, or after an interrupted stream the last snapshot with the output so far."""
         arrived: dict[str, Any] = {}
         if self._output:
             items = children(self._snapshot or {}, "output")
             arrived["output"] = [_filled(item, self._output.get(place)) for place, item in enumerate(items)]
             arrived["output"] = arrived["output"] or [item for _, item in sorted(self._output.items())]
-        # An error ends the stream without an event that carries the response.
+        # An error ends the stream without an event that contains the response.
         if self._error is not None:
             arrived |= {"error": self._error, "status": "failed"}
         if self._snapshot is None and not arrived:
@@ -176,7 +176,7 @@ class ResponseEvents:
 
 
 def _filled(item: Data, built: Data | None) -> dict[str, Any]:
-    """Return an item with what was streamed of it, where a server that converts another's stream ends it empty."""
+    """Return an item, completed from its deltas: servers that convert another API's stream may end it empty."""
     if built is None or built.get("type") != item.get("type"):
         return dict(item)
     streamed = {name: built[name] for name in _STREAMED & built.keys() if not content_text(item.get(name))}
@@ -186,7 +186,7 @@ def _filled(item: Data, built: Data | None) -> dict[str, Any]:
 _STREAMED = frozenset({"content", "arguments", "input", "code"})
 
 _LAST_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
-"""After these events nothing comes."""
+"""No events follow these."""
 
 _ITEM_DELTAS = {
     "response.function_call_arguments.delta": "arguments",

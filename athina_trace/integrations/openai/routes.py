@@ -1,7 +1,7 @@
-"""Which requests of a client concern answers of a model: method and path → `Route`.
+"""Finds the requests that concern models' answers: maps a method and path to a `Route`.
 
-Source: the paths in OpenAI's API reference. Azure's deployments and what comes before the resource in a base URL
-make no difference, since only the path from the resource on is looked at.
+Source: the paths in OpenAI's API reference. Azure's deployments, and whatever a base URL has before the resource,
+make no difference, since only the path from the resource on counts.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ __all__ = ["CONVERSING", "Route", "route", "unlogged"]
 
 @dataclass(frozen=True)
 class Route:
-    """What a request is about."""
+    """What a request concerns."""
 
     kind: str | None = None
-    """What kind of answer it gives; None where it gives a message, a step, a thread or a conversation."""
+    """The kind of answer that it returns; None if it returns messages, steps, a thread or a conversation."""
     asks: bool = False
-    """It asks the model for a new answer, rather than for the state of one."""
+    """Whether it asks the model for a new answer, rather than for an answer's state."""
     session: str | None = None
     """The thread or conversation that its path names."""
     lists_messages: bool = False
-    """It lists the messages of a thread."""
+    """Whether it lists the messages of a thread."""
 
 
 _ASKS_RESPONSE, _ASKS_CHAT = Route("response", asks=True), Route("chat", asks=True)
 _FIXED = {("post", "/responses"): _ASKS_RESPONSE, ("post", "/chat/completions"): _ASKS_CHAT}
-"""The commonest, found at once."""
+"""The most common ones, without parsing the path."""
 _SIDE, _RUN, _RESPONSE = Route(), Route("run"), Route("response")
 _SHAPES = {
     "post responses": _ASKS_RESPONSE,
@@ -57,12 +57,12 @@ _RESOURCES = frozenset(shape.split()[1].split("/")[0] for shape in _SHAPES)
 
 
 def route(method: str, url: str) -> Route | None:
-    """Return what a request is about; None where it concerns no answer."""
+    """Return what a request concerns; None if it does not concern an answer."""
     fixed = _FIXED.get((method, url))
     if fixed is not None:
         return fixed
     parts = url.partition("?")[0].strip("/").split("/")
-    # The names of Azure's deployments may be any, such as those of resources.
+    # An Azure deployment may have any name, even that of a resource.
     first = parts.index("deployments") + 2 if "deployments" in parts else 0
     start = next((place for place in range(first, len(parts)) if parts[place] in _RESOURCES), None)
     if start is None:
@@ -75,12 +75,12 @@ def route(method: str, url: str) -> Route | None:
 
 
 CONVERSING = frozenset({"agents", "batches", "chatkit", "live", "realtime"})
-"""APIs in which models answer questions in ways that are not read here."""
+"""APIs in which models answer questions, but whose answers are not read."""
 _UNLOGGED = CONVERSING | {"audio", "embeddings", "images", "moderations", "videos"}
 
 
 def unlogged(method: str, url: str) -> str | None:
-    """Return the API that a request without a route has a model work for; None for any other request."""
+    """Return the API with which a request without a route uses a model; None for any other request."""
     parts = url.partition("?")[0].strip("/").split("/")
     start = parts.index("deployments") + 2 if "deployments" in parts else 0
     return next((part for part in parts[start:] if part in _UNLOGGED), None) if method.lower() == "post" else None

@@ -1,7 +1,6 @@
-"""Asks for the messages and steps of a run that has ended, where that is wanted: requests of the program's own client.
+"""Fetches the messages and steps of a run that has ended, if that is switched on, with the program's own client.
 
-They are instrumented like every request, so that what they give is recorded like anything else that the program asks
-for.
+These requests are instrumented like any other, and so their results are recorded.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _Requests = Generator[tuple[str, dict[str, Any]], object, None]
 
 
 def fetch(client: Any, request: RequestRecord) -> None:
-    """Fetch the details, if this request showed the end of a run. Never raises."""
+    """Fetch the details, if this request showed that a run has ended. Never raises."""
     with _guard.shield("fetching the details of a run"), suppress(StopIteration):
         requests, page = _pages(request), None
         while True:
@@ -38,7 +37,7 @@ def fetch(client: Any, request: RequestRecord) -> None:
 
 
 async def fetch_async(client: Any, request: RequestRecord) -> None:
-    """Do what `fetch` does, on an async client."""
+    """Do what `fetch` does, for an async client."""
     with _guard.shield("fetching the details of a run"), suppress(StopIteration):
         requests, page = _pages(request), None
         while True:
@@ -47,11 +46,11 @@ async def fetch_async(client: Any, request: RequestRecord) -> None:
 
 
 def _pages(request: RequestRecord) -> _Requests:
-    """Yield the path and query of each page that is wanted; take the page."""
+    """Yield the path and query of each page to fetch; is sent the page."""
     answer = request.answer
     if answer is None or answer.key[0] != RUN or not answer.ended or answer.session is None:
         return
-    # A program may continue to ask for the state of a run that has ended.
+    # A program may poll a run again after it has ended.
     with _lock:
         if answer.key in _fetched:
             return

@@ -1,10 +1,10 @@
-"""Logs of answers that were asked for outside of every decorated call: one for each run, response and completion.
+"""Logs answers requested outside of decorated calls: one log for each run, response and completion.
 
-A response or completion is logged the moment it is there. A run has no text itself: its log waits for the messages of
-its thread, until another run follows there, or for `PATIENCE` seconds. Steps that are listed later change the log. What
-waits is bounded, and so is the memory of what was logged, so that a poll that comes late logs nothing twice. What was
-never seen to end is logged as incomplete: some time after another run followed, when it has to make room, or at the end
-of the process.
+A response or completion is logged as soon as it arrives. A run has no text itself: its log waits for the messages of
+its thread until another run follows there, or for `PATIENCE` seconds. Steps that are listed later change the log. The
+number of waiting logs is bounded, and so is the memory of logged answers, which keeps late polls from logging anything
+twice. An answer that was never seen to end is logged as incomplete: some time after another run followed, when it has
+to make room, or at the end of the process.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from athina_trace._wrapping.calls import run_now
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
 
 PATIENCE: Final = 30.0
-"""Seconds that a finished run waits for its messages to be listed."""
+"""For how many seconds a finished run waits for its messages to be listed."""
 _MOST_PENDING = 1024
 _MOST_LOGGED = 16_384
 _MOST_CHANGED = 256
-"""Runs whose steps may still come once their logs are written."""
+"""How many written logs of runs can still be changed by their steps."""
 _NO_OPTIONS = Options()
 _SILENT = ("failed", "expired", "cancelled")
-"""A run that ended so has no text, unless it had some output before: nothing is waited for."""
+"""Runs that end like this have no text, unless they had some output before: nothing is awaited."""
 
 
 class StandaloneLogs:
-    """What waits for its log, and what was logged."""
+    """The answers that wait to be logged, and those that were logged."""
 
     def __init__(self) -> None:
         self.reset()
         _periodic.register(self.run_periodically)
 
     def reset(self) -> None:
-        """Forget everything: a forked child must not log what its parent waits for."""
+        """Forget everything: a forked child must not log its parent's answers."""
         self._lock = threading.Lock()
         self._pending: Newest[PendingRun] = Newest(_MOST_PENDING)
         self._logged: Newest[bool] = Newest(_MOST_LOGGED)
@@ -62,9 +62,9 @@ class StandaloneLogs:
 
         Args:
             answer: the answer, one of the records.
-            records: all that request and answer say.
+            records: the records of request and answer.
             origin: where the request was made.
-            new: whether it was just asked for.
+            new: whether this request asked for it.
             error: what ended the request.
         """
         given_up = error is not None and not isinstance(error, Exception)
@@ -76,7 +76,7 @@ class StandaloneLogs:
             self._follow(answer, records, origin, new=new)
 
     def stream_broke(self, answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException) -> None:
-        """Note that the stream of an answer broke off or was given up, while the server continues with it."""
+        """Note that an answer's stream was interrupted or abandoned, while the server continues with the answer."""
         self._follow(answer, records, origin, new=False, broken_by=error)
 
     def _follow(
@@ -91,26 +91,26 @@ class StandaloneLogs:
         due: list[PendingRun] = []
         with self._lock:
             pending = self._pending.get(answer.key)
-            if new:  # what had this id before, as in a test's server, was another one
+            if new:  # an earlier answer with this id, as from test servers, was a different one
                 self._logged.pop(answer.key)
                 self._changeable.pop(answer.key)
             elif pending is None and (answer.key in self._logged or is_logged(answer, origin)):
                 return
-            if new and answer.key[0] == RUN and answer.details:  # a refused request, which has none, ends no other run
+            if new and answer.key[0] == RUN and answer.details:  # a refused request has none, and ends no other run
                 earlier = [each for each in self._pending.values() if each.thread == answer.session]
                 earlier = [each for each in earlier if each.key != answer.key]
-                # While a run is under way, a thread takes no other: what is known of the earlier ones is all.
+                # A thread has one active run at a time: nothing more will be known of the earlier ones.
                 due += self._due([each for each in earlier if each.waiting_since is not None])
                 for each in earlier:
                     if each.stage is Stage.RUNNING and each.asked_here:
-                        each.presume_ended(GeneratorExit())  # unless it is asked after soon, which shows how it ended
+                        each.presume_ended(GeneratorExit())  # unless it is polled soon, which shows how it ended
             if pending is None:
                 asked_here = new or broken_by is not None
                 pending = PendingRun(answer, origin.own_draft(), asked_here=asked_here)
                 expect(answer, pending.draft, origin)
                 oldest = self._pending.put(answer.key, pending)
                 due += [] if oldest is None else self._due([oldest])
-            # Under the lock: messages of its thread may arrive in another thread at the same time.
+            # Under the lock, since messages of its thread may arrive in another thread at the same time.
             pending.take(records)
             if broken_by is not None:
                 pending.presume_ended(broken_by)
@@ -125,13 +125,13 @@ class StandaloneLogs:
         self._wake_for(pending)
 
     def listed(self, records: Sequence[Record], thread: str | None, *, run: str | None, more: bool | None) -> None:
-        """Take messages or steps of a thread.
+        """Take messages or steps of a thread that were listed.
 
         Args:
             records: the messages or steps.
             thread: the id of their thread.
-            run: the only run that the list was asked for.
-            more: whether further pages are there; None where no page of messages was listed.
+            run: the only run whose messages or steps were requested, if any.
+            more: whether there are further pages; None if it was no page of messages.
         """
         with self._lock:
             concerned = [each for each in self._pending.values() if each.thread == thread] if thread else []
@@ -148,17 +148,17 @@ class StandaloneLogs:
             draft.take(records)
 
     def _due(self, due: list[PendingRun]) -> list[PendingRun]:
-        """Take out what is to be logged; return what of it this process may log."""
+        """Take out answers that are due to be logged; return those that this process may log."""
         for each in due:
             self._pending.pop(each.key)
             self._logged.put(each.key, value=True)
             if each.key[0] == RUN and not each.has_steps:
                 self._changeable.put(each.key, each.draft)
-        # The unfinished answer that another process asked for is that one's to log.
+        # An unfinished answer is logged by the process that asked for it.
         return [each for each in due if each.stage is not Stage.RUNNING or each.asked_here]
 
     def run_periodically(self, now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
-        """Log what has waited long enough, at the end of the process all; return the seconds until the next time."""
+        """Log what has waited long enough, or at the end of the process everything; return the seconds to wait."""
         with self._lock:
             pending = self._pending.values()
             waits = [(each, each.waiting_since + PATIENCE - now) for each in pending if each.waiting_since is not None]
@@ -167,7 +167,7 @@ class StandaloneLogs:
         return min((wait for _, wait in waits if wait > 0), default=math.inf)
 
     def _wake_for(self, pending: PendingRun) -> None:
-        """Ask the engine for a call when the patience ends."""
+        """Wake the engine, so that it calls `run_periodically` when the patience ends."""
         if pending.waiting_since is not None and (runtime := _runtime.active()) is not None:
             runtime.wake()
 
@@ -177,7 +177,7 @@ class StandaloneLogs:
 
 
 def _emit(draft: LogDraft, error: BaseException | None) -> None:
-    """Write a log of its own. `error`: why it is incomplete; an error of the API is in its answers."""
+    """Write a standalone log. `error`: why it is incomplete; an error of the API is in its answers."""
     run_now(emission.emit(draft, _NO_OPTIONS, error=error))
 
 

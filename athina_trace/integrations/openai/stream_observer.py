@@ -1,8 +1,8 @@
-"""Streams of an instrumented client: observed while the program reads them, and never touched otherwise.
+"""Observes the streams of an instrumented client while the program reads them, without reading them itself.
 
-The stream stays the client's own object. What it iterates is replaced by an iterator that looks at each item on its
-way, so that everything which reads it (a `for` loop, an event handler, the client's helpers) stays as it was. A stream
-ends once: with its last event, exhausted, failed, closed early, or given up, which the garbage collector reports.
+The stream remains the client's own object. Its inner iterator is replaced by one that looks at each item, so that
+everything which reads the stream (a `for` loop, an event handler, the client's helpers) works as before. A stream
+ends once: with its last event, exhausted, failed, closed early, or abandoned, which the garbage collector reports.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _VISIT_SECONDS = 5.0
-"""How often streams that were given up are looked for while any is open."""
+"""How often abandoned streams are logged while any stream is open."""
 _MARK = "_athina_trace_observer"
 
 
@@ -50,7 +50,7 @@ class StreamObserver:
     def __init__(self, request: RequestRecord) -> None:
         self.request = request
         self.reading = False
-        """Whether the client is reading the next item now."""
+        """Whether the client is just reading the next item."""
         self._assembler = _ASSEMBLERS.get(request.route.kind, RunEvents)()
         self._count = 0
         self._first_ns = 0
@@ -58,11 +58,11 @@ class StreamObserver:
         self._unfinished = [True]
         self._body: ResponseTee | None = None
         self._raw: Any = None
-        """The unparsed response whose body is the answer itself."""
+        """The unparsed response, if its body is the answer itself."""
         self._finalizers: list[weakref.finalize[Any, Any]] = []
         _open.add(self)
 
-    # What is observed
+    # Observing
 
     def attach(self, stream: Any) -> None:
         """Observe a stream of the client, sync or async."""
@@ -72,7 +72,7 @@ class StreamObserver:
         self._observe_end_of(stream, stream.response)
 
     def attach_raw(self, response: Any, *, streamed: bool) -> None:
-        """Observe a response that the client gave unparsed: its `parse` makes a stream, or its reading gives a body."""
+        """Observe an unparsed response: its `parse` makes a stream, or the program reads its body."""
         self._raw = None if streamed else response
         self._body = ResponseTee(response.http_response)
         setattr(response, _MARK, self)
@@ -104,38 +104,38 @@ class StreamObserver:
             if close is not None:
                 observed = _closing_async if inspect.iscoroutinefunction(close) else _closing
                 setattr(response, name, observed(close, self))
-        # A raw response and a stream parsed out of it: either may live longer, and be read.
+        # Of a raw response and the stream that was parsed from it, either may live longer, and be read.
         finalizer = weakref.finalize(stream, self._note_dropped)
         finalizer.atexit = False
         self._finalizers.append(finalizer)
 
     def _note_dropped(self) -> None:
-        """Note that the program dropped all there is to read of the answer."""
-        # Only noted: the garbage collector may call at any moment, even in the middle of our own work.
+        """Note that the program dropped every object from which the answer can be read."""
+        # Only noted, since the garbage collector may call this at any moment, even in the middle of our own work.
         if not any(finalizer.alive for finalizer in self._finalizers):
             _dropped.append(self)
 
-    # What comes of it
+    # Recording
 
     def saw(self, item: object) -> None:
-        """Take an item on its way to the program."""
+        """Look at an item on its way to the program."""
         try:
             if self._count == 0:
                 self._first_ns = clock.perf_ns()
-                if self._body is not None:  # a tool may parse it, and the program read the body all the same
+                if self._body is not None:  # only now: a tool may parse it, but the program read the body
                     self._body.discard()
             self._count += 1
             chunk = normalise_fresh(item)
             if type(chunk) is dict:
                 self._assembler.add(chunk)
-            # The usage of a chat completion comes after its end.
+            # A chat completion's usage follows its end.
             if self._assembler.ended and self.request.route.kind != "chat":
                 self.finish()
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("reading a stream's chunk")
 
     def end_with(self, call: Call) -> bool:
-        """Let the decorated call that returned this stream end with it; return False where it cannot."""
+        """Let the decorated call that returned this stream end with it; return False if it cannot."""
         draft: object = self.request.origin.draft  # a decorated call is the draft of its log
         if draft is call and self._unfinished:
             self._calls.append(call)
@@ -143,9 +143,9 @@ class StreamObserver:
         return False
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Record the stream, which has ended or is given up; only the first call counts. Never raises."""
+        """Record the stream, which has ended or is abandoned; only the first call counts. Never raises."""
         try:
-            self._unfinished.pop()  # atomic, where several threads end the stream at once
+            self._unfinished.pop()  # atomic, since several threads may end the stream
         except IndexError:
             return
         _open.discard(self)
@@ -153,12 +153,12 @@ class StreamObserver:
             for finalizer in self._finalizers:
                 finalizer.detach()
             self._record(error)
-        # Last: the log of the decorated call has what was recorded above.
+        # Last, since the log of the decorated call contains what was recorded above.
         for call in self._calls:
             run_now(call.done(None) if error is None else call.failed(error))
 
     def close(self) -> None:
-        """Record the stream, which the program closed: early, unless it was just read to its end."""
+        """Record the stream, which the program closed: early, unless it was read to its end."""
         read = self._raw is not None and normalise(self._raw) is not None
         if read or (self._body is not None and self._body.is_whole):
             self.finish()
@@ -166,7 +166,7 @@ class StreamObserver:
             self.give_up()
 
     def give_up(self) -> None:
-        """Record what came, which is all that there will be, and may be everything."""
+        """Record what came so far, which may be everything: nothing more will come."""
         self.finish(None if self._assembler.ended else GeneratorExit())
 
     def _record(self, error: BaseException | None) -> None:
@@ -180,19 +180,19 @@ class StreamObserver:
             attributes = {"chunks": self._count, "time_to_first_chunk_ms": waited}
             request.origin = request.origin._replace(attributes=attributes)
         elif self._body is not None:
-            for event in self._body.events():  # what the program has read in parts of its own
+            for event in self._body.events():  # what the program read as lines, bytes or text
                 self._assembler.add(event)
         request.stream_ended(self._assembler.result(), error)
 
 
 def observer_of(stream: object) -> StreamObserver | None:
-    """Return what observes a stream, or a response that is not parsed."""
+    """Return the observer of a stream or unparsed response."""
     found = getattr(stream, _MARK, None)
     return found if isinstance(found, StreamObserver) else None
 
 
 class _Items:
-    """Hands on the items of a stream, and shows each to the observer."""
+    """Passes on the items of a stream, and shows each to the observer."""
 
     def __init__(self, inner: Iterator[Any], observer: StreamObserver) -> None:
         self._inner, self._observer = inner, observer
@@ -268,7 +268,7 @@ _dropped: deque[StreamObserver] = deque()
 
 
 def _run_periodically(_now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
-    """Log the streams that were given up; at the end of the process, all that are still open."""
+    """Log abandoned streams; at the end of the process, all that are still open."""
     while _dropped:
         _dropped.popleft().give_up()
     for observer in tuple(_open) if ending else ():
