@@ -246,7 +246,7 @@ def once_left(soon: Soon) -> Soon:
 
 
 def leave(*, is_async: bool, read: int = 2, **more: Any) -> None:
-    """Read some of a stream and leave it; the program goes on with its list of messages."""
+    """Read some of a stream and abandon it; the program continues to change its list of messages."""
     messages = list(ASK)
 
     async def main() -> None:

@@ -66,7 +66,7 @@ def test_a_span_becomes_a_log_in_the_session_where_it_began(logs: CapturedLogs) 
     assert log["response_time"] >= 0
 
 
-def test_names_and_values_of_attributes_may_be_members_of_an_enum(logs: CapturedLogs) -> None:
+def test_attribute_names_and_values_may_be_enum_members(logs: CapturedLogs) -> None:
     """Such a member hashes by its name, so it cannot be looked up by its text."""
     members: Any = Enum  # type checkers know only the members that are written out
     operations = members("Operation", {"CHAT": "chat"}, type=str)
@@ -277,7 +277,7 @@ class Raising:
 
 
 @given(st.permutations(range(8)), st.lists(st.booleans(), min_size=8, max_size=8), st.booleans())
-def test_spans_end_in_any_order_and_thread_and_each_is_one_log_in_its_session(
+def test_spans_may_end_in_any_order_and_thread_and_give_one_log_each_in_their_session(
     order: list[int], nested: list[bool], has_ids: bool
 ) -> None:
     answered.reset()

@@ -454,7 +454,7 @@ def test_one_capture_can_be_disabled_for_a_decorator_or_a_scope(hidden: str) -> 
         assert (log.user_query, log.response) == ((None, "the answer") if hidden == "inputs" else ("the question", ""))
 
 
-def test_a_private_block_makes_the_call_around_it_private(athina_logs: CapturedLogs) -> None:
+def test_a_private_block_makes_the_outer_call_private(athina_logs: CapturedLogs) -> None:
     @at.athina_trace
     def outer(question: str) -> Any:
         with at.athina_private():

@@ -44,7 +44,7 @@ def relay(nats: NatsServers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def change(nats: NatsServers, **config: Any) -> None:
-    """Create the stream as somebody without this command might."""
+    """Create the stream as it might be made without this command."""
     names = nats.address.names
     defaults = {"name": names.stream, "subjects": names.subjects(2), "storage": "file", "discard": "new"}
     nats.ask(lambda client, _: api(client, f"STREAM.CREATE.{names.stream}", {**defaults, **config}))

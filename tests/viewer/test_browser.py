@@ -450,7 +450,7 @@ HOSTILE = (
 
 
 def hostile_log(number: int) -> Entry:
-    """A log whose every field, and every name that a program chooses, is an attack."""
+    """Make a log in which every field, and every name that a program chooses, is an attack."""
     names = (
         "session_id", "customer_id", "customer_user_id", "user_query", "response", "expected_response", "error",
         "prompt_slug", "environment", "language_model_id", "user_feedback_comment",

@@ -103,7 +103,7 @@ def test_charts_sum_up_the_logs(path: Path) -> None:
         assert 0 < day.lines[0].total.calls < 400
 
 
-def test_charts_of_nothing_are_empty(path: Path) -> None:
+def test_charts_without_logs_are_empty(path: Path) -> None:
     with opened(path) as source, source.open() as db:
         drawn = charts.load_charts(db, by="model", period="7d")
         assert drawn.lines == []
