@@ -1,6 +1,6 @@
-"""Measure athina_trace beside its peers: `python -m tests.benchmarks [--quick] [--only burst,killed]`.
+"""Compare athina_trace with its peers: `python -m tests.benchmarks [--quick] [--only burst,killed]`.
 
-All contestants do the same work in turn, each in a process of its own, against one sink on loopback.
+All contestants do the same work in turn, each in its own process, against one sink on loopback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALL = [*scenarios(quick=True), "growth", "handlers", "spans"]
 
 
 def measured(scenario: Scenario, url: str) -> dict[str, Figures]:
-    """Medians for each contestant; in every round all of them, in turn."""
+    """Return medians for each contestant; every round measures all of them in turn."""
     taken: dict[str, list[Figures]] = {name: [] for name in scenario.contestants}
     for _ in range(scenario.rounds):
         for name in scenario.contestants:
@@ -43,7 +43,7 @@ def _ends_of_spans(turns: int) -> list[list[str]]:
 
 
 def versions() -> str:
-    """What was measured, and on what."""
+    """Return the measured versions and the machine."""
     parts = [f"{name} {_version(package)}" for name, package in PACKAGES.items()]
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return f"{dt.datetime.now(tz=dt.timezone.utc).date()}, {machine}; {', '.join(parts)}"
@@ -58,7 +58,7 @@ def _version(package: str) -> str:
 
 def report(results: Results, more: list[tuple[str, list[list[str]]]], *, as_markdown: bool) -> str:
     measured = [table for table in TABLES if any(column.scenario in results for column in table.columns)]
-    # A terminal is narrow, titles are long and contestants few.
+    # Contestants are columns: titles are too long for a terminal.
     turn = (lambda rows: rows) if as_markdown else turned
     tables = [(table.title, turn(grid(table, results))) for table in measured]
     shown, head = (markdown, "**{}**") if as_markdown else (terminal, "{}")

@@ -1,7 +1,7 @@
-"""How many requests a second a gateway answers: `python -m tests.benchmarks.gateway [--rate 2000] [--processes 1]`.
+"""Measure the requests per second of a gateway: `python -m tests.benchmarks.gateway [--rate 2000] [--processes 1]`.
 
-Requests are due at a steady rate, whether the gateway keeps up or not, and each is timed from when it was due. What it
-took is delivered to the benchmarks' sink meanwhile: server, load and sink share this machine.
+Requests are due at a steady rate, whether the gateway keeps up or not, and each is timed from when it was due. The
+gateway delivers to the benchmarks' sink meanwhile: server, load and sink share this machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEAD = (
 
 
 class _Client(asyncio.Protocol):
-    """One connection with one request under way at most."""
+    """One connection with at most one request in flight."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -63,7 +63,7 @@ class _Client(asyncio.Protocol):
 
 
 class Load:
-    """Sends requests when they are due, on whichever connection is free."""
+    """A load generator that sends requests when they are due, on any free connection."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -89,7 +89,7 @@ class Load:
             self._free.popleft().send(self._due.popleft(), _HEAD % len(body) + body)
 
     async def run(self, rate: float, seconds: float) -> float:
-        """Keep up `rate` for so many seconds; when the last answer came, in seconds from the start."""
+        """Send at `rate` for so many seconds; return when the last response arrived, in seconds from the start."""
         self.seconds, self.failed = [], 0
         began, count = time.perf_counter(), int(rate * seconds)
         planned = 0

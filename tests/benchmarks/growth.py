@@ -1,4 +1,4 @@
-"""How athina_trace's own costs grow, apart from its peers; each figure from a process of its own."""
+"""How athina_trace's own costs grow, without its peers; each figure from its own process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Grid = list[list[str]]
 
 
 def growth(url: str, *, quick: bool) -> list[tuple[str, Grid]]:
-    """Titles and tables."""
+    """Return titles and tables."""
     rounds, calls = (1, 1000) if quick else (2, 3000)
     backlogs = (1, 1000, 10_000) if quick else (1, 1000, 10_000, 100_000)
     return [
@@ -48,7 +48,7 @@ def _waiting(logs: int, calls: int) -> float:
 
 
 def _row(numbers: tuple[int, ...], measure: Callable[[int], float], rounds: int) -> Grid:
-    """Medians over the rounds, and how many times the first they are."""
+    """Return medians over the rounds, and their ratios to the first."""
     taken: dict[int, list[float]] = {number: [] for number in numbers}
     for _ in range(rounds):
         for number in numbers:
@@ -59,7 +59,7 @@ def _row(numbers: tuple[int, ...], measure: Callable[[int], float], rounds: int)
 
 
 def _processes(number: int, calls: int) -> float:
-    """The worst of the processes' medians."""
+    """Return the worst of the processes' medians."""
     start = time.time() + 1.0 + number / 2
     with runs.state() as folder, ThreadPoolExecutor(number) as pool:
         running = [

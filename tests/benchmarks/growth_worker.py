@@ -1,4 +1,4 @@
-"""One measurement of athina_trace alone, in a process of its own: `python -m tests.benchmarks.growth_worker NAME ...`.
+"""One measurement of athina_trace alone, in its own process: `python -m tests.benchmarks.growth_worker NAME ...`.
 
 Prints one line of JSON.
 """
@@ -26,12 +26,12 @@ Figures = dict[str, Any]
 
 
 def _settled() -> None:
-    """Let the engine take over what was put."""
+    """Let the engine collect all logs."""
     api.flush(60.0)
 
 
 def waiting(logs: int, calls: int) -> Figures:
-    """The call while so many logs wait, which nobody delivers."""
+    """Measure a call while so many undelivered logs wait."""
     api.configure()
     decorated = api.athina_trace(handler)
     warm(decorated)
@@ -41,7 +41,7 @@ def waiting(logs: int, calls: int) -> Figures:
 
 
 def threads(number: int, calls: int) -> Figures:
-    """Microseconds of wall time for each call, all threads together."""
+    """Measure the wall time per call in microseconds, all threads together."""
     api.configure()
     decorated = api.athina_trace(handler)
     warm(decorated)
@@ -64,7 +64,7 @@ def threads(number: int, calls: int) -> Figures:
 
 
 def process(start: float, calls: int) -> Figures:
-    """The call in one of several processes, all of which begin at `start` (seconds since the epoch)."""
+    """Measure a call in one of several processes, which all begin at `start` (seconds since the epoch)."""
     api.configure()
     decorated = api.athina_trace(handler)
     warm(decorated)
@@ -74,7 +74,7 @@ def process(start: float, calls: int) -> Figures:
 
 
 def payload(size: int, calls: int) -> Figures:
-    """The call with a question of so many bytes; beside it `json.dumps` of the same, and a write of that."""
+    """Measure a call with a question of so many bytes, and `json.dumps` and a write of the same."""
     api.configure()
     decorated = api.athina_trace(lambda question: ANSWER)
     question = ("How do I send this parcel back, please? " * (size // 40 + 1))[:size]
@@ -102,12 +102,12 @@ _LARGE = "The parcel is not what I ordered. " * 3000  # 100 KB
 
 
 def stalls(url: str, seconds: float) -> Figures:
-    """How late an event loop's timer of 1 ms comes while 300 calls a second are made, every hundredth with 100 KB."""
+    """Measure how late a 1 ms timer of an event loop is during 300 calls a second, every hundredth with 100 KB."""
     api.configure(api_key="key", base_url=url)
     decorated = api.athina_trace(handler)
     warm(decorated)
     _settled()
-    # A full collection of all that was imported takes 30 ms and comes when it likes: of it, only our own part counts.
+    # A full collection of all imported objects takes 30 ms at any time: only our own objects should count.
     gc.collect()
     gc.freeze()
     return {"bare": asyncio.run(_lateness(handler, seconds / 4)), "ours": asyncio.run(_lateness(decorated, seconds))}
@@ -140,7 +140,7 @@ async def _tick(late: list[float]) -> None:
 
 
 def backlog(url: str, logs: int) -> Figures:
-    """How fast a busy thread goes on while a backlog drains, and how many logs leave meanwhile."""
+    """Measure the speed of a busy thread while a backlog drains, and how many logs are delivered meanwhile."""
     alone = _speed(1.0)
     api.configure(api_key="key", base_url=url)
     decorated = api.athina_trace(handler)
@@ -149,12 +149,12 @@ def backlog(url: str, logs: int) -> Figures:
     speed = _speed(3.0)
     rate = (api.status().delivered - before) / 3.0
     api.shutdown(0)
-    # Alone before and after, since other programs on the machine come and go.
+    # It runs alone before and after, since the load of other programs changes.
     return {"speed": 2 * speed / (alone + _speed(1.0)), "rate": rate}
 
 
 def _speed(seconds: float) -> float:
-    """Rounds a second of a loop that does nothing else but Python."""
+    """Return the rounds per second of a pure Python loop."""
     rounds, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         for _ in range(20_000):
@@ -164,7 +164,7 @@ def _speed(seconds: float) -> float:
 
 
 def in_flight(url: str, logs: int) -> Figures:
-    """A backlog at a server that takes its time; the sink tells how many requests it had at once."""
+    """Deliver a backlog to a slow server; the sink reports how many concurrent requests it had."""
     api.configure(api_key="key", base_url=url)
     times(api.athina_trace(handler), range(logs))
     return {"elapsed": api.flush(60.0).elapsed, "connections": api.Settings().connections}

@@ -1,17 +1,17 @@
-"""What the callbacks of LangChain and of LiteLLM cost with each contestant's handler, in a burst of calls.
+"""Measure the cost of LangChain's and LiteLLM's callbacks with each contestant's handler, in a burst of calls.
 
     python -m tests.benchmarks.handlers [rounds]
 
-The models answer at once, without a network, so that all that is measured is the framework and the handler; the line
-`nothing` is the framework alone. Each contestant works in a process of its own, in turn, against one sink on loopback.
-LangChain calls its handlers while the program waits, so that the call's own time shows what they take. LiteLLM calls
-them on the event loop after its calls have returned: what it gives them is kept, and given to them again in a burst.
-athina_trace's logs are on disk by then, the peers' are in memory, and one of them has not looked at what it was given.
+The models answer at once, without a network, so that only the framework and the handler are measured; the line
+`nothing` is the framework alone. Each contestant runs in its own process, in turn, against one sink on loopback.
+LangChain calls its handlers while the program waits, so the time of a call includes them. LiteLLM calls them on the
+event loop after its calls have returned: their arguments are kept, and passed to them again in a burst. By then,
+athina_trace's logs are on disk, those of the peers in memory, and one peer has not processed its arguments yet.
 
-So the whole burst is timed, too, until no log of it can be lost any more with the process: ours are on disk when the
-last call returns, the peers' when their `flush` has, with which the sink has taken them. And the CPU of the process is
-taken until each contestant has done all that it does for a log but send it: ours has no key to send with, and for the
-peers whatever is sent is answered at once.
+So the whole burst is timed, too, until the process can no longer lose any of its logs: ours are on disk when the last
+call returns, those of the peers are in the sink when their `flush` returns. The CPU time of the process is measured
+until each contestant has done everything for its logs but sending: ours has no key to send with, and what the peers
+send is answered at once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Burst(NamedTuple):
 
 
 def _settings(url: str) -> None:
-    """What the contestants read: whom to send to. Ours has no key where nothing is to be sent."""
+    """Return the contestants' settings: where to send. Ours has no key if nothing is to be sent."""
     os.environ |= {} if url == _NOWHERE else {"ATHINA_API_KEY": "key"}
     url = "http://127.0.0.1:9" if url == _NOWHERE else url
     os.environ |= {
@@ -72,7 +72,7 @@ def _settings(url: str) -> None:
 
 
 def _answer_at_once() -> None:
-    """Have whatever a peer sends be answered before it has left."""
+    """Answer whatever a peer sends before it is sent."""
     httpx, requests = import_module("httpx"), import_module("requests")
 
     def by_requests(_session: object, request: Any, **_: object) -> Any:
@@ -143,7 +143,7 @@ def _litellm(contestant: str) -> _Burst:
     async def prepare(count: int) -> None:
         for _ in range(count):
             await litellm.acompletion(model="gpt-4o", messages=asked, mock_response=_ANSWER)
-            # Of a contestant's name LiteLLM makes its logger with the first call.
+            # LiteLLM makes the logger of a contestant's name at the first call.
             for logger in (*litellm.callbacks, *litellm._async_success_callback):
                 if isinstance(logger, logger_class) and logger not in loggers:
                     loggers.append(logger)
@@ -176,8 +176,8 @@ async def work(framework: str, contestant: str, url: str) -> dict[str, Any]:
     """Make the calls in this process.
 
     Returns:
-        Microseconds: of CPU for each log where nothing is sent, else of each call or handler, and of the burst for each
-        log until it is safe; or which package is `missing`.
+        Microseconds: of CPU per log if nothing is sent; otherwise of each call or handler, and of the burst per log
+        until it is safe; or which package is `missing`.
     """
     is_sent = url != _NOWHERE
     _settings(url)
@@ -192,7 +192,7 @@ async def work(framework: str, contestant: str, url: str) -> dict[str, Any]:
         await burst.call()
     await burst.rest()
     if not is_sent:
-        await asyncio.sleep(1)  # threads that have just begun, and load what they need
+        await asyncio.sleep(1)  # for threads that have just started and are importing
     gc.collect()
     took: list[float] = []
     before, started = time.process_time(), time.perf_counter()
@@ -203,13 +203,13 @@ async def work(framework: str, contestant: str, url: str) -> dict[str, Any]:
     await burst.rest()
     safe = (time.perf_counter() - started) / _CALLS * 1e6
     if not is_sent:
-        await asyncio.sleep(1)  # threads that still have something to do
+        await asyncio.sleep(1)  # for threads that are still working
         return {"cpu": (time.process_time() - before) / _CALLS * 1e6}
     return {"median": statistics.median(took), "p99": sorted(took)[int(len(took) * 0.99)], "safe": safe}
 
 
 def measure(url: str, rounds: int) -> list[list[str]]:
-    """Measure all in turn; a table of what each adds to `nothing`, and of what is missing."""
+    """Measure all in turn; return a table of what each adds to `nothing`, and of missing packages."""
     taken: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for place in product(_FRAMEWORKS, _CONTESTANTS):
@@ -243,5 +243,5 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in _FRAMEWORKS:
         print(json.dumps(asyncio.run(work(*sys.argv[1:4]))), flush=True)
-        os._exit(0)  # what a contestant still has to send is not in these figures
+        os._exit(0)  # these figures do not include what a contestant still has to send
     main()

@@ -1,13 +1,13 @@
-"""What an instrumented, undecorated `responses.create` takes longer than the client alone, its log on disk included.
+"""Measure what instrumentation adds to an undecorated `responses.create`, including its log on disk.
 
     python -m tests.benchmarks.instrumented [turns]
 
-A client makes 300 calls to a server, a process of its own that answers each request alike, but for the id, as soon as
-it can; then it is instrumented and makes as many again, and so on in turns. Each turn is compared with those before and
-after it, since machines are now quicker, now slower: the shorter the turns, the less it shows. The engine leaves calls
-that come so quickly alone, and has time for its work after every few turns; what it takes beside calls is not in this
-figure. Client, engine and server share one processor core where the system lets us choose: to wake another one takes
-now less, now several times more than what is measured here.
+A client makes 300 calls to a server in its own process, which answers every request equally, except for the id, as soon
+as it can; then the client is instrumented and makes as many again, and so on in turns. Each turn is compared with those
+before and after it, since the speed of machines varies: the shorter the turns, the smaller the effect. The engine
+pauses during such quick calls, and works after every few turns; its time outside calls is not in this figure.
+Client, engine and server share one processor core if the system allows it: waking another one takes an unpredictable
+time, up to several times what is measured here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _numbers = count(1)
 
 
 def turn(client: OpenAI) -> float:
-    """The median of a turn's calls, in microseconds."""
+    """Return the median of a turn's calls, in microseconds."""
     times = []
     for _ in range(_UNCOUNTED + _CALLS):
         began = time.perf_counter()
@@ -51,7 +51,7 @@ def turn(client: OpenAI) -> float:
 
 
 def measure(url: str, turns: int) -> tuple[float, float]:
-    """The client's own time for one call, and what is added to it, in microseconds: medians over the turns."""
+    """Return the client's own time for a call, and the added time, in microseconds: medians over the turns."""
     client = OpenAI(base_url=url, api_key="any", max_retries=0)
     own, added = [turn(client)], []
     for number in range(turns):
@@ -67,7 +67,7 @@ def measure(url: str, turns: int) -> tuple[float, float]:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Serve in a process of its own; the base URL."""
+    """Run the server in its own process; yield the base URL."""
     here, there = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
@@ -79,7 +79,7 @@ def server() -> Iterator[str]:
 
 
 def serve(told: Connection) -> None:
-    """Answer every request alike, with as little work as can be."""
+    """Answer every request equally, with as little work as possible."""
     body = json.dumps(response(_ID, output_text("The capital of France is Paris.")), indent=2).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -111,7 +111,7 @@ def main() -> None:
             athina_trace.configure(outbox=str(Path(folder) / "outbox.db"), api_key=None)
             own, added = measure(url, turns)
         print(f"the client alone {own:.0f} µs, instrumented {added:.0f} µs more: {added / own:.1%}", flush=True)
-        athina_trace.shutdown(timeout=0)  # what waits in the outbox is nobody's business
+        athina_trace.shutdown(timeout=0)  # waiting logs do not matter here
 
 
 if __name__ == "__main__":

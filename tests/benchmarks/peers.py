@@ -1,7 +1,7 @@
 """The contestants: how each one is set up against the sink, decorates a function, and flushes.
 
-Each is used as its documentation says, with its own defaults. Those that have no decorator get one, as short as it
-can be. Packages are imported by name: they live in an environment of their own, which type checkers do not see.
+Each is used as documented, with its own defaults. Those without a decorator get the shortest possible one. Packages are
+imported by name, since they are in a separate environment, which type checkers do not see.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _Nothing:
 
 
 def _observed(function: Any, opened: Callable[[], Any], ended: Callable[[Any, object], None]) -> Any:
-    """The decorator that users of a package without one write: `opened` around the call, `ended` at its end."""
+    """Return the decorator that a user would write: `opened` is entered around the call, `ended` called at its end."""
     if inspect.iscoroutinefunction(function):
 
         async def coroutine(*args: Any) -> Any:
@@ -142,7 +142,7 @@ def _observed(function: Any, opened: Callable[[], Any], ended: Callable[[Any, ob
 
 
 def _httpx(url: str, *, enabled: bool) -> Peer:
-    """No contestant but the yardstick of delivery: one client, one thread, one POST after the other."""
+    """Make the baseline of deliveries, which is no contestant: one client, one thread, one POST after the other."""
     client = import_module("httpx").Client()
     bodies: list[bytes] = []
 

@@ -1,7 +1,7 @@
-"""Measure the relay beside direct delivery: `python -m tests.benchmarks.relay [--quick]`.
+"""Compare the relay with direct delivery: `python -m tests.benchmarks.relay [--quick]`.
 
-A server of NATS from its wheel, a server that stands for Athina, the program and each worker are processes of their
-own, on loopback. CPU is that of the program, or of all workers, for each log.
+A NATS server from its wheel, a stand-in for Athina, the program and each worker run in their own processes, on
+loopback. CPU is that of the program, or of all workers, per log.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def athina(row: str) -> Iterator[str]:
-    """A server that stands for Athina, of `servers.ROWS`; its URL."""
+    """Start a stand-in for Athina, from `servers.ROWS`; yield its URL."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.servers", row, "--serve"],
         stdin=subprocess.PIPE,
@@ -50,7 +50,7 @@ def taken(url: str) -> int:
 
 
 def _log(logs: int, pace: float) -> None:
-    """The program: log, wait until all is delivered, say how long that took."""
+    """Run the program: log, wait until all is delivered, and return how long that took."""
     import athina_trace  # noqa: PLC0415 - the servers have no need of it
 
     athina_trace.log_inference(response="the first loads everything")
@@ -85,7 +85,7 @@ def _cpu(pid: int) -> float:
 
 
 def work(nats: NatsServers, url: str, logs: int, *, workers: int = 1) -> Figures:
-    """Have workers deliver what is in the stream: logs a second from the first on, and CPU for each."""
+    """Let workers deliver the stream; return logs per second from the first one on, and CPU per log."""
     environment = {
         **os.environ,
         "ATHINA_RELAY": nats.url,
@@ -117,7 +117,7 @@ def work(nats: NatsServers, url: str, logs: int, *, workers: int = 1) -> Figures
 def relayed(
     row: str, logs: int, *, partitions: int = 64, workers: int = 1
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Publish so many logs, then have workers deliver them: the program's figures and the workers'."""
+    """Publish so many logs, then let workers deliver them; return the figures of the program and of the workers."""
     with tempfile.TemporaryDirectory() as folder, NatsServers(Path(folder)) as nats, athina(row) as url:
         nats.set_up(partitions=partitions, max_bytes=2_000_000_000)
         published = program(logs, ATHINA_RELAY=nats.url)
@@ -133,7 +133,7 @@ def _each_call(variables: dict[str, str]) -> float:
 
 
 def _calls() -> None:
-    """The median of calls made one after the other, milliseconds."""
+    """Return the median of calls made one after the other, in milliseconds."""
     import statistics  # noqa: PLC0415 - the servers have no need of it
 
     import athina_trace  # noqa: PLC0415
@@ -152,7 +152,7 @@ def _calls() -> None:
 
 
 def function_as_a_service() -> list[list[str]]:
-    """What the stream's acknowledgement adds to a call, where it is the durable point."""
+    """Measure what the stream's acknowledgement adds to a call if it makes the log durable."""
     rows = [["a call", "ms, median"]]
     with tempfile.TemporaryDirectory() as folder, NatsServers(Path(folder)) as nats:
         nats.set_up(partitions=16)
@@ -166,7 +166,7 @@ def function_as_a_service() -> list[list[str]]:
 
 
 def trouble() -> list[list[str]]:
-    """What a call costs while the broker is in trouble, beside one without a relay: each twice, in turn."""
+    """Measure a call while the broker fails, and one without a relay: each twice, in turn."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         fine, full = (stack.enter_context(NatsServers(Path(folder) / name)) for name in ("fine", "full"))
         shut = stack.enter_context(NatsServers(Path(folder) / "shut", config='authorization { token: "another" }'))
@@ -189,7 +189,7 @@ def trouble() -> list[list[str]]:
 
 
 def side_by_side(logs: int) -> list[list[str]]:
-    """Direct delivery and the relay, at a server of 50 ms and at a quick one."""
+    """Compare direct delivery and the relay, with a server that takes 50 ms and a quick one."""
     rows = [["", "logs/s", "CPU for each log, us", "times direct"]]
     for title, row in (("50 ms", SLOW), ("at once", QUICK)):
         with athina(row) as url:

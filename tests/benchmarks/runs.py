@@ -1,4 +1,4 @@
-"""Runs: a worker or a statement in a process of its own, and the sink that it meets."""
+"""Runs: a worker or a statement in its own process, and the sink that it sends to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOREIGN = ("ATHINA", "LANGFUSE", "LANGSMITH", "LOGFIRE", "OTEL", "PYTHON")
 
 @contextmanager
 def sink(port: int = 0) -> Iterator[str]:
-    """Run a sink in a process of its own; its base URL."""
+    """Run a sink in its own process; yield its base URL."""
     command = [sys.executable, "-m", "tests.benchmarks.sink", str(port)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -46,13 +46,13 @@ def free_port() -> int:
 
 @contextmanager
 def state() -> Iterator[Path]:
-    """A folder for what one contestant leaves on disk."""
+    """Make a folder for the files of one contestant."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def work(module: str, *arguments: object, at: Path, longest: float = LONGEST) -> dict[str, Any]:
-    """What a worker printed, and how many seconds it took to end after what it calls its end."""
+    """Run a worker; return what it printed, and how many seconds its exit took after its reported end."""
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
     try:
         done = subprocess.run(command, cwd=at, env=_environment(at), capture_output=True, timeout=longest, check=False)
@@ -65,7 +65,7 @@ def work(module: str, *arguments: object, at: Path, longest: float = LONGEST) ->
 
 
 def _environment(at: Path) -> dict[str, str]:
-    """The machine's own environment without anybody's settings."""
+    """Return the environment without any contestant's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     return {**kept, **_ALONE, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(at), "HOME": str(at)}
 

@@ -1,4 +1,4 @@
-"""The scenarios: which workers run, how often and against what; each gives one number or more for a contestant."""
+"""The scenarios: which workers run, how often and against what; each gives one or more figures per contestant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Scenario:
-    """`measure(contestant, url, calls)` gives figures; they are taken `rounds` times for each, in turn."""
+    """`measure(contestant, url, calls)` returns figures; it is called `rounds` times per contestant, in turn."""
 
     measure: Callable[[str, str, int], Figures]
     calls: int
@@ -52,7 +52,7 @@ def _slow(contestant: str, url: str, calls: int) -> Figures:
 
 
 def _down(contestant: str, _url: str, calls: int) -> Figures:
-    """Nobody listens; afterwards somebody does, and the program is started once more."""
+    """Run without a server; then start the program once more with one."""
     port = runs.free_port()
     with runs.state() as folder:
         figures = runs.work("worker", contestant, "down", f"http://127.0.0.1:{port}", calls, at=folder)
@@ -62,7 +62,7 @@ def _down(contestant: str, _url: str, calls: int) -> Figures:
 
 
 def _killed(contestant: str, url: str, calls: int) -> Figures:
-    """`kill -9` right after the last call; afterwards the program is started once more."""
+    """Use `kill -9` right after the last call; then start the program once more."""
     runs.ask(url, "start")
     with runs.state() as folder:
         runs.work("worker", contestant, "killed", url, calls, at=folder)
@@ -94,7 +94,7 @@ def scenarios(*, quick: bool) -> dict[str, Scenario]:
 
 
 def summary(rounds: list[Figures]) -> Figures:
-    """Medians over the rounds; of logs delivered the worst."""
+    """Return medians over the rounds, and the worst of the numbers of delivered logs."""
     names = rounds[0].keys() if rounds else ()
     return {
         name: (min if name == "delivered" else statistics.median)([figures.get(name, 0.0) for figures in rounds])

@@ -1,7 +1,7 @@
 """Measure deliveries to slow, unreliable, strict and busy servers: `python -m tests.benchmarks.servers [ROW ...]`.
 
-Each row is one server on loopback and one program that logs to it, in processes of their own. The program says how many
-logs the server took a second; the server, how many requests it saw.
+Each row is one server on loopback and one program that logs to it, in separate processes. The program reports how many
+logs per second the server accepted; the server, how many requests it saw.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RESET = 1
 
 @dataclass
 class Seen:
-    """What a server saw."""
+    """The counts of a server."""
 
     taken: int = 0
     refused: int = 0
@@ -39,7 +39,7 @@ class Seen:
 
 
 class Allowance:
-    """A number of requests in each second that the clock counts."""
+    """A rate limit: a number of requests in each second of the clock."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -54,7 +54,7 @@ class Allowance:
 
 @dataclass
 class Row:
-    """One server, and what logs to it."""
+    """One server, and the program that logs to it."""
 
     title: str
     goal: str
@@ -121,15 +121,15 @@ async def _serve(row: Row) -> None:
         lambda reader, writer: _converse(row, seen, reader, writer), "127.0.0.1", 0, backlog=512
     )
     print(server.sockets[0].getsockname()[1], flush=True)
-    # The program's end, or this one's, closes standard input.
+    # Standard input is closed when the program or this process ends.
     await asyncio.to_thread(sys.stdin.read)
     print(json.dumps(vars(seen)), flush=True)
 
 
 def _compute(seconds: float) -> float:
-    """Compute for `seconds`; this thread's share of what the process computes meanwhile.
+    """Compute for `seconds`; return this thread's share of the process's computing.
 
-    By processor time: the share of a second depends on what else runs on the machine.
+    The share is of CPU time, since that of wall time depends on other programs.
     """
     ends, mine, all_threads = time.perf_counter() + seconds, time.thread_time(), time.process_time()
     while time.perf_counter() < ends:
@@ -166,7 +166,7 @@ def _work(row: Row) -> None:
 
 
 def measure(name: str) -> list[str]:
-    """One row of the table."""
+    """Measure one row of the table."""
     command = [sys.executable, "-m", "tests.benchmarks.servers", name]
     with (
         subprocess.Popen([*command, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,

@@ -1,7 +1,7 @@
-"""The sink: one HTTP server on loopback that takes whatever the contestants send, and counts calls that arrived.
+"""The sink: one HTTP server on loopback that accepts whatever the contestants send, and counts calls that arrived.
 
-`GET /bench/start?<seconds of delay>` begins a measurement, `GET /bench/report` ends it. Bodies are kept as they are
-and read when the report is asked for, so that counting takes no time from what is measured.
+`GET /bench/start?<seconds of delay>` begins a measurement, `GET /bench/report` ends it. Bodies are kept as received
+and read when the report is requested, so that counting does not affect the measurement.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ANSWER = json.dumps(
         "data": {"prompt_run_id": "run"},  # Athina
         "project_name": "benchmark",  # Logfire
         "project_url": "http://127.0.0.1/benchmark",
-        "instance_flags": {"zstd_compression_enabled": True},  # LangSmith, its quickest way
+        "instance_flags": {"zstd_compression_enabled": True},  # LangSmith's quickest way
     }
 ).encode()
 """What each contestant's own server would say, in one."""
 
 
 class Sink:
-    """What arrived since the last start."""
+    """All that arrived since the last start."""
 
     def __init__(self) -> None:
         self.delay = 0.0
@@ -43,7 +43,7 @@ class Sink:
         return {}
 
     def report(self, _: str = "") -> dict[str, Any]:
-        """Which calls arrived, when the last new one did (seconds since the epoch), and in how many requests."""
+        """Return the numbers of arrived calls and requests, and when the last new call arrived (in epoch seconds)."""
         calls: set[bytes] = set()
         last = 0.0
         for at, encoding, body in self.arrived:
@@ -66,7 +66,7 @@ def _unpacked(encoding: bytes, body: bytes) -> bytes:
 
 
 class Conversation(asyncio.Protocol):
-    """One connection: HTTP/1.1 with a length or in chunks, which is all that the contestants speak."""
+    """One connection: HTTP/1.1 with a length or in chunks, which is all that the contestants use."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -114,7 +114,7 @@ class Conversation(asyncio.Protocol):
 
 
 def _body(headers: dict[bytes, bytes], data: bytes, start: int) -> tuple[bytes, int]:
-    """The body that begins at `start`, and where it ends; -1 where it has not arrived yet."""
+    """Return the body that begins at `start` and its end, or -1 if it has not arrived yet."""
     if headers.get(b"transfer-encoding") != b"chunked":
         end = start + int(headers.get(b"content-length", b"0"))
         return (data[start:end], end) if len(data) >= end else (b"", -1)
@@ -134,7 +134,7 @@ async def serve(port: int) -> None:
     sink = Sink()
     server = await asyncio.get_running_loop().create_server(lambda: Conversation(sink), "127.0.0.1", port, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    # Until the parent closes our standard input, or ends.
+    # Run until the parent closes our standard input or ends.
     await asyncio.to_thread(sys.stdin.read)
 
 

@@ -1,9 +1,9 @@
-"""What the end of a model's span takes longer with `AthinaSpanProcessor` than with a processor that does nothing.
+"""Measure what `AthinaSpanProcessor` adds to the end of a model's span, compared with a processor that does nothing.
 
     python -m tests.benchmarks.spans [turns]
 
-The log is on disk when the span has ended. Each turn ends 200 spans with each of the two processors, so that both have
-the same share of a machine that is now quicker, now slower; counted is this thread's own time on the processor.
+The log is on disk when the span has ended. Each turn ends 200 spans with each of the two processors, so that changes of
+the machine's speed affect both equally; only the CPU time of this thread is measured.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _ATTRIBUTES = {
 
 
 def tracer_of(processor: SpanProcessor) -> Tracer:
-    """A tracer of a provider with this processor alone."""
+    """Return a tracer of a provider with only this processor."""
     provider = TracerProvider()
     provider.add_span_processor(processor)
     return provider.get_tracer("benchmark")
 
 
 def turn(tracer: Tracer, number: int) -> float:
-    """The median of the ends of spans, in microseconds."""
+    """Return the median time of ending a span, in microseconds."""
     times = []
     for place in range(_SPANS):
         attributes: Any = {**_ATTRIBUTES, "gen_ai.response.id": f"chatcmpl-{number}-{place}"}
@@ -65,7 +65,7 @@ def turn(tracer: Tracer, number: int) -> float:
 
 
 def measure(turns: int) -> tuple[float, float]:
-    """The end of a span alone, and what is added to it, in microseconds: medians over the turns."""
+    """Return the time of ending a span alone, and the added time, in microseconds: medians over the turns."""
     nothing, ours = tracer_of(SpanProcessor()), tracer_of(AthinaSpanProcessor())
     own, added = [], []
     for number in range(turns):

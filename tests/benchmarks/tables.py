@@ -14,7 +14,7 @@ US = "athina_trace"
 
 
 class Column(NamedTuple):
-    """A figure of a scenario; `ratio` adds how many times ours it is."""
+    """A figure of a scenario; `ratio` adds its ratio to ours."""
 
     title: str
     scenario: str
@@ -78,7 +78,7 @@ def grid(table: Table, results: Results) -> list[list[str]]:
 
 
 def turned(rows: list[list[str]]) -> list[list[str]]:
-    """On its side."""
+    """Transpose a table."""
     return [list(column) for column in zip(*rows, strict=True)]
 
 

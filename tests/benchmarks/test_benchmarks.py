@@ -1,4 +1,4 @@
-"""The benchmark itself: its sink counts, its workers measure, its tables hold together. Peers have no part in this."""
+"""The benchmark itself: its sink counts, its workers measure, its tables are consistent. Peers are not run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.benchmarks.scenarios import scenarios, summary
 from tests.benchmarks.tables import TABLES, grid, markdown, terminal, turned
 from tests.benchmarks.worker import added
 
-work = partial(runs.work, longest=150.0)  # a busy machine is no failure
+work = partial(runs.work, longest=150.0)  # a busy machine must not fail the test
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def post(url: str, body: bytes, **headers: str) -> None:
         assert answer.status == 200
 
 
-def test_the_sink_counts_each_call_once_in_whatever_it_comes(sink: str) -> None:
+def test_the_sink_counts_each_call_once_in_any_format(sink: str) -> None:
     runs.ask(sink, "start")
     post(f"{sink}/anything", b"\x00call-000001-\x01 call-000002-")
     post(f"{sink}/v1/traces", gzip.compress(b'{"q": "call-000002- call-000003-"}'), **{"Content-Encoding": "gzip"})
@@ -51,7 +51,7 @@ def test_a_worker_prints_what_it_measured(sink: str, scenario: str, tmp_path: Pa
         assert runs.ask(sink, "report")["delivered"] == 20
 
 
-def test_what_a_killed_worker_logged_arrives_after_the_next_start(sink: str, tmp_path: Path) -> None:
+def test_logs_of_a_killed_worker_arrive_after_the_next_start(sink: str, tmp_path: Path) -> None:
     runs.ask(sink, "start")
     for scenario in ("killed", "restarted"):
         work("worker", "athina_trace", scenario, sink, 20, at=tmp_path)
@@ -63,17 +63,17 @@ def test_growth_is_measured(measurement: tuple[object, ...], tmp_path: Path) -> 
     assert work("growth_worker", *measurement, at=tmp_path)
 
 
-def test_times_are_what_the_decorator_added() -> None:
+def test_times_are_those_added_by_the_decorator() -> None:
     bare, decorated = [1000] * 100, [5000] * 98 + [900_000] * 2
     assert added(bare, decorated) == {"median": 4.0, "p99": 899.0}
 
 
-def test_of_several_rounds_medians_count_and_the_worst_delivery() -> None:
+def test_several_rounds_give_medians_and_the_worst_delivery() -> None:
     rounds = [{"median": value, "delivered": value} for value in (3.0, 1.0, 2.0)]
     assert summary(rounds) == {"median": 2.0, "delivered": 1.0}
 
 
-def test_tables_show_ratios_and_what_was_not_measured() -> None:
+def test_tables_show_ratios_and_dashes_for_missing_figures() -> None:
     results = {"burst": {"athina_trace": {"median": 20.0}, "Langfuse": {"median": 130.0}}}
     rows = grid(TABLES[0], results)
     assert [row[1] for row in rows if row[0] in ("athina_trace", "Langfuse", "Logfire")] == ["20", "130 (6.5x)", "—"]
@@ -87,7 +87,7 @@ def test_every_contestant_can_be_set_up_named_and_imported() -> None:
     assert {column.scenario for table in TABLES for column in table.columns} <= set(scenarios(quick=True))
 
 
-def test_a_server_that_fails_at_random_is_measured_until_it_has_taken_all() -> None:
+def test_a_server_that_fails_at_random_is_measured_until_it_has_accepted_all() -> None:
     title, goal, delivered, *_ = servers.measure("unreliable")
     assert title.startswith("a third fails")
     assert goal == "600 within 10 s"
@@ -95,12 +95,12 @@ def test_a_server_that_fails_at_random_is_measured_until_it_has_taken_all() -> N
 
 
 @pytest.mark.parametrize(("framework", "needs"), [("langchain", "langchain_core"), ("litellm", "litellm")])
-def test_a_handler_is_measured_or_what_is_missing_is_named(framework: str, needs: str, tmp_path: Path) -> None:
+def test_a_handler_is_measured_or_the_missing_package_is_named(framework: str, needs: str, tmp_path: Path) -> None:
     figures = work("handlers", framework, "athina_trace", "nowhere", at=tmp_path)
     assert "cpu" in figures if find_spec(needs) else figures["missing"] == needs
 
 
-def test_the_table_of_handlers_names_what_is_missing(sink: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_handlers_names_missing_packages(sink: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(_module: str, framework: str, contestant: str, to: str, **_: object) -> dict[str, object]:
         if framework == "litellm":
             return {} if contestant == "langfuse" else {"missing": "litellm"}

@@ -1,4 +1,4 @@
-"""How long the viewer's pages take with 100,000 logs of 3 KB: `python -m tests.benchmarks.viewer [LOGS]`."""
+"""Measure the viewer's pages with 100,000 logs of 3 KB: `python -m tests.benchmarks.viewer [LOGS]`."""
 
 import json
 import random
@@ -36,7 +36,7 @@ _PAGES = (
 
 
 def main() -> None:
-    """Make the outbox, read it in, and print the median and the slowest time of each page."""
+    """Make the outbox, index it, and print the median and the slowest time of each page."""
     number = int(sys.argv[1]) if sys.argv[1:] else 100_000
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/outbox.db"

@@ -1,6 +1,6 @@
-"""One contestant in one scenario, in a process of its own: `python -m tests.benchmarks.worker NAME SCENARIO URL CALLS`.
+"""One contestant in one scenario, in its own process: `python -m tests.benchmarks.worker NAME SCENARIO URL CALLS`.
 
-Prints one line of JSON: times in microseconds, added to what the undecorated function takes.
+Prints one line of JSON: times in microseconds, in addition to those of the undecorated function.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WARM = 100
 
 
 def times(function: Callable[..., Any], numbers: Sequence[int], pause: float = 0.0) -> list[int]:
-    """Nanoseconds of each call."""
+    """Return the nanoseconds of each call."""
     clock, taken = time.perf_counter_ns, []
     for number in numbers:
         given = arguments(number)
@@ -37,7 +37,7 @@ def times(function: Callable[..., Any], numbers: Sequence[int], pause: float = 0
 
 
 def added(bare: Sequence[int], decorated: Sequence[int], *, calls: int = 1) -> dict[str, float]:
-    """Median and 99th percentile, microseconds, over the bare function's median."""
+    """Return the median and 99th percentile over the bare function's median, in microseconds."""
     base, ordered = sorted(bare)[len(bare) // 2], sorted(decorated)
     at = {"median": ordered[len(ordered) // 2], "p99": ordered[len(ordered) * 99 // 100]}
     return {name: (value - base) / 1000 / calls for name, value in at.items()}
@@ -66,7 +66,7 @@ def burst(peer: Peer, calls: int) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """Largest resident memory so far, megabytes."""
+    """Return the largest resident memory so far, in megabytes."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
@@ -77,7 +77,7 @@ def paced(peer: Peer, calls: int) -> dict[str, float]:
 
 
 def at_once(peer: Peer, calls: int) -> dict[str, float]:
-    """Microseconds for each of `TASKS` concurrent calls, from the first one's start to the last one's end."""
+    """Measure microseconds per call of `TASKS` concurrent ones, from the first start to the last end."""
     rounds = range(max(calls // TASKS, 3))
     bare = [asyncio.run(_together(async_handler)) for _ in rounds]
     decorated = peer.decorate(async_handler)
@@ -111,7 +111,7 @@ def disabled(peer: Peer, calls: int) -> dict[str, float]:
 
 
 def outage(peer: Peer, calls: int) -> dict[str, float]:
-    """A burst against a sink that is slow or gone, and no flush but the one that exits make by themselves."""
+    """Make a burst against a sink that is slow or down, without a flush except the automatic one at exit."""
     measured: dict[str, float] = measure(handler, peer.decorate(handler), calls)
     return {**measured, "ended": time.time()}
 
@@ -123,7 +123,7 @@ def killed(peer: Peer, calls: int) -> dict[str, float]:
 
 
 def restarted(peer: Peer, calls: int) -> dict[str, float]:
-    """The next start of the program that was killed: it makes one more call, which does not count."""
+    """Start the killed program again: it makes one more call, which does not count."""
     peer.decorate(handler)(*arguments(int(FIRST_UNCOUNTED)))
     peer.flush()
     return {}

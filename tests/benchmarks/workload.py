@@ -1,4 +1,4 @@
-"""What every contestant does: one answer of a support assistant, with the same arguments and the same result."""
+"""The work of every contestant: one answer of a support assistant, with the same arguments and result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNKS = [f"word{number:03d} " for number in range(200)]
 
 
 def arguments(number: int) -> tuple[list[dict[str, str]], str, list[str], str]:
-    """The arguments of call `number`; two calls make a session."""
+    """Return the arguments of call `number`; two calls make a session."""
     question = f"call-{number:06d}- How do I send a parcel back that I have opened already? ".ljust(120, "?")
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
     return messages, question, list(DOCUMENTS), f"session-{number // 2}"
@@ -44,7 +44,7 @@ def streaming_handler(
 
 
 def nested(decorate: Callable[[Handler], Handler]) -> Handler:
-    """Three decorated functions, each calling the next with what it was given."""
+    """Return three nested decorated functions, each calling the next with its arguments."""
 
     @decorate
     def inner(messages: Any, question: str, context: Any, session_id: str) -> str:

@@ -40,7 +40,7 @@ def forked() -> Iterator[ForkedCommands]:
 
 @pytest.fixture
 def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command line, in this process."""
+    """Run the command line in this process."""
     for name in [name for name in os.environ if name.startswith("ATHINA")]:
         monkeypatch.delenv(name)
 
@@ -51,7 +51,7 @@ def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
         with redirect_stdout(out), redirect_stderr(errors):
             try:
                 code = main(arguments)
-            except SystemExit as ended:  # argparse's way
+            except SystemExit as ended:  # raised by argparse
                 code = int(ended.code or 0)
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
 
@@ -60,7 +60,7 @@ def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def run_apart(environment: dict[str, str]) -> Run:
-    """The command line in its own process."""
+    """Run the command line in its own process."""
 
     def started(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -78,7 +78,7 @@ def run_apart(environment: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The sample, for read-only commands."""
+    """Make the sample outbox, for read-only commands."""
     path = str(tmp_path_factory.mktemp("sampled") / "demo.db")
     sample.fill(path)
     return path

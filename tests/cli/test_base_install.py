@@ -16,7 +16,7 @@ EXTRAS = ("jinja2", "markdown_it", "markupsafe", "pygments", "rich", "starlette"
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[ForkedCommands]:
-    """An interpreter in which importing an optional package fails as if it were not installed."""
+    """Start an interpreter in which importing an optional package fails as if it were not installed."""
     with ForkedCommands(PLAIN, f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None") as commands:
         yield commands
 
@@ -41,7 +41,7 @@ def base() -> Iterator[ForkedCommands]:
         (("completion", "bash"), 0, "complete -F"),
     ],
 )
-def test_what_a_server_room_needs_runs_on_the_base_install(
+def test_server_commands_run_on_the_base_install(
     base: ForkedCommands,
     environment: dict[str, str],
     tmp_path: Path,
@@ -78,7 +78,7 @@ def without_uvicorn() -> Iterator[ForkedCommands]:
 
 
 @pytest.mark.parametrize("command", ["ui", "serve", "demo"])
-def test_what_serves_pages_names_what_to_install(
+def test_commands_that_serve_pages_name_the_missing_extra(
     without_uvicorn: ForkedCommands, environment: dict[str, str], command: str
 ) -> None:
     done = without_uvicorn.run(command, environment=environment)

@@ -32,14 +32,14 @@ from tests.support.forked import ForkedCommands
 from tests.viewer.outboxes import feedback, log, put, settle
 
 
-def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
+def test_help_lists_every_command_and_exit_code(run: Run) -> None:
     done = run("--help")
     assert done.returncode == 0
     for word in (*_COMMANDS, "exit codes", "130"):
         assert word in done.stdout
 
 
-def test_the_page_of_examples_has_every_command() -> None:
+def test_the_examples_page_has_every_command() -> None:
     page = (Path(__file__).parents[2] / "examples" / "README.md").read_text(encoding="utf-8")
     table = page.partition("| `athina-trace …` | |")[2].partition("\n\n")[0]
     assert [name for name in _COMMANDS if not re.search(rf"`{name}[ `]", table)] == []
@@ -77,7 +77,7 @@ def test_the_page_of_examples_has_every_command() -> None:
         ("ui", "--token", "no spaces"),
     ],
 )
-def test_wrong_options_are_told_and_end_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+def test_invalid_options_are_reported_with_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert "usage:" in done.stderr
@@ -87,27 +87,27 @@ def test_wrong_options_are_told_and_end_with_2(run: Run, arguments: tuple[str, .
     ("given", "hint"),
     [("lgos", "did you mean 'logs'?"), ("stat", "did you mean 'status'?"), ("xyzzy", "`athina-trace --help` lists")],
 )
-def test_a_wrong_command_names_the_nearest(run: Run, given: str, hint: str) -> None:
+def test_an_unknown_command_suggests_the_nearest(run: Run, given: str, hint: str) -> None:
     done = run(given, "--json")
     assert done.returncode == 2
     assert f"there is no command '{given}'" in done.stderr
     assert hint in done.stderr
 
 
-def test_a_wrong_setting_is_told_and_ends_with_2(run: Run) -> None:
+def test_an_invalid_setting_is_reported_with_exit_code_2(run: Run) -> None:
     done = run("status", ATHINA_CONNECTIONS="many")
     assert done.returncode == 2
     assert "ATHINA_CONNECTIONS='many'" in done.stderr
 
 
-def test_an_outbox_that_is_not_there_is_told_with_those_that_are(run: Run, sampled: str) -> None:
+def test_a_missing_outbox_is_reported_with_the_existing_ones(run: Run, sampled: str) -> None:
     done = run("logs", "--outbox", str(Path(sampled).with_name("other.db")))
     assert done.returncode == 1
     assert sampled in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_logs_without_a_terminal_are_lines_with_tabs(run: Run, sampled: str) -> None:
+def test_logs_prints_tab_separated_lines_without_a_terminal(run: Run, sampled: str) -> None:
     done = run("logs", "--outbox", sampled, "--limit", "3")
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert len(rows) == 3
@@ -116,7 +116,7 @@ def test_logs_without_a_terminal_are_lines_with_tabs(run: Run, sampled: str) -> 
     assert rows[0][6] == "waiting"
 
 
-def test_logs_as_json_lines_hold_the_whole_log(run: Run, sampled: str) -> None:
+def test_logs_as_json_lines_have_the_whole_log(run: Run, sampled: str) -> None:
     done = lines(run("logs", "--outbox", sampled, "--json", "--customer", "casa-verde", "--limit", "4").stdout)
     assert len(done) == 4
     for line in done:
@@ -139,7 +139,7 @@ def test_logs_as_json_lines_hold_the_whole_log(run: Run, sampled: str) -> None:
         (["--attribute", "function=support.plan"], 1),
     ],
 )
-def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int | None) -> None:
+def test_filters_select_logs(run: Run, sampled: str, filters: list[str], number: int | None) -> None:
     done = run("logs", "--outbox", sampled, "--json", "--limit", "1000", *filters)
     assert done.returncode == 0
     found = len(lines(done.stdout))
@@ -147,12 +147,12 @@ def test_filters_choose(run: Run, sampled: str, filters: list[str], number: int 
 
 
 @pytest.mark.parametrize("command", ["logs", "sessions", "export"])
-def test_every_filter_of_the_viewer_is_an_option(command: str) -> None:
+def test_every_filter_of_the_viewer_is_a_command_line_option(command: str) -> None:
     options = vars(parse([command]))
     assert {field.name for field in dataclasses.fields(Filters)} <= set(options)
 
 
-def test_a_time_that_is_none_is_told(run: Run, sampled: str) -> None:
+def test_an_invalid_time_is_reported(run: Run, sampled: str) -> None:
     done = run("logs", "--outbox", sampled, "--since", "someday")
     assert done.returncode == 2
     assert "--since: 'someday' is not a time" in done.stderr
@@ -160,7 +160,7 @@ def test_a_time_that_is_none_is_told(run: Run, sampled: str) -> None:
     assert 0 < len(lines(recent.stdout)) < 142
 
 
-def test_sessions_and_status(run: Run, sampled: str) -> None:
+def test_sessions_and_status_print_their_counts(run: Run, sampled: str) -> None:
     sessions = lines(run("sessions", "--outbox", sampled, "--json", "--limit", "100").stdout)
     assert len(sessions) == 64
     assert sessions[0]["turns"] == 3
@@ -169,7 +169,7 @@ def test_sessions_and_status(run: Run, sampled: str) -> None:
     assert "refused      3\n" in run("status", "--outbox", sampled).stdout
 
 
-def test_show_tells_one_log(run: Run, sampled: str) -> None:
+def test_show_prints_one_log(run: Run, sampled: str) -> None:
     done = run("show", "sample-063-0", "--outbox", sampled)
     assert "Tool track_parcel" in done.stdout
     assert "disney-usa-2314832" in done.stdout
@@ -187,7 +187,7 @@ ATTACHED = [
 ]
 
 
-def test_show_is_whole(run: Run, tmp_path: Path) -> None:
+def test_show_prints_every_field_in_full(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     entry = log(
         response="x" * 200_000 + "THE END",
@@ -211,7 +211,7 @@ def test_show_is_whole(run: Run, tmp_path: Path) -> None:
     assert "…" not in shown
 
 
-def test_one_spelling_of_names_and_times(run: Run, sampled: str) -> None:
+def test_names_and_times_are_spelled_alike_in_all_commands(run: Run, sampled: str) -> None:
     (line,) = lines(run("logs", "--outbox", sampled, "--json", "--limit", "1").stdout)
     session_id = line["log"]["session_id"]
     exported = lines(run("export", "--outbox", sampled, "--session", session_id).stdout)[-1]
@@ -220,7 +220,7 @@ def test_one_spelling_of_names_and_times(run: Run, sampled: str) -> None:
     status = json.loads(run("status", "--outbox", sampled, "--json").stdout)
     names = {*line, *session, *status}
     assert names >= {"external_reference_id", "session_id", "customer_id", "total_tokens"}
-    # What only the program itself knows of its own threads is left out.
+    # The command cannot know what only the running program knows about its threads.
     shared = {field.name for field in dataclasses.fields(Status)} - {"faults", "senders", "last_error", "memory_only"}
     assert shared <= set(status)
     for record in (line, session, status):
@@ -231,7 +231,7 @@ def test_one_spelling_of_names_and_times(run: Run, sampled: str) -> None:
     assert line["made_at"] == session["last_at"]
 
 
-def test_status_is_that_of_the_program(run: Run, tmp_path: Path) -> None:
+def test_status_agrees_with_status_of_the_program(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, log(), refused := log())
     settle(path, refused=[refused.reference])
@@ -244,7 +244,7 @@ def test_status_is_that_of_the_program(run: Run, tmp_path: Path) -> None:
     assert (found["bytes"], found["outbox"]) == (size, str(path))
 
 
-def test_feedback_is_found_from_the_command_line(run: Run, tmp_path: Path) -> None:
+def test_feedback_can_be_filtered_from_the_command_line(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     good, bad, plain = log("a"), log("b"), log("c")
     put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))
@@ -261,7 +261,7 @@ def test_feedback_is_found_from_the_command_line(run: Run, tmp_path: Path) -> No
     assert [(each["liked"], each["disliked"]) for each in sessions] == [(0, 0), (0, 1), (1, 0)]
 
 
-def test_an_empty_list_says_why(run: Run, tmp_path: Path) -> None:
+def test_an_empty_list_explains_why(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, entry := log())
     for command in ("logs", "sessions"):
@@ -286,7 +286,7 @@ def test_export_writes_json_lines_and_tables(run: Run, sampled: str, tmp_path: P
     assert rows[0]["language_model_id"]
 
 
-def test_a_dataset_has_athinas_columns_and_the_feedback(run: Run, tmp_path: Path) -> None:
+def test_an_exported_dataset_has_athinas_columns_and_the_feedback(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     entry = log("a", context=[{"text": "Leipzig hub"}, "scan"], expected_response="At the hub.", customer_id="acme")
     put(path, entry, log("b"), feedback(entry, -1, "too short"))
@@ -304,14 +304,14 @@ def test_a_dataset_has_athinas_columns_and_the_feedback(run: Run, tmp_path: Path
     assert cells == {**row, "context": '["Leipzig hub", "scan"]', "user_feedback": "'-1"[1:]}
 
 
-def test_a_cell_is_never_a_formula(run: Run, tmp_path: Path) -> None:
+def test_exported_cells_are_never_formulas(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, log(user_query="=1+1", response="@cmd"))
     (row,) = csv.DictReader(io.StringIO(run("export", "--format", "csv", "--outbox", str(path)).stdout))
     assert (row["user_query"], row["response"]) == ("'=1+1", "'@cmd")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(environment: dict[str, str], sampled: str) -> None:
+def test_a_closed_pipe_is_no_error(environment: dict[str, str], sampled: str) -> None:
     command = f"{sys.executable} -W error -m athina_trace export --outbox {sampled} | head -n 1"
     shell = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=100, check=False)
@@ -319,20 +319,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(environment: dict[str, str], 
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_following_ends_when_nobody_reads_any_more(environment: dict[str, str], sampled: str) -> None:
+def test_follow_ends_when_its_pipe_is_closed(environment: dict[str, str], sampled: str) -> None:
     command = f"{sys.executable} -W error -m athina_trace logs --follow --outbox {sampled} | head -n 1"
     shell = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_closed_output_ends_no_command_half_way(environment: dict[str, str], sampled: str) -> None:
+def test_a_command_succeeds_with_closed_standard_output(environment: dict[str, str], sampled: str) -> None:
     shell = ["bash", "-c", f"{sys.executable} -W error -m athina_trace logs --outbox {sampled} >&-"]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_closed_output_is_followed_as_one_that_is_thrown_away(environment: dict[str, str], sampled: str) -> None:
+def test_follow_continues_with_closed_standard_output(environment: dict[str, str], sampled: str) -> None:
     command = f"timeout 3 {sys.executable} -W error -m athina_trace logs --follow --outbox {sampled} >&-"
     shell = ["bash", "-c", command]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
@@ -340,7 +340,7 @@ def test_a_closed_output_is_followed_as_one_that_is_thrown_away(environment: dic
 
 
 @pytest.mark.parametrize("command", ["logs", "status", "check"])
-def test_a_damaged_outbox_is_named(run: Run, tmp_path: Path, command: str) -> None:
+def test_a_damaged_outbox_is_reported_by_name(run: Run, tmp_path: Path, command: str) -> None:
     path = tmp_path / "outbox.db"
     path.write_bytes(b"no database" * 1000)
     done = run(command, "--outbox", str(path))
@@ -348,14 +348,14 @@ def test_a_damaged_outbox_is_named(run: Run, tmp_path: Path, command: str) -> No
     assert f"{path}: file is not a database; the next program" in done.stdout + done.stderr
 
 
-def test_status_says_that_nothing_is_sent_without_a_key(run: Run, tmp_path: Path) -> None:
+def test_status_reports_that_nothing_is_sent_without_a_key(run: Run, tmp_path: Path) -> None:
     put(tmp_path / "local.db", log())
     put(tmp_path / "other.db", log())
     assert "ATHINA_API_KEY" in run("status", "--outbox", str(tmp_path / "local.db")).stdout
     assert "ATHINA_API_KEY" not in run("status", "--outbox", str(tmp_path / "other.db")).stdout
 
 
-def test_following_tells_new_logs_until_ctrl_c(environment: dict[str, str], tmp_path: Path) -> None:
+def test_follow_prints_new_logs_until_ctrl_c(environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     put(path, log(user_query="first"))
     command = [sys.executable, "-m", "athina_trace", "logs", "--follow", "--json", "--outbox", str(path)]
@@ -383,7 +383,7 @@ def test_a_terminal_gets_a_table(forked: ForkedCommands, environment: dict[str, 
 
 @pytest.mark.parametrize("columns", [80, 120, 200])
 @pytest.mark.parametrize("command", ["logs", "sessions"])
-def test_tables_fit_their_terminal_and_say_what_matters(
+def test_tables_fit_the_terminal_and_keep_what_matters(
     forked: ForkedCommands, environment: dict[str, str], tmp_path: Path, command: str, columns: int
 ) -> None:
     path = tmp_path / "outbox.db"
@@ -408,7 +408,7 @@ def test_tables_fit_their_terminal_and_say_what_matters(
     ("text", "width", "expected"),
     [("abc", 5, "abc  "), ("abcdef", 5, "abcd…"), ("包裹在哪", 5, "包裹…"), ("e\u0301e\u0301", 3, "e\u0301e\u0301 ")],
 )
-def test_cells_are_cut_by_what_a_terminal_shows(text: str, width: int, expected: str) -> None:
+def test_cells_are_cut_by_display_width(text: str, width: int, expected: str) -> None:
     assert fit(text, width) == expected
     assert display_width(fit(text, width, right=True)) == width
 
@@ -428,7 +428,7 @@ def on_a_terminal(forked: ForkedCommands, environment: dict[str, str], *argument
 
     reader = threading.Thread(target=read)
     reader.start()
-    name = f"/proc/{os.getpid()}/fd/{theirs}"  # also where /dev/pts is not ours
+    name = f"/proc/{os.getpid()}/fd/{theirs}"  # works even if /dev/pts is not accessible
     forked.run_on((name, name, name), *arguments, environment=environment)
     os.close(theirs)
     reader.join()
@@ -446,7 +446,7 @@ NASTY = "\x1b]0;title\x07\x1b[2J \x9d0;c1\x9c \x7f \u202egnp.exe \u2028 \x00 end
         ("export",), ("export", "--format", "csv"), ("status",),
     ],
 )  # fmt: skip
-def test_no_command_passes_a_control_character_of_a_log_to_the_terminal(
+def test_no_command_prints_control_characters_of_a_log_to_a_terminal(
     forked: ForkedCommands, environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     path = tmp_path / f"{NASTY[:4]}outbox.db"
@@ -455,7 +455,7 @@ def test_no_command_passes_a_control_character_of_a_log_to_the_terminal(
     put(path, log(NASTY, external_reference_id=NASTY, tool_calls=[{"name": NASTY, "arguments": NASTY}], **fields))
     settings = environment | {"COLUMNS": "200", "TERM": "xterm"}
     shown = on_a_terminal(forked, settings, *arguments, "--outbox", str(path))
-    plain = re.sub(r"\x1b\[(\d+)?[mK]", "", shown).replace("\r", "")  # our own styles and progress
+    plain = re.sub(r"\x1b\[(\d+)?[mK]", "", shown).replace("\r", "")  # the commands' own styles and progress
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", plain), plain
     assert plain
 
@@ -466,7 +466,7 @@ def test_no_command_passes_a_control_character_of_a_log_to_the_terminal(
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_json_for_a_terminal_means_the_same_and_holds_no_control_character(value: object) -> None:
+def test_json_for_a_terminal_is_equal_and_has_no_control_characters(value: object) -> None:
     for indent in (None, 2):
         text = safe_json(value, indent=indent)
         assert json.loads(text) == value
@@ -486,11 +486,11 @@ def test_an_export_to_a_file_keeps_every_character(run: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "\x1b]0;title\x07", "a\rb", "\u202eabc", "\x9b31m", "\x00"])
-def test_a_log_cannot_speak_to_the_terminal(text: str) -> None:
+def test_terminal_escapes_in_a_log_are_removed(text: str) -> None:
     assert not set(printable(text)) & set("\x1b\x07\r\u202e\x9b\x00")
 
 
-def test_importing_the_package_brings_none_of_it() -> None:
+def test_importing_the_package_imports_no_viewer_dependency() -> None:
     code = (
         "import sys, athina_trace; "
         "print([name for name in ('rich', 'starlette', 'uvicorn', 'jinja2', 'markdown_it') if name in sys.modules])"
@@ -514,7 +514,7 @@ def without_sqlite() -> Iterator[ForkedCommands]:
         (("serve", "--port", "0"), 1), (("import", "logs.jsonl", "--yes"), 1), (("gateway", "--port", "0"), 2),
     ],
 )  # fmt: skip
-def test_a_python_without_sqlite_runs_what_it_can_and_says_what_is_missing(
+def test_a_python_without_sqlite_runs_what_it_can_and_names_what_is_missing(
     without_sqlite: ForkedCommands,
     environment: dict[str, str],
     tmp_path: Path,

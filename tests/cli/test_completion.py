@@ -40,7 +40,7 @@ def test_bash_completes_commands_options_values_and_files(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_read_the_script_without_complaint(run: Run, tmp_path: Path, shell: str) -> None:
+def test_zsh_and_fish_load_their_scripts_without_errors(run: Run, tmp_path: Path, shell: str) -> None:
     script = run("completion", shell).stdout
     for part in ("sessions", "--state" if shell == "zsh" else "-l state", "waiting refused delivered received"):
         assert part in script
@@ -65,7 +65,7 @@ def test_other_shells_read_the_script_without_complaint(run: Run, tmp_path: Path
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not on this machine")
-def test_zsh_completes_what_is_typed(run: Run, tmp_path: Path) -> None:
+def test_zsh_completes_typed_words(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "script"
     path.write_text(run("completion", "zsh").stdout)
     child, terminal = pty.fork()

@@ -20,7 +20,7 @@ def status_of(run: Run, path: Path) -> dict[str, int]:
     return status
 
 
-def test_flush_sends_what_waits(run: Run, run_apart: Run, path: Path) -> None:
+def test_flush_sends_waiting_logs(run: Run, run_apart: Run, path: Path) -> None:
     put(path, *(log(f"s{number % 5}") for number in range(30)))
     with AthinaServer() as athina:
         done = run_apart("flush", "--outbox", str(path), ATHINA_API_KEY="k", ATHINA_BASE_URL=athina.url)
@@ -31,7 +31,7 @@ def test_flush_sends_what_waits(run: Run, run_apart: Run, path: Path) -> None:
     assert status_of(run, path)["waiting"] == 0
 
 
-def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, path: Path) -> None:
+def test_flush_reports_waiting_logs_when_it_times_out(run: Run, run_apart: Run, path: Path) -> None:
     put(path, log())
     done = run_apart("flush", "--timeout", "0.3", "--outbox", str(path), ATHINA_API_KEY="k")
     assert done.returncode == 1
@@ -39,14 +39,14 @@ def test_flush_says_what_is_left_when_time_is_over(run: Run, run_apart: Run, pat
     assert status_of(run, path)["waiting"] == 1
 
 
-def test_flush_succeeds_where_nothing_was_ever_logged(run: Run, path: Path) -> None:
+def test_flush_succeeds_if_nothing_was_ever_logged(run: Run, path: Path) -> None:
     done = run("flush", "--outbox", str(path))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"nothing was logged yet to {path}\n", "")
     path.with_name("another.db").touch()
     assert "--outbox " + str(path.with_name("another.db")) in run("flush", "--outbox", str(path)).stdout
 
 
-def test_flush_with_a_wrong_key_says_so(run: Run, run_apart: Run, path: Path) -> None:
+def test_flush_reports_a_wrong_key(run: Run, run_apart: Run, path: Path) -> None:
     put(path, log())
     with AthinaServer() as athina:
         athina.when(lambda request: True, answer(401))
@@ -64,7 +64,7 @@ def test_flush_without_a_key_keeps_everything(run_apart: Run, path: Path) -> Non
     assert "no ATHINA_API_KEY" in done.stderr
 
 
-def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart: Run, path: Path) -> None:
+def test_refused_logs_are_retried_by_number_or_all_and_delivered(run: Run, run_apart: Run, path: Path) -> None:
     entries = [log(f"s{number}") for number in range(60)]
     put(path, *entries)
     settle(path, refused=[entry.reference for entry in entries])
@@ -79,7 +79,7 @@ def test_refused_logs_are_retried_one_or_all_and_then_arrive(run: Run, run_apart
         assert len(athina.accepted) == 60
 
 
-def test_purge_asks_first(run: Run, path: Path) -> None:
+def test_purge_asks_for_confirmation(run: Run, path: Path) -> None:
     put(path, log("a"), log("b"))
     done = run("purge", "--state", "waiting", "--outbox", str(path))
     assert done.returncode == 1
@@ -87,7 +87,7 @@ def test_purge_asks_first(run: Run, path: Path) -> None:
     assert status_of(run, path)["waiting"] == 2
 
 
-def test_purge_deletes_one_state_of_one_age_and_the_sums_add_up(run: Run, path: Path) -> None:
+def test_purge_deletes_logs_by_state_and_age_and_the_counts_add_up(run: Run, path: Path) -> None:
     refused, kept, new = log("a"), log("b"), log("c", made=4e9)
     put(path, refused, kept, new)
     settle(path, refused=[refused.reference], delivered=[kept.reference])
@@ -99,7 +99,7 @@ def test_purge_deletes_one_state_of_one_age_and_the_sums_add_up(run: Run, path: 
     assert refused.reference not in run("logs", "--outbox", str(path)).stdout
 
 
-def test_check_tells_what_to_do(run: Run, tmp_path: Path) -> None:
+def test_check_reports_problems_with_remedies(run: Run, tmp_path: Path) -> None:
     done = run("check")
     assert done.returncode == 1
     assert "!!  key" in done.stdout
@@ -117,7 +117,7 @@ def test_check_tells_what_to_do(run: Run, tmp_path: Path) -> None:
         assert "check ATHINA_API_KEY" in bad.stdout
 
 
-def test_check_goes_the_way_that_logs_go(run: Run) -> None:
+def test_check_uses_the_same_proxy_as_deliveries(run: Run) -> None:
     with AthinaServer() as proxy:
         proxied = {
             "ATHINA_API_KEY": "k", "ATHINA_BASE_URL": "http://athina.invalid", "NO_PROXY": "", "no_proxy": "",
@@ -139,7 +139,7 @@ def test_check_goes_the_way_that_logs_go(run: Run) -> None:
         assert "s3cret" not in well.stdout + bad.stdout
 
 
-def test_check_sees_an_outbox_that_others_can_read(run: Run, path: Path) -> None:
+def test_check_reports_an_outbox_that_others_can_read(run: Run, path: Path) -> None:
     put(path, log())
     run("status", "--outbox", str(path))
     path.chmod(0o644)

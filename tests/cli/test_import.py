@@ -36,7 +36,9 @@ def logs_in(run: Run, path: Path) -> list[dict[str, Any]]:
     return [line["log"] for line in lines(run("export", "--outbox", str(path)).stdout)]
 
 
-def test_an_export_comes_in_once_with_its_dates_and_feedback(run: Run, tmp_path: Path, path: Path, file: Path) -> None:
+def test_an_export_is_imported_once_with_its_dates_and_feedback(
+    run: Run, tmp_path: Path, path: Path, file: Path
+) -> None:
     source = tmp_path / "source.db"
     entry = log("a", cost=0.25, custom_attributes={"plan": "gold"})
     put(source, entry, feedback(entry, 1, "thanks"), log("b", cost=0.5))
@@ -56,7 +58,7 @@ def test_an_export_comes_in_once_with_its_dates_and_feedback(run: Run, tmp_path:
     assert len(logs_in(run, path)) == 2
 
 
-def test_what_was_imported_and_delivered_does_not_come_again(run: Run, path: Path, file: Path) -> None:
+def test_logs_already_imported_and_delivered_are_not_imported_again(run: Run, path: Path, file: Path) -> None:
     write(file, LOG, LOG, {**LOG, "external_reference_id": "r"})
     assert "3 imported" in run("import", str(file), "--yes", "--outbox", str(path)).stdout
     settle(path, forgotten=[fields["external_reference_id"] for fields in logs_in(run, path)])
@@ -66,9 +68,7 @@ def test_what_was_imported_and_delivered_does_not_come_again(run: Run, path: Pat
     assert [fields["response"] for fields in logs_in(run, path)] == ["new"]
 
 
-def test_delivered_logs_of_an_export_are_left_out_unless_asked_for(
-    run: Run, tmp_path: Path, path: Path, file: Path
-) -> None:
+def test_delivered_logs_of_an_export_are_skipped_by_default(run: Run, tmp_path: Path, path: Path, file: Path) -> None:
     source = tmp_path / "source.db"
     put(source, entry := log("a"), log("b"))
     settle(source, delivered=[entry.reference])
@@ -91,7 +91,7 @@ def test_delivered_logs_of_an_export_are_left_out_unless_asked_for(
         (json.dumps({**LOG, "made_at": "yesterday"}), "made_at 'yesterday' is not a time"),
     ],
 )
-def test_a_wrong_line_is_named_and_nothing_is_imported(
+def test_an_invalid_line_is_reported_and_nothing_is_imported(
     run: Run, path: Path, file: Path, line: str, expected: str
 ) -> None:
     file.write_text(f"{json.dumps(LOG)}\n\n{line}\n", encoding="utf-8")
@@ -101,7 +101,7 @@ def test_a_wrong_line_is_named_and_nothing_is_imported(
     assert logs_in(run, path) == []
 
 
-def test_it_asks_first_and_counts_without_importing(run: Run, path: Path, file: Path) -> None:
+def test_import_asks_for_confirmation_and_a_dry_run_only_counts(run: Run, path: Path, file: Path) -> None:
     write(file, LOG)
     asked = run("import", str(file), "--outbox", str(path))
     assert asked.returncode == 1
@@ -112,14 +112,14 @@ def test_it_asks_first_and_counts_without_importing(run: Run, path: Path, file: 
     assert logs_in(run, path) == []
 
 
-def test_more_than_the_outbox_may_take_is_not_imported(run: Run, path: Path, file: Path) -> None:
+def test_an_import_beyond_the_outbox_limit_is_refused(run: Run, path: Path, file: Path) -> None:
     write(file, *({**LOG, "response": "x" * 100_000, "session_id": str(number)} for number in range(30)))
     done = run("import", str(file), "--yes", "--outbox", str(path), ATHINA_MAX_OUTBOX_BYTES="2000000")
     assert done.returncode == 1
     assert "raise ATHINA_MAX_OUTBOX_BYTES" in done.stderr
 
 
-def test_an_outbox_that_is_damaged_is_named_with_the_remedy(run: Run, path: Path, file: Path) -> None:
+def test_import_into_a_damaged_outbox_names_it_and_the_remedy(run: Run, path: Path, file: Path) -> None:
     write(file, LOG)
     path.write_bytes(b"no database" * 100)
     done = run("import", str(file), "--yes", "--outbox", str(path))
@@ -132,10 +132,8 @@ def chunks_in(path: Path) -> int:
         return int(db.execute("SELECT count(*) FROM note WHERE name LIKE 'imported:%'").fetchone()[0])
 
 
-def test_an_import_that_is_killed_goes_on_where_it_was(
-    environment: dict[str, str], run: Run, path: Path, file: Path
-) -> None:
-    """Killed in the middle of its third transaction."""
+def test_a_killed_import_can_be_resumed(environment: dict[str, str], run: Run, path: Path, file: Path) -> None:
+    """It is killed in the middle of its third transaction."""
     write(file, *({**LOG, "response": f"{number} " + "x" * 2000} for number in range(4 * CHUNK)))
     dying = """if True:
         import os, signal, sys

@@ -42,7 +42,7 @@ def imported(run: Run, server: Server, tmp_path: Path) -> Any:
     return imported
 
 
-def test_all_stored_completions_over_several_pages(imported: Any, server: Server) -> None:
+def test_all_stored_completions_are_imported_over_several_pages(imported: Any, server: Server) -> None:
     server.on("GET /chat/completions", page(samples.chat("chatcmpl-1")) | {"has_more": True, "last_id": "chatcmpl-1"})
     server.on("GET /chat/completions", page(samples.chat("chatcmpl-2", content="Bye.", at=60)))
     for number, asked in ((1, "Hi?"), (2, "Thanks")):
@@ -64,7 +64,7 @@ def test_all_stored_completions_over_several_pages(imported: Any, server: Server
     assert "0 new logs" in printed
 
 
-def test_a_response_with_its_input_and_tools(imported: Any, server: Server) -> None:
+def test_a_response_is_imported_with_its_input_and_tools(imported: Any, server: Server) -> None:
     call = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}
     server.on("GET /responses/resp_1", samples.response("resp_1", call, samples.output_text("Rain.")))
     asked = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Weather?"}]}
@@ -76,7 +76,7 @@ def test_a_response_with_its_input_and_tools(imported: Any, server: Server) -> N
     assert log["total_tokens"] == 26
 
 
-def test_a_conversation_is_a_log_for_each_answer(imported: Any, server: Server) -> None:
+def test_a_conversation_is_imported_as_one_log_per_answer(imported: Any, server: Server) -> None:
     def said(role: str, text: str, kind: str, own: str) -> Any:
         return {"type": "message", "id": own, "role": role, "content": [{"type": kind, "text": text}]}
 
@@ -104,7 +104,7 @@ def test_a_conversation_is_a_log_for_each_answer(imported: Any, server: Server) 
     assert [(each["function"]["name"], each["output"]) for each in logs[0]["tool_calls"]] == [("weather", "rain")]
 
 
-def test_a_thread_is_a_log_for_each_run(imported: Any, server: Server) -> None:
+def test_a_thread_is_imported_as_one_log_per_run(imported: Any, server: Server) -> None:
     call = samples.function_call() | {"function": {"name": "weather", "arguments": "{}", "output": "rain"}}
     server.on("GET /threads/thread_1/runs", page(samples.run("run_1", at=2), samples.run("run_2", at=12)))
     server.on("GET /threads/thread_1/runs/run_1/steps", page(samples.step("step_1", call, at=3)))
@@ -127,7 +127,7 @@ def test_a_thread_is_a_log_for_each_run(imported: Any, server: Server) -> None:
     assert "tool_calls" not in logs[1]
 
 
-def test_what_cannot_be_read_says_why(run: Run, server: Server, tmp_path: Path) -> None:
+def test_objects_that_cannot_be_imported_are_reported_with_the_reason(run: Run, server: Server, tmp_path: Path) -> None:
     outbox = str(tmp_path / "outbox.db")
     settings = {"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": server.base_url}
 
@@ -146,7 +146,9 @@ def test_what_cannot_be_read_says_why(run: Run, server: Server, tmp_path: Path) 
     assert "reading resp_1 failed: Error code: 404" in words
 
 
-def test_without_a_key_or_the_package_it_says_what_is_needed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_without_a_key_or_the_openai_package_names_what_is_missing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     done = run("import", "--openai")
     assert done.returncode == 2
@@ -157,7 +159,7 @@ def test_without_a_key_or_the_package_it_says_what_is_needed(run: Run, monkeypat
     assert "pip install openai" in done.stderr
 
 
-def test_azure_is_asked_where_the_environment_names_it(run: Run, server: Server, tmp_path: Path) -> None:
+def test_import_uses_azure_if_its_environment_variables_are_set(run: Run, server: Server, tmp_path: Path) -> None:
     server.on("GET /openai/threads/thread_1/runs", page(samples.run("run_1", at=2)))
     server.on("GET /openai/threads/thread_1/runs/run_1/steps", page())
     server.on("GET /openai/threads/thread_1/messages", page(samples.question("msg_1", "Hi?", at=1)))

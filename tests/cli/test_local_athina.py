@@ -36,7 +36,7 @@ def words(answer: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_log_is_taken_and_named(api: httpx.Client, local_athina: LocalAthina, version: str) -> None:
+def test_a_log_is_accepted_and_gets_an_id(api: httpx.Client, local_athina: LocalAthina, version: str) -> None:
     answer = api.post(f"/api/{version}/log/inference", json=LOG)
     assert answer.status_code == 200
     assert answer.json()["status"] == "success"
@@ -57,7 +57,7 @@ def test_a_log_is_taken_and_named(api: httpx.Client, local_athina: LocalAthina, 
         (b" " * 10_000_001, 413, "a request may have 10000000 bytes"),
     ],
 )
-def test_what_athina_would_not_take_is_refused_in_words(
+def test_invalid_logs_are_refused_with_a_message(
     api: httpx.Client, local_athina: LocalAthina, body: Any, status: int, expected: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body)
@@ -67,12 +67,12 @@ def test_what_athina_would_not_take_is_refused_in_words(
     assert local_athina.logs() == []
 
 
-def test_v2_wants_its_response_as_a_string(api: httpx.Client) -> None:
+def test_v2_requires_a_string_response(api: httpx.Client) -> None:
     assert api.post("/api/v2/log/inference", json={**LOG, "response": {"a": 1}}).status_code == 400
     assert api.post("/api/v1/log/inference", json={**LOG, "response": {"a": 1}}).status_code == 200
 
 
-def test_both_spellings_and_unknown_fields_are_taken(api: httpx.Client, local_athina: LocalAthina) -> None:
+def test_both_spellings_and_unknown_fields_are_accepted(api: httpx.Client, local_athina: LocalAthina) -> None:
     fields = {**LOG, "completion": 3, "completion_tokens": 3, "tool_call": [], "tool_calls": [], "new": {"a": [1]}}
     assert api.post("/api/v1/log/inference", json=fields).status_code == 200
     assert local_athina.logs() == [fields]
@@ -84,19 +84,19 @@ def test_a_reference_is_unique(api: httpx.Client) -> None:
     assert api.post("/api/v1/log/inference", json=fields).status_code == 409
 
 
-def test_a_key_is_asked_for(local_athina: LocalAthina) -> None:
+def test_requests_without_a_key_are_refused(local_athina: LocalAthina) -> None:
     for key in ({}, {"athina-api-key": ""}):
         assert httpx.post(f"{local_athina.url}/api/v1/log/inference", json=LOG, headers=key).status_code == 401
 
 
-def test_a_key_of_its_own() -> None:
+def test_a_server_with_a_key_accepts_only_that_key() -> None:
     with LocalAthina(key="right") as athina:
         for key, status in (("wrong", 401), ("right", 200)):
             answer = httpx.post(f"{athina.url}/api/v1/log/inference", json=LOG, headers={"athina-api-key": key})
             assert answer.status_code == status
 
 
-def test_updates_and_feedback_find_their_log(api: httpx.Client, local_athina: LocalAthina) -> None:
+def test_updates_and_feedback_are_applied_to_their_log(api: httpx.Client, local_athina: LocalAthina) -> None:
     run = api.post("/api/v1/log/inference", json={**LOG, "external_reference_id": "a/b"}).json()["data"][
         "prompt_run_id"
     ]
@@ -115,7 +115,7 @@ def test_updates_and_feedback_find_their_log(api: httpx.Client, local_athina: Lo
         shown = api.get("/log.json", params={"id": "a/b"}).json()
         return (shown.get("expected_response"), shown.get("cost"), shown.get("user_feedback")) == ("x", 0.5, -1)
 
-    until(is_shown)  # a page does not wait for a slow machine to read what is new
+    until(is_shown)  # a page does not wait until a slow machine has read the newest logs
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def test_updates_and_feedback_find_their_log(api: httpx.Client, local_athina: Lo
         ("/api/v1/prompt_run/user-feedback", {"external_reference_id": "none", "user_feedback": True}, 400),
     ],
 )
-def test_changes_of_what_is_not_there(api: httpx.Client, path: str, body: dict[str, Any], status: int) -> None:
+def test_updates_of_an_unknown_log_are_refused(api: httpx.Client, path: str, body: dict[str, Any], status: int) -> None:
     assert api.patch(path, json=body).status_code == status
 
 
-def test_faults_come_when_asked_for(api: httpx.Client, local_athina: LocalAthina) -> None:
+def test_faults_are_injected_on_request(api: httpx.Client, local_athina: LocalAthina) -> None:
     def post() -> httpx.Response:
         return api.post("/api/v1/log/inference", json=LOG)
 
@@ -149,7 +149,7 @@ def test_faults_come_when_asked_for(api: httpx.Client, local_athina: LocalAthina
         Faults(share=2)
 
 
-def test_another_site_cannot_log_here(local_athina: LocalAthina) -> None:
+def test_cross_site_requests_are_refused(local_athina: LocalAthina) -> None:
     foreign = ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"})
     for headers in foreign:
         answer = httpx.post(f"{local_athina.url}/api/v1/log/inference", json=LOG, headers={**KEY, **headers})
@@ -157,7 +157,7 @@ def test_another_site_cannot_log_here(local_athina: LocalAthina) -> None:
     assert local_athina.logs() == []
 
 
-def test_our_own_client_is_understood(local_athina: LocalAthina) -> None:
+def test_our_own_client_can_deliver_to_it(local_athina: LocalAthina) -> None:
     api = Client(base_url=local_athina.url, key="k", api_version="v1", total=60)
     outcome = api.deliver("log", "", json.dumps({**LOG, "external_reference_id": "r"}).encode())
     again = api.deliver("log", "", json.dumps({**LOG, "external_reference_id": "r"}).encode())
@@ -174,7 +174,7 @@ def test_our_own_client_is_understood(local_athina: LocalAthina) -> None:
 
 @contextmanager
 def started(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A serving command, once it has printed its address; ended by Ctrl-C, cleanly."""
+    """Run a serving command until Ctrl-C; yield when it has printed its address, and require a clean end."""
     command = [sys.executable, "-W", "error", "-m", "athina_trace", *arguments, "--port", "0"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -195,7 +195,7 @@ def started(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str,
         assert (code, errors) == (130, "")
 
 
-def test_serve_takes_logs_and_shows_them(environment: dict[str, str], tmp_path: Path) -> None:
+def test_serve_accepts_logs_and_shows_them(environment: dict[str, str], tmp_path: Path) -> None:
     path = str(tmp_path / "received.db")
     with started(environment, "serve", "--outbox", path) as (url, _):
         answer = httpx.post(f"{url}api/v1/log/inference", json=LOG, headers=KEY)
@@ -212,7 +212,7 @@ def test_serve_fails_on_demand(environment: dict[str, str], tmp_path: Path) -> N
         assert httpx.post(f"{url}api/v1/log/inference", json=LOG, headers=KEY).status_code == 500
 
 
-def test_serve_says_what_it_does_on_demand(environment: dict[str, str], tmp_path: Path) -> None:
+def test_serve_prints_the_injected_faults(environment: dict[str, str], tmp_path: Path) -> None:
     path = str(tmp_path / "received.db")
     command = [sys.executable, "-m", "athina_trace", "serve", "--outbox", path, "--port", "0"]
     command += ["--fail", "1", "--status", "429", "--delay", "0.01"]
@@ -231,15 +231,15 @@ def test_serve_says_what_it_does_on_demand(environment: dict[str, str], tmp_path
         assert process.wait(60) == 130
 
 
-def test_an_answer_waits_for_no_acknowledgement() -> None:
-    """With Nagle's algorithm and delayed acknowledgements, the second packet of one may take 40 ms."""
+def test_connections_have_nagles_algorithm_disabled() -> None:
+    """With Nagle's algorithm and delayed acknowledgements, the second packet of a response may take 40 ms."""
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_the_empty_page_of_serve_says_how_to_log(local_athina: LocalAthina) -> None:
+def test_the_empty_page_of_serve_explains_how_to_log(local_athina: LocalAthina) -> None:
     page = unescape(httpx.get(local_athina.url).text)
     assert f"ATHINA_BASE_URL={local_athina.url} ATHINA_API_KEY=any" in page
     command = re.search(r"<code>(curl .*?)</code>", page, re.DOTALL)
@@ -259,7 +259,7 @@ def test_ui_shows_an_outbox(environment: dict[str, str], sampled: str) -> None:
 
 
 @pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--host", "0.0.0.0", "--token"), ("--token",)])
-def test_ui_asks_for_a_random_token_off_loopback_or_on_demand(
+def test_ui_requires_a_random_token_off_loopback_or_on_request(
     environment: dict[str, str], sampled: str, options: tuple[str, ...]
 ) -> None:
     with started(environment, "ui", "--outbox", sampled, *options) as (url, _):
@@ -269,7 +269,7 @@ def test_ui_asks_for_a_random_token_off_loopback_or_on_demand(
             assert client.get(url).status_code == 200
 
 
-def test_demo_fills_an_outbox_of_its_own(environment: dict[str, str]) -> None:
+def test_demo_fills_its_own_outbox(environment: dict[str, str]) -> None:
     command = [sys.executable, "-W", "error", "-m", "athina_trace", "demo"]
     for _ in range(2):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)

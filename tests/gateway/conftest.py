@@ -31,7 +31,10 @@ patient = partial(Connections, turn_seconds=60.0)
 def serving(
     limits: Connections | None = None, *, before: Callable[[str], None] = lambda _url: None, **options: Any
 ) -> Iterator[str]:
-    """A gateway of this process's settings on a free port; its address. `before` connects before it takes any."""
+    """Run a gateway with this process's settings on a free port; yield its address.
+
+    `before` may connect before the gateway accepts.
+    """
     limits = limits or patient()
     listener = listen("127.0.0.1", 0)
     url = url_of(listener).rstrip("/")
@@ -50,14 +53,14 @@ def serving(
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start a gateway with options of `serving`; gives its address."""
+    """Start a gateway with options of `serving`; return its address."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(serving(**options))
 
 
 @pytest.fixture
 def gateway(local_athina: LocalAthina) -> Iterator[httpx.Client]:
-    """A client of a gateway in front of `local_athina`."""
+    """Make a client of a gateway in front of `local_athina`."""
     athina_trace.configure(api_key=KEY, base_url=local_athina.url)
     with serving() as url, httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
         yield client

@@ -20,7 +20,7 @@ from tests.gateway.conftest import CLIENT, LOG, PATH, Serve
 
 Arrived = Callable[[], list[dict[str, Any]]]
 
-# As OpenAI's client gives it: what LiteLLM's callback and Athina's own client send.
+# The form of OpenAI's client, which LiteLLM's callback and Athina's own client send.
 COMPLETION = {
     "id": "chatcmpl-1",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi", "tool_calls": None}}],
@@ -44,7 +44,7 @@ def same_log(direct: dict[str, Any], through: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("body", BODIES)
-def test_a_log_arrives_as_it_was_sent(
+def test_a_log_arrives_unchanged(
     gateway: httpx.Client, local_athina: LocalAthina, arrived: Arrived, body: dict[str, Any], version: str
 ) -> None:
     answer = gateway.post(f"/api/{version}/log/inference", json=body)
@@ -75,7 +75,7 @@ DATA = st.recursive(
 
 @settings(suppress_health_check=list(HealthCheck))
 @given(fields=st.dictionaries(NAMES, DATA, max_size=5), response=DATA, attributes=st.dictionaries(NAMES, DATA))
-def test_whatever_is_sent_arrives(
+def test_any_log_arrives(
     local: Callable[[], list[dict[str, Any]]], fields: dict[str, Any], response: Any, attributes: dict[str, Any]
 ) -> None:
     if response is None or isinstance(response, (bool, int, float)):
@@ -85,10 +85,12 @@ def test_whatever_is_sent_arrives(
     assert same_log({name: value for name, value in body.items() if value is not None}, recent_logs(1)[0])
 
 
-def test_changes_find_their_log(gateway: httpx.Client, local_athina: LocalAthina, arrived: Arrived) -> None:
+def test_updates_and_feedback_are_applied_to_their_log(
+    gateway: httpx.Client, local_athina: LocalAthina, arrived: Arrived
+) -> None:
     data = gateway.post(PATH, json=LOG).json()["data"]
     reference = data["external_reference_id"]
-    # By what we gave in place of Athina's own name, which there is none of yet.
+    # By the id that the gateway gave: Athina has given none yet.
     by_id = gateway.patch(f"{PATH}/{data['prompt_run_id']}", json={"expected_response": "1"})
     by_reference = gateway.patch(
         f"{PATH}/update-by-external-reference-id/{reference}", json={"custom_attributes": {"a": {"b": 1}}, "new": 1}
@@ -105,7 +107,7 @@ def test_changes_find_their_log(gateway: httpx.Client, local_athina: LocalAthina
     assert athina_trace.status().refused == 0
 
 
-def test_athinas_own_name_of_a_log_is_passed_on(
+def test_athinas_own_id_of_a_log_is_passed_on(
     gateway: httpx.Client, local_athina: LocalAthina, arrived: Arrived
 ) -> None:
     direct = httpx.post(f"{local_athina.url}{PATH}", json=LOG, headers=CLIENT).json()["data"]["prompt_run_id"]
@@ -128,7 +130,7 @@ FEEDBACK = "/api/v1/prompt_run/user-feedback"
         (FEEDBACK, {"user_feedback": True}, "400: user_feedback must be 1, 0 or -1, not True"),
     ],
 )
-def test_what_is_no_log_is_refused_in_words(
+def test_invalid_logs_are_refused_with_a_message(
     gateway: httpx.Client, arrived: Arrived, path: str, body: Any, expected: str
 ) -> None:
     answer = gateway.request("PATCH" if path == FEEDBACK else "POST", path, content=json.dumps(body))
@@ -160,14 +162,14 @@ SECRET = "9f8e7d6c5b4a39281706"
         lambda part: st.lists(part, max_size=3) | st.dictionaries(st.sampled_from(["a", "api_key", "X-Api-Key"]), part),
     )
 )
-def test_a_providers_key_travels_nowhere(inner: Any) -> None:
-    # The key of a provider that has no prefix to know it by: known by the name that it has somewhere.
+def test_a_providers_key_is_never_sent(inner: Any) -> None:
+    # This provider's keys have no prefix: they are recognised by the name that they have somewhere in the log.
     body = {**LOG, "request": {"litellm_params": {"api_key": SECRET}, "more": inner}, "error": f"bad key {SECRET}"}
     assert SECRET not in json.dumps(cleaned(body))
 
 
 @given(st.from_regex(_KEY) | st.from_regex(_BEARER) | st.tuples(_JWT, _JWT, _JWT).map(".".join))
-def test_what_the_masker_knows_is_masked_wherever_it_is(text: str) -> None:
+def test_the_gateway_masks_the_same_secrets_as_the_key_masker(text: str) -> None:
     mask = build_mask(None, (), ("key",))
     assert mask is not None
     bounded = plain({"a": [text]})
@@ -175,7 +177,7 @@ def test_what_the_masker_knows_is_masked_wherever_it_is(text: str) -> None:
     assert cleaned({"a": [text]}) == mask_fields(bounded, mask)
 
 
-def test_keys_of_a_known_form_travel_nowhere(gateway: httpx.Client, arrived: Arrived) -> None:
+def test_keys_of_a_known_form_are_never_sent(gateway: httpx.Client, arrived: Arrived) -> None:
     keys = ["sk-proj-abcdefghij0123456789", "AIzaSyA0123456789012345678901234567890", "gho_0123456789abcdefghijklmnop"]
     body = {**LOG, "request": {"curl": [f"-H 'Authorization: Bearer {key}'" for key in keys]}, "response": keys[0]}
     gateway.post(PATH, json=body)
@@ -184,7 +186,7 @@ def test_keys_of_a_known_form_travel_nowhere(gateway: httpx.Client, arrived: Arr
     assert log["response"] == "[key]"
 
 
-def test_logs_pass_through_the_steps_of_the_settings(local_athina: LocalAthina, serve: Serve, arrived: Arrived) -> None:
+def test_logs_pass_through_the_configured_steps(local_athina: LocalAthina, serve: Serve, arrived: Arrived) -> None:
     seen = []
 
     def hook(log: Any) -> Any:
@@ -220,7 +222,7 @@ def test_unknown_fields_are_masked_too(local: Callable[[], list[dict[str, Any]]]
     assert recent_logs(1)[0]["tags"] == ["[email]"]
 
 
-def test_content_is_kept_back_where_the_settings_say_so() -> None:
+def test_content_is_removed_if_the_settings_disable_capture() -> None:
     athina_trace.configure(outbox=":memory:", capture_inputs=False, capture_response=False)
     body = {**LOG, "context": "c", "error": "ValueError: told", "request": {"messages": ["p"]}, "total_tokens": 3}
     reference = commit_log(body)
@@ -236,7 +238,7 @@ def test_content_is_kept_back_where_the_settings_say_so() -> None:
     }
 
 
-def test_a_sample_keeps_whole_conversations() -> None:
+def test_sampling_keeps_whole_conversations() -> None:
     athina_trace.configure(outbox=":memory:", sample_rate=0.5)
     for turn in range(2):
         for session in range(40):

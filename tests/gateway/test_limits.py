@@ -39,7 +39,7 @@ def client(serve: Serve, memory: None) -> Iterator[httpx.Client]:
 
 
 def post(url: str, body: bytes = BODY, **headers: str) -> httpx.Response:
-    """On a connection of its own."""
+    """Send a request on its own connection."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.post(f"{url}{PATH}", content=body, headers={**CLIENT, **names}, trust_env=False)
 
@@ -67,7 +67,7 @@ def logged() -> int:
 # ---- sizes
 
 
-def test_gzip_is_read(client: httpx.Client) -> None:
+def test_gzip_bodies_are_accepted(client: httpx.Client) -> None:
     answer = client.post(PATH, content=gzip.compress(BODY), headers={"content-encoding": "gzip"})
     assert answer.status_code == 200
     assert logged() == 1
@@ -100,7 +100,7 @@ def test_gzip_is_read(client: httpx.Client) -> None:
         "many-names",
     ],
 )
-def test_what_is_no_body_is_refused(
+def test_invalid_bodies_are_refused(
     client: httpx.Client, encoding: str, body: Callable[[], bytes], status: int
 ) -> None:
     answer = client.post(PATH, content=body(), headers={"content-encoding": encoding})
@@ -111,13 +111,13 @@ def test_what_is_no_body_is_refused(
 
 
 def test_a_body_of_unknown_length_is_bounded(client: httpx.Client) -> None:
-    with suppress(httpx.HTTPError):  # it may still be sending when the connection is closed
+    with suppress(httpx.HTTPError):  # the client may still be sending when the connection is closed
         answer = client.post(PATH, content=(b" " * 100_000 for _ in range(1000)))
         assert answer.status_code == 413
     assert client.get("/healthz").status_code == 200
 
 
-def test_deep_data_is_bounded(client: httpx.Client) -> None:
+def test_deeply_nested_data_is_refused(client: httpx.Client) -> None:
     deep: Any = "x"
     for _ in range(150):
         deep = {"a": [deep]}
@@ -130,13 +130,13 @@ def test_deep_data_is_bounded(client: httpx.Client) -> None:
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=50)
 @given(body=st.binary(max_size=200) | st.text().map(lambda text: BODY[:-1] + text.encode("utf-8", "replace") + b"}"))
-def test_any_bytes_get_an_answer(client: httpx.Client, body: bytes) -> None:
+def test_any_bytes_get_a_response(client: httpx.Client, body: bytes) -> None:
     assert client.post(PATH, content=body).status_code in (200, 400)
     unzipped = client.post(PATH, content=body, headers={"content-encoding": "gzip"})
     assert unzipped.status_code == 400
 
 
-def test_a_large_head_is_refused(serve: Serve, memory: None) -> None:
+def test_large_headers_are_refused(serve: Serve, memory: None) -> None:
     url = serve()
     with closing(raw(url)) as connection, suppress(ConnectionError):
         connection.sendall(HEAD.encode())
@@ -152,7 +152,7 @@ def test_a_large_head_is_refused(serve: Serve, memory: None) -> None:
 
 
 def memory_of_this_process() -> int:
-    """Bytes."""
+    """Return the memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -180,12 +180,12 @@ CHUNKED = HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n"
     ],
     ids=["trailers", "one-trailer", "extension", "extensions", "tiny-chunks", "pipelined"],
 )
-def test_what_is_sent_beside_bodies_is_bounded(serve: Serve, memory: None, begins: bytes, goes_on: bytes) -> None:
+def test_data_outside_bodies_is_bounded(serve: Serve, memory: None, begins: bytes, goes_on: bytes) -> None:
     url = serve()
     before = memory_of_this_process()
     with closing(raw(url)) as connection:
         connection.sendall(begins)
-        # Nothing of what is answered is read.
+        # The responses are not read.
         assert is_closed_by(connection, goes_on * 10)
     assert memory_of_this_process() - before < 100_000_000
     assert post(url).status_code == 200
@@ -199,7 +199,7 @@ def test_a_body_in_chunks_of_any_usual_size_is_read(serve: Serve, memory: None) 
         assert answer.status_code == 200
 
 
-def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) -> None:
+def test_a_client_that_does_not_read_responses_is_disconnected(serve: Serve, memory: None) -> None:
     limits = patient(body_seconds=3.0)
     url = serve(limits=limits)
     with closing(socket.socket()) as client:
@@ -210,11 +210,11 @@ def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) 
         transport = connection._transport
         assert transport is not None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        with suppress(ConnectionError):  # on a busy machine, it may be sent away before this thread sees a full buffer
+        with suppress(ConnectionError):  # on a busy machine, the server may close before this thread sees a full buffer
             while limits.open and transport.get_write_buffer_size() < 65_536:
                 client.sendall(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
                 time.sleep(0.02)
-        # All that it asked for is answered: no request has a time limit any more.
+        # All requests are answered: no request timeout applies any more.
         until(lambda: not limits.open)
         assert limits.slow == 1
     assert post(url).status_code == 200
@@ -224,27 +224,27 @@ def test_a_client_that_reads_no_answer_is_sent_away(serve: Serve, memory: None) 
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /api", HEAD.encode(), HEAD.encode() + b"content-length: 9\r\n\r\n{"])
-def test_a_slow_sender_is_sent_away(serve: Serve, memory: None, sent: bytes) -> None:
+def test_a_slow_sender_is_disconnected(serve: Serve, memory: None, sent: bytes) -> None:
     url = serve(limits=patient(head_seconds=0.2, body_seconds=0.2))
     with closing(raw(url)) as connection:
         connection.sendall(sent)
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_slow_second_request_is_sent_away_too(serve: Serve, memory: None) -> None:
-    url = serve(limits=patient(head_seconds=4.0))  # for the first request, too, on a busy machine
+def test_a_slow_second_request_is_disconnected_too(serve: Serve, memory: None) -> None:
+    url = serve(limits=patient(head_seconds=4.0))  # enough for the first request on a busy machine
     with closing(raw(url)) as connection:
         connection.sendall(HEAD.encode() + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
         answered = b""
-        while not answered.endswith(b"}"):  # head and body may come apart
+        while not answered.endswith(b"}"):  # head and body may arrive separately
             answered += connection.recv(65_536)
         assert answered.startswith(b"HTTP/1.1 200 ")
-        time.sleep(4.2)  # idle connections may wait
+        time.sleep(4.2)  # idle connections have more time
         connection.sendall(b"POST")
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_trickle_does_not_extend_the_time(serve: Serve, memory: None) -> None:
+def test_a_trickle_does_not_extend_the_timeout(serve: Serve, memory: None) -> None:
     url = serve(limits=patient(head_seconds=0.5))
     with closing(raw(url)) as connection:
         ends = time.monotonic() + 60
@@ -255,14 +255,14 @@ def test_a_trickle_does_not_extend_the_time(serve: Serve, memory: None) -> None:
         assert time.monotonic() < ends
 
 
-def test_there_are_so_many_connections_and_no_more(serve: Serve, memory: None) -> None:
+def test_connections_beyond_the_limit_are_refused(serve: Serve, memory: None) -> None:
     limits = patient(3)
     url = serve(limits=limits)
     busy = [raw(url) for _ in range(3)]
     try:
         for connection in busy:
             connection.sendall(HEAD.encode())
-        # Counted first: until all are there, the server's thread adds to what would be looked through.
+        # The count comes first: until all are there, the server's thread adds to the set that is iterated.
         until(lambda: len(limits.open) == 3 and all(each._head for each in limits.open))
         with closing(raw(url)) as one_more:
             assert rest(one_more).startswith(b"HTTP/1.1 503 ")
@@ -274,7 +274,7 @@ def test_there_are_so_many_connections_and_no_more(serve: Serve, memory: None) -
     assert post(url).status_code == 200
 
 
-def test_idle_connections_make_room(serve: Serve, memory: None) -> None:
+def test_idle_connections_are_closed_for_new_ones(serve: Serve, memory: None) -> None:
     limits = patient(2)
     url = serve(limits=limits)
     idle = [raw(url) for _ in range(2)]
@@ -286,7 +286,7 @@ def test_idle_connections_make_room(serve: Serve, memory: None) -> None:
         connection.close()
 
 
-def test_what_comes_at_once_is_answered(memory: None) -> None:
+def test_connections_at_startup_are_accepted_or_refused(memory: None) -> None:
     clients: list[socket.socket] = []
 
     def connect(url: str) -> None:
@@ -301,22 +301,22 @@ def test_what_comes_at_once_is_answered(memory: None) -> None:
         each.close()
 
 
-def test_what_waited_too_long_for_its_turn_is_refused(serve: Serve, memory: None) -> None:
+def test_requests_that_wait_too_long_for_their_turn_are_refused(serve: Serve, memory: None) -> None:
     url = serve(limits=patient(turn_seconds=-1))
     with httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
         answers = [client.post(PATH, json=LOG) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [429, 429]
         assert answers[0].headers["retry-after"] == "1"
         assert "connection" not in answers[0].headers
-        # The other gateways are as busy: a probe is not to send them what this one would have had.
+        # The other gateways are as busy: readiness must not shift this one's load to them.
         assert client.get("/readyz").status_code == 200
     assert logged() == 0
 
 
-# ---- who may send
+# ---- access
 
 
-def test_a_token_is_asked_for(serve: Serve, memory: None) -> None:
+def test_requests_need_the_token(serve: Serve, memory: None) -> None:
     url = serve(token=TOKEN)
     refused = {"": None, "a": "", "b": "wrong", "c": TOKEN[:-1], "d": TOKEN + "0", "e": "\xff"}
     for given_token in refused.values():
@@ -342,7 +342,7 @@ def test_a_token_is_asked_for(serve: Serve, memory: None) -> None:
         ("wrong", len(BODY), b"HTTP/1.1 401 "),
     ],
 )
-def test_no_client_is_asked_for_a_body_that_is_not_taken(
+def test_expect_continue_is_refused_for_unacceptable_bodies(
     serve: Serve, memory: None, key: str, length: int, answer: bytes
 ) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: {key}\r\nexpect: 100-continue\r\n"
@@ -368,19 +368,21 @@ def test_no_client_is_asked_for_a_body_that_is_not_taken(
         ({"athina-api-key": ""}, 200),
     ],
 )
-def test_without_a_token_no_website_gets_in(serve: Serve, memory: None, headers: dict[str, str], status: int) -> None:
+def test_requests_from_websites_are_refused_without_a_token(
+    serve: Serve, memory: None, headers: dict[str, str], status: int
+) -> None:
     url = serve(names=frozenset({"gateway.internal"}))
     answer = httpx.post(f"{url}{PATH}", content=BODY, headers={**CLIENT, **headers}, trust_env=False)
     assert answer.status_code == status
 
 
-def test_a_form_of_a_website_has_no_key(serve: Serve, memory: None) -> None:
+def test_a_form_post_without_a_key_is_refused(serve: Serve, memory: None) -> None:
     answer = httpx.post(f"{serve()}{PATH}", content=BODY, headers={"content-type": "text/plain"}, trust_env=False)
     assert answer.status_code == 401
     assert logged() == 0
 
 
-# ---- requests in requests
+# ---- request smuggling
 
 INNER = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: k\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
 
@@ -405,25 +407,25 @@ INNER = f"POST {PATH} HTTP/1.1\r\nhost: a\r\nathina-api-key: k\r\ncontent-length
         b"upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 0\r\n\r\n" + INNER,
     ],
 )
-def test_no_request_hides_in_another(serve: Serve, memory: None, shape: bytes) -> None:
+def test_request_smuggling_is_refused(serve: Serve, memory: None, shape: bytes) -> None:
     url = serve(limits=patient(head_seconds=0.3, body_seconds=0.3))
     with closing(raw(url)) as connection:
         connection.sendall(HEAD.encode() + shape)
-        connection.settimeout(3)  # a connection whose request was answered may stay open
+        connection.settimeout(3)  # the connection may stay open after a response
         answer = rest(connection)
     assert logged() == 0, answer
     assert not answer or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ")), answer
-    until(lambda: post(url).status_code == 200)  # at some time: it has no more of it than the one before
+    until(lambda: post(url).status_code == 200)  # eventually: this request has no more time than the one before
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=40)
 @given(data=st.binary(min_size=1, max_size=300) | st.binary(max_size=50).map(lambda end: HEAD.encode() + end))
-def test_whatever_comes_in_the_gateway_stays_up(steady: str, data: bytes) -> None:
+def test_the_gateway_survives_any_input(steady: str, data: bytes) -> None:
     with closing(raw(steady)) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         rest(connection)
-    # At some time: on a busy machine, half a second may be too short for it.
+    # Eventually: on a busy machine, half a second may be too short.
     until(lambda: httpx.get(f"{steady}/healthz", trust_env=False).status_code == 200)
 
 
@@ -433,7 +435,7 @@ def steady(memory: None) -> Iterator[str]:
         yield url
 
 
-def test_the_gateway_counts_what_it_answers(client: httpx.Client) -> None:
+def test_the_gateway_counts_its_responses(client: httpx.Client) -> None:
     client.post(PATH, json=LOG)
     client.post(PATH, content=b"{")
     client.get("/a/path/that/anybody/may/invent")
@@ -448,10 +450,10 @@ def test_the_gateway_counts_what_it_answers(client: httpx.Client) -> None:
     assert "athina_trace_gateway_connections 1" in lines
 
 
-# ---- what cannot be kept
+# ---- logs that cannot be stored
 
 
-def test_a_full_outbox_asks_to_wait(serve: Serve) -> None:
+def test_a_full_outbox_answers_429_with_retry_after(serve: Serve) -> None:
     athina_trace.configure(max_outbox_bytes=65_536)
     url = serve()
     answers = [post(url, json.dumps({**LOG, "context": "x" * 20_000}).encode()) for _ in range(12)]
@@ -467,7 +469,7 @@ def test_a_full_outbox_asks_to_wait(serve: Serve) -> None:
     assert athina_trace.status().made == statuses.count(200)
 
 
-def test_a_disk_that_cannot_be_written_to_keeps_no_log_in_memory(serve: Serve, tmp_path: Path) -> None:
+def test_if_the_disk_cannot_be_written_to_no_log_is_kept_in_memory(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "no-folder"
     folder.write_text("")
     athina_trace.configure(outbox=str(folder / "outbox.db"))
@@ -481,7 +483,7 @@ def test_a_disk_that_cannot_be_written_to_keeps_no_log_in_memory(serve: Serve, t
     assert athina_trace.status().made == 1
 
 
-def test_probes_do_not_keep_a_gateway_from_getting_ready(
+def test_probes_do_not_delay_readiness_after_a_failure(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commits, "RETRY_SECONDS", 0.2)
@@ -492,7 +494,7 @@ def test_probes_do_not_keep_a_gateway_from_getting_ready(
     until(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
 
 
-def test_without_a_disk_an_answer_waits_for_the_delivery(
+def test_without_a_disk_a_response_waits_for_the_delivery(
     serve: Serve, local_athina: Any, arrived: Callable[[], list[dict[str, Any]]]
 ) -> None:
     athina_trace.configure(
@@ -507,7 +509,7 @@ def test_without_a_disk_an_answer_waits_for_the_delivery(
     assert post(url).status_code == 503
 
 
-def test_with_tracing_off_nothing_is_taken(serve: Serve) -> None:
+def test_if_tracing_is_disabled_logs_are_refused(serve: Serve) -> None:
     athina_trace.configure(enabled=False)
     url = serve()
     assert post(url).status_code == 503

@@ -15,7 +15,7 @@ from tests.gateway.conftest import CLIENT, LOG, PATH, Serve
 PAGE = (Path(str(athina_trace.__file__)).parent / "gateway" / "README.md").read_text()
 
 
-def test_the_request_of_the_page_is_answered_as_it_says(serve: Serve) -> None:
+def test_the_documented_request_gets_the_documented_response(serve: Serve) -> None:
     athina_trace.configure(outbox=":memory:")
     (block,) = re.findall(r"^```console\n\$ (.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     command, answer = block.rsplit("\n{", 1)
@@ -29,7 +29,7 @@ def test_the_request_of_the_page_is_answered_as_it_says(serve: Serve) -> None:
     assert athina_trace.recent_logs(1)[0].items() >= json.loads(body).items()
 
 
-def test_the_metrics_are_these(serve: Serve) -> None:
+def test_the_metrics_are_as_documented(serve: Serve) -> None:
     athina_trace.configure(outbox=":memory:")
     with httpx.Client(base_url=serve(), headers=CLIENT, trust_env=False) as client:
         client.post(PATH, json=LOG)
@@ -58,5 +58,5 @@ def test_the_metrics_are_these(serve: Serve) -> None:
         f"{traces._MOST_LOGS} logs for each of {traces._MOST_PARENTS:,} spans that have not",
     ],
 )
-def test_the_limits_are_these(words: str) -> None:
+def test_the_limits_are_as_documented(words: str) -> None:
     assert words in PAGE

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The gateway on a free port, and its address; killed in the end."""
+    """Start the gateway on a free port, yield it and its address, and kill it in the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "athina_trace", "gateway", "--port", "0", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "*", **environment},
@@ -46,7 +46,7 @@ def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         process.communicate()
 
 
-def test_sigterm_answers_delivers_and_ends(local_athina: LocalAthina) -> None:
+def test_sigterm_finishes_requests_delivers_and_exits(local_athina: LocalAthina) -> None:
     settings = {"ATHINA_API_KEY": "k", "ATHINA_BASE_URL": local_athina.url, "ATHINA_EXIT_TIMEOUT": "60"}
     with started(**settings) as (process, url):
         with httpx.Client(base_url=url, headers=CLIENT, trust_env=False) as client:
@@ -59,7 +59,7 @@ def test_sigterm_answers_delivers_and_ends(local_athina: LocalAthina) -> None:
     assert len(local_athina.logs()) == 200
 
 
-def test_what_was_answered_survives_a_kill(local_athina: LocalAthina, tmp_path: Path) -> None:
+def test_acknowledged_logs_survive_a_kill(local_athina: LocalAthina, tmp_path: Path) -> None:
     settings = {"ATHINA_OUTBOX": str(tmp_path / "outbox.db")}
     answered: list[str] = []
     with started(**settings) as (process, url):
@@ -94,7 +94,7 @@ def test_what_was_answered_survives_a_kill(local_athina: LocalAthina, tmp_path: 
         assert numbers == sorted(numbers)
 
 
-def test_a_process_may_have_as_many_files_as_connections_need(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_limit_is_raised_for_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: given.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
@@ -117,7 +117,7 @@ def test_a_process_may_have_as_many_files_as_connections_need(monkeypatch: pytes
         ([], {"ATHINA_SAMPLE_RATE": "2"}, "ATHINA_SAMPLE_RATE='2'"),
     ],
 )
-def test_what_would_be_unsafe_does_not_start(
+def test_unsafe_configurations_do_not_start(
     arguments: list[str],
     environment: dict[str, str],
     words: str,
@@ -130,7 +130,7 @@ def test_what_would_be_unsafe_does_not_start(
     assert words in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with closing(listen("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert main(["gateway", "--port", str(port)]) == 1

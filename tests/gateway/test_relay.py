@@ -61,7 +61,9 @@ def arrived(athina: LocalAthina) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("outbox", ["disk", "memory"])
-def test_every_log_arrives_as_sent_directly(outbox: str, local_athina: LocalAthina, tmp_path: Path) -> None:
+def test_logs_through_the_gateway_and_a_relay_equal_logs_sent_directly(
+    outbox: str, local_athina: LocalAthina, tmp_path: Path
+) -> None:
     settings = {"ATHINA_OUTBOX": str(tmp_path / "outbox.db")}
     if outbox == "memory":
         settings = {"ATHINA_OUTBOX": ":memory:", "ATHINA_FLUSH_EACH_CALL": "1", "ATHINA_FLUSH_TIMEOUT": "60"}
@@ -71,7 +73,7 @@ def test_every_log_arrives_as_sent_directly(outbox: str, local_athina: LocalAthi
         with started(ATHINA_RELAY=nats.url, **settings) as (process, url):
             talk(url)
             if outbox == "memory":
-                process.kill()  # an answer is as good as the stream's acknowledgement
+                process.kill()  # a response implies the stream's acknowledgement
             with RunningWorker(nats.address, local_athina.url):
                 until(lambda: len(local_athina.changes()) == len(direct.changes()))
         through, expected = arrived(local_athina), arrived(direct)
@@ -80,5 +82,5 @@ def test_every_log_arrives_as_sent_directly(outbox: str, local_athina: LocalAthi
         for session in range(8):
             own = [name for name in through if name.startswith(f"{session}-")]
             assert own == [f"{session}-{turn}" for turn in range(4)]
-        # Those of different conversations overtake each other.
+        # Logs of different conversations may overtake each other.
         assert sorted(map(json.dumps, local_athina.changes())) == sorted(map(json.dumps, direct.changes()))

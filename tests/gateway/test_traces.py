@@ -98,7 +98,7 @@ def export(spans: Sequence[Span], **resource: Any) -> ExportTraceServiceRequest:
 
 
 def as_json(request: ExportTraceServiceRequest) -> bytes:
-    """As an exporter writes it: ids in hexadecimal."""
+    """Return the JSON that an exporter writes, with ids in hexadecimal."""
     data = json_format.MessageToDict(request)
     for each, scope in itertools.product(data["resourceSpans"], [0]):
         for written, given_span in zip(
@@ -119,7 +119,7 @@ def client(serve: Serve) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def logs(local_athina: LocalAthina) -> Callable[[], list[dict[str, Any]]]:
-    """The logs at Athina, each with its changes."""
+    """Return the logs at Athina, with updates applied."""
     athina_trace.configure(api_key="k", base_url=local_athina.url)
 
     def all_logs() -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ Logs = Callable[[], list[dict[str, Any]]]
 
 @pytest.mark.parametrize("kind", [PROTOBUF, JSON])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_span_is_a_log_in_every_encoding(logs: Logs, client: httpx.Client, kind: str, zipped: bool) -> None:
+def test_a_span_becomes_a_log_in_every_encoding(logs: Logs, client: httpx.Client, kind: str, zipped: bool) -> None:
     request = export([span(1, {**MODEL, "session.id": "s"})], **{"deployment.environment.name": "production"})
     body = request.SerializeToString() if kind == PROTOBUF else as_json(request)
     headers = {"content-type": f"{kind}; charset=utf-8"} | ({"content-encoding": "gzip"} if zipped else {})
@@ -192,7 +192,7 @@ TURN = [
 
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(order=st.permutations(TURN), sizes=st.lists(st.integers(1, 4), min_size=4, max_size=4))
-def test_spans_come_in_any_order_and_in_any_batches(serve: Serve, order: list[Span], sizes: list[int]) -> None:
+def test_spans_may_arrive_in_any_order_and_any_batches(serve: Serve, order: list[Span], sizes: list[int]) -> None:
     answered.reset()
     athina_trace.configure(outbox=":memory:")
     batches = iter(order)
@@ -203,13 +203,13 @@ def test_spans_come_in_any_order_and_in_any_batches(serve: Serve, order: list[Sp
     changed = _entries()
     (log,) = changed.values()
     assert (log["session_id"], log["customer_user_id"]) == ("thread-7", "ann")
-    # An output that comes before its call belongs to a log that nothing is known of yet.
+    # If an output arrives before its call, nothing is known of its log yet.
     if order.index(TURN[3]) > order.index(TURN[2]) or sizes[0] == 4:
         assert log["tool_calls"][0]["output"] == "in Leipzig"
 
 
 def _entries() -> dict[str, dict[str, Any]]:
-    """The logs of the outbox in memory, with their changes."""
+    """Return the logs of the outbox in memory, with updates applied."""
     runtime: Any = athina_trace._runtime._runtime
     runtime.outbox.collect_all()
     found: dict[str, dict[str, Any]] = {}
@@ -218,18 +218,18 @@ def _entries() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_batch_that_comes_again_is_logged_once(logs: Logs, client: httpx.Client) -> None:
+def test_a_repeated_batch_is_logged_once(logs: Logs, client: httpx.Client) -> None:
     for _ in range(2):
         send(client, *TURN)
     assert len(logs()) == 1
-    # To a gateway that was started since, the same reference says so to Athina.
+    # After a restart of the gateway, Athina recognises the repetition by the reference.
     answered.reset()
     with httpx.Client(base_url=str(client.base_url), headers=CLIENT, trust_env=False) as again:
         send(again, *TURN)
     assert len(logs()) == 1
 
 
-def test_what_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces, "_MOST_PARENTS", 10)
     monkeypatch.setattr(traces, "_MOST_SPANS", 20)
     athina_trace.configure(outbox=":memory:")
@@ -246,7 +246,7 @@ def test_what_waits_for_a_span_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert {log.get("session_id") for log in _entries().values()} == {None}
 
 
-def test_an_export_that_waited_too_long_for_others_is_refused() -> None:
+def test_an_export_that_waits_too_long_behind_others_is_refused() -> None:
     now = [0.0]
     logs = traces.SpanLogs(Commits(), lambda: now[0])
 
@@ -262,7 +262,7 @@ def test_an_export_that_waited_too_long_for_others_is_refused() -> None:
     assert (refused.value.status, refused.value.retry_after) == (429, 1)
 
 
-def test_spans_around_in_circles_end(client: httpx.Client) -> None:
+def test_cyclic_parents_of_spans_terminate(client: httpx.Client) -> None:
     athina_trace.configure(outbox=":memory:")
     circle = [span(1, MODEL, parent=2), span(2, {"a": "b"}, parent=3), span(3, {"a": "b"}, parent=1)]
     send(client, *circle, span(4, MODEL, parent=4))
@@ -271,7 +271,7 @@ def test_spans_around_in_circles_end(client: httpx.Client) -> None:
     assert len(_entries()) == 2
 
 
-def test_spans_without_ids_are_rejected_and_the_others_taken(logs: Logs, client: httpx.Client) -> None:
+def test_spans_without_ids_are_rejected_and_the_others_accepted(logs: Logs, client: httpx.Client) -> None:
     bad = [Span(trace_id=b"short", span_id=bytes(8)), Span(trace_id=TRACE, span_id=b"")]
     answer = send(client, span(1, MODEL), *bad)
     partial = ExportTraceServiceResponse.FromString(answer.content).partial_success
@@ -298,7 +298,7 @@ def test_spans_without_ids_are_rejected_and_the_others_taken(logs: Logs, client:
     ],
     ids=map(str, range(12)),
 )
-def test_what_is_no_export_is_refused(client: httpx.Client, kind: str, body: bytes, status: int) -> None:
+def test_invalid_exports_are_refused(client: httpx.Client, kind: str, body: bytes, status: int) -> None:
     athina_trace.configure(outbox=":memory:")
     answer = client.post("/v1/traces", content=body, headers={"content-type": kind} if kind else {})
     assert answer.status_code == status
@@ -321,14 +321,14 @@ def test_what_is_no_export_is_refused(client: httpx.Client, kind: str, body: byt
         ),
     )
 )
-def test_any_body_and_any_attributes_get_an_answer(client: httpx.Client, hostile: Any) -> None:
+def test_any_body_and_any_attributes_get_a_response(client: httpx.Client, hostile: Any) -> None:
     athina_trace.configure(outbox=":memory:")
     body = hostile if isinstance(hostile, bytes) else export([span(1, {**MODEL, **hostile})]).SerializeToString()
     answer = client.post("/v1/traces", content=body, headers={"content-type": PROTOBUF})
     assert answer.status_code == 200 if isinstance(hostile, dict) else answer.status_code in (200, 400)
 
 
-def test_what_cannot_be_kept_is_kept_when_it_comes_again(serve: Serve, tmp_path: Path) -> None:
+def test_an_export_that_could_not_be_stored_is_stored_on_retry(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "no-folder"
     folder.write_text("")
     athina_trace.configure(outbox=str(folder / "outbox.db"))
@@ -351,7 +351,7 @@ def test_a_failed_answer_keeps_its_error(logs: Logs, client: httpx.Client) -> No
     assert (log["error"], log["status_code"]) == ("rate limited", 429)
 
 
-def test_a_providers_key_travels_nowhere(logs: Logs, client: httpx.Client) -> None:
+def test_a_providers_key_is_never_sent(logs: Logs, client: httpx.Client) -> None:
     key, secret = "sk-proj-abcdefghij0123456789", "9f8e7d6c5b4a39281706"
     asked = json.dumps([{"role": "user", "parts": [{"type": "text", "content": f"use {key} and {secret}"}]}])
     status = Status(code=Status.STATUS_CODE_ERROR, message=f"bad key {key}")
@@ -361,7 +361,7 @@ def test_a_providers_key_travels_nowhere(logs: Logs, client: httpx.Client) -> No
     assert secret not in text
 
 
-def test_no_attribute_that_is_read_is_taken_for_a_secret() -> None:
+def test_no_attribute_that_the_reader_uses_looks_like_a_secret() -> None:
     folder = Path(str(reader.__file__)).parent
     text = "".join(path.read_text() for path in folder.glob("*.py"))
     names = set(re.findall(r'"((?:gen_ai|llm|ai|traceloop|openinference|session|user|enduser)[\w.]+)"', text))
@@ -369,14 +369,14 @@ def test_no_attribute_that_is_read_is_taken_for_a_secret() -> None:
     assert [name for name in names if looks_secret(name)] == []
 
 
-def test_what_is_remembered_of_a_span_is_short(client: httpx.Client) -> None:
+def test_long_values_of_a_span_are_not_remembered(client: httpx.Client) -> None:
     athina_trace.configure(outbox=":memory:")
     send(client, span(1, {"session.id": "s" * 300}, name="turn"), span(2, MODEL, parent=1))
     assert {log.get("session_id") for log in _entries().values()} == {None}
 
 
 def in_field(number: int, body: bytes) -> bytes:
-    """A field of protobuf that holds a message."""
+    """Encode a protobuf field that holds a message."""
     length, size = b"", len(body)
     while size > 127:
         length, size = length + bytes([size & 127 | 128]), size >> 7
@@ -403,7 +403,7 @@ VALID = in_field(1, TRACE) + in_field(2, bytes(8))
     ],
     ids=["resources", "scopes", "spans", "attributes", "values", "json-objects", "json-lists"],
 )
-def test_a_small_body_that_would_be_large_as_objects_is_refused(client: httpx.Client, body: bytes, kind: str) -> None:
+def test_a_small_body_that_would_become_many_objects_is_refused(client: httpx.Client, body: bytes, kind: str) -> None:
     headers = {"content-type": kind, "content-encoding": "gzip"}
     answer = client.post("/v1/traces", content=gzip.compress(body, 1), headers=headers, timeout=60)
     assert answer.status_code == 413
@@ -427,14 +427,14 @@ def parts_of(value: Any) -> int:
 
 
 @given(json_value, st.booleans())
-def test_parts_of_json_are_counted_as_they_are_parsed(found: Any, ascii_only: bool) -> None:
+def test_the_count_of_json_parts_equals_that_of_the_parser(found: Any, ascii_only: bool) -> None:
     body, count = json.dumps(found, ensure_ascii=ascii_only).encode(), parts_of(found)
     assert json_holds_more(body, CONTAINERS + NAMES, count - 1)
     assert not json_holds_more(body, CONTAINERS + NAMES, count)
 
 
 def messages_in(message: Any) -> int:
-    """How many messages are inside a message."""
+    """Count the messages inside a message."""
     count = 0
     for field, found in message.ListFields():
         if field.message_type is not None:
@@ -450,7 +450,7 @@ any_value = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), any_value, max_size=4), max_size=4), st.binary(max_size=20))
-def test_messages_are_counted_as_they_are_parsed(found: list[dict[str, Any]], junk: bytes) -> None:
+def test_the_count_of_protobuf_messages_equals_that_of_the_parser(found: list[dict[str, Any]], junk: bytes) -> None:
     request = export(
         [span(number, attributes, events=[Span.Event(name="e")]) for number, attributes in enumerate(found)]
     )
@@ -459,4 +459,4 @@ def test_messages_are_counted_as_they_are_parsed(found: list[dict[str, Any]], ju
     assert holds_more(body, table, count - 1)
     assert not holds_more(body, table, count)
     for broken in (junk, body[: len(junk)] + junk + body, junk + body):
-        holds_more(broken, table, 1)  # whatever it says, it ends, and raises nothing
+        holds_more(broken, table, 1)  # any result will do, but it must end and not raise

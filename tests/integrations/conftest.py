@@ -22,15 +22,15 @@ from tests.support.changed import as_changed
 if find_spec("openinference") is None:
     collect_ignore_glob = ["test_*.py"]
 
-# Read by the instrumentations when they are switched on.
+# Read by the instrumentations when they are enabled.
 os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
 os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
 os.environ["LOGFIRE_SEND_TO_LOGFIRE"] = "false"
-# Read when it is imported: it would ask the network for prices.
+# Read on import: LiteLLM would fetch prices from the network.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
-# Of the packages, which warn of each other.
+# Warnings of the packages about each other.
 logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 Logs = Callable[[], list[dict[str, Any]]]
@@ -38,7 +38,7 @@ Logs = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture(autouse=True, scope="session")
 def _imported() -> None:
-    """What the packages made when they were imported stays: it need not be looked through at the end of each test."""
+    """Freeze what the packages made on import: it stays, and need not be collected at the end of each test."""
     gc.collect()
     gc.freeze()
 
@@ -46,7 +46,7 @@ def _imported() -> None:
 @pytest.fixture(autouse=True)
 def _forgotten(_imported: None) -> Iterator[None]:
     with warnings.catch_warnings():
-        # What the packages deprecate among themselves, and what they leave open, is not ours.
+        # The packages' own deprecations and unclosed resources are not this project's.
         warnings.simplefilter("ignore")
         yield
         gc.collect()
@@ -63,6 +63,6 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def logs() -> Iterator[Logs]:
-    """Calling the fixture returns the logs so far, with later updates applied."""
+    """Return a function that gives the logs so far, with later updates applied."""
     with captured_logs() as captured:
         yield lambda: as_changed(captured)

@@ -73,7 +73,7 @@ FIELDS = sorted({name for log in EXPECTED for name in log})
 
 @contextmanager
 def standin() -> Iterator[Server]:
-    """A server that plays the model's part of one conversation."""
+    """Start a server that plays the model's part of one conversation."""
     with Server() as server:
         server.on(
             "POST /chat/completions",
@@ -86,7 +86,7 @@ def standin() -> Iterator[Server]:
 
 
 def calling(chat_id: str) -> Wire:
-    """An answer that calls the tool."""
+    """Make an answer that calls the tool."""
     answer = chat(chat_id, content=None, tool_calls=[CALL])
     answer["choices"][0]["finish_reason"] = "tool_calls"
     return answer

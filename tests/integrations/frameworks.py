@@ -109,13 +109,13 @@ def talk_with_litellm(server: Server) -> None:
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": THIRD}]
         with suppress(OpenAIError):
             await litellm.acompletion(**asked)
-        await GLOBAL_LOGGING_WORKER.flush()  # which calls loggers in a task of its own
+        await GLOBAL_LOGGING_WORKER.flush()  # LiteLLM calls loggers in a separate task
 
     asyncio.run(talk())
 
 
 def _instrument_agents() -> None:
-    agents.set_trace_processors([])  # OpenAI's own upload has nobody to send to
+    agents.set_trace_processors([])  # OpenAI's own upload has no server here
     instrument_openai_agents()
 
 

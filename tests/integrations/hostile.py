@@ -21,7 +21,7 @@ def cyclic() -> dict[str, Any]:
 
 
 def huge() -> list[Any]:
-    # More than a text, and than a log, may have; and no more, for each may be read, or shown, hundreds of times.
+    # Just more than a text and a log may have, since each may be read or shown hundreds of times.
     return [{"role": "user", "content": "x" * 300_000}] * 10
 
 

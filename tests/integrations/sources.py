@@ -53,7 +53,7 @@ def own() -> Iterator[None]:
 
 @contextmanager
 def traced() -> Iterator[TracerProvider]:
-    """A provider of its own, which our processor is added to; some instrumentations cannot be switched off entirely."""
+    """Yield a separate provider with our processor, since some instrumentations cannot be disabled entirely."""
     made, processor = TracerProvider(), AthinaSpanProcessor()
     made.add_span_processor(processor)
     try:
@@ -64,7 +64,7 @@ def traced() -> Iterator[TracerProvider]:
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Undo what an instrumentation leaves in the client: the wrappers of OpenLLMetry's would go on making spans."""
+    """Undo what an instrumentation leaves in the client: OpenLLMetry's wrappers would keep making spans."""
     owners = Completions, AsyncCompletions, Responses, AsyncResponses
     before = [(owner, name, member) for owner in owners for name, member in vars(owner).items() if callable(member)]
     try:

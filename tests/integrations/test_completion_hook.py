@@ -23,7 +23,7 @@ from .sources import traced
 
 @pytest.fixture
 def _hooked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Content stays off spans, and goes to our hook, which the packaging of this project names."""
+    """Keep content off spans and pass it to our hook, which is found by its entry point."""
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "NO_CONTENT")
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK", "athina")
     yield
@@ -34,7 +34,7 @@ def _hooked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_hooked")
 @pytest.mark.parametrize("sampled", [True, False])
 @pytest.mark.parametrize("with_client", [True, False])
-def test_content_that_is_kept_off_spans_comes_through_the_completion_hook(sampled: bool, with_client: bool) -> None:
+def test_content_kept_off_spans_is_captured_by_the_completion_hook(sampled: bool, with_client: bool) -> None:
     with Server() as server, captured_logs() as logs, ExitStack() as stack:
         provider = stack.enter_context(traced()) if sampled else TracerProvider(sampler=ALWAYS_OFF)
         if not sampled:

@@ -21,7 +21,7 @@ EXAMPLES = {
         "shown": ['track_parcel({"parcel_id":"PX-48213"}) -> ', "session   thread-7", "295 in + 37 out = 332"],
     },
     "agents_triage.py": {
-        # The triage, the colleague that it hands over to, and once more after a tool.
+        # The triage agent, the agent that it hands over to, and that one again after a tool call.
         "questions": [
             *["Hello, where is my parcel PX-48213?"] * 3,
             *["What if I do not like it, can I send it back?"] * 2,
@@ -29,7 +29,7 @@ EXAMPLES = {
         "shown": ["transfer_to_tracking({})", "transfer_to_returns({})", "session   conversation-17"],
     },
     "litellm_router.py": {
-        # Each is asked of a model that is not there, and then of another one.
+        # Each request goes to a missing model, and then to another one.
         "questions": [
             *["Can a neighbour take my parcel?"] * 2,
             *["What if I do not like it, can I send it back?"] * 2,
@@ -39,9 +39,9 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.timeout(500)  # some packages take half a minute to be imported where the machine is busy
+@pytest.mark.timeout(500)  # some packages take half a minute to import on a busy machine
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_shows_its_conversation(name: str, tmp_path: Path) -> None:
+def test_each_example_logs_its_conversation(name: str, tmp_path: Path) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
     environment = inherited | {"XDG_STATE_HOME": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, f"examples/{name}"]
@@ -51,10 +51,10 @@ def test_an_example_shows_its_conversation(name: str, tmp_path: Path) -> None:
     assert re.findall(r"^\[\d+\] (.*)$", done.stdout, flags=re.MULTILINE) == questions
     assert [text for text in shown if text not in done.stdout] == []
     made = re.search(r"^(\d+) made", done.stdout, flags=re.MULTILINE)
-    # Changes of logs, such as outputs of tools, are counted, too.
+    # Updates of logs, such as tool outputs, are counted, too.
     assert made is not None
     assert int(made[1]) >= len(questions)
 
 
-def test_examples_are_short() -> None:
+def test_examples_stay_short() -> None:
     assert [name for name in EXAMPLES if len((ROOT / "examples" / name).read_text().splitlines()) >= 60] == []

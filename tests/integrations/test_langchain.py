@@ -69,7 +69,9 @@ def track(parcel: str) -> str:
     return f"{parcel} is in Leipzig."
 
 
-def test_a_chat_model_with_its_question_options_tokens_and_tools(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+def test_a_chat_model_is_logged_with_question_options_tokens_and_tools(
+    model: ChatOpenAI, server: Server, logs: Logs
+) -> None:
     server.on("POST /chat/completions", chat(content=RAIN))
     model.bind_tools([track]).invoke([("system", "Be kind."), ("human", "What is the weather?")])
     (log,) = logs()
@@ -78,7 +80,7 @@ def test_a_chat_model_with_its_question_options_tokens_and_tools(model: ChatOpen
         {"role": "user", "content": "What is the weather?"},
     ]
     assert (log["user_query"], log["response"]) == ("What is the weather?", RAIN)
-    assert log["language_model_id"] == "gpt-4o-mini"  # that answered, not that was asked for
+    assert log["language_model_id"] == "gpt-4o-mini"  # the model that answered, not the requested one
     assert [log[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")] == [5, 2, 7]
     assert log["model_options"]["temperature"] == 0.3
     assert log["tools"][0]["function"]["name"] == "track"
@@ -86,7 +88,7 @@ def test_a_chat_model_with_its_question_options_tokens_and_tools(model: ChatOpen
     assert log["response_time"] >= 0
 
 
-def test_a_response_of_the_responses_api(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+def test_the_responses_api_is_logged(model: ChatOpenAI, server: Server, logs: Logs) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
     model.model_copy(update={"use_responses_api": True}).invoke("What is the weather?")
     (log,) = logs()
@@ -96,7 +98,7 @@ def test_a_response_of_the_responses_api(model: ChatOpenAI, server: Server, logs
     }  # fmt: skip
 
 
-def test_a_refusal_is_the_answer(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+def test_a_refusal_is_the_response(model: ChatOpenAI, server: Server, logs: Logs) -> None:
     refusal = {
         "type": "message",
         "id": "msg_1",
@@ -110,7 +112,7 @@ def test_a_refusal_is_the_answer(model: ChatOpenAI, server: Server, logs: Logs) 
     assert [log["response"] for log in logs()] == ["No.", "No."]
 
 
-def test_a_legacy_llm_and_models_of_other_providers(server: Server, logs: Logs) -> None:
+def test_legacy_llms_and_models_of_other_providers_are_logged(server: Server, logs: Logs) -> None:
     legacy = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "gpt-3.5-turbo-instruct"}
     choice = {"text": RAIN, "index": 0, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
@@ -134,7 +136,9 @@ def test_a_legacy_llm_and_models_of_other_providers(server: Server, logs: Logs) 
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_streams_whole_and_closed_early(model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool) -> None:
+def test_streams_are_logged_whole_or_closed_early(
+    model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
+) -> None:
     if also_the_client:
         instrument_openai()
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
@@ -164,7 +168,7 @@ def test_streams_whole_and_closed_early(model: ChatOpenAI, server: Server, logs:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_failure_has_the_servers_message_and_status(
+def test_a_failure_is_logged_with_the_servers_message_and_status(
     model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
 ) -> None:
     server.on("POST /chat/completions", Failure(400, "No such thing."))
@@ -176,7 +180,7 @@ def test_a_failure_has_the_servers_message_and_status(
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_an_answer_out_of_the_cache_is_one_of_its_own(
+def test_an_answer_from_the_cache_is_a_separate_log(
     model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
 ) -> None:
     if also_the_client:
@@ -190,7 +194,7 @@ def test_an_answer_out_of_the_cache_is_one_of_its_own(
     assert [log["custom_attributes"].get("cache_hit") for log in (first, again)] == [None, "true"]
 
 
-def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
+def test_a_cancelled_task_is_logged_without_an_error(logs: Logs) -> None:
     async def main() -> None:
         entered = asyncio.Event()
 
@@ -199,7 +203,7 @@ def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
                 entered.set()
                 await asyncio.sleep(60)
 
-        # LangChain says nothing of a cancelled model, but of the chain around it.
+        # LangChain reports no cancelled model, only the chain around it.
         chain: Any = RunnablePassthrough() | Waiting(messages=iter([]))
         task = asyncio.create_task(chain.ainvoke("Weather?"))
         await entered.wait()
@@ -214,7 +218,7 @@ def test_a_cancelled_task_is_logged_and_is_no_failure(logs: Logs) -> None:
 
 
 class WaitingChat(GenericFakeChatModel):
-    """Says when it was asked, and answers never."""
+    """A chat model that signals its call and never answers."""
 
     messages: Iterator[AIMessage | str] = iter(["Rain."])
     entered: Any
@@ -230,7 +234,7 @@ class WaitingChat(GenericFakeChatModel):
 
 
 class WaitingLLM(FakeListLLM):
-    """The same."""
+    """An LLM that signals its call and never answers."""
 
     responses: Any = ()
     entered: Any
@@ -242,7 +246,7 @@ class WaitingLLM(FakeListLLM):
 
 @pytest.mark.parametrize("kind", ["chat", "llm", "batch", "stream"])
 @pytest.mark.parametrize("by_time_limit", [False, True])
-def test_a_model_that_is_given_up_is_logged_though_langchain_says_nothing(
+def test_a_cancelled_model_is_logged_although_langchain_reports_nothing(
     kind: str, by_time_limit: bool, logs: Logs
 ) -> None:
     entered = asyncio.Event()
@@ -262,7 +266,7 @@ def test_a_model_that_is_given_up_is_logged_though_langchain_says_nothing(
         task.cancel()
 
     async def main() -> None:
-        if by_time_limit:  # it cancels its own task, which continues
+        if by_time_limit:  # like `asyncio.timeout`: the task is cancelled and continues
             given_up = asyncio.create_task(give_up(cast("asyncio.Task[Any]", asyncio.current_task())))
             with suppress(asyncio.CancelledError):
                 await ask()
@@ -280,7 +284,7 @@ def test_a_model_that_is_given_up_is_logged_though_langchain_says_nothing(
         assert (log["custom_attributes"]["outcome"], log.get("error")) == ("cancelled", None)
 
 
-def test_a_call_that_is_closed_in_another_context_raises_nothing(logs: Logs) -> None:
+def test_closing_a_call_in_another_context_does_not_raise(logs: Logs) -> None:
     model = WaitingChat(entered=asyncio.Event())
     coroutine = model.ainvoke("Weather?")
 
@@ -295,7 +299,7 @@ def test_a_call_that_is_closed_in_another_context_raises_nothing(logs: Logs) -> 
     assert log["custom_attributes"]["outcome"] == "incomplete"
 
 
-def test_models_that_have_ended_are_not_kept(logs: Logs) -> None:
+def test_ended_models_are_released(logs: Logs) -> None:
     handler = AthinaCallbackHandler()
     models: list[Any] = [FakeListLLM(responses=["a"]), FakeListChatModel(responses=["b"])]
 
@@ -312,7 +316,7 @@ def test_models_that_have_ended_are_not_kept(logs: Logs) -> None:
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_fallbacks_and_retries_are_one_log_for_each_attempt(
+def test_each_attempt_of_fallbacks_and_retries_is_one_log(
     model: ChatOpenAI, server: Server, logs: Logs, also_the_client: bool
 ) -> None:
     if also_the_client:
@@ -329,7 +333,7 @@ def test_fallbacks_and_retries_are_one_log_for_each_attempt(
 
 @pytest.mark.parametrize("also_the_client", [False, True])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_batches_even_where_the_server_repeats_its_ids(
+def test_batches_are_logged_even_if_the_server_repeats_ids(
     model: ChatOpenAI, server: Server, logs: Logs, is_async: bool, also_the_client: bool
 ) -> None:
     if also_the_client:
@@ -344,7 +348,7 @@ def test_batches_even_where_the_server_repeats_its_ids(
 
 @pytest.mark.parametrize("also_the_client", [False, True])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_batch_of_which_one_fails_loses_no_answer_and_logs_none_twice(
+def test_a_partly_failed_batch_logs_each_answer_exactly_once(
     model: ChatOpenAI, server: Server, logs: Logs, is_async: bool, also_the_client: bool
 ) -> None:
     if also_the_client:
@@ -353,7 +357,7 @@ def test_a_batch_of_which_one_fails_loses_no_answer_and_logs_none_twice(
     batch: Any = [[HumanMessage("Weather?")]] * 12
     with pytest.raises(OpenAIError):
         asyncio.run(model.agenerate(batch)) if is_async else model.generate(batch)
-    # Synchronously those behind the one that fails are not asked.
+    # In a synchronous batch, the models after the failing one are not called.
     assert len(server.requests) == (12 if is_async else 2)
     ended = sorted((log.get("error", ""), log["response"]) for log in logs())
     assert ended == [("", RAIN), *[("Not now.", "")] * (len(server.requests) - 1)]
@@ -363,7 +367,7 @@ def test_a_batch_of_which_one_fails_loses_no_answer_and_logs_none_twice(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_an_agent_of_langgraph_has_its_thread_as_session_and_its_tools_outputs(
+def test_a_langgraph_agent_is_logged_with_its_thread_and_tool_outputs(
     model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
 ) -> None:
     server.on("POST /chat/completions", chat("c1", content=None, tool_calls=[CALL]), chat("c2", content="In Leipzig."))
@@ -382,7 +386,7 @@ def test_an_agent_of_langgraph_has_its_thread_as_session_and_its_tools_outputs(
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_what_a_call_names_the_session_wins_and_what_else_it_names_does_not(
+def test_session_metadata_overrides_the_scope_but_other_metadata_does_not(
     also_the_client: bool, model: ChatOpenAI, server: Server, logs: Logs
 ) -> None:
     if also_the_client:
@@ -401,8 +405,8 @@ def test_what_a_call_names_the_session_wins_and_what_else_it_names_does_not(
     assert (outside["customer_id"], outside["prompt_slug"]) == ("disney", "support/v2")
 
 
-def test_the_innermost_one_that_names_the_session_wins(server: Server, model: ChatOpenAI, logs: Logs) -> None:
-    """A client that a node of a graph calls is in the graph's thread; in a scope of its own in that scope's session."""
+def test_the_innermost_source_of_the_session_wins(server: Server, model: ChatOpenAI, logs: Logs) -> None:
+    """A client called by a graph's node is in the graph's thread, but inside its own scope in that scope's session."""
     instrument_openai()
     server.on("POST /chat/completions", *(chat(f"c{number}", content=RAIN) for number in range(7)))
     client = Client(base_url=server.base_url, api_key="any", max_retries=0)
@@ -442,7 +446,9 @@ def test_the_innermost_one_that_names_the_session_wins(server: Server, model: Ch
     }
 
 
-def test_an_interrupt_is_no_failure_and_asks_no_model_twice(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+def test_an_interrupt_is_no_failure_and_the_resumed_tool_output_is_logged(
+    model: ChatOpenAI, server: Server, logs: Logs
+) -> None:
     server.on("POST /chat/completions", chat("c1", content=None, tool_calls=[CALL]), chat("c2", content="Sent back."))
 
     @tool("track")
@@ -462,7 +468,7 @@ def test_an_interrupt_is_no_failure_and_asks_no_model_twice(model: ChatOpenAI, s
     assert second["response"] == "Sent back."
 
 
-def test_the_failure_of_a_tool_is_its_output(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+def test_a_tool_failure_is_logged_as_its_output(model: ChatOpenAI, server: Server, logs: Logs) -> None:
     server.on("POST /chat/completions", chat(content=None, tool_calls=[CALL]))
 
     @tool("track")
@@ -478,14 +484,14 @@ def test_the_failure_of_a_tool_is_its_output(model: ChatOpenAI, server: Server, 
 
 
 class Shelf(BaseRetriever):
-    """Finds the same document always."""
+    """A retriever that always finds the same document."""
 
     def _get_relevant_documents(self, query: str, **_: Any) -> list[Document]:
         return [Document("Parcels may be returned within 30 days.")]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_what_a_retriever_found_is_the_context_of_the_answer(
+def test_retrieved_documents_are_the_context_of_the_answer(
     model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
 ) -> None:
     server.on("POST /chat/completions", chat(content="You may."))
@@ -515,7 +521,7 @@ def test_a_graph_in_a_decorated_call_is_one_log(model: ChatOpenAI, server: Serve
 
 
 @pytest.mark.parametrize("first", ["client", "langchain"])
-def test_over_an_instrumented_client_each_answer_is_once_with_the_richest_content(
+def test_with_an_instrumented_client_each_answer_is_logged_once_with_all_content(
     model: ChatOpenAI, server: Server, logs: Logs, first: str
 ) -> None:
     if first == "langchain":
@@ -534,9 +540,7 @@ def test_over_an_instrumented_client_each_answer_is_once_with_the_richest_conten
     assert answered["response"] == RAIN
 
 
-def test_one_instrumentation_handler_and_hook_however_often_they_are_given(
-    model: ChatOpenAI, server: Server, logs: Logs
-) -> None:
+def test_repeated_handlers_and_instrumentation_log_once(model: ChatOpenAI, server: Server, logs: Logs) -> None:
     instrument_langchain()
     server.on("POST /chat/completions", chat(content=RAIN))
     config: Any = {"callbacks": [AthinaCallbackHandler(), AthinaCallbackHandler()]}
@@ -549,7 +553,7 @@ def test_one_instrumentation_handler_and_hook_however_often_they_are_given(
     assert len(logs()) == 2
 
 
-def test_300_tasks_with_sessions_of_their_own(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+def test_concurrent_tasks_log_under_their_own_sessions(model: ChatOpenAI, server: Server, logs: Logs) -> None:
     instrument_openai()
     numbers = count()
 
@@ -607,7 +611,7 @@ ENDS = ("on_llm_end", "on_llm_error", "on_tool_end", "on_tool_error", "on_retrie
 def test_hostile_callbacks_raise_nothing_and_lose_no_later_log(
     callbacks: list[tuple[str, Any, Any, Any, dict[str, Any]]],
 ) -> None:
-    _guard.strict = False  # the program's objects may raise: nothing of it may reach the program
+    _guard.strict = False  # values may raise when they are read: the program must not see it
     handler = AthinaCallbackHandler()
     for name, first, second, run, more in callbacks:
         arguments = (first, second) if name in EVENTS else (first,)
@@ -618,7 +622,7 @@ def test_hostile_callbacks_raise_nothing_and_lose_no_later_log(
     assert [log.response for log in captured] == ["Here."]
 
 
-def test_the_handler_is_one_of_langchains_and_an_unknown_run_is_logged_with_what_there_is(logs: Logs) -> None:
+def test_the_end_of_an_unknown_run_is_logged_with_the_available_data(logs: Logs) -> None:
     handler = AthinaCallbackHandler()
     assert isinstance(handler, BaseCallbackHandler)
     handler.on_llm_end(LLMResult(generations=[[]]), run_id=uuid4())

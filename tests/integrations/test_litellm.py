@@ -47,7 +47,7 @@ from tests.support.waiting import until
 from .conftest import Logs
 from .hostile import values
 
-# LiteLLM's own models warn of what their serializers meet, and its clients are left open.
+# LiteLLM's own models cause serializer warnings, and it leaves its clients open.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 KEY = "sk-marker-of-a-providers-key"
@@ -61,7 +61,7 @@ def _instrumented() -> Iterator[None]:
     yield
     uninstrument_litellm()
     uninstrument_openai()
-    litellm_integration._reset()  # what LiteLLM lets go of later is no test's
+    litellm_integration._reset()  # objects that LiteLLM releases later must not concern another test
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ Soon = Callable[[int], list[dict[str, Any]]]
 
 @pytest.fixture
 def soon(logs: Logs) -> Soon:
-    """LiteLLM calls its loggers after the call: wait for so many logs."""
+    """Return a function that waits for so many logs, as LiteLLM calls its loggers after the call."""
 
     def wait(count: int) -> list[dict[str, Any]]:
         until(lambda: len(logs()) >= count)
-        time.sleep(0.05)  # whatever is too much
+        time.sleep(0.05)  # any log too many
         return logs()
 
     return wait
@@ -96,7 +96,9 @@ async def called(awaitable: Any) -> Any:
         await GLOBAL_LOGGING_WORKER.flush()
 
 
-def test_a_completion_with_cost_session_and_customer(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+def test_a_completion_is_logged_with_cost_session_and_customer(
+    given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
     call = function_call(name="track", arguments='{"parcel":"PX-1"}')
     server.on("POST /chat/completions", chat(content="One moment.", tool_calls=[call]))
     tools = [{"type": "function", "function": {"name": "track", "parameters": {}}}]
@@ -119,7 +121,7 @@ def test_a_completion_with_cost_session_and_customer(given_to: dict[str, Any], s
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("kind", ["whole", "stream"])
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_completions_in_the_session_of_the_scope_around(
+def test_completions_are_in_the_session_of_the_scope(
     is_async: bool, kind: str, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
     if also_the_client:
@@ -142,7 +144,7 @@ def test_completions_in_the_session_of_the_scope_around(
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_the_session_that_a_call_names_wins_over_the_scope_around(
+def test_a_calls_session_overrides_the_scopes(
     also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
     if also_the_client:
@@ -156,10 +158,10 @@ def test_the_session_that_a_call_names_wins_over_the_scope_around(
 
 
 @pytest.mark.parametrize("kind", ["whole", "stream", "left"])
-def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
+def test_another_request_made_meanwhile_is_another_answer_outside_its_session(
     kind: str, given_to: dict[str, Any], server: Server, logs: Logs, soon: Soon
 ) -> None:
-    """LiteLLM says that a call has ended after it has returned, and of a stream that is left it never does."""
+    """LiteLLM reports the end of a call after it has returned, and never that of an abandoned stream."""
     instrument_openai()
     answer = chat("c1", content=RAIN) if kind == "whole" else Events.of_chat(*RAIN_CHUNKS)
     server.on("POST /chat/completions", answer, chat("c2", content="Asked meanwhile."))
@@ -172,7 +174,9 @@ def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
     if kind == "stream":
         list(given)
     del given
-    if kind == "left":  # the stream is part of a cycle of LiteLLM's, and a thread of its own may hold it for a while
+    if (
+        kind == "left"
+    ):  # the stream is in a reference cycle of LiteLLM's, and one of its threads may hold it for a while
         until(lambda: gc.collect() >= 0 and len(logs()) == 2)
     else:
         until(lambda: any("cost" in log for log in soon(2)))
@@ -180,7 +184,7 @@ def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
     assert len(found) == 2
     beside, own = found["Is that so?"], found["What is the weather?"]
     assert (beside["response"], beside.get("session_id")) == ("Asked meanwhile.", None)
-    if kind == "left":  # as the client has seen it
+    if kind == "left":  # as seen by the client
         assert own["custom_attributes"]["outcome"] == "incomplete"
     else:
         assert (own["response"], own["session_id"], own["total_tokens"]) == (RAIN, "thread-7", 7)
@@ -188,7 +192,7 @@ def test_what_is_asked_beside_a_call_is_another_answer_and_not_in_its_session(
 
 @pytest.mark.parametrize("kind", ["whole", "async", "stream"])
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_responses_are_known_by_the_providers_id(
+def test_responses_are_identified_by_the_providers_id(
     kind: str, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
     if also_the_client:
@@ -221,16 +225,16 @@ def test_a_chain_of_responses_has_one_session_and_its_question(
     assert (answered["session_id"], answered["user_query"]) == ("resp_1", "What is the weather?")
 
 
-# LiteLLM says nothing of what follows, and OpenAI's client does not see it.
+# LiteLLM does not report the following, and OpenAI's client does not see it.
 LEFT: Any = {"model": "anthropic/claude-3-5-sonnet-20240620", "mock_response": "It rains in Leipzig.", "stream": True}
 
 
 @pytest.fixture
 def once_left(soon: Soon) -> Soon:
-    """Wait for so many logs, as time passes in a process."""
+    """Return a function that waits for so many logs while the periodic work of a process runs."""
 
     def is_all_logged() -> bool:
-        gc.collect()  # LiteLLM's threads may have let go of it only now
+        gc.collect()  # LiteLLM's threads may have released it only now
         _periodic.tick(time.time())
         return not litellm_integration._requests.values()
 
@@ -242,7 +246,7 @@ def once_left(soon: Soon) -> Soon:
 
 
 def leave(*, is_async: bool, read: int = 2, **more: Any) -> None:
-    """Read some of a stream and leave it; the program goes on with its list of messages."""
+    """Read some of a stream and abandon it; the program continues to change its list of messages."""
     messages = list(ASK)
 
     async def main() -> None:
@@ -261,7 +265,7 @@ def leave(*, is_async: bool, read: int = 2, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_stream_that_is_left_is_logged_with_what_came(is_async: bool, once_left: Soon) -> None:
+def test_an_abandoned_stream_is_logged_with_what_had_arrived(is_async: bool, once_left: Soon) -> None:
     with athina_session("ours", customer_id="disney"):
         leave(is_async=is_async, metadata={"session_id": "thread-7", "prompt_slug": "support/v2"})
     (log,) = once_left(1)
@@ -283,7 +287,7 @@ def _cached() -> Iterator[None]:
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("kind", ["responses", "completion"])
 @pytest.mark.usefixtures("_cached")
-def test_streams_that_are_left_whether_a_server_gives_them_or_the_cache(
+def test_abandoned_streams_are_logged_whether_from_a_server_or_the_cache(
     kind: str, is_async: bool, given_to: dict[str, Any], server: Server, once_left: Soon
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
@@ -307,10 +311,10 @@ def test_streams_that_are_left_whether_a_server_gives_them_or_the_cache(
 
     leave_after(None)
     until(lambda: once_left(1)[0]["response"] == RAIN)
-    # The cache gives the text in pieces of its own.
+    # The cache splits the text in its own way.
     leave_after(2 if kind == "completion" else 5)
     whole, left = once_left(2)
-    if kind == "responses":  # which is not asked for out of the cache
+    if kind == "responses":  # another question, which is not in the cache
         asked["input"] = "What is the weather? "
         server.on("POST /responses", Events.of_response(*events()))
         leave_after(4)
@@ -324,7 +328,7 @@ def test_streams_that_are_left_whether_a_server_gives_them_or_the_cache(
     assert RAIN.startswith(left["response"])
 
 
-def test_a_request_that_is_cancelled_is_logged(once_left: Soon) -> None:
+def test_a_cancelled_request_is_logged(once_left: Soon) -> None:
     async def main(silent: socket.socket) -> None:
         given: Any = {"api_base": f"http://127.0.0.1:{silent.getsockname()[1]}", "api_key": KEY, "max_retries": 0}
         asked = litellm.acompletion(**given, model="anthropic/claude-3-5-sonnet-20240620", messages=ASK)
@@ -344,10 +348,10 @@ def test_a_request_that_is_cancelled_is_logged(once_left: Soon) -> None:
 
 
 @pytest.mark.parametrize("kind", ["alone", "fallback", "stream", "responses"])
-def test_an_answer_whose_event_loop_is_closed_at_once_is_logged(
+def test_an_answer_is_logged_even_if_its_event_loop_is_closed_at_once(
     kind: str, given_to: dict[str, Any], server: Server, once_left: Soon
 ) -> None:
-    """LiteLLM calls no logger then, and for a call with `fallbacks` that loop is one of its own."""
+    """LiteLLM then calls no logger, and for calls with `fallbacks` it makes its own loop."""
     server.on("POST /chat/completions", *[Failure(500, "Not now.")] * (kind == "fallback"))
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS) if kind == "stream" else chat(content=RAIN))
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
@@ -372,7 +376,7 @@ def test_an_answer_whose_event_loop_is_closed_at_once_is_logged(
     assert kind == "stream" or log["total_tokens"]
 
 
-def test_what_a_program_keeps_from_loggers_is_kept_from_them_in_streams_that_are_left(once_left: Soon) -> None:
+def test_content_and_calls_hidden_from_loggers_are_not_logged_from_abandoned_streams(once_left: Soon) -> None:
     leave(is_async=True, turn_off_message_logging=True)
     (log,) = once_left(1)
     assert (log.get("user_query"), log["response"], log["custom_attributes"]["outcome"]) == (None, "", "incomplete")
@@ -383,7 +387,7 @@ def test_what_a_program_keeps_from_loggers_is_kept_from_them_in_streams_that_are
     assert once_left(1) == [log]
 
 
-def test_a_request_that_is_let_go_of_is_logged_without_what_it_was_authorised_by(once_left: Soon) -> None:
+def test_an_abandoned_request_is_logged_without_its_credentials(once_left: Soon) -> None:
     keys = {"api_key": KEY, "aws_secret_access_key": KEY, "extra_headers": {"authorization": f"Bearer {KEY}"}}
     kwargs = {"litellm_call_id": "call-1", "call_type": "acompletion", "model": "claude", "messages": ASK, **keys}
     kwargs["optional_params"] = {"temperature": 0.5, "extra_body": keys, **keys}
@@ -397,17 +401,17 @@ def test_a_request_that_is_let_go_of_is_logged_without_what_it_was_authorised_by
     assert KEY not in json.dumps(log)
 
 
-def test_streams_that_are_open_at_the_end_of_the_process_are_logged_then(soon: Soon) -> None:
+def test_streams_still_open_at_process_exit_are_logged_then(soon: Soon) -> None:
     stream: Any = litellm.completion(**LEFT, messages=ASK)
     next(stream)
     _periodic.finish(ending=True)
     (log,) = soon(1)
     assert log["custom_attributes"]["outcome"] == "incomplete"
-    list(stream)  # it was not the end
+    list(stream)  # the process did not end
     until(lambda: soon(1)[0]["response"] == LEFT["mock_response"])
 
 
-def test_a_request_whose_end_is_not_heard_of_is_not_logged_as_incomplete(once_left: Soon) -> None:
+def test_a_request_that_ends_after_uninstrument_is_not_logged_as_incomplete(once_left: Soon) -> None:
     stream: Any = litellm.completion(**LEFT, messages=ASK)
     next(stream)
     uninstrument_litellm()
@@ -448,7 +452,9 @@ def test_text_completions_are_logged_and_embeddings_are_not(
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_failures(is_async: bool, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+def test_failures_are_logged_with_message_and_status(
+    is_async: bool, also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
+) -> None:
     if also_the_client:
         instrument_openai()
     server.on("POST /chat/completions", Failure(400, "No such thing."))
@@ -476,7 +482,7 @@ def test_a_providers_own_message_is_the_error(api: str, given_to: dict[str, Any]
     assert log["error"] == "No entry."
 
 
-def test_each_attempt_of_a_router_is_a_log_of_its_own(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+def test_each_attempt_of_a_router_is_a_separate_log(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
     server.on("POST /chat/completions", Failure(500, "Not now."), chat(content=RAIN))
     models = [
         {"model_name": name, "litellm_params": {**given_to, "model": f"openai/{model}"}}
@@ -493,10 +499,10 @@ def test_each_attempt_of_a_router_is_a_log_of_its_own(given_to: dict[str, Any], 
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_a_fallback_of_a_call_is_a_log_of_its_own(
+def test_a_fallback_of_a_call_is_a_separate_log(
     also_the_client: bool, given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
-    """LiteLLM gives it the id of the call that failed, and leaves that one's exception beside its answer."""
+    """LiteLLM gives it the id of the failed call, and keeps that call's exception beside its answer."""
     if also_the_client:
         instrument_openai()
     server.on("POST /chat/completions", Failure(500, "Not now."), chat(content=RAIN))
@@ -509,7 +515,7 @@ def test_a_fallback_of_a_call_is_a_log_of_its_own(
     assert "outcome" not in answered["custom_attributes"]
 
 
-def test_a_stream_that_fails_is_logged_with_what_had_come(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+def test_a_failed_stream_is_logged_with_what_had_arrived(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS[:2]))
     server.on("POST /chat/completions", Events(Events.of_chat(*RAIN_CHUNKS[:2]).events[:2], breaks=True))
     for error in (None, litellm.exceptions.MidStreamFallbackError):
@@ -524,10 +530,10 @@ def test_a_stream_that_fails_is_logged_with_what_had_come(given_to: dict[str, An
     assert failed["response"] == whole["response"]
 
 
-def test_the_model_of_a_failure_is_not_that_of_the_call_before(
+def test_the_model_of_a_failure_is_not_that_of_the_previous_call(
     given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
-    """LiteLLM leaves what it knows of an answer in the program's own metadata."""
+    """LiteLLM writes data of an answer into the program's own metadata."""
     server.on("POST /chat/completions", chat(content=RAIN), Failure(400, "No such model."))
     metadata = {"session_id": "thread-7"}
     litellm.completion(**given_to, messages=ASK, metadata=metadata)
@@ -537,14 +543,14 @@ def test_the_model_of_a_failure_is_not_that_of_the_call_before(
     assert [log["language_model_id"] for log in soon(2)] == ["gpt-4o-mini", "gpt-9"]
 
 
-def test_an_answer_out_of_the_cache_is_one_of_its_own(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
+def test_an_answer_from_the_cache_is_a_separate_log(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
     server.on("POST /chat/completions", chat(content=RAIN))
     litellm.cache = litellm.Cache()
     try:
         for count in (1, 2):
             with athina_session("thread-7"):
                 litellm.completion(**given_to, messages=ASK, caching=True)
-            soon(count)  # LiteLLM's threads may come to the second one first
+            soon(count)  # LiteLLM's threads may process the second one first
     finally:
         litellm.cache = None
     first, again = soon(2)
@@ -552,7 +558,7 @@ def test_an_answer_out_of_the_cache_is_one_of_its_own(given_to: dict[str, Any], 
     assert (first["cost"] > 0, again["custom_attributes"]["cache_hit"]) == (True, "true")
 
 
-def test_all_that_litellms_own_callback_for_athina_took_from_metadata(
+def test_metadata_fields_of_litellms_own_athina_callback_are_read(
     given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
     server.on("POST /chat/completions", chat(content=RAIN))
@@ -592,7 +598,7 @@ def test_a_completion_in_a_decorated_call_goes_into_its_log(
     soon: Soon,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """LiteLLM calls its loggers when most such calls have ended."""
+    """LiteLLM usually calls its loggers after such a call has ended."""
     if also_the_client:
         instrument_openai()
     if is_cached := kind.startswith("cached"):
@@ -623,9 +629,7 @@ def test_a_completion_in_a_decorated_call_goes_into_its_log(
     assert len(soon(1)) == (2 if is_cached else 1)
 
 
-def test_a_decorated_call_that_failed_itself_keeps_its_error(
-    given_to: dict[str, Any], server: Server, soon: Soon
-) -> None:
+def test_a_decorated_call_that_fails_keeps_its_own_error(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
     server.on("POST /chat/completions", Failure(500, "Not now."))
 
     @traced
@@ -641,7 +645,7 @@ def test_a_decorated_call_that_failed_itself_keeps_its_error(
     assert log["error"] == "LookupError: Does it rain?"
 
 
-def test_no_byte_of_the_outbox_has_a_providers_key(given_to: dict[str, Any], server: Server, tmp_path: Path) -> None:
+def test_the_outbox_contains_no_providers_key(given_to: dict[str, Any], server: Server, tmp_path: Path) -> None:
     athina_trace.configure(outbox=str(tmp_path / "outbox"))
     server.on("POST /chat/completions", chat(content=RAIN), Failure(401, f"Incorrect API key provided: {KEY}"))
     headers = {"authorization": f"Bearer {KEY}", "x-more": KEY}
@@ -659,7 +663,7 @@ def test_no_byte_of_the_outbox_has_a_providers_key(given_to: dict[str, Any], ser
     assert KEY.encode() not in written
 
 
-def test_instrumenting_again_adds_nothing_and_undoing_it_leaves_others(
+def test_instrumenting_twice_adds_nothing_and_uninstrumenting_keeps_other_loggers(
     given_to: dict[str, Any], server: Server, soon: Soon
 ) -> None:
     class Other(CustomLogger):
@@ -680,7 +684,7 @@ def test_instrumenting_again_adds_nothing_and_undoing_it_leaves_others(
     litellm.callbacks.clear()
 
 
-def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
+def test_concurrent_tasks_log_under_their_own_sessions(logs: Logs) -> None:
     async def one(number: int) -> None:
         asked = [{"role": "user", "content": f"Question {number}"}]
         mock = {"model": "gpt-4o", "messages": asked, "mock_response": f"Answer {number}"}
@@ -705,9 +709,9 @@ def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
         assert log["response"] == f"Answer {number}"
 
 
-@pytest.mark.timeout(500)  # it takes half a minute to begin where the machine has nothing else to do
-def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None:
-    """Asked for a whole answer, for a stream, and for one that its model fails to give."""
+@pytest.mark.timeout(500)  # the proxy takes half a minute to start even on an idle machine
+def test_the_proxy_logs_answers_streams_and_failures(server: Server, athina: AthinaServer, tmp_path: Path) -> None:
+    """It is asked for a whole answer, a stream, and an answer that its model fails to give."""
     failure = Failure(400, f"Incorrect API key provided: {KEY}")
     server.on("POST /chat/completions", chat(content=RAIN), Events.of_chat(*RAIN_CHUNKS), failure)
     config = tmp_path / "config.yaml"
@@ -720,7 +724,7 @@ def test_the_proxy(server: Server, athina: AthinaServer, tmp_path: Path) -> None
         ],
         "litellm_settings": {"callbacks": "athina_trace.integrations.litellm.athina_logger"},
     }
-    config.write_text(json.dumps(settings), encoding="utf-8")  # YAML, too
+    config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is valid YAML
     port = free_port()
     environment = {
         **os.environ,
@@ -806,7 +810,7 @@ payloads = st.one_of(
 def test_hostile_callbacks_raise_nothing_and_lose_no_later_log(
     callbacks: list[tuple[str, Any, dict[str, Any], Any]],
 ) -> None:
-    _guard.strict = False  # the program's objects may raise: nothing of it may reach the program
+    _guard.strict = False  # values may raise when they are read: the program must not see it
     logger = AthinaLogger()
     for name, payload, kwargs, odd in callbacks:
         kwargs["standard_logging_object"] = payload

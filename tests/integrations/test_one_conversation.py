@@ -26,7 +26,7 @@ from .sources import Source
 
 
 def comparable(log: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are compared; arguments of tools as data, since JSON has several spellings."""
+    """Return the compared fields, with tool arguments as data, since equal JSON may be written differently."""
     found = {name: log[name] for name in FIELDS if log.get(name) is not None}
     for call in found.get("tool_calls", []):
         call["function"]["arguments"] = json.loads(call["function"]["arguments"])
@@ -41,10 +41,10 @@ def expected_of(source: Source) -> list[dict[str, Any]]:
     ]
 
 
-@functools.cache  # some instrumentations, switched off and on again, see everything twice
+@functools.cache  # some instrumentations, once disabled and enabled again, see everything twice
 def seen_by(number: int) -> list[dict[str, Any]]:
     source = SOURCES[number]
-    answered.reset()  # each stand-in gives the same ids
+    answered.reset()  # each stand-in uses the same ids
     with standin() as server, captured_logs() as logs:
         with source.switch_on(), athina_session("thread_1", customer_id="acme"):
             source.talk(server)
@@ -52,11 +52,11 @@ def seen_by(number: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", range(len(SOURCES)), ids=lambda number: SOURCES[number].name)
-def test_one_conversation_gives_the_same_logs(number: int) -> None:
+def test_each_source_makes_the_expected_logs_of_one_conversation(number: int) -> None:
     assert seen_by(number) == expected_of(SOURCES[number])
 
 
-def test_the_table_of_what_each_source_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_fields_that_each_source_knows_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"{'':24}" + "".join(f"{name[:11]:12}" for name in FIELDS)]
     for number, source in enumerate(SOURCES):
         found = seen_by(number)
@@ -90,7 +90,7 @@ ORDERS = [
 @pytest.mark.parametrize(
     ("talking", "order", "scope"), ORDERS, ids=[f"{talking.talk.__name__}-{scope}" for talking, _, scope in ORDERS]
 )
-def test_all_of_them_at_once_log_each_answer_once(talking: Source, order: list[Source], scope: str) -> None:
+def test_all_sources_together_log_each_answer_once(talking: Source, order: list[Source], scope: str) -> None:
     with standin() as server, captured_logs() as logs:
         with ExitStack() as stack:
             for source in order:
@@ -102,9 +102,9 @@ def test_all_of_them_at_once_log_each_answer_once(talking: Source, order: list[S
         assert [comparable(log) for log in as_changed(logs)] == expected
 
 
-@pytest.mark.timeout(300)  # ten sources read each of the answers
+@pytest.mark.timeout(300)  # ten sources read each answer
 @pytest.mark.parametrize("same_id", [False, True])
-def test_none_of_300_tasks_logs_under_anothers_session(same_id: bool) -> None:
+def test_concurrent_tasks_log_only_under_their_own_sessions(same_id: bool) -> None:
     count = 300
     with Server() as server, captured_logs() as logs:
         answers = [chat("chatcmpl-0" if same_id else f"chatcmpl-{n}", content=f"Answer {n}") for n in range(count)]

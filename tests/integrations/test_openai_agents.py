@@ -78,7 +78,7 @@ def track(parcel: str) -> str:
 
 
 class Upload(TracingProcessor):
-    """In the place of OpenAI's own."""
+    """A processor in place of OpenAI's own upload."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
@@ -118,7 +118,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def run(server: Server) -> Run:
-    """Run an agent to its end: `run(question, agent's parameters…, config=…, chat=…)`."""
+    """Return a function that runs an agent: `run(question, agent's parameters…, config=…, chats=…)`."""
 
     def start(question: str, *, config: RunConfig | None = None, chats: bool = False, **parameters: Any) -> Any:
         return asyncio.run(arun(server, question, config=config, chats=chats, **parameters))
@@ -135,7 +135,9 @@ async def arun(
         return await Runner.run(agent, question, run_config=config)
 
 
-def test_two_answers_and_a_tool_of_one_run(run: Run, server: Server, logs: Logs, upload: Upload) -> None:
+def test_two_answers_and_a_tool_call_of_one_run_are_logged(
+    run: Run, server: Server, logs: Logs, upload: Upload
+) -> None:
     server.on("POST /responses", response("resp_1", CALL), response("resp_2", output_text("In Leipzig.")))
     config = RunConfig(group_id="thread-7", trace_metadata={"customer_id": "disney"})
     run("Where is PX-1?", tools=[track], config=config)
@@ -147,11 +149,11 @@ def test_two_answers_and_a_tool_of_one_run(run: Run, server: Server, logs: Logs,
     assert asked["tool_calls"] == [CALLED]
     assert answered["response"] == "In Leipzig."
     assert answered["prompt"][0] == {"role": "system", "content": "Be kind."}
-    # Sums of tasks and turns went to OpenAI's own upload alone, which got everything.
+    # OpenAI's own upload got everything, including the spans with sums of tasks and turns.
     assert {"response", "function", "turn", "task", "agent"} <= set(upload.ended)
 
 
-def test_an_output_is_logged_before_the_next_answer(server: Server, logs: Logs) -> None:
+def test_a_tool_output_is_logged_before_the_next_answer(server: Server, logs: Logs) -> None:
     server.on("POST /responses", response("resp_1", CALL, {**CALL, "id": "fc_2", "call_id": "call_2"}))
     asyncio.run(arun(server, "Where is PX-1?", tools=[track], tool_use_behavior="stop_on_first_tool"))
     (log,) = logs()
@@ -164,7 +166,7 @@ def test_an_output_is_logged_before_the_next_answer(server: Server, logs: Logs) 
 def test_a_chain_of_responses_has_one_session_and_its_question(
     also_the_client: bool, scope: str | None, server: Server, logs: Logs
 ) -> None:
-    """What continues a response brings but the output of a tool."""
+    """A request that continues a response contains only the output of a tool."""
     if also_the_client:
         instrument_openai()
     chained = response("resp_2", output_text("In Leipzig."), previous_response_id="resp_1")
@@ -213,7 +215,9 @@ SESSIONS: list[tuple[str | None, str | None, str | None, str | None]] = [
 
 @pytest.mark.parametrize("named", SESSIONS)
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_the_session(named: Any, also_the_client: bool, run: Run, server: Server, logs: Logs) -> None:
+def test_the_session_is_the_group_the_conversation_or_the_scopes(
+    named: Any, also_the_client: bool, run: Run, server: Server, logs: Logs
+) -> None:
     if also_the_client:
         instrument_openai()
     group, conversation, scope, expected = named
@@ -225,7 +229,7 @@ def test_the_session(named: Any, also_the_client: bool, run: Run, server: Server
     assert log.get("session_id") == expected
 
 
-def test_without_sensitive_data_there_are_tokens_and_a_mark(run: Run, server: Server, logs: Logs) -> None:
+def test_without_sensitive_data_tokens_and_a_note_are_logged(run: Run, server: Server, logs: Logs) -> None:
     server.on("POST /responses", response("resp_1", CALL), response("resp_2", output_text("In Leipzig.")))
     run("Where is PX-1?", tools=[track], config=RunConfig(group_id="thread-7", trace_include_sensitive_data=False))
     for log in logs():
@@ -235,7 +239,7 @@ def test_without_sensitive_data_there_are_tokens_and_a_mark(run: Run, server: Se
     assert len(logs()) == 2
 
 
-def test_without_sensitive_data_an_instrumented_client_still_says_everything(
+def test_without_sensitive_data_an_instrumented_client_still_logs_everything(
     run: Run, server: Server, logs: Logs
 ) -> None:
     instrument_openai()
@@ -248,7 +252,7 @@ def test_without_sensitive_data_an_instrumented_client_still_says_everything(
 
 @pytest.mark.parametrize("also_the_client", [False, True])
 @pytest.mark.parametrize("chats", [False, True])
-def test_streams(chats: bool, also_the_client: bool, server: Server, logs: Logs) -> None:
+def test_streams_are_logged_whole(chats: bool, also_the_client: bool, server: Server, logs: Logs) -> None:
     if also_the_client:
         instrument_openai()
     server.on("POST /responses", Events.of_response(*events()))
@@ -269,7 +273,9 @@ def test_streams(chats: bool, also_the_client: bool, server: Server, logs: Logs)
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_generations_of_chat_completions(run: Run, server: Server, logs: Logs, also_the_client: bool) -> None:
+def test_chat_completions_are_logged_from_generation_spans(
+    run: Run, server: Server, logs: Logs, also_the_client: bool
+) -> None:
     if also_the_client:
         instrument_openai()
     call = function_call(name="track", arguments='{"parcel":"PX-1"}')
@@ -280,12 +286,14 @@ def test_generations_of_chat_completions(run: Run, server: Server, logs: Logs, a
     assert [log["session_id"] for log in (asked, answered)] == ["thread-7"] * 2
     assert asked["tool_calls"] == [CALLED]
     assert answered["response"] == "In Leipzig."
-    # The span has the model that was asked for; only the client sees which one answered.
+    # The span has the requested model; only the client sees which one answered.
     assert answered["language_model_id"] == ("gpt-4o-mini" if also_the_client else "gpt-4.1")
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_a_failure(run: Run, server: Server, logs: Logs, also_the_client: bool) -> None:
+def test_a_failure_is_logged_with_message_and_status(
+    run: Run, server: Server, logs: Logs, also_the_client: bool
+) -> None:
     if also_the_client:
         instrument_openai()
     server.on("POST /responses", Failure(400, "No such thing."))
@@ -296,7 +304,7 @@ def test_a_failure(run: Run, server: Server, logs: Logs, also_the_client: bool) 
     assert (log["error"], log["status_code"]) == ("No such thing.", 400)
 
 
-def test_handoffs_and_guardrails_are_noted(server: Server, logs: Logs) -> None:
+def test_handoffs_and_guardrails_are_logged(server: Server, logs: Logs) -> None:
     transfer = {**CALL, "name": "transfer_to_refunds", "arguments": "{}"}
     server.on("POST /responses", response("resp_1", transfer), response("resp_2", output_text("Refunded.")))
 
@@ -324,7 +332,7 @@ def test_handoffs_and_guardrails_are_noted(server: Server, logs: Logs) -> None:
     assert "handoff" not in second
 
 
-def test_a_question_that_a_guardrail_stopped_has_no_answer_to_log(run: Run, server: Server, logs: Logs) -> None:
+def test_a_question_that_a_guardrail_stopped_is_not_logged(run: Run, server: Server, logs: Logs) -> None:
     @input_guardrail(run_in_parallel=False)
     async def never(*_: Any) -> GuardrailFunctionOutput:
         return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
@@ -335,7 +343,7 @@ def test_a_question_that_a_guardrail_stopped_has_no_answer_to_log(run: Run, serv
 
 
 class Ears(STTModel):
-    """Hears one question; its span is as that of OpenAI's own."""
+    """A transcription model that returns one question, with a span like OpenAI's own."""
 
     model_name = "whisper-1"
 
@@ -349,7 +357,7 @@ class Ears(STTModel):
 
 
 class Voice(TTSModel):
-    """Says nothing."""
+    """A speech model that produces no audio."""
 
     model_name = "tts-1"
 
@@ -358,7 +366,7 @@ class Voice(TTSModel):
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])
-def test_a_voice_pipeline_gives_one_log_for_the_answer_and_none_for_hearing_and_speaking(
+def test_a_voice_pipeline_logs_the_answer_but_no_transcription_or_speech(
     also_the_client: bool, server: Server, logs: Logs, upload: Upload
 ) -> None:
     if also_the_client:
@@ -386,7 +394,7 @@ def test_a_voice_pipeline_gives_one_log_for_the_answer_and_none_for_hearing_and_
     assert {"transcription", "speech", "speech_group", "response"} <= set(upload.ended)
 
 
-def test_spans_of_other_kinds_are_no_answers(logs: Logs, upload: Upload) -> None:
+def test_spans_of_other_kinds_are_not_answers(logs: Logs, upload: Upload) -> None:
     with trace("all kinds"):
         for made in (custom_span("mine", {"usage": {"input_tokens": 5}}), mcp_tools_span("server", ["track"])):
             with made:
@@ -410,7 +418,7 @@ def test_a_run_in_a_decorated_call_is_one_log(server: Server, logs: Logs) -> Non
     assert log["tool_calls"] == [CALLED]
 
 
-def test_a_task_that_is_cancelled_leaves_an_incomplete_log(server: Server, logs: Logs) -> None:
+def test_a_cancelled_task_is_logged_as_incomplete(server: Server, logs: Logs) -> None:
     async def main() -> None:
         entered = asyncio.Event()
 
@@ -432,7 +440,7 @@ def test_a_task_that_is_cancelled_leaves_an_incomplete_log(server: Server, logs:
     assert (log["session_id"], log["custom_attributes"]["outcome"]) == ("thread-7", "incomplete")
 
 
-def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
+def test_concurrent_tasks_log_under_their_own_sessions(logs: Logs) -> None:
     async def one(number: int) -> None:
         with athina_session(f"session {number}", customer_id=f"customer {number}"), response_span() as span:
             await asyncio.sleep(0.001 * (number % 7))
@@ -451,7 +459,7 @@ def test_300_tasks_with_sessions_of_their_own(logs: Logs) -> None:
         assert log["response"] == f"Answer {number}"
 
 
-def test_instrumenting_again_adds_nothing_and_undoing_it_leaves_the_others(
+def test_instrumenting_twice_adds_nothing_and_uninstrumenting_keeps_other_processors(
     run: Run, server: Server, logs: Logs, upload: Upload
 ) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
@@ -459,7 +467,7 @@ def test_instrumenting_again_adds_nothing_and_undoing_it_leaves_the_others(
     processors = before._multi_processor._processors
     instrument_openai_agents()
     assert before._multi_processor._processors == processors
-    add_trace_processor(AthinaTracingProcessor())  # by hand, too: each span is one answer
+    add_trace_processor(AthinaTracingProcessor())  # a second one, added by hand: each span is still one answer
     run("Weather?")
     assert len(logs()) == 1
     set_trace_processors([upload])
@@ -490,7 +498,7 @@ spans = st.builds(
 
 @given(st.lists(st.tuples(st.booleans(), spans), max_size=8))
 def test_hostile_spans_raise_nothing_and_lose_no_later_log(given_spans: list[tuple[bool, Any]]) -> None:
-    _guard.strict = False  # the program's objects may raise: nothing of it may reach the program
+    _guard.strict = False  # values may raise when they are read: the program must not see it
     processor = AthinaTracingProcessor()
     for starts, span in given_spans:
         (processor.on_span_start if starts else processor.on_span_end)(span)

@@ -30,7 +30,7 @@ def message(number: int, *content: Wire, reason: str = "end_turn") -> Wire:
     }
 
 
-def test_anthropics_client_is_seen_through_its_instrumentation() -> None:
+def test_anthropics_client_is_logged_through_its_instrumentation() -> None:
     with Server() as server, traced() as provider, captured_logs() as logs:
         answer = message(2, {"type": "text", "text": "In Oslo."})
         server.on("POST /messages", message(1, TOOL, reason="tool_use"), answer, Failure(529, "Overloaded"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support import processes
 
 
-def test_what_we_check_with_pydantic_reaches_no_span(tmp_path: Path) -> None:
+def test_our_own_pydantic_models_are_not_traced(tmp_path: Path) -> None:
     out, err = processes.run(
         """
         import sys

@@ -27,7 +27,7 @@ from .conftest import play, play_async
 from .scripts import ASYNC_SCRIPTS, SCRIPTS
 from .server import Server
 
-CLOSED = "http://127.0.0.1:9"  # where each tool would send what it saw
+CLOSED = "http://127.0.0.1:9"  # where each tool would send its data
 os.environ.update(
     DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
     DD_REMOTE_CONFIGURATION_ENABLED="false",
@@ -123,7 +123,7 @@ VARYING_ATTRIBUTES = ("time_to_first_chunk_ms", "trace_id", "span_id")
 
 
 def methods() -> dict[tuple[str, str], Any]:
-    """Return all callables of all classes of the client, which tools patch."""
+    """Return all callables of all the client's classes, which tools patch."""
     classes = {
         value
         for name, module in list(sys.modules.items())
@@ -137,7 +137,7 @@ def methods() -> dict[tuple[str, str], Any]:
 
 
 def played(wrap: Wrap, *, most: int | None = None) -> dict[str, dict[str, Any]]:
-    """What becomes of each script, or of the first ones, sync and async."""
+    """Return what becomes of each script, or of the first ones, sync and async."""
 
     def sync(script: Any, server: Server) -> list[Any]:
         with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
@@ -189,7 +189,7 @@ def main(tool: str, order: str) -> None:
     found |= {"theirs changed": changed, "logged when removed": left}
     sys.stdout.write(f"{json.dumps(found)}\n")
     sys.stdout.flush()
-    os._exit(0)  # some tools would wait for a server that is not there
+    os._exit(0)  # some tools would wait for an unreachable server
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ ERRORS: tuple[type[Exception], ...] = (OpenAIError, _TRANSPORT.TransportError, R
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # OpenAI has shut its Assistants API down; Azure and compatible servers go on.
+        # OpenAI has shut down its Assistants API; Azure and compatible servers still have it.
         warnings.filterwarnings("ignore", "(The Assistants API is )?deprecated", DeprecationWarning)
         yield
 
@@ -69,7 +69,7 @@ def play(script: Script, server: Server, client: OpenAI) -> list[Any]:
 
 
 def play_async(script: AsyncScript, server: Server, made: Callable[..., Any] = AsyncOpenAI) -> list[Any]:
-    """`play` on an async client of its own."""
+    """`play` on its own async client."""
 
     async def main() -> list[Any]:
         async with made(base_url=server.base_url, api_key="any", max_retries=0) as client:

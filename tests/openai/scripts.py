@@ -202,7 +202,7 @@ def chat_streaming_response(server: Server, client: OpenAI) -> Iterator[Any]:
 
 
 def chat_read_in_pieces(server: Server, client: OpenAI) -> Iterator[Any]:
-    """Unparsed: as lines, as bytes, and as the lines of a stream."""
+    """Read unparsed answers: as lines, as bytes, and as the lines of a stream."""
     server.on("POST /chat/completions", chat(content=RAIN), chat("chatcmpl-2"), Events.of_chat(*RAIN_CHUNKS))
     create = client.chat.completions.with_streaming_response.create
     with create(model="gpt-4o", messages=ASK) as answer:
@@ -527,7 +527,7 @@ async def read_in_pieces_async(server: Server, client: AsyncOpenAI) -> AsyncIter
     async with create(model="gpt-4o", messages=ASK, stream=True) as answer:
         yield [line async for line in answer.iter_lines()]
     async with create(model="gpt-4o", messages=ASK) as answer:
-        yield await anext(answer.iter_text(5))  # and no more
+        yield await anext(answer.iter_text(5))  # and stop there
 
 
 ASYNC_SCRIPTS: list[AsyncScript] = [

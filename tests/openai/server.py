@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Failure:
-    """An answer with a status of its own, in OpenAI's form for errors."""
+    """An answer with an error status, in OpenAI's form for errors."""
 
     status: int
     message: str
@@ -38,7 +38,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Events:
-    """A stream. An event with a name is sent with it; `breaks` ends the connection in the middle."""
+    """A stream of events, with their names if any; `breaks` closes the connection in the middle."""
 
     events: Sequence[Any]
     breaks: bool = False
@@ -68,7 +68,7 @@ Reply = Wire | Failure | Events | str
 
 
 class Server:
-    """Listens on the loopback from `with` to the end of its block."""
+    """A server on loopback for the length of a `with` block."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, str]] = []
@@ -82,7 +82,7 @@ class Server:
         return f"http://127.0.0.1:{self._http.server_port}/v1"
 
     def on(self, line: str, *replies: Reply) -> Self:
-        """Answer `METHOD /path` (without its query) with these, one after the other."""
+        """Answer `METHOD /path` (without a query) with these, one after the other."""
         self._replies[line] += replies
         return self
 
@@ -110,7 +110,7 @@ class _HTTPServer(ThreadingHTTPServer):
     request_queue_size = 512  # hundreds of tasks may connect at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report no client that disconnected early: clients may."""
+        """Do not report clients that disconnect early, as they may."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

@@ -20,7 +20,7 @@ from .samples import as_object
 
 @dataclass(kw_only=True)
 class Exchange:
-    """A request and what came of it."""
+    """A request and its result."""
 
     kind: str
     order: int
@@ -46,17 +46,17 @@ def fields(*subjects: object) -> dict[str, Any]:
     return accumulator.fields()
 
 
-def test_nothing_recorded_says_nothing() -> None:
+def test_without_records_there_are_no_fields() -> None:
     assert fields() == {}
 
 
-def test_a_stranger_is_not_understood_and_changes_nothing() -> None:
+def test_an_unknown_object_is_not_read_and_changes_nothing() -> None:
     accumulator = AnswerAccumulator()
     assert not accumulator.add(object())
     assert accumulator.fields() == {}
 
 
-def test_a_run_with_its_messages_and_steps_is_one_whole_log() -> None:
+def test_a_run_with_its_messages_and_steps_is_one_complete_log() -> None:
     chunk = {"content": [{"type": "text", "text": "Oslo: 3 degrees."}]}
     search = {"id": "call_2", "type": "file_search", "file_search": {"results": [chunk]}}
     answered = {**samples.function_call(), "function": {**samples.function_call()["function"], "output": "3"}}
@@ -83,7 +83,7 @@ def test_a_run_with_its_messages_and_steps_is_one_whole_log() -> None:
     }
 
 
-def test_only_the_messages_of_this_run_count_and_they_count_in_order() -> None:
+def test_only_messages_of_this_run_count_in_their_order() -> None:
     newest_first = [
         samples.message("msg_9", "After.", at=90, run_id="run_2"),
         samples.question("msg_8", "And then?", at=80),
@@ -101,14 +101,14 @@ def test_only_the_messages_of_this_run_count_and_they_count_in_order() -> None:
     assert fields(samples.run(), *reversed(pages)) == log
 
 
-def test_messages_of_one_second_keep_the_order_of_their_list() -> None:
+def test_messages_of_one_second_keep_their_list_order() -> None:
     newest_first = [samples.message(f"msg_{n}", f"{n}.", at=12) for n in (3, 2, 1)]
     assert fields(samples.run(), samples.page(*newest_first))["response"] == "1.\n2.\n3."
     oldest_first = {**samples.page(*reversed(newest_first)), "_options": {"params": {"order": "asc"}}}
     assert fields(samples.run(), oldest_first)["response"] == "1.\n2.\n3."
 
 
-def test_what_the_user_says_later_is_not_what_the_run_answers() -> None:
+def test_later_user_messages_are_not_the_question_of_the_run() -> None:
     log = fields(
         samples.run(status="failed"),
         samples.question("m1", "First?", at=9),
@@ -118,16 +118,16 @@ def test_what_the_user_says_later_is_not_what_the_run_answers() -> None:
     assert log["error"] == "run failed"
 
 
-def test_the_question_is_found_where_the_clocks_disagree() -> None:
+def test_the_question_is_found_even_if_clocks_disagree() -> None:
     assert fields(samples.run(at=10), samples.question("m1", "Ahead?", at=11))["user_query"] == "Ahead?"
 
 
-def test_messages_of_another_thread_never_mix_in() -> None:
+def test_messages_of_another_thread_are_never_used() -> None:
     foreign = samples.question("m2", "Not yours?", at=9, thread_id="thread_2")
     assert fields(samples.run(), foreign, samples.question("m1", "Mine?", at=8))["user_query"] == "Mine?"
 
 
-def test_messages_alone_tell_of_the_newest_run() -> None:
+def test_messages_without_a_run_describe_the_newest_run() -> None:
     log = fields(
         samples.page(
             samples.message("msg_3", "New.", at=30, run_id="run_2"),
@@ -161,18 +161,18 @@ def test_tokens_are_summed_over_distinct_answers() -> None:
     assert log["custom_attributes"]["models"] == "gpt-4o, gpt-4.1, gpt-4o-mini"
 
 
-def test_servers_that_repeat_or_leave_out_ids_are_counted_too() -> None:
+def test_tokens_are_summed_if_servers_repeat_or_omit_ids() -> None:
     same_id = [samples.chat("chatcmpl-0", at=at) for at in (1, 2)]
     no_id = [{**samples.chat(at=at), "id": None} for at in (3, 4)]
     nothing = [{"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 1}} for text in "ab"]
     assert fields(*same_id, *no_id, *nothing, *nothing)["total_tokens"] == 4 * 7 + 2
 
 
-def test_missing_usage_is_absent_rather_than_zero() -> None:
+def test_missing_usage_is_absent_and_not_zero() -> None:
     assert "prompt_tokens" not in fields({**samples.chat(), "usage": None})
 
 
-def test_a_total_is_summed_where_the_server_sends_none() -> None:
+def test_a_missing_total_is_the_sum_of_the_token_counts() -> None:
     usage = {"prompt_tokens": 2, "completion_tokens": 3}
     assert fields({**samples.chat(), "usage": usage})["total_tokens"] == 5
 
@@ -209,7 +209,7 @@ def test_a_tool_loop_over_responses_is_one_log() -> None:
     assert log["total_tokens"] == 52
 
 
-def test_the_conversation_of_an_earlier_response_names_the_session() -> None:
+def test_the_conversation_of_an_earlier_response_is_the_session() -> None:
     chain = [
         samples.response("resp_1", at=1, conversation={"id": "conv_1"}),
         samples.response("resp_2", at=2, previous_response_id="resp_1"),
@@ -217,7 +217,7 @@ def test_the_conversation_of_an_earlier_response_names_the_session() -> None:
     assert fields(*reversed(chain))["session_id"] == "conv_1"
 
 
-def test_a_chain_in_a_circle_ends() -> None:
+def test_a_cyclic_chain_of_responses_terminates() -> None:
     circle = [
         samples.response("resp_1", at=1, previous_response_id="resp_2"),
         samples.response("resp_2", at=2, previous_response_id="resp_1"),
@@ -225,24 +225,24 @@ def test_a_chain_in_a_circle_ends() -> None:
     assert fields(*circle)["session_id"] in {"resp_1", "resp_2"}
 
 
-def test_outputs_of_the_servers_own_tools_are_joined_to_their_calls() -> None:
+def test_outputs_of_built_in_tools_are_added_to_their_calls() -> None:
     call = {"type": "shell_call", "id": "sh_1", "call_id": "call_1", "action": {"commands": ["ls"]}}
     output = {"type": "shell_call_output", "id": "so_1", "call_id": "call_1", "output": [{"stdout": "a\n"}]}
     log = fields(samples.response("resp_1", call, output))
     assert log["tool_calls"] == [{**call, "output": [{"stdout": "a\n"}]}]
 
 
-def test_a_thread_or_conversation_alone_names_the_session() -> None:
+def test_a_thread_or_conversation_alone_is_the_session() -> None:
     assert fields({"object": "thread", "id": "thread_9"}) == {"session_id": "thread_9"}
 
 
-def test_the_request_order_decides_where_it_is_known() -> None:
+def test_the_request_order_decides_if_it_is_known() -> None:
     late_clock = Exchange(kind="chat", order=1, answer=samples.chat("a", content="One.", at=99))
     early_clock = Exchange(kind="chat", order=2, answer=samples.chat("b", content="Two.", at=1))
     assert fields(early_clock, late_clock)["response"] == "Two."
 
 
-def test_a_failure_that_was_recovered_from_is_none() -> None:
+def test_a_failure_followed_by_an_answer_is_no_error() -> None:
     failed = Exchange(kind="chat", order=1, params={"model": "gone"}, error=OSError("refused"))
     assert fields(failed)["error"] == "OSError: refused"
     assert fields(failed)["language_model_id"] == "gone"
@@ -251,7 +251,7 @@ def test_a_failure_that_was_recovered_from_is_none() -> None:
     assert recovered["language_model_id"] == "gpt-4o-mini"
 
 
-def test_images_and_citations_are_named_beside_the_text() -> None:
+def test_images_and_citations_are_custom_attributes() -> None:
     cited = {"type": "file_citation", "file_citation": {"file_id": "file-9", "quote": "Cold."}}
     image = {"type": "image_file", "image_file": {"file_id": "file-7"}}
     log = fields(samples.run(), samples.message("m1", samples.text_part("See."), image, at=11))
@@ -286,11 +286,11 @@ CONVERSATION = [
 
 
 @given(st.permutations(CONVERSATION), st.lists(st.sampled_from(CONVERSATION)))
-def test_any_order_and_any_repetition_give_the_same_log(order: list[Any], again: list[Any]) -> None:
+def test_any_order_and_repetition_of_objects_give_the_same_log(order: list[Any], again: list[Any]) -> None:
     assert fields(*order, *again) == fields(*CONVERSATION)
 
 
-def test_the_conversation_of_that_test_is_read_in_full() -> None:
+def test_the_conversation_of_the_order_test_gives_all_fields() -> None:
     log = fields(*CONVERSATION)
     assert log["user_query"] == "How cold?"
     assert log["response"] == "Final."
@@ -305,7 +305,7 @@ def test_dictionaries_and_objects_give_the_same_log(wrap: Any) -> None:
     assert fields(*map(wrap, wires)) == fields(*wires)
 
 
-def test_a_stream_that_is_looked_at_before_its_end_counts_once() -> None:
+def test_a_stream_that_is_read_before_its_end_counts_once() -> None:
     accumulator = AnswerAccumulator()
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": samples.HOUR, "model": "m"}
     for number, reason in ((1, None), (2, None), (3, "stop")):
@@ -317,7 +317,7 @@ def test_a_stream_that_is_looked_at_before_its_end_counts_once() -> None:
     assert (log["response"], log["total_tokens"]) == ("1 2 3 ", 8)
 
 
-def test_a_completion_that_is_recorded_beside_its_request_counts_once() -> None:
+def test_a_completion_recorded_beside_its_request_counts_once() -> None:
     params = {"messages": [{"role": "user", "content": "Hello?"}]}
     answers = [samples.chat("chatcmpl-0", content=text) for text in ("One.", "Two.")]
     requests = [Exchange(kind="chat", order=n, request=n, params=params, answer=answers[n]) for n in (0, 1)]

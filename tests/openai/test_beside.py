@@ -26,12 +26,12 @@ def is_installed(distribution: str) -> bool:
 
 
 INSTALLED = [tool for tool, (distribution, _) in TOOLS.items() if is_installed(distribution)]
-# OpenTelemetry comes with several of them, and structlog or Sentry with programs: one alone proves nothing.
+# Several tools depend on OpenTelemetry, and programs on structlog or Sentry: these alone prove nothing.
 pytestmark = pytest.mark.skipif(len(INSTALLED) < len(TOOLS), reason="make test-others installs the other tools")
 
 
-# These parse an unparsed response, too, before the program reads its body in pieces: its log is there, once, but
-# says that it is incomplete.
+# These tools also parse an unparsed response before the program reads its body in pieces: it is logged once, but
+# as incomplete.
 READ_ELSEWHERE = {
     (tool, script)
     for tool in ("openinference", "openllmetry", "langsmith", "braintrust", "datadog")
@@ -49,10 +49,10 @@ def played(tool: str, order: str) -> dict[str, Any]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("order", ["theirs-first", "ours-first"])
 @pytest.mark.parametrize("tool", TOOLS)
-def test_each_answer_is_logged_once_and_whole_beside(tool: str, order: str) -> None:
+def test_each_answer_is_logged_once_and_completely_beside_another_tool(tool: str, order: str) -> None:
     alone, theirs, both = played("none", "ours"), played(tool, "theirs-first")["without ours"], played(tool, order)
     for name, script in both["scripts"].items():
-        # What their wrapper alone makes of a script is theirs.
+        # Differences that their wrapper alone causes are theirs.
         assert script["ended by"] == theirs[name]["ended by"], name
         expected = alone["scripts"][name]
         if (tool, name) in READ_ELSEWHERE:

@@ -1,4 +1,4 @@
-"""Servers that are compatible with OpenAI's have their own ids, parts, zero values and failures."""
+"""OpenAI-compatible servers have their own ids, chunks, zero values and errors."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ def test_all_choices_are_logged(
     assert [call["function"]["name"] for call in log["tool_calls"]] == ["weather"]
 
 
-def test_equal_ids_of_calls_in_two_choices_are_two_calls() -> None:
+def test_tool_calls_of_two_choices_with_equal_ids_are_two_calls() -> None:
     calls = [{"function": {"name": name, "arguments": "{}"}} for name in ("weather", "time")]
     choices = [{"index": place, "message": {"tool_calls": [call]}} for place, call in enumerate(calls)]
     log = streamed([{**chat(), "choices": choices}])
     assert [call["function"]["name"] for call in log["tool_calls"]] == ["weather", "time"]
 
 
-# Parts --------------------------------------------------------------------------------------------------------------
+# Chunks -------------------------------------------------------------------------------------------------------------
 
 
 def thought(text: str) -> Wire:
@@ -161,12 +161,12 @@ def text_in(content: Any) -> str:
 
 
 @given(PIECES)
-def test_text_comes_whole_out_of_whatever_parts_it_is_streamed_in(contents: Any) -> None:
+def test_text_is_assembled_however_it_is_streamed(contents: Any) -> None:
     log = streamed(chunks(*({"content": content} for content in contents)))
     assert log.get("response", "") == "".join(map(text_in, contents))
 
 
-def test_an_object_in_place_of_a_text_is_its_json(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_an_object_instead_of_text_is_logged_as_json(server: Server, client: OpenAI, instrumented: Logs) -> None:
     content: Any = {"title": "Pears", "author": "Å"}
     server.on("POST /chat/completions", chat(content=content))
     ask(client)
@@ -175,7 +175,7 @@ def test_an_object_in_place_of_a_text_is_its_json(server: Server, client: OpenAI
 
 @st.composite
 def calls_in_parts(draw: st.DrawFn) -> tuple[list[Wire], list[tuple[str, str]]]:
-    """Draw the deltas of a few calls, as one of the known servers gives them, and what was called."""
+    """Draw the deltas of a few calls, as one of the known servers streams them, and the calls."""
     has_ids, has_index = draw(st.booleans()), draw(st.booleans())
     repeats_name, repeats_id = draw(st.booleans()), draw(st.booleans())
     arguments = st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers(), min_size=1, max_size=2)
@@ -194,13 +194,13 @@ def calls_in_parts(draw: st.DrawFn) -> tuple[list[Wire], list[tuple[str, str]]]:
 
 
 @given(calls_in_parts())
-def test_calls_are_told_apart_in_whatever_parts_they_are_streamed(made: Any) -> None:
+def test_tool_calls_are_distinguished_however_they_are_streamed(made: Any) -> None:
     deltas, called = made
     log = streamed(chunks(*deltas, reason="tool_calls"))
     assert [tuple(call["function"].values()) for call in log.get("tool_calls", ())] == called
 
 
-def test_a_name_in_parts_is_put_together() -> None:
+def test_a_function_name_in_parts_is_joined() -> None:
     parts = [{"name": "get_", "arguments": ""}, {"name": "weather"}, {"arguments": "{}"}]
     deltas = [
         {"tool_calls": [{"index": 0, "id": "call_1" if not n else None, "function": f}]} for n, f in enumerate(parts)
@@ -209,14 +209,14 @@ def test_a_name_in_parts_is_put_together() -> None:
     assert call["function"] == {"name": "get_weather", "arguments": "{}"}
 
 
-def test_calls_without_ids_whose_arguments_are_objects_are_told_apart() -> None:
+def test_calls_without_ids_and_with_object_arguments_are_distinguished() -> None:
     cities = [{"city": "Oslo"}, {"city": "Rome"}]
     deltas = [{"tool_calls": [{"index": 0, "function": {"name": "weather", "arguments": each}}]} for each in cities]
     log = streamed(chunks(*deltas))
     assert [call["function"]["arguments"] for call in log["tool_calls"]] == cities
 
 
-# Labels of chunks ---------------------------------------------------------------------------------------------------
+# Ids of chunks ------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -241,17 +241,17 @@ def labelled_streams(draw: st.DrawFn) -> list[list[Wire]]:
 
 
 @given(labelled_streams())
-def test_chunks_that_a_program_records_are_put_together_whatever_their_labels(made: Any) -> None:
+def test_recorded_chunks_are_assembled_whatever_their_ids(made: Any) -> None:
     log = streamed([chunk for stream in made for chunk in stream])
     texts = ["".join(c["delta"].get("content") or "" for each in one for c in each["choices"]) for one in made]
     assert (log["response"], log["total_tokens"]) == (texts[-1], 7 * len(made))
 
 
 @pytest.mark.parametrize("first", [{"id": "", "created": 0}, {}], ids=["filter's first", "answer's first"])
-def test_a_stream_is_known_by_its_first_id_where_chunks_have_others(
+def test_a_stream_is_identified_by_its_first_id_if_chunks_have_others(
     first: Wire, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
-    """Groq gives each chunk an id of its own, and the last one the id "stub"; Azure's first chunk has none."""
+    """Groq gives each chunk its own id, and the last one the id "stub"; Azure's first chunk has none."""
     made = chunks({"role": "assistant", "content": RAIN[:2]}, {"content": RAIN[2:]})
     for number, each in enumerate(made):
         each["id"] = "stub" if number == len(made) - 1 else f"c-{number}"
@@ -265,7 +265,7 @@ def test_a_stream_is_known_by_its_first_id_where_chunks_have_others(
     )
 
 
-def test_chunks_that_a_decorated_generator_hands_on_are_one_answer_whatever_their_labels(
+def test_chunks_yielded_by_a_decorated_generator_are_one_answer_whatever_their_ids(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
@@ -282,8 +282,8 @@ def test_chunks_that_a_decorated_generator_hands_on_are_one_answer_whatever_thei
     assert (only_log(instrumented)["response"], only_log(instrumented)["total_tokens"]) == (RAIN, 7)
 
 
-def test_chunks_with_names_of_their_own_are_chunks() -> None:
-    """Those of Azure's filter, and Perplexity's."""
+def test_chunks_with_non_standard_object_names_are_read() -> None:
+    """Such as those of Azure's content filter, and of Perplexity."""
     bare: Wire = {"id": "", "object": "", "created": 0, "model": ""}
     first = {**bare, "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
     verdict = {**bare, "choices": [{"index": 0, "finish_reason": None, "content_filter_results": {}}]}
@@ -308,10 +308,12 @@ def cities_of(log: dict[str, Any]) -> list[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("in_stream", [False, True])
-def test_calls_of_one_id_in_one_answer_are_as_many_calls(
+def test_several_calls_with_one_id_in_an_answer_stay_separate(
     in_stream: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
-    parts = [{**call, "index": place} for place, call in enumerate(twice("null"))]  # Mistral's word for no id
+    parts = [
+        {**call, "index": place} for place, call in enumerate(twice("null"))
+    ]  # Mistral's placeholder for a missing id
     whole = chat(content=None, tool_calls=twice("null"))
     server.on("POST /chat/completions", Events.of_chat(*chunks({"tool_calls": parts})) if in_stream else whole)
     server.on("POST /chat/completions", chat("chatcmpl-2", content=RAIN))
@@ -324,13 +326,13 @@ def test_calls_of_one_id_in_one_answer_are_as_many_calls(
     assert cities_of(only_log(instrumented)) == [("Oslo", "rain"), ("Rome", "sun")]
 
 
-def test_calls_of_one_id_in_one_response_are_as_many_calls() -> None:
+def test_several_calls_with_one_id_in_a_response_stay_separate() -> None:
     items = [{"type": "function_call", "call_id": "call_0", "id": f"fc_{n}", **each["function"]}
              for n, each in enumerate(twice())]  # fmt: skip
     assert cities_of(streamed([response("resp_1", *items)])) == [("Oslo", None), ("Rome", None)]
 
 
-def test_calls_of_one_id_that_two_sources_see_are_as_many_calls() -> None:
+def test_several_calls_with_one_id_seen_by_two_sources_stay_separate() -> None:
     accumulator = AnswerAccumulator()
     for source in ("", "other"):
         key = ("chat", source or "c-1")
@@ -339,7 +341,7 @@ def test_calls_of_one_id_that_two_sources_see_are_as_many_calls() -> None:
     assert cities_of(accumulator.fields()) == [("Oslo", None), ("Rome", None)]
 
 
-def test_usage_is_read_where_groq_puts_it() -> None:
+def test_usage_is_read_from_groqs_field() -> None:
     usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}
     *others, last = chunks({"content": RAIN})
     assert streamed([*others, {**last, "x_groq": usage}])["total_tokens"] == 6
@@ -349,7 +351,7 @@ def test_usage_is_read_where_groq_puts_it() -> None:
 
 
 @DECORATED
-def test_fields_that_are_filled_in_with_zero_values_say_nothing(
+def test_fields_filled_in_with_zero_values_are_not_logged(
     decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     empty: Wire = {
@@ -371,7 +373,7 @@ def test_fields_that_are_filled_in_with_zero_values_say_nothing(
     assert noted == {"status": "stop", "cached_tokens": 3}
 
 
-def test_a_tier_that_was_asked_for_is_kept() -> None:
+def test_a_requested_service_tier_is_logged() -> None:
     assert streamed([{**chat(), "service_tier": "flex"}])["custom_attributes"]["service_tier"] == "flex"
 
 
@@ -381,21 +383,21 @@ def delta(finish: str | None = None, *, message: Wire | None = None, **parts: An
     return {"id": "c-1", "object": "chat.completion.chunk", "created": HOUR, "model": "m", "choices": [choice]}
 
 
-def test_usage_is_read_where_moonshot_puts_it() -> None:
+def test_usage_is_read_from_moonshots_field() -> None:
     last = delta("stop")
     last["choices"][0]["usage"] = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
     assert streamed([delta(content=RAIN), last, delta()])["total_tokens"] == 6
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_a_usage_of_zeros_takes_no_counts_away(place: str) -> None:
+def test_a_later_usage_of_zeros_removes_no_counts(place: str) -> None:
     counts = [{"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}]
     counts.insert(0 if place == "first" else 1, dict.fromkeys(counts[0], 0))
     made = [{**delta(content=RAIN), "usage": counts[0]}, {**delta("stop"), "usage": counts[1]}]
     assert streamed(made)["total_tokens"] == 6
 
 
-def test_zeros_of_details_take_no_counts_away_either() -> None:
+def test_later_zeros_of_token_details_remove_no_counts() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
     zeros: Wire = {**dict.fromkeys(usage, 0), "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None}}
     assert streamed([{**delta(content=RAIN), "usage": usage}, {**delta("stop"), "usage": zeros}])["total_tokens"] == 6
@@ -412,7 +414,7 @@ def test_zeros_of_details_take_no_counts_away_either() -> None:
         ({"cached_tokens": 0, "reasoning_tokens": None}, {}),
     ],
 )
-def test_details_beside_the_totals_count_once(beside: Wire, noted: Wire, in_stream: bool) -> None:
+def test_token_details_beside_the_totals_count_once(beside: Wire, noted: Wire, in_stream: bool) -> None:
     usage = {**beside, "prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
     made = [delta(content=RAIN), {**delta("stop"), "usage": usage}] if in_stream else [{**chat(), "usage": usage}]
     log = streamed(made)
@@ -432,15 +434,15 @@ def test_details_beside_the_totals_count_once(beside: Wire, noted: Wire, in_stre
         ({"cost": float("nan")}, None),
     ],
 )
-def test_a_cost_that_the_server_states_is_the_logs(beside: Wire, cost: float | None, in_stream: bool) -> None:
+def test_a_cost_stated_by_the_server_is_logged(beside: Wire, cost: float | None, in_stream: bool) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6, **beside}
     made = [delta(content=RAIN), {**delta("stop"), "usage": usage}] if in_stream else [{**chat(), "usage": usage}]
     log = streamed(made)
     assert (log.get("cost"), log["total_tokens"]) == (cost, 6)
 
 
-def test_a_whole_message_at_the_end_of_a_stream_is_no_further_piece() -> None:
-    """MiniMax sends one; Perplexity sends the answer so far beside each piece."""
+def test_a_whole_message_at_the_end_of_a_stream_is_not_appended() -> None:
+    """MiniMax sends one; Perplexity sends the answer so far with each chunk."""
     end = delta("stop", message={"role": "assistant", "content": RAIN})
     assert streamed([delta(content=RAIN[:2]), delta(content=RAIN[2:]), end])["response"] == RAIN
     pieces = [delta(content=RAIN[:2]), delta("stop", content=RAIN[2:])]
@@ -454,8 +456,8 @@ ZERO_FUNCTION = {"name": "", "arguments": ""}
 
 @pytest.mark.parametrize("zeros", [{}, {"tool_calls": []}, {"tool_calls": None, "function_call": ZERO_FUNCTION}])
 @pytest.mark.parametrize("content", ["", None])
-def test_a_message_of_zero_values_at_the_end_of_a_stream_takes_nothing_away(content: Any, zeros: Wire) -> None:
-    """Servers fill it in beside the delta, which is as empty."""
+def test_a_message_of_zero_values_at_the_end_of_a_stream_removes_nothing(content: Any, zeros: Wire) -> None:
+    """Some servers fill it in beside the delta, which is just as empty."""
     call = {"index": 0, **function_call()}
     end = delta("stop")
     end["choices"][0] |= {"delta": {}, "message": {"role": "assistant", "content": content, **zeros}}
@@ -463,18 +465,20 @@ def test_a_message_of_zero_values_at_the_end_of_a_stream_takes_nothing_away(cont
     assert (log["response"], len(log["tool_calls"])) == (RAIN, 1)
 
 
-def test_a_call_that_is_streamed_without_a_list() -> None:
-    """As TGI does."""
+def test_a_tool_call_streamed_without_a_list_is_read() -> None:
+    """TGI streams calls so."""
     parts = [{"name": "weather", "arguments": '{"city":'}, {"name": None, "arguments": '"Oslo"}'}]
     made = [delta(tool_calls={"index": 0, "id": "", "type": "function", "function": part}) for part in parts]
     whole = {"id": "", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}
-    assert "tool_calls" not in streamed([chat(content=RAIN, tool_calls={})])  # what Mistral's client has for none
+    assert "tool_calls" not in streamed(
+        [chat(content=RAIN, tool_calls={})]
+    )  # the placeholder of Mistral's client for none
     for each in ([*made, delta("eos_token")], [chat(content=None, tool_calls=whole)]):
         (call,) = streamed(each)["tool_calls"]
         assert call["function"] == whole["function"]
 
 
-def test_counts_of_llama_cpp_that_nobody_asked_for() -> None:
+def test_unrequested_token_counts_of_llama_cpp_are_read() -> None:
     timings = {"cache_n": 3, "prompt_n": 2, "prompt_ms": 1.5, "predicted_n": 4}
     log = streamed([delta(content=RAIN), {**delta("stop"), "timings": timings}])
     assert (log["prompt_tokens"], log["completion_tokens"], log["total_tokens"]) == (5, 4, 9)
@@ -483,8 +487,8 @@ def test_counts_of_llama_cpp_that_nobody_asked_for() -> None:
 
 
 @pytest.mark.parametrize("in_stream", [False, True])
-def test_addresses_beside_an_answer_are_its_citations(in_stream: bool) -> None:
-    """Perplexity, xAI and DashScope list them, Azure and Groq beside what is cited in the message."""
+def test_urls_beside_an_answer_are_its_citations(in_stream: bool) -> None:
+    """Perplexity, xAI and DashScope list them; Azure and Groq do so beside the citations in the message."""
     addresses = ["https://a.test", "https://b.test"]
     pages = [{"title": "T", "url": each} for each in addresses]
     for cited in ({"citations": addresses}, {"search_results": pages}, {"search_info": {"search_results": pages}}):
@@ -526,7 +530,7 @@ FAILURES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("maker", FAILURES)
-def test_failures_that_servers_state_in_ways_of_their_own(
+def test_non_standard_errors_of_servers_are_read(
     maker: str, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", FAILURES[maker])
@@ -535,7 +539,7 @@ def test_failures_that_servers_state_in_ways_of_their_own(
     assert (log["user_query"], log["error"]) == (QUERY, "No such model.")
 
 
-def test_a_failure_within_a_stream_that_goes_on() -> None:
+def test_an_error_in_the_middle_of_a_stream_is_logged() -> None:
     failed = {**delta("stop"), "x_groq": {"error": "internal server error"}}
     log = streamed([delta(content=RAIN), failed, {**delta(), "choices": [], "base_resp": {"status_code": 0}}])
     assert (log["response"], log["error"]) == (RAIN, "internal server error")
@@ -547,7 +551,7 @@ def test_a_failure_within_a_stream_that_goes_on() -> None:
 
 @DECORATED
 @pytest.mark.parametrize("call", [direct, raw, raw_and_streamed])
-def test_a_failure_that_comes_with_status_200_is_logged(
+def test_an_error_with_status_200_is_logged(
     call: Any, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", FILTERED)
@@ -562,7 +566,7 @@ PAGE = "<html>Sign in to continue</html>"
 
 @pytest.mark.parametrize("call", [direct, raw, raw_and_streamed])
 @pytest.mark.parametrize("answer", [PAGE, {"detail": "Sign in."}, [], {"code": 0, "data": {"choices": []}}])
-def test_what_is_no_answer_of_a_model_is_a_failure(
+def test_a_response_without_a_models_answer_is_logged_as_an_error(
     answer: Any, call: Any, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", answer)
@@ -573,8 +577,8 @@ def test_what_is_no_answer_of_a_model_is_a_failure(
     assert call is not direct or answer is not PAGE or log["error"].endswith(f": {PAGE}")
 
 
-def test_a_stream_that_gives_nothing_is_a_failure(server: Server, client: OpenAI, instrumented: Logs) -> None:
-    server.on("POST /chat/completions", chat(content=RAIN))  # whole, which the client does not look for in a stream
+def test_an_empty_stream_is_logged_as_an_error(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    server.on("POST /chat/completions", chat(content=RAIN))  # not a stream, so that the client finds no events in it
     assert list(ask(client, stream=True)) == []
     log = only_log(instrumented)
     assert (log["user_query"], log["error"]) == (QUERY, "the server gave no answer of a model")
@@ -627,7 +631,7 @@ def test_a_compaction_is_logged(server: Server, client: OpenAI, instrumented: Lo
     assert (log["user_query"], log["response"], log["total_tokens"]) == (QUERY, "", 26)
 
 
-# Answers that are never seen to end ---------------------------------------------------------------------------------
+# Answers without an observed end ------------------------------------------------------------------------------------
 
 
 def unfinished(log: dict[str, Any]) -> tuple[Any, ...]:
@@ -635,7 +639,7 @@ def unfinished(log: dict[str, Any]) -> tuple[Any, ...]:
     return log.get("user_query"), noted.get("run_id") or noted.get("response_id"), noted["outcome"]
 
 
-def test_what_was_never_seen_to_end_is_logged_at_the_end_of_the_process(
+def test_answers_without_an_observed_end_are_logged_at_process_exit(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/messages", message("msg_1", QUERY, role="user", at=1))
@@ -656,7 +660,7 @@ def test_what_was_never_seen_to_end_is_logged_at_the_end_of_the_process(
     ]
 
 
-def test_a_run_that_another_follows_unseen_is_logged_as_incomplete(
+def test_a_run_followed_by_another_before_its_end_is_logged_as_incomplete(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/runs", run(status="queued"), run("run_2", at=20, status="queued"))
@@ -666,7 +670,7 @@ def test_a_run_that_another_follows_unseen_is_logged_as_incomplete(
     assert [unfinished(log)[1:] for log in instrumented()] == [("run_1", "incomplete")]
 
 
-def test_a_run_that_has_to_make_room_is_logged_as_incomplete(
+def test_a_run_evicted_from_memory_is_logged_as_incomplete(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standalone, "_MOST_PENDING", 2)
@@ -687,7 +691,7 @@ def test_a_run_of_another_process_is_not_logged_before_it_ends(
     assert instrumented() == []
 
 
-def test_a_run_that_ends_after_another_began_is_whole(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_run_that_ends_after_another_began_is_complete(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", run(status="queued"), run("run_2", at=20, status="queued"))
     server.on(f"GET {RUN}", run()).on(f"GET {THREAD}/messages", page(message("msg_2", RAIN, at=12)))
     threads = client.beta.threads
@@ -700,7 +704,7 @@ def test_a_run_that_ends_after_another_began_is_whole(server: Server, client: Op
     assert "outcome" not in log["custom_attributes"]
 
 
-# Forms of their own --------------------------------------------------------------------------------------------------
+# Non-standard forms --------------------------------------------------------------------------------------------------
 
 FORMS: dict[str, Wire] = {
     "ollama": {
@@ -740,7 +744,7 @@ FORMS: dict[str, Wire] = {
 
 @DECORATED
 @pytest.mark.parametrize("kind", FORMS)
-def test_answers_in_a_servers_own_form(
+def test_answers_in_non_standard_forms_are_read(
     kind: str, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", FORMS[kind])
@@ -754,7 +758,7 @@ def test_answers_in_a_servers_own_form(
 
 @DECORATED
 @pytest.mark.parametrize("named", [{"object": "response", "output": []}, {}], ids=["named", "unnamed"])
-def test_a_response_whose_text_is_beside_its_output(
+def test_response_text_beside_the_output_is_read(
     named: Wire, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /responses", {**named, "id": "r", "model": "m", "output_text": "Sunny."})

@@ -17,7 +17,7 @@ from .server import Server
 
 
 def shown(seen: Any) -> Any:
-    """A result or an exception as what can be compared."""
+    """Return a comparable form of a result or an exception."""
     if isinstance(seen, BaseException):
         cause = seen.__cause__ and shown(seen.__cause__)
         return type(seen), re.sub(r"0x\w+|:\d+", "", str(seen)), getattr(seen, "status_code", None), cause

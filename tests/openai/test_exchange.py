@@ -26,7 +26,7 @@ def answer_of(**exchange: Any) -> Answer:
     return next(record for record in records_of(**exchange) if isinstance(record, Answer))
 
 
-def test_a_chat_request_tells_the_prompt_the_question_and_the_options() -> None:
+def test_a_chat_request_gives_the_prompt_the_question_and_the_options() -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
     messages = [
         {"role": "developer", "content": "Be brief."},
@@ -45,13 +45,13 @@ def test_a_chat_request_tells_the_prompt_the_question_and_the_options() -> None:
 
 
 @pytest.mark.parametrize("asked", ["How cold?", [{"role": "user", "content": "How cold?"}]])
-def test_a_responses_input_is_text_or_items(asked: object) -> None:
+def test_the_input_of_a_response_is_text_or_items(asked: object) -> None:
     answer = answer_of(kind="response", params={"input": asked}, answer=samples.response())
     assert answer.query == "How cold?"
     assert answer.prompt == ({"role": "user", "content": "How cold?"},)
 
 
-def test_outputs_in_a_request_are_read_and_stand_in_the_prompt() -> None:
+def test_tool_outputs_in_a_request_are_read_and_part_of_the_prompt() -> None:
     items = [
         {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"},
         {
@@ -66,7 +66,7 @@ def test_outputs_in_a_request_are_read_and_stand_in_the_prompt() -> None:
     assert output == ToolOutput(call="call_1", value=[{"type": "input_text", "text": "3"}])
 
 
-def test_a_run_started_with_its_thread_tells_the_question() -> None:
+def test_a_run_created_with_its_thread_gives_the_question() -> None:
     params = {
         "thread": {"messages": [{"role": "user", "content": "How cold?"}]},
         "additional_instructions": "Be kind too.",
@@ -76,7 +76,7 @@ def test_a_run_started_with_its_thread_tells_the_question() -> None:
     assert answer.system == ("Be brief.", "Be kind too.")
 
 
-def test_additional_instructions_that_the_run_shows_are_not_said_twice() -> None:
+def test_additional_instructions_are_not_repeated_if_the_run_has_them() -> None:
     params = {"additional_instructions": "Be brief."}
     assert answer_of(kind="run", params=params, answer=samples.run()).system == ("Be brief.",)
 
@@ -96,16 +96,16 @@ def test_a_failed_request_is_an_answer_with_an_error() -> None:
     assert (answer.model, answer.query, answer.session) == ("gpt-4o", "What is this?", "conv_1")
 
 
-def test_a_stream_that_failed_keeps_what_had_come() -> None:
+def test_a_failed_stream_keeps_what_had_arrived() -> None:
     answer = answer_of(kind="chat", answer=samples.chat(content="Hel"), error=ConnectionError("reset"))
     assert (answer.text, answer.error) == ("Hel", "ConnectionError: reset")
 
 
-def test_a_failed_request_for_no_answer_says_nothing() -> None:
+def test_a_failed_request_that_asks_no_model_gives_no_records() -> None:
     assert read_exchange(None, {}, None, order=1, error=OSError()) is None
 
 
-def test_an_exception_that_cannot_be_read_still_has_its_name() -> None:
+def test_an_exception_whose_text_cannot_be_read_is_logged_by_its_name() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
@@ -113,14 +113,14 @@ def test_an_exception_that_cannot_be_read_still_has_its_name() -> None:
     assert error_text(MuteError()) == "MuteError"
 
 
-def test_parameters_that_were_left_out_are_left_out() -> None:
+def test_omitted_parameters_are_not_logged() -> None:
     unset = object()
     params = dict.fromkeys(("input", "instructions", "tools", "temperature", "conversation", "stop", "model"), unset)
     answer = answer_of(kind="response", params=params, answer=samples.response())
     assert (answer.prompt, answer.tools, answer.options, answer.session) == ((), (), {}, None)
 
 
-def test_a_generator_of_messages_is_left_to_the_client() -> None:
+def test_a_generator_of_messages_is_not_consumed() -> None:
     messages = ({"role": "user", "content": text} for text in "ab")
     assert answer_of(kind="chat", params={"messages": messages}, answer=samples.chat()).prompt == ()
     assert len(list(messages)) == 2
@@ -154,7 +154,7 @@ JUNK = st.sampled_from([None, "", "text", 7, -1, 2.0, True, [], ["x"], {}, {"id"
 
 
 def spoil(data: st.DataObject, wire: Any) -> None:
-    """Put something else in one place, however deep."""
+    """Replace one value at any depth."""
     place = data.draw(st.sampled_from(sorted(wire) if isinstance(wire, dict) else range(len(wire))))
     if isinstance(wire[place], dict | list) and wire[place] and data.draw(st.booleans()):
         spoil(data, wire[place])
@@ -163,7 +163,7 @@ def spoil(data: st.DataObject, wire: Any) -> None:
 
 
 @given(st.data(), st.sampled_from(sorted(EXCHANGES)), st.sampled_from([0, 1]))
-def test_what_breaks_the_promise_of_its_type_loses_nothing_else(data: st.DataObject, kind: str, spoilt: int) -> None:
+def test_a_value_of_the_wrong_type_loses_nothing_else(data: st.DataObject, kind: str, spoilt: int) -> None:
     exchange: Any = copy.deepcopy(EXCHANGES[kind])
     spoil(data, exchange[spoilt])
     answer, params = exchange
@@ -175,7 +175,7 @@ def test_what_breaks_the_promise_of_its_type_loses_nothing_else(data: st.DataObj
         assert fields.get("response") == ("Rain." if kind != "run" else None)
 
 
-def test_details_of_the_same_name_are_summed() -> None:
+def test_token_details_of_the_same_name_are_summed() -> None:
     answer, params = EXCHANGES["response"]
     usage = answer_of(kind="response", params=params, answer=answer).usage
     assert usage == {

@@ -143,7 +143,7 @@ EXPECTED: dict[str, list[Wire]] = {
 
 
 def only(log: dict[str, Any], names: Wire) -> Wire:
-    """These of a log's facts, among them custom attributes, the names of called tools, and their outputs."""
+    """Return these fields of a log, which may be custom attributes, names of called tools, or their outputs."""
     calls = log.get("tool_calls") or []
     facts = {
         "called": [call["function"]["name"] for call in calls],
@@ -160,7 +160,7 @@ def check(logs: list[dict[str, Any]], expected: list[Wire]) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
-def test_each_answer_is_a_log_of_its_own(script: Any, server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_each_answer_is_a_separate_log(script: Any, server: Server, client: OpenAI, instrumented: Logs) -> None:
     play(script, server, client)
     flush(0)
     check(instrumented(), EXPECTED[script.__name__])
@@ -176,14 +176,14 @@ def test_a_body_too_long_to_be_copied_is_logged_as_incomplete(
 
 
 @pytest.mark.parametrize("script", ASYNC_SCRIPTS, ids=lambda script: script.__name__)
-def test_each_answer_on_an_async_client_is_a_log_of_its_own(script: Any, server: Server, instrumented: Logs) -> None:
+def test_each_answer_on_an_async_client_is_a_separate_log(script: Any, server: Server, instrumented: Logs) -> None:
     play_async(script, server)
     flush(0)
     check(instrumented(), EXPECTED[script.__name__])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
-def test_inside_a_decorated_call_all_answers_are_its_log(
+def test_inside_a_decorated_call_all_answers_are_one_log(
     script: Any, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     with athina_trace.athina_trace(prompt_slug="s"):
@@ -199,7 +199,7 @@ def test_inside_a_decorated_call_all_answers_are_its_log(
         assert log["response"] == (last[-1] if last else "")
 
 
-def test_tokens_are_summed_and_tools_gathered(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_tokens_are_summed_and_tool_calls_collected(server: Server, client: OpenAI, instrumented: Logs) -> None:
     by_name = {script.__name__: script for script in SCRIPTS}
     with athina_trace.athina_trace():
         play(by_name["chat_tools"], server, client)
@@ -222,7 +222,7 @@ def test_a_run_is_logged_once_its_messages_are_listed(server: Server, client: Op
     check(instrumented(), [RUN_LOG])
 
 
-def test_a_run_that_another_follows_is_logged_without_text(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_run_followed_by_another_is_logged_without_text(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", run(), run("run_2", at=20))
     for _ in range(2):
         client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
@@ -231,7 +231,7 @@ def test_a_run_that_another_follows_is_logged_without_text(server: Server, clien
     assert [log["custom_attributes"]["run_id"] for log in instrumented()] == ["run_1", "run_2"]
 
 
-def test_a_run_waits_for_its_messages_only_so_long(
+def test_a_run_waits_for_its_messages_for_a_limited_time(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.on(f"POST {THREAD}/runs", run())
@@ -245,7 +245,7 @@ def test_a_run_waits_for_its_messages_only_so_long(
     check(instrumented(), [{"response": "", "session_id": "thread_1"}])
 
 
-def test_the_engine_logs_what_waited_too_long(
+def test_the_engine_logs_runs_that_waited_too_long(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standalone, "PATIENCE", 0.05)
@@ -257,7 +257,7 @@ def test_the_engine_logs_what_waited_too_long(
     assert len(instrumented()) == 1
 
 
-def test_messages_of_other_runs_end_no_wait(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_messages_of_other_runs_do_not_end_the_wait(server: Server, client: OpenAI, instrumented: Logs) -> None:
     other = message("msg_9", "Not this.", at=30, run_id="run_9")
     server.on(f"POST {THREAD}/runs", run()).on(
         f"GET {THREAD}/messages", page(other), {**page(other), "has_more": True}, page(other, SAID, ASKED)
@@ -270,7 +270,7 @@ def test_messages_of_other_runs_end_no_wait(server: Server, client: OpenAI, inst
     check(instrumented(), [RUN_LOG])
 
 
-def test_a_run_with_details_to_fetch_needs_no_listing(server: Server, client: OpenAI, local: Logs) -> None:
+def test_with_fetching_enabled_a_run_needs_no_listed_messages(server: Server, client: OpenAI, local: Logs) -> None:
     instrument_openai(fetch_details=True)
     weather = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}", "output": "rain"}}
     server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {RUN}", run())
@@ -287,7 +287,7 @@ def test_a_run_with_details_to_fetch_needs_no_listing(server: Server, client: Op
     assert len(asked) == 3
 
 
-def test_details_are_fetched_on_an_async_client(server: Server, local: Logs) -> None:
+def test_details_of_a_run_are_fetched_on_an_async_client(server: Server, local: Logs) -> None:
     instrument_openai(fetch_details=True)
     server.on(f"POST {THREAD}/runs", run("run_async")).on(f"GET {THREAD}/runs/run_async/steps", page())
     server.on(f"GET {THREAD}/messages", page(message("msg_2", RAIN, at=12, run_id="run_async")))
@@ -300,7 +300,7 @@ def test_details_are_fetched_on_an_async_client(server: Server, local: Logs) -> 
     check(local(), [ANSWERED])
 
 
-def test_fetching_that_fails_changes_nothing(
+def test_a_failed_fetch_changes_nothing(
     server: Server, client: OpenAI, local: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)
@@ -313,7 +313,7 @@ def test_fetching_that_fails_changes_nothing(
 # Threads, tasks, processes ---------------------------------------------------------------------------------------
 
 
-def test_interleaved_threads_on_one_async_client_never_mix(server: Server, instrumented: Logs) -> None:
+def test_interleaved_threads_on_one_async_client_are_not_mixed(server: Server, instrumented: Logs) -> None:
     names = [f"thread_{n}" for n in range(10)]
     for n, name in enumerate(names):
         where: Wire = {"thread_id": name}
@@ -374,9 +374,9 @@ def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytes
     assert len(request_record.memory._threads) <= 1024
 
 
-# Python warns of threads, which the engine of an earlier test, or the server, may have: the child only writes and ends.
+# Python warns about threads of an earlier test's engine or of the server: the child only writes and exits.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_logs_nothing_of_its_parents(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_forked_child_logs_no_answers_of_its_parent(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", run())
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
     read, write = os.pipe()
@@ -397,12 +397,12 @@ def stream_of(client: OpenAI) -> Any:
     return client.chat.completions.create(model="gpt-4o", messages=ASK, stream=True)
 
 
-def test_a_stream_that_is_given_up_is_logged_incomplete(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_an_abandoned_stream_is_logged_as_incomplete(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     stream = stream_of(client)
     next(stream)
     next(stream)
-    stream.response.close = lambda: None  # neither closed by the user nor on its way out
+    stream.response.close = lambda: None  # neither closed by the program nor freed yet
     del stream
     gc.collect()
     assert instrumented() == []
@@ -436,7 +436,7 @@ def test_a_decorated_call_that_returns_a_stream_ends_with_it(
     check(instrumented(), [CHAT, {**BROKEN, "outcome": "incomplete"}])
 
 
-def test_what_a_log_still_waits_for_at_the_end_of_a_stream_is_done(
+def test_hooks_of_a_stream_log_have_run_when_the_stream_ends(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
@@ -465,7 +465,7 @@ def test_a_decorated_coroutine_that_returns_a_stream_ends_with_it(server: Server
     check(instrumented(), [CHAT])
 
 
-def test_a_stream_read_after_its_decorated_call_is_a_log_beside_it(
+def test_a_stream_read_after_its_decorated_call_is_a_separate_log(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
@@ -480,7 +480,7 @@ def test_a_stream_read_after_its_decorated_call_is_a_log_beside_it(
 
 
 @pytest.mark.parametrize("instrumented_too", [True, False])
-def test_a_decorated_generator_may_yield_the_pieces_of_a_stream(
+def test_a_decorated_generator_may_yield_the_chunks_of_a_stream(
     server: Server, client: OpenAI, local: Logs, *, instrumented_too: bool
 ) -> None:
     if instrumented_too:
@@ -490,7 +490,7 @@ def test_a_decorated_generator_may_yield_the_pieces_of_a_stream(
         decorated = athina_trace.athina_trace(pieces_of(by_name[name]))
         list(decorated(server, client))
         told = {name: value for name, value in expected.items() if name != "user_query"}
-        check(local()[-1:], [told])  # without a request there is nothing that tells the question
+        check(local()[-1:], [told])  # without a request, the question is unknown
     assert len(local()) == 3
 
 
@@ -503,7 +503,7 @@ def pieces_of(script: Any) -> Callable[[Server, OpenAI], Iterator[Any]]:
     return pieces
 
 
-def test_an_async_decorated_generator_may_yield_them_too(server: Server, instrumented: Logs) -> None:
+def test_a_decorated_async_generator_may_yield_the_chunks_of_a_stream(server: Server, instrumented: Logs) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
 
     @athina_trace.athina_trace
@@ -524,7 +524,7 @@ def test_an_async_decorated_generator_may_yield_them_too(server: Server, instrum
 # Decorated calls -------------------------------------------------------------------------------------------------
 
 
-def test_what_a_program_names_wins(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_values_set_by_the_program_win(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on("POST /chat/completions", chat(content=RAIN))
 
     @athina_trace.athina_trace
@@ -537,7 +537,7 @@ def test_what_a_program_names_wins(server: Server, client: OpenAI, instrumented:
     check(instrumented(), [{**CHAT, "response": f"1: {RAIN}", "total_tokens": 99, "context": "a document"}])
 
 
-def test_a_response_of_a_chain_knows_what_an_earlier_log_told(
+def test_a_chained_response_has_session_and_question_of_an_earlier_log(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /responses", response("resp_1"), response("resp_2", previous_response_id="resp_1"))
@@ -548,7 +548,7 @@ def test_a_response_of_a_chain_knows_what_an_earlier_log_told(
     check(instrumented(), [{"session_id": None, "user_query": QUERY}, {"session_id": "resp_1", "user_query": QUERY}])
 
 
-def test_a_message_posted_before_a_decorated_call_is_its_runs_question(
+def test_a_message_posted_before_a_decorated_call_is_the_question_of_its_run(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
@@ -558,7 +558,7 @@ def test_a_message_posted_before_a_decorated_call_is_its_runs_question(
     check(instrumented(), [RUN_LOG])
 
 
-def test_a_cancelled_request_is_logged_as_such(server: Server, instrumented: Logs) -> None:
+def test_a_cancelled_request_is_logged_as_cancelled(server: Server, instrumented: Logs) -> None:
     server.on("POST /responses", response("resp_1"))
 
     async def main() -> None:
@@ -589,7 +589,9 @@ def instrumented_classes() -> list[str]:
     return [kind.__name__ for kind in kinds if hasattr(kind.request, "__wrapped__")]
 
 
-def test_instrumenting_twice_logs_once_and_is_undone_at_once(server: Server, client: OpenAI, local: Logs) -> None:
+def test_instrumenting_twice_logs_once_and_one_uninstrument_undoes_it(
+    server: Server, client: OpenAI, local: Logs
+) -> None:
     instrument_openai()
     instrument_openai()
     instrument_openai(client)
@@ -602,7 +604,7 @@ def test_instrumenting_twice_logs_once_and_is_undone_at_once(server: Server, cli
     assert instrumented_classes() == []
 
 
-def test_one_client_and_its_copies_can_be_instrumented_alone(server: Server, client: OpenAI, local: Logs) -> None:
+def test_a_single_client_and_its_copies_can_be_instrumented(server: Server, client: OpenAI, local: Logs) -> None:
     with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as other:
         instrument_openai(client)
         ask(client, server)
@@ -617,9 +619,7 @@ def test_one_client_and_its_copies_can_be_instrumented_alone(server: Server, cli
         assert len(local()) == 4
 
 
-def test_one_client_that_is_left_alone_leaves_the_others_as_they_were(
-    server: Server, client: OpenAI, local: Logs
-) -> None:
+def test_uninstrumenting_one_client_does_not_change_the_others(server: Server, client: OpenAI, local: Logs) -> None:
     instrument_openai(client)
     assert instrumented_classes() == ["SyncAPIClient"]
     uninstrument_openai(client)
@@ -632,7 +632,7 @@ def test_one_client_that_is_left_alone_leaves_the_others_as_they_were(
 
 @pytest.fixture
 def theirs() -> Iterator[Callable[[], Any]]:
-    """Wrap `request` as other tools do; gives what stands there then. All is put back in the end."""
+    """Return a function that wraps `request` as other tools do and returns the wrapper; all is restored in the end."""
     from openai._base_client import SyncAPIClient  # noqa: PLC0415 - what is patched
 
     own = {name: vars(SyncAPIClient)[name] for name in ("request", "_process_response")}
@@ -654,7 +654,7 @@ def standing(name: str = "request") -> Any:
     return vars(SyncAPIClient)[name]
 
 
-def test_what_others_put_around_ours_stays_and_doubles_nothing(
+def test_patches_of_others_around_ours_stay_and_duplicate_nothing(
     server: Server, client: OpenAI, local: Logs, theirs: Callable[[], Any]
 ) -> None:
     instrument_openai()
@@ -672,7 +672,7 @@ def test_what_others_put_around_ours_stays_and_doubles_nothing(
     assert len(local()) == 2
 
 
-def test_what_others_put_there_first_stands_there_again(
+def test_uninstrumenting_restores_earlier_patches_of_others(
     server: Server, client: OpenAI, local: Logs, theirs: Callable[[], Any]
 ) -> None:
     put = theirs()
@@ -688,7 +688,7 @@ def instrument_with(others: threading.Barrier) -> None:
     instrument_openai()
 
 
-def test_threads_that_instrument_at_once_put_one_patch() -> None:
+def test_concurrent_instrumentation_patches_once() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -706,9 +706,7 @@ def test_threads_that_instrument_at_once_put_one_patch() -> None:
     assert not hasattr(standing(), "__wrapped__")
 
 
-def test_a_copy_that_cannot_be_instrumented_is_given_all_the_same(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_cannot_be_instrumented_is_still_returned(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_guard, "strict", False)
 
     class Odd(OpenAI):
@@ -744,7 +742,7 @@ def test_subclasses_and_azure_are_instrumented(server: Server, local: Logs) -> N
 
 
 @pytest.mark.parametrize("order", ["instrument first", "import first", "client first"])
-def test_it_does_not_matter_when_it_is_called(server: Server, order: str, tmp_path: Path) -> None:
+def test_instrumenting_works_before_or_after_import_and_client(server: Server, order: str, tmp_path: Path) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
     steps = {
         "instrument first": "athina_trace.instrument_openai(); assert not loaded(); import openai; make()",
@@ -774,13 +772,13 @@ def test_it_does_not_matter_when_it_is_called(server: Server, order: str, tmp_pa
 
 
 @pytest.mark.parametrize("waits", [["stream"], ["run"], ["run", "stream"]], ids=" and ".join)
-def test_what_waits_at_the_end_of_the_process_is_logged(waits: list[str], server: Server, tmp_path: Path) -> None:
+def test_waiting_answers_are_logged_at_process_exit(waits: list[str], server: Server, tmp_path: Path) -> None:
     server.on(f"POST {THREAD}/runs", run()).on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     code = (
         "import athina_trace, openai, sys, warnings\n"
         "warnings.simplefilter('ignore', DeprecationWarning)\n"
-        # Since Python 3.14 the client, instrumented or not, complains of its own stream where it is closed as late as
-        # this. The default argument is for the program's globals, which are gone by then.
+        # Since Python 3.14 the client, instrumented or not, complains about its own stream if it is closed as late as
+        # this. The default argument keeps an object, since the program's globals are gone by then.
         "def show_others(found, show=sys.unraisablehook):\n"
         "    if 'sys.meta_path is None' not in str(found.exc_value): show(found)\n"
         "sys.unraisablehook = show_others\n"
@@ -808,14 +806,14 @@ def test_what_waits_at_the_end_of_the_process_is_logged(waits: list[str], server
         assert (done.stdout, done.stderr) == (told, "")
 
 
-def test_tracing_that_is_off_watches_nothing(server: Server, client: OpenAI) -> None:
+def test_disabled_tracing_observes_nothing(server: Server, client: OpenAI) -> None:
     athina_trace.configure(enabled=False)
     instrument_openai()
     ask(client, server)
     assert status().made == 0
 
 
-def test_no_fault_of_ours_reaches_the_program(
+def test_internal_faults_do_not_reach_the_program(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)
@@ -834,7 +832,7 @@ def test_no_fault_of_ours_reaches_the_program(
     assert instrumented() == []
 
 
-def test_what_the_client_decoded_is_not_decoded_again(
+def test_json_that_the_client_decoded_is_not_decoded_again(
     server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def a_response(server: Server, client: AsyncOpenAI) -> AsyncIterator[Any]:
@@ -851,7 +849,7 @@ def test_what_the_client_decoded_is_not_decoded_again(
     assert decoded == []
 
 
-def test_what_a_program_changes_of_an_answer_is_logged_as_it_came(
+def test_an_answer_is_logged_as_received_even_if_the_program_changes_it(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     search = {"type": "maps_search_call", "id": "ms_1", "status": "completed", "output": {"hits": ["Oslo"]}}
@@ -863,7 +861,7 @@ def test_what_a_program_changes_of_an_answer_is_logged_as_it_came(
     assert log["tool_calls"][0]["output"] == {"hits": ["Oslo"]}
 
 
-def test_the_clients_one_request_method_is_where_it_was() -> None:
+def test_the_clients_request_method_has_the_expected_signature() -> None:
     import inspect  # noqa: PLC0415 - for this test
 
     from openai._base_client import AsyncAPIClient, SyncAPIClient  # noqa: PLC0415 - what is patched
@@ -892,20 +890,20 @@ def test_the_clients_one_request_method_is_where_it_was() -> None:
         ("DELETE /conversations/conv_1", "nothing"),
     ],
 )
-def test_paths_tell_what_a_request_is_about(line: str, kind: str | None) -> None:
+def test_the_kind_of_a_request_is_known_from_its_path(line: str, kind: str | None) -> None:
     found = route(*line.split())
     assert (found.kind if found is not None else "nothing") == kind
 
 
 @pytest.fixture
 def notices(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[str, str]]]:
-    """What was written about requests that are not logged: level, and text up to the colon or semicolon."""
+    """Return the records about requests that are not logged: level, and text up to the colon or semicolon."""
     monkeypatch.setattr(patches, "_reported", set())
     caplog.set_level(logging.INFO, "athina_trace")
     return lambda: [(each.levelname, re.split("[:;]", each.message)[0]) for each in caplog.records]
 
 
-def test_what_answers_no_question_is_reported_once_and_not_logged(
+def test_requests_to_apis_that_are_not_logged_are_reported_once(
     server: Server, client: OpenAI, instrumented: Logs, notices: Callable[[], list[tuple[str, str]]]
 ) -> None:
     vector = {"object": "list", "model": "m", "data": [{"object": "embedding", "index": 0, "embedding": [0.1]}]}
@@ -928,7 +926,7 @@ def test_what_answers_no_question_is_reported_once_and_not_logged(
     ]
 
 
-def test_conversations_that_are_not_read_are_warned_of_once(
+def test_answers_by_apis_that_are_not_observed_cause_one_warning(
     server: Server, client: OpenAI, instrumented: Logs, notices: Callable[[], list[tuple[str, str]]]
 ) -> None:
     server.on("POST /batches", {"id": "batch_1", "object": "batch"})
@@ -936,7 +934,7 @@ def test_conversations_that_are_not_read_are_warned_of_once(
     connecting = [("realtime.connect", "realtime"), ("responses.connect", "responses")]
     for _ in range(2):
         for _, resource in connecting:
-            if hasattr(getattr(client, resource, None), "connect"):  # before openai 2 there is none
+            if hasattr(getattr(client, resource, None), "connect"):  # openai 1 has no `connect`
                 getattr(client, resource).connect(**({"model": "m"} if resource == "realtime" else {}))
     assert instrumented() == []
     offered = [name for name, resource in connecting if hasattr(getattr(client, resource, None), "connect")]

@@ -24,7 +24,7 @@ from . import samples
 
 
 class Loose(BaseModel):
-    """As the client's models are: whatever the server sends is kept, checked or not."""
+    """A model like the client's: it keeps whatever the server sends, validated or not."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -45,16 +45,16 @@ class Unwritable(Loose):
         raise RuntimeError
 
 
-def test_a_model_reads_as_what_came_over_the_wire() -> None:
+def test_a_model_equals_the_json_that_was_received() -> None:
     assert read(Loose(**samples.run())) == read(samples.run())
     assert normalise(Aliased(schema={"type": "object"})) == {"schema": {"type": "object"}}
 
 
-def test_a_model_that_cannot_be_written_down_is_read_by_its_attributes() -> None:
+def test_a_model_that_cannot_be_dumped_is_read_by_its_attributes() -> None:
     assert read(Unwritable(**samples.run())) == read(samples.run())
 
 
-def test_a_page_of_models_keeps_the_order_that_it_was_asked_for() -> None:
+def test_a_page_of_models_keeps_the_requested_order() -> None:
     class Page(Loose):
         _options: Any = SimpleNamespace(params={"order": "asc"})
 
@@ -76,24 +76,24 @@ class Half(float):
     pass
 
 
-def test_values_of_subclasses_are_their_values() -> None:
+def test_values_of_subclasses_become_built_in_types() -> None:
     plain = normalise({"a": Colour.RED, "b": Size.TWO, "c": Half(0.5)})
     assert plain == {"a": "red", "b": 2, "c": 0.5}
     assert [type(value) for value in plain.values()] == [str, int, float]
 
 
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), []])
-def test_what_is_no_count_is_none(value: object) -> None:
+def test_an_invalid_count_is_none(value: object) -> None:
     assert count({"a": value}, "a") is None
 
 
 @pytest.mark.parametrize(("value", "whole"), [(0, 0), (2.0, 2), (10**400, 10**400), (2.5, None), (-1, None)])
-def test_counts_are_whole_and_not_negative(value: object, whole: int | None) -> None:
+def test_counts_are_non_negative_integers(value: object, whole: int | None) -> None:
     assert count({"a": value}, "a") == whole
     assert number({"a": value}, "a") == value
 
 
-def test_what_is_no_data_becomes_nothing() -> None:
+def test_values_that_are_not_data_become_none() -> None:
     thing = SimpleNamespace(name="f", lock=threading.Lock(), call=print, nothing=None, _private=1)
     assert normalise({"thing": thing, "list": [1, (2, "x")], 3: "no name"}) == {
         "thing": {"name": "f", "lock": None, "call": None},
@@ -106,11 +106,11 @@ def test_what_is_no_data_becomes_nothing() -> None:
     [dict, MappingProxyType, UserDict, lambda wire: SimpleNamespace(**wire), wrapt.ObjectProxy, lambda w: Loose(**w)],
     ids=["dictionary", "mapping", "user's dictionary", "object", "proxy", "model"],
 )
-def test_wrappers_of_every_kind_are_looked_through(wrap: Any) -> None:
+def test_all_kinds_of_wrappers_are_unwrapped(wrap: Any) -> None:
     assert normalise(wrap({"a": [wrap({"b": "text"})], "c": 1})) == {"a": [{"b": "text"}], "c": 1}
 
 
-def test_a_proxy_of_a_model_is_the_model() -> None:
+def test_a_proxy_of_a_model_is_read_like_the_model() -> None:
     wire = samples.response("resp_1", samples.output_text("Yes."))
     assert read(wrapt.ObjectProxy(Declared(**wire))) == read(wire) != []
 
@@ -125,7 +125,7 @@ def test_a_model_that_was_never_initialised_is_read() -> None:
     assert normalise(page)["data"] == [{"id": "msg_1"}]
 
 
-def test_a_body_is_read_whatever_its_json_holds() -> None:
+def test_a_body_with_any_json_is_read() -> None:
     half = b'{"object": "chat.completion", "choices": [{"message": {"content": "Rain \\ud83d"}}], "usage": NaN}'
     found: Any = read(SimpleNamespace(http_response=SimpleNamespace(content=half)))
     assert [answer.text for answer in found] == ["Rain \ud83d"]
@@ -135,11 +135,11 @@ def test_a_body_is_read_whatever_its_json_holds() -> None:
     "content",
     [b"<html>Log in</html>", b"[]", b'"text"', b"null", b"", "\ufeff{}".encode(), "text", None],
 )
-def test_a_body_that_is_no_json_object_is_no_answer(content: object) -> None:
+def test_a_body_that_is_not_a_json_object_is_no_answer(content: object) -> None:
     assert not read(SimpleNamespace(http_response=SimpleNamespace(content=content)))
 
 
-def test_a_circle_ends() -> None:
+def test_cyclic_data_terminates() -> None:
     circle: dict[str, Any] = {"name": "round", "wide": []}
     circle["wide"] = [circle] * 50
     assert normalise(circle)["name"] == "round"
@@ -150,7 +150,7 @@ def values_in(plain: Any) -> int:
     return 1 + sum(map(values_in, parts))
 
 
-def test_what_is_shared_many_times_over_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_is_shared_many_times_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(border, "_MOST_VALUES", 1000)
     shared: list[Any] = ["end"]
     for _ in range(30):
@@ -159,20 +159,20 @@ def test_what_is_shared_many_times_over_is_bounded(monkeypatch: pytest.MonkeyPat
     assert values_in(normalise(dict.fromkeys(map(str, range(5000)), 1))) <= 1001
 
 
-def test_long_strings_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_length_of_strings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(border, "_MOST_CHARACTERS", 10_000)
     plain = normalise({"first": "x" * 8000, "second": "y" * 8000, "short": "z" * 100})
     assert [len(text) for text in plain.values()] == [8000, 2000, 100]
 
 
-def test_what_comes_is_a_copy() -> None:
+def test_the_result_is_a_copy() -> None:
     tools = [{"type": "function", "parameters": {"type": "object"}}]
     copied = normalise(tools)
     tools[0]["parameters"]["type"] = "changed"  # type: ignore[index]
     assert copied == [{"type": "function", "parameters": {"type": "object"}}]
 
 
-def test_an_endless_mapping_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_mapping_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(border, "_MOST_VALUES", 1000)
 
     class Endless(UserDict[str, int]):
@@ -183,7 +183,7 @@ def test_an_endless_mapping_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Lies:
-    """Raises when its class is read."""
+    """An object that raises when its class is read."""
 
     @property
     def __class__(self) -> Any:
@@ -194,7 +194,7 @@ class Lies:
 
 
 class Deaf:
-    """Raises on every attribute."""
+    """An object that raises on every attribute."""
 
     def __getattribute__(self, name: str) -> object:
         raise RuntimeError(name)
@@ -210,7 +210,7 @@ class BrokenMapping(UserDict[str, object]):
         raise RuntimeError
 
 
-# The first two cannot pass through hypothesis, which asks everything for its class.
+# The first two cannot pass through hypothesis, which reads the class of every value.
 HOSTILE: list[Callable[[], Any]] = [
     Lies,
     Deaf,
@@ -224,7 +224,7 @@ HOSTILE: list[Callable[[], Any]] = [
 
 
 @pytest.mark.parametrize("make", HOSTILE, ids=map(str, range(len(HOSTILE))))
-def test_one_hostile_value_loses_nothing_beside_it(make: Callable[[], Any]) -> None:
+def test_one_hostile_value_loses_no_other_value(make: Callable[[], Any]) -> None:
     hostile = make()
     plain = normalise({"before": 1, "hostile": hostile, "list": [1, hostile, 2], "after": "x"})
     assert (plain["before"], plain["after"]) == (1, "x")
@@ -266,7 +266,7 @@ ANYTHING = st.recursive(
 
 
 @given(ANYTHING)
-def test_whatever_goes_in_exact_types_come_out(subject: object) -> None:
+def test_any_object_becomes_exact_built_in_types(subject: object) -> None:
     assert exact(normalise(subject))
 
 
@@ -278,15 +278,15 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_what_came_over_the_wire_stays_as_it_came(wire: object) -> None:
+def test_json_data_is_unchanged(wire: object) -> None:
     assert normalise(wire) == wire
 
 
-def test_an_empty_string_is_none() -> None:
+def test_an_empty_string_reads_as_none() -> None:
     assert string({"a": ""}, "a") is None
 
 
-def test_a_model_of_the_client_is_read_whatever_a_program_put_into_it() -> None:
+def test_a_client_model_is_read_whatever_the_program_put_into_it() -> None:
     from openai.types.chat import ChatCompletion  # noqa: PLC0415 - for this test
 
     wire = samples.chat(content="Hello.")

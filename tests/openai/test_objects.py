@@ -30,7 +30,7 @@ def one(subject: object) -> Any:
     return record
 
 
-def test_a_run_tells_who_where_and_how_much() -> None:
+def test_a_run_gives_assistant_thread_and_usage() -> None:
     answer = one(samples.run(reasoning_effort="low", max_completion_tokens=400))
     assert answer == Answer(
         key=("run", "run_1"),
@@ -63,11 +63,11 @@ def test_a_run_tells_who_where_and_how_much() -> None:
         ({"incomplete_details": {"reason": "max_prompt_tokens"}}, "run incomplete: max_prompt_tokens"),
     ],
 )
-def test_a_run_that_ended_badly_says_why(failed: dict[str, object], error: str) -> None:
+def test_a_failed_run_gives_its_error(failed: dict[str, object], error: str) -> None:
     assert one(samples.run(**{"status": "incomplete", **failed})).error == error  # type: ignore[arg-type]
 
 
-def test_a_message_keeps_its_words_and_names_its_files_and_sources() -> None:
+def test_a_message_gives_its_text_files_and_citations() -> None:
     cited = {"type": "file_citation", "file_citation": {"file_id": "file-9", "quote": "Oslo is cold."}}
     image = {"type": "image_file", "image_file": {"file_id": "file-7"}}
     refusal = {"type": "refusal", "refusal": "I had rather not."}
@@ -85,7 +85,7 @@ def test_a_message_keeps_its_words_and_names_its_files_and_sources() -> None:
     )
 
 
-def test_a_step_tells_its_calls_with_their_outputs() -> None:
+def test_a_step_gives_its_tool_calls_with_their_outputs() -> None:
     function = {
         "id": "call_1",
         "type": "function",
@@ -103,7 +103,7 @@ def test_a_step_tells_its_calls_with_their_outputs() -> None:
     assert calls[2].context == ("Oslo is cold.",)
 
 
-def test_a_response_tells_text_calls_usage_and_conversation() -> None:
+def test_a_response_gives_text_calls_usage_and_conversation() -> None:
     call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"}
     reasoning = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}]}
     found = {"type": "file_search_call", "id": "fs_1", "results": [{"text": "A chunk."}]}
@@ -129,12 +129,12 @@ def test_a_response_tells_text_calls_usage_and_conversation() -> None:
     ]
 
 
-def test_an_incomplete_response_says_why() -> None:
+def test_an_incomplete_response_gives_the_reason() -> None:
     wire = samples.response(status="incomplete", incomplete_details={"reason": "max_output_tokens"})
     assert one(wire).error == "response incomplete: max_output_tokens"
 
 
-def test_a_chat_completion_tells_text_and_usage() -> None:
+def test_a_chat_completion_gives_text_and_usage() -> None:
     answer = one(samples.chat())
     assert (answer.text, answer.status, answer.model) == ("Hello.", "stop", "gpt-4o-mini")
     assert answer.usage == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
@@ -144,11 +144,11 @@ def test_a_refusal_is_the_text_of_a_chat_completion() -> None:
     assert one(samples.chat(content=None, refusal="No.")).text == "No."
 
 
-def test_a_spoken_answer_is_its_transcript() -> None:
+def test_the_text_of_an_audio_answer_is_its_transcript() -> None:
     assert one(samples.chat(content=None, audio={"id": "a", "transcript": "Hi."})).text == "Hi."
 
 
-def test_tool_calls_and_the_legacy_function_call_of_a_chat_completion() -> None:
+def test_tool_calls_and_the_legacy_function_call_of_a_chat_completion_are_read() -> None:
     custom = {"id": "call_2", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
     legacy = {"name": "old", "arguments": "{}"}
     wire = samples.chat(content=None, tool_calls=[samples.function_call(), custom], function_call=legacy)
@@ -192,16 +192,16 @@ def test_objects_dictionaries_and_wrappers_read_the_same(wire: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_server_that_names_no_kind_is_understood_by_its_fields(wire: dict[str, Any]) -> None:
+def test_objects_without_a_kind_are_recognised_by_their_fields(wire: dict[str, Any]) -> None:
     assert read({name: value for name, value in wire.items() if name != "object"}) == read(wire)
 
 
-def test_a_stream_event_that_carries_an_object_is_read_as_that_object() -> None:
+def test_a_stream_event_with_an_object_is_read_as_that_object() -> None:
     assert read({"event": "thread.run.completed", "data": samples.run()}) == read(samples.run())
     assert read({"type": "response.completed", "response": samples.response()}) == read(samples.response())
 
 
-def test_a_body_still_on_the_network_is_left_there() -> None:
+def test_an_unread_body_is_not_read() -> None:
     class Unread:
         @property
         def content(self) -> bytes:
@@ -221,19 +221,19 @@ def test_pages_are_never_iterated() -> None:
     assert len(read(Page()) or ()) == 1
 
 
-def test_an_empty_page_is_understood_and_says_nothing() -> None:
+def test_an_empty_page_is_recognised_and_has_no_records() -> None:
     assert read(samples.page()) == []
 
 
-def test_a_result_of_the_users_own_is_not_taken_for_an_answer() -> None:
+def test_a_programs_own_result_is_not_taken_for_an_answer() -> None:
     results: list[object] = [{"choices": ["tea"]}, {"id": "1", "output": ["x"]}, {"data": []}, {"data": [1]}]
     for own in [*results, results, []]:
         assert read(own) is None
 
 
-def test_no_property_of_a_stranger_is_called() -> None:
+def test_no_property_of_an_unknown_object_is_called() -> None:
     class Streaming:
-        """As some web frameworks' responses are: looking at the body reads the stream."""
+        """A response like that of some web frameworks: looking at the body reads the stream."""
 
         @property
         def data(self) -> bytes:
@@ -244,7 +244,7 @@ def test_no_property_of_a_stranger_is_called() -> None:
     assert read(Streaming()) is None
 
 
-def test_of_a_long_list_of_strangers_only_the_first_few_are_asked() -> None:
+def test_only_the_first_items_of_a_long_unknown_list_are_examined() -> None:
     class Asked(dict[str, object]):
         count = 0
 
@@ -257,29 +257,29 @@ def test_of_a_long_list_of_strangers_only_the_first_few_are_asked() -> None:
 
 
 @pytest.mark.parametrize("stranger", [None, 1, "run_1", b"{}", object(), {}, {"object": "assistant"}, [1], MagicMock()])
-def test_strangers_are_not_understood(stranger: object) -> None:
+def test_unknown_objects_are_not_read(stranger: object) -> None:
     assert read(stranger) is None
 
 
-def test_a_list_within_itself_ends() -> None:
+def test_a_list_that_contains_itself_terminates() -> None:
     endless: list[object] = []
     endless.append(endless)
     assert read(endless) is None
 
 
 class Raises:
-    """Every attribute raises, even the class's name."""
+    """An object on which every attribute raises, even the class's name."""
 
     def __getattribute__(self, name: str) -> object:
         raise RuntimeError(name)
 
 
-def test_an_object_that_raises_at_every_touch_is_a_stranger() -> None:
+def test_an_object_that_raises_on_every_access_is_not_read() -> None:
     assert read(Raises()) is None
 
 
 class Shy:
-    """Every attribute raises, except towards Python's own questions."""
+    """An object on which every attribute raises, except those that Python itself reads."""
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(name) if name.startswith("_") else RuntimeError(name)
@@ -290,7 +290,7 @@ def kinds(readings: Iterable[object] | None) -> set[type]:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_one_member_that_raises_at_every_touch_never_loses_the_rest(wire: dict[str, Any]) -> None:
+def test_one_member_that_raises_on_every_access_loses_nothing_else(wire: dict[str, Any]) -> None:
     for spoilt in set(wire) - {"id", "object", "data", "run_id"}:
         assert kinds(read({**wire, spoilt: Raises()})) >= kinds(read(wire)) - {ToolCall}
         assert kinds(read({**wire, spoilt: [Raises()]})) >= kinds(read(wire)) - {ToolCall}
@@ -309,7 +309,7 @@ JUNK = st.recursive(
 
 
 @given(data=st.data(), wire=st.sampled_from(WIRES))
-def test_a_field_of_any_other_type_never_raises_and_never_loses_the_rest(
+def test_a_field_of_any_other_type_never_raises_and_loses_nothing_else(
     data: st.DataObject, wire: dict[str, Any]
 ) -> None:
     spoilt = data.draw(st.sampled_from(sorted(set(wire) - {"id", "object", "data", "run_id"})))
@@ -318,7 +318,7 @@ def test_a_field_of_any_other_type_never_raises_and_never_loses_the_rest(
 
 
 @given(JUNK)
-def test_junk_is_never_more_than_not_understood(junk: object) -> None:
+def test_arbitrary_data_never_raises(junk: object) -> None:
     read(junk)
     for kind in (
         "thread.run",

@@ -38,7 +38,7 @@ QUERY = "What is the weather?"
 
 @pytest.fixture(autouse=True)
 def _uncollected() -> Iterator[None]:
-    """No log may depend on the garbage collector."""
+    """Disable the garbage collector: no log may depend on it."""
     gc.disable()
     yield
     gc.enable()
@@ -61,14 +61,14 @@ def ask(client: OpenAI, **more: Any) -> Any:
     return client.chat.completions.create(model="gpt-4o-mini", messages=more.pop("messages", ASK), **more)
 
 
-# Streams that are left ------------------------------------------------------------------------------------------
+# Abandoned streams ----------------------------------------------------------------------------------------------
 
 
 def left_at(stream: Any, wanted: Callable[[Any], bool]) -> Any:
     return next(each for each in stream if wanted(each))
 
 
-def test_a_response_left_at_its_last_event_is_whole_and_logged_at_once(
+def test_a_response_stream_left_after_its_last_event_is_complete_and_logged_at_once(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /responses", Events.of_response(*events()))
@@ -78,7 +78,7 @@ def test_a_response_left_at_its_last_event_is_whole_and_logged_at_once(
     assert "outcome" not in log["custom_attributes"]
 
 
-def test_a_run_left_at_its_last_event_is_not_logged_again_by_polls(
+def test_a_run_stream_left_after_its_last_event_is_not_logged_again_by_polls(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
@@ -93,7 +93,9 @@ def test_a_run_left_at_its_last_event_is_not_logged_again_by_polls(
     assert "outcome" not in log["custom_attributes"]
 
 
-def test_a_completion_left_at_its_finish_reason_is_whole(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_completion_stream_left_after_its_finish_reason_is_complete(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
     server.on("POST /chat/completions", Events.of_chat(*chunks({"content": RAIN})))
     with ask(client, stream=True) as stream:
         left_at(stream, lambda chunk: chunk.choices[0].finish_reason)
@@ -103,7 +105,7 @@ def test_a_completion_left_at_its_finish_reason_is_whole(server: Server, client:
 
 
 @pytest.mark.parametrize("breaks", [True, False], ids=["broken", "ended early"])
-def test_a_run_whose_stream_broke_off_is_logged_as_the_polls_saw_it_end(
+def test_a_run_whose_stream_broke_off_is_logged_with_its_end_from_polls(
     breaks: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     begun: Any = [("thread.run.created", run(status="queued")), ("thread.run.in_progress", run(status="in_progress"))]
@@ -121,7 +123,7 @@ def test_a_run_whose_stream_broke_off_is_logged_as_the_polls_saw_it_end(
     assert not {"error", "outcome"} & {*log, *log["custom_attributes"]}
 
 
-def test_a_run_whose_stream_was_closed_and_that_nobody_asked_after_is_incomplete(
+def test_a_run_with_a_closed_stream_and_no_polls_is_incomplete(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/runs", Events.of_assistants(*run_events()))
@@ -132,7 +134,7 @@ def test_a_run_whose_stream_was_closed_and_that_nobody_asked_after_is_incomplete
     assert only_log(instrumented)["custom_attributes"]["outcome"] == "incomplete"
 
 
-def test_a_background_response_is_followed_beyond_its_broken_stream(
+def test_a_background_response_is_followed_after_its_stream_broke_off(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /responses", Events.of_response(*events()[:3]))
@@ -145,7 +147,7 @@ def test_a_background_response_is_followed_beyond_its_broken_stream(
     assert "outcome" not in log["custom_attributes"]
 
 
-def test_tool_outputs_submitted_within_the_first_stream_belong_to_one_log(
+def test_tool_outputs_submitted_during_the_first_stream_belong_to_one_log(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     waits = Events.of_assistants(("thread.run.requires_action", waiting_run(function_call())))
@@ -163,7 +165,7 @@ def test_tool_outputs_submitted_within_the_first_stream_belong_to_one_log(
     assert [(call["function"]["name"], call["output"]) for call in log["tool_calls"]] == [("weather", "rain")]
 
 
-def test_tool_outputs_submitted_by_another_call_still_know_the_question(
+def test_a_run_continued_by_another_calls_tool_outputs_keeps_its_question(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", waiting_run(function_call()))
@@ -179,10 +181,10 @@ def test_tool_outputs_submitted_by_another_call_still_know_the_question(
     assert [(log["user_query"], log["response"]) for log in instrumented()] == [(QUERY, ""), (QUERY, RAIN)]
 
 
-# Runs and what is told of them ------------------------------------------------------------------------------------
+# Runs and later snapshots of them ---------------------------------------------------------------------------------
 
 
-def test_steps_listed_after_the_messages_change_the_log(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_steps_listed_after_the_messages_update_the_log(server: Server, client: OpenAI, instrumented: Logs) -> None:
     found = {"results": [{"file_id": "file-1", "content": [{"type": "text", "text": "Rain at noon."}]}]}
     server.on(f"POST {THREAD}/runs", run()).on(f"GET {THREAD}/messages", page(SAID, ASKED))
     server.on(
@@ -202,7 +204,7 @@ def test_steps_listed_after_the_messages_change_the_log(server: Server, client: 
     assert change["tool_calls"][0]["id"] == "call_1"
 
 
-def test_a_run_whose_answer_was_found_in_its_thread_alone_is_logged(
+def test_a_run_whose_answer_was_only_found_in_its_thread_is_logged(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {THREAD}/messages", page(ASKED), page(SAID, ASKED))
@@ -215,7 +217,7 @@ def test_a_run_whose_answer_was_found_in_its_thread_alone_is_logged(
     assert only_log(instrumented)["response"] == RAIN
 
 
-def test_a_run_found_at_work_again_is_waited_for(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_run_seen_in_progress_again_is_waited_for(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", run(status="queued")).on(f"GET {THREAD}/messages", page(SAID, ASKED))
     server.on(f"GET {RUN}", run(status="in_progress"), run())
     threads = client.beta.threads
@@ -229,7 +231,7 @@ def test_a_run_found_at_work_again_is_waited_for(server: Server, client: OpenAI,
     assert only_log(instrumented)["total_tokens"] == 37
 
 
-def test_a_late_answer_about_a_run_at_work_takes_nothing_back(
+def test_a_late_snapshot_in_progress_does_not_undo_the_end_of_a_run(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on(f"POST {THREAD}/runs", run()).on(f"GET {RUN}", run(status="in_progress"))
@@ -240,7 +242,7 @@ def test_a_late_answer_about_a_run_at_work_takes_nothing_back(
     assert only_log(instrumented)["custom_attributes"]["status"] == "completed"
 
 
-def test_a_broken_run_that_was_last_seen_at_work_is_logged_as_far_as_it_came(
+def test_a_run_last_seen_in_progress_is_logged_with_what_had_arrived(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     begun: Any = [("thread.run.created", run(status="queued"))]
@@ -254,7 +256,7 @@ def test_a_broken_run_that_was_last_seen_at_work_is_logged_as_far_as_it_came(
     assert "run_1" in only_log(instrumented)["custom_attributes"]["run_id"]
 
 
-def test_a_refused_run_ends_no_wait_for_another(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_refused_run_does_not_end_the_wait_for_another(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", run(), Failure(400, "Thread already has an active run."))
     server.on(f"GET {THREAD}/messages", page(SAID, ASKED))
     threads = client.beta.threads
@@ -265,9 +267,7 @@ def test_a_refused_run_ends_no_wait_for_another(server: Server, client: OpenAI, 
     assert [log["response"] for log in instrumented()] == ["", RAIN]
 
 
-def test_a_run_that_spoke_before_it_expired_waits_for_what_it_said(
-    server: Server, client: OpenAI, instrumented: Logs
-) -> None:
+def test_an_expired_run_with_messages_waits_for_them(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/runs", waiting_run(function_call())).on(f"GET {RUN}", run(status="expired"))
     server.on(f"GET {THREAD}/messages", page(message("msg_2", "Let me look.", at=12), ASKED))
     threads = client.beta.threads
@@ -278,9 +278,7 @@ def test_a_run_that_spoke_before_it_expired_waits_for_what_it_said(
     assert (log["user_query"], log["response"], log["error"]) == (QUERY, "Let me look.", "run expired")
 
 
-def test_messages_brought_along_stand_beside_those_posted_before(
-    server: Server, client: OpenAI, instrumented: Logs
-) -> None:
+def test_additional_messages_follow_those_posted_before(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on(f"POST {THREAD}/messages", ASKED).on(f"POST {THREAD}/runs", run())
     server.on(f"GET {THREAD}/messages", page(SAID))
     threads = client.beta.threads
@@ -293,11 +291,13 @@ def test_messages_brought_along_stand_beside_those_posted_before(
     assert log["user_query"] == "Be quick."
 
 
-# What was asked ---------------------------------------------------------------------------------------------------
+# Questions --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decorated", [False, True])
-def test_an_image_by_itself_asks_nothing(decorated: bool, server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_message_with_only_an_image_is_not_the_question(
+    decorated: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
     server.on("POST /responses", response("resp_1", output_text("Lakers."))).on("POST /chat/completions", chat())
     image = [{"type": "input_image", "image_url": "https://example.com/a.png"}]
     said: Any = [{"role": "user", "content": "Who plays?"}, {"role": "user", "content": image}]
@@ -307,7 +307,7 @@ def test_an_image_by_itself_asks_nothing(decorated: bool, server: Server, client
     assert [log["user_query"] for log in instrumented()] == ["Who plays?"] * 2
 
 
-def test_a_template_speaks_for_system_and_user(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_prompt_template_gives_system_and_user_messages(server: Server, client: OpenAI, instrumented: Logs) -> None:
     items: Any = [
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "You greet."}]},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Greet Alice."}]},
@@ -321,7 +321,7 @@ def test_a_template_speaks_for_system_and_user(server: Server, client: OpenAI, i
     assert (log["custom_attributes"]["prompt_id"], log["custom_attributes"]["prompt_version"]) == ("pmpt_1", "2")
 
 
-def test_a_question_put_into_a_conversation_is_that_of_the_next_response(
+def test_a_question_added_to_a_conversation_is_that_of_the_next_response(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     conversation: Wire = {"conversation": {"id": "conv_1"}}
@@ -335,9 +335,7 @@ def test_a_question_put_into_a_conversation_is_that_of_the_next_response(
 
 
 @pytest.mark.parametrize("decorated", [False, True])
-def test_what_a_request_is_given_beside_its_method_counts(
-    decorated: bool, server: Server, client: OpenAI, instrumented: Logs
-) -> None:
+def test_parameters_in_extra_body_are_read(decorated: bool, server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on("POST /responses", response("resp_1", output_text("One.")))
     server.on("POST /responses", response("resp_2", output_text("Two."), previous_response_id="resp_1"))
     server.on("POST /responses", response("resp_3", output_text("Three."), previous_response_id="resp_2"))
@@ -349,7 +347,7 @@ def test_what_a_request_is_given_beside_its_method_counts(
     assert [log.get("session_id") for log in instrumented()] == [None, "resp_1", "resp_1"]
 
 
-def test_nothing_that_a_request_is_given_beside_its_method_is_left_on_disk_unread(
+def test_unknown_parameters_in_extra_body_are_not_written_to_disk(
     server: Server, client: OpenAI, tmp_path: Any
 ) -> None:
     athina_trace.configure(outbox=str(tmp_path / "outbox.db"))
@@ -360,16 +358,16 @@ def test_nothing_that_a_request_is_given_beside_its_method_is_left_on_disk_unrea
     assert [path for path in tmp_path.rglob("*") if path.is_file() and b"secret-5f1c" in path.read_bytes()] == []
 
 
-# What was answered -------------------------------------------------------------------------------------------------
+# Answers -----------------------------------------------------------------------------------------------------------
 
 
 class Weather(BaseModel):
-    """What the program wants."""
+    """The response format that the program requests."""
 
     rain: bool
 
 
-def test_an_answer_that_does_not_fit_what_it_is_parsed_to_is_logged_with_the_error(
+def test_an_answer_that_does_not_fit_the_response_format_is_logged_with_the_error(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     cut: Wire = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
@@ -389,7 +387,7 @@ def test_an_answer_that_does_not_fit_what_it_is_parsed_to_is_logged_with_the_err
     assert all(log["error"].startswith("ValidationError") for log in (first, second))
 
 
-def test_base64_is_told_by_its_length_wherever_it_stands(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_base64_data_is_replaced_by_its_length_everywhere(server: Server, client: OpenAI, instrumented: Logs) -> None:
     image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ" + "aB3" * 1000
     drawn = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": image}
     shot = {"type": "computer_screenshot", "image_url": f"data:image/png;base64,{image}"}
@@ -401,7 +399,7 @@ def test_base64_is_told_by_its_length_wherever_it_stands(server: Server, client:
     assert log["prompt"][1]["content"] == '{"type": "computer_screenshot", "image_url": "' + noted + '"}'
 
 
-def test_citations_and_approvals_are_kept(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_citations_and_approvals_are_logged(server: Server, client: OpenAI, instrumented: Logs) -> None:
     notes = [{"type": "url_citation", "url": "https://a.example"}, {"type": "file_citation", "file_id": "file-1"}]
     part = {"type": "output_text", "text": RAIN, "annotations": notes}
     request = {
@@ -433,7 +431,7 @@ FUNCTION: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "s
 
 
 @pytest.mark.parametrize("decorated", [False, True])
-def test_tools_are_told_without_what_is_null_but_for_their_schemas(
+def test_tools_are_logged_without_nulls_except_in_their_schemas(
     decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN), tools=[NULLS, FUNCTION]))
@@ -444,7 +442,7 @@ def test_tools_are_told_without_what_is_null_but_for_their_schemas(
     assert function == {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
 
 
-# Servers with shapes of their own ---------------------------------------------------------------------------------
+# Servers with non-standard shapes ---------------------------------------------------------------------------------
 
 
 def without(wire: Wire, *names: str) -> Wire:
@@ -453,7 +451,7 @@ def without(wire: Wire, *names: str) -> Wire:
 
 @pytest.mark.parametrize("decorated", [False, True])
 @pytest.mark.parametrize("missing", [("status",), ("id", "object"), ("object",)], ids="+".join)
-def test_a_response_that_leaves_out_what_it_is_is_logged(
+def test_a_response_without_object_id_or_status_is_logged(
     missing: tuple[str, ...], decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /responses", without(response("resp_1", output_text(RAIN)), *missing))
@@ -465,7 +463,7 @@ def test_a_response_that_leaves_out_what_it_is_is_logged(
 
 @pytest.mark.parametrize("decorated", [False, True])
 @pytest.mark.parametrize("named", ["text_completion", ""])
-def test_a_completion_that_names_itself_otherwise_is_logged(
+def test_a_completion_with_another_object_name_is_logged(
     named: str, decorated: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", {**chat(content=RAIN), "object": named})
@@ -505,7 +503,7 @@ def test_an_error_with_status_200_is_an_error(
         ),
     ],
 )
-def test_an_error_is_told_in_the_servers_words(
+def test_an_error_is_logged_with_the_servers_message(
     body: Wire, words: str, server: Server, client: OpenAI, instrumented: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Failure, "body", property(lambda _self: body))
@@ -516,7 +514,7 @@ def test_an_error_is_told_in_the_servers_words(
 
 
 @pytest.mark.parametrize("api", ["chat", "responses", "runs"])
-def test_an_event_of_the_name_error_that_holds_but_a_message_is_an_error(
+def test_an_event_named_error_with_only_a_message_is_an_error(
     api: str, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     failed = ("error", {"message": "Later.", "code": None})
@@ -542,9 +540,7 @@ def test_an_error_as_the_only_event_of_a_stream_is_an_error(server: Server, clie
     assert "outcome" not in log["custom_attributes"]
 
 
-def test_an_error_within_an_event_that_is_read_unparsed_is_an_error(
-    server: Server, client: OpenAI, instrumented: Logs
-) -> None:
+def test_an_error_in_an_unparsed_event_is_an_error(server: Server, client: OpenAI, instrumented: Logs) -> None:
     failed = {"type": "error", "error": {"type": "server_error", "code": "overloaded", "message": "Later."}}
     server.on("POST /responses", Events.of_response(failed))
     with client.responses.with_streaming_response.create(model="gpt-4.1", input=QUERY, stream=True) as raw:
@@ -552,7 +548,7 @@ def test_an_error_within_an_event_that_is_read_unparsed_is_an_error(
     assert only_log(instrumented)["error"] == "overloaded: Later."
 
 
-def test_text_without_an_item_around_it_is_the_answer(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_text_deltas_without_an_item_are_the_answer(server: Server, client: OpenAI, instrumented: Logs) -> None:
     piece = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "item_id": "msg_1"}
     deltas = [{**piece, "delta": "It rains"}, {**piece, "delta": " in Oslo."}]
     done = {"type": "response.completed", "response": response("resp_1")}
@@ -567,10 +563,10 @@ CALL: Wire = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name"
 
 @pytest.mark.parametrize("final", [[], None, "as the items"], ids=["empty", "null", "items"])
 @pytest.mark.parametrize("content", [[], None, [{"type": "output_text", "text": "", "annotations": []}]])
-def test_items_that_end_empty_are_what_was_streamed_of_them(
+def test_items_that_end_empty_have_their_streamed_text(
     content: Any, final: Any, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
-    """As of servers that convert another API's stream, and tell the text in its pieces alone."""
+    """Servers that convert another API's stream may have the text only in its deltas."""
     made = events()[:-2]
     ended: list[Wire] = [{**output_text(""), "content": content}, {**CALL, "arguments": ""}]
     made += [{"type": "response.output_item.done", "output_index": 0, "item": ended[0]}]
@@ -586,7 +582,7 @@ def test_items_that_end_empty_are_what_was_streamed_of_them(
     assert [call["function"]["arguments"] for call in log["tool_calls"]] == ['{"city":"Oslo"}']
 
 
-def test_an_item_takes_nothing_from_one_of_another_kind_in_its_place(
+def test_an_item_takes_no_text_from_another_kind_of_item_at_its_index(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     search: Wire = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
@@ -602,7 +598,9 @@ def called(*calls: Wire) -> Wire:
     return {"tool_calls": list(calls)}
 
 
-def test_calls_are_told_apart_however_a_server_counts_them(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_tool_calls_are_distinguished_however_a_server_numbers_them(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
     one: Wire = {"index": 0, **function_call("call_1", arguments='{"a"')}
     two: Wire = {"index": 0, **function_call("call_2", name="time", arguments="{}")}
     rest: Wire = {"index": 0, "id": "", "type": "function", "function": {"name": None, "arguments": ": 1}"}}
@@ -612,7 +610,7 @@ def test_calls_are_told_apart_however_a_server_counts_them(server: Server, clien
     assert told == [("call_1", "weather", '{"a": 1}'), ("call_2", "time", "{}")]
 
 
-def test_ids_that_change_with_each_piece_make_no_new_calls(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_ids_that_change_with_each_chunk_make_no_new_calls(server: Server, client: OpenAI, instrumented: Logs) -> None:
     one: Wire = {"index": 0, **function_call("call_1", arguments='{"a"')}
     rest: Wire = {"index": 0, "id": "call_x", "function": {"arguments": ": 1}"}}
     server.on("POST /chat/completions", Events.of_chat(*chunks(called(one), called(rest))))
@@ -622,7 +620,7 @@ def test_ids_that_change_with_each_piece_make_no_new_calls(server: Server, clien
 
 
 @pytest.mark.parametrize("choices", [{"choices": None}, {}], ids=["null", "absent"])
-def test_usage_is_read_off_a_chunk_without_choices(
+def test_usage_is_read_from_a_chunk_without_choices(
     choices: Wire, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": HOUR, "model": "gpt-4o-mini", **choices}
@@ -632,7 +630,7 @@ def test_usage_is_read_off_a_chunk_without_choices(
     assert (only_log(instrumented)["response"], only_log(instrumented)["total_tokens"]) == (RAIN, 7)
 
 
-def test_nothing_sent_takes_nothing_away(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_null_fields_in_a_delta_remove_nothing(server: Server, client: OpenAI, instrumented: Logs) -> None:
     made = chunks({"content": RAIN}, {"content": None, "role": ""})
     server.on("POST /chat/completions", Events.of_chat(*made))
     with client.chat.completions.with_streaming_response.create(model="gpt-4o-mini", messages=ASK, stream=True) as raw:
@@ -641,7 +639,7 @@ def test_nothing_sent_takes_nothing_away(server: Server, client: OpenAI, instrum
 
 
 def spoken(*turns: tuple[str, str]) -> Any:
-    """A history of calls, each with an id and its output."""
+    """Make a message history of tool calls, each with an id and its output."""
     said: list[Any] = list(ASK)
     for call_id, output in turns:
         said.append({"role": "assistant", "content": None, "tool_calls": [function_call(call_id)]})
@@ -650,7 +648,7 @@ def spoken(*turns: tuple[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("resent", [True, False], ids=["history resent", "outputs alone"])
-def test_ids_that_are_given_anew_keep_their_own_outputs(
+def test_calls_with_reused_ids_keep_their_own_outputs(
     resent: bool, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     for number in range(2):
@@ -665,7 +663,7 @@ def test_ids_that_are_given_anew_keep_their_own_outputs(
     assert [call["output"] for call in only_log(instrumented)["tool_calls"]] == ["rain", "sun"]
 
 
-def test_outputs_of_earlier_turns_answer_no_call_of_this_one(
+def test_tool_outputs_of_earlier_turns_do_not_belong_to_this_turns_calls(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", chat(content=None, tool_calls=[function_call("call_0")]))
@@ -677,7 +675,9 @@ def test_outputs_of_earlier_turns_answer_no_call_of_this_one(
     assert [call["output"] for call in only_log(instrumented)["tool_calls"]] == ["sun"]
 
 
-def test_legacy_functions_stand_in_their_own_fields(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_legacy_functions_are_logged_as_functions_and_function_call(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
     functions: Any = [{"name": "weather", "parameters": {"type": "object", "properties": {}}}]
     server.on("POST /chat/completions", chat(content=None, function_call={"name": "weather", "arguments": "{}"}))
     server.on("POST /chat/completions", chat("chatcmpl-2", content=RAIN))

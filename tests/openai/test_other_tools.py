@@ -32,7 +32,7 @@ def ask(client: Any, **more: Any) -> Any:
 
 
 class TheirStream:
-    """A stream of another tool, around the client's."""
+    """Another tool's stream around the client's."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -48,7 +48,7 @@ def around(call: Any, _client: Any, args: Any, kwargs: Any) -> Any:
 
 @pytest.fixture
 def in_the_subclass() -> Iterator[Callable[[], None]]:
-    """Put a `request` of their own on `OpenAI`, as OpenInference and Logfire do."""
+    """Return a function that puts another `request` on `OpenAI`, as OpenInference and Logfire do."""
     made: list[type] = []
 
     def put() -> None:
@@ -64,7 +64,7 @@ def in_the_subclass() -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize("theirs_first", [True, False], ids=["theirs first", "ours first"])
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
-def test_a_request_of_theirs_in_a_subclass_hides_and_doubles_nothing(
+def test_another_tools_request_on_a_subclass_neither_hides_nor_duplicates_answers(
     theirs_first: bool, is_stream: bool, server: Server, local: Logs, in_the_subclass: Callable[[], None]
 ) -> None:
     for put in (in_the_subclass, instrument_openai) if theirs_first else (instrument_openai, in_the_subclass):
@@ -87,7 +87,7 @@ def test_a_request_of_theirs_in_a_subclass_hides_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
-def test_a_request_of_theirs_on_a_client_is_seen_and_its_limits_are_told(
+def test_another_tools_request_on_a_client_is_logged_with_a_note_on_its_limits(
     is_stream: bool, server: Server, client: OpenAI, local: Logs, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = client.request
@@ -109,9 +109,7 @@ def test_a_request_of_theirs_on_a_client_is_seen_and_its_limits_are_told(
     ]
 
 
-def test_a_subclass_that_tries_again_by_itself_has_each_of_its_attempts_logged_once(
-    server: Server, local: Logs
-) -> None:
+def test_each_attempt_of_a_subclass_that_retries_by_itself_is_logged_once(server: Server, local: Logs) -> None:
     class Persistent(OpenAI):
         def request(self, *args: Any, **kwargs: Any) -> Any:
             try:
@@ -126,7 +124,7 @@ def test_a_subclass_that_tries_again_by_itself_has_each_of_its_attempts_logged_o
     assert [log.get("error") or log["response"] for log in local()] == ["Not yet.", RAIN]
 
 
-def test_what_a_subclass_answers_without_the_client_is_no_answer_of_a_model(server: Server, local: Logs) -> None:
+def test_a_result_that_a_subclass_returns_without_a_request_is_not_logged(server: Server, local: Logs) -> None:
     class Cached(OpenAI):
         def request(self, *_args: Any, **_kwargs: Any) -> Any:
             return chat(content="Remembered.")
@@ -137,7 +135,7 @@ def test_what_a_subclass_answers_without_the_client_is_no_answer_of_a_model(serv
     assert local() == []
 
 
-def test_async_clients_of_theirs_are_seen_too(server: Server, local: Logs) -> None:
+def test_async_clients_with_another_tools_request_are_logged_too(server: Server, local: Logs) -> None:
     class Theirs(AsyncOpenAI):
         request: Any = wrapt.FunctionWrapper(
             AsyncOpenAI.request, lambda call, _client, args, given: call(*args, **given)
@@ -157,7 +155,7 @@ def test_async_clients_of_theirs_are_seen_too(server: Server, local: Logs) -> No
     assert [log["response"] for log in local()] == [RAIN] * 6
 
 
-def test_a_refused_request_of_a_client_with_its_own_request_is_logged_once(
+def test_a_failed_request_of_a_client_with_its_own_request_is_logged_once(
     server: Server, client: OpenAI, local: Logs
 ) -> None:
     client.request = functools.partial(client.request)  # type: ignore[method-assign]
@@ -172,7 +170,7 @@ def test_a_refused_request_of_a_client_with_its_own_request_is_logged_once(
     assert (inside["error"], inside["user_query"]) == ("No.", "mine")
 
 
-def test_a_refused_request_of_an_async_client_with_its_own_request_is_logged_once(server: Server, local: Logs) -> None:
+def test_a_failed_request_of_an_async_client_with_its_own_request_is_logged_once(server: Server, local: Logs) -> None:
     async def main() -> None:
         async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
             theirs = client.request
@@ -195,11 +193,11 @@ def test_a_refused_request_of_an_async_client_with_its_own_request_is_logged_onc
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
-def test_a_tool_that_sends_from_a_thread_of_its_own_hides_nothing(
+def test_a_tool_that_sends_from_its_own_thread_hides_nothing(
     is_stream: bool, server: Server, client: OpenAI, local: Logs
 ) -> None:
     theirs = client.request
-    with ThreadPoolExecutor(1) as pool:  # which does not see our context
+    with ThreadPoolExecutor(1) as pool:  # its thread does not see our context
         client.request = lambda *args, **kwargs: pool.submit(theirs, *args, **kwargs).result()  # type: ignore[method-assign]
         instrument_openai()
         server.on("POST /chat/completions", Failure(400, "No."))
@@ -227,7 +225,7 @@ def test_an_unanswered_request_of_a_client_with_its_own_request_is_logged_once(l
     inside, alone = local()
     assert inside["error"] == alone["error"] == "APIConnectionError: Connection error."
     assert (inside["user_query"], alone["user_query"]) == ("mine", ASK[0]["content"])
-    assert alone["response_time"] >= 300  # with the pause before it was sent again
+    assert alone["response_time"] >= 300  # including the pause before the retry
 
 
 def test_an_unanswered_request_of_an_async_client_with_its_own_request_is_logged_once(local: Logs) -> None:
@@ -243,9 +241,7 @@ def test_an_unanswered_request_of_an_async_client_with_its_own_request_is_logged
     assert (log["error"], log["user_query"]) == ("APIConnectionError: Connection error.", ASK[0]["content"])
 
 
-def test_a_stream_that_was_not_observed_ends_the_call_that_returns_it(
-    server: Server, client: OpenAI, local: Logs
-) -> None:
+def test_an_unobserved_stream_ends_the_call_that_returns_it(server: Server, client: OpenAI, local: Logs) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     stream = ask(client, stream=True)
     instrument_openai()

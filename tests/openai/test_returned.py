@@ -71,7 +71,7 @@ READ: list[tuple[str, Callable[[Any], None]]] = [
 
 
 @pytest.mark.parametrize(("kind", "read"), READ)
-def test_the_call_ends_when_what_it_returned_is_read(
+def test_a_call_ends_when_its_returned_stream_is_read(
     kind: str, read: Callable[[Any], None], server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
@@ -82,7 +82,9 @@ def test_the_call_ends_when_what_it_returned_is_read(
     assert (log["user_query"], log["response"], log["total_tokens"]) == ("q", RAIN, 7)
 
 
-def test_a_stream_beside_its_sources(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_call_that_returns_a_stream_in_a_dictionary_ends_with_the_stream(
+    server: Server, client: OpenAI, instrumented: Logs
+) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     result = athina_trace(lambda: {"answer": streaming(client.chat.completions.create), "sources": ["a"]})()
     assert instrumented() == []
@@ -91,13 +93,13 @@ def test_a_stream_beside_its_sources(server: Server, client: OpenAI, instrumente
 
 
 @pytest.mark.parametrize("kind", RETURNED)
-def test_the_call_ends_as_incomplete_when_that_is_given_up(
+def test_a_call_is_incomplete_if_its_returned_stream_is_abandoned(
     kind: str, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     result = athina_trace(lambda question: RETURNED[kind](client.chat.completions))("q")
     if hasattr(result, "__enter__"):
-        with result as entered, suppress(TypeError):  # a response that is not parsed
+        with result as entered, suppress(TypeError):  # an unparsed response
             next(iter(entered))
     del result
     gc.collect()
@@ -106,7 +108,7 @@ def test_the_call_ends_as_incomplete_when_that_is_given_up(
     assert (log["custom_attributes"]["outcome"], log["user_query"]) == ("incomplete", "q")
 
 
-def test_async_clients(server: Server, instrumented: Logs) -> None:
+def test_calls_with_async_clients_end_when_their_streams_are_read(server: Server, instrumented: Logs) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
 
     async def run() -> None:
@@ -125,7 +127,7 @@ def test_async_clients(server: Server, instrumented: Logs) -> None:
     assert [(log["response"], log["total_tokens"]) for log in instrumented()] == [(RAIN, 7)] * 3
 
 
-def test_the_helper_for_responses(server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_a_returned_responses_stream_helper_ends_the_call(server: Server, client: OpenAI, instrumented: Logs) -> None:
     server.on("POST /responses", Events.of_response(*events()))
     if not hasattr(client, "responses") or not hasattr(client.responses, "stream"):
         pytest.skip("this version of the client has no such helper")
@@ -133,7 +135,7 @@ def test_the_helper_for_responses(server: Server, client: OpenAI, instrumented: 
     assert [log["response"] for log in instrumented()] == [RAIN]
 
 
-def test_events_of_the_helper_without_instrumentation(server: Server, client: OpenAI, local: Logs) -> None:
+def test_stream_helper_events_are_read_without_instrumentation(server: Server, client: OpenAI, local: Logs) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     enter_and_read(athina_trace(lambda: asked(client.chat.completions.stream))())
     (log,) = local()
@@ -141,10 +143,10 @@ def test_events_of_the_helper_without_instrumentation(server: Server, client: Op
 
 
 class Answer:
-    """What a program makes of an answer."""
+    """A program's own result type."""
 
 
-def test_what_the_model_answered_wins_over_a_result_that_is_no_data(
+def test_the_models_answer_wins_over_a_result_that_is_not_data(
     server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))

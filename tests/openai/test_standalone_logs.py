@@ -47,7 +47,7 @@ def test_sync_and_async_answers_are_logged_at_once(server: Server, client: OpenA
     assert [log["response"] for log in instrumented()] == [RAIN] * 4
 
 
-def test_a_request_within_a_request_is_none_of_its_answer(server: Server, instrumented: Logs) -> None:
+def test_a_request_inside_a_request_is_not_part_of_its_answer(server: Server, instrumented: Logs) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN))).on("GET /models/gpt-4.1", {"id": "gpt-4.1"})
 
     class Asking(OpenAI):
@@ -61,12 +61,12 @@ def test_a_request_within_a_request_is_none_of_its_answer(server: Server, instru
 
 
 class Weather(BaseModel):
-    """What the program wants, and the model does not give."""
+    """The response format that the program requests, and the model does not follow."""
 
     rain: bool
 
 
-def test_answers_that_cannot_be_parsed_keep_their_own_text_in_every_thread(server: Server, instrumented: Logs) -> None:
+def test_unparsable_answers_are_logged_with_their_own_text_in_every_thread(server: Server, instrumented: Logs) -> None:
     texts = [f"Answer {number}" for number in range(8)]
     server.on("POST /chat/completions", *(chat(f"chatcmpl-{text}", content=text) for text in texts), chat())
 
@@ -83,7 +83,7 @@ def test_answers_that_cannot_be_parsed_keep_their_own_text_in_every_thread(serve
     assert all(log["error"].startswith("ValidationError") for log in instrumented())
 
 
-def test_what_was_answered_survives_a_kill(server: Server, tmp_path: Path) -> None:
+def test_answers_survive_a_kill(server: Server, tmp_path: Path) -> None:
     server.on("POST /responses", response("resp_1", function_call(), output_text(RAIN)))
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
     code = (
@@ -104,9 +104,7 @@ def test_what_was_answered_survives_a_kill(server: Server, tmp_path: Path) -> No
     assert (log["session_id"], log["customer_id"], log["user_query"], log["response"]) == ("desk", "acme", QUERY, RAIN)
 
 
-def test_an_answer_keeps_its_reference_however_often_it_is_collected(
-    server: Server, client: OpenAI, tmp_path: Path
-) -> None:
+def test_an_answer_has_its_reference_in_the_journal(server: Server, client: OpenAI, tmp_path: Path) -> None:
     instrument_openai()
     athina_trace.configure(outbox=str(tmp_path / "outbox.db"))
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
@@ -116,7 +114,7 @@ def test_an_answer_keeps_its_reference_however_often_it_is_collected(
     assert log["external_reference_id"].encode() in written
 
 
-def test_line_ends_within_an_answer_stay(server: Server, client: OpenAI, tmp_path: Path) -> None:
+def test_line_breaks_in_an_answer_are_kept(server: Server, client: OpenAI, tmp_path: Path) -> None:
     instrument_openai()
     athina_trace.configure(outbox=str(tmp_path / "outbox.db"))
     server.on("POST /chat/completions", chat(content="Rain.\nAnd\tsun."))
@@ -130,7 +128,7 @@ def test_a_long_question_is_logged(server: Server, client: OpenAI, instrumented:
     assert [(log["response"], len(log["user_query"])) for log in instrumented()] == [(RAIN, 120_000)]
 
 
-def test_credentials_of_a_tools_server_reach_neither_disk_nor_log(
+def test_credentials_of_an_mcp_server_reach_neither_disk_nor_log(
     server: Server, client: OpenAI, tmp_path: Path
 ) -> None:
     instrument_openai()
@@ -145,13 +143,15 @@ def test_credentials_of_a_tools_server_reach_neither_disk_nor_log(
 
 
 @pytest.mark.parametrize("answer", [{}, {"object": "list", "data": []}])
-def test_what_is_no_answer_is_no_log(answer: Wire, server: Server, client: OpenAI, instrumented: Logs) -> None:
+def test_an_object_that_is_not_an_answer_is_not_logged(
+    answer: Wire, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
     server.on("POST /chat/completions", answer)
     client.chat.completions.create(model="gpt-4o", messages=ASK)
     assert instrumented() == []
 
 
-def test_an_answer_that_is_asked_for_again_is_one_log(server: Server, client: OpenAI, local: Logs) -> None:
+def test_an_answer_that_is_retrieved_again_is_one_log(server: Server, client: OpenAI, local: Logs) -> None:
     instrument_openai()
     made: Wire = response("resp_1", output_text(RAIN))
     server.on("POST /responses", made).on("GET /responses/resp_1", made)
@@ -161,7 +161,7 @@ def test_an_answer_that_is_asked_for_again_is_one_log(server: Server, client: Op
     assert [log["response"] for log in local()] == [RAIN]
 
 
-def test_where_the_disk_fails_the_memory_takes_it(
+def test_if_the_disk_fails_answers_are_kept_in_memory(
     server: Server, client: OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instrument_openai()
@@ -180,9 +180,7 @@ def test_where_the_disk_fails_the_memory_takes_it(
     assert [json.loads(entry.body)["response"] for entry in memory.waiting()] == [RAIN]
 
 
-def test_the_session_of_a_chain_stays_that_of_its_first_known_response(
-    server: Server, client: OpenAI, local: Logs
-) -> None:
+def test_the_session_of_a_chain_is_its_first_known_response(server: Server, client: OpenAI, local: Logs) -> None:
     instrument_openai()
     server.on("POST /responses", *(response(f"resp_{number}", output_text(RAIN)) for number in (1, 2, 3)))
     for number in (1, 2, 3):
@@ -203,7 +201,7 @@ def test_each_answer_has_the_fields_of_its_own_scope(server: Server, client: Ope
     assert found == [("one", "first"), ("two", "first"), ("one", "first"), ("one", "second"), ("one", None)]
 
 
-def test_each_answer_has_the_settings_of_its_time(server: Server, client: OpenAI, tmp_path: Path) -> None:
+def test_each_answer_is_logged_with_the_settings_at_its_time(server: Server, client: OpenAI, tmp_path: Path) -> None:
     instrument_openai()
     server.on("POST /chat/completions", *[chat(content=RAIN)] * 3)
     environments = ["production", "staging", "production"]
@@ -214,7 +212,7 @@ def test_each_answer_has_the_settings_of_its_time(server: Server, client: OpenAI
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_messages_of_one_second_keep_the_order_of_their_page(
+def test_messages_of_one_second_keep_their_page_order(
     order: Any, server: Server, client: OpenAI, instrumented: Logs
 ) -> None:
     texts = ["First.", "Second."]

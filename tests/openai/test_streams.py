@@ -60,7 +60,7 @@ CHUNKS = [
 
 
 @pytest.mark.parametrize("wrap", [dict, as_object, lambda wire: {"type": "chunk", "chunk": wire}])
-def test_chat_chunks_give_the_completion(wrap: Any) -> None:
+def test_chat_chunks_are_assembled_into_the_completion(wrap: Any) -> None:
     log = log_of(ChatChunks(), list(map(wrap, CHUNKS)))
     assert log == {
         "response": "Hello.",
@@ -76,7 +76,7 @@ def test_chat_chunks_give_the_completion(wrap: Any) -> None:
     }
 
 
-def test_a_refusal_and_a_legacy_function_call_come_in_pieces() -> None:
+def test_a_refusal_and_a_legacy_function_call_are_assembled_from_pieces() -> None:
     assert (
         log_of(ChatChunks(), [chunk(choice(refusal="I ")), chunk(choice(refusal="won't."))])["response"] == "I won't."
     )
@@ -108,7 +108,7 @@ RESPONSE_EVENTS = [
 
 
 @pytest.mark.parametrize("wrap", [dict, as_object])
-def test_the_last_event_of_a_response_has_it_whole(wrap: Any) -> None:
+def test_the_last_event_of_a_response_has_all_of_it(wrap: Any) -> None:
     final = samples.response("resp_1", samples.output_text("Whole."))
     log = log_of(ResponseEvents(), list(map(wrap, [*RESPONSE_EVENTS, event("completed", response=final)])))
     assert (log["response"], log["total_tokens"], log["custom_attributes"]["status"]) == (
@@ -119,7 +119,7 @@ def test_the_last_event_of_a_response_has_it_whole(wrap: Any) -> None:
 
 
 @pytest.mark.parametrize("wrap", [dict, as_object])
-def test_a_response_that_breaks_off_keeps_what_came(wrap: Any) -> None:
+def test_a_response_that_breaks_off_keeps_what_had_arrived(wrap: Any) -> None:
     log = log_of(ResponseEvents(), list(map(wrap, RESPONSE_EVENTS)))
     assert log["response"] == "Hello.\nNo more."
     assert [call["function"] for call in log["tool_calls"]] == [{"name": "weather", "arguments": "{}"}]
@@ -171,13 +171,13 @@ def test_an_assistants_stream_gives_run_steps_and_messages(wrap: Any) -> None:
 
 
 @pytest.mark.parametrize("wrap", [dict, as_object])
-def test_an_assistants_stream_that_breaks_off_keeps_what_came(wrap: Any) -> None:
+def test_an_assistants_stream_that_breaks_off_keeps_what_had_arrived(wrap: Any) -> None:
     log = log_of(RunEvents(), list(map(wrap, RUN_EVENTS)))
     assert log["response"] == "Two."
     assert log["tool_calls"] == [{"type": "code_interpreter", "code_interpreter": {"input": "1+1", "outputs": []}}]
 
 
-def test_a_stream_that_waits_for_tools_tells_their_calls() -> None:
+def test_a_stream_that_waits_for_tools_gives_their_calls() -> None:
     waiting = told("run.requires_action", samples.waiting_run(samples.function_call()))
     assert log_of(RunEvents(), [*RUN_EVENTS[:1], waiting])["tool_calls"] == [samples.function_call()]
 
@@ -196,6 +196,6 @@ def test_a_stream_without_events_gives_nothing(accumulator: Any) -> None:
         max_size=9,
     )
 )
-def test_events_in_any_order_of_any_stream_never_raise(events: list[object]) -> None:
+def test_events_of_any_stream_in_any_order_never_raise(events: list[object]) -> None:
     for accumulator in EVERY:
         log_of(accumulator(), events)

@@ -56,7 +56,7 @@ def chat_span(tracer: trace.Tracer, *, response: str = "msg_1", **more: Any) -> 
         pass
 
 
-def test_a_span_is_a_log_with_the_session_where_it_began(logs: CapturedLogs) -> None:
+def test_a_span_becomes_a_log_in_the_session_where_it_began(logs: CapturedLogs) -> None:
     with athina_session("desk", customer_id="acme"):
         span = tracer().start_span("chat", attributes=CURRENT)
     span.end()
@@ -66,9 +66,9 @@ def test_a_span_is_a_log_with_the_session_where_it_began(logs: CapturedLogs) -> 
     assert log["response_time"] >= 0
 
 
-def test_names_and_values_of_attributes_may_be_members_of_an_enum(logs: CapturedLogs) -> None:
-    """The hash of such a member is that of its own name, so that it is not found by its text."""
-    members: Any = Enum  # to type checkers, an enum's members are those that are written down
+def test_attribute_names_and_values_may_be_enum_members(logs: CapturedLogs) -> None:
+    """Such a member hashes by its name, so it cannot be looked up by its text."""
+    members: Any = Enum  # type checkers know only the members that are written out
     operations = members("Operation", {"CHAT": "chat"}, type=str)
     names = members("Name", {name.replace(".", "_").upper(): name for name in CURRENT}, type=str)
     span: Any = tracer().start_span("chat")
@@ -81,7 +81,7 @@ def test_names_and_values_of_attributes_may_be_members_of_an_enum(logs: Captured
     assert (log["total_tokens"], log["language_model_id"]) == (7, "gpt-4o-2024")
 
 
-def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_them(logs: CapturedLogs) -> None:
+def test_session_and_user_default_to_those_of_outer_spans(logs: CapturedLogs) -> None:
     made = tracer()
     anonymous: dict[str, Any] = {"gen_ai.conversation.id": None, "user.id": None}
     with made.start_as_current_span("request", attributes={"session.id": "thread_9", "user.id": "user_9"}):
@@ -92,8 +92,8 @@ def test_session_and_user_are_those_of_spans_around_where_nothing_else_names_the
     assert found == [("thread_9", "user_9"), ("thread_1", "user_1")]
 
 
-def test_session_and_user_are_those_of_spans_around_that_have_ended(logs: CapturedLogs) -> None:
-    """Such as that of a function that returns a stream."""
+def test_session_and_user_are_taken_from_outer_spans_that_have_ended(logs: CapturedLogs) -> None:
+    """Such as the span of a function that returns a stream."""
     made = tracer()
     with (
         made.start_as_current_span("request", attributes={"session.id": "thread_9", "user.id": "user_9"}),
@@ -105,7 +105,7 @@ def test_session_and_user_are_those_of_spans_around_that_have_ended(logs: Captur
     assert (log["session_id"], log["customer_user_id"]) == ("thread_9", "user_9")
 
 
-def test_agents_chains_and_workflows_are_no_logs(logs: CapturedLogs) -> None:
+def test_agents_chains_and_workflows_are_not_logged(logs: CapturedLogs) -> None:
     made = tracer()
     others: list[dict[str, Any]] = [
         {**CURRENT, "gen_ai.operation.name": "invoke_agent"},
@@ -119,13 +119,13 @@ def test_agents_chains_and_workflows_are_no_logs(logs: CapturedLogs) -> None:
 
 
 @pytest.mark.parametrize(("configured", "expected"), [(None, "production"), ("staging", "staging")])
-def test_the_environment_is_the_services_unless_it_is_configured(configured: str | None, expected: str) -> None:
+def test_the_environment_is_that_of_the_resource_unless_configured(configured: str | None, expected: str) -> None:
     with captured_logs(environment=configured) as logs:
         chat_span(tracer(**{"deployment.environment.name": "production"}))
     assert [log["environment"] for log in logs.wire] == [expected]
 
 
-def test_tools_and_retrievals_go_to_the_log_that_called_for_them(logs: CapturedLogs) -> None:
+def test_tools_and_retrievals_are_added_to_the_log_that_requested_them(logs: CapturedLogs) -> None:
     made = tracer()
     calling = [{"role": "assistant", "parts": [{"type": "tool_call", "id": "call_1", "name": "weather"}]}]
     with made.start_as_current_span("agent", attributes={"gen_ai.operation.name": "invoke_agent"}):
@@ -141,7 +141,7 @@ def test_tools_and_retrievals_go_to_the_log_that_called_for_them(logs: CapturedL
     assert ("context" in second, "tool_calls" in second) == (False, False)
 
 
-def test_inside_a_decorated_call_spans_go_into_its_log(logs: CapturedLogs) -> None:
+def test_spans_inside_a_decorated_call_go_into_its_log(logs: CapturedLogs) -> None:
     made = tracer()
 
     @athina_trace.athina_trace(prompt_slug="desk")
@@ -156,7 +156,7 @@ def test_inside_a_decorated_call_spans_go_into_its_log(logs: CapturedLogs) -> No
     assert logs.updates == []
 
 
-def test_private_scopes_masks_and_samples_apply(logs: CapturedLogs) -> None:
+def test_private_scopes_masks_and_sampling_apply(logs: CapturedLogs) -> None:
     made = tracer()
     with athina_private():
         chat_span(made)
@@ -169,7 +169,7 @@ def test_private_scopes_masks_and_samples_apply(logs: CapturedLogs) -> None:
     assert masked.wire[0]["response"] == "Three [masked]."
 
 
-def test_what_was_captured_is_on_disk_when_the_span_has_ended(tmp_path: Path) -> None:
+def test_logs_are_on_disk_when_the_span_has_ended(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
     code = (
         "import os, signal\n"
@@ -188,7 +188,7 @@ def test_what_was_captured_is_on_disk_when_the_span_has_ended(tmp_path: Path) ->
     assert [log["user_query"] for log in json.loads(heir.stdout)] == [QUESTION]
 
 
-def test_the_clients_own_instrumentation_and_spans_around_it_are_one_log(logs: CapturedLogs) -> None:
+def test_an_instrumented_client_inside_a_span_makes_one_log(logs: CapturedLogs) -> None:
     made = tracer()
     with Server() as server, OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
         instrument_openai()
@@ -206,10 +206,8 @@ def test_the_clients_own_instrumentation_and_spans_around_it_are_one_log(logs: C
 
 
 @pytest.mark.parametrize("failed", [False, True])
-def test_a_function_around_a_request_that_is_called_a_models_is_no_further_answer(
-    failed: bool, logs: CapturedLogs
-) -> None:
-    """LlamaIndex's `predict` around its `chat`, both by one instrumentation."""
+def test_an_outer_function_span_of_kind_llm_is_not_logged_again(failed: bool, logs: CapturedLogs) -> None:
+    """Such as LlamaIndex's `predict` around its `chat`, both from one instrumentation."""
     made = tracer()
     asked = {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": QUESTION}
     kind, used = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}, {"llm.token_count.total": 7}
@@ -227,7 +225,7 @@ def test_a_function_around_a_request_that_is_called_a_models_is_no_further_answe
     assert found == [expected] * 2
 
 
-def test_a_closed_stream_is_incomplete_and_no_error(logs: CapturedLogs) -> None:
+def test_a_closed_stream_is_incomplete_without_an_error(logs: CapturedLogs) -> None:
     span = tracer().start_span("chat", attributes={**CURRENT, "error.type": "GeneratorExit"})
     span.set_status(trace.StatusCode.ERROR, "GeneratorExit: ")
     span.end()
@@ -256,7 +254,7 @@ def test_tasks_log_under_their_own_sessions(logs: CapturedLogs) -> None:
 
 
 @given(HOSTILE, st.text(max_size=20))
-def test_no_span_loses_the_next_log(attributes: dict[str, Any], name: str) -> None:
+def test_no_span_prevents_the_next_log(attributes: dict[str, Any], name: str) -> None:
     answered.reset()
     with captured_logs() as logs:
         processor, made = AthinaSpanProcessor(), tracer()
@@ -272,14 +270,14 @@ def test_no_span_loses_the_next_log(attributes: dict[str, Any], name: str) -> No
 
 
 class Raising:
-    """A span of another kind than the SDK's."""
+    """A span that is not one of the SDK's, and raises."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(name)
 
 
 @given(st.permutations(range(8)), st.lists(st.booleans(), min_size=8, max_size=8), st.booleans())
-def test_spans_end_in_any_order_and_thread_and_each_is_one_log_in_its_session(
+def test_spans_may_end_in_any_order_and_thread_and_give_one_log_each_in_their_session(
     order: list[int], nested: list[bool], has_ids: bool
 ) -> None:
     answered.reset()
@@ -315,7 +313,7 @@ def test_spans_end_in_any_order_and_thread_and_each_is_one_log_in_its_session(
     ],
     ids=["text", "depth", "number", "unknown", "count", "places"],
 )
-def test_what_is_huge_loses_no_log(more: dict[str, Any], logs: CapturedLogs) -> None:
+def test_huge_attributes_lose_no_log(more: dict[str, Any], logs: CapturedLogs) -> None:
     provider = TracerProvider(span_limits=SpanLimits(max_attributes=10**5, max_events=10**5))
     provider.add_span_processor(AthinaSpanProcessor())
     span = provider.get_tracer("tests").start_span("chat", attributes={**CURRENT, **more})
@@ -326,7 +324,7 @@ def test_what_is_huge_loses_no_log(more: dict[str, Any], logs: CapturedLogs) -> 
     assert [log["total_tokens"] for log in as_changed(logs)] == [7, 7]
 
 
-def test_a_span_that_raises_never_raises_into_the_program(logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_raised_by_a_span_do_not_reach_the_program(logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("athina_trace._guard.strict", False)
     hostile: Any = Raising()
     processor = AthinaSpanProcessor()
@@ -337,14 +335,14 @@ def test_a_span_that_raises_never_raises_into_the_program(logs: CapturedLogs, mo
     assert len(logs) == 1
 
 
-def test_a_span_whose_start_was_not_seen_is_logged_all_the_same(logs: CapturedLogs) -> None:
+def test_a_span_whose_start_was_not_seen_is_still_logged(logs: CapturedLogs) -> None:
     span = TracerProvider().get_tracer("early").start_span("chat", attributes=CURRENT)
     assert isinstance(span, ReadableSpan)
     AthinaSpanProcessor().on_end(span)
     assert len(logs) == 1
 
 
-# Content that the program keeps off its spans ------------------------------------------------------------------------
+# Content that is not on spans ----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -371,7 +369,7 @@ GIVEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("sees_spans", [True, False])
-def test_the_completion_hook_gives_content_that_spans_do_not_have(logs: CapturedLogs, sees_spans: bool) -> None:
+def test_the_completion_hook_provides_content_missing_from_spans(logs: CapturedLogs, sees_spans: bool) -> None:
     made = tracer() if sees_spans else TracerProvider().get_tracer("unseen")
     with athina_session("desk"):
         span = made.start_span("chat", attributes=BARE)
@@ -382,7 +380,7 @@ def test_the_completion_hook_gives_content_that_spans_do_not_have(logs: Captured
     assert (log["prompt"][0], log["session_id"]) == ({"role": "system", "content": "Be brief."}, "desk")
 
 
-def test_the_completion_hook_has_the_content_of_spans_that_are_not_sampled(logs: CapturedLogs) -> None:
+def test_the_completion_hook_provides_content_of_unsampled_spans(logs: CapturedLogs) -> None:
     span = tracer(sampler=ALWAYS_OFF).start_span("chat", attributes=BARE)
     AthinaCompletionHook().on_completion(span=span, **GIVEN)
     span.end()
@@ -390,7 +388,7 @@ def test_the_completion_hook_has_the_content_of_spans_that_are_not_sampled(logs:
     assert (log["user_query"], log["response"]) == (QUESTION, "Three.")
 
 
-def test_the_completion_hook_of_what_is_no_request_of_a_model_makes_no_log(logs: CapturedLogs) -> None:
+def test_the_completion_hook_makes_no_log_without_a_model_request(logs: CapturedLogs) -> None:
     made = TracerProvider().get_tracer("agents")
     span = made.start_span("agent", attributes={"gen_ai.operation.name": "invoke_agent"})
     AthinaCompletionHook().on_completion(span=span, **GIVEN)
@@ -419,7 +417,7 @@ def in_a_process(code: str) -> str:
     return ran.stdout
 
 
-def test_the_global_provider_is_instrumented_before_and_after_it_is_set_and_once() -> None:
+def test_the_global_provider_is_instrumented_once_before_or_after_it_is_set() -> None:
     others = (
         "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
         "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
@@ -456,7 +454,7 @@ def test_a_sampler_that_drops_spans_is_reported_once() -> None:
     assert "drops spans" not in in_a_process("set_tracer_provider(TracerProvider())\ninstrument_opentelemetry()\n")
 
 
-def test_a_sampler_is_reported_where_the_processor_was_added_by_hand() -> None:
+def test_a_sampler_is_reported_if_the_processor_was_added_by_hand() -> None:
     said = in_a_process(
         "from opentelemetry.sdk.trace.sampling import TraceIdRatioBased\n"
         "from athina_trace.integrations.opentelemetry import AthinaSpanProcessor\n"
@@ -470,13 +468,13 @@ def test_a_sampler_is_reported_where_the_processor_was_added_by_hand() -> None:
     assert said.count("TraceIdRatioBased{1.0} drops spans") == 1
 
 
-def test_flushing_a_provider_flushes_us() -> None:
+def test_flushing_the_provider_flushes_our_logs() -> None:
     with captured_logs():
         assert AthinaSpanProcessor().force_flush(60_000)
         AthinaSpanProcessor().shutdown()
 
 
-def test_reading_spans_needs_no_package_of_opentelemetrys() -> None:
+def test_reading_spans_does_not_need_opentelemetry_packages() -> None:
     code = (
         "import sys, athina_trace, athina_trace.integrations.opentelemetry.span_logs\n"
         "import athina_trace.integrations.openai.instrument\n"

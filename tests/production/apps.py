@@ -1,4 +1,4 @@
-"""One assistant behind each of the web frameworks, and the client that talks to them as a hundred customers at once."""
+"""One assistant behind each of the web frameworks, and a client that acts as a hundred concurrent customers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CUSTOMERS = 100
 
 @athina_trace
 def answer(question: str) -> str:
-    time.sleep(0.002)  # a model's time, for requests to overlap
+    time.sleep(0.002)  # as long as a model takes, so that requests overlap
     return f"answer to {question}"
 
 
@@ -122,7 +122,7 @@ def fastapi_app() -> Any:
 
 
 def naming_app() -> Any:
-    """The question alone names session and customer. FastAPI runs `def` in threads, with copies of the context."""
+    """Take session and customer from the question only. FastAPI runs `def` in threads, with copies of the context."""
     app = FastAPI()
     app.add_middleware(ASGIMiddleware)
 
@@ -183,7 +183,7 @@ def django_app() -> WSGIApp:
 
 
 async def _get(address: tuple[str, int], path: str, question: str, number: int) -> bytes:
-    """The status line of one request's answer, once all of it has arrived."""
+    """Return the status line of a response once all of it has arrived."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(
         f"GET {path}?q={quote(question)} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n"
@@ -207,5 +207,5 @@ async def _hundred(url: str, path: str) -> list[bytes]:
 
 
 def ask_as_a_hundred(url: str, path: str) -> None:
-    """Two questions of each of a hundred customers, all customers at once."""
+    """Ask two questions as each of a hundred concurrent customers."""
     assert set(asyncio.run(_hundred(url, path))) == {b"HTTP/1.1 200 OK"}

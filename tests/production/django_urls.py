@@ -1,4 +1,4 @@
-"""Django's part of `apps`: it wants its routes in a module."""
+"""Django's part of `apps`, since Django requires a module of routes."""
 
 from __future__ import annotations
 

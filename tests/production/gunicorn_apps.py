@@ -1,4 +1,4 @@
-"""The applications as gunicorn finds them, in processes of its own."""
+"""The applications as gunicorn imports them, in its own processes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def requests(athina: AthinaServer) -> list[tuple[str, str, dict[str, Any]]]:
     return [(request.method, request.path, request.json) for request in athina.accepted]
 
 
-def test_logging_by_hand(athina_logs: CapturedLogs) -> None:
+def test_log_inference_logs_its_fields_in_the_current_session(athina_logs: CapturedLogs) -> None:
     with at.athina_session("thread_1", customer_id=7):
         reference = at.log_inference(user_query="q", response="a", language_model_id="gpt-4o", completion=3)
     log = athina_logs.assert_one(user_query="q", response="a", session_id="thread_1", customer_id="7")
@@ -34,12 +34,12 @@ def test_logging_by_hand(athina_logs: CapturedLogs) -> None:
     assert log.custom_attributes == {}
 
 
-def test_logging_by_hand_keeps_the_callers_reference_and_duration(athina_logs: CapturedLogs) -> None:
+def test_log_inference_keeps_the_callers_reference_and_duration(athina_logs: CapturedLogs) -> None:
     assert at.log_inference(external_reference_id="mine", response_time=12) == "mine"
     athina_logs.assert_one(external_reference_id="mine", response_time=12)
 
 
-def test_logging_by_hand_inside_a_call_is_a_log_of_its_own(athina_logs: CapturedLogs) -> None:
+def test_log_inference_inside_a_call_makes_a_separate_log(athina_logs: CapturedLogs) -> None:
     @at.athina_trace
     def outer() -> None:
         at.log_inference(user_query="inner")
@@ -51,14 +51,14 @@ def test_logging_by_hand_inside_a_call_is_a_log_of_its_own(athina_logs: Captured
     assert inner.custom_attributes == {"parent_reference": around.external_reference_id}
 
 
-def test_unknown_fields_are_told_with_the_nearest_one() -> None:
+def test_unknown_fields_are_reported_with_the_nearest_one() -> None:
     with pytest.raises(TypeError, match="did you mean 'user_query'"):
         at.log_inference(user_qury="q")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean 'response'"):
         at.update_log(external_reference_id="r", respons="a")  # type: ignore[call-arg]
 
 
-def test_changes_and_feedback_arrive_behind_their_log(athina: AthinaServer, delivered: Logs) -> None:
+def test_updates_and_feedback_arrive_after_their_log(athina: AthinaServer, delivered: Logs) -> None:
     with at.athina_session("thread_1"):
         reference = ask("q")
     assert reference
@@ -76,7 +76,7 @@ def test_changes_and_feedback_arrive_behind_their_log(athina: AthinaServer, deli
     )
 
 
-def test_a_change_waits_for_its_log(athina: AthinaServer, delivered: Logs) -> None:
+def test_an_update_waits_for_its_log(athina: AthinaServer, delivered: Logs) -> None:
     athina.script(answer(500), answer(503))
     with at.athina_session("thread_1"):
         reference = ask("q")
@@ -87,7 +87,7 @@ def test_a_change_waits_for_its_log(athina: AthinaServer, delivered: Logs) -> No
     assert [request.method for request in athina.requests] == ["POST", "POST", "POST", "PATCH"]
 
 
-def test_a_change_of_a_delivered_log_stays_in_its_conversation(athina: AthinaServer, delivered: Logs) -> None:
+def test_an_update_of_a_delivered_log_stays_in_its_conversation(athina: AthinaServer, delivered: Logs) -> None:
     with at.athina_session("thread_1"):
         first = ask("1")
         delivered()
@@ -102,7 +102,7 @@ def test_a_change_of_a_delivered_log_stays_in_its_conversation(athina: AthinaSer
     release.set()
 
 
-def test_prompt_run_id_comes_by_callback_and_leads_back(athina: AthinaServer) -> None:
+def test_on_delivered_gives_the_prompt_run_id_which_updates_accept(athina: AthinaServer) -> None:
     told: list[at.Delivered] = []
     at.configure(api_key="key", base_url=athina.url, on_delivered=told.append)
     with at.athina_session("thread_1"):
@@ -116,7 +116,7 @@ def test_prompt_run_id_comes_by_callback_and_leads_back(athina: AthinaServer) ->
     assert requests(athina)[1] == ("PATCH", f"/api/v1/log/inference/{event.prompt_run_id}", {"context": {"doc": 1}})
 
 
-def test_attributes_of_a_change_are_flat_like_a_logs(athina_logs: CapturedLogs) -> None:
+def test_custom_attributes_of_an_update_are_flattened_like_a_logs(athina_logs: CapturedLogs) -> None:
     at.update_log(external_reference_id="r", custom_attributes={"order": {"id": 1}}, tool_call=[1])
     assert athina_logs.updates == [
         {
@@ -128,7 +128,7 @@ def test_attributes_of_a_change_are_flat_like_a_logs(athina_logs: CapturedLogs) 
     ]
 
 
-def test_wrong_types_of_a_change_never_lose_it(athina_logs: CapturedLogs) -> None:
+def test_wrong_types_in_an_update_never_lose_it(athina_logs: CapturedLogs) -> None:
     at.update_log(external_reference_id="r", prompt_tokens="many")  # type: ignore[arg-type]
     assert athina_logs.updates == [
         {"external_reference_id": "r", "custom_attributes": {"invalid.prompt_tokens": "many"}}
@@ -136,13 +136,13 @@ def test_wrong_types_of_a_change_never_lose_it(athina_logs: CapturedLogs) -> Non
 
 
 @pytest.mark.parametrize("feedback", [2, -2, True, False, None, "1"])
-def test_feedback_is_one_of_three(feedback: Any) -> None:
+def test_feedback_is_one_of_three_values(feedback: Any) -> None:
     with pytest.raises(ValueError, match="takes 1, 0 or -1"):
         at.log_feedback("r", feedback)
 
 
 @pytest.mark.parametrize("nothing", [at.current_log().external_reference_id, ""])
-def test_feedback_and_changes_name_a_log(nothing: Any) -> None:
+def test_feedback_and_updates_need_a_reference(nothing: Any) -> None:
     with pytest.raises(TypeError, match=rf"got {nothing!r}; None is what current_log\(\) has outside"):
         at.log_feedback(nothing, 1)
     with pytest.raises(TypeError, match="got neither"):
@@ -161,7 +161,7 @@ def test_feedback_and_changes_name_a_log(nothing: Any) -> None:
         ("zzz", None),
     ],
 )
-def test_an_unknown_field_suggests_what_was_meant(name: str, meant: str | None) -> None:
+def test_an_unknown_field_suggests_the_intended_one(name: str, meant: str | None) -> None:
     given: dict[str, Any] = {name: "x"}
     for verb in (at.athina_trace, at.log_inference):
         with pytest.raises(TypeError) as caught:
@@ -180,12 +180,12 @@ def test_an_unknown_field_suggests_what_was_meant(name: str, meant: str | None) 
         ({"external_reference_id": None, "response": ""}, r"got neither; None is what current_log\(\) has outside"),
     ],
 )
-def test_a_change_names_one_log_and_something_to_change(given: Any, wrong: str) -> None:
+def test_an_update_needs_one_log_and_some_fields(given: Any, wrong: str) -> None:
     with pytest.raises(TypeError, match=rf"update_log\(\) takes .*{wrong}"):
         at.update_log(**given)
 
 
-def test_switched_off_nothing_happens() -> None:
+def test_if_disabled_nothing_is_logged() -> None:
     at.configure(enabled=False)
     assert len(at.log_inference(response="a")) == 36
     at.update_log(external_reference_id="r", response="a")

@@ -32,7 +32,7 @@ def customer() -> Any:
     return current_scope().fields.get("customer_id")
 
 
-def test_wrap_carries_to_threads(athina_logs: CapturedLogs) -> None:
+def test_wrap_carries_the_scope_to_threads(athina_logs: CapturedLogs) -> None:
     with at.athina_session("thread_1", customer_id="disney"):
         threads = [threading.Thread(target=at.wrap(ask), args=(str(n),)) for n in range(8)]
     for thread in threads:
@@ -43,7 +43,7 @@ def test_wrap_carries_to_threads(athina_logs: CapturedLogs) -> None:
     assert len(athina_logs) == 8
 
 
-def test_wrap_carries_the_running_log(athina_logs: CapturedLogs) -> None:
+def test_wrap_carries_the_current_log(athina_logs: CapturedLogs) -> None:
     @at.athina_trace
     def outer() -> str:
         with ThreadPoolExecutor(1) as pool:
@@ -54,7 +54,7 @@ def test_wrap_carries_the_running_log(athina_logs: CapturedLogs) -> None:
     athina_logs.assert_one(user_query="from a thread", response="a")
 
 
-def test_each_call_of_a_wrapped_function_has_a_copy() -> None:
+def test_each_call_of_a_wrapped_function_runs_in_a_copy_of_the_context() -> None:
     def change() -> int:
         number.set(number.get() + 1)
         at.set_customer("other")
@@ -65,7 +65,7 @@ def test_each_call_of_a_wrapped_function_has_a_copy() -> None:
     assert (number.get(), customer()) == (0, None)
 
 
-def test_wrap_keeps_every_kind_of_function() -> None:
+def test_wrap_preserves_the_kind_of_function() -> None:
     def plain(a: int, b: str = "") -> Any:
         """Say who."""
         return customer()
@@ -98,7 +98,7 @@ def test_wrap_keeps_every_kind_of_function() -> None:
     assert customer() is None
 
 
-def test_wrap_takes_methods_and_partials() -> None:
+def test_wrap_accepts_methods_and_partials() -> None:
     class Desk:
         def who(self) -> tuple[str, Any]:
             return type(self).__name__, customer()
@@ -108,7 +108,7 @@ def test_wrap_takes_methods_and_partials() -> None:
     assert who() == ("Desk", "disney")
 
 
-def test_the_executor_carries_to_submit_and_map() -> None:
+def test_the_executor_carries_the_scope_to_submit_and_map() -> None:
     with at.ContextThreadPoolExecutor(2) as pool:
         futures = []
         for name in ("a", "b"):
@@ -122,7 +122,7 @@ def test_the_executor_carries_to_submit_and_map() -> None:
 # -- other processes
 
 
-def test_a_scope_goes_into_a_header_and_comes_back() -> None:
+def test_a_scope_is_injected_into_headers_and_extracted_again() -> None:
     with at.athina_session(
         "thread ü,;=", customer_id=7, customer_user_id="m@x.org", environment="test", sample_rate=0.5
     ):
@@ -142,7 +142,7 @@ def test_a_scope_goes_into_a_header_and_comes_back() -> None:
     assert current_scope().fields == {}
 
 
-def test_privacy_goes_along() -> None:
+def test_privacy_is_injected_too() -> None:
     with at.athina_private():
         carrier = at.inject(dict[str, str]())
     with at.extract(carrier):
@@ -151,11 +151,11 @@ def test_privacy_goes_along() -> None:
         assert current_scope().redaction == Redaction.EVERYTHING
 
 
-def test_outside_of_every_scope_nothing_is_written() -> None:
+def test_outside_any_scope_nothing_is_injected() -> None:
     assert at.inject({"x": "1"}) == {"x": "1"}
 
 
-def test_inside_a_call_its_session_goes_along() -> None:
+def test_inside_a_call_its_session_is_injected() -> None:
     @at.athina_trace
     def handle(question: str, thread_id: str) -> dict[str, str]:
         return at.inject({})
@@ -164,7 +164,7 @@ def test_inside_a_call_its_session_goes_along() -> None:
     assert handle("q", thread_id="thread_9")["baggage"] == "athina.session_id=thread_9"
 
 
-def test_what_is_too_long_is_left_out() -> None:
+def test_values_that_are_too_long_are_not_injected() -> None:
     with at.athina_session("s", customer_id="ü" * 5000, environment="test"):
         carrier = at.inject({"baggage": "theirs=" + "x" * 100})
     with at.extract(carrier):
@@ -177,19 +177,19 @@ def test_what_is_too_long_is_left_out() -> None:
     "header",
     ["athina.session_id", "athina.session_id=", "athina.session_id=%00", "athina.session_id=a%0Ab", "=", ",,;", "x"],
 )
-def test_malformed_members_are_left_out(header: str) -> None:
+def test_malformed_baggage_members_are_ignored(header: str) -> None:
     with at.extract({"baggage": header + ",athina.environment=test"}):
         assert current_scope().fields == {"environment": "test"}
 
 
 @given(st.text(max_size=300))
-def test_no_header_whatever_raises(header: str) -> None:
+def test_no_header_raises(header: str) -> None:
     with at.extract({"baggage": header}):
         assert at.inject({}) is not None
 
 
 @given(st.text(min_size=1, max_size=50).filter(str.isprintable), st.text(min_size=1, max_size=50))
-def test_any_printable_identifier_arrives(session: str, customer_id: str) -> None:
+def test_any_printable_identifier_survives_inject_and_extract(session: str, customer_id: str) -> None:
     with at.athina_session(session, customer_id=customer_id):
         carrier = at.inject(dict[str, str]())
     with at.extract(carrier):
@@ -197,7 +197,7 @@ def test_any_printable_identifier_arrives(session: str, customer_id: str) -> Non
         assert current_scope().fields.get("customer_id") in (customer_id, None)
 
 
-def test_extract_decorates() -> None:
+def test_extract_is_a_decorator_too() -> None:
     with at.athina_session(customer_id="disney"):
         carrier = at.inject(dict[str, str]())
     assert at.extract(carrier)(customer)() == "disney"
@@ -211,7 +211,7 @@ def _work(carrier: dict[str, str], outbox: str, question: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn"])
-def test_multiprocessing(tmp_path: Any, method: str) -> None:
+def test_the_scope_is_carried_to_multiprocessing_workers(tmp_path: Any, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
     outbox = str(tmp_path / "shared.db")
     with at.athina_session("thread_1", customer_id="disney"):
@@ -228,7 +228,7 @@ def test_multiprocessing(tmp_path: Any, method: str) -> None:
     ]
 
 
-def test_session_and_customer_are_named_for_the_rest_of_the_scope(athina_logs: CapturedLogs) -> None:
+def test_set_session_and_set_customer_hold_for_the_rest_of_the_scope(athina_logs: CapturedLogs) -> None:
     with at.athina_session("outer", customer_id="c"):
         with at.athina_session(plan="gold"):
             at.set_session(7)

@@ -38,7 +38,7 @@ update_log(external_reference_id=reference, expected_response="Soon.")
 
 
 def run(state: Path, *, terminal: bool, **settings: str) -> str:
-    """What a program prints on standard error, a terminal or a pipe."""
+    """Return what a program prints on standard error, a terminal or a pipe."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "PYTEST"))}
     environment = inherited | {"XDG_STATE_HOME": str(state), "PYTHONIOENCODING": "utf-8"} | settings
     command = [sys.executable, "-c", PROGRAM]
@@ -78,11 +78,13 @@ def test_the_first_log_without_a_key_says_where_it_is(tmp_path: Path) -> None:
         (True, {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": "http://127.0.0.1:9", "ATHINA_EXIT_TIMEOUT": "0"}),
     ],
 )
-def test_nothing_is_shown_where_it_would_disturb(terminal: bool, settings: dict[str, str], tmp_path: Path) -> None:
+def test_nothing_is_shown_outside_a_terminal_or_if_disabled_or_unneeded(
+    terminal: bool, settings: dict[str, str], tmp_path: Path
+) -> None:
     assert run(tmp_path, terminal=terminal, **settings) == ""
 
 
-def test_an_outbox_of_its_own_is_named_in_the_command(tmp_path: Path) -> None:
+def test_the_command_names_an_outbox_that_is_not_the_default(tmp_path: Path) -> None:
     path = tmp_path / "my logs.db"
     program = f"from athina_trace import configure\nconfigure(outbox={str(path)!r})\n{PROGRAM}"
     script = tmp_path / "program.py"
@@ -95,7 +97,7 @@ def test_an_outbox_of_its_own_is_named_in_the_command(tmp_path: Path) -> None:
     os.close(ours)
 
 
-def test_each_log_is_shown_as_it_is_made(tmp_path: Path) -> None:
+def test_each_log_is_shown_when_it_is_made(tmp_path: Path) -> None:
     lines = run(tmp_path, terminal=False, ATHINA_CONSOLE="1").splitlines()
     step, answer = (number for number, line in enumerate(lines) if line.startswith("log  thread-17"))
     assert "step of" in lines[step]
@@ -126,7 +128,7 @@ def test_a_terminal_gets_colours(tmp_path: Path) -> None:
     assert "\x1b" not in run(tmp_path, terminal=True, ATHINA_CONSOLE="1", NO_COLOR="1")
 
 
-def test_what_cannot_be_shown_is_committed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_shown_is_still_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     committed: list[object] = []
     console = Console(committed.append)
     entry = new_entry("key", "log", "ref", 0.0, {"response": "Grüße", "language_model_id": "m"})  # no reference inside
@@ -138,7 +140,7 @@ def test_what_cannot_be_shown_is_committed_all_the_same(monkeypatch: pytest.Monk
     assert _guard.faults == 1
 
 
-def test_a_terminal_that_lacks_letters_is_given_escapes(tmp_path: Path) -> None:
+def test_characters_that_a_terminal_cannot_encode_are_escaped(tmp_path: Path) -> None:
     printed = run(tmp_path, terminal=False, ATHINA_CONSOLE="1", PYTHONIOENCODING="ascii")
     assert "(" in printed
     assert "\\u2026 (500 more characters)" in printed

@@ -27,7 +27,7 @@ def environment(athina: AthinaServer, tmp_path: Path, **more: str) -> dict[str, 
     return {
         **inherited,
         **own,
-        "ATHINA_EXIT_TIMEOUT": "60",  # a busy machine is no failure
+        "ATHINA_EXIT_TIMEOUT": "60",  # a busy machine must not fail the test
         "PYTHONPATH": f"{EXAMPLES.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         **more,
     }
@@ -47,7 +47,7 @@ def run(athina: AthinaServer, tmp_path: Path, *command: str, **more: str) -> str
     return done.stdout
 
 
-def test_a_page_takes_the_thumbs_up_later(athina: AthinaServer) -> None:
+def test_the_web_example_accepts_feedback_later(athina: AthinaServer) -> None:
     configure(api_key="key", base_url=athina.url)
     with waitress_server(feedback_page.application) as url:
         page = httpx.get(url, params={"q": "Where <b>is</b> it?"}, headers={"cookie": "visit-7"}, trust_env=False)
@@ -62,7 +62,7 @@ def test_a_page_takes_the_thumbs_up_later(athina: AthinaServer) -> None:
     assert feedback == {"external_reference_id": reference, "user_feedback": 1}
 
 
-def test_lambda(athina: AthinaServer, tmp_path: Path) -> None:
+def test_the_lambda_example_delivers_before_it_returns(athina: AthinaServer, tmp_path: Path) -> None:
     script = (
         "import lambda_handler, urllib.request, json\n"
         "for n in range(3):\n"
@@ -76,14 +76,14 @@ def test_lambda(athina: AthinaServer, tmp_path: Path) -> None:
     assert {request.json["session_id"] for request in athina.accepted} == {"t"}
 
 
-def test_batch(athina: AthinaServer, tmp_path: Path) -> None:
+def test_the_batch_example_logs_every_item(athina: AthinaServer, tmp_path: Path) -> None:
     printed = run(athina, tmp_path, "batch.py", "200")
     assert printed.startswith("200 classified, 100 complaints\n")
     assert printed.endswith("200 delivered, 0 waiting, 0 refused\n")
     assert {request.json["environment"] for request in athina.accepted} == {"batch"}
 
 
-def test_worker_processes(athina: AthinaServer, tmp_path: Path) -> None:
+def test_the_example_with_worker_processes_logs_every_question(athina: AthinaServer, tmp_path: Path) -> None:
     printed = run(athina, tmp_path, "worker_processes.py")
     assert printed.endswith("6 logs made\n")
     found = sorted((request.json["user_query"], request.json["session_id"]) for request in athina.accepted)
@@ -92,7 +92,7 @@ def test_worker_processes(athina: AthinaServer, tmp_path: Path) -> None:
 
 @contextmanager
 def celery_worker(environment: dict[str, str]) -> Iterator[None]:
-    """A Celery worker with two forked processes."""
+    """Run a Celery worker with two forked processes."""
     command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool", "prefork", "-c", "2"]
     process = subprocess.Popen(
         [*command, "--loglevel", "ERROR", "--without-mingle", "--without-gossip", "--without-heartbeat"],
@@ -105,13 +105,13 @@ def celery_worker(environment: dict[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # at once: there is nothing left to finish
+        os.killpg(process.pid, signal.SIGKILL)  # at once, since no task is left to finish
         process.wait(60)
 
 
-def test_celery(athina: AthinaServer, tmp_path: Path) -> None:
+def test_the_celery_example_logs_every_task(athina: AthinaServer, tmp_path: Path) -> None:
     shared = environment(athina, tmp_path, QUEUE=str(tmp_path / "queue"))
-    # Sent before there is a worker, who loses messages of this kind of broker that are half written when they are read.
+    # Sent before the worker starts: it loses messages that this kind of broker has only half written.
     sent = subprocess.run(
         [sys.executable, "celery_tasks.py"], cwd=EXAMPLES, env=shared, capture_output=True, text=True, check=True
     )

@@ -41,13 +41,13 @@ def frozen(athina: AthinaServer) -> AthinaServer:
     return athina
 
 
-def test_the_outermost_call_ends_with_everything_delivered(frozen: AthinaServer) -> None:
+def test_when_the_outermost_call_ends_everything_is_delivered(frozen: AthinaServer) -> None:
     for number in range(3):
         outer("q")
         assert len(frozen.accepted) == 3 * (number + 1)
 
 
-def test_failed_calls_and_logs_by_hand_flush_too(frozen: AthinaServer) -> None:
+def test_failed_calls_and_log_inference_flush_too(frozen: AthinaServer) -> None:
     @at.athina_trace
     def fail() -> None:
         raise LookupError
@@ -60,12 +60,12 @@ def test_failed_calls_and_logs_by_hand_flush_too(frozen: AthinaServer) -> None:
     assert len(frozen.accepted) == 3
 
 
-def test_the_event_loop_goes_on_meanwhile(frozen: AthinaServer) -> None:
+def test_a_flush_does_not_block_the_event_loop(frozen: AthinaServer) -> None:
     arrived, turned, in_time = threading.Event(), threading.Event(), []
 
     def answer_once_the_loop_has_turned(exchange: Exchange) -> None:
         arrived.set()
-        in_time.append(turned.wait(50))  # a call waits for a minute
+        in_time.append(turned.wait(50))  # a call waits for up to a minute
         accept(exchange)
 
     frozen.when(lambda _: True, answer_once_the_loop_has_turned)
@@ -83,7 +83,7 @@ def test_the_event_loop_goes_on_meanwhile(frozen: AthinaServer) -> None:
     assert len(frozen.accepted) == 2
 
 
-def test_streams_and_async_blocks_flush_at_their_end(frozen: AthinaServer) -> None:
+def test_streams_and_async_blocks_flush_when_they_end(frozen: AthinaServer) -> None:
     async def run() -> None:
         assert [item async for item in stream("q")] == ["q"]
         assert len(frozen.accepted) == 1
@@ -108,17 +108,17 @@ def test_a_cancelled_call_is_still_logged(frozen: AthinaServer) -> None:
     assert len(frozen.accepted) == 2
 
 
-def test_an_athina_that_is_down_costs_the_timeout_at_most() -> None:
+def test_if_athina_is_down_a_flush_takes_its_timeout_at_most() -> None:
     at.configure(api_key="key", base_url="http://127.0.0.1:9", flush_each_call=True, flush_timeout=0.2)
     took = []
     for _ in range(3):
         began = time.monotonic()
         assert outer("q") == "q"
         took.append(time.monotonic() - began)
-    assert min(took) < 4.5  # by default it is five seconds
+    assert min(took) < 4.5  # the default is five seconds
     assert at.status().waiting == 9
 
 
-def test_the_environment_switches_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_enable_flush_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHINA_FLUSH_EACH_CALL", "1")
     assert at.Settings.build().flush_each_call

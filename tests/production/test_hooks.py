@@ -21,7 +21,7 @@ def ask(question: str) -> str:
     return "answer"
 
 
-def test_before_emit_changes_and_leaves_out() -> None:
+def test_before_emit_can_change_and_drop_logs() -> None:
     def before_emit(log: at.InferenceLog) -> at.InferenceLog | None:
         return None if log.user_query == "skip" else log.model_copy(update={"prompt_slug": "v2", "tool_calls": [1]})
 
@@ -32,7 +32,7 @@ def test_before_emit_changes_and_leaves_out() -> None:
     assert logs.wire[0]["tool_call"] == log.tool_calls == [1]
 
 
-def test_what_belongs_to_a_log_left_out_is_left_out() -> None:
+def test_updates_and_feedback_of_a_dropped_log_are_dropped() -> None:
     with captured_logs(before_emit=lambda _log: None, hook_timeout=60) as logs:
         reference = at.log_inference(response="a")
         at.log_feedback(reference, 1)
@@ -50,7 +50,7 @@ def gives_nonsense(_log: Any) -> Any:
 
 
 @pytest.mark.parametrize("hook", [raises, gives_nonsense])
-def test_where_before_emit_fails_the_log_goes_without_content(hook: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_if_before_emit_fails_the_log_is_sent_without_content(hook: Any, caplog: pytest.LogCaptureFixture) -> None:
     @at.athina_trace
     def fail(question: str, other: str) -> str:
         raise RuntimeError("words of the user")
@@ -63,7 +63,7 @@ def test_where_before_emit_fails_the_log_goes_without_content(hook: Any, caplog:
     assert "secret words" not in caplog.text
 
 
-def test_a_hook_that_hangs_holds_a_call_for_its_timeout_only() -> None:
+def test_a_hanging_hook_delays_a_call_by_its_timeout_at_most() -> None:
     release = threading.Event()
     with captured_logs(before_emit=lambda log: log if release.wait(60) else None, hook_timeout=0.05) as logs:
         took = []
@@ -72,7 +72,7 @@ def test_a_hook_that_hangs_holds_a_call_for_its_timeout_only() -> None:
             ask("q")
             took.append(time.monotonic() - began)
         release.set()
-    assert min(took) < 0.9  # by default a hook has a second
+    assert min(took) < 0.9  # the default is one second
     assert [(log.user_query, (log.custom_attributes or {})["before_emit"]) for log in logs] == [
         (None, "failed: TimeoutError")
     ] * 3
@@ -92,7 +92,7 @@ def test_hooks_see_the_context_of_the_call() -> None:
     assert seen == [7]
 
 
-def test_on_refused_is_told_what_the_server_said(athina: AthinaServer) -> None:
+def test_on_refused_gets_the_servers_message(athina: AthinaServer) -> None:
     told: list[at.Refused] = []
     at.configure(api_key="key", base_url=athina.url, on_refused=told.append)
     athina.script(answer(422, b'{"error": "no such field"}'))
@@ -103,7 +103,7 @@ def test_on_refused_is_told_what_the_server_said(athina: AthinaServer) -> None:
     assert "no such field" in event.reason
 
 
-def test_callbacks_that_raise_or_hang_stop_no_delivery(athina: AthinaServer) -> None:
+def test_callbacks_that_raise_or_hang_do_not_stop_deliveries(athina: AthinaServer) -> None:
     release = threading.Event()
     told: list[at.Delivered] = []
 
@@ -122,7 +122,7 @@ def test_callbacks_that_raise_or_hang_stop_no_delivery(athina: AthinaServer) -> 
     release.set()
 
 
-def test_callbacks_run_in_no_session_also_where_threads_inherit_their_makers_context(athina: AthinaServer) -> None:
+def test_callbacks_run_outside_sessions_even_if_threads_inherit_context(athina: AthinaServer) -> None:
     out, err = processes.run(
         """
         import athina_trace as at
@@ -136,12 +136,12 @@ def test_callbacks_run_in_no_session_also_where_threads_inherit_their_makers_con
         print([log.get("session_id") for log in at.recent_logs()])
         """,
         ATHINA_BASE_URL=athina.url,
-        PYTHON_THREAD_INHERIT_CONTEXT="1",  # from Python 3.14 on; the default of its free-threaded build
+        PYTHON_THREAD_INHERIT_CONTEXT="1",  # from Python 3.14 on, and the default of its free-threaded build
     )
     assert (out.strip(), err) == ("['thread_1', None]", "")
 
 
-def test_hooks_can_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHINA_BEFORE_EMIT", "tests.production.test_hooks:raises")
     assert at.Settings.build().before_emit is raises
     monkeypatch.setenv("ATHINA_BEFORE_EMIT", "tests.production.test_hooks:missing")

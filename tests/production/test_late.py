@@ -23,7 +23,7 @@ COMPLETION = {
 
 
 def ended(**options: Any) -> at.LogDraft:
-    """The log of a call that has ended."""
+    """Return the log of a call that has ended."""
     drafts: list[Any] = []
 
     @at.athina_trace(**options)
@@ -36,7 +36,7 @@ def ended(**options: Any) -> at.LogDraft:
     return draft
 
 
-def test_a_task_that_outlives_the_call_changes_its_log() -> None:
+def test_a_task_that_outlives_the_call_updates_its_log() -> None:
     tasks: list[asyncio.Task[None]] = []
 
     @at.athina_trace
@@ -65,7 +65,7 @@ def test_a_task_that_outlives_the_call_changes_its_log() -> None:
     ]
 
 
-def test_a_late_change_arrives_behind_the_log(athina: AthinaServer) -> None:
+def test_a_late_update_arrives_after_the_log(athina: AthinaServer) -> None:
     at.configure(api_key="key", base_url=athina.url)
     draft = ended()
     draft.update(expected_response="e")
@@ -73,7 +73,7 @@ def test_a_late_change_arrives_behind_the_log(athina: AthinaServer) -> None:
     assert [request.json.get("expected_response") for request in athina.accepted] == [None, "e"]
 
 
-def test_what_is_recorded_late_changes_what_it_adds() -> None:
+def test_objects_recorded_late_update_only_the_fields_that_they_add() -> None:
     with captured_logs() as logs:
         draft = ended(response="named")
         draft.record(COMPLETION)
@@ -83,7 +83,7 @@ def test_what_is_recorded_late_changes_what_it_adds() -> None:
     assert "response" not in update
 
 
-def test_unknown_fields_and_references_are_treated_as_in_a_call(caplog: pytest.LogCaptureFixture) -> None:
+def test_late_unknown_fields_and_references_are_treated_as_during_a_call(caplog: pytest.LogCaptureFixture) -> None:
     late: dict[str, Any] = {"respons": "r", "external_reference_id": "another"}
     with captured_logs() as logs:
         draft = ended()
@@ -95,7 +95,7 @@ def test_unknown_fields_and_references_are_treated_as_in_a_call(caplog: pytest.L
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_what_was_kept_out_of_the_log_stays_out() -> None:
+def test_content_omitted_from_the_log_stays_omitted_later() -> None:
     with captured_logs() as logs, at.athina_private():
         draft = ended()
     with captured_logs() as logs:
@@ -108,7 +108,7 @@ def test_what_was_kept_out_of_the_log_stays_out() -> None:
 @pytest.mark.parametrize(
     ("settings", "options"), [({"capture_response": False}, {}), ({}, {"capture_response": False})]
 )
-def test_captures_switched_off_hold_for_what_is_recorded_late(settings: Any, options: Any) -> None:
+def test_disabled_captures_apply_to_objects_recorded_late(settings: Any, options: Any) -> None:
     with captured_logs(**settings) as logs:
         draft = ended(**options)
         draft.record(COMPLETION)
@@ -117,18 +117,18 @@ def test_captures_switched_off_hold_for_what_is_recorded_late(settings: Any, opt
     assert logs.updates[-1]["response"] == "named"
 
 
-def test_a_log_that_was_dropped_has_no_changes() -> None:
+def test_a_dropped_log_gets_no_updates() -> None:
     with captured_logs(before_emit=lambda _log: None) as logs:
         ended().update(total_tokens=1)
     assert logs.updates == []
 
 
 @pytest.mark.parametrize("rewrite", ["mask", "before_emit"])
-def test_a_change_that_comes_while_its_log_waits_for_a_mask_stays_behind_it(athina: AthinaServer, rewrite: str) -> None:
+def test_an_update_made_while_its_log_waits_for_a_mask_follows_it(athina: AthinaServer, rewrite: str) -> None:
     began, changed = threading.Event(), threading.Event()
 
     def held(*given: Any) -> Any:
-        # The log is rewritten in a thread of its own; a change is, too, once the log is written.
+        # The log is rewritten in its own thread, and so is an update, once the log is written.
         if not changed.is_set():
             began.set()
             assert changed.wait(60)

@@ -55,7 +55,7 @@ def row(name: str) -> str:
         ("`@observe`", {"user_query": "Hi", "response": "Hello"}),
     ],
 )
-def test_what_replaces_it_logs_the_same(name: str, expected: dict[str, Any]) -> None:
+def test_the_replacements_log_the_same(name: str, expected: dict[str, Any]) -> None:
     code = row(name) if name != "`@observe`" else dict(ROWS)["`@observe`"].replace("(ask)", "(ask_plainly)")
     names = {**vars(at), "ask": ask, "ask_plainly": ask_plainly, "stream_text": stream_text, "completion": COMPLETION}
     with captured_logs() as logs:
@@ -63,14 +63,14 @@ def test_what_replaces_it_logs_the_same(name: str, expected: dict[str, Any]) -> 
     logs.assert_one(**expected)
 
 
-def test_feedback_and_key() -> None:
+def test_feedback_and_api_key_replacements_work() -> None:
     with captured_logs() as logs:
         exec(row("UserFeedback"), {**vars(at), "reference": "r"})  # noqa: S102 - it is ours
         exec(row("AthinaApiKey"), {**vars(at), "KEY": "key"})  # noqa: S102 - it is ours
     assert logs.feedback == [{"external_reference_id": "r", "user_feedback": 1, "user_feedback_comment": "good"}]
 
 
-def test_inner_logs_name_the_outer_one() -> None:
+def test_inner_logs_have_the_reference_of_the_outer_one() -> None:
     assert "`parent_reference`" in PAGE.partition("nested spans of `@observe`")[2].partition("\n")[0]
 
     @at.athina_trace

@@ -78,7 +78,7 @@ def test_a_mask_sees_every_string_and_its_path() -> None:
     }
 
 
-def test_what_a_mask_gives_is_logged_and_the_rest_stays_as_it_was() -> None:
+def test_a_mask_that_changes_nothing_leaves_the_log_unchanged() -> None:
     with captured_logs() as plainly:
         ask("q", order={"n": 1.5, "x": None}, answer={"a": [1, True]})
     with captured_logs(mask=lambda _path, text: text) as masked:
@@ -87,7 +87,7 @@ def test_what_a_mask_gives_is_logged_and_the_rest_stays_as_it_was() -> None:
     assert without_ids[0] == without_ids[1]
 
 
-def test_neither_disk_nor_wire_sees_what_was_masked(tmp_path: Path, athina: AthinaServer) -> None:
+def test_masked_text_reaches_neither_disk_nor_wire(tmp_path: Path, athina: AthinaServer) -> None:
     at.configure(maskers=["email"], api_key="key", base_url=athina.url, keep_delivered=1)
     with at.athina_session("s", customer_user_id=SECRET, note=SECRET):
         ask(f"I am {SECRET}", payload={"mail": [SECRET]}, answer=f"hello {SECRET}")
@@ -108,7 +108,7 @@ def fail(question: str) -> str:
     raise LookupError(f"no such user: {question}")
 
 
-def test_patterns_with_and_without_paths() -> None:
+def test_patterns_apply_with_and_without_paths() -> None:
     patterns = [r"PX-\d+", ("custom_attributes.input.order.*", re.compile("^.*$"))]
     with captured_logs(mask_patterns=patterns) as logs:
         ask("where is PX-48213?", order={"street": "Main", "n": 1}, answer="PX-48213 is here")
@@ -116,7 +116,7 @@ def test_patterns_with_and_without_paths() -> None:
     assert (log.custom_attributes or {})["input.order"] == '{"street":"[masked]","n":1}'
 
 
-def test_keys_of_data_are_masked_by_what_is_built_in_and_by_patterns_without_a_path() -> None:
+def test_keys_of_data_are_masked_by_built_in_maskers_and_patterns_without_a_path() -> None:
     keyed = {SECRET: {"PX-1": 1}, f"x{SECRET}": 2, "plain": 3}
     with captured_logs(maskers=["email"], mask_patterns=["PX-\\d+", ("response", "plain")]) as logs:
         ask("q", order=keyed, answer=keyed)
@@ -126,7 +126,7 @@ def test_keys_of_data_are_masked_by_what_is_built_in_and_by_patterns_without_a_p
     assert json.loads((log.custom_attributes or {})["input.order"]) == shown
 
 
-def test_patterns_and_maskers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_and_maskers_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHINA_MASK_PATTERNS", r'["PX-\\d+", ["response", "x"]]')
     monkeypatch.setenv("ATHINA_MASKERS", "email, card")
     settings = at.Settings.build()
@@ -146,7 +146,7 @@ def test_patterns_and_maskers_from_the_environment(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "broken", [lambda _path, text: 1 / 0, lambda _path, text: None, lambda _text: ""], ids=["raises", "None", "one"]
 )
-def test_a_mask_that_fails_loses_the_values_and_never_the_log(broken: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_mask_loses_the_values_but_not_the_log(broken: Any, caplog: pytest.LogCaptureFixture) -> None:
     with captured_logs(mask=broken) as logs:
         assert ask(SECRET, order={"mail": SECRET}) == "answer"
         ask("again")
@@ -157,7 +157,7 @@ def test_a_mask_that_fails_loses_the_values_and_never_the_log(broken: Any, caplo
     assert "the mask raised" in caplog.text
 
 
-def test_a_secret_that_was_cut_in_two_does_not_pass() -> None:
+def test_a_truncated_secret_is_masked() -> None:
     with captured_logs(maskers=["card"]) as logs:
         ask("x" * 199_992 + " 4111 1111 1111 1111")
     (log,) = logs
@@ -183,7 +183,7 @@ def test_a_mask_sees_every_string_of_data_with_its_path() -> None:
     assert seen == {"messages[0].content": "hi", "k[0]": "a", "k[1][0]": "b"}
 
 
-def test_a_mask_that_fails_shows_nothing() -> None:
+def test_a_failing_mask_hides_the_value() -> None:
     def mask(path: str, words: str) -> Any:
         return 1 / 0 if path == "a" else None if path == "b" else words
 
@@ -195,7 +195,7 @@ def test_a_mask_that_fails_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize("before", range(40, 52))
-def test_no_half_secret_is_left_at_the_cut(before: int) -> None:
+def test_no_partial_secret_is_left_at_the_truncation(before: int) -> None:
     words = "." * before + "4111-1111" + "." * 500
     mask = built(lambda _path, seen: seen.replace("4111-1111", "****"))
     masked = mask_value(plain(words, limits=Limits(string=50)), mask, "response")
@@ -203,7 +203,7 @@ def test_no_half_secret_is_left_at_the_cut(before: int) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_passes_a_mask(interrupt: type[BaseException]) -> None:
+def test_exceptions_that_end_the_program_pass_through_a_mask(interrupt: type[BaseException]) -> None:
     def mask(path: str, words: str) -> str:
         raise interrupt
 
@@ -211,7 +211,7 @@ def test_what_ends_the_program_passes_a_mask(interrupt: type[BaseException]) -> 
         mask_value(["x"], built(mask), "tags")
 
 
-def test_large_logs_are_masked_off_the_event_loop() -> None:
+def test_large_logs_are_masked_outside_the_event_loop() -> None:
     threads: list[str] = []
     masking, turned, in_time = threading.Event(), threading.Event(), []
 
@@ -237,7 +237,7 @@ def test_large_logs_are_masked_off_the_event_loop() -> None:
     with captured_logs(mask=mask) as logs:
         asyncio.run(ask())
         assert set(in_time) == {True}
-        logs.assert_one(response="word " * 20_000)  # and it was there before the call returned
+        logs.assert_one(response="word " * 20_000)  # and it was written before the call returned
     assert threading.main_thread().name not in threads
 
 
@@ -286,7 +286,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, min_size=1, max_size=5), st.lists(PIECES, max_size=3))
-def test_no_repeated_text_takes_the_maskers_the_square_of_its_length(unit: list[str], end: list[str]) -> None:
+def test_the_built_in_maskers_never_take_quadratic_time_on_repeated_text(unit: list[str], end: list[str]) -> None:
     mask = build_mask(None, (), ["card", "email", "key", "phone"])
     assert mask is not None
     repeated = "".join(unit)
@@ -330,7 +330,7 @@ def seen(text: str, *maskers: Any, path: str = "response") -> str:
         ("-----BEGIN PRIVATE KEY-----\nabc", "[key]"),
     ],
 )
-def test_what_is_masked(text: str, expected: str) -> None:
+def test_the_built_in_maskers_mask_these(text: str, expected: str) -> None:
     assert seen(text) == expected
 
 
@@ -352,11 +352,11 @@ def test_what_is_masked(text: str, expected: str) -> None:
         "https://example.com/a:b@c",
     ],
 )
-def test_what_is_not_masked(text: str) -> None:
+def test_the_built_in_maskers_leave_these(text: str) -> None:
     assert seen(text) == text
 
 
-def test_identifiers_stay_apart_and_references_stay() -> None:
+def test_masked_identifiers_stay_distinct_and_references_are_not_masked() -> None:
     one, two = (seen(f"{name}@disney.example", path="customer_user_id") for name in "ab")
     assert one != two
     assert re.fullmatch(r"\[email [0-9a-f]{12}\]", one)
@@ -364,18 +364,18 @@ def test_identifiers_stay_apart_and_references_stay() -> None:
 
 
 @given(st.integers(10**11, 10**17))
-def test_luhn_finds_any_wrong_digit(number: int) -> None:
+def test_luhn_detects_any_wrong_digit(number: int) -> None:
     digits = next(f"{number}{check}" for check in range(10) if luhn(f"{number}{check}"))
     wrong = str((int(digits[3]) + 1) % 10)
     assert not luhn(digits[:3] + wrong + digits[4:])
 
 
 @given(st.text())
-def test_maskers_take_any_text(text: str) -> None:
+def test_maskers_accept_any_text(text: str) -> None:
     assert isinstance(seen(text), str)
 
 
-# -- captures switched off
+# -- disabled capture
 
 
 @at.athina_trace
@@ -404,14 +404,14 @@ def check_private(logs: CapturedLogs, *, error: str | None) -> None:
     assert (log.user_query, log.context, log.tool_calls) == (None, None, None)
 
 
-def test_both_captures_off_leave_who_when_and_how_much() -> None:
+def test_with_both_captures_disabled_only_metadata_is_logged() -> None:
     with captured_logs(capture_inputs=False, capture_response=False) as logs:
         call_all()
     check_private(logs, error="LookupError: no such user: secret words")
     assert "secret words" not in str(logs.wire[:2])
 
 
-def test_a_private_scope_leaves_nothing_of_the_content() -> None:
+def test_a_private_scope_logs_no_content() -> None:
     with captured_logs() as logs, at.athina_private():
         call_all()
         handle_named("q")
@@ -428,14 +428,14 @@ def handle_named(question: str) -> str:
     return ""
 
 
-def test_captures_off_keep_what_the_program_names() -> None:
+def test_with_captures_disabled_values_set_by_the_program_are_logged() -> None:
     with captured_logs(capture_inputs=False, capture_response=False) as logs:
         handle_named("q")
     logs.assert_one(user_query="secret words", response="secret words", prompt="secret words")
 
 
 @pytest.mark.parametrize("hidden", ["inputs", "response"])
-def test_one_capture_off_for_a_decorator_or_a_scope(hidden: str) -> None:
+def test_one_capture_can_be_disabled_for_a_decorator_or_a_scope(hidden: str) -> None:
     @at.athina_trace(capture_inputs=hidden != "inputs", capture_response=hidden != "response")
     def decorated(question: str) -> str:
         at.current_log().record(RUN)
@@ -454,7 +454,7 @@ def test_one_capture_off_for_a_decorator_or_a_scope(hidden: str) -> None:
         assert (log.user_query, log.response) == ((None, "the answer") if hidden == "inputs" else ("the question", ""))
 
 
-def test_a_private_block_makes_the_call_around_it_private(athina_logs: CapturedLogs) -> None:
+def test_a_private_block_makes_the_outer_call_private(athina_logs: CapturedLogs) -> None:
     @at.athina_trace
     def outer(question: str) -> Any:
         with at.athina_private():
@@ -465,14 +465,14 @@ def test_a_private_block_makes_the_call_around_it_private(athina_logs: CapturedL
     assert "secret words" not in str(athina_logs.wire)
 
 
-def test_inner_scopes_cannot_take_privacy_back(athina_logs: CapturedLogs) -> None:
+def test_inner_scopes_cannot_undo_privacy(athina_logs: CapturedLogs) -> None:
     with at.athina_private(), at.athina_session("s"), at.athina_private(inputs=False, response=False):
         at.set_customer("c")
         ask("secret words")
     athina_logs.assert_one(session_id="s", customer_id="c", user_query=None, response="")
 
 
-def test_private_decorates_every_kind_of_function(athina_logs: CapturedLogs) -> None:
+def test_athina_private_decorates_every_kind_of_function(athina_logs: CapturedLogs) -> None:
     @at.athina_private()
     async def later() -> Any:
         async with at.athina_private():

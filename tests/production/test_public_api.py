@@ -61,21 +61,21 @@ EXAMPLES = [
 ]
 
 
-def test_the_public_names_are_these() -> None:
+def test_the_public_names_are_exactly_these() -> None:
     assert athina_trace.__all__ == PUBLIC
     assert set(PUBLIC) <= set(dir(athina_trace))
     for room, names in ROOMS.items():
         assert importlib.import_module(room).__all__ == names
 
 
-def test_other_names_are_modules_or_private() -> None:
+def test_all_other_names_are_modules_or_private() -> None:
     modules = {path.stem for path in Path(str(athina_trace.__file__)).parent.iterdir()}
     others = {name for name in vars(athina_trace) if name.isidentifier() and not name.startswith("_")} - set(PUBLIC)
     assert others <= modules
 
 
 @pytest.mark.parametrize(("room", "name"), EXAMPLES, ids=[name for _, name in EXAMPLES])
-def test_each_has_an_example_that_runs(room: str, name: str) -> None:
+def test_each_public_name_has_an_example_that_runs(room: str, name: str) -> None:
     module = importlib.import_module(room)
     subject = getattr(module, name)
     names: dict[str, Any] = {**{each: getattr(athina_trace, each) for each in PUBLIC}, **vars(module)}
@@ -87,6 +87,6 @@ def test_each_has_an_example_that_runs(room: str, name: str) -> None:
     assert "".join(said) == ""
 
 
-def test_the_changelog_says_what_a_version_may_change() -> None:
+def test_the_changelog_states_what_a_version_may_change() -> None:
     changelog = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
     assert re.search(r"^## Deprecation policy$", changelog, re.MULTILINE)

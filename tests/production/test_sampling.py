@@ -32,7 +32,7 @@ def ask_in(sessions: int) -> None:
                 ask(f"{turn}")
 
 
-def test_conversations_are_kept_whole() -> None:
+def test_conversations_are_sampled_whole() -> None:
     with captured_logs(sample_rate=0.25) as logs:
         ask_in(400)
     kept: dict[Any, int] = {}
@@ -43,27 +43,27 @@ def test_conversations_are_kept_whole() -> None:
     assert 60 < len(kept) < 140
 
 
-def test_other_processes_decide_alike() -> None:
+def test_other_processes_decide_the_same() -> None:
     script = "from athina_trace._pipeline.sampling import keeps; print([keeps(str(n), 0.5) for n in range(64)])"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert str([keeps(str(n), 0.5) for n in range(64)]) == other.strip()
 
 
 @given(st.text(), st.floats(0, 1), st.floats(0, 1))
-def test_a_larger_share_keeps_what_a_smaller_one_keeps(session: str, one: float, two: float) -> None:
+def test_a_larger_rate_keeps_all_that_a_smaller_one_keeps(session: str, one: float, two: float) -> None:
     assert keeps(session, min(one, two)) <= keeps(session, max(one, two))
     assert keeps(session, 1)
     assert not keeps(session, 0)
 
 
-def test_failed_calls_are_kept_unless_told_otherwise() -> None:
+def test_failed_calls_are_kept_by_default() -> None:
     for keep_failed in (True, False):
         with captured_logs(sample_rate=0, keep_failed=keep_failed) as logs, pytest.raises(LookupError):
             fail("q")
         assert len(logs) == keep_failed
 
 
-def test_decorator_over_scope_over_settings() -> None:
+def test_the_decorators_rate_overrides_the_scopes_which_overrides_the_settings() -> None:
     @at.athina_trace(sample_rate=0)
     def never(question: str) -> str:
         return ""
@@ -83,7 +83,7 @@ def test_decorator_over_scope_over_settings() -> None:
     assert [log.user_query for log in logs] == ["kept", "kept, too"]
 
 
-def test_calls_without_session_follow_the_call_around_them() -> None:
+def test_calls_without_a_session_follow_the_outer_call() -> None:
     @at.athina_trace
     def outer(question: str) -> None:
         ask("inner")
@@ -95,7 +95,7 @@ def test_calls_without_session_follow_the_call_around_them() -> None:
     assert 0 < len(inner) == len(outer_logs) < 40
 
 
-def test_feedback_on_what_was_left_out_has_nowhere_to_go() -> None:
+def test_feedback_on_an_unsampled_log_is_dropped() -> None:
     with captured_logs(sample_rate=0) as logs:
         reference = at.log_inference(response="a")
         at.log_feedback(reference, 1)
@@ -104,7 +104,7 @@ def test_feedback_on_what_was_left_out_has_nowhere_to_go() -> None:
 
 
 @given(st.floats(0, 1), st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=20))
-def test_a_reference_says_to_every_process_that_no_log_was_made(rate: float, sessions: list[str | None]) -> None:
+def test_every_process_knows_an_unsampled_log_by_its_reference(rate: float, sessions: list[str | None]) -> None:
     references: list[Any] = []
 
     @at.athina_trace
@@ -125,7 +125,7 @@ def test_a_reference_says_to_every_process_that_no_log_was_made(rate: float, ses
         assert [change["external_reference_id"] for change in changes] == [ref for ref in references if ref in kept]
 
 
-def test_references_of_the_programs_own_are_sampled_whole_and_say_nothing() -> None:
+def test_the_programs_own_references_are_sampled_but_do_not_encode_the_verdict() -> None:
     names = [f"order 2026-11-26, customer disney, number {number}" for number in range(40)]
     with captured_logs(sample_rate=0.5) as logs:
         for name in names:
@@ -136,7 +136,7 @@ def test_references_of_the_programs_own_are_sampled_whole_and_say_nothing() -> N
     assert len(elsewhere.feedback) == 1
 
 
-def test_a_failed_call_is_kept_and_changed_though_its_conversation_is_left_out() -> None:
+def test_a_failed_call_of_an_unsampled_conversation_is_kept_and_can_be_updated() -> None:
     drafts: list[Any] = []
 
     @at.athina_trace
@@ -153,13 +153,13 @@ def test_a_failed_call_is_kept_and_changed_though_its_conversation_is_left_out()
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-def test_changes_of_a_failed_call_are_kept_or_dropped_by_every_process_alike(is_read: bool) -> None:
+def test_all_processes_agree_on_updates_of_a_failed_call(is_read: bool) -> None:
     drafts: list[Any] = []
 
     @at.athina_trace
     def broken(question: str) -> None:
         drafts.append(at.current_log())
-        if is_read:  # and the program may have given it away, before anything is known of a failure
+        if is_read:  # and the program may have passed it on before the call fails
             drafts.append(drafts[0].external_reference_id)
         raise LookupError
 
@@ -178,7 +178,7 @@ def test_changes_of_a_failed_call_are_kept_or_dropped_by_every_process_alike(is_
     assert len(elsewhere.feedback) == (not is_read)
 
 
-def test_a_session_that_is_learned_after_the_reference_was_read_changes_no_verdict() -> None:
+def test_a_session_set_after_the_reference_was_read_changes_no_verdict() -> None:
     def learn(number: int) -> Any:
         with at.athina_trace() as log:
             reference = log.external_reference_id
@@ -192,7 +192,7 @@ def test_a_session_that_is_learned_after_the_reference_was_read_changes_no_verdi
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, "half", float("nan")])
-def test_rates_are_shares(rate: Any) -> None:
+def test_rates_are_between_0_and_1(rate: Any) -> None:
     with pytest.raises(TypeError, match="from 0 to 1"):
         at.athina_trace(sample_rate=rate)
     with pytest.raises(ValueError, match="from 0 to 1"):

@@ -91,12 +91,12 @@ def environment(athina: AthinaServer, tmp_path: Path) -> dict[str, str]:
         "ATHINA_API_KEY": "key",
         "ATHINA_BASE_URL": athina.url,
         "ATHINA_OUTBOX": str(tmp_path / "outbox.db"),
-        "ATHINA_EXIT_TIMEOUT": "20",  # a busy machine is no failure
+        "ATHINA_EXIT_TIMEOUT": "20",  # a busy machine must not fail the test
     }
 
 
 def questions(athina: AthinaServer) -> list[str]:
-    """What was asked in each log; a log that came twice, since a process was killed while it sent it, counts once."""
+    """Return the question of each log; one sent twice, because a process was killed while sending it, counts once."""
     logs = {request.json["external_reference_id"]: request.json["user_query"] for request in athina.accepted}
     return sorted(logs.values())
 
@@ -112,7 +112,7 @@ def questions(athina: AthinaServer) -> list[str]:
     ],
     ids=["gunicorn", "preloaded", "gunicorn's uvicorn, flushed", "uvicorn workers, flushed", "uvicorn, flushed"],
 )
-def test_what_was_logged_is_delivered_before_the_server_ends(
+def test_logs_are_delivered_before_the_server_exits(
     command: list[str], athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     serve_and_stop(command, environment, tmp_path)
@@ -120,7 +120,7 @@ def test_what_was_logged_is_delivered_before_the_server_ends(
     assert {request.json["environment"] for request in athina.accepted} == {"early"}
 
 
-def test_what_uvicorn_leaves_behind_is_delivered_by_the_next_process(
+def test_logs_left_by_uvicorn_are_delivered_by_the_next_process(
     athina: AthinaServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     serve_and_stop([*UVICORN, "served:plain"], environment, tmp_path)

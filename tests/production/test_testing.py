@@ -23,8 +23,8 @@ def ask(question: str, **more: object) -> str:
 
 def test_logs_are_captured_without_disk_or_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHINA_API_KEY", "key")
-    monkeypatch.setenv("ATHINA_CAPTURE_INPUTS", "false")  # of another world: a test's settings are its own
-    others = {*threading.enumerate()}  # those of earlier tests, which may end meanwhile
+    monkeypatch.setenv("ATHINA_CAPTURE_INPUTS", "false")  # ignored: a test has its own settings
+    others = {*threading.enumerate()}  # threads of earlier tests, which may end meanwhile
     with captured_logs(environment="test") as logs:
         assert ask("q") == "answer to q"
         assert at.flush()
@@ -36,7 +36,7 @@ def test_logs_are_captured_without_disk_or_thread(tmp_path: Path, monkeypatch: p
     assert isinstance(log, at.InferenceLog)
 
 
-def test_the_runtime_is_back_afterwards() -> None:
+def test_the_runtime_is_restored_after_a_capture() -> None:
     at.configure(outbox=":memory:")
     ask("before")
     with captured_logs() as logs:
@@ -47,14 +47,14 @@ def test_the_runtime_is_back_afterwards() -> None:
     assert [log.user_query for log in logs] == ["inside"]
 
 
-def test_configure_inside_configures_the_capture() -> None:
+def test_configure_inside_a_capture_configures_that_capture() -> None:
     with captured_logs() as logs:
         at.configure(environment="staging", outbox="/nowhere/at/all.db")
         ask("q")
     logs.assert_one(environment="staging")
 
 
-def test_captures_nest_and_clear() -> None:
+def test_captures_can_be_nested_and_cleared() -> None:
     with captured_logs() as outer:
         ask("1")
         with captured_logs() as inner:
@@ -66,7 +66,7 @@ def test_captures_nest_and_clear() -> None:
     inner.assert_none()
 
 
-def test_tasks_and_threads_side_by_side_are_apart() -> None:
+def test_concurrent_tasks_and_threads_have_separate_captures() -> None:
     found: dict[str, list[object]] = {}
 
     def one(name: str, barrier: threading.Barrier) -> None:
@@ -98,9 +98,11 @@ def test_tasks_and_threads_side_by_side_are_apart() -> None:
     assert asyncio.run(both()) == [["a"] * 3, ["b"] * 3]
 
 
-def test_a_stray_thread_is_warned_of_where_several_captures_are_open(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_thread_without_a_context_causes_a_warning_if_several_captures_are_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with captured_logs() as outer, captured_logs() as inner:
-        # In a context of its own: from Python 3.14 on, threads may inherit that of their maker.
+        # In an empty context: from Python 3.14 on, threads may inherit their creator's.
         stray = threading.Thread(target=contextvars.Context().run, args=(ask, "stray"))
         stray.start()
         stray.join()
@@ -118,7 +120,7 @@ def failure(check: Callable[[], object]) -> str:
     return str(raised.value)
 
 
-def test_what_assertions_say(athina_logs: CapturedLogs) -> None:
+def test_failed_assertions_name_the_differences(athina_logs: CapturedLogs) -> None:
     assert failure(lambda: athina_logs.assert_logged(user_query="q")) == "expected a log, but nothing was logged"
     with at.athina_session("thread_1", plan="gold"):
         ask("one")
@@ -140,13 +142,13 @@ def test_what_assertions_say(athina_logs: CapturedLogs) -> None:
     assert repr(athina_logs) == "<2 captured logs>"
 
 
-def test_a_misspelled_expectation_is_no_difference(athina_logs: CapturedLogs) -> None:
+def test_a_misspelled_expected_field_is_reported_as_such(athina_logs: CapturedLogs) -> None:
     ask("q")
     with pytest.raises(TypeError, match="did you mean 'user_query'"):
         athina_logs.assert_logged(user_qery="q")
 
 
-def test_the_fixture_comes_with_the_package(pytester: pytest.Pytester) -> None:
+def test_the_package_provides_the_fixture(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         from athina_trace import athina_trace

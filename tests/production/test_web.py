@@ -21,7 +21,7 @@ from tests.support.athina_server import AthinaServer
 
 
 def check_owners(logs: Iterable[Any]) -> None:
-    """Each customer asked two questions, in its own session only."""
+    """Check that each customer asked two questions, only in its own session."""
     found = sorted((log["user_query"], log["customer_id"], log["session_id"], log["response"]) for log in logs)
     expected = sorted(
         (f"question {turn} of {n}", f"customer {n}", f"session {n}", f"answer to question {turn} of {n}")
@@ -32,27 +32,27 @@ def check_owners(logs: Iterable[Any]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/ask", "/streamed", "/events", "/later"])
-def test_starlette_on_uvicorn(athina_logs: CapturedLogs, path: str) -> None:
+def test_starlette_on_uvicorn_gives_each_request_its_own_scope(athina_logs: CapturedLogs, path: str) -> None:
     with uvicorn_server(apps.starlette_app()) as url:
         apps.ask_as_a_hundred(url, path)
     check_owners(athina_logs.wire)
 
 
 @pytest.mark.parametrize("path", ["/ask", "/streamed", "/later"])
-def test_fastapi_on_uvicorn(athina_logs: CapturedLogs, path: str) -> None:
+def test_fastapi_on_uvicorn_gives_each_request_its_own_scope(athina_logs: CapturedLogs, path: str) -> None:
     with uvicorn_server(apps.fastapi_app()) as url:
         apps.ask_as_a_hundred(url, path)
     check_owners(athina_logs.wire)
 
 
 @pytest.mark.parametrize("path", ["/ask", "/streamed", "/later"])
-def test_what_is_set_in_a_requests_thread_holds_for_the_request(athina_logs: CapturedLogs, path: str) -> None:
+def test_values_set_in_a_requests_thread_hold_for_the_request(athina_logs: CapturedLogs, path: str) -> None:
     with uvicorn_server(apps.naming_app()) as url:
         apps.ask_as_a_hundred(url, path)
     check_owners(athina_logs.wire)
 
 
-def test_what_is_set_in_the_tasks_of_a_request_stays_theirs() -> None:
+def test_values_set_in_the_tasks_of_a_request_stay_in_those_tasks() -> None:
     async def ask(session: str) -> object:
         at.set_session(session)
         await asyncio.sleep(0)
@@ -73,14 +73,18 @@ def test_what_is_set_in_the_tasks_of_a_request_stays_theirs() -> None:
 
 @pytest.mark.parametrize("app", [apps.flask_app, apps.django_app])
 @pytest.mark.parametrize("path", ["/ask", "/streamed"])
-def test_flask_and_django_on_waitress(athina_logs: CapturedLogs, app: Callable[[], Any], path: str) -> None:
+def test_flask_and_django_on_waitress_give_each_request_its_own_scope(
+    athina_logs: CapturedLogs, app: Callable[[], Any], path: str
+) -> None:
     with waitress_server(app()) as url:
         apps.ask_as_a_hundred(url, path)
     check_owners(athina_logs.wire)
 
 
 @pytest.mark.parametrize("name", ["flask", "django"])
-def test_flask_and_django_on_gunicorn(athina: AthinaServer, tmp_path: Any, name: str) -> None:
+def test_flask_and_django_on_gunicorn_give_each_request_its_own_scope(
+    athina: AthinaServer, tmp_path: Any, name: str
+) -> None:
     environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": athina.url, "XDG_STATE_HOME": str(tmp_path)}
     with gunicorn_server(f"tests.production.gunicorn_apps:{name}", environment) as url:
         apps.ask_as_a_hundred(url, "/streamed")
@@ -88,7 +92,7 @@ def test_flask_and_django_on_gunicorn(athina: AthinaServer, tmp_path: Any, name:
     check_owners(request.json for request in athina.accepted)
 
 
-def test_websockets_are_a_scope_each(athina_logs: CapturedLogs) -> None:
+def test_each_websocket_has_its_own_scope(athina_logs: CapturedLogs) -> None:
     with uvicorn_server(apps.starlette_app()) as url, ExitStack() as opened:
         address = url.replace("http", "ws") + "/talk"
         sockets = [
@@ -107,15 +111,15 @@ def test_websockets_are_a_scope_each(athina_logs: CapturedLogs) -> None:
 
 
 @pytest.mark.parametrize("app", [apps.starlette_app, apps.flask_app])
-def test_what_a_handler_sets_is_gone_with_its_request(athina_logs: CapturedLogs, app: Callable[[], Any]) -> None:
+def test_values_set_by_a_handler_end_with_its_request(athina_logs: CapturedLogs, app: Callable[[], Any]) -> None:
     server = uvicorn_server if app is apps.starlette_app else waitress_server
-    with server(app()) as url, httpx.Client(base_url=url, trust_env=False) as client:  # one connection throughout
+    with server(app()) as url, httpx.Client(base_url=url, trust_env=False) as client:  # all over one connection
         client.get("/named", params={"q": "1"}, headers={"x-customer": "a"})
         client.get("/ask", params={"q": "2"}, headers={"x-customer": "b"})
     assert [log.customer_id for log in athina_logs] == ["named a", "b"]
 
 
-def test_exceptions_pass_and_the_next_request_is_served(athina_logs: CapturedLogs) -> None:
+def test_exceptions_are_raised_and_the_next_request_is_served(athina_logs: CapturedLogs) -> None:
     with uvicorn_server(apps.starlette_app()) as url:
         broken = httpx.get(f"{url}/broken?q=1", headers={"x-customer": "a"}, trust_env=False)
         served = httpx.get(f"{url}/ask?q=2", headers={"x-customer": "b"}, trust_env=False)
@@ -123,11 +127,11 @@ def test_exceptions_pass_and_the_next_request_is_served(athina_logs: CapturedLog
     assert [log.customer_id for log in athina_logs] == ["a", "b"]
 
 
-# -- who is believed
+# -- trusted headers
 
 
 def scope_behind(*, peer: str | None = "10.1.2.3", value: str = "disney", **options: Any) -> dict[str, Any]:
-    """The scope's fields inside an ASGI and a WSGI application, which must be the same."""
+    """Return the scope's fields inside an ASGI and a WSGI application, which must be the same."""
     seen: list[dict[str, Any]] = []
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -148,7 +152,7 @@ def scope_behind(*, peer: str | None = "10.1.2.3", value: str = "disney", **opti
 HEADERS = {"X-Customer-Id": "customer_id"}
 
 
-def test_headers_of_strangers_are_not_believed() -> None:
+def test_headers_from_untrusted_peers_are_ignored() -> None:
     assert scope_behind() == {}
     assert scope_behind(headers=HEADERS, trusted=["192.168.0.0/16"]) == {}
     assert scope_behind(headers=HEADERS, trusted=["10.0.0.0/8"]) == {"customer_id": "disney"}
@@ -158,11 +162,11 @@ def test_headers_of_strangers_are_not_believed() -> None:
 
 
 @pytest.mark.parametrize("value", ["", " ", "a\tb", "x" * 257])
-def test_header_values_that_are_no_identifiers_are_left_out(value: str) -> None:
+def test_header_values_that_are_not_identifiers_are_ignored(value: str) -> None:
     assert scope_behind(headers=HEADERS, trusted="*", value=value) == {}
 
 
-def test_headers_need_a_word_on_trust_and_known_fields() -> None:
+def test_headers_require_trusted_and_known_fields() -> None:
     with pytest.raises(TypeError, match=r"headers=\.\.\. needs trusted="):
         WSGIMiddleware(lambda *_: [], headers=HEADERS)
     with pytest.raises(TypeError, match="customer_name"):
@@ -179,7 +183,7 @@ def test_identify_sees_the_request_and_wins_over_headers() -> None:
     assert scope_behind(identify=lambda _: None) == {}
 
 
-def test_identify_sees_what_middleware_further_out_found() -> None:
+def test_identify_sees_the_results_of_outer_middleware() -> None:
     seen: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -194,7 +198,7 @@ def test_identify_sees_what_middleware_further_out_found() -> None:
     assert seen == [("michael", "disney", "/x")]
 
 
-def test_a_request_is_served_where_identify_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_is_served_if_identify_fails(caplog: pytest.LogCaptureFixture) -> None:
     def identify(_request: Request) -> dict[str, object]:
         raise LookupError("no such user")
 
@@ -205,7 +209,7 @@ def test_a_request_is_served_where_identify_fails(caplog: pytest.LogCaptureFixtu
 # -- WSGI's iterables
 
 
-def test_the_bodys_close_is_called_in_the_requests_scope() -> None:
+def test_close_of_the_body_is_called_in_the_requests_scope() -> None:
     class Body:
         def __iter__(self) -> Any:
             yield str(current_scope().fields["customer_id"]).encode()
@@ -222,7 +226,7 @@ def test_the_bodys_close_is_called_in_the_requests_scope() -> None:
     assert current_scope().fields == {}
 
 
-def test_lists_and_files_stay_what_servers_look_for() -> None:
+def test_lists_and_file_wrappers_are_returned_unchanged() -> None:
     class FileWrapper(list[bytes]):
         pass
 
@@ -231,7 +235,7 @@ def test_lists_and_files_stay_what_servers_look_for() -> None:
         assert WSGIMiddleware(lambda *_, body=body: body)(environ, lambda *_: None) is body
 
 
-def test_lifespan_is_passed_on() -> None:
+def test_lifespan_events_are_passed_on() -> None:
     seen: list[str] = []
 
     async def app(scope: Any, _receive: Any, _send: Any) -> None:
@@ -241,7 +245,7 @@ def test_lifespan_is_passed_on() -> None:
     assert seen == ["lifespan"]
 
 
-def test_threads_that_no_context_reaches_belong_to_the_only_capture() -> None:
+def test_threads_without_a_context_belong_to_the_only_capture() -> None:
     with captured_logs() as logs, at.ContextThreadPoolExecutor(1) as pool:
         pool.submit(apps.answer, "q").result()
     logs.assert_one(user_query="q")

@@ -22,6 +22,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
 
 @pytest.fixture
 def nats(server: NatsServers) -> NatsServers:
-    """The server, with a prefix that no other test has; nothing is set up there."""
+    """Return the server, with a prefix that no other test has; nothing is set up under it."""
     server.prefix = f"test{next(_numbers)}"
     return server

@@ -28,7 +28,7 @@ PAGE = (Path(__file__).parents[2] / "athina_trace" / "relay" / "README.md").read
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """A certificate authority that everybody trusts."""
+    """Make a certificate authority that clients and servers trust."""
     made = trustme.CA()
     made.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -37,7 +37,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
 
 @pytest.fixture
 def secure(authority: trustme.CA, tmp_path: Path) -> Iterator[Callable[[str], NatsServers]]:
-    """Start a server that speaks TLS, with this added to that part of its configuration."""
+    """Start a server with TLS; `more` is added to the `tls` block of its configuration."""
     started: list[NatsServers] = []
     authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
 
@@ -67,7 +67,7 @@ def test_logs_travel_encrypted(secure: Callable[[str], NatsServers], tmp_path: P
         athina.wait_for(1)
 
 
-def test_a_server_that_is_not_trusted_gets_nothing(
+def test_an_untrusted_server_gets_nothing(
     secure: Callable[[str], NatsServers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servers = secure("")
@@ -78,7 +78,7 @@ def test_a_server_that_is_not_trusted_gets_nothing(
     assert athina_trace.status().waiting == 1
 
 
-def test_a_client_shows_its_certificate(
+def test_a_client_presents_its_certificate(
     secure: Callable[[str], NatsServers], authority: trustme.CA, tmp_path: Path
 ) -> None:
     servers = secure(", verify: true")
@@ -93,12 +93,12 @@ def test_a_client_shows_its_certificate(
 
 
 def rights(of: str) -> list[str]:
-    """The subjects that the page names, for programs or for workers."""
+    """Return the documented subjects, for programs or for workers."""
     (found,) = re.findall(rf"{of} (.+?)\.(?: |$)", " ".join(PAGE.partition("**Permissions**:")[2].split()))[:1]
     return re.findall(r"`([^`]+)`", found)
 
 
-def test_programs_and_workers_need_no_more_rights_than_the_page_says(tmp_path: Path, athina: AthinaServer) -> None:
+def test_programs_and_workers_need_only_the_documented_permissions(tmp_path: Path, athina: AthinaServer) -> None:
     program = [each for each in rights("programs publish to") if not each.startswith("_INBOX")]
     worker = [*program, *rights("Workers also need")]
     assert program == ["athina.*", "$JS.API.STREAM.INFO.athina"]
@@ -118,7 +118,7 @@ def test_programs_and_workers_need_no_more_rights_than_the_page_says(tmp_path: P
     assert names_of(athina) == []
 
 
-def test_a_right_that_is_missing_is_a_matter_of_credentials(tmp_path: Path) -> None:
+def test_a_missing_permission_is_reported_as_a_credentials_problem(tmp_path: Path) -> None:
     allowed = 'publish: ["$JS.API.>"], subscribe: ["_INBOX.>"]'
     config = f"authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}"
     with NatsServers(tmp_path / "nats", config=config, url_user="u:p@") as servers:
@@ -129,7 +129,7 @@ def test_a_right_that_is_missing_is_a_matter_of_credentials(tmp_path: Path) -> N
 
 
 class Identity:
-    """A pair of keys of NATS: of an operator, an account or a user."""
+    """A NATS key pair of an operator, an account or a user."""
 
     def __init__(self, kind: bytes) -> None:
         self.seed = nkeys.encode_seed(os.urandom(32), kind)
@@ -137,14 +137,14 @@ class Identity:
         self.public = self._keys.public_key.decode()
 
     def sign(self, subject: str, claims: dict[str, object]) -> str:
-        """A JWT about `subject`, as `nsc` makes them."""
+        """Return a JWT for `subject`, as `nsc` makes them."""
         head = {"typ": "JWT", "alg": "ed25519-nkey"}
         body = {"jti": "1", "iat": 1, "iss": self.public, "name": "n", "sub": subject, "nats": {**claims, "version": 2}}
         text = ".".join(urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in (head, body))
         return f"{text}.{urlsafe_b64encode(self._keys.sign(text.encode())).decode().rstrip('=')}"
 
 
-def test_a_credentials_file_signs_in(tmp_path: Path) -> None:
+def test_a_credentials_file_is_used_for_authentication(tmp_path: Path) -> None:
     operator, account, user = map(
         Identity, (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
     )
@@ -170,7 +170,7 @@ def test_a_credentials_file_signs_in(tmp_path: Path) -> None:
         assert logged(servers.url, tmp_path, relay_credentials=str(file))
 
 
-def test_no_connection_outlives_its_loop() -> None:
+def test_connections_are_closed_with_their_event_loop() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[Any] = []
 

@@ -36,7 +36,7 @@ def manifests() -> list[tuple[str, dict[str, Any]]]:
 
 
 def assert_command_exists(command: list[str]) -> None:
-    """A command of ours is one that the command line knows; exits where it does not."""
+    """Require that the command line knows this command; it exits if not."""
     words = shlex.split(command[-1]) if command[:2] == ["sh", "-c"] else command
     if "athina-trace" in words:
         parse(words[words.index("athina-trace") + 1 :])
@@ -48,7 +48,7 @@ def assert_variables_exist(variables: Iterable[str]) -> None:
 
 
 @pytest.mark.parametrize(("name", "manifest"), manifests(), ids=lambda value: value if isinstance(value, str) else "")
-def test_a_manifest_has_what_kubernetes_asks_for(name: str, manifest: dict[str, Any]) -> None:
+def test_manifests_have_what_kubernetes_requires(name: str, manifest: dict[str, Any]) -> None:
     kinds = {"Deployment": "apps/v1", "Job": "batch/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}
     assert manifest["apiVersion"] == kinds[manifest["kind"]]
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"])
@@ -82,12 +82,12 @@ def test_a_manifest_has_what_kubernetes_asks_for(name: str, manifest: dict[str, 
         assert pod["spec"].get("terminationGracePeriodSeconds", 30) > exit_timeout
 
 
-def test_only_workers_are_given_athinas_key() -> None:
+def test_only_workers_get_athinas_key() -> None:
     with_key = {name.partition(":")[0] for name, manifest in manifests() if "ATHINA_API_KEY" in str(manifest)}
     assert with_key == {"workers.yaml"}
 
 
-def test_the_compose_file_names_what_it_uses() -> None:
+def test_the_compose_file_defines_all_that_it_uses() -> None:
     compose = yaml.safe_load((FLEET / "compose.yaml").read_text())
     services = compose["services"]
     for service in services.values():

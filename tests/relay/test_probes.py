@@ -61,13 +61,13 @@ def metrics(client: httpx.Client) -> dict[str, float]:
 
 
 def whole_metrics(client: httpx.Client) -> dict[str, float]:
-    """Those in which the relay has its say, for which a busy machine may be too slow now and then."""
+    """Return metrics that include the relay's answer, for which a busy machine is sometimes too slow."""
     while "athina_trace_relay_waiting" not in (found := metrics(client)):
         time.sleep(0.05)
     return found
 
 
-def test_the_metrics_agree_with_what_happened(nats: NatsServers, athina: AthinaServer) -> None:
+def test_the_metrics_count_what_happened(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=4)
     athina.when(lambda request: request.json["response"] == "bad", answer(400))
     athina.script(busy(0))
@@ -86,14 +86,14 @@ def test_the_metrics_agree_with_what_happened(nats: NatsServers, athina: AthinaS
         nats.signal(0, signal.SIGSTOP)
         try:
             assert client.get("/healthz").status_code == 200
-            # What it had sent before it was stopped may still arrive.
+            # Requests that were sent before the stop may still arrive.
             until(lambda: metrics(client)["athina_trace_relay_connected"] == 0)
             took = []
             for _ in range(3):
                 began = time.monotonic()
                 found = metrics(client)
                 took.append(time.monotonic() - began)
-            assert min(took) < 4.5  # a request to a server of NATS may take five
+            assert min(took) < 4.5  # a request to a NATS server may take five seconds
             assert "athina_trace_relay_waiting" not in found
             assert found["athina_trace_relay_delivered_total"] == 2
         finally:
@@ -135,7 +135,9 @@ def test_a_worker_without_its_stream_is_alive_but_not_ready(nats: NatsServers, a
         (b"GET /" + b"x" * 100_000, b""),
     ],
 )
-def test_any_request_is_answered_or_closed(nats: NatsServers, athina: AthinaServer, sent: bytes, status: bytes) -> None:
+def test_any_request_is_answered_or_disconnected(
+    nats: NatsServers, athina: AthinaServer, sent: bytes, status: bytes
+) -> None:
     nats.set_up(partitions=1)
     with worker(nats, athina) as client, socket.create_connection(("127.0.0.1", client.base_url.port or 0), 60) as raw:
         raw.sendall(sent)
@@ -147,7 +149,7 @@ def test_any_request_is_answered_or_closed(nats: NatsServers, athina: AthinaServ
         assert client.get("/healthz").status_code == 200
 
 
-def test_connections_that_say_nothing_are_closed_and_bounded(nats: NatsServers, athina: AthinaServer) -> None:
+def test_silent_connections_are_bounded_and_closed(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=1)
     with worker(nats, athina) as client:
         port = client.base_url.port or 0
@@ -160,7 +162,7 @@ def test_connections_that_say_nothing_are_closed_and_bounded(nats: NatsServers, 
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_port_that_is_taken_is_explained(nats: NatsServers, athina: AthinaServer) -> None:
+def test_a_port_in_use_is_reported(nats: NatsServers, athina: AthinaServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         out, _ = command(nats, athina, "--metrics-port", port).communicate(timeout=100)

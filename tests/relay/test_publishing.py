@@ -37,7 +37,7 @@ def bodies(nats: NatsServers) -> list[dict[str, object]]:
     return [json.loads(body) for _, _, body in nats.messages(nats.address.names)]
 
 
-def test_logs_changes_and_feedback_of_a_conversation_are_in_one_partition_in_order(
+def test_logs_updates_and_feedback_of_a_conversation_are_in_one_partition_in_order(
     nats: NatsServers, tmp_path: Path
 ) -> None:
     nats.set_up(partitions=8)
@@ -56,7 +56,7 @@ def test_logs_changes_and_feedback_of_a_conversation_are_in_one_partition_in_ord
     assert athina_trace.status().delivered == 5
 
 
-def test_no_key_of_athina_is_needed_and_none_travels(nats: NatsServers, tmp_path: Path) -> None:
+def test_athinas_key_is_not_needed_and_never_published(nats: NatsServers, tmp_path: Path) -> None:
     nats.set_up(partitions=1)
     athina_trace.configure(
         relay=nats.url, relay_prefix=nats.prefix, outbox=str(tmp_path / "o.db"), api_key="marker-key-1"
@@ -80,7 +80,7 @@ def test_the_partition_of_a_key_is_the_same_everywhere() -> None:
     assert [partition_of(key, 64) for key in ("", "s", "session-1", "ä🎉", "\ud800")] == [0, 11, 46, 4, 48]
 
 
-def test_each_relay_has_an_outbox_of_its_own_whatever_its_password() -> None:
+def test_each_relay_has_its_own_outbox_whatever_its_password() -> None:
     paths = {
         Settings.build({}, relay="nats://a:4222").outbox_path({}),
         Settings.build({}, relay="nats://user:one@a:4222").outbox_path({}),
@@ -96,14 +96,14 @@ def test_each_relay_has_an_outbox_of_its_own_whatever_its_password() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://a", "a:4222", "nats://a:4222,b:4222", "redis://:marker-secret@a"])
-def test_what_is_no_address_of_servers_is_refused_and_no_password_shown(url: str) -> None:
+def test_invalid_addresses_are_refused_without_showing_a_password(url: str) -> None:
     with pytest.raises(SettingsError, match="nats://") as caught:
         Settings.build({"ATHINA_RELAY": url})
     assert "marker-secret" not in str(caught.value)
     assert "marker-secret" not in repr(Settings.build({}, relay="nats://me:marker-secret@a"))
 
 
-def test_an_address_is_read_with_its_credentials() -> None:
+def test_an_address_is_parsed_with_its_credentials() -> None:
     address = Address.parse("nats://me:a%2Fb@one:4222, tls://two:4223", prefix="team.logs")
     assert address.servers == ("nats://one:4222", "tls://two:4223")
     assert (address.user, address.password, address.token) == ("me", "a/b", None)
@@ -112,7 +112,7 @@ def test_an_address_is_read_with_its_credentials() -> None:
     assert address.names.stream == "team-logs"
 
 
-def test_without_the_package_logs_are_kept_and_the_remedy_is_logged(tmp_path: Path) -> None:
+def test_without_the_nats_package_logs_are_kept_and_the_remedy_is_logged(tmp_path: Path) -> None:
     out, _ = run(
         """
         import sys, logging, time
@@ -133,7 +133,7 @@ def test_without_the_package_logs_are_kept_and_the_remedy_is_logged(tmp_path: Pa
 
 
 class Counting(Stream):
-    """Counts how often it is opened, or that is tried, and notes what became of each log."""
+    """A stream that counts attempts to open it and records the outcome of each log."""
 
     opened = 0
     outcomes: ClassVar[list[Outcome]] = []
@@ -148,7 +148,7 @@ class Counting(Stream):
 
 
 class Trouble:
-    """An engine on a clock of its own, which publishes to servers that a test troubles."""
+    """An engine with an injected clock that publishes to servers in which a test causes failures."""
 
     def __init__(
         self, servers: NatsServers, outbox: Outbox, caplog: pytest.LogCaptureFixture, address: Address | None = None
@@ -172,7 +172,7 @@ class Trouble:
         return [record.getMessage() for record in self._caplog.records if record.levelno >= logging.WARNING]
 
     def assert_all_arrive(self, earlier: int = 0) -> None:
-        """After the next probe everything is in the stream, each conversation in order."""
+        """Require that after the next probe everything is in the stream, each conversation in order."""
         self.stepped.wait(400)
         numbers = [int(str(body["n"])) for body in bodies(self.servers)]
         assert sorted(set(numbers)) == list(range(earlier + 1, self._made + 1))
@@ -184,7 +184,7 @@ class Trouble:
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[NatsServers]:
-    """One server that a test may trouble."""
+    """Start one server in which a test may cause failures."""
     with NatsServers(tmp_path / "broker") as made:
         made.set_up(partitions=4)
         yield made
@@ -200,7 +200,7 @@ def trouble(
     made.stepped.engine.finish(1)
 
 
-def test_a_broker_that_is_away_for_an_hour_costs_nothing_but_patience(trouble: Trouble) -> None:
+def test_an_outage_of_an_hour_loses_nothing_and_the_broker_is_rarely_probed(trouble: Trouble) -> None:
     trouble.put(40)
     trouble.stepped.settle()
     trouble.servers.kill()
@@ -210,13 +210,13 @@ def test_a_broker_that_is_away_for_an_hour_costs_nothing_but_patience(trouble: T
     (said,) = trouble.warnings()
     assert "The relay cannot be reached" in said
     assert "check ATHINA_RELAY and the network" in said
-    # A minute apart at most, and the first ones sooner.
+    # Probes are at most a minute apart, the first ones less.
     assert 50 <= Counting.opened <= 80
     trouble.servers.restart()
     trouble.assert_all_arrive()
 
 
-def test_a_full_stream_takes_no_more_and_loses_nothing(trouble: Trouble) -> None:
+def test_a_full_stream_accepts_no_more_and_loses_nothing(trouble: Trouble) -> None:
     trouble.servers.set_up(max_bytes=100_000)
     trouble.put(200, size=1000)
     trouble.stepped.wait(120)
@@ -229,7 +229,7 @@ def test_a_full_stream_takes_no_more_and_loses_nothing(trouble: Trouble) -> None
     trouble.assert_all_arrive()
 
 
-def test_refused_credentials_pause_until_they_are_right(trouble: Trouble) -> None:
+def test_refused_credentials_pause_deliveries_until_they_are_accepted(trouble: Trouble) -> None:
     trouble.put(40)
     trouble.stepped.settle()
     trouble.servers.kill()
@@ -245,7 +245,7 @@ def test_refused_credentials_pause_until_they_are_right(trouble: Trouble) -> Non
     trouble.assert_all_arrive()
 
 
-def test_a_broker_that_comes_back_empty_is_given_what_it_did_not_acknowledge(trouble: Trouble, tmp_path: Path) -> None:
+def test_a_broker_that_returns_empty_gets_all_unacknowledged_logs(trouble: Trouble, tmp_path: Path) -> None:
     trouble.put(40)
     trouble.stepped.settle()
     trouble.servers.kill()
@@ -260,14 +260,14 @@ def test_a_broker_that_comes_back_empty_is_given_what_it_did_not_acknowledge(tro
     trouble.assert_all_arrive(earlier=40)
 
 
-def test_while_servers_elect_a_leader_logs_wait_and_no_setup_is_asked_for(
+def test_during_a_leader_election_logs_wait_without_advice_to_run_setup(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with NatsServers(tmp_path, nodes=3) as cluster:
         cluster.set_up(partitions=4, replicas=3)
         info = cluster.ask(lambda client, names: api(client, f"STREAM.INFO.{names.stream}"))
         leader = int(info["cluster"]["leader"].removeprefix("node-"))
-        # Connected to another server, whose words are what is shown.
+        # The program is connected to another server, whose message is shown.
         others = [url for node, url in enumerate(cluster.url.split(",")) if node != leader]
         trouble = Trouble(cluster, MemoryOutbox(), caplog, Address.parse(",".join(others)))
         trouble.put(20)
@@ -275,28 +275,28 @@ def test_while_servers_elect_a_leader_logs_wait_and_no_setup_is_asked_for(
         cluster.kill(leader)
         trouble.put(20)
         trouble.stepped.settle()
-        assert trouble.stepped.outbox.counts().waiting > 0  # the next leader may be there before the last is sent
+        assert trouble.stepped.outbox.counts().waiting > 0  # the next leader may be elected before the last log is sent
         cluster.restart(leader)
         cluster.set_up(partitions=4, replicas=3)  # once there is a leader again
         trouble.assert_all_arrive()
         trouble.stepped.engine.finish(1)
     failed = [outcome for outcome in Counting.outcomes if outcome.status != 200]
-    # On a busy machine, another server may not even answer before the next leader does.
+    # On a busy machine, the next leader may answer before any other server does.
     assert any("has no leader for some seconds" in each.message or each.status is None for each in failed)
     assert "--setup" not in caplog.text + str(failed)
 
 
-def test_an_answer_that_does_not_come_is_given_up_where_another_log_found_no_stream(
+def test_a_missing_answer_is_given_up_once_another_log_finds_no_stream(
     servers: NatsServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lease would be held for as long as no other log is published, which may be for ever."""
+    """Otherwise its lease would be held until another log is published, which may be never."""
     monkeypatch.setattr(stream_module, "_LOOK_SECONDS", 0.02)
 
     async def publish(client: Any, names: Names) -> Outcome:
         stream = Stream(servers.address, patience=0.2)
         await stream.open()
         await api(client, f"STREAM.DELETE.{names.stream}")
-        await client.subscribe(names.subject(0))  # by one that answers nothing
+        await client.subscribe(names.subject(0))  # a subscriber that never answers
         await client.flush()
         silent, missing = (
             partial(stream.publish, next(key for key in map(str, range(100)) if partition_of(key, 4) == number))
@@ -328,7 +328,7 @@ async def purge(client: object, stream: str) -> None:
     await api(client, f"STREAM.PURGE.{stream}")  # type: ignore[arg-type]
 
 
-def test_a_call_takes_no_notice_of_a_broker_that_is_away(tmp_path: Path) -> None:
+def test_calls_do_not_wait_for_an_unreachable_broker(tmp_path: Path) -> None:
     athina_trace.configure(relay=f"nats://127.0.0.1:{free_port()}", outbox=str(tmp_path / "o.db"))
     athina_trace.log_inference(response="the first one loads everything")
     began = time.monotonic()
@@ -342,7 +342,7 @@ def test_a_call_takes_no_notice_of_a_broker_that_is_away(tmp_path: Path) -> None
 
 
 def seconds_of_calls(**settings: str) -> float:
-    """Processor time of the calling thread for 300 calls."""
+    """Return the CPU time of the calling thread for 300 calls."""
     athina_trace.configure(**settings)
 
     @athina_trace.athina_trace
@@ -350,7 +350,7 @@ def seconds_of_calls(**settings: str) -> float:
         return question
 
     answer("the first one loads everything")
-    time.sleep(0.1)  # whatever is found out about the broker is known by now
+    time.sleep(0.1)  # the broker's state is known by now
     began = time.thread_time()
     for number in range(300):
         answer(f"question {number}")
@@ -359,14 +359,14 @@ def seconds_of_calls(**settings: str) -> float:
     return seconds
 
 
-def test_a_call_costs_what_it_costs_without_a_relay_while_the_broker_is_away_full_or_refuses_us(
+def test_calls_cost_the_same_while_the_broker_is_down_full_or_refuses_credentials(
     servers: NatsServers, tmp_path: Path
 ) -> None:
     servers.set_up(max_bytes=20_000)
     with NatsServers(tmp_path / "shut", config='authorization { token: "another" }') as shut:
         relays = {"away": f"nats://127.0.0.1:{free_port()}", "full": servers.url, "shut": shut.url}
         best = dict.fromkeys(["none", *relays], 9.0)
-        for _ in range(20):  # in turn: the machine may be busy for a while
+        for _ in range(20):  # alternately, since the machine may be busy for a while
             best["none"] = min(best["none"], seconds_of_calls(outbox=str(tmp_path / "none.db")))
             for name, url in relays.items():
                 spent = seconds_of_calls(relay=url, outbox=str(tmp_path / f"{name}.db"))
@@ -376,7 +376,7 @@ def test_a_call_costs_what_it_costs_without_a_relay_while_the_broker_is_away_ful
     assert max(best.values()) < 1.5 * best["none"], best
 
 
-def test_with_memory_and_a_flush_for_each_call_the_stream_is_where_a_log_is_durable(nats: NatsServers) -> None:
+def test_with_a_memory_outbox_and_flush_each_call_logs_are_durable_in_the_stream(nats: NatsServers) -> None:
     nats.set_up(partitions=4)
     run(
         """
@@ -398,7 +398,7 @@ def test_with_memory_and_a_flush_for_each_call_the_stream_is_where_a_log_is_dura
     assert [body["response"] for body in bodies(nats)] == ["durable"]
 
 
-def test_a_short_program_publishes_before_it_ends_and_a_forked_child_publishes_its_own(
+def test_a_short_program_and_its_forked_child_publish_their_logs_before_they_end(
     nats: NatsServers, tmp_path: Path
 ) -> None:
     nats.set_up(partitions=4)
@@ -421,7 +421,7 @@ def test_a_short_program_publishes_before_it_ends_and_a_forked_child_publishes_i
     assert [body["response"] for body in bodies(nats)] == ["parent", "child", "parent's last"]
 
 
-def test_the_publishers_thread_that_dies_is_replaced(
+def test_a_publisher_thread_that_dies_is_replaced(
     nats: NatsServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_guard, "strict", False)

@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def relay(nats: NatsServers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `athina-trace` with these arguments; exit code, output and errors."""
+    """Run `athina-trace` with these arguments; return exit code, output and errors."""
     monkeypatch.setenv("ATHINA_RELAY", nats.url)
     monkeypatch.setenv("ATHINA_RELAY_PREFIX", nats.prefix)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -44,7 +44,7 @@ def relay(nats: NatsServers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def change(nats: NatsServers, **config: Any) -> None:
-    """Make the stream as somebody without this command might."""
+    """Create the stream as it might be made without this command."""
     names = nats.address.names
     defaults = {"name": names.stream, "subjects": names.subjects(2), "storage": "file", "discard": "new"}
     nats.ask(lambda client, _: api(client, f"STREAM.CREATE.{names.stream}", {**defaults, **config}))
@@ -56,7 +56,7 @@ def config(nats: NatsServers) -> dict[str, Any]:
     return found
 
 
-def test_a_stream_is_made_and_a_second_time_found_right(relay: Run, nats: NatsServers) -> None:
+def test_setup_creates_the_stream_and_a_second_run_changes_nothing(relay: Run, nats: NatsServers) -> None:
     code, out, err = relay("relay", "--setup", "--partitions", "3", "--max-bytes", "50M")
     assert (code, err) == (0, "")
     assert "made      3 consumers" in out
@@ -71,7 +71,7 @@ def test_a_stream_is_made_and_a_second_time_found_right(relay: Run, nats: NatsSe
     assert "partitions         3" in out
 
 
-def test_what_is_asked_for_later_is_changed(relay: Run, nats: NatsServers) -> None:
+def test_setup_applies_changed_options(relay: Run, nats: NatsServers) -> None:
     relay("relay", "--setup", "--partitions", "2")
     relay("relay", "--setup", "--partitions", "4", "--duplicate-window", "300", "--ack-wait", "20", "--max-bytes", "2M")
     made = config(nats)
@@ -82,7 +82,7 @@ def test_what_is_asked_for_later_is_changed(relay: Run, nats: NatsServers) -> No
     assert len(status(nats).partitions) == 1
 
 
-def test_partitions_are_not_changed_under_logs_that_wait(relay: Run, nats: NatsServers) -> None:
+def test_partitions_are_not_changed_while_logs_wait(relay: Run, nats: NatsServers) -> None:
     relay("relay", "--setup", "--partitions", "2")
     publish(nats, ("s", "one"))
     code, _, err = relay("relay", "--setup", "--partitions", "4")
@@ -149,13 +149,13 @@ def test_a_consumer_that_would_lose_order_or_logs_is_refused_by_setup_and_worker
         ("--status",),
     ],
 )
-def test_wrong_options_are_explained(relay: Run, arguments: tuple[str, ...]) -> None:
+def test_invalid_options_are_explained(relay: Run, arguments: tuple[str, ...]) -> None:
     code, _, err = relay("relay", "--setup", *arguments)
     assert code == 2
     assert "usage" in err or "must be" in err
 
 
-def test_without_an_address_or_a_key_the_command_says_so(relay: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_address_or_key_is_reported(relay: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = relay("relay")
     assert (code, "there is no ATHINA_API_KEY" in err) == (2, True)
     monkeypatch.delenv("ATHINA_RELAY")
@@ -163,7 +163,7 @@ def test_without_an_address_or_a_key_the_command_says_so(relay: Run, monkeypatch
     assert (code, "there is no ATHINA_RELAY" in err) == (2, True)
 
 
-def test_servers_that_are_away_or_empty_are_explained(relay: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_or_empty_servers_are_explained(relay: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = relay("relay", "--status")
     assert (code, "run `athina-trace relay --setup`" in err) == (1, True)
     monkeypatch.setenv("ATHINA_RELAY", f"nats://127.0.0.1:{free_port()}")
@@ -171,14 +171,14 @@ def test_servers_that_are_away_or_empty_are_explained(relay: Run, monkeypatch: p
     assert (code, "check ATHINA_RELAY" in err) == (1, True)
 
 
-def test_while_partitions_have_no_leader_that_is_what_is_shown_and_no_setup_is_asked_for(
+def test_partitions_without_a_leader_are_reported_without_advice_to_run_setup(
     tmp_path: Path, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with NatsServers(tmp_path, nodes=3) as cluster:
         cluster.set_up(partitions=24, replicas=3)
         info = cluster.ask(lambda client, names: api(client, f"STREAM.INFO.{names.stream}"))
         led = Counter(each["cluster"]["leader"] for each in cluster.ask(consumers).known.values())
-        # Without a leader of the stream, or of the cluster, no server answers questions about them.
+        # Without a leader of the stream or the cluster, no server answers requests about them.
         del led[info["cluster"]["leader"]]
         for log in tmp_path.glob("*/log"):
             if "Self is new JetStream cluster metadata leader" in log.read_text():
@@ -189,13 +189,13 @@ def test_while_partitions_have_no_leader_that_is_what_is_shown_and_no_setup_is_a
             until(lambda: running.worker.obstacle is None)
             cluster.kill(int(node.removeprefix("node-")))
             shown = status(cluster)
-            until(lambda: running.worker.obstacle is None)  # it may have been connected to that one
+            until(lambda: running.worker.obstacle is None)  # the program may have been connected to the killed server
         (fault,) = shown.faults
         assert "no server of NATS leads partition-" in fault
         assert "start the server that is away" in fault
         assert "--setup" not in fault + caplog.text
         assert len(shown.partitions) == 24 - count
-        # A set-up waits for the election: what has no leader is not made again, with other settings than it has.
+        # Setup waits for the election: a stream without a leader must not be created again with other settings.
         assert cluster.set_up(ack_wait_seconds=20.0).made == ["24 consumers"]
         assert status(cluster).faults == []
         assert len(status(cluster).partitions) == 24
@@ -214,7 +214,7 @@ def test_the_status_shows_lag_workers_and_refused_logs(relay: Run, nats: NatsSer
             assert "refused      1: see `athina-trace logs --relay`" in out
             return f"{running.worker.name}\t0\t1\t0\t0" in out and err == ""
 
-        until(is_shown)  # a worker that does not say in time how it is, as on a busy machine, is not shown
+        until(is_shown)  # a worker that does not answer in time, as on a busy machine, is not shown
     publish(nats, ("s", "one"), ("s", "two"))
     _, out, err = relay("relay", "--status", "--json")
     shown = json.loads(out)
@@ -227,8 +227,8 @@ def test_the_status_shows_lag_workers_and_refused_logs(relay: Run, nats: NatsSer
     assert "2, 1 with logs that wait" in out
 
 
-def test_the_status_says_that_servers_answer_of_which_none_leads_the_stream(tmp_path: Path) -> None:
-    # A server without JetStream gives those requests no answer, as servers do of which none leads the stream.
+def test_the_status_reports_a_stream_without_a_leader(tmp_path: Path) -> None:
+    # A server without JetStream does not answer these requests, like servers without a leader of the stream.
     with NatsServers(tmp_path / "nats", config="jetstream: false") as servers, pytest.raises(NoAnswerError) as raised:
         status(servers)
     assert "although a server let us in: none leads the stream athina" in str(raised.value)
@@ -269,7 +269,7 @@ def test_refused_logs_are_listed_shown_exported_and_retried(
         ("2026-11-26T18:00:00.5+01:00", 1795712400.5),
     ],
 )
-def test_times_of_jetstream_are_read(text: str, seconds: float) -> None:
+def test_jetstream_timestamps_are_parsed(text: str, seconds: float) -> None:
     assert moment(text) == pytest.approx(seconds)
 
 
@@ -279,7 +279,7 @@ def test_names_follow_the_prefix() -> None:
     assert names.subjects(2) == ["team.logs.0", "team.logs.1"]
 
 
-def test_a_check_looks_at_the_relay_in_place_of_athina(relay: Run, nats: NatsServers) -> None:
+def test_check_looks_at_the_relay_instead_of_athina(relay: Run, nats: NatsServers) -> None:
     code, out, _ = relay("check")
     assert (code, "run `athina-trace relay --setup`" in out) == (1, True)
     nats.set_up(partitions=1)

@@ -32,7 +32,7 @@ LARGE = b'{"response":"%b"}' % (b"x" * 20_000)
 
 @dataclass
 class Memory:
-    """A connection to nowhere."""
+    """A connection that keeps bodies in memory."""
 
     arrived: list[bytes] = field(default_factory=list)
     answer: Outcome = field(default_factory=lambda: Outcome(200))
@@ -53,10 +53,10 @@ class Memory:
 
 @dataclass
 class Way:
-    """A pool with what is behind it.
+    """A pool and its destination.
 
     Attributes:
-        pool: makes one, for a destination in this condition: "well", "away", "denying", or "narrow", which takes
+        pool: makes one, for a destination in this condition: "well", "away", "denying", or "narrow", which accepts
             10,000 bytes at most.
         arrived: the bodies that came through, in order.
     """
@@ -125,7 +125,7 @@ class Driver:
         self.pool.start()
 
     def send(self, *leases: Lease) -> list[Result]:
-        """Submit leases and wait until each has ended; the results of these, in order."""
+        """Submit leases and wait until each has ended; return their results, in order."""
         for lease in leases:
             self.pool.submit(lease)
         ends, taken = time.monotonic() + 60, 0
@@ -161,7 +161,7 @@ def verdicts(results: list[Result]) -> list[Verdict]:
     return [result.attempt.verdict for result in results if result.attempt is not None]
 
 
-def test_the_entries_of_a_key_arrive_in_order_and_each_is_reported(way: Way, drive: Callable[[str], Driver]) -> None:
+def test_the_entries_of_a_key_arrive_in_order_and_each_gets_a_result(way: Way, drive: Callable[[str], Driver]) -> None:
     driver = drive("well")
     names = [str(number) for number in range(16)]
     results = driver.send(lease("key", *names))
@@ -171,7 +171,7 @@ def test_the_entries_of_a_key_arrive_in_order_and_each_is_reported(way: Way, dri
     assert way.arrived() == [b'{"n":"%b"}' % name.encode() for name in names]
 
 
-def test_many_keys_are_served_together(way: Way, drive: Callable[[str], Driver]) -> None:
+def test_many_keys_are_delivered_concurrently(way: Way, drive: Callable[[str], Driver]) -> None:
     driver = drive("well")
     results = driver.send(*(lease(f"key {number}", f"{number}-a", f"{number}-b") for number in range(64)))
     assert len(verdicts(results)) == 128
@@ -181,7 +181,7 @@ def test_many_keys_are_served_together(way: Way, drive: Callable[[str], Driver])
         assert arrived.index(first) < arrived.index(second)
 
 
-def test_what_cannot_be_reached_is_to_be_tried_again(way: Way, drive: Callable[[str], Driver]) -> None:
+def test_an_unreachable_destination_is_retried(way: Way, drive: Callable[[str], Driver]) -> None:
     driver = drive("away")
     results = driver.send(lease("key", "first", "second"))
     assert verdicts(results) == [Verdict.RETRY]
@@ -192,7 +192,7 @@ def test_what_cannot_be_reached_is_to_be_tried_again(way: Way, drive: Callable[[
     assert verdicts(drive("well").send(lease("key", "first", "second"))) == [Verdict.DELIVERED] * 2
 
 
-def test_where_nothing_gets_through_little_is_tried(drive: Callable[[str], Driver]) -> None:
+def test_during_an_outage_nothing_more_is_sent(drive: Callable[[str], Driver]) -> None:
     driver = drive("away")
     driver.send(*(lease(f"key {number}", str(number)) for number in range(64)))
     assert driver.pool.controller.gate.outage is not None
@@ -208,16 +208,14 @@ def test_refused_credentials_stop_everything(way: Way, drive: Callable[[str], Dr
     assert way.arrived() == []
 
 
-def test_what_is_too_large_is_shortened_until_it_is_taken(way: Way, drive: Callable[[str], Driver]) -> None:
+def test_an_entry_that_is_too_large_is_truncated_until_it_is_accepted(way: Way, drive: Callable[[str], Driver]) -> None:
     results = drive("narrow").send(lease("key", "large", body=LARGE))
     assert verdicts(results) == [Verdict.DELIVERED]
     assert len(way.arrived()[0]) < 10_000
     assert b'"truncated.response": 20000' in way.arrived()[0].replace(b'":2', b'": 2')
 
 
-def test_a_pool_that_is_closed_ends_soon_and_reports_no_more_than_arrived(
-    way: Way, drive: Callable[[str], Driver]
-) -> None:
+def test_a_closed_pool_ends_soon_and_reports_only_what_arrived(way: Way, drive: Callable[[str], Driver]) -> None:
     driver = drive("well")
     for number in range(50):
         driver.pool.submit(lease(f"key {number}", f"{number}"))
@@ -229,7 +227,7 @@ def test_a_pool_that_is_closed_ends_soon_and_reports_no_more_than_arrived(
     assert set(reported) <= set(way.arrived())
 
 
-def test_no_thread_is_left(drive: Callable[[str], Driver]) -> None:
+def test_no_thread_is_left_after_close(drive: Callable[[str], Driver]) -> None:
     before = set(threading.enumerate())
     driver = drive("well")
     driver.send(lease("key", "one"))
@@ -239,7 +237,7 @@ def test_no_thread_is_left(drive: Callable[[str], Driver]) -> None:
 
 
 @pytest.mark.parametrize("reference", ["a b", "äöü 🎉", "line\r\nbreak: x", "", " spaces ", "%2F/..", "x" * 2000])
-def test_any_reference_survives_the_headers_of_a_message(nats: NatsServers, reference: str) -> None:
+def test_any_reference_survives_message_headers(nats: NatsServers, reference: str) -> None:
     nats.set_up(partitions=1)
     results = Results(lambda _: None)
     pool = Publisher(nats.address, results, clock=clock)

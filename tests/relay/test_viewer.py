@@ -25,7 +25,7 @@ from tests.support.waiting import until
 
 @contextmanager
 def viewer(folder: Path, **variables: str) -> Iterator[httpx.Client]:
-    """`athina-trace ui` in a process of its own."""
+    """Run `athina-trace ui` in its own process."""
     command = ["-m", "athina_trace", "ui", "--no-open", "--port", "0", "--outbox", str(folder / "outbox.db")]
     with subprocess.Popen(
         [sys.executable, *command], env={**environ, **variables}, stdout=subprocess.PIPE, text=True
@@ -45,9 +45,7 @@ def delivery_page(client: httpx.Client) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.text)).split())
 
 
-def test_the_delivery_page_shows_what_the_relays_status_shows(
-    nats: NatsServers, athina: AthinaServer, tmp_path: Path
-) -> None:
+def test_the_delivery_page_shows_the_relays_status(nats: NatsServers, athina: AthinaServer, tmp_path: Path) -> None:
     with viewer(tmp_path, ATHINA_RELAY=nats.url, ATHINA_RELAY_PREFIX=nats.prefix) as client:
         assert "run `athina-trace relay --setup`" in delivery_page(client)
         nats.set_up(partitions=2, max_bytes=50_000_000)
@@ -64,7 +62,7 @@ def test_the_delivery_page_shows_what_the_relays_status_shows(
         assert "athina-trace logs --relay" in delivery_page(client)
 
 
-def test_the_delivery_page_opens_while_the_relay_is_away_or_hangs(tmp_path: Path) -> None:
+def test_the_delivery_page_opens_while_the_relay_is_down_or_hangs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         with viewer(tmp_path, ATHINA_RELAY=f"nats://user:s3cret@{address}") as client:
@@ -78,13 +76,13 @@ def test_the_delivery_page_opens_while_the_relay_is_away_or_hangs(tmp_path: Path
             until(lambda: "check ATHINA_RELAY" in delivery_page(client) and "in time" not in delivery_page(client))
 
 
-def test_the_delivery_page_opens_with_wrong_settings_of_the_relay(tmp_path: Path) -> None:
+def test_the_delivery_page_opens_with_invalid_relay_settings(tmp_path: Path) -> None:
     settings = {"ATHINA_RELAY": "tls://127.0.0.1:1", "ATHINA_RELAY_CERTIFICATE": str(tmp_path / "none.pem")}
     with viewer(tmp_path, **settings) as client:
         assert "check ATHINA_RELAY_CERTIFICATE" in delivery_page(client)
 
 
-def test_the_delivery_page_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_delivery_page_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHINA_RELAY", "nats://127.0.0.1:4222")
     monkeypatch.setitem(sys.modules, "nats", None)
     relay_status = ui._relay_status()
@@ -92,7 +90,7 @@ def test_the_delivery_page_names_the_package_that_is_missing(monkeypatch: pytest
     assert "pip install 'athina-trace[nats]'" in str(relay_status())
 
 
-def test_without_a_relay_the_delivery_page_says_nothing_of_one(tmp_path: Path) -> None:
+def test_without_a_relay_the_delivery_page_does_not_mention_one(tmp_path: Path) -> None:
     with viewer(tmp_path, ATHINA_RELAY="") as client:
         page = delivery_page(client)
     assert "Nothing was refused." in page

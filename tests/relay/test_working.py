@@ -49,7 +49,7 @@ def status(nats: NatsServers) -> RelayStatus:
     return nats.ask(read)
 
 
-def test_what_was_published_is_delivered_in_order(nats: NatsServers, athina: AthinaServer) -> None:
+def test_published_logs_are_delivered_in_order(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=4)
     publish(nats, *((f"s{number % 10}", f"{number}") for number in range(100)))
     with RunningWorker(nats.address, athina.url) as running:
@@ -62,7 +62,7 @@ def test_what_was_published_is_delivered_in_order(nats: NatsServers, athina: Ath
     assert status(nats).waiting == 0
 
 
-def test_every_kind_goes_to_its_own_endpoint(nats: NatsServers, athina: AthinaServer) -> None:
+def test_every_kind_is_sent_to_its_own_endpoint(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=1)
     kinds: tuple[Kind, ...] = ("log", "update", "update_by_id", "feedback")
     for kind in kinds:
@@ -77,9 +77,7 @@ def test_every_kind_goes_to_its_own_endpoint(nats: NatsServers, athina: AthinaSe
     ]
 
 
-def test_a_log_that_has_to_wait_keeps_its_place_and_other_partitions_overtake(
-    nats: NatsServers, athina: AthinaServer
-) -> None:
+def test_a_delayed_log_keeps_its_place_while_other_partitions_overtake(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=8)
     failures = Counter[str]()
 
@@ -96,7 +94,7 @@ def test_a_log_that_has_to_wait_keeps_its_place_and_other_partitions_overtake(
     assert len(names_of(athina)) == 22
 
 
-def test_a_worker_goes_on_while_no_server_says_which_consumers_there_are(
+def test_a_worker_continues_while_the_list_of_consumers_is_unavailable(
     nats: NatsServers, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nats.set_up(partitions=2)
@@ -115,7 +113,9 @@ def test_a_worker_goes_on_while_no_server_says_which_consumers_there_are(
         athina.wait_for(2)
 
 
-def test_two_workers_share_the_work_and_one_that_leaves_is_not_missed(nats: NatsServers, athina: AthinaServer) -> None:
+def test_two_workers_share_the_work_and_one_takes_over_when_the_other_stops(
+    nats: NatsServers, athina: AthinaServer
+) -> None:
     nats.set_up(partitions=16)
     begin = threading.Event()
     athina.when(lambda _: True, lambda exchange: delay(0.01)(exchange) if begin.wait(60) else None)
@@ -142,15 +142,17 @@ def test_a_wrong_key_pauses_and_loses_nothing(nats: NatsServers, athina: AthinaS
         time.sleep(0.5)
         assert len(athina.requests) < 10
         assert status(nats).waiting == 40
-        # A worker that does not say in time how it is, as on a busy machine, is not shown.
+        # A worker that does not answer in time, as on a busy machine, is not shown.
         until(lambda: [each["paused"] for each in status(nats).workers] == [running.worker.report()["paused"]])
-        # It holds nothing that a worker with the right key could deliver.
+        # It holds no logs, so that a worker with the right key could deliver them.
         with RunningWorker(nats.address, athina.url):
             athina.wait_for(40)
     assert sorted(map(int, names_of(athina))) == list(range(40))
 
 
-def test_refused_logs_are_kept_with_athinas_words_and_the_next_is_sent(nats: NatsServers, athina: AthinaServer) -> None:
+def test_refused_logs_are_kept_with_athinas_message_and_the_next_is_sent(
+    nats: NatsServers, athina: AthinaServer
+) -> None:
     nats.set_up(partitions=1)
     athina.when(lambda request: request.json["response"] == "bad", answer(400, b'{"error": "n\xc3\xb6"}'))
     publish(nats, ("s", "good"), ("s", "bad"), ("s", "better"))
@@ -165,7 +167,7 @@ def test_refused_logs_are_kept_with_athinas_words_and_the_next_is_sent(nats: Nat
     assert names_of(athina) == ["good", "better"]
 
 
-def test_a_log_that_fails_for_ever_is_refused_while_others_are_taken(nats: NatsServers, athina: AthinaServer) -> None:
+def test_a_log_that_fails_forever_is_refused_while_others_are_accepted(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=2)
     athina.when(lambda request: request.json["response"] == "poison", answer(500))
     publish(nats, ("s", "before"), ("s", "poison"), ("s", "behind"))
@@ -175,7 +177,7 @@ def test_a_log_that_fails_for_ever_is_refused_while_others_are_taken(nats: NatsS
     assert status(nats).refused == 1
 
 
-def test_a_message_of_an_unknown_kind_is_put_aside_unsent(nats: NatsServers, athina: AthinaServer) -> None:
+def test_a_message_of_an_unknown_kind_is_set_aside_unsent(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=1)
     nats.ask(lambda client, names: store(client, names.subject(0), b"\xff not json", {"Athina-Kind": "from later"}))
     publish(nats, ("s", "known"))
@@ -185,7 +187,7 @@ def test_a_message_of_an_unknown_kind_is_put_aside_unsent(nats: NatsServers, ath
     assert status(nats).refused == 1
 
 
-def test_an_end_gives_back_at_once_what_is_not_sent_yet(nats: NatsServers, athina: AthinaServer) -> None:
+def test_a_stopping_worker_returns_unsent_logs_at_once(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=8, ack_wait_seconds=60)
     publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
     athina.when(lambda _: True, delay(30))
@@ -194,14 +196,14 @@ def test_an_end_gives_back_at_once_what_is_not_sent_yet(nats: NatsServers, athin
         until(lambda: running.worker.report()["held"] >= 4)
         began = time.monotonic()
         running.stop()
-        assert time.monotonic() - began < 15  # a request takes 30
+        assert time.monotonic() - began < 15  # a request takes 30 seconds
     athina.clear()
     with RunningWorker(nats.address, athina.url):
-        # Below the time after which the server would give them to another. What was under way may come twice.
+        # Sooner than the server would redeliver them. Those in flight may arrive twice.
         until(lambda: set(map(int, names_of(athina))) == set(range(40)), 45)
 
 
-def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_than_sent_again(
+def test_delivered_logs_are_acknowledged_after_a_server_restart_and_not_sent_again(
     tmp_path: Path, athina: AthinaServer
 ) -> None:
     with NatsServers(tmp_path) as nats:
@@ -210,7 +212,7 @@ def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_t
         athina.when(lambda _: True, delay(0.4))
         with RunningWorker(nats.address, athina.url):
             until(lambda: len(athina.requests) >= 3)
-            nats.kill()  # while it is under way
+            nats.kill()  # while it is in flight
             until(lambda: len(athina.accepted) == len(athina.requests))
             nats.restart()
             athina.wait_for(8)
@@ -218,7 +220,7 @@ def test_what_athina_took_is_acknowledged_after_a_restart_of_the_server_rather_t
         assert sorted(map(int, names_of(athina))) == list(range(8))
 
 
-def test_a_connection_that_is_lost_while_it_is_looked_after_is_made_again(
+def test_a_connection_lost_during_maintenance_is_reopened(
     nats: NatsServers, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nats.set_up(partitions=2)
@@ -227,7 +229,7 @@ def test_a_connection_that_is_lost_while_it_is_looked_after_is_made_again(
     async def lose(self: partitions.Partitions, client: Any, now: float) -> None:
         await learn(self, client, now)
         looked.append(client)
-        if len(looked) == 2:  # after the first look at a new connection, and before the next logs are asked for
+        if len(looked) == 2:  # after the first check of a new connection, and before the next logs are fetched
             await client.close()
 
     monkeypatch.setattr(partitions.Partitions, "learn", lose)
@@ -238,7 +240,7 @@ def test_a_connection_that_is_lost_while_it_is_looked_after_is_made_again(
     assert sorted(names_of(athina)) == ["one", "two"]
 
 
-def test_a_lost_answer_makes_a_copy_under_the_same_reference(nats: NatsServers, athina: AthinaServer) -> None:
+def test_a_lost_answer_causes_a_duplicate_with_the_same_reference(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=1)
     athina.script(lose_answer)
     publish(nats, ("s", "one"), ("s", "two"))
@@ -278,7 +280,7 @@ def worker_processes(
         process.communicate()
 
 
-def test_a_worker_process_ends_with_sigterm_and_says_what_it_did(
+def test_a_worker_process_ends_on_sigterm_and_reports_its_counts(
     nats: NatsServers, athina: AthinaServer, worker_processes: Callable[..., subprocess.Popen[str]]
 ) -> None:
     nats.set_up(partitions=4)
@@ -292,7 +294,7 @@ def test_a_worker_process_ends_with_sigterm_and_says_what_it_did(
     assert "20 delivered, 0 refused" in out
 
 
-def test_a_worker_process_adds_the_costs_that_it_is_to_estimate(
+def test_a_worker_process_adds_estimated_costs_if_configured(
     nats: NatsServers,
     athina: AthinaServer,
     worker_processes: Callable[..., subprocess.Popen[str]],
@@ -306,7 +308,7 @@ def test_a_worker_process_adds_the_costs_that_it_is_to_estimate(
     assert athina.accepted[0].json["cost"] == pytest.approx(0.00021)
 
 
-def test_what_a_killed_worker_held_is_delivered_by_another(
+def test_logs_held_by_a_killed_worker_are_delivered_by_another(
     nats: NatsServers, athina: AthinaServer, worker_processes: Callable[..., subprocess.Popen[str]]
 ) -> None:
     nats.set_up(partitions=4, ack_wait_seconds=6)
@@ -322,14 +324,14 @@ def test_what_a_killed_worker_held_is_delivered_by_another(
     for session in range(4):
         own = [int(name) for name in first if int(name) % 4 == session]
         assert own == sorted(own)
-    assert len(names_of(athina)) <= 24 + 4  # what was under way
+    assert len(names_of(athina)) <= 24 + 4  # those in flight
 
 
-def test_a_worker_that_was_stopped_for_long_sends_nothing_of_what_it_held(
+def test_a_worker_suspended_for_long_sends_nothing_that_it_held(
     nats: NatsServers, athina: AthinaServer, worker_processes: Callable[..., subprocess.Popen[str]]
 ) -> None:
     nats.set_up(partitions=8, ack_wait_seconds=3)
-    # The first is under way when the worker is stopped; the others wait for their turn: one request at a time.
+    # The first is in flight when the worker is suspended; the others wait: one request at a time.
     process = worker_processes(ATHINA_CONNECTIONS="1")
     athina.script(delay(1.5))
     publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
@@ -340,10 +342,10 @@ def test_a_worker_that_was_stopped_for_long_sends_nothing_of_what_it_held(
         taken = len(names_of(athina))
         process.send_signal(signal.SIGCONT)
         time.sleep(1.0)
-    assert len(names_of(athina)) <= taken + 1  # that under way
+    assert len(names_of(athina)) <= taken + 1  # the one in flight
 
 
-def test_held_logs_are_kept_for_as_long_as_athina_takes(nats: NatsServers, athina: AthinaServer) -> None:
+def test_held_logs_stay_claimed_while_athina_is_slow(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=2, ack_wait_seconds=5)
     athina.script(delay(8.0))
     publish(nats, ("s", "slow"), ("s", "next"))

@@ -49,15 +49,15 @@ class Exchange:
     stopping: threading.Event
 
     def accept(self) -> str:
-        """Store the request, as Athina would, and return the id that it gets."""
+        """Store the request, as Athina would, and return its id."""
         return self.store(self.request)
 
     def write(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send these bytes."""
         self.connection.sendall(data)
 
     def wait(self, seconds: float) -> bool:
-        """Wait, but not beyond the server's end or the client's timeout; return False then."""
+        """Wait, but only until the server stops or the client times out; return False then."""
         return not self.stopping.wait(seconds)
 
     def respond(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
@@ -65,7 +65,7 @@ class Exchange:
         self.write(response(status, body, headers))
 
     def close(self, *, reset: bool = False) -> None:
-        """Hang up, orderly or with a reset."""
+        """Close the connection, in an orderly way or with a reset."""
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         else:
@@ -94,7 +94,7 @@ def accept(exchange: Exchange) -> None:
 
 
 def answer(status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Fault:
-    """Answer with this status, by default with an error of Athina's form; a 2xx or 409 stores the log."""
+    """Answer with this status, by default with an error in Athina's form; a 2xx or 409 stores the log."""
     words = json.dumps({"error": f"status {status}", "details": {"message": "as the test asked"}}).encode()
 
     def fault(exchange: Exchange) -> None:
@@ -105,13 +105,13 @@ def answer(status: int, body: bytes | None = None, headers: Mapping[str, str] | 
 
 
 def html(status: int) -> Fault:
-    """Answer as a proxy in front of Athina."""
+    """Answer with HTML, like a proxy in front of Athina."""
     page = b"<html><head><style>b{}</style></head><body><h1>Bad &amp; sad</h1><p>nginx</p></body></html>"
     return answer(status, page, {"Content-Type": "text/html"})
 
 
 def busy(retry_after: float | str, status: int = 429) -> Fault:
-    """Answer 429, with `Retry-After` in seconds or any other value of the header."""
+    """Answer 429, with `Retry-After` in seconds or with any other value."""
     return answer(status, None, {"Retry-After": str(retry_after)})
 
 
@@ -217,7 +217,7 @@ def http10(exchange: Exchange) -> None:
 
 
 def bad_json(exchange: Exchange) -> None:
-    """Store the log and answer with what only looks like JSON."""
+    """Store the log and answer with invalid JSON."""
     exchange.accept()
     exchange.respond(200, b'{"data": {"prompt_run_id": ')
 

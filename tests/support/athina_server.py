@@ -1,8 +1,10 @@
 """A local Athina on a real socket, which records what arrives and misbehaves on demand.
 
-    with AthinaServer() as athina: athina.script(answer(500), busy(2), lose_answer)   # one fault for each of
-    the next requests, in order of arrival athina.when(lambda request: request.json["session_id"] == "s1",
-    hang)   # for every request that fits ... athina.wait_for(3, timeout=5)
+    with AthinaServer() as athina:
+        athina.script(answer(500), busy(2), lose_answer)  # one fault for each of the next requests, in order of arrival
+        athina.when(lambda request: request.json["session_id"] == "s1", hang)  # for every request that matches
+        ...
+        athina.wait_for(3, timeout=5)
 
 `requests` holds everything that arrived, `accepted` what Athina would have stored, both in order of arrival.
 A fault is any function of an `Exchange`. From a shell: `python -m tests.support.athina_server --port 8080
@@ -105,9 +107,9 @@ class AthinaServer:
         chaos: tuple[Fault, ...] = CHAOS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Choose a port and how often, from 0 to 1, a fault of `chaos` strikes; `tls` for https.
+        """Set the port, how often (0 to 1) a fault of `chaos` occurs, and `tls` for https.
 
-        With port 0, any that is free, and that nobody is given while the server is stopped.
+        Port 0 means a free one, which stays reserved while the server is stopped.
         """
         self.port = port
         self._tls = tls
@@ -136,18 +138,18 @@ class AthinaServer:
 
     @property
     def url(self) -> str:
-        """What to put into ATHINA_BASE_URL."""
+        """The value for ATHINA_BASE_URL."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen, on the same port as before where there was one."""
+        """Listen, after a stop on the same port as before."""
         self._stopping = threading.Event()
         self.port = self.port or free_port()
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
         self._spawn(self._listen, self._listener)
 
     def stop(self) -> None:
-        """Refuse new connections and end those that are open; what was recorded stays."""
+        """Refuse new connections and close the open ones; records stay."""
         self._stopping.set()
         with self._changed:
             listener, self._listener = self._listener, None
@@ -167,7 +169,7 @@ class AthinaServer:
             self._script.extend(faults)
 
     def when(self, predicate: Callable[[Request], bool], fault: Fault) -> None:
-        """Apply a fault to every request that matches; later rules come first."""
+        """Apply a fault to every request that matches; later rules take precedence."""
         with self._changed:
             self._rules.insert(0, (predicate, fault))
 
@@ -183,7 +185,7 @@ class AthinaServer:
         return self._wait(lambda: self.accepted, count, timeout)
 
     def wait_for_requests(self, count: int, *, timeout: float = 60.0) -> list[Request]:
-        """Wait until so many requests arrived, whatever the answer, and return them."""
+        """Wait until so many requests arrived, whatever their answers, and return them."""
         return self._wait(lambda: self.requests, count, timeout)
 
     def _wait(self, records: Callable[[], list[Request]], count: int, timeout: float) -> list[Request]:
@@ -229,7 +231,7 @@ class AthinaServer:
         try:
             self._converse(connection, number)
         except (OSError, ValueError):
-            pass  # The client hung up, or what it said was no HTTP: either way this conversation is over.
+            pass  # The client hung up or did not send HTTP: close the connection either way.
         finally:
             with self._changed:
                 self._open.discard(connection)
@@ -276,7 +278,7 @@ class AthinaServer:
 
 
 def _receive(connection: socket.socket, pending: bytearray) -> tuple[str, str, dict[str, str], bytes] | None:
-    """Read one request; `pending` keeps what came with it of the next. None where the client has hung up."""
+    """Read one request, or return None if the client has hung up; `pending` keeps the beginning of the next."""
     while (end := pending.find(b"\r\n\r\n")) < 0:
         if not _more(connection, pending):
             return None
@@ -299,7 +301,7 @@ def _more(connection: socket.socket, pending: bytearray) -> bool:
 
 
 def main() -> None:
-    """Serve until standard input ends, so that no server outlives the process that wanted it."""
+    """Serve until standard input ends, so that no server outlives the process that started it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--faults", type=float, default=0.0, help="how often something goes wrong, 0 to 1")

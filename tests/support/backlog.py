@@ -1,4 +1,4 @@
-"""Measures the cost of a backlog of waiting logs: to start beside it, to deliver from it, to hold it.
+"""Measure the cost of a backlog of waiting logs: starting beside it, delivering from it, and holding it.
 
 `python -m tests.support.backlog` delivers all of the largest one and prints the figures.
 """
@@ -53,7 +53,7 @@ _MEMORY = """
 
 
 class _Taking:
-    """A connection whose requests cost nothing."""
+    """A connection that accepts every request at no cost."""
 
     def deliver(self, kind: str, target: str, body: bytes) -> Outcome:
         return Outcome(200)
@@ -65,7 +65,7 @@ class _Taking:
 
 
 def make(path: Path, logs: int, *, body: bytes = BODY) -> SqliteOutbox:
-    """An outbox with so many logs waiting, ten in each session."""
+    """Make an outbox with so many waiting logs, ten in each session."""
     outbox = SqliteOutbox(str(path))
     for start in range(0, logs, 10_000):
         entries = [
@@ -82,7 +82,7 @@ def cost(folder: Path, logs: int) -> tuple[float, float]:
     outbox = make(folder / f"{logs}.db", logs)
     engine = Engine(outbox, partial(Senders, _Taking, clock=clock), clock=clock)
     engine.step(time.time())
-    # Several times what is leased at once, where there is as much.
+    # Several times the size of a lease, if there are as many logs.
     count = min(5_000, logs // 2)
     rounds, began, before = 0, time.thread_time(), outbox.counts().delivered
 
@@ -94,7 +94,7 @@ def cost(folder: Path, logs: int) -> tuple[float, float]:
     connection: sqlite3.Connection = outbox.store._db
     connection.set_progress_handler(counted, 1)
     while (delivered := outbox.counts().delivered - before) < count:
-        # As the engine's thread waits: steps that find nothing cost, too, and a busy machine has more of them.
+        # Wait as the engine's thread does: empty steps also cost, and a busy machine has more of them.
         engine.results.wake_event.wait(0.1)
         engine.results.wake_event.clear()
         engine.step(time.time())
@@ -105,13 +105,13 @@ def cost(folder: Path, logs: int) -> tuple[float, float]:
 
 
 def start_seconds(path: Path) -> float:
-    """Return the CPU time of a process until its first log is made, which a busy machine changes little."""
+    """Return the CPU time of a process until its first log, which hardly depends on the machine's load."""
     environment = {"ATHINA_API_KEY": "key", "ATHINA_BASE_URL": "http://127.0.0.1:9", "ATHINA_OUTBOX": str(path)}
     return float(run(_START, ATHINA_EXIT_TIMEOUT="0", **environment)[0])
 
 
 def extra_start_seconds(full: Path, empty: Path, *, enough: float = 0.0) -> float:
-    """Return how much more that is beside a backlog: the least of ten pairs, or the first below `enough`."""
+    """Return how much a backlog adds to it: the least of ten pairs, or the first below `enough`."""
     least = float("inf")
     for _ in range(10):
         least = min(least, start_seconds(full) - start_seconds(empty))

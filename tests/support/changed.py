@@ -8,9 +8,9 @@ from athina_trace.testing import CapturedLogs
 
 
 def as_changed(logs: CapturedLogs) -> list[dict[str, Any]]:
-    """The logs in the order in which they were made; each has the newest value of every field."""
+    """Return the logs in the order in which they were made, each with the newest value of every field."""
     made = {log["external_reference_id"]: dict(log) for log in logs.wire}
     for change in logs.updates:
-        # A change of a log that was not written before would be refused.
+        # An update of a log that was not written before would be refused.
         made[change["external_reference_id"]].update(change)
     return list(made.values())

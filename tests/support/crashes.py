@@ -1,4 +1,4 @@
-"""The crash test: workers are killed at random while Athina fails at random; then the counts are checked.
+"""The crash test: workers are killed at random while Athina fails at random; then the counts are verified.
 
 `python -m tests.support.crashes --seconds 120` runs it for two minutes' worth of calls and prints the figures;
 `--server slow` does so with a server that is slow and fails more often.
@@ -34,9 +34,9 @@ LOSES_ANSWER = {"lose_answer", "close_in_mid_answer", "close_in_mid_body"}
 
 
 class Server(NamedTuple):
-    """How Athina behaves, and the load on it: what fails a share `faults` of the requests, and the workers' settings.
+    """Athina's behaviour and the load on it: the faults of a share `faults` of requests, and the workers' settings.
 
-    `pace` is in seconds between two calls of a worker; `connections` of one worker bound the copies that a kill makes.
+    `pace` is in seconds between two calls of a worker; `connections` of a worker limits the duplicates of a kill.
     """
 
     chaos: tuple[Fault, ...] = CHAOS
@@ -47,7 +47,7 @@ class Server(NamedTuple):
 
 SERVERS = {
     "quick": Server(),
-    # A third fails; of the others, a fifth is answered at once and the rest after 60 ms.
+    # A third of the requests fails; of the others, a fifth is answered at once and the rest after 60 ms.
     "slow": Server(
         (*[accept] * 8, *[delay(0.06)] * 32, *[reset, answer(500), busy(0), lose_answer] * 5),
         faults=1.0,
@@ -74,7 +74,7 @@ _WORKER = """
 
 @dataclass
 class Figures:
-    """The result of a crash test. `copies` are acceptances beyond the first of a log."""
+    """The result of a crash test. `copies` counts acceptances of a log beyond the first."""
 
     kills: int
     returned: int
@@ -95,7 +95,7 @@ class CrashTest:
     def __init__(
         self, folder: Path, *, seconds: float, seed: int, server: Server = SERVERS["quick"], calls: int = 0
     ) -> None:
-        """Run for so many seconds, or on a busy machine longer, until so many calls have returned."""
+        """Run for so many seconds, or longer on a busy machine, until so many calls have returned."""
         self._folder = folder
         self._seconds = seconds
         self._calls = calls
@@ -115,7 +115,7 @@ class CrashTest:
         return noted
 
     def run(self) -> Figures:
-        """Kill and restart for so many seconds, then let one more process deliver what is left."""
+        """Kill and restart for so many seconds, then let one more process deliver the rest."""
         with self.athina:
             ends = time.monotonic() + self._seconds
             workers = [self._start(slot, 0) for slot in range(3)]

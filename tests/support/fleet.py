@@ -1,6 +1,6 @@
 """The fleet's soak: pods, workers, a gateway and servers are killed and stopped while Athina fails in every way it can.
 
-`python -m tests.support.fleet --seconds 600` runs it for ten minutes and prints the books.
+`python -m tests.support.fleet --seconds 600` runs it for ten minutes and prints the counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.crashes import LOSES_ANSWER
 from tests.support.processes import ROOT
 
 PARTITIONS = 16
-"""Of the fleet's relay: so many requests may be under way when a machine is harmed."""
+"""Partitions of the fleet's relay: so many requests may be in flight when a machine fails."""
 
 
 def soak(
@@ -52,7 +52,7 @@ def soak(
                 if not quiet:
                     print(line, end="", flush=True)  # noqa: T201 - the caller reads it
                 if line.startswith("all is published"):
-                    athina.clear()  # partitions are serial: with requests that hang, this would take as long again
+                    athina.clear()  # partitions are serial: hanging requests would double the duration
         assert figures.exists(), "".join(lines)
         books: dict[str, int] = json.loads(figures.read_text())
         questions: dict[str, set[str]] = defaultdict(set)
@@ -70,10 +70,10 @@ def soak(
 
 
 def check(books: Mapping[str, int]) -> None:
-    """Nothing lost, nothing out of order, and a copy only where an answer or a claim was lost."""
+    """Check that nothing is lost or out of order, and duplicated only if an answer or a claim was lost."""
     assert books["lost"] == 0, books
     assert books["out_of_order"] == 0, books
-    # A client of the gateway sends again what it has no answer to.
+    # A client of the gateway repeats unanswered requests.
     harm = sum(number for name, number in books.items() if name.startswith(("workers ", "nodes ", "gateways ")))
     assert books["copies_unexplained"] <= harm * PARTITIONS, books
 

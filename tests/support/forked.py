@@ -38,7 +38,7 @@ class ForkedCommands:
     """An interpreter that has executed `preamble`, and whose children run `athina-trace`."""
 
     def __init__(self, environment: Mapping[str, str], preamble: str = "") -> None:
-        """Start it in `environment`, of which Python itself reads some only then."""
+        """Start it in `environment`, since Python reads some variables only at start."""
         code = f"{preamble}\nfrom athina_trace.cli.main import main\n{_SERVE}"
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", code],
@@ -57,7 +57,7 @@ class ForkedCommands:
     def run(
         self, *arguments: str, environment: Mapping[str, str], folder: str = "."
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command; return its exit code and its output."""
+        """Run a command; return its exit code and output."""
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as errors:
             code = self.run_on((os.devnull, out.name, errors.name), *arguments, environment=environment, folder=folder)
             texts = [Path(each.name).read_text(encoding="utf-8") for each in (out, errors)]

@@ -45,7 +45,7 @@ class NatsServers:
         scheme: str = "nats",
         sync: bool = False,
     ) -> None:
-        """`config` is appended to each server's; `url_user` (`user:password@`) goes into the URLs."""
+        """`config` is appended to each server's; `url_user` (`user:password@`) is put into the URLs."""
         self._folder = folder
         self._ports = [free_port() for _ in range(nodes)]
         self._routes = [free_port() for _ in range(nodes)]
@@ -56,12 +56,12 @@ class NatsServers:
         self.credentials: str | None = None
         self._sync = sync
         self.prefix = "athina"
-        """Of what `ask`, `set_up` and `address` are about: tests on one server keep apart by it."""
+        """The prefix for `ask`, `set_up` and `address`, which separates tests on one server."""
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
 
     @property
     def url(self) -> str:
-        """What to put into ATHINA_RELAY."""
+        """The value for ATHINA_RELAY."""
         return ",".join(f"{self._scheme}://{self._user}127.0.0.1:{port}" for port in self._ports)
 
     @property
@@ -83,7 +83,7 @@ class NatsServers:
                 process.wait()
 
     def start(self, node: int = 0, *, config: str | None = None) -> None:
-        """Start a server, again on the same port and disk; with another `config` from now on, if given."""
+        """Start a server, after a stop on the same port and disk; a given `config` applies from now on."""
         if config is not None:
             self._config = config
         folder = self._folder / f"node-{node}"
@@ -119,7 +119,7 @@ class NatsServers:
         self._wait(node)
 
     def kill(self, node: int = 0) -> None:
-        """SIGKILL."""
+        """Kill a server with SIGKILL."""
         self.signal(node, signal.SIGKILL)
         process = self._processes[node]
         if process is not None:
@@ -131,7 +131,7 @@ class NatsServers:
             os.kill(process.pid, number)
 
     def ask(self, question: Callable[[Any, Names], Awaitable[T]]) -> T:
-        """Connect, ask, and give the answer."""
+        """Connect, ask, and return the answer."""
 
         async def run() -> T:
             client = await connect(self.address, name="test")
@@ -143,7 +143,7 @@ class NatsServers:
         return Loop().run(run())
 
     def set_up(self, *, seconds: float = 60.0, **wanted: Any) -> Findings:
-        """Make the streams, as soon as the servers agree on a leader."""
+        """Set up the streams as soon as the servers have elected a leader."""
         ends = time.monotonic() + seconds
         while True:
             try:
@@ -163,7 +163,7 @@ class NatsServers:
                 try:
                     answer = await api(client, f"STREAM.MSG.GET.{stream or names.stream}", {"seq": number})
                 except ApiError:
-                    continue  # it was taken
+                    continue  # it was removed meanwhile
                 each = answer["message"]
                 lines = base64.b64decode(each.get("hdrs", "")).decode().split("\r\n")[1:]
                 headers = dict(line.split(": ", 1) for line in lines if line)

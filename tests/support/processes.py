@@ -16,7 +16,7 @@ def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen[
     """Start `script` (Python source) with `arguments` and these environment variables beside our own."""
     return subprocess.Popen(
         [sys.executable, "-c", dedent(script), *arguments],
-        # By default a program's end waits for two seconds, which are not enough on a busy machine.
+        # By default, a program's exit waits for two seconds, which is not enough on a busy machine.
         env={**os.environ, "PYTHONPATH": str(ROOT), "ATHINA_EXIT_TIMEOUT": "20", **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

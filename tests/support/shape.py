@@ -1,7 +1,7 @@
 """The shape of a package's code in figures, each beside its limit: `python -m tests.support.shape [FOLDER]`.
 
-A figure judges no single function. It shows a habit: helpers that send the reader elsewhere for three lines, code whose
-reasons are nowhere, words that only this project uses.
+The figures judge no single function. They show habits: helpers that send the reader elsewhere for three lines, code
+without reasons, words that only this project uses.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _NO_VERB = re.compile(
     r"(?:A|All|An|Before|False|How|It|No|Nothing|Of|One|Something|The|There|These|This|Those|True|What|When|Where|Whether|Which|Who|`\w+`(?!:)|[a-z]\w*)\b"
 )
-"""How the docstring of a function should not begin; one of a constructor's may explain a parameter, as "`name`: …"."""
+"""How a function's docstring should not begin; a constructor's may explain a parameter, as in "`name`: …"."""
 
 
 class Figure(NamedTuple):
@@ -65,13 +65,13 @@ class _Source:
         return [node.name for node in self.nodes if isinstance(node, _FUNCTIONS)]
 
     def helpers_used_once(self) -> int:
-        """Private functions whose name occurs in one other place: as a name, or as an attribute."""
+        """Count private functions whose name occurs in one other place, as a name or an attribute."""
         uses = Counter(node.id for node in self.nodes if isinstance(node, ast.Name))
         uses.update(node.attr for node in self.nodes if isinstance(node, ast.Attribute))
         return sum(uses[name] == 1 for name in {name for name in self.functions() if is_private(name)})
 
     def docstrings_without_verb(self) -> int:
-        """Functions whose docstring does not say what they do, in the imperative; a property is what it gives."""
+        """Count functions whose docstring is not in the imperative; those of properties may be nouns."""
         count = 0
         for node in self.nodes:
             if isinstance(node, _FUNCTIONS):
@@ -81,12 +81,12 @@ class _Source:
         return count
 
     def shared_names(self) -> int:
-        """Names that several public classes have: a reader takes one for the other."""
+        """Count names of several public classes, which a reader may confuse."""
         names = Counter(node.name for node in self.nodes if isinstance(node, ast.ClassDef))
         return sum(count > 1 for name, count in names.items() if not is_private(name))
 
     def comments(self) -> int:
-        """Comments for a reader; what speaks to a linter gives no reason."""
+        """Count comments for readers, which those for linters are not."""
         count = 0
         for path in self.paths:
             with path.open("rb") as file:
@@ -99,17 +99,17 @@ class _Source:
 
 
 def is_private(name: str) -> bool:
-    """Whether a name begins with one underscore."""
+    """Return whether a name begins with one underscore."""
     return name.startswith("_") and not name.startswith("__")
 
 
 def dialect(text: str) -> list[str]:
-    """The words of `DIALECT` that occur in `text`, in lower case, in their order."""
+    """Return the words of `DIALECT` that occur in `text`, in lower case and in their order."""
     return [word.lower() for word in _DIALECT.findall(text)]
 
 
 def figures(package: Path, readme: Path) -> list[Figure]:
-    """The table: what is measured, and the most that it should be."""
+    """Return the figures and their limits."""
     source = _Source(package)
     thousand = max(source.lines, 1) / 1000
     return [

@@ -66,7 +66,7 @@ async def blocks() -> None:
 
 
 def refused() -> None:
-    """Each of these lines is an error to both checkers; an unused ignore would be one, too."""
+    """Both checkers report an error on each of these lines; an unused ignore would be an error, too."""
     plain(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     plain("q", 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     athina_trace(promt="p")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

@@ -13,7 +13,7 @@ import athina_trace as at
 from athina_trace.testing import CapturedLogs, captured_logs
 from athina_trace.web import ASGIApp, ASGIMiddleware, Request, WSGIApp, WSGIMiddleware
 
-# -- the decorator keeps what it decorates
+# -- the decorator preserves types
 
 
 @at.athina_trace
@@ -71,7 +71,7 @@ async def awaited() -> None:
         log.update(respons="a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-# -- scopes keep what they decorate, too
+# -- scopes preserve types, too
 
 
 @at.athina_session("thread_1", customer_id=7)
@@ -94,7 +94,7 @@ async def scopes() -> None:
     in_session("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-# -- what carries the context
+# -- carrying the context
 
 
 def carried(headers: dict[str, str]) -> None:

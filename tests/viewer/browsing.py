@@ -19,7 +19,7 @@ expect.set_options(timeout=PATIENCE)
 
 
 def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
-    """A page in its own context, like that of a new browser."""
+    """Open a page in its own context, like that of a new browser."""
     context = browser.new_context(base_url=server.url, **options)
     context.set_default_timeout(PATIENCE)
     yield from quiet(context.new_page())
@@ -27,7 +27,7 @@ def fresh_page(browser: Browser, server: Server, **options: Any) -> Iterator[Pag
 
 
 def quiet(page: Page) -> Iterator[Page]:
-    """The page, which must say nothing on its console meanwhile but what a 404 says."""
+    """Yield the page, and require that its console has no messages but those of a 404."""
     errors: list[str] = []
 
     def note_error(error: Error) -> None:

@@ -14,7 +14,7 @@ from tests.viewer.chromium import CHROMIUM, FLAGS
 
 @pytest.fixture(autouse=True)
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages wait for the newest logs however busy the machine is."""
+    """Let pages wait for the newest logs however busy the machine is."""
     for name in ("_PAGE_SECONDS", "_FIRST_PAGE_SECONDS"):
         monkeypatch.setattr(f"athina_trace.viewer.indexed_outbox.{name}", 60.0)
 
@@ -40,7 +40,7 @@ def client(sample_server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def shown(path: Path) -> Iterator[httpx.Client]:
-    """The outbox at `path` in a viewer."""
+    """Serve the outbox at `path` in a viewer; yield a client of it."""
     with (
         Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,

@@ -16,7 +16,7 @@ NOON = 1_750_000_000.0
 
 
 def log(session: str | None = "s1", *, made: float | None = None, **fields: Any) -> Entry:
-    """A log with what every log has, and these fields."""
+    """Make a log with the fields that every log has, and these."""
     number = next(_numbers)
     body = {
         "language_model_id": "gpt-4o-mini",
@@ -40,7 +40,7 @@ def feedback(of: Entry, value: int, comment: str = "") -> Entry:
 
 
 def put(path: Path, *entries: Entry) -> None:
-    """What a program does: commit these entries to the outbox at `path`."""
+    """Commit these entries to the outbox at `path`, as a program does."""
     outbox = SqliteOutbox(str(path))
     for entry in entries:
         outbox.put(entry)
@@ -50,7 +50,7 @@ def put(path: Path, *entries: Entry) -> None:
 def settle(
     path: Path, *, delivered: Iterable[str] = (), refused: Iterable[str] = (), forgotten: Iterable[str] = ()
 ) -> None:
-    """What the engine does: send everything that waits, with these outcomes, by reference."""
+    """Send everything that waits, as the engine does, with these outcomes by reference."""
     outcomes = dict.fromkeys(delivered, "delivered") | dict.fromkeys(refused, "refused")
     outcomes |= dict.fromkeys(forgotten, "forgotten")
     outbox = SqliteOutbox(str(path))
@@ -69,7 +69,7 @@ def settle(
 
 @contextmanager
 def opened(path: Path) -> Iterator[IndexedOutbox]:
-    """The outbox, read up to its end."""
+    """Open the outbox, with everything indexed."""
     source = IndexedOutbox(str(path))
     try:
         source.refresh()

@@ -43,7 +43,7 @@ def shared(browser: Browser, server: Server) -> Iterator[Page]:
 
 @pytest.fixture
 def page(shared: Page) -> Iterator[Page]:
-    """One page for all tests that change nothing: a new one takes Chromium as long as five addresses."""
+    """Yield a page for all tests that change nothing, since a new one takes as long as five navigations."""
     yield from quiet(shared)
     shared.evaluate("localStorage.clear()")
 
@@ -55,7 +55,7 @@ def phone(browser: Browser, server: Server) -> Iterator[Page]:
 
 @pytest.fixture
 def own_page(browser: Browser, path: Path) -> Iterator[Page]:
-    """A viewer of an outbox that this test changes."""
+    """Yield a page of a viewer whose outbox the test may change."""
     with Server(create_app(IndexedOutbox(str(path))), listen("127.0.0.1", 0)) as running:
         yield from fresh_page(browser, running, viewport={"width": 1280, "height": 800})
 
@@ -66,12 +66,12 @@ def open_first_session(page: Page) -> None:
     page.wait_for_url("**/session?**")
 
 
-# -- every page, both widths, both themes
+# -- every page, at both widths, in both themes
 
 
-@pytest.mark.timeout(600)  # thirteen pages are looked through, which a busy machine takes minutes for
+@pytest.mark.timeout(600)  # thirteen pages are checked, which takes minutes on a busy machine
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
+def test_every_page_passes_the_accessibility_rules_and_fits_its_width(
     browser: Browser, server: Server, width: int, scheme: Any
 ) -> None:
     for page in fresh_page(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme):
@@ -91,11 +91,11 @@ def test_every_page_keeps_the_rules_of_accessibility_and_its_width(
             assert page.evaluate("document.documentElement.scrollWidth") <= width, address
 
 
-def test_no_figure_is_cut_at_any_width(browser: Browser, server: Server) -> None:
+def test_no_number_is_truncated_at_any_width(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server):
         for address in ("/", "/logs", "/charts?by=model", "/charts?by=tool", "/compare", "/delivery"):
             page.goto(address)
-            # The widest of each kind: the sample is as old as the tests that ran before.
+            # Use the widest time, since the sample's age depends on the tests that ran before.
             page.evaluate(
                 "document.querySelectorAll('details').forEach((each) => { each.open = true });"
                 "document.querySelectorAll('.when time').forEach((each) => { each.textContent = '48 min ago' })"
@@ -109,7 +109,7 @@ def test_no_figure_is_cut_at_any_width(browser: Browser, server: Server) -> None
                 assert cut == [], (address, width)
 
 
-def test_nothing_moves_while_a_page_comes_in(browser: Browser, server: Server) -> None:
+def test_the_layout_does_not_shift_while_a_page_loads(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server, viewport={"width": 1280, "height": 800}):
         page.add_init_script(
             "window.moved = 0; new PerformanceObserver((list) => { for (const each of list.getEntries()) "
@@ -118,7 +118,7 @@ def test_nothing_moves_while_a_page_comes_in(browser: Browser, server: Server) -
         for address in ("/", "/logs", "/charts", "/delivery"):
             page.goto(address)
             page.wait_for_timeout(150)
-            # A letter that is drawn anew may move by a part of a pixel; what a reader notices counts far more.
+            # A redrawn letter may move by a part of a pixel; a shift that a reader notices is far larger.
             assert page.evaluate("window.moved") < 0.001, address
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_loaded_from_elsewhere(page: Page, server: Server) -> None:
     assert [url for url in asked if not url.startswith(server.url)] == []
 
 
-def test_dark_mode_is_a_click_away_and_stays(page: Page) -> None:
+def test_dark_mode_takes_one_click_and_is_remembered(page: Page) -> None:
     page.goto("/")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_label("Light or dark").click()
@@ -141,10 +141,10 @@ def test_dark_mode_is_a_click_away_and_stays(page: Page) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
 
 
-# -- looking for something
+# -- searching and navigating
 
 
-def test_from_the_list_to_a_conversation_and_its_json(page: Page) -> None:
+def test_the_list_leads_to_a_conversation_and_its_json(page: Page) -> None:
     open_first_session(page)
     expect(page.get_by_role("heading", level=1)).to_have_text("Hello, where is my parcel PX-48213?")
     turns = page.locator("article.turn")
@@ -157,7 +157,7 @@ def test_from_the_list_to_a_conversation_and_its_json(page: Page) -> None:
     expect(page.locator("pre.json")).to_contain_text('"session_id": "thread_')
 
 
-def test_copying_takes_the_reference_and_the_whole_json(browser: Browser, server: Server) -> None:
+def test_copy_buttons_copy_the_reference_and_the_whole_json(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server, permissions=["clipboard-read", "clipboard-write"]):
         page.goto("/log?id=sample-040-0")
         page.get_by_role("button", name="Copy JSON").click()
@@ -167,7 +167,7 @@ def test_copying_takes_the_reference_and_the_whole_json(browser: Browser, server
         page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'sample-040-0')")
 
 
-def test_a_button_that_copies_has_its_name_again_however_often_it_is_pressed(browser: Browser, server: Server) -> None:
+def test_a_copy_button_gets_its_label_back_however_often_it_is_pressed(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server, permissions=["clipboard-write"]):
         page.clock.install()
         page.goto("/log?id=sample-040-0")
@@ -179,7 +179,7 @@ def test_a_button_that_copies_has_its_name_again_however_often_it_is_pressed(bro
         expect(button).to_have_text("Copy JSON")
 
 
-def test_search_and_filters_stand_in_the_address_and_can_be_shared(page: Page) -> None:
+def test_search_and_filters_are_in_the_url_and_can_be_shared(page: Page) -> None:
     page.goto("/")
     page.get_by_role("searchbox").fill("leipzig hub")
     page.get_by_role("button", name="Search").click()
@@ -195,7 +195,7 @@ def test_search_and_filters_stand_in_the_address_and_can_be_shared(page: Page) -
     expect(page.get_by_text("64 sessions")).to_be_visible()
 
 
-def test_older_pages_are_reached_and_left(page: Page) -> None:
+def test_older_pages_can_be_opened_and_left(page: Page) -> None:
     page.goto("/")
     expect(page.locator("a.row")).to_have_count(50)
     page.get_by_role("link", name="Older").click()
@@ -204,7 +204,7 @@ def test_older_pages_are_reached_and_left(page: Page) -> None:
     expect(page.locator("a.row")).to_have_count(50)
 
 
-def test_charts_tell_models_apart_and_lead_to_their_logs(page: Page) -> None:
+def test_charts_distinguish_models_and_lead_to_their_logs(page: Page) -> None:
     page.goto("/charts")
     expect(page.locator(".plot canvas")).to_have_count(7)
     page.get_by_role("link", name="By model").click()
@@ -215,11 +215,11 @@ def test_charts_tell_models_apart_and_lead_to_their_logs(page: Page) -> None:
     page.wait_for_url(re.compile(r"/logs\?.*model="))
 
 
-def test_the_keyboard_is_enough(page: Page) -> None:
+def test_everything_works_with_the_keyboard(page: Page) -> None:
     page.goto("/charts")
     page.keyboard.press("g")
     page.keyboard.press("s")
-    page.wait_for_url("**/")  # loaded whole: a heading may be there before the script that listens to keys
+    page.wait_for_url("**/")  # wait for the load: a heading may appear before the script that handles keys
     expect(page.get_by_role("heading", name="Sessions")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to content")).to_be_focused()
@@ -237,7 +237,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.wait_for_url("**/session?**")
 
 
-def test_a_phone_shows_it_all(phone: Page) -> None:
+def test_everything_is_visible_on_a_phone(phone: Page) -> None:
     phone.goto("/")
     phone.locator("a.row").first.tap()
     expect(phone.locator("article.turn")).to_have_count(3)
@@ -246,7 +246,7 @@ def test_a_phone_shows_it_all(phone: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_what_is_compared_stands_below_its_name(page: Page, width: int) -> None:
+def test_compared_values_are_aligned_below_their_names(page: Page, width: int) -> None:
     page.goto("/compare")
     page.set_viewport_size({"width": width, "height": 800})
     begins = page.evaluate(
@@ -262,10 +262,10 @@ def test_what_is_compared_stands_below_its_name(page: Page, width: int) -> None:
         assert abs(other - begins[0][1]) < 20
 
 
-# -- what changes
+# -- live updates
 
 
-def test_retry_is_one_press(own_page: Page, path: Path) -> None:
+def test_retry_takes_one_click(own_page: Page, path: Path) -> None:
     entries = [log("a", user_query=f"Question {number}") for number in range(3)]
     put(path, *entries)
     settle(path, refused=[entry.reference for entry in entries])
@@ -286,7 +286,7 @@ def test_new_logs_appear_by_themselves(own_page: Page, path: Path) -> None:
     expect(own_page.locator("a.row")).to_have_text(["And another one", "The first of all"])
 
 
-def test_a_conversation_grows_and_keeps_open_what_was_opened(own_page: Page, path: Path) -> None:
+def test_a_growing_conversation_keeps_its_opened_parts_open(own_page: Page, path: Path) -> None:
     put(path, log("a", context="A document."))
     own_page.goto("/session?id=a")
     own_page.get_by_text("Retrieved context").click()
@@ -296,7 +296,7 @@ def test_a_conversation_grows_and_keeps_open_what_was_opened(own_page: Page, pat
     expect(own_page.get_by_text("A document.")).to_be_visible()
 
 
-def test_who_reads_is_not_disturbed(own_page: Page, path: Path) -> None:
+def test_new_logs_do_not_disturb_a_focused_list(own_page: Page, path: Path) -> None:
     put(path, *(log(f"s{number}") for number in range(30)))
     own_page.goto("/")
     own_page.locator("a.row").nth(3).focus()
@@ -307,7 +307,7 @@ def test_who_reads_is_not_disturbed(own_page: Page, path: Path) -> None:
     expect(own_page.locator("a.row").first).to_have_text("Newest of all")
 
 
-def test_a_log_full_of_script_runs_nothing(own_page: Page, path: Path) -> None:
+def test_scripts_in_a_log_are_not_run(own_page: Page, path: Path) -> None:
     nasty = "<script>window.taken = 1</script><img src=x onerror='window.taken = 1'>\"'{{ 7 * 7 }}"
     put(path, log(nasty, user_query=nasty, response=nasty, error=nasty, customer_id=nasty, context=[nasty]))
     for address in ("/", "/logs", "/delivery", "/charts?by=customer", "/log?id=1"):
@@ -320,21 +320,21 @@ def test_a_log_full_of_script_runs_nothing(own_page: Page, path: Path) -> None:
     assert own_page.evaluate("window.taken") is None
 
 
-def test_a_text_that_runs_from_right_to_left_does(page: Page) -> None:
+def test_right_to_left_text_is_shown_right_to_left(page: Page) -> None:
     page.goto("/?q=طردك")
     page.locator("a.row").first.click()
     direction = "(element) => getComputedStyle(element).direction"
     assert page.locator(".message.user [dir]").first.evaluate(direction) == "rtl"
 
 
-def test_a_table_is_aligned_and_the_console_stays_quiet(own_page: Page, path: Path) -> None:
+def test_a_markdown_table_is_aligned_without_console_messages(own_page: Page, path: Path) -> None:
     put(path, log("a", response="|item|price|\n|---|--:|\n|parcel|12|"))
     own_page.goto("/session?id=a")
     aligned = own_page.get_by_role("cell", name="12").evaluate("(cell) => getComputedStyle(cell).textAlign")
     assert aligned == "right"
 
 
-def test_a_message_of_a_megabyte_is_readable(own_page: Page, path: Path) -> None:
+def test_a_message_of_one_megabyte_is_readable(own_page: Page, path: Path) -> None:
     put(path, log("a", response="word " * 200_000))
     own_page.goto("/session?id=a")
     own_page.get_by_role("link", name="All 1\u202f000\u202f000 characters").click()
@@ -353,7 +353,7 @@ def open_showcase(page: Page) -> None:
     page.wait_for_url("**/session?**")
 
 
-def test_a_conversation_of_fourteen_turns_shows_everything_in_it(page: Page) -> None:
+def test_a_conversation_of_fourteen_turns_shows_everything(page: Page) -> None:
     open_showcase(page)
     turns = page.locator("article.turn")
     expect(turns).to_have_count(14)
@@ -372,7 +372,7 @@ def test_a_conversation_of_fourteen_turns_shows_everything_in_it(page: Page) -> 
     assert max(heights) <= 32  # one line
 
 
-def test_code_is_copied_without_its_colours(browser: Browser, server: Server) -> None:
+def test_code_is_copied_without_highlighting(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server, permissions=["clipboard-read", "clipboard-write"]):
         open_showcase(page)
         page.locator("figure.code button").click()
@@ -381,7 +381,7 @@ def test_code_is_copied_without_its_colours(browser: Browser, server: Server) ->
         assert copied.startswith("import hashlib, hmac\n\ndef is_from_us(")
 
 
-def test_a_long_answer_unfolds(own_page: Page, path: Path) -> None:
+def test_a_long_answer_can_be_unfolded(own_page: Page, path: Path) -> None:
     put(path, log("a", response="A paragraph of some length. " * 20 + "\n\n" + "word " * 1500 + "needle"))
     own_page.goto("/session?id=a")
     answer = own_page.locator(".message.assistant .prose")
@@ -394,19 +394,19 @@ def test_a_long_answer_unfolds(own_page: Page, path: Path) -> None:
     assert answer.evaluate("(one) => one.clientHeight") > 460
 
 
-def test_next_and_previous_are_keys(page: Page) -> None:
+def test_next_and_previous_have_keyboard_shortcuts(page: Page) -> None:
     page.goto("/?feedback=disliked")
     first = page.locator("a.row").nth(0).inner_text()
     page.locator("a.row").first.click()
     page.wait_for_url("**/session?**")
     page.keyboard.press("n")
     expect(page.get_by_role("heading", level=1)).not_to_have_text(first)
-    page.wait_for_load_state()  # keys are listened for once the page's script has run
+    page.wait_for_load_state()  # keys are handled once the page's script has run
     page.keyboard.press("p")
     expect(page.get_by_role("heading", level=1)).to_have_text(first)
 
 
-def test_lists_are_sorted_by_a_click_on_a_column(page: Page) -> None:
+def test_lists_are_sorted_by_clicking_a_column(page: Page) -> None:
     page.goto("/logs")
     for order in (True, False):
         page.locator("thead").get_by_role("link", name="Tokens").click()
@@ -417,7 +417,7 @@ def test_lists_are_sorted_by_a_click_on_a_column(page: Page) -> None:
         expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", "descending" if order else "ascending")
 
 
-def test_charts_are_drawn_again_in_the_other_colours(page: Page) -> None:
+def test_charts_are_redrawn_when_the_theme_changes(page: Page) -> None:
     page.goto("/charts?by=model")
     colours = "[...document.querySelectorAll('.plot canvas')].map((each) => each.toDataURL())"
     light = page.evaluate(colours)
@@ -426,7 +426,7 @@ def test_charts_are_drawn_again_in_the_other_colours(page: Page) -> None:
     assert page.evaluate(colours) != light
 
 
-def test_every_page_is_of_use_without_scripts(browser: Browser, server: Server) -> None:
+def test_every_page_works_without_scripts(browser: Browser, server: Server) -> None:
     for page in fresh_page(browser, server, java_script_enabled=False):
         open_showcase(page)
         page.locator(".steps summary").first.click()
@@ -450,7 +450,7 @@ HOSTILE = (
 
 
 def hostile_log(number: int) -> Entry:
-    """A log whose every field, and every name that a program chooses, is an attack."""
+    """Make a log in which every field, and every name that a program chooses, is an attack."""
     names = (
         "session_id", "customer_id", "customer_user_id", "user_query", "response", "expected_response", "error",
         "prompt_slug", "environment", "language_model_id", "user_feedback_comment",
@@ -473,7 +473,7 @@ def hostile_log(number: int) -> Entry:
     )
 
 
-def test_no_field_and_no_name_in_a_log_is_obeyed(own_page: Page, path: Path) -> None:
+def test_no_field_or_name_in_a_log_is_executed(own_page: Page, path: Path) -> None:
     put(path, hostile_log(1), hostile_log(2))
     own_page.goto("/")
     addresses = ["/", "/logs", "/delivery", "/compare?by=session", "/log?id=1", "/message?id=1&field=response"]

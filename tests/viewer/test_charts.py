@@ -71,7 +71,7 @@ def test_every_figure_is_the_sum_of_its_logs(filled: Path, by: str) -> None:
                 assert p50 == pytest.approx(exact, rel=0.15)
 
 
-def test_a_click_on_a_column_shows_what_it_counts(filled: Path) -> None:
+def test_the_link_of_a_column_leads_to_the_logs_that_it_counts(filled: Path) -> None:
     with opened(filled) as source, source.open() as db:
         drawn = load_charts(db, by="customer", now=NOON)
         for line in drawn.lines:
@@ -83,7 +83,7 @@ def test_a_click_on_a_column_shows_what_it_counts(filled: Path) -> None:
         ]
 
 
-def test_tools_are_counted_by_call_and_by_failure(filled: Path) -> None:
+def test_tool_calls_and_failures_are_counted(filled: Path) -> None:
     calls = [call for body in BODIES for call in body["tool_calls"]]
     with opened(filled) as source, source.open() as db:
         lines = {line.name: line.total for line in load_charts(db, by="tool", now=NOON).lines}
@@ -94,7 +94,7 @@ def test_tools_are_counted_by_call_and_by_failure(filled: Path) -> None:
 
 
 @pytest.mark.parametrize("period", charts.PERIODS)
-def test_a_period_holds_its_logs(filled: Path, period: str) -> None:
+def test_a_period_contains_exactly_its_logs(filled: Path, period: str) -> None:
     with opened(filled) as source, source.open() as db:
         drawn = load_charts(db, period=period, now=NOON)
         assert len(drawn.starts) <= charts.MAX_COLUMNS
@@ -109,7 +109,7 @@ def test_a_period_holds_its_logs(filled: Path, period: str) -> None:
             assert counted < len(LOGS)
 
 
-def test_the_table_is_sorted_by_any_column(filled: Path) -> None:
+def test_the_table_can_be_sorted_by_any_column(filled: Path) -> None:
     with opened(filled) as source, source.open() as db:
         lines = load_charts(db, by="customer", now=NOON).lines
     names = [line.name for line in lines]
@@ -122,7 +122,7 @@ def test_the_table_is_sorted_by_any_column(filled: Path) -> None:
     assert sorted_lines(lines, "nonsense") == lines
 
 
-def test_the_same_by_time_is_sorted_by_any_column(filled: Path) -> None:
+def test_the_table_by_time_can_be_sorted_by_any_column(filled: Path) -> None:
     with opened(filled) as source, source.open() as db:
         columns = load_charts(db, now=NOON).busy_columns()
     assert len(columns) > 2
@@ -135,7 +135,7 @@ def test_the_same_by_time_is_sorted_by_any_column(filled: Path) -> None:
     assert in_order(columns, "nonsense", charts.TIME_COLUMNS) == columns
 
 
-def test_what_has_no_line_of_its_own_shares_the_last(path: Path, shown: httpx.Client) -> None:
+def test_small_groups_share_the_last_line(path: Path, shown: httpx.Client) -> None:
     put(path, *(log("s", customer_id=f"c{number % 9}", total_tokens=1) for number in range(30)))
     with opened(path) as source, source.open() as db:
         drawn = load_charts(db, by="customer", now=NOON + DAY)
@@ -146,7 +146,7 @@ def test_what_has_no_line_of_its_own_shares_the_last(path: Path, shown: httpx.Cl
     assert re.search(r'<th scope="row" class="main">others</th>', page)
 
 
-def test_the_page_holds_its_data_as_json_that_no_name_can_leave(path: Path, shown: httpx.Client) -> None:
+def test_names_cannot_break_out_of_the_pages_json(path: Path, shown: httpx.Client) -> None:
     nasty = "</script><script>alert(1)</script>"
     put(path, log("a", customer_id=nasty))
     text = shown.get("/charts?by=customer").text

@@ -54,7 +54,7 @@ def turn_of(fields: dict[str, Any]) -> Any:
 
 
 @given(st.dictionaries(NAMES, JSON, max_size=8))
-def test_any_json_is_read(fields: dict[str, Any]) -> None:
+def test_any_json_can_be_read(fields: dict[str, Any]) -> None:
     turn = turn_of(fields)
     assert all(isinstance(text, str) for _, text in turn.details)
     assert all(isinstance(part, str) for part in searchable_text("r", fields))
@@ -64,7 +64,7 @@ def test_any_json_is_read(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["response", "context", "user_query", "error", "expected_response"])
-def test_a_page_cuts_a_long_text_and_knows_its_length(name: str) -> None:
+def test_a_page_truncates_long_text_and_states_its_length(name: str) -> None:
     turn = turn_of({name: "x" * 50_000})
     found = [value for value in vars(turn).values() if isinstance(value, Excerpt) and value]
     excerpt = (found or turn.context)[0]
@@ -81,7 +81,7 @@ def test_a_page_cuts_a_long_text_and_knows_its_length(name: str) -> None:
         ({"id": "c1", "name": "g", "output": None}, ("g", "", "from the prompt")),
     ],
 )
-def test_tool_calls_of_either_shape_are_read(call: dict[str, Any], expected: tuple[str, str, str]) -> None:
+def test_tool_calls_of_both_shapes_are_read(call: dict[str, Any], expected: tuple[str, str, str]) -> None:
     prompt = [{"role": "tool", "tool_call_id": "c1", "content": "from the prompt"}]
     (tool,) = turn_of({"tool_calls": [call], "prompt": prompt}).tools
     assert (tool.name, tool.arguments.shown, tool.output.shown) == expected

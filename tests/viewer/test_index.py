@@ -23,7 +23,7 @@ def references(source: IndexedOutbox, **filters: str) -> list[str]:
         return [row["reference"] for row in queries.logs(db, Filters(**filters)).rows]
 
 
-def test_what_was_just_put_is_there_without_a_running_program(path: Path) -> None:
+def test_new_logs_are_shown_without_a_running_program(path: Path) -> None:
     put(path, log("a"), log("b"), log("a"))
     with opened(path) as source:
         assert names(source) == ["a", "b"]
@@ -33,7 +33,7 @@ def test_what_was_just_put_is_there_without_a_running_program(path: Path) -> Non
         assert (session["turns"], session["question"]) == (2, "Where is it?")
 
 
-def test_a_later_look_takes_in_what_came_meanwhile(path: Path) -> None:
+def test_a_later_refresh_includes_newer_logs(path: Path) -> None:
     put(path, log("a"))
     with opened(path) as source:
         before = source.version
@@ -43,14 +43,14 @@ def test_a_later_look_takes_in_what_came_meanwhile(path: Path) -> None:
         assert source.version > before
 
 
-def test_a_log_without_session_stands_alone(path: Path) -> None:
+def test_a_log_without_a_session_stands_alone(path: Path) -> None:
     alone = log(None)
     put(path, alone)
     with opened(path) as source:
         assert names(source) == [alone.reference]
 
 
-def test_states_are_those_of_the_outbox_at_any_moment(path: Path) -> None:
+def test_states_always_agree_with_the_outbox(path: Path) -> None:
     kept, refused, waiting = log("a"), log("a"), log("b")
     put(path, kept, refused, waiting)
     with opened(path) as source:
@@ -61,7 +61,7 @@ def test_states_are_those_of_the_outbox_at_any_moment(path: Path) -> None:
         assert references(source, state="waiting") == [waiting.reference]
 
 
-def test_what_is_gone_from_the_outbox_goes_from_lists_sums_and_charts(path: Path) -> None:
+def test_logs_deleted_from_the_outbox_leave_lists_sums_and_charts(path: Path) -> None:
     gone, stays = log("a", total_tokens=5, response_time=100), log("a", total_tokens=7, error="boom")
     put(path, gone, log("b"), stays)
     settle(path, forgotten=[gone.reference])
@@ -73,7 +73,7 @@ def test_what_is_gone_from_the_outbox_goes_from_lists_sums_and_charts(path: Path
         assert tuple(whole) == (2, 7)
 
 
-def test_logs_that_go_while_somebody_looks_go_from_the_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_deleted_while_the_viewer_is_open_leave_the_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = log("a")
     put(path, gone, log("b"))
     with opened(path) as source:
@@ -85,7 +85,7 @@ def test_logs_that_go_while_somebody_looks_go_from_the_page(path: Path, monkeypa
         assert names(source) == ["b"]
 
 
-def test_words_of_logs_that_are_gone_are_given_up_in_the_end(path: Path) -> None:
+def test_words_of_deleted_logs_are_eventually_removed_from_the_index(path: Path) -> None:
     many = [log("a", user_query=f"secret{number}") for number in range(700)]
     put(path, *many, log("b"))
     with opened(path) as source:
@@ -96,7 +96,7 @@ def test_words_of_logs_that_are_gone_are_given_up_in_the_end(path: Path) -> None
         assert b"secret123" not in path.with_suffix(".view").read_bytes()
 
 
-def test_feedback_changes_the_log_that_it_is_about(path: Path) -> None:
+def test_feedback_updates_its_log(path: Path) -> None:
     entry = log("a")
     put(path, entry, feedback(entry, -1, "wrong"))
     with opened(path) as source, source.open() as db:
@@ -107,7 +107,7 @@ def test_feedback_changes_the_log_that_it_is_about(path: Path) -> None:
         assert [row["turns"] for row in queries.sessions(db, Filters()).rows] == [1]
 
 
-def test_feedback_that_changes_its_mind_counts_once(path: Path) -> None:
+def test_changed_feedback_counts_once(path: Path) -> None:
     entry = log("a")
     put(path, entry, feedback(entry, -1, "wrong parcel"))
     with opened(path) as source:
@@ -126,7 +126,7 @@ def test_feedback_that_changes_its_mind_counts_once(path: Path) -> None:
         assert db.execute("SELECT count(*) FROM comments").fetchone()[0] == 0
 
 
-def test_another_outbox_under_the_same_name_is_read_from_its_beginning(path: Path) -> None:
+def test_another_outbox_with_the_same_name_is_read_from_the_beginning(path: Path) -> None:
     put(path, log("old"), log("old"))
     with opened(path) as source:
         assert names(source) == ["old"]
@@ -139,7 +139,7 @@ def test_another_outbox_under_the_same_name_is_read_from_its_beginning(path: Pat
         assert names(source) == ["new"]
 
 
-def test_an_outbox_that_is_replaced_while_somebody_looks_is_followed(path: Path) -> None:
+def test_an_outbox_that_is_replaced_while_the_viewer_is_open_is_followed(path: Path) -> None:
     put(path, log("old"))
     with opened(path) as source:
         settle(path)
@@ -152,7 +152,7 @@ def test_an_outbox_that_is_replaced_while_somebody_looks_is_followed(path: Path)
         assert names(source) == ["new"]
 
 
-def test_neither_file_can_be_written_to_by_a_page(path: Path) -> None:
+def test_pages_can_write_to_neither_file(path: Path) -> None:
     put(path, log())
     with opened(path) as source, source.open() as db:
         for statement in ("DELETE FROM box.entry", "DELETE FROM log", "CREATE TABLE box.x (y)"):
@@ -160,7 +160,7 @@ def test_neither_file_can_be_written_to_by_a_page(path: Path) -> None:
                 db.execute(statement)
 
 
-def test_the_index_is_nobody_elses_business(path: Path) -> None:
+def test_the_index_is_readable_only_by_its_owner(path: Path) -> None:
     put(path, log())
     with opened(path):
         assert path.with_suffix(".view").stat().st_mode & 0o777 == 0o600
@@ -173,12 +173,12 @@ def test_a_writer_never_waits_for_a_reader(path: Path) -> None:
         settle(path, delivered=[])  # takes the write lock, collects, leases, releases
         put(path, log("b"))
         source.refresh()
-        assert len(queries.sessions(db, Filters()).rows) == 1  # the page is still of its own moment
+        assert len(queries.sessions(db, Filters()).rows) == 1  # the page still shows its own snapshot
         assert names(source) == ["b", "a"]
 
 
 class SlowOutbox:
-    """An outbox whose refresh reads what is there when it begins, and ends when it is let."""
+    """An outbox whose refresh reads what exists when it begins, and ends when the test allows it."""
 
     def __init__(self) -> None:
         self.backlog = self.newest = self.read = 0
@@ -195,12 +195,12 @@ class SlowOutbox:
     def close(self) -> None: ...
 
 
-def test_a_page_waits_for_a_refresh_that_began_after_it_was_asked_for() -> None:
+def test_a_page_waits_for_a_refresh_that_began_after_its_request() -> None:
     outbox = SlowOutbox()
     refresher = Refresher(outbox)  # type: ignore[arg-type]
     refresher.start()
     assert outbox.began.wait(60)
-    outbox.newest = 1  # logged while a refresh is under way
+    outbox.newest = 1  # logged while a refresh is running
     read: list[int] = []
 
     def ask() -> None:

@@ -33,7 +33,7 @@ def secret_of(client: httpx.Client) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_is_whole_and_carries_the_policy(client: httpx.Client, page: str) -> None:
+def test_every_page_is_complete_and_has_the_security_headers(client: httpx.Client, page: str) -> None:
     answer = client.get(page)
     assert answer.status_code == 200
     assert answer.text.rstrip().endswith("</html>")
@@ -45,7 +45,7 @@ def test_every_page_is_whole_and_carries_the_policy(client: httpx.Client, page: 
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', answer.text)
 
 
-def test_a_conversation_is_shown_as_one(client: httpx.Client) -> None:
+def test_a_conversation_is_shown_in_order(client: httpx.Client) -> None:
     page = client.get("/session", params={"id": first_session(client)}).text
     text = unescape(re.sub(r"<[^>]+>", " ", page))
     for part in (
@@ -72,7 +72,7 @@ def first_session(client: httpx.Client) -> str:
 
 
 @pytest.mark.parametrize("page", ["/nothing", "/log?id=nothing", "/session?id=nothing", "/log", "/static/nothing.css"])
-def test_what_is_not_there_is_a_page_that_says_so(client: httpx.Client, page: str) -> None:
+def test_missing_objects_have_a_404_page(client: httpx.Client, page: str) -> None:
     answer = client.get(page)
     assert answer.status_code == 404
     assert "Not here" in answer.text
@@ -80,7 +80,7 @@ def test_what_is_not_there_is_a_page_that_says_so(client: httpx.Client, page: st
 
 @pytest.mark.parametrize("name", ["before", "after", "again"])
 @pytest.mark.parametrize("value", ["x", "-1", "9" * 40, "\u0661", "1e5", ""])
-def test_a_wrong_number_in_an_address_is_no_error(client: httpx.Client, name: str, value: str) -> None:
+def test_invalid_numbers_in_a_url_are_no_error(client: httpx.Client, name: str, value: str) -> None:
     for page in ("/", "/logs", "/delivery", "/session"):
         answer = client.get(page, params={name: value, "id": "nothing"})
         assert answer.status_code in (200, 404)
@@ -100,7 +100,7 @@ NASTY = [
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_nothing_in_a_log_is_obeyed(path: Path, shown: httpx.Client, nasty: str) -> None:
+def test_nothing_in_a_log_is_executed(path: Path, shown: httpx.Client, nasty: str) -> None:
     fields: dict[str, Any] = dict.fromkeys(
         (
             "user_query",
@@ -148,7 +148,7 @@ def test_nothing_in_a_log_is_obeyed(path: Path, shown: httpx.Client, nasty: str)
         assert "1787569" not in page.text
 
 
-def test_a_log_is_given_as_json_and_as_it_was_sent(path: Path, shown: httpx.Client) -> None:
+def test_a_log_is_available_as_json_and_as_sent(path: Path, shown: httpx.Client) -> None:
     entry = log("a", response="ü" * 10)
     put(path, entry)
     answer = shown.get("/log.json", params={"id": entry.reference})
@@ -157,7 +157,7 @@ def test_a_log_is_given_as_json_and_as_it_was_sent(path: Path, shown: httpx.Clie
     assert shown.get("/log.json", params={"id": "x"}).status_code == 404
 
 
-def test_a_huge_message_is_cut_and_the_rest_a_click_away(path: Path, shown: httpx.Client) -> None:
+def test_a_huge_message_is_truncated_with_a_link_to_the_rest(path: Path, shown: httpx.Client) -> None:
     entry = log("a", response="word " * 200_000)
     put(path, entry)
     page = shown.get("/session", params={"id": "a"})
@@ -170,7 +170,7 @@ def test_a_huge_message_is_cut_and_the_rest_a_click_away(path: Path, shown: http
     assert len(shown.get("/log", params={"id": entry.reference}).text) < 300_000
 
 
-def test_a_body_that_is_no_log_does_no_harm(path: Path, shown: httpx.Client) -> None:
+def test_a_body_that_is_not_a_log_does_no_harm(path: Path, shown: httpx.Client) -> None:
     odd = [
         b"[]",
         b"null",
@@ -186,7 +186,7 @@ def test_a_body_that_is_no_log_does_no_harm(path: Path, shown: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\x00", '"\x00"', "%ff", "\U0001f600" * 300])
-def test_any_text_may_be_searched_for(client: httpx.Client, text: str) -> None:
+def test_any_text_can_be_searched_for(client: httpx.Client, text: str) -> None:
     for page in ("/", "/logs", "/session", "/log", "/text", "/log.json", "/charts"):
         names = ("q", "customer", "state", "since", "session", "id", "field", "by")
         assert client.get(page, params=dict.fromkeys(names, text[:30])).status_code in (200, 404)
@@ -217,7 +217,7 @@ def test_a_page_survives_any_nesting(path: Path, shown: httpx.Client, deep: str)
         assert shown.get(page).status_code == 200, page
 
 
-def test_a_turn_says_what_it_took(path: Path, shown: httpx.Client) -> None:
+def test_a_turn_shows_its_time_tokens_and_cost(path: Path, shown: httpx.Client) -> None:
     put(
         path,
         log("a", prompt_tokens=331, completion_tokens=12, total_tokens=343, cost=0.0123, response_time=1500),
@@ -227,7 +227,7 @@ def test_a_turn_says_what_it_took(path: Path, shown: httpx.Client) -> None:
     assert "343 tokens (331 in, 12 out) $0.0123 1.5 s" in page
 
 
-def test_feedback_is_seen_in_lists_filters_search_and_charts(path: Path, shown: httpx.Client) -> None:
+def test_feedback_appears_in_lists_filters_search_and_charts(path: Path, shown: httpx.Client) -> None:
     good, bad, plain = log("a", user_query="Good?"), log("b", user_query="Bad?"), log("c", user_query="Plain?")
     put(path, good, bad, plain, feedback(good, 1), feedback(bad, -1, "the wrong parcel"))
 
@@ -252,7 +252,7 @@ def test_feedback_is_seen_in_lists_filters_search_and_charts(path: Path, shown: 
 
 
 @pytest.mark.parametrize("page", ["/", "/logs"])
-def test_an_empty_page_says_why_and_what_to_set(path: Path, shown: httpx.Client, page: str) -> None:
+def test_an_empty_page_explains_why_and_what_to_set(path: Path, shown: httpx.Client, page: str) -> None:
     assert str(path) in shown.get(page).text
     assert "Nothing here yet." in shown.get(page).text
     put(path, entry := log())
@@ -264,7 +264,7 @@ def test_an_empty_page_says_why_and_what_to_set(path: Path, shown: httpx.Client,
     assert "Decorate a function" not in text
 
 
-def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
+def test_the_delivery_page_explains_why_nothing_is_sent(path: Path, shown: httpx.Client) -> None:
     put(path, log())
     outbox = SqliteOutbox(str(path))
     outbox.store.note("paused", "status 401: no such <key>", 0.0)
@@ -274,10 +274,10 @@ def test_delivery_tells_why_nothing_is_sent(path: Path, shown: httpx.Client) -> 
     outbox.close()
 
 
-# -- the two buttons
+# -- the retry buttons
 
 
-def test_retry_lets_one_or_all_wait_again(path: Path, shown: httpx.Client) -> None:
+def test_retry_makes_one_or_all_refused_logs_wait_again(path: Path, shown: httpx.Client) -> None:
     entries = [log(f"s{number}") for number in range(3)]
     put(path, *entries)
     settle(path, refused=[entry.reference for entry in entries])
@@ -311,7 +311,7 @@ def test_retry_lets_one_or_all_wait_again(path: Path, shown: httpx.Client) -> No
         ({"id": "all", "secret": "x" * 100_000}, {}, 403),
     ],
 )
-def test_a_button_is_pressed_by_its_page_alone(
+def test_forged_retry_requests_are_refused(
     path: Path, shown: httpx.Client, form: dict[str, str | None], headers: dict[str, str], status: int
 ) -> None:
     put(path, entry := log())
@@ -322,32 +322,32 @@ def test_a_button_is_pressed_by_its_page_alone(
     assert "Retry all 1" in shown.get("/delivery").text
 
 
-def test_nothing_else_takes_a_post(client: httpx.Client) -> None:
+def test_no_other_page_accepts_a_post(client: httpx.Client) -> None:
     for page in ("/", "/logs", "/log.json", "/live", "/static/style.css"):
         assert client.post(page).status_code in (404, 405)
     assert client.get("/retry").status_code == 405
 
 
-# -- who may come
+# -- access
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:80", "", "a@localhost", "[::1", "x" * 300])
-def test_another_host_name_is_turned_away(client: httpx.Client, host: str) -> None:
+def test_other_host_names_are_refused(client: httpx.Client, host: str) -> None:
     answer = client.get("/", headers={"Host": host})
     assert answer.status_code in (400, 421)
     assert "parcel" not in answer.text
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:80", "127.0.0.1:9", "[::1]:8000", "192.168.1.7"])
-def test_a_name_that_nobody_can_point_elsewhere_is_let_in(client: httpx.Client, host: str) -> None:
+def test_localhost_and_ip_addresses_are_accepted_as_host(client: httpx.Client, host: str) -> None:
     assert client.get("/", headers={"Host": host}).status_code == 200
 
 
-def test_an_address_has_an_end(client: httpx.Client) -> None:
+def test_the_length_of_a_url_is_limited(client: httpx.Client) -> None:
     assert client.get("/?q=" + "x" * 5000).status_code == 414
 
 
-def test_a_token_is_asked_for_and_taken_once(path: Path) -> None:
+def test_the_token_is_required_and_then_remembered(path: Path) -> None:
     app = create_app(IndexedOutbox(str(path)), token="t0ken", names=["desk.example"])
     with Server(app, listen("127.0.0.1", 0)) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         for wrong in ("/", "/?token=guess", "/live", "/static/script.js"):

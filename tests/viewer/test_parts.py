@@ -30,20 +30,20 @@ from tests.viewer.outboxes import NOON, log, opened, put
         ("[x](data:text/html,y)", "<p>[x](data:text/html,y)</p>"),
     ],
 )
-def test_markdown_is_shown_and_never_obeyed(text: str, html: str | None) -> None:
+def test_markdown_is_rendered_and_never_executed(text: str, html: str | None) -> None:
     made = str(render(text)).strip()
     assert "<img" not in made
     if html is not None:
         assert made == html
 
 
-def test_aligned_cells_have_a_class_and_no_style() -> None:
+def test_aligned_cells_have_a_class_instead_of_a_style() -> None:
     made = str(render("|a|b|c|\n|-:|:-:|---|\n|1|2|3|"))
     assert "style" not in made
     assert (made.count("align-right"), made.count("align-center"), made.count("class=")) == (2, 2, 4)
 
 
-def test_links_open_elsewhere_and_tell_nobody() -> None:
+def test_links_open_in_a_new_tab_without_a_referrer() -> None:
     made = str(render("[x](https://a.example/?q=1&r=2)"))
     assert 'rel="noopener noreferrer nofollow"' in made
     assert 'target="_blank"' in made
@@ -69,12 +69,12 @@ def test_percentiles_are_within_five_per_cent(latencies: list[int]) -> None:
         assert exact * 0.95 <= found <= exact * 1.05
 
 
-def test_no_calls_have_no_percentile() -> None:
+def test_without_calls_there_is_no_percentile() -> None:
     assert percentile({}, 0.5) is None
     assert latency_of(bin_of(0)) == 0
 
 
-def test_charts_sum_up_what_was_logged(path: Path) -> None:
+def test_charts_sum_up_the_logs(path: Path) -> None:
     chance = random.Random(3)
     entries = [
         log(
@@ -103,7 +103,7 @@ def test_charts_sum_up_what_was_logged(path: Path) -> None:
         assert 0 < day.lines[0].total.calls < 400
 
 
-def test_charts_of_nothing_are_empty(path: Path) -> None:
+def test_charts_without_logs_are_empty(path: Path) -> None:
     with opened(path) as source, source.open() as db:
         drawn = charts.load_charts(db, by="model", period="7d")
         assert drawn.lines == []
@@ -121,7 +121,7 @@ def test_charts_of_nothing_are_empty(path: Path) -> None:
         (-5, "just now"),
     ],
 )
-def test_how_long_ago(seconds: float, words: str) -> None:
+def test_ages_are_readable(seconds: float, words: str) -> None:
     assert formatting.time_ago(NOON - seconds, now=NOON) == words
 
 
@@ -147,12 +147,12 @@ def test_amounts_are_readable() -> None:
         ("***Both*** and **cut o", "Both and **cut o"),
     ],
 )
-def test_a_line_of_a_list_has_no_signs_of_markdown(line: str, text: str) -> None:
+def test_list_lines_have_no_markdown_markup(line: str, text: str) -> None:
     assert formatting.unmarked(line) == text
 
 
 @given(st.lists(st.none() | st.integers()) | st.lists(st.none() | st.text(max_size=3)), st.sampled_from(["", "-"]))
-def test_rows_are_sorted_with_what_has_no_value_last(values: list[Any], minus: str) -> None:
+def test_rows_are_sorted_with_missing_values_last(values: list[Any], minus: str) -> None:
     rows = list(enumerate(values))
     found = in_order(rows, f"{minus}value", {"value": lambda row: row[1]})
     known = [value for value in values if value is not None]

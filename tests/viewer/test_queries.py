@@ -31,12 +31,12 @@ NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
         ("999999w", NOW.timestamp() - 999_999 * 604_800),
     ],
 )
-def test_times_are_read_as_people_write_them(text: str, expected: float | None) -> None:
+def test_times_are_read_in_common_notations(text: str, expected: float | None) -> None:
     assert parse_time(text, now=NOW) == expected
 
 
 @given(st.text(max_size=60))
-def test_no_search_and_no_time_is_ever_an_error(searched: Connection, text: str) -> None:
+def test_no_search_or_time_is_ever_an_error(searched: Connection, text: str) -> None:
     parse_time(text, now=NOW)
     parse_duration(text)
     queries.logs(searched, Filters.of({"q": text}))
@@ -77,7 +77,7 @@ def expected(**fields: Any) -> list[str]:
     ]
 
 
-def test_filters_let_through_what_they_name(path: Path) -> None:
+def test_filters_select_the_matching_logs(path: Path) -> None:
     put(path, *LOGS)
     assert found(path) == expected()
     assert found(path, customer="acme") == expected(customer_id="acme")
@@ -99,7 +99,7 @@ def test_a_period_has_a_beginning_and_an_end(path: Path) -> None:
     ("words", "number"),
     [
         ("parcel", 5),
-        ("parc", 5),  # a beginning
+        ("parc", 5),  # a prefix
         ("parcel refund", 0),  # every word
         ("bank river", 10),  # in any order, in the answer or in the context
         ('"river bank"', 5),  # a phrase
@@ -117,7 +117,7 @@ def test_the_search_finds_words(path: Path, words: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("filters", [{}, {"customer": "acme"}, {"errors": "1"}, {"q": "bank"}, {"state": "waiting"}])
-def test_pages_of_logs_put_together_are_the_list(path: Path, filters: dict[str, str]) -> None:
+def test_pages_of_logs_together_are_the_list(path: Path, filters: dict[str, str]) -> None:
     put(path, *LOGS)
     whole = found(path, **filters)
     pages: list[str] = []
@@ -133,7 +133,7 @@ def test_pages_of_logs_put_together_are_the_list(path: Path, filters: dict[str, 
 
 
 @pytest.mark.parametrize("filters", [{}, {"customer": "c1"}, {"errors": "1"}, {"q": "where"}, {"state": "waiting"}])
-def test_pages_of_sessions_hold_each_one_once(path: Path, filters: dict[str, str]) -> None:
+def test_pages_of_sessions_contain_each_once(path: Path, filters: dict[str, str]) -> None:
     entries = [
         log(f"s{number % 40}", customer_id=f"c{number % 3}", error="x" if number % 5 == 0 else "")
         for number in range(200)
@@ -153,7 +153,7 @@ def test_pages_of_sessions_hold_each_one_once(path: Path, filters: dict[str, str
     assert len(set(names)) == len(names) > 0
 
 
-def test_a_conversation_comes_in_pages_that_are_not_too_heavy(path: Path) -> None:
+def test_a_conversation_is_split_into_pages_of_limited_size(path: Path) -> None:
     put(path, *(log("long", response="x" * 700_000) for _ in range(5)))
     with opened(path) as source, source.open() as db:
         first, following = queries.turns(db, "long")
@@ -163,7 +163,7 @@ def test_a_conversation_comes_in_pages_that_are_not_too_heavy(path: Path) -> Non
         assert second[0].row["id"] == first[-1].row["id"] + 1
 
 
-def test_what_fills_the_choices_is_what_there_is(path: Path) -> None:
+def test_the_filter_choices_are_the_existing_values(path: Path) -> None:
     put(path, *LOGS)
     with opened(path) as source, source.open() as db:
         assert queries.choices(db) == {
@@ -178,7 +178,7 @@ def test_what_fills_the_choices_is_what_there_is(path: Path) -> None:
 
 
 def test_a_list_never_reads_the_whole_outbox(path: Path) -> None:
-    """Every plan goes along an index: none of them sorts, or reads all entries with their bodies."""
+    """Every query plan uses an index: none sorts, or reads all entries with their bodies."""
     put(path, *LOGS)
     with opened(path) as source, source.open() as db:
         plans: list[str] = []

@@ -114,7 +114,7 @@ def test_which_tool_fails_most(lead: Lead) -> None:
     expect(lead.page.locator("a.row")).to_have_count(3)
 
 
-def test_what_does_one_slug_cost_beside_the_other(lead: Lead) -> None:
+def test_what_does_one_slug_cost_compared_with_the_other(lead: Lead) -> None:
     lead.link("Compare")
     cells = lead.page.locator(".beside-table tr", has_text="Cost").locator("td").all_inner_texts()
     assert [text.split()[0] for text in cells] == ["$0.7500", "$0.2500"]
@@ -157,14 +157,14 @@ def test_what_is_behind_the_bar_in_the_chart_of_errors(lead: Lead) -> None:
     expect(lead.page.locator(".second.bad")).to_have_count(1)
 
 
-def test_what_took_so_long_in_the_slowest_answer(lead: Lead) -> None:
+def test_which_step_took_longest_in_the_slowest_answer(lead: Lead) -> None:
     lead.link("Logs")
     lead.link("Latency")
     lead.click(lead.page.locator("a.row").first)
     expect(lead.page.locator(".turn.chosen summary", has_text="1 step")).to_contain_text("search 9.5 s")
 
 
-def test_and_who_is_the_next_unhappy_user(lead: Lead) -> None:
+def test_who_is_the_next_unhappy_user(lead: Lead) -> None:
     lead.link("Disliked")
     lead.click(lead.page.locator("a.row").first)
     lead.link("Next →")
@@ -204,7 +204,7 @@ def test_which_conversations_were_the_longest(lead: Lead) -> None:
     assert turns == sorted(turns, reverse=True)
 
 
-def test_who_else_met_this_error(lead: Lead) -> None:
+def test_who_else_had_this_error(lead: Lead) -> None:
     lead.click(lead.page.locator(".views").get_by_role("link", name="Errors"))
     lead.click(lead.page.locator("a.row").first)
     lead.link("All logs with RateLimitError")
@@ -225,7 +225,7 @@ def test_which_answers_make_the_new_prompt_slow(lead: Lead) -> None:
     expect(lead.page.locator(".two-columns section").nth(1).locator(".card .none")).to_contain_text("12.0 s")
 
 
-def test_what_is_not_at_athina_yet(lead: Lead) -> None:
+def test_which_logs_are_not_delivered_yet(lead: Lead) -> None:
     lead.link("Logs")
     lead.click(lead.page.locator("thead a", has_text="Delivery"))
     assert set(lead.column("Delivery")) == {"waiting"}

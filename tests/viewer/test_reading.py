@@ -26,7 +26,7 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAW
 # -- Markdown and code
 
 
-def test_code_is_coloured_named_and_can_be_copied() -> None:
+def test_code_is_highlighted_with_its_language_and_a_copy_button() -> None:
     html = str(render("```python\ndef f(x): return '<b>'\n```"))
     assert '<span class="k">def</span>' in html
     assert "<figcaption>python<button" in html
@@ -47,7 +47,7 @@ def test_every_language_is_one_that_pygments_knows(language: str) -> None:
     assert '<figure class="code">' in str(render(f"```{language}\nx = 1\n```"))
 
 
-def test_tasks_have_boxes() -> None:
+def test_task_lists_have_checkboxes() -> None:
     html = str(render("- [ ] a\n- [x] **b**\n- [y] c\n\n[ ] d"))
     assert html.count("<input type=") == 2
     assert html.count(" checked") == 1
@@ -65,7 +65,7 @@ def test_markdown_of_any_length_is_rendered() -> None:
     assert "**" not in html
 
 
-def test_a_long_block_of_code_stays_one() -> None:
+def test_a_long_code_block_stays_one_block() -> None:
     code = "\n\n".join(f"line {number}" for number in range(3000))
     html = str(render(f"before\n\n````text\n{code}\n```\nstill code\n````\n\nafter"))
     assert html.count("<figure") == 1
@@ -73,7 +73,7 @@ def test_a_long_block_of_code_stays_one() -> None:
 
 
 @given(st.lists(st.sampled_from(["word " * 300 + "\n", "\n", "```\n", "~~~~ py\n", "````\n", "- a\n"]), max_size=40))
-def test_parts_are_the_whole_text(lines: list[str]) -> None:
+def test_the_parts_of_a_text_are_the_whole_text(lines: list[str]) -> None:
     text = "".join(lines)
     assert "".join(parts(text)) == text
 
@@ -92,7 +92,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_no_text_takes_long(text: str) -> None:
+def test_no_text_takes_long_to_render(text: str) -> None:
     began = time.thread_time()
     render(text[:20_000])
     assert time.thread_time() - began < 3.0
@@ -120,16 +120,16 @@ def test_no_text_takes_long(text: str) -> None:
         ("", ""),
     ],
 )
-def test_an_error_is_its_message(text: str, readable: str | None) -> None:
+def test_the_message_of_an_error_is_extracted(text: str, readable: str | None) -> None:
     assert readable_error(text) == (text if readable is None else readable)
 
 
 @given(st.text(max_size=60) | st.text("{}[]'\":,aError code 429 -", max_size=60))
-def test_any_text_may_be_an_error(text: str) -> None:
+def test_any_text_can_be_an_error(text: str) -> None:
     assert readable_error(text) or not text
 
 
-def test_an_error_is_readable_in_lists_and_whole_among_the_details(path: Path, shown: httpx.Client) -> None:
+def test_an_error_is_short_in_lists_and_whole_in_the_details(path: Path, shown: httpx.Client) -> None:
     error = "RateLimitError: Error code: 429 - {'error': {'message': 'Slow down.', 'type': 'tokens'}}"
     put(path, log("a", error=error, status_code=429))
     for page in ("/logs", "/session?id=a"):
@@ -161,13 +161,13 @@ def test_an_error_is_readable_in_lists_and_whole_among_the_details(path: Path, s
         ({}, False),
     ],
 )
-def test_a_failed_tool_is_told_from_one_that_worked(call: dict[str, Any], is_failure: bool) -> None:
+def test_a_failed_tool_call_is_distinguished_from_a_successful_one(call: dict[str, Any], is_failure: bool) -> None:
     (found,) = tool_calls({"tool_calls": [{"name": "t", **call}]})
     assert found.failed is is_failure
     assert log_row(1, 0.0, "r", {"tool_calls": [{"name": "t", **call}]}, size=1).failed_tools == is_failure
 
 
-def test_a_failed_tool_is_seen_without_a_click(path: Path, shown: httpx.Client) -> None:
+def test_a_failed_tool_call_is_visible_without_a_click(path: Path, shown: httpx.Client) -> None:
     put(path, log("a", tool_calls=[{"name": "book", "output": '{"error": "No courier is free."}'}]))
     summary = re.search(r"<summary>Tool call.*?</summary>", shown.get("/session?id=a").text)
     assert summary is not None
@@ -175,7 +175,7 @@ def test_a_failed_tool_is_seen_without_a_click(path: Path, shown: httpx.Client) 
     assert "tool failed" in shown.get("/logs").text
 
 
-# -- pictures and files
+# -- images and files
 
 
 def question(*content: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def question(*content: dict[str, Any]) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_came_with_a_question_is_found(part: dict[str, Any], expected: tuple[str, str]) -> None:
+def test_attachments_of_a_question_are_found(part: dict[str, Any], expected: tuple[str, str]) -> None:
     (found,) = attachments_of(question(part))
     assert (found.kind, found.name) == expected
 
@@ -222,13 +222,13 @@ def test_what_came_with_a_question_is_found(part: dict[str, Any], expected: tupl
         ("", f"<{'9' * 400} bytes>", "image, 408 characters"),
     ],
 )
-def test_data_that_was_replaced_says_what_it_was(name: str, url: str, note: str) -> None:
+def test_a_note_describes_attachment_data_that_was_replaced(name: str, url: str, note: str) -> None:
     (found,) = attachments_of(question({"type": "image", "filename": name, "url": url}))
     assert found.note == note
     assert found.was_replaced == ("not kept" in note)
 
 
-def test_a_picture_that_the_pipeline_left_out_is_shown_by_type_and_size(path: Path, shown: httpx.Client) -> None:
+def test_an_image_that_was_not_kept_is_shown_by_type_and_size(path: Path, shown: httpx.Client) -> None:
     large = f"data:image/png;base64,{PNG * 200}"
     earlier = {"type": "image_url", "image_url": {"url": large}}
     before = {"role": "user", "content": [{"type": "text", "text": "An earlier one"}, earlier]}
@@ -240,7 +240,7 @@ def test_a_picture_that_the_pipeline_left_out_is_shown_by_type_and_size(path: Pa
     assert page.count('title="Logs keep the type and the size') == 2
 
 
-def test_a_question_with_a_picture_is_a_question(path: Path, shown: httpx.Client) -> None:
+def test_a_question_with_an_image_is_still_a_question(path: Path, shown: httpx.Client) -> None:
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
     fields = question(picture, {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}})
     put(path, log("a", user_query="", **fields))
@@ -266,7 +266,7 @@ def test_a_question_with_a_picture_is_a_question(path: Path, shown: httpx.Client
         "file:///etc/passwd",
     ],
 )
-def test_nothing_but_a_picture_is_served_as_one(path: Path, shown: httpx.Client, url: str) -> None:
+def test_only_images_are_served_as_images(path: Path, shown: httpx.Client, url: str) -> None:
     put(path, log("a", **question({"type": "image_url", "image_url": {"url": url}})))
     assert shown.get("/image?id=1&n=0").status_code == 404
     assert f'href="{url[:20]}' not in shown.get("/session?id=a").text
@@ -297,7 +297,7 @@ def test_long_messages_are_not_kept_in_memory(path: Path, shown: httpx.Client) -
     assert render.cache_info().currsize == 1
 
 
-def test_a_long_answer_is_folded_and_can_be_read_whole(path: Path, shown: httpx.Client) -> None:
+def test_a_long_answer_is_folded_and_can_be_unfolded(path: Path, shown: httpx.Client) -> None:
     put(path, log("a", response=LONG), log("b", response="short"))
     page = shown.get("/session?id=a").text
     assert 'class="prose long folded"' in page
@@ -330,7 +330,7 @@ def spent(**fields: Any) -> dict[str, Any]:
         ({}, None, False, False),
     ],
 )
-def test_a_cost_is_named_or_estimated_or_not_known(
+def test_a_cost_is_given_estimated_or_unknown(
     fields: dict[str, Any], cost: float | None, is_estimate: bool, is_unpriced: bool
 ) -> None:
     row = log_row(1, time.time(), "r", fields, size=1)
@@ -345,7 +345,7 @@ def test_without_a_price_table_nothing_is_estimated(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("made", [0.0, -1e12, 1e18, float("inf")])
-def test_a_price_of_any_day_is_asked_for(made: float) -> None:
+def test_prices_can_be_looked_up_for_any_date(made: float) -> None:
     found = _prices.estimate("gpt-4o-mini", prompt=1, completion=1, made=made)
     assert found is None or found > 0
 

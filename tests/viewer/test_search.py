@@ -68,7 +68,7 @@ def test_without_trigrams_the_same_is_found(languages: Path, monkeypatch: pytest
     assert [found(languages, search) for search, _ in SEARCHES] == [expected for _, expected in SEARCHES]
 
 
-def test_a_part_of_a_comment_is_found(path: Path) -> None:
+def test_parts_of_feedback_comments_are_found(path: Path) -> None:
     entry = log("a")
     put(path, entry, feedback(entry, -1, "Völlig unbrauchbar, 垃圾"))
     assert found(path, "brauch") == found(path, "垃圾") == {"a"}
@@ -90,35 +90,35 @@ def test_a_part_of_a_comment_is_found(path: Path) -> None:
         ("", "x", []),
     ],
 )
-def test_what_was_found_is_marked(text: str, search: str, marked: list[str]) -> None:
+def test_matches_are_marked(text: str, search: str, marked: list[str]) -> None:
     assert [part.lower() for part, hit in pieces(text, search) if hit] == [each.lower() for each in marked]
 
 
 @given(st.text(max_size=80), st.text(max_size=20))
-def test_marks_change_no_text(text: str, search: str) -> None:
+def test_marks_do_not_change_the_text(text: str, search: str) -> None:
     assert "".join(part for part, _ in pieces(text, search)) == text
     assert all(0 <= start < end <= len(text) for start, end in positions(text, search))
     assert str(mark(text, "")) == str(mark(text, search)).replace("<mark>", "").replace("</mark>", "")
 
 
 @given(st.text(max_size=30))
-def test_folding_is_done_once(text: str) -> None:
+def test_folding_is_idempotent(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
-def test_an_answer_is_marked_inside_its_markdown_and_not_inside_its_tags() -> None:
+def test_matches_are_marked_in_markdown_text_and_not_in_tags() -> None:
     html = str(render("**bold strong** [link strong](https://a.example/strong) `strong`", "strong"))
     assert html.count("<mark>strong</mark>") == 2
     assert 'href="https://a.example/strong"' in html
 
 
-def test_a_snippet_is_the_neighbourhood_of_the_first_match() -> None:
+def test_a_snippet_is_the_text_around_the_first_match() -> None:
     text = "word " * 100 + "needle in a haystack " + "word " * 100
     assert snippet(text, "needle", length=60) == "…ord word word word word needle in a haystack word word word…"
     assert snippet(text, "absent", length=60) == ""
 
 
-def test_lists_and_conversations_mark_what_was_searched_for(path: Path, shown: httpx.Client) -> None:
+def test_lists_and_conversations_mark_matches(path: Path, shown: httpx.Client) -> None:
     put(path, log("a", response="x " * 400 + "the needle", context=["a needle in the document"]))
     assert "the <mark>needle</mark>" in shown.get("/logs?q=needle").text
     page = shown.get("/session?id=a&q=needle&list=logs").text

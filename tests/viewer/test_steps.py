@@ -25,7 +25,7 @@ def call(reference: str, parent: str | None = None, session: str | None = "s", *
 
 
 def shape(path: Path) -> dict[str, str | None]:
-    """Reference of each log → that of its turn; None for a turn."""
+    """Return, for each log's reference, that of its turn, or None if it is a turn."""
     with opened(path) as source, source.open() as db:
         rows = db.execute(
             "SELECT l.reference, t.reference FROM log AS l LEFT JOIN log AS t ON t.id = l.root ORDER BY l.id"
@@ -33,12 +33,12 @@ def shape(path: Path) -> dict[str, str | None]:
         return {row[0]: row[1] for row in rows}
 
 
-def test_calls_that_end_first_wait_for_the_turn_that_they_were_made_in(path: Path) -> None:
+def test_calls_that_end_before_their_turn_become_its_steps(path: Path) -> None:
     put(path, call("deep", "inner"), call("inner", "outer"), call("other", "outer"), call("outer"))
     assert shape(path) == {"deep": "outer", "inner": "outer", "other": "outer", "outer": None}
 
 
-def test_a_conversation_counts_turns_and_is_named_by_the_first_question(path: Path) -> None:
+def test_a_conversation_counts_turns_and_is_named_after_its_first_question(path: Path) -> None:
     put(
         path,
         call("empty", user_query="", prompt=[]),
@@ -71,7 +71,7 @@ def test_the_steps_of_a_turn_are_a_tree(path: Path) -> None:
     assert (len(steps.ids), steps.failed) == (2, 1)
 
 
-def test_steps_without_a_session_belong_to_the_one_of_their_turn(path: Path) -> None:
+def test_steps_without_a_session_belong_to_their_turns_session(path: Path) -> None:
     put(path, call("deep", "inner", None), call("inner", "outer", None), call("outer", None, None))
     assert shape(path) == {"deep": "outer", "inner": "outer", "outer": None}
     with opened(path) as source, source.open() as db:
@@ -91,12 +91,14 @@ def test_steps_without_a_session_belong_to_the_one_of_their_turn(path: Path) -> 
     ],
     ids=["no parent", "itself", "a circle", "another session", "later than its turn"],
 )
-def test_what_has_no_turn_is_one(path: Path, entries: list[Entry], expected: dict[str, str | None]) -> None:
+def test_logs_without_a_valid_parent_are_turns(
+    path: Path, entries: list[Entry], expected: dict[str, str | None]
+) -> None:
     put(path, *entries)
     assert shape(path) == expected
 
 
-def test_steps_are_turns_again_when_their_turn_is_gone(path: Path) -> None:
+def test_steps_become_turns_when_their_turn_is_deleted(path: Path) -> None:
     put(path, call("deep", "inner"), call("inner", "outer"), outer := call("outer"), call("second"))
     with opened(path):
         settle(path, forgotten=[outer.reference])
@@ -152,14 +154,14 @@ CALLS = st.lists(
 @given(
     calls=CALLS, chunk=st.integers(1, 9), liked=st.sampled_from(REFERENCES), gone=st.sets(st.sampled_from(REFERENCES))
 )
-def test_any_calls_in_any_pieces_add_up(
+def test_all_sums_are_right_whatever_the_calls_and_their_batches(
     tmp_path_factory: pytest.TempPathFactory,
     calls: list[tuple[str, str | None, str | None, bool]],
     chunk: int,
     liked: str,
     gone: set[str],
 ) -> None:
-    """With any references, each log is a turn or a step of one, and every sum is that of its logs."""
+    """With any references, each log is a turn or a step of one, and every sum equals that of its logs."""
     path = tmp_path_factory.mktemp("any") / "outbox.db"
     entries = [
         call(name, parent, session, made=NOON, total_tokens=1, response_time=10, **({"error": "x"} if failed else {}))
@@ -200,7 +202,7 @@ def test_any_calls_in_any_pieces_add_up(
             assert totals == {step: (number, failed[step]) for step, number in counted.items()}
 
 
-def test_a_page_shows_steps_folded_and_opens_the_one_that_was_asked_for(path: Path, shown: httpx.Client) -> None:
+def test_a_page_shows_folded_steps_and_opens_the_requested_one(path: Path, shown: httpx.Client) -> None:
     put(path, inner := call("inner", "outer", response="a thought", total_tokens=321), call("outer"))
     page = shown.get("/session?id=s").text
     assert page.count('<article class="turn') == 1
@@ -225,7 +227,7 @@ def test_the_charts_count_turns_or_all_calls(path: Path, shown: httpx.Client) ->
     assert [sum(data("/charts?calls=all")[name]) for name in ("calls", "tokens")] == [2, 7]
 
 
-def test_a_step_that_another_process_logs_later_joins_its_turn(path: Path) -> None:
+def test_a_step_logged_later_by_another_process_joins_its_turn(path: Path) -> None:
     put(path, call("outer"))
     with opened(path) as source:
         put(path, call("inner", "outer"))
@@ -235,7 +237,7 @@ def test_a_step_that_another_process_logs_later_joins_its_turn(path: Path) -> No
             assert (session["turns"], session["steps"]) == (1, 1)
 
 
-def test_an_index_without_prices_is_read_in_again_where_there_are_some(
+def test_an_index_without_prices_is_rebuilt_once_prices_are_available(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(path, call("a", language_model_id="gpt-4o-mini", prompt_tokens=1000, completion_tokens=100))
@@ -248,7 +250,7 @@ def test_an_index_without_prices_is_read_in_again_where_there_are_some(
         source.close()
 
 
-def test_the_page_of_a_turn_shows_it_whatever_comes_before(path: Path, shown: httpx.Client) -> None:
+def test_the_link_of_a_turn_opens_the_page_that_shows_it(path: Path, shown: httpx.Client) -> None:
     put(path, *(log("long", response="x" * 700_000) for _ in range(5)), *(log("many") for _ in range(120)))
     for number in (5, 60, 125):
         name = "long" if number == 5 else "many"
@@ -256,7 +258,7 @@ def test_the_page_of_a_turn_shows_it_whatever_comes_before(path: Path, shown: ht
         assert f'<article class="turn chosen" id="log-{number}"' in page
 
 
-def test_a_turn_with_very_many_steps_says_where_the_rest_is(path: Path, shown: httpx.Client) -> None:
+def test_a_turn_with_very_many_steps_says_that_there_may_be_more(path: Path, shown: httpx.Client) -> None:
     put(path, *(call(f"inner{number}", "outer") for number in range(220)), call("outer"))
     page = shown.get("/session?id=s").text
     assert "There may be more" in page

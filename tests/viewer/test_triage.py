@@ -96,7 +96,7 @@ def failed(body: dict[str, Any]) -> bool:
         ),
     ],
 )
-def test_each_filter_lets_through_what_it_names(filled: Path, filters: dict[str, str], fits: Any) -> None:
+def test_each_filter_selects_the_matching_logs(filled: Path, filters: dict[str, str], fits: Any) -> None:
     with opened(filled) as source, source.open() as db:
         found = [row["reference"] for row in queries.logs(db, Filters(**filters), limit=1000).rows]
         assert found[::-1] == [body["external_reference_id"] for body in BODIES if fits(body)]
@@ -116,7 +116,7 @@ KEYS: dict[str, Any] = {name: itemgetter(name) for name in LOG_COLUMNS} | {
 )
 @pytest.mark.parametrize("minus", ["", "-"])
 @pytest.mark.parametrize("name", LOG_COLUMNS)
-def test_logs_are_sorted_by_any_column_page_by_page(
+def test_logs_can_be_sorted_by_any_column_page_by_page(
     filled: Path, filters: dict[str, str], name: str, minus: str
 ) -> None:
     sort = Sort.of(minus + name, LOG_COLUMNS)
@@ -135,7 +135,7 @@ def test_logs_are_sorted_by_any_column_page_by_page(
     assert len(pages) == len(everything) > 7
     values = [KEYS[name](row) for row in pages]
     known = [value for value in values if value not in (None, "")]
-    assert all(value in (None, "") for value in values[len(known) :])  # what has no value comes last
+    assert all(value in (None, "") for value in values[len(known) :])  # missing values come last
     usual = [-value for value in known] if name == "feedback" else known
     is_text = name in ("question", "customer", "user", "model")
     if name == "state" and not filters:
@@ -145,7 +145,7 @@ def test_logs_are_sorted_by_any_column_page_by_page(
 
 @pytest.mark.parametrize("filters", [{}, {"customer": "acme"}, {"errors": "1"}, {"state": "waiting"}])
 @pytest.mark.parametrize("text", ["", *SESSION_COLUMNS, "-cost"])
-def test_next_and_previous_walk_the_list_of_sessions(filled: Path, filters: dict[str, str], text: str) -> None:
+def test_next_and_previous_follow_the_list_of_sessions(filled: Path, filters: dict[str, str], text: str) -> None:
     sort = Sort.of(text, SESSION_COLUMNS)
     with opened(filled) as source, source.open() as db:
         rows = queries.sessions(db, Filters(**filters), limit=1000, sort=sort).rows
@@ -159,7 +159,7 @@ def test_next_and_previous_walk_the_list_of_sessions(filled: Path, filters: dict
 
 @pytest.mark.parametrize("filters", [{}, {"feedback": "disliked"}, {"q": "question", "slower": "5s"}])
 @pytest.mark.parametrize("text", ["", "latency", "-cost", "customer", "state", "-state"])
-def test_next_and_previous_walk_the_list_of_logs(filled: Path, filters: dict[str, str], text: str) -> None:
+def test_next_and_previous_follow_the_list_of_logs(filled: Path, filters: dict[str, str], text: str) -> None:
     sort = Sort.of(text, LOG_COLUMNS)
     with opened(filled) as source, source.open() as db:
         rows = queries.logs(db, Filters(**filters), limit=1000, sort=sort).rows
@@ -171,18 +171,18 @@ def test_next_and_previous_walk_the_list_of_logs(filled: Path, filters: dict[str
     assert len(rows) > 2
 
 
-def test_a_session_that_no_longer_fits_has_no_neighbours(filled: Path) -> None:
+def test_a_session_that_no_longer_matches_has_no_neighbours(filled: Path) -> None:
     with opened(filled) as source, source.open() as db:
         row = queries.sessions(db, Filters()).rows[0]
         assert queries.session_neighbours(db, Filters(customer="nobody"), None, row) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["nonsense", "", "-", "--cost", "cost; DROP TABLE log"])
-def test_an_unknown_order_is_the_usual_one(text: str) -> None:
+def test_an_unknown_order_falls_back_to_the_default(text: str) -> None:
     assert Sort.of(text, LOG_COLUMNS) is None
 
 
-def test_a_view_is_put_on_and_taken_off(shown: httpx.Client, path: Path) -> None:
+def test_views_can_be_applied_and_removed(shown: httpx.Client, path: Path) -> None:
     put(path, log("a"))
     page = unescape(shown.get("/logs?feedback=disliked&q=x&sort=latency").text)
     views = page.partition('class="views"')[2]
@@ -193,7 +193,7 @@ def test_a_view_is_put_on_and_taken_off(shown: httpx.Client, path: Path) -> None
     assert set(VIEWS) <= set(links)
 
 
-def test_chosen_filters_are_taken_off_one_by_one(shown: httpx.Client, path: Path) -> None:
+def test_active_filters_can_be_removed_one_by_one(shown: httpx.Client, path: Path) -> None:
     put(path, log("a"))
     page = unescape(shown.get("/logs?q=x&customer=acme&slower=3s&feedback=disliked").text)
     chosen = page.partition('<p class="chosen">')[2].partition("</p>")[0]
@@ -205,7 +205,7 @@ def test_chosen_filters_are_taken_off_one_by_one(shown: httpx.Client, path: Path
     assert '<p class="chosen">' not in shown.get("/logs").text
 
 
-def test_days_begin_at_midnight_here() -> None:
+def test_days_begin_at_local_midnight() -> None:
     now = datetime(2025, 6, 30, 15, 30, tzinfo=timezone.utc)
     today, yesterday = (parse_moment(day, now=now) for day in ("today", "Yesterday"))
     assert today is not None
@@ -228,7 +228,7 @@ def test_days_begin_at_midnight_here() -> None:
         ("-1s", None),
     ],
 )
-def test_durations_are_read_as_people_write_them(text: str, milliseconds: int | None) -> None:
+def test_durations_are_read_in_common_notations(text: str, milliseconds: int | None) -> None:
     assert parse_duration(text) == milliseconds
 
 
@@ -254,7 +254,7 @@ def test_two_slugs_and_two_sessions_are_compared_by_their_logs(filled: Path) -> 
                 assert side.per_call(side.total.tokens) == side.total.tokens / len(own)
 
 
-def test_what_is_named_most_alike_is_compared_first(path: Path) -> None:
+def test_the_most_similar_names_are_compared_by_default(path: Path) -> None:
     slugs = ["help/v1"] * 5 + ["billing/v1"] * 4 + ["help/v2"]
     put(path, *(log("a", prompt_slug=slug) for slug in slugs))
     with opened(path) as source, source.open() as db:
@@ -268,13 +268,13 @@ def test_what_is_named_most_alike_is_compared_first(path: Path) -> None:
     "address",
     ["/compare", "/compare?by=session", "/compare?by=nonsense&period=never", "/compare?by=session&a=gone&b=gone"],
 )
-def test_what_cannot_be_compared_is_a_page_that_says_so(path: Path, shown: httpx.Client, address: str) -> None:
+def test_an_impossible_comparison_has_an_explaining_page(path: Path, shown: httpx.Client, address: str) -> None:
     assert "There are no two to compare." in shown.get(address).text
     put(path, log("a", prompt_slug="one"))
     assert shown.get(address).status_code == 200
 
 
-def test_a_conversation_knows_the_list_that_it_was_opened_from(path: Path, shown: httpx.Client) -> None:
+def test_a_conversation_links_back_to_its_list(path: Path, shown: httpx.Client) -> None:
     put(path, *(log(name, user_query=name, user_feedback=-1) for name in "abc"), log("d"))
     for list_name, first in (("sessions", "/"), ("logs", "/logs")):
         page = unescape(shown.get(f"{first}?feedback=disliked").text)
@@ -309,7 +309,7 @@ def relay_status() -> RelayStatus:
 
 @pytest.fixture
 def whole(filled: Path) -> Iterator[httpx.Client]:
-    """A viewer with everything that has a table."""
+    """A viewer with data for every table."""
     app = create_app(IndexedOutbox(str(filled)), relay_status=relay_status)
     with (
         Server(app, listen("127.0.0.1", 0)) as server,
@@ -319,13 +319,13 @@ def whole(filled: Path) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(("address", "tables"), [("/", 1), ("/logs", 1), ("/charts?by=model", 2), ("/delivery", 4)])
-def test_every_column_of_every_table_sorts_it(whole: httpx.Client, address: str, tables: int) -> None:
+def test_every_table_can_be_sorted_by_every_column(whole: httpx.Client, address: str, tables: int) -> None:
     bodies = re.findall(r"(?s)<thead>(.*?)</thead>\s*<tbody>(.*?)</tbody>", whole.get(address).text)
     assert len(bodies) == tables
     for place, (head, _) in enumerate(bodies):
         columns = re.findall(r"(?s)<th[^>]*>(.*?)</th>", head)
         links = [re.search('href="([^"]+)"', column) for column in columns]
-        # Only a column of buttons has none.
+        # Only a column of buttons cannot be sorted.
         assert [column for column, link in zip(columns, links, strict=True) if link is None] in (
             [],
             ['<span class="unseen">Action</span>'],
@@ -345,7 +345,7 @@ def test_every_column_of_every_table_sorts_it(whole: httpx.Client, address: str,
 
 @pytest.mark.parametrize("name", queries.REFUSED_COLUMNS)
 @pytest.mark.parametrize("minus", ["", "-"])
-def test_the_refused_are_sorted_page_by_page(
+def test_refused_logs_are_sorted_page_by_page(
     filled: Path, name: str, minus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "PAGE", 4)
@@ -364,7 +364,7 @@ def test_the_refused_are_sorted_page_by_page(
     assert values == sorted(values, reverse=(name == "resolved") != bool(minus))
 
 
-def test_what_waits_is_sorted_among_the_oldest(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_logs_are_sorted_among_the_oldest(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "MAX_SORTED", 30)
     with opened(filled) as source, source.open() as db:
         oldest = [row["id"] for row in queries.waiting(db, limit=30)]
@@ -375,7 +375,7 @@ def test_what_waits_is_sorted_among_the_oldest(filled: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("sort", compare.ORDERS)
-def test_answers_of_both_sides_are_sorted_by_a_figure(filled: Path, sort: str) -> None:
+def test_answers_of_both_sides_can_be_sorted(filled: Path, sort: str) -> None:
     with opened(filled) as source, source.open() as db:
         comparison = compare.load(db, by="slug", picked=["help/v1", "help/v2"], period="all", sort=sort)
         for side in comparison.sides:
