@@ -569,7 +569,7 @@ def test_what_is_no_answer_of_a_model_is_a_failure(
     call(client)
     log = only_log(instrumented)
     assert (log["user_query"], log["response"], log["language_model_id"]) == (QUERY, "", "gpt-4o-mini")
-    assert log["error"].startswith("the server gave no answer of a model")
+    assert log["error"].startswith("the server did not return a model's answer")
     assert call is not direct or answer is not PAGE or log["error"].endswith(f": {PAGE}")
 
 
@@ -577,7 +577,7 @@ def test_a_stream_that_gives_nothing_is_a_failure(server: Server, client: OpenAI
     server.on("POST /chat/completions", chat(content=RAIN))  # whole, which the client does not look for in a stream
     assert list(ask(client, stream=True)) == []
     log = only_log(instrumented)
-    assert (log["user_query"], log["error"]) == (QUERY, "the server gave no answer of a model")
+    assert (log["user_query"], log["error"]) == (QUERY, "the server did not return a model's answer")
 
 
 # Legacy completions and compaction ----------------------------------------------------------------------------------

@@ -941,7 +941,7 @@ def test_conversations_that_are_not_read_are_warned_of_once(
     assert instrumented() == []
     offered = [name for name, resource in connecting if hasattr(getattr(client, resource, None), "connect")]
     assert notices() == [
-        ("WARNING", f"answers that OpenAI's client gets by {api} are not logged") for api in ("batches", *offered)
+        ("WARNING", f"answers that OpenAI's client gets through {api} are not logged") for api in ("batches", *offered)
     ]
     uninstrument_openai()
     for cls in {type(getattr(client, resource)) for name, resource in connecting if name in offered}:
