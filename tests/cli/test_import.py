@@ -82,7 +82,7 @@ def test_delivered_logs_of_an_export_are_left_out_unless_asked_for(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "a JSON object is needed, not list"),
         ('{"prompt": "p", "response": "r"}', "language_model_id missing"),
         (json.dumps({**LOG, "respnse": "x"}), "unknown field 'respnse'"),
