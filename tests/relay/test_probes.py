@@ -164,5 +164,5 @@ def test_a_port_that_is_taken_is_explained(nats: NatsServers, athina: AthinaServ
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         out, _ = command(nats, athina, "--metrics-port", port).communicate(timeout=100)
-    assert f"nothing can be served at 127.0.0.1:{port}" in out
+    assert f"cannot listen on 127.0.0.1:{port}" in out
     assert "Traceback" not in out
