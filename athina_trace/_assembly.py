@@ -69,7 +69,7 @@ class Runtime(Writer):
                 _client_class().prepare(settings.base_url)
             except Exception as error:  # noqa: BLE001 - bad proxies or certificates, which the first request meets again
                 _guard.raise_if_the_programs(error)
-                message = "athina_trace cannot prepare to send: %r; logs are kept and tried again"
+                message = "athina_trace cannot set up sending: %r; logs are kept, and sending is tried again"
                 _guard.log_throttled(logging.WARNING, "prepare", message, error)
 
     def _make_worker(self, outbox: Outbox) -> Worker:
@@ -167,7 +167,7 @@ class Runtime(Writer):
 
 def _path(settings: Settings) -> str:
     if sqlite.missing is not None and settings.outbox != MEMORY:
-        message = "%s: logs are kept in memory and delivered from there; install a Python with its module `sqlite3`"
+        message = "%s: logs are kept in memory and delivered from there; install a Python that has the module `sqlite3`"
         _guard.log_throttled(logging.WARNING, "sqlite", message, sqlite.missing)
         return MEMORY
     try:

@@ -59,7 +59,7 @@ def _count(doing: str, error: BaseException) -> None:
     global faults  # noqa: PLW0603 - one counter for the process
     faults += 1
     if not strict:
-        log_throttled(logging.WARNING, doing, "athina_trace failed in %s and left your call alone: %r", doing, error)
+        log_throttled(logging.WARNING, doing, "athina_trace: %s failed; your call is unaffected: %r", doing, error)
 
 
 def raise_if_the_programs(error: BaseException) -> None:

@@ -114,8 +114,8 @@ def _recording() -> Recorder | None:
     _guard.log_throttled(
         logging.WARNING,
         "unrecorded",
-        "a log was made where several captured_logs() are open, in a context of none of them: it is in none; "
-        "hand the context on with athina_trace.wrap or ContextThreadPoolExecutor",
+        "several captured_logs() are open, and a log was made outside the context of each, so none of them has it; "
+        "pass the context on with athina_trace.wrap or ContextThreadPoolExecutor",
     )
     return None
 
@@ -143,7 +143,7 @@ def _make_first() -> Runtime | None:
     global _retry_at, _trouble  # noqa: PLW0603 - there is one runtime for each process
     if is_being_made() or clock.monotonic() < _retry_at:
         return None
-    with _guard.shield("starting, without which nothing is logged,") as start, _making():
+    with _guard.shield("start-up (without it, nothing is logged)") as start, _making():
         # Another thread may have made it meanwhile.
         if _runtime is None:
             _install(_make(_abandoned[-1].settings if _abandoned else _environment_settings()))
@@ -163,8 +163,8 @@ def _making() -> Iterator[None]:
     global _maker  # noqa: PLW0603 - there is one for each process
     if not _take():
         raise AthinaTraceError(
-            f"another thread began to start it and has not ended within {_START_SECONDS:.0f} seconds: it waits for a "
-            "module that is being loaded or for a lock, or the process was forked meanwhile"
+            f"another thread is starting it and has not finished within {_START_SECONDS:.0f} seconds: it waits for a "
+            "module that is being imported or for a lock, or the process was forked meanwhile"
         )
     outer, _maker = _maker, threading.get_ident()
     try:
@@ -196,7 +196,7 @@ def _catch_up() -> None:
         return
     try:
         while _afterwards:
-            with _guard.shield("logging what came while logging was started"):
+            with _guard.shield("logging the calls made during start-up"):
                 _afterwards.pop(0)()
     finally:
         _once.release()
@@ -273,7 +273,9 @@ def _environment_settings() -> Settings:
         _guard.raise_if_the_programs(error)
         # Keep logs locally: sending them to the wrong place would be worse than not sending them.
         reason = error if isinstance(error, SettingsError) else repr(error)
-        message = "the settings of the environment cannot be used: %s. Logs are kept in the local outbox until they can"
+        message = (
+            "the environment's settings are invalid: %s. Logs are kept in the local outbox until they are corrected"
+        )
         _guard.log_throttled(logging.ERROR, "settings", message, reason)
         return settings()
 

@@ -220,7 +220,7 @@ class Settings(BaseModel):
     @classmethod
     def _an_http_address(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")) or not value.partition("://")[2].strip("/ "):
-            raise ValueError("must start with http:// or https://, with a host behind it")
+            raise ValueError("must start with http:// or https://, followed by a host")
         return value.rstrip("/")
 
     @field_validator("relay")
@@ -228,7 +228,7 @@ class Settings(BaseModel):
     def _servers(cls, value: SecretStr | None) -> SecretStr | None:
         for server in value.get_secret_value().split(",") if value is not None else ():
             if not server.strip().startswith(("nats://", "tls://")):
-                raise ValueError("must be addresses that start with nats:// or tls://, with commas between them")
+                raise ValueError("must be addresses that start with nats:// or tls://, separated by commas")
         return value
 
     @field_validator("outbox")
@@ -262,7 +262,7 @@ class Settings(BaseModel):
                 name = variable.removeprefix("ATHINA_").removeprefix("TRACE_").lower()
                 # Other tools may use this prefix as well: only what is nearly one of our names is reported.
                 if meant := difflib.get_close_matches(name, VARIABLES, n=1):
-                    message = "the variable %s sets nothing; did you mean %s?"
+                    message = "the variable %s is not a setting; did you mean %s?"
                     _guard.log_throttled(logging.WARNING, variable, message, variable, VARIABLES[meant[0]])
         values: dict[str, Any] = {
             field: _read(field, environ[variable])

@@ -83,7 +83,7 @@ class _Scopes:
         if self._headers and not given:
             raise TypeError(
                 "headers=... needs trusted=...: the networks of the proxies that set them, such as ['10.0.0.0/8'], or "
-                "'*' where nothing else can connect; any stranger can write any header"
+                "'*' where nothing else can connect; without it, any client could forge them"
             )
 
     def of(self, request: Request) -> athina_session:

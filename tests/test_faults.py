@@ -285,11 +285,11 @@ def test_a_failed_import_fails_no_call(module: str, tmp_path: Path) -> None:
     )
     if module == "http.client":  # to send is all that cannot be done
         assert out.startswith("one two 36\n")
-        assert "athina_trace cannot prepare to send" in err
+        assert "athina_trace cannot set up sending" in err
         return
     assert out.startswith("one two 36\nathina_trace could not start: ModuleNotFoundError(")
     assert out.endswith(") 0 [] None\n0 True\n")
-    assert err.count("failed in starting, without which nothing is logged,") == 1
+    assert err.count("athina_trace: start-up (without it, nothing is logged) failed") == 1
     assert "settings" not in err.replace("athina_trace.settings", "")  # they are not to blame
     assert "Traceback" not in err
 
@@ -336,7 +336,7 @@ def test_a_mask_that_cannot_be_loaded_keeps_logs_on_this_machine(
     assert plain("q") == "q"
     assert not flush(0.1)
     assert athina.requests == []
-    assert "the settings of the environment cannot be used: " in caplog.text
+    assert "the environment's settings are invalid: " in caplog.text
 
 
 @pytest.mark.parametrize("first", ["", "a.configure(outbox=':memory:')"])

@@ -39,7 +39,7 @@ def test_a_fault_is_counted_and_logged_once_a_minute(form: Form, caplog: pytest.
     for number in range(3):
         form(LookupError(number))
     assert _guard.faults == 3
-    assert caplog.messages == ["athina_trace failed in doing something and left your call alone: LookupError(0)"]
+    assert caplog.messages == ["athina_trace: doing something failed; your call is unaffected: LookupError(0)"]
     assert caplog.records[0].levelno == logging.WARNING
 
 

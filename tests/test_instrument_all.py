@@ -93,5 +93,5 @@ def test_a_library_that_cannot_be_instrumented_can_be_imported() -> None:
         "athina_trace.instrument()\n"
     )
     assert said[0] == "athina_trace instruments wave (when it is imported)"
-    assert "athina_trace failed in instrumenting wave" in said[1]
+    assert "athina_trace: instrumenting wave failed" in said[1]
     assert said[2] == "athina_trace instruments nothing: no known client or framework is installed"

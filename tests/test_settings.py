@@ -58,7 +58,7 @@ def test_overrides_win_over_the_environment() -> None:
         ("ATHINA_CONNECTIONS", "many", "input should be a valid integer"),
         ("ATHINA_CONNECTIONS", "0", "input should be greater than or equal to 1"),
         ("ATHINA_BASE_URL", "athina.example", "must start with http:// or https://"),
-        ("ATHINA_BASE_URL", "https://", "must start with http:// or https://, with a host behind it"),
+        ("ATHINA_BASE_URL", "https://", "must start with http:// or https://, followed by a host"),
         ("ATHINA_TRACE_ENABLED", "perhaps", "input should be a valid boolean"),
         ("ATHINA_CUSTOM_ATTRIBUTES", "team", "input should be a valid dictionary"),
         ("ATHINA_API_VERSION", "v3", "input should be 'v1' or 'v2'"),
@@ -106,7 +106,7 @@ def test_a_variable_with_a_typo_is_warned_of(
     variable: str, meant: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert Settings.build({variable: KEY}) == Settings()
-    assert caplog.messages == ([f"the variable {variable} sets nothing; did you mean {meant}?"] if meant else [])
+    assert caplog.messages == ([f"the variable {variable} is not a setting; did you mean {meant}?"] if meant else [])
 
 
 def test_the_key_is_never_shown() -> None:

@@ -65,7 +65,7 @@ def update_log(
     if external_reference_id in _NO_LOG and prompt_run_id in _NO_LOG:
         raise TypeError(
             "update_log() takes the external_reference_id or the prompt_run_id of a log, got neither; "
-            "None is what current_log() has outside of every decorated call"
+            "outside a decorated call, those of current_log() are None"
         )
     if not fields:
         raise TypeError("update_log() takes the fields to change, such as expected_response='…'")
@@ -89,7 +89,7 @@ def log_feedback(external_reference_id: str, feedback: Literal[1, 0, -1], commen
     if external_reference_id in _NO_LOG:
         raise TypeError(
             f"log_feedback() takes the external_reference_id of a log, got {external_reference_id!r}; "
-            "None is what current_log() has outside of every decorated call"
+            "outside a decorated call, that of current_log() is None"
         )
     reference = str(external_reference_id)
     with _guard.shield("log_feedback()"):

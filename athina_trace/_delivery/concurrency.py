@@ -498,7 +498,7 @@ class Gate:
         self._failures.add(key, outcome)
         pause = self._failures.pause(now)
         if self._failures.are_an_outage(limit):
-            reach = "takes no logs now" if outcome.status else "cannot be reached"
+            reach = "accepts no logs at the moment" if outcome.status else "cannot be reached"
             self.outage = f"{self._name} {reach}: {outcome.status or 'no answer'}, {outcome.message}"
         if self.is_shut:
             # Up to a quarter of jitter, so that processes that lost Athina together do not all return at once.
@@ -524,7 +524,7 @@ class Gate:
             self._until = now + min(FIRST_PROBE_SECONDS * 2.0**doublings, LONGEST_PAUSE_SECONDS)
             return Verdict.PAUSED
         if blamed is Verdict.PAUSED:
-            return self._shut_rejected(request, "takes nothing under this address", outcome, now, chance=chance)
+            return self._shut_rejected(request, "accepts nothing at this address", outcome, now, chance=chance)
         if not self.is_shut:
             return Verdict.RETRY
         self._until = now + pause * (1 + chance / 4)
@@ -532,7 +532,7 @@ class Gate:
 
     def _shut_rejected(self, request: InFlight, what: str, outcome: Outcome, now: float, *, chance: float) -> Verdict:
         self.rejects_all_logs |= request.kind == "log"
-        self.outage = f"{self._name}, or what answers in its place, {what}: {outcome.status}, {outcome.message}"
+        self.outage = f"{self._name}, or another server in its place, {what}: {outcome.status}, {outcome.message}"
         self._until = now + self._failures.pause(now, _REJECTED_SECONDS) * (1 + chance / 4)
         return Verdict.PAUSED
 

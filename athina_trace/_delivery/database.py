@@ -144,7 +144,7 @@ class Database:
             raise
         if not is_whole:
             self._abandon(self._connection)
-            raise sqlite3.OperationalError(f"a file of {self.path} was closed by the program while it was opened")
+            raise sqlite3.OperationalError(f"the program closed a file of {self.path} while it was being opened")
         return self._connection
 
     def _look_for_files(self) -> dict[int, tuple[int, int]]:
@@ -168,7 +168,9 @@ class Database:
         """Set up a connection, and migrate an older file to the current schema."""
         version = self._pragma("user_version")
         if version > len(self._migrations):
-            raise OutboxError(f"the outbox {self.path} has schema {version}, made by a newer athina_trace than this")
+            raise OutboxError(
+                f"the outbox {self.path} has schema {version}, made by a newer athina_trace: upgrade this program, too"
+            )
         log_bytes = min(_MOST_LOG_BYTES, files.disk_of(Path(self.path).parent).reserve / 4)
         # An empty file has nothing to lose, and each sync is slow on a busy disk.
         first = ("synchronous = NORMAL",) if version else ("synchronous = OFF", "auto_vacuum = INCREMENTAL")
@@ -258,7 +260,9 @@ class Database:
                     self._db.execute("BEGIN IMMEDIATE")
                     is_inside = True
                     if not self._has_locks and self.is_shared():
-                        words = "the program has closed SQLite's locks of it, and another process uses it, too"
+                        words = (
+                            "the program closed the file with SQLite's locks, and another process uses the outbox, too"
+                        )
                         raise sqlite3.OperationalError(words)  # noqa: TRY301 - handled like an error of SQLite
                     yield
                     self._before_commit()

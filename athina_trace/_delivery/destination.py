@@ -29,7 +29,7 @@ class Destination(NamedTuple):
             _guard.log_throttled(
                 logging.WARNING,
                 f"paused {self.name}",
-                "%s, or a proxy before it, refused %s (%s): nothing is sent and everything is kept; check %s",
+                "%s, or a proxy in front of it, refused %s (%s): nothing is sent, and all logs are kept; check %s",
                 self.name,
                 self.credentials,
                 paused,

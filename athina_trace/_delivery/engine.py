@@ -317,7 +317,7 @@ class _Acknowledger:
                 self._outbox.refused(entry, now, status=outcome.status, reason=outcome.message)
             except Exception as error:  # noqa: BLE001 - see there
                 _swallow_unless_of_the_store(error)
-                self._outbox.refused(entry, now, status=None, reason=f"an answer that cannot be kept: {error!a}")
+                self._outbox.refused(entry, now, status=None, reason=f"its answer cannot be stored: {error!a}")
         return attempt, 0.0, 0
 
     def _commit_delivered(self, attempts: Sequence[Attempt], now: float) -> None:
@@ -355,7 +355,7 @@ class _Acknowledger:
                     outcome.message,
                     self._destination.address_setting,
                 )
-            with _guard.shield("passing on what became of a log"):
+            with _guard.shield("reporting the result of a log"):
                 if self._on_result is not None:
                     self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
 
@@ -364,7 +364,7 @@ def _swallow_unless_of_the_store(error: Exception) -> None:
     """Raise an error of the store; swallow one of a single result, which must not delay the others."""
     if isinstance(error, (OSError, sqlite3.OperationalError)):
         raise error
-    _guard.swallow("keeping an answer of Athina's")
+    _guard.swallow("storing an answer from Athina")
 
 
 class _Upkeep:

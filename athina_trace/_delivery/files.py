@@ -71,8 +71,8 @@ def open_private(path: Path, flags: int) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OutboxError(
-                f"{path} is a symbolic link, and an outbox follows none, since another user may have made it: "
-                "set ATHINA_OUTBOX to the place that it leads to"
+                f"{path} is a symbolic link, which is not followed because another user may have made it: "
+                "set ATHINA_OUTBOX to the target of the link"
             ) from error
         raise
     try:
@@ -198,9 +198,9 @@ def _make(folder: Path) -> None:
 
 def _check(path: Path, found: os.stat_result, is_right: Callable[[int], bool], *, or_roots: bool = False) -> None:
     if not is_right(found.st_mode):
-        raise OutboxError(f"{path} is of another kind than the file or folder that an outbox needs there")
+        raise OutboxError(f"{path} is of the wrong type: the outbox needs a regular file or a folder there")
     if _HAS_USERS and found.st_uid != os.geteuid() and not (or_roots and found.st_uid == 0):
         raise OutboxError(
-            f"{path} belongs to user {found.st_uid} and this process runs as user {os.geteuid()}: an outbox is for "
-            "processes of one user only; set ATHINA_OUTBOX to a folder of this user's"
+            f"{path} belongs to user {found.st_uid} and this process runs as user {os.geteuid()}: users cannot "
+            "share an outbox; set ATHINA_OUTBOX to a path in a folder that this user owns"
         )

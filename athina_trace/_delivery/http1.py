@@ -71,7 +71,7 @@ class _Stream:
     def _receive_more(self) -> None:
         received = self._receive(_AT_ONCE)
         if not received:
-            raise EOFError("the server hung up before the end of its answer")
+            raise EOFError("the server closed the connection before the end of its answer")
         self._left -= len(received)
         if self._left < 0:
             raise ValueError("the answer is too long")
@@ -99,7 +99,7 @@ def _head(stream: _Stream) -> tuple[int, int, dict[str, str]]:
     first, *lines = _END_OF_LINE.split(stream.take_until(_END_OF_HEAD))
     found = _STATUS.fullmatch(first)
     if found is None:
-        raise ValueError(f"the answer is no HTTP/1: {first[:100]!r}")
+        raise ValueError(f"the answer is not HTTP/1: {first[:100]!r}")
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.decode("latin-1").partition(":")

@@ -139,7 +139,7 @@ class FileJournal:
                 return
             raise OutboxError(error.errno, f"cannot write to {self._folder}: {error.strerror}") from error
         if written != size:
-            raise OutboxError(f"cannot write to {self._folder}: the disk took {written} of {size} bytes")
+            raise OutboxError(f"cannot write to {self._folder}: only {written} of {size} bytes were written")
 
     def _ready(self) -> Segment:
         """Return a writable segment: the newest, or the first after it that is not full."""
@@ -175,7 +175,7 @@ class FileJournal:
             self._looked = time.monotonic()
             self._allow(segment, *self._published(), self._segments())
         if segment.about + size > self._disk_reaches:
-            words = f"cannot write to {self._folder}: the disk is full, but for what deliveries need"
+            words = f"cannot write to {self._folder}: the disk is full, except for a reserve for deliveries"
             raise OutboxError(errno.ENOSPC, words)
         if segment.about + size > self._may_reach:
             raise OutboxFullError(f"the outbox at {self._folder} is full: max_outbox_bytes is reached")
@@ -237,7 +237,7 @@ class FileJournal:
                 if path == newest:
                     raise  # new logs go into it
                 # A bad spot on the disk must not block what the other segments and the store hold.
-                words = "%s cannot be read (%s): the logs in it wait, and may be overtaken, until it can"
+                words = "%s cannot be read (%s): its logs wait until it can be, and newer logs may be sent before them"
                 _guard.log_throttled(logging.ERROR, "unreadable segment", words, path, error)
                 yield Piece(path.name, mark.offset, mark, [], array("I"), is_last=False)
                 continue

@@ -79,8 +79,8 @@ class Presence:
         other = self._other()
         if other is not None:
             raise OutboxError(
-                f"the outbox at {self._path.parent} is used by another machine ({other}): file locks hold on one "
-                "machine only; set ATHINA_OUTBOX to a folder that each machine has for itself"
+                f"the outbox at {self._path.parent} is used by another machine ({other}): file locks do not work "
+                "across machines; set ATHINA_OUTBOX to a different folder on each machine"
             )
         self._write()
 

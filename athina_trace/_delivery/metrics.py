@@ -85,15 +85,33 @@ def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
     oldest = 0.0 if status.waiting_since is None else max(0.0, now - status.waiting_since)
     return [
         single("logs_made_total", "counter", "Logs, updates and feedback that were put into the outbox.", status.made),
-        single("logs_delivered_total", "counter", "Those of them that were delivered.", status.delivered),
-        single("logs_dropped_total", "counter", "Those that could not be kept: the outbox was full.", status.dropped),
-        single("logs_waiting", "gauge", "Those that wait for delivery.", status.waiting),
-        single("logs_refused", "gauge", "Those that were refused; they are kept to be looked at.", status.refused),
-        single("possible_duplicates_total", "counter", "Requests whose answer was lost.", status.possible_duplicates),
-        single("oldest_waiting_seconds", "gauge", "Age of the oldest log that waits.", oldest),
-        single("outbox_bytes", "gauge", "What the outbox takes on disk.", status.bytes),
+        single("logs_delivered_total", "counter", "Logs, updates and feedback that were delivered.", status.delivered),
         single(
-            "memory_only", "gauge", "1 where logs are in memory alone, as on a full disk.", bool(status.memory_only)
+            "logs_dropped_total",
+            "counter",
+            "Logs, updates and feedback that were dropped because the outbox was full.",
+            status.dropped,
+        ),
+        single("logs_waiting", "gauge", "Logs, updates and feedback that wait for delivery.", status.waiting),
+        single(
+            "logs_refused",
+            "gauge",
+            "Logs, updates and feedback that were refused, and are kept for inspection.",
+            status.refused,
+        ),
+        single(
+            "possible_duplicates_total",
+            "counter",
+            "Requests whose answer was lost, so that their log may arrive twice.",
+            status.possible_duplicates,
+        ),
+        single("oldest_waiting_seconds", "gauge", "Age of the oldest waiting log.", oldest),
+        single("outbox_bytes", "gauge", "Size of the outbox on disk.", status.bytes),
+        single(
+            "memory_only",
+            "gauge",
+            "1 if logs are kept in memory only, such as when the disk is full.",
+            bool(status.memory_only),
         ),
         *of_process(traffic, paused=bool(status.paused), faults=status.faults),
     ]
@@ -102,10 +120,10 @@ def of_status(status: Status, traffic: Traffic, now: float) -> list[Metric]:
 def of_process(traffic: Traffic, *, paused: bool, faults: int) -> list[Metric]:
     """Return the metrics of this process's requests to Athina."""
     return [
-        single("deliveries_paused", "gauge", "1 where nothing is sent: a wrong key, or an outage.", paused),
-        single("requests_in_flight", "gauge", "Requests of this process that are under way.", traffic.in_flight),
+        single("deliveries_paused", "gauge", "1 if nothing is sent, because of a wrong key or an outage.", paused),
+        single("requests_in_flight", "gauge", "Requests of this process in flight.", traffic.in_flight),
         single("faults_total", "counter", "Errors of athina_trace's own code.", faults),
-        histogram("athina_trace_request_seconds", "Time of requests of this process.", [({}, traffic.latency)]),
+        histogram("athina_trace_request_seconds", "Duration of this process's requests.", [({}, traffic.latency)]),
     ]
 
 

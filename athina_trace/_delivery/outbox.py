@@ -163,8 +163,8 @@ class Outbox:
             _guard.log_throttled(
                 logging.ERROR,
                 "damaged",
-                "%d records in the journal of the outbox %s are damaged and were skipped: what they held is lost; "
-                "look for a failing disk, or a backup that was restored",
+                "%d records in the journal of the outbox %s are damaged and were skipped: their content is lost; "
+                "look for a failing disk or a restored backup",
                 damaged,
                 self.path,
             )

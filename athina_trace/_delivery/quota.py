@@ -97,8 +97,8 @@ class Quota:
             _guard.log_throttled(
                 logging.WARNING,
                 "refused dropped",
-                "the %d oldest logs that Athina refused were dropped from the outbox %s: they are kept for %d days, "
-                "and in a quarter of max_outbox_bytes; see `athina-trace logs --state refused`",
+                "the %d oldest logs that Athina refused were dropped from the outbox %s: refused logs are kept for "
+                "%d days, within a quarter of max_outbox_bytes; see `athina-trace logs --state refused`",
                 dropped,
                 self._path,
                 KEEP_REFUSED_SECONDS // 86_400,

@@ -102,7 +102,7 @@ def read(answer: HttpResponse, *, now: float, secrets: Iterable[str] = ()) -> Ou
         unpacked = _unpacked(body)
         words = _error(_json(unpacked)) or unpacked.decode("utf-8", "replace")
     if status == _PROXY_ASKS:  # Athina was not reached: neither the log nor its key is to blame
-        return Outcome(None, message=bounded(f"407, a proxy on the way wants credentials: {words}", secrets=secrets))
+        return Outcome(None, message=bounded(f"407, a proxy on the way requires credentials: {words}", secrets=secrets))
     return Outcome(
         status,
         retry_after(headers.get("retry-after"), now=now, date=headers.get("date")),

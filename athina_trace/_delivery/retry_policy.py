@@ -54,7 +54,7 @@ class RetryPolicy:
             return attempt, 0.0  # queued behind all others: the next probe tries another log
         failures = math.ceil(attempts / max(1.0, tries))
         if failures >= self._max_attempts and is_alone:
-            words = f"{outcome.message} (it failed {attempts} times, while other logs were taken)"
+            words = f"{outcome.message} (it failed {attempts} times, while other logs were accepted)"
             return Attempt(entry, replace(outcome, message=words), Verdict.REFUSED), 0.0
         self._warn(attempt, attempts, is_any_taken=is_any_taken)
         return attempt, backoff(
@@ -84,7 +84,7 @@ class RetryPolicy:
             _guard.log_throttled(
                 logging.INFO if is_silent else logging.WARNING,
                 "deferred" if is_silent else "deferred for long",
-                "%s did not take a log (%s: %s): it is kept and tried again",
+                "%s did not accept a log (%s: %s): it is kept and tried again",
                 self._destination.name,
                 outcome.status or "no answer",
                 outcome.message,

@@ -21,7 +21,7 @@ missing: str | None = None
 
 class _NoConnection:
     def __init__(self, *_: Any, **__: Any) -> None:
-        raise OutboxError(f"{missing}, which reads outbox files: install a Python with its module `sqlite3`")
+        raise OutboxError(f"{missing}, which reads outbox files: install a Python that has the module `sqlite3`")
 
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ class SqliteOutbox(Outbox):
     def __init__(self, path: str, *, max_bytes: float = float("inf")) -> None:
         self.path = path
         if is_held(path):
-            why = "was being written to when this process was forked, so that SQLite cannot use it here"
+            why = "was being written to when this process was forked, so SQLite cannot use it here"
             self.unusable = f"the outbox {path} {why}"
         self._file = Path(path)
         self._folder = self._file.with_suffix(".journal")
@@ -63,7 +63,7 @@ class SqliteOutbox(Outbox):
                 with waiting_at_most():
                     self.store.marks()
             except sqlite3.Error as error:
-                words = "was made by an earlier athina_trace and cannot be brought up to date now"
+                words = "was made by an earlier athina_trace and cannot be migrated now"
                 raise OutboxError(f"the outbox {self.path} {words} ({error})") from error
 
     def _open(self) -> Store:
@@ -162,7 +162,7 @@ class SqliteOutbox(Outbox):
                         lost.delete_delivered(list(entries))
                         moved = len(entries)
         except (OSError, sqlite3.Error) as error:
-            words = "the waiting logs of the outbox %s, which was taken away, cannot be moved to its replacement (%s)"
+            words = "the outbox %s was deleted or moved, and its waiting logs cannot be moved to the new one (%s)"
             _guard.log_throttled(logging.ERROR, "not moved", words, self.path, error)
             return not is_locked(error) and not isinstance(error, OSError)
         return True

@@ -119,7 +119,7 @@ class Store(Database):
                     entries[entry.id] = entry
                     continue
                 # From a newer version, or damaged on disk. It must not block the entries behind it.
-                self.refused(entry, now, status=None, reason=f"unknown kind {entry.kind!r}, which was not sent")
+                self.refused(entry, now, status=None, reason=f"unknown kind {entry.kind!r}: not sent")
                 _guard.log_throttled(
                     logging.WARNING,
                     "unknown kind",

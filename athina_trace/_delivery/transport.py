@@ -66,10 +66,10 @@ class DirectTransport:
             is_kept = is_sent and may_continue
         except EOFError as error:
             if self._is_aborted:
-                raise TimeoutError("the answer did not come to its end in time") from error
+                raise TimeoutError("the answer was not complete in time") from error
             raise
         except BlockingIOError as error:
-            raise TimeoutError(f"nothing came for {self._read_seconds:g} seconds") from error
+            raise TimeoutError(f"nothing was received for {self._read_seconds:g} seconds") from error
         finally:
             if not is_kept:
                 self.close()

@@ -96,7 +96,7 @@ class Worker:
             seen = self._puts
             if self._event.wait(seconds):
                 return
-            with _guard.shield("looking after the senders"):
+            with _guard.shield("supervising the senders"):
                 self.engine.senders.supervise()
             if self._puts == seen:
                 return
@@ -128,14 +128,14 @@ class Worker:
                 _guard.log_throttled(
                     logging.WARNING,
                     "locked",
-                    "%s: nothing is sent, and logs are kept in its journal, until it is free; look for a backup, a "
-                    "browser of databases or a stopped process that has the file open",
+                    "%s: nothing is sent, and logs stay in its journal, until the lock is released; look for a "
+                    "backup, a database browser or a suspended process that has the file open",
                     self.locked,
                 )
                 return _FAULT_SECONDS
             # The logs in the journal wait; another process may collect them.
             self.stuck = f"the outbox cannot be used: {error}"
-            _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can", self.stuck)
+            _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can be", self.stuck)
             self.engine.flushes.end_all()
             return _STUCK_SECONDS
         self.stuck = self.locked = None

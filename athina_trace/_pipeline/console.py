@@ -52,7 +52,7 @@ class FirstNote:
         self._put(entry)
         if next(_notes) > 0:
             return
-        with _guard.shield("saying where the first log is"):
+        with _guard.shield("noting where logs are kept"):
             if self._path == MEMORY:
                 where, see = "in memory", "athina_trace.recent_logs()"
             else:
@@ -63,7 +63,7 @@ class FirstNote:
                 (
                     _Line(_HEADING, f"athina_trace: logs are kept {where}; none is sent without ATHINA_API_KEY."),
                     _Line(
-                        _PLAIN, f"  See them: {see}; as they are made: ATHINA_CONSOLE=1; no such note: ATHINA_QUIET=1"
+                        _PLAIN, f"  See them: {see}; as they are made: ATHINA_CONSOLE=1; hide this note: ATHINA_QUIET=1"
                     ),
                 )
             )

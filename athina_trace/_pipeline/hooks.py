@@ -124,7 +124,7 @@ class Notifier:
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING:
                 _guard.log_throttled(
-                    logging.WARNING, "callbacks", "a callback hangs or is slow: it is not called with %r", event
+                    logging.WARNING, "callbacks", "a callback hangs or is too slow, so it was not called for %r", event
                 )
                 return
             self._waiting.append(event)

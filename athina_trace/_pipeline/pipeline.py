@@ -107,7 +107,7 @@ class Pipeline:
             }
         except Exception as error:  # noqa: BLE001 - the hook is the user's; what it was to remove must not be sent
             _guard.raise_if_the_programs(error)
-            message = "before_emit failed (%s): the log goes without its content"
+            message = "before_emit failed (%s): the log is sent without its content"
             _guard.log_throttled(logging.WARNING, "before_emit", message, type(error).__name__)
             return _without_content(fields, error)
         if kept.response == sent:

@@ -55,7 +55,7 @@ class History:
             )
             if reader is None:
                 raise UsageError(
-                    f"{name!r} names nothing that can be read: give ids that begin with chatcmpl-, resp_, conv_ or "
+                    f"{name!r} cannot be read: give ids that begin with chatcmpl-, resp_, conv_ or "
                     f"thread_, or the word {_COMPLETIONS}"
                 )
             try:

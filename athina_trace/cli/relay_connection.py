@@ -63,7 +63,7 @@ def run_relay(work: Coroutine[Any, Any, T], address: Address) -> T:
         return Loop().run(work)
     except PermissionError as error:
         raise CommandError(
-            f"the relay at {address} does not let us in ({error}): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
+            f"the relay at {address} denied access ({error}): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
         ) from None
     except NoAnswerError as error:
         raise CommandError(

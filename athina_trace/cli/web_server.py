@@ -38,7 +38,7 @@ def serve(
     server = Server(app, listener)
     url = url_of(listener, token=token)
     if environment:
-        terminal.say(f"Local Athina listens. Point programs here: ATHINA_BASE_URL={server.url} {environment}")
+        terminal.say(f"Local Athina is listening. Point programs here: ATHINA_BASE_URL={server.url} {environment}")
     terminal.say(f"Viewer: {url}   (Ctrl-C ends it)")
     terminal.flush()
     # The socket already listens, so the browser cannot be too early. Without a display, Python would start a text

@@ -99,11 +99,13 @@ class AnswerCounts:
         if self._limits is not None:
             connected, refused, slow = len(self._limits.open), self._limits.refused, self._limits.slow
             mine += [
-                Metric("athina_trace_gateway_connections", "gauge", "Connections of clients.", [Sample(connected)]),
+                Metric(
+                    "athina_trace_gateway_connections", "gauge", "Open connections of clients.", [Sample(connected)]
+                ),
                 Metric(
                     "athina_trace_gateway_connections_closed_total",
                     "counter",
-                    "Connections that were closed since there were too many, or their client was too slow.",
+                    "Connections closed because there were too many, or because the client was too slow.",
                     [Sample(refused, {"reason": "too many"}), Sample(slow, {"reason": "too slow"})],
                 ),
             ]
@@ -122,7 +124,7 @@ async def _readyz(request: Request) -> Response:
         return PlainTextResponse(f"not ready: {_runtime.status().paused}\n", 503)
     # An overloaded gateway is still ready: otherwise the others would get its load, and soon none would be ready.
     if request.app.state.commits.failed_lately:
-        return PlainTextResponse("not ready: a log could not be kept just now, see /metrics\n", 503)
+        return PlainTextResponse("not ready: a log could not be stored a moment ago, see /metrics\n", 503)
     return PlainTextResponse("ready\n")
 
 

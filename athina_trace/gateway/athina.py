@@ -39,7 +39,7 @@ class ForwardingApi(AthinaApi):
         """Read a body within its limits."""
         body = await self._bodies.read(request)
         if json_holds_more(body, CONTAINERS + NAMES, MOST_PARTS):
-            message = f"a body may hold {MOST_PARTS:,} objects, lists and names of fields"
+            message = f"a body may hold at most {MOST_PARTS:,} objects, lists and names of fields"
             raise RefusedRequest(413, "Payload Too Large", message)
         fields: dict[str, Any] = object_of(body, parsed)
         return fields

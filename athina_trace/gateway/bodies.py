@@ -51,13 +51,13 @@ class Bodies:
                 request.scope[_HELD] = request.scope.get(_HELD, 0) + len(data)
                 self._held += len(data)
                 if self._held > _AT_ONCE:
-                    raise too_busy(f"other requests hold {_AT_ONCE} bytes; send this one again")
+                    raise too_busy(f"other requests already hold {_AT_ONCE} bytes; send this one again")
         except ClientDisconnect:
             raise RefusedRequest(400, "Bad Request", "the body ended early") from None
         if inflate is not None and (not inflate.eof or inflate.unused_data):
-            raise RefusedRequest(400, "Bad Request", "the body is not one whole gzip stream")
+            raise RefusedRequest(400, "Bad Request", "the body is not one complete gzip stream")
         if connection is not None and not connection.body_is_complete():
-            raise too_busy("more is asked than this gateway can do; send this again")
+            raise too_busy("this gateway is overloaded; send this request again")
         return bytes(body)
 
     def release(self, scope: Scope) -> None:
@@ -73,7 +73,9 @@ class Bodies:
             raise RefusedRequest(400, "Bad Request", f"the body is not gzip: {error}") from None
 
     def _too_large(self) -> RefusedRequest:
-        return RefusedRequest(413, "Payload Too Large", f"a body may have {self._limit} bytes, also decompressed")
+        return RefusedRequest(
+            413, "Payload Too Large", f"a body may have at most {self._limit} bytes, even decompressed"
+        )
 
 
 def too_busy(message: str) -> RefusedRequest:

@@ -48,7 +48,7 @@ class Commits:
         except OutboxError as error:
             raise self._refusal(503, "Service Unavailable", str(error)) from None
         if not is_kept:
-            message = f"it was not delivered within {settings.flush_timeout:g} seconds, and may be later"
+            message = f"not delivered within {settings.flush_timeout:g} seconds, but may be delivered later"
             raise self._refusal(503, "Service Unavailable", message)
         return result
 

@@ -45,7 +45,7 @@ def runtime() -> Writer:
     """Return this process's runtime. Raises `OutboxError` if tracing is off or cannot start."""
     active = _runtime.active()
     if active is None:
-        raise OutboxError(f"this gateway takes no logs: {_runtime.status().paused}")
+        raise OutboxError(f"this gateway accepts no logs: {_runtime.status().paused}")
     return active
 
 

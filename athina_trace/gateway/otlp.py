@@ -95,7 +95,9 @@ def _decoded(body: bytes, kind: str) -> ExportTraceServiceRequest:
 
 
 def _too_many() -> RefusedRequest:
-    message = f"a request may hold {MOST_MESSAGES:,} spans, events, attributes and values: send fewer spans at once"
+    message = (
+        f"a request may hold at most {MOST_MESSAGES:,} spans, events, attributes and values: send fewer spans at once"
+    )
     return RefusedRequest(413, "Payload Too Large", message)
 
 

@@ -84,7 +84,7 @@ class SpanLogs:
         async with self._lock:
             # An exporter gives up after ten seconds and sends the same again: later work would be wasted.
             if self._monotonic() - began > TURN_SECONDS:
-                raise too_busy("other exports wait, too; send this one again")
+                raise too_busy("too many exports are waiting; send this one again")
             # In a new context, since these spans belong to another program.
             context = contextvars.Context()
             await self._commits.commit(lambda: context.run(self._log, spans), takes_long=True)

@@ -163,7 +163,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
 
     def give_up(self, run_id: object, error: BaseException) -> None:
         """Log an abandoned run of a model."""
-        with _guard.shield("reading what LangChain left of a model"):
+        with _guard.shield("logging a run that LangChain abandoned"):
             self._ended(run_id, None, error)
 
     def forget(self, run_id: object) -> None:

@@ -73,14 +73,14 @@ class LoggingApi(AthinaApi):
         status = self.faults.draw()
         if status is not None:
             if self._report is not None:
-                self._report(f"{request.method} {request.url.path}: answered {status}, as asked")
-            message = "as this local Athina was asked to answer"
+                self._report(f"{request.method} {request.url.path}: answered {status}, a simulated fault")
+            message = "a fault that this local Athina was told to simulate"
             raise RefusedRequest(status, f"status {status}", message, retry_after=self.faults.retry_after)
         key = request.headers.get("athina-api-key", "")
         if not key:
             raise RefusedRequest(401, "Unauthorized", "the header athina-api-key is missing")
         if self._key is not None and not same(key, self._key):
-            raise RefusedRequest(401, "Unauthorized", "this athina-api-key is not the one of this server")
+            raise RefusedRequest(401, "Unauthorized", "this server does not accept this athina-api-key")
 
     async def read(self, request: Request) -> dict[str, Any]:
         """Read a request's body."""
@@ -89,7 +89,7 @@ class LoggingApi(AthinaApi):
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY:
-                raise RefusedRequest(413, "Payload Too Large", f"a request may have {MAX_BODY} bytes")
+                raise RefusedRequest(413, "Payload Too Large", f"a request may have at most {MAX_BODY} bytes")
         fields: dict[str, Any] = object_of(bytes(body))
         return fields
 

@@ -201,7 +201,7 @@ async def connect(
     if not connecting.done():
         connecting.cancel()
         await close(client)
-        raise NoAnswerError(f"no server let us in within {CONNECT_SECONDS * 2:g} seconds")
+        raise NoAnswerError(f"no server accepted the connection within {CONNECT_SECONDS * 2:g} seconds")
     error = connecting.exception()
     if error is not None:
         await close(client)

@@ -63,7 +63,7 @@ class Deliveries:
         partition.held = held
         self._held[_key(held)] = held
         if held.message.kind is None:
-            outcome = Outcome(None, message="a message of an unknown kind, which was not sent")
+            outcome = Outcome(None, message="a message of an unknown kind: not sent")
             self._hand_over(Result(held.lease, Attempt(held.lease.entries[0], outcome, Verdict.REFUSED), ended=True))
         else:
             self._senders.submit(held.lease)

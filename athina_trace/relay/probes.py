@@ -51,7 +51,7 @@ class Probes:
                 rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
             )
         else:
-            status, content_type, body = "405 Method Not Allowed", _TEXT, "only GET is answered here\n"
+            status, content_type, body = "405 Method Not Allowed", _TEXT, "only GET is supported\n"
         data = body.encode()
         lines = (f"HTTP/1.1 {status}", f"content-type: {content_type}", f"content-length: {len(data)}")
         writer.write("\r\n".join((*lines, "connection: close", "", "")).encode() + (b"" if method == b"HEAD" else data))
@@ -71,17 +71,24 @@ class Probes:
             )
         if path == "/metrics":
             return "200 OK", CONTENT_TYPE, exposition(await self._metrics())
-        return "404 Not Found", _TEXT, "there are /healthz, /readyz and /metrics\n"
+        return "404 Not Found", _TEXT, "not found: try /healthz, /readyz or /metrics\n"
 
     async def _metrics(self) -> list[Metric]:
         backlog = await self._worker.backlog()
         report = self._worker.report()
         metrics = [
-            single("relay_delivered_total", "counter", "Logs that Athina took from this worker.", report["delivered"]),
-            single("relay_refused_total", "counter", "Logs that it refused; they are kept.", report["refused"]),
-            single("relay_failed_total", "counter", "Attempts that failed and are made again.", report["failed"]),
+            single(
+                "relay_delivered_total", "counter", "Logs of this worker that Athina accepted.", report["delivered"]
+            ),
+            single(
+                "relay_refused_total",
+                "counter",
+                "Logs of this worker that Athina refused; they are kept.",
+                report["refused"],
+            ),
+            single("relay_failed_total", "counter", "Failed attempts, each of which is repeated.", report["failed"]),
             single("relay_held", "gauge", "Logs that this worker has claimed.", report["held"]),
-            single("relay_connected", "gauge", "1 where the stream says what waits.", backlog is not None),
+            single("relay_connected", "gauge", "1 if the stream reports how many logs wait.", backlog is not None),
             *of_process(self._worker.traffic(), paused=bool(report["paused"]), faults=_guard.faults),
         ]
         if backlog is None:
@@ -91,5 +98,5 @@ class Probes:
         return [
             *metrics,
             single("relay_waiting", "gauge", "Logs in the stream, for all workers.", waiting),
-            single("relay_oldest_waiting_seconds", "gauge", "Age of the oldest of them.", age),
+            single("relay_oldest_waiting_seconds", "gauge", "Age of the oldest log in the stream.", age),
         ]

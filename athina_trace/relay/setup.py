@@ -22,9 +22,9 @@ _LEAST_WINDOW_SECONDS = 120
 _ELECTION_SECONDS = 20.0
 """How long to wait for consumers without a leader: servers elect one within ten seconds."""
 SYNC_NOTE: Final = (
-    "By default a server writes to its disk every two minutes (sync_interval): acknowledged logs of that time are lost "
-    "where its machine loses power, unless other replicas have them. Set `jetstream { sync_interval: always }`, or "
-    "have 3 replicas on machines that do not fail together. A client cannot see this setting"
+    "By default a server syncs to its disk every two minutes (sync_interval): if its machine loses power, it loses the "
+    "logs acknowledged since then, unless other replicas have them. Set `jetstream { sync_interval: always }`, or "
+    "use 3 replicas on machines that do not fail together. A client cannot see this setting"
 )
 
 
@@ -116,8 +116,8 @@ async def _change(client: NatsClient, names: Names, wanted: Wanted, info: dict[s
     if wanted.partitions is not None and wanted.partitions != len(config["subjects"]):
         if info["state"]["messages"]:
             found.faults.append(
-                f"the stream holds {info['state']['messages']} logs: another number of partitions would part "
-                "conversations under way; let the workers empty it first, then set it up again"
+                f"the stream holds {info['state']['messages']} logs: another number of partitions would split "
+                "their conversations; let the workers empty it first, then set it up again"
             )
         else:
             changes["subjects"] = names.subjects(wanted.partitions)
@@ -129,13 +129,23 @@ async def _change(client: NatsClient, names: Names, wanted: Wanted, info: dict[s
 def stream_faults(config: dict[str, Any]) -> list[str]:
     """Return the settings of a stream that would lose logs, each with the right value."""
     rules = [
-        (config["retention"] == "workqueue", "retention", "workqueue", "logs would stay for ever, or leave unread"),
+        (
+            config["retention"] == "workqueue",
+            "retention",
+            "workqueue",
+            "logs would never be deleted, or be deleted too early",
+        ),
         (config["storage"] == "file", "storage", "file", "a restart of the server would lose all logs"),
         (config["discard"] == "new", "discard", "new", "a full stream would lose its oldest logs"),
-        (not config.get("max_age"), "max_age", "0", "logs would be lost that no worker took in time"),
-        (not config.get("no_ack"), "no_ack", "false", "no log would be known to be stored"),
+        (not config.get("max_age"), "max_age", "0", "logs that wait too long would be lost"),
+        (not config.get("no_ack"), "no_ack", "false", "programs could not tell whether a log was stored"),
         (not config.get("sealed"), "sealed", "false", "nothing could be published"),
-        (config.get("max_msgs_per_subject", -1) <= 0, "max_msgs_per_subject", "-1", "partitions would be cut"),
+        (
+            config.get("max_msgs_per_subject", -1) <= 0,
+            "max_msgs_per_subject",
+            "-1",
+            "a partition would hold no more logs than that",
+        ),
     ]
     return [
         f"the stream's {name} is {config.get(name)!r} and must be {right}: {why}"
@@ -148,9 +158,14 @@ def consumer_faults(config: dict[str, Any]) -> list[str]:
     """Return the settings of a partition's consumer that would lose logs, or mix them up."""
     name = config.get("durable_name") or config.get("name")
     rules = [
-        (config.get("ack_policy") == "explicit", "ack_policy", "explicit", "logs would count as delivered unread"),
+        (
+            config.get("ack_policy") == "explicit",
+            "ack_policy",
+            "explicit",
+            "logs would count as delivered before they are",
+        ),
         (config.get("max_ack_pending") == 1, "max_ack_pending", "1", "conversations would be out of order"),
-        (config.get("max_deliver", -1) == -1, "max_deliver", "-1", "logs would be given up"),
+        (config.get("max_deliver", -1) == -1, "max_deliver", "-1", "logs would be given up after that many attempts"),
         (not config.get("deliver_subject"), "deliver_subject", "empty", "workers pull"),
     ]
     return [
@@ -162,7 +177,7 @@ def consumer_faults(config: dict[str, Any]) -> list[str]:
 
 def _notes(config: dict[str, Any]) -> Iterator[str]:
     if config["num_replicas"] == 1:
-        yield "One replica: the logs are on one server's disk. A cluster of three or more may hold 3 (--replicas 3)"
+        yield "One replica: the logs are on one server's disk. In a cluster of three servers or more, use --replicas 3"
     if config["max_bytes"] <= 0:
         yield "The stream has no limit (max_bytes): it may fill the disk of its server"
     if config["duplicate_window"] < _LEAST_WINDOW_SECONDS * SECOND:
@@ -256,8 +271,8 @@ class Consumers(NamedTuple):
         if not self.silent:
             return ""
         return (
-            f"no server of NATS leads {', '.join(sorted(self.silent))} now: their logs wait until another takes over, "
-            "which takes seconds; if this lasts, start the server that is away"
+            f"no NATS server leads {', '.join(sorted(self.silent))} at the moment: their logs wait until another takes "
+            "over, which takes seconds; if this lasts, start the server that is down"
         )
 
 

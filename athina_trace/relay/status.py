@@ -73,8 +73,8 @@ async def read(client: NatsClient, names: Names) -> RelayStatus:
         info = await api(client, f"STREAM.INFO.{names.stream}")
     except NoAnswerError as error:
         raise NoAnswerError(
-            f"{error}, although a server let us in: none leads the stream {names.stream}, as most of its servers are "
-            "away, or JetStream is off there"
+            f"{error}, although a server accepted the connection: the stream {names.stream} has no leader, since most "
+            "of its servers are down, or JetStream is off"
         ) from None
     # All at once: while a server is down, a count takes four seconds, and an answer may never come.
     asking, began = asyncio.gather(consumers(client, names), _refused(client, names)), time.monotonic()

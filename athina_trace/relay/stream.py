@@ -18,8 +18,8 @@ _LOOK_SECONDS = 0.5
 """How often to look for overdue acknowledgements."""
 _COUNT_SECONDS = 30.0
 """How often to count the partitions again, since some may have been added."""
-_LOST = "the connection to the relay was lost before its answer"
-_NO_SERVER = "no server takes logs of this partition now: it has no leader for some seconds, or was removed"
+_LOST = "the connection to the relay was lost before it answered"
+_NO_SERVER = "no server accepts logs for this partition: it has no leader at the moment, or was removed"
 _PERMISSION = "permissions violation"
 
 
@@ -82,7 +82,7 @@ class Stream:
             )
             return await answer
         except nats.errors.MaxPayloadError:
-            return Outcome(413, message=f"the relay takes {self._client.max_payload} bytes at most")
+            return Outcome(413, message=f"the relay accepts at most {self._client.max_payload} bytes")
         except nats.errors.Error as error:
             return Outcome(None, message=f"{type(error).__name__}: {error}")
         finally:

@@ -151,7 +151,7 @@ class RelayWorker:
 
     def _warn(self, error: Exception) -> None:
         if isinstance(error, PermissionError):
-            words = "the relay at %s does not let us in (%s): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
+            words = "the relay at %s denied access (%s): check ATHINA_RELAY and ATHINA_RELAY_CREDENTIALS"
         elif isinstance(error, NoAnswerError):
             words = "the relay at %s cannot be used (%s): tried again; check ATHINA_RELAY, its servers and the network"
         else:
@@ -265,7 +265,7 @@ class RelayWorker:
         status = headers["Status"]
         if status not in _NO_LOG:
             partition.pulled_until = now + 1.0
-            words = headers.get("Description", "no server leads it now")
+            words = headers.get("Description", "it has no leader at the moment")
             shown = f"{self._address.names.consumer(partition.number)}: {words}"
             is_passing = status == _NO_LEADER or words in _CHANGES
             self._warn(NoAnswerError(shown) if is_passing else ApiError(int(status), 0, shown))
@@ -382,7 +382,7 @@ class RelayWorker:
     def obstacle(self) -> str | None:
         """Why no logs are taken from the stream; None if they are, or will be once Athina is back."""
         if self._stopping.is_set():
-            return "this worker ends"
+            return "this worker is stopping"
         if self._link is None or not self._link.is_open:
             return "there is no connection to the relay"
         return "Athina refuses the API key" if self._deliveries.gate.paused else None

@@ -530,4 +530,4 @@ def test_a_python_without_sqlite_runs_what_it_can_and_names_what_is_missing(
     assert "Traceback" not in done.stderr
     if code:
         assert "this Python was built without SQLite" in done.stdout + done.stderr
-        assert "install a Python with its module `sqlite3`" in " ".join((done.stdout + done.stderr).split())
+        assert "install a Python that has the module `sqlite3`" in " ".join((done.stdout + done.stderr).split())

@@ -82,7 +82,7 @@ def test_delivered_logs_of_an_export_are_skipped_by_default(run: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "a JSON object is needed, not list"),
         ('{"prompt": "p", "response": "r"}', "language_model_id missing"),
         (json.dumps({**LOG, "respnse": "x"}), "unknown field 'respnse'"),

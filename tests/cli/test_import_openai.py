@@ -139,7 +139,7 @@ def test_objects_that_cannot_be_imported_are_reported_with_the_reason(run: Run, 
     assert failed("file.jsonl", "--openai")[0] == 2
     code, words = failed("--openai", "what")
     assert code == 2
-    assert "'what' names nothing that can be read: give ids that begin with chatcmpl-, resp_, conv_" in words
+    assert "'what' cannot be read: give ids that begin with chatcmpl-, resp_, conv_" in words
     server.on("GET /responses/resp_1", Failure(404, "No response found with id 'resp_1'."))
     code, words = failed("--openai", "resp_1")
     assert code == 1

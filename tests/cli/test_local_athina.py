@@ -54,7 +54,7 @@ def test_a_log_is_accepted_and_gets_an_id(api: httpx.Client, local_athina: Local
         (b"{", 400, "the body is not JSON"),
         (b'{"a": "\\ud800"}', 400, "the body is not JSON"),
         (b"[" * 100_000, 400, "the body is not JSON"),
-        (b" " * 10_000_001, 413, "a request may have 10000000 bytes"),
+        (b" " * 10_000_001, 413, "a request may have at most 10000000 bytes"),
     ],
 )
 def test_invalid_logs_are_refused_with_a_message(
@@ -225,9 +225,9 @@ def test_serve_prints_the_injected_faults(environment: dict[str, str], tmp_path:
         process.stdout.readline()
         for _ in range(2):
             assert httpx.post(f"{found[1]}/api/v1/log/inference", json=LOG, headers=KEY).status_code == 429
-            assert process.stdout.readline() == "POST /api/v1/log/inference: answered 429, as asked\n"
+            assert process.stdout.readline() == "POST /api/v1/log/inference: answered 429, a simulated fault\n"
         process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == "2 requests, 2 of them failed as asked.\n"
+        assert process.stdout.read() == "2 requests, 2 of them failed on demand.\n"
         assert process.wait(60) == 130
 
 

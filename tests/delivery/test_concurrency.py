@@ -431,7 +431,7 @@ def test_an_answer_that_every_log_gets_is_the_addresss_fault(status: int) -> Non
     controller, bad = Concurrency(8), Outcome(status, message="a page")
     assert end(controller, "first", bad) is Verdict.RETRY
     assert end(controller, "first", bad) is Verdict.PAUSED
-    assert f"takes nothing under this address: {status}, a page" in str(controller.gate.outage)
+    assert f"accepts nothing at this address: {status}, a page" in str(controller.gate.outage)
     now, probes = 0.0, 0
     while now < 3600:
         now += controller.gate.wait(now)

@@ -217,7 +217,7 @@ def test_a_wrong_address_keeps_every_log_and_is_probed_until_it_is_right(
     for key in range(50):
         stepped.put(f"key{key}", f"{key}a", f"{key}b")
     stepped.wait(400)
-    assert f"takes nothing under this address: {status}, a page" in caplog.text
+    assert f"accepts nothing at this address: {status}, a page" in caplog.text
     assert "check ATHINA_BASE_URL" in caplog.text
     before = len(athina.tries)
     stepped.wait(3600)

@@ -62,7 +62,7 @@ def test_no_link_to_what_sqlite_writes_is_followed(name: str, tmp_path: Path) ->
     victim = tmp_path / "victim"
     victim.write_bytes(b"untouched")
     (tmp_path / name).symlink_to(victim)
-    with pytest.raises(OutboxError, match="of another kind"):
+    with pytest.raises(OutboxError, match="of the wrong type"):
         use(tmp_path / "outbox.db")
     assert victim.read_bytes() == b"untouched"
 

@@ -71,7 +71,7 @@ def test_a_store_of_an_earlier_version_is_migrated_before_the_first_log(tmp_path
         old.execute("PRAGMA user_version = 2")
         outbox = SqliteOutbox(str(path))
         old.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(OutboxError, match="made by an earlier athina_trace and cannot be brought up to date now"):
+        with pytest.raises(OutboxError, match="made by an earlier athina_trace and cannot be migrated now"):
             put(outbox, "1")
         old.execute("ROLLBACK")
         put(outbox, "1")
@@ -90,7 +90,7 @@ def test_an_entry_of_an_unknown_kind_is_refused_and_blocks_no_other(
     assert [entry.reference for entry in lease(outbox)] == ["1"]
     with closing(sqlite3.connect(outbox.path)) as db:
         assert db.execute("SELECT reason FROM entry WHERE state = 'refused'").fetchall() == [
-            ("unknown kind 'later', which was not sent",)
+            ("unknown kind 'later': not sent",)
         ]
     assert "kind 'later', which this version of athina_trace does not know" in caplog.text
     outbox.release("key")
@@ -325,7 +325,7 @@ def test_a_file_that_the_program_closes_during_opening_is_not_used(
                 mine.append(os.open(tmp_path / "program", os.O_RDWR | os.O_CREAT))
 
     monkeypatch.setattr(Database, "_prepare", interrupted)
-    with pytest.raises(sqlite3.OperationalError, match="closed by the program"):
+    with pytest.raises(sqlite3.OperationalError, match="the program closed a file"):
         Store(str(path))
     store = Store(str(path))
     with store.transaction():

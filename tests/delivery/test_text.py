@@ -190,8 +190,10 @@ def test_an_answer_that_cannot_be_stored_does_not_block_others(
     assert (counts.made, counts.waiting) == (4, 0)
     assert (counts.delivered, counts.refused) == ((4, 0) if status == 200 else (0, 4))
     assert _guard.faults == 1
-    assert len([record for record in caplog.records if "failed in keeping an answer" in record.getMessage()]) == 1
+    assert (
+        len([record for record in caplog.records if "storing an answer from Athina failed" in record.getMessage()]) == 1
+    )
     assert athina.tries.count("poison") == 1
     reasons = [row[0] for row in store._db.execute("SELECT reason FROM entry WHERE reference = 'poison'")]
-    assert reasons == [None if status == 200 else f"an answer that cannot be kept: {error!a}"]
+    assert reasons == [None if status == 200 else f"its answer cannot be stored: {error!a}"]
     stepped.engine.finish(5)

@@ -113,7 +113,7 @@ def test_the_file_limit_is_raised_for_the_connections(monkeypatch: pytest.Monkey
         (["--host", "0.0.0.0"], {"ATHINA_GATEWAY_TOKEN": "short"}, "at least 16 characters"),
         ([], {"ATHINA_GATEWAY_TOKEN": "ümläut-ümläut-ümläut"}, "printable ASCII"),
         ([], {"ATHINA_OUTBOX": ":memory:"}, "ATHINA_FLUSH_EACH_CALL=1"),
-        ([], {"ATHINA_TRACE_ENABLED": "0"}, "a gateway would take no logs"),
+        ([], {"ATHINA_TRACE_ENABLED": "0"}, "a gateway would accept no logs"),
         ([], {"ATHINA_SAMPLE_RATE": "2"}, "ATHINA_SAMPLE_RATE='2'"),
     ],
 )

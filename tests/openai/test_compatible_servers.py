@@ -573,7 +573,7 @@ def test_a_response_without_a_models_answer_is_logged_as_an_error(
     call(client)
     log = only_log(instrumented)
     assert (log["user_query"], log["response"], log["language_model_id"]) == (QUERY, "", "gpt-4o-mini")
-    assert log["error"].startswith("the server gave no answer of a model")
+    assert log["error"].startswith("the server did not return a model's answer")
     assert call is not direct or answer is not PAGE or log["error"].endswith(f": {PAGE}")
 
 
@@ -581,7 +581,7 @@ def test_an_empty_stream_is_logged_as_an_error(server: Server, client: OpenAI, i
     server.on("POST /chat/completions", chat(content=RAIN))  # not a stream, so that the client finds no events in it
     assert list(ask(client, stream=True)) == []
     log = only_log(instrumented)
-    assert (log["user_query"], log["error"]) == (QUERY, "the server gave no answer of a model")
+    assert (log["user_query"], log["error"]) == (QUERY, "the server did not return a model's answer")
 
 
 # Legacy completions and compaction ----------------------------------------------------------------------------------

@@ -939,7 +939,7 @@ def test_answers_by_apis_that_are_not_observed_cause_one_warning(
     assert instrumented() == []
     offered = [name for name, resource in connecting if hasattr(getattr(client, resource, None), "connect")]
     assert notices() == [
-        ("WARNING", f"answers that OpenAI's client gets by {api} are not logged") for api in ("batches", *offered)
+        ("WARNING", f"answers that OpenAI's client gets through {api} are not logged") for api in ("batches", *offered)
     ]
     uninstrument_openai()
     for cls in {type(getattr(client, resource)) for name, resource in connecting if name in offered}:

@@ -105,7 +105,7 @@ def test_another_tools_request_on_a_client_is_logged_with_a_note_on_its_limits(
     assert [(log["response"], log["total_tokens"]) for log in local()] == [(RAIN, 7), (RAIN, 7)]
     assert all(log["response_time"] < 10_000 for log in local())
     assert [record.message.split(":")[0] for record in caplog.records if "replaced" in record.message] == [
-        "a client of OpenAI had its `request` replaced before instrument_openai() was called"
+        "the `request` of an OpenAI client was replaced before instrument_openai() was called"
     ]
 
 

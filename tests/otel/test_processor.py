@@ -450,7 +450,7 @@ def test_a_sampler_that_drops_spans_is_reported_once() -> None:
         "instrument_opentelemetry()\n"
         "instrument_opentelemetry()\n"
     )
-    assert said.count("TraceIdRatioBased{0.5} drops spans: answers of models in them are not captured") == 1
+    assert said.count("TraceIdRatioBased{0.5} drops spans: model answers in those spans are not captured") == 1
     assert "drops spans" not in in_a_process("set_tracer_provider(TracerProvider())\ninstrument_opentelemetry()\n")
 
 

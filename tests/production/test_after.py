@@ -143,7 +143,7 @@ def test_feedback_is_one_of_three_values(feedback: Any) -> None:
 
 @pytest.mark.parametrize("nothing", [at.current_log().external_reference_id, ""])
 def test_feedback_and_updates_need_a_reference(nothing: Any) -> None:
-    with pytest.raises(TypeError, match=rf"got {nothing!r}; None is what current_log\(\) has outside"):
+    with pytest.raises(TypeError, match=rf"got {nothing!r}; outside a decorated call, that of current_log\(\) is None"):
         at.log_feedback(nothing, 1)
     with pytest.raises(TypeError, match="got neither"):
         at.update_log(external_reference_id=nothing, response="x")
@@ -177,7 +177,10 @@ def test_an_unknown_field_suggests_the_intended_one(name: str, meant: str | None
         ({"external_reference_id": "r"}, "the fields to change"),
         ({"external_reference_id": "r", "prompt_run_id": "p", "response": ""}, "got both: 'r' and 'p'"),
         ({}, "got neither"),
-        ({"external_reference_id": None, "response": ""}, r"got neither; None is what current_log\(\) has outside"),
+        (
+            {"external_reference_id": None, "response": ""},
+            r"got neither; outside a decorated call, those of current_log\(\) are None",
+        ),
     ],
 )
 def test_an_update_needs_one_log_and_some_fields(given: Any, wrong: str) -> None:

@@ -64,7 +64,7 @@ def test_the_first_log_without_a_key_says_where_it_is(tmp_path: Path) -> None:
     printed = run(tmp_path, terminal=True, NO_COLOR="1")
     assert printed == (
         f"athina_trace: logs are kept in {tmp_path}/athina_trace/local.db; none is sent without ATHINA_API_KEY.\n"
-        "  See them: athina-trace logs; as they are made: ATHINA_CONSOLE=1; no such note: ATHINA_QUIET=1\n"
+        "  See them: athina-trace logs; as they are made: ATHINA_CONSOLE=1; hide this note: ATHINA_QUIET=1\n"
     )
 
 

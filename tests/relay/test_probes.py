@@ -166,5 +166,5 @@ def test_a_port_in_use_is_reported(nats: NatsServers, athina: AthinaServer) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         out, _ = command(nats, athina, "--metrics-port", port).communicate(timeout=100)
-    assert f"nothing can be served at 127.0.0.1:{port}" in out
+    assert f"cannot listen on 127.0.0.1:{port}" in out
     assert "Traceback" not in out

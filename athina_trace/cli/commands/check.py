@@ -129,20 +129,22 @@ def check_server(settings: Settings) -> Iterator[Finding]:
         yield Finding("clock", is_ok=True, message="the server's answer has no date to compare with")
         return
     is_ok = skew <= _MAX_CLOCK_SKEW
-    message = "agrees with the server's" if is_ok else f"differs from the server's by {skew:.0f} s: set this machine's"
+    message = (
+        "agrees with the server's" if is_ok else f"differs from the server's by {skew:.0f} s: set this machine's clock"
+    )
     yield Finding("clock", is_ok, message)
 
 
 def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
     """Check whether the outbox is writable, whether only its owner may read it, and whether there is space."""
     if sqlite.missing is not None:
-        message = f"{sqlite.missing}: logs are kept in memory only; install a Python with its module `sqlite3`"
+        message = f"{sqlite.missing}: logs are kept in memory only; install a Python that has the module `sqlite3`"
         yield Finding("outbox", is_ok=False, message=message)
         return
     # The first log creates missing folders, so check the nearest one that exists.
     folder = next(each for each in path.parents if each.exists())
     blocked = [each for each in (folder, path) if each.exists() and not os.access(each, os.W_OK)]
-    message = str(path) if path.exists() else f"{path}, made with the first log"
+    message = str(path) if path.exists() else f"{path}, created with the first log"
     damage = _damage(path)
     if blocked:
         message = f"{blocked[0]} cannot be written to: set ATHINA_OUTBOX elsewhere"
@@ -156,7 +158,7 @@ def check_outbox(path: Path, settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     # An outbox with a small limit needs no more than that.
     has_room = free >= min(_MIN_FREE_BYTES, settings.max_outbox_bytes)
-    message = f"{byte_size(free)} free" if has_room else f"only {byte_size(free)} free at {folder}: make room"
+    message = f"{byte_size(free)} free" if has_room else f"only {byte_size(free)} free at {folder}: free up space"
     yield Finding("disk", has_room, message)
 
 
@@ -207,5 +209,5 @@ _ADVICE = {
     Verdict.UNCERTAIN: ": check ATHINA_API_KEY and ATHINA_BASE_URL",
     Verdict.REFUSED: ": check ATHINA_BASE_URL and ATHINA_API_VERSION",
     Verdict.TRUNCATE: ": check ATHINA_BASE_URL",
-    Verdict.RETRY: ": Athina or the network fails; try again later",
+    Verdict.RETRY: ": Athina or the network has failed; try again later",
 }

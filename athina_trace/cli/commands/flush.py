@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         raise CommandError("there is no ATHINA_API_KEY, so nothing can be sent; everything is kept")
     if sqlite.missing is not None:  # a flush would use memory, and send nothing from the file
         raise CommandError(
-            f"{sqlite.missing}, so logs in {path} cannot be sent: install a Python with its module `sqlite3`"
+            f"{sqlite.missing}, so logs in {path} cannot be sent: install a Python that has the module `sqlite3`"
         )
     _runtime.configure(outbox=path)
     waiting = _runtime.status().waiting

@@ -65,31 +65,31 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     token = os.environ.get(_TOKEN_VARIABLE, "").strip() or None
     if token is None and not is_loopback(options.host):
         raise UsageError(
-            f"other machines can reach {options.host}: set {_TOKEN_VARIABLE} to what clients must bring, such as the "
-            "output of `openssl rand -hex 16`, or listen on 127.0.0.1"
+            f"other machines can reach {options.host}: set {_TOKEN_VARIABLE} to a token that clients must send, such "
+            "as the output of `openssl rand -hex 16`, or listen on 127.0.0.1"
         )
     if token is not None and not (token.isascii() and token.isprintable() and len(token) >= _LEAST_TOKEN):
         raise UsageError(f"{_TOKEN_VARIABLE} must have at least {_LEAST_TOKEN} characters, all of them printable ASCII")
     settings = _runtime.configure()
     if not settings.enabled:
-        raise UsageError("ATHINA_TRACE_ENABLED is off: a gateway would take no logs")
+        raise UsageError("ATHINA_TRACE_ENABLED is off: a gateway would accept no logs")
     in_memory, remedy = f"ATHINA_OUTBOX={MEMORY}", "name a file"
     if sqlite.missing is not None:
-        in_memory, remedy = f"{sqlite.missing}, so that a gateway", "install a Python with its module `sqlite3`"
+        in_memory, remedy = f"{sqlite.missing}, so a gateway", "install a Python that has the module `sqlite3`"
     is_durable = settings.outbox_path() != MEMORY and sqlite.missing is None
     if not is_durable and not settings.flush_each_call:
         raise UsageError(
-            f"{in_memory} would lose logs that were answered: {remedy}, or set ATHINA_FLUSH_EACH_CALL=1, so that an "
-            "answer waits for the delivery"
+            f"{in_memory} would lose acknowledged logs: {remedy}, or set ATHINA_FLUSH_EACH_CALL=1, so that each "
+            "answer waits for delivery"
         )
     limits = Connections(allow_files(options.connections))
     app = create_gateway(token=token, names=frozenset(options.name), max_body=options.max_body, limits=limits)
     listener = listen(options.host, options.port)
-    terminal.say(f"Gateway listens. Point programs here: ATHINA_BASE_URL={url_of(listener).rstrip('/')}")
+    terminal.say(f"Gateway is listening. Point programs here: ATHINA_BASE_URL={url_of(listener).rstrip('/')}")
     where = f"sent to {settings.base_url}" if settings.api_key else "not sent, since ATHINA_API_KEY is not set"
     where = "sent to the relay" if settings.relay else where
     terminal.say(f"Logs are kept in {settings.outbox_path() if is_durable else 'memory'} and {where}.")
     if limits.limit < options.connections:
-        terminal.complain(f"open files are limited (ulimit -n), so at most {limits.limit} connections are taken")
+        terminal.complain(f"open files are limited (ulimit -n), so at most {limits.limit} connections are accepted")
     terminal.flush()
     return GatewayServer(app, limits).serve_until_signal(listener)

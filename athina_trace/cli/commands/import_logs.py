@@ -99,10 +99,10 @@ def _import(file: Path, options: argparse.Namespace, terminal: Terminal) -> None
     terminal.say(f"their calls cost {formatting.money(plan.cost)}" if plan.cost else "the file names no cost")
     if plan.delivered:
         delivered = formatting.integer(plan.delivered)
-        terminal.say(f"{delivered} were delivered before and are left out; --delivered takes them, too")
+        terminal.say(f"{delivered} were delivered before and are left out; --delivered includes them")
     if options.dry_run or not plan.references:
         return
-    terminal.say("Each counts as a log of your plan at Athina, and evaluations that run on all new logs run on it.")
+    terminal.say("Each counts towards your plan at Athina, and is evaluated by whatever runs on all new logs.")
     if not options.yes and not (terminal.can_ask and terminal.ask(f"Import {logs} logs into {path}?")):
         raise CommandError("nothing was imported; to import without being asked, add --yes")
     done = _put(path, file, plan.references, terminal)
@@ -152,12 +152,12 @@ def _plan(file: Path, path: str, terminal: Terminal, *, with_delivered: bool) ->
     if problems:
         listed = "\n  ".join(problems[:_MAX_PROBLEMS])
         more = f"\n  and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-        raise CommandError(f"nothing was imported, since {file} has wrong lines:\n  {listed}{more}")
+        raise CommandError(f"nothing was imported, since {file} has invalid lines:\n  {listed}{more}")
     limit = Settings.build().max_outbox_bytes
     if used + size > limit:
         # Beyond the limit, new logs of running programs would be dropped.
         raise CommandError(
-            f"nothing was imported: {formatting.byte_size(size)} do not fit into the outbox, which may take "
+            f"nothing was imported: {formatting.byte_size(size)} do not fit into the outbox, which may hold "
             f"{formatting.byte_size(limit)}; raise ATHINA_MAX_OUTBOX_BYTES or split the file"
         )
     return Plan(references, sessions, cost, size, delivered)
@@ -173,7 +173,7 @@ def _read(file: Path) -> Iterator[tuple[int, Candidate | str]]:
             try:
                 record = from_json(line)
             except ValueError as error:
-                yield number, f"no JSON: {error}"
+                yield number, f"not JSON: {error}"
                 continue
             # A log without a reference is identified by its text, and by how often that has occurred before.
             seen[line] = seen.get(line, 0) + 1

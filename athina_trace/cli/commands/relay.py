@@ -142,7 +142,7 @@ async def _serve_probes(worker: RelayWorker, host: str, port: int) -> str:
     try:
         server = await Probes(worker).listen(host, port)
     except OSError as error:
-        raise CommandError(f"nothing can be served at {host}:{port}: {error}") from None
+        raise CommandError(f"cannot listen on {host}:{port}: {error}") from None
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{server.sockets[0].getsockname()[1]}/metrics"
 
@@ -163,7 +163,9 @@ def _set_up(options: argparse.Namespace, terminal: Terminal) -> int:
     for each in found.faults:
         terminal.complain(each)
     if found.faults:
-        raise CommandError(f"the stream {found.facts['stream']} would lose logs: nothing is to be published to it yet")
+        raise CommandError(
+            f"the stream {found.facts['stream']} would lose logs: publish nothing to it until this is corrected"
+        )
     return 0
 
 
@@ -199,7 +201,7 @@ def _print(status: RelayStatus, terminal: Terminal) -> None:
     terminal.say(f"{'refused':<12} {formatting.integer(status.refused)}{hint}")
     behind = status.behind()
     count = sum(1 for each in status.partitions if each.lag)
-    terminal.say(f"{'partitions':<12} {len(status.partitions)}, {count} with logs that wait")
+    terminal.say(f"{'partitions':<12} {len(status.partitions)}, {count} with waiting logs")
     for fault in status.faults:
         terminal.complain(fault)
     if behind:

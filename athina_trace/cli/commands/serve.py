@@ -76,5 +76,5 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         app = create_local_athina(received, faults=faults, key=key, token=token, names=options.name, report=report)
         code = web_server.serve(app, options, terminal, token, environment=f"ATHINA_API_KEY={key or 'any'}")
     if share or options.delay:
-        terminal.say(f"{faults.requests} requests, {sum(faults.failed.values())} of them failed as asked.")
+        terminal.say(f"{faults.requests} requests, {sum(faults.failed.values())} of them failed on demand.")
     return code

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     if status.waiting_since is not None:
         terminal.say(f"{'oldest waits':<12} since {formatting.readable_time(status.waiting_since)}")
     if status.waiting and Path(outbox.path).stem == "local":
-        terminal.say(f"{'key':<12} none: what waits here stays here; set ATHINA_API_KEY to have new logs sent")
+        terminal.say(f"{'key':<12} none: waiting logs stay here; set ATHINA_API_KEY to have new logs sent")
     if status.paused is not None:
         terminal.say(f"{'paused':<12} {status.paused} (since {formatting.readable_time(status.paused_since)})")
     if status.next_attempt_at is not None:

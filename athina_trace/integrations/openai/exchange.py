@@ -61,7 +61,7 @@ def read_exchange(
         missing = Answer(key=(kind, f"{status}-{order}"), status=status)
         if error is None:
             came = text(given)
-            missing.error = f"the server gave no answer of a model{': ' if came else ''}{came}"[:_LONGEST]
+            missing.error = f"the server did not return a model's answer{': ' if came else ''}{came}"[:_LONGEST]
         records = [missing]
     for record in records:
         if isinstance(record, Answer) and record.key[0] == kind:

@@ -202,8 +202,8 @@ def _take_sent(client: Any) -> _Sent | None:
         return None
     _sent.set(None)
     message = (
-        "a client of OpenAI had its `request` replaced before instrument_openai() was called: its requests are logged, "
-        "but for those that are cancelled before they are answered; call instrument_openai() first to have these, too"
+        "the `request` of an OpenAI client was replaced before instrument_openai() was called: its requests are "
+        "logged, except those cancelled before an answer arrives; call instrument_openai() first to log these, too"
     )
     _guard.log_throttled(logging.INFO, "own request", message)
     return sent
@@ -298,7 +298,7 @@ def _options(args: Any, kwargs: Any) -> Any:
 def _is_traced(client: Any) -> bool:
     if switch.everything:  # without the guard, since the client is not looked at
         return _runtime.may_trace()
-    with _guard.shield("looking at a client of OpenAI's"):
+    with _guard.shield("inspecting a client of OpenAI"):
         return MARK in vars(client) and _runtime.may_trace()
     return False
 
@@ -338,10 +338,12 @@ def _report_unlogged(api: str | None) -> None:
     _reported.add(api)
     # Users who instrument the client may expect logs of conversations, but hardly of embeddings.
     if api in CONVERSING or api.endswith(".connect"):
-        message = "answers that OpenAI's client gets by %s are not logged; log_inference(...) logs them by hand"
+        message = (
+            "answers that OpenAI's client gets through %s are not logged; log them yourself with log_inference(...)"
+        )
         _guard.log_throttled(logging.WARNING, f"unlogged {api}", message, api)
     else:
-        message = "requests of OpenAI's client to %s are not logged: they give no answer to a question"
+        message = "requests of OpenAI's client to %s are not logged: they do not return a model's answer"
         _guard.log_throttled(logging.INFO, f"unlogged {api}", message, api)
 
 

@@ -111,7 +111,7 @@ def report_sampler(provider: Any) -> None:
         _guard.log_throttled(
             logging.WARNING,
             "sampler",
-            "OpenTelemetry's sampler %s drops spans: answers of models in them are not captured; sample with "
+            "OpenTelemetry's sampler %s drops spans: model answers in those spans are not captured; sample with "
             "ATHINA_SAMPLE_RATE instead, or instrument the client or framework itself",
             described,
         )
