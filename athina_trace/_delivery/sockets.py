@@ -37,7 +37,8 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
     An address that leads nowhere, as IPv6 does behind some firewalls, must not delay each connection: addresses that
     did not answer soon are tried last the next time. Raises OSError.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # Called as the standard library does: programs replace it, by functions that take no keywords or return a tuple.
+    found = list(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
     late = _late.setdefault((host, port), set())
     late.intersection_update([address for *_, address in found])
     found.sort(key=lambda each: each[-1] in late)
