@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -48,6 +48,10 @@ class Scope:
     opened_by: object = None
     redaction: Redaction = Redaction.NOTHING
     sample_rate: float | None = None
+    shared: Scope | None = None
+    """The scope that the thread found which set the fields of this one; None if no thread did."""
+    replaced_by: Scope | None = field(default=None, compare=False)
+    """What applies instead of this scope, since a thread set fields of it; None if none did."""
 
     def override(self, overrides: ScopeOverrides, opened_by: object) -> Scope:
         """Return this scope with `overrides` applied."""
@@ -77,7 +81,7 @@ EMPTY: Final = Scope()
 def current_scope() -> Scope:
     """Return the current scope; an empty one outside all sessions."""
     scope: Scope | None = current.get()[0]
-    return EMPTY if scope is None else scope
+    return EMPTY if scope is None else scope.replaced_by or scope
 
 
 def set_session(thread_id: object) -> None:
@@ -111,12 +115,18 @@ def set_customer(customer_id: object, customer_user_id: object = UNSET) -> None:
 
 def _override_current(fields: Mapping[str, Any]) -> None:
     """Set fields for the rest of the current scope, whose end restores them."""
-    scope = current_scope()
+    found, log = current.get()
+    scope, overrides = current_scope(), ScopeOverrides(fields)
+    changed = scope.override(overrides, scope.opened_by)
     thread = scope.opened_by.thread if isinstance(scope.opened_by, ScopeCall) else None
     if thread not in (None, threading.get_ident()):
-        object.__setattr__(scope, "fields", {**scope.fields, **fields})
-        return
-    current.set((scope.override(ScopeOverrides(fields), scope.opened_by), current.get()[1]))
+        # In the copy as well, since other threads of the request may set other values meanwhile. Scopes themselves do
+        # not change: calls that are running have theirs already.
+        shared = found.shared or found
+        now = shared.replaced_by or shared
+        object.__setattr__(shared, "replaced_by", now.override(overrides, now.opened_by))
+        changed = replace(changed, shared=shared)
+    current.set((changed, log))
 
 
 def share_with_threads() -> None:
@@ -250,7 +260,7 @@ class ScopeCall(Call):
     def enter(self) -> None:
         """Apply the overrides to the current scope."""
         self._found, log = current.get()
-        scope = EMPTY if self._found is None else self._found
+        scope = current_scope()
         self._token = current.set((scope.override(self._overrides, self), log))
 
     def leave(self) -> None:

@@ -296,7 +296,7 @@ class LogDraft:
             self.started_ns = clock.perf_ns()
             self.span = span_attributes()
         scope, self.parent = current.get()
-        self.scope = EMPTY if scope is None else scope
+        self.scope = EMPTY if scope is None else scope.replaced_by or scope
         self._found = scope
         self._token = current.set((scope, self))
 

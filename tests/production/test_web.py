@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -69,6 +70,32 @@ def test_values_set_in_the_tasks_of_a_request_stay_in_those_tasks() -> None:
 
     asyncio.run(ASGIMiddleware(app)({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
     assert found == ["a", "b", "of its own", None]
+
+
+def test_values_set_in_threads_of_one_request_do_not_mix(athina_logs: CapturedLogs) -> None:
+    all_set = threading.Barrier(2)
+
+    def work(customer: str) -> None:
+        at.set_customer(customer)
+        all_set.wait(60)
+        at.set_session(f"session of {customer}")
+        at.log_inference(response="in the thread", user_query=customer)
+
+    @at.athina_trace
+    async def batch(user_query: str) -> str:
+        await asyncio.gather(*(asyncio.to_thread(work, customer) for customer in "ab"))
+        return user_query
+
+    async def app(*_: object) -> None:
+        await batch("call that was running")
+        at.log_inference(response="afterwards", user_query="afterwards")
+
+    asyncio.run(ASGIMiddleware(app)({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
+    found = {each["user_query"]: (each.get("session_id"), each.get("customer_id")) for each in athina_logs.wire}
+    afterwards = found.pop("afterwards")
+    assert found == {"a": ("session of a", "a"), "b": ("session of b", "b"), "call that was running": (None, None)}
+    assert afterwards[0] in ("session of a", "session of b")
+    assert afterwards[1] in ("a", "b")
 
 
 @pytest.mark.parametrize("app", [apps.flask_app, apps.django_app])
