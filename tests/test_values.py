@@ -715,6 +715,13 @@ def test_a_name_and_a_password_among_the_arguments_of_a_command() -> None:
         assert plain(harmless) == harmless
 
 
+@pytest.mark.parametrize("item", ["-pa", "-p", "-u", "--user"])
+def test_reading_a_list_with_many_options_is_fast(item: str) -> None:
+    started = time.thread_time()
+    plain([item, "/" * 50] * 4000)
+    assert time.thread_time() - started < 1
+
+
 @pytest.mark.parametrize(
     "data",
     [
