@@ -292,6 +292,7 @@ def test_searching_for_base64_is_fast(piece: str) -> None:
         *("api_keys", "accessTokens", "bot_tokens", "Passwort", "secretKeys", "API-KEY", "passphrase", "pwd"),
         *("auth_key", "webhookKey", "anthropic_key", "conn_str", "creds", "auth_header", "mfa_code", "recovery-codes"),
         *("apiKey1", "api_key2", "csrftoken", "csrfmiddlewaretoken", "authtoken", "cvc", "contraseña", "mot_de_passe"),
+        *("contrasena", "motDePasse", "wachtwoord", "senha", "webhook_key12"),
     ],
 )
 def test_secret_names(name: str) -> None:
@@ -308,6 +309,8 @@ def test_secret_names(name: str) -> None:
         *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
         *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
         *("password_policy", "passwordStrength", "token_type", "secret_santa", "password_reset", "max-token"),
+        *("password_length", "secret_count", "password_label", "password_changed", "token_required", "auth_token_enabled"),
+        *("password_expired", "password_expiry", "subtoken", "padtoken", "nextToken"),
         *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url", "status_code", "item_key"),
         "How do I change my password?",
     ],
