@@ -309,7 +309,14 @@ def test_secret_names(name: str) -> None:
         *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
         *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
         *("password_policy", "passwordStrength", "token_type", "secret_santa", "password_reset", "max-token"),
-        *("password_length", "secret_count", "password_label", "password_changed", "token_required", "auth_token_enabled"),
+        *(
+            "password_length",
+            "secret_count",
+            "password_label",
+            "password_changed",
+            "password_required",
+            "auth_token_enabled",
+        ),
         *("password_expired", "password_expiry", "subtoken", "padtoken", "nextToken"),
         *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url", "status_code", "item_key"),
         "How do I change my password?",
@@ -418,6 +425,13 @@ URLS = [
     ("docker login -u ada -p hunter2 h", "docker login -u ada -p [masked] h"),
     ("sshpass -p 'hunter2' ssh -p 22 h", "sshpass -p '[masked]' ssh -p 22 h"),
     ("mysqldump -u root -phunter2 db", "mysqldump -u root -p[masked] db"),
+    (
+        f"-----BEGIN PRIVATE KEY-----\\\\nProc-Type: 4,ENCRYPTED\\\\n\\\\n{BASE64}",
+        "-----BEGIN PRIVATE KEY-----[masked]",
+    ),
+    ("db_password = \"hunter2\"; secret = 'hunter2'", "db_password = \"[masked]\"; secret = '[masked]'"),
+    ("A_TOKEN=Token hunter2hunter2 B_TOKEN=Basic hunter2hunter2", "A_TOKEN=[masked] B_TOKEN=[masked]"),
+    ("A_TOKEN=Basic and A=1", "A_TOKEN=[masked] and A=1"),
 ]
 
 
@@ -477,7 +491,9 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         '{"required": ["password", "user"]}',
         "docker run -p 8080:80a -u 1000:1000 h; mkdir -p a1bcdefg; mysql -u root -p mydb1; mysql -P 1 -p < d1.sql",
         "self.password=hunter2x this.token=other2token x.token = tokens2 password = user2.password",
-        "token = tokenizer2.next_token secret = Secret2Factory api_key = load_key_of_2",
+        "token = tokenizer2.next_token secret = Secret2Factory api_key = load_the_first_key_of_2",
+        "token = FIRST_TOKEN_OF_THE_2; settings.API_KEY=value",
+        '{"token": "sk-…"}',
     ],
 )
 def test_texts_without_credentials_stay(words: str) -> None:
