@@ -292,6 +292,7 @@ def test_searching_for_base64_is_fast(piece: str) -> None:
         *("api_keys", "accessTokens", "bot_tokens", "Passwort", "secretKeys", "API-KEY", "passphrase", "pwd"),
         *("auth_key", "webhookKey", "anthropic_key", "conn_str", "creds", "auth_header", "mfa_code", "recovery-codes"),
         *("apiKey1", "api_key2", "csrftoken", "csrfmiddlewaretoken", "authtoken", "cvc", "contraseña", "mot_de_passe"),
+        *("contrasena", "motDePasse", "wachtwoord", "senha", "webhook_key12"),
     ],
 )
 def test_secret_names(name: str) -> None:
@@ -308,6 +309,15 @@ def test_secret_names(name: str) -> None:
         *("max_token", "eos_token", "time_to_first_token", "next_page_token", "session_id", "author"),
         *("secretary", "key", "keyboard", "question", "authority", "", "monkey", "passage"),
         *("password_policy", "passwordStrength", "token_type", "secret_santa", "password_reset", "max-token"),
+        *(
+            "password_length",
+            "secret_count",
+            "password_label",
+            "password_changed",
+            "password_required",
+            "auth_token_enabled",
+        ),
+        *("password_expired", "password_expiry", "subtoken", "padtoken", "nextToken"),
         *("completion_tokens", "first_pass", "passed", "compass", "user", "database_url", "status_code", "item_key"),
         "How do I change my password?",
     ],
@@ -415,6 +425,14 @@ URLS = [
     ("docker login -u ada -p hunter2 h", "docker login -u ada -p [masked] h"),
     ("sshpass -p 'hunter2' ssh -p 22 h", "sshpass -p '[masked]' ssh -p 22 h"),
     ("mysqldump -u root -phunter2 db", "mysqldump -u root -p[masked] db"),
+    ("podman login -p=hunter2 h", "podman login -p=[masked] h"),
+    (
+        f"-----BEGIN PRIVATE KEY-----\\\\nProc-Type: 4,ENCRYPTED\\\\n\\\\n{BASE64}",
+        "-----BEGIN PRIVATE KEY-----[masked]",
+    ),
+    ("db_password = \"hunter2\"; secret = 'hunter2'", "db_password = \"[masked]\"; secret = '[masked]'"),
+    ("A_TOKEN=Token hunter2hunter2 B_TOKEN=Basic hunter2hunter2", "A_TOKEN=[masked] B_TOKEN=[masked]"),
+    ("A_TOKEN=Basic and A=1", "A_TOKEN=[masked] and A=1"),
 ]
 
 
@@ -472,9 +490,12 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         '"password": {"type": "string", "description": "The user\'s password"}, "api_key": {"type": "string"}',
         r'{"a": "{\"token\": {\"description\": \"one\", \"type\": \"string\", \"minLength\": 8}}"}',
         '{"required": ["password", "user"]}',
+        "docker login -p $PASSWORD1 h; sshpass -p {password1} ssh h",
         "docker run -p 8080:80a -u 1000:1000 h; mkdir -p a1bcdefg; mysql -u root -p mydb1; mysql -P 1 -p < d1.sql",
         "self.password=hunter2x this.token=other2token x.token = tokens2 password = user2.password",
-        "token = tokenizer2.next_token secret = Secret2Factory api_key = load_key_of_2",
+        "token = tokenizer2.next_token secret = Secret2Factory api_key = load_the_first_key_of_2",
+        "token = FIRST_TOKEN_OF_THE_2; settings.API_KEY=value",
+        '{"token": "sk-…"}',
     ],
 )
 def test_texts_without_credentials_stay(words: str) -> None:
@@ -673,10 +694,12 @@ def test_secrets_within_texts_of_json_are_masked_however_deep(inner: Any, cut: i
 
 
 def test_headers_in_lists_of_any_kind() -> None:
+    assert plain(["X-Api-Key", "hunter"]) == ["X-Api-Key", MASKED]
     assert plain([["Cookie", "hunter2"], ("token", "hunter2")]) == [["Cookie", MASKED], ["token", MASKED]]
     assert plain({"name": "X-Api-Key", "value": "hunter2"}) == {"name": "X-Api-Key", "value": MASKED}
     assert plain({"key": "secret", "value": "hunter2", "on": True}) == {"key": "secret", "value": MASKED, "on": True}
     assert plain({"Name": "DB_PASSWORD", "Value": "hunter2"}) == {"Name": "DB_PASSWORD", "Value": MASKED}
+    assert plain({"Header": "X-Api-Key", "Value": "hunter2"}) == {"Header": "X-Api-Key", "Value": MASKED}
     header = namedtuple("header", "name value")  # noqa: PYI024 - as clients make them
     assert plain(header("Cookie", "hunter2")) == {"name": "Cookie", "value": MASKED}
     assert plain({"name": "token", "value": None}) == {"name": "token", "value": None}
@@ -708,11 +731,20 @@ def test_secrets_among_the_arguments_of_a_command(parts: list[tuple[Any, ...]], 
 def test_a_name_and_a_password_among_the_arguments_of_a_command() -> None:
     assert plain(["/usr/bin/curl", "-u", "ada:hunter2", "https://h"]) == ["/usr/bin/curl", "-u", MASKED, "https://h"]
     assert plain(["curl", "--user", "ada", "-u"]) == ["curl", "--user", "ada", "-u"]
+    assert plain(["curl", "--user", "ada:hunter2"]) == ["curl", "--user", MASKED]
+    assert plain(["mkdir", "-pv", "mysql/data"]) == ["mkdir", "-pv", "mysql/data"]
     assert plain(["docker", "login", "-u", "ada", "-p", "hunter2"])[-1] == MASKED  # type: ignore[index]
     assert plain(("sshpass", "-p", "hunter2", "ssh", "h")) == ["sshpass", "-p", MASKED, "ssh", "h"]
     assert plain(["mysqldump", "-uroot", "-phunter2", "db"]) == ["mysqldump", "-uroot", f"-p{MASKED}", "db"]
     for harmless in (["docker", "run", "-u", "1:1", "-p", "80:80"], ["mysql", "-p", "db"], ["python", "-u", "a.py:3"]):
         assert plain(harmless) == harmless
+
+
+@pytest.mark.parametrize("item", ["-pa", "-p", "-u", "--user"])
+def test_reading_a_list_with_many_options_is_fast(item: str) -> None:
+    started = time.thread_time()
+    plain([item, "/" * 50] * 4000)
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -727,6 +759,7 @@ def test_a_name_and_a_password_among_the_arguments_of_a_command() -> None:
 )
 def test_what_says_that_there_is_a_secret_is_none(data: Any) -> None:
     assert plain(data) == plain({"a": [data]})["a"][0] == data  # type: ignore[index,call-overload]
+    assert plain(True, name="password") is True
 
 
 def test_a_schema_with_a_value_in_it_is_a_secret() -> None:

@@ -201,9 +201,10 @@ _CONNECTION = re.compile(
 
 _LOGS_IN: Final = "docker|podman|buildah|skopeo|nerdctl|helm|oras"
 _ATTACHES: Final = "mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump"
-_PASSED = re.compile(rf"(?:.*/)?(?:{_ATTACHES})", re.DOTALL)
-_ASKED = re.compile(r"(?:.*/)?(?:sshpass|login)", re.DOTALL)
-_REQUESTS = re.compile(r"(?:.*/)?(?:curl|http|https|wget)", re.DOTALL)
+_PASSED: Final = frozenset(_ATTACHES.split("|"))
+_ASKED: Final = frozenset({"sshpass", "login"})
+_REQUESTS: Final = frozenset({"curl", "http", "https", "wget"})
+_LONGEST_COMMAND: Final = 32
 _NAME_AND_PASSWORD = re.compile(r"[^\s:/]{1,64}:\S+")
 
 
@@ -215,19 +216,21 @@ class Option(NamedTuple):
     """Returns whether an argument after the option, if it is not an option itself, is a secret."""
 
 
-def option(item: str, arguments: Iterable[object]) -> Option:
-    """Return what to log of an option among these `arguments`, and what to hide after it."""
+def commands(arguments: Iterable[object]) -> set[str]:
+    """Return the last parts of the paths in a list, to look up which commands are among them."""
+    return {each[-_LONGEST_COMMAND:].rpartition("/")[2] for each in arguments if type(each) is str}
+
+
+def option(item: str, among: set[str]) -> Option:
+    """Return what to log of an option beside these `commands`, and what to hide after it."""
     if item[:2] == "--" and item != "--user":
         return Option(item, bool if looks_secret(item) else None)
-
-    def is_of(command: re.Pattern[str]) -> bool:
-        return any(type(each) is str and command.fullmatch(each) for each in arguments)
-
-    if item in ("-u", "--user") and is_of(_REQUESTS):
+    if item in ("-u", "--user") and not among.isdisjoint(_REQUESTS):
         return Option(item, _NAME_AND_PASSWORD.fullmatch)
-    if item == "-p" and is_of(_ASKED):
+    if item == "-p" and not among.isdisjoint(_ASKED):
         return Option(item, bool)
-    return Option(f"-p{MASKED}" if item[:2] == "-p" and item[2:] and is_of(_PASSED) else item, None)
+    attaches = item[:2] == "-p" and item[2:] and not among.isdisjoint(_PASSED)
+    return Option(f"-p{MASKED}" if attaches else item, None)
 
 
 class _InMarkup(NamedTuple):

@@ -16,7 +16,7 @@ from athina_trace._serialization.introspection import Placeholder, type_name, ty
 from athina_trace._serialization.known_types import Items, Pairs, read
 from athina_trace._serialization.limits import DEFAULT_LIMITS, JSON, Limits, Walk
 from athina_trace._serialization.scalars import big_int
-from athina_trace._serialization.secrets import MASKED, SCHEMA, looks_secret, option, without_credentials
+from athina_trace._serialization.secrets import MASKED, SCHEMA, commands, looks_secret, option, without_credentials
 from athina_trace._serialization.strings import LONG, SHORT, encodable, is_clean, read_placeholder, read_text
 
 _T = TypeVar("_T")
@@ -152,6 +152,7 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int) -> list[JSON]:
     quick = walk.limits.string >= LONG
     out: list[JSON] = []
     hides: Callable[[str], object] | None = None
+    beside: set[str] | None = None
     for item in taken:
         if hides is not None:  # it follows an option of a command: ["--password", "…"]
             asked, hides = hides, None
@@ -159,7 +160,9 @@ def _fill_list(walk: Walk, taken: Sequence[object], depth: int) -> list[JSON]:
                 out.append(MASKED)
                 continue
         if type(item) is str and item[:1] == "-":
-            item, hides = option(item, taken)  # noqa: PLW2901 - an option may hold a secret itself
+            if beside is None:  # once for all options, since that reads the whole list
+                beside = commands(taken)
+            item, hides = option(item, beside)  # noqa: PLW2901 - an option may hold a secret itself
         if quick and type(item) is str and walk.chars >= LONG and is_clean(item):
             walk.chars -= len(item)
             out.append(item)
@@ -204,7 +207,7 @@ def _is_shown(key: str, item: object, beside: Collection[tuple[object, object]])
     That is a yes or no, what JSON's schemas say of a value, and a model's token, which has its logarithm beside it.
     """
     if type(item) is dict:
-        return not item.keys() - SCHEMA and bool(item)
+        return bool(item) and item.keys() <= SCHEMA
     return type(item) is bool or (key == "token" and any(name == "logprob" for name, _ in beside))
 
 
