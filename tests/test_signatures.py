@@ -265,7 +265,8 @@ def test_annotations_stay_where_the_class_of_the_proxy_is_asked_for_its_own() ->
     for proxy in (Desk.__dict__["ask"], Desk().ask):
         with suppress(AttributeError):
             type(proxy).__annotations__  # noqa: B018 - which Python may make now
-        assert typing.get_type_hints(type(proxy)) == {}
+        if sys.version_info < (3, 14):  # later, wrapt's own classes cannot be asked
+            assert typing.get_type_hints(type(proxy)) == {}
         assert typing.get_type_hints(proxy) == {"question": str, "return": int}
 
 
