@@ -326,9 +326,9 @@ def _explain(error: ValidationError, values: Mapping[str, Any], overrides: Mappi
         field = str(problem["loc"][0])
         rule = problem["msg"].removeprefix("Value error, ")
         name = field if field in overrides else VARIABLES.get(field, field)
-        known = {**dict.fromkeys(VARIABLES, ""), **_MEANT}
-        near = difflib.get_close_matches(field, known, n=1) if problem["type"] == "extra_forbidden" else ()
-        near = [known[name] or name for name in near]
+        known = {**{each: each for each in VARIABLES}, **_MEANT}
+        close = difflib.get_close_matches(field, known, n=1) if problem["type"] == "extra_forbidden" else ()
+        near = [known[each] for each in close]
         meant = f"; did you mean {near[0]!r}?" if near else ""
         shown = "(hidden)" if field == "relay" or any(map(looks_secret, (field, *near))) else repr(values.get(field))
         sentences.append(f"{name}={shown}: {rule[0].lower()}{rule[1:]}{meant}")

@@ -56,7 +56,8 @@ class _OnDemand(Generic[_Opened]):
             opened = self.opened
             if opened is None:
                 opened = self._open()
-                # A finalizer or a signal handler may have needed it meanwhile, and put something there.
+                # A finalizer or a signal handler may have needed it meanwhile, and put something there. This is one
+                # statement, so that none of them runs between the check and the assignment.
                 self.opened = opened = opened if self.opened is None else self.opened
             return opened
 

@@ -175,8 +175,8 @@ class ForwardingWrapper(_CopiedAsFunctions, wrapt.BaseObjectProxy[Any]):
         return self._self_run(self.__wrapped__, None, args, kwargs)
 
 
-for _proxy in (_BoundWrapper, Wrapper, ForwardingWrapper):
-    # Whoever asks such a class for its own annotations, as some libraries do, gives it an empty dictionary, before
-    # Python 3.14: that would be found in place of those of every decorated function.
-    if (_annotations := vars(wrapt.BaseObjectProxy).get("__annotations__")) is not None:
+# Before Python 3.14, reading `__annotations__` of such a class, as some libraries do, stores an empty dictionary on it,
+# which would then be found instead of the annotations of every decorated function.
+if (_annotations := vars(wrapt.BaseObjectProxy).get("__annotations__")) is not None:
+    for _proxy in (_BoundWrapper, Wrapper, ForwardingWrapper):
         _proxy.__annotations__ = _annotations
