@@ -17,10 +17,10 @@ _MOST_BYTES = 2 * MOST_ANSWER_BYTES
 """The maximum for a whole response, with interim responses and chunk headers."""
 _SWITCHING = 101
 _WITHOUT_BODY = (_SWITCHING, 204, 304)
-_STATUS = re.compile(rb"HTTP/1\.(\d) +([1-9]\d\d)(?: .*)?", re.DOTALL)
+_STATUS = re.compile(r"HTTP/1\.(\d) +([1-9]\d\d)(?:[ \r].*)?", re.DOTALL | re.ASCII)
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
-# A line may end with LF alone (RFC 9112, section 2.2).
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+# A line may end with LF alone (RFC 9112, section 2.2). The head's end begins with a fixed byte, which is found quickly.
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _END_OF_LINE = re.compile(rb"\r?\n")
 _FRAMING = ("connection", "content-length", "transfer-encoding")
 """Headers whose repetitions all count, as one list (RFC 9110, section 5.3)."""
@@ -77,12 +77,13 @@ class _Stream:
             raise ValueError("the answer is too long")
         self._received, self._taken = self._received[self._taken :] + received, 0
 
-    def take(self, most: float) -> bytes:
+    def take(self, most: int) -> bytes:
         """Take the next bytes, at most so many."""
         if not self.held:
             self._receive_more()
-        start, self._taken = self._taken, self._taken + int(min(most, self.held))
-        return self._received[start : self._taken]
+        piece = self._received[self._taken : self._taken + most]
+        self._taken += len(piece)
+        return piece
 
     def take_until(self, end: re.Pattern[bytes]) -> bytes:
         """Take all bytes before `end`, and skip `end`."""
@@ -96,13 +97,13 @@ class _Stream:
 
 def _head(stream: _Stream) -> tuple[int, int, dict[str, str]]:
     """Read the head; return minor version, status, and headers (the first of each name, but all of `_FRAMING`)."""
-    first, *lines = _END_OF_LINE.split(stream.take_until(_END_OF_HEAD))
+    first, *lines = stream.take_until(_END_OF_HEAD).decode("latin-1").split("\n")
     found = _STATUS.fullmatch(first)
     if found is None:
         raise ValueError(f"the answer is not HTTP/1: {first[:100]!r}")
     headers: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.decode("latin-1").partition(":")
+        name, _, value = line.partition(":")
         name, value = name.lower(), value.strip()
         if headers.setdefault(name, value) is not value and name in _FRAMING:
             headers[name] += f",{value}"
@@ -128,7 +129,7 @@ def _read_body(stream: _Stream, headers: dict[str, str], body: bytearray) -> boo
 
 def _read_part(stream: _Stream, size: float, body: bytearray) -> bool:
     while size > 0 and len(body) < MOST_ANSWER_BYTES:
-        piece = stream.take(min(size, MOST_ANSWER_BYTES - len(body)))
+        piece = stream.take(int(min(size, MOST_ANSWER_BYTES - len(body))))
         body += piece
         size -= len(piece)
     return size == 0
