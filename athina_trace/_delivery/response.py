@@ -75,7 +75,8 @@ class Outcome:
 
     def __post_init__(self) -> None:
         """Make the texts storable: JSON may hold half a surrogate pair, and an error may quote anything."""
-        object.__setattr__(self, "message", storable(self.message))
+        if self.message:
+            object.__setattr__(self, "message", storable(self.message))
         if self.prompt_run_id is not None:
             object.__setattr__(self, "prompt_run_id", storable(self.prompt_run_id))
 

@@ -27,6 +27,8 @@ KINDS: Final = frozenset[str](_ROUTES)
 def route(kind: Kind, target: str = "", *, version: str = "v1") -> tuple[str, str]:
     """Return the method and path for an entry of this `kind`; `target` is the reference or id it is about."""
     method, path = _ROUTES[kind]
+    if "{target}" not in path:
+        return method, path.format(version=version)
     # Any text becomes one path segment, even "." and "..", which would otherwise change the path.
     is_dots = target in {".", ".."}
     segment = target.replace(".", "%2E") if is_dots else quote(target, safe="", errors="replace")
