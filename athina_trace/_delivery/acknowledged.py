@@ -44,13 +44,12 @@ class Acknowledgements:
         self._places = count()
 
     def add(self, entry: int, reference: str) -> None:
-        """Note that Athina accepted the entry with this id. Any thread may call this."""
-        with suppress(OSError):
-            file = self._file
-            if file is None:
-                file = self._file = files.HeldFile(self._path, os.O_RDWR | os.O_CREAT)
-            record = _RECORD.pack(entry, digest(self._store, reference))
-            file.write_at(next(self._places) * _RECORD.size, record)
+        """Note that Athina accepted the entry with this id. Any thread may call this. Raises OSError."""
+        file = self._file
+        if file is None:
+            file = self._file = files.HeldFile(self._path, os.O_RDWR | os.O_CREAT)
+        record = _RECORD.pack(entry, digest(self._store, reference))
+        file.write_at(next(self._places) * _RECORD.size, record)
 
     def committed(self, others: Iterable[tuple[int, str]]) -> None:
         """Note that all entries but these (id, reference) were committed; if the file is large, empty it."""
