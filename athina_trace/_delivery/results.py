@@ -60,7 +60,7 @@ class Attempt(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A sender's report on a lease: an entry is done, or the lease has ended, with the failed attempt if any."""
+    """A sender's report on a lease: the attempt, None if nothing may be sent now, and whether the lease has ended."""
 
     lease: Lease
     attempt: Attempt | None

@@ -64,7 +64,6 @@ class _Sender:
 
     Attributes:
         held: the leases that it took from the queue and whose end it has not reported yet.
-        request: its request in flight.
         is_parked: whether it waits with a lease, until another request may be in flight.
         is_resting: whether it waits without a lease, since as many senders have one as may send.
         may_continue: set to wake it.
@@ -77,7 +76,6 @@ class _Sender:
         self.thread = threading.Thread(target=contextvars.Context().run, args=(run, self), name=name, daemon=True)
         self.connection: Connection | None = None
         self.held: list[Lease] = []
-        self.request: InFlight | None = None
         self.is_parked = self.is_resting = False
         self.may_continue = threading.Event()
         self.has_ended = False
@@ -140,6 +138,8 @@ class Senders:
         # One for each lease in the queue. What is raised in a thread that waits, from outside, loses no more than that.
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._senders: list[_Sender] = []
+        self._requests: dict[_Sender, InFlight] = {}
+        """The requests in flight."""
         self._lock = _TurnLock()
         self._closed = threading.Event()
 
@@ -179,7 +179,7 @@ class Senders:
             if sender.connection is not None:
                 sender.connection.expire()
         with self._lock:
-            begun = [sender.request.begins for sender in senders if sender.request is not None]
+            begun = [request.begins for request in self._requests.values()]
             if self._is_waiting() and begun and self._clock.monotonic() - max(begun) > _STALL_SECONDS:
                 self.controller.stalled()
             self._wake()
@@ -204,7 +204,7 @@ class Senders:
             # connection, the entry may have been sent.
             message, sent = f"a sender died: {sender.error!r}", sender.connection is not None
             outcome = Outcome(None, message=message, possible_duplicate=sent)
-            if sender.request is not None:
+            if self._requests.pop(sender, None) is not None:
                 self.controller.abandon()
             while sender.held:
                 lease = sender.held[0]
@@ -264,24 +264,23 @@ class Senders:
 
     def _serve(self, lease: Lease, sender: _Sender) -> None:
         """Send the entries of a lease in order until one fails, and report each."""
-        sender.connection = sender.connection or self._connect()
-        failed: Attempt | None = None
+        connection = sender.connection = sender.connection or self._connect()
+        last = lease.entries[-1]
         for entry in lease.entries:
             # Before the request begins, since the controller judges the server by the request's time.
             revise = self._revise if entry.kind == "log" else None
             revised = entry._replace(body=revise(entry.body)) if revise is not None else entry
-            request = self._begin(lease, entry, sender)
-            if request is None:
+            attempt: Attempt | None = None
+            if (request := self._begin(lease, entry, sender)) is not None:
+                outcome = send(revised, connection, max_bytes=self._max_bytes)
+                attempt = Attempt(entry, outcome, self._end(request, outcome, sender))
+            failed = attempt is None or attempt.verdict in (Verdict.RETRY, Verdict.PAUSED)
+            if failed and attempt is not None and attempt.outcome.status not in (None, THROTTLED):
+                connection.close()  # the next one may lead to another, healthy server
+            ended = failed or entry is last
+            self._results.put(Result(lease, attempt, ended), is_low=ended and len(self._queue) < _FEW)
+            if ended:
                 break
-            outcome = send(revised, sender.connection, max_bytes=self._max_bytes)
-            attempt = Attempt(entry, outcome, self._end(request, outcome, sender))
-            if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
-                failed = attempt
-                if outcome.status not in (None, THROTTLED):
-                    sender.connection.close()  # the next one may lead to another, healthy server
-                break
-            self._results.put(Result(lease, attempt, ended=False))
-        self._results.put(Result(lease, failed, ended=True), is_low=len(self._queue) < _FEW)
         sender.held.remove(lease)
 
     def _begin(self, lease: Lease, entry: Stored, sender: _Sender) -> InFlight | None:
@@ -290,10 +289,10 @@ class Senders:
         now = self._clock.monotonic()
         while not self._closed.is_set() and not self.controller.gate.wait(now):
             with self._lock:
-                sender.is_parked = sum(each.request is not None for each in self._senders) >= self.controller.limit
+                sender.is_parked = len(self._requests) >= self.controller.limit
                 if not sender.is_parked:
                     key, reference, kind = lease.ordering_key, entry.reference, entry.kind
-                    request = sender.request = self.controller.begin(now, key, reference, kind)
+                    request = self._requests[sender] = self.controller.begin(now, key, reference, kind)
                     break
                 sender.may_continue.clear()
             sender.may_continue.wait()
@@ -306,7 +305,7 @@ class Senders:
     def _end(self, request: InFlight, outcome: Outcome, sender: _Sender) -> Verdict:
         """Report the outcome of a request to the controller; return the verdict on its log."""
         with self._lock:
-            sender.request = None
+            del self._requests[sender]
             verdict = self.controller.end(
                 request,
                 outcome,
@@ -323,10 +322,13 @@ class Senders:
 
     def _wake(self) -> None:
         """Wake only the senders that may continue, since each has to wait for the interpreter (GIL)."""
+        waiting = [each for each in self._senders if each.is_parked or each.is_resting]
+        if not waiting:
+            return
+        parked = [each for each in waiting if each.is_parked]
+        resting = [each for each in waiting if each.is_resting]
         limit, gate = self.controller.limit, self.controller.gate
-        parked = [each for each in self._senders if each.is_parked]
-        room = len(parked) if gate.is_shut else limit - sum(each.request is not None for each in self._senders)
-        resting = [each for each in self._senders if each.is_resting]
+        room = len(parked) if gate.is_shut else limit - len(self._requests)
         more = min(limit - sum(bool(each.held) for each in self._senders), len(self._queue))
         for sender in (*parked[: max(0, room)], *resting[: max(0, more)]):
             sender.may_continue.set()

@@ -118,23 +118,23 @@ class Publisher:
 
     async def _serve(self, lease: Lease, stream: _SharedStream) -> None:
         """Publish the entries of a lease in order, as long as they are accepted or refused, and report each."""
-        failed: Attempt | None = None
+        last = lease.entries[-1]
         for entry in lease.entries:
             now = self._clock.monotonic()
-            if self._is_closing or self.controller.gate.wait(now):
+            attempt: Attempt | None = None
+            if not self._is_closing and not self.controller.gate.wait(now):
+                request = self.controller.begin(now, lease.ordering_key, entry.reference, entry.kind)
+                outcome = await stream.publish(lease.ordering_key, entry)
+                found = self.controller.end(
+                    request, outcome, self._clock.monotonic(), waiting=False, chance=self._clock.uniform()
+                )
+                attempt = Attempt(entry, outcome, found)
+            ended = attempt is None or attempt.verdict in (Verdict.RETRY, Verdict.PAUSED) or entry is last
+            if ended:
+                self._held.pop(id(lease), None)
+            self._results.put(Result(lease, attempt, ended), is_low=ended and len(self._held) < _FEW)
+            if ended:
                 break
-            request = self.controller.begin(now, lease.ordering_key, entry.reference, entry.kind)
-            outcome = await stream.publish(lease.ordering_key, entry)
-            found = self.controller.end(
-                request, outcome, self._clock.monotonic(), waiting=False, chance=self._clock.uniform()
-            )
-            attempt = Attempt(entry, outcome, found)
-            if found in (Verdict.RETRY, Verdict.PAUSED):
-                failed = attempt
-                break
-            self._results.put(Result(lease, attempt, ended=False))
-        self._held.pop(id(lease), None)
-        self._results.put(Result(lease, failed, ended=True), is_low=len(self._held) < _FEW)
 
     def close(self, seconds: float) -> None:
         """Wait for acknowledgements for most of `seconds`, and end the thread."""

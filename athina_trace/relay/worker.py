@@ -282,9 +282,8 @@ class RelayWorker:
         if partition is None or held is None or held.lease is not result.lease:
             return  # done, or another worker has it by now
         if result.attempt is None:
-            if result.ended:
-                self._deliveries.release(partition, held)
-                self._spawn(self._return(held.reply))  # nothing may be sent now: other workers may try
+            self._deliveries.release(partition, held)
+            self._spawn(self._return(held.reply))  # nothing may be sent now: other workers may try
             return
         deliveries, now = self._deliveries, self._clock.time()
         attempt, wait = deliveries.retry_policy.decide(
