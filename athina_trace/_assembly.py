@@ -119,7 +119,8 @@ class Runtime(Writer):
         if not taken:
             self.notifier.notify(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
             return
-        self.notifier.notify(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
+        if self.settings.on_delivered is not None:  # most programs have no callback, and this is done for each log
+            self.notifier.notify(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
         if entry.kind == "log":
             self.ordering_keys[entry.reference] = key
             if outcome.prompt_run_id is not None:

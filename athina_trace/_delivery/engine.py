@@ -355,9 +355,11 @@ class _Acknowledger:
                     outcome.message,
                     self._destination.address_setting,
                 )
-            with _guard.shield("reporting the result of a log"):
-                if self._on_result is not None:
+            if self._on_result is not None:
+                try:
                     self._on_result(key, entry, outcome, verdict is Verdict.DELIVERED)
+                except Exception:  # noqa: BLE001 - the guard decides
+                    _guard.swallow("reporting the result of a log")
 
 
 def _swallow_unless_of_the_store(error: Exception) -> None:
