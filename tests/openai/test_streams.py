@@ -182,6 +182,32 @@ def test_a_stream_that_waits_for_tools_gives_their_calls() -> None:
     assert log_of(RunEvents(), [*RUN_EVENTS[:1], waiting])["tool_calls"] == [samples.function_call()]
 
 
+USAGE = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+LIKE_CHUNKS = [
+    chunk(choice(content="a"), obfuscation="x"),
+    chunk(choice(content="b"), obfuscation="yz"),
+    chunk(choice(content="")),
+    chunk(choice(1, content="c")),
+    chunk(choice(content="d", reasoning_content="e")),
+    chunk(choice(reason="length", content="f")),
+    chunk(choice(content="g"), choice(1, content="h")),
+    chunk(choice(content="i"), model="gpt-4o"),
+    chunk(choice(content="j"), usage=USAGE),
+    chunk({**choice(content="k"), "usage": USAGE}),
+    chunk({**choice(content="l"), "error": {"message": "Sorry."}}),
+    chunk(choice(tool_calls=[started(0, "call_1", "weather")])),
+]
+
+
+@given(st.lists(st.sampled_from(LIKE_CHUNKS), max_size=9))
+def test_a_chunk_that_is_like_the_one_before_is_read_like_any_other(chunks: list[Wire]) -> None:
+    alike, different = ChatChunks(), ChatChunks()
+    for number, each in enumerate(chunks):
+        alike.add(each)
+        different.add({**each, "number": number})
+    assert alike.result() == different.result()
+
+
 EVERY = [ChatChunks, ResponseEvents, RunEvents]
 
 
