@@ -208,6 +208,28 @@ def test_a_chunk_that_is_like_the_one_before_is_read_like_any_other(chunks: list
     assert alike.result() == different.result()
 
 
+LIKE_EVENTS = [
+    event("output_text.delta", output_index=place, content_index=index, delta=text)
+    for place, index, text in [(0, 0, "a"), (0, 0, "b"), (0, 1, "c"), (1, 0, "d"), (1, 0, "")]
+] + [
+    event("refusal.delta", output_index=0, content_index=0, delta="e"),
+    event("function_call_arguments.delta", output_index=0, delta="f"),
+    event("function_call_arguments.delta", output_index=1, delta="g"),
+    event("output_item.added", output_index=0, item={"type": "message", "content": []}),
+    event("output_item.done", output_index=0, item={"type": "message", "content": []}),
+]
+
+
+@given(st.lists(st.sampled_from(LIKE_EVENTS), max_size=9))
+def test_an_event_that_is_like_the_one_before_is_read_like_any_other(events: list[Wire]) -> None:
+    at_once, one_by_one = ResponseEvents(), ResponseEvents()
+    for each in events:
+        at_once.add(each)
+        one_by_one.add(each)
+        one_by_one.result()  # needs all that came so far
+    assert at_once.result() == one_by_one.result()
+
+
 EVERY = [ChatChunks, ResponseEvents, RunEvents]
 
 
