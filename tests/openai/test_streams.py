@@ -182,6 +182,54 @@ def test_a_stream_that_waits_for_tools_gives_their_calls() -> None:
     assert log_of(RunEvents(), [*RUN_EVENTS[:1], waiting])["tool_calls"] == [samples.function_call()]
 
 
+USAGE = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+LIKE_CHUNKS = [
+    chunk(choice(content="a"), obfuscation="x"),
+    chunk(choice(content="b"), obfuscation="yz"),
+    chunk(choice(content="")),
+    chunk(choice(1, content="c")),
+    chunk(choice(content="d", reasoning_content="e")),
+    chunk(choice(reason="length", content="f")),
+    chunk(choice(content="g"), choice(1, content="h")),
+    chunk(choice(content="i"), model="gpt-4o"),
+    chunk(choice(content="j"), usage=USAGE),
+    chunk({**choice(content="k"), "usage": USAGE}),
+    chunk({**choice(content="l"), "error": {"message": "Sorry."}}),
+    chunk(choice(tool_calls=[started(0, "call_1", "weather")])),
+]
+
+
+@given(st.lists(st.sampled_from(LIKE_CHUNKS), max_size=9))
+def test_a_chunk_that_is_like_the_one_before_is_read_like_any_other(chunks: list[Wire]) -> None:
+    alike, different = ChatChunks(), ChatChunks()
+    for number, each in enumerate(chunks):
+        alike.add(each)
+        different.add({**each, "number": number})
+    assert alike.result() == different.result()
+
+
+LIKE_EVENTS = [
+    event("output_text.delta", output_index=place, content_index=index, delta=text)
+    for place, index, text in [(0, 0, "a"), (0, 0, "b"), (0, 1, "c"), (1, 0, "d"), (1, 0, "")]
+] + [
+    event("refusal.delta", output_index=0, content_index=0, delta="e"),
+    event("function_call_arguments.delta", output_index=0, delta="f"),
+    event("function_call_arguments.delta", output_index=1, delta="g"),
+    event("output_item.added", output_index=0, item={"type": "message", "content": []}),
+    event("output_item.done", output_index=0, item={"type": "message", "content": []}),
+]
+
+
+@given(st.lists(st.sampled_from(LIKE_EVENTS), max_size=9))
+def test_an_event_that_is_like_the_one_before_is_read_like_any_other(events: list[Wire]) -> None:
+    at_once, one_by_one = ResponseEvents(), ResponseEvents()
+    for each in events:
+        at_once.add(each)
+        one_by_one.add(each)
+        one_by_one.result()  # needs all that came so far
+    assert at_once.result() == one_by_one.result()
+
+
 EVERY = [ChatChunks, ResponseEvents, RunEvents]
 
 

@@ -136,6 +136,10 @@ class ChatChunks:
     def __init__(self) -> None:
         self._whole: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
+        # Most chunks differ from the one before only in their text. These texts wait, to be added at once.
+        self._before: tuple[Data, Data] | None = None
+        self._message: dict[str, Any] = {}
+        self._texts: list[str] = []
 
     @property
     def ended(self) -> bool:
@@ -146,6 +150,15 @@ class ChatChunks:
         """Take the next chunk, or an event of the client's stream helper that contains one."""
         if chunk.get("type") == "chunk":
             chunk = child(chunk, "chunk")
+        text, rest = _text_and_rest(chunk)
+        if text is not None and rest == self._before:
+            self._texts.append(text)
+        else:
+            self._add_texts()
+            self._before = rest
+            self._read(chunk)
+
+    def _read(self, chunk: Data) -> None:
         usage = chunk.get("usage") or child(chunk, "x_groq").get("usage")
         if not usage and "timings" in chunk:  # llama.cpp's counts, if no usage was requested
             timings = child(chunk, "timings")
@@ -165,7 +178,8 @@ class ChatChunks:
         for choice in children(chunk, "choices"):
             usage = usage or choice.get("usage")  # Moonshot's place for it
             built = self._choices.setdefault(count(choice, "index") or 0, {"message": {}})
-            _add_piece(built["message"], choice)
+            self._message = built["message"]
+            _add_piece(self._message, choice)
             reason = string(choice, "finish_reason")
             if reason is not None:
                 built["finish_reason"] = reason
@@ -176,10 +190,28 @@ class ChatChunks:
 
     def result(self) -> dict[str, Any] | None:
         """Return the completion so far."""
+        self._add_texts()
         if not self._whole:
             return None
         choices = [{"index": place, **choice} for place, choice in sorted(self._choices.items())]
         return {"object": "chat.completion", **self._whole, "choices": choices}
+
+    def _add_texts(self) -> None:
+        if self._texts:
+            _add_delta(self._message, {"content": "".join(self._texts)})
+            self._texts.clear()
+
+
+def _text_and_rest(chunk: Data) -> tuple[str | None, tuple[Data, Data] | None]:
+    """Return the text of a chunk's one choice, if its delta is nothing else, and the rest of the choice and chunk."""
+    choices = chunk.get("choices")
+    if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+        return None, None
+    delta = choices[0].get("delta")
+    if type(delta) is not dict or len(delta) != 1 or type(delta.get("content")) is not str:
+        return None, None
+    # Random text, with which OpenAI pads chunks, is in each.
+    return delta["content"], ({**choices[0], "delta": None}, {**chunk, "choices": None, "obfuscation": None})
 
 
 def _counts(value: Any) -> bool:

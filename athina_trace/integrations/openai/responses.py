@@ -136,6 +136,9 @@ class ResponseEvents:
         # The first and last events contain the whole response; those in between build up its output.
         self._snapshot: Data | None = None
         self._output: dict[int, dict[str, Any]] = {}
+        # Most events are deltas of one text, which wait to be added at once: by kind, output index and content index.
+        self._growing = ("", 0, 0)
+        self._deltas: list[str] = []
         self._error: dict[str, str | None] | None = None
         self.ended = False
 
@@ -149,19 +152,33 @@ class ResponseEvents:
         elif kind == "error" or (not kind and stated_failure(event) is not None):
             body = child(event, "error") or event
             self._error = {"code": string(body, "code"), "message": string(body, "message") or stated_failure(event)}
+        elif kind in _ITEM_DELTAS or kind in _CONTENT_DELTAS:
+            growing = kind, place, count(event, "content_index") or 0
+            if growing != self._growing:
+                self._add_deltas()
+                self._growing = growing
+            self._deltas.append(string(event, "delta") or "")
         elif kind.startswith("response.output_item."):
+            self._add_deltas()
             if item := child(event, "item"):
                 begins = kind == "response.output_item.added"
                 self._output[place] = dict(item) if begins else _filled(item, self._output.get(place))
-        elif kind in _ITEM_DELTAS:
-            grow(self._output.setdefault(place, {}), {_ITEM_DELTAS[kind]: string(event, "delta") or ""})
-        elif kind in _CONTENT_DELTAS:
-            part_kind, name = _CONTENT_DELTAS[kind]
-            part = {"index": count(event, "content_index") or 0, "type": part_kind, name: string(event, "delta") or ""}
-            grow(self._output.setdefault(place, {}), {"type": "message", "content": [part]})
+
+    def _add_deltas(self) -> None:
+        if self._deltas:
+            kind, place, index = self._growing
+            delta = "".join(self._deltas)
+            self._deltas.clear()
+            if kind in _ITEM_DELTAS:
+                grown: Data = {_ITEM_DELTAS[kind]: delta}
+            else:
+                part_kind, name = _CONTENT_DELTAS[kind]
+                grown = {"type": "message", "content": [{"index": index, "type": part_kind, name: delta}]}
+            grow(self._output.setdefault(place, {}), grown)
 
     def result(self) -> Any:
         """Return the final response, or after an interrupted stream the last snapshot with the output so far."""
+        self._add_deltas()
         arrived: dict[str, Any] = {}
         if self._output:
             items = children(self._snapshot or {}, "output")

@@ -52,6 +52,8 @@ class StreamObserver:
         self.reading = False
         """Whether the client is just reading the next item."""
         self._assembler = _ASSEMBLERS.get(request.route.kind, RunEvents)()
+        self._ends_with_answer = request.route.kind != "chat"
+        """Whether the stream ends with its answer. The usage of a chat completion follows it."""
         self._count = 0
         self._first_ns = 0
         self._calls: list[Call] = []
@@ -128,8 +130,7 @@ class StreamObserver:
             chunk = normalise_fresh(item)
             if type(chunk) is dict:
                 self._assembler.add(chunk)
-            # A chat completion's usage follows its end.
-            if self._assembler.ended and self.request.route.kind != "chat":
+            if self._ends_with_answer and self._assembler.ended:
                 self.finish()
         except Exception:  # noqa: BLE001 - the guard decides
             _guard.swallow("reading a stream's chunk")
