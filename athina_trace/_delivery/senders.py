@@ -6,6 +6,7 @@ its own connection.
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import math
 import queue
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from athina_trace import _guard
@@ -84,22 +86,20 @@ class _Sender:
         self.error: BaseException | None = None
 
 
-class _TurnLock:
+class _TurnLock(_thread.RLock):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues] - final in stubs alone
     """A lock that only a running thread takes: the others poll.
 
     An ordinary lock is handed to a waiting thread, which keeps it while it waits 5 ms for the interpreter (GIL) if the
     program computes. Others that want it meanwhile wait as well, and so it is handed on like this forever.
+
+    An exception that another thread or a signal handler injects comes between instructions, after any call. Here none
+    comes between acquiring and the block, or between the block and `__exit__`, which is the lock's own.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        while not self._lock.acquire(blocking=False):
+    def __enter__(self) -> None:  # type: ignore[override]  # it is always acquired
+        # `iter` acquires and compares in one instruction.
+        for _ in iter(partial(self.acquire, False), True):  # noqa: FBT003 - not to block
             time.sleep(_TRY_SECONDS)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class Senders:

@@ -352,9 +352,32 @@ def test_no_thread_holds_the_lock_while_it_waits_for_the_interpreter() -> None:
         ends = time.perf_counter() + 0.05
         while time.perf_counter() < ends:
             pass  # like a compute-bound program
-        assert lock._lock.acquire(blocking=False)
-        lock._lock.release()
+        assert lock.acquire(blocking=False)
+        lock.release()
     finally:
         sys.setswitchinterval(interval)
         thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others cannot raise in another thread")
+@pytest.mark.usefixtures("lenient")
+def test_a_thread_that_is_ended_from_outside_leaves_the_lock() -> None:
+    lock = senders_module._TurnLock()
+
+    def take_turns(began: threading.Event) -> None:
+        began.set()
+        while True:
+            with lock:
+                pass
+
+    for _ in range(100):  # a third of them end while they take the lock or leave it
+        began = threading.Event()
+        thread = threading.Thread(target=take_turns, args=(began,))
+        thread.start()
+        assert began.wait(60)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Died))
+        thread.join(60)
+        assert not thread.is_alive()
+        assert lock.acquire(blocking=False)
+        lock.release()
