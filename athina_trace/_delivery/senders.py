@@ -254,7 +254,7 @@ class Senders:
                 if sender.held:
                     self._start_where_needed()
                     return True
-                is_idle = sender.is_resting and not sender.may_continue.wait(_IDLE_SECONDS)
+                is_idle = sender.is_resting and not self._wait(sender, _IDLE_SECONDS)
             with self._lock:
                 sender.is_resting = False
                 if is_idle and len(self._senders) > 1:
@@ -296,12 +296,17 @@ class Senders:
                     request = sender.request = self.controller.begin(now, key, reference, kind)
                     break
                 sender.may_continue.clear()
-            sender.may_continue.wait()
+            self._wait(sender)
             sender.is_parked = False
             now = self._clock.monotonic()
         if request is not None and request.is_paced:
             self._closed.wait(request.begins - now)
         return None if self._closed.is_set() else request
+
+    def _wait(self, sender: _Sender, seconds: float | None = None) -> bool:
+        """Wait until the sender may continue; False if it may not after so many seconds."""
+        # Checked after `may_continue` was cleared: `close` may have set it just before.
+        return self._closed.is_set() or sender.may_continue.wait(seconds)
 
     def _end(self, request: InFlight, outcome: Outcome, sender: _Sender) -> Verdict:
         """Report the outcome of a request to the controller; return the verdict on its log."""
