@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from athina_trace._delivery.database import Database
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.fallback import Delivery
-from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.outbox import MemoryOutbox, _OnDemand
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
@@ -110,6 +111,20 @@ def test_the_lock_of_the_process_is_given_back(tmp_path: Path, monkeypatch: pyte
         outbox.counts()
     elsewhere(outbox.counts)
     outbox.close()
+
+
+def test_what_is_opened_on_top_of_being_opened_is_the_only_one() -> None:
+    numbers, closed = count(1), list[int]()
+
+    def open_() -> int:
+        number = next(numbers)
+        if number < 3:
+            resource.get()
+        return number
+
+    resource = _OnDemand(open_, closed.append)
+    assert (resource.get(), resource.opened, sorted(closed)) == (3, 3, [1, 2])
+    assert (resource.take(), resource.take()) == (3, None)
 
 
 @pytest.fixture
