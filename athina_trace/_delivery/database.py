@@ -10,6 +10,7 @@ long as `waiting_at_most` allows.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from athina_trace import _fork
+from athina_trace import _fork, _guard
 from athina_trace._delivery import files
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.errors import OutboxError
@@ -217,6 +218,11 @@ class Database:
                 raise sqlite3.OperationalError("database is locked by another thread of this process")
             if self._connection is not None and not self._has_its_files():
                 self._abandon(self._connection)
+            if self._connection is not None and self._connection.in_transaction:
+                # Its thread was interrupted while it ended it. Ours would become part of it, and never be committed.
+                words = "a transaction in %s was not ended, and is rolled back: what it changed is done again"
+                _guard.log_throttled(logging.WARNING, "transaction", words, self.path)
+                self._roll_back()
             yield
         finally:
             # At once, without checking whether it was acquired: a signal handler may raise after any other call.
@@ -284,7 +290,7 @@ class Database:
         if self._connection is not None:
             with suppress(sqlite3.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
-            # Later statements would become part of it, and never be committed.
+            # At once, since it locks other processes out.
             if self._connection.in_transaction:
                 self.disconnect()
 
@@ -349,9 +355,10 @@ class Database:
 
     def disconnect(self) -> None:
         """Close the file until it is next needed."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        # Forgotten first: closing may be interrupted, and a closed one can never be used.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _until() -> float:

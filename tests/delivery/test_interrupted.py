@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -83,9 +83,49 @@ def test_no_transaction_stays_open(statement: str, tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_a_transaction_that_cannot_be_rolled_back_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), TimeLimitError()])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("failing", [("COMMIT",), ("ROLLBACK",), ("COMMIT", "ROLLBACK"), ("ROLLBACK", "close")])
+def test_a_transaction_that_cannot_be_ended_locks_nobody_out(
+    failing: tuple[str, ...], when: str, error: Exception, tmp_path: Path
+) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.put(Entry("key", "log", "1", 0.0, b"{}"))
+    store: Any = outbox.store
+    left = list(failing)
+
+    class Failing(Interrupted):
+        def _run(self, what: str, work: Callable[[], object]) -> object:
+            done = None if what in left and when == "before" and what != "close" else work()
+            if what in left:
+                left.remove(what)
+                raise error
+            return done
+
+        def execute(self, sql: str, *args: Any) -> Any:
+            return self._run(sql, lambda: self._inner.execute(sql, *args))
+
+        def close(self) -> None:
+            self._run("close", self._inner.close)
+
+    store._connection = Failing(store._connection, lambda *_: False)
+    with suppress(TimeLimitError, sqlite3.OperationalError, ZeroDivisionError), outbox.transaction():
+        outbox.collect()
+        if "COMMIT" not in failing:
+            raise ZeroDivisionError
+    assert len(left) < len(failing)
+    left.clear()
+    elsewhere(outbox.collect)
+    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert other.execute("SELECT reference FROM entry").fetchall() == [("1",)]
+        other.execute("ROLLBACK")
+    assert (outbox.counts().made, outbox.counts().waiting) == (1, 1)
+    outbox.close()
+
+
+def test_a_transaction_that_cannot_be_rolled_back_is_closed_at_once(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     store: Any = outbox.store
 
     class Failing(Interrupted):
@@ -95,11 +135,11 @@ def test_a_transaction_that_cannot_be_rolled_back_is_closed(tmp_path: Path) -> N
             return self._inner.execute(sql, *args)
 
     store._connection = Failing(store._connection, lambda *_: False)
-    with pytest.raises(TimeLimitError), outbox.transaction():
-        raise TimeLimitError
-    outbox.collect()
-    with closing(sqlite3.connect(outbox.path)) as other:
-        assert other.execute("SELECT reference FROM entry").fetchall() == [("1",)]
+    with pytest.raises(ZeroDivisionError), outbox.transaction():
+        raise ZeroDivisionError
+    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
     outbox.close()
 
 
