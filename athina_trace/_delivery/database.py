@@ -71,17 +71,22 @@ def version_of(path: Path) -> int | None:
     Sources: https://www.sqlite.org/fileformat2.html#user_version_number and
     https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
     """
-    if _is_open(path) or not Database.lock.acquire(timeout=PROGRAM_SECONDS):
+    if _is_open(path):
         return None
+    lock = Database.lock
     try:
-        if _is_open(path):
+        # Inside `try`: see `Database.locked`.
+        if not lock.acquire(timeout=PROGRAM_SECONDS) or _is_open(path):
             return None
         with path.open("rb") as file:
             return int.from_bytes(file.read(64)[60:], "big")
     except OSError:
         return 0
     finally:
-        Database.lock.release()
+        try:  # noqa: SIM105 - see there
+            lock.release()
+        except RuntimeError:
+            pass
 
 
 def _is_open(path: Path) -> bool:

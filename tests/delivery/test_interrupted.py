@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from athina_trace import _guard
+from athina_trace import _guard, _runtime
 from athina_trace._clock import clock
-from athina_trace._delivery.database import Database
+from athina_trace._delivery.database import Database, version_of
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.fallback import Delivery
@@ -143,14 +143,28 @@ def test_a_transaction_that_cannot_be_rolled_back_is_closed_at_once(tmp_path: Pa
     outbox.close()
 
 
-def test_the_lock_of_the_process_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ["counts", "version"])
+def test_the_lock_of_the_process_is_given_back(ask: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.counts()
     monkeypatch.setattr(Database, "lock", Interrupted(threading.RLock(), lambda name, *_: name == "acquire"))
     with pytest.raises(TimeLimitError):
-        outbox.counts()
+        outbox.counts() if ask == "counts" else version_of(tmp_path / "another.db")
     elsewhere(outbox.counts)
     outbox.close()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_the_lock_of_the_runtime_is_given_back(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is acquired to make one, to import what that needs, and to log the calls made meanwhile."""
+    acquired = count(1)
+    lock = Interrupted(threading.RLock(), lambda name, *_: name == "acquire" and next(acquired) == nth)
+    monkeypatch.setattr(_runtime, "_once", lock)
+    with pytest.raises(TimeLimitError):
+        _runtime.active()
+    taken = list[bool]()
+    elsewhere(lambda: taken.append(lock.acquire(timeout=60)))
+    assert taken == [True]
 
 
 def test_what_is_opened_on_top_of_being_opened_is_the_only_one() -> None:
