@@ -161,17 +161,20 @@ def _making() -> Iterator[None]:
     Raises `AthinaTraceError` if another thread does so and does not finish in time.
     """
     global _maker  # noqa: PLW0603 - there is one for each process
-    if not _take():
-        raise AthinaTraceError(
-            f"another thread is starting it and has not finished within {_START_SECONDS:.0f} seconds: it waits for a "
-            "module that is being imported or for a lock, or the process was forked meanwhile"
-        )
-    outer, _maker = _maker, threading.get_ident()
     try:
-        yield
+        # Inside `try`, since the program's signal handler may raise as soon as the lock is acquired.
+        if not _take():
+            raise AthinaTraceError(
+                f"another thread is starting it and has not finished within {_START_SECONDS:.0f} seconds: it waits for "
+                "a module that is being imported or for a lock, or the process was forked meanwhile"
+            )
+        outer, _maker = _maker, threading.get_ident()
+        try:
+            yield
+        finally:
+            _maker = outer
     finally:
-        _maker = outer
-        _once.release()
+        _let_go()
 
 
 def is_being_made() -> bool:
@@ -192,14 +195,13 @@ def afterwards(task: Callable[[], object]) -> None:
 
 
 def _catch_up() -> None:
-    if not _take():
-        return
     try:
-        while _afterwards:
-            with _guard.shield("logging the calls made during start-up"):
-                _afterwards.pop(0)()
+        if _take():
+            while _afterwards:
+                with _guard.shield("logging the calls made during start-up"):
+                    _afterwards.pop(0)()
     finally:
-        _once.release()
+        _let_go()
 
 
 def _make(settings: Settings) -> Runtime:

@@ -29,6 +29,7 @@ import unittest.mock
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -1352,6 +1353,26 @@ def test_of_several_streams_the_first_chunk_of_any_is_the_first(local: Logs, mon
     assert "".join([*second, *first]) == "".join([*PIECES[1:], *PIECES[1:]])
     (log,) = local()
     assert log["custom_attributes"]["time_to_first_chunk_ms"] == 1000
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["fails", "fails later", "is closed", "ends"], 3)])
+def test_a_call_fails_if_one_of_its_streams_does(local: Logs, order: tuple[str, ...]) -> None:
+    def some(how: str) -> Generator[str, None, None]:
+        yield how
+        if how.startswith("fails"):
+            raise ValueError(how)
+
+    for stream in athina_trace(lambda: {how: some(how) for how in order})().values():
+        for piece in stream:
+            if piece == "is closed":
+                stream.close()
+                break
+            with suppress(ValueError, StopIteration):
+                next(stream)
+    failed = next((f"ValueError: {how}" for how in order if how.startswith("fails")), None)
+    (log,) = local()
+    assert log.get("error") == failed
+    assert (log["custom_attributes"].get("outcome") == "incomplete") is (failed is None and "is closed" in order)
 
 
 def test_a_stream_that_is_returned_again_and_again_stays_one_step_away(local: Logs) -> None:

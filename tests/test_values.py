@@ -433,6 +433,23 @@ URLS = [
     ("db_password = \"hunter2\"; secret = 'hunter2'", "db_password = \"[masked]\"; secret = '[masked]'"),
     ("A_TOKEN=Token hunter2hunter2 B_TOKEN=Basic hunter2hunter2", "A_TOKEN=[masked] B_TOKEN=[masked]"),
     ("A_TOKEN=Basic and A=1", "A_TOKEN=[masked] and A=1"),
+    ("curl -uada:hunter2 https://h/x", "curl -uada:[masked] https://h/x"),
+    ("env:\n  - name: DB_PASSWORD\n    value: hunter2\n", "env:\n  - name: DB_PASSWORD\n    value: [masked]\n"),
+    ("- name: 'API_KEY'\r\n  value: \"hunter2 x\"\n- a: b", "- name: 'API_KEY'\r\n  value: [masked]\n- a: b"),
+    ("- name: Authorization\n  value: Basic hunter2", "- name: Authorization\n  value: [masked]"),
+    (r'{"yaml": "- name: A_TOKEN\n  value: hunter2\n"}', r'{"yaml": "- name: A_TOKEN\n  value: [masked]\n"}'),
+    ("{:password => 'hunter2x', :user => 'ada'}", "{:password => '[masked]', :user => 'ada'}"),
+    ("['db_password'   => 'hunter2x', 'n' => 1]", "['db_password'   => '[masked]', 'n' => 1]"),
+    ('\tapiKey := "hunter2x"\n', '\tapiKey := "[masked]"\n'),
+    (r'{"code": "{\"token\" => \"hunter2x\"}"}', r'{"code": "{\"token\" => \"[masked]\"}"}'),
+    (
+        'Authorization: Digest username="ada", realm="a b", nc=00000001, response="hunter2"\r\nHost: h',
+        "Authorization: Digest [masked]\r\nHost: h",
+    ),
+    (
+        r'{"h": "Authorization: Digest username=\"ada\", response=\"hunter2\""}',
+        r'{"h": "Authorization: Digest [masked]"}',
+    ),
 ]
 
 
@@ -496,6 +513,15 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "token = tokenizer2.next_token secret = Secret2Factory api_key = load_the_first_key_of_2",
         "token = FIRST_TOKEN_OF_THE_2; settings.API_KEY=value",
         '{"token": "sk-…"}',
+        "token = OAuth2TokenProviderWithRefresh\nsecret = S3SecretStoreForThisProject\n",
+        "def f(token: OAuth2TokenProvider) -> Token2: ...",
+        "f = (token) => 'hunter2x'; g = token => 'hunter2x'; {'password' => 'required|min:8', :token => token2}",
+        'if (token := "a word"): password := os.Getenv("PASSWORD_1"); x.user := "hunter2x"',
+        "- name: DB_PASSWORD\n  value: $(PASSWORD1)\n- name: A_TOKEN\n  value: '{{ token1 }}'\n",
+        "- name: OPENAI_API_KEY\n  value: your-key\n- name: B_API_KEY\n  value: ''\n",
+        "- name: USE_TOKEN\n  value: true\n- name: A_SECRET\n  value: /run/secrets/1\n- name: B_TOKEN\n  type: x2\n",
+        "name: token\n value: what comes after it\nname: user\n value: hunter2\nvalue: of a token",
+        'Authorization: Digest is older than Basic; WWW-Authenticate: Digest realm="x", nonce="1", qop="auth"',
     ],
 )
 def test_texts_without_credentials_stay(words: str) -> None:
@@ -668,6 +694,14 @@ def test_credentials_are_masked_whatever_surrounds_or_truncates_them(before: str
         *('"name":"token","value":"', "://hooks.slack.com/a/", "://api.telegram.org/bot1:", "https://hook"),
         *("--password ", "--token a", "--a", "<password>", "<a password='x ", "<a ", "</password>", "?key=a", '<a b="'),
         *(f"-----BEGIN PRIVATE KEY-----{'a: ' * 30}", "-----BEGIN PRIVATE KEY-----a: b\n\n", "-----BEGIN "),
+        *("name: a_token\n value: ", "name: a", "token => 'a1", "token =>", "=> ' ", "token := 'a1", ":=", "value:"),
+        *(
+            "authorization: Digest a=1, ",
+            'authorization: Digest a="b',
+            " -ua",
+            "token: aA1Bcc",
+            "token = OAuth2Aaaaaa ",
+        ),
     ],
 )
 @pytest.mark.parametrize("before", ["://", '"a":"x'])

@@ -10,15 +10,16 @@ long as `waiting_at_most` allows.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from athina_trace import _fork
+from athina_trace import _fork, _guard
 from athina_trace._delivery import files
 from athina_trace._delivery.sqlite import sqlite3
 from athina_trace.errors import OutboxError
@@ -34,6 +35,9 @@ _MOST_LOG_BYTES = 1000 * _PAGE_BYTES
 """The write-ahead log is checkpointed at this size, or at a quarter of the reserve for deliveries on a full disk."""
 _VACUUM_PAGES = 4096
 """Pages freed at once: others may have to wait meanwhile."""
+
+_NO_SHARED_MEMORY: Final = frozenset({"SQLITE_IOERR_SHMMAP", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMLOCK"})
+"""Errors of file systems, such as some of networks and in user space, that map no file into memory (Python 3.11)."""
 
 _thread = threading.local()
 
@@ -70,17 +74,22 @@ def version_of(path: Path) -> int | None:
     Sources: https://www.sqlite.org/fileformat2.html#user_version_number and
     https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
     """
-    if _is_open(path) or not Database.lock.acquire(timeout=PROGRAM_SECONDS):
+    if _is_open(path):
         return None
+    lock = Database.lock
     try:
-        if _is_open(path):
+        # Inside `try`: see `Database.locked`.
+        if not lock.acquire(timeout=PROGRAM_SECONDS) or _is_open(path):
             return None
         with path.open("rb") as file:
             return int.from_bytes(file.read(64)[60:], "big")
     except OSError:
         return 0
     finally:
-        Database.lock.release()
+        try:  # noqa: SIM105 - see there
+            lock.release()
+        except RuntimeError:
+            pass
 
 
 def _is_open(path: Path) -> bool:
@@ -101,6 +110,7 @@ class Database:
         self.path = path
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
+        self._log = "WAL"
         self._inode = 0
         self._descriptors: dict[int, tuple[int, int]] = {}
         self._has_locks = True
@@ -137,11 +147,25 @@ class Database:
             found = self._look_for_files()
             self._descriptors = {fd: known for fd, known in found.items() if before.get(fd) != known}
             is_whole = not found or self._identities("", "-wal") <= set(found.values())
-            # All connections of a process share the third file, and never reopen it. SQLite's locks are on it.
-            self._has_locks = not found or self._identities("-shm") <= set(found.values())
-        except BaseException:
+            # All connections of a process share the third file, and never reopen it. SQLite's locks are on it, unless
+            # it was left behind by an attempt to map it.
+            has_log = self._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            self._has_locks = not found or not has_log or self._identities("-shm") <= set(found.values())
+        except BaseException as error:
             self.disconnect()
-            raise
+            if self._log != "WAL" or getattr(error, "sqlite_errorname", None) not in _NO_SHARED_MEMORY:
+                raise
+            with closing(sqlite3.Connection(self.path, isolation_level=None, timeout=_TRY_SECONDS)) as alone:
+                # By now its header may say that it has a write-ahead log. Only who has it alone needs no shared memory.
+                for setting in ("locking_mode = EXCLUSIVE", "journal_mode = DELETE"):
+                    alone.execute(f"PRAGMA {setting}")
+            self._log = "DELETE"
+            words = (
+                "the file system of %s cannot share memory between processes (%s): SQLite uses a rollback journal "
+                "there, which is slower; set ATHINA_OUTBOX to a file on a local disk"
+            )
+            _guard.log_throttled(logging.WARNING, "shared memory", words, self.path, error)
+            return self._open()
         if not is_whole:
             self._abandon(self._connection)
             raise sqlite3.OperationalError(f"the program closed a file of {self.path} while it was being opened")
@@ -173,10 +197,11 @@ class Database:
             )
         log_bytes = min(_MOST_LOG_BYTES, files.disk_of(Path(self.path).parent).reserve / 4)
         # An empty file has nothing to lose, and each sync is slow on a busy disk.
-        first = ("synchronous = NORMAL",) if version else ("synchronous = OFF", "auto_vacuum = INCREMENTAL")
+        # Not tried again in a file that does without shared memory: other processes would meet it half changed.
+        new = ("synchronous = OFF", "auto_vacuum = INCREMENTAL", f"journal_mode = {self._log}")
+        first = ("synchronous = NORMAL",) if version else new
         for setting in (
             *first,
-            "journal_mode = WAL",
             "temp_store = MEMORY",
             # Some builds overwrite deleted data with zeros, via the log: a full disk has no room for that.
             "secure_delete = FAST",
@@ -217,6 +242,11 @@ class Database:
                 raise sqlite3.OperationalError("database is locked by another thread of this process")
             if self._connection is not None and not self._has_its_files():
                 self._abandon(self._connection)
+            if self._connection is not None and self._connection.in_transaction:
+                # Its thread was interrupted while it ended it. Ours would become part of it, and never be committed.
+                words = "a transaction in %s was not ended, and is rolled back: what it changed is done again"
+                _guard.log_throttled(logging.WARNING, "transaction", words, self.path)
+                self._roll_back()
             yield
         finally:
             # At once, without checking whether it was acquired: a signal handler may raise after any other call.
@@ -284,7 +314,7 @@ class Database:
         if self._connection is not None:
             with suppress(sqlite3.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
-            # Later statements would become part of it, and never be committed.
+            # At once, since it locks other processes out.
             if self._connection.in_transaction:
                 self.disconnect()
 
@@ -349,9 +379,10 @@ class Database:
 
     def disconnect(self) -> None:
         """Close the file until it is next needed."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        # Forgotten first: closing may be interrupted, and a closed one can never be used.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _until() -> float:

@@ -44,8 +44,9 @@ _Opened = TypeVar("_Opened")
 class _OnDemand(Generic[_Opened]):
     """A resource that is opened by the thread that first needs it, and again after it was closed."""
 
-    def __init__(self, open_: Callable[[], _Opened]) -> None:
+    def __init__(self, open_: Callable[[], _Opened], close: Callable[[_Opened], None]) -> None:
         self._open = open_
+        self._close = close
         # The engine's thread and a caller of `flush` may need it at once; `cached_property` has no lock since 3.12.
         self._lock = threading.RLock()
         self.opened: _Opened | None = None
@@ -58,7 +59,10 @@ class _OnDemand(Generic[_Opened]):
                 opened = self._open()
                 # A finalizer or a signal handler may have needed it meanwhile, and put something there. This is one
                 # statement, so that none of them runs between the check and the assignment.
-                self.opened = opened = opened if self.opened is None else self.opened
+                self.opened = kept = opened if self.opened is None else self.opened
+                if kept is not opened:
+                    self._close(opened)
+                return kept
             return opened
 
     def take(self) -> _Opened | None:
@@ -119,8 +123,8 @@ class Outbox:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
         """Commits an entry: once this returns, it survives this process. Raises `OutboxError`."""
-        self._store = _OnDemand(open_store)
-        self._lease_owner = _OnDemand(open_owner)
+        self._store = _OnDemand(open_store, lambda store: store.close())
+        self._lease_owner = _OnDemand(open_owner, lambda owner: owner.release())
         self._drops = _Drops()
         self.is_behind = False
         """Whether the journal held more than the last `collect` took."""

@@ -6,6 +6,7 @@ its own connection.
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import math
 import queue
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from athina_trace import _guard
@@ -82,22 +84,20 @@ class _Sender:
         self.error: BaseException | None = None
 
 
-class _TurnLock:
+class _TurnLock(_thread.RLock):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues] - final in stubs alone
     """A lock that only a running thread takes: the others poll.
 
     An ordinary lock is handed to a waiting thread, which keeps it while it waits 5 ms for the interpreter (GIL) if the
     program computes. Others that want it meanwhile wait as well, and so it is handed on like this forever.
+
+    An exception that another thread or a signal handler injects comes between instructions, after any call. Here none
+    comes between acquiring and the block, or between the block and `__exit__`, which is the lock's own.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        while not self._lock.acquire(blocking=False):
+    def __enter__(self) -> None:  # type: ignore[override]  # it is always acquired
+        # `iter` acquires and compares in one instruction.
+        for _ in iter(partial(self.acquire, False), True):  # noqa: FBT003 - not to block
             time.sleep(_TRY_SECONDS)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class Senders:
@@ -254,7 +254,7 @@ class Senders:
                 if sender.held:
                     self._start_where_needed()
                     return True
-                is_idle = sender.is_resting and not sender.may_continue.wait(_IDLE_SECONDS)
+                is_idle = sender.is_resting and not self._wait(sender, _IDLE_SECONDS)
             with self._lock:
                 sender.is_resting = False
                 if is_idle and len(self._senders) > 1:
@@ -295,12 +295,17 @@ class Senders:
                     request = self._requests[sender] = self.controller.begin(now, key, reference, kind)
                     break
                 sender.may_continue.clear()
-            sender.may_continue.wait()
+            self._wait(sender)
             sender.is_parked = False
             now = self._clock.monotonic()
         if request is not None and request.is_paced:
             self._closed.wait(request.begins - now)
         return None if self._closed.is_set() else request
+
+    def _wait(self, sender: _Sender, seconds: float | None = None) -> bool:
+        """Wait until the sender may continue; False if it may not after so many seconds."""
+        # Checked after `may_continue` was cleared: `close` may have set it just before.
+        return self._closed.is_set() or sender.may_continue.wait(seconds)
 
     def _end(self, request: InFlight, outcome: Outcome, sender: _Sender) -> Verdict:
         """Report the outcome of a request to the controller; return the verdict on its log."""

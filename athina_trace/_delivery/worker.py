@@ -134,7 +134,7 @@ class Worker:
                 )
                 return _FAULT_SECONDS
             # The logs in the journal wait; another process may collect them.
-            self.stuck = f"the outbox cannot be used: {error}"
+            self.stuck = f"the outbox {self.engine.outbox.path} cannot be used: {error}"
             _guard.log_throttled(logging.ERROR, "stuck", "%s; new logs are kept in memory until it can be", self.stuck)
             self.engine.flushes.end_all()
             return _STUCK_SECONDS

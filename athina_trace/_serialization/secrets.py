@@ -75,7 +75,7 @@ _NAMING: Final = frozenset({"name", "key", "id"})
 _NAMED_BY: Final = frozenset({"value", "content"})
 """Attributes of XML and HTML with a value whose name is in another attribute, one of `_NAMING`."""
 _LOGIN = re.compile(
-    r"""((?: (?:-u|--user)[ =]["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
+    r"""((?: (?:-u[ =]?|--user[ =])["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
     r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""
 )
 """Logins of curl: on a command line, or in a list of arguments in JSON or Python."""
@@ -90,6 +90,12 @@ _PAIRED = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 """Lists of headers and variables: objects with a name and a value."""
+_PAIRED_LINES = re.compile(
+    r"""(name:[ \t]{1,9}(["']?)([\w.-]{1,64})\2[ \t]{0,9}(?:\r?\n|\\{1,7}n)[ \t]{1,99}value:[ \t]{1,9})"""
+    r"""(?!["']?(?:true|false|[$<{/]))("[^"\\\n]{1,2000}"|'[^'\\\n]{1,2000}'"""
+    r"""|(?:(?:Bearer|Basic|Token) )?[^\s"'\\\[\]{}|>&*!#]{1,2000}(?=[ \t]{0,9}(?:[\r\n\\"]|\Z)))"""
+)
+"""The same in YAML, as in the environment of a container: a word or a string, not a reference, template or path."""
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
 # After its first line and any headers, a key has letters without a space, unlike prose about keys. If its end was cut
 # off, it extends to the end of the text.
@@ -110,7 +116,7 @@ _LAST: Final = "".join(sorted(set(re.findall(r"([A-Za-z])[|)]", _ENDS))))
 _SIGN = re.compile(
     rf""":(?:(?=[/ "'b][/"'abe])(?=//| ?["']?b(?:earer|asic) )|(?<=["'{_LAST}]:)(?:(?<=["']:)|"""
     + _ENDS.replace("~", ":")
-    + "))"
+    + "|(?<=value:)))"
 )
 """A colon that may have a credential beside it: in a URL, before `bearer` or `basic`, after a quote or an ending."""
 _QUOTED = re.compile(r""":(?<=["']:)""")
@@ -149,11 +155,15 @@ def _behind_colons() -> _BehindColons:
     """Compile the patterns on first use: not every program has such texts."""
     quoted = "|".join(_ENDS.replace("~", quote) for quote in ("[\"']:", "\\\\[\"']:"))
     word = rf"""{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s,;'"\\]|\Z)"""
+    parameter = r"""\w{1,20}=(?:\\{0,7}"[^"\\\r\n]{0,500}\\{0,7}"|[\w.-]{1,64})"""
     scheme, token = r"(?:[A-Za-z][\w-]{0,30} )?", rf"""{_RANDOM}[^\s"'\\,;<>{{}}$]{{6,500}}"""
     return _BehindColons(
         re.compile(rf""":(?:(?<=["']:)(?=[ \t]?[\[{{])(?:{quoted})|(?<=[A-Za-z]:){_ENDS.replace("~", ":")})"""),
         re.compile(rf"""[ \t]?({_LITERAL}|\[[^\[\]{{}}\n]{{8,500}}\]|{word})"""),
-        re.compile(rf"""[ \t]?{scheme}({token}(?:, ?\w+=[^\s,"']+)*)"""),
+        re.compile(
+            rf"""[ \t]?{scheme}({token}(?:, ?\w+=[^\s,"']+)*"""
+            rf"""|(?<=[Dd]igest ){parameter}(?:, ?{parameter}){{1,15}})"""
+        ),
         re.compile(r"""[ \t]?((?:\[[^\[\]{}]{1,2000}\]|{[^\[\]{}]{1,2000}}))"""),
         re.compile(
             rf"""{{(?=.*{_MARK}type{_MARK}\s*:)(?:\s*{_MARK}(?:{_SCHEMA_WORDS}){_MARK}\s*:\s*"""
@@ -177,8 +187,12 @@ _ASSIGNED = re.compile(
     + _ENDS.replace("~", " = ")
     + rf"({_LITERAL}|{_RANDOM}[\w+/=.~!@#%^&*-]{{8,500}}(?=[\s\"\\\\]|\Z)))"
 )
+_ARROW = re.compile(rf"""(?:=>|(?<=:)=)[ \t]{{0,9}}({_MARK}){_RANDOM}[^\s"'|\\]{{7,500}}(?=\1)""")
+"""A literal after `=>`, as in Ruby and PHP, or after `:=`, as in Go. A bar is in rules about a value."""
 _SECTION = re.compile(r"^[ \t]{0,9}\[[\w .:-]{1,64}\][ \t]{0,9}$", re.MULTILINE)
 """The heading of a section in a configuration file, where values need no quotation marks."""
+_IDENTIFIER = re.compile(r"(?=\D*\d\d?\D*\Z)(?:[A-Z]{1,4}\d{1,2}|[A-Z]{0,2}[a-z]{2,}\d{0,2})(?:[A-Z][a-z]{2,}\d{0,2})+")
+"""A name in code of capitalised words, one of them with a number: `OAuth2TokenProvider`."""
 _MIXED = re.compile(r"(?=.{0,100}\d)(?=.{0,100}[a-z])(?=.{0,100}[A-Z])[\w+/=~-]{20,}")
 _PLACEHOLDER = re.compile(
     r"""["']?(?:(?i:bearer|basic|token) )?(?:<?(?i:your)(?:[-_ ][A-Za-z]+)+>?|<[A-Za-z][\w -]{0,60}>"""
@@ -324,9 +338,13 @@ def without_credentials(text: str) -> str:
             text = _NAMED.sub(_masked_text, text)
             if "alue" in text:
                 text = _PAIRED.sub(_masked_value, text)
+        if "value:" in text:
+            text = _PAIRED_LINES.sub(_masked_line, text)
         text = _without_named(text)
     if "=" in text:
         text = _without_assigned(text)
+        if "=>" in text or ":=" in text:
+            text = _without_arrows(text)
     return _without_unnamed(text)
 
 
@@ -422,6 +440,9 @@ def _without_named(text: str) -> str:
         value = (form if quote is None else forms.inside).match(text, found.end())
         if value is None or (quote is not None and forms.schema.fullmatch(value[1])):
             continue
+        # People choose passwords, but not tokens.
+        if quote is None and kind.endswith("token") and _IDENTIFIER.fullmatch(value[1]):
+            continue
         if quote is not None:
             masked = f"{quote[0][::-1]}{MASKED}{quote[0][::-1]}"
         elif is_cookie:  # the attributes of a `Set-Cookie` are kept
@@ -453,7 +474,8 @@ def _without_assigned(text: str) -> str:
                 return f"= {mark[0]}{MASKED}{mark[0]}"
             if is_configuration is None:
                 is_configuration = _SECTION.search(text) is not None
-            return f"= {MASKED}" if is_configuration or _MIXED.fullmatch(literal) else found[0]
+            is_secret = is_configuration or (_MIXED.fullmatch(literal) and not _IDENTIFIER.fullmatch(literal))
+            return f"= {MASKED}" if is_secret else found[0]
         is_list = name.endswith(("TOKENS", "KEYS")) and "," in value
         if (not is_list and not looks_secret(name)) or value[1:-1] == MASKED or _PLACEHOLDER.fullmatch(value):
             return found[0]
@@ -470,12 +492,30 @@ def _without_assigned(text: str) -> str:
     return _ASSIGNED.sub(masked, text)
 
 
+def _without_arrows(text: str) -> str:
+    def masked(found: re.Match[str]) -> str:
+        before = text[max(0, found.start() - _LONGEST_NAME) : found.start()]
+        before = before.rstrip(":").rstrip(" \t")
+        quote = _QUOTES.match(before[::-1])
+        name = _name_before(before, len(before) - (0 if quote is None else quote.end()))
+        # A name on its own before `=>` is the parameter of a function in JavaScript.
+        is_named = found[0][:2] != "=>" or quote is not None or before.endswith(f":{name}")
+        return f"{text[found.start() : found.end(1)]}{MASKED}" if is_named and looks_secret(name) else found[0]
+
+    return _ARROW.sub(masked, text)
+
+
 def _masked_text(found: re.Match[str]) -> str:
     escape, mark, name, colon, value, end = found.groups()
     quote = escape + mark
     is_secret = value and looks_secret(name) and not _PLACEHOLDER.fullmatch(value)
     masked = MASKED if is_secret else _NAMED.sub(_masked_text, value)
     return f"{quote}{name}{quote}{colon}{quote}{masked}{end}"
+
+
+def _masked_line(found: re.Match[str]) -> str:
+    before, _, name, value = found.groups()
+    return f"{before}{MASKED}" if looks_secret(name) and not _PLACEHOLDER.fullmatch(value) else found[0]
 
 
 def _masked_value(found: re.Match[str]) -> str:

@@ -21,7 +21,7 @@ class SeveralStreams:
         self.call = call
         self.parts: list[OneStream] = []
         self.error: BaseException | None = None
-        """The first error that ended a stream early."""
+        """The first error that ended a stream; a failure rather than that another one was closed or cancelled."""
         self._ended = count(1)
 
     def followed(self, streams: Mapping[Any, Any], follow: Follow) -> dict[Any, Any]:
@@ -84,7 +84,8 @@ class OneStream(Call):
         return self._streams.end_one(value)
 
     def failed(self, error: BaseException) -> DeferredWork:
-        self._streams.error = self._streams.error or error
+        if not isinstance(known := self._streams.error, Exception):
+            self._streams.error = error if known is None or isinstance(error, Exception) else known
         return self.done(None)
 
     def collected(self, stream: object) -> None:

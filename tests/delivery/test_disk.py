@@ -11,16 +11,17 @@ import shutil
 import sqlite3
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import athina_trace
 from athina_trace import _runtime
 from athina_trace._assembly import Runtime
-from athina_trace._delivery import files
+from athina_trace._delivery import database, files
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
@@ -465,3 +466,44 @@ def test_our_sql_statements_are_not_traced(athina: AthinaServer, tmp_path: Path)
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
     )
     assert (out, err) == ("True None 0\n", "")
+
+
+class Unmapped(sqlite3.Connection):
+    """A connection on a file system that maps no file into memory, which SQLite finds when it first reads the log.
+
+    It leaves the file behind that it could not map.
+    """
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        has_log = super().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        if "sqlite_master" in sql:
+            Path(f"{super().execute('PRAGMA database_list').fetchone()[2]}-shm").touch()
+        if "sqlite_master" in sql and has_log:
+            error = sqlite3.OperationalError("disk I/O error")
+            vars(error)["sqlite_errorname"] = "SQLITE_IOERR_SHMMAP"  # Python sets it since 3.11
+            raise error
+        return super().execute(sql, *args)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_file_system_without_shared_memory_has_a_store_without_a_write_ahead_log(
+    is_new: bool, path: Path, athina: AthinaServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not is_new:
+        answer("before")
+        assert athina_trace.flush(60)
+        athina_trace.shutdown()
+    monkeypatch.setattr(database, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "Connection": Unmapped}))
+    answer("after")
+    assert athina_trace.flush(60)
+    assert athina_trace.status().memory_only is None
+    another = SqliteOutbox(str(path))  # which makes it shared
+    another.put(Entry("key", "log", "another", 0.0, b'{"user_query":"another"}'))
+    another.collect_all()
+    answer("beside it")
+    assert athina_trace.flush(60)
+    another.close()
+    assert {"after", "another", "beside it"} <= set(questions(athina))
+    assert said(caplog, f"the file system of {path} cannot share memory") == 1
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA journal_mode").fetchone() == ("delete",)

@@ -9,20 +9,21 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from athina_trace import _guard
+from athina_trace import _guard, _runtime
 from athina_trace._clock import clock
-from athina_trace._delivery.database import Database
+from athina_trace._delivery.database import Database, version_of
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Lease, Stored
 from athina_trace._delivery.fallback import Delivery
-from athina_trace._delivery.outbox import MemoryOutbox
+from athina_trace._delivery.outbox import MemoryOutbox, _OnDemand
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
@@ -82,9 +83,49 @@ def test_no_transaction_stays_open(statement: str, tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_a_transaction_that_cannot_be_rolled_back_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), TimeLimitError()])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("failing", [("COMMIT",), ("ROLLBACK",), ("COMMIT", "ROLLBACK"), ("ROLLBACK", "close")])
+def test_a_transaction_that_cannot_be_ended_locks_nobody_out(
+    failing: tuple[str, ...], when: str, error: Exception, tmp_path: Path
+) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.put(Entry("key", "log", "1", 0.0, b"{}"))
+    store: Any = outbox.store
+    left = list(failing)
+
+    class Failing(Interrupted):
+        def _run(self, what: str, work: Callable[[], object]) -> object:
+            done = None if what in left and when == "before" and what != "close" else work()
+            if what in left:
+                left.remove(what)
+                raise error
+            return done
+
+        def execute(self, sql: str, *args: Any) -> Any:
+            return self._run(sql, lambda: self._inner.execute(sql, *args))
+
+        def close(self) -> None:
+            self._run("close", self._inner.close)
+
+    store._connection = Failing(store._connection, lambda *_: False)
+    with suppress(TimeLimitError, sqlite3.OperationalError, ZeroDivisionError), outbox.transaction():
+        outbox.collect()
+        if "COMMIT" not in failing:
+            raise ZeroDivisionError
+    assert len(left) < len(failing)
+    left.clear()
+    elsewhere(outbox.collect)
+    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert other.execute("SELECT reference FROM entry").fetchall() == [("1",)]
+        other.execute("ROLLBACK")
+    assert (outbox.counts().made, outbox.counts().waiting) == (1, 1)
+    outbox.close()
+
+
+def test_a_transaction_that_cannot_be_rolled_back_is_closed_at_once(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     store: Any = outbox.store
 
     class Failing(Interrupted):
@@ -94,22 +135,50 @@ def test_a_transaction_that_cannot_be_rolled_back_is_closed(tmp_path: Path) -> N
             return self._inner.execute(sql, *args)
 
     store._connection = Failing(store._connection, lambda *_: False)
-    with pytest.raises(TimeLimitError), outbox.transaction():
-        raise TimeLimitError
-    outbox.collect()
-    with closing(sqlite3.connect(outbox.path)) as other:
-        assert other.execute("SELECT reference FROM entry").fetchall() == [("1",)]
+    with pytest.raises(ZeroDivisionError), outbox.transaction():
+        raise ZeroDivisionError
+    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
     outbox.close()
 
 
-def test_the_lock_of_the_process_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", ["counts", "version"])
+def test_the_lock_of_the_process_is_given_back(ask: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = SqliteOutbox(str(tmp_path / "outbox.db"))
     outbox.counts()
     monkeypatch.setattr(Database, "lock", Interrupted(threading.RLock(), lambda name, *_: name == "acquire"))
     with pytest.raises(TimeLimitError):
-        outbox.counts()
+        outbox.counts() if ask == "counts" else version_of(tmp_path / "another.db")
     elsewhere(outbox.counts)
     outbox.close()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_the_lock_of_the_runtime_is_given_back(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is acquired to make one, to import what that needs, and to log the calls made meanwhile."""
+    acquired = count(1)
+    lock = Interrupted(threading.RLock(), lambda name, *_: name == "acquire" and next(acquired) == nth)
+    monkeypatch.setattr(_runtime, "_once", lock)
+    with pytest.raises(TimeLimitError):
+        _runtime.active()
+    taken = list[bool]()
+    elsewhere(lambda: taken.append(lock.acquire(timeout=60)))
+    assert taken == [True]
+
+
+def test_what_is_opened_on_top_of_being_opened_is_the_only_one() -> None:
+    numbers, closed = count(1), list[int]()
+
+    def open_() -> int:
+        number = next(numbers)
+        if number < 3:
+            resource.get()
+        return number
+
+    resource = _OnDemand(open_, closed.append)
+    assert (resource.get(), resource.opened, sorted(closed)) == (3, 3, [1, 2])
+    assert (resource.take(), resource.take()) == (3, None)
 
 
 @pytest.fixture

@@ -352,9 +352,60 @@ def test_no_thread_holds_the_lock_while_it_waits_for_the_interpreter() -> None:
         ends = time.perf_counter() + 0.05
         while time.perf_counter() < ends:
             pass  # like a compute-bound program
-        assert lock._lock.acquire(blocking=False)
-        lock._lock.release()
+        assert lock.acquire(blocking=False)
+        lock.release()
     finally:
         sys.setswitchinterval(interval)
         thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others cannot raise in another thread")
+@pytest.mark.usefixtures("lenient")
+def test_a_thread_that_is_ended_from_outside_leaves_the_lock() -> None:
+    lock = senders_module._TurnLock()
+
+    def take_turns(began: threading.Event) -> None:
+        began.set()
+        while True:
+            with lock:
+                pass
+
+    for _ in range(100):  # a third of them end while they take the lock or leave it
+        began = threading.Event()
+        thread = threading.Thread(target=take_turns, args=(began,))
+        thread.start()
+        assert began.wait(60)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Died))
+        thread.join(60)
+        assert not thread.is_alive()
+        assert lock.acquire(blocking=False)
+        lock.release()
+
+
+@pytest.mark.parametrize("waits", ["without a lease", "with a lease"])
+def test_a_sender_that_begins_to_wait_while_all_are_closed_ends(waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders_module, "_IDLE_SECONDS", 3600.0)
+
+    class WokenTooEarly(threading.Event):
+        """`close` does what it does before the sender waits."""
+
+        def clear(self) -> None:
+            senders._closed.set()
+            self.set()
+            super().clear()
+
+    def connect() -> Athina:
+        limit.value = 0
+        return Athina()
+
+    senders = Senders(connect, Results(lambda _: None), clock=clock, limit=4)
+    limit = senders.controller._limit
+    limit.value = int(waits == "with a lease")
+    senders.start()
+    senders.start()  # the last one would wait for ever for its next lease
+    first, second = senders._senders
+    first.may_continue, second.may_continue = WokenTooEarly(), WokenTooEarly()
+    senders.submit(lease_of("1"))
+    until(lambda: not all(sender.thread.is_alive() for sender in (first, second)))
+    senders.close(5)
