@@ -34,6 +34,7 @@ from athina_trace._capture.answered import (
     log_tool_output,
     within,
 )
+from athina_trace._capture.failures import status_of
 from athina_trace.integrations.frameworks import MOST_RUNNING, identifier, named_by
 from athina_trace.integrations.openai.common import (
     content_text,
@@ -433,8 +434,7 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
     answer.query = question(reversed(answer.prompt))
     if isinstance(error, Exception):
         answer.error, answer.status = error_text(error), "failed"
-        code = getattr(error, "status_code", None)
-        answer.status_code = code if type(code) is int else None
+        answer.status_code = status_of(error)
     return [answer, *_calls(message, name), *outputs(run.prompt)]
 
 
@@ -445,7 +445,9 @@ def _text(candidate: Data) -> str:
 
 
 def _first(places: Iterable[Data], names: Sequence[str]) -> str | None:
-    return next((text for place in places for name in names if (text := string(place, name))), None)
+    text = next((text for place in places for name in names if (text := string(place, name))), None)
+    # LangChain joins the texts of all chunks that have one, such as both last ones of some servers' streams.
+    return text if text is None else text[: (text + text).find(text, 1)]
 
 
 def _usage(message: Data, places: Iterable[Data]) -> dict[str, int]:
