@@ -11,6 +11,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import make_dataclass
+from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -247,6 +249,28 @@ def test_the_status_of_a_failed_call(local: Logs) -> None:
     first, second = local()
     assert (first["status_code"], first["error"]) == (429, "ApiError: slow down")
     assert (second.get("status_code"), second["error"]) == (None, "Hostile")
+
+
+@pytest.mark.parametrize(
+    ("kept", "status"),
+    [
+        ({"status_code": 429}, 429),
+        ({"response": SimpleNamespace(status_code=429)}, 429),
+        ({"response": {"ResponseMetadata": {"HTTPStatusCode": 429}}}, 429),
+        ({"code": HTTPStatus.TOO_MANY_REQUESTS, "response": None}, 429),
+        ({"code": 429}, None),  # any code: of a database, a process, a socket
+        ({"status_code": "429", "response": {"ResponseMetadata": None}}, None),
+    ],
+    ids=["requests to OpenAI", "httpx", "botocore", "Google", "other codes", "other types"],
+)
+def test_the_status_is_where_the_client_keeps_it(local: Logs, kept: dict[str, Any], status: int | None) -> None:
+    error = RuntimeError("slow down")
+    for name, value in kept.items():
+        setattr(error, name, value)
+    with pytest.raises(RuntimeError):
+        athina_trace(_raise)(error)
+    (log,) = local()
+    assert log.get("status_code") == status
 
 
 def _raise(error: Exception) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from athina_trace import _guard
@@ -89,7 +90,7 @@ def _outcome(error: BaseException) -> str | None:
         if name in _CONTROL_FLOW:
             return _CONTROL_FLOW[name]
     if not _RESPONSES.isdisjoint(names):
-        status = _status(error) or attribute_or_none(error, "code")
+        status = status_of(error) or attribute_or_none(error, "code")
         if not isinstance(status, int) or status >= _FIRST_FAILURE:
             return None
         return "redirected" if status >= _FIRST_REDIRECT else "responded"
@@ -100,7 +101,7 @@ def _outcome(error: BaseException) -> str | None:
 def failure(error: BaseException) -> Mapping[str, Any]:
     """Return `error` and `status_code` of a call that failed with `error`."""
     fields: dict[str, Any] = {"error": message(error)}
-    status = next((status for each in _held(error) if isinstance(status := _status(each), int)), None)
+    status = next((status for each in _held(error) if (status := status_of(each)) is not None), None)
     return fields if status is None else {**fields, "status_code": status}
 
 
@@ -116,9 +117,15 @@ def message(error: BaseException) -> str:
         return kind
 
 
-def _status(error: BaseException) -> Any:
-    response = attribute_or_none(error, "response")
-    return attribute_or_none(error, "status_code") or attribute_or_none(response, "status_code")
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that a client keeps in its exception, or in the response that it keeps there."""
+    response, code = attribute_or_none(error, "response"), attribute_or_none(error, "code")
+    statuses = [attribute_or_none(error, "status_code"), attribute_or_none(response, "status_code")]
+    if type(response) is dict and type(sent := response.get("ResponseMetadata")) is dict:
+        statuses.append(sent.get("HTTPStatusCode"))  # botocore's
+    if isinstance(code, HTTPStatus):
+        statuses.append(code)  # of Google's clients, whose requests may not be HTTP
+    return next((int(status) for status in statuses if isinstance(status, int) and status), None)
 
 
 def _held(error: BaseException) -> list[BaseException]:

@@ -25,6 +25,7 @@ from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
 from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
+from athina_trace._capture.failures import status_of
 from athina_trace._capture.nesting import continue_in, end, follow_nesting, within
 from athina_trace.integrations.frameworks import MOST_RUNNING, identifier, named_by
 from athina_trace.integrations.openai.common import (
@@ -425,8 +426,7 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
     answer.query = question(reversed(answer.prompt))
     if isinstance(error, Exception):
         answer.error, answer.status = error_text(error), "failed"
-        code = getattr(error, "status_code", None)
-        answer.status_code = code if type(code) is int else None
+        answer.status_code = status_of(error)
     return [answer, *_calls(message, name), *outputs(run.prompt)]
 
 
@@ -437,7 +437,9 @@ def _text(candidate: Data) -> str:
 
 
 def _first(places: Iterable[Data], names: Sequence[str]) -> str | None:
-    return next((text for place in places for name in names if (text := string(place, name))), None)
+    text = next((text for place in places for name in names if (text := string(place, name))), None)
+    # LangChain joins the texts of all chunks that have one, such as both last ones of some servers' streams.
+    return text if text is None else text[: (text + text).find(text, 1)]
 
 
 def _usage(message: Data, places: Iterable[Data]) -> dict[str, int]:

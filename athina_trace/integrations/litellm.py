@@ -20,6 +20,7 @@ Source of the callbacks' arguments: litellm 1.80 to 1.108.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import binascii
@@ -90,6 +91,10 @@ _INVENTED: Final = re.compile(r"chatcmpl-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{1
 """The ids that LiteLLM gives to answers if it does not pass on the provider's. Source: `litellm.types.utils`."""
 _OF_PROVIDER: Final = re.compile(r"\blitellm\.\w+: .*?\b\w+(?P<kind>Exception|Error) - (?P<text>.+)", re.DOTALL)
 """LiteLLM's format for a provider's error. Source: `litellm.litellm_core_utils.exception_mapping_utils`."""
+_BYTES: Final = re.compile(r"b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\"")
+"""A body that LiteLLM did not decode, as in the failures of some streams."""
+_ROUTES: Final = re.compile(r"^(converse|invoke)/")
+"""The ways to ask Bedrock for an answer, which a model's name may begin with."""
 _LISTS: Final = (
     *("callbacks", "input_callback", "success_callback", "failure_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
@@ -489,9 +494,12 @@ def _add_details(answer: Answer, payload: Data, metadata: list[dict[str, Any]]) 
         # The answer of a stream has the model's name that was asked for. LiteLLM leaves the other one in the program's
         # own dictionary, where the next call finds it.
         answer.model = served or answer.model
+    provider, asked = string(payload, "custom_llm_provider"), string(payload, "model")
     if answer.model is not None and answer.error is not None:
-        # Of a request that failed, a router gives the name by which LiteLLM finds the provider.
-        answer.model = answer.model.removeprefix(f"{string(payload, 'custom_llm_provider')}/")
+        # Of a request that failed, a router gives the name by which LiteLLM finds the provider, and its route there.
+        answer.model = _ROUTES.sub("", answer.model.removeprefix(f"{provider}/"))
+    elif answer.model == f"{provider}/{asked}":
+        answer.model = asked  # as LiteLLM names the models of some providers, such as Ollama, unless they stream
     details |= {"tags": ", ".join(tags)} if tags else {}
     if (group := string(payload, "model_group")) is not None:
         details["model_group"] = group
@@ -507,10 +515,13 @@ def _message_of(error: str) -> str:
     found = _OF_PROVIDER.search(error)
     if found is None:
         return error
+    text = found["text"]
     try:
-        data, _ = json.JSONDecoder().raw_decode(found["text"])
-    except (ValueError, RecursionError):
-        return found["text"] if found["kind"] == "Exception" else error
+        if (written := _BYTES.match(text)) is not None:
+            text = ast.literal_eval(written[0]).decode(errors="replace")
+        data, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text if found["kind"] == "Exception" else error
     body = {"": data[0] if type(data) is list and data else data}
     return string(child(child(body, ""), "error"), "message") or string(child(body, ""), "message") or error
 

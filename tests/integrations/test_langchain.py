@@ -167,6 +167,16 @@ def test_streams_are_logged_whole_or_closed_early(
         assert "error" not in log
 
 
+def test_what_two_chunks_of_a_stream_repeat_is_logged_once(model: ChatOpenAI, server: Server, logs: Logs) -> None:
+    last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-2024"}
+    last["choices"] = [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}]  # some servers send it twice
+    server.on("POST /chat/completions", Events.of_chat({**last, "choices": [{"delta": {"content": RAIN}}]}, last, last))
+    list(model.stream("Weather?"))
+    (log,) = logs()
+    assert (log["response"], log["language_model_id"]) == (RAIN, "gpt-4o-2024")
+    assert log["custom_attributes"]["status"] == "stop"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_failure_is_logged_with_the_servers_message_and_status(
     model: ChatOpenAI, server: Server, logs: Logs, is_async: bool
@@ -177,6 +187,21 @@ def test_a_failure_is_logged_with_the_servers_message_and_status(
     (log,) = logs()
     assert (log["error"], log["status_code"], log["response"]) == ("No such thing.", 400, "")
     assert (log["user_query"], log["language_model_id"]) == ("Weather?", "gpt-4o")
+
+
+def test_the_status_of_a_failure_is_where_the_provider_keeps_it(logs: Logs) -> None:
+    class Throttled(Exception):  # noqa: N818 - as botocore names it
+        response = {"ResponseMetadata": {"HTTPStatusCode": 429}}  # noqa: RUF012 - as botocore has it
+
+    class Throttling(GenericFakeChatModel):
+        def _generate(self, *args: Any, run_manager: Any = None, **kwargs: Any) -> Any:
+            run_manager.on_llm_error(Throttled("Slow down."))  # some models report a failure themselves as well
+            raise Throttled("Slow down.")
+
+    with pytest.raises(Throttled):
+        Throttling(messages=iter([])).invoke("Weather?")
+    (log,) = logs()
+    assert (log["user_query"], log["error"], log["status_code"]) == ("Weather?", "Throttled: Slow down.", 429)
 
 
 @pytest.mark.parametrize("also_the_client", [False, True])

@@ -468,18 +468,42 @@ def test_failures_are_logged_with_message_and_status(
     assert not log.get("cost")
 
 
-@pytest.mark.parametrize("api", ["chat", "responses", "anthropic"])
+@pytest.mark.parametrize("api", ["chat", "responses", "anthropic", "anthropic's stream"])
 def test_a_providers_own_message_is_the_error(api: str, given_to: dict[str, Any], server: Server, soon: Soon) -> None:
-    server.on("POST /chat/completions", Failure(401, "No entry."))
-    server.on("POST /responses", Failure(500, "No entry.")).on("POST /messages", Failure(500, "No entry."))
-    asked: Any = {**given_to, "num_retries": 0, "messages": ASK, "input": "Rain?"}
-    if api == "anthropic":
+    message = 'Don\'t "enter": café.'
+    server.on("POST /chat/completions", Failure(401, message))
+    server.on("POST /responses", Failure(500, message)).on("POST /messages", Failure(500, message))
+    asked: Any = {**given_to, "num_retries": 0, "messages": ASK, "input": "Rain?", "stream": "stream" in api}
+    if "anthropic" in api:
         asked |= {"model": "anthropic/claude-sonnet-4-5", "api_base": server.base_url.removesuffix("/v1")}
     del asked["messages" if api == "responses" else "input"]
     with pytest.raises(OpenAIError):
         (litellm.responses if api == "responses" else litellm.completion)(**asked)
     (log,) = soon(1)
-    assert log["error"] == "No entry."
+    assert log["error"] == message
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("route", ["ollama_chat/", "bedrock/converse/"])
+def test_a_model_has_its_providers_name_for_it(
+    route: str, fails: bool, server: Server, soon: Soon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, KEY)
+    message = {"role": "assistant", "content": [{"text": RAIN}]}
+    usage = {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7}
+    answers: dict[str, dict[str, Any]] = {
+        "/api/chat": {"model": "own", "message": {"role": "assistant", "content": RAIN}, "done": True},
+        "/model/own/converse": {"output": {"message": message}, "stopReason": "end_turn", "usage": usage},
+    }
+    base = server.base_url.removesuffix("/v1")
+    for path, answer in answers.items():
+        server.on(f"POST {path}", Failure(400, "Not so.") if fails else answer)
+    model = {"model": f"{route}own", "api_base": base, "aws_bedrock_runtime_endpoint": base, "aws_region_name": "eu"}
+    with suppress(OpenAIError):
+        litellm.completion(**model, messages=ASK, num_retries=0)
+    (log,) = soon(1)
+    assert (log["language_model_id"], log["response"]) == ("own", "" if fails else RAIN)
 
 
 def test_each_attempt_of_a_router_is_a_separate_log(given_to: dict[str, Any], server: Server, soon: Soon) -> None:

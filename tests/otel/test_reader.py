@@ -415,6 +415,9 @@ def test_only_model_requests_are_answers(name: str, attributes: dict[str, Any], 
         ("429 RESOURCE_EXHAUSTED. {'error': {'code': 429, 'message': 'Too many.'}}", {}, ("Too many.", 429)),
         ("ClientError: 400 None. {'error': {'message': 'No.'}}", {}, ("No.", 400)),
         ("Error code: 500 - {'error': {'message': 'cut o", {}, ("{'error': {'message': 'cut o", 500)),
+        # OpenLLMetry: the error in an answer of Azure.
+        ("{'message': 'Filtered.', 'code': 'content_filter', 'param': None}", {}, ("Filtered.", None)),
+        ("{'message': 'cut o", {}, ("{'message': 'cut o", None)),
         # Mistral and Ollama, with JSON instead of Python's repr.
         ('SDKError: API error occurred: Status 429. Body: {"message": "Slow.", "code": null}', {}, ("Slow.", 429)),
         ('API error occurred: Status 401\n{"detail":"Unauthorized"}', {}, ("Unauthorized", 401)),
@@ -445,6 +448,20 @@ def test_a_closed_stream_is_no_error(kind: str) -> None:
 def test_an_answer_without_an_end_or_an_error_is_incomplete() -> None:
     assert was_given_up(span(attributes={**CURRENT, "gen_ai.response.finish_reasons": ("error",)}))
     assert not was_given_up(span(attributes=CURRENT))
+
+
+@pytest.mark.parametrize("group", ["completion_tokens_details", "output_tokens_details"])
+def test_reasoning_tokens_are_read_from_logfires_copy_of_the_usage(group: str) -> None:
+    raw = json.dumps({group: {"reasoning_tokens": 3}, "prompt_tokens_details": None})
+    log = fields(span(attributes={**SMALL, "gen_ai.usage.raw": raw}))
+    assert log["custom_attributes"]["reasoning_tokens"] == 3
+
+
+def test_an_empty_call_is_no_call() -> None:
+    parts = [{"type": "text", "content": "4"}, {"type": "tool_call", "name": "", "arguments": ""}]
+    answered = json.dumps([{"role": "assistant", "parts": parts}])
+    log = fields(span(attributes={**SMALL, "gen_ai.output.messages": answered}))
+    assert (log["response"], log.get("tool_calls")) == ("4", None)
 
 
 def test_zero_token_counts_and_costs_are_left_out() -> None:

@@ -192,8 +192,10 @@ _OTHERS = {
     "response": ("output.value",),
     "counts": ("langfuse.observation.usage_details",),
     "costs": ("langfuse.observation.cost_details",),
+    # Logfire's copy of the API's usage, the only place of reasoning tokens.
+    "raw": ("gen_ai.usage.raw",),
 }
-_JSON = ("parameters", "request", "response", "counts", "costs")
+_JSON = ("parameters", "request", "response", "counts", "costs", "raw")
 _LANGFUSE_USAGE = {
     "prompt_tokens": ("prompt_tokens", "input_tokens", "input"),
     "completion_tokens": ("completion_tokens", "output_tokens", "output"),
@@ -271,7 +273,8 @@ def read_model(span: SpanRecord) -> list[Record]:
     records: list[Record] = [answer]
     for choice, message in enumerate(content.answers):
         for place, call in enumerate(message.calls):
-            records.append(_tool_call(call, answer, f"#{choice}/{place}"))
+            if any(call):  # some servers send every field of a call, though there is none
+                records.append(_tool_call(call, answer, f"#{choice}/{place}"))
     for message in content.asked:
         if given := message.outputs:
             records += [ToolOutput(call=each.call, value=_output(each)) for each in given if each.call is not None]
@@ -353,6 +356,10 @@ def _add_json(known: _Known) -> None:
         value = number_of(counts, *names)
         if value is not None:
             usage.setdefault(entry, int(value))
+    raw = mapping(others["raw"]) if "raw" in others else {}
+    for group in ("completion_tokens_details", "output_tokens_details") if raw else ():
+        if (value := number_of(mapping(raw.get(group)), "reasoning_tokens")) is not None:
+            usage.setdefault("reasoning_tokens", int(value))
     if "costs" in others and (cost := number_of(mapping(others["costs"]), "total")) is not None:
         others.setdefault("cost", cost)
 
@@ -400,10 +407,14 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
     if code is None and (status := number_of(span.attributes, "http.response.status_code")) is not None:
         code = int(status)
     written = _OF_CLIENT.search(text)
-    if written is None:
-        of_ollama = _OF_OLLAMA.fullmatch(text)
-        return (text, code) if of_ollama is None else (of_ollama[1], code or int(of_ollama[2]))
-    body, answer = written["body"], None
+    if written is not None:
+        code = code or int(next(filter(None, written.groups())))
+    elif (of_ollama := _OF_OLLAMA.fullmatch(text)) is not None:
+        return of_ollama[1], code or int(of_ollama[2])
+    elif not text.startswith("{"):
+        return text, code
+    # OpenLLMetry writes the error in an answer without a failed request as it is.
+    body, answer = text if written is None else written["body"], None
     # Frameworks embed the client's exception in their own, so more text may follow.
     for text_of_data in (body, body[: body.find("}}") + 2]) if body.startswith("{") else ():
         # It was cut off, so it cannot be parsed.
@@ -413,7 +424,7 @@ def _error(span: SpanRecord) -> tuple[str, int | None]:
     message = string_of(mapping(data.get("error")), "message") or string_of(data, "message", "detail")
     if message is None and not body.startswith("{"):
         body = _QUOTED_TO.sub("", body)
-    return message or body or text, code or int(next(filter(None, written.groups())))
+    return message or body or text, code
 
 
 def _question(prompt: Sequence[Mapping[str, str]]) -> str | None:
