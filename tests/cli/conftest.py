@@ -2,7 +2,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -59,21 +58,9 @@ def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def run_apart(environment: dict[str, str]) -> Run:
+def run_apart(forked: ForkedCommands, environment: dict[str, str]) -> Run:
     """Run the command line in its own process."""
-
-    def started(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "athina_trace", *arguments],
-            env=environment | settings,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-
-    return started
+    return lambda *arguments, **settings: forked.run(*arguments, environment=environment | settings)
 
 
 @pytest.fixture(scope="session")

@@ -40,14 +40,14 @@ def references(athina: AthinaServer) -> set[str]:
     return {request.json["external_reference_id"] for request in athina.accepted}
 
 
-def test_eight_processes_of_five_hundred_calls_are_delivered_each_once(
+def test_eight_processes_of_two_hundred_calls_are_delivered_each_once(
     athina: AthinaServer, environment: dict[str, str]
 ) -> None:
     script = (
         _TRACED
         + """
-    for number in range(500):
-        answer(f"s{sys.argv[1]}-{number % 50}", f"{sys.argv[1]}:{number}")
+    for number in range(200):
+        answer(f"s{sys.argv[1]}-{number % 20}", f"{sys.argv[1]}:{number}")
     """
     )
     # Long enough for a busy machine: what is under way at the end of a process is cut when its time is over.
@@ -55,7 +55,7 @@ def test_eight_processes_of_five_hundred_calls_are_delivered_each_once(
     for worker in workers:
         finish(worker, timeout=100)
     out, _ = run("import athina_trace; assert athina_trace.flush(60); print(athina_trace.status())", **environment)
-    assert len(references(athina)) == 4_000
+    assert len(references(athina)) == 1_600
     assert set(questions(athina).values()) == {1}, out
     order: dict[str, int] = {}
     for request in athina.accepted:

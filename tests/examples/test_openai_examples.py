@@ -1,13 +1,12 @@
 """The OpenAI examples as a newcomer runs them: each in its own process, against the stand-in."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from standin_openai import StandIn
 
-from .test_support_chat import run_demo
+from .test_support_chat import Demo
 
 
 def logs_in(printed: str) -> list[tuple[str, str]]:
@@ -16,8 +15,8 @@ def logs_in(printed: str) -> list[tuple[str, str]]:
     return [(question, session) for question, session in found]
 
 
-def test_responses_without_a_decorator(tmp_path: Path) -> None:
-    printed = run_demo(tmp_path, "responses_chat.py")
+def test_responses_without_a_decorator(run_demo: Demo) -> None:
+    printed = run_demo("responses_chat.py")
     (first, conversation), (second, same), (third, none), (fourth, root) = logs_in(printed)
     assert first == second == "Hello, where is my parcel PX-48213?"
     assert conversation == same
@@ -30,8 +29,8 @@ def test_responses_without_a_decorator(tmp_path: Path) -> None:
     assert "5 made, 0 delivered, 5 waiting" in printed, "four answers, and the output of the tool as a change"
 
 
-def test_streams(tmp_path: Path) -> None:
-    printed = run_demo(tmp_path, "streaming.py")
+def test_streams(run_demo: Demo) -> None:
+    printed = run_demo("streaming.py")
     assert logs_in(printed) == [
         ("Can I return my parcel?", "streaming-1"),
         ("Can a neighbour take it?", "streaming-1"),
@@ -42,8 +41,8 @@ def test_streams(tmp_path: Path) -> None:
     assert len(re.findall(r"tokens +\d+ in \+ \d+ out = \d+$", printed, flags=re.MULTILINE)) == 3
 
 
-def test_many_conversations_at_once(tmp_path: Path) -> None:
-    printed = run_demo(tmp_path, "async_handlers.py")
+def test_many_conversations_at_once(run_demo: Demo) -> None:
+    printed = run_demo("async_handlers.py")
     assert logs_in(printed) == [
         ("Can I return my parcel?", "chat-of-ann"),
         ("Thank you!", "chat-of-ann"),
@@ -56,6 +55,6 @@ def test_many_conversations_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["responses_chat.py", "streaming.py", "async_handlers.py"])
-def test_with_a_key_they_talk_to_openai(tmp_path: Path, stand_in: StandIn, name: str) -> None:
-    printed = run_demo(tmp_path, name, OPENAI_API_KEY="any", OPENAI_BASE_URL=stand_in.base_url)
+def test_with_a_key_they_talk_to_openai(run_demo: Demo, stand_in: StandIn, name: str) -> None:
+    printed = run_demo(name, OPENAI_API_KEY="any", OPENAI_BASE_URL=stand_in.base_url)
     assert len(logs_in(printed)) >= 3

@@ -1,20 +1,16 @@
 """The demo as a newcomer runs it: in its own process, over real HTTP."""
 
-import os
 import re
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from standin_openai import StandIn
 from tests.support.athina_server import AthinaServer
 
-ROOT = Path(__file__).parents[2]
+Demo = Callable[..., str]
 
 
 @pytest.fixture
@@ -23,19 +19,9 @@ def athina() -> Iterator[AthinaServer]:
         yield server
 
 
-def run_demo(state: Path, name: str = "support_chat.py", **settings: str) -> str:
-    """Return the output of the demo, or of another example, with only these environment variables."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ATHINA", "OPENAI"))}
-    environment = inherited | {"XDG_STATE_HOME": str(state), "PYTHONIOENCODING": "utf-8"} | settings
-    command = [sys.executable, "-W", "error", f"examples/{name}"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-def test_without_keys_the_conversation_reaches_a_local_athina(tmp_path: Path) -> None:
+def test_without_keys_the_conversation_reaches_a_local_athina(run_demo: Demo) -> None:
     for _ in ("first", "second"):
-        assert_reached_a_local_athina(run_demo(tmp_path))
+        assert_reached_a_local_athina(run_demo())
 
 
 def assert_reached_a_local_athina(printed: str) -> None:
@@ -55,8 +41,8 @@ def assert_reached_a_local_athina(printed: str) -> None:
         assert db.execute("SELECT count(*) FROM entry WHERE kind = 'log'").fetchone() == (3,)
 
 
-def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: Path, athina: AthinaServer) -> None:
-    printed = run_demo(tmp_path, ATHINA_API_KEY="k3y-0f-athina", ATHINA_BASE_URL=athina.url)
+def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(run_demo: Demo, athina: AthinaServer) -> None:
+    printed = run_demo(ATHINA_API_KEY="k3y-0f-athina", ATHINA_BASE_URL=athina.url)
     assert "\n3 made, 3 delivered (flushed" in printed
     assert "k3y-0f-athina" not in printed
     assert {(request.method, request.path) for request in athina.requests} == {("POST", "/api/v1/log/inference")}
@@ -83,8 +69,8 @@ def test_with_a_key_each_answer_is_one_post_in_the_order_of_the_talk(tmp_path: P
         )
 
 
-def test_with_openais_key_the_talk_goes_through_responses(tmp_path: Path, stand_in: StandIn) -> None:
-    printed = run_demo(tmp_path, OPENAI_API_KEY="any", OPENAI_BASE_URL=stand_in.base_url)
+def test_with_openais_key_the_talk_goes_through_responses(run_demo: Demo, stand_in: StandIn) -> None:
+    printed = run_demo(OPENAI_API_KEY="any", OPENAI_BASE_URL=stand_in.base_url)
     assert len(set(re.findall(r"session   (conv_\w+)", printed))) == 1
     assert printed.count("model     gpt-4.1-mini-2025-04-14") == 3
     assert "tool call track_parcel(" in printed

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,6 +38,8 @@ from athina_trace.integrations.openai import standalone_logs as standalone
 from athina_trace.integrations.openai.instrument import _is_patch
 from athina_trace.integrations.openai.routes import route
 from athina_trace.integrations.openai.standalone_logs import PATIENCE, standalone_logs
+from tests.support import processes
+from tests.support.forked import ForkedPrograms
 
 from .conftest import play, play_async
 from .samples import Wire, chat, message, output_text, page, question, response, run, step
@@ -741,38 +742,46 @@ def test_subclasses_and_azure_are_instrumented(server: Server, local: Logs) -> N
     check(local(), [CHAT, CHAT])
 
 
-@pytest.mark.parametrize("order", ["instrument first", "import first", "client first"])
-def test_instrumenting_works_before_or_after_import_and_client(server: Server, order: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def programs() -> Iterator[ForkedPrograms]:
+    """Start an interpreter that has imported the client, but neither the parts that it loads on use, nor ours."""
+    with ForkedPrograms({**os.environ, "PYTHONPATH": str(ROOT)}, "import openai") as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "athina_trace.instrument_openai(); assert not loaded(); import openai; make()",
+        "import openai; athina_trace.instrument_openai(); make()",
+        "import openai; make(); athina_trace.instrument_openai()",
+    ],
+    ids=["instrument first", "import first", "client first"],
+)
+def test_instrumenting_works_before_or_after_import_and_client(
+    server: Server, steps: str, programs: ForkedPrograms
+) -> None:
     server.on("POST /responses", response("resp_1", output_text(RAIN)))
-    steps = {
-        "instrument first": "athina_trace.instrument_openai(); assert not loaded(); import openai; make()",
-        "import first": "import openai; athina_trace.instrument_openai(); make()",
-        "client first": "import openai; make(); athina_trace.instrument_openai()",
-    }
     code = (
         "import sys, athina_trace\n"
         "def loaded(): return 'openai' in sys.modules\n"
         "def make():\n"
         "    global client\n"
         f"    client = openai.OpenAI(base_url={server.base_url!r}, api_key='any', max_retries=0)\n"
-        f"{steps[order]}\n"
+        f"{steps}\n"
         "client.responses.create(model='gpt-4.1', input='Hello?')\n"
         "print([log['user_query'] for log in athina_trace.recent_logs()])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("['Hello?']\n", "")
+    if "not loaded" in steps:
+        printed = processes.run(code)
+    else:
+        done = programs.run(code, environment=os.environ)
+        printed = (done.stdout, done.stderr)
+    assert printed == ("['Hello?']\n", "")
 
 
 @pytest.mark.parametrize("waits", [["stream"], ["run"], ["run", "stream"]], ids=" and ".join)
-def test_waiting_answers_are_logged_at_process_exit(waits: list[str], server: Server, tmp_path: Path) -> None:
+def test_waiting_answers_are_logged_at_process_exit(waits: list[str], server: Server, programs: ForkedPrograms) -> None:
     server.on(f"POST {THREAD}/runs", run()).on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS))
     code = (
         "import athina_trace, openai, sys, warnings\n"
@@ -790,20 +799,10 @@ def test_waiting_answers_are_logged_at_process_exit(waits: list[str], server: Se
         "    stream = client.chat.completions.create(model='gpt-4o', messages=[], stream=True)\n"
         "    next(stream)\n"
     )
+    done = programs.run(code, *waits, environment=os.environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     models = [{"stream": "gpt-4o-mini", "run": "gpt-4o"}[each] for each in waits]
-    look = "import athina_trace; print(sorted(log['language_model_id'] for log in athina_trace.recent_logs()))"
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-    for program, told in ((code, ""), (look, f"{models}\n")):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *waits],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert (done.stdout, done.stderr) == (told, "")
+    assert sorted(log["language_model_id"] for log in athina_trace.recent_logs()) == models
 
 
 def test_disabled_tracing_observes_nothing(server: Server, client: OpenAI) -> None:

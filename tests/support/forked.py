@@ -1,4 +1,4 @@
-"""The command line in processes forked from one that has imported it, since an import takes half a second."""
+"""Processes forked from one that has imported what they need, since importing takes half a second or more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SERVE = """
-import json, os, sys
+import gc, json, os, sys
+
+gc.freeze()  # else each child, as it ends, would copy and examine all that was imported
 
 for line in sys.stdin:
     asked = json.loads(line)
@@ -37,9 +39,11 @@ for line in sys.stdin:
 class ForkedCommands:
     """An interpreter that has executed `preamble`, and whose children run `athina-trace`."""
 
+    _main = "from athina_trace.cli.main import main"
+
     def __init__(self, environment: Mapping[str, str], preamble: str = "") -> None:
         """Start it in `environment`, since Python reads some variables only at start."""
-        code = f"{preamble}\nfrom athina_trace.cli.main import main\n{_SERVE}"
+        code = f"{preamble}\n{self._main}\n{_SERVE}"
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", code],
             env=environment,
@@ -73,3 +77,18 @@ class ForkedCommands:
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+
+class ForkedPrograms(ForkedCommands):
+    """An interpreter that has executed `preamble`, and whose children run the source that is their first argument."""
+
+    _main = "def main(arguments): exec(arguments[0], globals())"
+
+
+IMPORT_OPENAI = """
+from openai import OpenAI
+with OpenAI(api_key="any") as client:
+    client.beta.threads.runs, client.chat.completions, client.conversations, client.responses
+del client
+"""
+"""A preamble that loads the client and all that it loads at the first use of these."""
