@@ -89,7 +89,10 @@ def messages(items: Iterable[Any]) -> tuple[Mapping[str, str], ...]:
 
 def question(prompt: Iterable[Mapping[str, str]]) -> str | None:
     """Return the user's last text, from messages in reverse order; an image alone is not a question."""
-    return next((each["content"] for each in prompt if each["role"] == "user" and each["content"]), None)
+    for each in prompt:
+        if each["role"] == "user" and each["content"]:
+            return each["content"]
+    return None
 
 
 def outputs(items: Iterable[Any]) -> list[ToolOutput]:
