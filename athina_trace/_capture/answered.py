@@ -124,7 +124,7 @@ class Origin(NamedTuple):
         Args:
             answers: the fields of its answers, if no source will add to them.
         """
-        draft = LogDraft({}, {}, dict(self.attributes or {}))
+        draft = LogDraft({}, {}, {**self.attributes} if self.attributes else {})
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
         draft.merged_answers = answers
         if self.response_time is not None:

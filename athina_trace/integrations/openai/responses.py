@@ -51,7 +51,7 @@ def parse_response(response: Data) -> list[Record]:
         if kind == "message" and item.get("role") in ("assistant", None):  # compacted output has the user's, too
             texts.append(content_text(item.get("content")))
             for part in children(item, "content"):
-                if "annotations" in part:
+                if part.get("annotations"):  # usually there, and empty
                     notes += children(part, "annotations")
         elif kind.endswith(("_call", "_approval_request")):
             others.append(_call(item, kind, place, key))
