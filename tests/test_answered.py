@@ -17,16 +17,9 @@ from hypothesis import strategies as st
 import athina_trace
 from athina_trace import athina_private, athina_session, current_log
 from athina_trace._answers.records import AS_OBJECT, AS_SPAN, AS_TYPED, Answer, Key, ToolCall, ToolOutput
-from athina_trace._capture import answered
-from athina_trace._capture.answered import (
-    Origin,
-    begin,
-    end,
-    follow_nesting,
-    log_answer,
-    log_documents,
-    log_tool_output,
-)
+from athina_trace._capture import answered, nesting
+from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
+from athina_trace._capture.nesting import begin, end, follow_nesting
 from athina_trace._clock import clock
 from athina_trace.testing import captured_logs
 from tests.support.changed import as_changed
@@ -115,7 +108,7 @@ def test_answers_seen_only_by_clients_are_logged_as_usual_and_not_remembered(
     known: dict[str, Any] = {"model": "gpt-4o", "query": "Where?", "usage": {"total_tokens": 9}}
     found = []
     for others in (True, False):
-        monkeypatch.setattr(answered, "is_nesting_followed", others)
+        monkeypatch.setattr(nesting, "is_followed", others)
         answered.reset()
         with captured_logs() as logs, athina_session("thread", customer_id="disney"), ExitStack() as stack:
             if decorated:
@@ -132,7 +125,7 @@ def test_an_answer_seen_only_by_a_client_is_known_to_a_source_that_is_enabled_ne
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     framework, _, client = SOURCES
-    monkeypatch.setattr(answered, "is_nesting_followed", False)
+    monkeypatch.setattr(nesting, "is_followed", False)
     with captured_logs() as logs, athina_session("thread"):
         for number in range(20):
             log_answer([seen(client, number)], Origin.here())
@@ -446,11 +439,11 @@ def test_memory_is_bounded() -> None:
             begin(("span", str(number)))
             log_answer([made, call_of(made, id=f"call_{number}")], origin())
     state = answered._state
-    assert len(state.ledger) == len(state.callers) == len(state.running) == 4096
+    assert len(state.ledger) == len(state.callers) == len(nesting._state.running) == 4096
     assert len(state.ledger._named) <= 3 * 4096
     assert len(state.changeable) <= 1024
     assert state.characters <= 8_000_000
-    assert len(answered.within()) == 8
+    assert len(nesting.within()) == 8
 
 
 def test_an_answer_beyond_the_memory_limit_is_still_logged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,5 +524,5 @@ def test_documents_that_wait_are_counted_and_bounded(steps: list[tuple[str, int]
                 log_documents(["x" * 3_000_000], Origin.here()._replace(within=(name,)))
             else:
                 log_answer([Answer(key=("chat", f"{number}"), text="a")], Origin.here()._replace(within=(name,)))
-            waiting = sum(len(text) for each in answered._state.running.values() for text in each.documents)
-            assert waiting == answered._state.document_characters <= 8_000_000
+            waiting = sum(len(text) for each in nesting._state.running.values() for text in each.documents)
+            assert waiting == nesting._state.characters <= 8_000_000

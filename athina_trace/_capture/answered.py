@@ -4,27 +4,26 @@ Inside a decorated call, everything that sources report goes into that call's lo
 answer logs it at once; what a later source adds changes that log. A tool's output goes to the log whose answer called
 the tool, and retrieved documents go to the next answer in the same span or run.
 
-Sources report the spans and runs around a request (`begin`, `end`): a model's span or run and the request inside it
+Sources also report the spans and runs around a request (see `nesting`): a model's span or run and the request inside it
 are one answer, even if no id says so.
 """
 
 from __future__ import annotations
 
-import contextvars
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from athina_trace import _fork
-from athina_trace._answers.ledger import Ledger
+from athina_trace._answers.ledger import Ledger, Place
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.merge import merge
 from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
-from athina_trace._capture import emission
+from athina_trace._capture import emission, nesting
 from athina_trace._capture.active_span import span_attributes
 from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
@@ -34,19 +33,12 @@ from athina_trace.context import Scope, current_scope
 
 __all__ = [
     "Origin",
-    "add_surrounding",
-    "begin",
-    "continue_in",
-    "end",
     "expect",
-    "follow_nesting",
     "is_logged",
     "log_answer",
     "log_documents",
     "log_tool_output",
     "reset",
-    "subject_of",
-    "within",
 ]
 
 _MOST_KNOWN: Final = 4096
@@ -55,9 +47,7 @@ _MOST_CHANGEABLE: Final = 1024
 _MOST_LATEST: Final = 16
 """How many answers seen only by clients are kept: a source that is switched on later may still see their end."""
 _MOST_CHARACTERS: Final = 8_000_000
-"""Limit for the prompts and texts of answers whose logs can be changed, and for documents that wait for an answer."""
-_MOST_RUNNING: Final = 4096
-_MOST_AROUND: Final = 8
+"""Limit for the prompts and texts of answers whose logs can be changed."""
 _MOST_ALIKE: Final = 32
 """How many calls of one tool wait for outputs that do not name their call."""
 _NO_OPTIONS: Final = Options()
@@ -88,13 +78,13 @@ class Origin(NamedTuple):
     @classmethod
     def here(cls, around: tuple[Key, ...] | None = None) -> Origin:
         """Return an origin for the running code; `around`: the spans and runs around it, if known."""
-        around = within() if around is None else around
+        around = nesting.within() if around is None else around
         return cls(clock.perf_ns(), current_scope(), current_draft(), around, span_attributes())
 
     @classmethod
     def of_run(cls, name: Key, parent: Key | None = None, *, conversation: str | None = None) -> Origin:
-        """Begin a framework's run here (see `begin`), and return it as an origin."""
-        around = begin(name, parent, conversation=conversation)
+        """Begin a framework's run here (see `nesting.begin`), and return it as an origin."""
+        around = nesting.begin(name, parent, conversation=conversation)
         here = cls.here((name, *around))
         return here._replace(within=around, conversation=here.named_conversation())
 
@@ -107,11 +97,7 @@ class Origin(NamedTuple):
         """Return the session that a surrounding framework names, unless a scope entered inside it names another."""
         if self.conversation is not None:
             return self.conversation
-        for name in self.within:
-            running = _state.running.get(name)
-            if running is not None:
-                return running.conversation if running.session == self.session else None
-        return None
+        return nesting.conversation_in(self.within, self.session)
 
     @property
     def open_draft(self) -> LogDraft | None:
@@ -136,20 +122,6 @@ class Origin(NamedTuple):
         return draft
 
 
-@dataclass(slots=True)
-class _Running:
-    """A span or run that has begun."""
-
-    parent: Key | None
-    subject: Any
-    """Data that its source keeps with it."""
-    conversation: str | None = None
-    session: str | None = None
-    """The scope's session when the conversation was named: if another is found, a scope was entered inside."""
-    documents: list[str] = field(default_factory=list)
-    """Texts retrieved inside, for the next answer inside."""
-
-
 @dataclass(slots=True, eq=False)
 class _Kept:
     """The log that contains an answer."""
@@ -163,26 +135,27 @@ class _Kept:
     """Held while the log is written, so that no change gets ahead of it."""
 
 
-_around: contextvars.ContextVar[tuple[Key, ...]] = contextvars.ContextVar("athina_trace_within", default=())
-
-
 class _State:
     """Everything that is remembered. The lock guards it, and is never held while a log is written."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.ledger: Ledger[_Kept] = Ledger(_MOST_KNOWN)
-        self.running: Newest[_Running] = Newest(_MOST_RUNNING)
         self.callers: Newest[_Kept] = Newest(_MOST_KNOWN)
         """Logs by session and call id."""
         self.unanswered: Newest[deque[tuple[_Kept, ToolCall]]] = Newest(_MOST_KNOWN)
         """Calls by the span, run or session around them and the tool's name, for outputs that name no call."""
         self.latest: deque[Answer] = deque(maxlen=_MOST_LATEST)
-        """The last answers seen only by clients; also keeping their logs changeable would take three times as long."""
+        """The last answers seen only by clients, which `find` recognises once there is another source. Also keeping
+        their logs changeable would take three times as long."""
         self.changeable: deque[_Kept] = deque()
         self.characters = 0
-        self.document_characters = 0
-        """In documents that no answer has used yet."""
+
+    def find(self, answer: Answer, origin: Origin, now: float = 0.0) -> Place[_Kept] | None:
+        """Return the place of an answer that a source has already seen."""
+        while nesting.is_followed and self.latest:
+            self.ledger.put(self.latest.popleft(), _Kept(None))
+        return self.ledger.find(answer, within=origin.within, session=origin.session, now=now)
 
     def keep(self, draft: LogDraft, answer: Answer, *, is_own: bool) -> _Kept:
         """Keep an answer's log changeable, and release the oldest ones if they are too many or too large."""
@@ -198,145 +171,18 @@ class _State:
             oldest.draft = None
         return kept
 
-    def forget_documents(self, running: _Running | None) -> None:
-        """Drop the documents that were retrieved in a span or run."""
-        if running is not None:
-            self.document_characters -= sum(map(len, running.documents))
-            running.documents = []
-
-    def ancestors(self, name: Key | None) -> tuple[Key, ...]:
-        """Return a span or run and those around it, up to the first that is no longer running."""
-        found: list[Key] = []
-        while name is not None and len(found) < _MOST_AROUND and (running := self.running.get(name)) is not None:
-            found.append(name)
-            name = running.parent
-        return tuple(found)
-
 
 _state = _State()
 
 
 def reset() -> None:
-    """Forget everything: a forked child has its own logs."""
+    """Forget everything: a forked child has its own logs and runs."""
     global _state  # noqa: PLW0603 - one for the process
     _state = _State()
+    nesting.reset()
 
 
 _fork.register("answers", after_in_child=reset)
-
-
-# Spans and runs around requests --------------------------------------------------------------------------------------
-
-is_nesting_followed = False
-"""Whether a source other than instrumented clients was switched on."""
-
-
-def follow_nesting() -> None:
-    """Make instrumented clients note the spans and runs around and inside their requests.
-
-    Every other source calls this when it is switched on: an answer that it sees may also be such a request's.
-    """
-    global is_nesting_followed  # noqa: PLW0603 - one for the process
-    is_nesting_followed = True
-    _remember_latest()
-
-
-def _remember_latest() -> None:
-    """Make the answers that only clients have seen recognisable by their ids; their logs can no longer be changed."""
-    with _state.lock:
-        while _state.latest:
-            _state.ledger.put(_state.latest.popleft(), _Kept(None))
-
-
-def begin(
-    name: Key, parent: Key | None = None, subject: Any = None, *, conversation: str | None = None
-) -> tuple[Key, ...]:
-    """Note that a span or run begins here: requests made in this context from now on are within it.
-
-    It may end in another context, so the context is never restored: those that have ended are skipped.
-
-    Args:
-        name: the kind and id of the span or run.
-        parent: the span or run that it is in, if the source knows this better than the context does.
-        subject: data that `end` returns to its source.
-        conversation: the session that the program passed to the framework whose run this is. It also applies to
-            everything inside, unless a scope entered inside names another.
-
-    Returns:
-        The spans and runs around it, innermost first, without itself.
-    """
-    with _state.lock:
-        around = within()
-        if parent is not None and parent not in around:
-            around = _state.ancestors(parent) or around
-        begun = _Running(around[0] if around else None, subject)
-        # Without a parent, a run is in no other run of its framework, even if one was left open in this context.
-        others = around if parent is not None else [each for each in around if each[0] != name[0]]
-        outer = _state.running.get(others[0]) if others else None
-        # Frameworks pass what the outermost run was given down to each run inside.
-        if outer is not None and conversation in (None, outer.conversation):
-            begun.conversation, begun.session = outer.conversation, outer.session
-        elif conversation is not None:
-            begun.conversation, begun.session = conversation, current_scope().fields.get("session_id")
-        if (known := _state.running.pop(name)) is not None:  # begun before, since something inside was seen first
-            begun.documents = known.documents
-        _state.forget_documents(_state.running.put(name, begun))
-    _around.set((name, *around[: _MOST_AROUND - 1]))
-    return around
-
-
-def end(name: Key) -> Any:
-    """Note that a span or run has ended; return its subject, or None if it is not known (any more).
-
-    Documents that were retrieved inside and not used yet pass to the span or run around it.
-    """
-    with _state.lock:
-        ended = _state.running.pop(name)
-        if ended is None:
-            return None
-        around = _state.running.get(ended.parent) if ended.documents else None
-        if around is not None:
-            around.documents += ended.documents
-        else:
-            _state.forget_documents(ended)
-        return ended.subject
-
-
-def continue_in(around: tuple[Key, ...]) -> None:
-    """Set the spans and runs that the running code is in, innermost first."""
-    _around.set(around)
-
-
-def subject_of(name: Key) -> Any:
-    """Return the data that a source keeps with a running span or run."""
-    running = _state.running.get(name)
-    return None if running is None else running.subject
-
-
-def within() -> tuple[Key, ...]:
-    """Return the spans and runs around the running code, innermost first."""
-    if not is_nesting_followed:
-        return ()
-    around = _around.get()
-    if around:
-        around = tuple([name for name in around if name in _state.running])
-    for name_here in _surrounding:
-        name = name_here()
-        if name is not None and name not in around:
-            around = (name, *around)
-    return around
-
-
-def add_surrounding(name_here: Callable[[], Key | None]) -> None:
-    """Register `name_here`, which returns a span or run around the running code whose beginning no source reports."""
-    if name_here not in _surrounding:
-        _surrounding.append(name_here)
-
-
-_surrounding: list[Callable[[], Key | None]] = []
-
-
-# Answers, tool outputs, documents ------------------------------------------------------------------------------------
 
 
 def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseException | None = None) -> None:
@@ -352,7 +198,7 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
             break
     else:
         return
-    if is_nesting_followed or len(records) > 1 or answer.request is None:
+    if nesting.is_followed or len(records) > 1 or answer.request is None:
         _log_once(answer, records, origin, error)
         return
     # No other source can see this answer, and it has no tool calls that await outputs. Remembering it, and freeing it
@@ -363,8 +209,6 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
     fields = merge([answer])
     _state.latest.append(answer)
     run_now(emission.emit(origin.own_draft(fields), _NO_OPTIONS, error=error))
-    if is_nesting_followed:  # switched on meanwhile
-        _remember_latest()
 
 
 def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
@@ -378,7 +222,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
         answer.names += alike
     now = clock.monotonic()
     with _state.lock:
-        place = _state.ledger.find(answer, within=origin.within, session=session, now=now)
+        place = _state.find(answer, origin, now)
         if has_id:  # after the lookup by id; a source without ids may see it, too
             answer.names += alike
         if is_new := place is None:
@@ -391,7 +235,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
             kept, draft = place.value, None
             _state.ledger.note(place, answer, within=origin.within, now=now)
         if origin.within:
-            own += [Documents(texts=texts) for name in origin.within if (texts := _documents_in(name))]
+            own += [Documents(texts=texts) for name in origin.within if (texts := nesting.take_documents(name))]
         if len(records) > 1:
             elsewhere = _outputs_of_others(own, kept, conversation or session)
             _note_calls(records, kept, origin)
@@ -447,7 +291,7 @@ def expect(answer: Answer, draft: LogDraft, origin: Origin) -> None:
 def is_logged(answer: Answer, origin: Origin) -> bool:
     """Return whether a source has already seen this answer."""
     with _state.lock:
-        return _state.ledger.find(answer, within=origin.within, session=origin.session) is not None
+        return _state.find(answer, origin) is not None
 
 
 def log_tool_output(
@@ -473,7 +317,7 @@ def log_tool_output(
         kept = _state.callers.get((origin.named_conversation() or origin.session, call))
         if kept is None and call is None and tool is not None:
             kept, call = _unanswered(tool, arguments, origin)
-        texts = _documents_in(name) if name is not None else ()
+        texts = nesting.take_documents(name) if name is not None else ()
     given: list[Record] = [Documents(texts=texts)] if texts else []
     if call is not None:
         given.append(ToolOutput(call=call, value=value))
@@ -485,32 +329,16 @@ def log_tool_output(
 
 def log_documents(texts: Iterable[str], origin: Origin) -> None:
     """Add retrieved documents to the decorated call around, else to the next answer in the same span or run."""
-    given = tuple(texts)
     if origin.open_draft is not None:
-        origin.open_draft.take([Documents(texts=given)])
-        return
-    with _state.lock:
-        running = _state.running.get(origin.within[0]) if origin.within else None
-        characters = sum(map(len, given))
-        if running is not None and _state.document_characters + characters <= _MOST_CHARACTERS:
-            running.documents += given
-            _state.document_characters += characters
+        origin.open_draft.take([Documents(texts=tuple(texts))])
+    elif origin.within:
+        nesting.add_documents(origin.within[0], texts)
 
 
 def _add(kept: _Kept, records: list[Record], origin: Origin) -> None:
     with kept.lock:
         if kept.draft is not None:
             kept.draft.take(records, scope=origin.scope)
-
-
-def _documents_in(name: Key) -> tuple[str, ...]:
-    """Take the documents retrieved in a span or run that no answer has used yet. The caller holds the lock."""
-    running = _state.running.get(name)
-    if running is None or not running.documents:
-        return ()
-    texts = tuple(running.documents)
-    _state.forget_documents(running)
-    return texts
 
 
 def _outputs_of_others(records: list[Record], kept: _Kept, session: object) -> dict[_Kept, list[Record]]:

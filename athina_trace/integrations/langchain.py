@@ -24,16 +24,8 @@ import wrapt
 from athina_trace import _guard
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Record, ToolCall
-from athina_trace._capture.answered import (
-    Origin,
-    continue_in,
-    end,
-    follow_nesting,
-    log_answer,
-    log_documents,
-    log_tool_output,
-    within,
-)
+from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
+from athina_trace._capture.nesting import continue_in, end, follow_nesting, within
 from athina_trace.integrations.frameworks import MOST_RUNNING, identifier, named_by
 from athina_trace.integrations.openai.common import (
     content_text,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from athina_trace import _guard, _runtime
 from athina_trace._answers.records import Key
-from athina_trace._capture import answered
+from athina_trace._capture import nesting
 from athina_trace._capture.active_span import span_attributes
 from athina_trace._capture.answered import Origin
 from athina_trace._capture.draft import current_draft
@@ -53,10 +53,10 @@ class _ActiveRequest:
         self.name: Key | None = None
         """Its key among the spans and runs around it and inside it."""
         self.within: tuple[Key, ...] = ()
-        if answered.is_nesting_followed:
+        if nesting.is_followed:
             # A tool that was switched on earlier may begin its span inside the request.
             self.name = ("request", str(next(_numbers)))
-            self.within = answered.begin(self.name)
+            self.within = nesting.begin(self.name)
         self.answer: Any = None
         """What `_process_response` returned; other tools may wrap it before the program gets it."""
         self.body: Any = None
@@ -275,7 +275,7 @@ def _end(active: _ActiveRequest, around: _ActiveRequest | None, token: contextva
     """End a request. If the same request is around it, from a subclass's `request`, that has nothing left to record."""
     active.is_over = True
     if active.name is not None:
-        answered.end(active.name)
+        nesting.end(active.name)
     try:  # noqa: SIM105 - making a context manager takes longer than all the rest here
         _active.reset(token)
     except ValueError:  # an async request that is closed in another context than it began in
@@ -310,7 +310,7 @@ def _begin(options: Any, started_ns: int, active: _ActiveRequest | None) -> Requ
         _report_unlogged(unlogged(options.method, options.url))
         return None
     _runtime.active()  # makes a runtime, which at the end of the process logs what still waits
-    around = answered.within() if active is None else active.within
+    around = nesting.within() if active is None else active.within
     origin = Origin(started_ns, current_scope(), current_draft(), around, span_attributes())
     return RequestRecord(about, options, origin, None if active is None else active.name)
 
