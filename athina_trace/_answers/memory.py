@@ -98,20 +98,20 @@ class ConversationMemory:
 
     def chain_of(self, *keys: str | None) -> Chain:
         """Return the chain of the first of these responses and conversations that is known."""
-        with self._lock:
-            known = (self._chains.get(key) for key in keys if key is not None)
-            return next((chain for chain in known if chain is not None), UNCHAINED)
+        for key in keys:
+            if key is not None and (chain := self._chains.get(key)) is not None:
+                return chain
+        return UNCHAINED
 
     def remember_response(self, own: str | None, session: str | None, query: str | None, *, chained: bool) -> None:
         """Remember a response: its id, session and question, and whether it continues another response."""
         # Dropped rather than cut: a part of it would be logged as the question.
         if query is not None and len(query) > _LONGEST:
             query = None
-        with self._lock:
-            if own is not None:
-                self._chains.put(own, Chain(session or own, query))
-            if session is not None and not chained:
-                self._chains.put(session, Chain(session, query))
+        if own is not None:
+            self._chains.put(own, Chain(session or own, query))
+        if session is not None and not chained:
+            self._chains.put(session, Chain(session, query))
 
     def remember_question(self, conversation: str, query: str) -> None:
         """Remember what the user added to a conversation without requesting a response."""

@@ -170,10 +170,10 @@ def _questions_before(
 
 def _add_question(fields: dict[str, Any], answers: Sequence[Answer]) -> None:
     """Add the question and the prompt. Texts of users, models and tools may contain base64."""
-    first = next((answer for answer in answers if answer.query), None)
-    first = first or next((answer for answer in answers if answer.prompt or answer.system), None)
-    if first is None:
+    asked = [each for each in answers if each.query] or [each for each in answers if each.prompt or each.system]
+    if not asked:
         return
+    first = asked[0]
     if first.query:
         fields["user_query"] = without_blobs(first.query)
     prompt = [{**message, "content": without_blobs(message["content"])} for message in first.prompt]

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from athina_trace import _fork
-from athina_trace._answers.accumulator import AnswerAccumulator
 from athina_trace._answers.ledger import Ledger, Place
 from athina_trace._answers.memory import Newest
 from athina_trace._answers.merge import merge
@@ -111,10 +110,8 @@ class Origin(NamedTuple):
         Args:
             answers: the fields of its answers, if no source will add to them.
         """
-        draft = LogDraft({}, {}, dict(self.attributes or {}))
+        draft = LogDraft({}, {}, {**self.attributes} if self.attributes else {})
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
-        if answers is None:
-            draft.accumulator = AnswerAccumulator()
         draft.merged_answers = answers
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
@@ -249,11 +246,20 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
         _add(caller, outputs, origin)
     with kept.lock:
         draft = draft or kept.draft
-        if draft is not None:
+        if draft is not None and is_new and kept.is_own:
+            _take_first(draft, answer, own)
+            run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+        elif draft is not None:
             # A new draft has its conversation from `own_draft`; in a known one, a later source may name it first.
-            draft.take(own, scope=origin.scope, session=conversation if kept.is_own and not is_new else None)
-            if is_new and kept.is_own:
-                run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+            draft.take(own, scope=origin.scope, session=conversation if kept.is_own else None)
+
+
+def _take_first(draft: LogDraft, answer: Answer, records: Sequence[Record]) -> None:
+    """Put an answer into its own, new log. Most are all that there is to know, and need no accumulator."""
+    if len(records) == 1 and draft.accumulator is None:
+        draft.only_answer, draft.merged_answers = answer, merge([answer])
+    else:
+        draft.take(records)
 
 
 def _likeness(answer: Answer, records: Sequence[Record], session: str | None) -> tuple[Key, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from athina_trace._answers.accumulator import AnswerAccumulator
-    from athina_trace._answers.records import Record
+    from athina_trace._answers.records import Answer, Record
     from athina_trace._capture.changes import LateChanges
     from athina_trace._capture.streams import Streamed
     from athina_trace.schema import LogFields
@@ -49,6 +49,7 @@ class LogDraft:
         "late",
         "merged_answers",
         "named",
+        "only_answer",
         "outcome",
         "own_fields",
         "parent",
@@ -75,7 +76,8 @@ class LogDraft:
         # Fields from the call itself, its response and its failure, which win over what a model answered.
         self.own_fields: tuple[str, ...] = ()
         self.accumulator: AnswerAccumulator | None = None
-        # The fields of its answers, if they are merged already and there is no accumulator.
+        # Without an accumulator: the log's only answer, if more of it may come, and the fields merged of its answers.
+        self.only_answer: Answer | None = None
         self.merged_answers: Mapping[str, Any] | None = None
         self.started_ns = 0
         # Set if the call raised an exception that is not a failure: see `failures.outcome`.
@@ -244,7 +246,12 @@ class LogDraft:
 
             # Several threads may record into the log of one call.
             with changes.lock:
-                accumulator = self.accumulator = self.accumulator or AnswerAccumulator()
+                accumulator = self.accumulator
+                if accumulator is None:
+                    accumulator = AnswerAccumulator()
+                    if self.only_answer is not None:
+                        accumulator.take([self.only_answer])
+                    self.accumulator = accumulator
         return accumulator
 
     def answer_fields(self) -> Mapping[str, Any]:

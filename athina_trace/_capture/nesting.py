@@ -121,7 +121,8 @@ def begin(
             around = _state.ancestors(parent) or around
         begun = _Running(around[0] if around else None, subject)
         # Without a parent, a run is in no other run of its framework, even if one was left open in this context.
-        outer = _state.running.get(next((each for each in around if parent is not None or each[0] != name[0]), None))
+        others = around if parent is not None else [each for each in around if each[0] != name[0]]
+        outer = _state.running.get(others[0]) if others else None
         # Frameworks pass what the outermost run was given down to each run inside.
         if outer is not None and conversation in (None, outer.conversation):
             begun.conversation, begun.session = outer.conversation, outer.session
@@ -168,7 +169,7 @@ def within() -> tuple[Key, ...]:
         return ()
     around = _around.get()
     if around:
-        around = tuple(name for name in around if name in _state.running)
+        around = tuple([name for name in around if name in _state.running])
     for name_here in _surrounding:
         name = name_here()
         if name is not None and name not in around:

@@ -25,7 +25,7 @@ from athina_trace.integrations.openai.deltas import grow
 from athina_trace.integrations.openai.normalise import Data, child, children, members, number, string
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["RunEvents", "add_request", "opening_messages", "parse_message", "parse_run", "parse_session", "parse_step"]
 
@@ -51,7 +51,7 @@ def parse_run(run: Data) -> list[Record]:
         tools=offered_tools(run),
         options=model_options(run),
         error=failure(run, what="run"),
-        details=served(run, run_id=own, assistant_id=string(run, "assistant_id")),
+        details=served(run, {"run_id": own, "assistant_id": string(run, "assistant_id")}),
     )
     waiting = children(child(child(run, "required_action"), "submit_tool_outputs"), "tool_calls")
     return [answer, *(_call(call, place, answer.key) for place, call in enumerate(waiting))]
@@ -125,9 +125,9 @@ def add_request(answer: Answer, params: Data) -> None:
     answer.session = answer.session or string(params, "thread_id")
 
 
-def request_outputs(params: Data) -> list[Record]:
+def request_outputs(params: Data) -> Sequence[Record]:
     """Read the outputs of the program's tools from a request."""
-    return [*outputs(members(params, "tool_outputs"))]
+    return outputs(members(params, "tool_outputs"))
 
 
 def opening_messages(thread: str, params: Data) -> Iterable[ThreadMessage]:

@@ -6,7 +6,7 @@ Also reads legacy completions, which have a prompt instead of messages and a tex
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import Answer, Key, Record, ToolCall
 from athina_trace.integrations.openai.common import (
@@ -35,6 +35,9 @@ from athina_trace.integrations.openai.normalise import (
     string,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ["ChatChunks", "add_request", "parse_chat", "request_outputs"]
 
 
@@ -60,7 +63,7 @@ def parse_chat(chat: Data) -> list[Record]:
     answer.usage = usage_counts(chat) or usage_counts(child(chat, "x_groq"))
     answer.cost = stated_cost(chat)
     answer.error = failure(chat, what="completion") or failure(first, what="completion")
-    answer.details = served(chat, completion_id=own)
+    answer.details = served(chat, {"completion_id": own})
     answer.citations = _citations(chat, contents)
     return [answer, *(call for place, message in enumerate(contents) for call in _calls(message, key, place))]
 
@@ -125,9 +128,9 @@ def add_request(answer: Answer, params: Data) -> None:
     answer.functions = tuple(members(params, "functions"))
 
 
-def request_outputs(params: Data) -> list[Record]:
+def request_outputs(params: Data) -> Sequence[Record]:
     """Read the outputs of the program's tools from a request."""
-    return [*outputs(members(params, "messages"))]
+    return outputs(members(params, "messages"))
 
 
 class ChatChunks:

@@ -89,7 +89,10 @@ def messages(items: Iterable[Any]) -> tuple[Mapping[str, str], ...]:
 
 def question(prompt: Iterable[Mapping[str, str]]) -> str | None:
     """Return the user's last text, from messages in reverse order; an image alone is not a question."""
-    return next((each["content"] for each in prompt if each["role"] == "user" and each["content"]), None)
+    for each in prompt:
+        if each["role"] == "user" and each["content"]:
+            return each["content"]
+    return None
 
 
 def outputs(items: Iterable[Any]) -> list[ToolOutput]:
@@ -318,7 +321,7 @@ def stated_failure(data: Data) -> str | None:
     """
     error = data.get("error")
     words_beside = type(data.get("message")) is str
-    if error is None and not words_beside and _STATING.isdisjoint(data):
+    if error is None and not words_beside and data.keys().isdisjoint(_STATING):
         return None
     status = child(data, "base_resp")
     words = [error, child(data, "x_groq").get("error"), data.get("error_msg")]
@@ -342,12 +345,14 @@ def incomplete_reason(data: Data) -> str | None:
     return string(details, "reason") if type(details) is dict else None
 
 
-def served(data: Data, **ids: str | None) -> dict[str, str]:
+def served(data: Data, ids: Mapping[str, str | None]) -> dict[str, str]:
     """Collect details that the log's own fields do not have: ids, and how the request was served."""
-    ids["incomplete_reason"] = incomplete_reason(data)
+    details = {name: text for name, text in ids.items() if text}
+    if (reason := incomplete_reason(data)) is not None:
+        details["incomplete_reason"] = reason
     if "service_tier" in data and (tier := string(data, "service_tier")) not in _ORDINARY_TIERS:
-        ids["service_tier"] = tier
-    return {name: text for name, text in ids.items() if text}
+        details["service_tier"] = tier
+    return details
 
 
-_ORDINARY_TIERS = ("default", "auto")
+_ORDINARY_TIERS = (None, "default", "auto")

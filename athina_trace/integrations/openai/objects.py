@@ -101,11 +101,6 @@ def read(subject: object) -> list[Record] | None:
     return parse(normalise(subject)) if may_be_known(subject) else None
 
 
-def parse(plain: Any) -> list[Record] | None:
-    """Return the records of plain data; None if its kind is unknown."""
-    return _parse(plain, _NESTED)
-
-
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
     """Read data as an answer of this kind although it does not look like one, such as an error."""
     if type(plain) is list and len(plain) == 1:  # as Gemini lists its errors
@@ -138,7 +133,8 @@ def _parse_foreign(kind: str, plain: dict[str, Any]) -> list[Record] | None:
     return [Answer(key=key, model=fields.get("language_model_id"), text=fields.get("response"), usage=usage), *calls]
 
 
-def _parse(plain: Any, nested: int) -> list[Record] | None:
+def parse(plain: Any, nested: int = _NESTED) -> list[Record] | None:
+    """Return the records of plain data, with at most `nested` levels of lists and events; None if it is unknown."""
     if type(plain) is list:
         return _parse_page(plain, nested)
     if type(plain) is not dict:
@@ -154,7 +150,7 @@ def _parse(plain: Any, nested: int) -> list[Record] | None:
         inner = plain.get("data")
     elif (string(plain, "type") or "").startswith("response."):
         inner = plain.get("response")
-    return _parse(inner, nested - 1) if nested else None
+    return parse(inner, nested - 1) if nested else None
 
 
 def _parser_by_fields(data: Data) -> Callable[[Data], list[Record]] | None:
@@ -180,7 +176,7 @@ def _first(data: Data, name: str) -> Data:
 
 def _parse_page(listed: list[Any], nested: int, *, order: object = None, is_page: bool = False) -> list[Record] | None:
     """Read a list: a page of the API, which may be empty, or the program's own list of objects."""
-    parsed = [_parse(member, nested - 1) for member in listed[:_MOST_MEMBERS]] if nested else []
+    parsed = [parse(member, nested - 1) for member in listed[:_MOST_MEMBERS]] if nested else []
     # If the first items are all unknown, the list is not ours, whatever follows.
     if all(each is None for each in parsed[:_FIRST_FEW]):
         return [] if is_page and not listed else None

@@ -378,7 +378,7 @@ def _record(
             StreamObserver(request).attach_raw(answer, streamed=streamed)
         else:
             # Outside of decorated calls, everything is read before the program gets the answer, and could change it.
-            decoded = None if active is None or request.origin.open_draft is not None else active.body
+            decoded = None if active is None or request.origin.draft is not None else active.body
             request.finished(answer_of(response, answer, decoded))
     except Exception:  # noqa: BLE001 - the guard decides
         _guard.swallow("recording an answer of OpenAI's client")

@@ -83,8 +83,8 @@ class RequestRecord:
             request=next(_numbers) if self.route.asks else None,
             error=error,
         )
-        answer = next((each for each in records or () if isinstance(each, Answer)), None)
-        self.answer = answer
+        answers = [each for each in records or () if isinstance(each, Answer)]
+        self.answer = answer = answers[0] if answers else None
         if answer is not None and chain is not UNCHAINED and answer.key[0] == kind:
             answer.session, answer.query = answer.session or chain.session, answer.query or chain.query
         if records is None:

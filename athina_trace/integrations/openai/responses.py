@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from athina_trace._answers.records import FINISHED, Answer, Key, Record, ToolCall, ToolOutput
 from athina_trace.integrations.openai.common import (
@@ -28,6 +28,9 @@ from athina_trace.integrations.openai.common import (
 from athina_trace.integrations.openai.deltas import grow
 from athina_trace.integrations.openai.normalise import Data, child, children, count, members, number, string
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ["ResponseEvents", "add_request", "conversation_of", "parse_response", "question_of", "request_outputs"]
 
 _PROGRESS = {"queued": 0, "in_progress": 1, "cancelling": 3}
@@ -48,7 +51,7 @@ def parse_response(response: Data) -> list[Record]:
         if kind == "message" and item.get("role") in ("assistant", None):  # compacted output has the user's, too
             texts.append(content_text(item.get("content")))
             for part in children(item, "content"):
-                if "annotations" in part:
+                if part.get("annotations"):  # usually there, and empty
                     notes += children(part, "annotations")
         elif kind.endswith(("_call", "_approval_request")):
             others.append(_call(item, kind, place, key))
@@ -74,7 +77,7 @@ def parse_response(response: Data) -> list[Record]:
     answer.tools = offered_tools(response)
     answer.options = model_options(response)
     answer.error = failure(response, what="response")
-    answer.details = served(response, **details)
+    answer.details = served(response, details)
     answer.citations = citations(notes)
     return [answer, *others]
 
@@ -124,9 +127,9 @@ def question_of(items: Any) -> str | None:
     return items if type(items) is str else question(reversed(messages(items if type(items) is list else ())))
 
 
-def request_outputs(params: Data) -> list[Record]:
+def request_outputs(params: Data) -> Sequence[Record]:
     """Read the outputs of the program's tools from a request."""
-    return [*outputs(members(params, "input"))]
+    return outputs(members(params, "input"))
 
 
 class ResponseEvents:

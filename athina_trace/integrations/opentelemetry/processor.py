@@ -66,7 +66,7 @@ class AthinaSpanProcessor(SpanProcessor):
         """Note where the span starts."""
         if not (self.enabled and _runtime.may_trace()):
             return
-        with _guard.shield("noting the start of a span"):
+        try:
             if not self._has_reported:
                 self._has_reported = True
                 report_sampler(trace.get_tracer_provider())
@@ -79,6 +79,8 @@ class AthinaSpanProcessor(SpanProcessor):
                 if type(outer) is OpenSpan:
                     opened.around = (outer.span, *outer.around[: _MOST_AROUND - 1])
                     break
+        except Exception:  # noqa: BLE001 - the guard decides
+            _guard.swallow("noting the start of a span")
 
     def on_end(self, span: ReadableSpan) -> None:
         """Log the answer in the span."""

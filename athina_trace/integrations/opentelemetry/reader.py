@@ -481,7 +481,7 @@ def _tools(others: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[ob
         offered = [mapping(mapping(each.get("tool")).get("json_schema")) for each in nested(attributes, "llm.tools")]
         offered += nested(attributes, "llm.request.functions")
         offered += [decoded(each) for each in items(attributes.get("ai.prompt.tools"))]
-    return tuple(plain(tool) for tool in offered if tool)
+    return tuple([plain(tool) for tool in offered if tool])
 
 
 @functools.lru_cache(maxsize=64)
