@@ -26,7 +26,7 @@ from athina_trace._delivery.sqlite import sqlite3
 
 LINGER = 0.02
 """Seconds between a put and the step that collects it, so that a burst takes few steps."""
-WINDOW = 256
+WINDOW = 128
 """The maximum of ordering keys leased at once, or twice the limit of requests in flight, if that is more."""
 BATCH = 16
 """The maximum of entries of one ordering key leased at once."""
