@@ -104,15 +104,11 @@ class Origin(NamedTuple):
         """The log of the decorated call around the request; None once that has ended, unless it awaits the answer."""
         return None if self.draft is None or (self.draft.ended and not self.is_awaited) else self.draft
 
-    def own_draft(self, answers: Mapping[str, Any] | None = None) -> LogDraft:
-        """Return the draft of a standalone log, which the program never sees.
-
-        Args:
-            answers: the fields of its answers, if no source will add to them.
-        """
-        draft = LogDraft({}, {}, {**self.attributes} if self.attributes else {})
+    def own_draft(self, answer: Answer | None = None) -> LogDraft:
+        """Return the draft of a standalone log, which the program never sees; `answer`: its only one, if known."""
+        draft = LogDraft({}, {}, dict(self.attributes) if self.attributes else {})
         draft.scope, draft.parent, draft.started_ns, draft.span = self.scope, self.draft, self.started_ns, self.span
-        draft.merged_answers = answers
+        draft.only_answer = None if answer is None else (answer, merge([answer]))
         if self.response_time is not None:
             draft.named["response_time"] = self.response_time
         if self.reference is not None:
@@ -206,9 +202,8 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
     if (open_draft := origin.open_draft) is not None:
         open_draft.take(records, scope=origin.scope)
         return
-    fields = merge([answer])
     _state.latest.append(answer)
-    run_now(emission.emit(origin.own_draft(fields), _NO_OPTIONS, error=error))
+    run_now(emission.emit(origin.own_draft(answer), _NO_OPTIONS, error=error))
 
 
 def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
@@ -257,7 +252,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
 def _take_first(draft: LogDraft, answer: Answer, records: Sequence[Record]) -> None:
     """Put an answer into its own, new log. Most are all that there is to know, and need no accumulator."""
     if len(records) == 1 and draft.accumulator is None:
-        draft.only_answer, draft.merged_answers = answer, merge([answer])
+        draft.only_answer = answer, merge([answer])
     else:
         draft.take(records)
 

@@ -54,7 +54,7 @@ def assemble(
         error: what it raised instead; if that is not a failure, the draft has an `outcome`.
     """
     answer = _response(draft, options, result, error)
-    recorded = _NOTHING if draft.accumulator is None and draft.merged_answers is None else draft.answer_fields()
+    recorded = _NOTHING if draft.accumulator is None and draft.only_answer is None else draft.answer_fields()
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None or draft.outcome is not None else failures.failure(error)
     inputs, named, attributes, scope = draft.inputs, draft.named, draft.attributes, draft.scope

@@ -47,7 +47,6 @@ class LogDraft:
         "attributes",
         "inputs",
         "late",
-        "merged_answers",
         "named",
         "only_answer",
         "outcome",
@@ -76,9 +75,8 @@ class LogDraft:
         # Fields from the call itself, its response and its failure, which win over what a model answered.
         self.own_fields: tuple[str, ...] = ()
         self.accumulator: AnswerAccumulator | None = None
-        # Without an accumulator: the log's only answer, if more of it may come, and the fields merged of its answers.
-        self.only_answer: Answer | None = None
-        self.merged_answers: Mapping[str, Any] | None = None
+        # Without an accumulator: the log's only answer, and its fields.
+        self.only_answer: tuple[Answer, Mapping[str, Any]] | None = None
         self.started_ns = 0
         # Set if the call raised an exception that is not a failure: see `failures.outcome`.
         self.outcome: str | None = None
@@ -250,13 +248,15 @@ class LogDraft:
                 if accumulator is None:
                     accumulator = AnswerAccumulator()
                     if self.only_answer is not None:
-                        accumulator.take([self.only_answer])
+                        accumulator.take([self.only_answer[0]])
                     self.accumulator = accumulator
         return accumulator
 
     def answer_fields(self) -> Mapping[str, Any]:
         """Return the fields of this log's answers, as far as they are known."""
-        return self.accumulator.fields() if self.accumulator is not None else self.merged_answers or EMPTY.fields
+        if self.accumulator is not None:
+            return self.accumulator.fields()
+        return EMPTY.fields if self.only_answer is None else self.only_answer[1]
 
     def recognises(self, value: object) -> bool:
         """Record `value` if it is an object that an integration understands; return whether it is."""
