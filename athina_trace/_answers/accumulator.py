@@ -29,19 +29,16 @@ from athina_trace._answers.records import (
     merge_snapshots,
     merge_sources,
 )
-from athina_trace._answers.sources import sources
+from athina_trace._answers.sources import may_be_known, sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from athina_trace._answers.sources import ObjectReader, Source
 
-__all__ = ["AnswerAccumulator", "may_be_known"]
+__all__ = ["AnswerAccumulator"]
 
-
-def may_be_known(subject: object) -> bool:
-    """Return False quickly for objects that no source understands, as most results of decorated functions."""
-    return any(source.may_be_known(subject) for source in sources)
+_SOURCES = sources()
 
 
 class AnswerAccumulator:
@@ -80,7 +77,7 @@ class AnswerAccumulator:
             return False
         with self._lock:
             if self._readers is None:
-                self._readers = [(source, source.Reader()) for source in sources]
+                self._readers = [(source, source.Reader()) for source in _SOURCES]
             for source, reader in self._readers:
                 records = reader.read(subject) if source.may_be_known(subject) else None
                 if records is not None:

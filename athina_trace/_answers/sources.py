@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
     from athina_trace._answers.records import Record
 
-__all__ = ["ObjectReader", "Source", "sources"]
+__all__ = ["ObjectReader", "Source", "may_be_known", "sources"]
 
 _MODULES = ("athina_trace.integrations.openai.objects",)
 """Modules that are a `Source`, in the order in which they are tried; by name, since they import this package."""
@@ -38,4 +39,16 @@ class Source(Protocol):
         ...
 
 
-sources: tuple[Source, ...] = tuple(cast("Source", import_module(name)) for name in _MODULES)
+@cache
+def sources() -> tuple[Source, ...]:
+    """Return the sources, which are imported with the first log."""
+    return tuple(cast("Source", import_module(name)) for name in _MODULES)
+
+
+def may_be_known(subject: object) -> bool:
+    """Return False quickly for objects that no source understands, as most results of decorated functions."""
+    # Without a generator, which takes long to create and to end, or an import, which looks the module up each time.
+    for source in sources():  # noqa: SIM110
+        if source.may_be_known(subject):
+            return True
+    return False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _guard, _runtime
 from athina_trace._answers import libraries
+from athina_trace._answers.sources import may_be_known
 from athina_trace._capture import changes
 from athina_trace._capture.active_span import span_attributes
 from athina_trace._clock import clock
@@ -262,8 +263,6 @@ class LogDraft:
         """Record `value` if it is an object that an integration understands; return whether it is."""
         if issubclass(type(value), _NOT_OBJECTS):  # `isinstance` would ask the object
             return False
-        from athina_trace._answers.accumulator import may_be_known  # noqa: PLC0415 - loaded with the first log
-
         return may_be_known(value) and self.own_accumulator().add(value)
 
     def name(self, fields: Mapping[str, Any]) -> None:
