@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import athina_private, athina_session, current_log
+from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_OBJECT, AS_SPAN, AS_TYPED, Answer, Key, ToolCall, ToolOutput
 from athina_trace._capture import answered, nesting
 from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
@@ -508,6 +509,50 @@ def test_two_processes_that_see_one_answer_have_two_answers() -> None:
         assert (os.read(read, 10), len(logs)) == (b"2", 1)
         os.close(read)
         os.close(write)
+
+
+def test_documents_of_a_run_that_ends_meanwhile_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        """A lock for which another thread, which ends the run, came first."""
+
+        def __enter__(self) -> None:
+            monkeypatch.undo()
+            end(INNER)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    answered.reset()
+    with captured_logs() as logs:
+        contextvars.Context().run(begin, OUTER)
+        contextvars.Context().run(begin, INNER, OUTER)
+        log_documents(["Rain."], Origin.here()._replace(within=(INNER,)))
+        monkeypatch.setattr(nesting._state, "lock", Late())
+        log_answer([Answer(key=("chat", "1"), text="a")], Origin.here()._replace(within=(INNER,)))
+        log_answer([Answer(key=("chat", "2"), text="b")], Origin.here()._replace(within=(OUTER,)))
+    assert [log.get("context") for log in logs.wire] == [None, ["Rain."]]
+    assert nesting._state.characters == 0
+
+
+def test_what_is_put_again_can_be_found_at_every_moment() -> None:
+    found: list[str | None] = []
+
+    class Watched(str):
+        """A key at whose every use another thread looks for the value."""
+
+        __slots__ = ()
+        __eq__ = str.__eq__
+
+        def __hash__(self) -> int:
+            found.append(newest.get("key"))
+            return hash(str(self))
+
+    newest: Newest[str] = Newest(2)
+    for key in ("key", "other", "key"):
+        newest.put(key, "old")
+    newest.put(Watched("key"), "new")
+    newest.put("third", "new")
+    assert None not in found
+    assert (newest.get("key"), newest.get("other"), len(newest)) == ("new", None, 2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "end", "retrieve", "answer"]), st.integers(0, 5))))

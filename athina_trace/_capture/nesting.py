@@ -211,9 +211,10 @@ def add_documents(name: Key, texts: Iterable[str]) -> None:
 def take_documents(name: Key) -> tuple[str, ...]:
     """Take the documents retrieved in a span or run that no answer has used yet."""
     running = _state.running.get(name)
-    if running is None or not running.documents:
+    if running is None or not running.documents:  # as for most answers, which need no lock
         return ()
     with _state.lock:
-        texts = tuple(running.documents)
+        running = _state.running.get(name)  # another thread may have ended it meanwhile, and passed its documents on
+        texts = () if running is None else tuple(running.documents)
         _state.forget_documents(running)
     return texts
