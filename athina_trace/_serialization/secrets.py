@@ -91,9 +91,11 @@ _PAIRED = re.compile(
 )
 """Lists of headers and variables: objects with a name and a value."""
 _PAIRED_LINES = re.compile(
-    r"""(name:[ \t]{1,9}(["']?)([\w.-]{1,64})\2[ \t]{0,9}(?:\r?\n|\\{1,7}n)[ \t]{1,99}value:[ \t]{1,9})"""
-    r"""(?!["']?(?:true|false|[$<{/]))("[^"\\\n]{1,2000}"|'[^'\\\n]{1,2000}'"""
-    r"""|(?:(?:Bearer|Basic|Token) )?[^\s"'\\\[\]{}|>&*!#]{1,2000}(?=[ \t]{0,9}(?:[\r\n\\"]|\Z)))"""
+    r"""(name:[ \t]{1,9}(\\{0,7}["']|)([\w.-]{1,64})\2[ \t]{0,9}(?:\r?\n|\\{1,7}n)[ \t]{1,99}value:[ \t]{1,9})"""
+    r"""(?!\\{0,7}["']?(?:(?i:true|false|null|~)(?![^\s"'\\])|[$<{/]))"""
+    r"""(\\{0,7}"[^"\\\n]{1,2000}\\{0,7}"|\\{0,7}'[^'\\\n]{1,2000}\\{0,7}'"""
+    r"""|(?:(?:Bearer|Basic|Token) )?[^\s"'\\\[\]{}|>&*!#][^\s"'\\\[\]{}]{0,2000}"""
+    r"""(?=[ \t]{0,9}(?:[\r\n\\"]|\Z)|[ \t]#))"""
 )
 """The same in YAML, as in the environment of a container: a word or a string, not a reference, template or path."""
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
