@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -473,6 +474,52 @@ def test_threads_that_see_one_answer_make_one_log() -> None:
     log = as_changed(logs)
     assert len(log) == 200
     assert all({name: each.get(name) for name in UNION} == UNION for each in log)
+
+
+@pytest.mark.parametrize("is_decorated", [False, True])
+def test_a_finalizer_may_report_an_answer_at_any_moment(is_decorated: bool) -> None:
+    """The garbage collector closes an abandoned stream of a framework in the middle of our own work."""
+    framework, spans, client = SOURCES
+    left: Key = ("span", "left")
+    nth = remaining = 0
+
+    def work() -> None:
+        begin(OUTER)
+        begin(INNER, OUTER)
+        log_documents(["Rain."], origin(spans))
+        made = seen(client, 0, **what_it_knows(client))
+        log_answer([made, call_of(made, id="call_0")], origin(client))
+        log_answer([seen(spans, 0, **what_it_knows(spans))], origin(spans))
+        log_tool_output("5", origin(framework), call="call_0")
+        end(INNER)
+
+    def trace(_frame: object, event: str, _argument: object) -> None:
+        nonlocal remaining
+        remaining -= event == "call"
+        if not remaining:
+            sys.settrace(None)
+            begin(left)
+            log_documents(["Snow."], Origin.here()._replace(within=(left,)))
+            log_answer([Answer(key=left, request=1, usage={"total_tokens": 5})], Origin.here()._replace(within=(left,)))
+            end(left)
+
+    def interrupted() -> None:
+        sys.settrace(trace)
+        with athina_trace.athina_trace() if is_decorated else nullcontext():
+            work()
+        sys.settrace(None)
+
+    while remaining <= 0:
+        nth = remaining = nth + 1
+        answered.reset()
+        with captured_logs() as logs:
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(interrupted,), daemon=True)
+            thread.start()
+            thread.join(60)
+            assert not thread.is_alive(), nth
+        counted = sum(log["total_tokens"] for log in as_changed(logs))
+        assert counted == (9 if remaining > 0 else 14), nth
+    assert nth > 100
 
 
 def test_objects_that_the_program_records_itself_are_the_answer_that_a_span_saw() -> None:

@@ -58,7 +58,7 @@ class _State:
     """Everything that is running, guarded by the lock."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer of an abandoned stream may report its end meanwhile
         self.running: Newest[_Running] = Newest(_MOST_RUNNING)
         self.characters = 0
         """In documents that no answer has used yet."""
