@@ -525,6 +525,7 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         'if (token := "a word"): password := os.Getenv("PASSWORD_1"); x.user := "hunter2x"',
         "- name: DB_PASSWORD\n  value: $(PASSWORD1)\n- name: A_TOKEN\n  value: '{{ token1 }}'\n",
         "- name: USE_TOKEN\n  value: False\n- name: A_SECRET\n  value: null\n- name: B_SECRET\n  value: !ref x1\n",
+        "curl https://h/1 first, then tool -url:https://h/2 -uri:http://h",
         "- name: OPENAI_API_KEY\n  value: your-key\n- name: B_API_KEY\n  value: ''\n",
         "- name: USE_TOKEN\n  value: true\n- name: A_SECRET\n  value: /run/secrets/1\n- name: B_TOKEN\n  type: x2\n",
         "name: token\n value: what comes after it\nname: user\n value: hunter2\nvalue: of a token",

@@ -76,9 +76,9 @@ _NAMED_BY: Final = frozenset({"value", "content"})
 """Attributes of XML and HTML with a value whose name is in another attribute, one of `_NAMING`."""
 _LOGIN = re.compile(
     r"""((?: (?:-u[ =]?|--user[ =])["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
-    r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""
+    r"""[^\s:"'\\]{1,64}:)(?!https?:)[^\s"'\\]+"""
 )
-"""Logins of curl: on a command line, or in a list of arguments in JSON or Python."""
+"""Logins of curl: on a command line, or in a list of arguments in JSON or Python. A URL follows `-url:`."""
 # A name and a string in JSON or Python. Inside a JSON string, quotation marks have backslashes, and on each further
 # level more of them. The closing mark has no backslashes beyond these, except pairs, which are escaped backslashes.
 _NAMED = re.compile(
