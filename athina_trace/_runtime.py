@@ -174,7 +174,11 @@ def _making() -> Iterator[None]:
         finally:
             _maker = outer
     finally:
-        _let_go()
+        # At once, without checking whether it was acquired: a signal handler may raise after any other call.
+        try:  # noqa: SIM105 - making a context manager is such a call, and so is the start of a function
+            _once.release()
+        except RuntimeError:
+            pass
 
 
 def is_being_made() -> bool:
@@ -201,7 +205,10 @@ def _catch_up() -> None:
                 with _guard.shield("logging the calls made during start-up"):
                     _afterwards.pop(0)()
     finally:
-        _let_go()
+        try:  # noqa: SIM105 - see `_making`
+            _once.release()
+        except RuntimeError:
+            pass
 
 
 def _make(settings: Settings) -> Runtime:

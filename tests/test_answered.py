@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import athina_private, athina_session, current_log
+from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import AS_OBJECT, AS_SPAN, AS_TYPED, Answer, Key, ToolCall, ToolOutput
 from athina_trace._capture import answered, nesting
 from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
@@ -474,6 +476,52 @@ def test_threads_that_see_one_answer_make_one_log() -> None:
     assert all({name: each.get(name) for name in UNION} == UNION for each in log)
 
 
+@pytest.mark.parametrize("is_decorated", [False, True])
+def test_a_finalizer_may_report_an_answer_at_any_moment(is_decorated: bool) -> None:
+    """The garbage collector closes an abandoned stream of a framework in the middle of our own work."""
+    framework, spans, client = SOURCES
+    left: Key = ("span", "left")
+    nth = remaining = 0
+
+    def work() -> None:
+        begin(OUTER)
+        begin(INNER, OUTER)
+        log_documents(["Rain."], origin(spans))
+        made = seen(client, 0, **what_it_knows(client))
+        log_answer([made, call_of(made, id="call_0")], origin(client))
+        log_answer([seen(spans, 0, **what_it_knows(spans))], origin(spans))
+        log_tool_output("5", origin(framework), call="call_0")
+        end(INNER)
+
+    def trace(_frame: object, event: str, _argument: object) -> None:
+        nonlocal remaining
+        remaining -= event == "call"
+        if not remaining:
+            sys.settrace(None)
+            begin(left)
+            log_documents(["Snow."], Origin.here()._replace(within=(left,)))
+            log_answer([Answer(key=left, request=1, usage={"total_tokens": 5})], Origin.here()._replace(within=(left,)))
+            end(left)
+
+    def interrupted() -> None:
+        sys.settrace(trace)
+        with athina_trace.athina_trace() if is_decorated else nullcontext():
+            work()
+        sys.settrace(None)
+
+    while remaining <= 0:
+        nth = remaining = nth + 1
+        answered.reset()
+        with captured_logs() as logs:
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(interrupted,), daemon=True)
+            thread.start()
+            thread.join(60)
+            assert not thread.is_alive(), nth
+        counted = sum(log["total_tokens"] for log in as_changed(logs))
+        assert counted == (9 if remaining > 0 else 14), nth
+    assert nth > 100
+
+
 def test_objects_that_the_program_records_itself_are_the_answer_that_a_span_saw() -> None:
     completion = {
         "id": "chatcmpl-0",
@@ -508,6 +556,50 @@ def test_two_processes_that_see_one_answer_have_two_answers() -> None:
         assert (os.read(read, 10), len(logs)) == (b"2", 1)
         os.close(read)
         os.close(write)
+
+
+def test_documents_of_a_run_that_ends_meanwhile_are_in_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        """A lock for which another thread, which ends the run, came first."""
+
+        def __enter__(self) -> None:
+            monkeypatch.undo()
+            end(INNER)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    answered.reset()
+    with captured_logs() as logs:
+        contextvars.Context().run(begin, OUTER)
+        contextvars.Context().run(begin, INNER, OUTER)
+        log_documents(["Rain."], Origin.here()._replace(within=(INNER,)))
+        monkeypatch.setattr(nesting._state, "lock", Late())
+        log_answer([Answer(key=("chat", "1"), text="a")], Origin.here()._replace(within=(INNER,)))
+        log_answer([Answer(key=("chat", "2"), text="b")], Origin.here()._replace(within=(OUTER,)))
+    assert [log.get("context") for log in logs.wire] == [None, ["Rain."]]
+    assert nesting._state.characters == 0
+
+
+def test_what_is_put_again_can_be_found_at_every_moment() -> None:
+    found: list[str | None] = []
+
+    class Watched(str):
+        """A key at whose every use another thread looks for the value."""
+
+        __slots__ = ()
+        __eq__ = str.__eq__
+
+        def __hash__(self) -> int:
+            found.append(newest.get("key"))
+            return hash(str(self))
+
+    newest: Newest[str] = Newest(2)
+    for key in ("key", "other", "key"):
+        newest.put(key, "old")
+    newest.put(Watched("key"), "new")
+    newest.put("third", "new")
+    assert None not in found
+    assert (newest.get("key"), newest.get("other"), len(newest)) == ("new", None, 2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "end", "retrieve", "answer"]), st.integers(0, 5))))

@@ -58,7 +58,7 @@ class AnswerAccumulator:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may record meanwhile
         # Created when the program records an object itself: most logs only have what an integration saw.
         self._readers: list[tuple[Source, ObjectReader]] | None = None
         # Answer → source → its snapshot of the answer.

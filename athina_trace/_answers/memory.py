@@ -50,8 +50,11 @@ class Newest(Generic[V]):
 
     def put(self, key: object, value: V) -> V | None:
         """Keep a value as the newest; return the oldest value if that had to make room."""
-        self._values.pop(key, None)  # otherwise it would keep its old place
-        self._values[key] = value
+        self._values[key] = value  # in one step, so that other threads find the old value or the new one
+        try:
+            self._values.move_to_end(key)
+        except KeyError:  # it was the oldest, and another thread has made room by it meanwhile
+            self._values[key] = value
         if len(self._values) > self._most:
             try:
                 return self._values.popitem(last=False)[1]

@@ -135,7 +135,7 @@ class _State:
     """Everything that is remembered. The lock guards it, and is never held while a log is written."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer of an abandoned stream may report its answer meanwhile
         self.ledger: Ledger[_Kept] = Ledger(_MOST_KNOWN)
         self.callers: Newest[_Kept] = Newest(_MOST_KNOWN)
         """Logs by session and call id."""

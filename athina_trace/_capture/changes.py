@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
-lock = threading.Lock()
-"""Held briefly by threads that record into one log at the same time."""
+lock = threading.RLock()
+"""Held briefly by threads that record into one log at the same time; a finalizer may record meanwhile."""
 
 
 def _renew_lock() -> None:
     global lock  # noqa: PLW0603 - one for the process
     # In a forked child, it may be held by a thread that exists only in the parent.
-    lock = threading.Lock()
+    lock = threading.RLock()
 
 
 _fork.register("capture", after_in_child=_renew_lock)

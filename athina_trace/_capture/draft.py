@@ -250,7 +250,8 @@ class LogDraft:
                     accumulator = AnswerAccumulator()
                     if self.only_answer is not None:
                         accumulator.take([self.only_answer[0]])
-                    self.accumulator = accumulator
+                    # A finalizer may have made one meanwhile; in one statement, so that none comes in between.
+                    self.accumulator = accumulator = self.accumulator or accumulator
         return accumulator
 
     def answer_fields(self) -> Mapping[str, Any]:

@@ -58,7 +58,7 @@ class _State:
     """Everything that is running, guarded by the lock."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer of an abandoned stream may report its end meanwhile
         self.running: Newest[_Running] = Newest(_MOST_RUNNING)
         self.characters = 0
         """In documents that no answer has used yet."""
@@ -211,9 +211,10 @@ def add_documents(name: Key, texts: Iterable[str]) -> None:
 def take_documents(name: Key) -> tuple[str, ...]:
     """Take the documents retrieved in a span or run that no answer has used yet."""
     running = _state.running.get(name)
-    if running is None or not running.documents:
+    if running is None or not running.documents:  # as for most answers, which need no lock
         return ()
     with _state.lock:
-        texts = tuple(running.documents)
+        running = _state.running.get(name)  # another thread may have ended it meanwhile, and passed its documents on
+        texts = () if running is None else tuple(running.documents)
         _state.forget_documents(running)
     return texts

@@ -76,9 +76,9 @@ _NAMED_BY: Final = frozenset({"value", "content"})
 """Attributes of XML and HTML with a value whose name is in another attribute, one of `_NAMING`."""
 _LOGIN = re.compile(
     r"""((?: (?:-u[ =]?|--user[ =])["']?|["'](?:-u|--user)\\{0,7}["'],[ \n]{0,40}\\{0,7}["']|["']--user=)"""
-    r"""[^\s:"'\\]{1,64}:)[^\s"'\\]+"""
+    r"""[^\s:"'\\]{1,64}:)(?!https?:)[^\s"'\\]+"""
 )
-"""Logins of curl: on a command line, or in a list of arguments in JSON or Python."""
+"""Logins of curl: on a command line, or in a list of arguments in JSON or Python. A URL follows `-url:`."""
 # A name and a string in JSON or Python. Inside a JSON string, quotation marks have backslashes, and on each further
 # level more of them. The closing mark has no backslashes beyond these, except pairs, which are escaped backslashes.
 _NAMED = re.compile(
@@ -91,9 +91,11 @@ _PAIRED = re.compile(
 )
 """Lists of headers and variables: objects with a name and a value."""
 _PAIRED_LINES = re.compile(
-    r"""(name:[ \t]{1,9}(["']?)([\w.-]{1,64})\2[ \t]{0,9}(?:\r?\n|\\{1,7}n)[ \t]{1,99}value:[ \t]{1,9})"""
-    r"""(?!["']?(?:true|false|[$<{/]))("[^"\\\n]{1,2000}"|'[^'\\\n]{1,2000}'"""
-    r"""|(?:(?:Bearer|Basic|Token) )?[^\s"'\\\[\]{}|>&*!#]{1,2000}(?=[ \t]{0,9}(?:[\r\n\\"]|\Z)))"""
+    r"""(name:[ \t]{1,9}(\\{0,7}["']|)([\w.-]{1,64})\2[ \t]{0,9}(?:\r?\n|\\{1,7}n)[ \t]{1,99}value:[ \t]{1,9})"""
+    r"""(?!\\{0,7}["']?(?:(?i:true|false|null|~)(?![^\s"'\\])|[$<{/]))"""
+    r"""(\\{0,7}"[^"\\\n]{1,2000}\\{0,7}"|\\{0,7}'[^'\\\n]{1,2000}\\{0,7}'"""
+    r"""|(?:(?:Bearer|Basic|Token) )?[^\s"'\\\[\]{}|>&*!#][^\s"'\\\[\]{}]{0,2000}"""
+    r"""(?=[ \t]{0,9}(?:[\r\n\\"]|\Z)|[ \t]#))"""
 )
 """The same in YAML, as in the environment of a container: a word or a string, not a reference, template or path."""
 _SCHEME = re.compile(r"\b(bearer|basic) +(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)

@@ -167,6 +167,41 @@ def test_the_lock_of_the_runtime_is_given_back(nth: int, monkeypatch: pytest.Mon
     assert taken == [True]
 
 
+def _make_nothing() -> None:
+    with _runtime._making():
+        pass
+
+
+@pytest.mark.parametrize("work", [_make_nothing, _runtime._catch_up])
+def test_the_lock_of_the_runtime_is_given_back_before_each_function(
+    work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler may come at the start of any function, also of one that gives the lock back."""
+    nth, is_done, before, taken = 0, False, sys.gettrace(), list[bool]()
+    while not is_done:
+        nth = remaining = nth + 1
+        monkeypatch.setattr(_runtime, "_once", threading.RLock())
+
+        def trace(_frame: object, event: str, _argument: object) -> None:
+            nonlocal remaining
+            remaining -= event == "call"
+            if not remaining:
+                sys.settrace(None)
+                raise TimeLimitError
+
+        try:
+            sys.settrace(trace)
+            work()
+            is_done = True
+        except TimeLimitError:
+            pass
+        finally:
+            sys.settrace(before)
+        elsewhere(lambda: taken.append(_runtime._once.acquire(timeout=0)))
+        assert (taken, _runtime._maker) == ([True] * nth, None)
+    assert nth > 2
+
+
 def test_what_is_opened_on_top_of_being_opened_is_the_only_one() -> None:
     numbers, closed = count(1), list[int]()
 
