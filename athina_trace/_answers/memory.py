@@ -95,7 +95,7 @@ class ConversationMemory:
 
     def reset(self) -> None:
         """Forget everything; in a forked child, a thread that exists only in the parent may hold the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer or a signal handler may ask for an answer meanwhile
         self._chains: Newest[Chain] = Newest(_MOST_CHAINS)
         self._threads: Newest[_Thread] = Newest(_MOST_THREADS)
 

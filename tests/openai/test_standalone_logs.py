@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import os
 import signal
@@ -20,9 +21,14 @@ from pydantic import BaseModel, ValidationError
 
 import athina_trace
 from athina_trace import _runtime, athina_session, instrument_openai
+from athina_trace._answers.memory import ConversationMemory
+from athina_trace._answers.records import RUN, Answer, Key, ThreadMessage
+from athina_trace._capture.answered import Origin
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace.errors import OutboxError
+from athina_trace.integrations.openai.standalone_logs import standalone_logs
+from athina_trace.testing import captured_logs
 
 from .samples import Wire, chat, function_call, message, output_text, page, response, run
 from .scripts import ASK, RAIN, THREAD
@@ -221,3 +227,41 @@ def test_messages_of_one_second_keep_their_page_order(
     client.beta.threads.runs.create("thread_1", assistant_id="asst_1")
     client.beta.threads.messages.list("thread_1", order=order)
     assert [log["response"] for log in instrumented()] == ["First.\nSecond."]
+
+
+def test_a_finalizer_may_report_an_answer_while_others_are_followed() -> None:
+    """The garbage collector closes an abandoned stream in the middle of our own work."""
+    left: Key = ("response", "left")
+    posted = ThreadMessage(id="msg_1", thread="thread_1", role="user", text=QUERY)
+    nth = remaining = 0
+
+    def trace(_frame: object, event: str, _argument: object) -> None:
+        nonlocal remaining
+        remaining -= event == "call"
+        if not remaining:
+            sys.settrace(None)
+            answer = Answer(key=left, request=1, text="Snow.")
+            standalone_logs.answered(answer, [answer], Origin.here(), new=True, error=GeneratorExit())
+            memory.remember_posted([posted])
+
+    def followed() -> None:
+        sys.settrace(trace)
+        memory.remember_posted([posted])
+        running = Answer(key=(RUN, "run_1"), session="thread_1", request=2)
+        standalone_logs.answered(running, [running], Origin.here(), new=True, error=None)
+        standalone_logs.listed([posted], "thread_1", run=None, more=False)
+        memory.answered("thread_1")
+        standalone_logs.run_periodically(0.0, True)
+        sys.settrace(None)
+
+    while remaining <= 0:
+        nth = remaining = nth + 1
+        with captured_logs() as captured:
+            standalone_logs.reset()
+            memory = ConversationMemory()
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(followed,), daemon=True)
+            thread.start()
+            thread.join(60)
+            assert not thread.is_alive(), nth
+        assert sorted(log.response for log in captured) == ["", *["Snow."] * (remaining <= 0)]
+    assert nth > 100

@@ -44,7 +44,7 @@ class StandaloneLogs:
 
     def reset(self) -> None:
         """Forget everything: a forked child must not log its parent's answers."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer of an abandoned stream may report its answer meanwhile
         self._pending: Newest[PendingRun] = Newest(_MOST_PENDING)
         self._logged: Newest[bool] = Newest(_MOST_LOGGED)
         self._changeable: Newest[LogDraft] = Newest(_MOST_CHANGED)
