@@ -23,6 +23,7 @@ import athina_trace
 from athina_trace import _runtime, athina_session, instrument_openai
 from athina_trace._answers.memory import ConversationMemory
 from athina_trace._answers.records import RUN, Answer, Key, ThreadMessage
+from athina_trace._capture import answered, nesting
 from athina_trace._capture.answered import Origin
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.outbox import MemoryOutbox
@@ -229,8 +230,12 @@ def test_messages_of_one_second_keep_their_page_order(
     assert [log["response"] for log in instrumented()] == ["First.\nSecond."]
 
 
-def test_a_finalizer_may_report_an_answer_while_others_are_followed() -> None:
+@pytest.mark.parametrize("others", [False, True])
+def test_a_finalizer_may_report_an_answer_while_others_are_followed(
+    others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The garbage collector closes an abandoned stream in the middle of our own work."""
+    monkeypatch.setattr(nesting, "is_followed", others)
     left: Key = ("response", "left")
     posted = ThreadMessage(id="msg_1", thread="thread_1", role="user", text=QUERY)
     nth = remaining = 0
@@ -258,6 +263,7 @@ def test_a_finalizer_may_report_an_answer_while_others_are_followed() -> None:
         nth = remaining = nth + 1
         with captured_logs() as captured:
             standalone_logs.reset()
+            answered.reset()
             memory = ConversationMemory()
             thread = threading.Thread(target=contextvars.copy_context().run, args=(followed,), daemon=True)
             thread.start()
