@@ -117,10 +117,9 @@ class Runtime(Writer):
     def _on_result(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's
         """Call the callbacks, and remember a delivered log's ordering key for its changes. For the engine's thread."""
         if not taken:
-            self.notifier.notify(Refused(entry.kind, entry.reference, outcome.status, outcome.message))
+            self.notifier.notify(Refused, entry.kind, entry.reference, outcome.status, outcome.message)
             return
-        if self.settings.on_delivered is not None:  # most programs have no callback, and this is done for each log
-            self.notifier.notify(Delivered(entry.kind, entry.reference, outcome.prompt_run_id))
+        self.notifier.notify(Delivered, entry.kind, entry.reference, outcome.prompt_run_id)
         if entry.kind == "log":
             self.ordering_keys[entry.reference] = key
             if outcome.prompt_run_id is not None:

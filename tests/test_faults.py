@@ -459,8 +459,8 @@ def test_callbacks_without_a_thread_are_called_with_the_next(monkeypatch: pytest
     first, second = (Delivered("log", name, None) for name in ("first", "second"))
     with monkeypatch.context() as broken:
         broken.setattr(threading.Thread, "start", refuses)
-        notifier.notify(first)
-    notifier.notify(second)
+        notifier.notify(Delivered, "log", "first", None)
+    notifier.notify(Delivered, "log", "second", None)
     assert notifier.wait(60)
     assert called == [first, second]
 

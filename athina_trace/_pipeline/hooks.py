@@ -117,10 +117,12 @@ class Notifier:
         self._thread: threading.Thread | None = None
         self._calling = False
 
-    def notify(self, event: Delivered | Refused) -> None:
-        """Call the callback for `event` soon."""
-        if self._callbacks[type(event)] is None:
+    def notify(self, event_type: type[Delivered | Refused], *fields: Any) -> None:
+        """Call the callback for this type of event soon, with an event that has these fields."""
+        # First, since most programs have no callback, and this is called for each log.
+        if self._callbacks[event_type] is None:
             return
+        event = event_type(*fields)
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING:
                 _guard.log_throttled(
