@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerAccumulator"]
 
+# Here, so that they are imported with this module: see `_runtime._make`.
 _SOURCES = sources()
 
 

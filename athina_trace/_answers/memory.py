@@ -133,8 +133,7 @@ class ConversationMemory:
 
     def posted_to(self, thread: str | None) -> tuple[ThreadMessage, ...]:
         """Return the user's last messages in a thread, as far as this process posted them."""
-        with self._lock:
-            known = self._threads.get(thread)
+        known = self._threads.get(thread)
         return () if known is None else known.messages
 
     def answered(self, thread: str | None) -> None:
