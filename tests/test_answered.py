@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import os
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -25,6 +24,7 @@ from athina_trace._capture.nesting import begin, end, follow_nesting
 from athina_trace._clock import clock
 from athina_trace.testing import captured_logs
 from tests.support.changed import as_changed
+from tests.support.interrupted import run_interrupted
 
 follow_nesting()
 
@@ -481,9 +481,8 @@ def test_a_finalizer_may_report_an_answer_at_any_moment(is_decorated: bool) -> N
     """The garbage collector closes an abandoned stream of a framework in the middle of our own work."""
     framework, spans, client = SOURCES
     left: Key = ("span", "left")
-    nth = remaining = 0
 
-    def work() -> None:
+    def see() -> None:
         begin(OUTER)
         begin(INNER, OUTER)
         log_documents(["Rain."], origin(spans))
@@ -493,32 +492,24 @@ def test_a_finalizer_may_report_an_answer_at_any_moment(is_decorated: bool) -> N
         log_tool_output("5", origin(framework), call="call_0")
         end(INNER)
 
-    def trace(_frame: object, event: str, _argument: object) -> None:
-        nonlocal remaining
-        remaining -= event == "call"
-        if not remaining:
-            sys.settrace(None)
-            begin(left)
-            log_documents(["Snow."], Origin.here()._replace(within=(left,)))
-            log_answer([Answer(key=left, request=1, usage={"total_tokens": 5})], Origin.here()._replace(within=(left,)))
-            end(left)
-
-    def interrupted() -> None:
-        sys.settrace(trace)
+    def work() -> None:
         with athina_trace.athina_trace() if is_decorated else nullcontext():
-            work()
-        sys.settrace(None)
+            see()
 
-    while remaining <= 0:
-        nth = remaining = nth + 1
+    def report() -> None:
+        begin(left)
+        log_documents(["Snow."], Origin.here()._replace(within=(left,)))
+        log_answer([Answer(key=left, request=1, usage={"total_tokens": 5})], Origin.here()._replace(within=(left,)))
+        end(left)
+
+    nth, was_interrupted = 0, True
+    while was_interrupted:
+        nth += 1
         answered.reset()
         with captured_logs() as logs:
-            thread = threading.Thread(target=contextvars.copy_context().run, args=(interrupted,), daemon=True)
-            thread.start()
-            thread.join(60)
-            assert not thread.is_alive(), nth
+            was_interrupted = run_interrupted(nth, work, report)
         counted = sum(log["total_tokens"] for log in as_changed(logs))
-        assert counted == (9 if remaining > 0 else 14), nth
+        assert counted == (14 if was_interrupted else 9), nth
     assert nth > 100
 
 

@@ -68,6 +68,15 @@ def elsewhere(work: Callable[[], object]) -> None:
     assert not thread.is_alive()
 
 
+def seen_by_another_process(path: str) -> list[tuple[str]]:
+    """Return the references in the store, read in a transaction that another process could begin at once."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = other.execute("SELECT reference FROM entry").fetchall()
+        other.execute("ROLLBACK")
+    return found
+
+
 @pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
 def test_no_transaction_stays_open(statement: str, tmp_path: Path) -> None:
     """The engine's next transaction would be part of it: neither we nor other processes could commit any more."""
@@ -78,10 +87,7 @@ def test_no_transaction_stays_open(statement: str, tmp_path: Path) -> None:
     with pytest.raises(TimeLimitError):
         outbox.collect()
     elsewhere(outbox.collect)
-    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        assert other.execute("SELECT reference FROM entry").fetchall() == [("1",)]
-        other.execute("ROLLBACK")
+    assert seen_by_another_process(outbox.path) == [("1",)]
     outbox.close()
 
 
@@ -118,10 +124,7 @@ def test_a_transaction_that_cannot_be_ended_locks_nobody_out(
     assert len(left) < len(failing)
     left.clear()
     elsewhere(outbox.collect)
-    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        assert other.execute("SELECT reference FROM entry").fetchall() == [("1",)]
-        other.execute("ROLLBACK")
+    assert seen_by_another_process(outbox.path) == [("1",)]
     assert (outbox.counts().made, outbox.counts().waiting) == (1, 1)
     outbox.close()
 
@@ -139,9 +142,7 @@ def test_a_transaction_that_cannot_be_rolled_back_is_closed_at_once(tmp_path: Pa
     store._connection = Failing(store._connection, lambda *_: False)
     with pytest.raises(ZeroDivisionError), outbox.transaction():
         raise ZeroDivisionError
-    with closing(sqlite3.connect(outbox.path, isolation_level=None, timeout=0)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        other.execute("ROLLBACK")
+    assert seen_by_another_process(outbox.path) == []
     outbox.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import os
 import signal
@@ -30,6 +29,7 @@ from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace.errors import OutboxError
 from athina_trace.integrations.openai.standalone_logs import standalone_logs
 from athina_trace.testing import captured_logs
+from tests.support.interrupted import run_interrupted
 
 from .samples import Wire, chat, function_call, message, output_text, page, response, run
 from .scripts import ASK, RAIN, THREAD
@@ -238,36 +238,27 @@ def test_a_finalizer_may_report_an_answer_while_others_are_followed(
     monkeypatch.setattr(nesting, "is_followed", others)
     left: Key = ("response", "left")
     posted = ThreadMessage(id="msg_1", thread="thread_1", role="user", text=QUERY)
-    nth = remaining = 0
 
-    def trace(_frame: object, event: str, _argument: object) -> None:
-        nonlocal remaining
-        remaining -= event == "call"
-        if not remaining:
-            sys.settrace(None)
-            answer = Answer(key=left, request=1, text="Snow.")
-            standalone_logs.answered(answer, [answer], Origin.here(), new=True, error=GeneratorExit())
-            memory.remember_posted([posted])
+    def report() -> None:
+        answer = Answer(key=left, request=1, text="Snow.")
+        standalone_logs.answered(answer, [answer], Origin.here(), new=True, error=GeneratorExit())
+        memory.remember_posted([posted])
 
     def followed() -> None:
-        sys.settrace(trace)
         memory.remember_posted([posted])
         running = Answer(key=(RUN, "run_1"), session="thread_1", request=2)
         standalone_logs.answered(running, [running], Origin.here(), new=True, error=None)
         standalone_logs.listed([posted], "thread_1", run=None, more=False)
         memory.answered("thread_1")
         standalone_logs.run_periodically(0.0, True)
-        sys.settrace(None)
 
-    while remaining <= 0:
-        nth = remaining = nth + 1
+    nth, was_interrupted = 0, True
+    while was_interrupted:
+        nth += 1
         with captured_logs() as captured:
             standalone_logs.reset()
             answered.reset()
             memory = ConversationMemory()
-            thread = threading.Thread(target=contextvars.copy_context().run, args=(followed,), daemon=True)
-            thread.start()
-            thread.join(60)
-            assert not thread.is_alive(), nth
-        assert sorted(log.response for log in captured) == ["", *["Snow."] * (remaining <= 0)]
+            was_interrupted = run_interrupted(nth, followed, report)
+        assert sorted(log.response for log in captured) == ["", *["Snow."] * was_interrupted], nth
     assert nth > 100
