@@ -308,7 +308,9 @@ class _Acknowledger:
         if attempt.outcome.possible_duplicate:
             self._outbox.count_possible_duplicate()
         attempts = lease.attempts + 1 if attempt.entry is lease.entries[0] else 1
-        attempt, wait = self.retry_policy.decide(attempt, attempts, now, tries=self._gate.tries)
+        attempt, wait = self.retry_policy.decide(
+            attempt, attempts, now, tries=self._gate.tries, is_outage=self._gate.outage is not None
+        )
         if attempt.verdict in (Verdict.RETRY, Verdict.PAUSED):
             return attempt, now + wait, attempts
         entry, outcome, verdict = attempt

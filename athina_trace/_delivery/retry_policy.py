@@ -34,10 +34,13 @@ class RetryPolicy:
         self._max_attempts = max_attempts
         self._taken_at = float("-inf")
 
-    def decide(self, attempt: Attempt, attempts: int, now: float, *, tries: float = 1.0) -> tuple[Attempt, float]:
+    def decide(
+        self, attempt: Attempt, attempts: int, now: float, *, tries: float = 1.0, is_outage: bool = False
+    ) -> tuple[Attempt, float]:
         """Decide on an attempt, number `attempts` for its log, at `now` (seconds).
 
         `tries`: the recent number of requests per success. If most fail at random, that is not the log's fault.
+        `is_outage`: the controller has found an outage, which is logged as one: its failures are no further warnings.
 
         Returns:
             The attempt, refused if it failed too often, and in how many seconds its ordering key is due again.
@@ -56,7 +59,7 @@ class RetryPolicy:
         if failures >= self._max_attempts and is_alone:
             words = f"{outcome.message} (it failed {attempts} times, while other logs were accepted)"
             return Attempt(entry, replace(outcome, message=words), Verdict.REFUSED), 0.0
-        self._warn(attempt, attempts, is_any_taken=is_any_taken)
+        self._warn(attempt, attempts, is_explained=is_any_taken or is_outage)
         return attempt, backoff(
             failures,
             random=self._clock.uniform(),
@@ -65,7 +68,7 @@ class RetryPolicy:
             cap=LONGEST_BACKOFF if is_alone or outcome.status else _UNANSWERED_BACKOFF_SECONDS,
         )
 
-    def _warn(self, attempt: Attempt, attempts: int, *, is_any_taken: bool) -> None:
+    def _warn(self, attempt: Attempt, attempts: int, *, is_explained: bool) -> None:
         """Log a failure; warn early if nothing was ever reached, since the address may be wrong."""
         outcome = attempt.outcome
         is_unreachable = outcome.status is None and not outcome.possible_duplicate
@@ -80,7 +83,7 @@ class RetryPolicy:
             )
         else:
             # If there are logs of only one session, the controller cannot tell their failures from an outage.
-            is_silent = attempts < _MANY or is_any_taken
+            is_silent = attempts < _MANY or is_explained
             _guard.log_throttled(
                 logging.INFO if is_silent else logging.WARNING,
                 "deferred" if is_silent else "deferred for long",

@@ -285,9 +285,9 @@ class RelayWorker:
             self._deliveries.release(partition, held)
             self._spawn(self._return(held.reply))  # nothing may be sent now: other workers may try
             return
-        deliveries, now = self._deliveries, self._clock.time()
-        attempt, wait = deliveries.retry_policy.decide(
-            result.attempt, held.deliveries, now, tries=deliveries.gate.tries
+        gate, now = self._deliveries.gate, self._clock.time()
+        attempt, wait = self._deliveries.retry_policy.decide(
+            result.attempt, held.deliveries, now, tries=gate.tries, is_outage=gate.outage is not None
         )
         self._deliveries.release(partition, held)
         if attempt.verdict is Verdict.DELIVERED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -206,6 +207,18 @@ def test_if_requests_fail_at_random_it_takes_more_failures_to_blame_a_log() -> N
     assert policy.decide(failed, 10, 1_001.0)[0].verdict is Verdict.REFUSED
     waits = [policy.decide(failed, 10, 1_001.0, tries=5.0)[1] for _ in range(20)]
     assert 0.0 < max(waits) <= 2 * FIRST_BACKOFF_SECONDS, "that of the second failure"
+
+
+@pytest.mark.parametrize("is_outage", [False, True])
+def test_a_log_that_fails_often_is_a_warning_unless_the_outage_is_one(
+    caplog: pytest.LogCaptureFixture, is_outage: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    policy, entry = RetryPolicy(Clock(), ATHINA, max_attempts=500), Stored(1, "log", "one", b"{}")
+    failed = Attempt(entry, Outcome(507, message="the stream is full"), Verdict.RETRY)
+    policy.decide(failed, 100, 1_000.0, is_outage=is_outage)
+    (said,) = [record for record in caplog.records if "did not accept a log (507" in record.getMessage()]
+    assert said.levelname == ("INFO" if is_outage else "WARNING")
 
 
 @pytest.mark.parametrize("status", [404, 307])
