@@ -506,7 +506,7 @@ def test_a_fork_in_the_middle_of_the_first_log_leaves_locks_in_order(tmp_path: P
             athina_trace.log_inference(response="r")
             logged.set()
         # The hooks that the import and the log register take part in the fork's end, but not in its beginning.
-        os.register_at_fork(before=lambda: (begun.set(), logged.wait(20)))
+        os.register_at_fork(before=lambda: (begun.set(), logged.wait(60)))
         threading.Thread(target=log).start()
         child = os.fork()
         if child == 0:
@@ -687,11 +687,11 @@ def test_a_time_limit_that_ends_while_we_flush_is_raised(
     limited: Callable[[], None], athina: AthinaServer, each_call: bool
 ) -> None:
     athina.when(lambda _: True, lambda *_: limited())
-    configure(api_key=KEY, base_url=athina.url, flush_each_call=each_call, flush_timeout=10)
+    configure(api_key=KEY, base_url=athina.url, flush_each_call=each_call, flush_timeout=60)
 
     def log_and_flush() -> None:
         plain("q")
-        flush(10)
+        flush(60)
 
     with pytest.raises(RAISED):
         log_and_flush()

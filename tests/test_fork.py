@@ -123,7 +123,8 @@ def _fork_while_a_thread_loads(module: str, folder: Path, *, seconds: float) -> 
     """Fork while another thread makes the first log, and imports the module of a hook for it."""
     loads = "from program import forking, loading, lock\nloading.set()\nforking.wait()\n"
     (folder / "hooks.py").write_text(f"{loads}{module}\ndef hook(log):\n    return log\n")
-    settings = {"ATHINA_BEFORE_EMIT": "hooks:hook", "ATHINA_OUTBOX": str(folder / "outbox.db")}
+    hook = {"ATHINA_BEFORE_EMIT": "hooks:hook", "ATHINA_HOOK_TIMEOUT": "60"}
+    settings = {**hook, "ATHINA_OUTBOX": str(folder / "outbox.db")}
     return processes.run(_FORKS_WHILE_A_THREAD_STARTS, str(seconds), FOLDER=str(folder), **settings)
 
 

@@ -84,6 +84,7 @@ def test_a_module_that_logs_while_it_is_loaded_and_that_the_first_log_needs_is_n
         "print(sorted(log['response'] for log in athina_trace.recent_logs()))",
         ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
         ATHINA_BEFORE_EMIT="program:hook",
+        ATHINA_HOOK_TIMEOUT="60",
         PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}",
     )
     assert done.stdout == "['in a thread', 'while loading']\n", done.stderr

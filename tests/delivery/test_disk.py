@@ -57,7 +57,7 @@ def test_a_corrupt_store_is_quarantined_and_a_new_one_is_created(
 ) -> None:
     answer("before")
     assert athina_trace.flush(60)
-    athina_trace.shutdown()
+    athina_trace.shutdown(60)
     data = bytearray(path.read_bytes())
     start, end = (0, 100) if where == "header" else (4096, len(data))
     data[start:end] = b"\xa5" * (end - start)
@@ -385,7 +385,7 @@ def test_a_full_outbox_drops_new_logs_counts_them_and_says_so_once(
     assert now.made == 40 == now.waiting + now.dropped
     assert [log["user_query"].split()[0] for log in athina_trace.recent_logs()][:3] == ["0", "1", "2"]
     assert said(caplog, "is full") == 1
-    athina_trace.shutdown()
+    athina_trace.shutdown(60)
     assert athina_trace.status().dropped == now.dropped  # the next process knows it, too
 
 
@@ -492,7 +492,7 @@ def test_a_file_system_without_shared_memory_has_a_store_without_a_write_ahead_l
     if not is_new:
         answer("before")
         assert athina_trace.flush(60)
-        athina_trace.shutdown()
+        athina_trace.shutdown(60)
     monkeypatch.setattr(database, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "Connection": Unmapped}))
     answer("after")
     assert athina_trace.flush(60)

@@ -161,7 +161,7 @@ def test_nothing_is_written_into_the_files_of_a_program_that_closes_all_descript
     mine: set[int] = set()
     for number in range(4):
         athina_trace.log_inference(response=str(number), session_id="s")
-        assert athina_trace.flush(10)
+        assert athina_trace.flush(60)
         opened = {int(each.name): os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()}
         ours = [fd for fd, path in opened.items() if path.startswith(str(tmp_path / "outbox"))]
         assert len(ours) >= 4  # the store's two or three, the journal's, the owners'
@@ -169,7 +169,7 @@ def test_nothing_is_written_into_the_files_of_a_program_that_closes_all_descript
             os.close(fd)
         mine |= {os.open(tmp_path / f"program {number} {each}", os.O_RDWR | os.O_CREAT) for each in range(20)}
     athina_trace.log_inference(response="4", session_id="s")
-    assert athina_trace.flush(10)
+    assert athina_trace.flush(60)
     assert [request.json["response"] for request in athina.accepted] == list("01234")
     athina_trace.shutdown(10)
     assert {os.fstat(fd).st_size for fd in mine} == {0}

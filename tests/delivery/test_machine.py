@@ -95,5 +95,5 @@ def test_the_last_process_of_a_machine_leaves_the_outbox_to_others(
     athina_trace.log_inference(user_query="?", response="r")
     assert athina_trace.flush(60)
     assert (tmp_path / "outbox.journal" / "machine").exists()
-    athina_trace.shutdown()
+    athina_trace.shutdown(60)
     assert not (tmp_path / "outbox.journal" / "machine").exists()

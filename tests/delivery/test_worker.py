@@ -131,7 +131,8 @@ def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
     monkeypatch.setattr(worker.engine._acknowledger, "commit", broken)
     ended = threading.Event()
     monkeypatch.setattr(worker.engine.flushes, "end_all", ended.set)
-    assert worker.close(0)
+    worker.close(0)
+    worker.join(60)
     assert closed.is_set()
     assert ended.is_set()
     assert "ending deliveries" in caplog.text

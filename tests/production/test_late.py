@@ -118,7 +118,7 @@ def test_disabled_captures_apply_to_objects_recorded_late(settings: Any, options
 
 
 def test_a_dropped_log_gets_no_updates() -> None:
-    with captured_logs(before_emit=lambda _log: None) as logs:
+    with captured_logs(before_emit=lambda _log: None, hook_timeout=60) as logs:
         ended().update(total_tokens=1)
     assert logs.updates == []
 
