@@ -159,7 +159,7 @@ class Trouble:
         caplog.set_level(logging.WARNING)
         Counting.opened = 0
         Counting.outcomes.clear()
-        pool = partial(Publisher, address or servers.address, patience=2.0, stream_type=Counting)
+        pool = partial(Publisher, address or servers.address, stream_type=Counting)
         self.stepped = Stepped(Athina(), outbox=outbox, make_pool=pool)
         self._made = 0
 
