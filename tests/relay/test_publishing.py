@@ -302,8 +302,9 @@ def test_a_missing_answer_is_given_up_once_another_log_finds_no_stream(
         stream = Stream(servers.address, patience=0.2)
         await stream.open()
         await api(client, f"STREAM.DELETE.{names.stream}")
-        await client.subscribe(names.subject(0))  # a subscriber that never answers
-        await client.flush()
+        subscriber = await client.subscribe(names.subject(0))  # which never answers
+        await client.publish(names.subject(0), b"")  # the client's ping could overtake its subscription, this cannot
+        await subscriber.next_msg(60)
         silent, missing = (
             partial(stream.publish, next(key for key in map(str, range(100)) if partition_of(key, 4) == number))
             for number in (0, 1)
