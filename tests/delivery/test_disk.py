@@ -247,8 +247,8 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
         _REPORTING
         + """
     import resource, signal
-    from athina_trace._delivery import fallback
-    fallback._DISK_SECONDS = 0.2
+    from athina_trace._delivery import delivery
+    delivery._DISK_SECONDS = 0.2
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     answer("first")
     assert athina_trace.flush(60)
