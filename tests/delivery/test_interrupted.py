@@ -22,9 +22,9 @@ import pytest
 from athina_trace import _guard, _runtime
 from athina_trace._clock import clock
 from athina_trace._delivery.database import Database, version_of
+from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Lease, Stored
-from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.outbox import MemoryOutbox, _OnDemand
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
