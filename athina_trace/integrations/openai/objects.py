@@ -17,7 +17,7 @@ from athina_trace._answers.records import RUN, Answer, Record, ThreadMessage, To
 from athina_trace._serialization.introspection import instance_dict
 from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
 from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
-from athina_trace.integrations.openai.common import known, stated_failure
+from athina_trace.integrations.openai.common import stated_failure, without_none
 from athina_trace.integrations.openai.normalise import (
     Data,
     child,
@@ -126,7 +126,7 @@ def _parse_foreign(kind: str, plain: dict[str, Any]) -> list[Record] | None:
         return None
     key = (kind, string(plain, "id") or f"#{zlib.crc32(repr(plain).encode('utf-8', 'replace')):08x}")
     calls = [
-        ToolCall(key=string(call, "id") or f"#{place}", owner=key, body=known(call))
+        ToolCall(key=string(call, "id") or f"#{place}", owner=key, body=without_none(call))
         for place, call in enumerate(fields.get("tool_calls", ()))
     ]
     usage = {name: count for name, count in fields.items() if name.endswith("_tokens")}
