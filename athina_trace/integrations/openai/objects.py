@@ -1,4 +1,4 @@
-"""Recognises OpenAI's objects, and reads them as records: `read(object)`.
+"""Recognises OpenAI's objects, and reads them as records: `parse` plain data, a `Reader` the objects of one log.
 
 It understands runs, messages, run steps, threads, pages of these (and plain lists), responses, conversations, chat
 completions, their parsed variants, and the events and chunks of streams: as objects of any client version, as plain
@@ -32,7 +32,7 @@ from athina_trace.integrations.openai.responses import ResponseEvents, parse_res
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Reader", "may_be_known", "parse", "parse_as", "read"]
+__all__ = ["Reader", "may_be_known", "parse", "parse_as"]
 
 _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
     "thread.run": parse_run,
@@ -94,11 +94,6 @@ def _has_known_fields(fields: dict[str, Any]) -> bool:
     if type(inner) is list or type(inner) is tuple:
         return _may_be_known(inner)
     return inner is not None and not _NAMES.isdisjoint(inner if type(inner) is dict else instance_dict(inner))
-
-
-def read(subject: object) -> list[Record] | None:
-    """Return the records of any object; None if its kind is unknown."""
-    return parse(normalise(subject)) if may_be_known(subject) else None
 
 
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
