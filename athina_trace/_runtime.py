@@ -1,4 +1,4 @@
-"""The one runtime of this process (class `Runtime` in `_assembly`), and the public functions that use it.
+"""The one runtime of this process (class `Runtime` in `_pipeline.runtime`), and the public functions that use it.
 
 active()               makes it from the environment's settings, when a call first needs it; other threads wait
 configure, shutdown    close it, and make another one from the new settings, or from the same ones
@@ -26,9 +26,9 @@ from athina_trace._clock import clock
 from athina_trace.errors import AthinaTraceError, SettingsError
 
 if TYPE_CHECKING:
-    from athina_trace._assembly import Runtime
     from athina_trace._delivery.stats import FlushReport, Status
     from athina_trace._pipeline.recorder import Recorder
+    from athina_trace._pipeline.runtime import Runtime
     from athina_trace.settings import Settings
 
 _LONGEST_SECONDS = threading.TIMEOUT_MAX / 2
@@ -214,7 +214,7 @@ def _catch_up() -> None:
 def _make(settings: Settings) -> Runtime:
     """Make a runtime from these settings. The first one imports everything that only programs that log need."""
     with _making():
-        from athina_trace._assembly import Runtime  # noqa: PLC0415 - loaded with the first log
+        from athina_trace._pipeline.runtime import Runtime  # noqa: PLC0415 - loaded with the first log
 
         # So that no call imports it in the middle of a fork.
         import_module("athina_trace._answers.accumulator")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from athina_trace import _runtime, athina_trace, configure
-from athina_trace._assembly import Runtime
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.store import Store
 from athina_trace._delivery.worker import Worker
+from athina_trace._pipeline.runtime import Runtime
 from tests.benchmarks.workload import arguments, handler
 
 if TYPE_CHECKING:

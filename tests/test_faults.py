@@ -262,7 +262,7 @@ def test_if_the_disk_fails_recent_logs_come_from_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["pydantic", "pydantic_core", "http.client", "athina_trace.settings", "athina_trace._assembly"],
+    ["pydantic", "pydantic_core", "http.client", "athina_trace.settings", "athina_trace._pipeline.runtime"],
 )
 def test_a_failed_import_fails_no_call(module: str, tmp_path: Path) -> None:
     out, err = processes.run(

@@ -25,7 +25,6 @@ from athina_trace._answers.merge import merge
 from athina_trace._answers.records import RUN, Answer, Documents, Key, Record, ToolCall, ToolOutput
 from athina_trace._capture import emission, nesting
 from athina_trace._capture.active_span import span_attributes
-from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._clock import clock
 from athina_trace._wrapping.calls import run_now
@@ -50,7 +49,6 @@ _MOST_CHARACTERS: Final = 8_000_000
 """Limit for the prompts and texts of answers whose logs can be changed."""
 _MOST_ALIKE: Final = 32
 """How many calls of one tool wait for outputs that do not name their call."""
-_NO_OPTIONS: Final = Options()
 
 
 class Origin(NamedTuple):
@@ -203,7 +201,7 @@ def log_answer(records: Sequence[Record], origin: Origin, *, error: BaseExceptio
         open_draft.take(records, scope=origin.scope)
         return
     _state.latest.append(answer)
-    run_now(emission.emit(origin.own_draft(answer), _NO_OPTIONS, error=error))
+    run_now(emission.emit(origin.own_draft(answer), error=error))
 
 
 def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: BaseException | None) -> None:
@@ -243,7 +241,7 @@ def _log_once(answer: Answer, records: Sequence[Record], origin: Origin, error: 
         draft = draft or kept.draft
         if draft is not None and is_new and kept.is_own:
             _take_first(draft, answer, own)
-            run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+            run_now(emission.emit(draft, error=error))
         elif draft is not None:
             # A new draft has its conversation from `own_draft`; in a known one, a later source may name it first.
             draft.take(own, scope=origin.scope, session=conversation if kept.is_own else None)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from athina_trace._answers import libraries
 from athina_trace._capture.draft import LogDraft
@@ -79,6 +79,10 @@ class Options:
         if not capture_response:
             redaction |= Redaction.RESPONSE
         return cls(named, mapped, response, capture_inputs, capture_response, sample_rate, redaction)
+
+
+NO_OPTIONS: Final = Options()
+"""Those of logs that no decorator makes."""
 
 
 class Function:

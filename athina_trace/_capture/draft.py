@@ -13,6 +13,7 @@ from athina_trace._capture import changes
 from athina_trace._capture.active_span import span_attributes
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
+from athina_trace._pipeline.sampling import keeps, left_out, sampled_by, says_left_out
 from athina_trace._serialization import plain
 from athina_trace._wrapping.state import current
 from athina_trace.context import EMPTY, Scope
@@ -124,8 +125,6 @@ class LogDraft:
         rate = runtime.settings.sample_rate if rate is None else rate
         if rate >= 1:
             return reference, False
-        from athina_trace._pipeline.sampling import keeps, left_out, sampled_by  # noqa: PLC0415 - only samples need it
-
         whole = self.session_id() or (sampled_by(reference) if self.parent is None else self.parent.conversation())
         return reference if keeps(str(whole), rate) else left_out(reference), True
 
@@ -134,8 +133,6 @@ class LogDraft:
 
         If its reference already says so, that counts: the program may have read it before the session was known.
         """
-        from athina_trace._pipeline.sampling import keeps, says_left_out  # noqa: PLC0415 - only samples need it
-
         reference = self.external_reference_id
         _, own, is_decided = self._reference
         if is_decided and reference == own:
@@ -289,8 +286,6 @@ class LogDraft:
 
     def conversation(self) -> str:
         """Return the key by which calls without a session are sampled: it comes from the outermost call's reference."""
-        from athina_trace._pipeline.sampling import sampled_by  # noqa: PLC0415 - only samples need it
-
         if self.parent is not None:
             return self.parent.conversation()
         reference = self.external_reference_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.arguments import Options
+from athina_trace._capture.arguments import NO_OPTIONS, Options
 from athina_trace._capture.assemble import assemble
 from athina_trace._capture.changes import LateChanges
 from athina_trace._capture.draft import LogDraft
@@ -12,7 +12,9 @@ from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import DeferredWork, run_now
 
 
-def emit(draft: LogDraft, options: Options, result: object = None, error: BaseException | None = None) -> DeferredWork:
+def emit(
+    draft: LogDraft, options: Options = NO_OPTIONS, result: object = None, error: BaseException | None = None
+) -> DeferredWork:
     """Log a call that ended with `result` or `error`. Never raises; returns slow work to be done later, if any."""
     try:
         # First, so that what another thread records from now on becomes a change, rather than being lost.

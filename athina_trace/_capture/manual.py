@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from athina_trace import _guard
 from athina_trace._capture import changes
-from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._capture.emission import emit
 from athina_trace._pipeline.redaction import of_named
@@ -40,7 +39,7 @@ def log_inference(**fields: Unpack[LogFields]) -> str:
     with _guard.shield("log_inference()"):
         draft.enter()
         try:
-            run_now(emit(draft, Options()))
+            run_now(emit(draft))
         finally:
             draft.leave()
     return str(draft.external_reference_id)

@@ -35,26 +35,24 @@ def digest(store: bytes, reference: str) -> bytes:
 
 
 class Acknowledgements:
-    """The file of the owner `owner` in `folder`, made with the first answer. If the disk fails, a log may go twice."""
+    """The file of the owner `owner` in `folder`. If the disk fails, a log may go twice."""
 
     def __init__(self, folder: Path, owner: int, store: bytes) -> None:
+        """Create the file. Raises OSError."""
         self._path = folder / f"{owner}{_SUFFIX}"
         self._store = store
-        self._file: files.HeldFile | None = None
+        self._file = files.HeldFile(self._path, os.O_RDWR | os.O_CREAT)
         self._places = count()
 
     def add(self, entry: int, reference: str) -> None:
         """Note that Athina accepted the entry with this id. Any thread may call this. Raises OSError."""
-        file = self._file
-        if file is None:
-            file = self._file = files.HeldFile(self._path, os.O_RDWR | os.O_CREAT)
         record = _RECORD.pack(entry, digest(self._store, reference))
-        file.write_at(next(self._places) * _RECORD.size, record)
+        self._file.write_at(next(self._places) * _RECORD.size, record)
 
     def committed(self, others: Iterable[tuple[int, str]]) -> None:
         """Note that all entries but these (id, reference) were committed; if the file is large, empty it."""
         with suppress(OSError):
-            if self._file is not None and os.fstat(self._file.fd).st_size >= _FULL_BYTES:
+            if os.fstat(self._file.fd).st_size >= _FULL_BYTES:
                 os.ftruncate(self._file.fd, 0)
                 self._places = count()
                 for entry, reference in others:
@@ -62,11 +60,9 @@ class Acknowledgements:
 
     def close(self) -> None:
         """Delete the file: everything was committed."""
-        file, self._file = self._file, None
+        self._file.close()
         with suppress(OSError):
-            if file is not None:
-                file.close()
-                self._path.unlink()
+            self._path.unlink()
 
 
 def owners(folder: Path) -> list[int]:

@@ -41,13 +41,13 @@ class LeaseOwner(Protocol):
 _Opened = TypeVar("_Opened")
 
 
-class _OnDemand(Generic[_Opened]):
+class OnDemand(Generic[_Opened]):
     """A resource that is opened by the thread that first needs it, and again after it was closed."""
 
     def __init__(self, open_: Callable[[], _Opened], close: Callable[[_Opened], None]) -> None:
         self._open = open_
         self._close = close
-        # The engine's thread and a caller of `flush` may need it at once; `cached_property` has no lock since 3.12.
+        # Several threads may need it at once; `cached_property` has no lock since Python 3.12.
         self._lock = threading.RLock()
         self.opened: _Opened | None = None
 
@@ -123,8 +123,8 @@ class Outbox:
         self._journal = journal
         self.put: Callable[[Entry], None] = journal.put
         """Commits an entry: once this returns, it survives this process. Raises `OutboxError`."""
-        self._store = _OnDemand(open_store, lambda store: store.close())
-        self._lease_owner = _OnDemand(open_owner, lambda owner: owner.release())
+        self._store = OnDemand(open_store, lambda store: store.close())
+        self._lease_owner = OnDemand(open_owner, lambda owner: owner.release())
         self._drops = _Drops()
         self.is_behind = False
         """Whether the journal held more than the last `collect` took."""

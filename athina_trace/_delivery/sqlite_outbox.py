@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from athina_trace._delivery.entry import Stored
 from athina_trace._delivery.journal import FileJournal
 from athina_trace._delivery.machine import Presence
 from athina_trace._delivery.migrations import MIGRATIONS
-from athina_trace._delivery.outbox import Outbox
+from athina_trace._delivery.outbox import OnDemand, Outbox
 from athina_trace._delivery.ownership import FileOwner
 from athina_trace._delivery.segment import COLLECT_BYTES
 from athina_trace._delivery.sqlite import sqlite3
@@ -47,6 +47,9 @@ class SqliteOutbox(Outbox):
         self._folder = self._file.with_suffix(".journal")
         self._presence = Presence(self._folder)
         self._taken_away: Store | None = None
+        self._acknowledgements = OnDemand(
+            lambda: Acknowledgements(self._folder, self._owner.id, self.store.identity), Acknowledgements.close
+        )
         journal = FileJournal(self._folder, max_bytes, check=self._check)
         super().__init__(journal, self._open, lambda: FileOwner(f"{path}.owners"), max_bytes=max_bytes)
 
@@ -87,10 +90,6 @@ class SqliteOutbox(Outbox):
         """The store, opened when the engine first needs it."""
         return cast("Store", super().store)
 
-    @cached_property
-    def _acknowledgements(self) -> Acknowledgements:
-        return Acknowledgements(self._folder, self._owner.id, self.store.identity)
-
     def _make_room(self) -> int:
         # Collected entries take space twice before their segment is deleted: in the store's log and in the store.
         disk = files.disk_of(self._folder)
@@ -109,11 +108,11 @@ class SqliteOutbox(Outbox):
         # In a sender's thread: if the store cannot be read now and we are killed before the next step, the entry is
         # sent twice at worst.
         with suppress(OSError, sqlite3.Error):
-            self._acknowledgements.add(entry.id, entry.reference)
+            self._acknowledgements.get().add(entry.id, entry.reference)
 
     def acknowledgements_committed(self, others: Iterable[Stored]) -> None:
-        if "_acknowledgements" in self.__dict__:
-            self._acknowledgements.committed((entry.id, entry.reference) for entry in others)
+        if (opened := self._acknowledgements.opened) is not None:
+            opened.committed((entry.id, entry.reference) for entry in others)
 
     def reclaim(self) -> None:
         self._presence.beat()  # raises if another machine took over meanwhile: then nothing here is ours
@@ -168,8 +167,8 @@ class SqliteOutbox(Outbox):
         return True
 
     def _let_go(self) -> None:
-        if (kept := self.__dict__.pop("_acknowledgements", None)) is not None:
-            kept.close()
+        if (opened := self._acknowledgements.take()) is not None:
+            opened.close()
         super()._let_go()
 
     def close(self) -> None:

@@ -59,6 +59,9 @@ class Refused:
     reason: str
 
 
+_NAMES = {Delivered: "on_delivered", Refused: "on_refused"}
+
+
 class TimeLimited:
     """Calls a function in its own threads, and waits at most `timeout` seconds for each call.
 
@@ -125,9 +128,8 @@ class Notifier:
         event = event_type(*fields)
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING:
-                _guard.log_throttled(
-                    logging.WARNING, "callbacks", "a callback hangs or is too slow, so it was not called for %r", event
-                )
+                warning = "%s hangs or is too slow, and was not called for %r: leave its work to another thread"
+                _guard.log_throttled(logging.WARNING, "slow callback", warning, _NAMES[event_type], event)
                 return
             self._waiting.append(event)
             self._changed.notify_all()
@@ -154,4 +156,6 @@ class Notifier:
                 if (callback := self._callbacks[type(event)]) is not None:
                     callback(event)
             except Exception as error:  # noqa: BLE001 - the callback is the program's
-                _guard.log_throttled(logging.WARNING, "callback", "a callback raised %r for %r", error, event)
+                _guard.log_throttled(
+                    logging.WARNING, "callback", "%s raised %r for %r", _NAMES[type(event)], error, event
+                )

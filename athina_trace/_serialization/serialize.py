@@ -72,16 +72,16 @@ def plain(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> JSO
         return _unreadable(value)
 
 
-def text(value: object, limits: Limits = DEFAULT_LIMITS, name: str = "") -> str:
+def text(value: object, limits: Limits = DEFAULT_LIMITS) -> str:
     """Read a question or an answer: a string as it is, None as "", anything else as compact JSON of `plain`.
 
     Values that `plain` turns into a string (a date, a path, a type's name) have no quotation marks.
     """
-    if type(value) is str and not name and limits is DEFAULT_LIMITS and is_clean(value, limits.string):
+    if type(value) is str and limits is DEFAULT_LIMITS and is_clean(value, limits.string):
         return value
     if value is None:
         return ""
-    data = plain(value, limits=limits, name=name)
+    data = plain(value, limits)
     return data if type(data) is str else encode(data)
 
 

@@ -15,10 +15,9 @@ A call ends when it returns, unless its result is
 - a context manager of `contextlib`, or one that opens a stream: what it returns on entering ends the call as if it had
   been returned; if that does not continue, the call ends when the block is left;
 - a tuple or dictionary of at most eight items, of which one or more are one of the above, except awaitables, futures
-and
-  context managers: for example, a stream with the status and headers that Flask takes, or with its sources. If there
-  are several streams, the last to end ends the call, and their texts are concatenated; copies made by `itertools.tee`
-  are not followed;
+  and context managers: for example, a stream with the status and headers that Flask takes, or with its sources. If
+  there are several streams, the last to end ends the call, and their texts are concatenated; copies made by
+  `itertools.tee` are not followed;
 - a greenlet, or another asynchronous result, of gevent.
 
 Results that can be read again are logged as they are: lists, dictionaries, arrays, frames, query sets, complete

@@ -73,7 +73,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
 
 
 def _time(text: str) -> str:
-    """Check a time, and return it as written, since each query interprets it anew with `parse_moment`."""
+    """Check a time, and return it as written, since each query interprets it, with `parse_moment`."""
     if parse_moment(text) is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a time: write 90m, 24h, 7d, today, yesterday, or a date such as 2025-06-30T12:00"

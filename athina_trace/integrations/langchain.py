@@ -39,7 +39,16 @@ from athina_trace.integrations.openai.common import (
     usage_counts,
 )
 from athina_trace.integrations.openai.exchange import error_text
-from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, count, members, normalise, string
+from athina_trace.integrations.openai.normalise import (
+    Data,
+    as_data,
+    child,
+    children,
+    count,
+    members,
+    normalise,
+    string,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -116,7 +125,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
             continue_in(call.around)  # runs of a batch are siblings, not nested
         metadata, origin = given.get("metadata"), _origin(run_id, given)
         known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
-        params = {"model": known.get("ls_model_name"), **(normalise(given.get("invocation_params")) or NOTHING)}
+        params = {"model": known.get("ls_model_name"), **as_data(normalise(given.get("invocation_params")))}
         self._models.put(
             run_id,
             _Run(
@@ -169,7 +178,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
     def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: Any, **given: Any) -> None:
         """Note which tool call is executed."""
         with _guard.shield("reading the start of LangChain's tool"):
-            name = given.get("name") or string(normalise(serialized) or NOTHING, "name")
+            name = given.get("name") or string(as_data(normalise(serialized)), "name")
             inputs = normalise(given.get("inputs"))
             origin = _origin(run_id, given)
             call = identifier(given.get("tool_call_id"))
@@ -208,7 +217,7 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         """Keep the retrieved documents for the next answer."""
         with _guard.shield("reading LangChain's documents"):
             origin = self._retrievers.pop(run_id)
-            texts = [string(child({"": document}, ""), "page_content") for document in normalise(documents) or ()]
+            texts = [string(as_data(document), "page_content") for document in normalise(documents) or ()]
             if origin is not None:
                 log_documents([text for text in texts if text], origin)
             end(_name(run_id))
@@ -389,7 +398,7 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
         result: an `LLMResult` as plain data; None if there is none.
         error: the exception that ended the run early.
     """
-    result = result if type(result) is dict else NOTHING
+    result = as_data(result)
     candidates = next((each for each in members(result, "generations") if type(each) is list and each), [])
     candidates = [each for each in candidates if type(each) is dict] or [{}]
     first, message = candidates[0], child(candidates[0], "message")

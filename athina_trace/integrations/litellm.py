@@ -46,7 +46,7 @@ from athina_trace._serialization.secrets import MASKED
 from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.chat import ChatChunks
 from athina_trace.integrations.openai.exchange import read_exchange
-from athina_trace.integrations.openai.normalise import Data, child, members, normalise, number, string
+from athina_trace.integrations.openai.normalise import Data, as_data, child, normalise, number, string
 from athina_trace.integrations.openai.responses import ResponseEvents
 
 if TYPE_CHECKING:
@@ -522,8 +522,8 @@ def _message_of(error: str) -> str:
         data, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text if found["kind"] == "Exception" else error
-    body = {"": data[0] if type(data) is list and data else data}
-    return string(child(child(body, ""), "error"), "message") or string(child(body, ""), "message") or error
+    body = as_data(data[0] if type(data) is list and data else data)
+    return string(child(body, "error"), "message") or string(body, "message") or error
 
 
 def _noted(metadata: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
@@ -535,8 +535,8 @@ def _noted(metadata: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
         model = hidden.get("provider_response_model") if isinstance(hidden, dict) else None
         if served is None and type(model) is str and model:
             served = model
-        if place.get("tags") is not None:
-            tags |= dict.fromkeys(tag for tag in members({"": normalise(place["tags"])}, "") if type(tag) is str)
+        if type(given := normalise(place.get("tags"))) is list:
+            tags |= dict.fromkeys(tag for tag in given if type(tag) is str)
     return served, list(tags)
 
 

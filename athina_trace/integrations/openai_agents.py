@@ -25,7 +25,7 @@ from athina_trace._capture.nesting import end, follow_nesting
 from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by, seen_by
 from athina_trace.integrations.openai.common import usage_counts
 from athina_trace.integrations.openai.exchange import add_request, read_exchange
-from athina_trace.integrations.openai.normalise import NOTHING, Data, child, children, normalise, string
+from athina_trace.integrations.openai.normalise import NOTHING, Data, as_data, child, children, normalise, string
 
 if TYPE_CHECKING:
     # The host may not be installed during type checking.
@@ -202,8 +202,8 @@ def _generation(output: Any, config: Any, messages: Any) -> tuple[str, Data, dic
     Returns:
         The kind of the answer, the answer, and the parameters of its request.
     """
-    asked = {**(config if type(config) is dict else NOTHING), "messages": messages, "input": messages}
-    given = children({"": output}, "")
+    asked = {**as_data(config), "messages": messages, "input": messages}
+    given = [each for each in output if type(each) is dict] if type(output) is list else []
     if given and given[0].get("object") == "response":
         return "response", given[0], asked
     choices = [{"index": place, "message": message} for place, message in enumerate(given)]

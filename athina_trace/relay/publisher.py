@@ -150,7 +150,7 @@ class _PublishingThread:
         self.stream = stream
         self.woken = asyncio.Event()
         self.loop = Loop()
-        self.is_running = False  # the thread itself must not be asked, see `worker.Worker`
+        self.is_running = False  # the thread itself must not be asked: see `worker._EngineThread`
         # In a separate context, like the engine's thread.
         self._thread = threading.Thread(
             target=contextvars.Context().run, args=(run, self), name="athina-trace-publisher", daemon=True

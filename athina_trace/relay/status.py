@@ -21,6 +21,7 @@ from athina_trace.relay.setup import consumers, partition_faults, stream_faults
 _ANSWER_SECONDS = 0.5
 """How long workers have to answer, since a suspended one never does; rates are measured over this time."""
 _NOT_FOUND = 404
+_MOST_BEHIND = 20
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 
 
@@ -62,9 +63,9 @@ class RelayStatus:
         """Return it as JSON can carry it."""
         return asdict(self)
 
-    def behind(self, most: int = 20) -> list[PartitionStatus]:
-        """Return the partitions with waiting logs, those that are furthest behind first."""
-        return sorted((each for each in self.partitions if each.lag), key=lambda each: -each.lag)[:most]
+    def behind(self) -> list[PartitionStatus]:
+        """Return the partitions with waiting logs, those that are furthest behind first; at most 20."""
+        return sorted((each for each in self.partitions if each.lag), key=lambda each: -each.lag)[:_MOST_BEHIND]
 
 
 async def read(client: NatsClient, names: Names) -> RelayStatus:

@@ -103,13 +103,13 @@ class Filters:
         """Return the query of an address with a view added or, if it is active, removed."""
         return self.query(**(dict.fromkeys(view, "") if self.holds(view) else view), **more)
 
-    def sql(self, *, now: datetime | None = None) -> tuple[str, list[Any]]:
+    def sql(self) -> tuple[str, list[Any]]:
         """Return a condition over `log AS l` and `box.entry AS e`, and its parameters."""
         equal = [name for name in _EQUALITY if getattr(self, name)]
         parts: list[tuple[str, Sequence[Any]]] = [
             # SQLite does not know which column is more selective. A plus keeps it from using another column's index.
             *((f"{'+' * bool(place)}l.{name} = ?", [getattr(self, name)]) for place, name in enumerate(equal)),
-            *self._bounds(now),
+            *self._bounds(),
             *((condition, ()) for name, condition in _FLAGS.items() if getattr(self, name)),
             *self._details(),
         ]
@@ -131,11 +131,11 @@ class Filters:
             value for _, given in parts for value in given
         ]
 
-    def _bounds(self, now: datetime | None) -> Iterator[tuple[str, Sequence[Any]]]:
+    def _bounds(self) -> Iterator[tuple[str, Sequence[Any]]]:
         """Yield the conditions on amounts; invalid amounts are ignored."""
         amounts = (
-            ("l.made >= ?", parse_moment(self.since, now=now)),
-            ("l.made <= ?", parse_moment(self.until, now=now)),
+            ("l.made >= ?", parse_moment(self.since)),
+            ("l.made <= ?", parse_moment(self.until)),
             ("l.latency > ?", parse_duration(self.slower)),
         )
         return ((condition, [amount]) for condition, amount in amounts if amount is not None)

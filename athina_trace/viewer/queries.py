@@ -454,7 +454,7 @@ def _distinct(db: Connection, table: str, column: str, *, within: str | None = N
     return [row[0] for row in rows]
 
 
-def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
+def outbox_status(db: Connection) -> OutboxStatus:
     """Return the counts of the outbox."""
 
     def one(statement: str) -> Any:
@@ -463,7 +463,7 @@ def outbox_status(db: Connection, *, now: float | None = None) -> OutboxStatus:
 
     states = dict(db.execute(_BY_STATE).fetchall())
     counters = dict(db.execute(_COUNTERS).fetchall())
-    retrying, next_attempt_at, attempts = db.execute(_RETRIES, (time.time() if now is None else now,)).fetchone()
+    retrying, next_attempt_at, attempts = db.execute(_RETRIES, (time.time(),)).fetchone()
     paused, paused_since = db.execute(_PAUSED).fetchone() or (None, None)
     return OutboxStatus(
         made=counters.get("made", 0),

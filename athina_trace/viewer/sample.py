@@ -16,6 +16,8 @@ from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._pipeline.wire import to_wire
 
 SESSIONS = 64
+_SEED = 7
+"""The same conversations each time."""
 _SPAN = 3 * 86_400
 _SCRIPTS = Path(__file__).parent / "sample.json"
 _PICTURE = Path(__file__).parent / "sample.jpg"
@@ -34,9 +36,9 @@ class _Script(NamedTuple):
     turns: list[dict[str, Any]]
 
 
-def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
+def fill(path: str) -> int:
     """Replace the content of the outbox at `path` with the sample; return the number of its logs."""
-    now = time.time() if now is None else now
+    now = time.time()
     outbox = SqliteOutbox(path)
     try:
         # Collect first, since entries in the journal cannot be purged.
@@ -44,7 +46,7 @@ def fill(path: str, *, now: float | None = None, seed: int = 7) -> int:
         for state in ("waiting", "refused", "delivered"):
             maintenance.purge(path, state, before=float("inf"))
         outbox.store.count("delivered", -outbox.counts().delivered)
-        entries = sorted(_entries(random.Random(seed), now), key=lambda entry: entry.made)  # noqa: S311 - a sample
+        entries = sorted(_entries(random.Random(_SEED), now), key=lambda entry: entry.made)  # noqa: S311 - a sample
         for entry in entries:
             outbox.put(entry)
         while outbox.collect():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import athina_trace
 from athina_trace import Status, _guard, _runtime
-from athina_trace._assembly import Runtime
+from athina_trace._pipeline.runtime import Runtime
 from athina_trace.errors import AthinaTraceError
 from tests.support.athina_server import (
     CHAOS,

@@ -20,12 +20,12 @@ import pytest
 
 import athina_trace
 from athina_trace import _runtime
-from athina_trace._assembly import Runtime
 from athina_trace._delivery import database, files
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.migrations import MIGRATIONS
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.worker import Worker
+from athina_trace._pipeline.runtime import Runtime
 from tests.support.athina_faults import answer as fails
 from tests.support.athina_server import AthinaServer
 from tests.support.processes import run
@@ -247,8 +247,8 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again(tmp_path: Path, at
         _REPORTING
         + """
     import resource, signal
-    from athina_trace._delivery import fallback
-    fallback._DISK_SECONDS = 0.2
+    from athina_trace._delivery import delivery
+    delivery._DISK_SECONDS = 0.2
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     answer("first")
     assert athina_trace.flush(60)

@@ -22,10 +22,10 @@ import pytest
 from athina_trace import _guard, _runtime
 from athina_trace._clock import clock
 from athina_trace._delivery.database import Database, version_of
+from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry, Lease, Stored
-from athina_trace._delivery.fallback import Delivery
-from athina_trace._delivery.outbox import MemoryOutbox, _OnDemand
+from athina_trace._delivery.outbox import MemoryOutbox, OnDemand
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
 from athina_trace._delivery.senders import Senders
@@ -215,7 +215,7 @@ def test_what_is_opened_on_top_of_being_opened_is_the_only_one() -> None:
             resource.get()
         return number
 
-    resource = _OnDemand(open_, closed.append)
+    resource = OnDemand(open_, closed.append)
     assert (resource.get(), resource.opened, sorted(closed)) == (3, 3, [1, 2])
     assert (resource.take(), resource.take()) == (3, None)
 

@@ -7,13 +7,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from athina_trace._delivery import maintenance
+from athina_trace._delivery.acknowledged import Acknowledgements
 from athina_trace._delivery.database import Database
 from athina_trace._delivery.entry import Entry, Stored
 from athina_trace._delivery.migrations import MIGRATIONS
@@ -195,6 +198,30 @@ def test_what_a_dead_owner_acknowledged_is_kept_until_it_is_committed(tmp_path: 
         heir.reclaim()
     assert [each.reference for each in lease(heir)] == ["2"]
     assert not list((tmp_path / "outbox.journal").glob("*.acknowledged"))
+    heir.close()
+    dying.store.close()
+
+
+def test_senders_with_first_answers_at_once_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dying, heir = (SqliteOutbox(str(tmp_path / "outbox.db")) for _ in range(2))
+    put(dying, "1", "2")
+    both, works = threading.Barrier(2), Acknowledgements.__init__
+
+    def wait_for_the_other(made: Acknowledgements, *given: Any) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # in vain, unless both senders make a file
+        works(made, *given)
+
+    monkeypatch.setattr(Acknowledgements, "__init__", wait_for_the_other)
+    senders = [threading.Thread(target=dying.acknowledge, args=(entry,)) for entry in lease(dying)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    dying._owner.release()
+    with heir.transaction():
+        heir.reclaim()
+    assert (lease(heir), heir.counts().delivered) == ([], 2)
     heir.close()
     dying.store.close()
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from athina_trace._answers.records import Record
+from athina_trace.integrations.openai.normalise import normalise
+from athina_trace.integrations.openai.objects import may_be_known, parse
+
 Wire = dict[str, Any]
 
 HOUR = 1_700_000_000
@@ -129,6 +133,11 @@ def chat(chat_id: str = "chatcmpl-1", *, content: str | None = "Hello.", at: int
         ],
         "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
     }
+
+
+def read(subject: object) -> list[Record] | None:
+    """Return the records of an object, as a log would take them; None if its kind is unknown."""
+    return parse(normalise(subject)) if may_be_known(subject) else None
 
 
 def as_object(wire: Any) -> Any:

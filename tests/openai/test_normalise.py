@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from athina_trace.integrations.openai import normalise as border
 from athina_trace.integrations.openai.normalise import count, normalise, number, string
-from athina_trace.integrations.openai.objects import read
 
 from . import samples
+from .samples import read
 
 
 class Loose(BaseModel):

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athina_trace._answers.records import Answer, Record, SessionSeen, ThreadMessage, ToolCall
-from athina_trace.integrations.openai.objects import read
 
 from . import samples
-from .samples import HOUR, as_object
+from .samples import HOUR, as_object, read
 
 
 def known(subject: object) -> list[Record]:

@@ -103,7 +103,9 @@ def test_on_refused_gets_the_servers_message(athina: AthinaServer) -> None:
     assert "no such field" in event.reason
 
 
-def test_callbacks_that_raise_or_hang_do_not_stop_deliveries(athina: AthinaServer) -> None:
+def test_callbacks_that_raise_or_hang_do_not_stop_deliveries(
+    athina: AthinaServer, caplog: pytest.LogCaptureFixture
+) -> None:
     release = threading.Event()
     told: list[at.Delivered] = []
 
@@ -119,6 +121,7 @@ def test_callbacks_that_raise_or_hang_do_not_stop_deliveries(athina: AthinaServe
     until(lambda: at.status().delivered == 5 and len(told) == 2)
     assert at.flush(1)
     assert len(athina.accepted) == 5
+    assert f'on_delivered raised LookupError("the user\'s own") for {told[0]!r}' in caplog.text
     release.set()
 
 

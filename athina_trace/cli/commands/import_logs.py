@@ -228,8 +228,7 @@ def _put(path: str, file: Path, references: set[str], terminal: Terminal) -> int
     with closing(SqliteOutbox(path)) as outbox:
         while chunk := list(islice(entries, _CHUNK)):
             # In the same transaction as the logs, so that each is imported once even if this process is killed. The
-            # digests
-            # remain when the logs have been delivered and deleted.
+            # digests remain when the logs have been delivered and deleted.
             with outbox.transaction():
                 outbox.store.add(chunk)
                 digests = " ".join(_digest(entry.reference) for entry in chunk)

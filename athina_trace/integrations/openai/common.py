@@ -30,7 +30,6 @@ __all__ = [
     "incomplete_reason",
     "instructions",
     "item_body",
-    "known",
     "messages",
     "model_options",
     "offered_tools",
@@ -40,6 +39,7 @@ __all__ = [
     "stated_cost",
     "stated_failure",
     "usage_counts",
+    "without_none",
 ]
 
 
@@ -138,14 +138,17 @@ def citations(notes: Iterable[Data]) -> tuple[str, ...]:
 
 def function_body(call_id: str | None, function: Data) -> dict[str, object]:
     """Return a function call in the form of chat completions."""
-    named = {"name": function.get("name"), "arguments": function.get("arguments")}
-    return _without_none({"id": call_id, "type": "function", "function": _without_none(named)})
+    return _body("function", call_id, function, ("name", "arguments"))
 
 
 def custom_body(call_id: str | None, custom: Data) -> dict[str, object]:
     """Return a custom tool's call in the form of chat completions."""
-    named = {"name": custom.get("name"), "input": custom.get("input")}
-    return _without_none({"id": call_id, "type": "custom", "custom": _without_none(named)})
+    return _body("custom", call_id, custom, ("name", "input"))
+
+
+def _body(kind: str, call_id: str | None, given: Data, names: tuple[str, ...]) -> dict[str, object]:
+    own = {} if call_id is None else {"id": call_id}
+    return {**own, "type": kind, kind: {name: given[name] for name in names if given.get(name) is not None}}
 
 
 def call_body(call: Data) -> dict[str, object]:
@@ -159,11 +162,7 @@ def call_body(call: Data) -> dict[str, object]:
 
 def item_body(item: Data) -> dict[str, object]:
     """Return a call of one of OpenAI's own tools as it came: `{"id": …, "type": "web_search_call", …}`."""
-    return {name: known(value) for name, value in item.items() if name != "index" and value is not None}
-
-
-def _without_none(body: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in body.items() if value is not None}
+    return {name: without_none(value) for name, value in item.items() if name != "index" and value is not None}
 
 
 def found_chunks(search: Data) -> tuple[str, ...]:
@@ -178,13 +177,13 @@ def found_chunks(search: Data) -> tuple[str, ...]:
 _SCHEMAS = frozenset({"parameters", "schema", "input_schema"})
 
 
-def known(value: Any) -> Any:
+def without_none(value: Any) -> Any:
     """Leave out None at any depth, as the client does when it serializes its models; JSON schemas keep theirs."""
     if type(value) is list:
-        return [known(item) for item in value]
+        return [without_none(item) for item in value]
     if type(value) is not dict:
         return value
-    return {name: part if name in _SCHEMAS else known(part) for name, part in value.items() if part is not None}
+    return {name: part if name in _SCHEMAS else without_none(part) for name, part in value.items() if part is not None}
 
 
 _CREDENTIALS = frozenset({"authorization", "headers"})
@@ -197,7 +196,7 @@ def offered_tools(data: Data) -> tuple[object, ...]:
     if not tools:
         return ()
     return tuple(
-        {name: MASKED if name in _CREDENTIALS and part else part for name, part in known(tool).items()}
+        {name: MASKED if name in _CREDENTIALS and part else part for name, part in without_none(tool).items()}
         if type(tool) is dict
         else tool
         for tool in tools

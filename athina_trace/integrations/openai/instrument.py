@@ -140,7 +140,10 @@ def _patch_all(module: ModuleType) -> None:
         if callable(getattr(owner, "request", None)):
             _patch(owner)
         else:
-            words = "this version of openai has no %s.request: it is not instrumented"
+            words = (
+                "this version of openai has no %s.request, so the answers of its clients are not logged; upgrade "
+                "athina-trace, or install a version from 1 to 3"
+            )
             _guard.log_throttled(logging.WARNING, "openai", words, name)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Data",
     "answer_of",
     "as_count",
+    "as_data",
     "body_of",
     "child",
     "children",
@@ -266,6 +267,11 @@ def as_count(value: Any) -> int | None:
     if type(value) is int:
         return value if value >= 0 else None
     return int(value) if type(value) is float and value >= 0 and value.is_integer() else None
+
+
+def as_data(value: Any) -> Data:
+    """Return a dictionary as it is; an empty one for anything else."""
+    return value if type(value) is dict else NOTHING
 
 
 def child(data: Data, name: str) -> Data:

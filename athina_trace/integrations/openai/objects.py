@@ -1,4 +1,4 @@
-"""Recognises OpenAI's objects, and reads them as records: `read(object)`.
+"""Recognises OpenAI's objects, and reads them as records: `parse` plain data, a `Reader` the objects of one log.
 
 It understands runs, messages, run steps, threads, pages of these (and plain lists), responses, conversations, chat
 completions, their parsed variants, and the events and chunks of streams: as objects of any client version, as plain
@@ -17,7 +17,7 @@ from athina_trace._answers.records import RUN, Answer, Record, ThreadMessage, To
 from athina_trace._serialization.introspection import instance_dict
 from athina_trace.integrations.openai.assistants import RunEvents, parse_message, parse_run, parse_session, parse_step
 from athina_trace.integrations.openai.chat import ChatChunks, parse_chat
-from athina_trace.integrations.openai.common import known, stated_failure
+from athina_trace.integrations.openai.common import stated_failure, without_none
 from athina_trace.integrations.openai.normalise import (
     Data,
     child,
@@ -32,7 +32,7 @@ from athina_trace.integrations.openai.responses import ResponseEvents, parse_res
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Reader", "may_be_known", "parse", "parse_as", "read"]
+__all__ = ["Reader", "may_be_known", "parse", "parse_as"]
 
 _PARSERS: dict[str, Callable[[Data], list[Record]]] = {
     "thread.run": parse_run,
@@ -96,11 +96,6 @@ def _has_known_fields(fields: dict[str, Any]) -> bool:
     return inner is not None and not _NAMES.isdisjoint(inner if type(inner) is dict else instance_dict(inner))
 
 
-def read(subject: object) -> list[Record] | None:
-    """Return the records of any object; None if its kind is unknown."""
-    return parse(normalise(subject)) if may_be_known(subject) else None
-
-
 def parse_as(kind: str, plain: Any) -> list[Record] | None:
     """Read data as an answer of this kind although it does not look like one, such as an error."""
     if type(plain) is list and len(plain) == 1:  # as Gemini lists its errors
@@ -126,7 +121,7 @@ def _parse_foreign(kind: str, plain: dict[str, Any]) -> list[Record] | None:
         return None
     key = (kind, string(plain, "id") or f"#{zlib.crc32(repr(plain).encode('utf-8', 'replace')):08x}")
     calls = [
-        ToolCall(key=string(call, "id") or f"#{place}", owner=key, body=known(call))
+        ToolCall(key=string(call, "id") or f"#{place}", owner=key, body=without_none(call))
         for place, call in enumerate(fields.get("tool_calls", ()))
     ]
     usage = {name: count for name, count in fields.items() if name.endswith("_tokens")}

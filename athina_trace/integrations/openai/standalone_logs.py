@@ -19,7 +19,6 @@ from athina_trace._answers.memory import Newest
 from athina_trace._answers.records import RUN, Answer, Key, Record, ToolCall
 from athina_trace._capture import emission
 from athina_trace._capture.answered import Origin, expect, is_logged, log_answer
-from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._wrapping.calls import run_now
 from athina_trace.integrations.openai.pending_runs import PendingRun, Stage, is_message_of
@@ -30,7 +29,6 @@ _MOST_PENDING = 1024
 _MOST_LOGGED = 16_384
 _MOST_CHANGED = 256
 """How many written logs of runs can still be changed by their steps."""
-_NO_OPTIONS = Options()
 _SILENT = ("failed", "expired", "cancelled")
 """Runs that end like this have no text, unless they had some output before: nothing is awaited."""
 
@@ -172,13 +170,9 @@ class StandaloneLogs:
             runtime.wake()
 
     def _emit_all(self, due: list[PendingRun]) -> None:
+        """Write logs, of which some are incomplete; errors of the API are in their answers."""
         for each in due:
-            _emit(each.draft, each.reason_to_emit_as_incomplete())
-
-
-def _emit(draft: LogDraft, error: BaseException | None) -> None:
-    """Write a standalone log. `error`: why it is incomplete; an error of the API is in its answers."""
-    run_now(emission.emit(draft, _NO_OPTIONS, error=error))
+            run_now(emission.emit(each.draft, error=each.reason_to_emit_as_incomplete()))
 
 
 standalone_logs = StandaloneLogs()

@@ -20,6 +20,7 @@ from athina_trace._serialization import plain
 from athina_trace.integrations.opentelemetry.messages import Content, Message, Output, ToolRequest, read_content
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
 from athina_trace.integrations.opentelemetry.values import (
+    as_number,
     decoded,
     items,
     mapping,
@@ -329,7 +330,7 @@ def _converted(value: Any, table: int) -> Any:
         return None
     if table == _OTHER:
         return value
-    number = number_of({"": value}, "")
+    number = as_number(value)
     return number if number is None or table != _COUNT else int(number)
 
 

@@ -12,7 +12,18 @@ from typing import Any
 
 from pydantic_core import from_json
 
-__all__ = ["compact", "decoded", "exact", "items", "mapping", "nested", "number_of", "string_of", "strings"]
+__all__ = [
+    "as_number",
+    "compact",
+    "decoded",
+    "exact",
+    "items",
+    "mapping",
+    "nested",
+    "number_of",
+    "string_of",
+    "strings",
+]
 
 _LONGEST_JSON = 4_000_000
 """Maximum length of JSON that is read; longer JSON is mostly pictures, and would take a tenth of a second."""
@@ -55,17 +66,22 @@ def string_of(attributes: Mapping[str, Any], name: str, *names: str) -> str | No
 
 
 def number_of(attributes: Mapping[str, Any], *names: str) -> float | None:
-    """Return the first of these attributes that is a number up to 2**53, or the text of one."""
+    """Return the first of these attributes that is a number, or the text of one."""
     for name in names:
-        value = attributes.get(name)
-        if type(value) is str:
-            try:
-                value = float(value)
-            except ValueError:
-                continue
-        if (type(value) is int or type(value) is float) and abs(value) <= _LARGEST:  # which no NaN is
-            return value
+        if (number := as_number(attributes.get(name))) is not None:
+            return number
     return None
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number up to 2**53, or that in a text; None for anything else."""
+    if type(value) is str:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    is_number = (type(value) is int or type(value) is float) and abs(value) <= _LARGEST  # which no NaN is
+    return value if is_number else None
 
 
 def decoded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""An outbox and its worker, and a second pair in memory while the disk is full or unusable."""
+"""`Delivery`: an outbox and its worker, and a second pair in memory while the disk is full or unusable."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from pydantic_core import from_json
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery import sqlite
+from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine, Pool
 from athina_trace._delivery.entry import Stored
-from athina_trace._delivery.fallback import Delivery
 from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
