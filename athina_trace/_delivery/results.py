@@ -20,16 +20,15 @@ class WakeEvent:
     """Wakes one thread, soon (so that a burst takes few steps) or now. For any thread or signal handler."""
 
     def __init__(self) -> None:
-        self.is_set = False
-        """Whether the thread was woken since the last `clear`."""
+        self._is_set = False  # whether the thread was woken since the last `clear`
         # The only primitive of the standard library that is reentrant: a signal handler may interrupt its own thread
         # in the middle of the same call.
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def wake(self) -> None:
         """Wake the thread soon."""
-        if not self.is_set:
-            self.is_set = True
+        if not self._is_set:
+            self._is_set = True
             self._queue.put(_SOON)
 
     def wake_now(self) -> None:
@@ -48,7 +47,7 @@ class WakeEvent:
         with suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
-        self.is_set = False
+        self._is_set = False
 
 
 class Attempt(NamedTuple):

@@ -126,9 +126,11 @@ class SqliteOutbox(Outbox):
 
     def uncollected(self) -> Counts:
         offsets: dict[str, int] | None = None
+        waiting = 0
         with suppress(OSError, sqlite3.Error), waiting_at_most():
             offsets = self.store.offsets()
-        waiting = cast("FileJournal", self._journal).uncollected(offsets)
+        with suppress(OSError):  # without descriptors, for example, the folder cannot be listed either
+            waiting = cast("FileJournal", self._journal).uncollected(offsets)
         return Counts(made=waiting, waiting=waiting)
 
     def refresh(self) -> bool:

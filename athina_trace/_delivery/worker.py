@@ -62,25 +62,32 @@ class Worker:
     def wake(self) -> None:
         """Wake the thread after a put, and start it if necessary. Cheap, and safe in any thread or signal handler."""
         self._puts += 1
-        # `is_set` is checked here, too, to save most logs a call. If no thread can start, the next log tries again.
-        if not self._event.is_set and self._thread.start(patiently=True):
+        # `is_woken` saves most logs a call. If no thread can start, the next log tries again.
+        thread = self._thread
+        if not thread.is_woken and thread.start(patiently=True):
+            thread.is_woken = True
             self._event.wake()
+            if not thread.is_started:  # it died in between, and no log would try again
+                thread.is_woken = False
 
     def _step_until_closed(self) -> None:
         wait = took = 0.0
-        while (ends := self._thread.ends) is None:
+        ends: float | None = None
+        while ends is None:
+            # Around the loop, since an exception that the program injects may come between two rounds, too.
             try:
-                # During a burst, steps take at most a third of the time, so that calls rarely compete with them.
-                if not self._event.wait(wait):
-                    self._linger(max(LINGER, 2 * took))
-                self._event.clear()
-                began = time.thread_time()
-                wait = self._step()
-                took = time.thread_time() - began
-                self.engine.results.interpreter.spent()
+                while (ends := self._thread.ends) is None:
+                    # During a burst, steps take at most a third of the time, so that calls rarely compete with them.
+                    if not self._event.wait(wait):
+                        self._linger(max(LINGER, 2 * took))
+                    self._event.clear()
+                    self._thread.is_woken = False
+                    began = time.thread_time()
+                    wait = self._step()
+                    took = time.thread_time() - began
+                    self.engine.results.interpreter.spent()
             except BaseException:  # noqa: BLE001, PERF203 - the guard decides; a dead thread would deliver nothing
                 wait = _FAULT_SECONDS
-                self._event.is_set = False  # if the guard raises, the next log starts another thread
                 _guard.swallow("delivering logs")
         try:
             with _guard.shield("ending deliveries"), suppress(OSError, sqlite3.Error):
@@ -207,11 +214,16 @@ class _EngineThread:
         self._start_sender = start_sender
         self._running = threading.Lock()
         """Held by the thread while it runs."""
-        self._is_started = False
+        self.is_started = False
         """Whether a thread runs, or is about to.
 
         Used instead of `Thread.is_alive`: if the program's signal handler raises within that, Python before 3.13
         considers a running thread dead from then on.
+        """
+        self.is_woken = False
+        """Whether the thread was woken by a log since it last began a step; then other logs need not wake it.
+
+        Apart from the event's own flag, which senders set even if this thread is dead.
         """
         self._lock = threading.RLock()
         self._seconds = seconds
@@ -223,15 +235,15 @@ class _EngineThread:
         `patiently`: do nothing if an attempt has just failed.
         """
         # Before Python 3.12, starting a thread during interpreter shutdown waits for it forever.
-        if self._is_started or sys.is_finalizing():
+        if self.is_started or sys.is_finalizing():
             return True
         now = self._seconds()
         if patiently and now - self._tried < _BEGINNING_SECONDS:
             return False
         with self._lock:
             self._tried = now
-            if self.ends is None and not self._is_started:
-                self._is_started = True
+            if self.ends is None and not self.is_started:
+                self.is_started = True
                 # In an empty context, as for the threads that it starts: from Python 3.14 on, threads may inherit their
                 # creator's context, and a callback would log into the session of the first request.
                 self.started = threading.Thread(
@@ -244,24 +256,26 @@ class _EngineThread:
                     # The program's tools, such as profilers, may run code before the thread's own, and it may raise.
                     while not self._running.locked() and self._seconds() < now + _BEGINNING_SECONDS:
                         if not self.started.is_alive():
-                            self._is_started = False
+                            self.is_started = False
                             break
                         time.sleep(0.001)
                 except BaseException as error:
                     # A signal handler may have raised while this waited for the thread, which may run nevertheless.
-                    self._is_started = self._running.locked()
+                    self.is_started = self._running.locked()
                     if not isinstance(error, RuntimeError):
                         raise
                     # At the end of a program no thread can be started: entries wait for the next process.
                     self.started = self.started if self.started.is_alive() else None
-            return self._is_started or self.ends is not None
+            return self.is_started or self.ends is not None
 
     def _run(self) -> None:
-        if not self._running.acquire(blocking=False):
-            return  # started twice: a signal handler interrupted the wait for the first start
-        self._is_started, self.started = True, threading.current_thread()
         try:
-            self._steps()
+            if not self._running.locked():  # else it was started twice: a signal handler interrupted the first start
+                # The lock's own `__enter__` and `__exit__`: an injected exception cannot come before the block, nor
+                # between the block and the release.
+                with self._running:
+                    self.is_started, self.started = True, threading.current_thread()
+                    self._steps()
         finally:
-            self._is_started = False
-            self._running.release()
+            self.is_started = self._running.locked()
+            self.is_woken = False  # last, so that the next log starts another thread

@@ -414,6 +414,17 @@ def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: Ath
     assert "Traceback" not in err
 
 
+def test_status_says_why_nothing_is_sent_even_if_the_journal_cannot_be_listed(path: Path) -> None:
+    path.parent.mkdir()
+    path.with_suffix(".journal").write_bytes(b"")
+    answer("?")
+    assert not athina_trace.flush(5)
+    assert _runtime._runtime is not None
+    _runtime._runtime.delivery.worker.stuck = "the outbox cannot be used"
+    assert athina_trace.status().paused == "the outbox cannot be used"
+    _runtime._runtime.delivery.worker.stuck = None
+
+
 def test_nothing_is_printed_only_logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     caplog.set_level(logging.DEBUG)
     athina_trace.configure(outbox=os.devnull + "/nowhere/outbox.db")

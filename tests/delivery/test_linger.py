@@ -51,7 +51,7 @@ def test_continuing_calls_are_checked_less_and_less_often_for_half_a_second(ling
 
 def test_results_of_deliveries_do_not_count_as_calls() -> None:
     worker = Worker(Engine(MemoryOutbox(), lambda _: NoSenders("no key"), clock=clock), clock=clock)
-    worker._event.is_set = True
+    worker._thread.is_woken = True
     worker.engine.results.wake_event.wake()
     assert worker._puts == 0
     worker.wake()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sqlite3
 import tempfile
 from collections import defaultdict
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from athina_trace._delivery.retry import Verdict, backoff, verdict
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 
 KEYS = st.sampled_from(["a", "b", "c"])
-STATUSES = st.sampled_from([200, 201, 409, 400, 404, 422, 408, 429, 500, 503, 401, None])
+STATUSES = st.sampled_from([200, 409, 400, 414, 422, 404, 429, 500, 401, None])
 
 
 class Deliveries(RuleBasedStateMachine):
@@ -46,9 +48,12 @@ class Deliveries(RuleBasedStateMachine):
         self.put_in: dict[str, list[str]] = defaultdict(list)
         self.waiting: dict[str, list[str]] = defaultdict(list)
         self.taken: dict[str, list[str]] = defaultdict(list)
-        self.refused: set[str] = set()
+        self.refused: dict[str, float] = {}  # → when
+        self.dropped = 0
         self.holder: dict[str, int] = {}
         self.outboxes: list[Outbox] = [self.open() for _ in range(3)]
+        for key in ("a", "b", "c"):
+            self.put(key, owner=0, count=3)
 
     def open(self) -> Outbox:
         return SqliteOutbox(str(Path(self.folder) / "outbox.db"))
@@ -58,11 +63,14 @@ class Deliveries(RuleBasedStateMachine):
         for _ in range(count):
             self.made += 1
             name = f"{key}{next(self.numbers)}"
-            self.outboxes[owner].put(Entry(key, "log", name, self.now, b"{}"))
+            self.outboxes[owner].put(Entry(key, "log", name, self.now, b"{%b}" % (b" " * (self.made % 5))))
             self.waiting[key].append(name)
 
     @rule(target=held, owner=st.integers(0, 2), keys=st.integers(1, 3), batch=st.integers(1, 3))
     def lease(self, owner: int, keys: int, batch: int) -> Any:
+        return multiple(*self._leases(owner, keys, batch))
+
+    def _leases(self, owner: int, keys: int, batch: int) -> list[tuple[Outbox, Lease]]:
         outbox = self.outboxes[owner]
         with outbox.transaction():
             outbox.collect()
@@ -73,31 +81,64 @@ class Deliveries(RuleBasedStateMachine):
             self.holder[leased.ordering_key] = owner
             names = [entry.reference for entry in leased.entries]
             assert names == self.waiting[leased.ordering_key][: len(names)], "out of order"
-        return multiple(*((outbox, leased) for leased in leases))
+        return [(outbox, leased) for leased in leases]
 
-    @rule(lease=consumes(held), statuses=st.lists(STATUSES, min_size=3, max_size=3), chance=st.floats(0, 1))
-    def settle(self, lease: tuple[Outbox, Lease], statuses: list[int | None], chance: float) -> None:
+    @rule(
+        owner=st.integers(0, 2),
+        statuses=st.lists(STATUSES, min_size=3, max_size=3),
+        chance=st.floats(0, 1),
+        keep=st.booleans(),
+    )
+    def deliver(self, owner: int, statuses: list[int | None], chance: float, keep: bool) -> None:
+        """All at once, since few examples lease and settle in turn."""
+        for lease in self._leases(owner, keys=3, batch=3):
+            self.settle(lease, statuses, chance, keep)
+
+    @rule(
+        lease=consumes(held),
+        statuses=st.lists(STATUSES, min_size=3, max_size=3),
+        chance=st.floats(0, 1),
+        keep=st.booleans(),
+    )
+    def settle(self, lease: tuple[Outbox, Lease], statuses: list[int | None], chance: float, keep: bool) -> None:
         outbox, leased = lease
         if outbox not in self.outboxes:
             return  # it died meanwhile
         with outbox.transaction():
-            due = self._answer(outbox, leased, statuses, chance)
+            due = self._answer(outbox, leased, statuses, chance, keep=keep)
             outbox.release(leased.ordering_key, due=due, attempts=leased.attempts + 1 if due else 0)
         del self.holder[leased.ordering_key]
 
-    def _answer(self, outbox: Outbox, leased: Lease, statuses: list[int | None], chance: float) -> float:
+    def _answer(self, outbox: Outbox, leased: Lease, statuses: list[int | None], chance: float, *, keep: bool) -> float:
         for entry, status in zip(leased.entries, statuses, strict=False):
             told = verdict(status)
             if told is Verdict.DELIVERED:
-                outbox.delivered(entry, self.now)
+                outbox.delivered(entry, self.now, keep=keep)
                 self.taken[leased.ordering_key].append(entry.reference)
             elif told is Verdict.REFUSED:
                 outbox.refused(entry, self.now, status=status, reason="no")
-                self.refused.add(entry.reference)
+                self.refused[entry.reference] = self.now
             else:
                 return self.now + backoff(leased.attempts + 1, random=chance)
             assert self.waiting[leased.ordering_key].pop(0) == entry.reference
         return 0.0
+
+    @rule(owner=st.integers(0, 2), keep=st.booleans(), before=st.floats(0, 100_000))
+    def fail_in_a_step(self, owner: int, keep: bool, before: float) -> None:
+        """The disk is full at the end of a transaction, for example: it has had no effect."""
+        outbox = self.outboxes[owner]
+        with suppress(ZeroDivisionError), outbox.transaction():
+            outbox.collect()
+            outbox.reclaim()
+            outbox.quota.drop_refused(before=self.now - before)
+            for leased in outbox.lease(self.now, keys=3, batch=3):
+                for entry in leased.entries:
+                    outbox.refused(entry, self.now, status=400, reason="no")
+                    outbox.count_possible_duplicate()
+                outbox.release(leased.ordering_key)
+            for leased in outbox.lease(self.now, keys=3, batch=3):
+                outbox.delivered(leased.entries[0], self.now, keep=keep)
+            raise ZeroDivisionError
 
     @rule(lease=consumes(held), answered=st.integers(0, 3))
     def die(self, lease: tuple[Outbox, Lease], answered: int) -> None:
@@ -131,7 +172,7 @@ class Deliveries(RuleBasedStateMachine):
     def retry_refused(self) -> None:
         self.outboxes[0].collect_all()
         maintenance.retry(self.outboxes[0].path)
-        for name in sorted(self.refused, key=lambda each: int(each[1:])):
+        for name in self.refused:
             self.waiting[name[0]].append(name)
         for names in self.waiting.values():
             names.sort(key=lambda each: int(each[1:]))
@@ -147,11 +188,23 @@ class Deliveries(RuleBasedStateMachine):
                 self.made -= len(names)
                 names.clear()
 
-    @rule()
-    def purge_refused(self) -> None:
-        maintenance.purge(self.outboxes[0].path, "refused", before=float("inf"))
-        self.made -= len(self.refused)
-        self.refused.clear()
+    @rule(state=st.sampled_from(["delivered", "refused"]))
+    def purge_resolved(self, state: str) -> None:
+        maintenance.purge(self.outboxes[0].path, state, before=float("inf"))
+        if state == "refused":
+            self.made -= len(self.refused)
+            self.refused.clear()
+
+    @precondition(lambda self: self.refused)
+    @rule(owner=st.integers(0, 2), seconds=st.floats(-100_000, 100_000))
+    def drop_refused(self, owner: int, seconds: float) -> None:
+        """The oldest are dropped, up to the first that was refused too recently."""
+        self.outboxes[owner].quota.drop_refused(before=self.now - seconds)
+        for name in sorted(self.refused, key=lambda each: int(each[1:])):
+            if self.refused[name] >= self.now - seconds:
+                break
+            del self.refused[name]
+            self.dropped += 1
 
     @invariant()
     def the_books_agree(self) -> None:
@@ -163,7 +216,14 @@ class Deliveries(RuleBasedStateMachine):
         assert counts.made == self.made
         assert counts.delivered + unknown == sum(map(len, self.taken.values()))
         assert counts.refused == len(self.refused)
+        assert counts.dropped == self.dropped
+        assert counts.possible_duplicates == 0
         assert unknown >= 0
+        with closing(sqlite3.connect(self.outboxes[0].path)) as db:
+            sums = dict(db.execute("SELECT state, sum(length(body)) FROM entry GROUP BY state"))
+            counters = dict(db.execute("SELECT name, value FROM counter"))
+        for state in ("delivered", "refused"):
+            assert counters.get(f"{state}_bytes", 0) == sums.get(state, 0)
 
     def teardown(self) -> None:
         if not hasattr(self, "outboxes"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,7 +25,7 @@ from athina_trace._delivery.flush import Flush
 from athina_trace._delivery.outbox import MemoryOutbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.senders import Senders
-from athina_trace._delivery.worker import Worker
+from athina_trace._delivery.worker import Worker, _EngineThread
 from tests.delivery.test_engine import TAKEN, Athina, Stepped
 from tests.support.waiting import until
 
@@ -90,6 +94,80 @@ def test_a_thread_that_dies_nevertheless_is_replaced_with_the_next_log(
         assert not thread.is_alive()
     put(worker, "2")
     assert worker.flush(60).waiting == 0
+
+
+class Tripwire:
+    """Raises at the start of one line of the engine's thread, like an exception that the program injects there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_met = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code not in (Worker._step_until_closed.__code__, _EngineThread._run.__code__):
+            return None
+        if event == "line" and frame.f_lineno == self.number and not self.is_met:
+            self.is_met = True
+            raise SystemExit
+        return self
+
+
+def lines_of(*functions: Callable[..., None]) -> Iterator[int]:
+    """Return the lines at which Python checks for exceptions: not those after `finally:`, nor the leaving of `with`."""
+    for function in functions:
+        source, first = inspect.getsourcelines(function)
+        for before, line, number in zip(source, source[1:], count(first + 1), strict=False):
+            if "ending deliveries" in line:
+                break
+            if "with " not in line and "finally:" not in (before.strip(), line.strip()):
+                yield number
+
+
+@pytest.mark.parametrize("number", list(lines_of(Worker._step_until_closed, _EngineThread._run)))
+def test_deliveries_outlive_an_exception_that_is_injected_in_any_line(
+    number: int, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    wire, before, goal = Tripwire(number), threading.gettrace(), 0
+    threading.settrace(wire)
+    try:
+        for name in count():
+            put(worker, str(name))  # without a flush, which would start a thread
+            delivered = worker.engine.outbox.counts().delivered
+            if not goal and (wire.is_met or name > 30):
+                goal = delivered + 2
+            elif goal and delivered >= goal:
+                break
+            time.sleep(0.001)
+    finally:
+        threading.settrace(before)
+
+
+def test_a_thread_that_dies_while_it_is_woken_is_replaced(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    put(worker, "1")
+    assert worker.flush(60)
+    wake = worker._event.wake
+
+    def die_and_wake() -> None:
+        thread = worker._thread.started
+        assert thread is not None
+        worker._event.wake_now()
+        thread.join(60)
+        wake()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "_step", broken)
+        patched.setattr(_guard, "swallow", broken)
+        patched.setattr(worker._event, "wake", die_and_wake)
+        until(lambda: not worker._thread.is_woken)
+        put(worker, "2")
+
+    def is_delivering() -> bool:
+        put(worker, "more")
+        return worker.engine.outbox.counts().delivered > 2
+
+    until(is_delivering)
 
 
 @pytest.mark.parametrize("method", ["start", "run"])
