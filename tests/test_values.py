@@ -456,6 +456,44 @@ URLS = [
         r'{"h": "Authorization: Digest username=\"ada\", response=\"hunter2\""}',
         r'{"h": "Authorization: Digest [masked]"}',
     ),
+    ("""{'password': "it's hunter2", 'user': 'ada'}""", """{'password': "[masked]", 'user': 'ada'}"""),
+    ("{b'password': b'hunter2', 'token': b'hunter2'}", "{b'password': b'[masked]', 'token': b'[masked]'}"),
+    (
+        "os.environ['API_KEY'] = 'hunter2x'\nx[\"token\"]=\"hunter2x\"",
+        "os.environ['API_KEY'] = '[masked]'\nx[\"token\"]=\"[masked]\"",
+    ),
+    (r'{"code": "x[\"token\"] = \"hunter2x\""}', r'{"code": "x[\"token\"] = \"[masked]\""}'),
+    ("My API key: hunter2hunter2hunter2 works", "My API key: [masked] works"),
+    ("h:6380,password=hunter2hunter2=,ssl=True", "h:6380,password=[masked],ssl=True"),
+    ("smtp_pass: hunter2x\nbecome_pass=hunter2x\n", "smtp_pass: [masked]\nbecome_pass=[masked]\n"),
+    ("    client-key-data: LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBodW50ZXIy/+==\n", "    client-key-data: [key]\n"),
+    ("redis-cli -h cache -a hunter2 ping", "redis-cli -h cache -a [masked] ping"),
+    ("redis-cli -a 'hunter2' ping", "redis-cli -a '[masked]' ping"),
+    ("mongosh -u ada -p hunter2 db", "mongosh -u ada -p [masked] db"),
+    ("CREATE USER ada IDENTIFIED BY 'it''s hunter2';", "CREATE USER ada IDENTIFIED BY '[masked]';"),
+    (
+        "CREATE USER a IDENTIFIED WITH caching_sha2_password BY 'hunter2'",
+        "CREATE USER a IDENTIFIED WITH caching_sha2_password BY '[masked]'",
+    ),
+    ("create user ada identified by 'hunter2'", "create user ada identified by '[masked]'"),
+    (
+        "ALTER ROLE ada LOGIN ENCRYPTED PASSWORD 'hunter2' VALID UNTIL '2027-01-01'",
+        "ALTER ROLE ada LOGIN ENCRYPTED PASSWORD '[masked]' VALID UNTIL '2027-01-01'",
+    ),
+    ("ALTER LOGIN ada WITH PASSWORD = N'hunter2'", "ALTER LOGIN ada WITH PASSWORD = N'[masked]'"),
+    ("OPTIONS (user 'ada', password 'hunter2')", "OPTIONS (user 'ada', password '[masked]')"),
+    ("SET PASSWORD FOR ada = PASSWORD('hunter2')", "SET PASSWORD FOR ada = PASSWORD('[masked]')"),
+    ("ALTER USER ada PASSWORD 'hunter2", "ALTER USER ada PASSWORD '[masked]"),
+    ("machine h.test login ada password hunter2", "machine h.test login ada password [masked]"),
+    (
+        "machine h\n  login ada\n  account a\n  password hunter2\n",
+        "machine h\n  login ada\n  account a\n  password [masked]\n",
+    ),
+    (r'{"x": "machine h\n login ada\n password hunter2\n"}', r'{"x": "machine h\n login ada\n password [masked]\n"}'),
+    (
+        "# all\ndb.test:5432:app:ada:hunter2\n*:*:*:ada:hunter2\n",
+        "# all\ndb.test:5432:app:ada:[masked]\n*:*:*:ada:[masked]\n",
+    ),
 ]
 
 
@@ -529,6 +567,14 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "- name: OPENAI_API_KEY\n  value: your-key\n- name: B_API_KEY\n  value: ''\n",
         "- name: USE_TOKEN\n  value: true\n- name: A_SECRET\n  value: /run/secrets/1\n- name: B_TOKEN\n  type: x2\n",
         "name: token\n value: what comes after it\nname: user\n value: hunter2\nvalue: of a token",
+        "if x['token'] == 'hunter2x' or x['page'] = 'hunter2x': x['token'] = 'a word' + x['password']",
+        "API key: required. The key: hunter2hunter2hunter2x, foreign key: hunter2hunter2hunter2x, api key: user2",
+        "first_pass: hunter2x, f(password=hunter2x,n=1), {'name': \"it's hunter2\"}, LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0",
+        "redis-cli -a then reads it, redis-cli get a -a hunter2, mongosh -p $PASSWORD1, mongosh --port 1 -p",
+        "It is identified by 'the name', the password 'must be' long, the PASSWORD is 'hunter2', stood by 'customer2'.",
+        "PASSWORD '$1' PASSWORD '%s' IDENTIFIED BY '{pw}' IDENTIFIED BY 'your_password' PASSWORD = 'password' BY ''",
+        "The machine asks to login with a password, machines ask login and password of all.",
+        "at 10:5432:00 a:5432:b, ran x:*:y and /a:*:b:c:d/ in\n*:*:*:*\n",
         'Authorization: Digest is older than Basic; WWW-Authenticate: Digest realm="x", nonce="1", qop="auth"',
     ],
 )
@@ -705,6 +751,27 @@ def test_credentials_are_masked_whatever_surrounds_or_truncates_them(before: str
         *("name: a_token\n value: ", "name: a", "token => 'a1", "token =>", "=> ' ", "token := 'a1", ":=", "value:"),
         *(
             "authorization: Digest a=1, ",
+            "password 'a1bcdef",
+            "IDENTIFIED BY '",
+            "IDENTIFIED WITH a ",
+            "PASSWORD '",
+            "PASSWORD ((",
+            "machine a login b ",
+            "machine ",
+            "default login ",
+            "password ",
+            "'token': \"",
+            "'a':b'",
+            "['token'] = 'a1bcdefg",
+            "['token']=",
+            "redis-cli a",
+            "mongosh a",
+            "api key: a1",
+            "a:5432:b:c:d",
+            "*:*:",
+            "\n*:*:a:b:",
+            "LS0tLS1CRUdJTiBQUkl",
+            " LS0tLS1CRUdJTiBQUklaaaaaaaaaaaaaaaaaa",
             'authorization: Digest a="b',
             " -ua",
             "token: aA1Bcc",
@@ -778,7 +845,14 @@ def test_a_name_and_a_password_among_the_arguments_of_a_command() -> None:
     assert plain(["docker", "login", "-u", "ada", "-p", "hunter2"])[-1] == MASKED  # type: ignore[index]
     assert plain(("sshpass", "-p", "hunter2", "ssh", "h")) == ["sshpass", "-p", MASKED, "ssh", "h"]
     assert plain(["mysqldump", "-uroot", "-phunter2", "db"]) == ["mysqldump", "-uroot", f"-p{MASKED}", "db"]
-    for harmless in (["docker", "run", "-u", "1:1", "-p", "80:80"], ["mysql", "-p", "db"], ["python", "-u", "a.py:3"]):
+    assert plain(["redis-cli", "-a", "hunter2", "ping"]) == ["redis-cli", "-a", MASKED, "ping"]
+    assert plain(["mongosh", "-u", "ada", "-p", "hunter2"])[-1] == MASKED  # type: ignore[index]
+    for harmless in (
+        ["docker", "run", "-u", "1:1", "-p", "80:80"],
+        ["mysql", "-p", "db"],
+        ["python", "-u", "a.py:3"],
+        ["ls", "-a", "x"],
+    ):
         assert plain(harmless) == harmless
 
 

@@ -29,6 +29,8 @@ _KEYS: Final = (
     r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|do[opr]_v1_[0-9a-f]{64}|ntn_[A-Za-z0-9]{40,}",  # Shopify, DigitalOcean, Notion
     r"[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{26}(?![\w-])",  # Azure
     r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}",  # a JSON Web Token, signed
+    # In base64 once more, as in configurations of Kubernetes: `-----BEGIN ` and a private key of any kind.
+    r"LS0tLS1CRUdJTiB(?:QUkl|SU0EgUFJJ|FQyBQUkl|PUEVOU1NI|FTkNSWVBU|EU0EgUFJJ)[A-Za-z0-9+/]{16,}=*",
 )
 
 
@@ -62,7 +64,7 @@ def _forms() -> _Forms:
         ),
         re.compile(r"KIA(?<=AKIA)"),
         re.compile(r"za(?<=AIza)"),
-        re.compile(r"J(?:(?<=eyJ)|QQJ99)"),
+        re.compile(r"J(?:(?<=eyJ)|QQJ99|(?<=CRUdJ))"),
         # In JSON, a newline is a backslash and a letter; in URLs, special characters are two digits.
         re.compile(rf"(?:(?<![\w-])|(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F]))(?:{'|'.join(_KEYS)})", re.ASCII),
     )

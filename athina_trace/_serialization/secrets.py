@@ -23,7 +23,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 _SECRET = re.compile(
     r"password|passwd|passphrase|passcode|passwort|kennwort|wachtwoord|contrase_?n?a|mot_?de_?passe|_senha_|credential"
     r"|_(?:pwd|secrets?|authorization|cookies?|bearer|jwt|otp|ssn|cvv|cvc|dsn)_"
-    r"|_(?:db|database|postgres|pg|mysql|mongo|redis|amqp|smtp|mail|ftp|ssh|root|admin|user|proxy)_?pass_"
+    r"|_(?:db|database|postgres|pg|mysql|mongo|redis|amqp|smtp|mail|ftp|ssh|root|admin|user|proxy|http|become)_?pass_"
     r"|(?:api|access|private|secret|signing|encryption|subscription|account|master|ssh|auth|hmac|license|webhook)_?keys?\d{0,2}_"
     r"|_(?:openai|anthropic|azure|gemini|google|cohere|mistral|groq|hf|stripe|twilio|sendgrid|aws)_?key_"
     r"|client_?secret|conn(?:ection)?_?str(?:ing)?_|card_number_|social_security|_creds_|_auth_header_"
@@ -81,8 +81,10 @@ _LOGIN = re.compile(
 """Logins of curl: on a command line, or in a list of arguments in JSON or Python. A URL follows `-url:`."""
 # A name and a string in JSON or Python. Inside a JSON string, quotation marks have backslashes, and on each further
 # level more of them. The closing mark has no backslashes beyond these, except pairs, which are escaped backslashes.
+# Python puts a string with an apostrophe between other marks than the name, and a `b` before bytes.
 _NAMED = re.compile(
-    r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*)\1\2(.*?(?<!\\)(?:\\\\\1\1)*)(\1\2|\\{0,31}\Z)""", re.DOTALL
+    r"""(?<!\\)(\\{0,15})(["'])([\w.-]{1,64})\1\2(\s*:\s*b?)\1(["'])(.*?(?<!\\)(?:\\\\\1\1)*)(\1\5|\\{0,31}\Z)""",
+    re.DOTALL,
 )
 _PAIRED = re.compile(
     r"""((?<!\\)(\\{0,15})(["'])(?:name|key|header)\2\3\s*:\s*\2\3([\w.-]{1,64})\2\3\s*,\s*\2\3value\2\3\s*:\s*)"""
@@ -111,7 +113,7 @@ _PRIVATE_KEY = re.compile(
 # name's last letters, which are rare in prose and code.
 _ENDS: Final = (
     r"(?:(?<=(?:ord|swd|[Pp]wd|ret|ets|[Kk]ey|eys|ken|kie|ORD|SWD|PWD|RET|ETS|KEY|EYS|KEN|KIE)~)"
-    r"|(?<=(?:rase|tial|ials|wort|RASE)~)|(?<=(?:ization|IZATION)~))"
+    r"|(?<=(?:rase|tial|ials|wort|pass|RASE|PASS)~)|(?<=(?:ization|IZATION)~))"
 )
 _LAST: Final = "".join(sorted(set(re.findall(r"([A-Za-z])[|)]", _ENDS))))
 """The last letters of these names, checked first: a colon after a digit, as in a time, is skipped at once."""
@@ -191,6 +193,8 @@ _ASSIGNED = re.compile(
 )
 _ARROW = re.compile(rf"""(?:=>|(?<=:)=)[ \t]{{0,9}}({_MARK}){_RANDOM}[^\s"'|\\]{{7,500}}(?=\1)""")
 """A literal after `=>`, as in Ruby and PHP, or after `:=`, as in Go. A bar is in rules about a value."""
+_ITEM = re.compile(rf"""(\[({_MARK})([\w.-]{{1,64}})\2\] ?= ?)(?={_LITERAL})({_MARK})[^"']{{1,500}}?(?=\4)""")
+"""A literal that becomes an item of a dictionary: `os.environ["API_KEY"] = "…"`."""
 _SECTION = re.compile(r"^[ \t]{0,9}\[[\w .:-]{1,64}\][ \t]{0,9}$", re.MULTILINE)
 """The heading of a section in a configuration file, where values need no quotation marks."""
 _IDENTIFIER = re.compile(r"(?=\D*\d\d?\D*\Z)(?:[A-Z]{1,4}\d{1,2}|[A-Z]{0,2}[a-z]{2,}\d{0,2})(?:[A-Z][a-z]{2,}\d{0,2})+")
@@ -206,6 +210,10 @@ _NAME_BACKWARDS = re.compile(
     r"[\w-]*[A-Za-z]_{0,2}(?:(?![\w.$-])|(?=--(?:\s|\Z))|(?=(?:\.[\w-]{1,30}){1,6}(?<!\.fles)(?<!\.siht)(?:[\s\"'\\]|\Z)))"
 )
 """The name may have dots before it in a properties file, but not as an attribute of an object in code."""
+_KEY_IN_WORDS = re.compile(
+    r"\b(?:api|access|secret|account|subscription|license|encryption|signing) key\Z", re.IGNORECASE
+)
+"""Before a colon in a message that a person wrote. Only a key as long as a key of a service is one there."""
 _QUOTES = re.compile(r"""["']\\*""")
 _MARKS = re.compile(r"""\\*["']""")
 _CONNECTION = re.compile(
@@ -215,10 +223,30 @@ _CONNECTION = re.compile(
 )
 
 
+_SQL = re.compile(
+    r"""(\b(?:(?:IDENTIFIED(?:\s{1,9}WITH\s{1,9}["'`]?\w{1,64}["'`]?)?\s{1,9}(?:BY|AS)(?:\s{1,9}PASSWORD)?"""
+    r"""|PASSWORD|SECRET)(?:\s{1,9}|\s?=\s?(?=N')|\s?\()N?'"""
+    rf"""|(?i:identified by|password) '(?={_RANDOM}[^\s"']{{7}})))"""
+    r"""(?!\$\{?\w+\}?'|\{\w*\}'|[%?:])((?:[^'\n]|''){1,500}(?='|\Z))"""
+)
+"""Literals in SQL, where an apostrophe is doubled. Prose may say that something is identified by a 'word'."""
+_BEFORE_SQL = re.compile(r"""'(?:(?<=ord ')|(?<=ORD ')|(?<=by ')|(?<=BY ')|(?<=RET ')|(?<= AS '))""")
+_NETRC = re.compile(
+    r"""(\bmachine(?:\s|\\n){1,9}[^\s"'\\]{1,255}(?:(?:\s|\\n){1,9}(?:login|account)(?:\s|\\n){1,9}(?!(?:and|or)\s)"""
+    r"""[^\s"'\\]{1,255}){1,2}(?:\s|\\n){1,9}password(?:\s|\\n){1,9})[^\s"'\\]{1,500}"""
+)
+"""A login in a `.netrc` file, in one line or several."""
+_PGPASS = re.compile(
+    r"""^([\w.*-]{1,253}:(?:5432|\*):[^:\s"']{1,128}:[^:\s"']{1,128}:)[^:\s"']{1,500}$""", re.MULTILINE
+)
+"""A line of a `.pgpass` file: host, port, database, user and password."""
+
+
 _LOGS_IN: Final = "docker|podman|buildah|skopeo|nerdctl|helm|oras"
+_MONGO: Final = "mongo|mongosh|mongodump|mongorestore|mongoexport|mongoimport"
 _ATTACHES: Final = "mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump"
 _PASSED: Final = frozenset(_ATTACHES.split("|"))
-_ASKED: Final = frozenset({"sshpass", "login"})
+_ASKED: Final = frozenset({"sshpass", "login", *_MONGO.split("|")})
 _REQUESTS: Final = frozenset({"curl", "http", "https", "wget"})
 _LONGEST_COMMAND: Final = 32
 _NAME_AND_PASSWORD = re.compile(r"[^\s:/]{1,64}:\S+")
@@ -243,7 +271,7 @@ def option(item: str, among: set[str]) -> Option:
         return Option(item, bool if looks_secret(item) else None)
     if item in ("-u", "--user") and not among.isdisjoint(_REQUESTS):
         return Option(item, _NAME_AND_PASSWORD.fullmatch)
-    if item == "-p" and not among.isdisjoint(_ASKED):
+    if (item == "-p" and not among.isdisjoint(_ASKED)) or (item == "-a" and "redis-cli" in among):
         return Option(item, bool)
     attaches = item[:2] == "-p" and item[2:] and not among.isdisjoint(_PASSED)
     return Option(f"-p{MASKED}" if attaches else item, None)
@@ -255,7 +283,7 @@ class _InMarkup(NamedTuple):
     dashes: re.Pattern[str]
     option: re.Pattern[str]
     short: re.Pattern[str]
-    """`-p` with a password, of certain commands; for others it is a port or a path."""
+    """`-p` or `-a` with a password, of certain commands; for others it is a port or a path."""
     listed: re.Pattern[str]
     """An option in a list of arguments in JSON or Python."""
     end: re.Pattern[str]
@@ -279,7 +307,9 @@ def _in_markup() -> _InMarkup:
             rf"""|{reference}{named_file}{_RANDOM}[\w+/=.~!@#%^*-]{{6,500}})"""
         ),
         re.compile(
-            rf"""(\b(?:sshpass|(?:{_LOGS_IN})\b[^\n;|&]{{0,30}}? login\b[^\n;|&]{{0,100}}?) -p[ =]?"""
+            rf"""(\b(?:sshpass|(?:{_LOGS_IN})\b[^\n;|&]{{0,30}}? login\b[^\n;|&]{{0,100}}?"""
+            rf"""|(?:{_MONGO})\b[^\n;|&]{{0,100}}?) -p[ =]?"""
+            rf"""|\bredis-cli(?: -{{1,2}}[\w-]{{1,20}}(?: [^\s-]\S{{0,100}})?){{0,6}} -a """
             rf"""|\b(?:{_ATTACHES})\b[^\n;|&]{{0,100}}? -p)"""
             rf"""(?:({_MARK}){reference}[^\s"'\\]{{1,500}}\2|{reference}{_RANDOM}[^\s"'\\]{{6,500}})"""
         ),
@@ -300,12 +330,14 @@ def _in_markup() -> _InMarkup:
 def may_hold_unnamed(text: str) -> bool:
     """Return whether a text may contain a credential that is not beside a colon or an equals sign.
 
-    Such a text has 20 characters or more, including one of `-_>JKz`.
+    Such a text has 20 characters or more, including one of `-_>JKz'` or the word `password` and a space.
     """
     forms = _in_markup()
     # Searching for one character takes a twentieth of the time that two take.
     return len(text) >= SHORTEST and (
-        ("-" in text and (" -p" in text or forms.dashes.search(text) is not None))
+        ("-" in text and (" -p" in text or "redis-cli" in text or forms.dashes.search(text) is not None))
+        or ("'" in text and _BEFORE_SQL.search(text) is not None)
+        or "password " in text
         or (">" in text and forms.end.search(text) is not None)
         or may_hold_keys(text)
     )
@@ -313,7 +345,12 @@ def may_hold_unnamed(text: str) -> bool:
 
 def may_hold_named(text: str) -> bool:
     """Return whether a text with a colon may contain a credential beside one, or after `Bearer` or `Basic`."""
-    return _SIGN.search(text) is not None or ("B" in text and ("Bearer " in text or "Basic " in text))
+    return (
+        _SIGN.search(text) is not None
+        or ("B" in text and ("Bearer " in text or "Basic " in text))
+        or ":5432:" in text
+        or ":*:" in text
+    )
 
 
 def may_hold_credentials(text: str) -> bool:
@@ -325,8 +362,8 @@ def without_credentials(text: str) -> str:
     """Mask the credentials in a text.
 
     It finds them in URLs, under names in JSON and XML, in headers, in connection strings, environments and
-    configurations, in command lines, in literals of code, after `Bearer` or `Basic`, between the first and last line
-    of a private key, and as keys of well-known services.
+    configurations, in command lines, in SQL, in literals of code, after `Bearer` or `Basic`, between the first and last
+    line of a private key, and as keys of well-known services.
 
     `postgres://app:hunter2@db/prod` becomes `postgres://[masked]@db/prod`; `?token=…`, `"password": "…"`,
     `host=db password=…`, `API_KEY=…` and `X-Api-Key: …` keep their names, and an `Authorization` header also keeps
@@ -345,6 +382,8 @@ def without_credentials(text: str) -> str:
         text = _without_named(text)
     if "=" in text:
         text = _without_assigned(text)
+        if "]" in text:
+            text = _ITEM.sub(_masked_item, text)
         if "=>" in text or ":=" in text:
             text = _without_arrows(text)
     return _without_unnamed(text)
@@ -364,6 +403,12 @@ def _without_those_in_urls(text: str) -> str:
 
 
 def _without_unnamed(text: str) -> str:
+    if "'" in text:
+        text = _SQL.sub(_masked_literal, text)
+    if "password" in text:
+        text = _NETRC.sub(rf"\1{MASKED}", text)
+    if ":5432:" in text or ":*:" in text:
+        text = _PGPASS.sub(rf"\1{MASKED}", text)
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(rf"-----BEGIN \1-----{MASKED}", text)
     if "earer " in text or "asic " in text:
@@ -372,7 +417,7 @@ def _without_unnamed(text: str) -> str:
 
 
 def _without_those_in_markup(text: str) -> str:
-    if " -p" in text:
+    if " -p" in text or "redis-cli" in text:
         text = _in_markup().short.sub(rf"\1\2{MASKED}\2", text)
     if "--" in text:
         text = _in_markup().listed.sub(_masked_in_list, _in_markup().option.sub(_masked_option, text))
@@ -432,7 +477,8 @@ def _without_named(text: str) -> str:
         end = found.start()
         quote = _QUOTES.match(text[max(0, end - 16) : end][::-1])
         name = _name_before(text, end if quote is None else end - quote.end())
-        if end < done or not looks_secret(name):
+        is_two_words = quote is None and name.lower() == "key" and _KEY_IN_WORDS.search(text[max(0, end - 24) : end])
+        if end < done or not (is_two_words or looks_secret(name)):
             continue
         kind = name.lower()
         is_cookie = kind.endswith("cookie")
@@ -441,6 +487,8 @@ def _without_named(text: str) -> str:
             form = forms.header
         value = (form if quote is None else forms.inside).match(text, found.end())
         if value is None or (quote is not None and forms.schema.fullmatch(value[1])):
+            continue
+        if is_two_words and len(value[1]) < SHORTEST:
             continue
         # People choose passwords, but not tokens.
         if quote is None and kind.endswith("token") and _IDENTIFIER.fullmatch(value[1]):
@@ -487,8 +535,9 @@ def _without_assigned(text: str) -> str:
                 is_connection = _CONNECTION.search(text) is not None
             if not is_connection:
                 return found[0]
-        # An argument of a function, in code.
-        is_argument = _MARKS.match(value) is None and text[found.end() : found.end() + 1] in ("(", "[", ",", ")")
+        # An argument of a function, in code, where no value ends like base64.
+        is_code = _MARKS.match(value) is None and not value.endswith("=")
+        is_argument = is_code and text[found.end() : found.end() + 1] in ("(", "[", ",", ")")
         return found[0] if is_argument else f"={MASKED}"
 
     return _ASSIGNED.sub(masked, text)
@@ -508,11 +557,20 @@ def _without_arrows(text: str) -> str:
 
 
 def _masked_text(found: re.Match[str]) -> str:
-    escape, mark, name, colon, value, end = found.groups()
+    escape, mark, name, colon, value_mark, value, end = found.groups()
     quote = escape + mark
     is_secret = value and looks_secret(name) and not _PLACEHOLDER.fullmatch(value)
     masked = MASKED if is_secret else _NAMED.sub(_masked_text, value)
-    return f"{quote}{name}{quote}{colon}{quote}{masked}{end}"
+    return f"{quote}{name}{quote}{colon}{escape}{value_mark}{masked}{end}"
+
+
+def _masked_literal(found: re.Match[str]) -> str:
+    return found[0] if _PLACEHOLDER.fullmatch(found[2]) else f"{found[1]}{MASKED}"
+
+
+def _masked_item(found: re.Match[str]) -> str:
+    before, _, name, mark = found.groups()
+    return f"{before}{mark}{MASKED}" if looks_secret(name) else found[0]
 
 
 def _masked_line(found: re.Match[str]) -> str:
