@@ -193,7 +193,7 @@ _ASSIGNED = re.compile(
 )
 _ARROW = re.compile(rf"""(?:=>|(?<=:)=)[ \t]{{0,9}}({_MARK}){_RANDOM}[^\s"'|\\]{{7,500}}(?=\1)""")
 """A literal after `=>`, as in Ruby and PHP, or after `:=`, as in Go. A bar is in rules about a value."""
-_ITEM = re.compile(rf"""(\[({_MARK})([\w.-]{{1,64}})\2\] ?= ?)(?={_LITERAL})({_MARK})[^"']{{1,500}}?(?=\4)""")
+_ITEM: Final = rf"""(\[({_MARK})([\w.-]{{1,64}})\2\] ?= ?)(?={_LITERAL})({_MARK})[^"']{{1,500}}?(?=\4)"""
 """A literal that becomes an item of a dictionary: `os.environ["API_KEY"] = "…"`."""
 _SECTION = re.compile(r"^[ \t]{0,9}\[[\w .:-]{1,64}\][ \t]{0,9}$", re.MULTILINE)
 """The heading of a section in a configuration file, where values need no quotation marks."""
@@ -223,7 +223,7 @@ _CONNECTION = re.compile(
 )
 
 
-_SQL = re.compile(
+_SQL: Final = (
     r"""(\b(?:(?:IDENTIFIED(?:\s{1,9}WITH\s{1,9}["'`]?\w{1,64}["'`]?)?\s{1,9}(?:BY|AS)(?:\s{1,9}PASSWORD)?"""
     r"""|PASSWORD|SECRET)(?:\s{1,9}|\s?=\s?(?=N')|\s?\()N?'"""
     rf"""|(?i:identified by|password) '(?={_RANDOM}[^\s"']{{7}})))"""
@@ -231,14 +231,12 @@ _SQL = re.compile(
 )
 """Literals in SQL, where an apostrophe is doubled. Prose may say that something is identified by a 'word'."""
 _BEFORE_SQL = re.compile(r"""'(?:(?<=ord ')|(?<=ORD ')|(?<=by ')|(?<=BY ')|(?<=RET ')|(?<= AS '))""")
-_NETRC = re.compile(
+_NETRC: Final = (
     r"""(\bmachine(?:\s|\\n){1,9}[^\s"'\\]{1,255}(?:(?:\s|\\n){1,9}(?:login|account)(?:\s|\\n){1,9}(?!(?:and|or)\s)"""
     r"""[^\s"'\\]{1,255}){1,2}(?:\s|\\n){1,9}password(?:\s|\\n){1,9})[^\s"'\\]{1,500}"""
 )
 """A login in a `.netrc` file, in one line or several."""
-_PGPASS = re.compile(
-    r"""^([\w.*-]{1,253}:(?:5432|\*):[^:\s"']{1,128}:[^:\s"']{1,128}:)[^:\s"']{1,500}$""", re.MULTILINE
-)
+_PGPASS: Final = r"""(?m)^([\w.*-]{1,253}:(?:5432|\*):[^:\s"']{1,128}:[^:\s"']{1,128}:)[^:\s"']{1,500}$"""
 """A line of a `.pgpass` file: host, port, database, user and password."""
 
 
@@ -383,10 +381,16 @@ def without_credentials(text: str) -> str:
     if "=" in text:
         text = _without_assigned(text)
         if "]" in text:
-            text = _ITEM.sub(_masked_item, text)
+            text = _compiled(_ITEM).sub(_masked_item, text)
         if "=>" in text or ":=" in text:
             text = _without_arrows(text)
     return _without_unnamed(text)
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern on first use: not every program has texts for it, and `re` keeps only the newest."""
+    return re.compile(pattern)
 
 
 def _without_those_in_urls(text: str) -> str:
@@ -404,11 +408,11 @@ def _without_those_in_urls(text: str) -> str:
 
 def _without_unnamed(text: str) -> str:
     if "'" in text:
-        text = _SQL.sub(_masked_literal, text)
+        text = _compiled(_SQL).sub(_masked_literal, text)
     if "password" in text:
-        text = _NETRC.sub(rf"\1{MASKED}", text)
+        text = _compiled(_NETRC).sub(rf"\1{MASKED}", text)
     if ":5432:" in text or ":*:" in text:
-        text = _PGPASS.sub(rf"\1{MASKED}", text)
+        text = _compiled(_PGPASS).sub(rf"\1{MASKED}", text)
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(rf"-----BEGIN \1-----{MASKED}", text)
     if "earer " in text or "asic " in text:
