@@ -153,7 +153,7 @@ def _log(span: Any, begun: _Span) -> None:
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
     origin = origin._replace(conversation=origin.conversation or answer.session)
-    follow_chain(answer)
+    follow_chain(answer, answer.details.get("response_id"))
     if type(failure) is dict:
         text = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
         found = _OF_CLIENT.fullmatch(text)

@@ -716,6 +716,12 @@ def test_a_conversation_in_the_invocation_parameters_is_the_session() -> None:
     assert fields(span(attributes=parameters))["session_id"] == "conv_1"
 
 
+def test_the_status_of_a_response_is_read_from_openinferences_copy() -> None:
+    copied = json.dumps({"id": "resp_1", "object": "response", "status": "incomplete"})
+    log = fields(span(attributes={**OPENINFERENCE, "llm.finish_reason": "", "output.value": copied}))
+    assert log["custom_attributes"]["status"] == "incomplete"
+
+
 @pytest.mark.parametrize("name", ["litellm.cost.total", "gen_ai.cost.total_cost"])
 def test_the_cost_reported_by_litellm_is_read(name: str) -> None:
     assert fields(span(attributes={**SMALL, name: 0.25}))["cost"] == 0.25

@@ -127,6 +127,7 @@ def identity_of(attributes: Mapping[str, Any]) -> dict[str, str]:
 _TEXTS = {
     **_IDENTITY,
     "id": ("gen_ai.response.id", "ai.response.id"),
+    "previous": ("gen_ai.request.previous_response.id",),
     "model": (
         *("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id"),
         *("langfuse.observation.model.name", "traceloop.association.properties.ls_model_name"),
@@ -256,6 +257,7 @@ def read_model(span: SpanRecord) -> list[Record]:
     answer.created = span.start_ns / 1e9
     answer.status = "failed" if error is not None else _finish(others, texts, content)
     answer.session = texts.get("session_id")
+    answer.previous = texts.get("previous")
     answer.model = model
     answer.text = answered[0] if answered else None
     answer.choices = tuple(answered[1:])
@@ -338,10 +340,13 @@ def _add_json(known: _Known) -> None:
     texts, usage, options, others = known
     parameters = mapping(others.get("parameters"))
     conversation = parameters.get("conversation")
+    answered = {} if "id" in texts else mapping(others.get("response"))
     named = {
         "session_id": conversation if type(conversation) is str else string_of(mapping(conversation), "id"),
         "customer_user_id": string_of(parameters, "user"),
-        "id": None if "id" in texts else string_of(mapping(others.get("response")), "id"),
+        "id": string_of(answered, "id"),
+        "previous": string_of(parameters, "previous_response_id"),
+        "finish": string_of(answered, "status") if answered.get("object") == "response" else None,
         "model": None if "model" in texts else string_of(mapping(others.get("request")), "model"),
     }
     for entry, text in named.items():
