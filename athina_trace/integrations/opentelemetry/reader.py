@@ -55,6 +55,10 @@ _OPERATIONS = {
     "chat": Kind.MODEL,
     "text_completion": Kind.MODEL,
     "generate_content": Kind.MODEL,
+    # Semantic Kernel's, in Python and .NET.
+    "text_completions": Kind.MODEL,
+    "chat.completions": Kind.MODEL,
+    "text.completions": Kind.MODEL,
     "execute_tool": Kind.TOOL,
     "retrieval": Kind.RETRIEVAL,
 }
@@ -309,7 +313,7 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
                 tables[_OTHER]["llm"] = True
             continue
         table, entry, rank, kind = target
-        if type(value) is not kind or value == "":
+        if type(value) is not kind or value == "" or (table == _COUNT and type(value) is int and value < 0):
             value = _converted(value, table)  # noqa: PLW2901 - as the table wants it
             if value is None:
                 continue
@@ -332,7 +336,9 @@ def _converted(value: Any, table: int) -> Any:
     if table == _OTHER:
         return value
     number = number_of({"": value}, "")
-    return number if number is None or table != _COUNT else int(number)
+    if number is None or table != _COUNT:
+        return number
+    return int(number) if number >= 0 else None  # some write -1 for a missing count
 
 
 def _add_json(known: _Known) -> None:
@@ -359,7 +365,7 @@ def _add_json(known: _Known) -> None:
     counts = mapping(others["counts"]) if "counts" in others else {}
     for entry, names in _LANGFUSE_USAGE.items() if counts else ():
         value = number_of(counts, *names)
-        if value is not None:
+        if value is not None and value >= 0:
             usage.setdefault(entry, int(value))
     raw = mapping(others["raw"]) if "raw" in others else {}
     for group in ("completion_tokens_details", "output_tokens_details") if raw else ():
