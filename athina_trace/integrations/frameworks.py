@@ -70,15 +70,19 @@ def seen_by(source: str, run: str, records: Sequence[Record]) -> Answer:
     return answer
 
 
-def follow_chain(answer: Answer) -> None:
+def follow_chain(answer: Answer, own: str | None) -> None:
     """Give a response the session and question of those that it continues, and remember it for those that follow.
 
     If a request contains only outputs of tools, the question is in an earlier one.
+
+    Args:
+        answer: the response, or the failure of its request.
+        own: its server's id for it, if it is a response.
     """
-    own = answer.details.get("response_id")
-    if own is None or answer.error is not None:
+    if own is None and answer.previous is None and answer.session is None:
         return
     known = memory.chain_of(answer.session, answer.previous)
     answer.session = answer.session or known.session or answer.previous
     answer.query = answer.query or known.query
-    memory.remember_response(own, answer.session, answer.query, chained=answer.previous is not None)
+    if own is not None and answer.error is None:
+        memory.remember_response(own, answer.session, answer.query, chained=answer.previous is not None)

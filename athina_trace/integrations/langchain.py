@@ -27,7 +27,7 @@ from athina_trace._answers.records import AS_TYPED, FINISHED, Answer, Key, Recor
 from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
 from athina_trace._capture.failures import status_of
 from athina_trace._capture.nesting import continue_in, end, follow_nesting, within
-from athina_trace.integrations.frameworks import MOST_RUNNING, identifier, named_by
+from athina_trace.integrations.frameworks import MOST_RUNNING, follow_chain, identifier, named_by
 from athina_trace.integrations.openai.common import (
     content_text,
     function_body,
@@ -49,6 +49,7 @@ from athina_trace.integrations.openai.normalise import (
     normalise,
     string,
 )
+from athina_trace.integrations.openai.responses import conversation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,6 +71,7 @@ __all__ = ["AthinaCallbackHandler", "instrument_langchain", "uninstrument_langch
 _SOURCE: Final = "langchain"
 _ROLES: Final = {"human": "user", "ai": "assistant"}
 """LangChain's types of messages that have other names at OpenAI."""
+_MODEL: Final = ("model_name", "model", "model_id")
 _FIELDS: Final = ("type", "role", "content", "name", "tool_call_id")
 """Fields read from a prompt's message; not its response metadata, which may be large and concerns an earlier answer."""
 _USAGE_DETAILS: Final = (
@@ -88,6 +90,8 @@ class _Run:
     """Messages of the request, as plain data with a role."""
     params: Data = field(default_factory=dict)
     node: str | None = None
+    received: list[str] = field(default_factory=list)
+    """The texts of a stream so far, which LangChain does not pass on from a call that is cancelled or fails."""
 
 
 class AthinaCallbackHandler(BaseCallbackHandler):
@@ -138,6 +142,13 @@ class AthinaCallbackHandler(BaseCallbackHandler):
         if call is not None:
             call.begun[run_id] = self
             call.continue_in(next(iter(call.begun)))  # an LLM gets all of them in one request
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: Any, **_: Any) -> None:
+        """Keep the text of a chunk."""
+        with _guard.shield("reading a chunk of LangChain's stream"):
+            run, text = self._models.get(run_id), token if chunk is None else chunk.text
+            if run is not None and isinstance(text, str):
+                run.received.append(text)
 
     def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
         """Log a model's answer."""
@@ -405,6 +416,8 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
     metadata, llm_output = child(message, "response_metadata"), child(result, "llm_output")
     places = (metadata, child(first, "generation_info"), llm_output, run.params)
     texts = [_text(each) for each in candidates]
+    if error is not None:
+        texts[0] = texts[0] or "".join(run.received)
     own = string(metadata, "id") or string(message, "id") or ""
     # Messages without a provider's id have one that LangChain made from the run's id.
     own = "" if own.startswith(("lc_", "run-")) else own
@@ -421,8 +434,8 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
         request=name[1],
         order=run.origin.started_ns,
         progress=FINISHED,
-        status=_first(places, ("finish_reason", "stop_reason", "status")),
-        model=_first(places, ("model_name", "model", "model_id")),
+        status=_once(_first(places, ("finish_reason", "stop_reason", "status"))),
+        model=_once(_first(places, _MODEL), _first([run.params], _MODEL)),
         text=texts[0],
         choices=tuple(texts[1:]),
         prompt=messages(run.prompt),
@@ -433,9 +446,11 @@ def _records(name: Key, run: _Run, result: Any, error: BaseException | None) -> 
         details=details if run.node is None else {**details, "langgraph_node": run.node},
     )
     answer.query = question(reversed(answer.prompt))
+    answer.session, answer.previous = conversation_of(run.params), string(run.params, "previous_response_id")
     if isinstance(error, Exception):
         answer.error, answer.status = error_text(error), "failed"
         answer.status_code = status_of(error)
+    follow_chain(answer, details.get("response_id"))
     return [answer, *_calls(message, name), *outputs(run.prompt)]
 
 
@@ -446,9 +461,21 @@ def _text(candidate: Data) -> str:
 
 
 def _first(places: Iterable[Data], names: Sequence[str]) -> str | None:
-    text = next((text for place in places for name in names if (text := string(place, name))), None)
-    # LangChain joins the texts of all chunks that have one, such as both last ones of some servers' streams.
-    return text if text is None else text[: (text + text).find(text, 1)]
+    return next((text for place in places for name in names if (text := string(place, name))), None)
+
+
+def _once(text: str | None, requested: str | None = None) -> str | None:
+    """Return a text once: LangChain joins those of all chunks, such as both last ones of some servers' streams.
+
+    Args:
+        text: the text, which may be repeated.
+        requested: the text that is expected, which may itself be a repetition, such as `mama`.
+    """
+    if text is None:
+        return None
+    if requested and text == requested * (len(text) // len(requested)):
+        return requested
+    return text[: (text + text).find(text, 1)]
 
 
 def _usage(message: Data, places: Iterable[Data]) -> dict[str, int]:

@@ -451,7 +451,7 @@ def _read(
     # Fallbacks have the id of the failed call; reports about the same call, as for streams, have the same start time.
     answer.request = f"{answer.request} {payload.get('began')}"
     _add_details(answer, payload, metadata)
-    follow_chain(answer)
+    follow_chain(answer, answer.details.get("response_id"))
     return answer, records, origin
 
 

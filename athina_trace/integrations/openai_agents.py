@@ -130,9 +130,11 @@ def _read(span: Any, begun: _Span) -> None:
     data = span.span_data
     if data.type in _MODELS:
         _log(span, begun)
-    elif data.type == "function" and (output := normalise(data.output)) is not None:
-        tool, given = identifier(data.name), normalise(data.input)
-        log_tool_output(output, begun.origin, call=None, tool=tool, arguments=given, name=_name(span))
+    elif data.type == "function":
+        tool, given, output = identifier(data.name), normalise(data.input), normalise(data.output)
+        output = _failure(span) if output is None else output
+        if output is not None:
+            log_tool_output(output, begun.origin, call=None, tool=tool, arguments=given, name=_name(span))
     elif data.type == "handoff":
         _note(begun, {"handoff": f"{data.from_agent} -> {data.to_agent}"})
     elif data.type == "guardrail":
@@ -142,7 +144,7 @@ def _read(span: Any, begun: _Span) -> None:
 def _log(span: Any, begun: _Span) -> None:
     """Log a model's answer, or the failure of its request."""
     data, origin, given_up = span.span_data, begun.origin, None
-    usage, failure = usage_counts({"usage": normalise(data.usage)}), normalise(span.error)
+    usage, failure = usage_counts({"usage": normalise(data.usage)}), _failure(span)
     usage = usage if any(usage.values()) else {}  # as of a stream without counts
     records, is_answered = _records(data, origin.started_ns)
     if not is_answered and usage:
@@ -153,17 +155,24 @@ def _log(span: Any, begun: _Span) -> None:
     answer = seen_by(_SOURCE, str(span.span_id), records)
     answer.usage = answer.usage or usage
     origin = origin._replace(conversation=origin.conversation or answer.session)
-    follow_chain(answer)
-    if type(failure) is dict:
-        text = string(child(failure, "data"), "error") or string(failure, "message") or "failed"
-        found = _OF_CLIENT.fullmatch(text)
-        answer.error, answer.status = (found[2] if found else text), "failed"
+    follow_chain(answer, answer.details.get("response_id"))
+    if failure is not None:
+        found = _OF_CLIENT.fullmatch(failure)
+        answer.error, answer.status = (found[2] if found else failure), "failed"
         answer.status_code = int(found[1]) if found else None
     for place in begun.around():
         answer.details = {"agent": place.agent or "", **answer.details, **place.notes}
         place.notes = {}
         place.answer = Answer(key=answer.key, source=_SOURCE, request=answer.request, progress=0), origin
     log_answer(records, origin, error=given_up)
+
+
+def _failure(span: Any) -> str | None:
+    """Return the text of a span's failure."""
+    failure = normalise(span.error)
+    if type(failure) is not dict:
+        return None
+    return string(child(failure, "data"), "error") or string(failure, "message") or "failed"
 
 
 def _note(begun: _Span, notes: dict[str, str]) -> None:

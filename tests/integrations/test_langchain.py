@@ -19,7 +19,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
@@ -98,6 +98,25 @@ def test_the_responses_api_is_logged(model: ChatOpenAI, server: Server, logs: Lo
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("conversation", [None, "conv_1"])
+def test_a_chain_of_responses_has_one_session_and_its_question(
+    model: ChatOpenAI, server: Server, logs: Logs, conversation: str | None
+) -> None:
+    called = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "track", "arguments": "{}"}
+    server.on("POST /responses", response("resp_1", called), Failure(400, "No."), response("resp_2", output_text(RAIN)))
+    named: dict[str, Any] = {"conversation": conversation} if conversation is not None else {}
+    responses = model.model_copy(update={"use_responses_api": True})
+    responses.invoke("What is the weather?", **named)
+    more = named or {"previous_response_id": "resp_1"}
+    with suppress(OpenAIError):
+        responses.invoke([ToolMessage("rain", tool_call_id="call_1")], **more)
+    responses.invoke([ToolMessage("rain", tool_call_id="call_1")], **more)
+    asked, failed, answered = logs()
+    assert asked["tool_calls"][0]["output"] == "rain"
+    for log in (failed, answered):
+        assert (log["session_id"], log["user_query"]) == (conversation or "resp_1", "What is the weather?")
+
+
 def test_a_refusal_is_the_response(model: ChatOpenAI, server: Server, logs: Logs) -> None:
     refusal = {
         "type": "message",
@@ -167,13 +186,18 @@ def test_streams_are_logged_whole_or_closed_early(
         assert "error" not in log
 
 
-def test_what_two_chunks_of_a_stream_repeat_is_logged_once(model: ChatOpenAI, server: Server, logs: Logs) -> None:
-    last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-2024"}
+@pytest.mark.parametrize(
+    ("requested", "answers"), [("gpt-4o", "gpt-4o-2024"), ("mama", "mama")], ids=["another name", "a periodic name"]
+)
+def test_what_two_chunks_of_a_stream_repeat_is_logged_once(
+    model: ChatOpenAI, server: Server, logs: Logs, requested: str, answers: str
+) -> None:
+    last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": answers}
     last["choices"] = [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}]  # some servers send it twice
     server.on("POST /chat/completions", Events.of_chat({**last, "choices": [{"delta": {"content": RAIN}}]}, last, last))
-    list(model.stream("Weather?"))
+    list(model.model_copy(update={"model_name": requested}).stream("Weather?"))
     (log,) = logs()
-    assert (log["response"], log["language_model_id"]) == (RAIN, "gpt-4o-2024")
+    assert (log["response"], log["language_model_id"]) == (RAIN, answers)
     assert log["custom_attributes"]["status"] == "stop"
 
 
@@ -269,7 +293,7 @@ class WaitingLLM(FakeListLLM):
         await asyncio.sleep(60)
 
 
-@pytest.mark.parametrize("kind", ["chat", "llm", "batch", "stream"])
+@pytest.mark.parametrize("kind", ["chat", "llm", "batch", "stream", "streamed call"])
 @pytest.mark.parametrize("by_time_limit", [False, True])
 def test_a_cancelled_model_is_logged_although_langchain_reports_nothing(
     kind: str, by_time_limit: bool, logs: Logs
@@ -284,7 +308,8 @@ def test_a_cancelled_model_is_logged_although_langchain_reports_nothing(
         elif kind == "batch":
             await model.abatch(["Weather?", "Weather?"])
         else:
-            await model.ainvoke("Weather?")
+            # LangChain streams a call by itself if something around it, such as a graph, is streamed.
+            await model.ainvoke("Weather?", **({"stream": True} if kind == "streamed call" else {}))
 
     async def give_up(task: asyncio.Task[Any]) -> None:
         await entered.wait()
@@ -307,6 +332,28 @@ def test_a_cancelled_model_is_logged_although_langchain_reports_nothing(
     assert [log["user_query"] for log in found] == ["Weather?"] * (2 if kind == "batch" else 1)
     for log in found:
         assert (log["custom_attributes"]["outcome"], log.get("error")) == ("cancelled", None)
+        assert log["response"] == ("Rain" if kind.startswith("stream") else "")
+
+
+@pytest.mark.parametrize("is_chat", [True, False])
+def test_a_streamed_call_that_fails_is_logged_with_what_it_had_received(is_chat: bool, logs: Logs) -> None:
+    class BrokenChat(GenericFakeChatModel):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            yield ChatGenerationChunk(message=AIMessageChunk([{"type": "text", "text": "It "}]))
+            yield ChatGenerationChunk(message=AIMessageChunk("rains"))
+            raise RuntimeError("Cut off.")
+
+    class BrokenLLM(FakeListLLM):
+        def _call(self, *args: Any, run_manager: Any = None, **kwargs: Any) -> str:
+            for token in ("It ", "rains"):
+                run_manager.on_llm_new_token(token)
+            raise RuntimeError("Cut off.")
+
+    model: Any = BrokenChat(messages=iter([])).bind(stream=True) if is_chat else BrokenLLM(responses=[])
+    with pytest.raises(RuntimeError, match=r"Cut off\."):
+        model.invoke("Weather?")
+    (log,) = logs()
+    assert (log["response"], log["error"]) == ("It rains", "RuntimeError: Cut off.")
 
 
 def test_closing_a_call_in_another_context_does_not_raise(logs: Logs) -> None:
@@ -624,9 +671,10 @@ ENDS = ("on_llm_end", "on_llm_error", "on_tool_end", "on_tool_error", "on_retrie
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([*EVENTS, *ENDS]), values, values, st.sampled_from([None, 1, UUID(int=1)]),
+            st.sampled_from([*EVENTS, "on_llm_new_token", *ENDS]),
+            values, values, st.sampled_from([None, 1, UUID(int=1)]),
             st.dictionaries(
-                st.sampled_from(["parent_run_id", "metadata", "invocation_params", "name"]), values,
+                st.sampled_from(["parent_run_id", "metadata", "invocation_params", "name", "chunk"]), values,
                 max_size=3,
             ),
         ),

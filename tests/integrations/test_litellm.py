@@ -540,7 +540,8 @@ def test_a_fallback_of_a_call_is_a_separate_log(
 
 
 def test_a_failed_stream_is_logged_with_what_had_arrived(given_to: dict[str, Any], server: Server, soon: Soon) -> None:
-    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS[:2]))
+    end = {**RAIN_CHUNKS[0], "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    server.on("POST /chat/completions", Events.of_chat(*RAIN_CHUNKS[:2], end))
     server.on("POST /chat/completions", Events(Events.of_chat(*RAIN_CHUNKS[:2]).events[:2], breaks=True))
     for error in (None, litellm.exceptions.MidStreamFallbackError):
         stream: Any = litellm.completion(**given_to, messages=ASK, stream=True)

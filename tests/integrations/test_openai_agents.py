@@ -19,6 +19,7 @@ from agents import (
     OutputGuardrailTripwireTriggered,
     RunConfig,
     Runner,
+    UserError,
     function_tool,
     input_guardrail,
     output_guardrail,
@@ -159,6 +160,18 @@ def test_a_tool_output_is_logged_before_the_next_answer(server: Server, logs: Lo
     (log,) = logs()
     assert [call["output"] for call in log["tool_calls"]] == ["PX-1 is in Leipzig."] * 2
     assert [call["id"] for call in log["tool_calls"]] == ["call_1", "call_2"]
+
+
+def test_a_tool_failure_is_logged_as_its_output(run: Run, server: Server, logs: Logs) -> None:
+    @function_tool(name_override="track", failure_error_function=None)
+    def lose(parcel: str) -> str:
+        raise LookupError(f"{parcel} is lost.")
+
+    server.on("POST /responses", response("resp_1", CALL))
+    with pytest.raises(UserError, match="is lost"):
+        run("Where is PX-1?", tools=[lose])
+    (log,) = logs()
+    assert [call["output"] for call in log["tool_calls"]] == ["PX-1 is lost."]
 
 
 @pytest.mark.parametrize("scope", [None, "ours"])

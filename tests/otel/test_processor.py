@@ -105,6 +105,27 @@ def test_session_and_user_are_taken_from_outer_spans_that_have_ended(logs: Captu
     assert (log["session_id"], log["customer_user_id"]) == ("thread_9", "user_9")
 
 
+@pytest.mark.parametrize(
+    "continued",
+    [
+        {"gen_ai.request.previous_response.id": "resp_1"},
+        {"llm.invocation_parameters": json.dumps({"previous_response_id": "resp_1"})},
+        {"gen_ai.conversation.id": "conv_1"},
+    ],
+    ids=["the current conventions", "OpenInference", "a conversation"],
+)
+def test_a_chain_of_responses_has_one_session_and_its_question(logs: CapturedLogs, continued: dict[str, Any]) -> None:
+    traced, session = tracer(), continued.get("gen_ai.conversation.id")
+    chat_span(traced, response="resp_1", **{"gen_ai.conversation.id": session})
+    output = {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_1", "response": "Leipzig"}]}
+    named = {"gen_ai.conversation.id": None, **continued, "gen_ai.input.messages": json.dumps([output])}
+    chat_span(traced, response="resp_2", **named)
+    chat_span(traced, **{**named, "gen_ai.response.id": None, "error.type": "400"})
+    _, answered, failed = logs
+    assert (answered.session_id, answered.user_query) == (session or "resp_1", QUESTION)
+    assert failed.session_id == (session or "resp_1")
+
+
 def test_agents_chains_and_workflows_are_not_logged(logs: CapturedLogs) -> None:
     made = tracer()
     others: list[dict[str, Any]] = [

@@ -363,6 +363,9 @@ def test_tool_outputs_are_matched_to_calls_by_id_and_then_by_order(outputs: tupl
         ("chat", {"gen_ai.operation.name": "chat"}, Kind.MODEL),
         ("complete", {"gen_ai.operation.name": "text_completion"}, Kind.MODEL),
         ("generate", {"gen_ai.operation.name": "generate_content"}, Kind.MODEL),
+        ("semantic kernel", {"gen_ai.operation.name": "text_completions"}, Kind.MODEL),
+        ("semantic kernel, .NET", {"gen_ai.operation.name": "chat.completions"}, Kind.MODEL),
+        ("semantic kernel, .NET", {"gen_ai.operation.name": "text.completions"}, Kind.MODEL),
         ("agent", {"gen_ai.operation.name": "invoke_agent"}, Kind.OTHER),
         ("workflow", {"gen_ai.operation.name": "invoke_workflow"}, Kind.OTHER),
         ("embed", {"gen_ai.operation.name": "embeddings"}, Kind.OTHER),
@@ -467,6 +470,19 @@ def test_an_empty_call_is_no_call() -> None:
 def test_zero_token_counts_and_costs_are_left_out() -> None:
     uncounted = {**CURRENT, "gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0, "operation.cost": 0.0}
     assert fields(span(attributes=uncounted)).keys().isdisjoint((*USED, "cost"))
+
+
+@pytest.mark.parametrize("missing", [-1, "-2", -3.0])
+def test_negative_token_counts_are_left_out(missing: float | str) -> None:
+    usage = {
+        "gen_ai.usage.input_tokens": missing,
+        "gen_ai.usage.prompt_tokens": 5,
+        "gen_ai.usage.output_tokens": missing,
+    }
+    details = json.dumps({"input": missing, "output": missing})
+    for attributes in ({**SMALL, **usage}, {**SMALL, **usage, "langfuse.observation.usage_details": details}):
+        log = fields(span(attributes=attributes))
+        assert (log["prompt_tokens"], log.keys() & {"completion_tokens", "total_tokens"}) == (5, set())
 
 
 def test_logfires_request_span_is_no_answer_if_the_stream_has_its_own_span() -> None:
@@ -714,6 +730,12 @@ def test_a_conversation_in_the_invocation_parameters_is_the_session() -> None:
     conversation = '{"conversation": {"id": "conv_1"}}'
     parameters = {"llm.invocation_parameters": conversation, "llm.model_name": "gpt-4o"}
     assert fields(span(attributes=parameters))["session_id"] == "conv_1"
+
+
+def test_the_status_of_a_response_is_read_from_openinferences_copy() -> None:
+    copied = json.dumps({"id": "resp_1", "object": "response", "status": "incomplete"})
+    log = fields(span(attributes={**OPENINFERENCE, "llm.finish_reason": "", "output.value": copied}))
+    assert log["custom_attributes"]["status"] == "incomplete"
 
 
 @pytest.mark.parametrize("name", ["litellm.cost.total", "gen_ai.cost.total_cost"])

@@ -56,6 +56,10 @@ _OPERATIONS = {
     "chat": Kind.MODEL,
     "text_completion": Kind.MODEL,
     "generate_content": Kind.MODEL,
+    # Semantic Kernel's, in Python and .NET.
+    "text_completions": Kind.MODEL,
+    "chat.completions": Kind.MODEL,
+    "text.completions": Kind.MODEL,
     "execute_tool": Kind.TOOL,
     "retrieval": Kind.RETRIEVAL,
 }
@@ -128,6 +132,7 @@ def identity_of(attributes: Mapping[str, Any]) -> dict[str, str]:
 _TEXTS = {
     **_IDENTITY,
     "id": ("gen_ai.response.id", "ai.response.id"),
+    "previous": ("gen_ai.request.previous_response.id",),
     "model": (
         *("gen_ai.response.model", "ai.response.model", "llm.model_name", "gen_ai.request.model", "ai.model.id"),
         *("langfuse.observation.model.name", "traceloop.association.properties.ls_model_name"),
@@ -257,6 +262,7 @@ def read_model(span: SpanRecord) -> list[Record]:
     answer.created = span.start_ns / 1e9
     answer.status = "failed" if error is not None else _finish(others, texts, content)
     answer.session = texts.get("session_id")
+    answer.previous = texts.get("previous")
     answer.model = model
     answer.text = answered[0] if answered else None
     answer.choices = tuple(answered[1:])
@@ -308,7 +314,7 @@ def _known(attributes: Mapping[str, Any]) -> _Known:
                 tables[_OTHER]["llm"] = True
             continue
         table, entry, rank, kind = target
-        if type(value) is not kind or value == "":
+        if type(value) is not kind or value == "" or (table == _COUNT and type(value) is int and value < 0):
             value = _converted(value, table)  # noqa: PLW2901 - as the table wants it
             if value is None:
                 continue
@@ -331,7 +337,9 @@ def _converted(value: Any, table: int) -> Any:
     if table == _OTHER:
         return value
     number = as_number(value)
-    return number if number is None or table != _COUNT else int(number)
+    if number is None or table != _COUNT:
+        return number
+    return int(number) if number >= 0 else None  # some write -1 for a missing count
 
 
 def _add_json(known: _Known) -> None:
@@ -339,10 +347,13 @@ def _add_json(known: _Known) -> None:
     texts, usage, options, others = known
     parameters = mapping(others.get("parameters"))
     conversation = parameters.get("conversation")
+    answered = {} if "id" in texts else mapping(others.get("response"))
     named = {
         "session_id": conversation if type(conversation) is str else string_of(mapping(conversation), "id"),
         "customer_user_id": string_of(parameters, "user"),
-        "id": None if "id" in texts else string_of(mapping(others.get("response")), "id"),
+        "id": string_of(answered, "id"),
+        "previous": string_of(parameters, "previous_response_id"),
+        "finish": string_of(answered, "status") if answered.get("object") == "response" else None,
         "model": None if "model" in texts else string_of(mapping(others.get("request")), "model"),
     }
     for entry, text in named.items():
@@ -355,7 +366,7 @@ def _add_json(known: _Known) -> None:
     counts = mapping(others["counts"]) if "counts" in others else {}
     for entry, names in _LANGFUSE_USAGE.items() if counts else ():
         value = number_of(counts, *names)
-        if value is not None:
+        if value is not None and value >= 0:
             usage.setdefault(entry, int(value))
     raw = mapping(others["raw"]) if "raw" in others else {}
     for group in ("completion_tokens_details", "output_tokens_details") if raw else ():
