@@ -30,6 +30,7 @@ from athina_trace import (
     status,
     uninstrument_openai,
 )
+from athina_trace._capture import emission
 from athina_trace._capture.answered import Origin
 from athina_trace._clock import clock
 from athina_trace._wrapping import callables
@@ -358,9 +359,7 @@ def test_two_runs_on_one_thread_keep_their_own_answers(server: Server, client: O
 
 def test_memory_stays_flat_over_many_runs(instrumented: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr(
-        standalone, "_emit", lambda draft, _error: made.append(draft.accumulator.fields()["session_id"])
-    )
+    monkeypatch.setattr(emission, "emit", lambda draft, error: made.append(draft.accumulator.fields()["session_id"]))
     monkeypatch.setattr(standalone, "_MOST_LOGGED", 100)
     standalone_logs.reset()
     for n in range(3000):
