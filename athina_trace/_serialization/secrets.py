@@ -328,13 +328,13 @@ def _in_markup() -> _InMarkup:
 def may_hold_unnamed(text: str) -> bool:
     """Return whether a text may contain a credential that is not beside a colon or an equals sign.
 
-    Such a text has 20 characters or more, including one of `-_>JKz'` or the word `password` and a space.
+    Such a text has 20 characters or more, including one of `-_>JKz`, `'` after a space, or `password` before one.
     """
     forms = _in_markup()
     # Searching for one character takes a twentieth of the time that two take.
     return len(text) >= SHORTEST and (
         ("-" in text and (" -p" in text or "redis-cli" in text or forms.dashes.search(text) is not None))
-        or ("'" in text and _BEFORE_SQL.search(text) is not None)
+        or ("'" in text and " '" in text and _BEFORE_SQL.search(text) is not None)
         or "password " in text
         or (">" in text and forms.end.search(text) is not None)
         or may_hold_keys(text)
@@ -347,7 +347,7 @@ def may_hold_named(text: str) -> bool:
         _SIGN.search(text) is not None
         or ("B" in text and ("Bearer " in text or "Basic " in text))
         or ":5432:" in text
-        or ":*:" in text
+        or ("*" in text and ":*:" in text)
     )
 
 
