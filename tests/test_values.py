@@ -484,16 +484,6 @@ URLS = [
     ("OPTIONS (user 'ada', password 'hunter2')", "OPTIONS (user 'ada', password '[masked]')"),
     ("SET PASSWORD FOR ada = PASSWORD('hunter2')", "SET PASSWORD FOR ada = PASSWORD('[masked]')"),
     ("ALTER USER ada PASSWORD 'hunter2", "ALTER USER ada PASSWORD '[masked]"),
-    ("machine h.test login ada password hunter2", "machine h.test login ada password [masked]"),
-    (
-        "machine h\n  login ada\n  account a\n  password hunter2\n",
-        "machine h\n  login ada\n  account a\n  password [masked]\n",
-    ),
-    (r'{"x": "machine h\n login ada\n password hunter2\n"}', r'{"x": "machine h\n login ada\n password [masked]\n"}'),
-    (
-        "# all\ndb.test:5432:app:ada:hunter2\n*:*:*:ada:hunter2\n",
-        "# all\ndb.test:5432:app:ada:[masked]\n*:*:*:ada:[masked]\n",
-    ),
 ]
 
 
@@ -573,8 +563,6 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "redis-cli -a then reads it, redis-cli get a -a hunter2, mongosh -p $PASSWORD1, mongosh --port 1 -p",
         "It is identified by 'the name', the password 'must be' long, the PASSWORD is 'hunter2', stood by 'customer2'.",
         "PASSWORD '$1' PASSWORD '%s' IDENTIFIED BY '{pw}' IDENTIFIED BY 'your_password' PASSWORD = 'password' BY ''",
-        "The machine asks to login with a password, machines ask login and password of all.",
-        "at 10:5432:00 a:5432:b, ran x:*:y and /a:*:b:c:d/ in\n*:*:*:*\n",
         'Authorization: Digest is older than Basic; WWW-Authenticate: Digest realm="x", nonce="1", qop="auth"',
     ],
 )
@@ -756,10 +744,6 @@ def test_credentials_are_masked_whatever_surrounds_or_truncates_them(before: str
             "IDENTIFIED WITH a ",
             "PASSWORD '",
             "PASSWORD ((",
-            "machine a login b ",
-            "machine ",
-            "default login ",
-            "password ",
             "'token': \"",
             "'a':b'",
             "['token'] = 'a1bcdefg",
@@ -767,9 +751,6 @@ def test_credentials_are_masked_whatever_surrounds_or_truncates_them(before: str
             "redis-cli a",
             "mongosh a",
             "api key: a1",
-            "a:5432:b:c:d",
-            "*:*:",
-            "\n*:*:a:b:",
             "LS0tLS1CRUdJTiBQUkl",
             " LS0tLS1CRUdJTiBQUklaaaaaaaaaaaaaaaaaa",
             'authorization: Digest a="b',

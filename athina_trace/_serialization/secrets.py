@@ -231,13 +231,6 @@ _SQL: Final = (
 )
 """Literals in SQL, where an apostrophe is doubled. Prose may say that something is identified by a 'word'."""
 _BEFORE_SQL = re.compile(r"""'(?:(?<=ord ')|(?<=ORD ')|(?<=by ')|(?<=BY ')|(?<=RET ')|(?<= AS '))""")
-_NETRC: Final = (
-    r"""(\bmachine(?:\s|\\n){1,9}[^\s"'\\]{1,255}(?:(?:\s|\\n){1,9}(?:login|account)(?:\s|\\n){1,9}(?!(?:and|or)\s)"""
-    r"""[^\s"'\\]{1,255}){1,2}(?:\s|\\n){1,9}password(?:\s|\\n){1,9})[^\s"'\\]{1,500}"""
-)
-"""A login in a `.netrc` file, in one line or several."""
-_PGPASS: Final = r"""(?m)^([\w.*-]{1,253}:(?:5432|\*):[^:\s"']{1,128}:[^:\s"']{1,128}:)[^:\s"']{1,500}$"""
-"""A line of a `.pgpass` file: host, port, database, user and password."""
 
 
 _LOGS_IN: Final = "docker|podman|buildah|skopeo|nerdctl|helm|oras"
@@ -328,14 +321,13 @@ def _in_markup() -> _InMarkup:
 def may_hold_unnamed(text: str) -> bool:
     """Return whether a text may contain a credential that is not beside a colon or an equals sign.
 
-    Such a text has 20 characters or more, including one of `-_>JKz`, `'` after a space, or `password` before one.
+    Such a text has 20 characters or more, including one of `-_>JKz`, or `'` after a space.
     """
     forms = _in_markup()
     # Searching for one character takes a twentieth of the time that two take.
     return len(text) >= SHORTEST and (
         ("-" in text and (" -p" in text or "redis-cli" in text or forms.dashes.search(text) is not None))
         or ("'" in text and " '" in text and _BEFORE_SQL.search(text) is not None)
-        or "password " in text
         or (">" in text and forms.end.search(text) is not None)
         or may_hold_keys(text)
     )
@@ -343,12 +335,7 @@ def may_hold_unnamed(text: str) -> bool:
 
 def may_hold_named(text: str) -> bool:
     """Return whether a text with a colon may contain a credential beside one, or after `Bearer` or `Basic`."""
-    return (
-        _SIGN.search(text) is not None
-        or ("B" in text and ("Bearer " in text or "Basic " in text))
-        or ":5432:" in text
-        or ("*" in text and ":*:" in text)
-    )
+    return _SIGN.search(text) is not None or ("B" in text and ("Bearer " in text or "Basic " in text))
 
 
 def may_hold_credentials(text: str) -> bool:
@@ -409,10 +396,6 @@ def _without_those_in_urls(text: str) -> str:
 def _without_unnamed(text: str) -> str:
     if "'" in text:
         text = _compiled(_SQL).sub(_masked_literal, text)
-    if "password" in text:
-        text = _compiled(_NETRC).sub(rf"\1{MASKED}", text)
-    if ":5432:" in text or ":*:" in text:
-        text = _compiled(_PGPASS).sub(rf"\1{MASKED}", text)
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(rf"-----BEGIN \1-----{MASKED}", text)
     if "earer " in text or "asic " in text:
