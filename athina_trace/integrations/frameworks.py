@@ -81,7 +81,8 @@ def follow_chain(answer: Answer, own: str | None) -> None:
     """
     if own is None and answer.previous is None and answer.session is None:
         return
-    known = memory.chain_of(answer.session, answer.previous)
+    # The previous response first: its chain may have a newer question than the one that began the session.
+    known = memory.chain_of(answer.previous, answer.session)
     answer.session = answer.session or known.session or answer.previous
     answer.query = answer.query or known.query
     if own is not None and answer.error is None:

@@ -126,6 +126,18 @@ def test_a_chain_of_responses_has_one_session_and_its_question(logs: CapturedLog
     assert failed.session_id == (session or "resp_1")
 
 
+def test_the_question_of_a_chain_of_responses_is_the_latest_in_it_although_its_session_is_named(
+    logs: CapturedLogs,
+) -> None:
+    traced = tracer()
+    output = {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_1", "response": "Leipzig"}]}
+    asked, again = ({"role": "user", "parts": [{"type": "text", "content": each}]} for each in ("One?", "Two?"))
+    for number, message in enumerate((asked, output, again, output)):
+        named = {"gen_ai.request.previous_response.id": f"resp_{number}" if number else None}
+        chat_span(traced, response=f"resp_{number + 1}", **named, **{"gen_ai.input.messages": json.dumps([message])})
+    assert [log.user_query for log in logs] == ["One?", "One?", "Two?", "Two?"]
+
+
 def test_agents_chains_and_workflows_are_not_logged(logs: CapturedLogs) -> None:
     made = tracer()
     others: list[dict[str, Any]] = [
