@@ -266,6 +266,9 @@ class _EngineThread:
                         raise
                     # At the end of a program no thread can be started: entries wait for the next process.
                     self.started = self.started if self.started.is_alive() else None
+                finally:
+                    if not self.is_started:  # another thread's log may have woken it meanwhile
+                        self.is_woken = False
             return self.is_started or self.ends is not None
 
     def _run(self) -> None:

@@ -174,7 +174,10 @@ def test_a_thread_that_dies_while_it_is_woken_is_replaced(worker: Worker, monkey
 def test_a_thread_that_did_not_come_to_run_is_tried_again_by_later_logs(
     method: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system has none left for now, or what a tool put before every thread's work raises."""
+    """The system has none left for now, or what a tool put before every thread's work raises.
+
+    Another thread's log, which comes while it is being started, does not keep the later ones from trying again.
+    """
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     error = RuntimeError("can't start new thread") if method == "start" else ValueError("broken")
     failed: list[str] = []
@@ -197,6 +200,29 @@ def test_a_thread_that_did_not_come_to_run_is_tried_again_by_later_logs(
 
     until(is_delivering)
     assert worker.flush(60)
+
+
+def test_a_log_that_comes_while_the_thread_fails_to_start_does_not_keep_later_ones_from_trying_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, failed = threading.Thread.start, threading.Event()
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name == "athina-trace-engine" and not failed.is_set():
+            failed.set()
+            other = threading.Thread(target=put, args=(worker, "meanwhile"))
+            start(other)
+            other.join(60)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+
+    def is_delivering() -> bool:
+        put(worker, "more")
+        return worker.engine.outbox.counts().delivered > 0
+
+    until(is_delivering)
 
 
 def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
