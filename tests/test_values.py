@@ -558,6 +558,8 @@ def test_credentials_in_objects_that_are_urls_are_masked() -> None:
         "- name: USE_TOKEN\n  value: true\n- name: A_SECRET\n  value: /run/secrets/1\n- name: B_TOKEN\n  type: x2\n",
         "name: token\n value: what comes after it\nname: user\n value: hunter2\nvalue: of a token",
         "if x['token'] == 'hunter2x' or x['page'] = 'hunter2x': x['token'] = 'a word' + x['password']",
+        "API key: [Get your API key here](https://x.y/keys), secret key: [required, hunter2hunter2hunter2x]",
+        "docker run --name mongo -p '27017:27017' -p 27018:27018/tcp mongo:7; docker exec mongo mkdir -p /data/db1x",
         "API key: required. The key: hunter2hunter2hunter2x, foreign key: hunter2hunter2hunter2x, api key: user2",
         "first_pass: hunter2x, f(password=hunter2x,n=1), {'name': \"it's hunter2\"}, LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0",
         "redis-cli -a then reads it, redis-cli get a -a hunter2, mongosh -p $PASSWORD1, mongosh --port 1 -p",
@@ -830,6 +832,8 @@ def test_a_name_and_a_password_among_the_arguments_of_a_command() -> None:
     assert plain(["mongosh", "-u", "ada", "-p", "hunter2"])[-1] == MASKED  # type: ignore[index]
     for harmless in (
         ["docker", "run", "-u", "1:1", "-p", "80:80"],
+        ["docker", "run", "-p", "27017:27017", "mongo"],
+        ["docker", "exec", "mongo", "mkdir", "-p", "/data"],
         ["mysql", "-p", "db"],
         ["python", "-u", "a.py:3"],
         ["ls", "-a", "x"],

@@ -234,7 +234,8 @@ _BEFORE_SQL = re.compile(r"""'(?:(?<=ord ')|(?<=ORD ')|(?<=by ')|(?<=BY ')|(?<=R
 
 
 _LOGS_IN: Final = "docker|podman|buildah|skopeo|nerdctl|helm|oras"
-_MONGO: Final = "mongo|mongosh|mongodump|mongorestore|mongoexport|mongoimport"
+_MONGO: Final = "mongosh|mongodump|mongorestore|mongoexport|mongoimport"
+"""Not `mongo`, which is also the usual name of a container, beside whose name `-p` is a port or a project."""
 _ATTACHES: Final = "mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump"
 _PASSED: Final = frozenset(_ATTACHES.split("|"))
 _ASKED: Final = frozenset({"sshpass", "login", *_MONGO.split("|")})
@@ -475,7 +476,7 @@ def _without_named(text: str) -> str:
         value = (form if quote is None else forms.inside).match(text, found.end())
         if value is None or (quote is not None and forms.schema.fullmatch(value[1])):
             continue
-        if is_two_words and len(value[1]) < SHORTEST:
+        if is_two_words and (len(value[1]) < SHORTEST or value[1][0] == "["):  # a link in Markdown
             continue
         # People choose passwords, but not tokens.
         if quote is None and kind.endswith("token") and _IDENTIFIER.fullmatch(value[1]):
