@@ -476,6 +476,8 @@ URLS = [
         "CREATE USER a IDENTIFIED WITH caching_sha2_password BY '[masked]'",
     ),
     ("create user ada identified by 'hunter2'", "create user ada identified by '[masked]'"),
+    ("a=1; Create User ada Identified By 'hunter2'", "a=1; Create User ada Identified By '[masked]'"),
+    ("CREATE SECRET s (TYPE s3, SECRET 'hunter2')", "CREATE SECRET s (TYPE s3, SECRET '[masked]')"),
     (
         "ALTER ROLE ada LOGIN ENCRYPTED PASSWORD 'hunter2' VALID UNTIL '2027-01-01'",
         "ALTER ROLE ada LOGIN ENCRYPTED PASSWORD '[masked]' VALID UNTIL '2027-01-01'",
