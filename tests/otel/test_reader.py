@@ -480,8 +480,10 @@ def test_negative_token_counts_are_left_out(missing: float | str) -> None:
         "gen_ai.usage.output_tokens": missing,
     }
     details = json.dumps({"input": missing, "output": missing})
-    for attributes in ({**SMALL, **usage}, {**SMALL, **usage, "langfuse.observation.usage_details": details}):
-        log = fields(span(attributes=attributes))
+    raw = json.dumps({"output_tokens_details": {"reasoning_tokens": missing}})
+    for copied in ({}, {"langfuse.observation.usage_details": details}, {"gen_ai.usage.raw": raw}):
+        log = fields(span(attributes={**SMALL, **usage, **copied}))
+        assert "reasoning_tokens" not in log.get("custom_attributes", {})
         assert (log["prompt_tokens"], log.keys() & {"completion_tokens", "total_tokens"}) == (5, set())
 
 

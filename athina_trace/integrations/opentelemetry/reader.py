@@ -370,7 +370,8 @@ def _add_json(known: _Known) -> None:
             usage.setdefault(entry, int(value))
     raw = mapping(others["raw"]) if "raw" in others else {}
     for group in ("completion_tokens_details", "output_tokens_details") if raw else ():
-        if (value := number_of(mapping(raw.get(group)), "reasoning_tokens")) is not None:
+        value = number_of(mapping(raw.get(group)), "reasoning_tokens")
+        if value is not None and value >= 0:
             usage.setdefault("reasoning_tokens", int(value))
     if "costs" in others and (cost := number_of(mapping(others["costs"]), "total")) is not None:
         others.setdefault("cost", cost)
