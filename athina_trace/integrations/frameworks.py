@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from athina_trace._answers.memory import UNCHAINED
 from athina_trace._answers.records import AS_TYPED, Answer, Record, ToolCall
 from athina_trace.context import Scope
 from athina_trace.integrations.openai.normalise import normalise
@@ -70,7 +71,7 @@ def seen_by(source: str, run: str, records: Sequence[Record]) -> Answer:
     return answer
 
 
-def follow_chain(answer: Answer, own: str | None) -> None:
+def follow_chain(answer: Answer, own: str | None, *, is_continuing: bool = True) -> None:
     """Give a response the session and question of those that it continues, and remember it for those that follow.
 
     If a request contains only outputs of tools, the question is in an earlier one.
@@ -78,11 +79,12 @@ def follow_chain(answer: Answer, own: str | None) -> None:
     Args:
         answer: the response, or the failure of its request.
         own: its server's id for it, if it is a response.
+        is_continuing: whether it may continue others; responses of one session need not if the program named that.
     """
     if own is None and answer.previous is None and answer.session is None:
         return
     # The previous response first: its chain may have a newer question than the one that began the session.
-    known = memory.chain_of(answer.previous, answer.session)
+    known = memory.chain_of(answer.previous, answer.session) if is_continuing else UNCHAINED
     answer.session = answer.session or known.session or answer.previous
     answer.query = answer.query or known.query
     if own is not None and answer.error is None:

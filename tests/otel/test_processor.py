@@ -138,6 +138,16 @@ def test_the_question_of_a_chain_of_responses_is_the_latest_in_it_although_its_s
     assert [log.user_query for log in logs] == ["One?", "One?", "Two?", "Two?"]
 
 
+def test_a_response_without_a_question_has_none_of_another_response_in_its_session(logs: CapturedLogs) -> None:
+    traced = tracer()
+    told = {"role": "system", "parts": [{"type": "text", "content": "Say something."}]}
+    chat_span(traced, response="resp_1")
+    chat_span(traced, response="resp_2", **{"gen_ai.input.messages": json.dumps([told])})
+    first, second = logs
+    assert (first.session_id, first.user_query) == (second.session_id, QUESTION)
+    assert not second.user_query
+
+
 def test_agents_chains_and_workflows_are_not_logged(logs: CapturedLogs) -> None:
     made = tracer()
     others: list[dict[str, Any]] = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from athina_trace import _runtime
-from athina_trace._answers.records import Answer
+from athina_trace._answers.records import Answer, ToolOutput
 from athina_trace._capture.answered import Origin, log_answer, log_documents, log_tool_output
 from athina_trace.integrations.frameworks import follow_chain
 from athina_trace.integrations.opentelemetry.reader import (
@@ -40,7 +40,8 @@ def log_span(span: SpanRecord, origin: Origin, around: Iterable[Mapping[str, Any
             _identify(answer, around)
             named, own = answer.names[-1]
             if answer.previous is not None or (named == "id" and own.startswith("resp_")):
-                follow_chain(answer, own if named == "id" else None)
+                is_continuing = answer.previous is not None or any(isinstance(each, ToolOutput) for each in records)
+                follow_chain(answer, own if named == "id" else None, is_continuing=is_continuing)
             milliseconds = max(0, span.end_ns - span.start_ns) // 1_000_000
             error = GeneratorExit() if was_given_up(span) else None
             log_answer(records, origin._replace(response_time=milliseconds), error=error)
