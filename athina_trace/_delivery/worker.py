@@ -274,8 +274,8 @@ class _EngineThread:
     def _run(self) -> None:
         try:
             if not self._running.locked():  # else it was started twice: a signal handler interrupted the first start
-                # The lock's own `__enter__` and `__exit__`: an injected exception cannot come before the block, nor
-                # between the block and the release.
+                # By the lock's own `__enter__` and `__exit__`: an injected exception cannot come between the block and
+                # the release, nor, before Python 3.14, between acquiring and the block.
                 with self._running:
                     self.is_started, self.started = True, threading.current_thread()
                     self._steps()
