@@ -287,6 +287,12 @@ def test_without_a_leader_logs_wait_without_advice_to_run_setup(
         cluster.restart(leader)
         cluster.restart(other)
         cluster.set_up(partitions=4, replicas=3)  # once there is a leader again
+
+        def is_all_published() -> bool:
+            trouble.stepped.wait(60)  # or longer, since a busy cluster may elect another leader
+            return trouble.stepped.outbox.counts().waiting == 0
+
+        until(is_all_published)
         trouble.assert_all_arrive()
         trouble.stepped.engine.finish(1)
     assert "--setup" not in caplog.text + str(Counting.outcomes)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
+_NO_MESSAGE = 10037
+"""JetStream's code for a sequence number without a message."""
 
 
 class NatsServers:
@@ -142,16 +144,20 @@ class NatsServers:
 
         return Loop().run(run())
 
-    def set_up(self, *, seconds: float = 60.0, **wanted: Any) -> Findings:
-        """Set up the streams as soon as the servers have elected a leader."""
+    def ask_a_leader(self, question: Callable[[Any, Names], Awaitable[T]], *, seconds: float = 60.0) -> T:
+        """Ask as soon as the servers have elected a leader."""
         ends = time.monotonic() + seconds
         while True:
             try:
-                return self.ask(lambda client, names: set_up(client, names, Wanted(**wanted)))
+                return self.ask(question)
             except Exception:
                 if time.monotonic() > ends:
                     raise
                 time.sleep(0.2)
+
+    def set_up(self, *, seconds: float = 60.0, **wanted: Any) -> Findings:
+        """Set up the streams."""
+        return self.ask_a_leader(lambda client, names: set_up(client, names, Wanted(**wanted)), seconds=seconds)
 
     def messages(self, names: Names, stream: str = "") -> list[tuple[str, dict[str, str], bytes]]:
         """Return the messages in the stream: subject, headers and body of each, in order."""
@@ -162,15 +168,17 @@ class NatsServers:
             for number in range(state["first_seq"], state["last_seq"] + 1):
                 try:
                     answer = await api(client, f"STREAM.MSG.GET.{stream or names.stream}", {"seq": number})
-                except ApiError:
-                    continue  # it was removed meanwhile
+                except ApiError as error:
+                    if error.err_code == _NO_MESSAGE:
+                        continue  # it was removed meanwhile
+                    raise
                 each = answer["message"]
                 lines = base64.b64decode(each.get("hdrs", "")).decode().split("\r\n")[1:]
                 headers = dict(line.split(": ", 1) for line in lines if line)
                 found.append((each["subject"], headers, base64.b64decode(each.get("data", ""))))
             return found
 
-        return self.ask(read)
+        return self.ask_a_leader(read)
 
 
 class RunningWorker:
