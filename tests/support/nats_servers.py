@@ -165,7 +165,7 @@ class NatsServers:
         async def read(client: Any, _: Names) -> list[tuple[str, dict[str, str], bytes]]:
             found = []
             state = (await api(client, f"STREAM.INFO.{stream or names.stream}"))["state"]
-            for number in range(state["first_seq"], state["last_seq"] + 1):
+            for number in range(max(1, state["first_seq"]), state["last_seq"] + 1):  # 0 if there was none yet
                 try:
                     answer = await api(client, f"STREAM.MSG.GET.{stream or names.stream}", {"seq": number})
                 except ApiError as error:
