@@ -22,6 +22,7 @@ from athina_trace._clock import clock
 from athina_trace._delivery.client import Client
 from athina_trace.relay.connection import Address, ApiError, Loop, api, connect
 from athina_trace.relay.names import Names
+from athina_trace.relay.refused import _NO_MESSAGE
 from athina_trace.relay.setup import Findings, Wanted, set_up
 from athina_trace.relay.worker import RelayWorker
 from tests.support.ports import free_port
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-_NO_MESSAGE = 10037
-"""JetStream's code for a sequence number without a message."""
 
 
 class NatsServers:
