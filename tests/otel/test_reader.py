@@ -485,6 +485,9 @@ def test_negative_token_counts_are_left_out(missing: float | str) -> None:
         log = fields(span(attributes={**SMALL, **usage, **copied}))
         assert "reasoning_tokens" not in log.get("custom_attributes", {})
         assert (log["prompt_tokens"], log.keys() & {"completion_tokens", "total_tokens"}) == (5, set())
+    named_twice = json.dumps({"completion_tokens": missing, "output": 7})
+    log = fields(span(attributes={**SMALL, **usage, "langfuse.observation.usage_details": named_twice}))
+    assert log["completion_tokens"] == 7
 
 
 def test_logfires_request_span_is_no_answer_if_the_stream_has_its_own_span() -> None:

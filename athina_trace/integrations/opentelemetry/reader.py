@@ -20,7 +20,9 @@ from athina_trace._serialization import plain
 from athina_trace.integrations.opentelemetry.messages import Content, Message, Output, ToolRequest, read_content
 from athina_trace.integrations.opentelemetry.spans import SpanRecord
 from athina_trace.integrations.opentelemetry.values import (
+    as_count,
     as_number,
+    count_of,
     decoded,
     items,
     mapping,
@@ -336,10 +338,7 @@ def _converted(value: Any, table: int) -> Any:
         return None
     if table == _OTHER:
         return value
-    number = as_number(value)
-    if number is None or table != _COUNT:
-        return number
-    return int(number) if number >= 0 else None  # some write -1 for a missing count
+    return as_count(value) if table == _COUNT else as_number(value)
 
 
 def _add_json(known: _Known) -> None:
@@ -365,14 +364,12 @@ def _add_json(known: _Known) -> None:
             options.setdefault(entry, value)
     counts = mapping(others["counts"]) if "counts" in others else {}
     for entry, names in _LANGFUSE_USAGE.items() if counts else ():
-        value = number_of(counts, *names)
-        if value is not None and value >= 0:
-            usage.setdefault(entry, int(value))
+        if (value := count_of(counts, *names)) is not None:
+            usage.setdefault(entry, value)
     raw = mapping(others["raw"]) if "raw" in others else {}
     for group in ("completion_tokens_details", "output_tokens_details") if raw else ():
-        value = number_of(mapping(raw.get(group)), "reasoning_tokens")
-        if value is not None and value >= 0:
-            usage.setdefault("reasoning_tokens", int(value))
+        if (value := count_of(mapping(raw.get(group)), "reasoning_tokens")) is not None:
+            usage.setdefault("reasoning_tokens", value)
     if "costs" in others and (cost := number_of(mapping(others["costs"]), "total")) is not None:
         others.setdefault("cost", cost)
 

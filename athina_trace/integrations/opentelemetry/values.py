@@ -13,8 +13,10 @@ from typing import Any
 from pydantic_core import from_json
 
 __all__ = [
+    "as_count",
     "as_number",
     "compact",
+    "count_of",
     "decoded",
     "exact",
     "items",
@@ -82,6 +84,17 @@ def as_number(value: Any) -> float | None:
             return None
     is_number = (type(value) is int or type(value) is float) and abs(value) <= _LARGEST  # which no NaN is
     return value if is_number else None
+
+
+def count_of(attributes: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first of these attributes that is a count."""
+    return next((count for name in names if (count := as_count(attributes.get(name))) is not None), None)
+
+
+def as_count(value: Any) -> int | None:
+    """Return a count, or that in a text; None for anything else, and for a negative number: some write -1 for none."""
+    number = as_number(value)
+    return int(number) if number is not None and number >= 0 else None
 
 
 def decoded(value: Any) -> Any:
