@@ -73,13 +73,8 @@ class RetryPolicy:
         outcome = attempt.outcome
         is_unreachable = outcome.status is None and not outcome.possible_duplicate
         if is_unreachable and attempts > 1 and self._taken_at == float("-inf"):
-            _guard.log_throttled(
-                logging.WARNING,
-                "unreachable",
-                "%s cannot be reached (%s): logs are kept and tried again; check %s and the network",
-                self._destination.name,
-                outcome.message,
-                self._destination.address_setting,
+            self._destination.warn(
+                paused=None, outage=f"{self._destination.name} cannot be reached: no answer, {outcome.message}"
             )
         else:
             # If there are logs of only one session, the controller cannot tell their failures from an outage.

@@ -242,6 +242,19 @@ def test_a_wrong_address_keeps_every_log_and_is_probed_until_it_is_right(
     stepped.engine.finish(5)
 
 
+@pytest.mark.parametrize("sessions", [1, 50])
+def test_an_address_that_was_never_reached_is_warned_of_once(
+    stepped: Stepped, athina: Athina, caplog: pytest.LogCaptureFixture, sessions: int
+) -> None:
+    athina.answer = lambda reference, body: Outcome(None, message="ConnectionRefusedError: [Errno 111]")
+    for key in range(sessions):
+        stepped.put(f"key{key}", f"{key}a", f"{key}b")
+    stepped.wait(30)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith("Athina cannot be reached: no answer, ConnectionRefusedError: [Errno 111]: logs are kept")
+    assert "check ATHINA_BASE_URL and the network" in warning
+
+
 @pytest.mark.parametrize("is_right_again", [True, False])
 def test_a_server_that_refuses_every_log_is_probed_with_the_newest(
     stepped: Stepped, athina: Athina, is_right_again: bool, caplog: pytest.LogCaptureFixture
