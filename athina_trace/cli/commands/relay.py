@@ -119,7 +119,7 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
     address = Address.of(settings)
 
     async def deliver() -> RelayWorker:
-        worker = RelayWorker.of(settings)
+        worker = RelayWorker(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         metrics = ""
