@@ -15,7 +15,7 @@ import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from athina_trace import _guard
 from athina_trace.context import athina_session, share_with_threads
@@ -31,6 +31,7 @@ ASGIReceive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 ASGISend: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[ASGIScope, ASGIReceive, ASGISend], Awaitable[None]]
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+_App = TypeVar("_App")
 
 
 class Request:
@@ -68,10 +69,18 @@ Identify: TypeAlias = Callable[[Request], "Mapping[str, object] | None"]
 """Returns any of `session_id`, `customer_id`, `customer_user_id`, `environment`, `prompt_slug`."""
 
 
-class _Scopes:
-    """Makes the scope of a request."""
+class _Middleware(Generic[_App]):
+    """What both kinds of middleware share: the scope of a request."""
 
-    def __init__(self, identify: Identify | None, headers: Mapping[str, str] | None, trusted: Iterable[str]) -> None:
+    def __init__(
+        self,
+        app: _App,
+        *,
+        identify: Identify | None = None,
+        headers: Mapping[str, str] | None = None,
+        trusted: Iterable[str] = (),
+    ) -> None:
+        self.app = app
         self._identify = identify
         self._headers = {name.lower(): field for name, field in (headers or {}).items()}
         given = [trusted] if isinstance(trusted, str) else list(trusted)
@@ -86,7 +95,7 @@ class _Scopes:
                 "'*' where nothing else can connect; without it, any client could forge them"
             )
 
-    def of(self, request: Request) -> athina_session:
+    def _scope_of(self, request: Request) -> athina_session:
         """Return the scope of `request`; if `identify` fails, one without identity."""
         try:
             found = {**self._from_headers(request), **((self._identify(request) if self._identify else None) or {})}
@@ -118,7 +127,7 @@ class _Scopes:
         return {field: value for field, value in found.items() if 0 < len(value) <= _LONGEST and value.isprintable()}
 
 
-class ASGIMiddleware:
+class ASGIMiddleware(_Middleware[ASGIApp]):
     """Gives each HTTP request and WebSocket of an ASGI application a scope, until its background tasks end.
 
     Args:
@@ -136,17 +145,6 @@ class ASGIMiddleware:
     >>> application = ASGIMiddleware(app, identify=lambda request: {"session_id": request.headers.get("x-chat")})
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        identify: Identify | None = None,
-        headers: Mapping[str, str] | None = None,
-        trusted: Iterable[str] = (),
-    ) -> None:
-        self.app = app
-        self._scopes = _Scopes(identify, headers, trusted)
-
     async def __call__(self, scope: ASGIScope, receive: ASGIReceive, send: ASGISend) -> None:
         """Serve one request, connection or lifespan."""
         if scope["type"] not in ("http", "websocket"):
@@ -163,12 +161,12 @@ class ASGIMiddleware:
         client = scope.get("client")
         request = Request(scope, headers, client[0] if client else None)
         # Requests have their own tasks and contexts, so no copy of the context is needed.
-        with self._scopes.of(request):
+        with self._scope_of(request):
             share_with_threads()
             await self.app(scope, receive, send)
 
 
-class WSGIMiddleware:
+class WSGIMiddleware(_Middleware[WSGIApp]):
     """Gives each request of a WSGI application a scope, until its response's iterator ends.
 
     The parameters and exceptions are those of `ASGIMiddleware`.
@@ -176,17 +174,6 @@ class WSGIMiddleware:
     >>> def app(environ, start_response): ...
     >>> application = WSGIMiddleware(app, headers={"X-Customer-Id": "customer_id"}, trusted=["10.0.0.0/8"])
     """
-
-    def __init__(
-        self,
-        app: WSGIApp,
-        *,
-        identify: Identify | None = None,
-        headers: Mapping[str, str] | None = None,
-        trusted: Iterable[str] = (),
-    ) -> None:
-        self.app = app
-        self._scopes = _Scopes(identify, headers, trusted)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
@@ -200,7 +187,7 @@ class WSGIMiddleware:
         request = Request(environ, headers, environ.get("REMOTE_ADDR") or None)
         # In a separate context, since the server iterates over the response later, between other work.
         context = contextvars.copy_context()
-        context.run(self._scopes.of(request).__enter__)
+        context.run(self._scope_of(request).__enter__)
         body = context.run(self.app, environ, start_response)
         file_wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, (list, tuple)) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):

@@ -85,7 +85,7 @@ def test_a_library_imported_after_uninstrument_is_not_instrumented() -> None:
 def test_a_library_that_cannot_be_instrumented_can_be_imported() -> None:
     said = said_by(
         "from athina_trace.integrations import everything\n"
-        "broken = everything.Integration('wave', 'no_such_module', 'on', 'off')\n"
+        "broken = everything.Integration('wave', 'no_such_module', 'instrument')\n"
         "everything.INTEGRATIONS = (broken, broken._replace(host='no_such_host'), broken._replace(host='a.b.c'))\n"
         "athina_trace.instrument()\n"
         "import wave\n"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from athina_trace._answers import libraries
 from athina_trace._capture.draft import LogDraft
-from athina_trace._pipeline.redaction import Redaction
+from athina_trace._capture.options import Options
 from athina_trace._pipeline.wire import is_prompt
 from athina_trace._serialization import MASKED, looks_secret, plain, text
 from athina_trace._serialization.introspection import stored_pairs, type_name, type_placeholder
 from athina_trace._serialization.keys import KEY
 from athina_trace._serialization.strings import is_clean
 from athina_trace._wrapping import callables
-from athina_trace.context import is_share
-from athina_trace.schema import ALIASES, check_names
 
 D = TypeVar("D", bound=LogDraft)
 
@@ -36,53 +33,6 @@ _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 _MESSAGES = frozenset({"aiogram.types.message.Message"})
 """Chat frameworks' messages that serialize to data: the question is their text, not all of their fields."""
 _TEXTS = frozenset({"session_id", "user_query", "expected_response"})
-
-
-@dataclass(frozen=True)
-class Options:
-    """The arguments of `@athina_trace(...)`. `Options.checked` rejects invalid ones."""
-
-    named: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    response: Callable[[Any], Any] | None = None
-    capture_inputs: bool | frozenset[str] = True
-    capture_response: bool = True
-    sample_rate: float | None = None
-    redaction: Redaction = Redaction.NOTHING
-
-    @classmethod
-    def checked(
-        cls,
-        named: Mapping[str, Any],
-        *,
-        inputs: Mapping[str, str] | None,
-        response: Callable[[Any], Any] | None,
-        capture_inputs: Any,
-        capture_response: bool = True,
-        sample_rate: float | None = None,
-    ) -> Options:
-        """Return the options, or raise a `TypeError` that names the mistake and suggests a correction."""
-        check_names("athina_trace", (*named, *(inputs or ())))
-        if response is not None and not callable(response):
-            raise TypeError(f"athina_trace(response=...) takes a function of the result, got {response!r}")
-        if isinstance(capture_inputs, str):
-            raise TypeError(
-                f"athina_trace(capture_inputs=...) takes True, False or names of parameters; write [{capture_inputs!r}]"
-            )
-        if not isinstance(capture_inputs, bool):
-            capture_inputs = frozenset(capture_inputs)
-        mapped = {ALIASES.get(name, name): parameter for name, parameter in (inputs or {}).items()}
-        if sample_rate is not None and not is_share(sample_rate):
-            raise TypeError(f"athina_trace(sample_rate=...) takes a share from 0 to 1, got {sample_rate!r}")
-        # Arguments are left out when they are read; this also removes what the model's API repeats of them.
-        redaction = Redaction.INPUTS if capture_inputs is False else Redaction.NOTHING
-        if not capture_response:
-            redaction |= Redaction.RESPONSE
-        return cls(named, mapped, response, capture_inputs, capture_response, sample_rate, redaction)
-
-
-NO_OPTIONS: Final = Options()
-"""Those of logs that no decorator makes."""
 
 
 class Function:
@@ -169,7 +119,7 @@ class Function:
             if capture is True or (capture and parameter in capture):
                 attributes[f"input.{parameter}"] = plain(value, name=parameter)
         draft = kind(self._named, inputs, attributes)
-        draft.sample_rate = self._options.sample_rate
+        draft.options = self._options
         draft.named.update(self._constants)
         return draft
 

@@ -11,7 +11,6 @@ from typing import Any
 from athina_trace import _guard
 from athina_trace._answers import libraries
 from athina_trace._capture import failures, streams
-from athina_trace._capture.arguments import Options
 from athina_trace._capture.draft import LogDraft
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, identifiers, redacted, type_only, without_arguments
@@ -23,12 +22,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def assemble(
-    draft: LogDraft,
-    options: Options,
-    defaults: Mapping[str, Any],
-    redaction: Redaction = Redaction.NOTHING,
-    result: object = None,
-    error: BaseException | None = None,
+    draft: LogDraft, defaults: Mapping[str, Any], redaction: Redaction, result: object, error: BaseException | None
 ) -> dict[str, Any]:
     """Return the fields of the log of a call that ended, as data; see `wire`.
 
@@ -47,13 +41,12 @@ def assemble(
 
     Args:
         draft: what is known of the call.
-        options: the decorator's.
         defaults: see 1.
         redaction: what the settings keep out of logs, in addition to what the draft and its scope do.
         result: what the call returned.
         error: what it raised instead; if that is not a failure, the draft has an `outcome`.
     """
-    answer = _response(draft, options, result, error)
+    answer = _response(draft, result, error)
     recorded = _NOTHING if draft.accumulator is None and draft.only_answer is None else draft.answer_fields()
     took = (clock.perf_ns() - draft.started_ns) // 1_000_000
     failure = _NOTHING if error is None or draft.outcome is not None else failures.failure(error)
@@ -68,9 +61,9 @@ def assemble(
             attributes = {name: value for name, value in attributes.items() if name != "response_error"}
             if failure:
                 failure = {**failure, "error": type_only(failure["error"])}
-    if not redaction is options.redaction is NOTHING:
+    if not redaction is draft.options.redaction is NOTHING:
         # The decorator's options were applied to the arguments when those were read, and now to recorded answers.
-        redaction |= options.redaction
+        redaction |= draft.options.redaction
         recorded, answer = redacted(redaction, recorded), None if redaction & Redaction.RESPONSE else answer
     fields: dict[str, Any] = {
         **defaults,
@@ -103,13 +96,13 @@ def assemble(
     return fields
 
 
-def _response(draft: LogDraft, options: Options, result: Any, raised: BaseException | None) -> Any:
+def _response(draft: LogDraft, result: Any, raised: BaseException | None) -> Any:
     """Return the call's response, as data; None if the result has none, but other sources may have one."""
-    streamed = draft.streamed
-    if options.response is not None and (streamed is not None or raised is None):
+    streamed, read = draft.streamed, draft.options.response
+    if read is not None and (streamed is not None or raised is None):
         answer = result if streamed is None else streamed.chunks
         try:
-            answer = options.response(answer)
+            answer = read(answer)
         except Exception as error:  # noqa: BLE001 - the program's function may raise anything
             _guard.raise_if_the_programs(error)
             draft.attributes["response_error"] = failures.message(error)

@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.arguments import Function, Options, check_inputs
+from athina_trace._capture.arguments import Function, check_inputs
 from athina_trace._capture.draft import LogDraft, current_draft
 from athina_trace._capture.emission import emit
+from athina_trace._capture.options import Options
 from athina_trace._capture.streams import Streamed
 from athina_trace._serialization import plain
 from athina_trace._serialization.introspection import type_placeholder
@@ -27,9 +28,7 @@ F = TypeVar("F")
 class _TracedCall(LogDraft, Call):
     """One call, which `surround` opens and ends. It is also the draft of its log: a second object would cost time."""
 
-    __slots__ = ("options",)
-
-    options: Options
+    __slots__ = ()
 
     def begun(self) -> None:
         self.streamed = self.streamed or Streamed()
@@ -40,10 +39,10 @@ class _TracedCall(LogDraft, Call):
         self.streamed.add(values, self, self.options.response)
 
     def done(self, value: object) -> DeferredWork:
-        return emit(self, self.options, value)
+        return emit(self, value)
 
     def failed(self, error: BaseException) -> DeferredWork:
-        return emit(self, self.options, None, error)
+        return emit(self, None, error)
 
     def collected(self, stream: object) -> None:
         if self.started_ns and not self.ended:
@@ -88,7 +87,6 @@ class Trace:
             except Exception:  # noqa: BLE001 - the guard decides
                 _guard.swallow("capturing the arguments")
                 return None
-            call.options = options
             return call
 
         decorated: F = wrapper.surround(function, opened, enabled=_runtime.may_trace, decorator=self)
@@ -101,7 +99,7 @@ class Trace:
     def __enter__(self) -> LogDraft:
         """Open a log for the block and return its draft; `log.update(response=...)` sets the answer."""
         call = _TracedCall(self._options.named, {}, {})
-        call.options, call.sample_rate = self._options, self._options.sample_rate
+        call.options = self._options
         self._entered.append(call)
         with _guard.shield("opening a log"):
             call.enter()

@@ -11,6 +11,7 @@ from athina_trace._answers import libraries
 from athina_trace._answers.sources import may_be_known
 from athina_trace._capture import changes
 from athina_trace._capture.active_span import span_attributes
+from athina_trace._capture.options import NO_OPTIONS
 from athina_trace._clock import clock
 from athina_trace._pipeline.redaction import NOTHING, Redaction, of_named
 from athina_trace._pipeline.sampling import keeps, left_out, sampled_by, says_left_out
@@ -51,11 +52,11 @@ class LogDraft:
         "late",
         "named",
         "only_answer",
+        "options",
         "outcome",
         "own_fields",
         "parent",
         "redaction",
-        "sample_rate",
         "scope",
         "span",
         "started_ns",
@@ -89,7 +90,7 @@ class LogDraft:
         # How many forks led to this process (a forked child ends the same call with its own log); the reference,
         # generated when first needed; and whether it says if the log is left out of a sample.
         self._reference: tuple[int, str, bool] = (-1, "", False)
-        self.sample_rate: float | None = None  # the decorator's
+        self.options = NO_OPTIONS
         self.parent: LogDraft | None = None
         if named:
             self.name(named)
@@ -105,7 +106,7 @@ class LogDraft:
             return str(given)
         if self._reference[0] != clock.forks:
             # If everything is logged, these checks are all that sampling costs.
-            if _runtime.may_leave_out or self.sample_rate is not None or self.scope.sample_rate is not None:
+            if _runtime.may_leave_out or self.options.sample_rate is not None or self.scope.sample_rate is not None:
                 self._reference = (clock.forks, *self._sampled_reference())
             else:
                 self._reference = (clock.forks, clock.reference(), False)
@@ -121,7 +122,7 @@ class LogDraft:
         reference, runtime = clock.reference(), _runtime.active()
         if runtime is None:
             return reference, False
-        rate = self.scope.sample_rate if self.sample_rate is None else self.sample_rate
+        rate = self.scope.sample_rate if self.options.sample_rate is None else self.options.sample_rate
         rate = runtime.settings.sample_rate if rate is None else rate
         if rate >= 1:
             return reference, False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from athina_trace import _guard, _runtime
-from athina_trace._capture.arguments import NO_OPTIONS, Options
 from athina_trace._capture.assemble import assemble
 from athina_trace._capture.changes import LateChanges
 from athina_trace._capture.draft import LogDraft
@@ -12,16 +11,15 @@ from athina_trace._pipeline.redaction import NOTHING
 from athina_trace._wrapping.calls import DeferredWork, run_now
 
 
-def emit(
-    draft: LogDraft, options: Options = NO_OPTIONS, result: object = None, error: BaseException | None = None
-) -> DeferredWork:
+def emit(draft: LogDraft, result: object = None, error: BaseException | None = None) -> DeferredWork:
     """Log a call that ended with `result` or `error`. Never raises; returns slow work to be done later, if any."""
+    options = draft.options
     try:
         # First, so that what another thread records from now on becomes a change, rather than being lost.
         draft.late = late = LateChanges(options.redaction)
         runtime = _runtime.active()
         if runtime is None:
-            _runtime.afterwards(lambda: run_now(emit(draft, options, result, error)))
+            _runtime.afterwards(lambda: run_now(emit(draft, result, error)))
             return None
         redaction = runtime.pipeline.redaction
         if redaction is not NOTHING:
@@ -32,7 +30,7 @@ def emit(
             failed = draft.outcome is None
         if failed and runtime.settings.keep_failed:
             draft.keep()
-        fields = assemble(draft, options, runtime.defaults, redaction, result, error)
+        fields = assemble(draft, runtime.defaults, redaction, result, error)
         late.attributes = fields["custom_attributes"]
         # The decorator's rate comes before the session's, and that before the setting's.
         rate = draft.scope.sample_rate if options.sample_rate is None else options.sample_rate

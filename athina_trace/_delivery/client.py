@@ -23,6 +23,8 @@ from athina_trace._delivery.transport import DirectTransport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from athina_trace.settings import Settings
+
 _LONGEST_PATH: Final = 65_536
 _UNREADABLE_KEY: Final = Outcome(
     401, message="the API key holds characters that no HTTP header can carry: check ATHINA_API_KEY"
@@ -86,6 +88,16 @@ class Client:
         self._transport: Transport | None = None
         self._via = ""  # for messages: through which proxy
         self._began: float | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Client:
+        """Return a client for the destination in the settings."""
+        return cls(
+            base_url=settings.base_url,
+            key=settings.api_key.get_secret_value() if settings.api_key is not None else "",
+            api_version=settings.api_version,
+            total=settings.request_timeout,
+        )
 
     @staticmethod
     def prepare(base_url: str) -> None:

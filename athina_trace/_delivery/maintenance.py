@@ -26,14 +26,10 @@ _CHOSEN = (
 
 @contextmanager
 def _writing(path: str) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.Connection(path, isolation_level=None, timeout=10.0)) as db:
+    # As a context manager, a connection commits or rolls back.
+    with closing(sqlite3.Connection(path, isolation_level=None, timeout=10.0)) as db, db:
         db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+        yield db
 
 
 def retry(path: str, numbers: Sequence[int] | None = None) -> int:

@@ -19,7 +19,7 @@ from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.outbox import MemoryOutbox, Outbox
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Results
-from athina_trace._delivery.senders import Connection, NoSenders, Senders
+from athina_trace._delivery.senders import NoSenders, Senders
 from athina_trace._delivery.sqlite_outbox import SqliteOutbox
 from athina_trace._delivery.stats import FlushReport, Status
 from athina_trace._delivery.worker import Worker
@@ -97,21 +97,12 @@ class Runtime(Writer):
 
             revise = estimator()
         return lambda results: Senders(
-            self._connect,
+            lambda: _client_class().of(settings),
             results,
             clock=clock,
             limit=settings.connections,
             max_bytes=settings.max_log_bytes,
             revise=revise,
-        )
-
-    def _connect(self) -> Connection:
-        key = self.settings.api_key
-        return _client_class()(
-            base_url=self.settings.base_url,
-            key=key.get_secret_value() if key else "",
-            api_version=self.settings.api_version,
-            total=self.settings.request_timeout,
         )
 
     def _on_result(self, key: str, entry: Stored, outcome: Outcome, taken: bool) -> None:  # noqa: FBT001 - the engine's

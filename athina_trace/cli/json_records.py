@@ -1,7 +1,7 @@
-"""Logs, sessions and counts as JSON, under one spelling.
+"""Logs and sessions as JSON, under one spelling.
 
-Fields of a log have Athina's names (`session_id`, `external_reference_id`, …), counts those of `athina_trace.status()`.
-Times are seconds since the epoch, as in `status()`; their names end in `_at` or `_since`.
+Fields of a log have Athina's names (`session_id`, `external_reference_id`, …). Times are seconds since the epoch, as in
+`status()`; their names end in `_at`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from athina_trace._delivery.sqlite import Row
 from athina_trace.viewer.conversation import NO_LIMITS, read_turn
-from athina_trace.viewer.queries import OutboxStatus, StoredLog
+from athina_trace.viewer.queries import StoredLog
 
 
 def delivery_record(log: StoredLog) -> dict[str, Any]:
@@ -59,8 +59,3 @@ def session_record(row: Row) -> dict[str, Any]:
         "began_at": row["began"],
         "last_at": row["last"],
     }
-
-
-def status_record(status: OutboxStatus, path: str) -> dict[str, Any]:
-    """Return the counts of the outbox at `path`."""
-    return {**status._asdict(), "outbox": path}

@@ -25,42 +25,17 @@ class Integration(NamedTuple):
     host: str
     """The module whose import shows that the program uses the source."""
     module: str
-    """Our module, which may import the host."""
-    on: str
-    off: str
+    """Our module in this package, which may import the host."""
+    function: str
+    """Its function that switches it on; the one that switches it off has the same name, after `un`."""
 
 
 INTEGRATIONS = (
-    Integration(
-        "openai",
-        "athina_trace.integrations.openai.instrument",
-        "instrument_openai",
-        "uninstrument_openai",
-    ),
-    Integration(
-        "opentelemetry.sdk.trace",
-        "athina_trace.integrations.opentelemetry.instrument",
-        "instrument_opentelemetry",
-        "uninstrument_opentelemetry",
-    ),
-    Integration(
-        "agents.tracing",
-        "athina_trace.integrations.openai_agents",
-        "instrument_openai_agents",
-        "uninstrument_openai_agents",
-    ),
-    Integration(
-        "langchain_core",
-        "athina_trace.integrations.langchain",
-        "instrument_langchain",
-        "uninstrument_langchain",
-    ),
-    Integration(
-        "litellm",
-        "athina_trace.integrations.litellm",
-        "instrument_litellm",
-        "uninstrument_litellm",
-    ),
+    Integration("openai", "openai.instrument", "instrument_openai"),
+    Integration("opentelemetry.sdk.trace", "opentelemetry.instrument", "instrument_opentelemetry"),
+    Integration("agents.tracing", "openai_agents", "instrument_openai_agents"),
+    Integration("langchain_core", "langchain", "instrument_langchain"),
+    Integration("litellm", "litellm", "instrument_litellm"),
 )
 
 _logger = logging.getLogger("athina_trace")
@@ -102,8 +77,9 @@ def uninstrument() -> None:
     for each in INTEGRATIONS:
         if each.host in _switched_on:
             _switched_on.discard(each.host)
-            if each.module in sys.modules:
-                getattr(sys.modules[each.module], each.off)()
+            module = sys.modules.get(f"{__package__}.{each.module}")
+            if module is not None:
+                getattr(module, f"un{each.function}")()
 
 
 def _imported(integration: Integration, _module: Any) -> None:
@@ -111,7 +87,7 @@ def _imported(integration: Integration, _module: Any) -> None:
     if integration.host in _switched_on:
         # Runs inside the program's import statement, which must not fail because of us.
         with _guard.shield(f"instrumenting {integration.host}"):
-            getattr(import_module(integration.module), integration.on)()
+            getattr(import_module(f"{__package__}.{integration.module}"), integration.function)()
 
 
 def _is_installed(host: str) -> bool:

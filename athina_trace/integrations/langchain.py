@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextvars
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +52,7 @@ from athina_trace.integrations.openai.normalise import (
 from athina_trace.integrations.openai.responses import conversation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     # The host may not be installed during type checking.
     class BaseCallbackHandler: ...
@@ -311,12 +311,17 @@ class _Call:
         if origin is not None:
             continue_in((_name(run_id), *origin.within))
 
-    def ask(self, kwargs: dict[str, Any]) -> tuple[object, contextvars.Token[_Call | None]]:
-        """Note that the model is asked for the answer of one run; return the run, and the argument for `_restore`."""
+    @contextmanager
+    def asking(self, kwargs: dict[str, Any]) -> Iterator[object]:
+        """Note that the model is asked for the answer of one run, whose id is yielded."""
         run_id = getattr(kwargs.get("run_manager"), "run_id", None)
         self.results[run_id] = None
         self.continue_in(run_id)
-        return run_id, _call.set(None)  # a model that this one calls is not part of the batch
+        token = _call.set(None)  # a model that this one calls is not part of the batch
+        try:
+            yield run_id
+        finally:
+            _restore(token)
 
 
 _call: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("athina_trace_langchain_call", default=None)
@@ -364,11 +369,8 @@ def _ask(wrapped: Callable[..., Any], _model: object, args: Any, kwargs: Any) ->
     call = _call.get()
     if call is None:
         return wrapped(*args, **kwargs)
-    run_id, token = call.ask(kwargs)
-    try:
+    with call.asking(kwargs) as run_id:
         result = call.results[run_id] = wrapped(*args, **kwargs)
-    finally:
-        _restore(token)
     return result
 
 
@@ -376,11 +378,8 @@ async def _ask_async(wrapped: Callable[..., Awaitable[Any]], _model: object, arg
     call = _call.get()
     if call is None:
         return await wrapped(*args, **kwargs)
-    run_id, token = call.ask(kwargs)
-    try:
+    with call.asking(kwargs) as run_id:
         result = call.results[run_id] = await wrapped(*args, **kwargs)
-    finally:
-        _restore(token)
     return result
 
 

@@ -344,18 +344,10 @@ def _request_of(stream: Any) -> _Request | None:
     return _requests.get(identifier(stream.logging_obj.model_call_details.get("litellm_call_id")))
 
 
-def _log_left(*, is_visit: bool = False, ending: bool = False) -> None:
-    """Log the requests that LiteLLM has released without a report.
-
-    Args:
-        is_visit: whether to also look for closed event loops.
-        ending: whether to log all that has not ended.
-    """
+def _log_left() -> None:
+    """Log the requests that LiteLLM has released without a report."""
     while _left:
         _log_left_one(_left.popleft())
-    for request in _requests.values() if is_visit else ():
-        if ending or (request.loop is not None and request.loop.is_closed()):
-            _log_left_one(request)
 
 
 def _log_left_one(request: _Request) -> None:
@@ -388,7 +380,10 @@ def _received(request: _Request) -> ChatChunks | ResponseEvents:
 
 
 def _run_periodically(_now: float, ending: bool) -> float:  # noqa: FBT001 - the signature of periodic callbacks
-    _log_left(is_visit=True, ending=ending)
+    _log_left()
+    for request in _requests.values():
+        if ending or (request.loop is not None and request.loop.is_closed()):
+            _log_left_one(request)
     return _VISIT_SECONDS if _requests.values() else math.inf
 
 

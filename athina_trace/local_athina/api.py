@@ -27,8 +27,8 @@ MAX_BODY = 10_000_000
 def create_local_athina(
     received: ReceivedLogs,
     *,
-    faults: Faults | None = None,
-    key: str | None = None,
+    faults: Faults,
+    key: str | None,
     token: str | None = None,
     names: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
@@ -50,7 +50,7 @@ def create_local_athina(
         names=names,
         has_engine=False,
         example_key="any" if key is None else "THE-KEY-OF-THIS-SERVER",
-        more_routes=LoggingApi(received, faults or Faults(), key, report).routes(),
+        more_routes=LoggingApi(received, faults, key, report).routes(),
         open_to=("/api/",),
     )
 
@@ -59,7 +59,7 @@ class LoggingApi(AthinaApi):
     """The endpoints."""
 
     def __init__(
-        self, received: ReceivedLogs, faults: Faults, key: str | None, report: Callable[[str], None] | None = None
+        self, received: ReceivedLogs, faults: Faults, key: str | None, report: Callable[[str], None] | None
     ) -> None:
         """`key`: the only API key to accept; None: any. `report`: see `create_local_athina`."""
         self.received = received

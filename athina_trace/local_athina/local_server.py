@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,11 @@ class LocalAthina:
 
     def __init__(self, path: str | Path | None = None, *, faults: Faults | None = None, key: str | None = None) -> None:
         """`path`: the file for received logs (default: in a temporary folder); `key`: the only API key to accept."""
-        self._folder = None if path else tempfile.TemporaryDirectory(prefix="athina_trace-", ignore_cleanup_errors=True)
-        self.path = str(path or Path(self._folder.name if self._folder else "") / "received.db")
+        self._stack = ExitStack()
+        if not path:
+            folder = tempfile.TemporaryDirectory(prefix="athina_trace-", ignore_cleanup_errors=True)
+            path = Path(self._stack.enter_context(folder)) / "received.db"
+        self.path = str(path)
         self.faults = faults or Faults()
         # Listens from now on, so that `url` is known before the block begins.
         self._received = ReceivedLogs(self.path)
@@ -58,5 +62,4 @@ class LocalAthina:
         """Stop, and delete the received logs if they are in a temporary folder."""
         self._server.__exit__(kind, error, trace)
         self._received.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
+from athina_trace._clock import clock
+from athina_trace._delivery.client import Client
 from athina_trace._delivery.concurrency import Gate
+from athina_trace._delivery.cost_estimates import estimator
 from athina_trace._delivery.destination import ATHINA
 from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.response import Outcome
@@ -21,35 +23,25 @@ from athina_trace._delivery.retry_policy import RetryPolicy
 from athina_trace._delivery.routes import Kind
 from athina_trace._delivery.senders import Connection, Senders
 from athina_trace.relay.partitions import Held, Partition
+from athina_trace.settings import Settings
 
 
 class Deliveries:
     """The claims of a worker, and the senders for them: changed by its loop, read by the sending threads."""
 
-    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
-        self,
-        connect_athina: Callable[[], Connection],
-        on_result: Callable[[Result], None],
-        *,
-        clock: Any,
-        connections: int,
-        max_bytes: int,
-        max_attempts: int,
-        revise: Callable[[bytes], bytes] | None,
-    ) -> None:
+    def __init__(self, settings: Settings, on_result: Callable[[Result], None]) -> None:
         """`on_result` is called with each result, by the loop given to `start`."""
-        self.retry_policy = RetryPolicy(clock, ATHINA, max_attempts=max_attempts)
+        self.retry_policy = RetryPolicy(clock, ATHINA, max_attempts=settings.max_attempts)
         self._on_result = on_result
-        self._monotonic: Callable[[], float] = clock.monotonic
         self._held: dict[tuple[Kind, str], Held] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._senders = Senders(
-            lambda: _Claimed(connect_athina(), self._is_claimed),
+            lambda: _Claimed(Client.of(settings), self._is_claimed),
             _Results(self._hand_over),
             clock=clock,
-            limit=connections,
-            max_bytes=max_bytes,
-            revise=revise,
+            limit=settings.connections,
+            max_bytes=settings.max_log_bytes,
+            revise=estimator() if settings.estimate_cost else None,
             is_queue=True,
         )
 
@@ -98,7 +90,7 @@ class Deliveries:
 
     def _is_claimed(self, kind: Kind, reference: str) -> bool:
         held = self._held.get((kind, reference))
-        return held is not None and held.claimed_until > self._monotonic()
+        return held is not None and held.claimed_until > clock.monotonic()
 
     def _hand_over(self, result: Result) -> None:
         """Take a result from any thread into the loop."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -58,10 +58,6 @@ class RelayStatus:
     partitions: list[PartitionStatus]
     workers: list[dict[str, Any]]
     faults: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON can carry it."""
-        return asdict(self)
 
     def behind(self) -> list[PartitionStatus]:
         """Return the partitions with waiting logs, those that are furthest behind first; at most 20."""

@@ -13,10 +13,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import nats.errors
@@ -25,13 +23,11 @@ from nats.aio.msg import Msg
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery.client import Client
-from athina_trace._delivery.cost_estimates import estimator
 from athina_trace._delivery.entry import Lease, Stored
 from athina_trace._delivery.metrics import Traffic
 from athina_trace._delivery.response import Outcome
 from athina_trace._delivery.results import Result
 from athina_trace._delivery.retry import Verdict
-from athina_trace._delivery.senders import Connection
 from athina_trace.errors import SettingsError
 from athina_trace.relay.connection import Address, ApiError, NoAnswerError, store
 from athina_trace.relay.deliveries import Deliveries
@@ -65,61 +61,20 @@ class Counters:
 class RelayWorker:
     """Delivers the logs in the stream, until stopped."""
 
-    def __init__(  # noqa: PLR0913 - settings of one thing, all by name
-        self,
-        address: Address,
-        connect_athina: Callable[[], Connection],
-        *,
-        clock: Any,
-        connections: int = 64,
-        max_bytes: int = 1_000_000,
-        max_attempts: int = 500,
-        exit_timeout: float = 2.0,
-        revise: Callable[[bytes], bytes] | None = None,
-    ) -> None:
-        """Take the settings; see `settings.Settings` for each."""
-        self.counters = Counters()
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._address = address
-        self._clock = clock
-        self._exit_timeout = exit_timeout
-        self._deliveries = Deliveries(
-            connect_athina,
-            self._on_result,
-            clock=clock,
-            connections=connections,
-            max_bytes=max_bytes,
-            max_attempts=max_attempts,
-            revise=revise,
-        )
-        self._partitions = Partitions(address.names)
-        self._link: Link | None = None
-        self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    def of(cls, settings: Settings) -> RelayWorker:
-        """Make a worker from the settings. Raises `SettingsError` if they lack a relay or a key."""
+    def __init__(self, settings: Settings) -> None:
+        """Raises `SettingsError` if the settings lack a relay or a key."""
         if settings.api_key is None:
             raise SettingsError("there is no ATHINA_API_KEY, so nothing can be delivered")
         Client.prepare(settings.base_url)
-        connect_athina = partial(
-            Client,
-            base_url=settings.base_url,
-            key=settings.api_key.get_secret_value(),
-            api_version=settings.api_version,
-            total=settings.request_timeout,
-        )
-        return cls(
-            Address.of(settings),
-            connect_athina,
-            clock=clock,
-            connections=settings.connections,
-            max_bytes=settings.max_log_bytes,
-            max_attempts=settings.max_attempts,
-            exit_timeout=settings.exit_timeout,
-            revise=estimator() if settings.estimate_cost else None,
-        )
+        self.counters = Counters()
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._address = Address.of(settings)
+        self._exit_timeout = settings.exit_timeout
+        self._deliveries = Deliveries(settings, self._on_result)
+        self._partitions = Partitions(self._address.names)
+        self._link: Link | None = None
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
         """End soon. Call it from the loop, for example in its signal handlers."""
@@ -139,7 +94,7 @@ class RelayWorker:
                 is_own = isinstance(error, nats.errors.Error)
                 self._warn(NoAnswerError(f"{type(error).__name__}: {error}") if is_own else error)
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause * (1 + self._clock.uniform() / 4))
+                    await asyncio.wait_for(self._stopping.wait(), pause * (1 + clock.uniform() / 4))
                 pause = min(2 * pause, _RECONNECT_SECONDS[1])
             finally:
                 if self._stopping.is_set():
@@ -162,7 +117,7 @@ class RelayWorker:
         """Connect, read the partitions, and request the first logs."""
         link = await Link.open(self._address, name=f"athina-trace relay {self.name}")
         try:
-            await self._partitions.learn(link.client, self._clock.monotonic())
+            await self._partitions.learn(link.client, clock.monotonic())
             self._link = link
             await link.listen(self._on_message, self._on_question)
             for partition in self._partitions:
@@ -192,7 +147,7 @@ class RelayWorker:
 
     async def _tick(self) -> None:
         """Renew claims, repeat unanswered requests, and supervise the senders."""
-        now = self._clock.monotonic()
+        now = clock.monotonic()
         self._deliveries.supervise()
         for partition in self._partitions:
             held = partition.held
@@ -219,7 +174,7 @@ class RelayWorker:
 
     async def _renew(self, held: Held) -> None:
         """Renew a claim, which is extended once the server has answered."""
-        asked = self._clock.monotonic()
+        asked = clock.monotonic()
         if self._link is None:
             return
         with suppress(NoAnswerError):
@@ -239,7 +194,7 @@ class RelayWorker:
         if partition is None:
             return  # the end of a request for a log of a partition that was removed
         partition.acknowledge = None
-        now = self._clock.monotonic()
+        now = clock.monotonic()
         headers = message.headers or {}
         if "Status" in headers and not message.reply:
             await self._on_no_log(partition, headers, now)
@@ -285,7 +240,7 @@ class RelayWorker:
             self._deliveries.release(partition, held)
             self._spawn(self._return(held.reply))  # nothing may be sent now: other workers may try
             return
-        gate, now = self._deliveries.gate, self._clock.time()
+        gate, now = self._deliveries.gate, clock.time()
         attempt, wait = self._deliveries.retry_policy.decide(
             result.attempt, held.deliveries, now, tries=gate.tries, is_outage=gate.outage is not None
         )
@@ -309,7 +264,7 @@ class RelayWorker:
         if self._stopping.is_set() or self._deliveries.gate.is_shut:
             await link.acknowledge(reply)
             return
-        partition.pulled_until = self._clock.monotonic() + PULL_SECONDS + _GRACE_SECONDS
+        partition.pulled_until = clock.monotonic() + PULL_SECONDS + _GRACE_SECONDS
         await link.acknowledge_and_ask_for_next(reply, partition.number)
 
     async def _return(self, reply: str, *, seconds: float = 0.0) -> None:

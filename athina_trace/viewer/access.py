@@ -33,14 +33,7 @@ SECURITY_HEADERS = {
 class AccessMiddleware:
     """Refuse requests from other sites, under other host names, or without the token; add security headers."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        token: str | None = None,
-        names: frozenset[str] = frozenset(),
-        open_to: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, token: str | None, names: frozenset[str], open_to: tuple[str, ...]) -> None:
         """Protect `app`.
 
         Args:

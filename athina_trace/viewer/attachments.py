@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from athina_trace.viewer.formatting import byte_size
-from athina_trace.viewer.log_fields import messages_of, text_of
+from athina_trace.viewer.log_fields import objects_in, text_of
 
 MAX_IMAGE = 3_000_000
 """Maximum length of a data URL that is shown as an image."""
@@ -43,17 +42,14 @@ class Attachment(NamedTuple):
 
 def attachments_of(fields: dict[str, Any]) -> list[Attachment]:
     """Return the attachments of the question: of the last user message in the prompt."""
-    asked = [message for message in messages_of(fields.get("prompt")) if message.get("role") == "user"]
+    asked = [message for message in objects_in(fields.get("prompt")) if message.get("role") == "user"]
     return attachments_in(asked[-1].get("content")) if asked else []
 
 
 def attachments_in(content: Any) -> list[Attachment]:
     """Return the images and files among the parts of a message."""
-    return list(_attachments([part for part in content if isinstance(part, dict)] if isinstance(content, list) else []))
-
-
-def _attachments(parts: list[dict[str, Any]]) -> Iterator[Attachment]:
-    for part in parts:
+    found: list[Attachment] = []
+    for part in objects_in(content):
         kind = text_of(part.get("type"))
         inner = next((part[name] for name in (kind, "source", "file") if isinstance(part.get(name), dict)), part)
         name = text_of(inner.get("filename") or part.get("title") or inner.get("file_id"))
@@ -69,7 +65,8 @@ def _attachments(parts: list[dict[str, Any]]) -> Iterator[Attachment]:
             # OpenAI's audio has only a format.
             media_type = f"audio/{media_type}" if "audio" in kind and "/" not in media_type else media_type
             url = f"data:{media_type};base64,{inner['data']}"
-        yield _attachment("image" if is_image else "file", name, text_of(url))
+        found.append(_attachment("image" if is_image else "file", name, text_of(url)))
+    return found
 
 
 def _attachment(kind: str, name: str, url: str) -> Attachment:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from athina_trace._delivery.sqlite import Connection, Row
 from athina_trace.viewer import queries
-from athina_trace.viewer.aggregates import DIMENSIONS, QUANTITIES, bin_of
+from athina_trace.viewer.aggregates import DAY, DIMENSIONS, QUANTITIES, bin_of
 from athina_trace.viewer.charts import PERIODS, Latencies, Totals, load_line
 from athina_trace.viewer.filters import Filters
 
@@ -63,9 +63,9 @@ def load(db: Connection, *, by: str, picked: list[str], period: str, sort: str =
         names = [(row["name"], row["question"] or row["name"]) for row in recent]
     else:
         rows = db.execute(
-            "SELECT value FROM totals WHERE level = 86400 AND by = ? AND value != '' GROUP BY value "
+            "SELECT value FROM totals WHERE level = ? AND by = ? AND value != '' GROUP BY value "
             "ORDER BY sum(calls) DESC, value LIMIT 100",
-            (by,),
+            (DAY, by),
         )
         names = [(value, value) for (value,) in rows]
     chosen = list(dict.fromkeys([*picked, *(name for name, _ in names)]))

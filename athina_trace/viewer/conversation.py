@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from athina_trace._delivery.sqlite import Row
 from athina_trace.viewer.attachments import Attachment, attachments_in, attachments_of
-from athina_trace.viewer.log_fields import error_of, messages_of, question_of, readable_error, text_of, tool_calls
+from athina_trace.viewer.log_fields import error_of, objects_in, question_of, readable_error, text_of, tool_calls
 from athina_trace.viewer.queries import StoredLog
 
 _INSTRUCTION_ROLES = ("system", "developer")
@@ -154,7 +154,7 @@ class Turn:
 def read_turn(log: StoredLog, limits: TurnLimits = PAGE_LIMITS) -> Turn:
     """Read the texts of a log from its fields."""
     fields = log.fields
-    prompt = messages_of(fields.get("prompt"))
+    prompt = objects_in(fields.get("prompt"))
     question = question_of(fields)
 
     def cut(text: str, field: str) -> Excerpt:
@@ -222,9 +222,7 @@ def _details(fields: dict[str, Any], limits: TurnLimits) -> Iterator[tuple[str, 
     most = None if limits.items is None else limits.items * 2
     for name, value in [*rest.items(), *inner.items()][:most]:
         yield name, indented(value)[: limits.detail]
-    tools = fields.get("tools")
-    usable = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    functions = [tool.get("function", tool) for tool in usable[: limits.items]]
+    functions = [tool.get("function", tool) for tool in objects_in(fields.get("tools"))[: limits.items]]
     if names := [text_of(function.get("name")) for function in functions if isinstance(function, dict)]:
         yield "tools", ", ".join(names)
 

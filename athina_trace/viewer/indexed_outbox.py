@@ -103,8 +103,7 @@ class IndexedOutbox:
         segments = Path(self.path).with_suffix(".journal").glob("*.journal")
         # Compare first, since collecting takes the write lock, and pages ask twice a second.
         if any(each.stat().st_size != collected.get(each.name, 0) for each in segments):
-            while self._outbox.collect():
-                pass
+            self._outbox.collect_all()
 
     def clear_index(self) -> None:
         """Empty the index, so that no texts of logs that were just deleted from the outbox stay in it."""

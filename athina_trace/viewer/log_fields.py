@@ -149,14 +149,13 @@ def searchable_attributes(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def tool_calls(fields: dict[str, Any]) -> Iterator[LoggedToolCall]:
     """Yield each tool call, in OpenAI's shape or in a flat one, with its output and whether it failed."""
-    calls = fields.get("tool_calls")
-    usable = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    if not usable:
+    calls = objects_in(fields.get("tool_calls"))
+    if not calls:
         return
     # An output may be in the call itself, or in a later message of the prompt that names the call's id.
-    prompt = messages_of(fields.get("prompt"))
+    prompt = objects_in(fields.get("prompt"))
     outputs = {text_of(each.get("tool_call_id")): each.get("content") for each in prompt if each.get("role") == "tool"}
-    for call in usable:
+    for call in calls:
         function = call.get("function")
         inner = function if isinstance(function, dict) else call
         own = (each[name] for each in (call, inner) for name in ("output", "result") if each.get(name) is not None)
@@ -211,7 +210,7 @@ def question_of(fields: dict[str, Any]) -> str:
     prompt = fields.get("prompt")
     if isinstance(prompt, str):
         return prompt
-    questions = [text_of(message.get("content")) for message in messages_of(prompt) if message.get("role") == "user"]
+    questions = [text_of(message.get("content")) for message in objects_in(prompt) if message.get("role") == "user"]
     return questions[-1] if questions else ""
 
 
@@ -253,9 +252,9 @@ def readable_error(text: str) -> str:
     return f"{head}: {message}" if head else message
 
 
-def messages_of(prompt: Any) -> list[dict[str, Any]]:
-    """Return the messages of a prompt, without other items of the list."""
-    return [message for message in prompt if isinstance(message, dict)] if isinstance(prompt, list) else []
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """Return the JSON objects in a list, such as the messages of a prompt, without its other items."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def text_of(value: Any) -> str:
@@ -264,7 +263,7 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    parts = objects_in(value)
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     # If the other parts of a message are images and files, only the texts are text.
     if texts and all("text" in part or "type" in part for part in parts):

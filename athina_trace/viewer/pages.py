@@ -54,9 +54,9 @@ class Pages:
         refresher: Refresher,
         *,
         title: str,
-        has_engine: bool = True,
-        example_key: str | None = None,
-        relay_status: Callable[[], RelayStatus | str] | None = None,
+        has_engine: bool,
+        example_key: str | None,
+        relay_status: Callable[[], RelayStatus | str] | None,
     ) -> None:
         """Take the arguments of `create_app`."""
         self._refresher = refresher

@@ -42,15 +42,14 @@ def fill(path: str) -> int:
     outbox = SqliteOutbox(path)
     try:
         # Collect first, since entries in the journal cannot be purged.
-        outbox.collect()
+        outbox.collect_all()
         for state in ("waiting", "refused", "delivered"):
             maintenance.purge(path, state, before=float("inf"))
         outbox.store.count("delivered", -outbox.counts().delivered)
         entries = sorted(_entries(random.Random(_SEED), now), key=lambda entry: entry.made)  # noqa: S311 - a sample
         for entry in entries:
             outbox.put(entry)
-        while outbox.collect():
-            pass
+        outbox.collect_all()
         # Most are delivered, a few refused, and the newest conversations wait.
         with outbox.transaction():
             for lease in outbox.lease(now, keys=SESSIONS - 3, batch=100):

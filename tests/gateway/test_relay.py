@@ -74,7 +74,7 @@ def test_logs_through_the_gateway_and_a_relay_equal_logs_sent_directly(
             talk(url)
             if outbox == "memory":
                 process.kill()  # a response implies the stream's acknowledgement
-            with RunningWorker(nats.address, local_athina.url):
+            with RunningWorker(nats, local_athina.url):
                 until(lambda: len(local_athina.changes()) == len(direct.changes()))
         through, expected = arrived(local_athina), arrived(direct)
         assert through == expected

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 import athina_trace
-from athina_trace.relay.connection import Address, Loop
+from athina_trace.relay.connection import Loop
 from tests.relay.test_working import names_of
 from tests.support.athina_server import AthinaServer, answer
 from tests.support.nats_servers import NatsServers, RunningWorker
@@ -63,7 +63,7 @@ def test_logs_travel_encrypted(secure: Callable[[str], NatsServers], tmp_path: P
     servers = secure("")
     servers.set_up(partitions=1)
     assert logged(servers.url, tmp_path)
-    with RunningWorker(servers.address, athina.url):
+    with RunningWorker(servers, athina.url):
         athina.wait_for(1)
 
 
@@ -112,7 +112,7 @@ def test_programs_and_workers_need_only_the_documented_permissions(tmp_path: Pat
         servers.set_up(partitions=2)
         assert logged(servers.url.replace("admin", "program"), tmp_path)
         athina.script(answer(400))
-        with RunningWorker(Address.parse(servers.url.replace("admin", "worker")), athina.url) as running:
+        with RunningWorker(servers, athina.url, relay=servers.url.replace("admin", "worker")) as running:
             until(lambda: running.worker.counters.refused == 1)
         assert len(servers.messages(servers.address.names, "athina-refused")) == 1
     assert names_of(athina) == []

@@ -131,7 +131,7 @@ def test_a_consumer_that_would_lose_order_or_logs_is_refused_by_setup_and_worker
     assert code == 1
     assert shown in err
     nats.ask(lambda client, _: store(client, names.subject(0), b"{}", {"Athina-Kind": "log"}))
-    with RunningWorker(nats.address, athina.url) as running:
+    with RunningWorker(nats, athina.url) as running:
         until(lambda: running.worker.counters.began)
         assert running.worker.report()["held"] == 0
     assert athina.requests == []
@@ -189,7 +189,7 @@ def test_partitions_without_a_leader_are_reported_without_advice_to_run_setup(
         del led[max(elections)[1]]
         ((node, count),) = led.most_common(1)
         monkeypatch.setattr(partitions, "_LEARN_SECONDS", 0.0)
-        with RunningWorker(cluster.address, athina.url) as running:
+        with RunningWorker(cluster, athina.url) as running:
             until(lambda: running.worker.obstacle is None)
             cluster.kill(int(node.removeprefix("node-")))
             shown = status(cluster)
@@ -209,7 +209,7 @@ def test_the_status_shows_lag_workers_and_refused_logs(relay: Run, nats: NatsSer
     nats.set_up(partitions=2)
     athina.when(lambda request: request.json["response"] == "bad", answer(400))
     publish(nats, ("s", "bad"))
-    with RunningWorker(nats.address, athina.url) as running:
+    with RunningWorker(nats, athina.url) as running:
         until(lambda: running.worker.counters.refused == 1)
 
         def is_shown() -> bool:
@@ -244,7 +244,7 @@ def test_refused_logs_are_listed_shown_exported_and_retried(
     nats.set_up(partitions=2)
     athina.when(lambda request: request.json["response"].startswith("bad"), answer(422, b'{"error": "no"}'))
     publish(nats, ("s", "bad one"), ("s", "bad two"), ("s", "good"))
-    with RunningWorker(nats.address, athina.url) as running:
+    with RunningWorker(nats, athina.url) as running:
         until(lambda: running.worker.counters.refused == 2)
     code, out, _ = relay("logs", "--relay", "--state", "refused", "--json")
     assert code == 0
@@ -259,7 +259,7 @@ def test_refused_logs_are_listed_shown_exported_and_retried(
     athina.clear()
     assert relay("retry", "--relay", "--all")[1] == "1 published again\n"
     assert relay("retry", "--relay", "--all")[0] == 1
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(3)
     assert names_of(athina) == ["good", "bad two", "bad one"]
     assert status(nats).refused == 0

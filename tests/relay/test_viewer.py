@@ -56,7 +56,7 @@ def test_the_delivery_page_shows_the_relays_status(nats: NatsServers, athina: At
         assert "On disk, of 50.0 MB" in page
         assert "Partitions 2" in page
         athina.when(lambda request: request.json["response"] == "bad", answer(400))
-        with RunningWorker(nats.address, athina.url) as running:
+        with RunningWorker(nats, athina.url) as running:
             until(lambda: running.worker.counters.refused == 1)
             until(lambda: f"{running.worker.name} delivers 2 1 0 0" in delivery_page(client))
         assert "athina-trace logs --relay" in delivery_page(client)

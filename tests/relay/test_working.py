@@ -52,7 +52,7 @@ def status(nats: NatsServers) -> RelayStatus:
 def test_published_logs_are_delivered_in_order(nats: NatsServers, athina: AthinaServer) -> None:
     nats.set_up(partitions=4)
     publish(nats, *((f"s{number % 10}", f"{number}") for number in range(100)))
-    with RunningWorker(nats.address, athina.url) as running:
+    with RunningWorker(nats, athina.url) as running:
         athina.wait_for(100)
         until(lambda: running.worker.counters.delivered == 100)
     for session in range(10):
@@ -67,7 +67,7 @@ def test_every_kind_is_sent_to_its_own_endpoint(nats: NatsServers, athina: Athin
     kinds: tuple[Kind, ...] = ("log", "update", "update_by_id", "feedback")
     for kind in kinds:
         publish(nats, ("s", "a/b"), kind=kind)
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(4)
     assert [(request.method, request.path) for request in athina.accepted] == [
         ("POST", "/api/v1/log/inference"),
@@ -87,7 +87,7 @@ def test_a_delayed_log_keeps_its_place_while_other_partitions_overtake(nats: Nat
 
     athina.when(fails_at_first, busy(0))
     publish(nats, ("stuck session", "stuck"), ("stuck session", "behind"), *((f"s{n}", f"{n}") for n in range(20)))
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(22)
     assert names_of(athina).index("stuck") < names_of(athina).index("behind")
     assert failures["stuck"] == 5
@@ -104,7 +104,7 @@ def test_a_worker_continues_while_the_list_of_consumers_is_unavailable(
         asked.append(given)
         raise NoAnswerError("no server answered")
 
-    with RunningWorker(nats.address, athina.url) as running:
+    with RunningWorker(nats, athina.url) as running:
         until(lambda: running.worker.obstacle is None)
         monkeypatch.setattr(partitions, "consumers", silent)
         monkeypatch.setattr(partitions, "_LEARN_SECONDS", 0.0)
@@ -120,7 +120,7 @@ def test_two_workers_share_the_work_and_one_takes_over_when_the_other_stops(
     begin = threading.Event()
     athina.when(lambda _: True, lambda exchange: delay(0.01)(exchange) if begin.wait(60) else None)
     publish(nats, *((f"s{number % 40}", f"{number}") for number in range(400)))
-    with RunningWorker(nats.address, athina.url) as one, RunningWorker(nats.address, athina.url) as other:
+    with RunningWorker(nats, athina.url) as one, RunningWorker(nats, athina.url) as other:
         until(lambda: one.worker.obstacle is None and other.worker.obstacle is None)
         begin.set()
         until(lambda: one.worker.counters.delivered > 20 and other.worker.counters.delivered > 20)
@@ -137,7 +137,7 @@ def test_a_wrong_key_pauses_and_loses_nothing(nats: NatsServers, athina: AthinaS
     nats.set_up(partitions=4)
     athina.when(lambda request: request.headers["athina-api-key"] == "wrong", answer(401))
     publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
-    with RunningWorker(nats.address, athina.url, key="wrong") as running:
+    with RunningWorker(nats, athina.url, api_key="wrong") as running:
         until(lambda: running.worker.report()["paused"])
         time.sleep(0.5)
         assert len(athina.requests) < 10
@@ -145,7 +145,7 @@ def test_a_wrong_key_pauses_and_loses_nothing(nats: NatsServers, athina: AthinaS
         # A worker that does not answer in time, as on a busy machine, is not shown.
         until(lambda: [each["paused"] for each in status(nats).workers] == [running.worker.report()["paused"]])
         # It holds no logs, so that a worker with the right key could deliver them.
-        with RunningWorker(nats.address, athina.url):
+        with RunningWorker(nats, athina.url):
             athina.wait_for(40)
     assert sorted(map(int, names_of(athina))) == list(range(40))
 
@@ -156,7 +156,7 @@ def test_refused_logs_are_kept_with_athinas_message_and_the_next_is_sent(
     nats.set_up(partitions=1)
     athina.when(lambda request: request.json["response"] == "bad", answer(400, b'{"error": "n\xc3\xb6"}'))
     publish(nats, ("s", "good"), ("s", "bad"), ("s", "better"))
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(2)
         until(lambda: status(nats).refused == 1)
     names = nats.address.names
@@ -171,7 +171,7 @@ def test_a_log_that_fails_forever_is_refused_while_others_are_accepted(nats: Nat
     nats.set_up(partitions=2)
     athina.when(lambda request: request.json["response"] == "poison", answer(500))
     publish(nats, ("s", "before"), ("s", "poison"), ("s", "behind"))
-    with RunningWorker(nats.address, athina.url, max_attempts=4):
+    with RunningWorker(nats, athina.url, max_attempts=4):
         athina.wait_for(2)
     assert names_of(athina) == ["before", "behind"]
     assert status(nats).refused == 1
@@ -181,7 +181,7 @@ def test_a_message_of_an_unknown_kind_is_set_aside_unsent(nats: NatsServers, ath
     nats.set_up(partitions=1)
     nats.ask(lambda client, names: store(client, names.subject(0), b"\xff not json", {"Athina-Kind": "from later"}))
     publish(nats, ("s", "known"))
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(1)
     assert names_of(athina) == ["known"]
     assert status(nats).refused == 1
@@ -191,14 +191,14 @@ def test_a_stopping_worker_returns_unsent_logs_at_once(nats: NatsServers, athina
     nats.set_up(partitions=8, ack_wait_seconds=60)
     publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
     athina.when(lambda _: True, delay(30))
-    running = RunningWorker(nats.address, athina.url, exit_timeout=1.0)
+    running = RunningWorker(nats, athina.url, exit_timeout=1.0)
     with running:
         until(lambda: running.worker.report()["held"] >= 4)
         began = time.monotonic()
         running.stop()
         assert time.monotonic() - began < 15  # a request takes 30 seconds
     athina.clear()
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         # Sooner than the server would redeliver them. Those in flight may arrive twice.
         until(lambda: set(map(int, names_of(athina))) == set(range(40)), 45)
 
@@ -210,7 +210,7 @@ def test_delivered_logs_are_acknowledged_after_a_server_restart_and_not_sent_aga
         nats.set_up(partitions=4, ack_wait_seconds=2)
         publish(nats, *((f"s{number}", f"{number}") for number in range(8)))
         athina.when(lambda _: True, delay(0.4))
-        with RunningWorker(nats.address, athina.url):
+        with RunningWorker(nats, athina.url):
             until(lambda: len(athina.requests) >= 3)
             nats.kill()  # while it is in flight
             until(lambda: len(athina.accepted) == len(athina.requests))
@@ -235,7 +235,7 @@ def test_a_connection_lost_during_maintenance_is_reopened(
     monkeypatch.setattr(partitions.Partitions, "learn", lose)
     monkeypatch.setattr(partitions, "_LEARN_SECONDS", 0.0)
     publish(nats, ("s", "one"), ("t", "two"))
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(2)
     assert sorted(names_of(athina)) == ["one", "two"]
 
@@ -244,7 +244,7 @@ def test_a_lost_answer_causes_a_duplicate_with_the_same_reference(nats: NatsServ
     nats.set_up(partitions=1)
     athina.script(lose_answer)
     publish(nats, ("s", "one"), ("s", "two"))
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         athina.wait_for(3)
     assert [request.json["external_reference_id"] for request in athina.accepted] == ["one", "one", "two"]
 
@@ -318,7 +318,7 @@ def test_logs_held_by_a_killed_worker_are_delivered_by_another(
     until(lambda: len(athina.requests) > 4)
     process.kill()
     athina.clear()
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         until(lambda: len(set(names_of(athina))) == 24)
     first = list(dict.fromkeys(names_of(athina)))
     for session in range(4):
@@ -337,7 +337,7 @@ def test_a_worker_suspended_for_long_sends_nothing_that_it_held(
     publish(nats, *((f"s{number}", f"{number}") for number in range(40)))
     until(lambda: len(athina.requests) >= 1)
     process.send_signal(signal.SIGSTOP)
-    with RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url):
         until(lambda: len(set(names_of(athina))) == 40)
         taken = len(names_of(athina))
         process.send_signal(signal.SIGCONT)
@@ -349,7 +349,7 @@ def test_held_logs_stay_claimed_while_athina_is_slow(nats: NatsServers, athina: 
     nats.set_up(partitions=2, ack_wait_seconds=5)
     athina.script(delay(8.0))
     publish(nats, ("s", "slow"), ("s", "next"))
-    with RunningWorker(nats.address, athina.url), RunningWorker(nats.address, athina.url):
+    with RunningWorker(nats, athina.url), RunningWorker(nats, athina.url):
         athina.wait_for(2)
     assert names_of(athina) == ["slow", "next"]
     assert len(athina.requests) == 2

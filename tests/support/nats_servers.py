@@ -14,17 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from athina_trace._clock import clock
-from athina_trace._delivery.client import Client
 from athina_trace.relay.connection import Address, ApiError, Loop, api, connect
 from athina_trace.relay.names import Names
 from athina_trace.relay.refused import _NO_MESSAGE
 from athina_trace.relay.setup import Findings, Wanted, set_up
 from athina_trace.relay.worker import RelayWorker
+from athina_trace.settings import Settings
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -183,17 +181,24 @@ class NatsServers:
 class RunningWorker:
     """A worker in a thread of this process."""
 
-    def __init__(self, address: Address, url: str, **options: Any) -> None:
-        connect = partial(Client, base_url=url, key=options.pop("key", "key"), total=options.pop("total", 15.0))
+    def __init__(self, servers: NatsServers, url: str, **settings: Any) -> None:
+        """`url`: Athina's. `settings` take precedence over those for the `servers`."""
+        given = {
+            "relay": servers.url,
+            "relay_prefix": servers.prefix,
+            "relay_certificate": servers.certificate,
+            "relay_credentials": servers.credentials,
+            "base_url": url,
+            "api_key": "key",
+        }
+        self._settings = Settings.build({}, **{**given, **settings})
         self._ready = threading.Event()
-        self._address = address
-        self._make = lambda: RelayWorker(address, connect, clock=clock, **options)
         self._loop = Loop()
         self._thread = threading.Thread(target=self._run, daemon=True, name="relay-worker")
 
     def _run(self) -> None:
         async def work() -> None:
-            self.worker = self._make()
+            self.worker = RelayWorker(self._settings)
             self._ready.set()
             await self.worker.run()
 

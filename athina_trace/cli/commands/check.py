@@ -188,12 +188,7 @@ def check_sending(settings: Settings) -> Finding:
         "environment": "check",
         "external_reference_id": clock.reference(),
     }
-    api = Client(
-        base_url=settings.base_url,
-        key=settings.api_key.get_secret_value(),
-        api_version=settings.api_version,
-        total=settings.request_timeout,
-    )
+    api = Client.of(settings)
     try:
         outcome = api.deliver("log", "", to_json(to_wire(log)))
     finally:

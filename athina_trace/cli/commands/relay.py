@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from athina_trace.cli.extras import require_packages
@@ -119,7 +120,7 @@ def _work(settings: Settings, options: argparse.Namespace, terminal: Terminal) -
     address = Address.of(settings)
 
     async def deliver() -> RelayWorker:
-        worker = RelayWorker.of(settings)
+        worker = RelayWorker(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, worker.stop)
         metrics = ""
@@ -177,7 +178,7 @@ def _show(options: argparse.Namespace, terminal: Terminal) -> int:
         while True:
             status = await read(client, names)
             if options.json:
-                terminal.json(status.as_json())
+                terminal.json(asdict(status))
             else:
                 _print(status, terminal)
             terminal.flush()

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from athina_trace.cli.json_records import status_record
 from athina_trace.cli.options import add_outbox, open_outbox
 from athina_trace.cli.terminal import Terminal
 from athina_trace.viewer import formatting, queries
@@ -26,7 +25,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     with open_outbox(options.outbox, terminal) as outbox, outbox.open() as db:
         status = queries.outbox_status(db)
     if options.json:
-        terminal.json(status_record(status, outbox.path))
+        terminal.json({**status._asdict(), "outbox": outbox.path})
         return 0
     for name in ("waiting", "refused", "delivered", "received", "dropped", "damaged", "logs", "sessions"):
         if name in ("received", "damaged") and not getattr(status, name):
