@@ -1027,6 +1027,17 @@ def test_objects_on_which_every_lookup_fails(local: Logs) -> None:
     assert len(local()) == 4
 
 
+def test_objects_of_classes_that_answer_for_their_dictionary_or_their_equality(local: Logs) -> None:
+    def refuse(*_: object) -> Any:
+        raise RuntimeError("out of context")
+
+    unequal = type("Unequal", (type,), {"__eq__": refuse, "__hash__": type.__hash__})
+    for kind in (type("Lying", (), {"__dict__": property(refuse)}), unequal("Kind", (), {})):
+        one = kind()
+        assert athina_trace(lambda query, one=one: one)(one) is one
+    assert [log["user_query"].rpartition(".")[2] for log in local()] == ["Lying>", "Kind>"]
+
+
 # ---- responses
 
 

@@ -56,7 +56,8 @@ def instance_dict(value: object) -> dict[str, object]:
     """Return the instance's own `__dict__`, not a copy, or an empty one."""
     try:
         stored = object.__getattribute__(value, "__dict__")
-    except AttributeError:
+    except Exception as error:  # noqa: BLE001 - a class may define it as a property, which may raise anything
+        _guard.raise_if_the_programs(error)
         return {}
     return stored if type(stored) is dict else {}
 

@@ -223,21 +223,27 @@ _CONNECTION = re.compile(
 )
 
 
+_GAP: Final = r"(?:\s|\\[nrt]){1,9}"
+"""Spaces and line breaks, the latter perhaps escaped inside a JSON string."""
 _SQL: Final = (
-    r"""(\b(?:(?:IDENTIFIED(?:\s{1,9}WITH\s{1,9}["'`]?\w{1,64}["'`]?)?\s{1,9}(?:BY|AS)(?:\s{1,9}PASSWORD)?"""
-    r"""|PASSWORD|SECRET)(?:\s{1,9}|\s?=\s?(?=N')|\s?\()N?'"""
-    rf"""|(?i:identified by|password) '(?={_RANDOM}[^\s"']{{7}})))"""
+    rf"""((?:\b|(?<=\\[nt]))(?:(?:IDENTIFIED(?:{_GAP}WITH{_GAP}["'`]?\w{{1,64}}["'`]?)?{_GAP}(?:BY|AS)(?:{_GAP}PASSWORD)?"""
+    rf"""|PASSWORD|SECRET)(?:{_GAP}|\s?=\s?(?=N')|\s?\()N?'"""
+    rf"""|(?i:identified{_GAP}by|password){_GAP}'(?={_RANDOM}[^\s"']{{7}})))"""
     r"""(?!\$\{?\w+\}?'|\{\w*\}'|[%?:])((?:[^'\n]|''){1,500}(?='|\Z))"""
 )
 """Literals in SQL, where an apostrophe is doubled. Prose may say that something is identified by a 'word'."""
-_WORDS_OF_SQL: Final = ("PASSWORD", "IDENTIFIED", "SECRET", "ord '", "by '", "By '")
+_WORDS_OF_SQL: Final = ("PASSWORD", "IDENTIFIED", "SECRET", "assword", "dentified")
 """One of them is in each text with such a literal. Few have one, and to search for it takes 50 ns per character."""
-_BEFORE_SQL = re.compile(r"""'(?:(?<=ord ')|(?<=ORD ')|(?<=by ')|(?<=BY ')|(?<=RET ')|(?<= AS '))""")
+_BEFORE_SQL = re.compile(
+    r"""'(?:(?<=\s')(?:(?<=\s\s')|(?<=n\s')|(?<=ord.')|(?<=ORD.')|(?<=by.')|(?<=BY.')|(?<=RET.')|(?<= AS.'))"""
+    r"""|(?<=\\[nt]'))""",
+    re.DOTALL,
+)
 
 
 _LOGS_IN: Final = "docker|podman|buildah|skopeo|nerdctl|helm|oras"
 _MONGO: Final = "mongosh|mongodump|mongorestore|mongoexport|mongoimport"
-"""Not `mongo`, which is also the usual name of a container, beside whose name `-p` is a port or a project."""
+"""`mongo` only with a user: it is also the usual name of a container, beside which `-p` is a port or a project."""
 _ATTACHES: Final = "mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump"
 _PASSED: Final = frozenset(_ATTACHES.split("|"))
 _ASKED: Final = frozenset({"sshpass", "login", *_MONGO.split("|")})
@@ -302,7 +308,7 @@ def _in_markup() -> _InMarkup:
         ),
         re.compile(
             rf"""(\b(?:sshpass|(?:{_LOGS_IN})\b[^\n;|&]{{0,30}}? login\b[^\n;|&]{{0,100}}?"""
-            rf"""|(?:{_MONGO})\b[^\n;|&]{{0,100}}?) -p[ =]?"""
+            rf"""|(?:{_MONGO}|mongo\b[^\n;|&]{{0,100}}? (?:-u|--username))\b[^\n;|&]{{0,100}}?) -p[ =]?"""
             rf"""|\bredis-cli(?: -{{1,2}}[\w-]{{1,20}}(?: [^\s-]\S{{0,100}})?){{0,6}} -a """
             rf"""|\b(?:{_ATTACHES})\b[^\n;|&]{{0,100}}? -p)"""
             rf"""(?:({_MARK}){reference}[^\s"'\\]{{1,500}}\2|{reference}{_RANDOM}[^\s"'\\]{{6,500}})"""
@@ -324,13 +330,13 @@ def _in_markup() -> _InMarkup:
 def may_hold_unnamed(text: str) -> bool:
     """Return whether a text may contain a credential that is not beside a colon or an equals sign.
 
-    Such a text has 20 characters or more, including one of `-_>JKz`, or `'` after a space.
+    Such a text has 20 characters or more, including one of `-_>JKz`, or `'` after a space or line break.
     """
     forms = _in_markup()
     # Searching for one character takes a twentieth of the time that two take.
     return len(text) >= SHORTEST and (
         ("-" in text and (" -p" in text or "redis-cli" in text or forms.dashes.search(text) is not None))
-        or ("'" in text and " '" in text and _BEFORE_SQL.search(text) is not None)
+        or ("'" in text and _BEFORE_SQL.search(text) is not None)
         or (">" in text and forms.end.search(text) is not None)
         or may_hold_keys(text)
     )

@@ -344,7 +344,7 @@ def _order(data: JSON) -> tuple[int, float, str]:
 
 def _unreadable(value: object) -> str:
     try:
-        return encodable(type_placeholder(value))
+        return encodable(str(type_placeholder(value)))
     except Exception as error:  # noqa: BLE001  whatever it is, the user's call continues
         _guard.raise_if_the_programs(error)
         return "<unreadable>"

@@ -33,7 +33,7 @@ def is_clean(value: str, longest: int = LONG) -> bool:
             return False
         if (
             "-" in value or "_" in value or ">" in value or "J" in value or "K" in value or "z" in value
-            or ("'" in value and " '" in value)
+            or "'" in value
         ) and may_hold_unnamed(value):  # fmt: skip
             return False
     return ":" not in value or not (";" in value or may_hold_named(value))

@@ -137,7 +137,7 @@ def _returned(_result: Any, _call: Call) -> None:
 
 def _driver(kind: type) -> Follow:  # noqa: PLR0911 - one for each way to continue
     names = [type_name(base) for base in mro_of(kind)]
-    if not (_ANSWERS_ALL | _BELONGS_TO_C).isdisjoint(names) or kind in weakref.ProxyTypes:
+    if not (_ANSWERS_ALL | _BELONGS_TO_C).isdisjoint(names) or any(kind is each for each in weakref.ProxyTypes):
         return _returned
     if issubclass(kind, wrapt.BaseObjectProxy):
         return _follow_proxied

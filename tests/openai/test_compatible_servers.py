@@ -704,6 +704,46 @@ def test_a_run_that_ends_after_another_began_is_complete(server: Server, client:
     assert "outcome" not in log["custom_attributes"]
 
 
+# Loose types ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [("5", "2", "7"), (5.0, 2.0, 7.0), ("5", 2.0, None)])
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_counts_in_text_are_counts(
+    counts: tuple[Any, ...], in_stream: bool, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    usage = dict(zip(("prompt_tokens", "completion_tokens", "total_tokens"), counts, strict=True))
+    whole = {**chat(content="Sunny."), "usage": usage | {"prompt_tokens_details": {"cached_tokens": "3"}}}
+    made = [delta(content="Sunny."), {**delta("stop"), "usage": whole["usage"]}]
+    server.on("POST /chat/completions", Events.of_chat(*made) if in_stream else whole)
+    list(ask(client, stream=in_stream))
+    log = only_log(instrumented)
+    assert [log[name] for name in usage] == [5, 2, 7]
+    assert log["custom_attributes"]["cached_tokens"] == 3
+
+
+@pytest.mark.parametrize("words", ["", "many", "-5", "5.5", "9" * 19, True, "\u00b2"])
+def test_other_text_is_no_count(words: object) -> None:
+    log = streamed([{**chat(content="Sunny."), "usage": {"prompt_tokens": words, "completion_tokens": 2}}])
+    assert ("prompt_tokens" in log, log["completion_tokens"]) == (False, 2)
+
+
+@pytest.mark.parametrize(("content", "words"), [(42, "42"), (2.5, "2.5"), (0, "0"), (True, "")])
+def test_a_number_instead_of_text_is_the_answer(
+    content: object, words: str, server: Server, client: OpenAI, instrumented: Logs
+) -> None:
+    server.on("POST /chat/completions", {**chat(), "choices": [{"index": 0, "message": {"content": content}}]})
+    ask(client)
+    assert only_log(instrumented)["response"] == words
+
+
+def test_numbers_among_the_pieces_of_a_text_belong_to_it(server: Server, client: OpenAI, instrumented: Logs) -> None:
+    pieces = ["It is ", 21, ".", 5, " degrees", None, "."]
+    server.on("POST /chat/completions", Events.of_chat(*(delta(content=piece) for piece in pieces), delta("stop")))
+    list(ask(client, stream=True))
+    assert only_log(instrumented)["response"] == "It is 21.5 degrees."
+
+
 # Non-standard forms --------------------------------------------------------------------------------------------------
 
 FORMS: dict[str, Wire] = {

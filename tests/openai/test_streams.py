@@ -118,6 +118,63 @@ def test_the_last_event_of_a_response_has_all_of_it(wrap: Any) -> None:
     )
 
 
+RAIN = {"output_index": 0, "content_index": 0, "text": "It rains."}
+PART = {"type": "output_text", "text": "It rains.", "annotations": [{"type": "url_citation", "url": "http://a.test"}]}
+WHOLE_TEXTS = [
+    [event("output_text.done", **RAIN)],
+    [event("content_part.done", output_index=0, content_index=0, part=PART)],
+    [event("output_text.done", **RAIN), event("content_part.done", output_index=0, content_index=0, part=PART)],
+    [event("output_item.done", output_index=0, item={"type": "message", "role": "assistant", "content": [PART]})],
+]
+DELTAS = [event("output_text.delta", output_index=0, content_index=0, delta=part) for part in ("It ", "rains.")]
+ADDED = [event("output_item.added", output_index=0, item={"type": "message", "role": "assistant", "content": []})]
+PART_ADDED = [event("content_part.added", output_index=0, content_index=0, part={"type": "output_text", "text": ""})]
+
+
+@pytest.mark.parametrize("end", [[], [event("completed", response=samples.response("resp_1"))]], ids=["cut", "empty"])
+@pytest.mark.parametrize("before", [[], ADDED, ADDED + PART_ADDED, DELTAS, ADDED + PART_ADDED + DELTAS])
+@pytest.mark.parametrize("whole", WHOLE_TEXTS)
+def test_a_whole_text_in_a_stream_is_read_once_with_or_without_deltas(
+    whole: list[Wire], before: list[Wire], end: list[Wire]
+) -> None:
+    log = log_of(ResponseEvents(), [RESPONSE_EVENTS[0], *before, *whole, *end])
+    assert log["response"] == "It rains."
+    cites = any("annotations" in str(each) for each in whole)
+    assert log["custom_attributes"].get("citations") == ("http://a.test" if cites else None)
+
+
+@pytest.mark.parametrize("end", [[], [event("completed", response=samples.response("resp_1"))]], ids=["cut", "empty"])
+@pytest.mark.parametrize("deltas", [[], ["{", "}"]])
+@pytest.mark.parametrize(
+    ("kind", "streamed", "name"),
+    [
+        ("function_call", "function_call_arguments", "arguments"),
+        ("mcp_call", "mcp_call_arguments", "arguments"),
+        ("custom_tool_call", "custom_tool_call_input", "input"),
+        ("code_interpreter_call", "code_interpreter_call_code", "code"),
+    ],
+)
+def test_whole_arguments_in_a_stream_are_read_once_with_or_without_deltas(
+    kind: str, streamed: str, name: str, deltas: list[str], end: list[Wire]
+) -> None:
+    events = [event("output_item.added", output_index=0, item={"type": kind, "id": "item_1", "name": "act", name: ""})]
+    events += [event(f"{streamed}.delta", output_index=0, delta=delta) for delta in deltas]
+    events += [event(f"{streamed}.done", output_index=0, **{name: "{}"})]
+    (call,) = log_of(ResponseEvents(), [RESPONSE_EVENTS[0], *events, *end])["tool_calls"]
+    assert call.get(call["type"], call)[name] == "{}"
+
+
+def test_whole_thoughts_in_a_stream_are_not_the_answer() -> None:
+    thought = {"type": "reasoning_text", "text": "Clouds."}
+    events = [
+        event("output_item.added", output_index=0, item={"type": "reasoning", "summary": []}),
+        event("reasoning_text.done", output_index=0, content_index=0, text="Clouds."),
+        event("content_part.done", output_index=0, content_index=0, part=thought),
+        event("output_text.done", **{**RAIN, "output_index": 1}),
+    ]
+    assert log_of(ResponseEvents(), events)["response"] == "It rains."
+
+
 @pytest.mark.parametrize("wrap", [dict, as_object])
 def test_a_response_that_breaks_off_keeps_what_had_arrived(wrap: Any) -> None:
     log = log_of(ResponseEvents(), list(map(wrap, RESPONSE_EVENTS)))
@@ -217,6 +274,8 @@ LIKE_EVENTS = [
     event("function_call_arguments.delta", output_index=1, delta="g"),
     event("output_item.added", output_index=0, item={"type": "message", "content": []}),
     event("output_item.done", output_index=0, item={"type": "message", "content": []}),
+    event("output_text.done", output_index=0, content_index=0, text="h"),
+    event("function_call_arguments.done", output_index=1, arguments="i"),
 ]
 
 

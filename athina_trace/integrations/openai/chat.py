@@ -238,8 +238,8 @@ def _add_delta(message: dict[str, Any], delta: Data) -> None:
     if type(content) is list:
         # Some servers stream content parts, each a piece of one text, with thoughts and references between them.
         content = "".join(content_text([part]) for part in content)
-    elif type(content) is dict:
-        content = content_text([content])
+    elif content is not None and type(content) is not str:
+        content = content_text([content] if type(content) is dict else content)
     if type(content) is str:
         message["content"] = (message.get("content") or "") + content
     # The legacy form: a single call, without id or index.

@@ -57,6 +57,8 @@ def content_text(content: Any) -> str:
     if type(content) is dict and content:
         # Some servers return an answer in JSON mode as an object.
         return _part_text(content) or json.dumps(content, ensure_ascii=False)
+    if type(content) is int or type(content) is float:  # likewise, or a proxy decodes each piece of a text
+        return str(content)
     return "\n".join(filter(None, map(_part_text, content))) if type(content) is list else ""
 
 

@@ -166,6 +166,8 @@ class ResponseEvents:
             if item := child(event, "item"):
                 begins = kind == "response.output_item.added"
                 self._output[place] = dict(item) if begins else _filled(item, self._output.get(place))
+        elif kind.endswith(".done"):
+            self._add_whole(kind, event)
 
     def _add_deltas(self) -> None:
         if self._deltas:
@@ -178,6 +180,23 @@ class ResponseEvents:
                 part_kind, name = _CONTENT_DELTAS[kind]
                 grown = {"type": "message", "content": [{"index": index, "type": part_kind, name: delta}]}
             grow(self._output.setdefault(place, {}), grown)
+
+    def _add_whole(self, kind: str, event: Data) -> None:
+        """Add a whole text or part, which replaces what its deltas made: some servers send no deltas."""
+        self._add_deltas()
+        place, of_deltas = count(event, "output_index") or 0, kind.removesuffix("done") + "delta"
+        if (name := _ITEM_DELTAS.get(of_deltas)) is not None:
+            if text := string(event, name):
+                self._output.setdefault(place, {})[name] = text
+            return
+        part = child(event, "part")
+        if of_deltas in _CONTENT_DELTAS:
+            part_kind, name = _CONTENT_DELTAS[of_deltas]
+            part = {"type": part_kind, name: event.get(name)}
+        if content_text([part]) and self._output.get(place, {}).get("type", "message") == "message":
+            index, item = count(event, "content_index") or 0, self._output.setdefault(place, {})
+            grow(item, {"type": "message", "content": [{"index": index}]})
+            next(each for each in item["content"] if type(each) is dict and each.get("index") == index).update(part)
 
     def result(self) -> Any:
         """Return the final response, or after an interrupted stream the last snapshot with the output so far."""
