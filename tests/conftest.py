@@ -51,12 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let each HTTP client read one certificate that httpx trusts: to read them all takes longer than many tests."""
+    """Let each HTTP client, of a child process too, read one certificate: to read all takes longer than many tests."""
     first, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
     path = tmp_path_factory.mktemp("authorities") / "one.pem"
     path.write_text(first + end, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(certifi, "where", lambda: str(path))
+        patched.setenv("SSL_CERT_FILE", str(path))
         yield
 
 
