@@ -1,6 +1,7 @@
 """The one runtime of this process (class `Runtime` in `_pipeline.runtime`), and the public functions that use it.
 
-active()               makes it from the environment's settings, when a call first needs it; other threads wait
+active()               makes it from the environment's settings, when a call first needs it; other threads wait. If that
+                       fails, logs wait in memory for a later attempt
 configure, shutdown    close it, and make another one from the new settings, or from the same ones
 exit                   closes it: what can be delivered in time is delivered
 fork                   the child abandons its parent's runtime, and makes its own from the same settings
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import errno
 import logging
 import sys
 import threading
@@ -23,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from athina_trace import _fork, _guard, _periodic
 from athina_trace._clock import clock
+from athina_trace._delivery.stats import FlushReport, Status  # now, since `flush` must not fail without descriptors
 from athina_trace.errors import AthinaTraceError, SettingsError
 
 if TYPE_CHECKING:
-    from athina_trace._delivery.stats import FlushReport, Status
     from athina_trace._pipeline.recorder import Recorder
     from athina_trace._pipeline.runtime import Runtime
     from athina_trace.settings import Settings
@@ -37,7 +39,11 @@ _START_SECONDS = 10.0
 """Longer than another thread needs to make a runtime. If it takes longer, it waits for something that we hold (a module
 that is being imported, a lock of the program's), or the lock was held by a thread that does not exist after a fork."""
 _RETRY_SECONDS = 1.0
-"""How long to wait after a failed start, for example one in a deep recursion or without a required module."""
+"""How long to wait after a failed start, for example one in a deep recursion or without descriptors."""
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of a process or system that has no descriptors or memory left at the moment."""
+_MOST_AFTERWARDS = 1000
+"""How many logs wait in memory for a runtime: they hold objects of the program, and a module may be missing forever."""
 
 _once = threading.RLock()
 """Held while a runtime is made, which imports modules, and during a fork: a child could not complete half of one."""
@@ -50,6 +56,9 @@ may_leave_out = False
 _maker: int | None = None
 """The thread that is making a runtime, which holds `_once`."""
 _afterwards: list[Callable[[], object]] = []
+"""What waits for a runtime: see `afterwards`."""
+_dropped = 0
+"""How many logs were beyond `_MOST_AFTERWARDS`."""
 _retry_at = float("-inf")
 _trouble: str | None = None
 """Why there is no runtime, if the last attempt to make one failed."""
@@ -69,7 +78,10 @@ def _take() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _runtime, _maker  # noqa: PLW0603 - there is one for each process
+    global _runtime, _maker, _trouble, _dropped  # noqa: PLW0603 - there is one for each process
+    # What waits for a runtime, its parent logs.
+    _afterwards.clear()
+    _trouble, _dropped = None, 0
     if _waited_in_vain:
         _maker = None  # that thread does not exist here: its lock, and its half-imported modules, stay locked for ever
     # In a hook, since comparing process ids would cost each call a system call.
@@ -138,27 +150,38 @@ def stop_recording(recorder: Recorder, token: contextvars.Token[Recorder | None]
 def _make_first() -> Runtime | None:
     """Make the first runtime, from the environment's settings, or in a forked child from its parent's.
 
-    Returns None if it cannot be made: the current call is not logged, and a later call tries again.
+    Returns None if it cannot be made: logs wait, see `afterwards`, and a later call tries again.
     """
     global _retry_at, _trouble  # noqa: PLW0603 - there is one runtime for each process
     if is_being_made() or clock.monotonic() < _retry_at:
         return None
-    with _guard.shield("start-up (without it, nothing is logged)") as start, _making():
+    with _guard.shield("start-up (without it, logs only wait in memory)") as start, _making():
         # Another thread may have made it meanwhile.
         if _runtime is None:
             _install(_make(_abandoned[-1].settings if _abandoned else _environment_settings()))
     if start.error is not None:
         _retry_at = clock.monotonic() + _RETRY_SECONDS
+        if _trouble is None:
+            with _guard.shield("registering an exit handler"):
+                _register_exit()
         _trouble = f"athina_trace could not start: {start.error!r}"
     _catch_up()
     return _runtime
+
+
+def _retried() -> Runtime | Recorder | None:
+    """Return `active()`, for a caller who may be the last: tries again at once if the last attempt has failed."""
+    global _retry_at  # noqa: PLW0603 - there is one runtime for each process
+    _retry_at = float("-inf")
+    return active()
 
 
 @contextmanager
 def _making() -> Iterator[None]:
     """Ensure that one thread at a time makes a runtime, or imports the modules for it.
 
-    Raises `AthinaTraceError` if another thread does so and does not finish in time.
+    Raises `AthinaTraceError` if another thread does so and does not finish in time, or if the block runs out of
+    descriptors or memory.
     """
     global _maker  # noqa: PLW0603 - there is one for each process
     try:
@@ -171,6 +194,10 @@ def _making() -> Iterator[None]:
         outer, _maker = _maker, threading.get_ident()
         try:
             yield
+        except (OSError, MemoryError) as error:
+            if _is_shortage(error):
+                raise AthinaTraceError(f"no descriptors or memory are left ({error!r}): try again later") from error
+            raise
         finally:
             _maker = outer
     finally:
@@ -179,6 +206,10 @@ def _making() -> Iterator[None]:
             _once.release()
         except RuntimeError:
             pass
+
+
+def _is_shortage(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _SHORTAGES
 
 
 def is_being_made() -> bool:
@@ -190,15 +221,27 @@ def is_being_made() -> bool:
     return _maker is not None and (_waited_in_vain or _maker == threading.get_ident())
 
 
+def is_expected() -> bool:
+    """Return whether there is no runtime yet, but will be: it is being made, or the last attempt to make it failed."""
+    return is_being_made() or _trouble is not None
+
+
 def afterwards(task: Callable[[], object]) -> None:
-    """Run `task` once the runtime that is being made is ready; if none is being made, do nothing."""
-    if is_being_made():
-        _afterwards.append(task)
-        if _maker is None:  # it has just been made
+    """Run `task` once there is a runtime, if one is expected; do nothing if tracing is off."""
+    global _dropped  # noqa: PLW0603 - there is one counter for each process
+    # The second: it was made since the caller asked for it.
+    if is_expected() or (_runtime is not None and _may_trace and not _recorders):
+        if len(_afterwards) < _MOST_AFTERWARDS:
+            _afterwards.append(task)
+        else:
+            _dropped += 1
+        if _maker is None:
             _catch_up()
 
 
 def _catch_up() -> None:
+    if _runtime is None or not _afterwards:
+        return
     try:
         if _take():
             while _afterwards:
@@ -222,9 +265,12 @@ def _make(settings: Settings) -> Runtime:
 
 
 def _install(runtime: Runtime) -> None:
-    global _runtime, _may_trace, _trouble
-    is_first = _runtime is None
+    global _runtime, _may_trace, _trouble, _dropped
+    is_first = _runtime is None and _trouble is None  # else the exit handler is registered
     _note_sampling(runtime.settings)
+    dropped, _dropped = _dropped, 0
+    for _ in range(dropped):
+        runtime.outbox.drop()
     _runtime, _may_trace, _trouble = runtime, runtime.settings.enabled, None
     if is_first:
         _register_exit()
@@ -278,8 +324,10 @@ def _environment_settings() -> Settings:
     settings = _settings_class()
     try:
         return settings.build()
-    except Exception as error:  # noqa: BLE001 - a variable may name a module of the program, whose import may raise
+    except Exception as error:  # any: a variable may name a module of the program, whose import may raise
         _guard.raise_if_the_programs(error)
+        if _is_shortage(error):
+            raise  # no setting is to blame: a later log tries again
         # Keep logs locally: sending them to the wrong place would be worse than not sending them.
         reason = error if isinstance(error, SettingsError) else repr(error)
         message = (
@@ -294,7 +342,7 @@ def configure(**settings: Any) -> Settings:
 
     May be called again; logs in the previous outbox are delivered first, for at most `exit_timeout` seconds.
     Raises `SettingsError`, naming the setting, its value and the rule; `AthinaTraceError` if another thread is starting
-    to log and waits for this one.
+    to log and waits for this one, or if no descriptors or memory are left.
 
     >>> configure(environment="staging", sample_rate=0.1).environment
     'staging'
@@ -326,18 +374,16 @@ def flush(timeout: float = 10.0) -> FlushReport:
     >>> if not (report := flush(timeout=5)):
     ...     print(report.waiting, "logs wait for the next process:", report.paused)
     """
-    from athina_trace._delivery.stats import FlushReport  # noqa: PLC0415 - else loaded with the first log
-
     with _guard.shield("flush()") as asked:
         _periodic.finish()
-        runtime = active()
+        runtime = _retried()
         if runtime is not None:
             return runtime.flush(min(max(0.0, timeout), _LONGEST_SECONDS))
     if asked.error is not None:
         # One log counts as waiting, so that the report is false.
         return FlushReport(0, 1, 0, f"flush() failed: {asked.error!r}", 0.0)
-    # If we could not start, calls were not logged.
-    return FlushReport(0, 0, 0, _trouble or "tracing is off", 0.0, undelivered=int(_trouble is not None))
+    lost = _dropped or _trouble is not None  # before the first attempt to start, other threads may have logged
+    return FlushReport(0, len(_afterwards), 0, _trouble or "tracing is off", 0.0, undelivered=int(lost))
 
 
 async def aflush(timeout: float = 10.0) -> FlushReport:
@@ -359,6 +405,8 @@ def shutdown(timeout: float | None = None) -> None:
 
     >>> shutdown(timeout=5)
     """
+    if _afterwards:
+        _retried()
     runtime = _runtime
     if runtime is None or _recorders:
         return
@@ -373,14 +421,13 @@ def status() -> Status:
     >>> status().dropped
     0
     """
-    from athina_trace._delivery.stats import Status  # noqa: PLC0415 - else loaded with the first log
-
     with _guard.shield("status()") as asked:
         runtime = active()
         if runtime is not None:
             return runtime.status()
     paused = _trouble or "tracing is off" if asked.error is None else f"status() failed: {asked.error!r}"
-    return Status(paused=paused, faults=_guard.faults)
+    waiting = len(_afterwards)
+    return Status(made=waiting + _dropped, waiting=waiting, dropped=_dropped, paused=paused, faults=_guard.faults)
 
 
 def metrics() -> str:
@@ -393,13 +440,12 @@ def metrics() -> str:
     >>> "athina_trace_logs_made_total 1" in metrics().splitlines()
     True
     """
-    from athina_trace._delivery.metrics import Traffic, exposition, of_status  # noqa: PLC0415 - few programs need it
-
-    traffic = Traffic()
     with _guard.shield("metrics()"):
+        from athina_trace._delivery.metrics import Traffic, exposition, of_status  # noqa: PLC0415 - few programs need it
+
         runtime = active()
-        traffic = traffic if runtime is None else runtime.traffic()
-    return exposition(of_status(status(), traffic, time.time()))
+        return exposition(of_status(status(), Traffic() if runtime is None else runtime.traffic(), time.time()))
+    return ""
 
 
 def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
@@ -418,5 +464,9 @@ def recent_logs(limit: int = 100) -> list[dict[str, Any]]:
 
 
 def _at_exit() -> None:
+    if _afterwards:
+        _retried()
     if _runtime is not None:
         _close(_runtime, ending=True)
+    elif _afterwards:
+        _guard.log_throttled(logging.ERROR, "lost", "%s: %d logs are lost", _trouble, len(_afterwards) + _dropped)

@@ -75,7 +75,8 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         runtime.delivery.close(0)
         runtime.delivery.worker.join(10)  # what it does or says at its end belongs to no other test
     _runtime._runtime, _runtime._may_trace = None, True
-    _runtime._retry_at, _runtime._trouble = float("-inf"), None
+    _runtime._retry_at, _runtime._trouble, _runtime._dropped = float("-inf"), None, 0
+    _runtime._afterwards.clear()
 
 
 @pytest.fixture

@@ -289,8 +289,9 @@ def test_a_failed_import_fails_no_call(module: str, tmp_path: Path) -> None:
         assert "athina_trace cannot set up sending" in err
         return
     assert out.startswith("one two 36\nathina_trace could not start: ModuleNotFoundError(")
-    assert out.endswith(") 0 [] None\n0 True\n")
-    assert err.count("athina_trace: start-up (without it, nothing is logged) failed") == 1
+    assert out.endswith(") 6 [] None\n6 True\n")
+    assert err.count("athina_trace: start-up (without it, logs only wait in memory) failed") == 1
+    assert "6 logs are lost" in err
     assert "settings" not in err.replace("athina_trace.settings", "")  # they are not to blame
     assert "Traceback" not in err
 
@@ -315,14 +316,20 @@ def test_a_failed_start_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(_runtime, "_settings_class", lambda: 1 / 0)
         broken.setattr(_runtime, "_RETRY_SECONDS", 60.0)
-        for question in ("lost", "lost, too"):
+        for question in ("first", "second"):
             assert plain(question) == question
         assert status().faults == 1  # not with each call
         assert status().paused == "athina_trace could not start: ZeroDivisionError('division by zero')"
-        assert not flush(0)
+        assert (status().made, status().waiting, status().dropped) == (2, 2, 0)
+        broken.setattr(_runtime, "_MOST_AFTERWARDS", 2)
+        assert plain("third") == "third"
+        assert (status().made, status().waiting, status().dropped) == (3, 2, 1)
+        assert not (report := flush(0))
+        assert report.waiting == 2
     _runtime._retry_at = time.monotonic()
-    assert plain("kept") == "kept"
-    assert [log["user_query"] for log in recent_logs()] == ["kept"]
+    assert plain("fourth") == "fourth"
+    assert [log["user_query"] for log in recent_logs()] == ["first", "second", "fourth"]
+    assert (status().made, status().waiting, status().dropped) == (4, 3, 1)
     assert status().paused == "there is no API key: set ATHINA_API_KEY"
 
 
@@ -355,7 +362,7 @@ def test_a_log_made_during_the_first_log_is_logged_after_it(first: str) -> None:
                     busy.append(name)
                     answer(name)
                     a.update_log(external_reference_id="id", response="s")
-                    assert a.status().made == 0 and a.flush(0).paused
+                    assert a.status().made == a.flush(0).waiting == 2 * len(seen) + 2 and a.flush(0).paused
                     seen.append(busy.pop())
         seen, busy = [], []
         sys.meta_path.insert(0, Finder())

@@ -76,8 +76,8 @@ class Trace:
 
         def opened(_function: object, instance: object, args: Any, kwargs: Any) -> _TracedCall | None:
             try:
-                # If a runtime is being made that we must not wait for, the log waits for it: see `_runtime.afterwards`.
-                if _runtime.active() is None and not _runtime.is_being_made():
+                # If there is no runtime yet, the log waits for it: see `_runtime.afterwards`.
+                if _runtime.active() is None and not _runtime.is_expected():
                     return None
                 # A method called through its class, or beneath a decorator that passes `self` as an ordinary argument.
                 if instance is None and owner.is_first(args, kwargs):

@@ -17,7 +17,7 @@ from athina_trace.errors import OutboxError
 
 try:
     import fcntl as _found
-except ImportError:  # Windows
+except ModuleNotFoundError:  # Windows; other errors pass, and a later log imports this again
     _found = None  # type: ignore[assignment]
 
 fcntl: Any = _found

@@ -15,7 +15,7 @@ from typing import Any
 
 try:
     import fcntl as _found
-except ImportError:  # Windows
+except ModuleNotFoundError:  # Windows; other errors pass, and a later log imports this again
     _found = None  # type: ignore[assignment]
 
 _fcntl: Any = _found

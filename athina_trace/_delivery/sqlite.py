@@ -8,6 +8,7 @@ become a span in the program's traces.
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ else:
     try:
         import sqlite3
     except ImportError as error:
+        # If this process merely has no descriptors left, it raises OSError, and a later log imports this again.
+        os.close(os.open(os.devnull, os.O_RDONLY))
         missing = f"this Python was built without SQLite ({error})"
         sqlite3 = SimpleNamespace()
         sqlite3.Error = type("Error", (Exception,), {})

@@ -64,11 +64,19 @@ class Worker:
         self._puts += 1
         # `is_woken` saves most logs a call. If no thread can start, the next log tries again.
         thread = self._thread
-        if not thread.is_woken and thread.start(patiently=True):
-            thread.is_woken = True
-            self._event.wake()
-            if not thread.is_started:  # it died in between, and no log would try again
+        if not thread.is_woken:
+            try:
+                if thread.start(patiently=True):
+                    thread.is_woken = True
+                    self._event.wake()
+                    if not thread.is_started:  # it died in between, and no log would try again
+                        thread.is_woken = False
+            except BaseException as error:
                 thread.is_woken = False
+                # The log is in the outbox: what fails here, such as for want of memory, must not make it seem lost.
+                if not isinstance(error, Exception):
+                    raise
+                _guard.swallow("waking the deliveries")
 
     def _step_until_closed(self) -> None:
         wait = took = 0.0
@@ -244,12 +252,12 @@ class _EngineThread:
             self._tried = now
             if self.ends is None and not self.is_started:
                 self.is_started = True
-                # In an empty context, as for the threads that it starts: from Python 3.14 on, threads may inherit their
-                # creator's context, and a callback would log into the session of the first request.
-                self.started = threading.Thread(
-                    target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
-                )
                 try:
+                    # In an empty context, as for the threads that it starts: from Python 3.14 on, threads may inherit
+                    # their creator's context, and a callback would log into the session of the first request.
+                    self.started = threading.Thread(
+                        target=contextvars.Context().run, args=(self._run,), name="athina-trace-engine", daemon=True
+                    )
                     self.started.start()
                     # At once, since a short program may exit before the engine has prepared its first log.
                     self._start_sender()
@@ -265,7 +273,8 @@ class _EngineThread:
                     if not isinstance(error, RuntimeError):
                         raise
                     # At the end of a program no thread can be started: entries wait for the next process.
-                    self.started = self.started if self.started.is_alive() else None
+                    started = self.started
+                    self.started = started if started is not None and started.is_alive() else None
                 finally:
                     if not self.is_started:  # another thread's log may have woken it meanwhile
                         self.is_woken = False

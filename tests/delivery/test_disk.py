@@ -414,6 +414,116 @@ def test_a_process_out_of_descriptors_keeps_its_logs(tmp_path: Path, athina: Ath
     assert "Traceback" not in err
 
 
+_WITHOUT_DESCRIPTORS = """
+    import os, resource, sys
+    import athina_trace as a
+
+    a.athina_session("s")
+    if sys.argv[1] == "second":
+        a.log_inference(user_query="first", response="r")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+
+    @a.athina_trace
+    def answer(question):
+        return "a"
+
+    def configured():
+        try:
+            return a.configure(environment="test").environment
+        except a.AthinaTraceError as error:
+            return str(error)
+
+    called = {"questions": lambda: (a.status(), a.flush(0), a.recent_logs(), a.metrics()), "configure": configured}
+    print(*map(repr, [called.get(sys.argv[1], str)()]))
+    with a.athina_session("s"):
+        answer("decorated")
+    reference = a.log_inference(user_query="by hand", response="r")
+    a.log_feedback(reference, 1)
+    waiting = a.status().waiting
+    print(waiting, len(a.recent_logs()), a.flush(0).waiting, bool(a.flush(0)), type(a.metrics()).__name__)
+    for descriptor in held:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if sys.argv[1] != "exit":
+        answer("at last")
+        a.flush(60)
+"""
+
+
+@pytest.mark.parametrize("first", ["decorator", "questions", "configure", "second", "exit"])
+def test_logs_made_before_there_are_descriptors_to_start_with_are_delivered(
+    first: str, tmp_path: Path, athina: AthinaServer
+) -> None:
+    out, err = run(
+        _WITHOUT_DESCRIPTORS,
+        first,
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+        ATHINA_EXIT_TIMEOUT="60",
+    )
+    assert "Traceback" not in err
+    if first != "second":
+        assert err.count("start-up (without it, logs only wait in memory) failed") == 1
+        assert out.splitlines()[1] == "3 0 3 False str"
+    if first == "configure":
+        assert "no descriptors or memory are left" in out
+    run(
+        "import athina_trace; assert athina_trace.flush(60)",
+        ATHINA_API_KEY="key",
+        ATHINA_BASE_URL=athina.url,
+        ATHINA_OUTBOX=str(tmp_path / "outbox.db"),
+    )
+    expected = ["decorated", "by hand", *{"second": ["first", "at last"], "exit": []}.get(first, ["at last"])]
+    logs = [request.json for request in athina.accepted if "user_query" in request.json]
+    assert sorted(log["user_query"] for log in logs) == sorted(expected)
+    assert [log.get("session_id") for log in logs if log["user_query"] == "decorated"] == ["s"]
+    assert len(athina.accepted) == len(expected) + 1  # the feedback
+
+
+@pytest.mark.parametrize("nth", [1, 145, 260])
+def test_a_module_that_cannot_be_opened_while_others_use_all_descriptors_is_imported_later(
+    nth: int, tmp_path: Path
+) -> None:
+    """A program near its limit has no descriptor left at one moment, and some at the next."""
+    script = """
+    import _imp, errno, os, sys
+    import athina_trace as a
+
+    left = int(sys.argv[1])
+
+    def use():
+        global left
+        left -= 1
+        if not left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def create(spec, *file, create=_imp.create_dynamic):
+        try:
+            use()
+        except OSError as error:
+            raise ImportError(f"{spec.origin}: cannot open shared object file: {error.strerror}") from None
+        return create(spec, *file)
+
+    sys.addaudithook(lambda event, _: use() if event in ("open", "os.listdir", "os.scandir") else None)
+    _imp.create_dynamic = create
+    a.log_inference(response="1")
+    left = 0
+    a.flush(0)
+    print([log["response"] for log in a.recent_logs()], a.status().made, a.status().memory_only)
+    """
+    environment = {"ATHINA_OUTBOX": str(tmp_path / "outbox.db"), "HOME": str(tmp_path)}
+    out, err = run(script, str(nth), **environment)
+    assert out == "['1'] 1 None\n", err
+
+
 def test_status_says_why_nothing_is_sent_even_if_the_journal_cannot_be_listed(path: Path) -> None:
     path.parent.mkdir()
     path.with_suffix(".journal").write_bytes(b"")

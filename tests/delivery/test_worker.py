@@ -19,6 +19,7 @@ import pytest
 from athina_trace import _guard
 from athina_trace._clock import clock
 from athina_trace._delivery import worker as worker_module
+from athina_trace._delivery.delivery import Delivery
 from athina_trace._delivery.engine import Engine
 from athina_trace._delivery.entry import Entry
 from athina_trace._delivery.flush import Flush
@@ -223,6 +224,38 @@ def test_a_log_that_comes_while_the_thread_fails_to_start_does_not_keep_later_on
         return worker.engine.outbox.counts().delivered > 0
 
     until(is_delivering)
+
+
+@pytest.mark.parametrize("place", ["Thread", "_start_sender", "wake"])
+def test_a_log_whose_wake_up_fails_is_delivered_once_and_wakes_nobody_else_in_vain(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "strict", False)
+    athina = Athina()
+    delivery = Delivery(
+        MemoryOutbox(),
+        lambda outbox: Worker(Engine(outbox, partial(Senders, lambda: athina, clock=clock), clock=clock), clock=clock),
+        max_bytes=1e6,
+        seconds=clock.monotonic,
+    )
+    owners: dict[str, Any] = {
+        "Thread": threading,
+        "_start_sender": delivery.worker._thread,
+        "wake": delivery.worker._event,
+    }
+    monkeypatch.setattr(owners[place], place, failing_once(getattr(owners[place], place), MemoryError()))
+    delivery.put(Entry("lane", "log", "1", 0.0, b"{}"))
+    assert _guard.faults == 1
+
+    def is_delivering() -> bool:
+        delivery.put(Entry("lane", "log", "more", 0.0, b"{}"))
+        return delivery.outbox.counts().delivered > 0
+
+    until(is_delivering)
+    assert delivery.flush(60)
+    assert athina.tries.count("1") == 1
+    assert delivery.memory_only == "the outbox is `:memory:`"
+    delivery.close(60)
 
 
 def test_an_error_at_the_end_lets_go_of_the_outbox_and_of_who_waits(
